@@ -1,1 +1,1 @@
-//! x
+//! Mayfly: the identity issuer for short-lived AI agents.

@@ -1,2 +1,3 @@
-//! x
+//! The `mayfly` binary.
+
 fn main() {}

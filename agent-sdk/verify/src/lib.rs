@@ -1,1 +1,12 @@
-//! x
+//! Verifies Mayfly credentials: SPIFFE ids, the binding, cuts, X.509-SVIDs and JWT-SVIDs.
+//!
+//! A verifier needs nothing but the credential, the bundle of its trust domain and the cuts. This crate opens no
+//! connection, reads no clock and starts no thread: what it needs is an argument.
+
+mod ids;
+
+pub use ids::{
+    AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, WorkloadName, issuer_id,
+    parse_spiffe_id, workload_id,
+};
+pub use spiffe::{SpiffeId, TrustDomain};
