@@ -4,13 +4,27 @@
 //! connection, reads no clock and starts no thread: what it needs is an argument.
 
 mod binding;
+mod bundle;
 mod ids;
+mod jwt;
+mod reject;
 mod subject;
+mod x509;
 
 pub use binding::{Binding, BindingError, BindingOid, MAX_CHAIN, MAX_CLAIM, MAX_DER};
+pub use bundle::{Bundle, BundleError, JwtAuthority};
 pub use ids::{
     AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, WorkloadName, issuer_id,
     parse_spiffe_id, workload_id,
 };
+pub use jwt::{JwtSvid, verify_jwt};
+pub use reject::Reject;
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use subject::{Cuts, Stamp, Subject, Target, add_stamp};
+pub use x509::{X509Svid, inspect_x509, sha256, verify_x509};
+
+/// Refuses a binding that is cut, or that belongs to another life of the journal than the cuts.
+pub fn check_cuts(binding: &Binding, cuts: &Cuts) -> Result<(), Reject> {
+    let alive = binding.incarnation == cuts.incarnation && cuts.killing(&binding.stamps).is_none();
+    if alive { Ok(()) } else { Err(Reject::Cut) }
+}

@@ -33,7 +33,7 @@ pub enum Target {
     Workload(WorkloadName),
     /// Everything of this trust domain.
     TrustDomain,
-    /// A certified key: SHA-256 of its SubjectPublicKeyInfo.
+    /// A certified key: SHA-256 of its `SubjectPublicKeyInfo`.
     Key([u8; 32]),
     /// An issuing key, by its key id.
     Authority(Vec<u8>),

@@ -1,0 +1,208 @@
+//! The trust bundle: the public half of a trust domain's authorities, as the SPIFFE bundle format has it.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde_json::{Map, Value, json};
+use spiffe::TrustDomain;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
+
+/// Most keys a bundle may hold; more is refused rather than searched.
+pub(crate) const MAX_KEYS: usize = 100;
+
+/// Why a bundle is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    /// Not a JSON object with a `keys` array (Bundle 4.1.3).
+    #[error("this is no SPIFFE bundle: {0}")]
+    Malformed(String),
+    /// More than [`MAX_KEYS`] keys.
+    #[error("the bundle has {0} keys, and {MAX_KEYS} are allowed")]
+    TooManyKeys(usize),
+    /// A key that is to be published cannot be.
+    #[error("the key cannot be published: {0}")]
+    Key(String),
+}
+
+/// A key that verifies JWT-SVIDs.
+#[derive(Clone)]
+pub struct JwtAuthority {
+    kid: String,
+    jwk: Map<String, Value>,
+    key: DecodingKey,
+    algorithms: Vec<Algorithm>,
+}
+
+impl JwtAuthority {
+    /// An ES256 key from the coordinates of its point.
+    pub fn es256(kid: &str, x: &[u8], y: &[u8]) -> Result<JwtAuthority, BundleError> {
+        let jwk = json!({ "kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+            "kid": kid, "use": "jwt-svid" });
+        match jwk {
+            Value::Object(map) => JwtAuthority::from_jwk(map).ok_or_else(|| BundleError::Key("not a P-256 point".into())),
+            _ => Err(BundleError::Key("not an object".into())),
+        }
+    }
+
+    /// None when the key is not one that can verify JWT-SVIDs: it is left out, the rest of the bundle stays.
+    fn from_jwk(map: Map<String, Value>) -> Option<JwtAuthority> {
+        let kid = map.get("kid")?.as_str().filter(|k| !k.is_empty() && k.len() <= 256)?.to_owned();
+        let mut plain = map.clone();
+        // `use` of SPIFFE is none of RFC 7517's values.
+        plain.remove("use");
+        let jwk: Jwk = serde_json::from_value(Value::Object(plain)).ok()?;
+        // T47: the algorithms are those of the key, never what a token's header wishes.
+        let algorithms = match &jwk.algorithm {
+            AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
+                EllipticCurve::P256 => vec![Algorithm::ES256],
+                EllipticCurve::P384 => vec![Algorithm::ES384],
+                _ => return None,
+            },
+            AlgorithmParameters::RSA(rsa) => {
+                if URL_SAFE_NO_PAD.decode(&rsa.n).ok()?.len() < 256 {
+                    return None;
+                }
+                vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512]
+            }
+            _ => return None,
+        };
+        Some(JwtAuthority { kid, key: DecodingKey::from_jwk(&jwk).ok()?, jwk: map, algorithms })
+    }
+
+    /// Its key id.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    pub(crate) fn key(&self) -> &DecodingKey {
+        &self.key
+    }
+
+    pub(crate) fn allows(&self, alg: Algorithm) -> bool {
+        self.algorithms.contains(&alg)
+    }
+
+    /// The key as RFC 7517 has it, with `alg` and `use: sig`, for OIDC relying parties.
+    pub fn oidc_jwk(&self) -> Value {
+        let mut jwk = self.jwk.clone();
+        jwk.insert("use".into(), "sig".into());
+        if let Some(alg) = self.algorithms.first() {
+            jwk.insert("alg".into(), format!("{alg:?}").into());
+        }
+        Value::Object(jwk)
+    }
+}
+
+/// The bundle of one trust domain. Bundles of different trust domains are never merged.
+#[derive(Clone)]
+pub struct Bundle {
+    trust_domain: TrustDomain,
+    x509: Vec<Vec<u8>>,
+    jwt: Vec<JwtAuthority>,
+    sequence: u64,
+    refresh_hint: u64,
+}
+
+impl Bundle {
+    /// A bundle of DER root certificates and JWT keys. `sequence` changes with the content; `refresh_hint` is in seconds.
+    pub fn new(
+        trust_domain: TrustDomain,
+        x509: Vec<Vec<u8>>,
+        jwt: Vec<JwtAuthority>,
+        sequence: u64,
+        refresh_hint: u64,
+    ) -> Bundle {
+        Bundle { trust_domain, x509, jwt, sequence, refresh_hint }
+    }
+
+    /// Reads a SPIFFE bundle document. Keys of unknown use or kind are left out and the rest is kept (Bundle 4.2, JWT-SVID 6.2).
+    pub fn from_json(trust_domain: TrustDomain, text: &[u8]) -> Result<Bundle, BundleError> {
+        let doc: Map<String, Value> = serde_json::from_slice(text).map_err(|e| BundleError::Malformed(e.to_string()))?;
+        let keys = doc.get("keys").and_then(Value::as_array).ok_or_else(|| BundleError::Malformed("no `keys` array".into()))?;
+        if keys.len() > MAX_KEYS {
+            return Err(BundleError::TooManyKeys(keys.len()));
+        }
+        let number = |name| doc.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let mut bundle = Bundle::new(trust_domain, vec![], vec![], number("spiffe_sequence"), number("spiffe_refresh_hint"));
+        for key in keys.iter().filter_map(Value::as_object) {
+            match key.get("use").and_then(Value::as_str) {
+                // X509-SVID 6.2: only the first of x5c counts; an entry without it is ignored.
+                Some("x509-svid") => {
+                    let first = key.get("x5c").and_then(Value::as_array).and_then(|a| a.first()).and_then(Value::as_str);
+                    bundle.x509.extend(first.and_then(|b64| STANDARD.decode(b64).ok()));
+                }
+                Some("jwt-svid") => bundle.jwt.extend(JwtAuthority::from_jwk(key.clone())),
+                _ => {}
+            }
+        }
+        Ok(bundle)
+    }
+
+    /// The SPIFFE bundle document with both kinds of keys (clauses BU-1 to BU-7).
+    pub fn to_json(&self) -> Result<Value, BundleError> {
+        let mut keys = Vec::new();
+        for der in &self.x509 {
+            let mut jwk = public_jwk(der)?;
+            // X509-SVID 6.1: no kid, exactly one x5c, in standard base64.
+            jwk.insert("use".into(), "x509-svid".into());
+            jwk.insert("x5c".into(), json!([STANDARD.encode(der)]));
+            keys.push(Value::Object(jwk));
+        }
+        keys.extend(self.jwt.iter().map(|a| Value::Object(a.jwk.clone())));
+        Ok(json!({ "keys": keys, "spiffe_sequence": self.sequence, "spiffe_refresh_hint": self.refresh_hint }))
+    }
+
+    /// A plain JWK Set of the JWT keys, as OIDC relying parties read it.
+    pub fn oidc_jwks(&self) -> Value {
+        json!({ "keys": self.jwt.iter().map(JwtAuthority::oidc_jwk).collect::<Vec<_>>() })
+    }
+
+    /// Whose bundle it is.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// DER root certificates.
+    pub fn x509_authorities(&self) -> &[Vec<u8>] {
+        &self.x509
+    }
+
+    /// Keys that verify JWT-SVIDs.
+    pub fn jwt_authorities(&self) -> &[JwtAuthority] {
+        &self.jwt
+    }
+
+    /// Changes with the content, never goes back.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+fn public_jwk(der: &[u8]) -> Result<Map<String, Value>, BundleError> {
+    let key = |what: &str| BundleError::Key(what.to_owned());
+    let (_, cert) = X509Certificate::from_der(der).map_err(|_| key("not a certificate"))?;
+    let jwk = match cert.public_key().parsed().map_err(|_| key("unreadable"))? {
+        PublicKey::EC(point) => {
+            let (crv, size) = match point.key_size() {
+                256 => ("P-256", 32),
+                384 => ("P-384", 48),
+                _ => return Err(key("neither P-256 nor P-384")),
+            };
+            let data = point.data();
+            let coordinate = |from: usize| data.get(from..from + size).map(|c| URL_SAFE_NO_PAD.encode(c));
+            let (x, y) = coordinate(1).zip(coordinate(1 + size)).ok_or_else(|| key("the point is compressed"))?;
+            json!({ "kty": "EC", "crv": crv, "x": x, "y": y })
+        }
+        PublicKey::RSA(rsa) => {
+            let trim = |b: &[u8]| URL_SAFE_NO_PAD.encode(b.iter().skip_while(|b| **b == 0).copied().collect::<Vec<u8>>());
+            json!({ "kty": "RSA", "n": trim(rsa.modulus), "e": trim(rsa.exponent) })
+        }
+        _ => return Err(key("neither EC nor RSA")),
+    };
+    match jwk {
+        Value::Object(map) => Ok(map),
+        _ => Err(key("not an object")),
+    }
+}

@@ -1,0 +1,132 @@
+//! JWT-SVIDs: header, signature, claims, binding.
+
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+use spiffe::SpiffeId;
+
+use crate::x509::check_binding;
+use crate::{Binding, BindingOid, Bundle, Principal, Reject, parse_spiffe_id};
+
+/// Longest token that is looked at, in bytes.
+pub(crate) const MAX_TOKEN: usize = 16 * 1024;
+/// How far clocks may differ, in seconds (JWT-SVID appendix A).
+pub(crate) const LEEWAY: u64 = 5;
+
+/// What a token proved.
+#[derive(Clone, Debug)]
+pub struct JwtSvid {
+    /// Its SPIFFE ID, from `sub`.
+    pub id: SpiffeId,
+    /// Whom that stands for.
+    pub principal: Principal,
+    /// All audiences of the token.
+    pub audience: Vec<String>,
+    /// Unix seconds.
+    pub issued_at: Option<u64>,
+    /// Unix seconds.
+    pub expires_at: u64,
+    /// Key id of the authority that signed it.
+    pub authority: String,
+    /// Unique id of the token.
+    pub jti: Option<String>,
+    /// Whom the agent acts for; agents have one and nobody else does.
+    pub binding: Option<Binding>,
+}
+
+/// Verifies a token for one audience against the bundle of its trust domain, at `now` (unix seconds).
+///
+/// Cuts are not looked at: see [`crate::check_cuts`].
+pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<JwtSvid, Reject> {
+    let malformed = |what: &str| Reject::Malformed(what.to_owned());
+    if token.len() > MAX_TOKEN {
+        return Err(malformed("the token is over 16 KiB"));
+    }
+    // JV-8: compact serialization only. T58: five parts would be a JWE.
+    let mut parts = token.split('.');
+    let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(malformed("a JWT-SVID has three parts"));
+    };
+    let (kid, alg) = read_header(&object(header)?)?;
+    // T49: exact look-up among the keys whose use is jwt-svid. JV-7: without a kid, the keys are tried.
+    let keys = bundle.jwt_authorities().iter().filter(|a| kid.as_deref().is_none_or(|kid| kid == a.kid()));
+    let message = format!("{header}.{claims}");
+    let authority = keys
+        .filter(|a| a.allows(alg))
+        .find(|a| jsonwebtoken::crypto::verify(signature, message.as_bytes(), a.key(), alg).unwrap_or(false))
+        .ok_or_else(|| Reject::Untrusted("no key of the bundle fits".into()))?;
+
+    let claims = object(claims)?;
+    let sub = claims.get("sub").and_then(Value::as_str).ok_or_else(|| malformed("`sub` is missing or no string"))?;
+    let id = parse_spiffe_id(sub)?;
+    if id.trust_domain_name() != bundle.trust_domain().as_str() {
+        return Err(Reject::TrustDomain(id.trust_domain_name().to_owned(), bundle.trust_domain().to_string()));
+    }
+    let audiences = match claims.get("aud") {
+        Some(Value::String(one)) => vec![one.clone()],
+        Some(Value::Array(many)) => {
+            many.iter().map(|a| a.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>().unwrap_or_default()
+        }
+        _ => vec![],
+    };
+    if audiences.is_empty() {
+        return Err(malformed("`aud` is missing or neither a string nor strings"));
+    }
+    if audience.is_empty() || !audiences.iter().any(|a| a == audience) {
+        return Err(Reject::Audience(audience.to_owned()));
+    }
+    // T50, T52: a wrong type is never "absent", and `exp` is never optional.
+    let seconds = |name: &str| match claims.get(name) {
+        None => Ok(None),
+        Some(v) => v.as_u64().filter(|s| *s < 1 << 53).map(Some).ok_or_else(|| malformed(&format!("`{name}` is no integer"))),
+    };
+    let expires_at = seconds("exp")?.ok_or_else(|| malformed("`exp` is missing"))?;
+    if now >= expires_at {
+        return Err(Reject::Expired(expires_at));
+    }
+    let issued_at = seconds("iat")?;
+    if let Some(from) = seconds("nbf")?.max(issued_at).filter(|from| *from > now + LEEWAY) {
+        return Err(Reject::NotYetValid(from));
+    }
+    let principal = Principal::of(&id, bundle.trust_domain());
+    let binding = claims.get(&oid.claim()).map(Binding::from_claim).transpose()?;
+    let binding = check_binding(&principal, binding, oid)?;
+    if binding.as_ref().is_some_and(|b| expires_at > b.lease_expires_at) {
+        return Err(Reject::Profile("T16: the token outlives its lease".into()));
+    }
+    let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
+    Ok(JwtSvid { id, principal, audience: audiences, issued_at, expires_at, authority: authority.kid().to_owned(), jti, binding })
+}
+
+// JWT-SVID 2: alg, kid, typ and nothing else. T48, T51: so jwk, jku, x5c, crit and b64 are refused unread.
+fn read_header(header: &Map<String, Value>) -> Result<(Option<String>, Algorithm), Reject> {
+    let profile = |what: &str| Reject::Profile(what.to_owned());
+    if let Some(extra) = header.keys().find(|k| !matches!(k.as_str(), "alg" | "kid" | "typ")) {
+        return Err(profile(&format!("JW-2: the header holds `{}`", extra.chars().take(32).collect::<String>())));
+    }
+    match header.get("typ") {
+        None => {}
+        Some(Value::String(typ)) if typ == "JWT" || typ == "JOSE" => {}
+        Some(_) => return Err(profile("JW-5: typ is JWT or JOSE")),
+    }
+    let alg = header
+        .get("alg")
+        .and_then(Value::as_str)
+        .and_then(|alg| Algorithm::from_str(alg).ok())
+        .filter(|alg| !matches!(alg, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 | Algorithm::EdDSA))
+        .ok_or_else(|| profile("JW-3: alg is one of RS, ES and PS"))?;
+    let kid = match header.get("kid") {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.clone()),
+        Some(_) => return Err(profile("kid is no string")),
+    };
+    Ok((kid, alg))
+}
+
+fn object(part: &str) -> Result<Map<String, Value>, Reject> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Reject::Malformed("a part is not base64url".into()))?;
+    serde_json::from_slice(&bytes).map_err(|_| Reject::Malformed("a part is no JSON object".into()))
+}
