@@ -1,1 +1,11 @@
 //! Mayfly: the identity issuer for short-lived AI agents.
+//!
+//! Rooms, in the order in which a request walks through them.
+
+pub mod caller;
+pub mod journal;
+pub mod policy;
+pub mod registry;
+
+pub mod clock;
+pub mod denial;

@@ -1,0 +1,8 @@
+//! The issuer's API: messages and client stubs, generated and committed.
+
+/// `mayfly.v1`: the messages, and one client for each service.
+///
+/// Generated from `proto/mayfly/v1/mayfly.proto`; `tests/generated.rs` fails when the two differ.
+#[rustfmt::skip]
+#[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
+pub mod v1;

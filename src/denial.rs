@@ -1,0 +1,98 @@
+//! The two ways to say no: a denial is told to the caller with its reason, a fault is ours and told as internal.
+
+use std::fmt;
+
+/// What kind of no; each becomes one gRPC status code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request is malformed, whoever asks: INVALID_ARGUMENT.
+    Malformed,
+    /// The caller proved no identity, or one that does not hold: UNAUTHENTICATED.
+    Unauthenticated,
+    /// Not for this caller: PERMISSION_DENIED.
+    Denied,
+    /// No such thing, or none that this caller may see: NOT_FOUND.
+    NotFound,
+    /// It exists already, as something else: ALREADY_EXISTS.
+    Conflict,
+    /// A limit, a full queue or a full disk: RESOURCE_EXHAUSTED.
+    Exhausted,
+    /// Starting, stopping, or something we rely on is away; asking again may help: UNAVAILABLE.
+    Unavailable,
+}
+
+/// A no with its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// What kind.
+    pub kind: Kind,
+    /// Stable reason, in upper case: the `reason` of google.rpc.ErrorInfo.
+    pub code: &'static str,
+    /// What the caller reads: what was wrong and what to do.
+    pub message: String,
+    /// Facts for the caller, as ErrorInfo metadata; never about others.
+    pub facts: Vec<(&'static str, String)>,
+}
+
+impl Denial {
+    /// A denial without facts.
+    pub fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Denial {
+        Denial { kind, code, message: message.into(), facts: Vec::new() }
+    }
+
+    /// INVALID_ARGUMENT.
+    pub fn malformed(code: &'static str, message: impl Into<String>) -> Denial {
+        Denial::new(Kind::Malformed, code, message)
+    }
+
+    /// PERMISSION_DENIED.
+    pub fn denied(code: &'static str, message: impl Into<String>) -> Denial {
+        Denial::new(Kind::Denied, code, message)
+    }
+
+    /// The same with one more fact.
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Denial {
+        self.facts.push((name, value.into()));
+        self
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+/// Our own failure. The caller hears "internal"; the cause goes to the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{during}: {cause}")]
+pub struct Fault {
+    /// What was being done.
+    pub during: &'static str,
+    /// Why it failed.
+    pub cause: String,
+}
+
+impl Fault {
+    /// A fault with its cause.
+    pub fn new(during: &'static str, cause: impl fmt::Display) -> Fault {
+        Fault { during, cause: cause.to_string() }
+    }
+}
+
+/// A no of either kind.
+#[derive(Debug, thiserror::Error)]
+pub enum No {
+    /// Told to the caller.
+    #[error("{0}")]
+    Denial(Denial),
+    /// Kept.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl From<Denial> for No {
+    fn from(denial: Denial) -> No {
+        No::Denial(denial)
+    }
+}

@@ -1,0 +1,256 @@
+//! What can be asked of the writer, and what comes back once it is durable.
+
+use std::sync::Arc;
+
+use mayfly_verify::{AgentId, Binding, ClassName, User, WorkloadName};
+use uuid::Uuid;
+
+use super::state::{Agent, Certificate, Token};
+use crate::caller::Caller;
+use crate::policy::Asked;
+
+/// One request to change who may do what.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Who asks; judged again at commit.
+    pub caller: Caller,
+    /// What.
+    pub proposal: Proposal,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub enum Proposal {
+    /// A new agent.
+    Spawn(Box<Spawn>),
+    /// A JWT-SVID for the calling agent.
+    Mint {
+        /// For whom.
+        audience: String,
+        /// Makes a retry the same record.
+        request: Option<RequestId>,
+    },
+    /// An agent's end; none: the caller's own.
+    End {
+        /// Which.
+        agent: Option<Uuid>,
+    },
+    /// A join token for a workload.
+    Ticket {
+        /// For whom.
+        workload: WorkloadName,
+        /// SHA-256 of its secret.
+        hash: [u8; 32],
+        /// Seconds it lasts.
+        ttl: u64,
+    },
+    /// The redemption of a ticket.
+    Redeem {
+        /// SHA-256 of the secret.
+        hash: [u8; 32],
+        /// SHA-256 of the public key.
+        key: [u8; 32],
+    },
+    /// A fresh certificate for the calling workload.
+    Renew {
+        /// SHA-256 of the public key.
+        key: [u8; 32],
+    },
+    /// A cut of an agent.
+    RevokeAgent {
+        /// Which.
+        agent: Uuid,
+        /// Why; stays inside.
+        reason: String,
+    },
+    /// A cut of a user.
+    RevokeUser {
+        /// Whom.
+        user: User,
+        /// Why; stays inside.
+        reason: String,
+        /// Keep the user open for new issuance.
+        allow_new: bool,
+    },
+    /// Open a user again.
+    Reopen {
+        /// Whom.
+        user: User,
+    },
+    /// Digest of the classes and ids of the authorities in use.
+    Configure {
+        /// SHA-256.
+        classes: [u8; 32],
+        /// Key id of the issuing certificate.
+        x509_authority: Vec<u8>,
+        /// Key id of the JWT key.
+        jwt_authority: String,
+    },
+}
+
+/// A request id with what it must stand for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    /// SHA-256 of caller, method and id.
+    pub key: [u8; 32],
+    /// SHA-256 of what is asked.
+    pub digest: [u8; 32],
+}
+
+/// A spawn.
+#[derive(Clone, Debug)]
+pub struct Spawn {
+    /// Of which class.
+    pub class: ClassName,
+    /// SHA-256 of the agent's public key.
+    pub key: [u8; 32],
+    /// The verified user; none asks for an autonomous agent.
+    pub proof: Option<Proof>,
+    /// How much.
+    pub asked: Asked,
+    /// Audience of a first JWT-SVID.
+    pub audience: Option<String>,
+    /// Makes a retry the same record.
+    pub request: Option<RequestId>,
+}
+
+/// What a user token proved.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A token that was verified just now.
+    Token {
+        /// Whose.
+        user: User,
+        /// SHA-256 of the token.
+        digest: [u8; 32],
+        /// Unix seconds.
+        issued_at: u64,
+        /// Unix seconds.
+        ends_at: u64,
+        /// Workloads that may present it.
+        workloads: Vec<WorkloadName>,
+        /// Ceiling of its audience; none: no ceiling.
+        scopes: Option<Vec<String>>,
+    },
+    /// A token that recorded a delegation before, by its SHA-256.
+    Recorded([u8; 32]),
+}
+
+/// What was recorded.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// An agent, and its first token if one was asked for.
+    Spawned(Admission, Option<Mint>),
+    /// A token.
+    Minted(Mint),
+    /// An agent ended.
+    Ended {
+        /// Which.
+        agent: AgentId,
+        /// By which record.
+        revision: u64,
+    },
+    /// A ticket stands.
+    Ticketed {
+        /// Unix microseconds.
+        ends_at: u64,
+        /// Its record.
+        revision: u64,
+    },
+    /// A workload's certificate may be signed.
+    Certified(Certification),
+    /// A cut is in force.
+    Revoked {
+        /// Its record.
+        revision: u64,
+        /// Upper bound of the live agents that end by it.
+        agents_at_most: u64,
+        /// Whether new issuance is open.
+        open_for_new: bool,
+        /// Seconds for which a verifier that hears nothing may accept what was issued before.
+        worst_case_seconds: u64,
+        /// Unix microseconds.
+        at: u64,
+    },
+    /// A user is open.
+    Reopened {
+        /// Its record.
+        revision: u64,
+        /// Unix microseconds.
+        at: u64,
+    },
+    /// The configuration stands in the journal.
+    Configured {
+        /// Its record.
+        revision: u64,
+    },
+}
+
+/// A permit that is recorded. Only this can become an agent's X.509-SVID.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    pub(super) id: AgentId,
+    pub(super) agent: Arc<Agent>,
+    pub(super) binding: Arc<Binding>,
+}
+
+impl Admission {
+    /// The agent's SPIFFE ID.
+    pub fn id(&self) -> &AgentId {
+        &self.id
+    }
+
+    /// The agent as it was recorded.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// What its certificate says of it.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
+    }
+}
+
+/// A recorded permit for one JWT-SVID. Only this can become a token.
+#[derive(Clone, Debug)]
+pub struct Mint {
+    pub(super) id: AgentId,
+    pub(super) token: Token,
+    pub(super) binding: Arc<Binding>,
+}
+
+impl Mint {
+    /// Whose.
+    pub fn id(&self) -> &AgentId {
+        &self.id
+    }
+
+    /// The token as it was recorded.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// What the token says of the agent.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
+    }
+}
+
+/// A recorded permit for a workload's certificate.
+#[derive(Clone, Debug)]
+pub struct Certification {
+    pub(super) workload: WorkloadName,
+    pub(super) certificate: Certificate,
+}
+
+impl Certification {
+    /// For whom.
+    pub fn workload(&self) -> &WorkloadName {
+        &self.workload
+    }
+
+    /// The certificate as it was recorded.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+}
