@@ -2,10 +2,12 @@
 //!
 //! Rooms, in the order in which a request walks through them.
 
+pub mod authority;
 pub mod caller;
 pub mod journal;
 pub mod policy;
 pub mod registry;
+pub mod svid;
 
 pub mod clock;
 pub mod denial;
