@@ -2,11 +2,13 @@
 //!
 //! Rooms, in the order in which a request walks through them.
 
+pub mod assertion;
 pub mod authority;
 pub mod caller;
 pub mod journal;
 pub mod policy;
 pub mod registry;
+pub mod stories;
 pub mod svid;
 
 pub mod clock;
