@@ -5,6 +5,7 @@
 pub mod assertion;
 pub mod authority;
 pub mod caller;
+pub mod doors;
 pub mod journal;
 pub mod policy;
 pub mod registry;

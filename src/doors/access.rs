@@ -1,0 +1,35 @@
+//! Who may call what. One table, default deny: a method that is not listed is nobody's.
+
+use crate::caller::{Caller, Role};
+use crate::denial::{Denial, Kind};
+
+/// Method, and the roles that may call it.
+pub const TABLE: &[(&str, &[Role])] = &[
+    ("Identities/Redeem", &[Role::Stranger, Role::Workload]),
+    ("Identities/Renew", &[Role::Workload]),
+    ("Identities/Spawn", &[Role::Workload]),
+    ("Identities/MintJwt", &[Role::Agent]),
+    ("Identities/End", &[Role::Agent, Role::Workload, Role::Operator]),
+    ("Operations/CreateJoinToken", &[Role::Operator]),
+    ("Operations/Revoke", &[Role::Operator]),
+    ("Operations/Reopen", &[Role::Operator]),
+    ("Operations/Backup", &[Role::Operator]),
+    ("Inspection/ListAgents", &[Role::Workload, Role::Operator]),
+    ("Inspection/GetAgent", &[Role::Agent, Role::Workload, Role::Operator]),
+    ("Bundles/GetBundle", &[Role::Stranger, Role::Agent, Role::Workload, Role::Operator]),
+];
+
+/// Lets a caller through, or says why not.
+pub fn check(method: &str, caller: &Caller) -> Result<(), Denial> {
+    let roles = TABLE.iter().find(|(m, _)| *m == method).map_or(&[][..], |(_, roles)| roles);
+    if roles.contains(&caller.role()) {
+        return Ok(());
+    }
+    match caller {
+        Caller::Stranger => {
+            let message = format!("{method} needs a client certificate: connect with the SVID of a workload or an agent");
+            Err(Denial::new(Kind::Unauthenticated, "CERTIFICATE_NEEDED", message))
+        }
+        _ => Err(Denial::denied("ROLE_NOT_ALLOWED", format!("{method} is not for this kind of caller"))),
+    }
+}

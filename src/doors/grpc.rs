@@ -1,0 +1,368 @@
+//! The gRPC services, over TLS and over the operator socket: parse, call a story, answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mayfly_agent::api::v1;
+use mayfly_verify::{Mode, User};
+use rustls_pki_types::CertificateDer;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::listen::Peer;
+use super::{access, status};
+use crate::caller::Caller;
+use crate::clock::SECOND;
+use crate::denial::{Denial, Fault, No};
+use crate::policy::Asked;
+use crate::registry::state::{Agent, Standing};
+use crate::registry::{Certification, Mint, Outcome};
+use crate::stories::{Issuer, inspect, issue, revoke};
+
+/// The server traits, generated onto the messages of `mayfly-agent`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated"
+)]
+mod server {
+    include!(concat!(env!("OUT_DIR"), "/mayfly.v1.rs"));
+}
+
+use server::bundles_server::{Bundles, BundlesServer};
+use server::identities_server::{Identities, IdentitiesServer};
+use server::inspection_server::{Inspection, InspectionServer};
+use server::operations_server::{Operations, OperationsServer};
+
+/// File descriptors of the API, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.bin"));
+
+/// Every service as one router. `message` bounds a request in bytes, `deadline` how long one may take.
+pub fn routes(issuer: Arc<Issuer>, message: usize, deadline: Duration) -> tonic::service::Routes {
+    let door = Arc::new(Door { issuer, deadline });
+    tonic::service::Routes::new(IdentitiesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(BundlesServer::from_arc(door).max_decoding_message_size(message))
+}
+
+struct Door {
+    issuer: Arc<Issuer>,
+    deadline: Duration,
+}
+
+impl Door {
+    /// What every method does: who calls, may they, run, count, answer.
+    async fn run<T, R, F>(
+        &self,
+        method: &'static str,
+        request: Request<T>,
+        story: impl FnOnce(Arc<Issuer>, Caller, T) -> F,
+    ) -> Result<Response<R>, Status>
+    where
+        R: Send + 'static,
+        F: Future<Output = Result<R, No>> + Send + 'static,
+    {
+        let started = Instant::now();
+        let result = match self.caller(&request).and_then(|caller| access::check(method, &caller).map(|()| caller)) {
+            Ok(caller) => {
+                // From here on in a task of its own: a client that hangs up changes nothing.
+                let task = tokio::spawn(story(Arc::clone(&self.issuer), caller, request.into_inner()));
+                match tokio::time::timeout(self.deadline, task).await {
+                    Ok(Ok(result)) => result,
+                    Ok(Err(panic)) => Err(Fault::new("request", panic).into()),
+                    Err(_) => Err(Fault::new("request", "over its deadline").into()),
+                }
+            }
+            Err(denial) => Err(denial.into()),
+        };
+        let (result, outcome) = match result {
+            Ok(answer) => (Ok(Response::new(answer)), "ok"),
+            Err(no) => {
+                let (status, outcome) = status::of(&no, method);
+                (Err(status), outcome)
+            }
+        };
+        metrics::counter!("mayfly_requests_total", "method" => method, "outcome" => outcome).increment(1);
+        metrics::histogram!("mayfly_request_seconds", "method" => method, "outcome" => outcome).record(started.elapsed());
+        result
+    }
+
+    // T21: no peer is no caller, and no caller is a stranger.
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Denial> {
+        match request.extensions().get::<Peer>() {
+            Some(Peer::Tls(chain)) => self.issuer.caller(chain),
+            Some(Peer::Operator(uid)) => Ok(Caller::Operator { name: format!("uid:{uid}") }),
+            None => Ok(Caller::Stranger),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Identities for Door {
+    async fn redeem(&self, request: Request<v1::RedeemRequest>) -> Result<Response<v1::RedeemResponse>, Status> {
+        self.run("Identities/Redeem", request, |issuer, _, r| async move {
+            let (permit, leaf) = issue::redeem(&issuer, &r.secret, r.csr).await?;
+            let revision = permit.certificate().revision;
+            Ok(v1::RedeemResponse {
+                svid: Some(workload_svid(&issuer, &permit, &leaf)),
+                bundle: Some(bundle(&issuer)?),
+                revision,
+            })
+        })
+        .await
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        self.run("Identities/Renew", request, |issuer, caller, r| async move {
+            let (permit, leaf) = issue::renew(&issuer, caller, r.csr).await?;
+            let revision = permit.certificate().revision;
+            Ok(v1::RenewResponse { svid: Some(workload_svid(&issuer, &permit, &leaf)), bundle: Some(bundle(&issuer)?), revision })
+        })
+        .await
+    }
+
+    async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
+        self.run("Identities/Spawn", request, |issuer, caller, r| async move {
+            let (admission, leaf, jwt) = issue::spawn(&issuer, caller, spawn_request(r)?).await?;
+            let agent = admission.agent();
+            let svid = v1::X509Svid {
+                spiffe_id: admission.id().to_string(),
+                certificates: vec![leaf.to_vec(), issuer.authority.intermediate().to_vec()],
+                expires_at: Some(timestamp(agent.svid_ends_at)),
+            };
+            Ok(v1::SpawnResponse {
+                agent: Some(agent_message(&issuer, agent, Standing::Live)),
+                svid: Some(svid),
+                bundle: Some(bundle(&issuer)?),
+                revision: agent.revision,
+                clipped: agent.clipped.clone(),
+                jwt: jwt.map(|(mint, token)| jwt_svid(&mint, token)),
+            })
+        })
+        .await
+    }
+
+    async fn mint_jwt(&self, request: Request<v1::MintJwtRequest>) -> Result<Response<v1::MintJwtResponse>, Status> {
+        self.run("Identities/MintJwt", request, |issuer, caller, r| async move {
+            let (mint, token) = issue::mint(&issuer, caller, &r.request_id, r.audience).await?;
+            let revision = mint.token().revision;
+            Ok(v1::MintJwtResponse { svid: Some(jwt_svid(&mint, token)), revision })
+        })
+        .await
+    }
+
+    async fn end(&self, request: Request<v1::EndRequest>) -> Result<Response<v1::EndResponse>, Status> {
+        self.run("Identities/End", request, |issuer, caller, r| async move {
+            let agent = if r.agent.is_empty() { None } else { Some(issue::agent_id(&issuer, &r.agent)?) };
+            match revoke::end(&issuer, caller, agent).await? {
+                Outcome::Ended { agent, revision } => Ok(v1::EndResponse { agent_id: agent.to_string(), revision }),
+                _ => Err(other_outcome()),
+            }
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl Operations for Door {
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        self.run("Operations/CreateJoinToken", request, |issuer, caller, r| async move {
+            let workload: mayfly_verify::WorkloadName = r
+                .workload
+                .parse()
+                .map_err(|e: mayfly_verify::NameError| Denial::malformed("WORKLOAD_MALFORMED", e.to_string()))?;
+            let id = mayfly_verify::workload_id(&issuer.trust_domain, &workload);
+            let (ticket, ends_at, revision) = revoke::join_token(&issuer, caller, workload, r.ttl_seconds).await?;
+            let (token, expires_at) = (ticket.to_string(), Some(timestamp(ends_at / SECOND)));
+            Ok(v1::CreateJoinTokenResponse { token, workload_id: id, expires_at, revision })
+        })
+        .await
+    }
+
+    async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
+        self.run("Operations/Revoke", request, |issuer, caller, r| async move {
+            use v1::target::Target;
+            let outcome = match r.target.and_then(|t| t.target) {
+                Some(Target::Agent(agent)) => {
+                    let agent = issue::agent_id(&issuer, &agent)?;
+                    revoke::agent(&issuer, caller, agent, r.reason).await?
+                }
+                Some(Target::User(u)) => {
+                    revoke::user(&issuer, caller, User { iss: u.iss, sub: u.sub }, r.reason, r.allow_new).await?
+                }
+                // T11: an unset oneof, or an arm of a later version.
+                None => return Err(Denial::malformed("TARGET_MISSING", "say what to revoke: an agent or a user").into()),
+            };
+            match outcome {
+                Outcome::Revoked { revision, agents_at_most, open_for_new, worst_case_seconds, at } => Ok(v1::RevokeResponse {
+                    revision,
+                    agents_at_most,
+                    open_for_new,
+                    worst_case_seconds,
+                    recorded_at: Some(timestamp(at / SECOND)),
+                }),
+                _ => Err(other_outcome()),
+            }
+        })
+        .await
+    }
+
+    async fn reopen(&self, request: Request<v1::ReopenRequest>) -> Result<Response<v1::ReopenResponse>, Status> {
+        self.run("Operations/Reopen", request, |issuer, caller, r| async move {
+            let user = r.user.ok_or_else(|| Denial::malformed("USER_MALFORMED", "say whom to reopen"))?;
+            match revoke::reopen(&issuer, caller, User { iss: user.iss, sub: user.sub }).await? {
+                Outcome::Reopened { revision, at } => {
+                    Ok(v1::ReopenResponse { revision, recorded_at: Some(timestamp(at / SECOND)) })
+                }
+                _ => Err(other_outcome()),
+            }
+        })
+        .await
+    }
+
+    async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<v1::BackupResponse>, Status> {
+        self.run("Operations/Backup", request, |issuer, _, r| async move {
+            let path = std::path::PathBuf::from(&r.path);
+            if !path.is_absolute() || path.exists() {
+                let message = "give an absolute path on the issuer's machine that does not exist yet";
+                return Err(Denial::malformed("PATH_UNUSABLE", message).into());
+            }
+            let registry = issuer.registry.clone();
+            let done = tokio::task::spawn_blocking(move || registry.backup(path)).await;
+            let (revision, bytes) = done.map_err(|e| Fault::new("backup", e))??;
+            Ok(v1::BackupResponse { revision, bytes })
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl Inspection for Door {
+    async fn list_agents(&self, request: Request<v1::ListAgentsRequest>) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        self.run("Inspection/ListAgents", request, |issuer, caller, r| async move {
+            let after = match r.page_token.as_str() {
+                "" => None,
+                token => Some(Uuid::try_parse(token).map_err(|_| Denial::malformed("PAGE_TOKEN", "the page token is not ours"))?),
+            };
+            let size = usize::try_from(r.page_size).unwrap_or(usize::MAX);
+            let (agents, next, revision) = inspect::list(&issuer, &caller, after, size, r.all);
+            let agents = agents.iter().map(|(agent, standing)| agent_message(&issuer, agent, *standing)).collect();
+            Ok(v1::ListAgentsResponse { agents, next_page_token: next.map(|n| n.to_string()).unwrap_or_default(), revision })
+        })
+        .await
+    }
+
+    async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Result<Response<v1::GetAgentResponse>, Status> {
+        self.run("Inspection/GetAgent", request, |issuer, caller, r| async move {
+            let (agent, standing) = inspect::get(&issuer, &caller, issue::agent_id(&issuer, &r.agent)?)?;
+            Ok(v1::GetAgentResponse { agent: Some(agent_message(&issuer, &agent, standing)) })
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl Bundles for Door {
+    async fn get_bundle(&self, request: Request<v1::GetBundleRequest>) -> Result<Response<v1::GetBundleResponse>, Status> {
+        self.run("Bundles/GetBundle", request, |issuer, _, _| async move {
+            Ok(v1::GetBundleResponse { bundle: Some(bundle(&issuer)?) })
+        })
+        .await
+    }
+}
+
+fn spawn_request(r: v1::SpawnRequest) -> Result<issue::SpawnRequest, Denial> {
+    let malformed = |e: &dyn std::fmt::Display| Denial::malformed("CLASS_MALFORMED", e.to_string());
+    let class = r.class.parse().map_err(|e: mayfly_verify::NameError| malformed(&e))?;
+    // T11: an enum value of a later version is refused, not taken for a default.
+    let mode =
+        v1::Mode::try_from(r.mode).map_err(|_| Denial::malformed("MODE_UNKNOWN", "the mode is unknown to this version"))?;
+    let excess = v1::Excess::try_from(r.excess)
+        .map_err(|_| Denial::malformed("EXCESS_UNKNOWN", "the value of `excess` is unknown to this version"))?;
+    let wanted = match mode {
+        v1::Mode::Autonomous => Mode::Autonomous,
+        v1::Mode::Delegated => Mode::Delegated,
+        v1::Mode::Unspecified if r.user_token.is_empty() => {
+            return Err(Denial::malformed("USER_TOKEN_MISSING", "give a user token, or ask for an autonomous agent by its mode"));
+        }
+        v1::Mode::Unspecified => Mode::Delegated,
+    };
+    if (wanted == Mode::Delegated) == r.user_token.is_empty() {
+        return Err(Denial::malformed("MODE_CONTRADICTION", "a delegated agent needs a user token, an autonomous one has none"));
+    }
+    let too_many = |what| Denial::malformed("LIST_TOO_LONG", format!("at most 64 {what}, of at most 256 bytes each"));
+    for (what, list) in [("scopes", &r.scopes), ("audiences", &r.audiences)] {
+        if list.len() > 64 || list.iter().any(|s| s.is_empty() || s.len() > 256) {
+            return Err(too_many(what));
+        }
+    }
+    let clip = excess == v1::Excess::Clip;
+    let asked = Asked { scopes: r.scopes, audiences: r.audiences, lease: r.lease_seconds, depth: r.max_depth, clip };
+    let (request_id, csr, user_token, audience) = (r.request_id, r.csr, r.user_token, r.jwt_audience);
+    Ok(issue::SpawnRequest { request_id, class, csr, user_token, asked, audience })
+}
+
+fn workload_svid(issuer: &Issuer, permit: &Certification, leaf: &CertificateDer<'_>) -> v1::X509Svid {
+    v1::X509Svid {
+        spiffe_id: mayfly_verify::workload_id(&issuer.trust_domain, permit.workload()),
+        certificates: vec![leaf.to_vec(), issuer.authority.intermediate().to_vec()],
+        expires_at: Some(timestamp(permit.certificate().ends_at)),
+    }
+}
+
+fn jwt_svid(mint: &Mint, token: String) -> v1::JwtSvid {
+    v1::JwtSvid { spiffe_id: mint.id().to_string(), token, expires_at: Some(timestamp(mint.token().ends_at)) }
+}
+
+fn bundle(issuer: &Issuer) -> Result<v1::Bundle, Fault> {
+    let json = issuer.bundle.to_json().map_err(|e| Fault::new("bundle", e))?;
+    Ok(v1::Bundle {
+        trust_domain: issuer.trust_domain.to_string(),
+        spiffe_json: json.to_string().into_bytes(),
+        x509_authorities: issuer.bundle.x509_authorities().to_vec(),
+    })
+}
+
+fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) -> v1::Agent {
+    let parent = mayfly_verify::workload_id(&issuer.trust_domain, &agent.workload);
+    let delegation = agent.delegation.as_ref();
+    let state = match standing {
+        Standing::Live => v1::AgentState::Live,
+        Standing::Expired => v1::AgentState::Expired,
+        Standing::Ended => v1::AgentState::Ended,
+        Standing::Cut => v1::AgentState::Cut,
+    };
+    v1::Agent {
+        agent_id: agent.id(&issuer.trust_domain).to_string(),
+        root_id: parent.clone(),
+        parent_id: parent,
+        class: agent.class.to_string(),
+        delegation_id: delegation.map(|d| d.id.to_string()).unwrap_or_default(),
+        user: delegation.map(|d| v1::User { iss: d.user.iss.clone(), sub: d.user.sub.clone() }),
+        mode: if delegation.is_some() { v1::Mode::Delegated } else { v1::Mode::Autonomous }.into(),
+        depth: 1,
+        scopes: agent.scopes.clone(),
+        audiences: agent.audiences.clone(),
+        admitted_at: Some(timestamp(agent.admitted_at / SECOND)),
+        lease_expires_at: Some(timestamp(agent.lease_ends_at)),
+        svid_expires_at: Some(timestamp(agent.svid_ends_at)),
+        revision: agent.revision,
+        state: state.into(),
+    }
+}
+
+fn timestamp(seconds: u64) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
+}
+
+fn other_outcome() -> No {
+    Fault::new("request", "another outcome").into()
+}

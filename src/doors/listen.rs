@@ -1,0 +1,213 @@
+//! Accepting connections, with bounds: how many, how long a handshake takes, how long a stop waits.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::ServerConfig;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+
+/// Bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// For the TLS handshake (T39).
+    pub handshake: Duration,
+    /// Open at once.
+    pub connections: usize,
+    /// Of one HTTP/2 connection.
+    pub streams: u32,
+    /// Bytes of a request's headers.
+    pub headers: u32,
+    /// For open requests when the process stops.
+    pub drain: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        let seconds = Duration::from_secs;
+        Bounds { handshake: seconds(5), connections: 1024, streams: 256, headers: 16 * 1024, drain: seconds(10) }
+    }
+}
+
+/// What a connection proved; the request's extensions carry it.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// Over TLS: the chain it presented, or nothing.
+    Tls(Arc<Vec<CertificateDer<'static>>>),
+    /// Over the operator socket: a listed uid.
+    Operator(u32),
+}
+
+/// A server's TLS settings. With `roots` client certificates are asked for, and none is needed.
+pub fn tls(
+    chain: Vec<CertificateDer<'static>>,
+    key: &Zeroizing<Vec<u8>>,
+    roots: Option<rustls::RootCertStore>,
+    clock: Option<Clock>,
+) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = match clock {
+        Some(clock) => ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(clock)),
+        None => ServerConfig::builder_with_provider(Arc::clone(&provider)),
+    };
+    let builder = builder.with_safe_default_protocol_versions()?;
+    let builder = match roots {
+        Some(roots) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| rustls::Error::General(e.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec()));
+    let mut config = builder.with_single_cert(chain, key)?;
+    // T40: a resumed session would skip the client verifier.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Serves HTTP over TLS until `stop`, then drains. The configuration may change between connections.
+pub async fn serve_tls(
+    listener: TcpListener,
+    config: watch::Receiver<Arc<ServerConfig>>,
+    router: axum::Router,
+    bounds: Bounds,
+    mut stop: watch::Receiver<bool>,
+) {
+    let room = Arc::new(Semaphore::new(bounds.connections));
+    let graceful = GracefulShutdown::new();
+    let gauge = metrics::gauge!("mayfly_connections");
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, _) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                pause(&e).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+            metrics::counter!("mayfly_connections_refused_total", "reason" => "full").increment(1);
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
+        let (router, watcher, gauge) = (router.clone(), graceful.watcher(), gauge.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let tls = match tokio::time::timeout(bounds.handshake, acceptor.accept(stream)).await {
+                Ok(Ok(tls)) => tls,
+                Ok(Err(_)) => return metrics::counter!("mayfly_connections_refused_total", "reason" => "tls").increment(1),
+                Err(_) => return metrics::counter!("mayfly_connections_refused_total", "reason" => "slow").increment(1),
+            };
+            let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+            let chain = chain.iter().map(|c| c.clone().into_owned()).collect();
+            let service = with_peer(router, Peer::Tls(Arc::new(chain)));
+            gauge.increment(1);
+            let builder = builder(bounds);
+            let connection = builder.serve_connection(TokioIo::new(tls), service);
+            let _ = watcher.watch(connection).await;
+            gauge.decrement(1);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(bounds.drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests did not end in time");
+    }
+}
+
+/// Serves the operator socket: a peer whose uid is not listed is not served at all.
+pub async fn serve_operators(
+    listener: UnixListener,
+    uids: Vec<u32>,
+    router: axum::Router,
+    bounds: Bounds,
+    mut stop: watch::Receiver<bool>,
+) {
+    let room = Arc::new(Semaphore::new(64));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                pause(&e).await;
+                continue;
+            }
+        };
+        let uid = match stream.peer_cred() {
+            Ok(cred) if uids.contains(&cred.uid()) => cred.uid(),
+            refused => {
+                tracing::warn!(uid = ?refused.map(|c| c.uid()).ok(), "the operator socket refused a peer that is not listed");
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let service = with_peer(router.clone(), Peer::Operator(uid));
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            let _place = place;
+            let builder = builder(bounds);
+            let _ = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await;
+        });
+    }
+    let _ = tokio::time::timeout(bounds.drain, graceful.shutdown()).await;
+}
+
+fn builder(bounds: Bounds) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(bounds.streams)
+        .max_header_list_size(bounds.headers)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+    builder
+}
+
+type Incoming = http::Request<hyper::body::Incoming>;
+
+fn with_peer(
+    router: axum::Router,
+    peer: Peer,
+) -> impl hyper::service::Service<
+    Incoming,
+    Response = axum::response::Response,
+    Error = std::convert::Infallible,
+    Future = impl Future<Output = Result<axum::response::Response, std::convert::Infallible>> + Send,
+> + Send {
+    hyper::service::service_fn(move |mut request: Incoming| {
+        // T19: who calls comes from the connection; headers are never an identity.
+        request.extensions_mut().insert(peer.clone());
+        let router = router.clone();
+        tower::ServiceExt::oneshot(router, request)
+    })
+}
+
+// T63: an error of one connection, or too many open files, never ends the loop.
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "cannot accept a connection");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}

@@ -1,0 +1,46 @@
+//! The one place where a denial or a fault becomes a gRPC status.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::denial::{Denial, Kind, No};
+
+/// The domain of `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "mayfly.v1";
+
+/// The status of a denial, with its reason as `google.rpc.ErrorInfo`.
+pub fn of_denial(denial: &Denial) -> Status {
+    let code = match denial.kind {
+        Kind::Malformed => Code::InvalidArgument,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::Denied => Code::PermissionDenied,
+        Kind::NotFound => Code::NotFound,
+        Kind::Conflict => Code::AlreadyExists,
+        Kind::Exhausted => Code::ResourceExhausted,
+        Kind::Unavailable => Code::Unavailable,
+    };
+    let facts: HashMap<String, String> = denial.facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+    let mut details = ErrorDetails::with_error_info(denial.code, DOMAIN, facts);
+    if matches!(denial.kind, Kind::Exhausted | Kind::Unavailable) {
+        details.set_retry_info(Some(std::time::Duration::from_secs(1)));
+    }
+    Status::with_error_details(code, &denial.message, details)
+}
+
+/// The status of a no, and what metrics call it. A fault's cause goes to the log alone.
+pub fn of(no: &No, method: &str) -> (Status, &'static str) {
+    match no {
+        No::Denial(denial) => {
+            tracing::info!(method, reason = denial.code, "denied: {}", denial.message);
+            metrics::counter!("mayfly_denials_total", "reason" => denial.code).increment(1);
+            let outcome = if denial.kind == Kind::Malformed { "malformed" } else { "denied" };
+            (of_denial(denial), outcome)
+        }
+        No::Fault(fault) => {
+            tracing::error!(method, during = fault.during, cause = %fault.cause, "fault");
+            (Status::internal("internal"), "fault")
+        }
+    }
+}
