@@ -5,6 +5,7 @@
 pub mod assertion;
 pub mod authority;
 pub mod caller;
+pub mod dev;
 pub mod doors;
 pub mod journal;
 pub mod policy;
@@ -13,4 +14,5 @@ pub mod stories;
 pub mod svid;
 
 pub mod clock;
+pub mod config;
 pub mod denial;

@@ -1,0 +1,395 @@
+//! Configuration: one TOML file, read once into types that cannot be wrong. Every fault is reported, not the first.
+
+mod reader;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mayfly_verify::{BindingOid, ClassName, Mode, TrustDomain, WorkloadName, sha256};
+
+use crate::assertion::{AudienceSettings, IssuerSettings};
+use crate::doors::listen::Bounds;
+use crate::policy::Class;
+use reader::Reader;
+
+/// A complete file, with what each key means.
+pub const EXAMPLE: &str = include_str!("config/example.toml");
+
+/// The development trust domain.
+pub const DEV_TRUST_DOMAIN: &str = "dev.mayfly.test";
+
+const DEV: &str = include_str!("config/dev.toml");
+
+/// Everything that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Faults(pub Vec<String>);
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What the issuer runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Ours. Who controls it names every identity.
+    pub trust_domain: TrustDomain,
+    /// Folder of all state. Who can write there is the issuer.
+    pub home: PathBuf,
+    /// Where gRPC listens.
+    pub listen: SocketAddr,
+    /// DNS names and IP addresses of our server certificate; the first is what join tokens tell.
+    pub names: Vec<String>,
+    /// Bounds of the gRPC listener. Who raises them can exhaust the machine.
+    pub bounds: Bounds,
+    /// Bytes of one message.
+    pub message: usize,
+    /// How long one call may take.
+    pub deadline: Duration,
+    /// Whether gRPC reflection answers.
+    pub reflection: bool,
+    /// Where metrics and health listen; loopback.
+    pub http: SocketAddr,
+    /// The operator socket; none: `operator.sock` in the home.
+    pub socket: Option<PathBuf>,
+    /// Uids of operators; none: the uid that the issuer runs as. Who is listed can revoke and join.
+    pub uids: Option<Vec<u32>>,
+    /// How the log is written.
+    pub log: LogFormat,
+    /// What is logged, as `tracing` filters have it.
+    pub log_filter: String,
+    /// Requests in one commit at most.
+    pub batch: usize,
+    /// Requests that wait at most.
+    pub queue: usize,
+    /// Bytes of the journal at most; none: as the disk allows.
+    pub journal_max: Option<u64>,
+    /// Under which OID the binding stands.
+    pub oid: BindingOid,
+    /// Seconds a JWT-SVID lasts.
+    pub jwt_ttl: u64,
+    /// The `iss` of JWT-SVIDs, an https URL.
+    pub jwt_issuer: Option<String>,
+    /// Seconds a workload's certificate lasts.
+    pub workload_ttl: u64,
+    /// Programs that may spawn agents.
+    pub workloads: Vec<WorkloadName>,
+    /// OIDC providers whose tokens count. Who controls one acts for every user of it.
+    pub issuers: Vec<IssuerSettings>,
+    /// Kinds of agents. Who controls them says what agents may do.
+    pub classes: BTreeMap<ClassName, Class>,
+}
+
+impl Config {
+    /// Reads a file for `serve`.
+    pub fn load(path: &Path) -> Result<Config, Faults> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| Faults(vec![format!("{name}: {e}")]))?;
+        Config::parse(&text, &name)
+    }
+
+    /// Reads the text of a file; `name` stands before each fault.
+    pub fn parse(text: &str, name: &str) -> Result<Config, Faults> {
+        Config::read(&[(text, name)])
+    }
+
+    /// The development configuration, with classes, workloads and limits of another file laid over it.
+    pub fn dev(home: &Path, listen: SocketAddr, extra: Option<(&str, &str)>) -> Result<Config, Faults> {
+        let mut texts = vec![(DEV, "development")];
+        texts.extend(extra);
+        let mut config = Config::read(&texts)?;
+        config.home = home.to_owned();
+        config.listen = listen;
+        Ok(config)
+    }
+
+    fn read(texts: &[(&str, &str)]) -> Result<Config, Faults> {
+        let mut faults = Vec::new();
+        let mut merged = toml::Table::new();
+        let mut name = "";
+        for (text, of) in texts {
+            name = of;
+            match text.parse::<toml::Table>() {
+                Ok(table) => reader::lay_over(&mut merged, table),
+                Err(e) => faults.push(format!("{of}: {}", e.to_string().trim_end().replace('\n', "\n  "))),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Faults(faults));
+        }
+        let mut top = Reader::new(merged, String::new());
+        let config = read(&mut top);
+        top.finish();
+        let faults = top.faults.into_iter().map(|f| format!("{name}: {f}")).collect::<Vec<_>>();
+        if faults.is_empty() { config.ok_or_else(|| Faults(vec![format!("{name}: unreadable")])) } else { Err(Faults(faults)) }
+    }
+
+    /// SHA-256 over the classes, as the journal records it.
+    pub fn digest(&self) -> [u8; 32] {
+        sha256(format!("{:?}", self.classes).as_bytes())
+    }
+}
+
+fn read(top: &mut Reader) -> Option<Config> {
+    let trust_domain = top.parsed("trust_domain", None, |s: &str| match TrustDomain::new(s) {
+        Ok(td) if td.as_str() == s => Ok(td),
+        Ok(_) => Err("write it in lower case, without a scheme".into()),
+        Err(e) => Err(e.to_string()),
+    });
+    let home = top.parsed("home", Some(".mayfly"), |s| Ok(PathBuf::from(s)));
+
+    let mut server = top.section("server");
+    let listen = server.parsed("listen", Some("127.0.0.1:8443"), |s| s.parse::<SocketAddr>().map_err(|e| e.to_string()));
+    let names = server.list("names", Some(&["localhost", "127.0.0.1"]), |s| {
+        let dns = !s.is_empty() && s.len() <= 253 && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+        // T34: never a wildcard.
+        if dns || s.parse::<std::net::IpAddr>().is_ok() { Ok(s.to_owned()) } else { Err("no DNS name or IP address".into()) }
+    });
+    if names.is_empty() {
+        server.fault("names", "give at least one name");
+    }
+    let handshake = server.duration("handshake_timeout", "5s", 1, 60);
+    let deadline = server.duration("request_timeout", "10s", 1, 300);
+    let drain = server.duration("drain_timeout", "10s", 1, 600);
+    let connections = server.integer("max_connections", 1024, 1, 1_000_000);
+    let message = server.integer("max_message_bytes", 64 * 1024, 16 * 1024, 4 << 20);
+    let headers = server.integer("max_header_bytes", 16 * 1024, 4096, 1 << 20);
+    let streams = server.integer("max_concurrent_streams", 256, 1, 10_000);
+    let reflection = server.boolean("reflection", false);
+    top.close(server);
+
+    let mut section = top.section("http");
+    let http = section.parsed("listen", Some("127.0.0.1:9464"), |s| match s.parse::<SocketAddr>() {
+        Ok(a) if a.ip().is_loopback() => Ok(a),
+        Ok(_) => Err("metrics and health are served on loopback only".into()),
+        Err(e) => Err(e.to_string()),
+    });
+    top.close(section);
+
+    let mut operator = top.section("operator");
+    let socket = operator.optional("socket", |s| Ok(PathBuf::from(s)));
+    let uids = operator.integers("uids");
+    top.close(operator);
+
+    let mut log = top.section("log");
+    let format = log.parsed("format", Some("text"), |s| match s {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("write `text` or `json`".into()),
+    });
+    let filter = log.parsed("filter", Some("info"), |s| Ok(s.to_owned()));
+    top.close(log);
+
+    let mut journal = top.section("journal");
+    let batch = journal.integer("batch_max", 256, 1, 10_000);
+    let queue = journal.integer("queue_max", 4096, 1, 1_000_000);
+    let journal_max = journal.integer("max_bytes", 0, 0, u64::MAX >> 1);
+    top.close(journal);
+
+    let mut credentials = top.section("credentials");
+    let oid = credentials.parsed("binding_oid", Some("1.3.6.1.4.1.32473.1"), str::parse::<BindingOid>);
+    let jwt_ttl = credentials.duration("jwt_ttl", "5m", 10, 3600);
+    let workload_ttl = credentials.duration("workload_ttl", "1h", 60, 7 * 86_400);
+    let jwt_issuer = credentials.optional("jwt_issuer", https);
+    top.close(credentials);
+
+    let mut workloads: Vec<WorkloadName> = Vec::new();
+    for mut w in top.sections("workloads") {
+        if let Some(name) = w.parsed("name", None, |s| s.parse::<WorkloadName>().map_err(|e| e.to_string())) {
+            if workloads.contains(&name) {
+                w.fault("name", &format!("`{name}` stands here twice"));
+            }
+            workloads.push(name);
+        }
+        top.close(w);
+    }
+    let mut classes = BTreeMap::new();
+    let mut spawning_classes = Vec::new();
+    for mut c in top.sections("classes") {
+        if let Some(class) = read_class(&mut c, &workloads) {
+            spawning_classes.extend(class.classes.iter().map(|s| (class.name.clone(), s.clone())));
+            let name = class.name.clone();
+            if classes.insert(class.name.clone(), class).is_some() {
+                c.fault("name", &format!("`{name}` stands here twice"));
+            }
+        }
+        top.close(c);
+    }
+    for (class, spawner) in spawning_classes {
+        if !classes.contains_key(&spawner) {
+            top.fault("classes", &format!("`{class}` names the spawner `class/{spawner}`, which is not configured"));
+        }
+    }
+    let mut issuers: Vec<IssuerSettings> = Vec::new();
+    for mut i in top.sections("issuers") {
+        if let Some(issuer) = read_issuer(&mut i, &workloads) {
+            if issuers.iter().any(|o| o.name == issuer.name || o.issuer == issuer.issuer) {
+                i.fault("name", "the same name or URL stands here twice");
+            }
+            issuers.push(issuer);
+        }
+        top.close(i);
+    }
+    let bounds = Bounds {
+        handshake,
+        connections: usize::try_from(connections).unwrap_or(1024),
+        streams: u32::try_from(streams).unwrap_or(256),
+        headers: u32::try_from(headers).unwrap_or(16 * 1024),
+        drain,
+    };
+    Some(Config {
+        trust_domain: trust_domain?,
+        home: home?,
+        listen: listen?,
+        names,
+        bounds,
+        message: usize::try_from(message).unwrap_or(64 * 1024),
+        deadline,
+        reflection,
+        http: http?,
+        socket,
+        uids,
+        log: format?,
+        log_filter: filter?,
+        batch: usize::try_from(batch).unwrap_or(256),
+        queue: usize::try_from(queue).unwrap_or(4096),
+        journal_max: Some(journal_max).filter(|m| *m > 0),
+        oid: oid?,
+        jwt_ttl: jwt_ttl.as_secs(),
+        jwt_issuer,
+        workload_ttl: workload_ttl.as_secs(),
+        workloads,
+        issuers,
+        classes,
+    })
+}
+
+fn read_class(c: &mut Reader, known: &[WorkloadName]) -> Option<Class> {
+    let name = c.parsed("name", None, |s| s.parse::<ClassName>().map_err(|e| e.to_string()));
+    let owner =
+        c.parsed("owner", None, |s| if s.trim().is_empty() { Err("say who answers for it".into()) } else { Ok(s.to_owned()) });
+    let scopes = c.list("scopes", None, |s| {
+        // RFC 6749, 3.3: scope-token.
+        let ok = (1..=128).contains(&s.len()) && s.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+        if ok { Ok(s.to_owned()) } else { Err("no scope (RFC 6749, 3.3)".into()) }
+    });
+    let audiences = c.list("audiences", None, |s| {
+        let ok = (1..=256).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic());
+        if ok { Ok(s.to_owned()) } else { Err("an audience has 1 to 256 visible ASCII characters".into()) }
+    });
+    if scopes.len() > 64 || audiences.len() > 64 {
+        c.fault("scopes", "at most 64 scopes and 64 audiences");
+    }
+    let svid_ttl = c.duration("svid_ttl", "15m", 60, 86_400).as_secs();
+    let max_lease = c.duration("max_lease", "8h", 60, 30 * 86_400).as_secs();
+    if svid_ttl > max_lease {
+        c.fault("svid_ttl", "an SVID cannot last longer than `max_lease`");
+    }
+    let max_depth = c.integer("max_depth", 0, 0, 16);
+    let modes =
+        c.list("modes", Some(&["delegated"]), |s| s.parse::<Mode>().map_err(|_| "write `delegated` or `autonomous`".into()));
+    let mut workloads = Vec::new();
+    let mut classes = Vec::new();
+    let spawners = c.list("spawners", None, |s| match s.split_once('/') {
+        Some(("workload", name)) => match name.parse::<WorkloadName>() {
+            Ok(w) if known.contains(&w) => Ok((Some(w), None)),
+            Ok(w) => Err(format!("workload `{w}` is not configured")),
+            Err(e) => Err(e.to_string()),
+        },
+        Some(("class", name)) => name.parse::<ClassName>().map(|c| (None, Some(c))).map_err(|e| e.to_string()),
+        _ => Err("write `workload/<name>` or `class/<name>`".into()),
+    });
+    for (w, k) in spawners {
+        workloads.extend(w);
+        classes.extend(k);
+    }
+    Some(Class {
+        name: name?,
+        owner: owner?,
+        scopes: scopes.into_iter().collect(),
+        audiences: audiences.into_iter().collect(),
+        svid_ttl,
+        max_lease,
+        max_depth: u32::try_from(max_depth).ok()?,
+        modes,
+        workloads,
+        classes,
+    })
+}
+
+fn read_issuer(i: &mut Reader, known: &[WorkloadName]) -> Option<IssuerSettings> {
+    let name = i.parsed("name", None, |s| s.parse::<ClassName>().map(|n| n.to_string()).map_err(|e| e.to_string()));
+    let issuer = i.parsed("issuer", None, https);
+    let jwks_url = i.optional("jwks_url", https);
+    let ca_file = i.optional("ca_file", |s| Ok(PathBuf::from(s)));
+    // Not over a day: a cut is kept that long for tokens from before it.
+    let max_age = i.duration("max_age", "1h", 60, 86_400);
+    let mut audiences = Vec::new();
+    for mut a in i.sections("audiences") {
+        let audience = a.parsed("audience", None, |s| Ok(s.to_owned()));
+        let workloads = a.list("workloads", None, |s| match s.parse::<WorkloadName>() {
+            Ok(w) if known.contains(&w) => Ok(w),
+            Ok(w) => Err(format!("workload `{w}` is not configured")),
+            Err(e) => Err(e.to_string()),
+        });
+        let scopes = a.has("scopes").then(|| a.list("scopes", None, |s| Ok(s.to_owned())));
+        let max_lease = a.has("max_lease").then(|| a.duration("max_lease", "1h", 60, 30 * 86_400));
+        if let Some(audience) = audience {
+            audiences.push(AudienceSettings { audience, workloads, scopes, max_lease });
+        }
+        i.close(a);
+    }
+    if audiences.is_empty() {
+        i.fault("audiences", "say which audiences count, and which workloads may present them");
+    }
+    Some(IssuerSettings { name: name?, issuer: issuer?, jwks_url, ca_file, audiences, max_age })
+}
+
+fn https(s: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(s).map_err(|e| e.to_string())?;
+    let plain = url.scheme() == "https" && url.username().is_empty() && url.password().is_none();
+    let bare = url.fragment().is_none() && url.query().is_none();
+    if plain && bare { Ok(s.to_owned()) } else { Err("write an https URL without user, query or fragment".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let config = Config::parse(EXAMPLE, "example").unwrap();
+        assert!(!config.classes.is_empty() && !config.issuers.is_empty());
+        let dev = Config::dev(Path::new("/x"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
+        assert_eq!(dev.trust_domain.as_str(), DEV_TRUST_DOMAIN);
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once() {
+        let text = "trust_domain = \"BAD\"\nsurprise = 1\n[server]\nlisten = \"x\"\nmax_conections = 3\n[http]\nlisten = \"0.0.0.0:1\"\n\
+                    [[classes]]\nname = \"A\"\nsvid_ttl = \"0s\"\nspawners = [\"workload/nobody\"]\n";
+        let faults = Config::parse(text, "f").unwrap_err().0;
+        for part in [
+            "trust_domain",
+            "surprise",
+            "server.listen",
+            "max_conections",
+            "loopback",
+            "classes[0].name",
+            "owner",
+            "svid_ttl",
+            "nobody",
+        ] {
+            assert!(faults.iter().any(|f| f.contains(part)), "{part} not in {faults:#?}");
+        }
+        assert!(faults.iter().any(|f| f.contains("max_connections")), "a near miss is named");
+    }
+}

@@ -1,0 +1,222 @@
+//! Reads a TOML table key by key, and remembers everything that is wrong instead of stopping at it.
+
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+pub(super) struct Reader {
+    table: Table,
+    path: String,
+    asked: Vec<String>,
+    pub(super) faults: Vec<String>,
+}
+
+impl Reader {
+    pub(super) fn new(table: Table, path: String) -> Reader {
+        Reader { table, path, asked: Vec::new(), faults: Vec::new() }
+    }
+
+    pub(super) fn fault(&mut self, key: &str, what: &str) {
+        let at = self.at(key);
+        self.faults.push(format!("{at}: {what}"));
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// A string that parses; without a default it must be there.
+    pub(super) fn parsed<T>(&mut self, key: &str, default: Option<&str>, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let text = match (self.take(key), default) {
+            (Some(Value::String(text)), _) => text,
+            (Some(_), _) => return self.wrong(key, "a string"),
+            (None, Some(default)) => default.to_owned(),
+            (None, None) => {
+                self.fault(key, "is missing");
+                return None;
+            }
+        };
+        parse(&text).map_err(|e| self.fault(key, &format!("`{text}`: {e}"))).ok()
+    }
+
+    pub(super) fn optional<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        if self.has(key) {
+            self.parsed(key, None, parse)
+        } else {
+            self.asked.push(key.to_owned());
+            None
+        }
+    }
+
+    /// Strings that parse; those that do not are reported one by one.
+    pub(super) fn list<T>(&mut self, key: &str, default: Option<&[&str]>, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let texts: Vec<String> = match (self.take(key), default) {
+            (Some(Value::Array(values)), _) => {
+                let texts: Option<Vec<String>> = values.iter().map(|v| v.as_str().map(str::to_owned)).collect();
+                match texts {
+                    Some(texts) => texts,
+                    None => return self.wrong(key, "a list of strings").unwrap_or_default(),
+                }
+            }
+            (Some(_), _) => return self.wrong(key, "a list of strings").unwrap_or_default(),
+            (None, Some(default)) => default.iter().map(|s| (*s).to_owned()).collect(),
+            (None, None) => {
+                self.fault(key, "is missing");
+                vec![]
+            }
+        };
+        let mut parsed = Vec::new();
+        for text in texts {
+            match parse(&text) {
+                Ok(value) => parsed.push(value),
+                Err(e) => self.fault(key, &format!("`{text}`: {e}")),
+            }
+        }
+        parsed
+    }
+
+    pub(super) fn integer(&mut self, key: &str, default: u64, least: u64, most: u64) -> u64 {
+        match self.take(key) {
+            None => default,
+            Some(Value::Integer(n)) => match u64::try_from(n) {
+                Ok(n) if (least..=most).contains(&n) => n,
+                _ => {
+                    self.fault(key, &format!("`{n}` is not from {least} to {most}"));
+                    default
+                }
+            },
+            Some(_) => self.wrong(key, "an integer").unwrap_or(default),
+        }
+    }
+
+    pub(super) fn integers(&mut self, key: &str) -> Option<Vec<u32>> {
+        match self.take(key)? {
+            Value::Array(values) => {
+                let all: Option<Vec<u32>> = values.iter().map(|v| v.as_integer().and_then(|n| u32::try_from(n).ok())).collect();
+                all.or_else(|| self.wrong(key, "a list of integers"))
+            }
+            _ => self.wrong(key, "a list of integers"),
+        }
+    }
+
+    pub(super) fn boolean(&mut self, key: &str, default: bool) -> bool {
+        match self.take(key) {
+            None => default,
+            Some(Value::Boolean(b)) => b,
+            Some(_) => self.wrong(key, "`true` or `false`").unwrap_or(default),
+        }
+    }
+
+    /// A duration such as `90s`, `15m`, `8h`, `2d`; bounds in seconds. No zero, and nothing means infinite.
+    pub(super) fn duration(&mut self, key: &str, default: &str, least: u64, most: u64) -> Duration {
+        let read = |text: &str| {
+            let (number, unit) = text.split_at(text.len().saturating_sub(1));
+            let factor = match unit {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3600,
+                "d" => 86_400,
+                _ => return Err("write a duration such as `90s`, `15m`, `8h` or `2d`".to_owned()),
+            };
+            let seconds = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
+            match seconds.filter(|s| (least..=most).contains(s)) {
+                Some(seconds) => Ok(Duration::from_secs(seconds)),
+                None => Err(format!("not from {least} to {most} seconds")),
+            }
+        };
+        self.parsed(key, Some(default), read).unwrap_or_default()
+    }
+
+    pub(super) fn section(&mut self, key: &str) -> Reader {
+        let path = self.at(key);
+        match self.take(key) {
+            None => Reader::new(Table::new(), path),
+            Some(Value::Table(table)) => Reader::new(table, path),
+            Some(_) => {
+                let _: Option<()> = self.wrong(key, "a section");
+                Reader::new(Table::new(), path)
+            }
+        }
+    }
+
+    pub(super) fn sections(&mut self, key: &str) -> Vec<Reader> {
+        let path = self.at(key);
+        match self.take(key) {
+            None => vec![],
+            Some(Value::Array(values)) => {
+                let mut readers = Vec::new();
+                for (n, value) in values.into_iter().enumerate() {
+                    match value {
+                        Value::Table(table) => readers.push(Reader::new(table, format!("{path}[{n}]"))),
+                        _ => self.fault(key, "is a list of sections"),
+                    }
+                }
+                readers
+            }
+            Some(_) => self.wrong(key, "a list of sections").unwrap_or_default(),
+        }
+    }
+
+    /// Takes over what a section found wrong.
+    pub(super) fn close(&mut self, mut section: Reader) {
+        section.finish();
+        self.faults.append(&mut section.faults);
+    }
+
+    /// Reports every key that nobody asked for.
+    pub(super) fn finish(&mut self) {
+        let unknown: Vec<String> = self.table.keys().cloned().collect();
+        for key in unknown {
+            let near = self.asked.iter().min_by_key(|known| distance(known, &key)).filter(|known| distance(known, &key) <= 3);
+            let hint = near.map_or(String::new(), |known| format!(": did you mean `{known}`?"));
+            self.fault(&key, &format!("is not a key{hint}"));
+        }
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.asked.push(key.to_owned());
+        self.table.remove(key)
+    }
+
+    fn wrong<T>(&mut self, key: &str, wanted: &str) -> Option<T> {
+        self.fault(key, &format!("write {wanted}"));
+        None
+    }
+
+    fn at(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+}
+
+/// Lays one file over another: sections are merged, lists of named sections are joined and the later one wins.
+pub(super) fn lay_over(below: &mut Table, above: Table) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => lay_over(old, new),
+            (Some(Value::Array(old)), Value::Array(new)) if new.iter().all(Value::is_table) => {
+                for item in new {
+                    old.retain(|o| o.get("name").is_none() || o.get("name") != item.get("name"));
+                    old.push(item);
+                }
+            }
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Edits between two short words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(40).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().take(40).enumerate() {
+        let mut next = vec![i + 1];
+        for (j, cb) in b.iter().enumerate() {
+            let [left, up, diagonal] = [next.last(), row.get(j + 1), row.get(j)].map(|n| n.copied().unwrap_or(usize::MAX - 1));
+            next.push((left + 1).min(up + 1).min(diagonal + usize::from(ca != *cb)));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}

@@ -1,0 +1,3 @@
+//! `mayfly dev`: what a development trust domain has and a real one must not.
+
+pub mod provider;
