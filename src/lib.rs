@@ -13,6 +13,10 @@ pub mod registry;
 pub mod stories;
 pub mod svid;
 
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod denial;
+pub mod folder;
+pub mod home;
+pub mod telemetry;

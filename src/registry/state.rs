@@ -288,6 +288,16 @@ impl State {
         self.agents.range((from, std::ops::Bound::Unbounded)).map(|(_, agent)| agent)
     }
 
+    /// Revision of the last configuration record.
+    pub fn configured_at(&self) -> u64 {
+        self.configured_at
+    }
+
+    /// Users for whom nothing new is issued.
+    pub fn closed_users(&self) -> impl Iterator<Item = &User> {
+        self.users.iter().filter(|(_, standing)| standing.closed).map(|(user, _)| user)
+    }
+
     /// Number of known agents.
     pub fn agent_count(&self) -> usize {
         self.agents.len()

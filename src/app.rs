@@ -1,0 +1,353 @@
+//! Builds everything once, runs it, and takes it down in order.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly_agent::api::v1;
+use rustls_pki_types::CertificateDer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+use crate::assertion::{Assertions, AudienceSettings, IssuerSettings};
+use crate::authority::Authority;
+use crate::authority::keystore::Keystore;
+use crate::caller::Caller;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::dev::provider;
+use crate::doors::{grpc, http, listen};
+use crate::folder;
+use crate::home::{Beats, Endpoint, Home};
+use crate::journal::sqlite::Sqlite;
+use crate::registry::{Ask, Limits, Proposal, Registry, Rules};
+use crate::stories::desk::Desk;
+use crate::stories::{Issuer, issue, revoke};
+use crate::telemetry;
+
+/// A running issuer.
+pub struct Running {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// The core, for what runs in the same process.
+    pub issuer: Arc<Issuer>,
+    ready: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    writer: std::thread::JoinHandle<()>,
+    _home: Home,
+}
+
+/// Bundles tell verifiers to look again after this many seconds.
+const REFRESH: u64 = 300;
+
+/// Starts an issuer. `development` adds the OpenID provider and a joined workload, and marks home and root.
+pub async fn start(mut config: Config, development: bool, clock: Clock) -> Result<Running, String> {
+    let metrics = telemetry::metrics()?;
+    let home = Home::open(&config.home)?;
+    check_mark(&home.dir, development)?;
+    let before = crate::home::endpoint(&home.dir).ok();
+
+    // Ports are chosen once and kept, so that what was pasted yesterday works today.
+    let grpc_listener = bind(config.listen, before.as_ref().map(|e| e.grpc.as_str())).await?;
+    let http_listener = bind(config.http, before.as_ref().map(|e| e.http.as_str())).await?;
+    let local = |l: &TcpListener| l.local_addr().map_err(|e| e.to_string());
+    let grpc_at = local(&grpc_listener)?;
+    let (stop, stopped) = watch::channel(false);
+    let (ready, is_ready) = watch::channel(false);
+    let mut tasks = Vec::new();
+
+    let mut endpoint = Endpoint {
+        trust_domain: config.trust_domain.to_string(),
+        grpc: format!(
+            "{}:{}",
+            if development { "127.0.0.1" } else { config.names.first().map_or("localhost", String::as_str) },
+            grpc_at.port()
+        ),
+        http: local(&http_listener)?.to_string(),
+        socket: config.socket.clone().unwrap_or_else(|| home.dir.join("operator.sock")),
+        oidc: None,
+        oidc_ca: None,
+        issuers: BTreeMap::new(),
+    };
+    if development {
+        let known = before.as_ref().and_then(|e| e.oidc.as_deref()).and_then(|url| url.strip_prefix("https://"));
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), known).await?;
+        let made = provider::prepare(&home.dir.join("provider"), local(&listener)?.port(), clock.clone());
+        let made = made.map_err(|e| format!("development provider: {e}"))?;
+        config.issuers.push(IssuerSettings {
+            name: "dev".into(),
+            issuer: made.issuer.clone(),
+            jwks_url: None,
+            ca_file: Some(made.ca_file.clone()),
+            audiences: vec![AudienceSettings {
+                audience: provider::AUDIENCE.into(),
+                workloads: config.workloads.clone(),
+                scopes: None,
+                max_lease: None,
+            }],
+            max_age: Duration::from_secs(provider::TOKEN_LIFE),
+        });
+        endpoint.oidc = Some(made.issuer);
+        endpoint.oidc_ca = Some(made.ca_file);
+        // The sender may go: this configuration never changes.
+        let (_, tls) = watch::channel(Arc::new(made.tls));
+        tasks.push(tokio::spawn(listen::serve_tls(listener, tls, made.router, config.bounds, stopped.clone())));
+    }
+    endpoint.issuers = config.issuers.iter().map(|i| (i.name.clone(), i.issuer.clone())).collect();
+
+    let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
+    let authority = Authority::open(&keystore, &config.trust_domain, &config.oid, development, clock.seconds());
+    let authority = Arc::new(authority.map_err(|e| e.to_string())?);
+    let (registry, writer) = open_registry(&config, &home, &authority, &clock)?;
+    let configure = Proposal::Configure {
+        classes: config.digest(),
+        x509_authority: authority.x509_key_id().to_vec(),
+        jwt_authority: authority.jwt_key_id().to_owned(),
+    };
+    let sequence = configured(&registry, configure)?;
+    let issuer = Arc::new(Issuer {
+        trust_domain: config.trust_domain.clone(),
+        desk: Desk::start(&registry, &authority, config.jwt_issuer.as_deref(), config.queue, 2).map_err(|e| e.to_string())?,
+        assertions: Assertions::new(config.issuers.clone())?,
+        bundle: authority.bundle(sequence, REFRESH),
+        registry,
+        authority: Arc::clone(&authority),
+        clock: clock.clone(),
+        address: endpoint.grpc.clone(),
+    });
+
+    let mut routes = grpc::routes(Arc::clone(&issuer), config.message, config.deadline);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    routes = routes.add_service(health_service);
+    if config.reflection {
+        let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(grpc::DESCRIPTORS);
+        routes = routes.add_service(reflection.build_v1().map_err(|e| e.to_string())?);
+    }
+    let router = routes.into_axum_router();
+    let (tls, current_tls) = watch::channel(server_tls(&authority, &config.names, &clock)?);
+    tasks.push(tokio::spawn(listen::serve_tls(grpc_listener, current_tls, router.clone(), config.bounds, stopped.clone())));
+    let socket = operator_socket(&endpoint.socket)?;
+    let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
+    tasks.push(tokio::spawn(listen::serve_operators(socket, uids, router, config.bounds, stopped.clone())));
+    let monitor = http::router(metrics.clone(), is_ready);
+    let mut monitor_stop = stopped.clone();
+    tasks.push(tokio::spawn(async move {
+        let serve = axum::serve(http_listener, monitor).with_graceful_shutdown(async move {
+            let _ = monitor_stop.wait_for(|s| *s).await;
+        });
+        if let Err(e) = serve.await {
+            tracing::error!(error = %e, "metrics and health ended");
+        }
+    }));
+    tasks.push(tokio::spawn(every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
+    let (names, renewing, its_clock) = (config.names.clone(), Arc::clone(&authority), clock.clone());
+    tasks.push(tokio::spawn(every(Duration::from_secs(3600), stopped.clone(), move || {
+        match server_tls(&renewing, &names, &its_clock) {
+            Ok(fresh) => drop(tls.send(fresh)),
+            Err(cause) => tracing::error!(%cause, "cannot renew the server certificate"),
+        }
+    })));
+    if development {
+        let dir = home.dir.join("workloads").join("orchestrator");
+        join(&issuer, &dir).await?;
+        tasks.push(tokio::spawn(keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, stopped)));
+    }
+    home.announce(&endpoint)?;
+    let _ = ready.send(true);
+    tracing::info!(trust_domain = %endpoint.trust_domain, grpc = %endpoint.grpc, "ready");
+    Ok(Running { endpoint, issuer, ready, stop, tasks, writer, _home: home })
+}
+
+impl Running {
+    /// Stops: no longer ready, no new connections, open requests end, the writer last.
+    pub async fn stop(self) {
+        let _ = self.ready.send(false);
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        self.issuer.registry.stop();
+        let writer = self.writer;
+        let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        tracing::info!("stopped");
+    }
+}
+
+fn open_registry(
+    config: &Config,
+    home: &Home,
+    authority: &Arc<Authority>,
+    clock: &Clock,
+) -> Result<(Registry, std::thread::JoinHandle<()>), String> {
+    let beats = Beats {
+        path: home.dir.join("heartbeat.json"),
+        authority: Arc::clone(authority),
+        trust_domain: config.trust_domain.clone(),
+        last: None,
+    };
+    let last = beats.read()?;
+    if last.is_some() && !home.journal().exists() {
+        return Err("this home has signed before and its journal is gone: restore one with `mayfly backup restore`".into());
+    }
+    let mut journal = Sqlite::open(&home.journal(), config.journal_max)?;
+    let rules = Rules {
+        trust_domain: config.trust_domain.clone(),
+        classes: config.classes.clone(),
+        workloads: config.workloads.clone(),
+        workload_ttl: config.workload_ttl,
+        jwt_ttl: config.jwt_ttl,
+        authority_ends_at: authority.ends_at(),
+    };
+    let limits = Limits { batch: config.batch, queue: config.queue };
+    let fatal = Box::new(|cause: &str| {
+        tracing::error!(%cause, "the journal failed: stopping, so that the next start replays what is durable");
+        std::process::exit(74);
+    });
+    // Judged before the writer starts: its first heartbeat would hide what this one tells.
+    if let Some((incarnation, head)) = last {
+        let state = replayed(&mut journal)?;
+        if state.incarnation != incarnation || state.revision < head {
+            return Err(format!(
+                "the journal is at revision {} and this issuer has signed up to {head}: somebody put an older copy in its place. \
+                 Use `mayfly backup restore`, which revokes what came after it",
+                state.revision
+            ));
+        }
+    }
+    Registry::open(Box::new(journal), rules, limits, clock.clone(), Box::new(beats), fatal).map_err(|e| e.to_string())
+}
+
+/// State of a journal, as its records say.
+pub fn replayed(journal: &mut dyn crate::registry::Journal) -> Result<crate::registry::State, String> {
+    let mut state = crate::registry::State::default();
+    journal.replay(&mut |revision, bytes| {
+        let record = crate::journal::decode(bytes).map_err(|e| format!("revision {revision}: {e}"))?;
+        state.apply(revision, &record).map_err(|e| e.to_string())
+    })?;
+    Ok(state)
+}
+
+/// Records the configuration if it changed; the revision of its record.
+fn configured(registry: &Registry, configure: Proposal) -> Result<u64, String> {
+    let Proposal::Configure { classes, x509_authority, jwt_authority } = &configure else {
+        return Err("no configuration".into());
+    };
+    let known = registry.read(|s| {
+        let same = s
+            .configured
+            .as_ref()
+            .is_some_and(|c| c.classes == classes && c.x509_authority == *x509_authority && c.jwt_authority == *jwt_authority);
+        same.then(|| s.configured_at())
+    });
+    if let Some(revision) = known {
+        return Ok(revision);
+    }
+    let ask = Ask { caller: Caller::Stranger, proposal: configure };
+    match registry.commit(vec![ask]).pop() {
+        Some(Ok(crate::registry::Outcome::Configured { revision })) => Ok(revision),
+        Some(Err(no)) => Err(no.to_string()),
+        _ => Err("the configuration was not recorded".into()),
+    }
+}
+
+fn server_tls(authority: &Authority, names: &[String], clock: &Clock) -> Result<Arc<rustls::ServerConfig>, String> {
+    let (chain, key) = authority.server_certificate(names, clock.seconds()).map_err(|e| e.to_string())?;
+    let mut roots = rustls::RootCertStore::empty();
+    // Our bundle anchors only our own CAs.
+    roots.add(authority.root().clone()).map_err(|e| e.to_string())?;
+    let config = listen::tls(chain, &key, Some(roots), Some(clock.clone())).map_err(|e| e.to_string())?;
+    Ok(Arc::new(config))
+}
+
+/// Binds an address; where it leaves the port open, the one from before if it is still free.
+async fn bind(address: SocketAddr, before: Option<&str>) -> Result<TcpListener, String> {
+    if address.port() == 0
+        && let Some(port) = before.and_then(|b| b.rsplit_once(':')).and_then(|(_, port)| port.parse().ok())
+        && let Ok(listener) = TcpListener::bind(SocketAddr::new(address.ip(), port)).await
+    {
+        return Ok(listener);
+    }
+    TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address}: {e}"))
+}
+
+fn operator_socket(path: &Path) -> Result<UnixListener, String> {
+    let text = |e: std::io::Error| format!("operator socket `{}`: {e}", path.display());
+    // The home's lock is ours: a socket that lies here is of a process that has gone.
+    match std::fs::symlink_metadata(path) {
+        Ok(m) if std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()) => std::fs::remove_file(path).map_err(text)?,
+        Ok(_) => return Err(format!("operator socket `{}`: something else is there", path.display())),
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(text)?;
+    // Who may connect is decided by uid; others need not even reach it.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(text)?;
+    Ok(listener)
+}
+
+// The home was made by this process or one of the same uid: its lock could not be opened for writing otherwise.
+fn own_uid(home: &Path) -> u32 {
+    std::fs::metadata("/proc/self").or_else(|_| std::fs::metadata(home)).map_or(0, |m| m.uid())
+}
+
+/// A development home stays one, and a real one never becomes one.
+fn check_mark(dir: &Path, development: bool) -> Result<(), String> {
+    let mark = dir.join("DEVELOPMENT");
+    match (mark.exists(), development) {
+        (true, false) => Err(format!("`{}` is a development home: `serve` needs one of its own", dir.display())),
+        (false, true) if dir.join("keys").exists() => Err(format!("`{}` is not a development home", dir.display())),
+        (false, true) => {
+            std::fs::write(&mark, "Made by `mayfly dev`. Nothing here is for production.\n").map_err(|e| e.to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn every(period: Duration, mut stop: watch::Receiver<bool>, act: impl Fn()) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(period) => act(),
+            _ = stop.wait_for(|s| *s) => return,
+        }
+    }
+}
+
+/// Joins the development workload: a ticket and its redemption, without the wire.
+async fn join(issuer: &Issuer, dir: &Path) -> Result<(), String> {
+    let operator = Caller::Operator { name: "mayfly dev".into() };
+    let name = "orchestrator".parse().map_err(|e: mayfly_verify::NameError| e.to_string())?;
+    let (ticket, ..) = revoke::join_token(issuer, operator, name, 60).await.map_err(|e| e.to_string())?;
+    let key = folder::Key::new()?;
+    let signed = issue::redeem(issuer, ticket.secret.as_slice(), key.csr.clone()).await.map_err(|e| e.to_string())?;
+    put(issuer, dir, &key, &signed.1)
+}
+
+async fn keep_joined(issuer: Arc<Issuer>, dir: PathBuf, life: u64, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs((life / 2).max(1))) => {}
+            _ = stop.wait_for(|s| *s) => return,
+        }
+        if let Err(cause) = join(&issuer, &dir).await {
+            tracing::error!(%cause, "cannot renew the development workload");
+        }
+    }
+}
+
+fn put(issuer: &Issuer, dir: &Path, key: &folder::Key, leaf: &CertificateDer<'_>) -> Result<(), String> {
+    let svid = v1::X509Svid {
+        spiffe_id: String::new(),
+        certificates: vec![leaf.to_vec(), issuer.authority.intermediate().to_vec()],
+        expires_at: None,
+    };
+    let bundle = v1::Bundle {
+        trust_domain: issuer.trust_domain.to_string(),
+        spiffe_json: issuer.bundle.to_json().map_err(|e| e.to_string())?.to_string().into_bytes(),
+        x509_authorities: issuer.bundle.x509_authorities().to_vec(),
+    };
+    folder::write(dir, key, &svid, &bundle)
+}

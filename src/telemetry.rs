@@ -1,0 +1,55 @@
+//! Logs and metrics. Labels come from fixed sets and never name anybody.
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+
+/// Every metric: name, kind, labels, meaning. The README lists the same.
+pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
+    ("mayfly_requests_total", "counter", "method, outcome", "requests by outcome: ok, denied, malformed, fault"),
+    ("mayfly_request_seconds", "histogram", "method, outcome", "time from request to answer"),
+    ("mayfly_denials_total", "counter", "reason", "denials by reason code"),
+    ("mayfly_journal_batch_records", "histogram", "", "records in one commit"),
+    ("mayfly_journal_commit_seconds", "histogram", "", "admit, sync and apply of one batch"),
+    ("mayfly_journal_records_total", "counter", "", "records that became durable"),
+    ("mayfly_journal_queue_full_total", "counter", "", "requests refused because too many waited"),
+    ("mayfly_agents_known", "gauge", "", "agents in state, ended ones until they are forgotten"),
+    ("mayfly_connections", "gauge", "", "open connections"),
+    ("mayfly_connections_refused_total", "counter", "reason", "connections refused: full, tls, slow"),
+];
+
+/// Writes the log to stderr.
+pub fn logs(format: LogFormat, filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter `{filter}`: {e}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // An error means that there is a log already: in a test.
+    let _ = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    Ok(())
+}
+
+/// Installs the recorder. Its upkeep is the caller's: [`PrometheusHandle::run_upkeep`] every few seconds.
+pub fn metrics() -> Result<PrometheusHandle, String> {
+    let seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+    let records = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &seconds)
+        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_records".into()), &records))
+        .map_err(|e| e.to_string())?;
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    if let Err(e) = ::metrics::set_global_recorder(recorder) {
+        tracing::debug!(error = %e, "metrics are recorded elsewhere");
+    }
+    for (name, kind, _, help) in CATALOGUE {
+        match *kind {
+            "counter" => ::metrics::describe_counter!(*name, *help),
+            "gauge" => ::metrics::describe_gauge!(*name, *help),
+            _ => ::metrics::describe_histogram!(*name, *help),
+        }
+    }
+    Ok(handle)
+}
