@@ -1,3 +1,17 @@
 //! The `mayfly` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use mayfly::cli::{self, Cli};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::main(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("mayfly: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,2 +1,3 @@
-//! x
+//! Measures a Mayfly issuer against the floor of this machine.
+
 fn main() {}

@@ -75,7 +75,7 @@ impl Keystore {
 
 /// Writes a file that only its owner may read: whole or not at all.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), KeystoreError> {
-    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let fresh = dir.join(format!(".{name}.{}", std::process::id()));
     let written = (|| {

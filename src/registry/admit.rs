@@ -306,12 +306,12 @@ impl<'a> Batch<'a> {
     fn revoke_user(&mut self, caller: &Caller, user: &User, reason: &str, closes: bool) -> Result<Outcome, No> {
         let count = |state: &State| state.agents_of.get(user).copied().unwrap_or(0);
         let agents_at_most = count(self.base).saturating_add(count(&self.top));
+        // Agents that ended hold certificates too: what is out lasts as long as any class lets it.
         let longest = self.rules.classes.values().map(|c| c.svid_ttl).max().unwrap_or(0).max(self.rules.jwt_ttl);
-        let worst = if agents_at_most == 0 { 0 } else { longest };
         let open = !closes && !self.user(user).is_some_and(|u| u.closed);
         let target = record::cut::Target::User(record::User { iss: user.iss.clone(), sub: user.sub.clone() });
         let revision = self.cut(caller, target, self.top.revision + 1, closes, reason)?;
-        Ok(Outcome::Revoked { revision, agents_at_most, open_for_new: open, worst_case_seconds: worst, at: self.at })
+        Ok(Outcome::Revoked { revision, agents_at_most, open_for_new: open, worst_case_seconds: longest, at: self.at })
     }
 
     fn cut(&mut self, caller: &Caller, target: record::cut::Target, before: u64, closes: bool, reason: &str) -> Result<u64, No> {

@@ -1,0 +1,323 @@
+//! The `mayfly` command: what people type. Results go to stdout, everything else to stderr.
+
+mod act;
+mod run;
+mod show;
+mod verify;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Exit code of a usage error, as clap has it.
+pub const USAGE: u8 = 2;
+
+/// Why a command failed, with its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// 1 failure, 2 usage, 3 denied, 4 the credential does not hold, 5 the issuer cannot be reached.
+    pub code: u8,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into() }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure::new(1, message)
+    }
+}
+
+/// Identities for short-lived AI agents: whom they act for, who spawned them, and how to take them back.
+///
+/// Begin with `mayfly dev` in one terminal; it prints commands for another.
+/// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 the credential does not hold, 5 the issuer cannot be reached.
+#[derive(Parser)]
+#[command(name = "mayfly", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Clone)]
+struct Common {
+    /// Folder of all state; other commands find the issuer through it
+    #[arg(long, global = true, env = "MAYFLY_HOME", default_value = ".mayfly", value_name = "DIR")]
+    home: PathBuf,
+    /// Print for people or for programs
+    #[arg(short, long, global = true, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a development trust domain: issuer, journal and OpenID provider in one process
+    Dev {
+        /// Address for gRPC; port 0 takes a free one and keeps it
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// File that adds classes, workloads and limits
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Run the issuer for real
+    Serve {
+        /// Its configuration; see `mayfly config example`
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration, or print an example
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make a join token with which a workload fetches its first identity (operator)
+    Join {
+        /// Name of a configured workload
+        workload: String,
+        /// Seconds it lasts, at most 600
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        ttl: u64,
+    },
+    /// Redeem a join token for an identity in a folder
+    Redeem {
+        /// File with the token; `-` reads stdin
+        #[arg(long, value_name = "FILE")]
+        ticket_file: PathBuf,
+        /// Folder for svid.pem, key.pem, bundle.pem, bundle.json
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Renew a workload's identity in place, with a fresh key
+    Renew {
+        #[command(flatten)]
+        acting: Acting,
+    },
+    /// Spawn an agent for a user and write its identity
+    Spawn(SpawnArgs),
+    /// Mint a JWT-SVID for one audience, as an agent
+    Mint {
+        #[command(flatten)]
+        acting: Acting,
+        /// Who will read the token
+        #[arg(long, value_name = "URL")]
+        audience: String,
+        /// File for the token; without it the token goes to stdout
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Makes a retry the same token
+        #[arg(long, default_value = "", hide_default_value = true)]
+        request_id: String,
+    },
+    /// End an agent: itself with --as, any with an id (operator)
+    End {
+        #[command(flatten)]
+        acting: Acting,
+        /// SPIFFE ID or UUID; without it, the identity of --as itself
+        agent: Option<String>,
+    },
+    /// See the agents that the issuer knows (operator)
+    #[command(subcommand)]
+    Agents(AgentsCommand),
+    /// Revoke an agent or everything of a user (operator)
+    Revoke {
+        /// SPIFFE ID or UUID of an agent
+        #[arg(long, conflicts_with = "user", required_unless_present = "user")]
+        agent: Option<String>,
+        /// A user, as <issuer's configured name>/<subject>
+        #[arg(long, value_name = "ISSUER/SUB")]
+        user: Option<String>,
+        /// Why; recorded, never shown to callers
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+        /// Revoke what is out, but leave the user open for new agents
+        #[arg(long)]
+        allow_new: bool,
+    },
+    /// Let a revoked user have new agents, for tokens issued from now on (operator)
+    Reopen {
+        /// The user, as <issuer's configured name>/<subject>
+        #[arg(long, value_name = "ISSUER/SUB")]
+        user: String,
+    },
+    /// Print the trust bundle
+    Bundle {
+        /// SPIFFE bundle document, PEM roots, or a JWK Set for OIDC relying parties
+        #[arg(long, value_enum, default_value = "spiffe")]
+        format: BundleFormat,
+    },
+    /// Verify an X.509-SVID or JWT-SVID offline; exits 0 only if it holds now
+    Verify {
+        /// svid.pem or a file with a JWT-SVID
+        file: PathBuf,
+        /// bundle.json; without it, the one beside the file
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<PathBuf>,
+        /// The audience that a JWT-SVID must be for
+        #[arg(long, value_name = "URL")]
+        audience: Option<String>,
+        /// OID of the binding, if the issuer is configured with another
+        #[arg(long, default_value = "1.3.6.1.4.1.32473.1")]
+        binding_oid: String,
+    },
+    /// Print an ID token of a user of the development provider
+    Token {
+        /// `demo` or `guest`
+        user: String,
+    },
+    /// Copy the journal of a running issuer, or put a copy back
+    Backup {
+        #[command(subcommand)]
+        restore: Option<BackupCommand>,
+        /// New file for the copy, on the issuer's machine
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Report every fault of a file at once
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Print a complete, commented file
+    Example,
+}
+
+#[derive(Subcommand)]
+enum AgentsCommand {
+    /// One line for each agent
+    List {
+        /// Also those that ended, expired or were revoked
+        #[arg(long)]
+        all: bool,
+    },
+    /// Workloads with the agents below them
+    Tree {
+        /// Also those that ended, expired or were revoked
+        #[arg(long)]
+        all: bool,
+    },
+    /// All that is known of one agent
+    Show {
+        /// SPIFFE ID or UUID
+        agent: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum BackupCommand {
+    /// Put a copy in the place of the journal of a stopped issuer: a new life begins and everything issued before is dead
+    Restore {
+        /// A file that `mayfly backup --out` wrote
+        file: PathBuf,
+        /// The configuration of `serve`; without it, the home is a development one
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum BundleFormat {
+    Spiffe,
+    Pem,
+    Jwks,
+}
+
+#[derive(Args)]
+struct Acting {
+    /// Act with the identity in this folder
+    #[arg(long = "as", value_name = "DIR")]
+    identity: Option<PathBuf>,
+    /// host:port of the issuer; without it, the one of the home
+    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    server: Option<String>,
+}
+
+#[derive(Args)]
+struct SpawnArgs {
+    #[command(flatten)]
+    acting: Acting,
+    /// Class of the agent
+    #[arg(long)]
+    class: String,
+    /// File with the user's ID token or at+jwt access token; `-` reads stdin
+    #[arg(long, value_name = "FILE", required_unless_present = "autonomous", conflicts_with = "autonomous")]
+    user_token: Option<PathBuf>,
+    /// Act for nobody, where the class allows it
+    #[arg(long)]
+    autonomous: bool,
+    /// What the agent may do; repeat, or leave out for all that is allowed
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Also mint a first JWT-SVID for this audience
+    #[arg(long, value_name = "URL")]
+    audience: Option<String>,
+    /// Seconds the agent may live; 0: as long as allowed
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    lease: u64,
+    /// Levels of agents that may stand below it
+    #[arg(long)]
+    max_depth: Option<u32>,
+    /// Take what can be given instead of being denied
+    #[arg(long)]
+    clip: bool,
+    /// Makes a retry the same agent (with the same key: only for programs that keep theirs)
+    #[arg(long, default_value = "", hide = true)]
+    request_id: String,
+    /// Folder for svid.pem, key.pem, bundle.pem, bundle.json and svid.jwt
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Runs one command to its end.
+pub async fn main(cli: Cli) -> Result<(), Failure> {
+    // An error means that there is a provider already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let common = cli.common;
+    match cli.command {
+        Command::Dev { listen, config } => run::dev(&common, listen, config.as_deref()).await,
+        Command::Serve { config } => run::serve(&config).await,
+        Command::Config(ConfigCommand::Check { file }) => run::check(&file),
+        Command::Config(ConfigCommand::Example) => show::line(crate::config::EXAMPLE.trim_end()),
+        Command::Join { workload, ttl } => act::join(&common, workload, ttl).await,
+        Command::Redeem { ticket_file, out } => act::redeem(&common, &ticket_file, &out).await,
+        Command::Renew { acting } => act::renew(&common, &acting).await,
+        Command::Spawn(args) => act::spawn(&common, args).await,
+        Command::Mint { acting, audience, out, request_id } => {
+            act::mint(&common, &acting, audience, out.as_deref(), request_id).await
+        }
+        Command::End { acting, agent } => act::end(&common, &acting, agent).await,
+        Command::Agents(AgentsCommand::List { all }) => act::list(&common, all, false).await,
+        Command::Agents(AgentsCommand::Tree { all }) => act::list(&common, all, true).await,
+        Command::Agents(AgentsCommand::Show { agent }) => act::agent(&common, agent).await,
+        Command::Revoke { agent, user, reason, allow_new } => act::revoke(&common, agent, user, reason, allow_new).await,
+        Command::Reopen { user } => act::reopen(&common, &user).await,
+        Command::Bundle { format } => act::bundle(&common, format).await,
+        Command::Verify { file, bundle, audience, binding_oid } => {
+            verify::verify(&common, &file, bundle.as_deref(), audience.as_deref(), &binding_oid)
+        }
+        Command::Token { user } => act::token(&common, &user).await,
+        Command::Backup { restore: Some(BackupCommand::Restore { file, config }), .. } => {
+            run::restore(&common, &file, config.as_deref())
+        }
+        Command::Backup { out: Some(out), .. } => act::backup(&common, &out).await,
+        Command::Backup { .. } => {
+            Err(Failure::new(USAGE, "say where to: mayfly backup --out FILE, or mayfly backup restore FILE"))
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Commands that ask a running issuer: as an operator over its socket, or with an identity over mTLS.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::bundles_client::BundlesClient;
+use mayfly_agent::api::v1::identities_client::IdentitiesClient;
+use mayfly_agent::api::v1::inspection_client::InspectionClient;
+use mayfly_agent::api::v1::operations_client::OperationsClient;
+use mayfly_agent::channel::{ChannelSettings, ConnectError, Trust, connect, connect_unix};
+use mayfly_agent::ticket::Ticket;
+use mayfly_verify::TrustDomain;
+use serde_json::json;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::{Acting, BundleFormat, Common, Failure, SpawnArgs, USAGE, show};
+use crate::authority::keystore::write_private;
+use crate::dev::provider;
+use crate::folder::{self, Key};
+use crate::home;
+
+/// For connection and handshake.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+impl From<ConnectError> for Failure {
+    fn from(e: ConnectError) -> Failure {
+        let code = if matches!(e, ConnectError::Settings(_)) { 1 } else { 5 };
+        Failure::new(code, e.to_string())
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Failure {
+        let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+        let code = match status.code() {
+            Code::Unavailable => 5,
+            Code::InvalidArgument | Code::Internal | Code::Unknown => 1,
+            _ => 3,
+        };
+        let kind = if code == 3 { "denied" } else { "failed" };
+        let reason = if reason.is_empty() { format!("{:?}", status.code()) } else { reason };
+        Failure::new(code, format!("{kind}: {reason}: {}", status.message()))
+    }
+}
+
+pub(super) async fn join(common: &Common, workload: String, ttl: u64) -> Result<(), Failure> {
+    let request = v1::CreateJoinTokenRequest { workload, ttl_seconds: ttl };
+    let made = OperationsClient::new(operator(common).await?).create_join_token(request).await?.into_inner();
+    let expires_at = show::stamp(made.expires_at.as_ref());
+    let object =
+        json!({ "token": made.token, "workload_id": made.workload_id, "expires_at": expires_at, "revision": made.revision });
+    show::either(common, &object, || made.token.clone())
+}
+
+pub(super) async fn redeem(common: &Common, ticket_file: &Path, out: &Path) -> Result<(), Failure> {
+    let text = read_text(ticket_file)?;
+    let ticket = Ticket::parse(text.trim()).map_err(|e| e.to_string())?;
+    let channel = connect(ChannelSettings {
+        address: ticket.address.clone(),
+        trust_domain: ticket.trust_domain.clone(),
+        trust: Trust::Pin(ticket.root),
+        identity: None,
+        timeout: TIMEOUT,
+    })
+    .await?;
+    let key = Key::new()?;
+    let request = v1::RedeemRequest { secret: ticket.secret.to_vec(), csr: key.csr.clone() };
+    let got = IdentitiesClient::new(channel).redeem(request).await?.into_inner();
+    certified(common, out, &key, got.svid, got.bundle, got.revision)
+}
+
+pub(super) async fn renew(common: &Common, acting: &Acting) -> Result<(), Failure> {
+    let dir = acting.identity.clone().ok_or_else(|| Failure::new(USAGE, "say whose identity to renew with --as DIR"))?;
+    let key = Key::new()?;
+    let channel = as_identity(common, acting, &dir).await?;
+    let got = IdentitiesClient::new(channel).renew(v1::RenewRequest { csr: key.csr.clone() }).await?.into_inner();
+    certified(common, &dir, &key, got.svid, got.bundle, got.revision)
+}
+
+fn certified(
+    common: &Common,
+    out: &Path,
+    key: &Key,
+    svid: Option<v1::X509Svid>,
+    bundle: Option<v1::Bundle>,
+    revision: u64,
+) -> Result<(), Failure> {
+    let (svid, bundle) = svid.zip(bundle).ok_or_else(incomplete)?;
+    folder::write(out, key, &svid, &bundle)?;
+    let expires_at = show::stamp(svid.expires_at.as_ref());
+    let object = json!({ "spiffe_id": svid.spiffe_id, "svid_expires_at": expires_at, "revision": revision });
+    show::either(common, &object, || format!("{} until {expires_at}, in {}", svid.spiffe_id, out.display()))
+}
+
+pub(super) async fn spawn(common: &Common, args: SpawnArgs) -> Result<(), Failure> {
+    let user_token = args.user_token.as_deref().map(read_text).transpose()?.unwrap_or_default();
+    let key = Key::new()?;
+    let request = v1::SpawnRequest {
+        request_id: args.request_id,
+        class: args.class,
+        csr: key.csr.clone(),
+        user_token: user_token.trim().to_owned(),
+        mode: if args.autonomous { v1::Mode::Autonomous } else { v1::Mode::Delegated }.into(),
+        scopes: args.scopes,
+        audiences: vec![],
+        lease_seconds: args.lease,
+        max_depth: args.max_depth,
+        excess: if args.clip { v1::Excess::Clip } else { v1::Excess::Deny }.into(),
+        jwt_audience: args.audience.unwrap_or_default(),
+    };
+    let default = common.home.join("workloads").join("orchestrator");
+    let dir = args.acting.identity.clone().unwrap_or(default);
+    let channel = as_identity(common, &args.acting, &dir).await?;
+    let got = IdentitiesClient::new(channel).spawn(request).await?.into_inner();
+    let (Some(agent), Some(svid), Some(bundle)) = (got.agent, got.svid, got.bundle) else { return Err(incomplete()) };
+    folder::write(&args.out, &key, &svid, &bundle)?;
+    if let Some(jwt) = &got.jwt {
+        write_private(&args.out.join("svid.jwt"), jwt.token.as_bytes()).map_err(|e| e.to_string())?;
+    }
+    let mut object = show::agent(&agent);
+    if let Some(map) = object.as_object_mut()
+        && !got.clipped.is_empty()
+    {
+        map.insert("clipped".into(), json!(got.clipped));
+    }
+    show::either(common, &object, || {
+        let clipped = if got.clipped.is_empty() { String::new() } else { format!("\nclipped: {}", got.clipped.join(" ")) };
+        format!(
+            "{}\nacts for {} until {}\nmay {}{clipped}\nin {}",
+            agent.agent_id,
+            show::user(&agent),
+            show::stamp(agent.lease_expires_at.as_ref()),
+            agent.scopes.join(" "),
+            args.out.display()
+        )
+    })
+}
+
+pub(super) async fn mint(
+    common: &Common,
+    acting: &Acting,
+    audience: String,
+    out: Option<&Path>,
+    request_id: String,
+) -> Result<(), Failure> {
+    let dir = acting.identity.clone().ok_or_else(|| Failure::new(USAGE, "say which agent mints with --as DIR"))?;
+    let channel = as_identity(common, acting, &dir).await?;
+    let got = IdentitiesClient::new(channel).mint_jwt(v1::MintJwtRequest { request_id, audience }).await?.into_inner();
+    let jwt = got.svid.ok_or_else(incomplete)?;
+    let expires_at = show::stamp(jwt.expires_at.as_ref());
+    let mut object = json!({ "spiffe_id": jwt.spiffe_id, "expires_at": expires_at, "revision": got.revision });
+    if let Some(out) = out {
+        write_private(out, jwt.token.as_bytes()).map_err(|e| e.to_string())?;
+        return show::either(common, &object, || {
+            format!("a token of {} until {expires_at}, in {}", jwt.spiffe_id, out.display())
+        });
+    }
+    if let Some(map) = object.as_object_mut() {
+        map.insert("token".into(), jwt.token.clone().into());
+    }
+    show::either(common, &object, || jwt.token.clone())
+}
+
+pub(super) async fn end(common: &Common, acting: &Acting, agent: Option<String>) -> Result<(), Failure> {
+    let channel = match &acting.identity {
+        Some(dir) => as_identity(common, acting, dir).await?,
+        None if agent.is_none() => {
+            return Err(Failure::new(USAGE, "say which agent: an id, or --as DIR for the one in a folder"));
+        }
+        None => operator(common).await?,
+    };
+    let request = v1::EndRequest { agent: agent.unwrap_or_default() };
+    let got = IdentitiesClient::new(channel).end(request).await?.into_inner();
+    let object = json!({ "agent_id": got.agent_id, "revision": got.revision });
+    show::either(common, &object, || format!("{} ended at revision {}", got.agent_id, got.revision))
+}
+
+pub(super) async fn list(common: &Common, all: bool, tree: bool) -> Result<(), Failure> {
+    let mut client = InspectionClient::new(operator(common).await?);
+    let (mut agents, mut page_token) = (Vec::new(), String::new());
+    let revision = loop {
+        let request = v1::ListAgentsRequest { page_size: 1000, page_token, all };
+        let page = client.list_agents(request).await?.into_inner();
+        agents.extend(page.agents);
+        if page.next_page_token.is_empty() {
+            break page.revision;
+        }
+        page_token = page.next_page_token;
+    };
+    let line = |a: &v1::Agent| {
+        let until = show::stamp(a.svid_expires_at.as_ref());
+        format!("{}  {:<8} for {:<12} until {until}", a.agent_id, show::state(a), show::user(a))
+    };
+    if !tree {
+        let object = json!({ "agents": agents.iter().map(show::agent).collect::<Vec<_>>(), "revision": revision });
+        return show::either(common, &object, || match agents.as_slice() {
+            [] => "no agents".to_owned(),
+            agents => agents.iter().map(line).collect::<Vec<_>>().join("\n"),
+        });
+    }
+    let mut below: BTreeMap<&str, Vec<&v1::Agent>> = BTreeMap::new();
+    for agent in &agents {
+        below.entry(&agent.parent_id).or_default().push(agent);
+    }
+    let roots: std::collections::BTreeSet<&str> = agents.iter().map(|a| a.root_id.as_str()).collect();
+    let object = json!({ "revision": revision, "roots": roots.iter().map(|r| branch(r, &below)).collect::<Vec<_>>() });
+    show::either(common, &object, || {
+        let mut text = Vec::new();
+        // A stack of what is still to be printed, with its indent.
+        for root in &roots {
+            text.push((*root).to_owned());
+            let mut open: Vec<(&v1::Agent, usize)> = below.get(root).into_iter().flatten().rev().map(|a| (*a, 1)).collect();
+            while let Some((agent, depth)) = open.pop() {
+                text.push(format!("{}{}", "  ".repeat(depth), line(agent)));
+                open.extend(below.get(agent.agent_id.as_str()).into_iter().flatten().rev().map(|a| (*a, depth + 1)));
+            }
+        }
+        if text.is_empty() { "no agents".to_owned() } else { text.join("\n") }
+    })
+}
+
+fn branch(id: &str, below: &BTreeMap<&str, Vec<&v1::Agent>>) -> serde_json::Value {
+    let children: Vec<_> = below
+        .get(id)
+        .into_iter()
+        .flatten()
+        .map(|agent| {
+            let mut object = show::agent(agent);
+            if let (Some(map), Some(children)) = (object.as_object_mut(), branch(&agent.agent_id, below).get("agents")) {
+                map.insert("agents".into(), children.clone());
+            }
+            object
+        })
+        .collect();
+    json!({ "id": id, "agents": children })
+}
+
+pub(super) async fn agent(common: &Common, agent: String) -> Result<(), Failure> {
+    let got = InspectionClient::new(operator(common).await?).get_agent(v1::GetAgentRequest { agent }).await?.into_inner();
+    let agent = got.agent.ok_or_else(incomplete)?;
+    let object = show::agent(&agent);
+    show::either(common, &object, || {
+        let fields = object.as_object().into_iter().flatten();
+        let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+        fields.map(|(k, v)| format!("{k:<17} {}", text(v))).collect::<Vec<_>>().join("\n")
+    })
+}
+
+pub(super) async fn revoke(
+    common: &Common,
+    agent: Option<String>,
+    user: Option<String>,
+    reason: String,
+    allow_new: bool,
+) -> Result<(), Failure> {
+    let target = match (agent, user) {
+        (Some(agent), _) => v1::target::Target::Agent(agent),
+        (None, Some(user)) => v1::target::Target::User(user_of(common, &user)?),
+        (None, None) => return Err(Failure::new(USAGE, "say what to revoke: --agent or --user")),
+    };
+    let request = v1::RevokeRequest { target: Some(v1::Target { target: Some(target) }), reason, allow_new };
+    let got = OperationsClient::new(operator(common).await?).revoke(request).await?.into_inner();
+    let object = json!({ "revision": got.revision, "agents_at_most": got.agents_at_most, "open_for_new": got.open_for_new,
+        "worst_case_seconds": got.worst_case_seconds, "recorded_at": show::stamp(got.recorded_at.as_ref()) });
+    show::either(common, &object, || {
+        format!(
+            "revoked at revision {}: at most {} live agents end\nnew issuance is {}\n\
+             a verifier that hears nothing accepts what is out for at most {} seconds",
+            got.revision,
+            got.agents_at_most,
+            if got.open_for_new { "open" } else { "closed" },
+            got.worst_case_seconds
+        )
+    })
+}
+
+pub(super) async fn reopen(common: &Common, user: &str) -> Result<(), Failure> {
+    let request = v1::ReopenRequest { user: Some(user_of(common, user)?) };
+    let got = OperationsClient::new(operator(common).await?).reopen(request).await?.into_inner();
+    // Tokens tell whole seconds: one of this very second may be from before. When we return, fresh ones count.
+    let second = got.recorded_at.as_ref().map_or(0, |t| t.seconds);
+    while i64::try_from(crate::clock::Clock::system().seconds()).unwrap_or(i64::MAX) <= second {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let object = json!({ "revision": got.revision, "recorded_at": show::stamp(got.recorded_at.as_ref()) });
+    show::either(common, &object, || format!("open again at revision {}, for user tokens issued from now on", got.revision))
+}
+
+pub(super) async fn bundle(common: &Common, format: BundleFormat) -> Result<(), Failure> {
+    let got = BundlesClient::new(operator(common).await?).get_bundle(v1::GetBundleRequest {}).await?.into_inner();
+    let bundle = got.bundle.ok_or_else(incomplete)?;
+    match format {
+        BundleFormat::Spiffe => show::line(&String::from_utf8_lossy(&bundle.spiffe_json)),
+        BundleFormat::Pem => {
+            let pems: String = bundle.x509_authorities.iter().map(|d| crate::authority::pem("CERTIFICATE", d)).collect();
+            show::line(pems.trim_end())
+        }
+        BundleFormat::Jwks => {
+            let td = TrustDomain::new(&bundle.trust_domain).map_err(|e| e.to_string())?;
+            let read = mayfly_verify::Bundle::from_json(td, &bundle.spiffe_json).map_err(|e| e.to_string())?;
+            show::line(&read.oidc_jwks().to_string())
+        }
+    }
+}
+
+pub(super) async fn token(common: &Common, user: &str) -> Result<(), Failure> {
+    let at = home::endpoint(&common.home).map_err(|e| Failure::new(5, e))?;
+    let (issuer, ca) = at
+        .oidc
+        .zip(at.oidc_ca)
+        .ok_or_else(|| Failure::new(1, "only `mayfly dev` has a provider of its own: get a token from yours"))?;
+    let token = provider::fetch_token(&issuer, &ca, user).await?;
+    show::either(common, &json!({ "token": token, "user": { "iss": issuer, "sub": user } }), || token.clone())
+}
+
+pub(super) async fn backup(common: &Common, out: &Path) -> Result<(), Failure> {
+    let path = std::path::absolute(out).map_err(|e| e.to_string())?;
+    let request = v1::BackupRequest { path: path.display().to_string() };
+    let got = OperationsClient::new(operator(common).await?).backup(request).await?.into_inner();
+    let object = json!({ "path": request_path(&path), "revision": got.revision, "bytes": got.bytes });
+    show::either(common, &object, || format!("{} bytes up to revision {}, in {}", got.bytes, got.revision, path.display()))
+}
+
+fn request_path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+async fn operator(common: &Common) -> Result<Channel, Failure> {
+    let at = home::endpoint(&common.home).map_err(|e| Failure::new(5, e))?;
+    Ok(connect_unix(&at.socket).await?)
+}
+
+/// Connects with the identity of a folder, to the issuer of the home or to `--server`.
+async fn as_identity(common: &Common, acting: &Acting, dir: &Path) -> Result<Channel, Failure> {
+    let identity = folder::identity(dir)?;
+    let address = match &acting.server {
+        Some(address) => address.clone(),
+        None => home::endpoint(&common.home).map_err(|e| Failure::new(5, e))?.grpc,
+    };
+    let roots = folder::certificates(&dir.join("bundle.pem"))?.iter().map(|c| c.to_vec()).collect();
+    let trust_domain = identity.chain.first().and_then(|leaf| trust_domain_of(leaf));
+    let trust_domain =
+        trust_domain.ok_or_else(|| Failure::new(1, format!("`{}` holds no SPIFFE identity", dir.join("svid.pem").display())))?;
+    let settings =
+        ChannelSettings { address, trust_domain, trust: Trust::Roots(roots), identity: Some(identity), timeout: TIMEOUT };
+    Ok(connect(settings).await?)
+}
+
+fn trust_domain_of(leaf: &[u8]) -> Option<TrustDomain> {
+    use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+    let (_, cert) = X509Certificate::from_der(leaf).ok()?;
+    let san = cert.subject_alternative_name().ok()??;
+    let uri = san.value.general_names.iter().find_map(|n| if let GeneralName::URI(uri) = n { Some(*uri) } else { None })?;
+    TrustDomain::new(uri.strip_prefix("spiffe://")?.split('/').next()?).ok()
+}
+
+/// `dev/demo`: the configured name of an issuer, and a subject there.
+fn user_of(common: &Common, text: &str) -> Result<v1::User, Failure> {
+    let at = home::endpoint(&common.home).map_err(|e| Failure::new(5, e))?;
+    let (name, sub) = text
+        .split_once('/')
+        .ok_or_else(|| Failure::new(USAGE, format!("`{text}`: write <issuer>/<subject>, such as dev/demo")))?;
+    let known = || at.issuers.keys().cloned().collect::<Vec<_>>().join(", ");
+    let iss = at
+        .issuers
+        .get(name)
+        .ok_or_else(|| Failure::new(1, format!("there is no issuer `{name}`: configured are {}", known())))?;
+    Ok(v1::User { iss: iss.clone(), sub: sub.to_owned() })
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    if path == "-" {
+        std::io::stdin().take(1 << 20).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    } else {
+        text = std::fs::read_to_string(path).map_err(|e| format!("`{}`: {e}", path.display()))?;
+    }
+    Ok(text)
+}
+
+fn incomplete() -> Failure {
+    Failure::new(1, "the issuer's answer is incomplete: is it of another version?")
+}

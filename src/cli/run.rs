@@ -1,0 +1,159 @@
+//! Commands that are the issuer: dev, serve, config check, backup restore.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message as _;
+
+use super::{Common, Failure, Output, show};
+use crate::app;
+use crate::authority::Authority;
+use crate::authority::keystore::Keystore;
+use crate::clock::Clock;
+use crate::config::{Config, LogFormat};
+use crate::home::{Beats, Endpoint, Home};
+use crate::journal::record::{self, Record, cut, record::Body};
+use crate::journal::sqlite::Sqlite;
+use crate::registry::state::CUT_KEEP;
+use crate::registry::{Heartbeat as _, Journal as _, opened};
+use crate::telemetry;
+
+pub(super) async fn dev(common: &Common, listen: SocketAddr, extra: Option<&Path>) -> Result<(), Failure> {
+    if !listen.ip().is_loopback() {
+        return Err(Failure::new(
+            super::USAGE,
+            "`mayfly dev` listens on loopback only: use `mayfly serve` for others to reach it",
+        ));
+    }
+    let text = extra.map(|path| std::fs::read_to_string(path).map_err(|e| format!("`{}`: {e}", path.display()))).transpose()?;
+    let name = extra.map(|p| p.display().to_string()).unwrap_or_default();
+    let config = Config::dev(&common.home, listen, text.as_deref().map(|t| (t, name.as_str()))).map_err(|e| e.to_string())?;
+    telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
+    let running = app::start(config, true, Clock::system()).await?;
+    match common.output {
+        Output::Json => show::line(&serde_json::to_string(&running.endpoint).map_err(|e| e.to_string())?)?,
+        Output::Text => show::line(&welcome(common, &running.endpoint))?,
+    }
+    stopped().await?;
+    running.stop().await;
+    Ok(())
+}
+
+fn welcome(common: &Common, at: &Endpoint) -> String {
+    let home = common.home.display();
+    let option = if home.to_string() == ".mayfly" { String::new() } else { format!("export MAYFLY_HOME={home}\n  ") };
+    format!(
+        "mayfly dev is ready: trust domain {td}, for development only\n\
+         \x20 gRPC (mTLS)      {grpc}\n\x20 OpenID provider  {oidc}   users demo, guest\n\
+         \x20 metrics, health  http://{http}\n\x20 operator socket  {socket}\n\
+         \x20 workload         {home}/workloads/orchestrator\n\n\
+         Paste into a second terminal:\n\n\
+         \x20 {option}mayfly token demo > demo.jwt\n\
+         \x20 mayfly spawn --class researcher --user-token demo.jwt --audience https://search.example --out a1\n\
+         \x20 mayfly verify a1/svid.pem\n\
+         \x20 mayfly verify a1/svid.jwt --audience https://search.example\n\
+         \x20 mayfly agents tree\n\
+         \x20 mayfly revoke --user dev/demo\n\n\
+         Ctrl-C stops it; the same home continues.",
+        td = at.trust_domain,
+        grpc = at.grpc,
+        oidc = at.oidc.as_deref().unwrap_or_default(),
+        http = at.http,
+        socket = at.socket.display(),
+    )
+}
+
+pub(super) async fn serve(path: &Path) -> Result<(), Failure> {
+    let config = Config::load(path).map_err(|e| e.to_string())?;
+    telemetry::logs(config.log, &config.log_filter)?;
+    let running = app::start(config, false, Clock::system()).await?;
+    stopped().await?;
+    running.stop().await;
+    Ok(())
+}
+
+pub(super) fn check(path: &Path) -> Result<(), Failure> {
+    let config = Config::load(path).map_err(|faults| {
+        let count = faults.0.len();
+        Failure::new(1, format!("{faults}\n{count} fault{}", if count == 1 { "" } else { "s" }))
+    })?;
+    show::line(&format!(
+        "{}: good: trust domain {}, {} workloads, {} issuers, {} classes",
+        path.display(),
+        config.trust_domain,
+        config.workloads.len(),
+        config.issuers.len(),
+        config.classes.len()
+    ))
+}
+
+/// Puts a copy of the journal in place. A new incarnation begins, so that everything issued before is dead.
+pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Result<(), Failure> {
+    let clock = Clock::system();
+    let (config, development) = match config {
+        Some(path) => (Config::load(path).map_err(|e| e.to_string())?, false),
+        None => (Config::dev(&common.home, SocketAddr::from(([127, 0, 0, 1], 0)), None).map_err(|e| e.to_string())?, true),
+    };
+    let home = Home::open(&config.home)?;
+    let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
+    let td = config.trust_domain.clone();
+    let authority = Authority::open(&keystore, &td, &config.oid, development, clock.seconds()).map_err(|e| e.to_string())?;
+    let mut beats =
+        Beats { path: home.dir.join("heartbeat.json"), authority: Arc::new(authority), trust_domain: td.clone(), last: None };
+    let last_head = beats.read()?.map_or(0, |(_, head)| head);
+
+    let fresh = home.dir.join("journal.restoring");
+    let text = |e: std::io::Error| format!("`{}`: {e}", copy.display());
+    for name in ["journal.restoring", "journal.restoring-wal", "journal.restoring-shm"] {
+        let _ = std::fs::remove_file(home.dir.join(name));
+    }
+    std::fs::copy(copy, &fresh).map_err(text)?;
+    let mut journal = Sqlite::open(&fresh, None)?;
+    let state = app::replayed(&mut journal)?;
+    // Past every revision that was ever given: revisions order issuance and revocation for good.
+    let first = state.revision.max(last_head) + 1;
+    let at = clock.now().max(state.at);
+    let begin = opened(&td, at).map_err(|e| e.to_string())?;
+    let incarnation = match &begin.body {
+        Some(Body::Opened(o)) => uuid::Uuid::from_slice(&o.incarnation).map_err(|e| e.to_string())?,
+        _ => return Err("no incarnation".to_owned().into()),
+    };
+    let mut records = vec![begin.encode_to_vec()];
+    // Whoever was closed stays closed.
+    for user in state.closed_users() {
+        let target = cut::Target::User(record::User { iss: user.iss.clone(), sub: user.sub.clone() });
+        let revision = first + u64::try_from(records.len()).unwrap_or(0);
+        let (closes, reason, keep_until) = (true, "closed before the restore".to_owned(), at + CUT_KEEP);
+        let body = record::Cut { before: revision, closes, keep_until, reason, target: Some(target) };
+        records.push(Record { at, operator: "restore".into(), body: Some(Body::Cut(body)) }.encode_to_vec());
+    }
+    journal.append(first, &records, &[]).map_err(|e| e.to_string())?;
+    journal.drop_below(first)?;
+    drop(journal);
+    for name in ["journal.db-wal", "journal.db-shm"] {
+        let _ = std::fs::remove_file(home.dir.join(name));
+    }
+    std::fs::rename(&fresh, home.journal()).map_err(text)?;
+    for suffix in ["wal", "shm"] {
+        let (from, to) = (format!("journal.restoring-{suffix}"), format!("journal.db-{suffix}"));
+        let _ = std::fs::rename(home.dir.join(from), home.dir.join(to));
+    }
+    let head = first + u64::try_from(records.len()).unwrap_or(1) - 1;
+    beats.beat(incarnation, head, at);
+    let object = serde_json::json!({ "incarnation": incarnation.to_string(), "revision": head });
+    show::either(common, &object, || {
+        format!(
+            "restored: a new life of the journal begins at revision {head}; everything issued before it is dead, workloads join again"
+        )
+    })
+}
+
+async fn stopped() -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    tokio::select! {
+        done = tokio::signal::ctrl_c() => done.map_err(|e| Failure::new(1, e.to_string())),
+        _ = terminate.recv() => Ok(()),
+    }
+}

@@ -1,0 +1,101 @@
+//! A running `mayfly dev` in a folder of its own, and commands beside it.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+pub const BIN: &str = env!("CARGO_BIN_EXE_mayfly");
+
+pub struct Dev {
+    pub dir: tempfile::TempDir,
+    pub endpoint: Value,
+    child: Child,
+}
+
+impl Dev {
+    pub fn start() -> Dev {
+        Dev::start_in(tempfile::tempdir().unwrap())
+    }
+
+    pub fn start_in(dir: tempfile::TempDir) -> Dev {
+        let (child, endpoint) = spawn(dir.path(), &[]);
+        Dev { dir, endpoint, child }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.endpoint[name].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Runs a command line in the folder.
+    pub fn run(&self, line: &str) -> Output {
+        run_in(self.dir.path(), line)
+    }
+
+    /// Runs a command line that must succeed and print JSON.
+    pub fn json(&self, line: &str) -> Value {
+        let out = self.run(&format!("{line} -o json"));
+        assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{line}: {e}"))
+    }
+
+    /// Runs a command line that must fail with this code; its message.
+    pub fn fails(&self, line: &str, code: i32) -> String {
+        let out = self.run(line);
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(code), "{line}: {text}");
+        text
+    }
+
+    /// Writes an ID token of a development user into a file.
+    pub fn token(&self, user: &str, file: &str) {
+        let out = self.run(&format!("token {user}"));
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        std::fs::write(self.path(file), out.stdout).unwrap();
+    }
+
+    pub fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // `Drop` finds it gone.
+        let fresh = tempfile::tempdir().unwrap();
+        std::mem::replace(&mut self.dir, fresh)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn spawn(dir: &Path, envs: &[(&str, &str)]) -> (Child, Value) {
+    let mut child = Command::new(BIN)
+        .args(["dev", "-o", "json"])
+        .current_dir(dir)
+        .envs(envs.iter().copied())
+        .env_remove("MAYFLY_HOME")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let endpoint = serde_json::from_str(&line).unwrap_or_else(|e| panic!("`{line}`: {e}"));
+    (child, endpoint)
+}
+
+pub fn run_in(dir: &Path, line: &str) -> Output {
+    Command::new(BIN).args(line.split_whitespace()).current_dir(dir).env_remove("MAYFLY_HOME").output().unwrap()
+}
