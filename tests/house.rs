@@ -1,0 +1,143 @@
+//! The house rules that no compiler holds: arrows between rooms, floors and bans of dependencies, docs that follow the code.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Module, and what it may use of this crate. A room uses rooms above it; doors use stories; `app` and `cli` use all.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("denial", &[]),
+    ("caller", &["denial"]),
+    ("assertion", &[]),
+    ("policy", &["denial"]),
+    ("registry", &["caller", "clock", "denial", "journal", "policy"]),
+    ("journal", &["registry"]),
+    ("svid", &["denial", "registry"]),
+    ("authority", &["denial", "svid"]),
+    ("stories", &["assertion", "authority", "caller", "clock", "denial", "policy", "registry", "svid"]),
+    ("doors", &["caller", "clock", "denial", "policy", "registry", "stories"]),
+    ("dev", &["authority", "clock", "doors"]),
+    ("folder", &["authority"]),
+    ("home", &["authority", "registry"]),
+    ("config", &["assertion", "doors", "policy"]),
+    ("telemetry", &["config"]),
+];
+
+#[test]
+fn rooms_use_only_what_they_may() {
+    let allowed = |module: &str| ARROWS.iter().find(|(m, _)| *m == module).map(|(_, to)| *to);
+    for (file, text) in sources(Path::new("src")) {
+        let module = file.trim_start_matches("src/").split(['/', '.']).next().unwrap().to_owned();
+        if matches!(module.as_str(), "lib" | "main" | "app" | "cli") {
+            continue;
+        }
+        let allowed = allowed(&module).unwrap_or_else(|| panic!("`{module}` is not in the list of arrows"));
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for used in code.split("crate::").skip(1) {
+            let to: String = used.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            assert!(to == module || allowed.contains(&to.as_str()), "{file}: `{module}` may not use `{to}`");
+        }
+    }
+}
+
+#[test]
+fn t11_only_recorded_permits_reach_a_signature() {
+    // Every path to `sign_` in the crate: the desk, the server's own certificate, and heartbeats.
+    let mut callers = BTreeSet::new();
+    for (file, text) in sources(Path::new("src")) {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        if [".sign_x509(", ".sign_jwt(", ".sign_heartbeat("].iter().any(|call| code.contains(call)) {
+            callers.insert(file);
+        }
+    }
+    let expected = ["src/authority.rs", "src/home.rs", "src/stories/desk.rs"].map(String::from).into();
+    assert_eq!(callers, expected);
+}
+
+#[test]
+fn t45_dependencies_keep_their_floors_and_the_banned_stay_out() {
+    let lock = fs::read_to_string("Cargo.lock").unwrap();
+    let mut packages = Vec::new();
+    for block in lock.split("[[package]]").skip(1) {
+        let field = |name: &str| {
+            let line = block.lines().find(|l| l.starts_with(&format!("{name} = "))).unwrap();
+            line.split('"').nth(1).unwrap().to_owned()
+        };
+        packages.push((field("name"), field("version")));
+    }
+    let parts = |v: &str| v.split(['.', '-', '+']).take(3).map(|p| p.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
+    for (name, floor) in [
+        ("aws-lc-sys", "0.39.0"),
+        ("rustls", "0.23.18"),
+        ("rustls-webpki", "0.103.13"),
+        ("h2", "0.4.16"),
+        ("tonic", "0.12.3"),
+        ("bytes", "1.11.1"),
+        ("time", "0.3.47"),
+        ("tokio", "1.44.2"),
+        ("jsonwebtoken", "10.3.0"),
+    ] {
+        let versions: Vec<_> = packages.iter().filter(|(n, _)| n == name).collect();
+        assert!(!versions.is_empty(), "{name} is gone: take it off the list");
+        for (_, version) in versions {
+            assert!(parts(version) >= parts(floor), "{name} {version} is below {floor}");
+        }
+    }
+    // The lock file also names what no feature of ours turns on: ask for the graph.
+    let graph = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--locked", "--target", "all", "--edges", "all", "--prefix", "none", "--format", "{p}"])
+        .output()
+        .unwrap();
+    assert!(graph.status.success(), "{}", String::from_utf8_lossy(&graph.stderr));
+    let graph = String::from_utf8(graph.stdout).unwrap();
+    assert!(graph.lines().any(|l| l.starts_with("aws-lc-rs ")));
+    for banned in ["ring", "rsa", "rustls-pemfile", "bincode", "openssl-sys", "native-tls"] {
+        assert!(!graph.lines().any(|l| l.split(' ').next() == Some(banned)), "{banned} is banned");
+    }
+}
+
+#[test]
+fn the_readme_lists_every_metric() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    for (name, kind, labels, help) in mayfly::telemetry::CATALOGUE {
+        let labels = if labels.is_empty() { String::new() } else { format!("{labels} ") };
+        let row = format!("| `{name}` | {kind} | {labels}| {help} |");
+        assert!(readme.contains(&row), "the README lacks: {row}");
+    }
+    // And the code records nothing else.
+    for (file, text) in sources(Path::new("src")) {
+        for found in text.split("\"mayfly_").skip(1) {
+            let name = format!("mayfly_{}", found.split('"').next().unwrap());
+            assert!(mayfly::telemetry::CATALOGUE.iter().any(|(n, ..)| *n == name), "{file}: {name} is not in the catalogue");
+        }
+    }
+}
+
+#[test]
+fn t12_every_method_of_the_api_stands_in_the_table_of_access() {
+    let proto = fs::read_to_string("proto/mayfly/v1/mayfly.proto").unwrap();
+    let mut methods = BTreeSet::new();
+    for service in proto.split("\nservice ").skip(1) {
+        let name = service.split(' ').next().unwrap();
+        for rpc in service.split("\n}").next().unwrap().split("  rpc ").skip(1) {
+            methods.insert(format!("{name}/{}", rpc.split('(').next().unwrap()));
+        }
+    }
+    let listed: BTreeSet<String> = mayfly::doors::access::TABLE.iter().map(|(m, _)| (*m).to_owned()).collect();
+    assert_eq!(methods, listed);
+}
+
+fn sources(dir: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
