@@ -116,7 +116,7 @@ async fn rounds(rounds: usize, spawns: usize) {
             assert!(ids.contains(&lost.agent.as_ref().unwrap().agent_id), "a retry is the same record");
         }
     }
-    println!("{rounds} rounds of {spawns}: {answered} answered, {unanswered} unanswered, {} known ids", answered_ids.len());
+    eprintln!("{rounds} rounds of {spawns}: {answered} answered, {unanswered} unanswered, {} known ids", answered_ids.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
 //! The house rules that no compiler holds: arrows between rooms, floors and bans of dependencies, docs that follow the code.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
 //! The walk of the README, with the real binary: every command beside a running `mayfly dev`.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod support;
 

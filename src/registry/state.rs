@@ -288,6 +288,11 @@ impl State {
         self.agents.range((from, std::ops::Bound::Unbounded)).map(|(_, agent)| agent)
     }
 
+    /// Revisions of records that no longer matter; they are told once.
+    pub fn take_obsolete(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.obsolete)
+    }
+
     /// Revision of the last configuration record.
     pub fn configured_at(&self) -> u64 {
         self.configured_at

@@ -1,5 +1,12 @@
 //! A running `mayfly dev` in a folder of its own, and commands beside it.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "each test file uses what it needs"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
