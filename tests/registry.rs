@@ -1,5 +1,5 @@
 //! The registry against a journal that fails: each fault lost, and persisted anyway; and the records against themselves.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ pub enum BundleError {
     /// Not a JSON object with a `keys` array (Bundle 4.1.3).
     #[error("this is no SPIFFE bundle: {0}")]
     Malformed(String),
-    /// More than [`MAX_KEYS`] keys.
+    /// More than 100 keys.
     #[error("the bundle has {0} keys, and {MAX_KEYS} are allowed")]
     TooManyKeys(usize),
     /// A key that is to be published cannot be.
