@@ -322,7 +322,7 @@ async fn join(issuer: &Issuer, dir: &Path) -> Result<(), String> {
     let name = "orchestrator".parse().map_err(|e: mayfly_verify::NameError| e.to_string())?;
     let (ticket, ..) = revoke::join_token(issuer, operator, name, 60).await.map_err(|e| e.to_string())?;
     let key = folder::Key::new()?;
-    let signed = issue::redeem(issuer, ticket.secret.as_slice(), key.csr.clone()).await.map_err(|e| e.to_string())?;
+    let signed = issue::redeem(issuer, ticket.secret().expose(), key.csr.clone()).await.map_err(|e| e.to_string())?;
     put(issuer, dir, &key, &signed.1)
 }
 

@@ -21,9 +21,9 @@ async fn orchestrator(dev: &Dev) -> Channel {
     connect(ChannelSettings {
         address: dev.text("grpc"),
         trust_domain: TrustDomain::new("dev.mayfly.test").unwrap(),
-        trust: Trust::Roots(roots.iter().map(|c| c.to_vec()).collect()),
+        trust: Trust::Roots(roots),
         identity: Some(mayfly::folder::identity(&dir).unwrap()),
-        timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(10),
     })
     .await
     .unwrap()

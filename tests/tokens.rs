@@ -1,5 +1,5 @@
 //! User tokens: the true ones count, each forged one is refused for its own reason (T05, T08, T47 to T53, T58).
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::needless_pass_by_value, reason = "tests")]
 
 use std::path::Path;
 use std::sync::Arc;

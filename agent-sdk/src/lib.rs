@@ -1,10 +1,57 @@
 //! What an agent or orchestrator needs to hold a Mayfly identity.
 //!
-//! [`api`] has the issuer's messages and clients, [`channel`] connects to it and verifies both ends, [`ticket`] reads what an
-//! operator hands out. Verifying credentials is `mayfly-verify`, which needs none of this.
+//! | module | what it gives |
+//! |---|---|
+//! | [`ticket`] | the string an operator hands out: where the issuer is, whom to believe there, and a secret for one use |
+//! | [`channel`] | connections to the issuer on which both ends are verified |
+//! | [`api`] | the messages and a client for each service |
+//!
+//! # From a ticket to an identity
+//!
+//! A ticket is all that a new process needs. It pins the key of the issuer's root, so that the first connection is as safe
+//! as every later one. The key that is certified never leaves the process; only a certificate signing request does.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use mayfly_agent::api::v1::RedeemRequest;
+//! use mayfly_agent::api::v1::identities_client::IdentitiesClient;
+//! use mayfly_agent::channel::{ChannelSettings, Identity, Trust, connect};
+//! use mayfly_agent::ticket::Ticket;
+//! use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+//!
+//! # async fn example(csr: Vec<u8>, key: PrivateKeyDer<'static>) -> Result<(), Box<dyn std::error::Error>> {
+//! // From a file, standard input or the environment; never from the command line, which everybody can read.
+//! let ticket = Ticket::parse(std::env::var("MAYFLY_JOIN_TOKEN")?.trim())?;
+//!
+//! let channel = connect(ticket.channel_settings(Duration::from_secs(5))).await?;
+//! let request = RedeemRequest { secret: ticket.secret().expose().to_vec(), csr };
+//! let response = IdentitiesClient::new(channel).redeem(request).await?.into_inner();
+//!
+//! // From here on we show our own certificate, and trust what the bundle holds.
+//! let (svid, bundle) = response.svid.zip(response.bundle).ok_or("the answer is incomplete")?;
+//! let settings = ChannelSettings {
+//!     trust: Trust::Roots(bundle.x509_authorities.into_iter().map(CertificateDer::from).collect()),
+//!     identity: Some(Identity { chain: svid.certificates.into_iter().map(CertificateDer::from).collect(), key }),
+//!     ..ticket.channel_settings(Duration::from_secs(5))
+//! };
+//! let mut identities = IdentitiesClient::new(connect(settings).await?);
+//! # let _ = &mut identities;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! [`ConnectError`](channel::ConnectError) and [`TicketError`](ticket::TicketError) say what to do, and have a `code()` that
+//! stays the same between releases. A denial is a `tonic::Status` with `google.rpc.ErrorInfo`.
+//!
+//! # What it does not do yet
+//!
+//! A channel keeps the certificate it was opened with. Before that expires, renew it and open another channel.
 
 pub mod api;
 pub mod channel;
 pub mod ticket;
 
-pub use mayfly_verify as verify;
+pub use mayfly_verify::TrustDomain;

@@ -1,90 +1,178 @@
-//! A ticket: one string that holds enough to connect safely from nothing.
+//! Tickets: one string that is enough to connect safely from nothing.
+//!
+//! `mayfly1.` and base64url (no padding) of: version 1, length and address, length and trust domain (a byte each for the
+//! lengths), SHA-256 of the root's key, secret. A ticket has exactly one spelling.
 
-use std::fmt;
+use std::time::Duration;
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mayfly_verify::TrustDomain;
-use zeroize::Zeroizing;
+use mayfly_verify::{MAX_TRUST_DOMAIN, TrustDomain};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// What a ticket begins with.
-const PREFIX: &str = "mayfly1.";
+use crate::channel::{Address, ChannelSettings, Trust};
 
-/// Why a ticket is refused.
+/// With what every ticket begins.
+pub const PREFIX: &str = "mayfly1.";
+
+const VERSION: u8 = 1;
+const KEY: usize = 32;
+/// Bytes of the longest ticket before base64: two strings of 255 bytes at most.
+const MAX: usize = 1 + (1 + 255) + (1 + 255) + KEY + KEY;
+
+/// Why a string is no ticket. It never repeats the string, which may hold a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no ticket: it begins with `mayfly1.` and is copied whole, without blanks")]
-pub struct TicketError;
+#[non_exhaustive]
+pub enum TicketError {
+    /// It does not begin with `mayfly`, a number and a dot.
+    #[error("this is no ticket: give the whole string, which begins with `{PREFIX}`, without spaces and line ends")]
+    NotATicket,
+    /// It has another version.
+    #[error("this ticket is of a version that is not known here: use the client that belongs to the issuer's release")]
+    Version,
+    /// It is cut off, extended or altered.
+    #[error("this ticket is damaged: copy the whole string again, without spaces and line ends, or ask for a new one")]
+    Damaged,
+    /// Its address is not `host:port` of at most 255 bytes.
+    #[error("the ticket's address is not host:port: ask the issuer's operator to correct the address it announces")]
+    Address,
+    /// Its trust domain is not one in canonical form.
+    #[error("the ticket's trust domain is not valid: ask the issuer's operator for a new ticket")]
+    TrustDomain,
+}
 
-/// Address, trust domain, root and secret. Has no `Debug`.
-#[derive(Clone, PartialEq, Eq)]
+impl TicketError {
+    /// Stable label for logs and metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotATicket => "not_a_ticket",
+            Self::Version => "version",
+            Self::Damaged => "damaged",
+            Self::Address => "address",
+            Self::TrustDomain => "trust_domain",
+        }
+    }
+}
+
+/// What redeems a ticket, once. It is zeroized when dropped and has no `Debug`.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Secret([u8; KEY]);
+
+impl Secret {
+    /// 32 random bytes.
+    pub fn new(bytes: [u8; KEY]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for `RedeemRequest.secret` and for their hash.
+    pub fn expose(&self) -> &[u8; KEY] {
+        &self.0
+    }
+}
+
+/// Where to connect, whom to believe there, and the secret to show. It has no `Debug`, because of the secret.
 pub struct Ticket {
-    /// `host:port` of the issuer.
-    pub address: String,
-    /// Of the issuer.
-    pub trust_domain: TrustDomain,
-    /// SHA-256 of the root's `SubjectPublicKeyInfo`.
-    pub root: [u8; 32],
-    /// What is redeemed, 256 bits.
-    pub secret: Zeroizing<[u8; 32]>,
+    address: String,
+    trust_domain: TrustDomain,
+    root: [u8; KEY],
+    secret: Secret,
 }
 
 impl Ticket {
-    /// Reads the string, exactly as it was printed.
-    pub fn parse(text: &str) -> Result<Ticket, TicketError> {
-        let body = text.strip_prefix(PREFIX).filter(|b| b.len() <= 1024).ok_or(TicketError)?;
-        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(body).map_err(|_| TicketError)?);
-        let mut rest = bytes.as_slice();
-        let address = String::from_utf8(short(&mut rest)?.to_vec()).map_err(|_| TicketError)?;
-        let td = std::str::from_utf8(short(&mut rest)?).map_err(|_| TicketError)?;
-        let (root, secret) = rest.split_at_checked(32).ok_or(TicketError)?;
-        if address.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
-            return Err(TicketError);
+    /// A ticket for the issuer at `address` (`host:port`, at most 255 bytes), whose root has this [pin](crate::channel::root_pin).
+    pub fn new(address: &str, trust_domain: TrustDomain, root: [u8; KEY], secret: Secret) -> Result<Self, TicketError> {
+        let address = Address::parse(address).map_err(|_| TicketError::Address)?.text().to_owned();
+        if trust_domain.as_str().len() > MAX_TRUST_DOMAIN {
+            return Err(TicketError::TrustDomain);
         }
-        Ok(Ticket {
-            address,
-            trust_domain: TrustDomain::new(td).map_err(|_| TicketError)?,
-            root: root.try_into().map_err(|_| TicketError)?,
-            secret: Zeroizing::new(secret.try_into().map_err(|_| TicketError)?),
-        })
+        Ok(Self { address, trust_domain, root, secret })
     }
-}
 
-fn short<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], TicketError> {
-    let (length, after) = rest.split_first().ok_or(TicketError)?;
-    let (part, after) = after.split_at_checked(usize::from(*length)).ok_or(TicketError)?;
-    *rest = after;
-    Ok(part)
-}
+    /// Parses a ticket, strictly: what [`to_string`](Self::to_string) would write differently is refused.
+    pub fn parse(text: &str) -> Result<Self, TicketError> {
+        let encoded = text.strip_prefix(PREFIX).ok_or_else(|| foreign(text))?;
+        let mut buffer = Zeroizing::new([0; MAX]);
+        // A ticket longer than the buffer fails here. So does one with padding, or with bits that would be dropped.
+        let len = URL_SAFE_NO_PAD.decode_slice(encoded, buffer.as_mut_slice()).map_err(|_| TicketError::Damaged)?;
+        let (version, rest) = buffer.get(..len).and_then(<[u8]>::split_first).ok_or(TicketError::Damaged)?;
+        if *version != VERSION {
+            return Err(TicketError::Version);
+        }
+        let (address, rest) = string(rest)?;
+        let (name, rest) = string(rest)?;
+        let (root, rest) = rest.split_first_chunk().ok_or(TicketError::Damaged)?;
+        // INVARIANT: nothing follows the secret.
+        let secret = Secret(rest.try_into().map_err(|_| TicketError::Damaged)?);
+        // `TrustDomain` also reads whole SPIFFE IDs.
+        let trust_domain = TrustDomain::new(name).ok().filter(|td| td.as_str() == name).ok_or(TicketError::TrustDomain)?;
+        Self::new(address, trust_domain, *root, secret)
+    }
 
-impl fmt::Display for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(128));
-        for part in [self.address.as_bytes(), self.trust_domain.as_str().as_bytes()] {
-            bytes.push(u8::try_from(part.len()).map_err(|_| fmt::Error)?);
-            bytes.extend_from_slice(part);
+    /// The ticket as one string. It is as secret as the secret in it, and zeroized when dropped.
+    pub fn to_string(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX));
+        bytes.push(VERSION);
+        for text in [self.address.as_str(), self.trust_domain.as_str()] {
+            // Both were checked to have at most 255 bytes; what were longer would not parse.
+            bytes.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+            bytes.extend_from_slice(text.as_bytes());
         }
         bytes.extend_from_slice(&self.root);
-        bytes.extend_from_slice(self.secret.as_slice());
-        write!(f, "{PREFIX}{}", URL_SAFE_NO_PAD.encode(&*bytes))
+        bytes.extend_from_slice(&self.secret.0);
+        // Room for all of it at once: a string that grows leaves copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + MAX.div_ceil(3) * 4));
+        text.push_str(PREFIX);
+        URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut text);
+        text
     }
+
+    /// `host:port` of the issuer.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The issuer's trust domain.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// SHA-256 of the `SubjectPublicKeyInfo` of the issuer's root.
+    pub fn root(&self) -> &[u8; KEY] {
+        &self.root
+    }
+
+    /// What redeems it.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Settings for the channel on which to redeem it: the root is pinned, and no certificate of ours is shown.
+    pub fn channel_settings(&self, connect_timeout: Duration) -> ChannelSettings {
+        ChannelSettings {
+            address: self.address.clone(),
+            trust_domain: self.trust_domain.clone(),
+            trust: Trust::Pin(self.root),
+            identity: None,
+            connect_timeout,
+        }
+    }
+}
+
+/// What a string is that does not begin with [`PREFIX`].
+fn foreign(text: &str) -> TicketError {
+    let number = text.strip_prefix("mayfly").and_then(|rest| rest.split_once('.')).map(|(number, _)| number);
+    match number {
+        Some(n) if !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) => TicketError::Version,
+        _ => TicketError::NotATicket,
+    }
+}
+
+/// A length byte, and as many bytes of UTF-8.
+fn string(bytes: &[u8]) -> Result<(&str, &[u8]), TicketError> {
+    let (len, rest) = bytes.split_first().ok_or(TicketError::Damaged)?;
+    let (text, rest) = rest.split_at_checked(usize::from(*len)).ok_or(TicketError::Damaged)?;
+    Ok((std::str::from_utf8(text).map_err(|_| TicketError::Damaged)?, rest))
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn t03_a_ticket_is_read_exactly_or_not_at_all() {
-        let secret = Zeroizing::new([7; 32]);
-        let ticket =
-            Ticket { address: "127.0.0.1:8443".into(), trust_domain: TrustDomain::new("td").unwrap(), root: [3; 32], secret };
-        let text = ticket.to_string();
-        assert!(Ticket::parse(&text).is_ok_and(|t| t == ticket));
-        for bad in
-            ["", "mayfly1.", &text[1..], &text[..text.len() - 1], &format!("{text} "), &format!("{text}A"), &text.to_uppercase()]
-        {
-            assert!(Ticket::parse(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -159,13 +159,13 @@ impl Issuer {
     }
 
     async fn channel(&self, identity: &Path) -> Result<Channel, String> {
-        let roots = folder::certificates(&identity.join("bundle.pem"))?.iter().map(|c| c.to_vec()).collect();
+        let roots = folder::certificates(&identity.join("bundle.pem"))?;
         let settings = ChannelSettings {
             address: self.grpc.clone(),
             trust_domain: TrustDomain::new("dev.mayfly.test").map_err(|e| e.to_string())?,
             trust: Trust::Roots(roots),
             identity: Some(folder::identity(identity)?),
-            timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(5),
         };
         connect(settings).await.map_err(|e| e.to_string())
     }

@@ -29,7 +29,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl From<ConnectError> for Failure {
     fn from(e: ConnectError) -> Failure {
-        let code = if matches!(e, ConnectError::Settings(_)) { 1 } else { 5 };
+        let ours = matches!(e, ConnectError::Address(_) | ConnectError::Identity(_) | ConnectError::Roots(_));
+        let code = if ours { 1 } else { 5 };
         Failure::new(code, e.to_string())
     }
 }
@@ -60,16 +61,9 @@ pub(super) async fn join(common: &Common, workload: String, ttl: u64) -> Result<
 pub(super) async fn redeem(common: &Common, ticket_file: &Path, out: &Path) -> Result<(), Failure> {
     let text = read_text(ticket_file)?;
     let ticket = Ticket::parse(text.trim()).map_err(|e| e.to_string())?;
-    let channel = connect(ChannelSettings {
-        address: ticket.address.clone(),
-        trust_domain: ticket.trust_domain.clone(),
-        trust: Trust::Pin(ticket.root),
-        identity: None,
-        timeout: TIMEOUT,
-    })
-    .await?;
+    let channel = connect(ticket.channel_settings(TIMEOUT)).await?;
     let key = Key::new()?;
-    let request = v1::RedeemRequest { secret: ticket.secret.to_vec(), csr: key.csr.clone() };
+    let request = v1::RedeemRequest { secret: ticket.secret().expose().to_vec(), csr: key.csr.clone() };
     let got = IdentitiesClient::new(channel).redeem(request).await?.into_inner();
     certified(common, out, &key, got.svid, got.bundle, got.revision)
 }
@@ -342,12 +336,12 @@ async fn as_identity(common: &Common, acting: &Acting, dir: &Path) -> Result<Cha
         Some(address) => address.clone(),
         None => home::endpoint(&common.home).map_err(|e| Failure::new(5, e))?.grpc,
     };
-    let roots = folder::certificates(&dir.join("bundle.pem"))?.iter().map(|c| c.to_vec()).collect();
+    let roots = folder::certificates(&dir.join("bundle.pem"))?;
     let trust_domain = identity.chain.first().and_then(|leaf| trust_domain_of(leaf));
     let trust_domain =
         trust_domain.ok_or_else(|| Failure::new(1, format!("`{}` holds no SPIFFE identity", dir.join("svid.pem").display())))?;
     let settings =
-        ChannelSettings { address, trust_domain, trust: Trust::Roots(roots), identity: Some(identity), timeout: TIMEOUT };
+        ChannelSettings { address, trust_domain, trust: Trust::Roots(roots), identity: Some(identity), connect_timeout: TIMEOUT };
     Ok(connect(settings).await?)
 }
 

@@ -181,7 +181,7 @@ impl Operations for Door {
                 .map_err(|e: mayfly_verify::NameError| Denial::malformed("WORKLOAD_MALFORMED", e.to_string()))?;
             let id = mayfly_verify::workload_id(&issuer.trust_domain, &workload);
             let (ticket, ends_at, revision) = revoke::join_token(&issuer, caller, workload, r.ttl_seconds).await?;
-            let (token, expires_at) = (ticket.to_string(), Some(timestamp(ends_at / SECOND)));
+            let (token, expires_at) = (ticket.to_string().to_string(), Some(timestamp(ends_at / SECOND)));
             Ok(v1::CreateJoinTokenResponse { token, workload_id: id, expires_at, revision })
         })
         .await

@@ -1,6 +1,6 @@
 //! Revoke: cuts, reopening, ends, and join tokens, which operators hand out.
 
-use mayfly_agent::ticket::Ticket;
+use mayfly_agent::ticket::{Secret, Ticket};
 use mayfly_verify::{User, WorkloadName, sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -48,9 +48,9 @@ pub async fn join_token(issuer: &Issuer, caller: Caller, workload: WorkloadName,
     let hash = sha256(secret.as_slice());
     match recorded(issuer, caller, Proposal::Ticket { workload, hash, ttl }).await? {
         Outcome::Ticketed { ends_at, revision } => {
-            let trust_domain = issuer.trust_domain.clone();
-            let ticket = Ticket { address: issuer.address.clone(), trust_domain, root: issuer.authority.root_pin(), secret };
-            Ok((ticket, ends_at, revision))
+            let ticket =
+                Ticket::new(&issuer.address, issuer.trust_domain.clone(), issuer.authority.root_pin(), Secret::new(*secret));
+            Ok((ticket.map_err(|e| Fault::new("join token", e))?, ends_at, revision))
         }
         _ => Err(Fault::new("join token", "another outcome").into()),
     }

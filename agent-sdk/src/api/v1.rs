@@ -33,6 +33,7 @@ pub struct Bundle {
     pub x509_authorities: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct RedeemRequest {
     /// The ticket's secret, 32 bytes.
     #[prost(bytes = "vec", tag = "1")]
@@ -65,6 +66,7 @@ pub struct RenewResponse {
     pub revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct SpawnRequest {
     /// At most 64 characters; makes a retry the same record. Empty: no retry protection.
     #[prost(string, tag = "1")]
@@ -116,6 +118,7 @@ pub struct SpawnResponse {
 }
 /// A JWT-SVID.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct JwtSvid {
     #[prost(string, tag = "1")]
     pub spiffe_id: ::prost::alloc::string::String,
@@ -236,6 +239,7 @@ pub struct CreateJoinTokenRequest {
     pub ttl_seconds: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct CreateJoinTokenResponse {
     /// The whole ticket, one string.
     #[prost(string, tag = "1")]

@@ -1,0 +1,80 @@
+//! One connection: TCP, then TLS, within one time limit.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::Resumption;
+use rustls::{CertificateError, ClientConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::verifier::IssuerVerifier;
+use super::{Address, ChannelSettings, ConnectError, Identity};
+
+const ALPN_H2: &[u8] = b"h2";
+
+/// Makes connections that are all verified by the same rules.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    address: Address,
+    tls: TlsConnector,
+    timeout: Duration,
+}
+
+impl Dialer {
+    /// `settings.address` has been parsed to `address`.
+    pub(super) fn new(address: Address, settings: ChannelSettings) -> Result<Self, ConnectError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = IssuerVerifier::new(&settings.trust_domain, settings.trust, provider.signature_verification_algorithms)?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| ConnectError::Handshake(e.to_string()))?
+            .dangerous() // It replaces the check of the name by the check of the SPIFFE ID.
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match settings.identity {
+            Some(Identity { chain, key }) => {
+                builder.with_client_auth_cert(chain, key).map_err(|e| ConnectError::Identity(e.to_string()))?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        // T40: a resumed session would skip the verifier.
+        config.resumption = Resumption::disabled();
+        Ok(Self { address, tls: TlsConnector::from(Arc::new(config)), timeout: settings.connect_timeout })
+    }
+
+    /// A connection whose server end has been verified.
+    pub(super) async fn connect_tls(&self) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let address = || self.address.text().to_owned();
+        tokio::time::timeout(self.timeout, self.handshake())
+            .await
+            .map_err(|_| ConnectError::TimedOut { address: address(), after: self.timeout })?
+    }
+
+    async fn handshake(&self) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let unreachable =
+            |e: io::Error| ConnectError::Unreachable { address: self.address.text().to_owned(), cause: e.to_string() };
+        let tcp = TcpStream::connect(self.address.text()).await.map_err(unreachable)?;
+        tcp.set_nodelay(true).map_err(unreachable)?;
+        let tls = self.tls.connect(self.address.host(), tcp).await.map_err(|e| refused(&e))?;
+        if tls.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
+            return Err(ConnectError::Handshake("the server does not offer HTTP/2".into()));
+        }
+        Ok(tls)
+    }
+}
+
+/// Tells a certificate we refuse from a handshake that came to nothing.
+fn refused(error: &io::Error) -> ConnectError {
+    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(why))) => ConnectError::Untrusted(why.0.to_string()),
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+            ConnectError::Untrusted("its certificate is not signed by a trusted root".into())
+        }
+        Some(rustls::Error::InvalidCertificate(why)) => ConnectError::Untrusted(why.to_string()),
+        Some(e @ rustls::Error::NoCertificatesPresented) => ConnectError::Untrusted(e.to_string()),
+        _ => ConnectError::Handshake(error.to_string()),
+    }
+}
