@@ -76,26 +76,26 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     if development {
         let known = before.as_ref().and_then(|e| e.oidc.as_deref()).and_then(|url| url.strip_prefix("https://"));
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), known).await?;
-        let made = provider::prepare(&home.dir.join("provider"), local(&listener)?.port(), clock.clone());
+        let made = provider::Provider::start(&home.dir.join("provider"), listener).await;
         let made = made.map_err(|e| format!("development provider: {e}"))?;
         config.issuers.push(IssuerSettings {
-            name: "dev".into(),
-            issuer: made.issuer.clone(),
-            jwks_url: None,
-            ca_file: Some(made.ca_file.clone()),
+            ca_file: Some(made.ca_file().to_owned()),
             audiences: vec![AudienceSettings {
                 audience: provider::AUDIENCE.into(),
                 workloads: config.workloads.clone(),
                 scopes: None,
                 max_lease: None,
             }],
-            max_age: Duration::from_secs(provider::TOKEN_LIFE),
+            max_age: Duration::from_secs(24 * 3600),
+            ..IssuerSettings::new("dev", made.issuer())
         });
-        endpoint.oidc = Some(made.issuer);
-        endpoint.oidc_ca = Some(made.ca_file);
-        // The sender may go: this configuration never changes.
-        let (_, tls) = watch::channel(Arc::new(made.tls));
-        tasks.push(tokio::spawn(listen::serve_tls(listener, tls, made.router, config.bounds, stopped.clone())));
+        endpoint.oidc = Some(made.issuer().to_owned());
+        endpoint.oidc_ca = Some(made.ca_file().to_owned());
+        let mut stopping = stopped.clone();
+        tasks.push(tokio::spawn(async move {
+            let _ = stopping.wait_for(|s| *s).await;
+            made.shutdown().await;
+        }));
     }
     endpoint.issuers = config.issuers.iter().map(|i| (i.name.clone(), i.issuer.clone())).collect();
 
@@ -112,7 +112,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
         desk: Desk::start(&registry, &authority, config.jwt_issuer.as_deref(), config.queue, 2).map_err(|e| e.to_string())?,
-        assertions: Assertions::new(config.issuers.clone())?,
+        assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
         bundle: authority.bundle(sequence, REFRESH),
         registry,
         authority: Arc::clone(&authority),

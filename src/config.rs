@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mayfly_verify::{BindingOid, ClassName, Mode, TrustDomain, WorkloadName, sha256};
 
-use crate::assertion::{AudienceSettings, IssuerSettings};
+use crate::assertion::{AudienceSettings, DEFAULT_ALGS, IssuerSettings};
 use crate::doors::listen::Bounds;
 use crate::policy::Class;
 use reader::Reader;
@@ -349,7 +349,15 @@ fn read_issuer(i: &mut Reader, known: &[WorkloadName]) -> Option<IssuerSettings>
     if audiences.is_empty() {
         i.fault("audiences", "say which audiences count, and which workloads may present them");
     }
-    Some(IssuerSettings { name: name?, issuer: issuer?, jwks_url, ca_file, audiences, max_age })
+    Some(IssuerSettings {
+        name: name?,
+        issuer: issuer?,
+        jwks_url,
+        ca_file,
+        audiences,
+        max_age,
+        allowed_algs: DEFAULT_ALGS.to_vec(),
+    })
 }
 
 fn https(s: &str) -> Result<String, String> {

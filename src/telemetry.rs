@@ -10,6 +10,7 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_requests_total", "counter", "method, outcome", "requests by outcome: ok, denied, malformed, fault"),
     ("mayfly_request_seconds", "histogram", "method, outcome", "time from request to answer"),
     ("mayfly_denials_total", "counter", "reason", "denials by reason code"),
+    ("mayfly_oidc_fetches_total", "counter", "issuer, outcome", "fetches of an issuer's keys, by its configured name"),
     ("mayfly_journal_batch_records", "histogram", "", "records in one commit"),
     ("mayfly_journal_commit_seconds", "histogram", "", "admit, sync and apply of one batch"),
     ("mayfly_journal_records_total", "counter", "", "records that became durable"),

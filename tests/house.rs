@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("authority", &["denial", "svid"]),
     ("stories", &["assertion", "authority", "caller", "clock", "denial", "policy", "registry", "svid"]),
     ("doors", &["caller", "clock", "denial", "policy", "registry", "stories"]),
-    ("dev", &["authority", "clock", "doors"]),
+    ("dev", &["assertion"]),
     ("folder", &["authority"]),
     ("home", &["authority", "registry"]),
     ("config", &["assertion", "doors", "policy"]),

@@ -133,7 +133,8 @@ impl House {
         let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
         Proof::Token {
             user: user(sub),
-            digest: [n; 32],
+            proof: [n; 32],
+            token: [n; 32],
             issued_at: self.seconds(),
             ends_at: self.seconds() + 3600,
             workloads: vec![name],

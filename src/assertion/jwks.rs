@@ -1,199 +1,128 @@
-//! An issuer's keys: fetched over HTTPS from its own origin, one by one, and fetched again only so often.
+//! The keys an issuer publishes, and whether one of them signed a token. The key decides the algorithm, never the token.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
-use parking_lot::RwLock;
-use reqwest::Url;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::{IssuerSettings, Refusal};
+use super::Refusal;
+use super::token::Parsed;
 
-/// Largest document that is read, in bytes.
-const MAX_DOCUMENT: usize = 256 * 1024;
-/// Keys of an issuer that are looked at.
-const MAX_KEYS: usize = 100;
-/// Seconds after which keys are fetched again.
-const FRESH: u64 = 600;
-/// Seconds for which keys count when their issuer does not answer.
-const STALE: u64 = 3600;
-/// Seconds between two fetches: a stranger's made-up key ids cost the provider nothing more.
-const PAUSE: u64 = 10;
+/// Most keys taken from one document.
+pub(super) const MAX_KEYS: usize = 100;
+/// Most keys tried for a token that names none.
+const MAX_TRIES: usize = 20;
+const RSA_ALGS: [Algorithm; 6] =
+    [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
-/// A key, and the algorithms that fit it.
-#[derive(Clone)]
-pub(super) struct Key {
+/// The usable keys of one issuer; never changed, replaced whole.
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+}
+
+struct Key {
     kid: Option<String>,
-    pub(super) key: DecodingKey,
-    algorithms: Vec<Algorithm>,
+    algs: Vec<Algorithm>,
+    key: DecodingKey,
 }
 
-impl Key {
-    // T47: decided by the key; the header must agree.
-    pub(super) fn allows(&self, alg: Algorithm) -> bool {
-        self.algorithms.contains(&alg)
-    }
-
-    fn read(value: &Value) -> Option<Key> {
-        let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
-        if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
-            return None;
-        }
-        let mut algorithms = match &jwk.algorithm {
-            AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
-                EllipticCurve::P256 => vec![Algorithm::ES256],
-                EllipticCurve::P384 => vec![Algorithm::ES384],
-                _ => return None,
-            },
-            AlgorithmParameters::RSA(rsa) if URL_SAFE_NO_PAD.decode(&rsa.n).ok()?.len() >= 256 => {
-                vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512]
-            }
-            AlgorithmParameters::OctetKeyPair(_) => vec![Algorithm::EdDSA],
-            _ => return None,
-        };
-        if let Some(named) = value.get("alg") {
-            let named = named.as_str()?;
-            algorithms.retain(|a| format!("{a:?}") == named);
-        }
-        Some(Key { kid: jwk.common.key_id.clone(), key: DecodingKey::from_jwk(&jwk).ok()?, algorithms })
-    }
+/// Why a key document is refused as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum KeySetError {
+    /// Not a JSON object with an array `keys`.
+    #[error("the key document is no JSON Web Key Set")]
+    NoKeySet,
+    /// Over [`MAX_KEYS`].
+    #[error("the key document has {0} keys, and {MAX_KEYS} are allowed")]
+    TooMany(usize),
 }
 
-#[derive(Clone, Default)]
-struct Known {
-    keys: Arc<Vec<Key>>,
-    fetched_at: u64,
-    tried_at: u64,
-}
-
-/// The keys of one issuer.
-pub(super) struct Keys {
-    issuer: String,
-    jwks_url: Option<String>,
-    client: reqwest::Client,
-    // Guards what was fetched last; swapped whole.
-    known: RwLock<Known>,
-    // One fetch at a time.
-    fetching: tokio::sync::Mutex<()>,
-}
-
-impl Keys {
-    pub(super) fn new(settings: &IssuerSettings) -> Result<Keys, String> {
-        let mut client = reqwest::Client::builder()
-            .tls_backend_rustls()
-            .https_only(true)
-            .no_proxy()
-            // T08: a redirect could lead anywhere.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(2))
-            .timeout(Duration::from_secs(5));
-        if let Some(path) = &settings.ca_file {
-            let pem = std::fs::read(path).map_err(|e| format!("`{}`: {e}", path.display()))?;
-            let certs = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| format!("`{}`: {e}", path.display()))?;
-            client = client.tls_certs_only(certs);
+impl KeySet {
+    /// Reads a JWK Set. A key that cannot be used is left out, and takes no other key with it.
+    pub(super) fn parse(document: &[u8]) -> Result<KeySet, KeySetError> {
+        #[derive(Deserialize)]
+        struct Document {
+            keys: Vec<Value>,
         }
-        let client = client.build().map_err(|e| e.to_string())?;
-        Ok(Keys {
-            issuer: settings.issuer.clone(),
-            jwks_url: settings.jwks_url.clone(),
-            client,
-            known: RwLock::default(),
-            fetching: tokio::sync::Mutex::new(()),
-        })
+        let Document { keys } = serde_json::from_slice(document).map_err(|_| KeySetError::NoKeySet)?;
+        if keys.len() > MAX_KEYS {
+            return Err(KeySetError::TooMany(keys.len()));
+        }
+        Ok(KeySet { keys: keys.into_iter().filter_map(usable).collect() })
     }
 
-    /// Keys of that id, or all when the token names none.
-    pub(super) async fn find(&self, kid: Option<&str>, now: u64) -> Result<Vec<Key>, Refusal> {
-        let known = self.known.read().clone();
-        if known.fetched_at == 0 || now.saturating_sub(known.fetched_at) > FRESH {
-            return self.refetch(kid, now).await;
-        }
-        Ok(fitting(&known.keys, kid))
+    /// How many keys can be used.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
     }
 
-    /// The same after fetching again, if that is not too soon.
-    pub(super) async fn refetch(&self, kid: Option<&str>, now: u64) -> Result<Vec<Key>, Refusal> {
-        let _one = self.fetching.lock().await;
-        let known = self.known.read().clone();
-        if known.tried_at != 0 && now.saturating_sub(known.tried_at) < PAUSE {
-            return if known.fetched_at == 0 {
-                Err(Refusal::IssuerUnavailable("its last answer could not be used".into()))
-            } else {
-                Ok(fitting(&known.keys, kid))
-            };
-        }
-        self.known.write().tried_at = now;
-        match self.fetch().await {
-            Ok(keys) => {
-                let keys = Arc::new(keys);
-                *self.known.write() = Known { keys: Arc::clone(&keys), fetched_at: now, tried_at: now };
-                Ok(fitting(&keys, kid))
-            }
-            Err(cause) => {
-                tracing::warn!(issuer = %self.issuer, %cause, "cannot fetch the keys of an issuer");
-                if known.fetched_at != 0 && now.saturating_sub(known.fetched_at) <= STALE {
-                    return Ok(fitting(&known.keys, kid));
+    /// Whether one of these keys made the token's signature.
+    pub(super) fn check(&self, token: &Parsed<'_>) -> Result<(), Refusal> {
+        let fits = |key: &&Key| key.algs.contains(&token.alg());
+        let candidates: Vec<&Key> = match token.kid() {
+            Some(kid) => {
+                let named: Vec<&Key> = self.keys.iter().filter(|key| key.kid.as_deref() == Some(kid)).collect();
+                if named.is_empty() {
+                    return Err(Refusal::KeyUnknown);
                 }
-                Err(Refusal::IssuerUnavailable(cause))
+                named.into_iter().filter(fits).take(MAX_TRIES).collect()
             }
-        }
-    }
-
-    async fn fetch(&self) -> Result<Vec<Key>, String> {
-        let url = match &self.jwks_url {
-            Some(url) => url.clone(),
-            None => self.discover().await?,
+            None => self.keys.iter().filter(fits).take(MAX_TRIES).collect(),
         };
-        let document = self.get(&url).await?;
-        let keys = document.get("keys").and_then(Value::as_array).ok_or("the key set has no `keys`")?;
-        // One by one: a key that we cannot read takes none of the others with it.
-        Ok(keys.iter().take(MAX_KEYS).filter_map(Key::read).collect())
-    }
-
-    // OpenID Connect Discovery 4: the document names exactly the issuer it was asked for.
-    async fn discover(&self) -> Result<String, String> {
-        let document = self.get(&format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'))).await?;
-        let text = |name: &str| document.get(name).and_then(Value::as_str).ok_or(format!("the document has no `{name}`"));
-        if text("issuer")? != self.issuer {
-            return Err("the document names another issuer".into());
+        if candidates.is_empty() {
+            return Err(Refusal::Algorithm);
         }
-        let url = Url::parse(text("jwks_uri")?).map_err(|e| e.to_string())?;
-        let own = Url::parse(&self.issuer).map_err(|e| e.to_string())?;
-        if url.scheme() != "https" || url.origin() != own.origin() {
-            return Err("its keys are on another origin: configure `jwks_url` if that is meant".into());
-        }
-        Ok(url.into())
-    }
-
-    async fn get(&self, url: &str) -> Result<Value, String> {
-        let mut response = self.client.get(url).send().await.map_err(|e| cause_of(&e))?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(format!("it answered {}", response.status()));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| cause_of(&e))? {
-            if body.len() + chunk.len() > MAX_DOCUMENT {
-                return Err("its answer is over 256 KiB".into());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        serde_json::from_slice(&body).map_err(|e| e.to_string())
+        let (signed, signature) = token.signature();
+        let holds = |key: &Key| crypto::verify(signature, signed.as_bytes(), &key.key, token.alg()).unwrap_or(false);
+        if candidates.into_iter().any(holds) { Ok(()) } else { Err(Refusal::Signature) }
     }
 }
 
-fn fitting(keys: &[Key], kid: Option<&str>) -> Vec<Key> {
-    // T49: exact look-up. A key without an id may be meant by any token.
-    keys.iter().filter(|k| kid.is_none() || k.kid.is_none() || k.kid.as_deref() == kid).take(20).cloned().collect()
+fn usable(value: Value) -> Option<Key> {
+    // A symmetric key, or a private key somebody published: whoever reads the document could sign with it.
+    if value.get("d").is_some() || value.get("k").is_some() {
+        return None;
+    }
+    let jwk: Jwk = serde_json::from_value(value).ok()?;
+    if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+        return None;
+    }
+    if jwk.common.key_operations.as_ref().is_some_and(|ops| !ops.contains(&KeyOperations::Verify)) {
+        return None;
+    }
+    let mut algs = match &jwk.algorithm {
+        AlgorithmParameters::EllipticCurve(p) => match p.curve {
+            EllipticCurve::P256 if octets(&p.x) == Some(32) && octets(&p.y) == Some(32) => vec![Algorithm::ES256],
+            EllipticCurve::P384 if octets(&p.x) == Some(48) && octets(&p.y) == Some(48) => vec![Algorithm::ES384],
+            _ => return None,
+        },
+        AlgorithmParameters::RSA(p) if (2048..=8192).contains(&bits(&p.n)?) => RSA_ALGS.to_vec(),
+        AlgorithmParameters::OctetKeyPair(p) if p.curve == EllipticCurve::Ed25519 && octets(&p.x) == Some(32) => {
+            vec![Algorithm::EdDSA]
+        }
+        _ => return None,
+    };
+    if let Some(only) = jwk.common.key_algorithm {
+        let only = Algorithm::try_from(only).ok()?;
+        algs.retain(|alg| *alg == only);
+    }
+    if algs.is_empty() {
+        return None;
+    }
+    let key = DecodingKey::from_jwk(&jwk).ok()?;
+    Some(Key { kid: jwk.common.key_id, algs, key })
 }
 
-fn cause_of(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
+fn octets(text: &str) -> Option<usize> {
+    URL_SAFE_NO_PAD.decode(text).ok().map(|bytes| bytes.len())
+}
+
+fn bits(modulus: &str) -> Option<usize> {
+    let bytes = URL_SAFE_NO_PAD.decode(modulus).ok()?;
+    let zeros = bytes.iter().take_while(|b| **b == 0).count();
+    let first = bytes.get(zeros)?;
+    let unused = usize::try_from(first.leading_zeros()).ok()?;
+    Some((bytes.len() - zeros) * 8 - unused)
 }

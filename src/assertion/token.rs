@@ -1,226 +1,231 @@
-//! One user token: parsed once, strictly; every wrong type is a refusal, never "absent" (T47 to T53).
+//! A user token taken apart, once, from its exact bytes; and what its claims must say.
 
-use std::str::FromStr;
+use std::fmt;
 
-use base64::Engine;
+use aws_lc_rs::digest;
+use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::jwks::Key;
-use super::{AudienceSettings, IssuerSettings};
+use super::{AudienceSettings, IssuerSettings, MAX_TOKEN, Refusal};
 
-/// Longest token that is looked at, in bytes.
-const MAX: usize = 16 * 1024;
-/// How far clocks may differ, in seconds.
+/// How far the clocks of provider and issuer may differ, in seconds. An expired token gets no such grace.
 const LEEWAY: u64 = 5;
+/// Longest `sub`, in bytes (OIDC Core 2).
+const MAX_SUB: usize = 255;
+/// Longest `kid`, in bytes.
+const MAX_KID: usize = 512;
+/// Last second of the year 9999: a later time is a mistake or an attack.
+const MAX_TIME: u64 = 253_402_300_799;
+/// Header members that choose the key or change what is checked. Ignoring them is what attackers count on in other verifiers.
+const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "b64", "jku", "jwk", "x5u", "x5c", "zip", "enc"];
 
-/// Why a user token does not count. [`Refusal::code`] is its stable label.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Over 16 KiB.
-    #[error("the user token is over 16 KiB")]
-    TooLarge,
-    /// Not three base64url parts of JSON.
-    #[error("the user token is no signed JWT in compact form")]
-    Malformed,
-    /// A header that changes how the token is read, or where its key comes from.
-    #[error("the user token's header holds `{0}`, which is never accepted")]
-    Header(String),
-    /// Neither an ID token nor an access token.
-    #[error("the user token is of type `{0}`: bring an ID token or an at+jwt access token")]
-    Type(String),
-    /// `none`, a shared secret, or something that does not fit the key.
-    #[error("the user token's algorithm is not accepted")]
-    Algorithm,
-    /// Of nobody we know.
-    #[error("the user token is of an issuer that is not configured")]
-    IssuerUnknown,
-    /// No key of that id at the issuer.
-    #[error("the user token's key is unknown to its issuer")]
-    KeyUnknown,
-    /// Somebody changed it, or made it.
-    #[error("the user token's signature does not hold")]
-    Signature,
-    /// A claim is missing or of a wrong type.
-    #[error("the user token's claim `{0}` is missing or of a wrong type")]
-    Claim(&'static str),
-    /// Its time is over.
-    #[error("the user token has expired: bring a fresh one")]
-    Expired,
-    /// Its time has not come.
-    #[error("the user token is not valid yet: check the clocks")]
-    NotYetValid,
-    /// Issued too long ago.
-    #[error("the user token was issued too long ago: bring a fresh one")]
-    TooOld,
-    /// For nobody who may present it here.
-    #[error("the user token is for an audience that is not configured")]
-    Audience,
-    /// Somebody acts in it already.
-    #[error("the user token has an `act` claim: only the user's own tokens are a proof")]
-    Actor,
-    /// Its issuer does not answer.
-    #[error("the user token's issuer cannot be reached: ask again in a moment ({0})")]
-    IssuerUnavailable(String),
-}
-
-impl Refusal {
-    /// A stable label, in upper case.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Refusal::TooLarge => "USER_TOKEN_TOO_LARGE",
-            Refusal::Malformed => "USER_TOKEN_MALFORMED",
-            Refusal::Header(_) => "USER_TOKEN_HEADER",
-            Refusal::Type(_) => "USER_TOKEN_TYPE",
-            Refusal::Algorithm => "USER_TOKEN_ALGORITHM",
-            Refusal::IssuerUnknown => "USER_TOKEN_ISSUER_UNKNOWN",
-            Refusal::KeyUnknown => "USER_TOKEN_KEY_UNKNOWN",
-            Refusal::Signature => "USER_TOKEN_SIGNATURE",
-            Refusal::Claim(_) => "USER_TOKEN_CLAIM",
-            Refusal::Expired => "USER_TOKEN_EXPIRED",
-            Refusal::NotYetValid => "USER_TOKEN_NOT_YET_VALID",
-            Refusal::TooOld => "USER_TOKEN_TOO_OLD",
-            Refusal::Audience => "USER_TOKEN_AUDIENCE",
-            Refusal::Actor => "USER_TOKEN_ACTOR",
-            Refusal::IssuerUnavailable(_) => "USER_ISSUER_UNAVAILABLE",
-        }
-    }
-
-    /// Whether asking again may help.
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Refusal::IssuerUnavailable(_))
-    }
-}
-
-/// A token that parsed. Nothing of it is believed yet.
-pub(super) struct Parsed<'a> {
-    message: &'a str,
-    signature: &'a str,
+/// A token that has the right shape and proves nothing yet.
+pub(super) struct Parsed<'t> {
+    signed: &'t str,
+    signature: &'t str,
     alg: Algorithm,
-    pub(super) kid: Option<String>,
-    access: bool,
-    pub(super) claims: Claims,
+    kid: Option<String>,
+    kind: Kind,
+    claims: Map<String, Value>,
 }
 
-pub(super) struct Claims {
-    pub(super) iss: String,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Id,
+    /// RFC 9068.
+    Access,
+}
+
+/// A token whose signature holds under a key of the issuer it was checked for. Made by [`Parsed::signed_by`] only.
+pub(super) struct Signed {
+    kind: Kind,
+    claims: Map<String, Value>,
+    proof: [u8; 32],
+}
+
+/// What a verified token says.
+pub(super) struct Statement<'i> {
     pub(super) sub: String,
-    aud: Vec<String>,
-    azp: Option<String>,
-    pub(super) exp: u64,
-    pub(super) iat: u64,
-    nbf: Option<u64>,
-    client_id: bool,
-    jti: bool,
+    pub(super) issued_at: u64,
+    pub(super) expires_at: u64,
+    pub(super) proof: [u8; 32],
+    pub(super) audience: &'i AudienceSettings,
 }
 
-pub(super) fn parse(token: &str) -> Result<Parsed<'_>, Refusal> {
-    if token.len() > MAX {
-        return Err(Refusal::TooLarge);
-    }
-    // T58: five parts would be a JWE.
-    let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
-    let (header, claims) = message.split_once('.').filter(|(_, c)| !c.contains('.')).ok_or(Refusal::Malformed)?;
-    let header = object(header)?;
-    // T48, T51: keys that a token brings along, and extensions that change its meaning.
-    if let Some(name) = header.keys().find(|k| !matches!(k.as_str(), "alg" | "kid" | "typ" | "x5t" | "x5t#S256")) {
-        return Err(Refusal::Header(name.chars().take(32).collect()));
-    }
-    let text = |name: &str| match header.get(name) {
-        None => Ok(None),
-        Some(Value::String(s)) => Ok(Some(s.clone())),
-        Some(_) => Err(Refusal::Malformed),
-    };
-    let access = match text("typ")?.map(|t| t.to_ascii_lowercase()).as_deref() {
-        None | Some("jwt") => false,
-        Some("at+jwt" | "application/at+jwt") => true,
-        Some(other) => return Err(Refusal::Type(other.chars().take(32).collect())),
-    };
-    let alg = text("alg")?.and_then(|alg| Algorithm::from_str(&alg).ok()).ok_or(Refusal::Algorithm)?;
-    if matches!(alg, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512) {
-        return Err(Refusal::Algorithm);
-    }
-    let claims = object(claims)?;
-    if claims.contains_key("act") || claims.contains_key("may_act") {
-        return Err(Refusal::Actor);
-    }
-    Ok(Parsed { message, signature, alg, kid: text("kid")?, access, claims: read_claims(&claims)? })
-}
+impl<'t> Parsed<'t> {
+    /// Takes a compact JWS apart. A JWE has five parts and ends here, so nothing is ever decompressed.
+    pub(super) fn of(token: &'t str) -> Result<Self, Refusal> {
+        if token.len() > MAX_TOKEN {
+            return Err(Refusal::TooLarge);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(Refusal::Malformed)?;
+        let mut header = object(header)?;
+        let claims = object(payload)?;
+        // The decoder takes one spelling of a signature only: no padding, no stray bits, no fourth part.
+        URL_SAFE_NO_PAD.decode(signature).map_err(|_| Refusal::Malformed)?;
 
-impl Parsed<'_> {
-    pub(super) fn check_signature(&self, keys: &[Key]) -> Result<(), Refusal> {
-        if keys.is_empty() {
-            return Err(Refusal::KeyUnknown);
+        if FORBIDDEN_HEADERS.iter().any(|name| header.contains_key(*name)) {
+            return Err(Refusal::Header);
         }
-        let fitting: Vec<&Key> = keys.iter().filter(|k| k.allows(self.alg)).collect();
-        if fitting.is_empty() {
-            return Err(Refusal::Algorithm);
-        }
-        let holds = |key: &&Key| {
-            jsonwebtoken::crypto::verify(self.signature, self.message.as_bytes(), &key.key, self.alg).unwrap_or(false)
+        let alg = match header.get("alg") {
+            Some(Value::String(alg)) => alg.parse().map_err(|_| Refusal::Algorithm)?,
+            _ => return Err(Refusal::Algorithm),
         };
-        if fitting.iter().any(holds) { Ok(()) } else { Err(Refusal::Signature) }
+        let kind = match header.get("typ") {
+            None => Kind::Id,
+            Some(Value::String(typ)) if typ.eq_ignore_ascii_case("JWT") => Kind::Id,
+            Some(Value::String(typ)) if typ.eq_ignore_ascii_case("at+jwt") => Kind::Access,
+            Some(Value::String(typ)) if typ.eq_ignore_ascii_case("application/at+jwt") => Kind::Access,
+            Some(_) => return Err(Refusal::Type),
+        };
+        let kid = match header.remove("kid") {
+            None => None,
+            Some(Value::String(kid)) if kid.len() <= MAX_KID => Some(kid),
+            Some(_) => return Err(Refusal::Header),
+        };
+        Ok(Parsed { signed, signature, alg, kid, kind, claims })
     }
 
-    pub(super) fn check_claims<'s>(&self, settings: &'s IssuerSettings, now: u64) -> Result<&'s AudienceSettings, Refusal> {
+    /// Whom the token says it is from; good for choosing keys, and for nothing else before the signature is checked.
+    pub(super) fn issuer(&self) -> Result<&str, Refusal> {
+        text(&self.claims, "iss")
+    }
+
+    /// The algorithm the header names.
+    pub(super) fn alg(&self) -> Algorithm {
+        self.alg
+    }
+
+    /// The key id the header names.
+    pub(super) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// What the signature covers, and the signature.
+    pub(super) fn signature(&self) -> (&'t str, &'t str) {
+        (self.signed, self.signature)
+    }
+
+    /// Asks `holds` whether the signature is good; only then the claims count.
+    pub(super) fn signed_by(self, holds: impl FnOnce(&Self) -> Result<(), Refusal>) -> Result<Signed, Refusal> {
+        holds(&self)?;
+        // The signature is left out: ECDSA lets anybody turn one good signature into a second one, and a token that was
+        // bound to its first presenter would pass as new.
+        let digest = digest::digest(&digest::SHA256, self.signed.as_bytes());
+        let proof = digest.as_ref().try_into().map_err(|_| Refusal::Malformed)?;
+        Ok(Signed { kind: self.kind, claims: self.claims, proof })
+    }
+}
+
+impl Signed {
+    /// Checks every claim for what `issuer` is configured to accept at `now` (seconds).
+    pub(super) fn check(self, issuer: &IssuerSettings, now: u64) -> Result<Statement<'_>, Refusal> {
         let claims = &self.claims;
-        if self.access && !(claims.client_id && claims.jti) {
-            // RFC 9068, 2.2.
-            return Err(Refusal::Claim(if claims.jti { "client_id" } else { "jti" }));
+        if text(claims, "iss")? != issuer.issuer {
+            return Err(Refusal::IssuerUnknown);
         }
-        if now >= claims.exp {
+        // Every claim has its JSON type before any is judged: a wrong type never reads as "absent" (CVE-2026-25537).
+        let sub = text(claims, "sub")?;
+        let exp = time(claims, "exp")?.ok_or(Refusal::Claim)?;
+        let iat = time(claims, "iat")?.ok_or(Refusal::Claim)?;
+        let nbf = time(claims, "nbf")?;
+        let aud = audiences(claims)?;
+        let azp = if claims.contains_key("azp") { Some(text(claims, "azp")?) } else { None };
+        if self.kind == Kind::Access {
+            // RFC 9068 2.2: required, beside those above.
+            text(claims, "client_id")?;
+            text(claims, "jti")?;
+        }
+        if sub.is_empty() || sub.len() > MAX_SUB || sub.chars().any(char::is_control) {
+            return Err(Refusal::Claim);
+        }
+        if claims.contains_key("act") {
+            return Err(Refusal::Actor);
+        }
+        // A logout or security event token is no ID token (OIDC Back-Channel Logout 2.4); a token bound to a key of its
+        // client is worth nothing without that key (RFC 7800 3, RFC 9449 7).
+        if claims.contains_key("events") || claims.contains_key("cnf") {
+            return Err(Refusal::Type);
+        }
+        if exp <= now {
             return Err(Refusal::Expired);
         }
-        if claims.iat > now + LEEWAY || claims.nbf.is_some_and(|nbf| nbf > now + LEEWAY) {
+        if iat > now.saturating_add(LEEWAY) || nbf.is_some_and(|nbf| nbf > now.saturating_add(LEEWAY)) {
             return Err(Refusal::NotYetValid);
         }
-        if now.saturating_sub(claims.iat) > settings.max_age.as_secs() {
+        if now.saturating_sub(iat) > issuer.max_age.as_secs() {
             return Err(Refusal::TooOld);
         }
-        // T53: an exact element. OIDC Core 3.1.3.7: with several audiences, `azp` says whose token it is.
-        let meant = match claims.aud.as_slice() {
-            [one] => Some(one),
-            many => claims.azp.as_ref().filter(|azp| many.contains(azp)),
-        };
-        let meant = meant.ok_or(Refusal::Audience)?;
-        settings.audiences.iter().find(|a| a.audience == *meant).ok_or(Refusal::Audience)
+        let audience = one_audience(issuer, &aud)?;
+        // OIDC Core 3.1.3.7: with several audiences, the one it was issued to is named by `azp`.
+        if self.kind == Kind::Id && aud.len() > 1 && azp != Some(audience.audience.as_str()) {
+            return Err(Refusal::Audience);
+        }
+        Ok(Statement { sub: sub.to_owned(), issued_at: iat, expires_at: exp, proof: self.proof, audience })
     }
 }
 
-fn read_claims(claims: &Map<String, Value>) -> Result<Claims, Refusal> {
-    let text = |name: &'static str, most: usize| {
-        let value = claims.get(name).and_then(Value::as_str).ok_or(Refusal::Claim(name))?;
-        let ok = !value.is_empty() && value.len() <= most && !value.chars().any(char::is_control);
-        ok.then(|| value.to_owned()).ok_or(Refusal::Claim(name))
-    };
-    let seconds = |name: &'static str| match claims.get(name) {
+fn one_audience<'i>(issuer: &'i IssuerSettings, aud: &[&str]) -> Result<&'i AudienceSettings, Refusal> {
+    let mut matching = issuer.audiences.iter().filter(|a| aud.contains(&a.audience.as_str()));
+    match (matching.next(), matching.next()) {
+        (Some(one), None) => Ok(one),
+        _ => Err(Refusal::Audience),
+    }
+}
+
+fn audiences(claims: &Map<String, Value>) -> Result<Vec<&str>, Refusal> {
+    match claims.get("aud") {
+        Some(Value::String(one)) => Ok(vec![one]),
+        Some(Value::Array(many)) => many.iter().map(|one| one.as_str().ok_or(Refusal::Claim)).collect(),
+        _ => Err(Refusal::Claim),
+    }
+}
+
+fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<&'c str, Refusal> {
+    claims.get(name).and_then(Value::as_str).ok_or(Refusal::Claim)
+}
+
+fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Refusal> {
+    match claims.get(name) {
         None => Ok(None),
-        Some(value) => value.as_u64().filter(|s| *s < 1 << 53).map(Some).ok_or(Refusal::Claim(name)),
-    };
-    let optional = |name: &'static str| if claims.contains_key(name) { text(name, 512).map(Some) } else { Ok(None) };
-    let aud = match claims.get("aud") {
-        Some(Value::String(one)) if !one.is_empty() => vec![one.clone()],
-        Some(Value::Array(many)) if !many.is_empty() && many.len() <= 20 => many
-            .iter()
-            .map(|a| a.as_str().filter(|a| !a.is_empty()).map(str::to_owned).ok_or(Refusal::Claim("aud")))
-            .collect::<Result<_, _>>()?,
-        _ => return Err(Refusal::Claim("aud")),
-    };
-    Ok(Claims {
-        iss: text("iss", 512)?,
-        sub: text("sub", 255)?,
-        aud,
-        azp: optional("azp")?,
-        exp: seconds("exp")?.ok_or(Refusal::Claim("exp"))?,
-        iat: seconds("iat")?.ok_or(Refusal::Claim("iat"))?,
-        nbf: seconds("nbf")?,
-        client_id: optional("client_id")?.is_some(),
-        jti: optional("jti")?.is_some(),
-    })
+        Some(value) => value.as_u64().filter(|t| *t <= MAX_TIME).map(Some).ok_or(Refusal::Claim),
+    }
 }
 
 fn object(part: &str) -> Result<Map<String, Value>, Refusal> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Malformed)?;
-    serde_json::from_slice(&bytes).map_err(|_| Refusal::Malformed)
+    serde_json::from_slice::<UniqueNames>(&bytes).map(|o| o.0).map_err(|_| Refusal::Malformed)
+}
+
+/// A JSON object in which no member name occurs twice, so that no two readers can see different values.
+pub(super) struct UniqueNames(pub(super) Map<String, Value>);
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = UniqueNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<UniqueNames, A::Error> {
+                let mut members = Map::new();
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a member name occurs twice"));
+                    }
+                }
+                Ok(UniqueNames(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
 }

@@ -308,7 +308,7 @@ pub(super) async fn token(common: &Common, user: &str) -> Result<(), Failure> {
         .oidc
         .zip(at.oidc_ca)
         .ok_or_else(|| Failure::new(1, "only `mayfly dev` has a provider of its own: get a token from yours"))?;
-    let token = provider::fetch_token(&issuer, &ca, user).await?;
+    let token = provider::fetch_token(&issuer, &ca, user).await.map_err(|e| e.to_string())?;
     show::either(common, &json!({ "token": token, "user": { "iss": issuer, "sub": user } }), || token.clone())
 }
 

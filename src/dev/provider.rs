@@ -1,267 +1,204 @@
-//! A small OpenID provider for development, over HTTPS and verified like any other: users `demo` and `guest`.
+//! A small OIDC provider for development: loopback only, over HTTPS, verified like any other.
+//!
+//! It has two users, `demo` and `guest`, and asks nobody for a password: whoever reaches it is whom they say.
 
-use std::collections::HashMap;
+mod codes;
+mod flow;
+mod keys;
+
+#[cfg(test)]
+mod tests;
+
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use axum::extract::{Form, Query, State};
-use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mayfly_verify::sha256;
-use parking_lot::Mutex;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use zeroize::Zeroizing;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
-use crate::authority::keystore::Keystore;
-use crate::clock::{Clock, SECOND};
-use crate::doors::listen;
+use crate::assertion::{ClientError, https_client};
 
-/// The audience of its tokens.
+use flow::Shared;
+use keys::{Ca, Signer};
+
+/// The audience of its tokens, and the only client it knows.
 pub const AUDIENCE: &str = "mayfly-dev";
 /// Its users.
 pub const USERS: [&str; 2] = ["demo", "guest"];
-/// Seconds its tokens last: as long as a development agent may live.
-pub const TOKEN_LIFE: u64 = 8 * 3600;
-/// The grant by which `mayfly token` gets one without a browser.
-const DEV_GRANT: &str = "urn:mayfly:dev:user";
-/// Authorization codes that wait to be exchanged, at most, and for how long in microseconds.
-const CODES: usize = 100;
-const CODE_LIFE: u64 = 60 * SECOND;
+/// The grant type with which a script obtains a token without a browser.
+pub const DEV_GRANT: &str = "urn:mayfly:dev:user";
 
-/// What the provider serves with.
+/// Most connections served at a time.
+const MAX_CONNECTIONS: usize = 64;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer of a provider that is read, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// A running provider; it stops when dropped.
 pub struct Provider {
-    /// Its issuer URL.
-    pub issuer: String,
-    /// PEM of the CA of its server certificate.
-    pub ca_file: PathBuf,
-    /// Its endpoints.
-    pub router: Router,
-    /// Its TLS settings.
-    pub tls: rustls::ServerConfig,
-}
-
-struct Code {
-    user: String,
-    client: String,
-    redirect: String,
-    challenge: String,
-    nonce: Option<String>,
-    made_at: u64,
-}
-
-struct Inner {
     issuer: String,
-    key: EcdsaKeyPair,
-    kid: String,
-    clock: Clock,
-    // Guards the codes that are out; single use, a minute each.
-    codes: Mutex<HashMap<String, Code>>,
+    ca_file: PathBuf,
+    stop: CancellationToken,
+    running: Option<JoinHandle<()>>,
 }
 
-/// Prepares the provider that will listen on `port` of the loopback address. Its keys live in `dir`.
-pub fn prepare(dir: &Path, port: u16, clock: Clock) -> io::Result<Provider> {
-    let other = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
-    let store = Keystore::open(dir).map_err(|e| other(&e))?;
-    let load = |name: &str| -> io::Result<KeyPair> {
-        if let Some(text) = store.read(name).map_err(|e| other(&e))? {
-            return KeyPair::from_pem(&text).map_err(|e| other(&e));
+impl Provider {
+    /// Starts serving on `listener`, which must be bound to loopback. `dir` keeps the CA and the keys across restarts.
+    pub async fn start(dir: &Path, listener: TcpListener) -> io::Result<Provider> {
+        let address = listener.local_addr()?;
+        require_loopback(address)?;
+        let dir = dir.to_owned();
+        let opened = tokio::task::spawn_blocking(move || {
+            let ca = Ca::open(&dir)?;
+            let tls = ca.server_config(address.ip())?;
+            Ok::<_, io::Error>((ca.file().to_owned(), tls, Signer::open(&dir)?))
+        });
+        let (ca_file, tls, signer) = opened.await.map_err(io::Error::other)??;
+        let issuer = format!("https://{address}");
+        let router = flow::router(Arc::new(Shared { issuer: issuer.clone(), signer, codes: Default::default() }));
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(serve(listener, tls, router, stop.clone()));
+        Ok(Provider { issuer, ca_file, stop, running: Some(running) })
+    }
+
+    /// Its `iss`: `https://` and the address of the listener.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The PEM file with the root of its TLS certificate.
+    pub fn ca_file(&self) -> &Path {
+        &self.ca_file
+    }
+
+    /// Stops, and waits until every connection is closed.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        if let Some(running) = self.running.take() {
+            let _ = running.await;
         }
-        let key = KeyPair::generate().map_err(|e| other(&e))?;
-        store.write(name, Zeroizing::new(key.serialize_pem()).as_bytes()).map_err(|e| other(&e))?;
-        Ok(key)
-    };
-    // A CA of its own, so that the issuer verifies it by a CA file as it would any provider.
-    let ca_key = load("oidc-ca.key")?;
-    let mut ca = CertificateParams::default();
-    ca.distinguished_name = rcgen::DistinguishedName::new();
-    ca.distinguished_name.push(DnType::CommonName, "Mayfly development provider");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    (ca.not_before, ca.not_after) = life(&clock, 3650)?;
-    let ca_cert = ca.self_signed(&ca_key).map_err(|e| other(&e))?;
-    let ca_file = dir.join("oidc-ca.pem");
-    store.write("oidc-ca.pem", ca_cert.pem().as_bytes()).map_err(|e| other(&e))?;
-
-    let leaf_key = KeyPair::generate().map_err(|e| other(&e))?;
-    let mut leaf = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).map_err(|e| other(&e))?;
-    leaf.distinguished_name = rcgen::DistinguishedName::new();
-    leaf.is_ca = IsCa::ExplicitNoCa;
-    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    leaf.use_authority_key_identifier_extension = true;
-    (leaf.not_before, leaf.not_after) = life(&clock, 90)?;
-    let issuer = Issuer::new(ca, ca_key);
-    let leaf = leaf.signed_by(&leaf_key, &issuer).map_err(|e| other(&e))?;
-    let tls = listen::tls(vec![leaf.der().clone()], &Zeroizing::new(leaf_key.serialize_der()), None, None);
-
-    let signing = load("oidc.key")?;
-    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, signing.serialized_der()).map_err(|e| other(&e))?;
-    let kid = URL_SAFE_NO_PAD.encode(sha256(key.public_key().as_ref()).get(..8).unwrap_or_default());
-    let issuer = format!("https://127.0.0.1:{port}");
-    let inner = Arc::new(Inner { issuer: issuer.clone(), key, kid, clock, codes: Mutex::default() });
-    let router = Router::new()
-        .route("/.well-known/openid-configuration", get(discovery))
-        .route("/jwks", get(jwks))
-        .route("/authorize", get(authorize))
-        .route("/token", post(token))
-        .with_state(inner);
-    Ok(Provider { issuer, ca_file, router, tls: tls.map_err(|e| other(&e))? })
-}
-
-/// Fetches an ID token of one of its users, without a browser.
-pub async fn fetch_token(issuer: &str, ca_file: &Path, user: &str) -> Result<String, String> {
-    let pem = std::fs::read(ca_file).map_err(|e| format!("`{}`: {e}", ca_file.display()))?;
-    let certs = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| e.to_string())?;
-    let client = reqwest::Client::builder().tls_backend_rustls().tls_certs_only(certs).https_only(true).no_proxy();
-    let client = client.timeout(std::time::Duration::from_secs(5)).build().map_err(|e| e.to_string())?;
-    let form = [("grant_type", DEV_GRANT), ("user", user)];
-    let response = client.post(format!("{issuer}/token")).form(&form).send().await;
-    let response = response.map_err(|e| format!("cannot reach the development provider at {issuer}: {e}"))?;
-    let body = response.bytes().await.map_err(|e| e.to_string())?;
-    let body: Value = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
-    match body.get("id_token").and_then(Value::as_str) {
-        Some(token) => Ok(token.to_owned()),
-        None => Err(body.get("error_description").and_then(Value::as_str).unwrap_or("no token").to_owned()),
     }
 }
 
-async fn discovery(State(inner): State<Arc<Inner>>) -> Json<Value> {
-    let at = |path: &str| format!("{}{path}", inner.issuer);
-    Json(json!({
-        "issuer": inner.issuer, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
-        "jwks_uri": at("/jwks"), "response_types_supported": ["code"], "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"], "scopes_supported": ["openid"],
-        "grant_types_supported": ["authorization_code", DEV_GRANT], "code_challenge_methods_supported": ["S256"],
-        "token_endpoint_auth_methods_supported": ["none"],
-    }))
-}
-
-async fn jwks(State(inner): State<Arc<Inner>>) -> Json<Value> {
-    let point = inner.key.public_key().as_ref();
-    let coordinate = |from: usize| URL_SAFE_NO_PAD.encode(point.get(from..from + 32).unwrap_or_default());
-    let (x, y) = (coordinate(1), coordinate(33));
-    Json(json!({ "keys": [{ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": inner.kid, "x": x, "y": y }] }))
-}
-
-#[derive(Deserialize)]
-struct Authorize {
-    response_type: String,
-    client_id: String,
-    redirect_uri: String,
-    code_challenge: String,
-    code_challenge_method: String,
-    #[serde(default)]
-    state: String,
-    nonce: Option<String>,
-    login_hint: Option<String>,
-}
-
-async fn authorize(State(inner): State<Arc<Inner>>, Query(query): Query<Authorize>) -> Response {
-    let loopback = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
-    if !loopback.iter().any(|l| query.redirect_uri.starts_with(l)) || query.client_id != AUDIENCE {
-        return (StatusCode::BAD_REQUEST, "the client is `mayfly-dev`, and it is redirected to loopback only\n").into_response();
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
-    if query.response_type != "code" || query.code_challenge_method != "S256" {
-        return (StatusCode::BAD_REQUEST, "the flow is `code` with PKCE S256\n").into_response();
-    }
-    let Some(user) = query.login_hint.as_deref().filter(|u| USERS.contains(u)) else {
-        return Html("<p>Development users: add <code>&amp;login_hint=demo</code> or <code>guest</code> to this address.</p>")
-            .into_response();
-    };
-    let Ok(code) = random() else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let now = inner.clock.now();
-    let mut codes = inner.codes.lock();
-    codes.retain(|_, c| now < c.made_at.saturating_add(CODE_LIFE));
-    if codes.len() >= CODES {
-        return (StatusCode::TOO_MANY_REQUESTS, "too many sign-ins are open\n").into_response();
-    }
-    let joint = if query.redirect_uri.contains('?') { '&' } else { '?' };
-    let to = format!("{}{joint}code={code}&state={}", query.redirect_uri, percent(&query.state));
-    let made = Code {
-        user: user.to_owned(),
-        client: query.client_id,
-        redirect: query.redirect_uri,
-        challenge: query.code_challenge,
-        nonce: query.nonce,
-        made_at: now,
-    };
-    codes.insert(code, made);
-    Redirect::to(&to).into_response()
 }
 
-async fn token(State(inner): State<Arc<Inner>>, Form(form): Form<HashMap<String, String>>) -> Response {
-    let refuse = |error: &str, text: &str| {
-        (StatusCode::BAD_REQUEST, Json(json!({ "error": error, "error_description": text }))).into_response()
-    };
-    let field = |name: &str| form.get(name).map_or("", String::as_str);
-    let now = inner.clock.now();
-    let (user, nonce) = match field("grant_type") {
-        DEV_GRANT => match USERS.iter().find(|u| **u == field("user")) {
-            Some(user) => ((*user).to_owned(), None),
-            None => return refuse("invalid_grant", "there is no such development user: take `demo` or `guest`"),
-        },
-        "authorization_code" => {
-            let known = inner.codes.lock().remove(field("code"));
-            let proved = URL_SAFE_NO_PAD.encode(sha256(field("code_verifier").as_bytes()));
-            match known {
-                Some(c)
-                    if now < c.made_at.saturating_add(CODE_LIFE)
-                        && c.challenge == proved
-                        && c.redirect == field("redirect_uri")
-                        && c.client == field("client_id") =>
-                {
-                    (c.user, c.nonce)
+fn require_loopback(address: SocketAddr) -> io::Result<()> {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    let why = format!("`{address}` is not on loopback: the development provider lets anybody be any user");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
+async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, stop: CancellationToken) {
+    let acceptor = TlsAcceptor::from(tls);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = accept(&listener, &places) => {
+                if let Some((stream, place)) = accepted {
+                    let (acceptor, router) = (acceptor.clone(), router.clone());
+                    connections.spawn(async move {
+                        connection(stream, acceptor, router).await;
+                        drop(place);
+                    });
                 }
-                _ => return refuse("invalid_grant", "the code is unknown, over, or of somebody else"),
             }
         }
-        _ => return refuse("unsupported_grant_type", "take the authorization code flow"),
-    };
-    match inner.sign(&user, nonce, now / SECOND) {
-        Ok(id_token) => Json(json!({ "token_type": "Bearer", "expires_in": TOKEN_LIFE, "access_token": id_token,
-            "id_token": id_token }))
-        .into_response(),
-        Err(e) => refuse("server_error", &e),
     }
+    connections.shutdown().await;
 }
 
-impl Inner {
-    fn sign(&self, user: &str, nonce: Option<String>, now: u64) -> Result<String, String> {
-        let header = json!({ "alg": "ES256", "kid": self.kid, "typ": "JWT" });
-        let mut claims = json!({ "iss": self.issuer, "sub": user, "aud": AUDIENCE, "iat": now, "exp": now + TOKEN_LIFE,
-            "jti": random()? });
-        if let (Some(nonce), Some(map)) = (nonce, claims.as_object_mut()) {
-            map.insert("nonce".into(), nonce.into());
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, place)),
+        Err(error) => {
+            tracing::warn!(%error, "the development provider cannot accept a connection");
+            // Out of file descriptors, mostly: without a pause the loop would spin.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
         }
-        let encode = |v: &Value| URL_SAFE_NO_PAD.encode(v.to_string());
-        let message = format!("{}.{}", encode(&header), encode(&claims));
-        let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).map_err(|e| e.to_string())?;
-        Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref())))
     }
 }
 
-fn random() -> Result<String, String> {
-    let mut bytes = [0u8; 24];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|e| e.to_string())?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+    let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await {
+        tracing::debug!(error, "a connection of the development provider ended early");
+    }
 }
 
-fn percent(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+/// Why no token was obtained from a development provider.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No HTTPS client can be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The provider cannot be reached, or is not the one of the CA file.
+    #[error("the development provider at `{0}` cannot be reached: check that `mayfly dev` is running")]
+    Unreachable(String, #[source] reqwest::Error),
+    /// It answered, and not with a token.
+    #[error("the development provider refused: {0}")]
+    Refused(String),
 }
 
-fn life(clock: &Clock, days: u64) -> io::Result<(time::OffsetDateTime, time::OffsetDateTime)> {
-    let at = |s: u64| time::OffsetDateTime::from_unix_timestamp(i64::try_from(s).unwrap_or(0)).map_err(io::Error::other);
-    let now = clock.seconds();
-    Ok((at(now.saturating_sub(60))?, at(now + days * 86_400)?))
+impl FetchError {
+    /// The stable label of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            FetchError::Client(cause) => cause.code(),
+            FetchError::Unreachable(..) => "PROVIDER_UNREACHABLE",
+            FetchError::Refused(_) => "PROVIDER_REFUSED",
+        }
+    }
+}
+
+/// Obtains an ID token of `user` from the development provider whose issuer is `url`.
+pub async fn fetch_token(url: &str, ca_file: &Path, user: &str) -> Result<String, FetchError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        id_token: Option<String>,
+        error_description: Option<String>,
+    }
+    let client = https_client(Some(ca_file))?;
+    let unreachable = |e: reqwest::Error| FetchError::Unreachable(url.to_owned(), e);
+    let form = [("grant_type", DEV_GRANT), ("user", user)];
+    let endpoint = format!("{}/token", url.trim_end_matches('/'));
+    let mut answer = client.post(endpoint).form(&form).send().await.map_err(unreachable)?;
+    let status = answer.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(FetchError::Refused(format!("the answer has more than {MAX_ANSWER} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    match serde_json::from_slice(&body) {
+        Ok(Answer { id_token: Some(token), .. }) if status.is_success() => Ok(token),
+        Ok(Answer { error_description: Some(why), .. }) => Err(FetchError::Refused(why.chars().take(256).collect())),
+        _ => Err(FetchError::Refused(format!("it answered {status}"))),
+    }
 }

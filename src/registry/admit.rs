@@ -157,6 +157,7 @@ impl<'a> Batch<'a> {
                 sub: d.user.sub.clone(),
                 workload: d.workload.to_string(),
                 proof: d.proof.to_vec(),
+                token: d.token.to_vec(),
                 scopes_limited: d.scopes.is_some(),
                 scopes: d.scopes.clone().unwrap_or_default(),
                 ends_at: d.ends_at,
@@ -335,7 +336,7 @@ impl<'a> Batch<'a> {
     /// The delegation behind a proof, and whether it is new.
     fn delegation(&self, by: &WorkloadName, proof: &Proof) -> Result<(Arc<Delegation>, bool), No> {
         let digest = match proof {
-            Proof::Token { digest, .. } | Proof::Recorded(digest) => digest,
+            Proof::Token { proof, .. } | Proof::Recorded(proof) => proof,
         };
         let known = self.top.delegation_by_proof(digest, self.at).or_else(|| self.base.delegation_by_proof(digest, self.at));
         if let Some(known) = known {
@@ -354,7 +355,7 @@ impl<'a> Batch<'a> {
             }
             return Ok((Arc::clone(known), false));
         }
-        let Proof::Token { user, digest, issued_at, ends_at, workloads, scopes } = proof else {
+        let Proof::Token { user, proof, token, issued_at, ends_at, workloads, scopes } = proof else {
             return Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into());
         };
         if !workloads.contains(by) {
@@ -373,7 +374,8 @@ impl<'a> Batch<'a> {
             id,
             user: user.clone(),
             workload: by.clone(),
-            proof: *digest,
+            proof: *proof,
+            token: *token,
             scopes: scopes.clone(),
             ends_at: seconds(*ends_at),
             revision: self.top.revision + 1,

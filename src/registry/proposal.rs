@@ -121,8 +121,10 @@ pub enum Proof {
     Token {
         /// Whose.
         user: User,
-        /// SHA-256 of the token.
-        digest: [u8; 32],
+        /// SHA-256 of what its signature covers: which token it is, whoever signed it again.
+        proof: [u8; 32],
+        /// SHA-256 of the whole token.
+        token: [u8; 32],
         /// Unix seconds.
         issued_at: u64,
         /// Unix seconds.
@@ -132,7 +134,7 @@ pub enum Proof {
         /// Ceiling of its audience; none: no ceiling.
         scopes: Option<Vec<String>>,
     },
-    /// A token that recorded a delegation before, by its SHA-256.
+    /// A token that recorded a delegation before, byte for byte the same; by its proof.
     Recorded([u8; 32]),
 }
 

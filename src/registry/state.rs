@@ -28,8 +28,10 @@ pub struct Delegation {
     pub user: User,
     /// Whom it names.
     pub workload: WorkloadName,
-    /// SHA-256 of the token that proved it.
+    /// SHA-256 of what the token's signature covers.
     pub proof: [u8; 32],
+    /// SHA-256 of the whole token, as it was verified.
+    pub token: [u8; 32],
     /// Ceiling of scopes; none: no ceiling of its own.
     pub scopes: Option<Vec<String>>,
     /// Unix microseconds.
@@ -345,6 +347,7 @@ impl State {
                     user: User { iss: d.iss.clone(), sub: d.sub.clone() },
                     workload: d.workload.parse().map_err(|_| misfit("workload"))?,
                     proof: fixed(&d.proof).ok_or(misfit("proof"))?,
+                    token: fixed(&d.token).ok_or(misfit("token"))?,
                     scopes: d.scopes_limited.then(|| d.scopes.clone()),
                     ends_at: d.ends_at,
                     revision,

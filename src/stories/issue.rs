@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::desk::Done;
 use super::{Issuer, request_id};
+use crate::assertion::Refusal;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::policy::Asked;
@@ -110,21 +111,23 @@ pub fn agent_id(issuer: &Issuer, text: &str) -> Result<Uuid, Denial> {
 }
 
 async fn prove_user(issuer: &Issuer, token: &str) -> Result<Proof, Denial> {
-    let digest = sha256(token.as_bytes());
-    let now = issuer.clock.now();
-    // A token that recorded a delegation was verified then; its delegation ends with it.
-    if issuer.registry.read(|state| state.delegation_by_proof(&digest, now).is_some()) {
-        return Ok(Proof::Recorded(digest));
+    let (digest, now) = (sha256(token.as_bytes()), issuer.clock.now());
+    // The very bytes that recorded a delegation were verified then, and it ends with them.
+    let signed = sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
+    if issuer.registry.read(|state| state.delegation_by_proof(&signed, now).is_some_and(|d| d.token == digest)) {
+        return Ok(Proof::Recorded(signed));
     }
     let delegator = issuer.assertions.verify(token, issuer.clock.seconds()).await.map_err(|refusal| {
-        let kind = if refusal.is_temporary() { Kind::Unavailable } else { Kind::Denied };
+        let kind = if refusal == Refusal::IssuerUnavailable { Kind::Unavailable } else { Kind::Denied };
         Denial::new(kind, refusal.code(), refusal.to_string())
     })?;
+    let most = delegator.max_lease().map_or(u64::MAX, |most| issuer.clock.seconds().saturating_add(most.as_secs()));
     Ok(Proof::Token {
         user: delegator.user().clone(),
-        digest,
+        proof: *delegator.proof(),
+        token: digest,
         issued_at: delegator.issued_at(),
-        ends_at: delegator.expires_at(),
+        ends_at: delegator.expires_at().min(most),
         workloads: delegator.workloads().to_vec(),
         scopes: delegator.scopes().map(<[String]>::to_vec),
     })
