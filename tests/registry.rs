@@ -74,7 +74,7 @@ fn open(disk: &Arc<Disk>, now: &Arc<AtomicU64>) -> (Registry, Arc<AtomicBool>) {
     let rules = Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
-        workloads: config.workloads,
+        workloads: config.workloads.into_iter().chain(["other".parse().unwrap()]).collect(),
         workload_ttl: 1_000_000,
         jwt_ttl: 300,
         authority_ends_at: START + 90 * 86_400,
@@ -319,6 +319,23 @@ fn a_token_and_a_key_belong_to_the_first_who_brings_them() {
     // Another workload is no caller here at all, with whatever key.
     let stranger = Caller::Workload { name: "orchestrator".parse().unwrap(), key: [2; 32] };
     assert_eq!(code(house.ask(stranger, house.spawning(house.proof("demo", 1), None))), "WORKLOAD_UNKNOWN");
+}
+
+#[test]
+fn a_token_signed_a_second_time_is_the_same_token() {
+    let house = House::new();
+    let other: mayfly_verify::WorkloadName = "other".parse().unwrap();
+    house.ask(operator(), Proposal::Ticket { workload: other.clone(), hash: [8; 32], ttl: 60 }).unwrap();
+    house.ask(Caller::Stranger, Proposal::Redeem { hash: [8; 32], key: [3; 32] }).unwrap();
+    let mut proof = house.proof("demo", 1);
+    house.ask(house.caller.clone(), house.spawning(proof.clone(), None)).map(drop).unwrap();
+    // An ECDSA signature (r, s) has a twin (r, -s) that anybody can make: other bytes, the same proof.
+    if let Proof::Token { token, workloads, .. } = &mut proof {
+        *token = [99; 32];
+        workloads.push(other.clone());
+    }
+    let thief = Caller::Workload { name: other, key: [3; 32] };
+    assert_eq!(code(house.ask(thief, house.spawning(proof, None))), "USER_TOKEN_OF_ANOTHER");
 }
 
 #[test]
