@@ -1,6 +1,6 @@
 //! Room 1: who is calling. A peer's certificate, proved by its chain, becomes a caller; nothing else does.
 
-use mayfly_verify::{AgentId, BindingOid, Bundle, Cuts, Principal, WorkloadName, check_cuts, verify_x509};
+use mayfly_verify::{AgentId, BindingOid, Bundle, Principal, Reject, Stamp, WorkloadName, X509Svid, verify_x509};
 use rustls_pki_types::CertificateDer;
 use uuid::Uuid;
 
@@ -69,28 +69,38 @@ impl Caller {
     }
 }
 
-/// Reads a peer's chain, at each call: expiry and cuts move while a connection stands.
+/// A peer whose chain held when it was first looked at. Signatures are looked at once for a connection; what moves while it
+/// stands is looked at for each call.
+#[derive(Clone, Debug)]
+pub struct Proved(X509Svid);
+
+/// Reads a peer's chain. `now` is in unix seconds. A chain that does not hold is a denial, never a stranger.
+pub fn prove(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<Proved, Denial> {
+    verify_x509(chain, bundle, oid, now).map(Proved).map_err(|e| unauthenticated(e.code(), e.to_string()))
+}
+
+/// Who a proved peer is at this call: expiry and cuts move while a connection stands.
 ///
-/// `now` is in unix seconds. An empty chain is a stranger; a chain that does not hold is a denial, never a stranger.
-pub fn authenticate(
-    chain: &[CertificateDer<'_>],
-    bundle: &Bundle,
-    cuts: &Cuts,
-    oid: &BindingOid,
-    now: u64,
-) -> Result<Caller, Denial> {
-    if chain.is_empty() {
-        return Ok(Caller::Stranger);
+/// `cut` says whether these stamps of this incarnation of the journal are dead.
+pub fn authenticate(peer: &Proved, cut: impl FnOnce(Uuid, &[Stamp]) -> bool, now: u64) -> Result<Caller, Denial> {
+    let svid = &peer.0;
+    if now >= svid.not_after {
+        let e = Reject::Expired(svid.not_after);
+        return Err(unauthenticated(e.code(), e.to_string()));
     }
-    let unauthenticated = |code, message: String| Denial::new(Kind::Unauthenticated, code, message);
-    let svid = verify_x509(chain, bundle, oid, now).map_err(|e| unauthenticated(e.code(), e.to_string()))?;
-    match (svid.principal, svid.binding) {
-        (Principal::Workload(name), None) => Ok(Caller::Workload { name, key: svid.key }),
+    match (&svid.principal, &svid.binding) {
+        (Principal::Workload(name), None) => Ok(Caller::Workload { name: name.clone(), key: svid.key }),
         (Principal::Agent(id), Some(binding)) => {
-            check_cuts(&binding, cuts).map_err(|e| unauthenticated(e.code(), e.to_string()))?;
-            Ok(Caller::Agent { id, key: svid.key, incarnation: binding.incarnation })
+            if cut(binding.incarnation, &binding.stamps) {
+                return Err(unauthenticated(Reject::Cut.code(), Reject::Cut.to_string()));
+            }
+            Ok(Caller::Agent { id: id.clone(), key: svid.key, incarnation: binding.incarnation })
         }
         // XC-2, T18: neither the issuer's own certificate nor anything else is a caller.
         _ => Err(unauthenticated("CALLER_UNKNOWN", format!("`{}` is neither a workload nor an agent", svid.id))),
     }
+}
+
+fn unauthenticated(code: &'static str, message: String) -> Denial {
+    Denial::new(Kind::Unauthenticated, code, message)
 }

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::assertion::Assertions;
 use crate::authority::Authority;
-use crate::caller::{Caller, authenticate};
+use crate::caller::{Caller, Proved, authenticate, prove};
 use crate::clock::Clock;
 use crate::denial::Denial;
 use crate::registry::{Registry, RequestId};
@@ -39,13 +39,15 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Who is calling, from the peer's certificates.
-    pub fn caller(&self, chain: &[CertificateDer<'_>]) -> Result<Caller, Denial> {
-        if chain.is_empty() {
-            return Ok(Caller::Stranger);
-        }
-        let cuts = self.registry.read(super::registry::state::State::cuts);
-        authenticate(chain, &self.bundle, &cuts, self.oid(), self.clock.seconds())
+    /// What a peer's certificates prove; once for a connection.
+    pub fn prove(&self, chain: &[CertificateDer<'_>]) -> Result<Proved, Denial> {
+        prove(chain, &self.bundle, self.oid(), self.clock.seconds())
+    }
+
+    /// Who a proved peer is at this call.
+    pub fn caller(&self, peer: &Proved) -> Result<Caller, Denial> {
+        let cut = |incarnation, stamps: &[_]| self.registry.read(|state| state.is_cut(incarnation, stamps));
+        authenticate(peer, cut, self.clock.seconds())
     }
 
     /// Under which OID the binding stands.

@@ -95,7 +95,15 @@ impl Door {
     // T21: no peer is no caller, and no caller is a stranger.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Denial> {
         match request.extensions().get::<Peer>() {
-            Some(Peer::Tls(chain)) => self.issuer.caller(chain),
+            Some(Peer::Tls(chain, _)) if chain.is_empty() => Ok(Caller::Stranger),
+            Some(Peer::Tls(chain, proved)) => {
+                if let Some(peer) = proved.get() {
+                    return self.issuer.caller(peer);
+                }
+                // Only what holds is remembered: a chain that does not is looked at again.
+                let peer = self.issuer.prove(chain)?;
+                self.issuer.caller(proved.get_or_init(|| peer))
+            }
             Some(Peer::Operator(uid)) => Ok(Caller::Operator { name: format!("uid:{uid}") }),
             None => Ok(Caller::Stranger),
         }

@@ -1,7 +1,7 @@
 //! Accepting connections, with bounds: how many, how long a handshake takes, how long a stop waits.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
+use crate::caller::Proved;
 use crate::clock::Clock;
 
 /// Bounds of a listener.
@@ -42,8 +43,8 @@ impl Default for Bounds {
 /// What a connection proved; the request's extensions carry it.
 #[derive(Clone, Debug)]
 pub enum Peer {
-    /// Over TLS: the chain it presented, or nothing.
-    Tls(Arc<Vec<CertificateDer<'static>>>),
+    /// Over TLS: the chain it presented, or nothing; and what that proved when it was first looked at.
+    Tls(Arc<Vec<CertificateDer<'static>>>, Arc<OnceLock<Proved>>),
     /// Over the operator socket: a listed uid.
     Operator(u32),
 }
@@ -119,7 +120,7 @@ pub async fn serve_tls(
             };
             let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
             let chain = chain.iter().map(|c| c.clone().into_owned()).collect();
-            let service = with_peer(router, Peer::Tls(Arc::new(chain)));
+            let service = with_peer(router, Peer::Tls(Arc::new(chain), Arc::default()));
             gauge.increment(1);
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(tls), service);

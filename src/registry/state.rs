@@ -279,6 +279,12 @@ impl State {
         cuts
     }
 
+    /// Whether credentials with these stamps are dead: cut, or of another life of the journal.
+    pub fn is_cut(&self, incarnation: Uuid, stamps: &[Stamp]) -> bool {
+        incarnation != self.incarnation
+            || stamps.iter().any(|s| self.cuts.get(&s.subject).is_some_and(|(before, _)| s.since < *before))
+    }
+
     /// One agent.
     pub fn agent(&self, uuid: &Uuid) -> Option<&Agent> {
         self.agents.get(uuid)
