@@ -12,7 +12,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let api = protox::compile(["proto/mayfly/v1/mayfly.proto"], ["proto"])?;
     // For reflection.
     std::fs::write(out.join("mayfly.bin"), api.encode_to_vec())?;
-    tonic_prost_build::configure().build_client(false).extern_path(".mayfly.v1", "::mayfly_agent::api::v1").compile_fds(api)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".mayfly.v1", "::mayfly_agent::api::v1")
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        .compile_fds(api)?;
 
     let journal = protox::compile(["proto/mayfly/journal/v1/journal.proto"], ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(journal)?;

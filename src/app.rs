@@ -130,7 +130,9 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     }
     let router = routes.into_axum_router();
     let (tls, current_tls) = watch::channel(server_tls(&authority, &config.names, &clock)?);
-    tasks.push(tokio::spawn(listen::serve_tls(grpc_listener, current_tls, router.clone(), config.bounds, stopped.clone())));
+    let its = Arc::clone(&issuer);
+    let head = move || its.registry.read(|state| state.revision);
+    tasks.push(tokio::spawn(listen::serve_tls(grpc_listener, current_tls, router.clone(), head, config.bounds, stopped.clone())));
     let socket = operator_socket(&endpoint.socket)?;
     let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
     tasks.push(tokio::spawn(listen::serve_operators(socket, uids, router, config.bounds, stopped.clone())));
@@ -199,6 +201,7 @@ fn open_registry(
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.clone(),
+        limits: config.limits.clone(),
         workload_ttl: config.workload_ttl,
         jwt_ttl: config.jwt_ttl,
         authority_ends_at: authority.ends_at(),
@@ -322,8 +325,10 @@ async fn join(issuer: &Issuer, dir: &Path) -> Result<(), String> {
     let name = "orchestrator".parse().map_err(|e: mayfly_verify::NameError| e.to_string())?;
     let (ticket, ..) = revoke::join_token(issuer, operator, name, 60).await.map_err(|e| e.to_string())?;
     let key = folder::Key::new()?;
-    let signed = issue::redeem(issuer, ticket.secret().expose(), key.csr.clone()).await.map_err(|e| e.to_string())?;
-    put(issuer, dir, &key, &signed.1)
+    match issue::redeem(issuer, ticket.secret().expose(), key.csr.clone()).await.map_err(|e| e.to_string())? {
+        issue::Certified::Workload(_, leaf) => put(issuer, dir, &key, &leaf),
+        issue::Certified::Agent(..) => Err("a join token was redeemed for an agent".into()),
+    }
 }
 
 async fn keep_joined(issuer: Arc<Issuer>, dir: PathBuf, life: u64, mut stop: watch::Receiver<bool>) {

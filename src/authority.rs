@@ -2,6 +2,7 @@
 
 pub mod keystore;
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine;
@@ -53,6 +54,7 @@ pub struct Authority {
     jwt_public: JwtAuthority,
     jwt_header: String,
     feed: EcdsaKeyPair,
+    tickets: hmac::Key,
     oid: BindingOid,
     random: SystemRandom,
 }
@@ -126,6 +128,7 @@ impl Authority {
             jwt_public,
             jwt_header,
             feed,
+            tickets: ticket_key(keystore)?,
             oid: oid.clone(),
             random: SystemRandom::new(),
         })
@@ -203,6 +206,13 @@ impl Authority {
         Ok(token)
     }
 
+    /// The secret of a ticket that a request may ask for again.
+    pub fn ticket_secret(&self, request: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+        let mut secret = Zeroizing::new([0u8; 32]);
+        secret.copy_from_slice(hmac::sign(&self.tickets, request).as_ref());
+        secret
+    }
+
     /// Signs a heartbeat, with a key of its own.
     pub fn sign_heartbeat(&self, message: &[u8]) -> Result<Vec<u8>, Fault> {
         self.feed.sign(&self.random, message).map(|s| s.as_ref().to_vec()).map_err(|e| Fault::new("sign heartbeat", e))
@@ -269,6 +279,21 @@ fn certificate(
         return Err(unusable(&"it does not belong to the key beside it"));
     }
     Ok(Some(der))
+}
+
+/// From it the secrets of tickets are derived that a retry must give again.
+fn ticket_key(keystore: &Keystore) -> Result<hmac::Key, AuthorityError> {
+    const NAME: &str = "tickets.key";
+    let unusable = |e: &dyn std::fmt::Display| AuthorityError::Unusable(NAME, e.to_string());
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    match keystore.read(NAME)? {
+        Some(text) => hex::decode_to_slice(text.trim(), bytes.as_mut_slice()).map_err(|e| unusable(&e))?,
+        None => {
+            aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|e| unusable(&e))?;
+            keystore.write(NAME, Zeroizing::new(hex::encode(bytes.as_slice())).as_bytes())?;
+        }
+    }
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice()))
 }
 
 fn ecdsa(name: &'static str, key: &KeyPair) -> Result<EcdsaKeyPair, AuthorityError> {

@@ -24,8 +24,12 @@ pub enum Caller {
         id: AgentId,
         /// SHA-256 of its public key.
         key: [u8; 32],
+        /// Serial number of its certificate: which generation it is.
+        serial: Vec<u8>,
         /// Which life of the journal its certificate belongs to.
         incarnation: Uuid,
+        /// The journal's head when its connection was accepted.
+        opened: u64,
     },
     /// A listed uid on the operator socket.
     Operator {
@@ -72,18 +76,24 @@ impl Caller {
 /// A peer whose chain held when it was first looked at. Signatures are looked at once for a connection; what moves while it
 /// stands is looked at for each call.
 #[derive(Clone, Debug)]
-pub struct Proved(X509Svid);
+pub struct Proved {
+    svid: X509Svid,
+    opened: u64,
+}
 
-/// Reads a peer's chain. `now` is in unix seconds. A chain that does not hold is a denial, never a stranger.
-pub fn prove(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<Proved, Denial> {
-    verify_x509(chain, bundle, oid, now).map(Proved).map_err(|e| unauthenticated(e.code(), e.to_string()))
+/// Reads a peer's chain. A chain that does not hold is a denial, never a stranger.
+///
+/// `opened` is the journal's head when the connection was accepted, `now` is in unix seconds.
+pub fn prove(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingOid, opened: u64, now: u64) -> Result<Proved, Denial> {
+    let svid = verify_x509(chain, bundle, oid, now).map_err(|e| unauthenticated(e.code(), e.to_string()))?;
+    Ok(Proved { svid, opened })
 }
 
 /// Who a proved peer is at this call: expiry and cuts move while a connection stands.
 ///
-/// `cut` says whether these stamps of this incarnation of the journal are dead.
-pub fn authenticate(peer: &Proved, cut: impl FnOnce(Uuid, &[Stamp]) -> bool, now: u64) -> Result<Caller, Denial> {
-    let svid = &peer.0;
+/// `cut` says whether an agent with these stamps, of this incarnation of the journal, is dead.
+pub fn authenticate(peer: &Proved, cut: impl FnOnce(&AgentId, Uuid, &[Stamp]) -> bool, now: u64) -> Result<Caller, Denial> {
+    let svid = &peer.svid;
     if now >= svid.not_after {
         let e = Reject::Expired(svid.not_after);
         return Err(unauthenticated(e.code(), e.to_string()));
@@ -91,16 +101,23 @@ pub fn authenticate(peer: &Proved, cut: impl FnOnce(Uuid, &[Stamp]) -> bool, now
     match (&svid.principal, &svid.binding) {
         (Principal::Workload(name), None) => Ok(Caller::Workload { name: name.clone(), key: svid.key }),
         (Principal::Agent(id), Some(binding)) => {
-            if cut(binding.incarnation, &binding.stamps) {
+            if cut(id, binding.incarnation, &binding.stamps) {
                 return Err(unauthenticated(Reject::Cut.code(), Reject::Cut.to_string()));
             }
-            Ok(Caller::Agent { id: id.clone(), key: svid.key, incarnation: binding.incarnation })
+            Ok(Caller::Agent {
+                id: id.clone(),
+                key: svid.key,
+                serial: svid.serial.clone(),
+                incarnation: binding.incarnation,
+                opened: peer.opened,
+            })
         }
         // XC-2, T18: neither the issuer's own certificate nor anything else is a caller.
         _ => Err(unauthenticated("CALLER_UNKNOWN", format!("`{}` is neither a workload nor an agent", svid.id))),
     }
 }
 
-fn unauthenticated(code: &'static str, message: String) -> Denial {
+/// UNAUTHENTICATED.
+pub fn unauthenticated(code: &'static str, message: impl Into<String>) -> Denial {
     Denial::new(Kind::Unauthenticated, code, message)
 }

@@ -91,21 +91,27 @@ enum Command {
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         ttl: u64,
     },
-    /// Redeem a join token for an identity in a folder
+    /// Redeem a ticket or join token for an identity in a folder
     Redeem {
-        /// File with the token; `-` reads stdin
+        /// File with the ticket; `-` reads stdin
         #[arg(long, value_name = "FILE")]
         ticket_file: PathBuf,
         /// Folder for svid.pem, key.pem, bundle.pem, bundle.json
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Renew a workload's identity in place, with a fresh key
+    /// Renew an identity in place, with a fresh key
+    ///
+    /// The lease of an agent stays where it is. Once the new certificate was used, the old one is over: whoever connects with
+    /// it holds a copy, and the agent is revoked.
     Renew {
         #[command(flatten)]
         acting: Acting,
     },
-    /// Spawn an agent for a user and write its identity
+    /// Spawn agents and write their identities
+    ///
+    /// A workload spawns for a user, whose token it brings. With `--as` an agent's folder the new agent is its child: it acts
+    /// for the same user, and may do no more than its parent.
     Spawn(SpawnArgs),
     /// Mint a JWT-SVID for one audience, as an agent
     Mint {
@@ -255,8 +261,8 @@ struct SpawnArgs {
     /// Class of the agent
     #[arg(long)]
     class: String,
-    /// File with the user's ID token or at+jwt access token; `-` reads stdin
-    #[arg(long, value_name = "FILE", required_unless_present = "autonomous", conflicts_with = "autonomous")]
+    /// File with the user's ID token or at+jwt access token; `-` reads stdin. Not for children of an agent
+    #[arg(long, value_name = "FILE", conflicts_with = "autonomous")]
     user_token: Option<PathBuf>,
     /// Act for nobody, where the class allows it
     #[arg(long)]
@@ -279,6 +285,12 @@ struct SpawnArgs {
     /// Makes a retry the same agent (with the same key: only for programs that keep theirs)
     #[arg(long, default_value = "", hide = true)]
     request_id: String,
+    /// Spawn so many in one batch, into DIR/0001, DIR/0002, …; prints a line for each as it is signed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    count: Option<u32>,
+    /// Write DIR/ticket and nothing else: the agent's process fetches its identity with `mayfly redeem`
+    #[arg(long, conflicts_with = "audience")]
+    ticket: bool,
     /// Folder for svid.pem, key.pem, bundle.pem, bundle.json and svid.jwt
     #[arg(long, value_name = "DIR")]
     out: PathBuf,

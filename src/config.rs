@@ -12,6 +12,7 @@ use mayfly_verify::{BindingOid, ClassName, Mode, TrustDomain, WorkloadName, sha2
 use crate::assertion::{AudienceSettings, DEFAULT_ALGS, IssuerSettings};
 use crate::doors::listen::Bounds;
 use crate::policy::Class;
+use crate::policy::limits::{Limit, Measure, Per, WINDOW};
 use reader::Reader;
 
 /// A complete file, with what each key means.
@@ -85,6 +86,8 @@ pub struct Config {
     pub issuers: Vec<IssuerSettings>,
     /// Kinds of agents. Who controls them says what agents may do.
     pub classes: BTreeMap<ClassName, Class>,
+    /// How many and how fast. Who controls them can let a tree grow, or stop it.
+    pub limits: Vec<Limit>,
 }
 
 impl Config {
@@ -131,9 +134,9 @@ impl Config {
         if faults.is_empty() { config.ok_or_else(|| Faults(vec![format!("{name}: unreadable")])) } else { Err(Faults(faults)) }
     }
 
-    /// SHA-256 over the classes, as the journal records it.
+    /// SHA-256 over classes and limits, as the journal records it.
     pub fn digest(&self) -> [u8; 32] {
-        sha256(format!("{:?}", self.classes).as_bytes())
+        sha256(format!("{:?} {:?}", self.classes, self.limits).as_bytes())
     }
 }
 
@@ -227,6 +230,16 @@ fn read(top: &mut Reader) -> Option<Config> {
             top.fault("classes", &format!("`{class}` names the spawner `class/{spawner}`, which is not configured"));
         }
     }
+    let mut limits: Vec<Limit> = Vec::new();
+    for mut l in top.sections("limits") {
+        if let Some(limit) = read_limit(&mut l) {
+            if limits.iter().any(|o| o.name == limit.name) {
+                l.fault("name", &format!("`{}` stands here twice", limit.name));
+            }
+            limits.push(limit);
+        }
+        top.close(l);
+    }
     let mut issuers: Vec<IssuerSettings> = Vec::new();
     for mut i in top.sections("issuers") {
         if let Some(issuer) = read_issuer(&mut i, &workloads) {
@@ -268,7 +281,58 @@ fn read(top: &mut Reader) -> Option<Config> {
         workloads,
         issuers,
         classes,
+        limits,
     })
+}
+
+/// One limit has one measure; what it counts must fit whose it is.
+fn read_limit(l: &mut Reader) -> Option<Limit> {
+    let name = l.parsed("name", None, |s| s.parse::<ClassName>().map(|n| n.to_string()).map_err(|e| e.to_string()));
+    let per = l.parsed("per", None, |s| match s {
+        "user" => Ok(Per::User),
+        "root" => Ok(Per::Root),
+        "workload" => Ok(Per::Workload),
+        "parent" => Ok(Per::Parent),
+        "class" => Ok(Per::Class),
+        _ => Err("write `user`, `root`, `workload`, `parent` or `class`".to_owned()),
+    });
+    let kinds = ["live", "fan_out", "rate", "total"].into_iter().filter(|k| l.has(k)).collect::<Vec<_>>();
+    let measure = match kinds.as_slice() {
+        ["live"] => Measure::Live(l.integer("live", 0, 1, u64::from(u32::MAX))),
+        ["fan_out"] => {
+            if !matches!(per, Some(Per::Parent | Per::Workload)) {
+                l.fault("fan_out", "only a `parent` or a `workload` has children");
+            }
+            Measure::FanOut(l.integer("fan_out", 0, 1, u64::from(u32::MAX)))
+        }
+        ["rate"] => {
+            let period = l.parsed("rate", None, |s| {
+                let (count, unit) = s.split_once('/').ok_or("write it as `50/s`, `100/m` or `1000/h`")?;
+                let count = count.parse::<u64>().ok().filter(|c| *c > 0).ok_or("begin with a number above 0")?;
+                let unit = match unit {
+                    "s" => 1_000_000,
+                    "m" => 60_000_000,
+                    "h" => 3_600_000_000,
+                    _ => return Err("end with `/s`, `/m` or `/h`".to_owned()),
+                };
+                if count > unit { Err("at most a million in a second".to_owned()) } else { Ok(unit / count) }
+            })?;
+            let burst = l.integer("burst", 1, 1, 1_000_000);
+            if period.saturating_mul(burst) > WINDOW {
+                l.fault("burst", "a burst must be earned back within an hour: the journal remembers no longer");
+            }
+            Measure::Rate { period, burst }
+        }
+        ["total"] => {
+            let most = l.integer("total", 0, 1, u64::from(u32::MAX));
+            Measure::Total { most, window: u64::try_from(l.duration("window", "1h", 1, 3600).as_micros()).unwrap_or(WINDOW) }
+        }
+        _ => {
+            l.fault("live", "give exactly one of `live`, `fan_out`, `rate` and `total`");
+            return None;
+        }
+    };
+    Some(Limit { name: name?, per: per?, measure })
 }
 
 fn read_class(c: &mut Reader, known: &[WorkloadName]) -> Option<Class> {

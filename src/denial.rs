@@ -32,12 +32,14 @@ pub struct Denial {
     pub message: String,
     /// Facts for the caller, as ErrorInfo metadata; never about others.
     pub facts: Vec<(&'static str, String)>,
+    /// Microseconds after which asking again may help, where that is known.
+    pub retry: Option<u64>,
 }
 
 impl Denial {
     /// A denial without facts.
     pub fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Denial {
-        Denial { kind, code, message: message.into(), facts: Vec::new() }
+        Denial { kind, code, message: message.into(), facts: Vec::new(), retry: None }
     }
 
     /// INVALID_ARGUMENT.
@@ -48,6 +50,12 @@ impl Denial {
     /// PERMISSION_DENIED.
     pub fn denied(code: &'static str, message: impl Into<String>) -> Denial {
         Denial::new(Kind::Denied, code, message)
+    }
+
+    /// The same, told when to ask again.
+    pub fn retry_after(mut self, retry: Option<u64>) -> Denial {
+        self.retry = retry;
+        self
     }
 
     /// The same with one more fact.

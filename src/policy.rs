@@ -1,5 +1,7 @@
 //! Room 3: what is allowed. Pure: the same question always gets the same answer.
 
+pub mod limits;
+
 use std::collections::BTreeSet;
 
 use mayfly_verify::{ClassName, Mode, User, WorkloadName};
@@ -44,6 +46,17 @@ pub struct Asked {
     pub depth: Option<u32>,
     /// Give what can be given instead of denying.
     pub clip: bool,
+    /// By which right; none: as it follows from the spawner.
+    pub mode: Option<Mode>,
+}
+
+/// Who asks for a new agent, with the ceiling that follows from where it stands.
+#[derive(Clone, Debug)]
+pub enum Standing<'a> {
+    /// A workload, with what a user lets it do; without, the agent would be autonomous.
+    Workload(&'a WorkloadName, Option<Grant<'a>>),
+    /// An agent: what it has is the ceiling. User and mode are inherited, never asked for.
+    Agent(Parent<'a>),
 }
 
 /// What the user lets the workload do, as far as policy needs it.
@@ -55,6 +68,23 @@ pub struct Grant<'a> {
     pub scopes: Option<&'a [String]>,
     /// Unix seconds at which it ends.
     pub ends_at: u64,
+}
+
+/// The spawning agent, as far as policy needs it.
+#[derive(Clone, Debug)]
+pub struct Parent<'a> {
+    /// Its class.
+    pub class: &'a ClassName,
+    /// By which right it exists.
+    pub mode: Mode,
+    /// What it may do.
+    pub scopes: &'a [String],
+    /// Whom it may address.
+    pub audiences: &'a [String],
+    /// Levels of agents that may stand below it.
+    pub depth_left: u32,
+    /// Unix seconds.
+    pub lease_ends_at: u64,
 }
 
 /// What an agent gets.
@@ -74,21 +104,20 @@ pub struct Permit {
     pub clipped: Vec<String>,
 }
 
-/// Decides on a spawn by a workload: effective = asked ∩ class ∩ delegation, and never empty.
+/// Decides on a spawn: effective = asked ∩ class ∩ (delegation or parent), and never empty.
 ///
 /// `now` is in unix seconds.
-pub fn decide_spawn(
-    class: &Class,
-    by: &WorkloadName,
-    grant: Option<&Grant<'_>>,
-    asked: &Asked,
-    now: u64,
-) -> Result<Permit, Denial> {
-    if !class.workloads.contains(by) {
-        let message = format!("workload `{by}` may not spawn class `{}`: its owner can add it to `spawners`", class.name);
-        return Err(Denial::denied("SPAWNER_NOT_ALLOWED", message));
+pub fn decide_spawn(class: &Class, by: &Standing<'_>, asked: &Asked, now: u64) -> Result<Permit, Denial> {
+    check_spawner(class, by)?;
+    let mode = match by {
+        Standing::Workload(_, Some(_)) => Mode::Delegated,
+        Standing::Workload(_, None) => Mode::Autonomous,
+        Standing::Agent(parent) => parent.mode,
+    };
+    if asked.mode.is_some_and(|asked| asked != mode) {
+        let message = format!("this spawner's agents here are `{}`: leave the mode out", mode.as_str());
+        return Err(Denial::denied("MODE_NOT_ALLOWED", message));
     }
-    let mode = if grant.is_some() { Mode::Delegated } else { Mode::Autonomous };
     if !class.modes.contains(&mode) {
         let message = match mode {
             Mode::Autonomous => format!("class `{}` has no autonomous agents: give a user token", class.name),
@@ -96,38 +125,89 @@ pub fn decide_spawn(
         };
         return Err(Denial::denied("MODE_NOT_ALLOWED", message));
     }
+    let (scope_limit, audience_limit, ends_at, deepest) = match by {
+        Standing::Workload(_, Some(grant)) => (grant.scopes, None, grant.ends_at, u32::MAX),
+        Standing::Workload(_, None) => (None, None, u64::MAX, u32::MAX),
+        Standing::Agent(p) => (Some(p.scopes), Some(p.audiences), p.lease_ends_at, p.depth_left.saturating_sub(1)),
+    };
     let mut clipped = Vec::new();
-    let granted = |scope: &String| grant.and_then(|g| g.scopes).is_none_or(|limit| limit.contains(scope));
-    let scopes = intersect("scope", &asked.scopes, &class.scopes, granted, &mut clipped);
-    let audiences = intersect("audience", &asked.audiences, &class.audiences, |_| true, &mut clipped);
+    let within = |limit: Option<&[String]>, item: &String| limit.is_none_or(|limit| limit.contains(item));
+    let scopes = intersect("scope", &asked.scopes, &class.scopes, |s| within(scope_limit, s), &mut clipped);
+    let audiences = intersect("audience", &asked.audiences, &class.audiences, |a| within(audience_limit, a), &mut clipped);
 
-    let most = grant.map_or(u64::MAX, |g| g.ends_at.saturating_sub(now)).min(class.max_lease);
+    let most = ends_at.saturating_sub(now).min(class.max_lease);
     let lease = if asked.lease == 0 { most } else { asked.lease.min(most) };
     if asked.lease > most {
         clipped.push(format!("lease:{}", asked.lease));
     }
-    let depth_left = asked.depth.unwrap_or(class.max_depth).min(class.max_depth);
-    if asked.depth.is_some_and(|d| d > class.max_depth) {
+    let deepest = deepest.min(class.max_depth);
+    let depth_left = asked.depth.unwrap_or(deepest).min(deepest);
+    if asked.depth.is_some_and(|d| d > deepest) {
         clipped.push(format!("depth:{}", asked.depth.unwrap_or_default()));
     }
     if !asked.clip
         && let Some(first) = clipped.first()
     {
         let all = clipped.join(" ");
+        let above = if matches!(by, Standing::Agent(_)) { "parent" } else { "delegation" };
         let message =
-            format!("`{first}` is more than class `{}` and the delegation allow: ask for less, or ask to clip", class.name);
+            format!("`{first}` is more than class `{}` and the {above} allow: ask for less, or ask to clip", class.name);
         return Err(Denial::denied("EXCEEDS_AUTHORITY", message).with("excess", all));
     }
     if lease == 0 {
-        return Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token"));
+        return Err(match by {
+            Standing::Agent(_) => Denial::denied("LEASE_EXPIRED", "the parent's lease has ended: so has its right to spawn"),
+            Standing::Workload(..) => Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token"),
+        });
     }
     if scopes.is_empty() && !class.scopes.is_empty() {
         return Err(Denial::denied(
             "NOTHING_LEFT",
-            "no scope is left after the intersection: ask for what the class and the user allow",
+            "no scope is left after the intersection: ask for what the class and the spawner allow",
         ));
     }
     Ok(Permit { mode, scopes, audiences, depth_left, lease_ends_at: now.saturating_add(lease), clipped })
+}
+
+fn check_spawner(class: &Class, by: &Standing<'_>) -> Result<(), Denial> {
+    match by {
+        Standing::Workload(name, _) if !class.workloads.contains(name) => {
+            let message = format!("workload `{name}` may not spawn class `{}`: its owner can add it to `spawners`", class.name);
+            Err(Denial::denied("SPAWNER_NOT_ALLOWED", message))
+        }
+        Standing::Agent(parent) if !class.classes.contains(parent.class) => {
+            let message = format!(
+                "an agent of class `{}` may not spawn class `{}`: its owner can add `class/{0}` to `spawners`",
+                parent.class, class.name
+            );
+            Err(Denial::denied("SPAWNER_NOT_ALLOWED", message))
+        }
+        // T86: the bound of a lineage is a denial here, never a depth at which revocation stops.
+        Standing::Agent(parent) if parent.depth_left == 0 => {
+            Err(Denial::denied("DEPTH_EXHAUSTED", "no agents may stand below this one: its depth is used up"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What an agent keeps when its credentials are renewed or minted: what it has ∩ its class today, and never more.
+pub fn decide_again(class: Option<&Class>, scopes: &[String], audiences: &[String]) -> Result<Kept, Denial> {
+    let class = class.ok_or_else(|| Denial::denied("CLASS_UNKNOWN", "the agent's class is no longer configured"))?;
+    let kept: Vec<String> = scopes.iter().filter(|s| class.scopes.contains(*s)).cloned().collect();
+    if kept.is_empty() && !scopes.is_empty() {
+        return Err(Denial::denied("NOTHING_LEFT", "the agent's class no longer allows any of its scopes"));
+    }
+    let audiences = audiences.iter().filter(|a| class.audiences.contains(*a)).cloned().collect();
+    Ok(Kept { scopes: kept, audiences })
+}
+
+/// What is left of an agent's authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Sorted.
+    pub scopes: Vec<String>,
+    /// Sorted.
+    pub audiences: Vec<String>,
 }
 
 /// Decides on a mint: the audience stands in the agent's own list and still in its class's.
@@ -140,6 +220,12 @@ pub fn decide_mint(class: Option<&Class>, own: &[String], audience: &str) -> Res
     }
     let message = format!("audience `{}` is not among those of this agent", audience.chars().take(256).collect::<String>());
     Err(Denial::denied("AUDIENCE_NOT_ALLOWED", message))
+}
+
+/// An agent brought a user token.
+pub fn token_of_agent() -> Denial {
+    let message = "an agent's children act for the agent's own user: leave the user token out";
+    Denial::denied("USER_TOKEN_OF_AGENT", message)
 }
 
 /// An unknown class.
@@ -196,10 +282,10 @@ mod tests {
         let (user, by) = (user(), "orchestrator".parse().unwrap());
         let grant = Grant { user: &user, scopes: None, ends_at: 100_000 };
         let mut asked = Asked { scopes: vec!["a".into(), "z".into()], ..Asked::default() };
-        let denial = decide_spawn(&class(), &by, Some(&grant), &asked, 0).unwrap_err();
+        let denial = decide_spawn(&class(), &Standing::Workload(&by, Some(grant.clone())), &asked, 0).unwrap_err();
         assert_eq!((denial.code, denial.facts), ("EXCEEDS_AUTHORITY", vec![("excess", "scope:z".to_owned())]));
         asked.clip = true;
-        let permit = decide_spawn(&class(), &by, Some(&grant), &asked, 0).unwrap();
+        let permit = decide_spawn(&class(), &Standing::Workload(&by, Some(grant.clone())), &asked, 0).unwrap();
         assert_eq!((permit.scopes, permit.clipped), (vec!["a".to_owned()], vec!["scope:z".to_owned()]));
     }
 
@@ -208,10 +294,11 @@ mod tests {
         let (user, grant_end) = (user(), 100);
         let grant = Grant { user: &user, scopes: None, ends_at: grant_end };
         let other = "other".parse().unwrap();
-        assert_eq!(decide_spawn(&class(), &other, Some(&grant), &Asked::default(), 0).unwrap_err().code, "SPAWNER_NOT_ALLOWED");
+        let code = |by: &Standing<'_>, now| decide_spawn(&class(), by, &Asked::default(), now).unwrap_err().code;
+        assert_eq!(code(&Standing::Workload(&other, Some(grant.clone())), 0), "SPAWNER_NOT_ALLOWED");
         let by = "orchestrator".parse().unwrap();
-        assert_eq!(decide_spawn(&class(), &by, None, &Asked::default(), 0).unwrap_err().code, "MODE_NOT_ALLOWED");
-        assert_eq!(decide_spawn(&class(), &by, Some(&grant), &Asked::default(), 100).unwrap_err().code, "DELEGATION_EXPIRED");
+        assert_eq!(code(&Standing::Workload(&by, None), 0), "MODE_NOT_ALLOWED");
+        assert_eq!(code(&Standing::Workload(&by, Some(grant)), 100), "DELEGATION_EXPIRED");
     }
 
     proptest! {
@@ -228,7 +315,7 @@ mod tests {
             let (class, user, by) = (class(), user(), "orchestrator".parse().unwrap());
             let grant = Grant { user: &user, scopes: limit.as_deref(), ends_at };
             let asked = Asked { scopes: scopes.clone(), lease, depth, clip, ..Asked::default() };
-            if let Ok(permit) = decide_spawn(&class, &by, Some(&grant), &asked, now) {
+            if let Ok(permit) = decide_spawn(&class, &Standing::Workload(&by, Some(grant)), &asked, now) {
                 prop_assert!(permit.lease_ends_at <= ends_at && permit.lease_ends_at <= now + class.max_lease && permit.lease_ends_at > now);
                 prop_assert!(permit.depth_left <= class.max_depth);
                 for scope in &permit.scopes {
@@ -238,6 +325,30 @@ mod tests {
                 }
                 prop_assert!(clip || permit.clipped.is_empty());
                 prop_assert!(permit.scopes.is_sorted());
+            }
+        }
+
+        /// T16, T86: a child is no more than its parent on any axis, whatever it asks for.
+        #[test]
+        fn t16_a_child_is_no_more_than_its_parent(
+            own in proptest::collection::btree_set("[a-e]", 0..5),
+            scopes in proptest::collection::vec("[a-e]", 0..5),
+            lease in prop_oneof![Just(0u64), 1..10_000u64, Just(u64::MAX)],
+            depth in proptest::option::of(0u32..5),
+            clip in any::<bool>(), depth_left in 0u32..4,
+            lease_ends_at in 0u64..10_000, now in 0u64..10_000,
+        ) {
+            let mut class = class();
+            class.classes = vec!["parent".parse().unwrap()];
+            let own: Vec<String> = own.into_iter().collect();
+            let name = "parent".parse().unwrap();
+            let parent = Parent { class: &name, mode: Mode::Delegated, scopes: &own, audiences: &[], depth_left, lease_ends_at };
+            let asked = Asked { scopes, lease, depth, clip, ..Asked::default() };
+            if let Ok(permit) = decide_spawn(&class, &Standing::Agent(parent), &asked, now) {
+                prop_assert!(permit.scopes.iter().all(|s| own.contains(s) && class.scopes.contains(s)));
+                prop_assert!(permit.audiences.is_empty());
+                prop_assert!(permit.depth_left < depth_left && permit.depth_left <= class.max_depth);
+                prop_assert!(permit.lease_ends_at <= lease_ends_at && permit.lease_ends_at > now);
             }
         }
     }

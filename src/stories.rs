@@ -7,15 +7,16 @@ pub mod revoke;
 
 use std::sync::Arc;
 
-use mayfly_verify::{BindingOid, Bundle, TrustDomain, sha256};
+use mayfly_verify::{AgentId, BindingOid, Bundle, TrustDomain, sha256};
 use rustls_pki_types::CertificateDer;
 
 use crate::assertion::Assertions;
 use crate::authority::Authority;
-use crate::caller::{Caller, Proved, authenticate, prove};
-use crate::clock::Clock;
-use crate::denial::Denial;
-use crate::registry::{Registry, RequestId};
+use crate::caller::{Caller, Proved, authenticate, prove, unauthenticated};
+use crate::clock::{Clock, SECOND};
+use crate::denial::{Denial, No};
+use crate::registry::state::{Generation, State};
+use crate::registry::{Ask, Proposal, Registry, RequestId};
 use desk::Desk;
 
 /// Everything a story needs, built once.
@@ -39,15 +40,40 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// What a peer's certificates prove; once for a connection.
-    pub fn prove(&self, chain: &[CertificateDer<'_>]) -> Result<Proved, Denial> {
-        prove(chain, &self.bundle, self.oid(), self.clock.seconds())
+    /// What a peer's certificates prove; once for a connection, which was accepted when the journal's head was `opened`.
+    pub fn prove(&self, chain: &[CertificateDer<'_>], opened: u64) -> Result<Proved, Denial> {
+        prove(chain, &self.bundle, self.oid(), opened, self.clock.seconds())
     }
 
     /// Who a proved peer is at this call.
-    pub fn caller(&self, peer: &Proved) -> Result<Caller, Denial> {
-        let cut = |incarnation, stamps: &[_]| self.registry.read(|state| state.is_cut(incarnation, stamps));
-        authenticate(peer, cut, self.clock.seconds())
+    pub async fn caller(&self, peer: &Proved) -> Result<Caller, No> {
+        let now = self.clock.now();
+        // What is known of an agent says more than what is cut: that comes below.
+        let cut = |id: &AgentId, incarnation, stamps: &[_]| {
+            let dead = |state: &State| {
+                let known = incarnation == state.incarnation && state.agent(&id.uuid).is_some();
+                !known && state.is_cut(incarnation, stamps)
+            };
+            self.registry.read(dead)
+        };
+        let caller = authenticate(peer, cut, now / SECOND)?;
+        if let Caller::Agent { id, serial, incarnation, .. } = &caller {
+            let known = |state: &State| {
+                let agent = state.agent(&id.uuid).filter(|_| *incarnation == state.incarnation)?;
+                Some((state.standing(agent, now), agent.generation(serial)))
+            };
+            let Some((standing, generation)) = self.registry.read(known) else {
+                return Err(unauthenticated("AGENT_UNKNOWN", "this issuer does not know the agent").into());
+            };
+            if let Some((code, message)) = standing.refusal() {
+                return Err(unauthenticated(code, message).into());
+            }
+            // The first use of a renewed certificate is recorded, and the use of a past one has consequences: at commit.
+            if generation != Generation::Current {
+                self.desk.run(Ask { caller: caller.clone(), proposal: Proposal::Present }, Vec::new()).await?;
+            }
+        }
+        Ok(caller)
     }
 
     /// Under which OID the binding stands.

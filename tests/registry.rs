@@ -1,5 +1,5 @@
 //! The registry against a journal that fails: each fault lost, and persisted anyway; and the records against themselves.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +10,11 @@ use mayfly::clock::{Clock, SECOND};
 use mayfly::config::Config;
 use mayfly::denial::{Kind, No};
 use mayfly::policy::Asked;
+use mayfly::policy::limits::{Limit, Measure, Per};
+use mayfly::registry::state::Standing;
 use mayfly::registry::{
-    AppendError, Ask, Each, Heartbeat, Journal, Limits, Outcome, Proof, Proposal, Registry, RequestId, Rules, Spawn, State,
+    Admission, AppendError, Ask, Credential, Each, Heartbeat, Journal, Limits, Outcome, Proof, Proposal, Registry, RequestId,
+    Rules, Spawn, State,
 };
 use mayfly_verify::User;
 use parking_lot::Mutex;
@@ -69,12 +72,13 @@ struct House {
     keys: AtomicU64,
 }
 
-fn open(disk: &Arc<Disk>, now: &Arc<AtomicU64>) -> (Registry, Arc<AtomicBool>) {
+fn open(disk: &Arc<Disk>, now: &Arc<AtomicU64>, limits: Vec<Limit>) -> (Registry, Arc<AtomicBool>) {
     let config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
     let rules = Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.into_iter().chain(["other".parse().unwrap()]).collect(),
+        limits,
         workload_ttl: 1_000_000,
         jwt_ttl: 300,
         authority_ends_at: START + 90 * 86_400,
@@ -95,8 +99,12 @@ fn open(disk: &Arc<Disk>, now: &Arc<AtomicU64>) -> (Registry, Arc<AtomicBool>) {
 
 impl House {
     fn new() -> House {
+        House::with(vec![])
+    }
+
+    fn with(limits: Vec<Limit>) -> House {
         let (disk, now) = (Arc::new(Disk::default()), Arc::new(AtomicU64::new(START * SECOND)));
-        let (registry, fatal) = open(&disk, &now);
+        let (registry, fatal) = open(&disk, &now, limits);
         let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
         let house = House {
             registry,
@@ -146,7 +154,7 @@ impl House {
         let class = "researcher".parse().unwrap();
         Proposal::Spawn(Box::new(Spawn {
             class,
-            key: self.key(),
+            credential: Credential::Key(self.key()),
             proof: Some(proof),
             asked: Asked::default(),
             audience: None,
@@ -156,6 +164,18 @@ impl House {
 
     fn spawn(&self, sub: &str, n: u8) -> Result<Outcome, No> {
         self.ask(self.caller.clone(), self.spawning(self.proof(sub, n), None))
+    }
+}
+
+/// An agent by the certificate of an admission, on a connection that was accepted at revision `opened`.
+fn caller_of(admission: &Admission, opened: u64) -> Caller {
+    let certificate = admission.certificate().unwrap();
+    Caller::Agent {
+        id: admission.id().clone(),
+        key: certificate.key,
+        serial: certificate.serial.clone(),
+        incarnation: admission.binding().incarnation,
+        opened,
     }
 }
 
@@ -218,7 +238,7 @@ fn t72_a_failed_sync_stops_the_writer_whether_or_not_the_records_are_there() {
         house.disk.broken.store(false, Ordering::SeqCst);
         assert_eq!(code(house.spawn("demo", 3)), "STOPPING", "no later success");
         // The next start takes what is durable, whatever that is.
-        let (again, _) = open(&house.disk, &house.now);
+        let (again, _) = open(&house.disk, &house.now, vec![]);
         assert_eq!(again.read(State::agent_count), if persisted { 2 } else { 1 });
         assert_eq!(again.read(Clone::clone), replay(&house.disk.rows.lock()));
     }
@@ -301,7 +321,7 @@ fn a_request_id_is_one_record_and_never_another_request() {
     let request = RequestId { key: [4; 32], digest: [5; 32] };
     let first = house.spawning(house.proof("demo", 1), Some(request));
     let ids = [first.clone(), first].map(|proposal| match house.ask(house.caller.clone(), proposal) {
-        Ok(Outcome::Spawned(admission, _)) => (admission.id().to_string(), admission.agent().serial.clone()),
+        Ok(Outcome::Spawned(admission, _)) => (admission.id().to_string(), admission.certificate().unwrap().serial.clone()),
         other => panic!("{other:?}"),
     });
     assert_eq!(ids[0], ids[1]);
@@ -350,10 +370,243 @@ fn t16_t79_no_lease_moves_later_and_no_clock_runs_back() {
     assert_eq!(later.agent().lease_ends_at, agent.lease_ends_at);
     // A millisecond after its last certificate the agent has expired.
     house.now.store(agent.svid_ends_at * SECOND, Ordering::SeqCst);
-    let id = admission.id().clone();
-    let caller = Caller::Agent { id, key: agent.key, incarnation: admission.binding().incarnation };
+    let caller = caller_of(&admission, 0);
     let mint = Proposal::Mint { audience: "https://search.example".into(), request: None };
     assert_eq!(code(house.ask(caller.clone(), mint.clone())), "AGENT_EXPIRED");
     house.now.fetch_sub(SECOND, Ordering::SeqCst);
     assert_eq!(code(house.ask(caller, mint)), "ok", "record time stood still: the denial recorded nothing");
+}
+
+impl House {
+    fn admitted(&self, sub: &str, n: u8) -> Admission {
+        match self.spawn(sub, n) {
+            Ok(Outcome::Spawned(admission, _)) => admission,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn child(&self, parent: Caller, class: &str) -> Result<Admission, &'static str> {
+        let spawn = Spawn {
+            class: class.parse().unwrap(),
+            credential: Credential::Key(self.key()),
+            proof: None,
+            asked: Asked::default(),
+            audience: None,
+            request: None,
+        };
+        match self.ask(parent, Proposal::Spawn(Box::new(spawn))) {
+            Ok(Outcome::Spawned(admission, _)) => Ok(admission),
+            other => Err(code(other)),
+        }
+    }
+
+    fn renew(&self, caller: &Caller) -> Result<Admission, &'static str> {
+        match self.ask(caller.clone(), Proposal::Renew { key: self.key() }) {
+            Ok(Outcome::Renewed(admission)) => Ok(admission),
+            other => Err(code(other)),
+        }
+    }
+
+    fn mint(&self, caller: &Caller) -> &'static str {
+        code(self.ask(caller.clone(), Proposal::Mint { audience: "https://search.example".into(), request: None }))
+    }
+
+    fn revision(&self) -> u64 {
+        self.registry.read(|state| state.revision)
+    }
+
+    fn standing(&self, of: &Admission) -> Standing {
+        let now = self.now.load(Ordering::SeqCst);
+        self.registry.read(|state| state.standing(state.agent(&of.id().uuid).unwrap(), now))
+    }
+
+    /// The whole state is what its records say.
+    fn check(&self) {
+        assert_eq!(replay(&self.disk.rows.lock()), self.registry.read(Clone::clone));
+    }
+}
+
+#[test]
+fn a_child_acts_for_its_parents_user_and_says_so() {
+    let house = House::new();
+    let parent = house.admitted("demo", 1);
+    let child = house.child(caller_of(&parent, 0), "worker").unwrap();
+    let (above, below) = (parent.binding(), child.binding());
+    assert_eq!((&above.user, above.delegation), (&below.user, below.delegation));
+    assert_eq!(below.chain, [parent.id().to_string(), above.chain[0].clone()]);
+    assert!(above.stamps.iter().all(|s| below.stamps.contains(s)), "a child's stamps are its parent's plus its own");
+    assert!(below.scopes.iter().all(|s| above.scopes.contains(s)));
+    assert!(child.agent().lease_ends_at <= parent.agent().lease_ends_at);
+    // A worker may have no children, and nobody spawns a class that does not name it.
+    assert_eq!(house.child(caller_of(&child, 0), "worker").unwrap_err(), "SPAWNER_NOT_ALLOWED");
+    assert_eq!(house.child(caller_of(&parent, 0), "researcher").unwrap_err(), "SPAWNER_NOT_ALLOWED");
+    house.check();
+}
+
+#[test]
+fn a_parents_end_takes_everything_below_along() {
+    for how in ["end", "cut", "expiry"] {
+        let house = House::new();
+        let parent = house.admitted("demo", 1);
+        let child = house.child(caller_of(&parent, 0), "worker").unwrap();
+        let (mother, me) = (caller_of(&parent, 0), caller_of(&child, 0));
+        assert_eq!(house.mint(&me), "ok");
+        match how {
+            "end" => drop(house.ask(mother.clone(), Proposal::End { agent: None }).unwrap()),
+            "cut" => {
+                let revoke = Proposal::RevokeAgent { agent: parent.id().uuid, reason: String::new() };
+                let Ok(Outcome::Revoked { agents_at_most, .. }) = house.ask(operator(), revoke) else { panic!() };
+                assert_eq!(agents_at_most, 2);
+            }
+            _ => {
+                // The child renews and outlasts the parent's certificate, and is orphaned all the same.
+                house.pass(600);
+                house.renew(&me).unwrap();
+                house.pass(301);
+            }
+        }
+        let denied = house.mint(&me);
+        assert_eq!(denied, if how == "cut" { "AGENT_REVOKED" } else { "AGENT_ORPHANED" }, "{how}");
+        assert_eq!(house.renew(&me).unwrap_err(), denied);
+        assert_ne!(house.mint(&mother), "ok");
+        if how == "end" {
+            let cuts = house.registry.read(State::cuts);
+            assert!(mayfly_verify::check_cuts(child.binding(), &cuts).is_err(), "verifiers hear of it as a cut");
+        }
+        house.check();
+    }
+}
+
+#[test]
+fn t15_a_renewed_certificate_replaces_the_one_before_when_it_is_used() {
+    let house = House::new();
+    let first = house.admitted("demo", 1);
+    let old = caller_of(&first, house.revision());
+    // A reply that was lost: renewing again from the same certificate replaces the unused one, and nobody is punished.
+    let lost = house.renew(&old).unwrap();
+    let second = house.renew(&old).unwrap();
+    assert_eq!(house.mint(&caller_of(&lost, house.revision())), "GENERATION_REPLACED");
+    assert_eq!(house.mint(&old), "ok", "the old one is current until the new one is used");
+    assert_eq!(second.agent().lease_ends_at, first.agent().lease_ends_at, "the lease never moves");
+    let pooled = house.revision();
+    let new = caller_of(&second, house.revision());
+    assert_eq!(house.mint(&new), "ok");
+    // A connection from before goes on, and cannot renew; a new one is a thief's.
+    assert_eq!(house.mint(&caller_of(&first, pooled)), "ok");
+    assert_eq!(house.renew(&caller_of(&first, pooled)).unwrap_err(), "GENERATION_PAST");
+    assert_eq!(house.standing(&first), Standing::Live);
+    let thief = caller_of(&first, house.revision());
+    assert_eq!(house.mint(&thief), "CREDENTIAL_REUSED");
+    assert_eq!(house.standing(&first), Standing::Cut);
+    assert_eq!(house.mint(&new), "AGENT_REVOKED", "and so is whoever it was stolen from");
+    house.check();
+}
+
+#[test]
+fn t14_nobody_renews_with_anothers_key_or_certificate() {
+    let house = House::new();
+    let (a, b) = (house.admitted("demo", 1), house.admitted("demo", 1));
+    let key = b.certificate().unwrap().key;
+    assert_eq!(code(house.ask(caller_of(&a, 0), Proposal::Renew { key })), "KEY_IN_USE");
+    // A sibling's key and serial under this agent's name.
+    let mut mixed = caller_of(&b, 0);
+    if let Caller::Agent { id, .. } = &mut mixed {
+        *id = a.id().clone();
+    }
+    assert_eq!(house.renew(&mixed).unwrap_err(), "AGENT_UNKNOWN");
+    let own = a.certificate().unwrap().key;
+    assert_eq!(code(house.ask(caller_of(&a, 0), Proposal::Renew { key: own })), "ok", "the same key again is allowed");
+    house.check();
+}
+
+#[test]
+fn t04_an_agents_ticket_belongs_to_the_first_key() {
+    let house = House::new();
+    let Proposal::Spawn(mut spawn) = house.spawning(house.proof("demo", 1), None) else { panic!() };
+    spawn.credential = Credential::Ticket([5; 32], 60);
+    let Ok(Outcome::Spawned(admission, _)) = house.ask(house.caller.clone(), Proposal::Spawn(spawn.clone())) else { panic!() };
+    assert!(admission.certificate().is_none());
+    let redeem = |key| house.ask(Caller::Stranger, Proposal::Redeem { hash: [5; 32], key });
+    let Ok(Outcome::Renewed(first)) = redeem([1; 32].map(|b: u8| b + 90)) else { panic!() };
+    let Ok(Outcome::Renewed(again)) = redeem([91; 32]) else { panic!() };
+    assert_eq!(first.certificate(), again.certificate(), "the same key, the same answer");
+    assert_eq!(code(redeem([92; 32])), "TICKET_REFUSED");
+    assert_eq!(house.mint(&caller_of(&first, 0)), "ok");
+    // One that is not redeemed in its minute is over, and so is its agent; one whose parent ended is over at once.
+    spawn.credential = Credential::Ticket([6; 32], 60);
+    let Ok(Outcome::Spawned(late, _)) = house.ask(house.caller.clone(), Proposal::Spawn(spawn)) else { panic!() };
+    house.pass(60);
+    assert_eq!(code(house.ask(Caller::Stranger, Proposal::Redeem { hash: [6; 32], key: [93; 32] })), "TICKET_REFUSED");
+    assert_eq!(house.standing(&late), Standing::Expired);
+    house.check();
+}
+
+fn limit(per: Per, measure: Measure) -> Limit {
+    Limit { name: "l".into(), per, measure }
+}
+
+#[test]
+fn a_limit_is_never_exceeded_by_one_and_seats_come_back() {
+    let house = House::with(vec![limit(Per::User, Measure::Live(3))]);
+    let agents: Vec<_> = (0..3).map(|_| house.admitted("demo", 1)).collect();
+    match house.spawn("demo", 1) {
+        Err(No::Denial(d)) => {
+            let fact = |name| d.facts.iter().find(|(k, _)| *k == name).map(|(_, v)| v.as_str());
+            assert_eq!((d.kind, d.code), (Kind::Exhausted, "LIMIT_REACHED"));
+            assert_eq!((fact("limit"), fact("value"), fact("used")), (Some("l"), Some("3"), Some("3")));
+        }
+        other => panic!("{other:?}"),
+    }
+    house.admitted("guest", 2);
+    // By its end, at once; in one batch with the next spawn, and one only.
+    let end = Ask { caller: caller_of(&agents[0], 0), proposal: Proposal::End { agent: None } };
+    let spawn = || Ask { caller: house.caller.clone(), proposal: house.spawning(house.proof("demo", 1), None) };
+    let answers = house.registry.commit(vec![end, spawn(), spawn()]);
+    assert_eq!(answers.into_iter().map(code).collect::<Vec<_>>(), ["ok", "ok", "LIMIT_REACHED"]);
+    // By expiry, to the second, without any record in between; also after a restart.
+    house.pass(899);
+    assert_eq!(code(house.spawn("demo", 1)), "LIMIT_REACHED");
+    house.pass(1);
+    house.check();
+    let end = Ask { caller: operator(), proposal: Proposal::End { agent: Some(agents[1].id().uuid) } };
+    let answers = house.registry.commit(vec![end, spawn(), spawn(), spawn(), spawn()]);
+    assert_eq!(answers.into_iter().map(code).collect::<Vec<_>>(), ["ok", "ok", "ok", "ok", "LIMIT_REACHED"]);
+    house.check();
+}
+
+#[test]
+fn limits_hold_for_every_agent_above() {
+    let live = limit(Per::Parent, Measure::Live(2));
+    let house = House::with(vec![live, Limit { name: "f".into(), per: Per::Workload, measure: Measure::FanOut(2) }]);
+    let parents = [house.admitted("demo", 1), house.admitted("demo", 1)];
+    assert_eq!(code(house.spawn("demo", 1)), "LIMIT_REACHED", "the workload's fan-out");
+    for parent in &parents {
+        house.child(caller_of(parent, 0), "worker").unwrap();
+        house.child(caller_of(parent, 0), "worker").unwrap();
+        assert_eq!(house.child(caller_of(parent, 0), "worker").unwrap_err(), "LIMIT_REACHED");
+    }
+    house.check();
+}
+
+#[test]
+fn rates_and_totals_say_when_to_come_back() {
+    let rate = Measure::Rate { period: SECOND, burst: 2 };
+    let total = Limit { name: "t".into(), per: Per::Class, measure: Measure::Total { most: 4, window: 3600 * SECOND } };
+    let house = House::with(vec![limit(Per::User, rate), total]);
+    let retry = |house: &House| match house.spawn("demo", 1) {
+        Err(No::Denial(d)) => d.retry.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    house.admitted("demo", 1);
+    house.admitted("demo", 1);
+    assert_eq!(retry(&house), SECOND);
+    house.pass(1);
+    house.admitted("demo", 1);
+    house.pass(5);
+    house.admitted("demo", 1);
+    let wait = retry(&house);
+    assert!(wait > 0 && wait <= 3600 * SECOND, "{wait}");
+    house.check();
+    let (again, _) = open(&house.disk, &house.now, vec![]);
+    assert_eq!(again.read(Clone::clone), house.registry.read(Clone::clone), "what a meter shows is durable");
 }

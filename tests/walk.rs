@@ -47,7 +47,7 @@ fn from_a_user_to_a_verified_ended_and_revoked_agent() {
     dev.json("verify mail.jwt --bundle a1/bundle.json --audience https://mail.example");
     assert!(dev.fails("mint --as a1 --audience https://evil.example", 3).contains("AUDIENCE_NOT_ALLOWED"));
     // T12, T21: an agent is no workload and no operator.
-    assert!(dev.fails("spawn --as a1 --class worker --user-token demo.jwt --out a9", 3).contains("ROLE_NOT_ALLOWED"));
+    assert!(dev.fails("spawn --as a1 --class worker --user-token demo.jwt --out a9", 3).contains("USER_TOKEN_OF_AGENT"));
 
     let tree = dev.json("agents tree");
     assert_eq!(tree["roots"][0]["agents"][0]["agent_id"], agent["agent_id"]);

@@ -7,8 +7,13 @@ use std::{env, fs};
 const COMMITTED: &str = "src/api/v1.rs";
 
 /// Messages with a secret in a field of their own: `src/api/redacted.rs` writes their `Debug`.
-const SECRET: [&str; 4] =
-    [".mayfly.v1.RedeemRequest", ".mayfly.v1.SpawnRequest", ".mayfly.v1.JwtSvid", ".mayfly.v1.CreateJoinTokenResponse"];
+const SECRET: [&str; 5] = [
+    ".mayfly.v1.RedeemRequest",
+    ".mayfly.v1.SpawnRequest",
+    ".mayfly.v1.SpawnResponse",
+    ".mayfly.v1.JwtSvid",
+    ".mayfly.v1.CreateJoinTokenResponse",
+];
 
 #[test]
 fn the_committed_api_is_what_the_proto_generates() {
@@ -33,6 +38,7 @@ fn generate(proto: &Path) -> Vec<u8> {
         .build_client(true)
         .build_server(false)
         .skip_debug(SECRET)
+        .extern_path(".google.rpc", "::tonic_types::pb")
         .out_dir(out.path())
         .compile_fds(files)
         .unwrap();

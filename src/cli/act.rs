@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::batches_client::BatchesClient;
 use mayfly_agent::api::v1::bundles_client::BundlesClient;
 use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 use mayfly_agent::api::v1::inspection_client::InspectionClient;
@@ -18,7 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{Acting, BundleFormat, Common, Failure, SpawnArgs, USAGE, show};
+use super::{Acting, BundleFormat, Common, Failure, Output, SpawnArgs, USAGE, show};
 use crate::authority::keystore::write_private;
 use crate::dev::provider;
 use crate::folder::{self, Key};
@@ -65,7 +66,7 @@ pub(super) async fn redeem(common: &Common, ticket_file: &Path, out: &Path) -> R
     let key = Key::new()?;
     let request = v1::RedeemRequest { secret: ticket.secret().expose().to_vec(), csr: key.csr.clone() };
     let got = IdentitiesClient::new(channel).redeem(request).await?.into_inner();
-    certified(common, out, &key, got.svid, got.bundle, got.revision)
+    certified(common, out, &key, got.svid, got.bundle, got.agent.as_ref(), got.revision)
 }
 
 pub(super) async fn renew(common: &Common, acting: &Acting) -> Result<(), Failure> {
@@ -73,7 +74,7 @@ pub(super) async fn renew(common: &Common, acting: &Acting) -> Result<(), Failur
     let key = Key::new()?;
     let channel = as_identity(common, acting, &dir).await?;
     let got = IdentitiesClient::new(channel).renew(v1::RenewRequest { csr: key.csr.clone() }).await?.into_inner();
-    certified(common, &dir, &key, got.svid, got.bundle, got.revision)
+    certified(common, &dir, &key, got.svid, got.bundle, got.agent.as_ref(), got.revision)
 }
 
 fn certified(
@@ -82,46 +83,48 @@ fn certified(
     key: &Key,
     svid: Option<v1::X509Svid>,
     bundle: Option<v1::Bundle>,
+    agent: Option<&v1::Agent>,
     revision: u64,
 ) -> Result<(), Failure> {
-    let (svid, bundle) = svid.zip(bundle).ok_or_else(incomplete)?;
+    let (Some(svid), Some(bundle)) = (svid, bundle) else { return Err(incomplete()) };
     folder::write(out, key, &svid, &bundle)?;
     let expires_at = show::stamp(svid.expires_at.as_ref());
-    let object = json!({ "spiffe_id": svid.spiffe_id, "svid_expires_at": expires_at, "revision": revision });
+    let mut object = agent.map_or_else(|| json!({}), show::agent);
+    if let Some(map) = object.as_object_mut() {
+        map.insert("spiffe_id".into(), svid.spiffe_id.clone().into());
+        map.insert("svid_expires_at".into(), expires_at.clone().into());
+        map.insert("revision".into(), revision.into());
+    }
     show::either(common, &object, || format!("{} until {expires_at}, in {}", svid.spiffe_id, out.display()))
 }
 
 pub(super) async fn spawn(common: &Common, args: SpawnArgs) -> Result<(), Failure> {
     let user_token = args.user_token.as_deref().map(read_text).transpose()?.unwrap_or_default();
-    let key = Key::new()?;
-    let request = v1::SpawnRequest {
+    let default = common.home.join("workloads").join("orchestrator");
+    let dir = args.acting.identity.clone().unwrap_or(default);
+    let mut request = v1::SpawnRequest {
         request_id: args.request_id,
         class: args.class,
-        csr: key.csr.clone(),
+        csr: Vec::new(),
         user_token: user_token.trim().to_owned(),
-        mode: if args.autonomous { v1::Mode::Autonomous } else { v1::Mode::Delegated }.into(),
+        mode: if args.autonomous { v1::Mode::Autonomous } else { v1::Mode::Unspecified }.into(),
         scopes: args.scopes,
         audiences: vec![],
         lease_seconds: args.lease,
         max_depth: args.max_depth,
         excess: if args.clip { v1::Excess::Clip } else { v1::Excess::Deny }.into(),
         jwt_audience: args.audience.unwrap_or_default(),
+        ticket: args.ticket,
     };
-    let default = common.home.join("workloads").join("orchestrator");
-    let dir = args.acting.identity.clone().unwrap_or(default);
     let channel = as_identity(common, &args.acting, &dir).await?;
+    if let Some(count) = args.count {
+        return spawn_many(common, channel, request, count, &args.out).await;
+    }
+    let key = if args.ticket { None } else { Some(Key::new()?) };
+    request.csr = key.as_ref().map(|k| k.csr.clone()).unwrap_or_default();
     let got = IdentitiesClient::new(channel).spawn(request).await?.into_inner();
-    let (Some(agent), Some(svid), Some(bundle)) = (got.agent, got.svid, got.bundle) else { return Err(incomplete()) };
-    folder::write(&args.out, &key, &svid, &bundle)?;
-    if let Some(jwt) = &got.jwt {
-        write_private(&args.out.join("svid.jwt"), jwt.token.as_bytes()).map_err(|e| e.to_string())?;
-    }
-    let mut object = show::agent(&agent);
-    if let Some(map) = object.as_object_mut()
-        && !got.clipped.is_empty()
-    {
-        map.insert("clipped".into(), json!(got.clipped));
-    }
+    let bundle = got.bundle.clone();
+    let (agent, object) = spawned(&args.out, key.as_ref(), &got, bundle.as_ref())?;
     show::either(common, &object, || {
         let clipped = if got.clipped.is_empty() { String::new() } else { format!("\nclipped: {}", got.clipped.join(" ")) };
         format!(
@@ -133,6 +136,89 @@ pub(super) async fn spawn(common: &Common, args: SpawnArgs) -> Result<(), Failur
             args.out.display()
         )
     })
+}
+
+/// Writes what a spawn gave, and says what it is.
+fn spawned(
+    out: &Path,
+    key: Option<&Key>,
+    got: &v1::SpawnResponse,
+    bundle: Option<&v1::Bundle>,
+) -> Result<(v1::Agent, serde_json::Value), Failure> {
+    let agent = got.agent.clone().ok_or_else(incomplete)?;
+    match (key, &got.svid, bundle) {
+        (Some(key), Some(svid), Some(bundle)) => folder::write(out, key, svid, bundle)?,
+        (None, None, _) if !got.ticket.is_empty() => {
+            std::fs::create_dir_all(out).map_err(|e| format!("`{}`: {e}", out.display()))?;
+            write_private(&out.join("ticket"), got.ticket.as_bytes()).map_err(|e| e.to_string())?;
+        }
+        _ => return Err(incomplete()),
+    }
+    if let Some(jwt) = &got.jwt {
+        write_private(&out.join("svid.jwt"), jwt.token.as_bytes()).map_err(|e| e.to_string())?;
+    }
+    let mut object = show::agent(&agent);
+    if let Some(map) = object.as_object_mut() {
+        if !got.clipped.is_empty() {
+            map.insert("clipped".into(), json!(got.clipped));
+        }
+        map.insert("dir".into(), out.display().to_string().into());
+    }
+    Ok((agent, object))
+}
+
+/// One batch: a line for each as it comes. What was denied makes the whole a denial, when all have been told.
+async fn spawn_many(
+    common: &Common,
+    channel: Channel,
+    template: v1::SpawnRequest,
+    count: u32,
+    out: &Path,
+) -> Result<(), Failure> {
+    let keys = if template.ticket { Vec::new() } else { (0..count).map(|_| Key::new()).collect::<Result<Vec<_>, _>>()? };
+    let request = v1::SpawnBatchRequest {
+        count: if template.ticket { count } else { 0 },
+        csrs: keys.iter().map(|k| k.csr.clone()).collect(),
+        template: Some(template),
+    };
+    let mut answers = BatchesClient::new(channel).spawn(request).await?.into_inner();
+    let (mut bundle, mut denied, mut told) = (None, 0u32, 0u32);
+    while let Some(answer) = answers.message().await? {
+        let index = usize::try_from(answer.index).unwrap_or(usize::MAX);
+        let dir = out.join(format!("{:04}", index.saturating_add(1)));
+        told += 1;
+        let line = match answer.result {
+            Some(v1::spawn_batch_response::Result::Spawned(got)) => {
+                bundle = bundle.or_else(|| got.bundle.clone());
+                let (agent, object) = spawned(&dir, keys.get(index), &got, bundle.as_ref())?;
+                if common.output == Output::Json {
+                    object.to_string()
+                } else {
+                    format!("{} in {}", agent.agent_id, dir.display())
+                }
+            }
+            Some(v1::spawn_batch_response::Result::Denied(status)) => {
+                denied += 1;
+                let failure = Failure::from(from_proto(&status));
+                let object = json!({ "dir": dir.display().to_string(), "error": failure.message });
+                if common.output == Output::Json { object.to_string() } else { format!("{}: {}", dir.display(), failure.message) }
+            }
+            None => return Err(incomplete()),
+        };
+        show::line(&line)?;
+    }
+    match denied {
+        0 if told == count => Ok(()),
+        0 => Err(Failure::new(1, format!("{told} of {count} were answered: ask `mayfly agents list` for the rest"))),
+        denied => Err(Failure::new(3, format!("{denied} of {count} were denied"))),
+    }
+}
+
+/// The status of one of many, as a call of its own would have ended.
+fn from_proto(status: &tonic_types::Status) -> Status {
+    let code = Code::from(status.code);
+    let message = status.message.clone();
+    Status::with_details(code, message, prost::Message::encode_to_vec(status).into())
 }
 
 pub(super) async fn mint(

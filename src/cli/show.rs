@@ -60,6 +60,7 @@ pub(super) fn state(agent: &v1::Agent) -> &'static str {
         v1::AgentState::Expired => "expired",
         v1::AgentState::Ended => "ended",
         v1::AgentState::Cut => "revoked",
+        v1::AgentState::Orphaned => "orphaned",
         v1::AgentState::Unspecified => "unknown",
     }
 }

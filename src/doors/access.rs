@@ -6,10 +6,11 @@ use crate::denial::{Denial, Kind};
 /// Method, and the roles that may call it.
 pub const TABLE: &[(&str, &[Role])] = &[
     ("Identities/Redeem", &[Role::Stranger, Role::Workload]),
-    ("Identities/Renew", &[Role::Workload]),
-    ("Identities/Spawn", &[Role::Workload]),
+    ("Identities/Renew", &[Role::Agent, Role::Workload]),
+    ("Identities/Spawn", &[Role::Agent, Role::Workload]),
     ("Identities/MintJwt", &[Role::Agent]),
     ("Identities/End", &[Role::Agent, Role::Workload, Role::Operator]),
+    ("Batches/Spawn", &[Role::Agent, Role::Workload]),
     ("Operations/CreateJoinToken", &[Role::Operator]),
     ("Operations/Revoke", &[Role::Operator]),
     ("Operations/Reopen", &[Role::Operator]),

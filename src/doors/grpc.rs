@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::spawn_batch_response as batch_response;
 use mayfly_verify::{Mode, User};
 use rustls_pki_types::CertificateDer;
 use tonic::{Request, Response, Status};
@@ -16,7 +17,7 @@ use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, No};
 use crate::policy::Asked;
 use crate::registry::state::{Agent, Standing};
-use crate::registry::{Certification, Mint, Outcome};
+use crate::registry::{Mint, Outcome};
 use crate::stories::{Issuer, inspect, issue, revoke};
 
 /// The server traits, generated onto the messages of `mayfly-agent`.
@@ -33,6 +34,7 @@ mod server {
     include!(concat!(env!("OUT_DIR"), "/mayfly.v1.rs"));
 }
 
+use server::batches_server::{Batches, BatchesServer};
 use server::bundles_server::{Bundles, BundlesServer};
 use server::identities_server::{Identities, IdentitiesServer};
 use server::inspection_server::{Inspection, InspectionServer};
@@ -45,10 +47,14 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.
 pub fn routes(issuer: Arc<Issuer>, message: usize, deadline: Duration) -> tonic::service::Routes {
     let door = Arc::new(Door { issuer, deadline });
     tonic::service::Routes::new(IdentitiesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(BatchesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message.max(BATCH_MESSAGE)))
         .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BundlesServer::from_arc(door).max_decoding_message_size(message))
 }
+
+/// Bytes of a request for a batch: a thousand certification requests.
+const BATCH_MESSAGE: usize = 1 << 20;
 
 struct Door {
     issuer: Arc<Issuer>,
@@ -68,7 +74,8 @@ impl Door {
         F: Future<Output = Result<R, No>> + Send + 'static,
     {
         let started = Instant::now();
-        let result = match self.caller(&request).and_then(|caller| access::check(method, &caller).map(|()| caller)) {
+        let caller = self.caller(&request).await.and_then(|caller| Ok(access::check(method, &caller).map(|()| caller)?));
+        let result = match caller {
             Ok(caller) => {
                 // From here on in a task of its own: a client that hangs up changes nothing.
                 let task = tokio::spawn(story(Arc::clone(&self.issuer), caller, request.into_inner()));
@@ -78,7 +85,7 @@ impl Door {
                     Err(_) => Err(Fault::new("request", "over its deadline").into()),
                 }
             }
-            Err(denial) => Err(denial.into()),
+            Err(no) => Err(no),
         };
         let (result, outcome) = match result {
             Ok(answer) => (Ok(Response::new(answer)), "ok"),
@@ -93,16 +100,16 @@ impl Door {
     }
 
     // T21: no peer is no caller, and no caller is a stranger.
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Denial> {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, No> {
         match request.extensions().get::<Peer>() {
-            Some(Peer::Tls(chain, _)) if chain.is_empty() => Ok(Caller::Stranger),
-            Some(Peer::Tls(chain, proved)) => {
-                if let Some(peer) = proved.get() {
-                    return self.issuer.caller(peer);
+            Some(Peer::Tls(connection)) if connection.chain.is_empty() => Ok(Caller::Stranger),
+            Some(Peer::Tls(connection)) => {
+                if let Some(peer) = connection.proved.get() {
+                    return self.issuer.caller(peer).await;
                 }
                 // Only what holds is remembered: a chain that does not is looked at again.
-                let peer = self.issuer.prove(chain)?;
-                self.issuer.caller(proved.get_or_init(|| peer))
+                let peer = self.issuer.prove(&connection.chain, connection.opened)?;
+                self.issuer.caller(connection.proved.get_or_init(|| peer)).await
             }
             Some(Peer::Operator(uid)) => Ok(Caller::Operator { name: format!("uid:{uid}") }),
             None => Ok(Caller::Stranger),
@@ -114,43 +121,25 @@ impl Door {
 impl Identities for Door {
     async fn redeem(&self, request: Request<v1::RedeemRequest>) -> Result<Response<v1::RedeemResponse>, Status> {
         self.run("Identities/Redeem", request, |issuer, _, r| async move {
-            let (permit, leaf) = issue::redeem(&issuer, &r.secret, r.csr).await?;
-            let revision = permit.certificate().revision;
-            Ok(v1::RedeemResponse {
-                svid: Some(workload_svid(&issuer, &permit, &leaf)),
-                bundle: Some(bundle(&issuer)?),
-                revision,
-            })
+            let (svid, agent, revision) = certified(&issuer, &issue::redeem(&issuer, &r.secret, r.csr).await?);
+            Ok(v1::RedeemResponse { svid: Some(svid), bundle: Some(bundle(&issuer)?), revision, agent })
         })
         .await
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         self.run("Identities/Renew", request, |issuer, caller, r| async move {
-            let (permit, leaf) = issue::renew(&issuer, caller, r.csr).await?;
-            let revision = permit.certificate().revision;
-            Ok(v1::RenewResponse { svid: Some(workload_svid(&issuer, &permit, &leaf)), bundle: Some(bundle(&issuer)?), revision })
+            let (svid, agent, revision) = certified(&issuer, &issue::renew(&issuer, caller, r.csr).await?);
+            Ok(v1::RenewResponse { svid: Some(svid), bundle: Some(bundle(&issuer)?), revision, agent })
         })
         .await
     }
 
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
         self.run("Identities/Spawn", request, |issuer, caller, r| async move {
-            let (admission, leaf, jwt) = issue::spawn(&issuer, caller, spawn_request(r)?).await?;
-            let agent = admission.agent();
-            let svid = v1::X509Svid {
-                spiffe_id: admission.id().to_string(),
-                certificates: vec![leaf.to_vec(), issuer.authority.intermediate().to_vec()],
-                expires_at: Some(timestamp(agent.svid_ends_at)),
-            };
-            Ok(v1::SpawnResponse {
-                agent: Some(agent_message(&issuer, agent, Standing::Live)),
-                svid: Some(svid),
-                bundle: Some(bundle(&issuer)?),
-                revision: agent.revision,
-                clipped: agent.clipped.clone(),
-                jwt: jwt.map(|(mint, token)| jwt_svid(&mint, token)),
-            })
+            let (spawn, keys) = spawn_request(r)?;
+            let spawned = issue::spawn(&issuer, caller, spawn, keys).await?;
+            Ok(v1::SpawnResponse { bundle: Some(bundle(&issuer)?), ..spawn_response(&issuer, spawned) })
         })
         .await
     }
@@ -171,6 +160,51 @@ impl Identities for Door {
                 Outcome::Ended { agent, revision } => Ok(v1::EndResponse { agent_id: agent.to_string(), revision }),
                 _ => Err(other_outcome()),
             }
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl Batches for Door {
+    type SpawnStream = tokio_stream::wrappers::ReceiverStream<Result<v1::SpawnBatchResponse, Status>>;
+
+    async fn spawn(&self, request: Request<v1::SpawnBatchRequest>) -> Result<Response<Self::SpawnStream>, Status> {
+        const METHOD: &str = "Batches/Spawn";
+        self.run(METHOD, request, |issuer, caller, r| async move {
+            let mut template = r.template.ok_or_else(|| Denial::malformed("BATCH_MALFORMED", "give a template"))?;
+            if !template.csr.is_empty() || (r.count > 0) != template.ticket || template.ticket != r.csrs.is_empty() {
+                let message =
+                    "give either `csrs`, or a template that asks for tickets with their `count`; never a csr in the template";
+                return Err(Denial::malformed("BATCH_MALFORMED", message).into());
+            }
+            // One stands for the rest where the template is read; the rest follow below.
+            template.csr = r.csrs.first().cloned().unwrap_or_default();
+            let (spawn, _) = spawn_request(template)?;
+            let keys = match r.count {
+                0 => issue::Keys::Csrs(r.csrs),
+                count => issue::Keys::Tickets(usize::try_from(count).unwrap_or(usize::MAX)),
+            };
+            let mut many = issue::spawn_many(&issuer, caller, spawn, keys).await?;
+            let (answer, answers) = tokio::sync::mpsc::channel(64);
+            let mut shared = Some(bundle(&issuer)?);
+            tokio::spawn(async move {
+                while let Some((index, spawned)) = many.next(&issuer).await {
+                    let result = match spawned {
+                        Ok(spawned) => {
+                            let bundle = shared.take();
+                            batch_response::Result::Spawned(v1::SpawnResponse { bundle, ..spawn_response(&issuer, spawned) })
+                        }
+                        Err(no) => batch_response::Result::Denied(status::proto(&status::of(&no, METHOD).0)),
+                    };
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    // Whoever has gone finds everything recorded.
+                    if answer.send(Ok(v1::SpawnBatchResponse { index, result: Some(result) })).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            Ok(tokio_stream::wrappers::ReceiverStream::new(answers))
         })
         .await
     }
@@ -287,7 +321,7 @@ impl Bundles for Door {
     }
 }
 
-fn spawn_request(r: v1::SpawnRequest) -> Result<issue::SpawnRequest, Denial> {
+fn spawn_request(r: v1::SpawnRequest) -> Result<(issue::SpawnRequest, issue::Keys), Denial> {
     let malformed = |e: &dyn std::fmt::Display| Denial::malformed("CLASS_MALFORMED", e.to_string());
     let class = r.class.parse().map_err(|e: mayfly_verify::NameError| malformed(&e))?;
     // T11: an enum value of a later version is refused, not taken for a default.
@@ -295,16 +329,16 @@ fn spawn_request(r: v1::SpawnRequest) -> Result<issue::SpawnRequest, Denial> {
         v1::Mode::try_from(r.mode).map_err(|_| Denial::malformed("MODE_UNKNOWN", "the mode is unknown to this version"))?;
     let excess = v1::Excess::try_from(r.excess)
         .map_err(|_| Denial::malformed("EXCESS_UNKNOWN", "the value of `excess` is unknown to this version"))?;
-    let wanted = match mode {
-        v1::Mode::Autonomous => Mode::Autonomous,
-        v1::Mode::Delegated => Mode::Delegated,
-        v1::Mode::Unspecified if r.user_token.is_empty() => {
-            return Err(Denial::malformed("USER_TOKEN_MISSING", "give a user token, or ask for an autonomous agent by its mode"));
-        }
-        v1::Mode::Unspecified => Mode::Delegated,
+    let mode = match mode {
+        v1::Mode::Autonomous => Some(Mode::Autonomous),
+        v1::Mode::Delegated => Some(Mode::Delegated),
+        v1::Mode::Unspecified => None,
     };
-    if (wanted == Mode::Delegated) == r.user_token.is_empty() {
-        return Err(Denial::malformed("MODE_CONTRADICTION", "a delegated agent needs a user token, an autonomous one has none"));
+    if mode == Some(Mode::Autonomous) && !r.user_token.is_empty() {
+        return Err(Denial::malformed("MODE_CONTRADICTION", "an autonomous agent has no user token"));
+    }
+    if r.ticket != r.csr.is_empty() {
+        return Err(Denial::malformed("CSR_OR_TICKET", "give a certification request, or ask for a ticket: one of the two"));
     }
     let too_many = |what| Denial::malformed("LIST_TOO_LONG", format!("at most 64 {what}, of at most 256 bytes each"));
     for (what, list) in [("scopes", &r.scopes), ("audiences", &r.audiences)] {
@@ -313,17 +347,52 @@ fn spawn_request(r: v1::SpawnRequest) -> Result<issue::SpawnRequest, Denial> {
         }
     }
     let clip = excess == v1::Excess::Clip;
-    let asked = Asked { scopes: r.scopes, audiences: r.audiences, lease: r.lease_seconds, depth: r.max_depth, clip };
-    let (request_id, csr, user_token, audience) = (r.request_id, r.csr, r.user_token, r.jwt_audience);
-    Ok(issue::SpawnRequest { request_id, class, csr, user_token, asked, audience })
+    let asked = Asked { scopes: r.scopes, audiences: r.audiences, lease: r.lease_seconds, depth: r.max_depth, clip, mode };
+    let keys = if r.ticket { issue::Keys::Tickets(1) } else { issue::Keys::Csrs(vec![r.csr]) };
+    let (request_id, user_token, audience) = (r.request_id, r.user_token, r.jwt_audience);
+    Ok((issue::SpawnRequest { request_id, class, user_token, asked, audience }, keys))
 }
 
-fn workload_svid(issuer: &Issuer, permit: &Certification, leaf: &CertificateDer<'_>) -> v1::X509Svid {
-    v1::X509Svid {
-        spiffe_id: mayfly_verify::workload_id(&issuer.trust_domain, permit.workload()),
-        certificates: vec![leaf.to_vec(), issuer.authority.intermediate().to_vec()],
-        expires_at: Some(timestamp(permit.certificate().ends_at)),
+/// All but the bundle.
+fn spawn_response(issuer: &Issuer, spawned: issue::Spawned) -> v1::SpawnResponse {
+    let issue::Spawned { admission, holds, jwt } = spawned;
+    let agent = admission.agent();
+    let (svid, ticket) = match holds {
+        issue::Holds::Certificate(leaf) => {
+            (Some(x509_svid(issuer, admission.id().to_string(), &leaf, agent.svid_ends_at)), String::new())
+        }
+        issue::Holds::Ticket(ticket) => (None, ticket.to_string().to_string()),
+    };
+    v1::SpawnResponse {
+        agent: Some(agent_message(issuer, agent, Standing::Live)),
+        svid,
+        bundle: None,
+        revision: agent.revision,
+        clipped: agent.clipped.clone(),
+        jwt: jwt.map(|(mint, token)| jwt_svid(&mint, token)),
+        ticket,
     }
+}
+
+/// The certificate, its agent unless it is a workload's, and the revision of its record.
+fn certified(issuer: &Issuer, certified: &issue::Certified) -> (v1::X509Svid, Option<v1::Agent>, u64) {
+    match certified {
+        issue::Certified::Workload(permit, leaf) => {
+            let id = mayfly_verify::workload_id(&issuer.trust_domain, permit.workload());
+            let certificate = permit.certificate();
+            (x509_svid(issuer, id, leaf, certificate.ends_at), None, certificate.revision)
+        }
+        issue::Certified::Agent(admission, leaf) => {
+            let agent = agent_message(issuer, admission.agent(), Standing::Live);
+            let (ends_at, revision) = admission.certificate().map_or((0, 0), |c| (c.ends_at, c.revision));
+            (x509_svid(issuer, admission.id().to_string(), leaf, ends_at), Some(agent), revision)
+        }
+    }
+}
+
+fn x509_svid(issuer: &Issuer, spiffe_id: String, leaf: &CertificateDer<'_>, ends_at: u64) -> v1::X509Svid {
+    let certificates = vec![leaf.to_vec(), issuer.authority.intermediate().to_vec()];
+    v1::X509Svid { spiffe_id, certificates, expires_at: Some(timestamp(ends_at)) }
 }
 
 fn jwt_svid(mint: &Mint, token: String) -> v1::JwtSvid {
@@ -340,23 +409,24 @@ fn bundle(issuer: &Issuer) -> Result<v1::Bundle, Fault> {
 }
 
 fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) -> v1::Agent {
-    let parent = mayfly_verify::workload_id(&issuer.trust_domain, &agent.workload);
+    let chain = agent.chain(&issuer.trust_domain);
     let delegation = agent.delegation.as_ref();
     let state = match standing {
         Standing::Live => v1::AgentState::Live,
         Standing::Expired => v1::AgentState::Expired,
         Standing::Ended => v1::AgentState::Ended,
         Standing::Cut => v1::AgentState::Cut,
+        Standing::Orphaned => v1::AgentState::Orphaned,
     };
     v1::Agent {
         agent_id: agent.id(&issuer.trust_domain).to_string(),
-        root_id: parent.clone(),
-        parent_id: parent,
+        root_id: chain.last().cloned().unwrap_or_default(),
+        parent_id: chain.first().cloned().unwrap_or_default(),
         class: agent.class.to_string(),
         delegation_id: delegation.map(|d| d.id.to_string()).unwrap_or_default(),
         user: delegation.map(|d| v1::User { iss: d.user.iss.clone(), sub: d.user.sub.clone() }),
         mode: if delegation.is_some() { v1::Mode::Delegated } else { v1::Mode::Autonomous }.into(),
-        depth: 1,
+        depth: agent.depth(),
         scopes: agent.scopes.clone(),
         audiences: agent.audiences.clone(),
         admitted_at: Some(timestamp(agent.admitted_at / SECOND)),

@@ -43,10 +43,21 @@ impl Default for Bounds {
 /// What a connection proved; the request's extensions carry it.
 #[derive(Clone, Debug)]
 pub enum Peer {
-    /// Over TLS: the chain it presented, or nothing; and what that proved when it was first looked at.
-    Tls(Arc<Vec<CertificateDer<'static>>>, Arc<OnceLock<Proved>>),
+    /// Over TLS.
+    Tls(Arc<Connection>),
     /// Over the operator socket: a listed uid.
     Operator(u32),
+}
+
+/// A connection over TLS.
+#[derive(Debug)]
+pub struct Connection {
+    /// The chain that the peer presented; empty: none.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The journal's head when it was accepted.
+    pub opened: u64,
+    /// What the chain proved when it was first looked at.
+    pub proved: OnceLock<Proved>,
 }
 
 /// A server's TLS settings. With `roots` client certificates are asked for, and none is needed.
@@ -86,6 +97,7 @@ pub async fn serve_tls(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
     router: axum::Router,
+    head: impl Fn() -> u64,
     bounds: Bounds,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -109,6 +121,8 @@ pub async fn serve_tls(
             continue;
         };
         let _ = stream.set_nodelay(true);
+        // ORDER: before the handshake. A peer that renews while it runs is not a thief.
+        let opened = head();
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
         let (router, watcher, gauge) = (router.clone(), graceful.watcher(), gauge.clone());
         tokio::spawn(async move {
@@ -120,7 +134,7 @@ pub async fn serve_tls(
             };
             let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
             let chain = chain.iter().map(|c| c.clone().into_owned()).collect();
-            let service = with_peer(router, Peer::Tls(Arc::new(chain), Arc::default()));
+            let service = with_peer(router, Peer::Tls(Arc::new(Connection { chain, opened, proved: OnceLock::new() })));
             gauge.increment(1);
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(tls), service);

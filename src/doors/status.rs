@@ -1,6 +1,7 @@
 //! The one place where a denial or a fault becomes a gRPC status.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -24,9 +25,21 @@ pub fn of_denial(denial: &Denial) -> Status {
     let facts: HashMap<String, String> = denial.facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     let mut details = ErrorDetails::with_error_info(denial.code, DOMAIN, facts);
     if matches!(denial.kind, Kind::Exhausted | Kind::Unavailable) {
-        details.set_retry_info(Some(std::time::Duration::from_secs(1)));
+        details.set_retry_info(Some(denial.retry.map_or(Duration::from_secs(1), Duration::from_micros)));
+    }
+    let fact = |name| denial.facts.iter().find(|(k, _)| *k == name).map(|(_, v)| v.as_str());
+    if let (Some(limit), Some(per)) = (fact("limit"), fact("per")) {
+        details.add_quota_failure_violation(format!("{per}:{limit}"), denial.message.clone());
     }
     Status::with_error_details(code, &denial.message, details)
+}
+
+/// The same as a message, for one answer of many.
+pub fn proto(status: &Status) -> tonic_types::Status {
+    use prost::Message;
+    let plain = || tonic_types::Status { code: status.code() as i32, message: status.message().to_owned(), details: vec![] };
+    // The details of a status are this very message, encoded.
+    if status.details().is_empty() { plain() } else { tonic_types::Status::decode(status.details()).unwrap_or_else(|_| plain()) }
 }
 
 /// The status of a no, and what metrics call it. A fault's cause goes to the log alone.

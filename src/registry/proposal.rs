@@ -51,11 +51,13 @@ pub enum Proposal {
         /// SHA-256 of the public key.
         key: [u8; 32],
     },
-    /// A fresh certificate for the calling workload.
+    /// A fresh certificate for the calling workload or agent.
     Renew {
         /// SHA-256 of the public key.
         key: [u8; 32],
     },
+    /// Nothing but the caller itself: its certificate is judged, and its first use recorded.
+    Present,
     /// A cut of an agent.
     RevokeAgent {
         /// Which.
@@ -102,9 +104,9 @@ pub struct RequestId {
 pub struct Spawn {
     /// Of which class.
     pub class: ClassName,
-    /// SHA-256 of the agent's public key.
-    pub key: [u8; 32],
-    /// The verified user; none asks for an autonomous agent.
+    /// How the agent gets its first certificate.
+    pub credential: Credential,
+    /// The verified user; none asks for an autonomous agent, or comes from an agent, whose user it inherits.
     pub proof: Option<Proof>,
     /// How much.
     pub asked: Asked,
@@ -112,6 +114,15 @@ pub struct Spawn {
     pub audience: Option<String>,
     /// Makes a retry the same record.
     pub request: Option<RequestId>,
+}
+
+/// How a new agent gets its first certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// At once, for a key with this SHA-256.
+    Key([u8; 32]),
+    /// By a ticket whose secret has this SHA-256, within so many seconds.
+    Ticket([u8; 32], u64),
 }
 
 /// What a user token proved.
@@ -143,6 +154,10 @@ pub enum Proof {
 pub enum Outcome {
     /// An agent, and its first token if one was asked for.
     Spawned(Admission, Option<Mint>),
+    /// An agent's next certificate may be signed, or the first of one that came with a ticket.
+    Renewed(Admission),
+    /// The caller is who it says.
+    Present,
     /// A token.
     Minted(Mint),
     /// An agent ended.
@@ -193,6 +208,7 @@ pub enum Outcome {
 pub struct Admission {
     pub(super) id: AgentId,
     pub(super) agent: Arc<Agent>,
+    pub(super) certificate: Option<Certificate>,
     pub(super) binding: Arc<Binding>,
 }
 
@@ -205,6 +221,11 @@ impl Admission {
     /// The agent as it was recorded.
     pub fn agent(&self) -> &Agent {
         &self.agent
+    }
+
+    /// The certificate that may be signed; none when a ticket comes first.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
     }
 
     /// What its certificate says of it.

@@ -1,133 +1,29 @@
 //! State: what the records say, all together. `apply` is deterministic and knows no clock but the records' own.
 
+pub mod agent;
+mod expiry;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use mayfly_verify::{
-    AgentId, Binding, ClassName, Cuts, DelegationId, Mode, Stamp, Subject, Target, TrustDomain, User, WorkloadName, add_stamp,
-    workload_id,
-};
+use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, WorkloadName};
 use uuid::Uuid;
+
+pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
+use expiry::Due;
 
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, cut, record::Body};
+use crate::policy::limits::Reading;
 
 /// How long a thing that has ended is still known, in microseconds: for lists, retries and reasons.
 pub const KEEP: u64 = 3600 * SECOND;
+// INVARIANT: what a meter stands on is in the journal as long as it matters.
+const _: () = assert!(KEEP >= crate::policy::limits::WINDOW, "admissions are kept as long as any window");
 /// How far clocks may differ, in microseconds.
 pub const SKEW: u64 = 120 * SECOND;
 /// How long a cut is kept at least: no user token is accepted that is older.
 pub const CUT_KEEP: u64 = 24 * 3600 * SECOND;
-
-/// What a user lets a workload do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delegation {
-    /// SHA-256 of its canonical JSON.
-    pub id: DelegationId,
-    /// Whose.
-    pub user: User,
-    /// Whom it names.
-    pub workload: WorkloadName,
-    /// SHA-256 of what the token's signature covers.
-    pub proof: [u8; 32],
-    /// SHA-256 of the whole token, as it was verified.
-    pub token: [u8; 32],
-    /// Ceiling of scopes; none: no ceiling of its own.
-    pub scopes: Option<Vec<String>>,
-    /// Unix microseconds.
-    pub ends_at: u64,
-    /// Its record.
-    pub revision: u64,
-}
-
-/// One agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
-    /// Its UUID.
-    pub uuid: Uuid,
-    /// Its class.
-    pub class: ClassName,
-    /// The workload at the root; also its parent.
-    pub workload: WorkloadName,
-    /// The delegation; none for an autonomous agent.
-    pub delegation: Option<Arc<Delegation>>,
-    /// SHA-256 of its public key.
-    pub key: [u8; 32],
-    /// Sorted.
-    pub scopes: Vec<String>,
-    /// Sorted.
-    pub audiences: Vec<String>,
-    /// Levels of agents that may stand below it.
-    pub depth_left: u32,
-    /// Unix seconds.
-    pub lease_ends_at: u64,
-    /// Unix seconds, of the last certificate.
-    pub svid_begins_at: u64,
-    /// Unix seconds, of the last certificate.
-    pub svid_ends_at: u64,
-    /// Serial number of the last certificate.
-    pub serial: Vec<u8>,
-    /// Unix microseconds.
-    pub admitted_at: u64,
-    /// Its admission.
-    pub revision: u64,
-    /// What was asked for and not given.
-    pub clipped: Vec<String>,
-    /// Its end, if it was ended.
-    pub ended: Option<u64>,
-}
-
-/// Where an agent stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It may act.
-    Live,
-    /// Its last certificate or its lease has run out.
-    Expired,
-    /// It was ended, by itself or its owner.
-    Ended,
-    /// Something it relies on was revoked.
-    Cut,
-}
-
-impl Agent {
-    /// Its SPIFFE ID.
-    pub fn id(&self, td: &TrustDomain) -> AgentId {
-        AgentId { trust_domain: td.clone(), class: self.class.clone(), uuid: self.uuid }
-    }
-
-    /// What it relies on (DESIGN 6).
-    pub fn stamps(&self) -> Vec<Stamp> {
-        let stamp = |target: Target, since| Stamp { subject: target.subject(), since };
-        let mut stamps = Vec::with_capacity(6);
-        let mut first = self.revision;
-        if let Some(delegation) = &self.delegation {
-            first = first.min(delegation.revision);
-            add_stamp(&mut stamps, stamp(Target::User(delegation.user.clone()), delegation.revision));
-            add_stamp(&mut stamps, stamp(Target::Delegation(delegation.id), delegation.revision));
-        }
-        add_stamp(&mut stamps, stamp(Target::Agent(self.uuid), self.revision));
-        add_stamp(&mut stamps, stamp(Target::Class(self.class.clone()), self.revision));
-        add_stamp(&mut stamps, stamp(Target::Workload(self.workload.clone()), self.revision));
-        add_stamp(&mut stamps, stamp(Target::TrustDomain, first));
-        stamps
-    }
-
-    /// The binding of a credential that the record at `revision` allowed.
-    pub fn binding(&self, td: &TrustDomain, incarnation: Uuid, revision: u64) -> Binding {
-        Binding {
-            incarnation,
-            revision,
-            stamps: self.stamps(),
-            delegation: self.delegation.as_ref().map(|d| d.id),
-            user: self.delegation.as_ref().map(|d| d.user.clone()),
-            chain: vec![workload_id(td, &self.workload)],
-            mode: if self.delegation.is_some() { Mode::Delegated } else { Mode::Autonomous },
-            scopes: self.scopes.clone(),
-            lease_expires_at: self.lease_ends_at,
-        }
-    }
-}
 
 /// Whose a certified key is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,20 +34,29 @@ pub enum Owner {
     Workload(WorkloadName, u64),
 }
 
-/// A join token, without its secret.
+/// Whom a ticket is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A workload: the ticket is a join token.
+    Workload(WorkloadName),
+    /// An agent that was admitted with it.
+    Agent(Uuid),
+}
+
+/// A ticket, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// For whom.
-    pub workload: WorkloadName,
+    pub holder: Holder,
     /// Unix microseconds.
     pub ends_at: u64,
-    /// The redemption, if there was one: its key, serial, and validity in unix seconds.
+    /// The certificate that a workload got for it.
     pub redeemed: Option<Certificate>,
     /// Its record.
     pub revision: u64,
 }
 
-/// A certificate of a workload.
+/// A certificate of a workload or an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// SHA-256 of the public key.
@@ -179,6 +84,8 @@ pub struct Token {
     pub issued_at: u64,
     /// Unix seconds.
     pub ends_at: u64,
+    /// What it allows, where that is less than the agent had.
+    pub narrowed: Option<Vec<String>>,
     /// Its record.
     pub revision: u64,
 }
@@ -207,20 +114,6 @@ pub struct UserStanding {
     pub until: u64,
 }
 
-/// Something that ends with time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Due {
-    Agent(Uuid),
-    Delegation(DelegationId),
-    Ticket([u8; 32]),
-    Request([u8; 32]),
-    Key([u8; 32]),
-    /// The second says whether the row goes with the cut, or with the user's standing.
-    Cut(Subject, bool),
-    User(User),
-    Record,
-}
-
 /// What the records say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -241,9 +134,11 @@ pub struct State {
     pub(super) keys: HashMap<[u8; 32], Owner>,
     pub(super) tickets: HashMap<[u8; 32], Ticket>,
     pub(super) requests: HashMap<[u8; 32], Done>,
-    pub(super) agents_of: HashMap<User, u64>,
+    // Signed, because in an overlay they are differences.
+    pub(super) seats: HashMap<Seat, i64>,
+    pub(super) meters: HashMap<[u8; 16], Reading>,
     configured_at: u64,
-    due: BTreeMap<(u64, u64, u8), Due>,
+    due: BTreeMap<(u64, u64, u32), Due>,
     pub(super) obsolete: Vec<u64>,
 }
 
@@ -265,9 +160,8 @@ impl State {
 
     /// Applies one record: then, and at replay, the same.
     pub fn apply(&mut self, revision: u64, record: &Record) -> Result<(), Misfit> {
-        self.insert(revision, record)?;
         self.expire(record.at);
-        Ok(())
+        self.insert(revision, record)
     }
 
     /// The cuts as verifiers use them.
@@ -330,7 +224,12 @@ impl State {
     pub fn standing(&self, agent: &Agent, now: u64) -> Standing {
         let cut =
             |stamps: &[Stamp]| stamps.iter().any(|s| self.cuts.get(&s.subject).is_some_and(|(before, _)| s.since < *before));
-        standing(agent, now, cut)
+        standing(agent, now, cut, |uuid| self.agents.get(uuid))
+    }
+
+    /// How many agents are counted there.
+    pub fn seats(&self, seat: Seat) -> i64 {
+        self.seats.get(&seat).copied().unwrap_or(0)
     }
 
     pub(super) fn insert(&mut self, revision: u64, record: &Record) -> Result<(), Misfit> {
@@ -359,7 +258,8 @@ impl State {
                     revision,
                 };
                 self.proofs.insert(delegation.proof, delegation.id);
-                self.due(delegation.ends_at.saturating_add(KEEP), revision, Due::Delegation(delegation.id));
+                // ORDER: after every agent under it, whose records cannot be read without this one.
+                self.due(delegation.ends_at.saturating_add(KEEP + SECOND), revision, Due::Delegation(delegation.id));
                 self.delegations.insert(delegation.id, Arc::new(delegation));
             }
             Body::Admitted(a) => self.admit(revision, at, a)?,
@@ -370,6 +270,7 @@ impl State {
                     jti: fixed(&m.jti).ok_or(misfit("jti"))?,
                     issued_at: m.issued_at,
                     ends_at: m.ends_at,
+                    narrowed: m.narrowed.then(|| m.scopes.clone()),
                     revision,
                 };
                 let gone = seconds(m.ends_at).saturating_add(KEEP);
@@ -391,16 +292,56 @@ impl State {
                     None => self.due(gone, revision, Due::Record),
                 }
             }
+            Body::Redeemed(r) => {
+                let certificate = certificate(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;
+                let uuid = Uuid::from_slice(&r.agent).map_err(|_| misfit("agent"))?;
+                self.certified(revision, uuid, certificate.key, |agent| {
+                    agent.svid_ends_at = certificate.ends_at;
+                    agent.current = Some(certificate);
+                    agent.used_since = revision;
+                });
+            }
+            Body::Renewed(r) => {
+                let certificate = certificate(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;
+                let uuid = Uuid::from_slice(&r.agent).map_err(|_| misfit("agent"))?;
+                self.certified(revision, uuid, certificate.key, |agent| {
+                    agent.svid_ends_at = agent.svid_ends_at.max(certificate.ends_at);
+                    agent.replaced.extend(agent.next.replace(certificate).map(|c| c.serial));
+                    if r.narrowed {
+                        agent.scopes.clone_from(&r.scopes);
+                        agent.audiences.clone_from(&r.audiences);
+                    }
+                });
+            }
+            Body::Used(u) => {
+                let uuid = Uuid::from_slice(&u.agent).map_err(|_| misfit("agent"))?;
+                match self.agents.get_mut(&uuid) {
+                    Some(agent) => {
+                        agent.current = agent.next.take().or(agent.current.take());
+                        agent.used_since = revision;
+                        agent.rows.push(revision);
+                    }
+                    None => self.obsolete.push(revision),
+                }
+            }
             Body::Ended(e) => {
                 let uuid = Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?;
-                let mut gone = at;
-                if let Some(agent) = self.agents.get_mut(&uuid) {
-                    agent.ended = Some(revision);
-                    gone = seconds(agent.svid_ends_at).saturating_add(KEEP);
-                    let user = agent.delegation.as_ref().map(|d| d.user.clone());
-                    self.count_down(user.as_ref());
+                self.unseat(&uuid);
+                match self.agents.get_mut(&uuid) {
+                    Some(agent) => {
+                        agent.ended = Some(revision);
+                        agent.rows.push(revision);
+                        // DESIGN 6: published as a cut when something lives below it. No credential there outlives its lease.
+                        if agent.children > 0 {
+                            let until = seconds(agent.lease_ends_at).saturating_add(SKEW);
+                            let subject = Target::Agent(uuid).subject();
+                            let cut = self.cuts.entry(subject).or_default();
+                            *cut = (u64::MAX, cut.1.max(until));
+                            self.due(until, revision, Due::Cut(subject, false));
+                        }
+                    }
+                    None => self.obsolete.push(revision),
                 }
-                self.due(gone.max(at), revision, Due::Record);
             }
             Body::Cut(c) => {
                 let target = match c.target.as_ref().ok_or(misfit("cut of nothing"))? {
@@ -413,6 +354,9 @@ impl State {
                     }
                     cut::Target::TrustDomain(_) => Target::TrustDomain,
                 };
+                if let Target::Agent(uuid) = &target {
+                    self.unseat(uuid);
+                }
                 let subject = target.subject();
                 let cut = self.cuts.entry(subject).or_default();
                 *cut = (cut.0.max(c.before), cut.1.max(c.keep_until));
@@ -426,18 +370,12 @@ impl State {
             }
             Body::TicketMade(t) => {
                 let hash = fixed(&t.hash).ok_or(misfit("hash"))?;
-                let workload = t.workload.parse().map_err(|_| misfit("workload"))?;
-                self.tickets.insert(hash, Ticket { workload, ends_at: t.ends_at, redeemed: None, revision });
+                let holder = Holder::Workload(t.workload.parse().map_err(|_| misfit("workload"))?);
+                self.tickets.insert(hash, Ticket { holder, ends_at: t.ends_at, redeemed: None, revision });
                 self.due(t.ends_at.saturating_add(KEEP), revision, Due::Ticket(hash));
             }
             Body::Certified(c) => {
-                let certificate = Certificate {
-                    key: fixed(&c.key).ok_or(misfit("key"))?,
-                    serial: c.serial.clone(),
-                    begins_at: c.begins_at,
-                    ends_at: c.ends_at,
-                    revision,
-                };
+                let certificate = certificate(revision, &c.key, &c.serial, c.begins_at, c.ends_at)?;
                 let workload = c.workload.parse().map_err(|_| misfit("workload"))?;
                 self.keys.insert(certificate.key, Owner::Workload(workload, c.ends_at));
                 self.due(seconds(c.ends_at).saturating_add(KEEP), revision, Due::Key(certificate.key));
@@ -467,42 +405,78 @@ impl State {
                 Some(Arc::clone(self.delegations.get(&id).ok_or(misfit("an admission without its delegation"))?))
             }
         };
-        let uuid = Uuid::from_slice(&a.agent).map_err(|_| misfit("agent"))?;
-        let key = fixed(&a.key).ok_or(misfit("key"))?;
+        let lineage = match a.parent.as_slice() {
+            [] => None,
+            id => {
+                let id = Uuid::from_slice(id).map_err(|_| misfit("parent"))?;
+                let parent = self.agents.get_mut(&id).ok_or(misfit("an admission without its parent"))?;
+                parent.children += 1;
+                Some(Arc::clone(parent.below.insert(parent.lineage_below())))
+            }
+        };
+        let agent = Agent::admitted(revision, at, a, delegation, lineage)?;
+        let uuid = agent.uuid;
         if self.agents.contains_key(&uuid) {
             return Err(misfit("an id is given twice"));
         }
-        if let Some(delegation) = &delegation {
-            *self.agents_of.entry(delegation.user.clone()).or_default() += 1;
-        }
-        let gone = seconds(a.svid_ends_at).saturating_add(KEEP);
+        self.count(&agent, 1);
         if let Some(request) = &a.request {
             let (key, digest) = request_of(request).ok_or(misfit("request"))?;
             self.requests.insert(key, Done { digest, agent: Some(uuid), token: None });
-            self.due(gone, revision, Due::Request(key));
+            self.due(agent.forgotten_at(), revision, Due::Request(key));
         }
-        let agent = Agent {
-            uuid,
-            class: a.class.parse().map_err(|_| misfit("class"))?,
-            workload: a.workload.parse().map_err(|_| misfit("workload"))?,
-            delegation,
-            key,
-            scopes: a.scopes.clone(),
-            audiences: a.audiences.clone(),
-            depth_left: a.depth_left,
-            lease_ends_at: a.lease_ends_at,
-            svid_begins_at: a.svid_begins_at,
-            svid_ends_at: a.svid_ends_at,
-            serial: a.serial.clone(),
-            admitted_at: at,
-            revision,
-            clipped: a.clipped.clone(),
-            ended: None,
-        };
-        self.keys.insert(key, Owner::Agent(uuid));
+        if let Some(hash) = agent.ticket {
+            let ends_at = seconds(agent.svid_ends_at);
+            self.tickets.insert(hash, Ticket { holder: Holder::Agent(uuid), ends_at, redeemed: None, revision });
+        }
+        if let Some(certificate) = &agent.current {
+            self.keys.insert(certificate.key, Owner::Agent(uuid));
+        }
+        for (n, charge) in (0..).zip(&a.charges) {
+            let meter = fixed(&charge.meter).ok_or(misfit("meter"))?;
+            let reading = Reading { value: charge.value, until: charge.until };
+            // One that is known waits for its end already.
+            if self.meters.insert(meter, reading).is_none() {
+                self.due_nth(charge.until, revision, n, Due::Meter(meter));
+            }
+        }
+        self.due(agent.expires_at(), revision, Due::Seat(uuid));
+        self.due(agent.forgotten_at(), revision, Due::Agent(uuid));
         self.agents.insert(uuid, agent);
-        self.due(gone, revision, Due::Agent(uuid));
         Ok(())
+    }
+
+    /// A later certificate of an agent.
+    fn certified(&mut self, revision: u64, uuid: Uuid, key: [u8; 32], change: impl FnOnce(&mut Agent)) {
+        let Some(agent) = self.agents.get_mut(&uuid) else {
+            return self.obsolete.push(revision);
+        };
+        change(agent);
+        agent.rows.push(revision);
+        agent.keys.push(key);
+        let (expires_at, forgotten_at) = (agent.expires_at(), agent.forgotten_at());
+        self.keys.insert(key, Owner::Agent(uuid));
+        self.due(expires_at, revision, Due::Seat(uuid));
+        self.due(forgotten_at, revision, Due::Agent(uuid));
+    }
+
+    pub(super) fn count(&mut self, agent: &Agent, by: i64) {
+        for seat in agent.seats() {
+            let count = self.seats.entry(seat).or_default();
+            *count += by;
+            if *count == 0 {
+                self.seats.remove(&seat);
+            }
+        }
+    }
+
+    /// Gives an agent's seats back; once.
+    fn unseat(&mut self, uuid: &Uuid) {
+        if let Some(agent) = self.agents.get_mut(uuid).filter(|a| a.seated) {
+            agent.seated = false;
+            let agent = agent.clone();
+            self.count(&agent, -1);
+        }
     }
 
     fn set_user(&mut self, user: User, standing: UserStanding) {
@@ -513,96 +487,23 @@ impl State {
         }
         self.due(until, revision, Due::User(user));
     }
-
-    fn count_down(&mut self, user: Option<&User>) {
-        let Some(user) = user else { return };
-        if let Some(count) = self.agents_of.get_mut(user) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.agents_of.remove(user);
-            }
-        }
-    }
-
-    fn due(&mut self, when: u64, revision: u64, what: Due) {
-        let kind = match what {
-            Due::Agent(_) => 0,
-            Due::Delegation(_) => 1,
-            Due::Ticket(_) => 2,
-            Due::Request(_) => 3,
-            Due::Key(_) => 4,
-            Due::Cut(..) => 5,
-            Due::User(_) => 6,
-            Due::Record => 7,
-        };
-        self.due.insert((when, revision, kind), what);
-    }
-
-    /// Forgets what ended long enough ago, and names the records that no longer matter.
-    fn expire(&mut self, now: u64) {
-        while let Some(entry) = self.due.first_entry().filter(|e| e.key().0 <= now) {
-            let ((_, revision, _), what) = entry.remove_entry();
-            let obsolete = match what {
-                Due::Agent(uuid) => {
-                    if let Some(agent) = self.agents.remove(&uuid) {
-                        self.keys.remove(&agent.key);
-                        if agent.ended.is_none() {
-                            let user = agent.delegation.as_ref().map(|d| d.user.clone());
-                            self.count_down(user.as_ref());
-                        }
-                    }
-                    true
-                }
-                Due::Delegation(id) => {
-                    if let Some(delegation) = self.delegations.remove(&id) {
-                        self.proofs.remove(&delegation.proof);
-                    }
-                    true
-                }
-                Due::Ticket(hash) => {
-                    self.tickets.remove(&hash);
-                    true
-                }
-                // An admission's row goes with its agent.
-                Due::Request(key) => self.requests.remove(&key).is_some_and(|done| done.agent.is_none()),
-                Due::Key(key) => {
-                    // A key that was certified again lives on under its later record.
-                    let over = matches!(self.keys.get(&key), Some(Owner::Workload(_, ends)) if seconds(*ends).saturating_add(KEEP) <= now);
-                    if over {
-                        self.keys.remove(&key);
-                    }
-                    true
-                }
-                Due::Cut(subject, owns_row) => {
-                    if self.cuts.get(&subject).is_some_and(|(_, until)| *until <= now) {
-                        self.cuts.remove(&subject);
-                    }
-                    owns_row
-                }
-                Due::User(user) => match self.users.get(&user) {
-                    // Closed until somebody reopens it, however long that takes.
-                    Some(standing) if standing.revision == revision && standing.closed => false,
-                    Some(standing) if standing.revision == revision => {
-                        self.users.remove(&user);
-                        true
-                    }
-                    _ => false,
-                },
-                Due::Record => true,
-            };
-            if obsolete {
-                self.obsolete.push(revision);
-            }
-        }
-    }
 }
 
-/// Where an agent stands, given what is cut.
-pub(super) fn standing(agent: &Agent, now: u64, cut: impl Fn(&[Stamp]) -> bool) -> Standing {
+/// Where an agent stands, given what is cut and who stands above it.
+pub(super) fn standing<'a>(
+    agent: &Agent,
+    now: u64,
+    cut: impl Fn(&[Stamp]) -> bool,
+    known: impl Fn(&Uuid) -> Option<&'a Agent>,
+) -> Standing {
+    let over = |uuid| known(&uuid).is_none_or(|above| above.ended.is_some() || now >= above.expires_at());
     match () {
-        () if cut(&agent.stamps()) => Standing::Cut,
         () if agent.ended.is_some() => Standing::Ended,
-        () if now >= seconds(agent.svid_ends_at.min(agent.lease_ends_at)) => Standing::Expired,
+        // T86: to the top, however deep.
+        () if agent.ancestors().any(|uuid| known(&uuid).is_some_and(|above| above.ended.is_some())) => Standing::Orphaned,
+        () if cut(&agent.stamps()) => Standing::Cut,
+        () if now >= agent.expires_at() => Standing::Expired,
+        () if agent.ancestors().any(over) => Standing::Orphaned,
         () => Standing::Live,
     }
 }
@@ -618,4 +519,9 @@ pub(super) fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
 
 fn request_of(request: &record::Request) -> Option<([u8; 32], [u8; 32])> {
     Some((fixed(&request.key)?, fixed(&request.digest)?))
+}
+
+fn certificate(revision: u64, key: &[u8], serial: &[u8], begins_at: u64, ends_at: u64) -> Result<Certificate, Misfit> {
+    let key = fixed(key).ok_or(Misfit { revision, what: "key" })?;
+    Ok(Certificate { key, serial: serial.to_vec(), begins_at, ends_at, revision })
 }

@@ -119,7 +119,7 @@ impl Writer {
     fn commit(&mut self, groups: Vec<(Vec<Ask>, SyncSender<Answers>)>) -> Result<usize, String> {
         let now = self.clock.now();
         // Only this thread changes state, so what was judged under the read lock still holds below.
-        let (mut answers, records, first, mut dropped) = {
+        let (mut answers, records, first, dropped) = {
             let state = self.state.read();
             let mut batch = Batch::new(&state, &self.rules, now);
             let answers: Vec<Answers> =
@@ -127,8 +127,6 @@ impl Writer {
             let dropped: Vec<u64> = state.obsolete.iter().take(DROP).copied().collect();
             (answers, batch.records, state.revision + 1, dropped)
         };
-        // The newest record stays: it carries the revision.
-        dropped.retain(|revision| *revision + 1 < first);
         let mut fatal = None;
         if !records.is_empty() {
             let encoded: Vec<Vec<u8>> = records.iter().map(prost::Message::encode_to_vec).collect();

@@ -5,11 +5,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::authority::Authority;
 use crate::denial::{Denial, Fault, Kind, No};
-use crate::registry::{Admission, Ask, Certification, Mint, Outcome, Proposal, Registry};
+use crate::registry::{Admission, Ask, Certification, Credential, Mint, Outcome, Proposal, Registry};
 use crate::svid;
 use crate::svid::csr::PublicKey;
 
@@ -18,8 +18,10 @@ const GROUP: usize = 16;
 
 /// What a request became.
 pub enum Done {
-    /// An agent with its certificate, and its first token if one was asked for.
-    Spawned(Admission, CertificateDer<'static>, Option<(Mint, String)>),
+    /// An agent with its certificate, unless a ticket fetches that, and its first token if one was asked for.
+    Spawned(Admission, Option<CertificateDer<'static>>, Option<(Mint, String)>),
+    /// An agent's next certificate, or the first that a ticket fetched.
+    Renewed(Admission, CertificateDer<'static>),
     /// A token.
     Minted(Mint, String),
     /// A workload's certificate.
@@ -28,10 +30,33 @@ pub enum Done {
     Recorded(Outcome),
 }
 
-struct Job {
-    ask: Ask,
-    csr: Vec<u8>,
-    answer: oneshot::Sender<Result<Done, No>>,
+/// A request with its certification request, which is empty where no key is certified.
+pub type Order = (Ask, Vec<u8>);
+
+/// What one of many became, and which.
+pub type Item = (usize, Result<Done, No>);
+
+enum Job {
+    One(Box<Order>, oneshot::Sender<Result<Done, No>>),
+    /// A group of its own: admitted together, answered one by one.
+    Many(Vec<Order>, mpsc::Sender<Item>),
+}
+
+/// Where an answer goes.
+enum Reply {
+    One(oneshot::Sender<Result<Done, No>>),
+    OneOf(usize, mpsc::Sender<Item>),
+}
+
+impl Reply {
+    // A caller that has gone changes nothing.
+    fn send(self, done: Result<Done, No>) {
+        match self {
+            Reply::One(answer) => drop(answer.send(done)),
+            // There is room for every one of them.
+            Reply::OneOf(index, answer) => drop(answer.try_send((index, done))),
+        }
+    }
 }
 
 /// Hands requests to the desk's threads.
@@ -67,14 +92,25 @@ impl Desk {
     /// Runs one request to its end, whether or not the caller still waits. `csr` is empty where no key is certified.
     pub async fn run(&self, ask: Ask, csr: Vec<u8>) -> Result<Done, No> {
         let (answer, done) = oneshot::channel();
-        self.queue.try_send(Job { ask, csr, answer }).map_err(|e| match e {
+        self.put(Job::One(Box::new((ask, csr)), answer))?;
+        done.await.map_err(|_| Fault::new("desk", "the request was dropped"))?
+    }
+
+    /// Runs many requests to their ends, recorded in one commit; the answers come as they are signed.
+    pub fn run_many(&self, orders: Vec<Order>) -> Result<mpsc::Receiver<Item>, Denial> {
+        let (answer, done) = mpsc::channel(orders.len().max(1));
+        self.put(Job::Many(orders, answer))?;
+        Ok(done)
+    }
+
+    fn put(&self, job: Job) -> Result<(), Denial> {
+        self.queue.try_send(job).map_err(|e| match e {
             TrySendError::Full(_) => {
                 metrics::counter!("mayfly_journal_queue_full_total").increment(1);
                 Denial::new(Kind::Exhausted, "BUSY", "too many requests are waiting: ask again in a moment")
             }
             TrySendError::Disconnected(_) => Denial::new(Kind::Unavailable, "STOPPING", "the issuer is stopping"),
-        })?;
-        done.await.map_err(|_| Fault::new("desk", "the request was dropped"))?
+        })
     }
 }
 
@@ -89,32 +125,48 @@ impl Worker {
     fn run(self) {
         loop {
             let mut group = Vec::with_capacity(GROUP);
+            let mut many = None;
             {
                 let jobs = self.jobs.lock();
-                let Ok(first) = jobs.recv() else { return };
-                group.push(first);
-                while group.len() < GROUP {
-                    let Ok(next) = jobs.try_recv() else { break };
-                    group.push(next);
+                let Ok(mut next) = jobs.recv() else { return };
+                loop {
+                    match next {
+                        Job::One(order, answer) => group.push((*order, Reply::One(answer))),
+                        Job::Many(orders, answer) => {
+                            many = Some((orders, answer));
+                            break;
+                        }
+                    }
+                    if group.len() == GROUP {
+                        break;
+                    }
+                    match jobs.try_recv() {
+                        Ok(job) => next = job,
+                        Err(_) => break,
+                    }
                 }
             }
-            self.group(group);
+            self.group(group, false);
+            if let Some((orders, answer)) = many {
+                let replies = (0..).zip(orders).map(|(n, order)| (order, Reply::OneOf(n, answer.clone()))).collect();
+                drop(answer);
+                self.group(replies, true);
+            }
         }
     }
 
-    fn group(&self, jobs: Vec<Job>) {
+    /// `early` releases each answer as it is signed, otherwise all together.
+    fn group(&self, jobs: Vec<(Order, Reply)>, early: bool) {
         // 1. Verify: every key is proved by its holder's signature.
         let mut waiting = Vec::with_capacity(jobs.len());
         let mut asks = Vec::with_capacity(jobs.len());
-        for mut job in jobs {
-            match prove_key(&mut job) {
+        for ((mut ask, csr), reply) in jobs {
+            match prove_key(&mut ask, &csr) {
                 Ok(key) => {
-                    asks.push(job.ask);
-                    waiting.push((key, job.answer));
+                    asks.push(ask);
+                    waiting.push((key, reply));
                 }
-                Err(denial) => {
-                    let _ = job.answer.send(Err(denial.into()));
-                }
+                Err(denial) => reply.send(Err(denial.into())),
             }
         }
         if asks.is_empty() {
@@ -123,32 +175,48 @@ impl Worker {
         // 2. Commit: durable from here.
         let outcomes = self.registry.commit(asks);
         // 3. Sign what was recorded, and nothing else.
-        let signed: Vec<_> =
-            outcomes.into_iter().zip(&waiting).map(|(outcome, (key, _))| self.sign(outcome?, key.as_ref())).collect();
-        // 4. Release the answers together. A caller that has gone changes nothing.
-        for ((_, answer), done) in waiting.into_iter().zip(signed) {
-            let _ = answer.send(done);
+        let sign = |(outcome, (key, reply)): (Result<Outcome, No>, (Option<PublicKey>, Reply))| {
+            (reply, outcome.and_then(|outcome| self.sign(outcome, key.as_ref())))
+        };
+        let signed = outcomes.into_iter().zip(waiting).map(sign);
+        // 4. Release.
+        if early {
+            signed.for_each(|(reply, done)| reply.send(done));
+        } else {
+            let signed: Vec<_> = signed.collect();
+            signed.into_iter().for_each(|(reply, done)| reply.send(done));
         }
     }
 
     fn sign(&self, outcome: Outcome, key: Option<&PublicKey>) -> Result<Done, No> {
-        let key = || key.ok_or_else(|| Fault::new("sign", "no key"));
+        let needed = || key.ok_or_else(|| Fault::new("sign", "no key"));
         match outcome {
             Outcome::Spawned(admission, mint) => {
-                let leaf = self.authority.sign_x509(&svid::x509::agent(&admission, key()?, self.authority.oid())?)?;
+                let leaf = match key {
+                    Some(key) => Some(self.leaf(&admission, key)?),
+                    None => None,
+                };
                 let token = mint.map(|mint| Ok::<_, Fault>((self.token(&mint)?, mint))).transpose()?;
                 Ok(Done::Spawned(admission, leaf, token.map(|(token, mint)| (mint, token))))
+            }
+            Outcome::Renewed(admission) => {
+                let leaf = self.leaf(&admission, needed()?)?;
+                Ok(Done::Renewed(admission, leaf))
             }
             Outcome::Minted(mint) => {
                 let token = self.token(&mint)?;
                 Ok(Done::Minted(mint, token))
             }
             Outcome::Certified(permit) => {
-                let leaf = self.authority.sign_x509(&svid::x509::workload(&permit, key()?, self.registry.trust_domain())?)?;
+                let leaf = self.authority.sign_x509(&svid::x509::workload(&permit, needed()?, self.registry.trust_domain())?)?;
                 Ok(Done::Certified(permit, leaf))
             }
             other => Ok(Done::Recorded(other)),
         }
+    }
+
+    fn leaf(&self, admission: &Admission, key: &PublicKey) -> Result<CertificateDer<'static>, Fault> {
+        self.authority.sign_x509(&svid::x509::agent(admission, key, self.authority.oid())?)
     }
 
     fn token(&self, mint: &Mint) -> Result<String, Fault> {
@@ -157,13 +225,16 @@ impl Worker {
 }
 
 /// Checks the request's key and writes its digest into the proposal.
-fn prove_key(job: &mut Job) -> Result<Option<PublicKey>, Denial> {
-    let slot = match &mut job.ask.proposal {
-        Proposal::Spawn(spawn) => &mut spawn.key,
+fn prove_key(ask: &mut Ask, csr: &[u8]) -> Result<Option<PublicKey>, Denial> {
+    let slot = match &mut ask.proposal {
+        Proposal::Spawn(spawn) => match &mut spawn.credential {
+            Credential::Key(key) => key,
+            Credential::Ticket(..) => return Ok(None),
+        },
         Proposal::Redeem { key, .. } | Proposal::Renew { key } => key,
         _ => return Ok(None),
     };
-    let key = svid::csr::verify(&job.csr)?;
+    let key = svid::csr::verify(csr)?;
     *slot = key.digest();
     Ok(Some(key))
 }

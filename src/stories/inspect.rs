@@ -51,7 +51,7 @@ fn visible(caller: &Caller, agent: &Agent) -> bool {
     match caller {
         Caller::Operator { .. } => true,
         Caller::Workload { name, .. } => *name == agent.workload,
-        Caller::Agent { id, .. } => id.uuid == agent.uuid,
+        Caller::Agent { id, .. } => id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid),
         Caller::Stranger => false,
     }
 }

@@ -1,16 +1,25 @@
-//! Issue: redeem and renew for workloads, spawn for agents, mint by agents.
+//! Issue: redeem and renew for workloads and agents, spawn by workloads and agents, mint by agents.
 
+use mayfly_agent::ticket::{Secret, Ticket};
 use mayfly_verify::{ClassName, sha256};
 use rustls_pki_types::CertificateDer;
+use tokio::sync::mpsc;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
-use super::desk::Done;
-use super::{Issuer, request_id};
+use super::desk::{Done, Item};
+use super::{Issuer, digest, request_id};
 use crate::assertion::Refusal;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
-use crate::policy::Asked;
-use crate::registry::{Admission, Ask, Certification, Mint, Proof, Proposal, Spawn};
+use crate::policy::{Asked, token_of_agent};
+use crate::registry::{Admission, Ask, Certification, Credential, Mint, Proof, Proposal, RequestId, Spawn};
+
+/// Seconds an agent's ticket lasts.
+pub const TICKET_LIFE: u64 = 60;
+
+/// Agents in one batch at most.
+pub const BATCH: usize = 1000;
 
 /// A spawn, as the wire brought it.
 pub struct SpawnRequest {
@@ -18,9 +27,7 @@ pub struct SpawnRequest {
     pub request_id: String,
     /// Of which class.
     pub class: ClassName,
-    /// PKCS#10, DER.
-    pub csr: Vec<u8>,
-    /// Of a configured issuer; empty asks for an autonomous agent.
+    /// Of a configured issuer; empty asks for an autonomous agent, or comes from an agent.
     pub user_token: String,
     /// How much.
     pub asked: Asked,
@@ -28,8 +35,24 @@ pub struct SpawnRequest {
     pub audience: String,
 }
 
-/// A workload's first certificate, for a ticket's secret.
-pub async fn redeem(issuer: &Issuer, secret: &[u8], csr: Vec<u8>) -> Result<(Certification, CertificateDer<'static>), No> {
+/// How the agents of a spawn get their first certificates.
+pub enum Keys {
+    /// For these certification requests, PKCS#10 in DER.
+    Csrs(Vec<Vec<u8>>),
+    /// By so many tickets.
+    Tickets(usize),
+}
+
+/// Whom something was certified for.
+pub enum Certified {
+    /// A workload.
+    Workload(Certification, CertificateDer<'static>),
+    /// An agent.
+    Agent(Admission, CertificateDer<'static>),
+}
+
+/// A certificate for a ticket's secret: a workload's, or an agent's first.
+pub async fn redeem(issuer: &Issuer, secret: &[u8], csr: Vec<u8>) -> Result<Certified, No> {
     if secret.len() != 32 {
         return Err(Denial::malformed("TICKET_MALFORMED", "the secret of a ticket has 32 bytes").into());
     }
@@ -38,50 +61,154 @@ pub async fn redeem(issuer: &Issuer, secret: &[u8], csr: Vec<u8>) -> Result<(Cer
     certified(issuer.desk.run(Ask { caller: Caller::Stranger, proposal }, csr).await?)
 }
 
-/// A workload's next certificate.
-pub async fn renew(issuer: &Issuer, caller: Caller, csr: Vec<u8>) -> Result<(Certification, CertificateDer<'static>), No> {
+/// The caller's next certificate.
+pub async fn renew(issuer: &Issuer, caller: Caller, csr: Vec<u8>) -> Result<Certified, No> {
     certified(issuer.desk.run(Ask { caller, proposal: Proposal::Renew { key: [0; 32] } }, csr).await?)
 }
 
 /// What a spawn became.
-pub type Spawned = (Admission, CertificateDer<'static>, Option<(Mint, String)>);
+pub struct Spawned {
+    /// The agent.
+    pub admission: Admission,
+    /// How it gets its certificate.
+    pub holds: Holds,
+    /// Its first token, if one was asked for.
+    pub jwt: Option<(Mint, String)>,
+}
+
+/// What the spawner gets for a new agent.
+pub enum Holds {
+    /// Its certificate.
+    Certificate(CertificateDer<'static>),
+    /// A ticket with which it fetches that itself.
+    Ticket(Ticket),
+}
 
 /// A new agent. The caller is proved already; what it asks is proved here, in the order of DESIGN 4.
-pub async fn spawn(issuer: &Issuer, caller: Caller, request: SpawnRequest) -> Result<Spawned, No> {
+pub async fn spawn(issuer: &Issuer, caller: Caller, request: SpawnRequest, keys: Keys) -> Result<Spawned, No> {
+    let mut orders = orders(issuer, caller, request, keys).await?;
+    let Some(Order { ask, csr, secret }) = orders.pop() else { return Err(nothing_asked().into()) };
+    // 3. The key, 4. the authority, 5. the limits: at the desk and at commit.
+    spawned(issuer, issuer.desk.run(ask, csr).await?, secret)
+}
+
+/// Many new agents of one kind, recorded in one commit. The answers come as they are signed, with their numbers.
+pub async fn spawn_many(issuer: &Issuer, caller: Caller, request: SpawnRequest, keys: Keys) -> Result<Many, No> {
+    let orders = orders(issuer, caller, request, keys).await?;
+    if orders.is_empty() || orders.len() > BATCH {
+        return Err(Denial::malformed("BATCH_SIZE", format!("a batch has 1 to {BATCH} agents")).into());
+    }
+    let (asks, secrets) = orders.into_iter().map(|o| ((o.ask, o.csr), o.secret)).unzip();
+    Ok(Many { items: issuer.desk.run_many(asks)?, secrets })
+}
+
+/// The answers of a batch.
+pub struct Many {
+    items: mpsc::Receiver<Item>,
+    secrets: Vec<Option<Zeroizing<[u8; 32]>>>,
+}
+
+impl Many {
+    /// The next answer; none: that was all.
+    pub async fn next(&mut self, issuer: &Issuer) -> Option<(usize, Result<Spawned, No>)> {
+        let (index, done) = self.items.recv().await?;
+        let secret = self.secrets.get_mut(index).and_then(Option::take);
+        Some((index, done.and_then(|done| spawned(issuer, done, secret))))
+    }
+}
+
+struct Order {
+    ask: Ask,
+    csr: Vec<u8>,
+    secret: Option<Zeroizing<[u8; 32]>>,
+}
+
+async fn orders(issuer: &Issuer, caller: Caller, request: SpawnRequest, keys: Keys) -> Result<Vec<Order>, No> {
+    let (csrs, tickets) = match keys {
+        Keys::Csrs(csrs) => (csrs, false),
+        Keys::Tickets(count) if count > BATCH => return Err(nothing_asked().into()),
+        Keys::Tickets(count) => (vec![Vec::new(); count], true),
+    };
+    if tickets && !request.audience.is_empty() {
+        let message = "a first JWT-SVID is for whoever holds the certificate: mint it after the ticket was redeemed";
+        return Err(Denial::malformed("TICKET_WITH_JWT", message).into());
+    }
+    // 2. The user, once for all of them.
+    let proof = match &caller {
+        _ if request.user_token.is_empty() => None,
+        // Judged by the record of the agent, whatever the token says: nothing of it is looked at.
+        Caller::Agent { .. } => return Err(token_of_agent().into()),
+        _ => Some(prove_user(issuer, &request.user_token).await?),
+    };
     let asked = &request.asked;
-    let csr_digest = sha256(&request.csr);
-    let depth = asked.depth.map_or(u64::MAX, u64::from);
-    let id = request_id(
-        &caller,
-        "spawn",
-        &request.request_id,
-        &[
+    let (depth, mode) = (asked.depth.map_or(u64::MAX, u64::from), asked.mode.map_or("", |m| m.as_str()));
+    let (lists, single) = ([asked.scopes.join(" "), asked.audiences.join(" ")], csrs.len() == 1);
+    let mut orders = Vec::with_capacity(csrs.len());
+    for (n, csr) in csrs.into_iter().enumerate() {
+        let what: [&[u8]; 11] = [
             request.class.as_str().as_bytes(),
-            &csr_digest,
+            &sha256(&csr),
             request.user_token.as_bytes(),
-            asked.scopes.join(" ").as_bytes(),
-            asked.audiences.join(" ").as_bytes(),
+            lists[0].as_bytes(),
+            lists[1].as_bytes(),
             &asked.lease.to_be_bytes(),
             &depth.to_be_bytes(),
             &[u8::from(asked.clip)],
+            mode.as_bytes(),
             request.audience.as_bytes(),
-        ],
-    )?;
-    // 2. The user.
-    let proof = if request.user_token.is_empty() { None } else { Some(prove_user(issuer, &request.user_token).await?) };
-    // 3. The key, 4. the authority, 5. the limits: at the desk and at commit.
-    let spawn = Spawn {
-        class: request.class,
-        key: [0; 32],
-        proof,
-        asked: request.asked,
-        audience: Some(request.audience).filter(|a| !a.is_empty()),
-        request: id,
-    };
-    match issuer.desk.run(Ask { caller, proposal: Proposal::Spawn(Box::new(spawn)) }, request.csr).await? {
-        Done::Spawned(admission, leaf, token) => Ok((admission, leaf, token)),
+            &[u8::from(tickets)],
+        ];
+        let mut id = request_id(&caller, "spawn", &request.request_id, &what)?;
+        if let Some(id) = id.as_mut().filter(|_| !single) {
+            // One id for the batch, one for each of its agents.
+            id.key = digest(&[&id.key, &n.to_be_bytes()]);
+        }
+        let secret = if tickets { Some(secret(issuer, id.as_ref())?) } else { None };
+        let spawn = Spawn {
+            class: request.class.clone(),
+            credential: match &secret {
+                Some(secret) => Credential::Ticket(sha256(secret.as_slice()), TICKET_LIFE),
+                None => Credential::Key([0; 32]),
+            },
+            proof: proof.clone(),
+            asked: request.asked.clone(),
+            audience: Some(request.audience.clone()).filter(|a| !a.is_empty()),
+            request: id,
+        };
+        let ask = Ask { caller: caller.clone(), proposal: Proposal::Spawn(Box::new(spawn)) };
+        orders.push(Order { ask, csr, secret });
+    }
+    Ok(orders)
+}
+
+fn nothing_asked() -> Denial {
+    Denial::malformed("BATCH_SIZE", format!("a batch has 1 to {BATCH} agents"))
+}
+
+fn spawned(issuer: &Issuer, done: Done, secret: Option<Zeroizing<[u8; 32]>>) -> Result<Spawned, No> {
+    match (done, secret) {
+        (Done::Spawned(admission, Some(leaf), jwt), None) => Ok(Spawned { admission, holds: Holds::Certificate(leaf), jwt }),
+        (Done::Spawned(admission, None, jwt), Some(secret)) => {
+            Ok(Spawned { admission, holds: Holds::Ticket(ticket(issuer, &secret)?), jwt })
+        }
         _ => Err(Fault::new("spawn", "another outcome").into()),
     }
+}
+
+/// A ticket's secret: by chance, or the same again for a retry of the same request.
+fn secret(issuer: &Issuer, request: Option<&RequestId>) -> Result<Zeroizing<[u8; 32]>, Fault> {
+    if let Some(request) = request {
+        return Ok(issuer.authority.ticket_secret(&digest(&[&request.key, &request.digest])));
+    }
+    let mut secret = Zeroizing::new([0u8; 32]);
+    aws_lc_rs::rand::fill(secret.as_mut_slice()).map_err(|e| Fault::new("ticket", e))?;
+    Ok(secret)
+}
+
+/// The one string that is enough to connect from nothing.
+pub(super) fn ticket(issuer: &Issuer, secret: &[u8; 32]) -> Result<Ticket, Fault> {
+    Ticket::new(&issuer.address, issuer.trust_domain.clone(), issuer.authority.root_pin(), Secret::new(*secret))
+        .map_err(|e| Fault::new("ticket", e))
 }
 
 /// A JWT-SVID for one audience.
@@ -133,9 +260,10 @@ async fn prove_user(issuer: &Issuer, token: &str) -> Result<Proof, Denial> {
     })
 }
 
-fn certified(done: Done) -> Result<(Certification, CertificateDer<'static>), No> {
+fn certified(done: Done) -> Result<Certified, No> {
     match done {
-        Done::Certified(permit, leaf) => Ok((permit, leaf)),
+        Done::Certified(permit, leaf) => Ok(Certified::Workload(permit, leaf)),
+        Done::Renewed(admission, leaf) => Ok(Certified::Agent(admission, leaf)),
         _ => Err(Fault::new("certify", "another outcome").into()),
     }
 }

@@ -1,6 +1,6 @@
 //! Revoke: cuts, reopening, ends, and join tokens, which operators hand out.
 
-use mayfly_agent::ticket::{Secret, Ticket};
+use mayfly_agent::ticket::Ticket;
 use mayfly_verify::{User, WorkloadName, sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -47,11 +47,7 @@ pub async fn join_token(issuer: &Issuer, caller: Caller, workload: WorkloadName,
     aws_lc_rs::rand::fill(secret.as_mut_slice()).map_err(|e| Fault::new("join token", e))?;
     let hash = sha256(secret.as_slice());
     match recorded(issuer, caller, Proposal::Ticket { workload, hash, ttl }).await? {
-        Outcome::Ticketed { ends_at, revision } => {
-            let ticket =
-                Ticket::new(&issuer.address, issuer.trust_domain.clone(), issuer.authority.root_pin(), Secret::new(*secret));
-            Ok((ticket.map_err(|e| Fault::new("join token", e))?, ends_at, revision))
-        }
+        Outcome::Ticketed { ends_at, revision } => Ok((super::issue::ticket(issuer, &secret)?, ends_at, revision)),
         _ => Err(Fault::new("join token", "another outcome").into()),
     }
 }

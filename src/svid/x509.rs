@@ -27,18 +27,18 @@ pub(crate) struct Expected {
 
 /// An agent's certificate.
 pub fn agent(admission: &Admission, key: &PublicKey, oid: &BindingOid) -> Result<Unsigned, Fault> {
-    let agent = admission.agent();
-    if key.digest() != agent.key {
+    let certificate = admission.certificate().ok_or_else(|| Fault::new("svid", "no certificate was recorded"))?;
+    if key.digest() != certificate.key {
         return Err(Fault::new("svid", "the key is not the one that was recorded"));
     }
     let binding = admission.binding();
     let der = binding.to_der().map_err(|e| Fault::new("svid", e))?;
     let expected = Expected {
         id: admission.id().to_string(),
-        key: agent.key,
-        serial: agent.serial.clone(),
-        begins_at: agent.svid_begins_at,
-        ends_at: agent.svid_ends_at,
+        key: certificate.key,
+        serial: certificate.serial.clone(),
+        begins_at: certificate.begins_at,
+        ends_at: certificate.ends_at,
         binding: Some(binding.clone()),
     };
     let mut params = leaf(&expected, &[])?;

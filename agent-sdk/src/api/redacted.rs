@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::v1::{CreateJoinTokenResponse, JwtSvid, RedeemRequest, SpawnRequest};
+use super::v1::{CreateJoinTokenResponse, JwtSvid, RedeemRequest, SpawnRequest, SpawnResponse};
 
 /// Hides `secret`.
 impl fmt::Debug for RedeemRequest {
@@ -27,6 +27,21 @@ impl fmt::Debug for SpawnRequest {
             .field("max_depth", &self.max_depth)
             .field("excess", &self.excess)
             .field("jwt_audience", &self.jwt_audience)
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hides `ticket`, but not whether there is one.
+impl fmt::Debug for SpawnResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpawnResponse")
+            .field("agent", &self.agent)
+            .field("svid", &self.svid)
+            .field("revision", &self.revision)
+            .field("clipped", &self.clipped)
+            .field("jwt", &self.jwt)
+            .field("has_ticket", &!self.ticket.is_empty())
             .finish_non_exhaustive()
     }
 }
@@ -54,7 +69,7 @@ impl fmt::Debug for CreateJoinTokenResponse {
 
 #[cfg(test)]
 mod tests {
-    use super::super::v1::{MintJwtResponse, SpawnResponse};
+    use super::super::v1::MintJwtResponse;
     use super::*;
 
     #[test]
@@ -63,7 +78,7 @@ mod tests {
         let printed = [
             format!("{:?}", RedeemRequest { secret: b"hush".to_vec(), csr: Vec::new() }),
             format!("{:?}", SpawnRequest { user_token: "hush".into(), class: "said".into(), ..Default::default() }),
-            format!("{:?}", SpawnResponse { jwt: Some(jwt.clone()), ..Default::default() }),
+            format!("{:?}", SpawnResponse { jwt: Some(jwt.clone()), ticket: "hush".into(), ..Default::default() }),
             format!("{:?}", MintJwtResponse { svid: Some(jwt), ..Default::default() }),
             format!("{:?}", CreateJoinTokenResponse { token: "hush".into(), workload_id: "said".into(), ..Default::default() }),
         ];

@@ -50,9 +50,13 @@ pub struct RedeemResponse {
     pub bundle: ::core::option::Option<Bundle>,
     #[prost(uint64, tag = "3")]
     pub revision: u64,
+    /// Whom the ticket was for; absent for a workload.
+    #[prost(message, optional, tag = "4")]
+    pub agent: ::core::option::Option<Agent>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewRequest {
+    /// PKCS#10, DER. Only its public key is used.
     #[prost(bytes = "vec", tag = "1")]
     pub csr: ::prost::alloc::vec::Vec<u8>,
 }
@@ -64,6 +68,9 @@ pub struct RenewResponse {
     pub bundle: ::core::option::Option<Bundle>,
     #[prost(uint64, tag = "3")]
     pub revision: u64,
+    /// As it is from now on; absent for a workload.
+    #[prost(message, optional, tag = "4")]
+    pub agent: ::core::option::Option<Agent>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -73,12 +80,13 @@ pub struct SpawnRequest {
     pub request_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub class: ::prost::alloc::string::String,
-    /// PKCS#10, DER. Only its public key is used.
+    /// PKCS#10, DER. Only its public key is used. Empty when a ticket is asked for.
     #[prost(bytes = "vec", tag = "3")]
     pub csr: ::prost::alloc::vec::Vec<u8>,
-    /// An ID token or at+jwt access token of a configured issuer.
+    /// An ID token or at+jwt access token of a configured issuer. Empty when an agent spawns: its user is inherited.
     #[prost(string, tag = "4")]
     pub user_token: ::prost::alloc::string::String,
+    /// MODE_UNSPECIFIED when an agent spawns: its mode is inherited.
     #[prost(enumeration = "Mode", tag = "5")]
     pub mode: i32,
     /// Empty: all that the intersection allows.
@@ -98,8 +106,12 @@ pub struct SpawnRequest {
     /// Mint a first JWT-SVID for this audience in the same call. Empty: none.
     #[prost(string, tag = "11")]
     pub jwt_audience: ::prost::alloc::string::String,
+    /// Give a ticket instead of certifying a key. It lasts a minute and belongs to the first key it is redeemed with.
+    #[prost(bool, tag = "12")]
+    pub ticket: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct SpawnResponse {
     #[prost(message, optional, tag = "1")]
     pub agent: ::core::option::Option<Agent>,
@@ -115,6 +127,41 @@ pub struct SpawnResponse {
     pub clipped: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "6")]
     pub jwt: ::core::option::Option<JwtSvid>,
+    /// The ticket that was asked for, one string; then there is no `svid`.
+    #[prost(string, tag = "7")]
+    pub ticket: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpawnBatchRequest {
+    /// What all of them are asked for. `csr` is empty; with a request id a retry is the same records, one by one.
+    #[prost(message, optional, tag = "1")]
+    pub template: ::core::option::Option<SpawnRequest>,
+    /// One PKCS#10 in DER for each agent, at most 1,000.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub csrs: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// How many, when tickets are asked for; otherwise 0.
+    #[prost(uint32, tag = "3")]
+    pub count: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SpawnBatchResponse {
+    /// Which of them, from 0.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    #[prost(oneof = "spawn_batch_response::Result", tags = "2, 3")]
+    pub result: ::core::option::Option<spawn_batch_response::Result>,
+}
+/// Nested message and enum types in `SpawnBatchResponse`.
+pub mod spawn_batch_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Result {
+        /// Only the first of a batch carries the bundle.
+        #[prost(message, tag = "2")]
+        Spawned(super::SpawnResponse),
+        /// The same status as a single Spawn would have ended with.
+        #[prost(message, tag = "3")]
+        Denied(::tonic_types::pb::Status),
+    }
 }
 /// A JWT-SVID.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -403,6 +450,8 @@ pub enum AgentState {
     Expired = 2,
     Ended = 3,
     Cut = 4,
+    /// An agent above it has ended or expired.
+    Orphaned = 5,
 }
 impl AgentState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -416,6 +465,7 @@ impl AgentState {
             Self::Expired => "AGENT_STATE_EXPIRED",
             Self::Ended => "AGENT_STATE_ENDED",
             Self::Cut => "AGENT_STATE_CUT",
+            Self::Orphaned => "AGENT_STATE_ORPHANED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -426,6 +476,7 @@ impl AgentState {
             "AGENT_STATE_EXPIRED" => Some(Self::Expired),
             "AGENT_STATE_ENDED" => Some(Self::Ended),
             "AGENT_STATE_CUT" => Some(Self::Cut),
+            "AGENT_STATE_ORPHANED" => Some(Self::Orphaned),
             _ => None,
         }
     }
@@ -522,7 +573,7 @@ pub mod identities_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Redeems a ticket (a workload's join token) with a key that never leaves the caller.
+        /// Redeems a ticket (an agent's, or a workload's join token) with a key that never leaves the caller.
         /// Role: bearer of the ticket; no client certificate is needed.
         pub async fn redeem(
             &mut self,
@@ -545,7 +596,8 @@ pub mod identities_client {
                 .insert(GrpcMethod::new("mayfly.v1.Identities", "Redeem"));
             self.inner.unary(req, path, codec).await
         }
-        /// Certifies a workload again, under the same or a new key. Role: the workload itself.
+        /// Certifies the caller again, under a new key or the same. An agent's old certificate counts until the new one is used;
+        /// whoever connects with it after that has a copy, and the agent is revoked. Role: workload, agent.
         pub async fn renew(
             &mut self,
             request: impl tonic::IntoRequest<super::RenewRequest>,
@@ -567,7 +619,8 @@ pub mod identities_client {
                 .insert(GrpcMethod::new("mayfly.v1.Identities", "Renew"));
             self.inner.unary(req, path, codec).await
         }
-        /// Admits one agent of a class, for a user, and certifies its key. Role: workload.
+        /// Admits one agent of a class and certifies its key, or gives a ticket with which it fetches its certificate itself.
+        /// A workload spawns for a user; an agent's children act for the agent's own user. Role: workload, agent.
         pub async fn spawn(
             &mut self,
             request: impl tonic::IntoRequest<super::SpawnRequest>,
@@ -632,6 +685,123 @@ pub mod identities_client {
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Identities", "End"));
             self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod batches_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The same for many at once. Requests of this service may have 1 MiB.
+    #[derive(Debug, Clone)]
+    pub struct BatchesClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl BatchesClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> BatchesClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> BatchesClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            BatchesClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Admits up to 1,000 agents together, in one commit; each has its own answer, streamed as it is signed, in any order.
+        /// Role: workload, agent.
+        pub async fn spawn(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SpawnBatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SpawnBatchResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Batches/Spawn");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Batches", "Spawn"));
+            self.inner.server_streaming(req, path, codec).await
         }
     }
 }

@@ -110,6 +110,19 @@ impl Binding {
         Ok(())
     }
 
+    /// Whether both encodings stay within their bounds; encodes only where that is not plain from the lengths.
+    pub fn check_size(&self) -> Result<(), BindingError> {
+        // JSON may write a byte of a user's name as six; ids and scopes hold nothing that is escaped.
+        let user = self.user.as_ref().map_or(0, |u| 6 * (u.iss.len() + u.sub.len()));
+        let listed: usize = self.chain.iter().chain(&self.scopes).map(|s| s.len() + 4).sum();
+        if 512 + user + listed + 80 * self.stamps.len() <= MAX_DER {
+            return self.check();
+        }
+        self.to_der()?;
+        self.to_claim()?;
+        Ok(())
+    }
+
     /// The value of the X.509 extension.
     pub fn to_der(&self) -> Result<Vec<u8>, BindingError> {
         self.check()?;

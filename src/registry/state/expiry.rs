@@ -1,0 +1,162 @@
+//! What ends with time: seats come back, what is over is forgotten, and records that no longer matter are named.
+
+use std::collections::BTreeSet;
+
+use mayfly_verify::{DelegationId, Subject, User};
+use uuid::Uuid;
+
+use super::{KEEP, Owner, State, seconds};
+
+/// Something that ends with time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// An agent's record.
+    Agent(Uuid),
+    /// A delegation's record.
+    Delegation(DelegationId),
+    /// A ticket's record.
+    Ticket([u8; 32]),
+    /// The outcome of a request.
+    Request([u8; 32]),
+    /// A workload's key.
+    Key([u8; 32]),
+    /// A cut; the second says whether the row goes with it, or with a user's standing.
+    Cut(Subject, bool),
+    /// A user's standing.
+    User(User),
+    /// A record that nothing in state needs.
+    Record,
+    /// An agent's place among those that live.
+    Seat(Uuid),
+    /// A meter.
+    Meter([u8; 16]),
+}
+
+impl State {
+    pub(super) fn due(&mut self, when: u64, revision: u64, what: Due) {
+        self.due_nth(when, revision, 0, what);
+    }
+
+    /// `nth` tells things of one kind and one record apart.
+    pub(super) fn due_nth(&mut self, when: u64, revision: u64, nth: u32, what: Due) {
+        let kind = match what {
+            Due::Agent(_) => 0,
+            Due::Delegation(_) => 1,
+            Due::Ticket(_) => 2,
+            Due::Request(_) => 3,
+            Due::Key(_) => 4,
+            Due::Cut(..) => 5,
+            Due::User(_) => 6,
+            Due::Record => 7,
+            Due::Seat(_) => 8,
+            Due::Meter(_) => 9,
+        };
+        self.due.insert((when, revision, nth << 8 | kind), what);
+    }
+
+    /// Agents that have run out by `now` (unix microseconds) and still have their seats, because no record has come since.
+    pub(in crate::registry) fn run_out(&self, now: u64) -> BTreeSet<Uuid> {
+        let due = self.due.range(..=(now, u64::MAX, u32::MAX));
+        let seats = due.filter_map(|(_, what)| if let Due::Seat(uuid) = what { Some(*uuid) } else { None });
+        seats.filter(|uuid| self.agents.get(uuid).is_some_and(|a| a.seated && a.expires_at() <= now)).collect()
+    }
+
+    /// Lets the time of a record (unix microseconds) take effect.
+    pub(super) fn expire(&mut self, now: u64) {
+        while let Some(entry) = self.due.first_entry().filter(|e| e.key().0 <= now) {
+            let ((when, revision, nth), what) = entry.remove_entry();
+            let obsolete = match what {
+                Due::Agent(uuid) => {
+                    self.forget(uuid, when);
+                    false
+                }
+                Due::Delegation(id) => {
+                    if let Some(delegation) = self.delegations.remove(&id) {
+                        self.proofs.remove(&delegation.proof);
+                    }
+                    true
+                }
+                Due::Ticket(hash) => {
+                    self.tickets.remove(&hash);
+                    true
+                }
+                // An admission's row goes with its agent.
+                Due::Request(key) => self.requests.remove(&key).is_some_and(|done| done.agent.is_none()),
+                Due::Key(key) => {
+                    // A key that was certified again lives on under its later record.
+                    let over = matches!(self.keys.get(&key), Some(Owner::Workload(_, ends)) if seconds(*ends).saturating_add(KEEP) <= when);
+                    if over {
+                        self.keys.remove(&key);
+                    }
+                    true
+                }
+                Due::Cut(subject, owns_row) => {
+                    if self.cuts.get(&subject).is_some_and(|(_, until)| *until <= when) {
+                        self.cuts.remove(&subject);
+                    }
+                    owns_row
+                }
+                Due::User(user) => match self.users.get(&user) {
+                    // Closed until somebody reopens it, however long that takes.
+                    Some(standing) if standing.revision == revision && standing.closed => false,
+                    Some(standing) if standing.revision == revision => {
+                        self.users.remove(&user);
+                        true
+                    }
+                    _ => false,
+                },
+                Due::Record => true,
+                Due::Seat(uuid) => {
+                    // A renewal since then has an entry of its own.
+                    if self.agents.get(&uuid).is_some_and(|agent| agent.expires_at() <= when) {
+                        self.unseat(&uuid);
+                    }
+                    false
+                }
+                Due::Meter(key) => {
+                    match self.meters.get(&key).map(|reading| reading.until) {
+                        Some(until) if until > when => self.due_nth(until, revision, nth >> 8, Due::Meter(key)),
+                        _ => drop(self.meters.remove(&key)),
+                    }
+                    false
+                }
+            };
+            if obsolete {
+                self.obsolete.push(revision);
+            }
+        }
+    }
+
+    /// Forgets an agent that has been over for long enough, unless a child's record still needs it.
+    fn forget(&mut self, uuid: Uuid, when: u64) {
+        let mut next = Some(uuid);
+        while let Some(uuid) = next.take() {
+            let Some(agent) = self.agents.get_mut(&uuid) else { return };
+            if agent.forgotten_at() > when {
+                return;
+            }
+            agent.over = true;
+            if agent.children > 0 {
+                return;
+            }
+            self.unseat(&uuid);
+            let Some(agent) = self.agents.remove(&uuid) else { return };
+            if let Some(hash) = &agent.ticket {
+                self.tickets.remove(hash);
+            }
+            for key in &agent.keys {
+                self.keys.remove(key);
+            }
+            self.obsolete.push(agent.revision);
+            self.obsolete.extend_from_slice(&agent.rows);
+            if let Some(parent) = agent.parent()
+                && let Some(above) = self.agents.get_mut(&parent)
+            {
+                above.children = above.children.saturating_sub(1);
+                if above.over && above.children == 0 {
+                    next = Some(parent);
+                }
+            }
+        }
+    }
+}
