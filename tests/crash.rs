@@ -4,30 +4,12 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::identities_client::IdentitiesClient;
-use mayfly_agent::channel::{ChannelSettings, Trust, connect};
-use mayfly_verify::TrustDomain;
 use support::Dev;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
-
-async fn orchestrator(dev: &Dev) -> Channel {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let dir = dev.path(".mayfly/workloads/orchestrator");
-    let roots = mayfly::folder::certificates(&dir.join("bundle.pem")).unwrap();
-    connect(ChannelSettings {
-        address: dev.text("grpc"),
-        trust_domain: TrustDomain::new("dev.mayfly.test").unwrap(),
-        trust: Trust::Roots(roots),
-        identity: Some(mayfly::folder::identity(&dir).unwrap()),
-        connect_timeout: Duration::from_secs(10),
-    })
-    .await
-    .unwrap()
-}
 
 fn request(token: &str, id: &str, csr: Vec<u8>) -> v1::SpawnRequest {
     v1::SpawnRequest {
@@ -59,7 +41,7 @@ async fn rounds(rounds: usize, spawns: usize) {
         dev.token("demo", "demo.jwt");
         let token = std::fs::read_to_string(dev.path("demo.jwt")).unwrap().trim().to_owned();
         let csrs: Vec<Vec<u8>> = (0..spawns).map(|_| mayfly::folder::Key::new().unwrap().csr).collect();
-        let channel = orchestrator(&dev).await;
+        let channel = support::channel(&dev, Some(support::ORCHESTRATOR)).await;
         let mut calls = spawn_all(&channel, &token, &csrs, round).await;
         // Somewhere in the middle, another place each round.
         let stop_after = spawns * (round % 10 + 1) / 12;
@@ -106,7 +88,7 @@ async fn rounds(rounds: usize, spawns: usize) {
         // A retry after the crash is the same agent where it was recorded, and a new one where it was not.
         if let Some(lost) = got.first() {
             let n = csrs.iter().enumerate().map(|(n, _)| n);
-            let channel = orchestrator(&dev).await;
+            let channel = support::channel(&dev, Some(support::ORCHESTRATOR)).await;
             let mut again = spawn_all(&channel, &token, &csrs, round).await;
             let mut ids = HashSet::new();
             while let Some(answer) = again.join_next().await {

@@ -11,8 +11,12 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
+use mayfly_agent::channel::{ChannelSettings, Trust, connect};
+use mayfly_verify::TrustDomain;
 use serde_json::Value;
+use tonic::transport::Channel;
 
 pub const BIN: &str = env!("CARGO_BIN_EXE_mayfly");
 
@@ -86,6 +90,24 @@ impl Drop for Dev {
         let _ = self.child.wait();
     }
 }
+
+/// A channel to a development issuer: with the identity in a folder, or with none.
+pub async fn channel(dev: &Dev, identity: Option<&str>) -> Channel {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let roots = mayfly::folder::certificates(&dev.path(".mayfly/workloads/orchestrator/bundle.pem")).unwrap();
+    connect(ChannelSettings {
+        address: dev.text("grpc"),
+        trust_domain: TrustDomain::new("dev.mayfly.test").unwrap(),
+        trust: Trust::Roots(roots),
+        identity: identity.map(|dir| mayfly::folder::identity(&dev.path(dir)).unwrap()),
+        connect_timeout: Duration::from_secs(10),
+    })
+    .await
+    .unwrap()
+}
+
+/// Where `mayfly dev` keeps the workload that has joined.
+pub const ORCHESTRATOR: &str = ".mayfly/workloads/orchestrator";
 
 pub fn spawn(dir: &Path, envs: &[(&str, &str)]) -> (Child, Value) {
     let mut child = Command::new(BIN)

@@ -1,0 +1,419 @@
+//! Hazards on the wire: what a hostile caller would send, and exactly what it gets. Numbers are those of the list of hazards.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly::caller::Role;
+use mayfly::doors::access::TABLE;
+use mayfly::folder::Key;
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::identities_client::IdentitiesClient;
+use mayfly_agent::api::v1::inspection_client::InspectionClient;
+use mayfly_agent::api::v1::operations_client::OperationsClient;
+use mayfly_agent::channel::connect_unix;
+use mayfly_agent::ticket::Ticket;
+use support::{Dev, ORCHESTRATOR, channel};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+/// A message of raw bytes: what no client of ours would send.
+#[derive(Clone, Debug, Default)]
+struct Raw(Vec<u8>);
+
+impl prost::Message for Raw {
+    fn encode_raw(&self, buf: &mut impl prost::bytes::BufMut) {
+        buf.put_slice(&self.0);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire: prost::encoding::WireType,
+        buf: &mut impl prost::bytes::Buf,
+        context: prost::encoding::DecodeContext,
+    ) -> Result<(), prost::DecodeError> {
+        prost::encoding::skip_field(wire, tag, buf, context)
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+async fn call(channel: &Channel, method: &str, body: Vec<u8>) -> Result<(), Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let path = format!("/mayfly.v1.{method}").parse().unwrap();
+    let codec = tonic_prost::ProstCodec::<Raw, Raw>::default();
+    let mut stream = grpc.server_streaming(Request::new(Raw(body)), path, codec).await?.into_inner();
+    while stream.message().await?.is_some() {}
+    Ok(())
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+fn said<T>(result: Result<T, Status>) -> (Code, String) {
+    match result {
+        Ok(_) => (Code::Ok, String::new()),
+        Err(status) => (status.code(), reason(&status)),
+    }
+}
+
+fn dev() -> Dev {
+    let dev = Dev::start();
+    dev.token("demo", "demo.jwt");
+    dev.json("spawn --class researcher --user-token demo.jwt --out a1");
+    dev
+}
+
+async fn operator(dev: &Dev) -> Channel {
+    connect_unix(std::path::Path::new(&dev.text("socket"))).await.unwrap()
+}
+
+/// A second workload that has joined, by the name that a file beside the home configures.
+async fn roles(dev: &Dev) -> BTreeMap<&'static str, (Role, Channel)> {
+    BTreeMap::from([
+        ("stranger", (Role::Stranger, channel(dev, None).await)),
+        ("workload", (Role::Workload, channel(dev, Some(ORCHESTRATOR)).await)),
+        ("agent", (Role::Agent, channel(dev, Some("a1")).await)),
+        ("operator", (Role::Operator, operator(dev).await)),
+    ])
+}
+
+#[tokio::test]
+async fn t12_t21_every_method_for_every_role_and_nothing_by_default() {
+    let dev = dev();
+    let mut seen = 0;
+    // An end of the caller itself comes last: it is over after that.
+    let (ends, others): (Vec<_>, Vec<_>) = TABLE.iter().partition(|(method, _)| *method == "Identities/End");
+    for (name, (role, channel)) in &roles(&dev).await {
+        for (method, allowed) in others.iter().chain(&ends) {
+            let (code, reason) = said(call(channel, method, Vec::new()).await);
+            let turned_away = matches!(reason.as_str(), "CERTIFICATE_NEEDED" | "ROLE_NOT_ALLOWED");
+            assert_eq!(turned_away, !allowed.contains(role), "{method} as {name}: {code:?} {reason}");
+            if turned_away {
+                let expected = if *role == Role::Stranger { Code::Unauthenticated } else { Code::PermissionDenied };
+                assert_eq!(code, expected, "{method} as {name}");
+            }
+            seen += 1;
+        }
+        let (code, _) = said(call(channel, "Identities/Impersonate", Vec::new()).await);
+        assert_eq!(code, Code::Unimplemented, "{name}");
+    }
+    assert_eq!(seen, 4 * TABLE.len());
+}
+
+#[tokio::test]
+async fn t11_what_a_later_version_would_say_is_refused() {
+    let dev = dev();
+    let workload = channel(&dev, Some(ORCHESTRATOR)).await;
+    let token = std::fs::read_to_string(dev.path("demo.jwt")).unwrap().trim().to_owned();
+    let spawn = |mode, excess| v1::SpawnRequest {
+        class: "worker".into(),
+        csr: Key::new().unwrap().csr,
+        user_token: token.clone(),
+        mode,
+        excess,
+        ..Default::default()
+    };
+    let mut client = IdentitiesClient::new(workload.clone());
+    for (mode, excess, expected) in [(99, 0, "MODE_UNKNOWN"), (0, 99, "EXCESS_UNKNOWN"), (-1, 0, "MODE_UNKNOWN")] {
+        assert_eq!(said(client.spawn(spawn(mode, excess)).await), (Code::InvalidArgument, expected.to_owned()));
+    }
+    let operator = operator(&dev).await;
+    // `target` unset, set to an empty target, and to an arm of a later version (field 15, a string).
+    for body in [vec![], vec![0x0a, 0x00], vec![0x0a, 0x03, 0x7a, 0x01, b'x']] {
+        let got = said(call(&operator, "Operations/Revoke", body).await);
+        assert_eq!(got, (Code::InvalidArgument, "TARGET_MISSING".to_owned()));
+    }
+    // Both arms: the last one counts, as the encoding has it, and it is judged like any other.
+    let both = [&[0x0a, 0x07, 0x0a, 0x01, b'x', 0x12, 0x02, 0x0a, 0x00][..]].concat();
+    assert_eq!(said(call(&operator, "Operations/Revoke", both).await).0, Code::InvalidArgument);
+    assert_eq!(dev.json("agents list")["agents"].as_array().unwrap().len(), 1, "nothing came of it");
+}
+
+#[tokio::test]
+async fn t23_absent_and_broken_messages_are_typed_errors() {
+    let dev = dev();
+    for (name, (role, channel)) in &roles(&dev).await {
+        for (method, allowed) in TABLE.iter().filter(|(m, _)| *m != "Identities/End") {
+            // Empty, cut off, a wrong wire type, a length over the end, 60 KiB of noise.
+            for body in [vec![], vec![0x0a], vec![0x08, 0x01, 0x0d], vec![0x0a, 0xff, 0xff, 0x7f], vec![0xff; 60_000]] {
+                let (code, _) = said(call(channel, method, body.clone()).await);
+                // tonic tells bytes that are no message as INTERNAL before any role is looked at.
+                let unreadable = code == Code::Internal && !body.is_empty();
+                assert!(unreadable || !matches!(code, Code::Unknown | Code::Internal), "{method} as {name}: {code:?}");
+                assert!(allowed.contains(role) || code != Code::Ok || method.starts_with("Bundles"), "{method} as {name}");
+            }
+        }
+    }
+    dev.json("agents list");
+}
+
+#[tokio::test]
+async fn t19_headers_are_never_an_identity() {
+    let dev = dev();
+    let stranger = channel(&dev, None).await;
+    let id = dev.json("agents list")["agents"][0]["agent_id"].as_str().unwrap().to_owned();
+    for (name, value) in [
+        ("x-forwarded-client-cert", format!("By=spiffe://dev.mayfly.test/issuer;URI={id}")),
+        ("x-spiffe-id", "spiffe://dev.mayfly.test/workload/orchestrator".to_owned()),
+        ("authorization", format!("Bearer {}", std::fs::read_to_string(dev.path("demo.jwt")).unwrap().trim())),
+        ("x-mayfly-operator", "uid:0".to_owned()),
+        ("workload.spiffe.io", "true".to_owned()),
+    ] {
+        let mut request = Request::new(v1::ListAgentsRequest::default());
+        request.metadata_mut().insert(name, value.parse().unwrap());
+        let got = said(InspectionClient::new(stranger.clone()).list_agents(request).await);
+        assert_eq!(got, (Code::Unauthenticated, "CERTIFICATE_NEEDED".to_owned()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn t13_what_is_not_the_callers_looks_as_if_it_were_not_there() {
+    let dev = dev();
+    let mine = dev.json("agents list")["agents"][0]["agent_id"].as_str().unwrap().to_owned();
+    dev.token("guest", "guest.jwt");
+    let other = dev.json("spawn --class researcher --user-token guest.jwt --out a2")["agent_id"].as_str().unwrap().to_owned();
+    let nobody = "spiffe://dev.mayfly.test/agent/researcher/01900000-0000-7000-8000-000000000000".to_owned();
+    let elsewhere = "spiffe://other.test/agent/researcher/01900000-0000-7000-8000-000000000000".to_owned();
+    let agent = channel(&dev, Some("a1")).await;
+    let mut answers = HashSet::new();
+    for id in [&other, &nobody, &elsewhere] {
+        let get = InspectionClient::new(agent.clone()).get_agent(v1::GetAgentRequest { agent: id.clone() }).await.unwrap_err();
+        let end = IdentitiesClient::new(agent.clone()).end(v1::EndRequest { agent: id.clone() }).await.unwrap_err();
+        for status in [get, end] {
+            assert_eq!(status.code(), Code::NotFound);
+            answers.insert((status.message().to_owned(), status.details().to_vec()));
+        }
+    }
+    assert_eq!(answers.len(), 1, "one answer for all: {answers:?}");
+    InspectionClient::new(agent).get_agent(v1::GetAgentRequest { agent: mine }).await.unwrap();
+    assert_eq!(dev.json(&format!("agents show {other}"))["state"], "live");
+}
+
+#[tokio::test]
+async fn t01_names_are_refused_and_never_normalised() {
+    let dev = dev();
+    let workload = channel(&dev, Some(ORCHESTRATOR)).await;
+    let operator = operator(&dev).await;
+    let uuid = "01900000-0000-7000-8000-000000000000";
+    let long = "a".repeat(2049);
+    let bad = ["..", ".", "a//b", "%2e%2e", "a%2Fb", "a\\b", "a\0b", "A", "a\u{2024}b", " worker", "worker ", "", &long];
+    for name in bad {
+        let request = v1::SpawnRequest { class: name.into(), csr: vec![1], ..Default::default() };
+        let got = said(IdentitiesClient::new(workload.clone()).spawn(request).await);
+        assert_eq!(got, (Code::InvalidArgument, "CLASS_MALFORMED".to_owned()), "{name:?}");
+        let request = v1::CreateJoinTokenRequest { workload: name.into(), ttl_seconds: 0 };
+        let got = said(OperationsClient::new(operator.clone()).create_join_token(request).await);
+        assert_eq!(got, (Code::InvalidArgument, "WORKLOAD_MALFORMED".to_owned()), "{name:?}");
+        let agent = format!("spiffe://dev.mayfly.test/agent/{name}/{uuid}");
+        let got = said(InspectionClient::new(operator.clone()).get_agent(v1::GetAgentRequest { agent }).await);
+        assert_eq!(got, (Code::InvalidArgument, "AGENT_MALFORMED".to_owned()), "{name:?}");
+    }
+    for agent in ["SPIFFE://dev.mayfly.test/agent/worker/", "spiffe://DEV.mayfly.test/agent/worker/"] {
+        let agent = format!("{agent}{uuid}");
+        let got = said(InspectionClient::new(operator.clone()).get_agent(v1::GetAgentRequest { agent }).await);
+        assert_eq!(got.0, Code::InvalidArgument);
+    }
+}
+
+#[tokio::test]
+async fn t02_a_request_decides_nothing_but_the_key() {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
+    let dev = dev();
+    let token = std::fs::read_to_string(dev.path("demo.jwt")).unwrap().trim().to_owned();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "issuer");
+    for uri in ["spiffe://dev.mayfly.test/issuer", "spiffe://other.test/agent/x"] {
+        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+    }
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
+    let csr = params.serialize_request(&key).map(|csr| csr.der().to_vec());
+    // Some of it no request may hold; then the rest is tried alone.
+    let csr = csr.unwrap_or_else(|_| {
+        (params.is_ca, params.key_usages, params.extended_key_usages) = (IsCa::NoCa, vec![], vec![]);
+        params.serialize_request(&key).unwrap().der().to_vec()
+    });
+    let mut client = IdentitiesClient::new(channel(&dev, Some(ORCHESTRATOR)).await);
+    let request = v1::SpawnRequest { class: "worker".into(), csr, user_token: token, ..Default::default() };
+    let got = client.spawn(request).await.unwrap().into_inner();
+    let der = &got.svid.as_ref().unwrap().certificates[0];
+    let (_, cert) = x509_parser::parse_x509_certificate(der).unwrap();
+    assert_eq!(cert.subject().iter().count(), 0);
+    assert!(!cert.basic_constraints().unwrap().unwrap().value.ca);
+    let names = &cert.subject_alternative_name().unwrap().unwrap().value.general_names;
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert!(format!("{:?}", names[0]).contains(&got.agent.unwrap().agent_id));
+    assert!(!cert.key_usage().unwrap().unwrap().value.key_cert_sign());
+    // T29: positive and at most 20 octets.
+    assert!(cert.raw_serial().len() <= 20 && cert.raw_serial()[0] < 0x80 && cert.raw_serial()[0] > 0);
+}
+
+#[tokio::test]
+async fn t04_of_256_who_redeem_at_once_one_does() {
+    let dev = dev();
+    let token = dev.json("join orchestrator")["token"].as_str().unwrap().to_owned();
+    let secret = Ticket::parse(&token).unwrap().secret().expose().to_vec();
+    let stranger = channel(&dev, None).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..256 {
+        let (mut client, secret) = (IdentitiesClient::new(stranger.clone()), secret.clone());
+        calls.spawn(async move {
+            let csr = Key::new().unwrap().csr;
+            (client.redeem(v1::RedeemRequest { secret, csr: csr.clone() }).await.map(tonic::Response::into_inner), csr)
+        });
+    }
+    let (mut winners, mut refused) = (Vec::new(), 0);
+    for (got, csr) in calls.join_all().await {
+        match got {
+            Ok(got) => winners.push((got, csr)),
+            Err(status) => {
+                assert_eq!(said::<()>(Err(status)), (Code::PermissionDenied, "TICKET_REFUSED".to_owned()));
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((winners.len(), refused), (1, 255));
+    // The same key again is the same record.
+    let (first, csr) = winners.pop().unwrap();
+    let mut client = IdentitiesClient::new(stranger.clone());
+    let again = client.redeem(v1::RedeemRequest { secret: secret.clone(), csr }).await.unwrap().into_inner();
+    assert_eq!(again.revision, first.revision);
+    // T03: one bit, one byte more or less, and what nobody ever had: one answer.
+    let mut flipped = secret.clone();
+    flipped[31] ^= 1;
+    for secret in [flipped, vec![0; 32]] {
+        let csr = Key::new().unwrap().csr;
+        let got = said(client.redeem(v1::RedeemRequest { secret, csr }).await);
+        assert_eq!(got, (Code::PermissionDenied, "TICKET_REFUSED".to_owned()));
+    }
+    for length in [0, 31, 33] {
+        let request = v1::RedeemRequest { secret: vec![1; length], csr: Key::new().unwrap().csr };
+        assert_eq!(said(client.redeem(request).await), (Code::InvalidArgument, "TICKET_MALFORMED".to_owned()));
+    }
+}
+
+async fn tls(dev: &Dev, config: Arc<rustls::ClientConfig>) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let tcp = tokio::net::TcpStream::connect(dev.text("grpc")).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.unwrap()
+}
+
+fn client_config(dev: &Dev, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<rustls::ClientConfig> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut roots = rustls::RootCertStore::empty();
+    for root in mayfly::folder::certificates(&dev.path(ORCHESTRATOR).join("bundle.pem")).unwrap() {
+        roots.add(root).unwrap();
+    }
+    let identity = mayfly::folder::identity(&dev.path(ORCHESTRATOR)).unwrap();
+    let builder = rustls::ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots);
+    let mut config = builder.with_client_auth_cert(identity.chain, identity.key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A client that would resume wherever it may.
+    config.resumption = rustls::client::Resumption::in_memory_sessions(32);
+    Arc::new(config)
+}
+
+#[tokio::test]
+async fn t40_no_session_is_resumed() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dev = dev();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = client_config(&dev, &[version]);
+        for _ in 0..3 {
+            let mut stream = tls(&dev, Arc::clone(&config)).await;
+            // The preface, empty settings: the server answers, and a ticket would come with that.
+            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+            let mut answer = [0; 9];
+            stream.read_exact(&mut answer).await.unwrap();
+            let (_, session) = stream.get_ref();
+            assert_eq!(session.handshake_kind(), Some(rustls::HandshakeKind::Full), "{version:?}");
+            assert_eq!(session.tls13_tickets_received(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn t59_a_flood_of_resets_ends_its_connection_and_nothing_else() {
+    let dev = dev();
+    let stream = tls(&dev, client_config(&dev, &[&rustls::version::TLS13])).await;
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut sent = 0;
+    // Opened and reset at once, again and again (CVE-2023-44487).
+    while sent < 50_000 {
+        let Ok(ready) = tokio::time::timeout(Duration::from_secs(5), client.ready()).await else { break };
+        let Ok(mut ready) = ready else { break };
+        let uri = "https://127.0.0.1/mayfly.v1.Identities/Spawn";
+        let request = http::Request::post(uri).header("content-type", "application/grpc").body(()).unwrap();
+        let Ok((_, mut stream)) = ready.send_request(request, false) else { break };
+        stream.send_reset(h2::Reason::CANCEL);
+        client = ready;
+        sent += 1;
+        if connection.is_finished() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(sent < 50_000, "the server put up with {sent} resets");
+    assert!(connection.await.unwrap().is_err(), "it is told to go away");
+    // Others are served.
+    dev.json("mint --as a1 --audience https://search.example");
+}
+
+#[tokio::test]
+async fn limits_of_headers_and_messages_refuse_one_request_and_no_more() {
+    let dev = dev();
+    let workload = channel(&dev, Some(ORCHESTRATOR)).await;
+    let mut client = IdentitiesClient::new(workload.clone());
+    let large = v1::SpawnRequest { class: "worker".into(), csr: vec![0; 200_000], ..Default::default() };
+    assert_eq!(said(client.spawn(large).await).0, Code::OutOfRange, "over `max_message_bytes`");
+    let mut request = Request::new(v1::SpawnRequest::default());
+    request.metadata_mut().insert("x-large", "a".repeat(40_000).parse().unwrap());
+    let (code, _) = said(client.spawn(request).await);
+    assert!(matches!(code, Code::Internal | Code::Unknown | Code::ResourceExhausted), "{code:?}: over `max_header_bytes`");
+    let csr = vec![0; 5000];
+    let token = std::fs::read_to_string(dev.path("demo.jwt")).unwrap().trim().to_owned();
+    let request = v1::SpawnRequest { class: "worker".into(), csr, user_token: token, ..Default::default() };
+    assert_eq!(said(client.spawn(request).await), (Code::InvalidArgument, "CSR_MALFORMED".to_owned()));
+}
+
+#[tokio::test]
+async fn health_and_reflection_answer() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let dev = dev();
+    let stranger = channel(&dev, None).await;
+    let health = HealthClient::new(stranger.clone()).check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(health.into_inner().status, 1, "SERVING");
+    let ask = tonic_reflection::pb::v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers =
+        ServerReflectionClient::new(stranger).server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("no list") };
+    let names: HashSet<String> = list.service.into_iter().map(|s| s.name).collect();
+    for (method, _) in TABLE {
+        let service = method.split('/').next().unwrap();
+        assert!(names.contains(&format!("mayfly.v1.{service}")), "{service} not in {names:?}");
+    }
+}
