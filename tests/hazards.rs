@@ -16,6 +16,7 @@ use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use mayfly_agent::api::v1::operations_client::OperationsClient;
 use mayfly_agent::channel::connect_unix;
 use mayfly_agent::ticket::Ticket;
+use prost::bytes::{Buf, BufMut};
 use support::{Dev, ORCHESTRATOR, channel};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -26,7 +27,7 @@ use tonic_types::StatusExt;
 struct Raw(Vec<u8>);
 
 impl prost::Message for Raw {
-    fn encode_raw(&self, buf: &mut impl prost::bytes::BufMut) {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
         buf.put_slice(&self.0);
     }
 
@@ -34,7 +35,7 @@ impl prost::Message for Raw {
         &mut self,
         tag: u32,
         wire: prost::encoding::WireType,
-        buf: &mut impl prost::bytes::Buf,
+        buf: &mut impl Buf,
         context: prost::encoding::DecodeContext,
     ) -> Result<(), prost::DecodeError> {
         prost::encoding::skip_field(wire, tag, buf, context)

@@ -32,7 +32,15 @@ impl Dev {
     }
 
     pub fn start_in(dir: tempfile::TempDir) -> Dev {
-        let (child, endpoint) = spawn(dir.path(), &[]);
+        Dev::start_with(dir, &[])
+    }
+
+    pub fn start_with(dir: tempfile::TempDir, envs: &[(&str, &str)]) -> Dev {
+        Dev::start_args(dir, &[], envs)
+    }
+
+    pub fn start_args(dir: tempfile::TempDir, args: &[&str], envs: &[(&str, &str)]) -> Dev {
+        let (child, endpoint) = spawn(dir.path(), args, envs);
         Dev { dir, endpoint, child }
     }
 
@@ -71,8 +79,13 @@ impl Dev {
         std::fs::write(self.path(file), out.stdout).unwrap();
     }
 
+    /// Waits for the process to end by itself; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     pub fn kill(mut self) -> tempfile::TempDir {
-        self.child.kill().unwrap();
+        let _ = self.child.kill();
         self.child.wait().unwrap();
         // `Drop` finds it gone.
         let fresh = tempfile::tempdir().unwrap();
@@ -109,9 +122,10 @@ pub async fn channel(dev: &Dev, identity: Option<&str>) -> Channel {
 /// Where `mayfly dev` keeps the workload that has joined.
 pub const ORCHESTRATOR: &str = ".mayfly/workloads/orchestrator";
 
-pub fn spawn(dir: &Path, envs: &[(&str, &str)]) -> (Child, Value) {
+pub fn spawn(dir: &Path, args: &[&str], envs: &[(&str, &str)]) -> (Child, Value) {
     let mut child = Command::new(BIN)
         .args(["dev", "-o", "json"])
+        .args(args)
         .current_dir(dir)
         .envs(envs.iter().copied())
         .env_remove("MAYFLY_HOME")

@@ -1,0 +1,39 @@
+/* Makes the calls that write the journal fail while a file says so: $MAYFLY_FAULTS/sync (EIO) or $MAYFLY_FAULTS/full (ENOSPC). */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static int fails(int fd, const char *what) {
+    const char *dir = getenv("MAYFLY_FAULTS");
+    char flag[4096], link[64], path[4096];
+    if (!dir) return 0;
+    snprintf(flag, sizeof flag, "%s/%s", dir, what);
+    if (access(flag, F_OK)) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    if (n < 0) return 0;
+    path[n] = 0;
+    return strstr(path, "journal.db") != NULL;
+}
+
+#define FAULTY(type, name, flag, error, params, args)                         \
+    type name params {                                                        \
+        static type(*real) params;                                            \
+        if (!real) real = (type(*) params)dlsym(RTLD_NEXT, #name);            \
+        if (fails(fd, flag)) { errno = error; return -1; }                    \
+        return real args;                                                     \
+    }
+
+FAULTY(int, fsync, "sync", EIO, (int fd), (fd))
+FAULTY(int, fdatasync, "sync", EIO, (int fd), (fd))
+FAULTY(ssize_t, write, "full", ENOSPC, (int fd, const void *b, size_t n), (fd, b, n))
+FAULTY(ssize_t, pwrite, "full", ENOSPC, (int fd, const void *b, size_t n, off_t o), (fd, b, n, o))
+FAULTY(ssize_t, pwrite64, "full", ENOSPC, (int fd, const void *b, size_t n, off64_t o), (fd, b, n, o))
+FAULTY(int, ftruncate, "full", ENOSPC, (int fd, off_t n), (fd, n))
+FAULTY(int, ftruncate64, "full", ENOSPC, (int fd, off64_t n), (fd, n))
+FAULTY(int, posix_fallocate, "full", ENOSPC, (int fd, off_t o, off_t n), (fd, o, n))
