@@ -109,11 +109,13 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         jwt_authority: authority.jwt_key_id().to_owned(),
     };
     let sequence = configured(&registry, configure)?;
+    let bundle = authority.bundle(sequence, REFRESH);
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
         desk: Desk::start(&registry, &authority, config.jwt_issuer.as_deref(), config.queue, 2).map_err(|e| e.to_string())?,
         assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
-        bundle: authority.bundle(sequence, REFRESH),
+        bundle_document: bundle.to_json().map_err(|e| e.to_string())?.to_string().into_bytes(),
+        bundle,
         registry,
         authority: Arc::clone(&authority),
         clock: clock.clone(),
@@ -351,7 +353,7 @@ fn put(issuer: &Issuer, dir: &Path, key: &folder::Key, leaf: &CertificateDer<'_>
     };
     let bundle = v1::Bundle {
         trust_domain: issuer.trust_domain.to_string(),
-        spiffe_json: issuer.bundle.to_json().map_err(|e| e.to_string())?.to_string().into_bytes(),
+        spiffe_json: issuer.bundle_document.clone(),
         x509_authorities: issuer.bundle.x509_authorities().to_vec(),
     };
     folder::write(dir, key, &svid, &bundle)

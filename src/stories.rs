@@ -33,6 +33,8 @@ pub struct Issuer {
     pub desk: Desk,
     /// The public half of the authorities.
     pub bundle: Bundle,
+    /// The same as a SPIFFE bundle document, UTF-8 JSON.
+    pub bundle_document: Vec<u8>,
     /// Tells the time.
     pub clock: Clock,
     /// What tickets tell their holders to connect to: `host:port`.

@@ -610,3 +610,6 @@ fn rates_and_totals_say_when_to_come_back() {
     let (again, _) = open(&house.disk, &house.now, vec![]);
     assert_eq!(again.read(Clone::clone), house.registry.read(Clone::clone), "what a meter shows is durable");
 }
+
+#[path = "registry/simulation.rs"]
+mod simulation;

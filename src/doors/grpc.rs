@@ -122,7 +122,7 @@ impl Identities for Door {
     async fn redeem(&self, request: Request<v1::RedeemRequest>) -> Result<Response<v1::RedeemResponse>, Status> {
         self.run("Identities/Redeem", request, |issuer, _, r| async move {
             let (svid, agent, revision) = certified(&issuer, &issue::redeem(&issuer, &r.secret, r.csr).await?);
-            Ok(v1::RedeemResponse { svid: Some(svid), bundle: Some(bundle(&issuer)?), revision, agent })
+            Ok(v1::RedeemResponse { svid: Some(svid), bundle: Some(bundle(&issuer)), revision, agent })
         })
         .await
     }
@@ -130,7 +130,7 @@ impl Identities for Door {
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         self.run("Identities/Renew", request, |issuer, caller, r| async move {
             let (svid, agent, revision) = certified(&issuer, &issue::renew(&issuer, caller, r.csr).await?);
-            Ok(v1::RenewResponse { svid: Some(svid), bundle: Some(bundle(&issuer)?), revision, agent })
+            Ok(v1::RenewResponse { svid: Some(svid), bundle: Some(bundle(&issuer)), revision, agent })
         })
         .await
     }
@@ -139,7 +139,7 @@ impl Identities for Door {
         self.run("Identities/Spawn", request, |issuer, caller, r| async move {
             let (spawn, keys) = spawn_request(r)?;
             let spawned = issue::spawn(&issuer, caller, spawn, keys).await?;
-            Ok(v1::SpawnResponse { bundle: Some(bundle(&issuer)?), ..spawn_response(&issuer, spawned) })
+            Ok(v1::SpawnResponse { bundle: Some(bundle(&issuer)), ..spawn_response(&issuer, spawned) })
         })
         .await
     }
@@ -187,7 +187,7 @@ impl Batches for Door {
             };
             let mut many = issue::spawn_many(&issuer, caller, spawn, keys).await?;
             let (answer, answers) = tokio::sync::mpsc::channel(64);
-            let mut shared = Some(bundle(&issuer)?);
+            let mut shared = Some(bundle(&issuer));
             tokio::spawn(async move {
                 while let Some((index, spawned)) = many.next(&issuer).await {
                     let result = match spawned {
@@ -315,7 +315,7 @@ impl Inspection for Door {
 impl Bundles for Door {
     async fn get_bundle(&self, request: Request<v1::GetBundleRequest>) -> Result<Response<v1::GetBundleResponse>, Status> {
         self.run("Bundles/GetBundle", request, |issuer, _, _| async move {
-            Ok(v1::GetBundleResponse { bundle: Some(bundle(&issuer)?) })
+            Ok(v1::GetBundleResponse { bundle: Some(bundle(&issuer)) })
         })
         .await
     }
@@ -399,13 +399,12 @@ fn jwt_svid(mint: &Mint, token: String) -> v1::JwtSvid {
     v1::JwtSvid { spiffe_id: mint.id().to_string(), token, expires_at: Some(timestamp(mint.token().ends_at)) }
 }
 
-fn bundle(issuer: &Issuer) -> Result<v1::Bundle, Fault> {
-    let json = issuer.bundle.to_json().map_err(|e| Fault::new("bundle", e))?;
-    Ok(v1::Bundle {
+fn bundle(issuer: &Issuer) -> v1::Bundle {
+    v1::Bundle {
         trust_domain: issuer.trust_domain.to_string(),
-        spiffe_json: json.to_string().into_bytes(),
+        spiffe_json: issuer.bundle_document.clone(),
         x509_authorities: issuer.bundle.x509_authorities().to_vec(),
-    })
+    }
 }
 
 fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) -> v1::Agent {

@@ -501,7 +501,7 @@ pub(super) fn standing<'a>(
         () if agent.ended.is_some() => Standing::Ended,
         // T86: to the top, however deep.
         () if agent.ancestors().any(|uuid| known(&uuid).is_some_and(|above| above.ended.is_some())) => Standing::Orphaned,
-        () if cut(&agent.stamps()) => Standing::Cut,
+        () if cut(agent.stamps()) => Standing::Cut,
         () if now >= agent.expires_at() => Standing::Expired,
         () if agent.ancestors().any(over) => Standing::Orphaned,
         () => Standing::Live,

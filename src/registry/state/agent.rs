@@ -82,6 +82,8 @@ pub struct Agent {
     pub clipped: Vec<String>,
     /// Its end, if it was ended.
     pub ended: Option<u64>,
+    /// What it relies on; made once, because every call asks.
+    stamps: Arc<[Stamp]>,
     /// What its children inherit; none before it has one.
     pub(super) below: Option<Arc<Lineage>>,
     /// Children that are still known: their records need this one.
@@ -162,7 +164,7 @@ impl Agent {
             }),
         };
         let keys = current.iter().map(|c| c.key).collect();
-        Ok(Agent {
+        let mut agent = Agent {
             uuid: Uuid::from_slice(&a.agent).map_err(|_| misfit("agent"))?,
             class: a.class.parse().map_err(|_| misfit("class"))?,
             workload: a.workload.parse().map_err(|_| misfit("workload"))?,
@@ -188,7 +190,10 @@ impl Agent {
             seated: true,
             rows: Vec::new(),
             keys,
-        })
+            stamps: Arc::new([]),
+        };
+        agent.stamps = agent.make_stamps().into();
+        Ok(agent)
     }
 
     /// Its SPIFFE ID.
@@ -230,8 +235,13 @@ impl Agent {
         if self.delegation.is_some() { Mode::Delegated } else { Mode::Autonomous }
     }
 
-    /// What it relies on (DESIGN 6): a child's stamps are its parent's plus its own, duplicates keep the lowest.
-    pub fn stamps(&self) -> Vec<Stamp> {
+    /// What it relies on.
+    pub fn stamps(&self) -> &[Stamp] {
+        &self.stamps
+    }
+
+    /// DESIGN 6: a child's stamps are its parent's plus its own, duplicates keep the lowest.
+    fn make_stamps(&self) -> Vec<Stamp> {
         let stamp = |target: Target, since| Stamp { subject: target.subject(), since };
         let mut stamps = match &self.lineage {
             Some(lineage) => {
@@ -262,7 +272,7 @@ impl Agent {
         Binding {
             incarnation,
             revision,
-            stamps: self.stamps(),
+            stamps: self.stamps.to_vec(),
             delegation: self.delegation.as_ref().map(|d| d.id),
             user: self.delegation.as_ref().map(|d| d.user.clone()),
             chain: self.chain(td),
@@ -295,7 +305,7 @@ impl Agent {
         }
         let above = self.lineage.iter().flat_map(|lineage| lineage.agents.iter().cloned());
         let agents = std::iter::once((self.class.clone(), self.uuid)).chain(above).collect();
-        Arc::new(Lineage { agents, stamps: self.stamps() })
+        Arc::new(Lineage { agents, stamps: self.stamps.to_vec() })
     }
 
     /// In a copy for an overlay that has given its seats back.

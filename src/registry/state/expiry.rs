@@ -153,6 +153,9 @@ impl State {
                 && let Some(above) = self.agents.get_mut(&parent)
             {
                 above.children = above.children.saturating_sub(1);
+                if above.children == 0 {
+                    above.below = None;
+                }
                 if above.over && above.children == 0 {
                     next = Some(parent);
                 }
