@@ -99,6 +99,18 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     }
     endpoint.issuers = config.issuers.iter().map(|i| (i.name.clone(), i.issuer.clone())).collect();
 
+    // From here on probes are answered: alive, and not ready before everything is loaded (T69).
+    let monitor = http::router(metrics.clone(), is_ready);
+    let mut monitor_stop = stopped.clone();
+    tasks.push(tokio::spawn(async move {
+        let serve = axum::serve(http_listener, monitor).with_graceful_shutdown(async move {
+            let _ = monitor_stop.wait_for(|s| *s).await;
+        });
+        if let Err(e) = serve.await {
+            tracing::error!(error = %e, "metrics and health ended");
+        }
+    }));
+
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
     let authority = Authority::open(&keystore, &config.trust_domain, &config.oid, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
@@ -138,16 +150,6 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let socket = operator_socket(&endpoint.socket)?;
     let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
     tasks.push(tokio::spawn(listen::serve_operators(socket, uids, router, config.bounds, stopped.clone())));
-    let monitor = http::router(metrics.clone(), is_ready);
-    let mut monitor_stop = stopped.clone();
-    tasks.push(tokio::spawn(async move {
-        let serve = axum::serve(http_listener, monitor).with_graceful_shutdown(async move {
-            let _ = monitor_stop.wait_for(|s| *s).await;
-        });
-        if let Err(e) = serve.await {
-            tracing::error!(error = %e, "metrics and health ended");
-        }
-    }));
     tasks.push(tokio::spawn(every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
     let (names, renewing, its_clock) = (config.names.clone(), Arc::clone(&authority), clock.clone());
     tasks.push(tokio::spawn(every(Duration::from_secs(3600), stopped.clone(), move || {

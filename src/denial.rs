@@ -17,6 +17,8 @@ pub enum Kind {
     Conflict,
     /// A limit, a full queue or a full disk: RESOURCE_EXHAUSTED.
     Exhausted,
+    /// The answer took longer than the configuration allows; what was recorded stands: DEADLINE_EXCEEDED.
+    Deadline,
     /// Starting, stopping, or something we rely on is away; asking again may help: UNAVAILABLE.
     Unavailable,
 }

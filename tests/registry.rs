@@ -611,5 +611,66 @@ fn rates_and_totals_say_when_to_come_back() {
     assert_eq!(again.read(Clone::clone), house.registry.read(Clone::clone), "what a meter shows is durable");
 }
 
+/// One run: 64 tasks against one limit; with a crash, the process ends in the middle and another goes on.
+fn race(crash: Option<bool>) {
+    const MOST: usize = 1000;
+    let limit = || vec![limit(Per::Class, Measure::Live(1000))];
+    let mut house = House::with(limit());
+    let mut answered = 0;
+    let rounds = if crash.is_some() { 2 } else { 1 };
+    for round in 0..rounds {
+        let last = round + 1 == rounds;
+        let counts: Vec<usize> = std::thread::scope(|scope| {
+            let tasks: Vec<_> = (0..64)
+                .map(|n| {
+                    let house = &house;
+                    scope.spawn(move || {
+                        let mut own = 0;
+                        // Groups of four, as the desk takes them, until there is no more.
+                        loop {
+                            let ask =
+                                || Ask { caller: house.caller.clone(), proposal: house.spawning(house.proof("demo", 1), None) };
+                            let answers = house.registry.commit(vec![ask(), ask(), ask(), ask()]);
+                            own += answers.iter().filter(|a| a.is_ok()).count();
+                            if answers.iter().any(Result::is_err) {
+                                return own;
+                            }
+                            if let Some(persisted) = crash.filter(|_| !last && n == 7 && own >= 8) {
+                                house.disk.written_though_broken.store(persisted, Ordering::SeqCst);
+                                house.disk.broken.store(true, Ordering::SeqCst);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            tasks.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        answered += counts.iter().sum::<usize>();
+        if !last {
+            house.disk.broken.store(false, Ordering::SeqCst);
+            let (registry, fatal) = open(&house.disk, &house.now, limit());
+            let there = registry.read(State::agent_count);
+            // At most what was in flight is there without an answer.
+            assert!(there >= answered && there <= answered + 64 * 4, "{there} of {answered}");
+            (house.registry, house.fatal) = (registry, fatal);
+        }
+    }
+    assert_eq!(house.registry.read(State::agent_count), MOST, "not one more, not one less");
+    assert!(if crash == Some(true) { answered <= MOST } else { answered == MOST });
+    assert_eq!(code(house.spawn("demo", 1)), "LIMIT_REACHED");
+    house.check();
+}
+
+#[test]
+fn of_64_tasks_at_one_limit_exactly_as_many_succeed_as_it_says() {
+    for run in 0..100 {
+        race(match run % 5 {
+            3 => Some(false),
+            4 => Some(true),
+            _ => None,
+        });
+    }
+}
+
 #[path = "registry/simulation.rs"]
 mod simulation;

@@ -22,7 +22,7 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn write_config(dir: &Path, grpc: u16, http: u16) {
+fn write_config(dir: &Path, grpc: u16, http: u16, more: &str) {
     let text = format!(
         r#"
 trust_domain = "prod.example.org"
@@ -31,6 +31,7 @@ home = "{home}"
 listen = "127.0.0.1:{grpc}"
 names = ["localhost", "127.0.0.1"]
 handshake_timeout = "1s"
+{more}
 [http]
 listen = "127.0.0.1:{http}"
 [log]
@@ -53,9 +54,14 @@ spawners = ["workload/orchestrator"]
 
 impl Serve {
     fn start() -> Serve {
+        Serve::with("")
+    }
+
+    /// `more` stands in the section `server`, and may begin others.
+    fn with(more: &str) -> Serve {
         let dir = tempfile::tempdir().unwrap();
         let (grpc, http) = (free_port(), free_port());
-        write_config(dir.path(), grpc, http);
+        write_config(dir.path(), grpc, http, more);
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = Command::new(BIN)
             .args(["serve", "--config", "mayfly.toml"])
@@ -192,7 +198,7 @@ fn a_term_signal_drains_and_a_restart_knows_everybody() {
 fn serve_and_dev_never_share_a_home_and_bad_configurations_are_told_whole() {
     let dir = tempfile::tempdir().unwrap();
     let dev = support::Dev::start_in(dir);
-    write_config(dev.dir.path(), free_port(), free_port());
+    write_config(dev.dir.path(), free_port(), free_port(), "");
     let text = std::fs::read_to_string(dev.path("mayfly.toml")).unwrap().replace("/home\"", "/.mayfly\"");
     std::fs::write(dev.path("mayfly.toml"), &text).unwrap();
     let dir = dev.kill();
@@ -208,4 +214,49 @@ fn serve_and_dev_never_share_a_home_and_bad_configurations_are_told_whole() {
         assert!(err.contains(part), "{part} not in {err}");
     }
     assert!(support::run_in(dir.path(), "config check mayfly.toml").status.success());
+}
+
+#[test]
+fn connections_over_the_limit_are_refused_and_counted() {
+    let serve = Serve::with("max_connections = 4");
+    // They say nothing: each holds its place until its handshake is over time.
+    let held: Vec<_> = (0..4).map(|_| TcpStream::connect(("127.0.0.1", serve.grpc)).unwrap()).collect();
+    std::thread::sleep(Duration::from_millis(100));
+    let mut over = TcpStream::connect(("127.0.0.1", serve.grpc)).unwrap();
+    over.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    assert_eq!(over.read(&mut [0; 1]).unwrap(), 0, "closed at once");
+    assert!(serve.get("/metrics").contains("mayfly_connections_refused_total{reason=\"full\"} 1"));
+    drop(held);
+    std::thread::sleep(Duration::from_millis(1200));
+    let ticket = serve.ok("join orchestrator");
+    std::fs::write(serve.dir.path().join("ticket"), ticket).unwrap();
+    serve.ok("redeem --ticket-file ticket --out w1");
+}
+
+#[test]
+fn an_answer_that_takes_too_long_is_told_so() {
+    // A provider that accepts and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://127.0.0.1:{}", silent.local_addr().unwrap().port());
+    let more = format!(
+        "request_timeout = \"1s\"\n[[issuers]]\nname = \"corp\"\nissuer = \"{url}\"\n[[issuers.audiences]]\n\
+         audience = \"agents\"\nworkloads = [\"orchestrator\"]"
+    );
+    let serve = Serve::with(&more);
+    let ticket = serve.ok("join orchestrator");
+    std::fs::write(serve.dir.path().join("ticket"), ticket).unwrap();
+    serve.ok("redeem --ticket-file ticket --out w1");
+    let part = |json: &str| {
+        use base64::Engine;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json)
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = format!(r#"{{"iss":"{url}","sub":"x","aud":"agents","iat":{now},"exp":{}}}"#, now + 300);
+    let header = part(r#"{"alg":"ES256","kid":"k","typ":"JWT"}"#);
+    std::fs::write(serve.dir.path().join("t.jwt"), format!("{header}.{}.{}", part(&claims), part(&"s".repeat(64)))).unwrap();
+    let started = Instant::now();
+    let (code, _, text) = serve.run("spawn --as w1 --class robot --user-token t.jwt --out a1");
+    assert!(code != 0 && text.contains("DEADLINE"), "{code} {text}");
+    assert!(started.elapsed() < Duration::from_secs(4));
+    serve.ok("spawn --as w1 --class robot --autonomous --out a2");
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use mayfly::folder::{self, Key};
 use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::batches_client::BatchesClient;
 use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 use mayfly_agent::channel::{ChannelSettings, Trust, connect};
 use mayfly_verify::TrustDomain;
@@ -87,19 +88,47 @@ impl Issuer {
         .await
     }
 
-    pub(crate) async fn jwt(&self, requests: usize, in_flight: usize) -> Result<Sample, String> {
+    /// Children of one agent, a thousand in a batch, one batch after the other. Times are those of a whole batch.
+    pub(crate) async fn batch(&self, requests: usize) -> Result<Sample, String> {
+        const BATCH: usize = 1000;
+        let parent = self.agent("researcher").await?;
+        let client = BatchesClient::new(self.channel(&parent).await?);
+        let batches = requests.div_ceil(BATCH).max(1);
+        let csrs: Vec<Vec<u8>> = (0..batches * BATCH).map(|_| Key::new().map(|k| k.csr)).collect::<Result<_, _>>()?;
+        let csrs = Arc::new(csrs);
+        let batch = self.load(batches, 1, move |n| {
+            let mut client = client.clone();
+            let csrs = csrs.chunks(BATCH).nth(n).unwrap_or_default().to_vec();
+            async move {
+                let template = Some(v1::SpawnRequest { class: "worker".into(), ..Default::default() });
+                let request = v1::SpawnBatchRequest { template, csrs, count: 0 };
+                let mut answers = client.spawn(request).await.map_err(|e| e.to_string())?.into_inner();
+                let mut spawned = 0;
+                while let Some(answer) = answers.message().await.map_err(|e| e.to_string())? {
+                    spawned += usize::from(matches!(answer.result, Some(v1::spawn_batch_response::Result::Spawned(_))));
+                }
+                if spawned == BATCH { Ok(()) } else { Err(format!("{spawned} of {BATCH} were spawned")) }
+            }
+        });
+        let batch = batch.await?;
+        Ok(Sample { cpu: batch.cpu / 1000.0, rate: batch.rate * 1000.0, ..batch })
+    }
+
+    /// An identity of a fresh agent, in a folder.
+    async fn agent(&self, class: &str) -> Result<PathBuf, String> {
         let mut orchestrator = IdentitiesClient::new(self.channel(&self.workload()).await?);
         let key = Key::new()?;
-        let request = v1::SpawnRequest {
-            class: "worker".into(),
-            csr: key.csr.clone(),
-            user_token: self.token.clone(),
-            ..Default::default()
-        };
+        let request =
+            v1::SpawnRequest { class: class.into(), csr: key.csr.clone(), user_token: self.token.clone(), ..Default::default() };
         let got = orchestrator.spawn(request).await.map_err(|e| e.to_string())?.into_inner();
         let agent = self.dir.path().join("agent");
         let (svid, bundle) = got.svid.zip(got.bundle).ok_or("an incomplete answer")?;
         folder::write(&agent, &key, &svid, &bundle)?;
+        Ok(agent)
+    }
+
+    pub(crate) async fn jwt(&self, requests: usize, in_flight: usize) -> Result<Sample, String> {
+        let agent = self.agent("worker").await?;
         let client = IdentitiesClient::new(self.channel(&agent).await?);
         self.load(requests, in_flight, move |_| {
             let mut client = client.clone();

@@ -42,6 +42,8 @@ enum Scenario {
     Floor,
     /// Spawns under a recorded delegation, beside their floor
     Spawn,
+    /// Children of one agent, a thousand in a batch, beside the floor of single spawns; times are of a whole batch
+    Batch,
     /// JWT-SVIDs of one agent, beside their floor
     Jwt,
     /// All of it in one table
@@ -56,13 +58,16 @@ async fn main() -> Result<(), String> {
     let (sign, verify) = signatures()?;
     let mut rows = Vec::new();
     let mut empty = Vec::new();
-    let (mut spawns, mut jwts) = (Vec::new(), Vec::new());
+    let (mut spawns, mut batches, mut jwts) = (Vec::new(), Vec::new(), Vec::new());
     // Interleaved, so that all of them see the same machine.
     for run in 0..cli.runs.max(1) {
         eprintln!("run {} of {}", run + 1, cli.runs.max(1));
         empty.push(issuer.empty(cli.requests, cli.in_flight).await?);
         if matches!(cli.scenario, Scenario::Spawn | Scenario::All) {
             spawns.push(issuer.spawn(cli.requests, cli.in_flight).await?);
+        }
+        if matches!(cli.scenario, Scenario::Batch | Scenario::All) {
+            batches.push(issuer.batch(cli.requests).await?);
         }
         if matches!(cli.scenario, Scenario::Jwt | Scenario::All) {
             jwts.push(issuer.jwt(cli.requests, cli.in_flight).await?);
@@ -72,6 +77,9 @@ async fn main() -> Result<(), String> {
     rows.push(("empty rpc", rpc, rpc.cpu));
     if !spawns.is_empty() {
         rows.push(("spawn", median(&spawns), rpc.cpu + sign + verify));
+    }
+    if !batches.is_empty() {
+        rows.push(("batch", median(&batches), rpc.cpu + sign + verify));
     }
     if !jwts.is_empty() {
         rows.push(("jwt", median(&jwts), rpc.cpu + sign));

@@ -14,7 +14,7 @@ use super::listen::Peer;
 use super::{access, status};
 use crate::caller::Caller;
 use crate::clock::SECOND;
-use crate::denial::{Denial, Fault, No};
+use crate::denial::{Denial, Fault, Kind, No};
 use crate::policy::Asked;
 use crate::registry::state::{Agent, Standing};
 use crate::registry::{Mint, Outcome};
@@ -82,7 +82,7 @@ impl Door {
                 match tokio::time::timeout(self.deadline, task).await {
                     Ok(Ok(result)) => result,
                     Ok(Err(panic)) => Err(Fault::new("request", panic).into()),
-                    Err(_) => Err(Fault::new("request", "over its deadline").into()),
+                    Err(_) => Err(late().into()),
                 }
             }
             Err(no) => Err(no),
@@ -438,6 +438,11 @@ fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) -> v1::Agen
 
 fn timestamp(seconds: u64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
+}
+
+fn late() -> Denial {
+    let message = "the answer took too long: ask again, with the same request id where you gave one";
+    Denial::new(Kind::Deadline, "DEADLINE", message)
 }
 
 fn other_outcome() -> No {

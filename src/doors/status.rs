@@ -20,6 +20,7 @@ pub fn of_denial(denial: &Denial) -> Status {
         Kind::NotFound => Code::NotFound,
         Kind::Conflict => Code::AlreadyExists,
         Kind::Exhausted => Code::ResourceExhausted,
+        Kind::Deadline => Code::DeadlineExceeded,
         Kind::Unavailable => Code::Unavailable,
     };
     let facts: HashMap<String, String> = denial.facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
