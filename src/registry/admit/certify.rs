@@ -1,0 +1,232 @@
+//! Admit credentials: tickets and their redemption, renewals, tokens.
+
+use std::sync::Arc;
+
+use mayfly_verify::WorkloadName;
+use uuid::Uuid;
+
+use super::{BACKDATE, Batch, UNUSED, key_in_use, random, request_record, serial};
+use crate::caller::Caller;
+use crate::clock::SECOND;
+use crate::denial::{Denial, Fault, Kind, No};
+use crate::journal::record::{self, record::Body};
+use crate::policy;
+use crate::registry::proposal::{Certification, Mint, Outcome, RequestId};
+use crate::registry::state::{Agent, Certificate, Generation, Holder, Owner, Standing, Token, fixed, seconds};
+
+impl Batch<'_> {
+    pub(super) fn mint(&mut self, caller: &Caller, audience: &str, request: Option<&RequestId>) -> Result<Outcome, No> {
+        let Caller::Agent { id, .. } = caller else {
+            return Err(Denial::denied("ROLE_NOT_ALLOWED", "only agents mint JWT-SVIDs for themselves").into());
+        };
+        if let Some(done) = self.done(request)? {
+            let token = done.token.ok_or_else(|| Fault::new("mint", "a request without its token"))?;
+            return Ok(Outcome::Minted(self.mint_of(token)?));
+        }
+        let agent = self.agent(&id.uuid).ok_or_else(|| Fault::new("mint", "the caller is gone"))?;
+        let class = self.rules.classes.get(&agent.class);
+        policy::decide_mint(class, &agent.audiences, audience)?;
+        let kept = self.kept(agent)?;
+        let narrowed = (kept.scopes != agent.scopes).then_some(kept.scopes);
+        let minted = self.minted(id.uuid, audience, agent.lease_ends_at, request, narrowed)?;
+        let revision = self.push(caller, Body::Minted(minted.clone()))?;
+        let token = token_of(&minted, id.uuid, revision)?;
+        Ok(Outcome::Minted(self.mint_of(token)?))
+    }
+
+    pub(super) fn minted(
+        &self,
+        agent: Uuid,
+        audience: &str,
+        lease: u64,
+        request: Option<&RequestId>,
+        narrowed: Option<Vec<String>>,
+    ) -> Result<record::Minted, No> {
+        let now = self.at / SECOND;
+        Ok(record::Minted {
+            agent: agent.as_bytes().to_vec(),
+            audience: audience.to_owned(),
+            jti: random::<16>()?.to_vec(),
+            issued_at: now,
+            ends_at: now.saturating_add(self.rules.jwt_ttl).min(lease),
+            request: request.map(request_record),
+            narrowed: narrowed.is_some(),
+            scopes: narrowed.unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn mint_of(&self, token: Token) -> Result<Mint, Fault> {
+        let agent = self.agent(&token.agent).ok_or_else(|| Fault::new("mint", "the agent is gone"))?;
+        let scopes = token.narrowed.as_ref().unwrap_or(&agent.scopes);
+        let binding = agent.binding(&self.rules.trust_domain, self.base.incarnation, token.revision, scopes);
+        Ok(Mint { id: agent.id(&self.rules.trust_domain), token, binding: Arc::new(binding) })
+    }
+
+    pub(super) fn ticket(&mut self, caller: &Caller, workload: &WorkloadName, hash: [u8; 32], ttl: u64) -> Result<Outcome, No> {
+        if !self.rules.workloads.contains(workload) {
+            let message = format!("workload `{workload}` is not configured: add it to `workloads` in the file");
+            return Err(Denial::new(Kind::NotFound, "WORKLOAD_UNKNOWN", message).into());
+        }
+        let ends_at = self.at.saturating_add(seconds(ttl));
+        let made = record::TicketMade { hash: hash.to_vec(), workload: workload.to_string(), ends_at };
+        let revision = self.push(caller, Body::TicketMade(made))?;
+        Ok(Outcome::Ticketed { ends_at, revision })
+    }
+
+    pub(super) fn redeem(&mut self, hash: [u8; 32], key: [u8; 32]) -> Result<Outcome, No> {
+        // One answer for all that is wrong with a secret: a guesser learns nothing.
+        let refused = || {
+            Denial::denied("TICKET_REFUSED", "the ticket is unknown, over, or was redeemed with another key: ask for a fresh one")
+        };
+        let ticket = self.top.tickets.get(&hash).or_else(|| self.base.tickets.get(&hash)).ok_or_else(refused)?.clone();
+        let workload = match ticket.holder {
+            Holder::Agent(uuid) => return self.redeem_agent(uuid, key).map_err(|no| no.unwrap_or_else(|| refused().into())),
+            Holder::Workload(name) => name,
+        };
+        if self.at >= ticket.ends_at || !self.rules.workloads.contains(&workload) {
+            return Err(refused().into());
+        }
+        if let Some(certificate) = &ticket.redeemed {
+            // Same key, same answer; another key is somebody who should not have the secret.
+            if certificate.key == key {
+                return Ok(Outcome::Certified(Certification { workload, certificate: certificate.clone() }));
+            }
+            tracing::warn!(%workload, "a ticket was presented again with another key");
+            return Err(refused().into());
+        }
+        self.certify(&Caller::Stranger, &workload, key, Some(hash), None)
+    }
+
+    /// The first certificate of an agent that came with a ticket; no reason means what every guesser hears.
+    pub(super) fn redeem_agent(&mut self, uuid: Uuid, key: [u8; 32]) -> Result<Outcome, Option<No>> {
+        let agent = self.agent(&uuid).ok_or(None)?;
+        if self.standing(agent) != Standing::Live {
+            return Err(None);
+        }
+        if let Some(certificate) = &agent.current {
+            // Same key, same answer, as long as that certificate is the last.
+            if certificate.key == key && agent.next.is_none() && agent.used_since == certificate.revision {
+                return Ok(Outcome::Renewed(self.admission(agent, Some(certificate.clone()))));
+            }
+            tracing::warn!(agent = %uuid, "a ticket was presented again with another key");
+            return Err(None);
+        }
+        if self.owner(&key).is_some() {
+            return Err(Some(key_in_use().into()));
+        }
+        let class = self.rules.classes.get(&agent.class).ok_or(None)?;
+        let ends_at = self.svid_end(class.svid_ttl, agent.lease_ends_at).map_err(Some)?;
+        let body = record::Redeemed {
+            agent: uuid.as_bytes().to_vec(),
+            key: key.to_vec(),
+            serial: serial().map_err(|e| Some(e.into()))?,
+            begins_at: (self.at / SECOND).saturating_sub(BACKDATE),
+            ends_at,
+        };
+        self.push(&Caller::Stranger, Body::Redeemed(body)).map_err(Some)?;
+        self.last_certificate(&uuid).map_err(Some)
+    }
+
+    pub(super) fn renew(&mut self, caller: &Caller, key: [u8; 32]) -> Result<Outcome, No> {
+        match caller {
+            Caller::Workload { name, key: old } => self.certify(caller, &name.clone(), key, None, Some(*old)),
+            Caller::Agent { id, serial, .. } => self.renew_agent(caller, id.uuid, serial, key),
+            _ => Err(Denial::denied("ROLE_NOT_ALLOWED", "only workloads and agents renew").into()),
+        }
+    }
+
+    /// The next generation of an agent's certificate. Decided again: never wider than now allowed, and the lease stays.
+    pub(super) fn renew_agent(&mut self, caller: &Caller, uuid: Uuid, with: &[u8], key: [u8; 32]) -> Result<Outcome, No> {
+        let agent = self.agent(&uuid).ok_or_else(|| Fault::new("renew", "the caller is gone"))?;
+        if agent.generation(with) != Generation::Current {
+            let message = "this connection is from before the last renewal: connect with the renewed certificate";
+            return Err(Denial::denied("GENERATION_PAST", message).into());
+        }
+        if agent.replaced.len() >= UNUSED {
+            let message = "too many renewed certificates were never used: use the last one first";
+            return Err(Denial::new(Kind::Exhausted, "RENEWALS_UNUSED", message).into());
+        }
+        // Its own key again, or one that nobody has.
+        let own = agent.current.as_ref().is_some_and(|c| c.key == key);
+        if !own && self.owner(&key).is_some() {
+            return Err(key_in_use().into());
+        }
+        let class = self.rules.classes.get(&agent.class);
+        let kept = self.kept(agent)?;
+        let narrowed = kept.scopes != agent.scopes || kept.audiences != agent.audiences;
+        let ends_at = self.svid_end(class.map_or(0, |c| c.svid_ttl), agent.lease_ends_at)?;
+        let body = record::Renewed {
+            agent: uuid.as_bytes().to_vec(),
+            key: key.to_vec(),
+            serial: serial()?,
+            begins_at: (self.at / SECOND).saturating_sub(BACKDATE),
+            ends_at,
+            narrowed,
+            scopes: if narrowed { kept.scopes } else { Vec::new() },
+            audiences: if narrowed { kept.audiences } else { Vec::new() },
+        };
+        self.push(caller, Body::Renewed(body))?;
+        self.last_certificate(&uuid)
+    }
+
+    /// What is left of an agent's authority today: its own ∩ its class ∩ everybody above.
+    pub(super) fn kept(&self, agent: &Agent) -> Result<policy::Kept, Denial> {
+        let mut kept = policy::decide_again(self.rules.classes.get(&agent.class), &agent.scopes, &agent.audiences)?;
+        for above in agent.ancestors().filter_map(|uuid| self.agent(&uuid)) {
+            let class = self.rules.classes.get(&above.class);
+            let allowed = policy::decide_again(class, &above.scopes, &above.audiences)?;
+            kept.scopes.retain(|s| allowed.scopes.contains(s));
+            kept.audiences.retain(|a| allowed.audiences.contains(a));
+        }
+        if kept.scopes.is_empty() && !agent.scopes.is_empty() {
+            return Err(Denial::denied("NOTHING_LEFT", "those above the agent may no longer do any of what it may"));
+        }
+        Ok(kept)
+    }
+
+    pub(super) fn last_certificate(&self, uuid: &Uuid) -> Result<Outcome, No> {
+        let agent = self.agent(uuid).ok_or_else(|| Fault::new("certify", "the agent is gone"))?;
+        Ok(Outcome::Renewed(self.admission(agent, agent.last().cloned())))
+    }
+
+    pub(super) fn certify(
+        &mut self,
+        caller: &Caller,
+        workload: &WorkloadName,
+        key: [u8; 32],
+        ticket: Option<[u8; 32]>,
+        renewed_from: Option<[u8; 32]>,
+    ) -> Result<Outcome, No> {
+        match self.owner(&key) {
+            None => {}
+            Some(Owner::Workload(owner, _)) if owner == workload && ticket.is_none() => {}
+            Some(_) => return Err(key_in_use().into()),
+        }
+        let now = self.at / SECOND;
+        let certificate = Certificate {
+            key,
+            serial: serial()?,
+            begins_at: now.saturating_sub(BACKDATE),
+            ends_at: now.saturating_add(self.rules.workload_ttl).min(self.rules.authority_ends_at),
+            revision: self.top.revision + 1,
+        };
+        let body = record::Certified {
+            workload: workload.to_string(),
+            key: key.to_vec(),
+            serial: certificate.serial.clone(),
+            begins_at: certificate.begins_at,
+            ends_at: certificate.ends_at,
+            ticket: ticket.map(Vec::from).unwrap_or_default(),
+            renewed_from: renewed_from.map(Vec::from).unwrap_or_default(),
+        };
+        self.push(caller, Body::Certified(body))?;
+        Ok(Outcome::Certified(Certification { workload: workload.clone(), certificate }))
+    }
+}
+
+pub(super) fn token_of(minted: &record::Minted, agent: Uuid, revision: u64) -> Result<Token, Fault> {
+    let jti = fixed(&minted.jti).ok_or_else(|| Fault::new("mint", "jti"))?;
+    let (issued_at, ends_at) = (minted.issued_at, minted.ends_at);
+    let narrowed = minted.narrowed.then(|| minted.scopes.clone());
+    Ok(Token { agent, audience: minted.audience.clone(), jti, issued_at, ends_at, narrowed, revision })
+}
