@@ -395,6 +395,64 @@ async fn limits_of_headers_and_messages_refuse_one_request_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_batch_is_bounded_in_size_and_in_number() {
+    use mayfly_agent::api::v1::batches_client::BatchesClient;
+    let dev = dev();
+    let client = BatchesClient::new(channel(&dev, Some("a1")).await);
+    let batch = |csrs: Vec<Vec<u8>>, count, ticket, csr: Vec<u8>| {
+        let template = Some(v1::SpawnRequest { class: "worker".into(), ticket, csr, ..Default::default() });
+        let mut client = client.clone();
+        async move { client.spawn(v1::SpawnBatchRequest { template, csrs, count }).await }
+    };
+    let csr = Key::new().unwrap().csr;
+    for (csrs, count, ticket, own, expected) in [
+        (vec![], 0, false, vec![], "BATCH_MALFORMED"),
+        (vec![csr.clone()], 3, false, vec![], "BATCH_MALFORMED"),
+        (vec![csr.clone()], 0, true, vec![], "BATCH_MALFORMED"),
+        (vec![csr.clone()], 0, false, csr.clone(), "BATCH_MALFORMED"),
+        (vec![], 1001, true, vec![], "BATCH_SIZE"),
+        (vec![], u32::MAX, true, vec![], "BATCH_SIZE"),
+        (vec![csr.clone(); 1001], 0, false, vec![], "BATCH_SIZE"),
+    ] {
+        let got = said(batch(csrs, count, ticket, own).await);
+        assert_eq!(got, (Code::InvalidArgument, expected.to_owned()));
+    }
+    // One bad request among good ones is told apart, and the same key twice is one agent's.
+    let mut answers = batch(vec![csr.clone(), vec![1, 2, 3], csr], 0, false, vec![]).await.unwrap().into_inner();
+    let mut told = BTreeMap::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        let result = match answer.result.unwrap() {
+            v1::spawn_batch_response::Result::Spawned(_) => "spawned".to_owned(),
+            v1::spawn_batch_response::Result::Denied(status) => {
+                assert!(!status.message.is_empty() && !status.details.is_empty());
+                format!("{:?}", Code::from(status.code))
+            }
+        };
+        told.insert(answer.index, result);
+    }
+    assert_eq!(told.into_values().collect::<Vec<_>>(), ["spawned", "InvalidArgument", "AlreadyExists"]);
+    // Sixty at once: what is not taken is told to come back, and the process lives.
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let batch = batch(vec![], 1000, true, vec![]);
+        calls.spawn(async move {
+            let mut answers = batch.await?.into_inner();
+            let mut count = 0;
+            while answers.message().await?.is_some() {
+                count += 1;
+            }
+            Ok::<_, Status>(count)
+        });
+    }
+    for got in calls.join_all().await {
+        match got {
+            Ok(count) => assert_eq!(count, 1000),
+            Err(status) => assert_eq!(said::<()>(Err(status)), (Code::ResourceExhausted, "BUSY".to_owned())),
+        }
+    }
+}
+
+#[tokio::test]
 async fn health_and_reflection_answer() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;

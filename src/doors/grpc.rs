@@ -171,7 +171,8 @@ impl Batches for Door {
 
     async fn spawn(&self, request: Request<v1::SpawnBatchRequest>) -> Result<Response<Self::SpawnStream>, Status> {
         const METHOD: &str = "Batches/Spawn";
-        self.run(METHOD, request, |issuer, caller, r| async move {
+        let deadline = self.deadline;
+        self.run(METHOD, request, move |issuer, caller, r| async move {
             let mut template = r.template.ok_or_else(|| Denial::malformed("BATCH_MALFORMED", "give a template"))?;
             if !template.csr.is_empty() || (r.count > 0) != template.ticket || template.ticket != r.csrs.is_empty() {
                 let message =
@@ -198,8 +199,9 @@ impl Batches for Door {
                         Err(no) => batch_response::Result::Denied(status::proto(&status::of(&no, METHOD).0)),
                     };
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
-                    // Whoever has gone finds everything recorded.
-                    if answer.send(Ok(v1::SpawnBatchResponse { index, result: Some(result) })).await.is_err() {
+                    // Whoever has gone, or does not read, finds everything recorded.
+                    let sent = answer.send(Ok(v1::SpawnBatchResponse { index, result: Some(result) }));
+                    if !matches!(tokio::time::timeout(deadline, sent).await, Ok(Ok(()))) {
                         return;
                     }
                 }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::authority::Authority;
 use crate::denial::{Denial, Fault, Kind, No};
@@ -15,6 +15,9 @@ use crate::svid::csr::PublicKey;
 
 /// Requests in one group at most: beyond it a group only waits longer.
 const GROUP: usize = 16;
+
+/// Batches that wait or are at work at once: each holds up to a thousand requests in memory.
+const BATCHES: usize = 16;
 
 /// What a request became.
 pub enum Done {
@@ -39,7 +42,7 @@ pub type Item = (usize, Result<Done, No>);
 enum Job {
     One(Box<Order>, oneshot::Sender<Result<Done, No>>),
     /// A group of its own: admitted together, answered one by one.
-    Many(Vec<Order>, mpsc::Sender<Item>),
+    Many(Vec<Order>, mpsc::Sender<Item>, OwnedSemaphorePermit),
 }
 
 /// Where an answer goes.
@@ -62,6 +65,7 @@ impl Reply {
 /// Hands requests to the desk's threads.
 pub struct Desk {
     queue: SyncSender<Job>,
+    batches: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -86,7 +90,7 @@ impl Desk {
             let thread = std::thread::Builder::new().name(format!("mayfly-desk-{n}"));
             thread.spawn(move || worker.run()).map_err(|e| Fault::new("desk", e))?;
         }
-        Ok(Desk { queue })
+        Ok(Desk { queue, batches: Arc::new(Semaphore::new(BATCHES)) })
     }
 
     /// Runs one request to its end, whether or not the caller still waits. `csr` is empty where no key is certified.
@@ -98,20 +102,23 @@ impl Desk {
 
     /// Runs many requests to their ends, recorded in one commit; the answers come as they are signed.
     pub fn run_many(&self, orders: Vec<Order>) -> Result<mpsc::Receiver<Item>, Denial> {
+        let place = Arc::clone(&self.batches).try_acquire_owned().map_err(|_| busy())?;
         let (answer, done) = mpsc::channel(orders.len().max(1));
-        self.put(Job::Many(orders, answer))?;
+        self.put(Job::Many(orders, answer, place))?;
         Ok(done)
     }
 
     fn put(&self, job: Job) -> Result<(), Denial> {
         self.queue.try_send(job).map_err(|e| match e {
-            TrySendError::Full(_) => {
-                metrics::counter!("mayfly_journal_queue_full_total").increment(1);
-                Denial::new(Kind::Exhausted, "BUSY", "too many requests are waiting: ask again in a moment")
-            }
+            TrySendError::Full(_) => busy(),
             TrySendError::Disconnected(_) => Denial::new(Kind::Unavailable, "STOPPING", "the issuer is stopping"),
         })
     }
+}
+
+fn busy() -> Denial {
+    metrics::counter!("mayfly_journal_queue_full_total").increment(1);
+    Denial::new(Kind::Exhausted, "BUSY", "too many requests are waiting: ask again in a moment")
 }
 
 struct Worker {
@@ -132,8 +139,8 @@ impl Worker {
                 loop {
                     match next {
                         Job::One(order, answer) => group.push((*order, Reply::One(answer))),
-                        Job::Many(orders, answer) => {
-                            many = Some((orders, answer));
+                        Job::Many(orders, answer, place) => {
+                            many = Some((orders, answer, place));
                             break;
                         }
                     }
@@ -147,7 +154,7 @@ impl Worker {
                 }
             }
             self.group(group, false);
-            if let Some((orders, answer)) = many {
+            if let Some((orders, answer, _place)) = many {
                 let replies = (0..).zip(orders).map(|(n, order)| (order, Reply::OneOf(n, answer.clone()))).collect();
                 drop(answer);
                 self.group(replies, true);
