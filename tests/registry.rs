@@ -611,6 +611,27 @@ fn rates_and_totals_say_when_to_come_back() {
     assert_eq!(again.read(Clone::clone), house.registry.read(Clone::clone), "what a meter shows is durable");
 }
 
+/// A reproduction: the cut outlived the row that stood for it, and a restart forgot what the process knew.
+#[test]
+fn an_end_is_a_cut_only_while_something_below_is_known() {
+    let house = House::new();
+    let parent = house.admitted("demo", 1);
+    let Proposal::Spawn(mut spawn) = house.spawning(house.proof("demo", 1), None) else { panic!() };
+    (spawn.class, spawn.proof, spawn.credential) = ("worker".parse().unwrap(), None, Credential::Ticket([5; 32], 60));
+    house.ask(caller_of(&parent, 0), Proposal::Spawn(spawn)).map(drop).unwrap();
+    house.ask(operator(), Proposal::End { agent: Some(parent.id().uuid) }).map(drop).unwrap();
+    let cut = || mayfly_verify::check_cuts(parent.binding(), &house.registry.read(State::cuts)).is_err();
+    assert!(cut());
+    house.check();
+    // The child is forgotten an hour after its ticket ran out, the parent an hour after its certificate.
+    house.pass(3700);
+    for n in 2..4 {
+        house.admitted("demo", n);
+        house.check();
+    }
+    assert!(!cut());
+}
+
 /// One run: 64 tasks against one limit; with a crash, the process ends in the middle and another goes on.
 fn race(crash: Option<bool>) {
     const MOST: usize = 1000;

@@ -3,7 +3,7 @@
 pub mod agent;
 mod expiry;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, WorkloadName};
@@ -127,6 +127,8 @@ pub struct State {
     pub configured: Option<record::Configured>,
     pub(super) trust_domain: String,
     pub(super) cuts: HashMap<Subject, (u64, u64)>,
+    // INVARIANT: the agents that were ended and below which others are known. No row of its own stands for it.
+    pub(super) ended_trees: HashSet<Subject>,
     pub(super) users: HashMap<User, UserStanding>,
     pub(super) delegations: HashMap<DelegationId, Arc<Delegation>>,
     pub(super) proofs: HashMap<[u8; 32], DelegationId>,
@@ -170,6 +172,9 @@ impl State {
         for (subject, (before, _)) in &self.cuts {
             cuts.cut(*subject, *before);
         }
+        for subject in &self.ended_trees {
+            cuts.cut(*subject, u64::MAX);
+        }
         cuts
     }
 
@@ -177,6 +182,7 @@ impl State {
     pub fn is_cut(&self, incarnation: Uuid, stamps: &[Stamp]) -> bool {
         incarnation != self.incarnation
             || stamps.iter().any(|s| self.cuts.get(&s.subject).is_some_and(|(before, _)| s.since < *before))
+            || stamps.iter().any(|s| self.ended_trees.contains(&s.subject))
     }
 
     /// One agent.
@@ -331,13 +337,9 @@ impl State {
                     Some(agent) => {
                         agent.ended = Some(revision);
                         agent.rows.push(revision);
-                        // DESIGN 6: published as a cut when something lives below it. No credential there outlives its lease.
+                        // DESIGN 6: published as a cut while something below it is known.
                         if agent.children > 0 {
-                            let until = seconds(agent.lease_ends_at).saturating_add(SKEW);
-                            let subject = Target::Agent(uuid).subject();
-                            let cut = self.cuts.entry(subject).or_default();
-                            *cut = (u64::MAX, cut.1.max(until));
-                            self.due(until, revision, Due::Cut(subject, false));
+                            self.ended_trees.insert(Target::Agent(uuid).subject());
                         }
                     }
                     None => self.obsolete.push(revision),

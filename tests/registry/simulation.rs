@@ -451,7 +451,7 @@ fn run(seed: u64, steps: u64) -> BTreeMap<&'static str, u64> {
     let mut simulation = Simulation::new(seed);
     for n in 0..steps {
         simulation.step();
-        if n % 100 == 0 {
+        if n % (steps / 40) == 0 {
             simulation.compare();
         }
         // What is long over is told nowhere any more.

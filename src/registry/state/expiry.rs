@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mayfly_verify::{DelegationId, Subject, User};
+use mayfly_verify::{DelegationId, Subject, Target, User};
 use uuid::Uuid;
 
 use super::{KEEP, Owner, State, seconds};
@@ -155,6 +155,7 @@ impl State {
                 above.children = above.children.saturating_sub(1);
                 if above.children == 0 {
                     above.below = None;
+                    self.ended_trees.remove(&Target::Agent(parent).subject());
                 }
                 if above.over && above.children == 0 {
                     next = Some(parent);
