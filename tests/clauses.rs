@@ -210,3 +210,31 @@ fn the_spiffe_crate_accepts_both() {
     let svid = spiffe::JwtSvid::parse_and_validate(&token, &set, &["https://search.example"]).unwrap();
     assert_eq!(svid.spiffe_id().to_string(), issued.agent["agent_id"].as_str().unwrap());
 }
+
+#[test]
+fn xc7_every_home_has_keys_of_its_own() {
+    let keys = |dev: &Dev| -> Vec<String> {
+        let bundle = dev.json("bundle");
+        bundle["keys"].as_array().unwrap().iter().map(|key| key["x"].as_str().unwrap().to_owned()).collect()
+    };
+    let (one, other) = (Dev::start(), Dev::start());
+    let (mine, its) = (keys(&one), keys(&other));
+    assert_eq!((mine.len(), its.len()), (2, 2), "a root and a JWT key");
+    assert!(mine.iter().all(|key| !its.contains(key)), "no key serves two");
+    assert_ne!(mine[0], mine[1], "nor two kinds of documents");
+}
+
+#[test]
+fn id7_the_longest_names_make_an_id_within_bounds() {
+    let td = mayfly_verify::TrustDomain::new("a".repeat(255)).unwrap();
+    let class = "c".repeat(32).parse().unwrap();
+    let id = mayfly_verify::AgentId { trust_domain: td.clone(), class, uuid: uuid::Uuid::nil() }.to_string();
+    let workload = mayfly_verify::workload_id(&td, &"w".repeat(48).parse().unwrap());
+    for id in [id, workload, mayfly_verify::issuer_id(&td)] {
+        assert!(id.len() <= mayfly_verify::MAX_SPIFFE_ID && mayfly_verify::parse_spiffe_id(&id).is_ok(), "{}", id.len());
+    }
+    assert!("c".repeat(33).parse::<mayfly_verify::ClassName>().is_err());
+    assert!("w".repeat(49).parse::<mayfly_verify::WorkloadName>().is_err());
+    let over = format!("trust_domain = \"{}\"", "a".repeat(256));
+    assert!(mayfly::config::Config::parse(&over, "f").unwrap_err().0.iter().any(|f| f.contains("trust_domain")));
+}
