@@ -231,6 +231,26 @@ async fn t01_names_are_refused_and_never_normalised() {
 }
 
 #[tokio::test]
+async fn t01_an_agent_has_one_spelling_and_one_class() {
+    let dev = dev();
+    let id = dev.json("agents list")["agents"][0]["agent_id"].as_str().unwrap().to_owned();
+    let uuid = id.rsplit('/').next().unwrap();
+    let operator = operator(&dev).await;
+    let get = |agent: String| {
+        let mut client = InspectionClient::new(operator.clone());
+        async move { said(client.get_agent(v1::GetAgentRequest { agent }).await) }
+    };
+    for good in [&id, uuid] {
+        assert_eq!(get(good.to_owned()).await.0, Code::Ok);
+    }
+    for other in [uuid.to_uppercase(), uuid.replace('-', ""), format!("{{{uuid}}}"), format!("urn:uuid:{uuid}")] {
+        assert_eq!(get(other.clone()).await, (Code::InvalidArgument, "AGENT_MALFORMED".to_owned()), "{other}");
+    }
+    let class = id.replace("/researcher/", "/worker/");
+    assert_eq!(get(class).await, (Code::NotFound, "AGENT_UNKNOWN".to_owned()));
+}
+
+#[tokio::test]
 async fn t02_a_request_decides_nothing_but_the_key() {
     use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
     let dev = dev();

@@ -223,13 +223,15 @@ pub async fn mint(issuer: &Issuer, caller: Caller, id: &str, audience: String) -
     }
 }
 
-/// An agent from its SPIFFE ID or UUID.
+/// An agent from its SPIFFE ID or UUID. T01: nothing is normalised, and every part of the id must be the agent's.
 pub fn agent_id(issuer: &Issuer, text: &str) -> Result<Uuid, Denial> {
     if let Ok(uuid) = Uuid::try_parse(text) {
-        return Ok(uuid);
+        let message = "write the UUID in lower case with hyphens, or the whole SPIFFE ID";
+        return if uuid.to_string() == text { Ok(uuid) } else { Err(Denial::malformed("AGENT_MALFORMED", message)) };
     }
     let id = mayfly_verify::AgentId::parse(text).map_err(|e| Denial::malformed("AGENT_MALFORMED", e.to_string()))?;
-    if id.trust_domain == issuer.trust_domain {
+    let class = issuer.registry.read(|state| state.agent(&id.uuid).map(|agent| agent.class.clone()));
+    if id.trust_domain == issuer.trust_domain && class.is_none_or(|class| class == id.class) {
         Ok(id.uuid)
     } else {
         let message = "there is no such agent, or none that you may see";
