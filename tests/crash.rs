@@ -108,7 +108,7 @@ async fn t71_an_answered_agent_survives_kill_9() {
 
 /// `cargo test --release --test crash -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long: 50 rounds of 1,000 spawns, about five minutes in release"]
+#[ignore = "long: 50 rounds of 1,000 spawns, 83 s in release when it was last run"]
 async fn t71_an_answered_agent_survives_kill_9_fifty_times() {
     rounds(50, 1000).await;
 }

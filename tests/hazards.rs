@@ -82,7 +82,7 @@ async fn operator(dev: &Dev) -> Channel {
     connect_unix(std::path::Path::new(&dev.text("socket"))).await.unwrap()
 }
 
-/// A second workload that has joined, by the name that a file beside the home configures.
+/// One channel for each role.
 async fn roles(dev: &Dev) -> BTreeMap<&'static str, (Role, Channel)> {
     BTreeMap::from([
         ("stranger", (Role::Stranger, channel(dev, None).await)),
