@@ -134,7 +134,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         address: endpoint.grpc.clone(),
     });
 
-    let mut routes = grpc::routes(Arc::clone(&issuer), config.message, config.deadline);
+    let mut routes = grpc::routes(Arc::clone(&issuer), config.message, config.bounds.request);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     routes = routes.add_service(health_service);

@@ -5,7 +5,6 @@ mod reader;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mayfly_verify::{BindingOid, ClassName, Mode, TrustDomain, WorkloadName, sha256};
 
@@ -52,8 +51,6 @@ pub struct Config {
     pub bounds: Bounds,
     /// Bytes of one message.
     pub message: usize,
-    /// How long one call may take.
-    pub deadline: Duration,
     /// Whether gRPC reflection answers.
     pub reflection: bool,
     /// Where metrics and health listen; loopback.
@@ -159,7 +156,7 @@ fn read(top: &mut Reader) -> Option<Config> {
         server.fault("names", "give at least one name");
     }
     let handshake = server.duration("handshake_timeout", "5s", 1, 60);
-    let deadline = server.duration("request_timeout", "10s", 1, 300);
+    let request = server.duration("request_timeout", "10s", 1, 300);
     let drain = server.duration("drain_timeout", "10s", 1, 600);
     let connections = server.integer("max_connections", 1024, 1, 1_000_000);
     let message = server.integer("max_message_bytes", 64 * 1024, 16 * 1024, 4 << 20);
@@ -255,6 +252,7 @@ fn read(top: &mut Reader) -> Option<Config> {
         connections: usize::try_from(connections).unwrap_or(1024),
         streams: u32::try_from(streams).unwrap_or(256),
         headers: u32::try_from(headers).unwrap_or(16 * 1024),
+        request,
         drain,
     };
     Some(Config {
@@ -264,7 +262,6 @@ fn read(top: &mut Reader) -> Option<Config> {
         names,
         bounds,
         message: usize::try_from(message).unwrap_or(64 * 1024),
-        deadline,
         reflection,
         http: http?,
         socket,

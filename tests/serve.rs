@@ -1,5 +1,5 @@
 //! `mayfly serve`: a real configuration, joined over the wire, watched and drained.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod support;
 
@@ -7,7 +7,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use h2::client::SendRequest;
+use prost::bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use support::BIN;
 
@@ -103,6 +110,65 @@ impl Serve {
         assert_eq!(code, 0, "{line}: {err}");
         out
     }
+
+    /// A connection over TLS, with the identity in a folder or with none.
+    async fn tls(&self, identity: Option<&str>) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut roots = rustls::RootCertStore::empty();
+        for root in mayfly::folder::certificates(&self.dir.path().join("home/keys/root.pem")).unwrap() {
+            roots.add(root).unwrap();
+        }
+        let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let mut config = match identity {
+            Some(folder) => {
+                let identity = mayfly::folder::identity(&self.dir.path().join(folder)).unwrap();
+                builder.with_client_auth_cert(identity.chain, identity.key).unwrap()
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", self.grpc)).await.unwrap();
+        let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+    }
+}
+
+/// HTTP/2 by hand, and the task that ends with its connection.
+async fn http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> (SendRequest<Bytes>, tokio::task::JoinHandle<()>) {
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    (client.ready().await.unwrap(), connection)
+}
+
+fn post(method: &str) -> http::Request<()> {
+    let uri = format!("https://localhost/{method}");
+    http::Request::post(uri).header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap()
+}
+
+/// A gRPC message, as it stands in a body.
+fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0][..], &length, message].concat().into()
+}
+
+/// One call from its first byte to its last; its status.
+async fn whole(client: &SendRequest<Bytes>, method: &str) -> Code {
+    let mut client = client.clone().ready().await.unwrap();
+    let (answer, mut body) = client.send_request(post(method), false).unwrap();
+    body.send_data(framed(&[]), true).unwrap();
+    let answer = answer.await.unwrap();
+    if let Some(status) = Status::from_header_map(answer.headers()) {
+        return status.code();
+    }
+    let mut body = answer.into_body();
+    while let Some(data) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.unwrap().len());
+    }
+    Status::from_header_map(&body.trailers().await.unwrap().unwrap()).unwrap().code()
 }
 
 impl Drop for Serve {
@@ -259,4 +325,60 @@ fn an_answer_that_takes_too_long_is_told_so() {
     assert!(code != 0 && text.contains("DEADLINE"), "{code} {text}");
     assert!(started.elapsed() < Duration::from_secs(4));
     serve.ok("spawn --as w1 --class robot --autonomous --out a2");
+}
+
+#[tokio::test]
+async fn the_bound_of_a_request_begins_with_its_headers() {
+    let serve = Serve::with("request_timeout = \"1s\"");
+    let unix = tokio::net::UnixStream::connect(serve.dir.path().join("home/operator.sock")).await.unwrap();
+    for (client, _connection) in [http2(serve.tls(None).await).await, http2(unix).await] {
+        let mut ready = client.clone().ready().await.unwrap();
+        let started = Instant::now();
+        // Headers and half a message; the rest never comes.
+        let (answer, mut body) = ready.send_request(post("mayfly.v1.Bundles/GetBundle"), false).unwrap();
+        body.send_data(Bytes::from_static(&[0, 0, 0, 0, 9, 1]), false).unwrap();
+        assert_eq!(whole(&client, "mayfly.v1.Bundles/GetBundle").await, Code::Ok, "others go on beside it");
+        let answer = tokio::time::timeout(Duration::from_secs(4), answer).await.expect("held for ever").unwrap();
+        assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&started.elapsed()), "{:?}", started.elapsed());
+        assert_eq!((answer.status().as_u16(), &answer.headers()["content-type"]), (200, &"application/grpc".parse().unwrap()));
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(
+            (status.code(), status.get_details_error_info().unwrap().reason.as_str()),
+            (Code::DeadlineExceeded, "DEADLINE")
+        );
+        assert_eq!(whole(&client, "mayfly.v1.Bundles/GetBundle").await, Code::Ok, "and after it");
+    }
+    let metrics = serve.get("/metrics");
+    for line in [
+        "mayfly_requests_total{method=\"Bundles/GetBundle\",outcome=\"ok\"} 4",
+        "mayfly_requests_total{method=\"Bundles/GetBundle\",outcome=\"denied\"} 2",
+        "mayfly_request_seconds_count{method=\"Bundles/GetBundle\",outcome=\"denied\"} 2",
+        "mayfly_denials_total{reason=\"DEADLINE\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line} not in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_may_last() {
+    let serve = Serve::with("request_timeout = \"1s\"\nreflection = true");
+    let (client, _connection) = http2(serve.tls(None).await).await;
+    let mut open = Vec::new();
+    for method in ["grpc.health.v1.Health/Watch", "grpc.reflection.v1.ServerReflection/ServerReflectionInfo"] {
+        let mut ready = client.clone().ready().await.unwrap();
+        let (answer, mut body) = ready.send_request(post(method), false).unwrap();
+        // A watch has one request; a reader of reflection keeps asking.
+        let ask: &[u8] = if method.contains("Health") { &[] } else { &[0x3a, 0x00] };
+        body.send_data(framed(ask), method.contains("Health")).unwrap();
+        let answer = tokio::time::timeout(Duration::from_millis(900), answer).await.expect(method).unwrap();
+        assert_eq!(answer.headers().get("grpc-status"), None, "{method} goes on");
+        let mut answers = answer.into_body();
+        assert!(answers.data().await.unwrap().is_ok(), "{method}: the first message");
+        open.push((method, answers, body));
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    for (method, answers, _) in &mut open {
+        let more = tokio::time::timeout(Duration::from_millis(50), answers.data()).await;
+        assert!(more.is_err(), "{method} has ended: {more:?}");
+    }
 }

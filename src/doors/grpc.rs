@@ -14,7 +14,7 @@ use super::listen::Peer;
 use super::{access, status};
 use crate::caller::Caller;
 use crate::clock::SECOND;
-use crate::denial::{Denial, Fault, Kind, No};
+use crate::denial::{Denial, Fault, No};
 use crate::policy::Asked;
 use crate::registry::state::{Agent, Standing};
 use crate::registry::{Mint, Outcome};
@@ -43,9 +43,10 @@ use server::operations_server::{Operations, OperationsServer};
 /// File descriptors of the API, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.bin"));
 
-/// Every service as one router. `message` bounds a request in bytes, `deadline` how long one may take.
-pub fn routes(issuer: Arc<Issuer>, message: usize, deadline: Duration) -> tonic::service::Routes {
-    let door = Arc::new(Door { issuer, deadline });
+/// Every service as one router. `message` bounds a request in bytes, `patience` how long the reader of a batch may take
+/// for one answer.
+pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration) -> tonic::service::Routes {
+    let door = Arc::new(Door { issuer, patience });
     tonic::service::Routes::new(IdentitiesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BatchesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message.max(BATCH_MESSAGE)))
         .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
@@ -58,7 +59,7 @@ const BATCH_MESSAGE: usize = 1 << 20;
 
 struct Door {
     issuer: Arc<Issuer>,
-    deadline: Duration,
+    patience: Duration,
 }
 
 impl Door {
@@ -77,13 +78,9 @@ impl Door {
         let caller = self.caller(&request).await.and_then(|caller| Ok(access::check(method, &caller).map(|()| caller)?));
         let result = match caller {
             Ok(caller) => {
-                // From here on in a task of its own: a client that hangs up changes nothing.
+                // From here on in a task of its own: a client that hangs up, or an answer that is late, changes nothing.
                 let task = tokio::spawn(story(Arc::clone(&self.issuer), caller, request.into_inner()));
-                match tokio::time::timeout(self.deadline, task).await {
-                    Ok(Ok(result)) => result,
-                    Ok(Err(panic)) => Err(Fault::new("request", panic).into()),
-                    Err(_) => Err(late().into()),
-                }
+                task.await.unwrap_or_else(|panic| Err(Fault::new("request", panic).into()))
             }
             Err(no) => Err(no),
         };
@@ -94,8 +91,7 @@ impl Door {
                 (Err(status), outcome)
             }
         };
-        metrics::counter!("mayfly_requests_total", "method" => method, "outcome" => outcome).increment(1);
-        metrics::histogram!("mayfly_request_seconds", "method" => method, "outcome" => outcome).record(started.elapsed());
+        status::count(method, outcome, started);
         result
     }
 
@@ -171,7 +167,7 @@ impl Batches for Door {
 
     async fn spawn(&self, request: Request<v1::SpawnBatchRequest>) -> Result<Response<Self::SpawnStream>, Status> {
         const METHOD: &str = "Batches/Spawn";
-        let deadline = self.deadline;
+        let patience = self.patience;
         self.run(METHOD, request, move |issuer, caller, r| async move {
             let mut template = r.template.ok_or_else(|| Denial::malformed("BATCH_MALFORMED", "give a template"))?;
             if !template.csr.is_empty() || (r.count > 0) != template.ticket || template.ticket != r.csrs.is_empty() {
@@ -201,7 +197,7 @@ impl Batches for Door {
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
                     // Whoever has gone, or does not read, finds everything recorded.
                     let sent = answer.send(Ok(v1::SpawnBatchResponse { index, result: Some(result) }));
-                    if !matches!(tokio::time::timeout(deadline, sent).await, Ok(Ok(()))) {
+                    if !matches!(tokio::time::timeout(patience, sent).await, Ok(Ok(()))) {
                         return;
                     }
                 }
@@ -440,11 +436,6 @@ fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) -> v1::Agen
 
 fn timestamp(seconds: u64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
-}
-
-fn late() -> Denial {
-    let message = "the answer took too long: ask again, with the same request id where you gave one";
-    Denial::new(Kind::Deadline, "DEADLINE", message)
 }
 
 fn other_outcome() -> No {

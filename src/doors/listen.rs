@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
+use super::{access, status};
 use crate::caller::Proved;
 use crate::clock::Clock;
 
@@ -29,6 +30,8 @@ pub struct Bounds {
     pub streams: u32,
     /// Bytes of a request's headers.
     pub headers: u32,
+    /// From a request's headers to those of its answer: the answers of a stream may take longer.
+    pub request: Duration,
     /// For open requests when the process stops.
     pub drain: Duration,
 }
@@ -36,7 +39,14 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         let seconds = Duration::from_secs;
-        Bounds { handshake: seconds(5), connections: 1024, streams: 256, headers: 16 * 1024, drain: seconds(10) }
+        Bounds {
+            handshake: seconds(5),
+            connections: 1024,
+            streams: 256,
+            headers: 16 * 1024,
+            request: seconds(10),
+            drain: seconds(10),
+        }
     }
 }
 
@@ -134,7 +144,8 @@ pub async fn serve_tls(
             };
             let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
             let chain = chain.iter().map(|c| c.clone().into_owned()).collect();
-            let service = with_peer(router, Peer::Tls(Arc::new(Connection { chain, opened, proved: OnceLock::new() })));
+            let service =
+                with_peer(router, Peer::Tls(Arc::new(Connection { chain, opened, proved: OnceLock::new() })), bounds.request);
             gauge.increment(1);
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(tls), service);
@@ -178,7 +189,7 @@ pub async fn serve_operators(
             }
         };
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let service = with_peer(router.clone(), Peer::Operator(uid));
+        let service = with_peer(router.clone(), Peer::Operator(uid), bounds.request);
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let _place = place;
@@ -207,6 +218,7 @@ type Incoming = http::Request<hyper::body::Incoming>;
 fn with_peer(
     router: axum::Router,
     peer: Peer,
+    within: Duration,
 ) -> impl hyper::service::Service<
     Incoming,
     Response = axum::response::Response,
@@ -216,8 +228,10 @@ fn with_peer(
     hyper::service::service_fn(move |mut request: Incoming| {
         // T19: who calls comes from the connection; headers are never an identity.
         request.extensions_mut().insert(peer.clone());
-        let router = router.clone();
-        tower::ServiceExt::oneshot(router, request)
+        let (method, started) = (access::method(request.uri().path()), Instant::now());
+        let answer = tower::ServiceExt::oneshot(router.clone(), request);
+        // Around all of it: a body that never comes holds a stream no longer than any other request.
+        async move { tokio::time::timeout(within, answer).await.unwrap_or_else(|_| Ok(status::late(method, started))) }
     })
 }
 

@@ -1,7 +1,7 @@
 //! The one place where a denial or a fault becomes a gRPC status.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -41,6 +41,20 @@ pub fn proto(status: &Status) -> tonic_types::Status {
     let plain = || tonic_types::Status { code: status.code() as i32, message: status.message().to_owned(), details: vec![] };
     // The details of a status are this very message, encoded.
     if status.details().is_empty() { plain() } else { tonic_types::Status::decode(status.details()).unwrap_or_else(|_| plain()) }
+}
+
+/// The answer to a request that took too long, whole, and counted: whoever would have answered is gone.
+pub fn late(method: &'static str, started: Instant) -> axum::response::Response {
+    let message = "the answer took too long: ask again, with the same request id where you gave one";
+    let (status, outcome) = of(&Denial::new(Kind::Deadline, "DEADLINE", message).into(), method);
+    count(method, outcome, started);
+    status.into_http()
+}
+
+/// Counts an answer. `method` and `outcome` come from fixed sets.
+pub fn count(method: &'static str, outcome: &'static str, started: Instant) {
+    metrics::counter!("mayfly_requests_total", "method" => method, "outcome" => outcome).increment(1);
+    metrics::histogram!("mayfly_request_seconds", "method" => method, "outcome" => outcome).record(started.elapsed());
 }
 
 /// The status of a no, and what metrics call it. A fault's cause goes to the log alone.
