@@ -146,7 +146,15 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let (tls, current_tls) = watch::channel(server_tls(&authority, &config.names, &clock)?);
     let its = Arc::clone(&issuer);
     let head = move || its.registry.read(|state| state.revision);
-    tasks.push(tokio::spawn(listen::serve_tls(grpc_listener, current_tls, router.clone(), head, config.bounds, stopped.clone())));
+    tasks.push(tokio::spawn(listen::serve_tls(
+        grpc_listener,
+        current_tls,
+        router.clone(),
+        head,
+        clock.clone(),
+        config.bounds,
+        stopped.clone(),
+    )));
     let socket = operator_socket(&endpoint.socket)?;
     let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
     tasks.push(tokio::spawn(listen::serve_operators(socket, uids, router, config.bounds, stopped.clone())));

@@ -382,3 +382,70 @@ async fn an_answer_that_has_begun_may_last() {
         assert!(more.is_err(), "{method} has ended: {more:?}");
     }
 }
+
+#[tokio::test]
+async fn no_connection_outlives_the_certificate_of_its_peer() {
+    let serve = Serve::with("drain_timeout = \"1s\"");
+    std::fs::write(serve.dir.path().join("ticket"), serve.ok("join orchestrator")).unwrap();
+    serve.ok("redeem --ticket-file ticket --out w");
+    serve.ok("spawn --as w --class robot --autonomous --lease 4 --out short");
+    let chain = mayfly::folder::identity(&serve.dir.path().join("short")).unwrap().chain;
+    let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+    let end = u64::try_from(leaf.validity().not_after.timestamp()).unwrap();
+    let end = std::time::UNIX_EPOCH + Duration::from_secs(end);
+    // One says nothing, one never says its preface, one waits for an answer that goes on for ever.
+    let (idle, idle_ends) = http2(serve.tls(Some("short")).await).await;
+    let mut silent = serve.tls(Some("short")).await;
+    let (busy, busy_ends) = http2(serve.tls(Some("short")).await).await;
+    let (answer, mut body) = busy.clone().send_request(post("grpc.health.v1.Health/Watch"), false).unwrap();
+    body.send_data(framed(&[]), true).unwrap();
+    let mut watch = answer.await.unwrap().into_body();
+    watch.data().await.unwrap().unwrap();
+    // Those of others stay.
+    let (stranger, _stranger) = http2(serve.tls(None).await).await;
+    let (workload, _workload) = http2(serve.tls(Some("w")).await).await;
+
+    let left = || end.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+    tokio::time::sleep(left().saturating_sub(Duration::from_millis(300))).await;
+    assert!(!idle_ends.is_finished() && !busy_ends.is_finished(), "not before its time");
+    assert_eq!(whole(&idle, "mayfly.v1.Bundles/GetBundle").await, Code::Ok);
+    tokio::time::timeout(left() + Duration::from_millis(900), idle_ends).await.expect("idle, it stands").unwrap();
+    let said = tokio::time::timeout(Duration::from_millis(200), tokio::io::AsyncReadExt::read(&mut silent, &mut [0; 1])).await;
+    assert!(matches!(said, Ok(Ok(0) | Err(_))), "silent, it stands: {said:?}");
+    // What is open may go on for as long as a stop would wait; nothing new begins once the peer has heard of it.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!busy_ends.is_finished(), "what is in flight is cut off");
+    let begun = match busy.ready().await.and_then(|mut busy| busy.send_request(post("mayfly.v1.Bundles/GetBundle"), true)) {
+        Ok((answer, _)) => answer.await.map(|_| ()),
+        Err(e) => Err(e),
+    };
+    assert!(begun.as_ref().is_err_and(h2::Error::is_go_away), "a new request begins: {begun:?}");
+    assert!(!busy_ends.is_finished(), "told at once, not by the end");
+    tokio::time::timeout(Duration::from_secs(2), busy_ends).await.expect("busy, it stands").unwrap();
+    for other in [&stranger, &workload] {
+        assert_eq!(whole(other, "mayfly.v1.Bundles/GetBundle").await, Code::Ok);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_what_is_open_and_for_nothing_else() {
+    for (watching, least, most) in [(false, 0, 2), (true, 2, 4)] {
+        let mut serve = Serve::with("drain_timeout = \"2s\"");
+        let (client, _connection) = http2(serve.tls(None).await).await;
+        let (answer, mut body) = client.clone().send_request(post("grpc.health.v1.Health/Watch"), false).unwrap();
+        body.send_data(framed(&[]), true).unwrap();
+        let watch = answer.await.unwrap().into_body();
+        // A stream of which nothing is held is reset.
+        let watch = watching.then_some((watch, body));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let started = Instant::now();
+        assert!(Command::new("kill").args(["-TERM", &serve.child.id().to_string()]).status().unwrap().success());
+        while serve.child.try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let took = started.elapsed();
+        assert!((Duration::from_secs(least)..Duration::from_secs(most)).contains(&took), "watching: {watching}, {took:?}");
+        assert_eq!(serve.log().contains("did not end in time"), watching);
+        drop(watch);
+    }
+}

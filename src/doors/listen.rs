@@ -1,18 +1,20 @@
 //! Accepting connections, with bounds: how many, how long a handshake takes, how long a stop waits.
 
+mod life;
+
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use super::{access, status};
@@ -32,7 +34,7 @@ pub struct Bounds {
     pub headers: u32,
     /// From a request's headers to those of its answer: the answers of a stream may take longer.
     pub request: Duration,
-    /// For open requests when the process stops.
+    /// For open requests when the process stops, or when the certificate of their peer ends.
     pub drain: Duration,
 }
 
@@ -108,11 +110,12 @@ pub async fn serve_tls(
     config: watch::Receiver<Arc<ServerConfig>>,
     router: axum::Router,
     head: impl Fn() -> u64,
+    clock: Clock,
     bounds: Bounds,
     mut stop: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(bounds.connections));
-    let graceful = GracefulShutdown::new();
+    let open = TaskTracker::new();
     let gauge = metrics::gauge!("mayfly_connections");
     loop {
         let accepted = tokio::select! {
@@ -134,29 +137,32 @@ pub async fn serve_tls(
         // ORDER: before the handshake. A peer that renews while it runs is not a thief.
         let opened = head();
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
-        let (router, watcher, gauge) = (router.clone(), graceful.watcher(), gauge.clone());
-        tokio::spawn(async move {
+        let (router, gauge, clock, mut stop) = (router.clone(), gauge.clone(), clock.clone(), stop.clone());
+        open.spawn(async move {
             let _place = place;
-            let tls = match tokio::time::timeout(bounds.handshake, acceptor.accept(stream)).await {
+            let accepted = tokio::select! {
+                accepted = tokio::time::timeout(bounds.handshake, acceptor.accept(stream)) => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let tls = match accepted {
                 Ok(Ok(tls)) => tls,
                 Ok(Err(_)) => return metrics::counter!("mayfly_connections_refused_total", "reason" => "tls").increment(1),
                 Err(_) => return metrics::counter!("mayfly_connections_refused_total", "reason" => "slow").increment(1),
             };
             let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
             let chain = chain.iter().map(|c| c.clone().into_owned()).collect();
-            let service =
-                with_peer(router, Peer::Tls(Arc::new(Connection { chain, opened, proved: OnceLock::new() })), bounds.request);
+            let peer = Arc::new(Connection { chain, opened, proved: OnceLock::new() });
+            let service = with_peer(router, Peer::Tls(Arc::clone(&peer)), bounds.request);
             gauge.increment(1);
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(tls), service);
-            let _ = watcher.watch(connection).await;
+            life::stand(connection, life::expiry(&peer.chain, &clock), stop, bounds.drain).await;
             gauge.decrement(1);
         });
     }
     drop(listener);
-    if tokio::time::timeout(bounds.drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("some requests did not end in time");
-    }
+    open.close();
+    open.wait().await;
 }
 
 /// Serves the operator socket: a peer whose uid is not listed is not served at all.
@@ -168,7 +174,7 @@ pub async fn serve_operators(
     mut stop: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(64));
-    let graceful = GracefulShutdown::new();
+    let open = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -190,14 +196,16 @@ pub async fn serve_operators(
         };
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
         let service = with_peer(router.clone(), Peer::Operator(uid), bounds.request);
-        let watcher = graceful.watcher();
-        tokio::spawn(async move {
+        let stop = stop.clone();
+        open.spawn(async move {
             let _place = place;
             let builder = builder(bounds);
-            let _ = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await;
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            life::stand(connection, std::future::pending(), stop, bounds.drain).await;
         });
     }
-    let _ = tokio::time::timeout(bounds.drain, graceful.shutdown()).await;
+    open.close();
+    open.wait().await;
 }
 
 fn builder(bounds: Bounds) -> Builder<TokioExecutor> {

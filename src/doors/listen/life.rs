@@ -1,0 +1,77 @@
+//! How long a connection stands: until it ends by itself, the process stops, or its peer's certificate has ended.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper_util::server::graceful::GracefulConnection;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::clock::{Clock, SECOND};
+
+/// How often the clock is looked at: it may be set while a connection stands, and machines sleep.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Serves a connection. When it is over nothing new begins, and what is open has `drain` to end.
+pub(super) async fn stand(
+    connection: impl GracefulConnection,
+    expiry: impl Future<Output = ()>,
+    mut stop: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = expiry => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    if tokio::time::timeout(drain, connection).await.is_err() {
+        tracing::warn!("a connection's requests did not end in time");
+    }
+}
+
+/// Waits until the certificate that a peer presented has ended, by our clock (DESIGN 4). Without one that never comes.
+pub(super) async fn expiry(chain: &[CertificateDer<'_>], clock: &Clock) {
+    let Some(leaf) = chain.first() else { return std::future::pending().await };
+    // What cannot be read has ended: its holder could call nothing anyway.
+    let ends_at = X509Certificate::from_der(leaf).map_or(0, |(_, leaf)| leaf.validity().not_after.timestamp());
+    let ends_at = u64::try_from(ends_at).unwrap_or(0).saturating_mul(SECOND);
+    loop {
+        let left = ends_at.saturating_sub(clock.now());
+        if left == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_micros(left).min(LOOK)).await;
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_certificate_ends_by_our_clock_and_no_certificate_never_does() {
+        let mut params = rcgen::CertificateParams::default();
+        let ends_at = 2_000_000_000;
+        params.not_after = time::OffsetDateTime::from_unix_timestamp(ends_at).unwrap();
+        let leaf = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().clone();
+        let at = Arc::new(AtomicU64::new(0));
+        let clock = Clock::set(Arc::clone(&at));
+        let ended = async |chain: &[CertificateDer<'_>]| {
+            tokio::time::timeout(Duration::from_millis(100), expiry(chain, &clock)).await.is_ok()
+        };
+        let end = u64::try_from(ends_at).unwrap() * SECOND;
+        for (now, expected) in [(0, false), (end - SECOND, false), (end, true), (end + SECOND, true)] {
+            at.store(now, Ordering::SeqCst);
+            assert_eq!(ended(std::slice::from_ref(&leaf)).await, expected, "{now}");
+            assert!(!ended(&[]).await);
+            assert!(ended(&[CertificateDer::from(vec![1])]).await, "unreadable");
+        }
+    }
+}
