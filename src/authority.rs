@@ -333,7 +333,7 @@ fn ca(
 
 fn make_root(td: &TrustDomain, development: bool, key: &KeyPair, now: u64) -> Result<CertificateDer<'static>, String> {
     let unit = development.then_some(DEVELOPMENT);
-    let params = ca(td, format!("{td} root"), unit, now, ROOT_LIFE, BasicConstraints::Unconstrained)?;
+    let params = ca(td, "Mayfly root".into(), unit, now, ROOT_LIFE, BasicConstraints::Unconstrained)?;
     params.self_signed(key).map(|c| c.der().clone()).map_err(|e| e.to_string())
 }
 
@@ -348,7 +348,7 @@ fn make_intermediate(
     let (_, _, root_ends_at) = read_ca("root.pem", root).map_err(|e| e.to_string())?;
     let life = INTERMEDIATE_LIFE.min(root_ends_at.saturating_sub(now));
     // T33: no name constraints; verifiers refuse URI constraints altogether.
-    let params = ca(td, format!("{td} issuing"), None, now, life, BasicConstraints::Constrained(0))?;
+    let params = ca(td, "Mayfly issuing".into(), None, now, life, BasicConstraints::Constrained(0))?;
     params.signed_by(key, &issuer).map(|c| c.der().clone()).map_err(|e| e.to_string())
 }
 

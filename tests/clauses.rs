@@ -238,3 +238,47 @@ fn id7_the_longest_names_make_an_id_within_bounds() {
     let over = format!("trust_domain = \"{}\"", "a".repeat(256));
     assert!(mayfly::config::Config::parse(&over, "f").unwrap_err().0.iter().any(|f| f.contains("trust_domain")));
 }
+
+#[test]
+fn id7_the_certificates_of_the_longest_trust_domain_keep_the_bounds_of_x520() {
+    let td = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(63)].join(".");
+    assert_eq!(td.len(), 255);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("long.toml"), format!("trust_domain = \"{td}\"\n")).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "long.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    let agent = dev.json("spawn --class researcher --user-token demo.jwt --out a1");
+    let mut names = BTreeSet::new();
+    for file in ["a1/svid.pem", "a1/bundle.pem"] {
+        for der in ::pem::parse_many(std::fs::read(dev.path(file)).unwrap()).unwrap() {
+            let (_, cert) = X509Certificate::from_der(der.contents()).unwrap();
+            assert!(uris(&cert)[0].starts_with(&format!("spiffe://{td}")), "the trust domain stands in the URI");
+            // X.520: ub-common-name, ub-organization-name and ub-organizational-unit-name are 64.
+            for attribute in cert.subject().iter_attributes().chain(cert.issuer().iter_attributes()) {
+                let text = attribute.as_str().unwrap();
+                assert!(!text.is_empty() && text.chars().count() <= 64, "{text}");
+            }
+            let name = cert.subject().iter_common_name().next().map(|cn| cn.as_str().unwrap().to_owned());
+            assert!(names.insert(name), "each CA has a name of its own, and the leaf none");
+        }
+    }
+    assert_eq!(names.len(), 3, "leaf, intermediate, root");
+    dev.json("verify a1/svid.pem");
+    if let Some(out) = openssl(&dev, "verify -x509_strict -CAfile a1/bundle.pem -untrusted a1/svid.pem a1/svid.pem") {
+        assert!(out.contains("a1/svid.pem: OK"), "{out}");
+        let text = openssl(&dev, "x509 -in a1/svid.pem -noout -ext subjectAltName").unwrap();
+        assert!(text.contains(agent["agent_id"].as_str().unwrap()), "{text}");
+    }
+}
+
+/// What openssl says; none where there is no openssl, which CI does not put up with.
+fn openssl(dev: &Dev, line: &str) -> Option<String> {
+    match std::process::Command::new("openssl").args(line.split(' ')).current_dir(&dev.dir).output() {
+        Ok(out) => Some(String::from_utf8([out.stdout, out.stderr].concat()).unwrap()),
+        Err(e) if std::env::var_os("MAYFLY_CI").is_none() => {
+            eprintln!("SKIPPED: no openssl on PATH ({e})");
+            None
+        }
+        Err(e) => panic!("MAYFLY_CI needs openssl on PATH: {e}"),
+    }
+}
