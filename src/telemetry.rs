@@ -13,6 +13,7 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_oidc_fetches_total", "counter", "issuer, outcome", "fetches of an issuer's keys, by its configured name"),
     ("mayfly_journal_batch_records", "histogram", "", "records in one commit"),
     ("mayfly_journal_commit_seconds", "histogram", "", "admit, sync and apply of one batch"),
+    ("mayfly_journal_sync_seconds", "histogram", "", "the durable append alone, of one batch"),
     ("mayfly_journal_records_total", "counter", "", "records that became durable"),
     ("mayfly_journal_queue_full_total", "counter", "", "requests refused because too many waited"),
     ("mayfly_agents_known", "gauge", "", "agents in state, ended ones until they are forgotten"),

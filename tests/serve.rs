@@ -200,11 +200,21 @@ fn a_workload_joins_spawns_and_the_metrics_tell() {
         "mayfly_requests_total{method=\"Identities/MintJwt\",outcome=\"denied\"} 1",
         "mayfly_denials_total{reason=\"AUDIENCE_NOT_ALLOWED\"} 1",
         "mayfly_journal_commit_seconds_bucket",
+        "mayfly_journal_sync_seconds_bucket",
         "mayfly_request_seconds_bucket",
         "mayfly_agents_known 1",
     ] {
         assert!(metrics.contains(line), "{line} not in\n{metrics}");
     }
+    // One sync for each commit, and within it.
+    let figure = |name: &str| -> f64 {
+        let line = metrics.lines().find(|l| l.split(' ').next() == Some(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    let (syncs, commits) = (figure("mayfly_journal_sync_seconds_count"), figure("mayfly_journal_commit_seconds_count"));
+    assert!(syncs >= 5.0 && (syncs - commits).abs() < 0.5, "{syncs} syncs, {commits} commits");
+    let (sync, commit) = (figure("mayfly_journal_sync_seconds_sum"), figure("mayfly_journal_commit_seconds_sum"));
+    assert!(0.0 < sync && sync < commit, "{sync} s of {commit} s");
     // Labels come from fixed sets: nobody is named.
     assert!(!metrics.contains("spiffe://") && !metrics.contains(agent["agent_id"].as_str().unwrap()));
     assert!(serve.log().lines().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()), "{}", serve.log());

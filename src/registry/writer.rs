@@ -47,6 +47,7 @@ impl Writer {
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         let batch_size = metrics::histogram!("mayfly_journal_batch_records");
         let commit_time = metrics::histogram!("mayfly_journal_commit_seconds");
+        let sync_time = metrics::histogram!("mayfly_journal_sync_seconds");
         let records = metrics::counter!("mayfly_journal_records_total");
         let agents = metrics::gauge!("mayfly_agents_known");
         let mut last_beat = Instant::now();
@@ -71,7 +72,7 @@ impl Writer {
             }
             if !groups.is_empty() {
                 let started = Instant::now();
-                match self.commit(groups) {
+                match self.commit(groups, &sync_time) {
                     Ok(0) => {}
                     Ok(count) => {
                         commit_time.record(started.elapsed());
@@ -116,7 +117,7 @@ impl Writer {
     }
 
     /// The number of records that are now durable.
-    fn commit(&mut self, groups: Vec<(Vec<Ask>, SyncSender<Answers>)>) -> Result<usize, String> {
+    fn commit(&mut self, groups: Vec<(Vec<Ask>, SyncSender<Answers>)>, sync_time: &metrics::Histogram) -> Result<usize, String> {
         let now = self.clock.now();
         // Only this thread changes state, so what was judged under the read lock still holds below.
         let (mut answers, records, first, dropped) = {
@@ -130,7 +131,10 @@ impl Writer {
         let mut fatal = None;
         if !records.is_empty() {
             let encoded: Vec<Vec<u8>> = records.iter().map(prost::Message::encode_to_vec).collect();
-            match self.journal.append(first, &encoded, &dropped) {
+            let started = Instant::now();
+            let appended = self.journal.append(first, &encoded, &dropped);
+            sync_time.record(started.elapsed());
+            match appended {
                 // Durable from here.
                 Ok(()) => {
                     let mut state = self.state.write();
