@@ -162,46 +162,203 @@ async fn t23_absent_and_broken_messages_are_typed_errors() {
     dev.json("agents list");
 }
 
-#[tokio::test]
-async fn t19_headers_are_never_an_identity() {
-    let dev = dev();
-    let stranger = channel(&dev, None).await;
-    let id = dev.json("agents list")["agents"][0]["agent_id"].as_str().unwrap().to_owned();
-    for (name, value) in [
+/// What would be an identity where headers were one.
+fn disguises(dev: &Dev, id: &str, jwt: &str) -> Vec<(&'static str, String)> {
+    vec![
         ("x-forwarded-client-cert", format!("By=spiffe://dev.mayfly.test/issuer;URI={id}")),
+        ("x-spiffe-id", id.to_owned()),
         ("x-spiffe-id", "spiffe://dev.mayfly.test/workload/orchestrator".to_owned()),
-        ("authorization", format!("Bearer {}", std::fs::read_to_string(dev.path("demo.jwt")).unwrap().trim())),
+        ("authorization", format!("Bearer {}", dev.file(jwt))),
+        ("authorization", format!("Bearer {}", dev.file("demo.jwt"))),
         ("x-mayfly-operator", "uid:0".to_owned()),
         ("workload.spiffe.io", "true".to_owned()),
-    ] {
-        let mut request = Request::new(v1::ListAgentsRequest::default());
-        request.metadata_mut().insert(name, value.parse().unwrap());
+    ]
+}
+
+fn wearing<T>(disguise: &(&'static str, String), message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(disguise.0, disguise.1.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn t19_headers_are_never_an_identity() {
+    let two = two_workloads().await;
+    let stranger = channel(&two.dev, None).await;
+    for disguise in disguises(&two.dev, &two.a1, "a2.jwt") {
+        let request = wearing(&disguise, v1::ListAgentsRequest::default());
         let got = said(InspectionClient::new(stranger.clone()).list_agents(request).await);
-        assert_eq!(got, (Code::Unauthenticated, "CERTIFICATE_NEEDED".to_owned()), "{name}");
+        assert_eq!(got, (Code::Unauthenticated, "CERTIFICATE_NEEDED".to_owned()), "{disguise:?}");
     }
 }
 
 #[tokio::test]
+async fn t19_who_is_somebody_stays_that_whatever_its_headers_say() {
+    let two = two_workloads().await;
+    let agent = channel(&two.dev, Some("a1")).await;
+    let second = channel(&two.dev, Some("second")).await;
+    let not_found = (Code::NotFound, "AGENT_UNKNOWN".to_owned());
+    let not_allowed = (Code::PermissionDenied, "ROLE_NOT_ALLOWED".to_owned());
+    for disguise in disguises(&two.dev, &two.a2, "a2.jwt") {
+        let get = |id: &String| wearing(&disguise, v1::GetAgentRequest { agent: id.clone() });
+        let mut inspection = InspectionClient::new(agent.clone());
+        assert_eq!(inspection.get_agent(get(&two.a1)).await.unwrap().into_inner().agent.unwrap().agent_id, two.a1);
+        assert_eq!(said(inspection.get_agent(get(&two.a2)).await), not_found, "{disguise:?}");
+        let mint = v1::MintJwtRequest { audience: "https://search.example".into(), ..Default::default() };
+        let minted = IdentitiesClient::new(agent.clone()).mint_jwt(wearing(&disguise, mint)).await.unwrap().into_inner();
+        assert_eq!(minted.svid.unwrap().spiffe_id, two.a1, "{disguise:?}");
+        let revoke = wearing(&disguise, v1::RevokeRequest::default());
+        assert_eq!(said(OperationsClient::new(agent.clone()).revoke(revoke).await), not_allowed, "{disguise:?}");
+
+        let mut inspection = InspectionClient::new(second.clone());
+        let list = inspection.list_agents(wearing(&disguise, v1::ListAgentsRequest::default())).await.unwrap().into_inner();
+        assert_eq!(list.agents.iter().map(|a| &a.agent_id).collect::<Vec<_>>(), [&two.b1], "{disguise:?}");
+        assert_eq!(said(inspection.get_agent(get(&two.a1)).await), not_found, "{disguise:?}");
+        let end = wearing(&disguise, v1::EndRequest { agent: two.a1.clone() });
+        assert_eq!(said(IdentitiesClient::new(second.clone()).end(end).await), not_found, "{disguise:?}");
+        let token = v1::CreateJoinTokenRequest { workload: "second".into(), ttl_seconds: 0 };
+        let token = OperationsClient::new(second.clone()).create_join_token(wearing(&disguise, token)).await;
+        assert_eq!(said(token), not_allowed, "{disguise:?}");
+    }
+    // An agent that ends whom it is ends itself.
+    let disguise = &disguises(&two.dev, &two.a2, "a2.jwt")[1];
+    let ended = IdentitiesClient::new(agent).end(wearing(disguise, v1::EndRequest::default())).await.unwrap().into_inner();
+    assert_eq!(ended.agent_id, two.a1);
+    let state = |id: &str| two.dev.json(&format!("agents show {id}"))["state"].clone();
+    assert_eq!((state(&two.a1), state(&two.a2)), ("ended".into(), "live".into()));
+}
+
+/// Two workloads: the first has the agents `a1` and `a2` of two users, the second has `b1`.
+struct Two {
+    dev: Dev,
+    a1: String,
+    a2: String,
+    b1: String,
+}
+
+async fn two_workloads() -> Two {
+    let dir = tempfile::tempdir().unwrap();
+    let more = "[[workloads]]\nname = \"second\"\n[[classes]]\nname = \"scout\"\nowner = \"me\"\nscopes = [\"look\"]\n\
+                audiences = [\"https://search.example\"]\nspawners = [\"workload/orchestrator\", \"workload/second\"]\n";
+    std::fs::write(dir.path().join("more.toml"), more).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "more.toml"], &[]);
+    let out = dev.run("join second");
+    std::fs::write(dev.path("ticket"), out.stdout).unwrap();
+    dev.json("redeem --ticket-file ticket --out second");
+    for (user, file) in [("demo", "demo.jwt"), ("guest", "guest.jwt"), ("demo", "second.jwt")] {
+        dev.token(user, file);
+    }
+    let spawn = |line: &str| {
+        let agent = dev.json(&format!("spawn --class scout --audience https://search.example {line}"));
+        agent["agent_id"].as_str().unwrap().to_owned()
+    };
+    let a1 = spawn("--user-token demo.jwt --out a1");
+    let b1 = spawn("--as second --user-token second.jwt --out b1");
+    let a2 = spawn("--user-token guest.jwt --out a2");
+    dev.json("mint --as a2 --audience https://search.example --out a2.jwt");
+    Two { dev, a1, a2, b1 }
+}
+
+#[tokio::test]
 async fn t13_what_is_not_the_callers_looks_as_if_it_were_not_there() {
-    let dev = dev();
-    let mine = dev.json("agents list")["agents"][0]["agent_id"].as_str().unwrap().to_owned();
-    dev.token("guest", "guest.jwt");
-    let other = dev.json("spawn --class researcher --user-token guest.jwt --out a2")["agent_id"].as_str().unwrap().to_owned();
-    let nobody = "spiffe://dev.mayfly.test/agent/researcher/01900000-0000-7000-8000-000000000000".to_owned();
-    let elsewhere = "spiffe://other.test/agent/researcher/01900000-0000-7000-8000-000000000000".to_owned();
-    let agent = channel(&dev, Some("a1")).await;
+    let two = two_workloads().await;
+    let uuid = |id: &str| id.rsplit('/').next().unwrap().to_owned();
+    let nobody = "01900000-0000-7000-8000-000000000000";
+    let unknown = [format!("spiffe://dev.mayfly.test/agent/scout/{nobody}"), nobody.to_owned()];
+    let elsewhere = format!("spiffe://other.test/agent/scout/{nobody}");
     let mut answers = HashSet::new();
-    for id in [&other, &nobody, &elsewhere] {
-        let get = InspectionClient::new(agent.clone()).get_agent(v1::GetAgentRequest { agent: id.clone() }).await.unwrap_err();
-        let end = IdentitiesClient::new(agent.clone()).end(v1::EndRequest { agent: id.clone() }).await.unwrap_err();
-        for status in [get, end] {
-            assert_eq!(status.code(), Code::NotFound);
-            answers.insert((status.message().to_owned(), status.details().to_vec()));
+    for (caller, own, others) in [
+        ("a1", &two.a1, [&two.a2, &two.b1]),
+        ("b1", &two.b1, [&two.a1, &two.a2]),
+        ("second", &two.b1, [&two.a1, &two.a2]),
+        (ORCHESTRATOR, &two.a1, [&two.b1, &two.b1]),
+    ] {
+        let channel = channel(&two.dev, Some(caller)).await;
+        let (inspection, identities) = (InspectionClient::new(channel.clone()), IdentitiesClient::new(channel));
+        let others = others.into_iter().flat_map(|id| [id.clone(), uuid(id), id.replace("/scout/", "/worker/")]);
+        for agent in others.chain(unknown.clone()).chain([elsewhere.clone()]) {
+            let get = inspection.clone().get_agent(v1::GetAgentRequest { agent: agent.clone() }).await.unwrap_err();
+            let end = identities.clone().end(v1::EndRequest { agent: agent.clone() }).await.unwrap_err();
+            for status in [get, end] {
+                assert_eq!(status.code(), Code::NotFound, "{agent} for {caller}");
+                answers.insert((status.message().to_owned(), status.details().to_vec()));
+            }
+        }
+        for agent in [own.clone(), uuid(own)] {
+            inspection.clone().get_agent(v1::GetAgentRequest { agent }).await.unwrap();
         }
     }
     assert_eq!(answers.len(), 1, "one answer for all: {answers:?}");
-    InspectionClient::new(agent).get_agent(v1::GetAgentRequest { agent: mine }).await.unwrap();
-    assert_eq!(dev.json(&format!("agents show {other}"))["state"], "live");
+    for id in [&two.a1, &two.a2, &two.b1] {
+        assert_eq!(two.dev.json(&format!("agents show {id}"))["state"], "live");
+    }
+}
+
+#[tokio::test]
+async fn t13_a_list_is_as_if_nobody_else_had_agents() {
+    let two = two_workloads().await;
+    let second = InspectionClient::new(channel(&two.dev, Some("second")).await);
+    let list = |page_size, page_token: &str, all| {
+        let (mut second, page_token) = (second.clone(), page_token.to_owned());
+        async move {
+            let got = second.list_agents(v1::ListAgentsRequest { page_size, page_token, all }).await.unwrap().into_inner();
+            (got.agents.into_iter().map(|a| a.agent_id).collect::<Vec<_>>(), got.next_page_token)
+        }
+    };
+    // Those of the first stand before and behind its own: no page says so.
+    let uuid = |id: &str| id.rsplit('/').next().unwrap().to_owned();
+    let (mine, before, behind) = (vec![two.b1.clone()], uuid(&two.a1), uuid(&two.a2));
+    for all in [false, true] {
+        for size in [0, 1, 2, u32::MAX] {
+            assert_eq!(list(size, "", all).await, (mine.clone(), String::new()), "a page of {size}");
+            for from in [before.as_str(), "00000000-0000-7000-8000-000000000000"] {
+                assert_eq!(list(size, from, all).await, (mine.clone(), String::new()), "from {from}");
+            }
+            for from in [behind.as_str(), "ffffffff-ffff-7fff-bfff-ffffffffffff"] {
+                assert_eq!(list(size, from, all).await, (vec![], String::new()), "from {from}");
+            }
+        }
+    }
+    // And its own go on from page to page.
+    let more = two.dev.json("spawn --as second --class scout --user-token second.jwt --out b2");
+    let (first, next) = list(1, "", false).await;
+    assert_eq!((first, next.as_str()), (mine, uuid(&two.b1).as_str()), "the token is of its own");
+    let last = more["agent_id"].as_str().unwrap().to_owned();
+    assert_eq!(list(1, &next, false).await, (vec![last], String::new()));
+}
+
+#[tokio::test]
+async fn t13_a_token_of_another_workload_tells_nothing_of_it() {
+    let two = two_workloads().await;
+    let spawn = |caller: &'static str, token: String| {
+        let dev = &two.dev;
+        async move {
+            let csr = Key::new().unwrap().csr;
+            let request = v1::SpawnRequest { class: "scout".into(), csr, user_token: token, ..Default::default() };
+            let status = IdentitiesClient::new(channel(dev, Some(caller)).await).spawn(request).await.unwrap_err();
+            (status.code(), status.message().to_owned(), status.details().to_vec())
+        }
+    };
+    // Who has not the whole of it learns nothing: a forgery of one that was used is any forgery.
+    two.dev.token("guest", "unused.jwt");
+    let forged = |file: &str| {
+        let token = two.dev.file(file);
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        format!("{signed}.{}", signature.chars().rev().collect::<String>())
+    };
+    let of_used = spawn("second", forged("guest.jwt")).await;
+    assert_eq!(of_used, spawn("second", forged("unused.jwt")).await);
+    assert_eq!(of_used.0, Code::PermissionDenied);
+    // Who has it is told that it is another's, and not whose, nor how it stands.
+    let live = spawn("second", two.dev.file("guest.jwt")).await;
+    assert_eq!((live.0, live.1.contains("orchestrator")), (Code::PermissionDenied, false));
+    let (iss, sub) = (two.dev.text("oidc"), "guest");
+    let guest = v1::User { iss, sub: sub.into() };
+    let target = Some(v1::Target { target: Some(v1::target::Target::User(guest)) });
+    let revoke = v1::RevokeRequest { target, reason: "test".into(), allow_new: false };
+    OperationsClient::new(operator(&two.dev).await).revoke(revoke).await.unwrap();
+    assert_eq!(spawn("second", two.dev.file("guest.jwt")).await, live, "of a user who was revoked");
+    assert_ne!(spawn(ORCHESTRATOR, two.dev.file("guest.jwt")).await, live, "its own workload is told");
 }
 
 #[tokio::test]

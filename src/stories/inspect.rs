@@ -25,14 +25,19 @@ pub fn list(
         let mut last = None;
         // Bounded also where most agents are somebody else's: a page may be short and still go on.
         for (seen, agent) in state.agents_after(after).enumerate() {
-            if page.len() == size || seen == 10 * PAGE {
+            if seen == 10 * PAGE {
                 return (page, last, state.revision);
             }
-            last = Some(agent.uuid);
             let standing = state.standing(agent, now);
             if visible(caller, agent) && (all || standing == Standing::Live) {
+                // T13: a full page goes on only where the caller may see more, and from what it has seen.
+                if page.len() == size {
+                    let last = page.last().map(|(agent, _): &(Agent, _)| agent.uuid);
+                    return (page, last, state.revision);
+                }
                 page.push((agent.clone(), standing));
             }
+            last = Some(agent.uuid);
         }
         (page, None, state.revision)
     })

@@ -79,6 +79,11 @@ impl Dev {
         std::fs::write(self.path(file), out.stdout).unwrap();
     }
 
+    /// A file's text, without the end of its last line.
+    pub fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap().trim_end().to_owned()
+    }
+
     /// Waits for the process to end by itself; its exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
