@@ -1,5 +1,5 @@
 //! Hazards on the wire: what a hostile caller would send, and exactly what it gets. Numbers are those of the list of hazards.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod support;
 
@@ -656,5 +656,229 @@ async fn health_and_reflection_answer() {
     for (method, _) in TABLE {
         let service = method.split('/').next().unwrap();
         assert!(names.contains(&format!("mayfly.v1.{service}")), "{service} not in {names:?}");
+    }
+}
+
+fn hurried() -> Dev {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[server]\nhandshake_timeout = \"1s\"\nmax_connections = 16\n";
+    std::fs::write(dir.path().join("more.toml"), text).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "more.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    dev.json("spawn --class researcher --user-token demo.jwt --out a1");
+    dev
+}
+
+/// How many connections were refused, because of places, TLS and time, once so many were. A task that panics counts nothing.
+fn refused(dev: &Dev, all: u64) -> [u64; 3] {
+    for _ in 0..100 {
+        if ["full", "tls", "slow"].map(|reason| counted(dev, reason)).iter().sum::<u64>() >= all {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ["full", "tls", "slow"].map(|reason| counted(dev, reason))
+}
+
+fn counted(dev: &Dev, reason: &str) -> u64 {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(dev.text("http")).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let name = format!("mayfly_connections_refused_total{{reason=\"{reason}\"}} ");
+    text.lines().find_map(|l| l.strip_prefix(&name)).map_or(0, |n| n.parse().unwrap())
+}
+
+/// Processor time that the issuer has used.
+fn used(dev: &Dev) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", dev.pid())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // User and system time in ticks of 10 ms.
+    Duration::from_millis(10 * (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()))
+}
+
+fn tcp(dev: &Dev) -> std::net::TcpStream {
+    let stream = std::net::TcpStream::connect(dev.text("grpc")).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream
+}
+
+/// A client and its hello, each byte of it in a record of its own.
+fn hello(dev: &Dev) -> (rustls::ClientConnection, Vec<[u8; 6]>) {
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let mut client = rustls::ClientConnection::new(client_config(dev, &[&rustls::version::TLS13]), name).unwrap();
+    let mut record = Vec::new();
+    client.write_tls(&mut record).unwrap();
+    assert_eq!((record[0], record.len()), (0x16, 5 + usize::from(u16::from_be_bytes([record[3], record[4]]))), "one record");
+    (client, record[5..].iter().map(|byte| [0x16, 3, 1, 0, 1, *byte]).collect())
+}
+
+/// Whether the other side has closed, within the read timeout: what it says before that does not matter.
+fn closed(stream: &mut std::net::TcpStream) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        match std::io::Read::read(stream, &mut buffer) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+#[test]
+fn t39_records_of_one_byte_are_read_or_refused_and_cut_at_the_bound() {
+    use std::io::{Read, Write};
+    let dev = hurried();
+    // A hello in one-byte records, whole: read, and so are requests in one-byte records.
+    let (mut client, records) = hello(&dev);
+    let mut stream = tcp(&dev);
+    stream.write_all(&records.concat()).unwrap();
+    while client.is_handshaking() {
+        client.complete_io(&mut stream).unwrap();
+    }
+    let ping = |flags: u8, n: u8| [0, 0, 8, 6, flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n];
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    bytes.extend((0..100).flat_map(|n| ping(0, n)));
+    for byte in bytes {
+        client.writer().write_all(&[byte]).unwrap();
+        client.write_tls(&mut stream).unwrap();
+    }
+    let (mut answer, last) = (Vec::new(), ping(1, 99));
+    while !answer.windows(last.len()).any(|w| w == last) {
+        assert_ne!(client.read_tls(&mut stream).unwrap(), 0, "closed");
+        client.process_new_packets().unwrap();
+        let _ = client.reader().read_to_end(&mut answer);
+    }
+    drop(stream);
+
+    // The same, byte by byte, never done: cut at the bound although something always comes.
+    let (_, records) = hello(&dev);
+    let mut stream = tcp(&dev);
+    let started = std::time::Instant::now();
+    let cut = records.iter().cycle().take(80).find(|record| {
+        std::thread::sleep(Duration::from_millis(50));
+        stream.write_all(*record).is_err()
+    });
+    assert!(cut.is_some(), "still taken after {:?}", started.elapsed());
+    assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert_eq!(refused(&dev, 1), [0, 0, 1]);
+
+    // Half a hello and then: an empty record, a close_notify, another hello, a record that is too long.
+    let (_, records) = hello(&dev);
+    let (half, whole) = (records[..records.len() / 2].concat(), records.concat());
+    let ends: [&[u8]; 4] = [&[0x16, 3, 1, 0, 0], &[0x15, 3, 3, 0, 2, 1, 0], &[0x17, 3, 3, 0, 1, 0], &[0x16, 3, 1, 0xff, 0xff]];
+    for end in ends {
+        let mut stream = tcp(&dev);
+        stream.write_all(&[&half, end].concat()).unwrap();
+        assert!(closed(&mut stream), "{end:?}");
+    }
+    let mut stream = tcp(&dev);
+    stream.write_all(&[half, whole].concat()).unwrap();
+    assert!(closed(&mut stream), "a hello in a hello");
+    assert_eq!(refused(&dev, 6), [0, 5, 1], "each ended as a refusal, none in a panic");
+    // Nothing of it goes on turning.
+    let before = used(&dev);
+    std::thread::sleep(Duration::from_millis(500));
+    let turned = used(&dev) - before;
+    assert!(turned < Duration::from_millis(200), "{turned:?} of 500 ms");
+    dev.json("mint --as a1 --audience https://search.example");
+}
+
+#[test]
+fn t39_a_flood_of_key_updates_ends_its_connection_and_nothing_else() {
+    use std::io::Write;
+    const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let dev = hurried();
+    let established = || {
+        let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        let mut client = rustls::ClientConnection::new(client_config(&dev, &[&rustls::version::TLS13]), name).unwrap();
+        let mut stream = tcp(&dev);
+        while client.is_handshaking() {
+            client.complete_io(&mut stream).unwrap();
+        }
+        client.writer().write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        client.complete_io(&mut stream).unwrap();
+        (client, stream)
+    };
+    // Nothing but updates: the connection ends after a few.
+    let (mut client, mut stream) = established();
+    let sent = (0..100_000).find(|_| {
+        client.refresh_traffic_keys().unwrap();
+        client.write_tls(&mut stream).is_err()
+    });
+    assert!(sent.is_some(), "the server put up with 100,000 updates");
+    assert!(closed(&mut stream));
+    // With data between them they are allowed. Then they cost about what they cost their sender, and others are served.
+    let (mut client, mut stream) = established();
+    let before = used(&dev);
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(move || {
+            for n in 0..100_000 {
+                client.refresh_traffic_keys().unwrap();
+                if n % 16 == 0 {
+                    client.writer().write_all(PING).unwrap();
+                }
+                if client.write_tls(&mut stream).is_err() {
+                    break;
+                }
+            }
+        });
+        dev.json("mint --as a1 --audience https://search.example");
+        flood.join().unwrap();
+    });
+    let turned = used(&dev) - before;
+    assert!(turned < Duration::from_secs(5), "{turned:?}: 50 µs for each update");
+    dev.json("mint --as a1 --audience https://search.example");
+}
+
+#[tokio::test]
+async fn t63_thousands_of_broken_connections_leave_the_listener_and_all_its_places() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const TRIES: u64 = 4000;
+    let dev = hurried();
+    let hello = hello(&dev).1.concat();
+    let address: std::net::SocketAddr = dev.text("grpc").parse().unwrap();
+    let mut attackers = tokio::task::JoinSet::new();
+    for n in 0..TRIES {
+        // As many at once as there are places, and then some.
+        while attackers.len() >= 24 {
+            attackers.join_next().await.unwrap().unwrap();
+        }
+        let hello = hello.clone();
+        attackers.spawn(async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let garbage: &[u8] = match n % 8 {
+                0 => b"GET / HTTP/1.1\r\n\r\n",
+                1 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                2 => &[0xff; 8192],
+                3 => &[0; 64],
+                4 => &hello[..hello.len() / 2],
+                5 => &[0x15, 3, 3, 0, 2, 2, 40],
+                // 6 and 7 reset at once: before and after a whole hello.
+                6 => &[],
+                _ => &hello,
+            };
+            let _ = stream.write_all(garbage).await;
+            if n % 8 >= 6 {
+                return socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            let _ = stream.shutdown().await;
+            let mut rest = Vec::new();
+            let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await.expect("left open");
+        });
+    }
+    attackers.join_all().await;
+    let [full, tls, slow] = refused(&dev, TRIES);
+    assert_eq!((full + tls, slow), (TRIES, 0), "each was refused, none in a panic");
+    assert!(tls > TRIES / 2, "most got as far as their garbage: {tls}");
+    // Every place is free again: as many as there are, all at once.
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        let channel = channel(&dev, Some("a1")).await;
+        let mint = v1::MintJwtRequest { audience: "https://search.example".into(), ..Default::default() };
+        IdentitiesClient::new(channel.clone()).mint_jwt(mint).await.unwrap();
+        held.push(channel);
     }
 }
