@@ -1,5 +1,7 @@
 //! Builds everything once, runs it, and takes it down in order.
 
+mod tls;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,23 +10,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_agent::api::v1;
-use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::assertion::{Assertions, AudienceSettings, IssuerSettings};
-use crate::authority::Authority;
 use crate::authority::keystore::Keystore;
+use crate::authority::{Authority, Signed};
 use crate::caller::Caller;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{BundleEndpoint, Config};
 use crate::dev::provider;
-use crate::doors::{grpc, http, listen};
+use crate::doors::{bundle, grpc, http, listen};
 use crate::folder;
 use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
+use crate::publish::Publisher;
 use crate::registry::{Ask, Limits, Proposal, Registry, Rules};
 use crate::stories::desk::Desk;
+use crate::stories::rotate::Rotation;
 use crate::stories::{Issuer, issue, revoke};
 use crate::telemetry;
 
@@ -40,9 +43,6 @@ pub struct Running {
     writer: std::thread::JoinHandle<()>,
     _home: Home,
 }
-
-/// Bundles tell verifiers to look again after this many seconds.
-const REFRESH: u64 = 300;
 
 /// Starts an issuer. `development` adds the OpenID provider and a joined workload, and marks home and root.
 pub async fn start(mut config: Config, development: bool, clock: Clock) -> Result<Running, String> {
@@ -60,13 +60,26 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let (ready, is_ready) = watch::channel(false);
     let mut tasks = Vec::new();
 
+    let bundle_at = match (&config.bundle_endpoint, development) {
+        (Some(at), _) => Some(at.clone()),
+        (None, true) => Some(BundleEndpoint { listen: SocketAddr::from(([127, 0, 0, 1], 0)), web: None }),
+        (None, false) => None,
+    };
+    let bundle_listener = match bundle_at {
+        Some(at) => {
+            let shows = match at.web {
+                Some((certificate, key)) => tls::Shows::Web(certificate, key),
+                None => tls::Shows::Svid(config.names.clone()),
+            };
+            Some((bind(at.listen, before.as_ref().and_then(|e| e.bundle.as_deref()?.strip_suffix('/'))).await?, shows))
+        }
+        None => None,
+    };
+    let host = if development { "127.0.0.1" } else { config.names.first().map_or("localhost", String::as_str) };
     let mut endpoint = Endpoint {
         trust_domain: config.trust_domain.to_string(),
-        grpc: format!(
-            "{}:{}",
-            if development { "127.0.0.1" } else { config.names.first().map_or("localhost", String::as_str) },
-            grpc_at.port()
-        ),
+        grpc: format!("{host}:{}", grpc_at.port()),
+        bundle: bundle_listener.as_ref().map(|(l, _)| local(l)).transpose()?.map(|at| format!("https://{host}:{}/", at.port())),
         http: local(&http_listener)?.to_string(),
         socket: config.socket.clone().unwrap_or_else(|| home.dir.join("operator.sock")),
         oidc: None,
@@ -112,29 +125,28 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     }));
 
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
-    let authority = Authority::open(&keystore, &config.trust_domain, &config.oid, development, clock.seconds());
+    let (td, root) = (&config.trust_domain, config.root.as_ref());
+    let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
     let (registry, writer) = open_registry(&config, &home, &authority, &clock)?;
-    let configure = Proposal::Configure {
-        classes: config.digest(),
-        x509_authority: authority.x509_key_id().to_vec(),
-        jwt_authority: authority.jwt_key_id().to_owned(),
-    };
-    let sequence = configured(&registry, configure)?;
-    let bundle = authority.bundle(sequence, REFRESH);
+    configure(&registry, config.digest())?;
+    let schedule = config.schedule(authority.root_ends_at());
+    let rotation = Rotation { registry: registry.clone(), authority: Arc::clone(&authority), schedule, clock: clock.clone() };
+    rotation.begin()?;
+    let publisher = Publisher::start(&registry, &authority, config.refresh).map_err(|e| e.to_string())?;
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
         desk: Desk::start(&registry, &authority, config.jwt_issuer.as_deref(), config.queue, 2).map_err(|e| e.to_string())?,
         assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
-        bundle_document: bundle.to_json().map_err(|e| e.to_string())?.to_string().into_bytes(),
-        bundle,
+        rotator: rotation.start(publisher.clone())?,
+        publisher: publisher.clone(),
         registry,
         authority: Arc::clone(&authority),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
     });
 
-    let mut routes = grpc::routes(Arc::clone(&issuer), config.message, config.bounds.request);
+    let mut routes = grpc::routes(Arc::clone(&issuer), config.message, config.bounds.request, stopped.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     routes = routes.add_service(health_service);
@@ -143,7 +155,9 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         routes = routes.add_service(reflection.build_v1().map_err(|e| e.to_string())?);
     }
     let router = routes.into_axum_router();
-    let (tls, current_tls) = watch::channel(server_tls(&authority, &config.names, &clock)?);
+    let tls = || tls::Tls { authority: Arc::clone(&authority), publisher: publisher.clone(), clock: clock.clone() };
+    let (current_tls, renewing) = tls().keep(tls::Shows::Mutual(config.names.clone()), stopped.clone())?;
+    tasks.push(renewing);
     let its = Arc::clone(&issuer);
     let head = move || its.registry.read(|state| state.revision);
     tasks.push(tokio::spawn(listen::serve_tls(
@@ -159,13 +173,20 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
     tasks.push(tokio::spawn(listen::serve_operators(socket, uids, router, config.bounds, stopped.clone())));
     tasks.push(tokio::spawn(every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
-    let (names, renewing, its_clock) = (config.names.clone(), Arc::clone(&authority), clock.clone());
-    tasks.push(tokio::spawn(every(Duration::from_secs(3600), stopped.clone(), move || {
-        match server_tls(&renewing, &names, &its_clock) {
-            Ok(fresh) => drop(tls.send(fresh)),
-            Err(cause) => tracing::error!(%cause, "cannot renew the server certificate"),
-        }
-    })));
+    if let Some((listener, shows)) = bundle_listener {
+        let (bundle_tls, renewing) = tls().keep(shows, stopped.clone())?;
+        let router = bundle::router(publisher);
+        tasks.push(renewing);
+        tasks.push(tokio::spawn(listen::serve_tls(
+            listener,
+            bundle_tls,
+            router,
+            || 0,
+            clock.clone(),
+            config.bounds,
+            stopped.clone(),
+        )));
+    }
     if development {
         let dir = home.dir.join("workloads").join("orchestrator");
         join(&issuer, &dir).await?;
@@ -216,7 +237,7 @@ fn open_registry(
         limits: config.limits.clone(),
         workload_ttl: config.workload_ttl,
         jwt_ttl: config.jwt_ttl,
-        authority_ends_at: authority.ends_at(),
+        publish_ahead: config.schedule(0).ahead,
     };
     let limits = Limits { batch: config.batch, queue: config.queue };
     let fatal = Box::new(|cause: &str| {
@@ -247,36 +268,14 @@ pub fn replayed(journal: &mut dyn crate::registry::Journal) -> Result<crate::reg
     Ok(state)
 }
 
-/// Records the configuration if it changed; the revision of its record.
-fn configured(registry: &Registry, configure: Proposal) -> Result<u64, String> {
-    let Proposal::Configure { classes, x509_authority, jwt_authority } = &configure else {
-        return Err("no configuration".into());
-    };
-    let known = registry.read(|s| {
-        let same = s
-            .configured
-            .as_ref()
-            .is_some_and(|c| c.classes == classes && c.x509_authority == *x509_authority && c.jwt_authority == *jwt_authority);
-        same.then(|| s.configured_at())
-    });
-    if let Some(revision) = known {
-        return Ok(revision);
-    }
-    let ask = Ask { caller: Caller::Stranger, proposal: configure };
+/// Records the configuration if it changed.
+fn configure(registry: &Registry, classes: [u8; 32]) -> Result<(), String> {
+    let ask = Ask { caller: Caller::Stranger, proposal: Proposal::Configure { classes } };
     match registry.commit(vec![ask]).pop() {
-        Some(Ok(crate::registry::Outcome::Configured { revision })) => Ok(revision),
+        Some(Ok(_)) => Ok(()),
         Some(Err(no)) => Err(no.to_string()),
-        _ => Err("the configuration was not recorded".into()),
+        None => Err("the configuration was not recorded".into()),
     }
-}
-
-fn server_tls(authority: &Authority, names: &[String], clock: &Clock) -> Result<Arc<rustls::ServerConfig>, String> {
-    let (chain, key) = authority.server_certificate(names, clock.seconds()).map_err(|e| e.to_string())?;
-    let mut roots = rustls::RootCertStore::empty();
-    // Our bundle anchors only our own CAs.
-    roots.add(authority.root().clone()).map_err(|e| e.to_string())?;
-    let config = listen::tls(chain, &key, Some(roots), Some(clock.clone())).map_err(|e| e.to_string())?;
-    Ok(Arc::new(config))
 }
 
 /// Binds an address; where it leaves the port open, the one from before if it is still free.
@@ -355,16 +354,7 @@ async fn keep_joined(issuer: Arc<Issuer>, dir: PathBuf, life: u64, mut stop: wat
     }
 }
 
-fn put(issuer: &Issuer, dir: &Path, key: &folder::Key, leaf: &CertificateDer<'_>) -> Result<(), String> {
-    let svid = v1::X509Svid {
-        spiffe_id: String::new(),
-        certificates: vec![leaf.to_vec(), issuer.authority.intermediate().to_vec()],
-        expires_at: None,
-    };
-    let bundle = v1::Bundle {
-        trust_domain: issuer.trust_domain.to_string(),
-        spiffe_json: issuer.bundle_document.clone(),
-        x509_authorities: issuer.bundle.x509_authorities().to_vec(),
-    };
-    folder::write(dir, key, &svid, &bundle)
+fn put(issuer: &Issuer, dir: &Path, key: &folder::Key, signed: &Signed) -> Result<(), String> {
+    let svid = v1::X509Svid { spiffe_id: String::new(), certificates: signed.chain(), expires_at: None };
+    folder::write(dir, key, &svid, &grpc::bundle_message(&issuer.publisher.now()))
 }

@@ -17,6 +17,8 @@ pub enum Caller {
         name: WorkloadName,
         /// SHA-256 of its public key.
         key: [u8; 32],
+        /// Key id of the authority that signed its certificate.
+        authority: Vec<u8>,
     },
     /// An agent of this trust domain.
     Agent {
@@ -30,6 +32,8 @@ pub enum Caller {
         incarnation: Uuid,
         /// The journal's head when its connection was accepted.
         opened: u64,
+        /// Key id of the authority that signed its certificate.
+        authority: Vec<u8>,
     },
     /// A listed uid on the operator socket.
     Operator {
@@ -99,7 +103,9 @@ pub fn authenticate(peer: &Proved, cut: impl FnOnce(&AgentId, Uuid, &[Stamp]) ->
         return Err(unauthenticated(e.code(), e.to_string()));
     }
     match (&svid.principal, &svid.binding) {
-        (Principal::Workload(name), None) => Ok(Caller::Workload { name: name.clone(), key: svid.key }),
+        (Principal::Workload(name), None) => {
+            Ok(Caller::Workload { name: name.clone(), key: svid.key, authority: svid.authority.clone() })
+        }
         (Principal::Agent(id), Some(binding)) => {
             if cut(id, binding.incarnation, &binding.stamps) {
                 return Err(unauthenticated(Reject::Cut.code(), Reject::Cut.to_string()));
@@ -110,6 +116,7 @@ pub fn authenticate(peer: &Proved, cut: impl FnOnce(&AgentId, Uuid, &[Stamp]) ->
                 serial: svid.serial.clone(),
                 incarnation: binding.incarnation,
                 opened: peer.opened,
+                authority: svid.authority.clone(),
             })
         }
         // XC-2, T18: neither the issuer's own certificate nor anything else is a caller.

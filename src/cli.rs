@@ -1,6 +1,7 @@
 //! The `mayfly` command: what people type. Results go to stdout, everything else to stderr.
 
 mod act;
+mod authority;
 mod run;
 mod show;
 mod verify;
@@ -158,6 +159,12 @@ enum Command {
         #[arg(long, value_name = "ISSUER/SUB")]
         user: String,
     },
+    /// See the signing keys, and rotate them now (operator)
+    ///
+    /// They rotate by themselves: the next one is prepared and published, signs when verifiers have had time to see it, and
+    /// stays listed until the last credential of its predecessor has expired.
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
     /// Print the trust bundle
     Bundle {
         /// SPIFFE bundle document, PEM roots, or a JWK Set for OIDC relying parties
@@ -223,6 +230,52 @@ enum AgentsCommand {
         /// SPIFFE ID or UUID
         agent: String,
     },
+}
+
+#[derive(Subcommand)]
+enum AuthorityCommand {
+    /// One line for each authority
+    List,
+    /// Make and publish the next one of a kind; it signs when it has been published for long enough
+    Prepare {
+        /// x509 or jwt
+        #[arg(value_enum)]
+        kind: Kind,
+    },
+    /// Let the prepared one sign; the one that does retires
+    Activate {
+        /// x509 or jwt
+        #[arg(value_enum)]
+        kind: Kind,
+        /// Also before verifiers can be expected to know it
+        #[arg(long)]
+        now: bool,
+    },
+    /// Prepare and activate: at once for x509, for jwt when the key has been published for long enough
+    Rotate {
+        /// x509 or jwt
+        #[arg(value_enum)]
+        kind: Kind,
+        /// Also before verifiers can be expected to know it
+        #[arg(long)]
+        now: bool,
+    },
+    /// Withdraw a prepared one
+    Retire {
+        /// As `mayfly authority list` has it
+        id: String,
+    },
+    /// Its key is out: nothing it ever signed holds any more. For the active one, rotate --now first
+    Taint {
+        /// As `mayfly authority list` has it
+        id: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    X509,
+    Jwt,
 }
 
 #[derive(Subcommand)]
@@ -319,6 +372,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Agents(AgentsCommand::Show { agent }) => act::agent(&common, agent).await,
         Command::Revoke { agent, user, reason, allow_new } => act::revoke(&common, agent, user, reason, allow_new).await,
         Command::Reopen { user } => act::reopen(&common, &user).await,
+        Command::Authority(command) => authority::run(&common, command).await,
         Command::Bundle { format } => act::bundle(&common, format).await,
         Command::Verify { file, bundle, audience, binding_oid } => {
             verify::verify(&common, &file, bundle.as_deref(), audience.as_deref(), &binding_oid)

@@ -9,9 +9,13 @@ use std::path::{Path, PathBuf};
 use mayfly_verify::{BindingOid, ClassName, Mode, TrustDomain, WorkloadName, sha256};
 
 use crate::assertion::{AudienceSettings, DEFAULT_ALGS, IssuerSettings};
+use crate::authority::RootFiles;
+use crate::authority::schedule::Schedule;
 use crate::doors::listen::Bounds;
 use crate::policy::Class;
 use crate::policy::limits::{Limit, Measure, Per, WINDOW};
+use crate::registry::PUBLISHED;
+use crate::registry::state::authority::Kind;
 use reader::Reader;
 
 /// A complete file, with what each key means.
@@ -77,6 +81,16 @@ pub struct Config {
     pub jwt_issuer: Option<String>,
     /// Seconds a workload's certificate lasts.
     pub workload_ttl: u64,
+    /// A root that somebody else made; none: one is made in the home.
+    pub root: Option<RootFiles>,
+    /// Seconds for which an X.509 authority signs.
+    pub rotate_x509: u64,
+    /// Seconds for which a JWT authority signs.
+    pub rotate_jwt: u64,
+    /// Seconds after which verifiers look for a newer bundle; new keys are published four times as long before use.
+    pub refresh: u64,
+    /// Where the bundle is served over HTTPS; none: nowhere.
+    pub bundle_endpoint: Option<BundleEndpoint>,
     /// Programs that may spawn agents.
     pub workloads: Vec<WorkloadName>,
     /// OIDC providers whose tokens count. Who controls one acts for every user of it.
@@ -87,7 +101,28 @@ pub struct Config {
     pub limits: Vec<Limit>,
 }
 
+/// Where the SPIFFE bundle is served to anybody (Federation 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleEndpoint {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The certificate and key of `https_web`, PEM files; none: `https_spiffe`, by our own SVID.
+    pub web: Option<(PathBuf, PathBuf)>,
+}
+
 impl Config {
+    /// How often authorities rotate, below a root that ends at `root_ends_at` (unix seconds).
+    pub fn schedule(&self, root_ends_at: u64) -> Schedule {
+        Schedule {
+            x509: self.rotate_x509,
+            jwt: self.rotate_jwt,
+            ahead: self.refresh.saturating_mul(4),
+            x509_life: self.classes.values().map(|c| c.svid_ttl).max().unwrap_or(0).max(self.workload_ttl),
+            jwt_life: self.jwt_ttl,
+            root_ends_at,
+        }
+    }
+
     /// Reads a file for `serve`.
     pub fn load(path: &Path) -> Result<Config, Faults> {
         let name = path.display().to_string();
@@ -126,6 +161,9 @@ impl Config {
         }
         let mut top = Reader::new(merged, String::new());
         let config = read(&mut top);
+        if let Some(config) = &config {
+            check_schedule(&mut top, &config.schedule(u64::MAX));
+        }
         top.finish();
         let faults = top.faults.into_iter().map(|f| format!("{name}: {f}")).collect::<Vec<_>>();
         if faults.is_empty() { config.ok_or_else(|| Faults(vec![format!("{name}: unreadable")])) } else { Err(Faults(faults)) }
@@ -199,6 +237,22 @@ fn read(top: &mut Reader) -> Option<Config> {
     let workload_ttl = credentials.duration("workload_ttl", "1h", 60, 7 * 86_400);
     let jwt_issuer = credentials.optional("jwt_issuer", https);
     top.close(credentials);
+
+    let mut authorities = top.section("authorities");
+    let certificate = authorities.optional("root_certificate", |s| Ok(PathBuf::from(s)));
+    let key = authorities.optional("root_key", |s| Ok(PathBuf::from(s)));
+    if certificate.is_some() != key.is_some() {
+        authorities.fault("root_certificate", "give both `root_certificate` and `root_key`, or neither");
+    }
+    let root = certificate.zip(key).map(|(certificate, key)| RootFiles { certificate, key });
+    let rotate_x509 = authorities.duration("rotate_x509", "30d", 1, 365 * 86_400).as_secs();
+    let rotate_jwt = authorities.duration("rotate_jwt", "30d", 1, 365 * 86_400).as_secs();
+    let refresh = authorities.duration("bundle_refresh", "5m", 1, 86_400).as_secs();
+    top.close(authorities);
+
+    let mut endpoint = top.section("bundle_endpoint");
+    let bundle_endpoint = read_bundle_endpoint(&mut endpoint);
+    top.close(endpoint);
 
     let mut workloads: Vec<WorkloadName> = Vec::new();
     for mut w in top.sections("workloads") {
@@ -275,11 +329,52 @@ fn read(top: &mut Reader) -> Option<Config> {
         jwt_ttl: jwt_ttl.as_secs(),
         jwt_issuer,
         workload_ttl: workload_ttl.as_secs(),
+        root,
+        rotate_x509,
+        rotate_jwt,
+        refresh,
+        bundle_endpoint,
         workloads,
         issuers,
         classes,
         limits,
     })
+}
+
+/// T57: relying parties read no more keys than [`PUBLISHED`].
+fn check_schedule(top: &mut Reader, schedule: &Schedule) {
+    for (kind, key) in [(Kind::X509, "authorities.rotate_x509"), (Kind::Jwt, "authorities.rotate_jwt")] {
+        let published = schedule.published(kind);
+        if published > u64::try_from(PUBLISHED).unwrap_or(0) {
+            let message = format!(
+                "{published} keys would be published at once, and {PUBLISHED} are allowed: rotate less often, or let credentials last shorter"
+            );
+            top.fault(key, &message);
+        }
+    }
+}
+
+fn read_bundle_endpoint(e: &mut Reader) -> Option<BundleEndpoint> {
+    let listen = e.optional("listen", |s| s.parse::<SocketAddr>().map_err(|e| e.to_string()));
+    let web = e.parsed("profile", Some("https_spiffe"), |s| match s {
+        "https_spiffe" => Ok(false),
+        "https_web" => Ok(true),
+        _ => Err("write `https_spiffe` or `https_web`".to_owned()),
+    })?;
+    let certificate = e.optional("certificate", |s| Ok(PathBuf::from(s)));
+    let key = e.optional("key", |s| Ok(PathBuf::from(s)));
+    match (web, certificate.zip(key)) {
+        (true, Some(files)) => Some(BundleEndpoint { listen: listen?, web: Some(files) }),
+        (false, None) => Some(BundleEndpoint { listen: listen?, web: None }),
+        (true, None) => {
+            e.fault("certificate", "`https_web` needs `certificate` and `key`");
+            None
+        }
+        (false, Some(_)) => {
+            e.fault("certificate", "`https_spiffe` is served with our own SVID: leave `certificate` and `key` out");
+            None
+        }
+    }
 }
 
 /// One limit has one measure; what it counts must fit whose it is.

@@ -15,6 +15,8 @@ pub enum Kind {
     NotFound,
     /// It exists already, as something else: ALREADY_EXISTS.
     Conflict,
+    /// Not as things stand; the message says what must come first: FAILED_PRECONDITION.
+    Precondition,
     /// A limit, a full queue or a full disk: RESOURCE_EXHAUSTED.
     Exhausted,
     /// The answer took longer than the configuration allows; what was recorded stands: DEADLINE_EXCEEDED.

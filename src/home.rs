@@ -33,6 +33,9 @@ pub struct Endpoint {
     pub http: String,
     /// The operator socket.
     pub socket: PathBuf,
+    /// URL of the SPIFFE bundle endpoint, where there is one.
+    #[serde(default)]
+    pub bundle: Option<String>,
     /// Issuer URL of the development provider.
     pub oidc: Option<String>,
     /// PEM of its CA.

@@ -4,13 +4,14 @@
 //!
 //! ```text
 //! doors     grpc, http, listen              wire <-> domain; `status` maps denials, `access` says who may call what
-//! stories   issue  revoke  inspect          columns of steps; `desk` takes them in groups: verify, commit, sign, release
+//! stories   issue  revoke  inspect  rotate  columns of steps; `desk` takes them in groups: verify, commit, sign, release
 //! rooms  1  caller                          a peer's certificates -> Caller
 //!        2  assertion                       a user token -> Delegator
 //!        3  policy                          (class, grant, what is asked, now) -> Permit | Denial; pure
 //!        4  registry                        the only owner of state, with one writer: admit, commit, apply, answer
 //!        5  journal                         the records, and SQLite that keeps them; durable from here
 //!        6  svid, authority                 a recorded permit -> unsigned -> signed and read back
+//! publish   the bundle                      follows the records; no request waits for it
 //! app       builds everything once; beside it config, home, folder, telemetry, cli, dev
 //! ```
 //!
@@ -35,6 +36,8 @@ pub mod telemetry;
 pub mod doors;
 
 pub mod stories;
+
+pub mod publish;
 
 pub mod caller;
 

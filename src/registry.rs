@@ -13,7 +13,8 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 pub use admit::Rules;
-pub use proposal::{Admission, Ask, Certification, Credential, Mint, Outcome, Proof, Proposal, RequestId, Spawn};
+pub use admit::authority::{PUBLISHED, over};
+pub use proposal::{Admission, Ask, Certification, Change, Credential, Mint, Outcome, Proof, Proposal, RequestId, Spawn};
 pub use state::State;
 pub use writer::Limits;
 

@@ -4,10 +4,11 @@ pub mod desk;
 pub mod inspect;
 pub mod issue;
 pub mod revoke;
+pub mod rotate;
 
 use std::sync::Arc;
 
-use mayfly_verify::{AgentId, BindingOid, Bundle, TrustDomain, sha256};
+use mayfly_verify::{AgentId, BindingOid, TrustDomain, sha256};
 use rustls_pki_types::CertificateDer;
 
 use crate::assertion::Assertions;
@@ -15,9 +16,11 @@ use crate::authority::Authority;
 use crate::caller::{Caller, Proved, authenticate, prove, unauthenticated};
 use crate::clock::{Clock, SECOND};
 use crate::denial::{Denial, No};
+use crate::publish::Publisher;
 use crate::registry::state::{Generation, State};
 use crate::registry::{Ask, Proposal, Registry, RequestId};
 use desk::Desk;
+use rotate::Rotator;
 
 /// Everything a story needs, built once.
 pub struct Issuer {
@@ -32,9 +35,9 @@ pub struct Issuer {
     /// Where groups are verified, committed and signed.
     pub desk: Desk,
     /// The public half of the authorities.
-    pub bundle: Bundle,
-    /// The same as a SPIFFE bundle document, UTF-8 JSON.
-    pub bundle_document: Vec<u8>,
+    pub publisher: Publisher,
+    /// Who rotates them.
+    pub rotator: Rotator,
     /// Tells the time.
     pub clock: Clock,
     /// What tickets tell their holders to connect to: `host:port`.
@@ -44,7 +47,7 @@ pub struct Issuer {
 impl Issuer {
     /// What a peer's certificates prove; once for a connection, which was accepted when the journal's head was `opened`.
     pub fn prove(&self, chain: &[CertificateDer<'_>], opened: u64) -> Result<Proved, Denial> {
-        prove(chain, &self.bundle, self.oid(), opened, self.clock.seconds())
+        prove(chain, &self.publisher.now().bundle, self.oid(), opened, self.clock.seconds())
     }
 
     /// Who a proved peer is at this call.
@@ -59,6 +62,13 @@ impl Issuer {
             self.registry.read(dead)
         };
         let caller = authenticate(peer, cut, now / SECOND)?;
+        if let Caller::Agent { authority, .. } | Caller::Workload { authority, .. } = &caller
+            && self.registry.read(|state| state.authorities.tainted(authority))
+        {
+            // T42: the chain still leads to our root; who signed it says that it does not hold.
+            let message = "the authority that signed this certificate is tainted: nothing it signed holds";
+            return Err(unauthenticated("AUTHORITY_TAINTED", message).into());
+        }
         if let Caller::Agent { id, serial, incarnation, .. } = &caller {
             let known = |state: &State| {
                 let agent = state.agent(&id.uuid).filter(|_| *incarnation == state.incarnation)?;

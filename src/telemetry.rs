@@ -16,6 +16,7 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_journal_sync_seconds", "histogram", "", "the durable append alone, of one batch"),
     ("mayfly_journal_records_total", "counter", "", "records that became durable"),
     ("mayfly_journal_queue_full_total", "counter", "", "requests refused because too many waited"),
+    ("mayfly_rotation_failures_total", "counter", "", "rotations of authorities that failed and are tried again"),
     ("mayfly_agents_known", "gauge", "", "agents in state, ended ones until they are forgotten"),
     ("mayfly_connections", "gauge", "", "open connections"),
     ("mayfly_connections_refused_total", "counter", "reason", "connections refused: full, tls, slow"),

@@ -56,7 +56,12 @@ async fn call(channel: &Channel, method: &str, body: Vec<u8>) -> Result<(), Stat
     let path = format!("/mayfly.v1.{method}").parse().unwrap();
     let codec = tonic_prost::ProstCodec::<Raw, Raw>::default();
     let mut stream = grpc.server_streaming(Request::new(Raw(body)), path, codec).await?.into_inner();
-    while stream.message().await?.is_some() {}
+    while stream.message().await?.is_some() {
+        // One that goes on as long as the issuer does.
+        if method.contains("/Watch") {
+            break;
+        }
+    }
     Ok(())
 }
 

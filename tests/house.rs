@@ -15,13 +15,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("registry", &["caller", "clock", "denial", "journal", "policy"]),
     ("journal", &["registry"]),
     ("svid", &["denial", "registry"]),
-    ("authority", &["denial", "svid"]),
-    ("stories", &["assertion", "authority", "caller", "clock", "denial", "policy", "registry", "svid"]),
-    ("doors", &["caller", "clock", "denial", "policy", "registry", "stories"]),
+    ("authority", &["clock", "denial", "registry", "svid"]),
+    ("publish", &["authority", "denial", "registry"]),
+    ("stories", &["assertion", "authority", "caller", "clock", "denial", "policy", "publish", "registry", "svid"]),
+    ("doors", &["authority", "caller", "clock", "denial", "policy", "publish", "registry", "stories"]),
     ("dev", &["assertion"]),
     ("folder", &["authority"]),
     ("home", &["authority", "registry"]),
-    ("config", &["assertion", "doors", "policy"]),
+    ("config", &["assertion", "authority", "doors", "policy", "registry"]),
     ("telemetry", &["config"]),
 ];
 

@@ -12,9 +12,10 @@ use mayfly::denial::{Kind, No};
 use mayfly::policy::Asked;
 use mayfly::policy::limits::{Limit, Measure, Per};
 use mayfly::registry::state::Standing;
+use mayfly::registry::state::authority::{Kind as AuthorityKind, Slot, Status};
 use mayfly::registry::{
-    Admission, AppendError, Ask, Credential, Each, Heartbeat, Journal, Limits, Outcome, Proof, Proposal, Registry, RequestId,
-    Rules, Spawn, State,
+    Admission, AppendError, Ask, Change, Credential, Each, Heartbeat, Journal, Limits, Outcome, PUBLISHED, Proof, Proposal,
+    Registry, RequestId, Rules, Spawn, State,
 };
 use mayfly_verify::User;
 use parking_lot::Mutex;
@@ -81,7 +82,7 @@ fn open(disk: &Arc<Disk>, now: &Arc<AtomicU64>, limits: Vec<Limit>) -> (Registry
         limits,
         workload_ttl: 1_000_000,
         jwt_ttl: 300,
-        authority_ends_at: START + 90 * 86_400,
+        publish_ahead: 60,
     };
     let fatal = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&fatal);
@@ -106,14 +107,11 @@ impl House {
         let (disk, now) = (Arc::new(Disk::default()), Arc::new(AtomicU64::new(START * SECOND)));
         let (registry, fatal) = open(&disk, &now, limits);
         let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
-        let house = House {
-            registry,
-            disk,
-            now,
-            fatal,
-            caller: Caller::Workload { name: name.clone(), key: [1; 32] },
-            keys: AtomicU64::new(2),
-        };
+        let house = House { registry, disk, now, fatal, caller: workload(name.as_str(), 1), keys: AtomicU64::new(2) };
+        for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
+            house.prepare(kind, kind.as_str(), START + 90 * 86_400).unwrap();
+            house.activate(kind, false).unwrap();
+        }
         house.ask(operator(), Proposal::Ticket { workload: name, hash: [9; 32], ttl: 60 }).unwrap();
         house.ask(Caller::Stranger, Proposal::Redeem { hash: [9; 32], key: [1; 32] }).unwrap();
         house
@@ -121,6 +119,23 @@ impl House {
 
     fn ask(&self, caller: Caller, proposal: Proposal) -> Result<Outcome, No> {
         self.registry.commit(vec![Ask { caller, proposal }]).pop().unwrap()
+    }
+
+    fn change(&self, change: Change) -> Result<u64, No> {
+        match self.ask(operator(), Proposal::Authorities(change))? {
+            Outcome::Authorities { revision } => Ok(revision),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn prepare(&self, kind: AuthorityKind, id: &str, ends_at: u64) -> Result<u64, No> {
+        // Of X.509 the id is a key id in hex.
+        let id = if kind == AuthorityKind::X509 { hex::encode(id) } else { id.to_owned() };
+        self.change(Change::Prepare(Slot::new(kind, id.into(), vec![4; 65], ends_at)))
+    }
+
+    fn activate(&self, kind: AuthorityKind, early: bool) -> Result<u64, No> {
+        self.change(Change::Activate { kind, id: None, early })
     }
 
     fn seconds(&self) -> u64 {
@@ -176,7 +191,12 @@ fn caller_of(admission: &Admission, opened: u64) -> Caller {
         serial: certificate.serial.clone(),
         incarnation: admission.binding().incarnation,
         opened,
+        authority: hex::decode(&**admission.authority()).unwrap(),
     }
+}
+
+fn workload(name: &str, key: u8) -> Caller {
+    Caller::Workload { name: name.parse().unwrap(), key: [key; 32], authority: b"x509".to_vec() }
 }
 
 fn operator() -> Caller {
@@ -337,7 +357,7 @@ fn a_token_and_a_key_belong_to_the_first_who_brings_them() {
     house.ask(house.caller.clone(), proposal.clone()).map(drop).unwrap();
     assert_eq!(code(house.ask(house.caller.clone(), proposal)), "KEY_IN_USE");
     // Another workload is no caller here at all, with whatever key.
-    let stranger = Caller::Workload { name: "orchestrator".parse().unwrap(), key: [2; 32] };
+    let stranger = workload("orchestrator", 2);
     assert_eq!(code(house.ask(stranger, house.spawning(house.proof("demo", 1), None))), "WORKLOAD_UNKNOWN");
 }
 
@@ -354,8 +374,114 @@ fn a_token_signed_a_second_time_is_the_same_token() {
         *token = [99; 32];
         workloads.push(other.clone());
     }
-    let thief = Caller::Workload { name: other, key: [3; 32] };
+    let thief = workload(other.as_str(), 3);
     assert_eq!(code(house.ask(thief, house.spawning(proof, None))), "USER_TOKEN_OF_ANOTHER");
+}
+
+fn slot(house: &House, kind: AuthorityKind, id: &str) -> Option<Slot> {
+    let id = if kind == AuthorityKind::X509 { hex::encode(id) } else { id.to_owned() };
+    house.registry.read(|state| state.authorities.of(kind).find(|s| *s.id == *id).cloned())
+}
+
+#[test]
+fn bu9_a_jwt_key_is_published_before_it_signs_and_until_its_last_token_is_over() {
+    let house = House::new();
+    house.ask(Caller::Stranger, Proposal::Configure { classes: [0; 32] }).unwrap();
+    let jwt = AuthorityKind::Jwt;
+    house.prepare(jwt, "next", START + 90 * 86_400).unwrap();
+    assert_eq!(house.prepare(jwt, "third", START + 90 * 86_400).map_err(|no| code(Err(no))), Err("AUTHORITY_STATE"));
+    house.pass(59);
+    let Err(No::Denial(early)) = house.activate(jwt, false) else { panic!("BU-9") };
+    assert_eq!((early.code, early.retry), ("AUTHORITY_STATE", Some(SECOND)));
+    house.pass(1);
+    let revision = house.activate(jwt, false).unwrap();
+    assert_eq!(house.activate(jwt, false).map_err(|no| code(Err(no))), Err("AUTHORITY_STATE"), "nothing is prepared");
+    let old = slot(&house, jwt, "jwt").unwrap();
+    // A token lasts 300 seconds here, and clocks differ by two minutes.
+    assert_eq!((old.status, old.keep_until), (Status::Retired, house.seconds() * SECOND + 420 * SECOND));
+    house.pass(419);
+    assert_eq!(house.change(Change::Collect).unwrap(), revision, "it is still needed");
+    house.pass(1);
+    assert!(house.change(Change::Collect).unwrap() > revision, "BU-2: the content changed, and the sequence with it");
+    assert!(slot(&house, jwt, "jwt").is_none());
+    house.check();
+}
+
+#[test]
+fn t17_nothing_outlives_the_authority_that_signs_it() {
+    let house = House::new();
+    house.prepare(AuthorityKind::X509, "short", START + 30).unwrap();
+    house.activate(AuthorityKind::X509, false).unwrap();
+    house.prepare(AuthorityKind::Jwt, "brief", START + 20).unwrap();
+    house.activate(AuthorityKind::Jwt, true).unwrap();
+    let Ok(Outcome::Spawned(admission, _)) = house.spawn("demo", 1) else { panic!() };
+    assert_eq!(admission.certificate().unwrap().ends_at, START + 30);
+    assert_eq!(&**admission.authority(), hex::encode("short"));
+    let mint = Proposal::Mint { audience: "https://search.example".into(), request: None };
+    let Ok(Outcome::Minted(mint)) = house.ask(caller_of(&admission, 0), mint.clone()) else { panic!() };
+    assert_eq!((mint.token().ends_at, &**mint.authority()), (START + 20, "brief"));
+    house.pass(30);
+    assert_eq!(code(house.spawn("demo", 2)), "AUTHORITY_MISSING", "never zero, never infinite");
+}
+
+#[test]
+fn t42_nothing_that_a_tainted_authority_signed_is_accepted() {
+    let house = House::new();
+    let Ok(Outcome::Spawned(old, _)) = house.spawn("demo", 1) else { panic!() };
+    let id = hex::encode("x509");
+    let taint = || house.change(Change::Taint { id: id.clone() });
+    assert_eq!(taint().map_err(|no| code(Err(no))), Err("AUTHORITY_STATE"), "the active one signs");
+    house.prepare(AuthorityKind::X509, "x510", START + 80 * 86_400).unwrap();
+    house.activate(AuthorityKind::X509, false).unwrap();
+    let renew = |key| Proposal::Renew { key: [key; 32] };
+    let Ok(Outcome::Renewed(new)) = house.ask(caller_of(&old, 0), renew(88)) else { panic!("retired is not tainted") };
+    let revision = taint().unwrap();
+    assert_eq!(taint().unwrap(), revision, "once is enough");
+    assert_eq!(code(house.ask(caller_of(&old, 0), renew(89))), "AUTHORITY_TAINTED");
+    assert!(house.ask(caller_of(&new, 0), renew(89)).is_ok(), "what another signed holds");
+    // Who has the key can sign until its own certificate ends: it is remembered until then.
+    let tainted = slot(&house, AuthorityKind::X509, "x509").unwrap();
+    assert_eq!(tainted.keep_until, (START + 90 * 86_400 + 120) * SECOND);
+    house.check();
+}
+
+#[test]
+fn t57_no_more_keys_are_published_than_relying_parties_read() {
+    let house = House::new();
+    let mut published = 1;
+    let full = loop {
+        let id = format!("k{published}");
+        match house.prepare(AuthorityKind::Jwt, &id, START + 90 * 86_400) {
+            Ok(_) => house.activate(AuthorityKind::Jwt, true).unwrap(),
+            Err(No::Denial(denial)) => break denial,
+            Err(no) => panic!("{no}"),
+        };
+        published += 1;
+    };
+    assert_eq!((published, full.code, full.kind), (PUBLISHED, "AUTHORITIES_FULL", Kind::Exhausted));
+    assert!(full.retry.is_some_and(|retry| retry <= 420 * SECOND), "it says when");
+}
+
+#[test]
+fn t83_a_store_that_fails_leaves_the_old_authority_signing() {
+    for (full, written) in [(true, false), (false, false), (false, true)] {
+        let house = House::new();
+        let before = house.registry.read(|state| state.authorities.clone());
+        house.disk.full.store(full, Ordering::SeqCst);
+        house.disk.broken.store(!full, Ordering::SeqCst);
+        house.disk.written_though_broken.store(written, Ordering::SeqCst);
+        assert!(house.prepare(AuthorityKind::X509, "next", START + 90 * 86_400).is_err());
+        assert_eq!(house.registry.read(|state| state.authorities.clone()), before);
+        if full {
+            house.disk.full.store(false, Ordering::SeqCst);
+            assert!(house.spawn("demo", 1).is_ok(), "the old one signs");
+        }
+        // What persisted anyway is there after a restart, prepared and not active.
+        house.disk.broken.store(false, Ordering::SeqCst);
+        let (again, _) = open(&house.disk, &house.now, vec![]);
+        let status = again.read(|state| state.authorities.prepared(AuthorityKind::X509).map(|s| s.id.to_string()));
+        assert_eq!(status.is_some(), written);
+    }
 }
 
 #[test]

@@ -45,32 +45,58 @@ impl Keystore {
 
     /// Reads a file of the store; none when there is none.
     pub fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>, KeystoreError> {
+        read_private(&self.0.join(name))
+    }
+
+    /// Names of the files that begin so.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>, KeystoreError> {
+        let io = |e| KeystoreError::Io(self.0.clone(), e);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(io)? {
+            let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(prefix) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Takes a file away; one that is not there is gone already.
+    pub fn remove(&self, name: &str) -> Result<(), KeystoreError> {
         let path = self.0.join(name);
-        let io = |e| KeystoreError::Io(path.clone(), e);
-        let looked_at = match fs::symlink_metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(io(e)),
-        };
-        if !looked_at.is_file() {
-            return Err(KeystoreError::NotPlain(path, "file"));
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(KeystoreError::Io(path, e)),
+            _ => Ok(()),
         }
-        let mut file = fs::File::open(&path).map_err(io)?;
-        let opened = file.metadata().map_err(io)?;
-        // What was looked at is what is read.
-        if (opened.dev(), opened.ino()) != (looked_at.dev(), looked_at.ino()) {
-            return Err(KeystoreError::NotPlain(path, "file"));
-        }
-        narrow(&path, &opened, 0o600)?;
-        let mut text = Zeroizing::new(String::new());
-        file.read_to_string(&mut text).map_err(io)?;
-        Ok(Some(text))
     }
 
     /// Writes a file of the store, whole or not at all, with mode 0600.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), KeystoreError> {
         write_private(&self.0.join(name), content)
     }
+}
+
+/// Reads a file that only its owner may read, and no link; none when there is none.
+pub fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>, KeystoreError> {
+    let io = |e| KeystoreError::Io(path.to_owned(), e);
+    let looked_at = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io(e)),
+    };
+    if !looked_at.is_file() {
+        return Err(KeystoreError::NotPlain(path.to_owned(), "file"));
+    }
+    let mut file = fs::File::open(path).map_err(io)?;
+    let opened = file.metadata().map_err(io)?;
+    // What was looked at is what is read.
+    if (opened.dev(), opened.ino()) != (looked_at.dev(), looked_at.ino()) {
+        return Err(KeystoreError::NotPlain(path.to_owned(), "file"));
+    }
+    narrow(path, &opened, 0o600)?;
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(io)?;
+    Ok(Some(text))
 }
 
 /// Writes a file that only its owner may read: whole or not at all.

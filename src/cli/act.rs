@@ -410,7 +410,7 @@ fn request_path(path: &Path) -> String {
     path.display().to_string()
 }
 
-async fn operator(common: &Common) -> Result<Channel, Failure> {
+pub(super) async fn operator(common: &Common) -> Result<Channel, Failure> {
     let at = home::endpoint(&common.home).map_err(|e| Failure::new(5, e))?;
     Ok(connect_unix(&at.socket).await?)
 }

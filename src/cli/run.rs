@@ -46,7 +46,7 @@ fn welcome(common: &Common, at: &Endpoint) -> String {
     format!(
         "mayfly dev is ready: trust domain {td}, for development only\n\
          \x20 gRPC (mTLS)      {grpc}\n\x20 OpenID provider  {oidc}   users demo, guest\n\
-         \x20 metrics, health  http://{http}\n\x20 operator socket  {socket}\n\
+         \x20 SPIFFE bundle    {bundle}\n\x20 metrics, health  http://{http}\n\x20 operator socket  {socket}\n\
          \x20 workload         {home}/workloads/orchestrator\n\n\
          Paste into a second terminal:\n\n\
          \x20 {option}mayfly token demo > demo.jwt\n\
@@ -60,6 +60,7 @@ fn welcome(common: &Common, at: &Endpoint) -> String {
         grpc = at.grpc,
         oidc = at.oidc.as_deref().unwrap_or_default(),
         http = at.http,
+        bundle = at.bundle.as_deref().unwrap_or_default(),
         socket = at.socket.display(),
     )
 }
@@ -98,7 +99,8 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
     let home = Home::open(&config.home)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
     let td = config.trust_domain.clone();
-    let authority = Authority::open(&keystore, &td, &config.oid, development, clock.seconds()).map_err(|e| e.to_string())?;
+    let authority = Authority::open(keystore, &td, &config.oid, config.root.as_ref(), development, clock.seconds());
+    let authority = authority.map_err(|e| e.to_string())?;
     let mut beats =
         Beats { path: home.dir.join("heartbeat.json"), authority: Arc::new(authority), trust_domain: td.clone(), last: None };
     let last_head = beats.read()?.map_or(0, |(_, head)| head);

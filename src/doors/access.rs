@@ -18,6 +18,13 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("Inspection/ListAgents", &[Role::Workload, Role::Operator]),
     ("Inspection/GetAgent", &[Role::Agent, Role::Workload, Role::Operator]),
     ("Bundles/GetBundle", &[Role::Stranger, Role::Agent, Role::Workload, Role::Operator]),
+    ("Bundles/WatchBundle", &[Role::Stranger, Role::Agent, Role::Workload, Role::Operator]),
+    ("Authorities/ListAuthorities", &[Role::Operator]),
+    ("Authorities/PrepareAuthority", &[Role::Operator]),
+    ("Authorities/ActivateAuthority", &[Role::Operator]),
+    ("Authorities/RotateAuthority", &[Role::Operator]),
+    ("Authorities/RetireAuthority", &[Role::Operator]),
+    ("Authorities/TaintAuthority", &[Role::Operator]),
 ];
 
 /// What metrics call the method of a path: the table's name, so that no caller makes labels.

@@ -1,21 +1,27 @@
 //! The gRPC services, over TLS and over the operator socket: parse, call a story, answer.
 
+mod authorities;
+
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::spawn_batch_response as batch_response;
 use mayfly_verify::{Mode, User};
-use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::listen::Peer;
 use super::{access, status};
+use crate::authority::Signed;
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, No};
 use crate::policy::Asked;
+use crate::publish::Published;
 use crate::registry::state::{Agent, Standing};
 use crate::registry::{Mint, Outcome};
 use crate::stories::{Issuer, inspect, issue, revoke};
@@ -34,6 +40,7 @@ mod server {
     include!(concat!(env!("OUT_DIR"), "/mayfly.v1.rs"));
 }
 
+use server::authorities_server::AuthoritiesServer;
 use server::batches_server::{Batches, BatchesServer};
 use server::bundles_server::{Bundles, BundlesServer};
 use server::identities_server::{Identities, IdentitiesServer};
@@ -44,14 +51,15 @@ use server::operations_server::{Operations, OperationsServer};
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.bin"));
 
 /// Every service as one router. `message` bounds a request in bytes, `patience` how long the reader of a batch may take
-/// for one answer.
-pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration) -> tonic::service::Routes {
-    let door = Arc::new(Door { issuer, patience });
+/// for one answer. Streams end when `stop` says so.
+pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: watch::Receiver<bool>) -> tonic::service::Routes {
+    let door = Arc::new(Door { issuer, patience, stop });
     tonic::service::Routes::new(IdentitiesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BatchesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message.max(BATCH_MESSAGE)))
         .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
-        .add_service(BundlesServer::from_arc(door).max_decoding_message_size(message))
+        .add_service(BundlesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(AuthoritiesServer::from_arc(door).max_decoding_message_size(message))
 }
 
 /// Bytes of a request for a batch: a thousand certification requests.
@@ -60,6 +68,7 @@ const BATCH_MESSAGE: usize = 1 << 20;
 struct Door {
     issuer: Arc<Issuer>,
     patience: Duration,
+    stop: watch::Receiver<bool>,
 }
 
 impl Door {
@@ -317,6 +326,40 @@ impl Bundles for Door {
         })
         .await
     }
+
+    type WatchBundleStream = Pin<Box<dyn Stream<Item = Result<v1::WatchBundleResponse, Status>> + Send>>;
+
+    async fn watch_bundle(&self, request: Request<v1::WatchBundleRequest>) -> Result<Response<Self::WatchBundleStream>, Status> {
+        let stop = self.stop.clone();
+        self.run("Bundles/WatchBundle", request, |issuer, _, _| async move {
+            let (mut published, mut stop) = (issuer.publisher.watch(), stop);
+            published.mark_changed();
+            let (answer, answers) = tokio::sync::mpsc::channel(1);
+            tokio::spawn(async move {
+                loop {
+                    tokio::select! {
+                        // A reader that does not read holds one message, and then gets only the last.
+                        changed = published.changed() => {
+                            let message = bundle_message(&published.borrow_and_update());
+                            let gone = answer.send(Ok(v1::WatchBundleResponse { bundle: Some(message) })).await.is_err();
+                            if changed.is_err() || gone {
+                                return;
+                            }
+                        }
+                        () = answer.closed() => return,
+                        () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+                            // Clients stop for good at CANCELLED and at OK.
+                            let _ = answer.try_send(Err(Status::unavailable("the issuer is stopping: connect again")));
+                            return;
+                        }
+                    }
+                }
+            });
+            let stream: Self::WatchBundleStream = Box::pin(tokio_stream::wrappers::ReceiverStream::new(answers));
+            Ok(stream)
+        })
+        .await
+    }
 }
 
 fn spawn_request(r: v1::SpawnRequest) -> Result<(issue::SpawnRequest, issue::Keys), Denial> {
@@ -357,7 +400,7 @@ fn spawn_response(issuer: &Issuer, spawned: issue::Spawned) -> v1::SpawnResponse
     let agent = admission.agent();
     let (svid, ticket) = match holds {
         issue::Holds::Certificate(leaf) => {
-            (Some(x509_svid(issuer, admission.id().to_string(), &leaf, agent.svid_ends_at)), String::new())
+            (Some(x509_svid(admission.id().to_string(), &leaf, agent.svid_ends_at)), String::new())
         }
         issue::Holds::Ticket(ticket) => (None, ticket.to_string().to_string()),
     };
@@ -378,19 +421,18 @@ fn certified(issuer: &Issuer, certified: &issue::Certified) -> (v1::X509Svid, Op
         issue::Certified::Workload(permit, leaf) => {
             let id = mayfly_verify::workload_id(&issuer.trust_domain, permit.workload());
             let certificate = permit.certificate();
-            (x509_svid(issuer, id, leaf, certificate.ends_at), None, certificate.revision)
+            (x509_svid(id, leaf, certificate.ends_at), None, certificate.revision)
         }
         issue::Certified::Agent(admission, leaf) => {
             let agent = agent_message(issuer, admission.agent(), Standing::Live);
             let (ends_at, revision) = admission.certificate().map_or((0, 0), |c| (c.ends_at, c.revision));
-            (x509_svid(issuer, admission.id().to_string(), leaf, ends_at), Some(agent), revision)
+            (x509_svid(admission.id().to_string(), leaf, ends_at), Some(agent), revision)
         }
     }
 }
 
-fn x509_svid(issuer: &Issuer, spiffe_id: String, leaf: &CertificateDer<'_>, ends_at: u64) -> v1::X509Svid {
-    let certificates = vec![leaf.to_vec(), issuer.authority.intermediate().to_vec()];
-    v1::X509Svid { spiffe_id, certificates, expires_at: Some(timestamp(ends_at)) }
+fn x509_svid(spiffe_id: String, signed: &Signed, ends_at: u64) -> v1::X509Svid {
+    v1::X509Svid { spiffe_id, certificates: signed.chain(), expires_at: Some(timestamp(ends_at)) }
 }
 
 fn jwt_svid(mint: &Mint, token: String) -> v1::JwtSvid {
@@ -398,10 +440,15 @@ fn jwt_svid(mint: &Mint, token: String) -> v1::JwtSvid {
 }
 
 fn bundle(issuer: &Issuer) -> v1::Bundle {
+    bundle_message(&issuer.publisher.now())
+}
+
+/// What is published, as a message.
+pub fn bundle_message(published: &Published) -> v1::Bundle {
     v1::Bundle {
-        trust_domain: issuer.trust_domain.to_string(),
-        spiffe_json: issuer.bundle_document.clone(),
-        x509_authorities: issuer.bundle.x509_authorities().to_vec(),
+        trust_domain: published.bundle.trust_domain().to_string(),
+        spiffe_json: published.document.clone(),
+        x509_authorities: published.bundle.x509_authorities().to_vec(),
     }
 }
 

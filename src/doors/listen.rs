@@ -79,6 +79,16 @@ pub fn tls(
     roots: Option<rustls::RootCertStore>,
     clock: Option<Clock>,
 ) -> Result<ServerConfig, rustls::Error> {
+    tls_with(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec())), roots, clock)
+}
+
+/// The same with a key of any form.
+pub fn tls_with(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    roots: Option<rustls::RootCertStore>,
+    clock: Option<Clock>,
+) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = match clock {
         Some(clock) => ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(clock)),
@@ -95,7 +105,6 @@ pub fn tls(
         }
         None => builder.with_no_client_auth(),
     };
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec()));
     let mut config = builder.with_single_cert(chain, key)?;
     // T40: a resumed session would skip the client verifier.
     config.session_storage = Arc::new(NoServerSessionStorage {});

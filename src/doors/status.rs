@@ -19,13 +19,14 @@ pub fn of_denial(denial: &Denial) -> Status {
         Kind::Denied => Code::PermissionDenied,
         Kind::NotFound => Code::NotFound,
         Kind::Conflict => Code::AlreadyExists,
+        Kind::Precondition => Code::FailedPrecondition,
         Kind::Exhausted => Code::ResourceExhausted,
         Kind::Deadline => Code::DeadlineExceeded,
         Kind::Unavailable => Code::Unavailable,
     };
     let facts: HashMap<String, String> = denial.facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     let mut details = ErrorDetails::with_error_info(denial.code, DOMAIN, facts);
-    if matches!(denial.kind, Kind::Exhausted | Kind::Unavailable) {
+    if denial.retry.is_some() || matches!(denial.kind, Kind::Exhausted | Kind::Unavailable) {
         details.set_retry_info(Some(denial.retry.map_or(Duration::from_secs(1), Duration::from_micros)));
     }
     let fact = |name| denial.facts.iter().find(|(k, _)| *k == name).map(|(_, v)| v.as_str());

@@ -1,6 +1,7 @@
 //! Admit: what a request would record, judged against state plus the batch so far. Nothing is durable yet.
 //! Here the batch and the caller; in the files below what each kind of request needs.
 
+pub(super) mod authority;
 mod certify;
 mod revoke;
 mod spawn;
@@ -36,8 +37,15 @@ pub struct Rules {
     pub workload_ttl: u64,
     /// Seconds a JWT-SVID lasts.
     pub jwt_ttl: u64,
-    /// Unix seconds at which the issuing certificate ends; no SVID outlives it (clause XL-13, T17).
-    pub authority_ends_at: u64,
+    /// Seconds that a JWT authority is published before it signs (BU-9).
+    pub publish_ahead: u64,
+}
+
+impl Rules {
+    /// Seconds that any certificate lasts at most.
+    pub fn x509_life(&self) -> u64 {
+        self.classes.values().map(|c| c.svid_ttl).max().unwrap_or(0).max(self.workload_ttl)
+    }
 }
 
 /// Certificates that an agent may have renewed and never used.
@@ -85,15 +93,8 @@ impl<'a> Batch<'a> {
             Proposal::RevokeAgent { agent, reason } => self.revoke_agent(&ask.caller, *agent, reason),
             Proposal::RevokeUser { user, reason, allow_new } => self.revoke_user(&ask.caller, user, reason, !allow_new),
             Proposal::Reopen { user } => self.reopen(&ask.caller, user),
-            Proposal::Configure { classes, x509_authority, jwt_authority } => {
-                let body = record::Configured {
-                    classes: classes.to_vec(),
-                    x509_authority: x509_authority.clone(),
-                    jwt_authority: jwt_authority.clone(),
-                };
-                let revision = self.push(&ask.caller, Body::Configured(body))?;
-                Ok(Outcome::Configured { revision })
-            }
+            Proposal::Configure { classes } => self.configure(&ask.caller, *classes),
+            Proposal::Authorities(change) => self.change_authorities(&ask.caller, change),
         }
     }
 
@@ -102,7 +103,10 @@ impl<'a> Batch<'a> {
         let no = |code, message: &str| Err(Denial::new(Kind::Unauthenticated, code, message).into());
         match caller {
             Caller::Stranger | Caller::Operator { .. } => Ok(()),
-            Caller::Workload { name, key } => match self.owner(key) {
+            Caller::Workload { authority, .. } | Caller::Agent { authority, .. } if self.authorities().tainted(authority) => {
+                no("AUTHORITY_TAINTED", "the authority that signed this certificate is tainted: nothing it signed holds")
+            }
+            Caller::Workload { name, key, .. } => match self.owner(key) {
                 Some(Owner::Workload(owner, ends_at)) if owner == name && self.at < seconds(*ends_at) => {
                     if self.rules.workloads.contains(name) {
                         return Ok(());
@@ -111,7 +115,7 @@ impl<'a> Batch<'a> {
                 }
                 _ => no("WORKLOAD_UNKNOWN", "this key is not certified for the workload: redeem a fresh join token"),
             },
-            Caller::Agent { id, key, serial, incarnation, opened } => {
+            Caller::Agent { id, key, serial, incarnation, opened, .. } => {
                 let ours = *incarnation == self.base.incarnation && self.owner(key) == Some(&Owner::Agent(id.uuid));
                 let Some(agent) = self.agent(&id.uuid).filter(|_| ours) else {
                     return no("AGENT_UNKNOWN", "this issuer does not know the agent");
@@ -145,8 +149,9 @@ impl<'a> Batch<'a> {
     /// Unix seconds at which a certificate of `life` seconds ends: not after the lease, nor after who signs it (T16, T17).
     fn svid_end(&self, life: u64, lease_ends_at: u64) -> Result<u64, No> {
         let now = self.at / SECOND;
-        let ends_at = now.saturating_add(life).min(lease_ends_at).min(self.rules.authority_ends_at);
-        if ends_at > now { Ok(ends_at) } else { Err(Fault::new("certify", "the issuing certificate has ended").into()) }
+        let authority = self.signer(authority::Kind::X509)?;
+        let ends_at = now.saturating_add(life).min(lease_ends_at).min(authority.ends_at);
+        if ends_at > now { Ok(ends_at) } else { Err(Fault::new("certify", "the lease has ended").into()) }
     }
 
     fn done(&self, request: Option<&RequestId>) -> Result<Option<Done>, Denial> {
@@ -161,11 +166,18 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn admission(&self, agent: &Agent, certificate: Option<Certificate>) -> Admission {
+    fn admission(&self, agent: &Agent, certificate: Option<Certificate>) -> Result<Admission, Denial> {
+        let signer = self.signer(authority::Kind::X509)?;
+        // Only a retry can ask for what another authority was to sign.
+        if certificate.as_ref().is_some_and(|c| c.ends_at > signer.ends_at) {
+            let message = "what this request was given outlasts the authority that signs now: ask anew";
+            return Err(Denial::new(Kind::Conflict, "REQUEST_DONE", message));
+        }
+        let authority = Arc::clone(&signer.id);
         let revision = certificate.as_ref().map_or(agent.revision, |c| c.revision);
         let binding = agent.binding(&self.rules.trust_domain, self.base.incarnation, revision, &agent.scopes);
         let id = agent.id(&self.rules.trust_domain);
-        Admission { id, agent: Arc::new(agent.clone()), certificate, binding: Arc::new(binding) }
+        Ok(Admission { id, agent: Arc::new(agent.clone()), certificate, binding: Arc::new(binding), authority })
     }
 
     fn push(&mut self, caller: &Caller, body: Body) -> Result<u64, No> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::{AgentId, Binding, ClassName, User, WorkloadName};
 use uuid::Uuid;
 
+use super::state::authority::{Kind, Slot};
 use super::state::{Agent, Certificate, Token};
 use crate::caller::Caller;
 use crate::policy::Asked;
@@ -79,15 +80,54 @@ pub enum Proposal {
         /// Whom.
         user: User,
     },
-    /// Digest of the classes and ids of the authorities in use.
+    /// Digest of the classes and limits in use; recorded when it is not what stands.
     Configure {
         /// SHA-256.
         classes: [u8; 32],
-        /// Key id of the issuing certificate.
-        x509_authority: Vec<u8>,
-        /// Key id of the JWT key.
-        jwt_authority: String,
     },
+    /// A change of the authorities.
+    Authorities(Change),
+}
+
+/// A change of the authorities.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new one, which is published and signs nothing yet. Its times and its status are the writer's.
+    Prepare(Slot),
+    /// A prepared one signs from now on, and the one that did has retired.
+    Activate {
+        /// What it signs.
+        kind: Kind,
+        /// Which; none: the prepared one.
+        id: Option<Arc<str>>,
+        /// Also when it has not been published for long enough (BU-9).
+        early: bool,
+    },
+    /// A prepared one is withdrawn.
+    Retire {
+        /// Which.
+        id: String,
+    },
+    /// Nothing that one ever signed holds.
+    Taint {
+        /// Which; never the active one.
+        id: String,
+    },
+    /// Those go of which nothing is about any more.
+    Collect,
+}
+
+impl Change {
+    /// What it is called.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Change::Prepare(_) => "prepare",
+            Change::Activate { .. } => "activate",
+            Change::Retire { .. } => "retire",
+            Change::Taint { .. } => "taint",
+            Change::Collect => "collect",
+        }
+    }
 }
 
 /// A request id with what it must stand for.
@@ -196,6 +236,11 @@ pub enum Outcome {
         /// Unix microseconds.
         at: u64,
     },
+    /// The authorities stand as asked.
+    Authorities {
+        /// Of the record that says so.
+        revision: u64,
+    },
     /// The configuration stands in the journal.
     Configured {
         /// Its record.
@@ -210,6 +255,7 @@ pub struct Admission {
     pub(super) agent: Arc<Agent>,
     pub(super) certificate: Option<Certificate>,
     pub(super) binding: Arc<Binding>,
+    pub(super) authority: Arc<str>,
 }
 
 impl Admission {
@@ -232,6 +278,11 @@ impl Admission {
     pub fn binding(&self) -> &Binding {
         &self.binding
     }
+
+    /// Who was to sign when it was recorded.
+    pub fn authority(&self) -> &Arc<str> {
+        &self.authority
+    }
 }
 
 /// A recorded permit for one JWT-SVID. Only this can become a token.
@@ -240,6 +291,7 @@ pub struct Mint {
     pub(super) id: AgentId,
     pub(super) token: Token,
     pub(super) binding: Arc<Binding>,
+    pub(super) authority: Arc<str>,
 }
 
 impl Mint {
@@ -257,6 +309,11 @@ impl Mint {
     pub fn binding(&self) -> &Binding {
         &self.binding
     }
+
+    /// Who was to sign when it was recorded.
+    pub fn authority(&self) -> &Arc<str> {
+        &self.authority
+    }
 }
 
 /// A recorded permit for a workload's certificate.
@@ -264,6 +321,7 @@ impl Mint {
 pub struct Certification {
     pub(super) workload: WorkloadName,
     pub(super) certificate: Certificate,
+    pub(super) authority: Arc<str>,
 }
 
 impl Certification {
@@ -275,5 +333,10 @@ impl Certification {
     /// The certificate as it was recorded.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
+    }
+
+    /// Who was to sign when it was recorded.
+    pub fn authority(&self) -> &Arc<str> {
+        &self.authority
     }
 }

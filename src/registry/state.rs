@@ -1,6 +1,7 @@
 //! State: what the records say, all together. `apply` is deterministic and knows no clock but the records' own.
 
 pub mod agent;
+pub mod authority;
 mod expiry;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,6 +11,7 @@ use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, WorkloadNa
 use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
+pub use authority::Authorities;
 use expiry::Due;
 
 use crate::clock::SECOND;
@@ -123,8 +125,10 @@ pub struct State {
     pub revision: u64,
     /// Unix microseconds, of the last record.
     pub at: u64,
-    /// Key ids and digests of the last configuration record.
+    /// The last configuration record.
     pub configured: Option<record::Configured>,
+    /// Who signs, signed and will sign. In an overlay at revision 0: as below it.
+    pub authorities: Arc<Authorities>,
     pub(super) trust_domain: String,
     pub(super) cuts: HashMap<Subject, (u64, u64)>,
     // INVARIANT: the agents that were ended and below which others are known. No row of its own stands for it.
@@ -174,6 +178,9 @@ impl State {
         }
         for subject in &self.ended_trees {
             cuts.cut(*subject, u64::MAX);
+        }
+        for slot in self.authorities.slots.iter().filter(|s| s.status == authority::Status::Tainted) {
+            cuts.cut(Target::Authority(slot.key_id()).subject(), u64::MAX);
         }
         cuts
     }
@@ -391,6 +398,13 @@ impl State {
                 }
                 self.configured_at = revision;
                 self.configured = Some(c.clone());
+            }
+            Body::Authorities(all) => {
+                if self.authorities.revision > 0 {
+                    self.obsolete.push(self.authorities.revision);
+                }
+                let slots = all.authorities.iter().map(|a| authority::Slot::read(revision, a)).collect::<Result<_, _>>()?;
+                self.authorities = Arc::new(Authorities::new(revision, slots));
             }
         }
         self.revision = revision;

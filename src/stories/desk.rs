@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use parking_lot::Mutex;
-use rustls_pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Signed};
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::registry::{Admission, Ask, Certification, Credential, Mint, Outcome, Proposal, Registry};
 use crate::svid;
@@ -22,13 +21,13 @@ const BATCHES: usize = 16;
 /// What a request became.
 pub enum Done {
     /// An agent with its certificate, unless a ticket fetches that, and its first token if one was asked for.
-    Spawned(Admission, Option<CertificateDer<'static>>, Option<(Mint, String)>),
+    Spawned(Admission, Option<Signed>, Option<(Mint, String)>),
     /// An agent's next certificate, or the first that a ticket fetched.
-    Renewed(Admission, CertificateDer<'static>),
+    Renewed(Admission, Signed),
     /// A token.
     Minted(Mint, String),
     /// A workload's certificate.
-    Certified(Certification, CertificateDer<'static>),
+    Certified(Certification, Signed),
     /// Something that needs no signature.
     Recorded(Outcome),
 }
@@ -215,19 +214,22 @@ impl Worker {
                 Ok(Done::Minted(mint, token))
             }
             Outcome::Certified(permit) => {
-                let leaf = self.authority.sign_x509(&svid::x509::workload(&permit, needed()?, self.registry.trust_domain())?)?;
+                let leaf = {
+                    let unsigned = svid::x509::workload(&permit, needed()?, self.registry.trust_domain())?;
+                    self.authority.sign_x509(permit.authority(), &unsigned)?
+                };
                 Ok(Done::Certified(permit, leaf))
             }
             other => Ok(Done::Recorded(other)),
         }
     }
 
-    fn leaf(&self, admission: &Admission, key: &PublicKey) -> Result<CertificateDer<'static>, Fault> {
-        self.authority.sign_x509(&svid::x509::agent(admission, key, self.authority.oid())?)
+    fn leaf(&self, admission: &Admission, key: &PublicKey) -> Result<Signed, Fault> {
+        self.authority.sign_x509(admission.authority(), &svid::x509::agent(admission, key, self.authority.oid())?)
     }
 
     fn token(&self, mint: &Mint) -> Result<String, Fault> {
-        self.authority.sign_jwt(&svid::jwt::agent(mint, self.jwt_issuer.as_deref(), self.authority.oid())?)
+        self.authority.sign_jwt(mint.authority(), &svid::jwt::agent(mint, self.jwt_issuer.as_deref(), self.authority.oid())?)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use mayfly_agent::ticket::{Secret, Ticket};
 use mayfly_verify::{ClassName, sha256};
-use rustls_pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -10,6 +9,7 @@ use zeroize::Zeroizing;
 use super::desk::{Done, Item};
 use super::{Issuer, digest, request_id};
 use crate::assertion::Refusal;
+use crate::authority::Signed;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::policy::{Asked, token_of_agent};
@@ -46,9 +46,9 @@ pub enum Keys {
 /// Whom something was certified for.
 pub enum Certified {
     /// A workload.
-    Workload(Certification, CertificateDer<'static>),
+    Workload(Certification, Signed),
     /// An agent.
-    Agent(Admission, CertificateDer<'static>),
+    Agent(Admission, Signed),
 }
 
 /// A certificate for a ticket's secret: a workload's, or an agent's first.
@@ -79,7 +79,7 @@ pub struct Spawned {
 /// What the spawner gets for a new agent.
 pub enum Holds {
     /// Its certificate.
-    Certificate(CertificateDer<'static>),
+    Certificate(Signed),
     /// A ticket with which it fetches that itself.
     Ticket(Ticket),
 }

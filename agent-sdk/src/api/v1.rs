@@ -375,6 +375,115 @@ pub struct GetBundleResponse {
     #[prost(message, optional, tag = "1")]
     pub bundle: ::core::option::Option<Bundle>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchBundleRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchBundleResponse {
+    #[prost(message, optional, tag = "1")]
+    pub bundle: ::core::option::Option<Bundle>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authority {
+    #[prost(enumeration = "AuthorityKind", tag = "1")]
+    pub kind: i32,
+    /// X.509: its key id in hex. JWT: its `kid`.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(enumeration = "AuthorityStatus", tag = "3")]
+    pub status: i32,
+    /// Nothing it signs lasts longer.
+    #[prost(message, optional, tag = "4")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "5")]
+    pub prepared_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "6")]
+    pub activated_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "7")]
+    pub retired_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it is gone from the list; known once it has retired.
+    #[prost(message, optional, tag = "8")]
+    pub kept_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it signs by itself; of a prepared one.
+    #[prost(message, optional, tag = "9")]
+    pub signs_from: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListAuthoritiesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAuthoritiesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub authorities: ::prost::alloc::vec::Vec<Authority>,
+    /// The sequence of the bundle.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrepareAuthorityRequest {
+    #[prost(enumeration = "AuthorityKind", tag = "1")]
+    pub kind: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrepareAuthorityResponse {
+    #[prost(message, optional, tag = "1")]
+    pub authority: ::core::option::Option<Authority>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActivateAuthorityRequest {
+    #[prost(enumeration = "AuthorityKind", tag = "1")]
+    pub kind: i32,
+    /// Also before verifiers can be expected to know it.
+    #[prost(bool, tag = "2")]
+    pub now: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActivateAuthorityResponse {
+    #[prost(message, optional, tag = "1")]
+    pub authority: ::core::option::Option<Authority>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateAuthorityRequest {
+    #[prost(enumeration = "AuthorityKind", tag = "1")]
+    pub kind: i32,
+    /// Also before verifiers can be expected to know it.
+    #[prost(bool, tag = "2")]
+    pub now: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateAuthorityResponse {
+    /// The one that signs from now on, or will.
+    #[prost(message, optional, tag = "1")]
+    pub authority: ::core::option::Option<Authority>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetireAuthorityRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetireAuthorityResponse {
+    #[prost(message, optional, tag = "1")]
+    pub authority: ::core::option::Option<Authority>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaintAuthorityRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaintAuthorityResponse {
+    #[prost(message, optional, tag = "1")]
+    pub authority: ::core::option::Option<Authority>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
 /// By which right an agent exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -477,6 +586,76 @@ impl AgentState {
             "AGENT_STATE_ENDED" => Some(Self::Ended),
             "AGENT_STATE_CUT" => Some(Self::Cut),
             "AGENT_STATE_ORPHANED" => Some(Self::Orphaned),
+            _ => None,
+        }
+    }
+}
+/// What an authority signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AuthorityKind {
+    Unspecified = 0,
+    X509 = 1,
+    Jwt = 2,
+}
+impl AuthorityKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AUTHORITY_KIND_UNSPECIFIED",
+            Self::X509 => "AUTHORITY_KIND_X509",
+            Self::Jwt => "AUTHORITY_KIND_JWT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AUTHORITY_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "AUTHORITY_KIND_X509" => Some(Self::X509),
+            "AUTHORITY_KIND_JWT" => Some(Self::Jwt),
+            _ => None,
+        }
+    }
+}
+/// Where an authority is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AuthorityStatus {
+    Unspecified = 0,
+    /// Published, signs nothing yet.
+    Prepared = 1,
+    /// Signs.
+    Active = 2,
+    /// Signs nothing any more; what it signed holds.
+    Retired = 3,
+    /// Nothing it ever signed holds.
+    Tainted = 4,
+}
+impl AuthorityStatus {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AUTHORITY_STATUS_UNSPECIFIED",
+            Self::Prepared => "AUTHORITY_STATUS_PREPARED",
+            Self::Active => "AUTHORITY_STATUS_ACTIVE",
+            Self::Retired => "AUTHORITY_STATUS_RETIRED",
+            Self::Tainted => "AUTHORITY_STATUS_TAINTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AUTHORITY_STATUS_UNSPECIFIED" => Some(Self::Unspecified),
+            "AUTHORITY_STATUS_PREPARED" => Some(Self::Prepared),
+            "AUTHORITY_STATUS_ACTIVE" => Some(Self::Active),
+            "AUTHORITY_STATUS_RETIRED" => Some(Self::Retired),
+            "AUTHORITY_STATUS_TAINTED" => Some(Self::Tainted),
             _ => None,
         }
     }
@@ -1249,6 +1428,276 @@ pub mod bundles_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Bundles", "GetBundle"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The trust bundle at once, and again each time it has changed. Ends with UNAVAILABLE when the issuer stops.
+        /// Role: anyone, it is public.
+        pub async fn watch_bundle(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchBundleRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchBundleResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Bundles/WatchBundle",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Bundles", "WatchBundle"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod authorities_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The signing keys that rotate. They do so by themselves; this is for looking, and for doing it now. Role: operator.
+    #[derive(Debug, Clone)]
+    pub struct AuthoritiesClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl AuthoritiesClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> AuthoritiesClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> AuthoritiesClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            AuthoritiesClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        pub async fn list_authorities(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAuthoritiesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuthoritiesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Authorities/ListAuthorities",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Authorities", "ListAuthorities"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes and publishes the next authority of a kind. It signs when it has been published for long enough.
+        pub async fn prepare_authority(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PrepareAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PrepareAuthorityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Authorities/PrepareAuthority",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Authorities", "PrepareAuthority"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets the prepared one sign; the one that did has retired.
+        pub async fn activate_authority(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ActivateAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ActivateAuthorityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Authorities/ActivateAuthority",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Authorities", "ActivateAuthority"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Prepares, where none is prepared, and activates: at once for X.509, and for JWT when the key has been published for
+        /// long enough, or `now`.
+        pub async fn rotate_authority(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateAuthorityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Authorities/RotateAuthority",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Authorities", "RotateAuthority"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Withdraws a prepared one.
+        pub async fn retire_authority(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetireAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetireAuthorityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Authorities/RetireAuthority",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Authorities", "RetireAuthority"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Nothing that it ever signed holds any more. Never the active one: rotate first.
+        pub async fn taint_authority(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TaintAuthorityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TaintAuthorityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Authorities/TaintAuthority",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Authorities", "TaintAuthority"));
             self.inner.unary(req, path, codec).await
         }
     }

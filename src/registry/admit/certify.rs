@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::WorkloadName;
 use uuid::Uuid;
 
-use super::{BACKDATE, Batch, UNUSED, key_in_use, random, request_record, serial};
+use super::{BACKDATE, Batch, UNUSED, authority, key_in_use, random, request_record, serial};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
@@ -48,18 +48,19 @@ impl Batch<'_> {
             audience: audience.to_owned(),
             jti: random::<16>()?.to_vec(),
             issued_at: now,
-            ends_at: now.saturating_add(self.rules.jwt_ttl).min(lease),
+            ends_at: now.saturating_add(self.rules.jwt_ttl).min(lease).min(self.signer(authority::Kind::Jwt)?.ends_at),
             request: request.map(request_record),
             narrowed: narrowed.is_some(),
             scopes: narrowed.unwrap_or_default(),
         })
     }
 
-    pub(super) fn mint_of(&self, token: Token) -> Result<Mint, Fault> {
+    pub(super) fn mint_of(&self, token: Token) -> Result<Mint, No> {
         let agent = self.agent(&token.agent).ok_or_else(|| Fault::new("mint", "the agent is gone"))?;
         let scopes = token.narrowed.as_ref().unwrap_or(&agent.scopes);
         let binding = agent.binding(&self.rules.trust_domain, self.base.incarnation, token.revision, scopes);
-        Ok(Mint { id: agent.id(&self.rules.trust_domain), token, binding: Arc::new(binding) })
+        let authority = Arc::clone(&self.signer(authority::Kind::Jwt)?.id);
+        Ok(Mint { id: agent.id(&self.rules.trust_domain), token, binding: Arc::new(binding), authority })
     }
 
     pub(super) fn ticket(&mut self, caller: &Caller, workload: &WorkloadName, hash: [u8; 32], ttl: u64) -> Result<Outcome, No> {
@@ -89,7 +90,8 @@ impl Batch<'_> {
         if let Some(certificate) = &ticket.redeemed {
             // Same key, same answer; another key is somebody who should not have the secret.
             if certificate.key == key {
-                return Ok(Outcome::Certified(Certification { workload, certificate: certificate.clone() }));
+                let authority = Arc::clone(&self.signer(authority::Kind::X509)?.id);
+                return Ok(Outcome::Certified(Certification { workload, certificate: certificate.clone(), authority }));
             }
             tracing::warn!(%workload, "a ticket was presented again with another key");
             return Err(refused().into());
@@ -106,7 +108,8 @@ impl Batch<'_> {
         if let Some(certificate) = &agent.current {
             // Same key, same answer, as long as that certificate is the last.
             if certificate.key == key && agent.next.is_none() && agent.used_since == certificate.revision {
-                return Ok(Outcome::Renewed(self.admission(agent, Some(certificate.clone()))));
+                let admission = self.admission(agent, Some(certificate.clone())).map_err(|no| Some(no.into()))?;
+                return Ok(Outcome::Renewed(admission));
             }
             tracing::warn!(agent = %uuid, "a ticket was presented again with another key");
             return Err(None);
@@ -129,7 +132,7 @@ impl Batch<'_> {
 
     pub(super) fn renew(&mut self, caller: &Caller, key: [u8; 32]) -> Result<Outcome, No> {
         match caller {
-            Caller::Workload { name, key: old } => self.certify(caller, &name.clone(), key, None, Some(*old)),
+            Caller::Workload { name, key: old, .. } => self.certify(caller, &name.clone(), key, None, Some(*old)),
             Caller::Agent { id, serial, .. } => self.renew_agent(caller, id.uuid, serial, key),
             _ => Err(Denial::denied("ROLE_NOT_ALLOWED", "only workloads and agents renew").into()),
         }
@@ -186,7 +189,7 @@ impl Batch<'_> {
 
     pub(super) fn last_certificate(&self, uuid: &Uuid) -> Result<Outcome, No> {
         let agent = self.agent(uuid).ok_or_else(|| Fault::new("certify", "the agent is gone"))?;
-        Ok(Outcome::Renewed(self.admission(agent, agent.last().cloned())))
+        Ok(Outcome::Renewed(self.admission(agent, agent.last().cloned())?))
     }
 
     pub(super) fn certify(
@@ -203,11 +206,12 @@ impl Batch<'_> {
             Some(_) => return Err(key_in_use().into()),
         }
         let now = self.at / SECOND;
+        let authority = Arc::clone(&self.signer(authority::Kind::X509)?.id);
         let certificate = Certificate {
             key,
             serial: serial()?,
             begins_at: now.saturating_sub(BACKDATE),
-            ends_at: now.saturating_add(self.rules.workload_ttl).min(self.rules.authority_ends_at),
+            ends_at: self.svid_end(self.rules.workload_ttl, u64::MAX)?,
             revision: self.top.revision + 1,
         };
         let body = record::Certified {
@@ -220,7 +224,7 @@ impl Batch<'_> {
             renewed_from: renewed_from.map(Vec::from).unwrap_or_default(),
         };
         self.push(caller, Body::Certified(body))?;
-        Ok(Outcome::Certified(Certification { workload: workload.clone(), certificate }))
+        Ok(Outcome::Certified(Certification { workload: workload.clone(), certificate, authority }))
     }
 }
 

@@ -254,7 +254,7 @@ impl Batch<'_> {
     pub(super) fn spawned(&self, uuid: &Uuid, token: Option<Token>) -> Result<Outcome, No> {
         let agent = self.agent(uuid).ok_or_else(|| Fault::new("spawn", "the admission is gone"))?;
         let mint = token.map(|t| self.mint_of(t)).transpose()?;
-        Ok(Outcome::Spawned(self.admission(agent, agent.current.clone()), mint))
+        Ok(Outcome::Spawned(self.admission(agent, agent.current.clone())?, mint))
     }
 
     pub(super) fn new_agent_id(&self) -> Result<Uuid, Fault> {

@@ -1,0 +1,100 @@
+//! The server certificates: made anew when who signs has changed, and well before they end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
+
+use crate::authority::Authority;
+use crate::clock::Clock;
+use crate::doors::listen;
+use crate::publish::Publisher;
+use crate::registry::state::authority::Kind;
+
+/// How often a server certificate is made anew though nothing has changed.
+const RENEW: Duration = Duration::from_secs(600);
+
+/// What a listener shows.
+#[derive(Clone)]
+pub(super) enum Shows {
+    /// Our own SVID, and client certificates are asked for.
+    Mutual(Vec<String>),
+    /// Our own SVID to anybody.
+    Svid(Vec<String>),
+    /// The certificate of a public CA: chain and key, PEM files.
+    Web(std::path::PathBuf, std::path::PathBuf),
+}
+
+/// Makes and keeps the configuration of a listener.
+pub(super) struct Tls {
+    /// Who signs.
+    pub(super) authority: Arc<Authority>,
+    /// Tells when that changes.
+    pub(super) publisher: Publisher,
+    /// Tells the time.
+    pub(super) clock: Clock,
+}
+
+impl Tls {
+    /// The configuration now; it follows until `stop`.
+    pub(super) fn keep(
+        self,
+        shows: Shows,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(watch::Receiver<Arc<ServerConfig>>, tokio::task::JoinHandle<()>), String> {
+        let (sender, receiver) = watch::channel(self.make(&shows)?);
+        let mut published = self.publisher.watch();
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = tokio::time::timeout(RENEW, published.changed()) => {}
+                    _ = stop.wait_for(|s| *s) => return,
+                }
+                match self.make(&shows) {
+                    Ok(fresh) => drop(sender.send(fresh)),
+                    Err(cause) => tracing::error!(%cause, "cannot renew the server certificate"),
+                }
+            }
+        });
+        Ok((receiver, task))
+    }
+
+    fn make(&self, shows: &Shows) -> Result<Arc<ServerConfig>, String> {
+        let own = |names: &[String]| {
+            let published = self.publisher.now();
+            let by = published.authorities.active(Kind::X509).ok_or("no X.509 authority is active")?;
+            self.authority.server_certificate(by, names, self.clock.seconds()).map_err(|e| e.to_string())
+        };
+        let config = match shows {
+            Shows::Mutual(names) => {
+                let (chain, key) = own(names)?;
+                let mut roots = rustls::RootCertStore::empty();
+                // Our bundle anchors only our own CAs.
+                roots.add(self.authority.root().clone()).map_err(|e| e.to_string())?;
+                listen::tls(chain, &key, Some(roots), Some(self.clock.clone()))
+            }
+            Shows::Svid(names) => {
+                let (mut chain, key) = own(names)?;
+                // FE-6: a SPIFFE client has the root; a certificate that is not needed is not shown.
+                chain.pop();
+                listen::tls(chain, &key, None, Some(self.clock.clone()))
+            }
+            Shows::Web(certificate, key) => listen::tls_with(read_chain(certificate)?, read_key(key)?, None, None),
+        };
+        Ok(Arc::new(config.map_err(|e| e.to_string())?))
+    }
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = |e: &dyn std::fmt::Display| format!("`{}`: {e}", path.display());
+    let chain = CertificateDer::pem_file_iter(path).map_err(|e| text(&e))?.collect::<Result<Vec<_>, _>>();
+    chain.map_err(|e| text(&e))
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(|e| format!("`{}`: {e}", path.display()))
+}

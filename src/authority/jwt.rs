@@ -1,0 +1,85 @@
+//! A JWT authority: one key that signs JWT-SVIDs.
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair as _};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mayfly_verify::{BundleError, sha256};
+use rcgen::KeyPair;
+use zeroize::Zeroizing;
+
+use super::keystore::Keystore;
+use super::{AuthorityError, ecdsa, key_name};
+use crate::denial::Fault;
+use crate::registry::state::authority::{Kind, Slot};
+use crate::svid;
+
+/// Signs tokens.
+pub struct JwtAuthority {
+    id: Arc<str>,
+    key: EcdsaKeyPair,
+    header: String,
+}
+
+impl JwtAuthority {
+    /// Makes a key and stores it.
+    pub(super) fn make(keystore: &Keystore) -> Result<JwtAuthority, AuthorityError> {
+        let key = KeyPair::generate().map_err(|e| AuthorityError::unusable("a new key", e))?;
+        let made = JwtAuthority::of("a new key", &key)?;
+        keystore.write(&key_name(Kind::Jwt, &made.id), Zeroizing::new(key.serialize_pem()).as_bytes())?;
+        Ok(made)
+    }
+
+    /// Loads the key of a recorded authority.
+    pub(super) fn load(keystore: &Keystore, slot: &Slot) -> Result<JwtAuthority, AuthorityError> {
+        let name = key_name(Kind::Jwt, &slot.id);
+        let text = keystore.read(&name)?.ok_or_else(|| AuthorityError::unusable(&name, "it is not in the keystore"))?;
+        let key = KeyPair::from_pem(&text).map_err(|e| AuthorityError::unusable(&name, e))?;
+        let loaded = JwtAuthority::of(&name, &key)?;
+        // T46: the public half is the private one's, and the one that was recorded.
+        if loaded.id != slot.id || loaded.key.public_key().as_ref() != slot.public {
+            return Err(AuthorityError::unusable(&name, "it is not the key that was recorded"));
+        }
+        Ok(loaded)
+    }
+
+    fn of(name: &str, key: &KeyPair) -> Result<JwtAuthority, AuthorityError> {
+        let key = ecdsa(name, key)?;
+        let kid = URL_SAFE_NO_PAD.encode(sha256(key.public_key().as_ref()).get(..16).unwrap_or_default());
+        // JW-2, JW-4, JW-5: alg, kid, typ and nothing else.
+        let header = URL_SAFE_NO_PAD.encode(serde_json::json!({ "alg": "ES256", "kid": kid, "typ": "JWT" }).to_string());
+        Ok(JwtAuthority { id: kid.into(), key, header })
+    }
+
+    /// Its `kid`.
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    pub(super) fn slot(&self, ends_at: u64) -> Slot {
+        Slot::new(Kind::Jwt, Arc::clone(&self.id), self.key.public_key().as_ref().to_vec(), ends_at)
+    }
+
+    /// Signs a token, and compares what was encoded with what was to be signed. JW-1: compact serialization.
+    pub(super) fn sign(&self, unsigned: &svid::jwt::Unsigned, random: &SystemRandom) -> Result<String, Fault> {
+        let fault = |what: &dyn std::fmt::Display| Fault::new("sign jwt", what);
+        let claims = serde_json::to_vec(&unsigned.claims).map_err(|e| fault(&e))?;
+        let mut token = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(&claims));
+        let read: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&claims).map_err(|e| fault(&e))?;
+        if read != unsigned.claims {
+            return Err(fault(&"the claims are not what was to be signed"));
+        }
+        let signature = self.key.sign(random, token.as_bytes()).map_err(|e| fault(&e))?;
+        token.push('.');
+        token.push_str(&URL_SAFE_NO_PAD.encode(signature.as_ref()));
+        Ok(token)
+    }
+}
+
+/// What verifiers get of a key: its `kid` and its point.
+pub(super) fn public(kid: &str, point: &[u8]) -> Result<mayfly_verify::JwtAuthority, BundleError> {
+    let coordinate = |from: usize| point.get(from..from + 32).unwrap_or_default();
+    mayfly_verify::JwtAuthority::es256(kid, coordinate(1), coordinate(33))
+}

@@ -1,0 +1,309 @@
+//! The root: made here, or given in files. It signs authorities and nothing else.
+
+use std::path::PathBuf;
+
+use mayfly_verify::{TrustDomain, sha256};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    SanType,
+};
+use rustls_pki_types::CertificateDer;
+use x509_parser::asn1_rs::Tag;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::keystore::{Keystore, read_private};
+use super::{AuthorityError, BACKDATE, key, pem, serial};
+use crate::svid;
+
+/// Seconds a root lasts that is made here: ten years.
+const ROOT_LIFE: u64 = 3650 * 86_400;
+/// What a development root is called, so that `serve` refuses it.
+const DEVELOPMENT: &str = "development only";
+/// Certificates above ours that go along with every chain at most.
+const UPSTREAM: usize = 3;
+
+/// A root that somebody else made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootFiles {
+    /// PEM: our CA certificate, then those above it unless it is a root of its own. Who controls it names every identity.
+    pub certificate: PathBuf,
+    /// PEM: its key, mode 0600. The same.
+    pub key: PathBuf,
+}
+
+/// Signs authorities.
+pub(super) struct Root {
+    anchor: CertificateDer<'static>,
+    upstream: Vec<CertificateDer<'static>>,
+    key_id: Vec<u8>,
+    subject: Vec<u8>,
+    spki: Vec<u8>,
+    ends_at: u64,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Root {
+    pub(super) fn open(
+        keystore: &Keystore,
+        td: &TrustDomain,
+        files: Option<&RootFiles>,
+        development: bool,
+        now: u64,
+    ) -> Result<Root, AuthorityError> {
+        match files {
+            Some(_) if development => Err(AuthorityError::WrongKind("a real one, and this issuer is for development")),
+            Some(files) => Root::given(keystore, td, files, now),
+            None => Root::own(keystore, td, development, now),
+        }
+    }
+
+    fn own(keystore: &Keystore, td: &TrustDomain, development: bool, now: u64) -> Result<Root, AuthorityError> {
+        const NAME: &str = "root.pem";
+        let key = key(keystore, "root.key")?;
+        let root = match keystore.read(NAME)? {
+            Some(text) => one_certificate(NAME, text.as_bytes())?,
+            None => {
+                let unit = development.then_some(DEVELOPMENT);
+                let params = ca(td, "Mayfly root", unit, now, now + ROOT_LIFE, BasicConstraints::Unconstrained);
+                let params = params.map_err(|e| AuthorityError::unusable(NAME, e))?;
+                let made = params.self_signed(&key).map_err(|e| AuthorityError::unusable(NAME, e))?.der().clone();
+                keystore.write(NAME, pem("CERTIFICATE", &made).as_bytes())?;
+                made
+            }
+        };
+        let read = read_ca(NAME, &root)?;
+        let id = format!("spiffe://{td}");
+        if read.uris != [id.as_str()] {
+            return Err(AuthorityError::unusable(NAME, format!("it is the root of `{}`", read.uris.join(" "))));
+        }
+        match (read.development, development) {
+            (true, false) => return Err(AuthorityError::WrongKind("for development only")),
+            (false, true) => return Err(AuthorityError::WrongKind("not for development")),
+            _ => {}
+        }
+        Root::of(NAME, root.clone(), root, vec![], key)
+    }
+
+    /// Our own root from files, or a CA of ours that a corporate root certified. The bundle anchors only what is ours: of the
+    /// latter a self-signed twin, so that nobody else below the corporate root is trusted with our names.
+    fn given(keystore: &Keystore, td: &TrustDomain, files: &RootFiles, now: u64) -> Result<Root, AuthorityError> {
+        const TWIN: &str = "root-twin.pem";
+        let name = files.certificate.display().to_string();
+        let unusable = |e: &dyn std::fmt::Display| AuthorityError::unusable(&name, e);
+        let text = std::fs::read(&files.certificate).map_err(|e| unusable(&e))?;
+        let mut chain = certificates(&name, &text)?.into_iter();
+        let ours = chain.next().ok_or_else(|| unusable(&"it holds no certificate"))?;
+        let key_name = files.key.display().to_string();
+        let key_text = read_private(&files.key)?.ok_or_else(|| AuthorityError::unusable(&key_name, "it does not exist"))?;
+        let key = KeyPair::from_pem(&key_text).map_err(|e| AuthorityError::unusable(&key_name, e))?;
+        let read = read_ca(&name, &ours)?;
+        // XC-1: a SPIFFE ID, where there is one, is the trust domain's.
+        if read.uris.iter().any(|uri| *uri != format!("spiffe://{td}")) {
+            return Err(unusable(&format!("it carries `{}`, and not `spiffe://{td}` alone", read.uris.join(" "))));
+        }
+        match () {
+            () if !read.signs => return Err(unusable(&"it lacks cA or keyCertSign")),
+            () if read.path == Some(0) => return Err(unusable(&"its path length leaves no room for authorities below it")),
+            () if read.constrained => return Err(unusable(&"it has name constraints, which SPIFFE verifiers refuse (T33)")),
+            () if read.key_id.is_none() => return Err(unusable(&"it has no subject key id")),
+            () if now >= read.ends_at || now < read.begins_at => return Err(unusable(&"it is not valid now")),
+            () if read.spki != rcgen::PublicKeyData::subject_public_key_info(&key) => {
+                return Err(unusable(&"it does not belong to the key"));
+            }
+            () => {}
+        }
+        if read.self_signed {
+            return Root::of(&name, ours.clone(), ours, vec![], key);
+        }
+        let twin = match keystore.read(TWIN)? {
+            Some(text) => Some(one_certificate(TWIN, text.as_bytes())?),
+            None => None,
+        };
+        let fits = |twin: &CertificateDer<'_>| {
+            read_ca(TWIN, twin).is_ok_and(|t| t.spki == read.spki && t.key_id == read.key_id && t.ends_at == read.ends_at)
+        };
+        let twin = match twin.filter(fits) {
+            Some(known) => known,
+            None => {
+                let made = twin_of(td, &ours, &read, &key).map_err(|e| unusable(&e))?;
+                keystore.write(TWIN, pem("CERTIFICATE", &made).as_bytes())?;
+                made
+            }
+        };
+        // A corporate root itself is what its verifiers have; it never goes along.
+        let above = chain.filter(|c| read_ca(&name, c).is_ok_and(|c| !c.self_signed));
+        let upstream: Vec<_> = std::iter::once(ours.clone()).chain(above).collect();
+        if upstream.len() > UPSTREAM {
+            return Err(unusable(&format!("at most {UPSTREAM} certificates go along with a chain")));
+        }
+        Root::of(&name, twin, ours, upstream, key)
+    }
+
+    fn of(
+        name: &str,
+        anchor: CertificateDer<'static>,
+        signing: CertificateDer<'static>,
+        upstream: Vec<CertificateDer<'static>>,
+        key: KeyPair,
+    ) -> Result<Root, AuthorityError> {
+        let read = read_ca(name, &signing)?;
+        if read.spki != rcgen::PublicKeyData::subject_public_key_info(&key) {
+            return Err(AuthorityError::unusable(name, "it does not belong to the key beside it"));
+        }
+        let key_id = read.key_id.ok_or_else(|| AuthorityError::unusable(name, "it has no subject key id"))?;
+        let issuer = Issuer::from_ca_cert_der(&signing, key).map_err(|e| AuthorityError::unusable(name, e))?;
+        Ok(Root { anchor, upstream, key_id, subject: read.subject, spki: read.spki, ends_at: read.ends_at, issuer })
+    }
+
+    /// What the bundle anchors.
+    pub(super) fn anchor(&self) -> &CertificateDer<'static> {
+        &self.anchor
+    }
+
+    /// What goes along with a chain for those who anchor something above us.
+    pub(super) fn upstream(&self) -> &[CertificateDer<'static>] {
+        &self.upstream
+    }
+
+    pub(super) fn key_id(&self) -> &[u8] {
+        &self.key_id
+    }
+
+    /// Its subject, DER.
+    pub(super) fn subject(&self) -> &[u8] {
+        &self.subject
+    }
+
+    pub(super) fn ends_at(&self) -> u64 {
+        self.ends_at
+    }
+
+    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
+    pub(super) fn pin(&self) -> [u8; 32] {
+        sha256(&self.spki)
+    }
+}
+
+// XC-1, XC-3, XC-4: an SVID of the trust domain itself, cA, keyCertSign; cRLSign for what comes later.
+pub(super) fn ca(
+    td: &TrustDomain,
+    name: &str,
+    unit: Option<&str>,
+    now: u64,
+    ends_at: u64,
+    path: BasicConstraints,
+) -> Result<CertificateParams, String> {
+    let mut params = CertificateParams::default();
+    let uri = format!("spiffe://{td}");
+    params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().map_err(|e: rcgen::Error| e.to_string())?)];
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "Mayfly");
+    if let Some(unit) = unit {
+        params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
+    }
+    // X.520 allows 64 characters, so the trust domain stands in the URI alone; two CAs of one name would be tried for each other.
+    let serial = serial().map_err(|e| e.to_string())?;
+    params.distinguished_name.push(DnType::CommonName, format!("{name} {}", hex::encode(serial.get(..4).unwrap_or_default())));
+    params.serial_number = Some(serial.into());
+    params.not_before = svid::x509::time_of(now.saturating_sub(BACKDATE)).map_err(|e| e.to_string())?;
+    params.not_after = svid::x509::time_of(ends_at).map_err(|e| e.to_string())?;
+    params.is_ca = IsCa::Ca(path);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// The same name, key and key id, signed by itself: what verifies below one verifies below the other.
+fn twin_of(td: &TrustDomain, ours: &CertificateDer<'_>, read: &ReadCa, key: &KeyPair) -> Result<CertificateDer<'static>, String> {
+    let mut params = ca(td, "", None, read.begins_at + BACKDATE, read.ends_at, BasicConstraints::Unconstrained)?;
+    params.distinguished_name = subject_of(ours)?;
+    params.key_identifier_method = KeyIdMethod::PreSpecified(read.key_id.clone().unwrap_or_default());
+    let twin = params.self_signed(key).map_err(|e| e.to_string())?.der().clone();
+    let same = read_ca("the twin", &twin).is_ok_and(|twin| twin.subject == read.subject);
+    if same { Ok(twin) } else { Err("its subject cannot be written again: use single attributes, none twice".to_owned()) }
+}
+
+fn subject_of(der: &CertificateDer<'_>) -> Result<DistinguishedName, String> {
+    let (_, cert) = X509Certificate::from_der(der).map_err(|e| e.to_string())?;
+    let mut name = DistinguishedName::new();
+    for attribute in cert.subject().iter_attributes() {
+        let oid: Vec<u64> = attribute.attr_type().iter().ok_or("an attribute of its subject is unreadable")?.collect();
+        let text = attribute.as_str().map_err(|e| e.to_string())?;
+        let value = match attribute.attr_value().header.tag() {
+            Tag::PrintableString => DnValue::PrintableString(text.try_into().map_err(|e: rcgen::Error| e.to_string())?),
+            Tag::Ia5String => DnValue::Ia5String(text.try_into().map_err(|e: rcgen::Error| e.to_string())?),
+            _ => DnValue::Utf8String(text.to_owned()),
+        };
+        name.push(DnType::CustomDnType(oid), value);
+    }
+    Ok(name)
+}
+
+/// What a CA certificate says.
+pub(super) struct ReadCa {
+    pub(super) subject: Vec<u8>,
+    pub(super) issuer: Vec<u8>,
+    pub(super) uris: Vec<String>,
+    pub(super) development: bool,
+    pub(super) self_signed: bool,
+    pub(super) signs: bool,
+    pub(super) constrained: bool,
+    pub(super) path: Option<u32>,
+    pub(super) key_id: Option<Vec<u8>>,
+    pub(super) authority_key_id: Option<Vec<u8>>,
+    pub(super) spki: Vec<u8>,
+    pub(super) begins_at: u64,
+    pub(super) ends_at: u64,
+}
+
+pub(super) fn read_ca(name: &str, der: &[u8]) -> Result<ReadCa, AuthorityError> {
+    let (_, cert) = X509Certificate::from_der(der).map_err(|e| AuthorityError::unusable(name, e))?;
+    // rcgen panics at an empty set.
+    if cert.subject().iter_rdn().any(|rdn| rdn.iter().next().is_none()) {
+        return Err(AuthorityError::unusable(name, "its subject holds an empty set"));
+    }
+    let mut read = ReadCa {
+        subject: cert.subject().as_raw().to_vec(),
+        issuer: cert.issuer().as_raw().to_vec(),
+        uris: Vec::new(),
+        development: cert.subject().iter_organizational_unit().any(|ou| ou.as_str().is_ok_and(|ou| ou == DEVELOPMENT)),
+        self_signed: cert.subject().as_raw() == cert.issuer().as_raw() && cert.verify_signature(None).is_ok(),
+        signs: cert.is_ca() && matches!(cert.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign()),
+        constrained: false,
+        path: None,
+        key_id: None,
+        authority_key_id: None,
+        spki: cert.public_key().raw.to_vec(),
+        begins_at: u64::try_from(cert.validity().not_before.timestamp()).unwrap_or(0),
+        ends_at: u64::try_from(cert.validity().not_after.timestamp()).unwrap_or(0),
+    };
+    for extension in cert.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(san) => {
+                let uri = |n: &GeneralName<'_>| if let GeneralName::URI(uri) = n { Some((*uri).to_owned()) } else { None };
+                read.uris.extend(san.general_names.iter().filter_map(uri));
+            }
+            ParsedExtension::SubjectKeyIdentifier(id) => read.key_id = Some(id.0.to_vec()),
+            ParsedExtension::AuthorityKeyIdentifier(aki) => {
+                read.authority_key_id = aki.key_identifier.as_ref().map(|id| id.0.to_vec());
+            }
+            ParsedExtension::BasicConstraints(bc) => read.path = bc.path_len_constraint,
+            ParsedExtension::NameConstraints(_) => read.constrained = true,
+            _ => {}
+        }
+    }
+    Ok(read)
+}
+
+fn certificates(name: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+    let parsed = ::pem::parse_many(text).map_err(|e| AuthorityError::unusable(name, e))?;
+    Ok(parsed.into_iter().filter(|p| p.tag() == "CERTIFICATE").map(|p| CertificateDer::from(p.into_contents())).collect())
+}
+
+fn one_certificate(name: &str, text: &[u8]) -> Result<CertificateDer<'static>, AuthorityError> {
+    certificates(name, text)?.into_iter().next().ok_or_else(|| AuthorityError::unusable(name, "it holds no certificate"))
+}

@@ -1,0 +1,137 @@
+//! When authorities rotate. Pure: what stands and what time it is say what is next.
+
+use crate::clock::SECOND;
+use crate::registry::state::authority::{Authorities, Kind};
+
+/// How often authorities rotate. All in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// An X.509 authority signs for so long.
+    pub x509: u64,
+    /// A JWT authority signs for so long.
+    pub jwt: u64,
+    /// One is published for so long before it signs (BU-9: three to five times the refresh hint).
+    pub ahead: u64,
+    /// Certificates last so long at most.
+    pub x509_life: u64,
+    /// Tokens last so long at most.
+    pub jwt_life: u64,
+    /// Unix seconds at which the root ends, and with it every X.509 authority.
+    pub root_ends_at: u64,
+}
+
+/// What is to be done for one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make and publish the next one.
+    Prepare,
+    /// Let the prepared one sign.
+    Activate,
+}
+
+impl Schedule {
+    fn of(&self, kind: Kind) -> (u64, u64) {
+        match kind {
+            Kind::X509 => (self.x509, self.x509_life),
+            Kind::Jwt => (self.jwt, self.jwt_life),
+        }
+    }
+
+    /// Seconds that an authority of a kind lasts: when it has signed for its time, and as long again, all it signed still fits.
+    pub fn life(&self, kind: Kind) -> u64 {
+        let (period, longest) = self.of(kind);
+        longest.saturating_add(period.saturating_add(self.ahead).saturating_mul(2))
+    }
+
+    /// The next step, if one is due at `now` (unix microseconds).
+    pub fn step(&self, kind: Kind, all: &Authorities, now: u64) -> Option<Step> {
+        let (period, longest) = self.of(kind);
+        let since = |at: u64| now.saturating_sub(at) / SECOND;
+        match (all.active(kind), all.prepared(kind)) {
+            (None, None) => Some(Step::Prepare),
+            (None, Some(_)) => Some(Step::Activate),
+            (Some(_), Some(prepared)) => (since(prepared.prepared_at) >= self.ahead).then_some(Step::Activate),
+            (Some(active), None) => {
+                let old = since(active.activated_at).saturating_add(self.ahead) >= period;
+                // T17: also one that would cut short what it signs; a shorter period than before may have made it so.
+                let short = (now / SECOND).saturating_add(longest).saturating_add(self.ahead) >= active.ends_at
+                    && (kind == Kind::Jwt || active.ends_at < self.root_ends_at);
+                (old || short).then_some(Step::Prepare)
+            }
+        }
+    }
+
+    /// Keys of a kind that are published at once while this goes on.
+    pub fn published(&self, kind: Kind) -> u64 {
+        let (period, longest) = self.of(kind);
+        // One that signs, one that is prepared, and those whose last credential has not run out: 2 minutes of skew with it.
+        2 + (longest + 120).div_ceil(period.max(self.ahead).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use super::*;
+    use crate::registry::PUBLISHED;
+    use crate::registry::state::authority::{Slot, Status};
+    use proptest::prelude::*;
+
+    /// What the writer does with a step, as far as the schedule can see it.
+    fn take(step: Step, kind: Kind, slots: &mut Vec<Slot>, schedule: &Schedule, now: u64) {
+        match step {
+            Step::Prepare => {
+                let id = slots.len().to_string().into();
+                let made = Slot::new(kind, id, vec![], now / SECOND + schedule.life(kind));
+                slots.push(Slot { prepared_at: now, ..made });
+            }
+            Step::Activate => {
+                for slot in slots.iter_mut() {
+                    match slot.status {
+                        Status::Prepared => (slot.status, slot.activated_at) = (Status::Active, now),
+                        Status::Active => {
+                            let (_, longest) = schedule.of(kind);
+                            (slot.status, slot.keep_until) = (Status::Retired, now + (longest + 120) * SECOND);
+                        }
+                        Status::Retired | Status::Tainted => {}
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// T17, T57, BU-9 over thirty rotations: nothing is cut short by its authority, nothing signs before it was published
+        /// for long enough, and no more keys are published than relying parties read.
+        #[test]
+        fn t17_t57_bu9_a_schedule_never_cuts_short_and_never_publishes_too_many(
+            refresh in 1u64..600, times in 1u64..20, longest in 10u64..7200, tick in 1u64..30,
+        ) {
+            let ahead = 4 * refresh;
+            // As the configuration allows: see `published`.
+            let period = (ahead * times).max((longest + 120).div_ceil(16)).max(tick);
+            let schedule = Schedule { x509: period, jwt: period, ahead, x509_life: longest, jwt_life: longest, root_ends_at: u64::MAX };
+            prop_assert!(schedule.published(Kind::Jwt) <= PUBLISHED as u64);
+            for kind in [Kind::X509, Kind::Jwt] {
+                let (mut slots, mut now, mut rotated) = (Vec::new(), 1_000_000 * SECOND, 0);
+                while rotated < 30 {
+                    now += tick * SECOND;
+                    slots.retain(|s: &Slot| s.status != Status::Retired || s.keep_until > now);
+                    while let Some(step) = schedule.step(kind, &Authorities::new(1, slots.clone()), now) {
+                        if step == Step::Activate {
+                            let first = slots.iter().all(|s| s.status != Status::Active);
+                            let prepared = slots.iter().find(|s| s.status == Status::Prepared).unwrap();
+                            prop_assert!(first || now - prepared.prepared_at >= ahead * SECOND);
+                            rotated += 1;
+                        }
+                        take(step, kind, &mut slots, &schedule, now);
+                    }
+                    let all = Authorities::new(1, slots.clone());
+                    let Some(active) = all.active(kind) else { panic!("nobody signs") };
+                    prop_assert!(now / SECOND + longest <= active.ends_at, "T17");
+                    prop_assert!(slots.len() <= PUBLISHED, "T57: {} published", slots.len());
+                }
+            }
+        }
+    }
+}
