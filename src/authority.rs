@@ -220,6 +220,11 @@ impl Authority {
         self.feed.sign(&self.random, message).map(|s| s.as_ref().to_vec()).map_err(|e| Fault::new("sign heartbeat", e))
     }
 
+    /// The public half of that key: an uncompressed P-256 point.
+    pub fn feed_key(&self) -> Vec<u8> {
+        self.feed.public_key().as_ref().to_vec()
+    }
+
     /// Whether a heartbeat is ours.
     pub fn is_heartbeat(&self, message: &[u8], signature: &[u8]) -> bool {
         let alg = &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED;

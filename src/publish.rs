@@ -18,6 +18,8 @@ pub struct Published {
     pub document: Vec<u8>,
     /// Who signs, signed and will sign.
     pub authorities: Arc<Authorities>,
+    /// The key of heartbeats: an uncompressed P-256 point.
+    pub feed_key: Vec<u8>,
 }
 
 /// Keeps what is published up to date.
@@ -67,5 +69,5 @@ fn published(registry: &Registry, authority: &Authority, refresh: u64) -> Result
     let fault = |e: mayfly_verify::BundleError| Fault::new("publish", e);
     let bundle = authority.bundle(&authorities, refresh).map_err(fault)?;
     let document = bundle.to_json().map_err(fault)?.to_string().into_bytes();
-    Ok(Published { bundle, document, authorities })
+    Ok(Published { bundle, document, authorities, feed_key: authority.feed_key() })
 }

@@ -449,6 +449,7 @@ pub fn bundle_message(published: &Published) -> v1::Bundle {
         trust_domain: published.bundle.trust_domain().to_string(),
         spiffe_json: published.document.clone(),
         x509_authorities: published.bundle.x509_authorities().to_vec(),
+        feed_key: published.feed_key.clone(),
     }
 }
 

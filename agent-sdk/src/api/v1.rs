@@ -31,6 +31,9 @@ pub struct Bundle {
     /// DER root certificates.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub x509_authorities: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The key that signs heartbeats: an uncompressed P-256 point.
+    #[prost(bytes = "vec", tag = "4")]
+    pub feed_key: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -483,6 +486,68 @@ pub struct TaintAuthorityResponse {
     pub authority: ::core::option::Option<Authority>,
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchCutsRequest {
+    /// Which life of the journal the caller knows cuts of, 16 bytes; empty: none, send everything.
+    #[prost(bytes = "vec", tag = "1")]
+    pub incarnation: ::prost::alloc::vec::Vec<u8>,
+    /// The head of the last heartbeat that the caller took.
+    #[prost(uint64, tag = "2")]
+    pub after: u64,
+}
+/// Cuts in order of revision. What has no heartbeat goes on in the next message and counts only with that.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchCutsResponse {
+    /// Everything follows; what was known before is void.
+    #[prost(bool, tag = "1")]
+    pub snapshot: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub cuts: ::prost::alloc::vec::Vec<Cut>,
+    #[prost(message, optional, tag = "3")]
+    pub heartbeat: ::core::option::Option<Heartbeat>,
+}
+/// A revocation, as verifiers need it: no reason, and whom it is about only as a digest.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cut {
+    /// Of whom: 16 bytes (see `mayfly-verify`, `Target::subject`).
+    #[prost(bytes = "vec", tag = "1")]
+    pub subject: ::prost::alloc::vec::Vec<u8>,
+    /// Everything that relies on the subject since before this revision is dead.
+    #[prost(uint64, tag = "2")]
+    pub before: u64,
+    /// Unix seconds after which it can hit nothing.
+    #[prost(uint64, tag = "3")]
+    pub keep_until: u64,
+    /// Of the record that made it.
+    #[prost(uint64, tag = "4")]
+    pub revision: u64,
+}
+/// What a verifier that has taken everything so far knows, and until when that was true. Signed by the feed's own key over
+/// "mayfly feed v1\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
+/// count (8 bytes each, big-endian) and digest.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Heartbeat {
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub incarnation: ::prost::alloc::vec::Vec<u8>,
+    /// Every cut up to this revision was sent.
+    #[prost(uint64, tag = "3")]
+    pub head: u64,
+    /// Unix microseconds.
+    #[prost(uint64, tag = "4")]
+    pub as_of: u64,
+    /// Number of cuts that are kept at `as_of`, and the sum modulo 2^256 of SHA-256(subject, before as 8 bytes big-endian),
+    /// each read as a big-endian number: a relay that leaves one out is noticed.
+    #[prost(uint64, tag = "5")]
+    pub count: u64,
+    #[prost(bytes = "vec", tag = "6")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// P-256, r and s, 64 bytes.
+    #[prost(bytes = "vec", tag = "7")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
 }
 /// By which right an agent exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1454,6 +1519,127 @@ pub mod bundles_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Bundles", "WatchBundle"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod revocations_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What is revoked, for those who verify.
+    #[derive(Debug, Clone)]
+    pub struct RevocationsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl RevocationsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> RevocationsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RevocationsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RevocationsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Every cut that counts: a snapshot, or what came after the caller's last heartbeat; then each change within 20 ms, and a
+        /// heartbeat at least every second. Ends with UNAVAILABLE when the issuer stops, and when the caller reads too slowly.
+        /// Role: agent, workload, operator.
+        pub async fn watch_cuts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchCutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchCutsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Revocations/WatchCuts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Revocations", "WatchCuts"));
             self.inner.server_streaming(req, path, codec).await
         }
     }
