@@ -22,7 +22,7 @@ pub use jsonwebtoken::Algorithm;
 pub use oidc::ClientError;
 pub use refusal::Refusal;
 
-pub(crate) use oidc::https_client;
+pub(crate) use oidc::{https_client, https_client_over, with_causes};
 
 use oidc::Keys;
 use token::{Parsed, Statement};

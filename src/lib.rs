@@ -12,6 +12,7 @@
 //!        5  journal                         the records, and SQLite that keeps them; durable from here
 //!        6  svid, authority                 a recorded permit -> unsigned -> signed and read back
 //! publish   the bundle                      follows the records; no request waits for it
+//! foreign   bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
 //! app       builds everything once; beside it config, home, folder, telemetry, cli, dev
 //! ```
 //!
@@ -52,6 +53,8 @@ pub mod journal;
 pub mod svid;
 
 pub mod authority;
+
+pub mod foreign;
 
 pub mod clock;
 pub mod denial;

@@ -11,6 +11,12 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_request_seconds", "histogram", "method, outcome", "time from request to answer"),
     ("mayfly_denials_total", "counter", "reason", "denials by reason code"),
     ("mayfly_oidc_fetches_total", "counter", "issuer, outcome", "fetches of an issuer's keys, by its configured name"),
+    (
+        "mayfly_foreign_fetches_total",
+        "counter",
+        "trust_domain, outcome",
+        "looks at a foreign bundle by its configured trust domain: ok, failed, refused",
+    ),
     ("mayfly_journal_batch_records", "histogram", "", "records in one commit"),
     ("mayfly_journal_commit_seconds", "histogram", "", "admit, sync and apply of one batch"),
     ("mayfly_journal_sync_seconds", "histogram", "", "the durable append alone, of one batch"),

@@ -17,12 +17,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("svid", &["denial", "registry"]),
     ("authority", &["clock", "denial", "registry", "svid"]),
     ("publish", &["authority", "denial", "registry"]),
-    ("stories", &["assertion", "authority", "caller", "clock", "denial", "policy", "publish", "registry", "svid"]),
+    ("foreign", &["assertion", "authority", "clock"]),
+    ("stories", &["assertion", "authority", "caller", "clock", "denial", "foreign", "policy", "publish", "registry", "svid"]),
     ("doors", &["authority", "caller", "clock", "denial", "policy", "publish", "registry", "stories"]),
     ("dev", &["assertion"]),
     ("folder", &["authority"]),
     ("home", &["authority", "registry"]),
-    ("config", &["assertion", "authority", "doors", "policy", "registry"]),
+    ("config", &["assertion", "authority", "doors", "foreign", "policy", "registry"]),
     ("telemetry", &["config"]),
 ];
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::{Client, StatusCode, Url, redirect};
+use reqwest::{Client, ClientBuilder, StatusCode, Url, redirect};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;
@@ -58,22 +58,31 @@ impl ClientError {
 
 /// An HTTPS client that follows no redirect, uses no proxy, and trusts `ca_file` alone, or else the roots of the system.
 pub(crate) fn https_client(ca_file: Option<&Path>) -> Result<Client, ClientError> {
-    let builder = Client::builder()
+    if let Some(file) = ca_file {
+        return https_client_over(tls_with_roots(file)?);
+    }
+    // The system verifier takes the process's provider, and would panic without one. An earlier one stays.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    built(bounds())
+}
+
+/// The same over TLS settings of the caller's own.
+pub(crate) fn https_client_over(tls: rustls::ClientConfig) -> Result<Client, ClientError> {
+    built(bounds().tls_backend_preconfigured(tls))
+}
+
+fn bounds() -> ClientBuilder {
+    Client::builder()
         .https_only(true)
         .no_proxy()
         .redirect(redirect::Policy::none())
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(TOTAL_TIMEOUT);
-    let builder = match ca_file {
-        Some(file) => builder.tls_backend_preconfigured(tls_with_roots(file)?),
-        None => {
-            // The system verifier takes the process's provider, and would panic without one. An earlier one stays.
-            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-            builder
-        }
-    };
-    builder.build().map_err(|e| ClientError::Tls(chain(&e)))
+        .timeout(TOTAL_TIMEOUT)
+}
+
+fn built(builder: ClientBuilder) -> Result<Client, ClientError> {
+    builder.build().map_err(|e| ClientError::Tls(with_causes(&e)))
 }
 
 fn tls_with_roots(file: &Path) -> Result<rustls::ClientConfig, ClientError> {
@@ -337,7 +346,7 @@ async fn discover(client: &Client, issuer: &str) -> Result<String, Unavailable> 
 }
 
 async fn get(client: &Client, url: &str) -> Result<Vec<u8>, Unavailable> {
-    let failed = |e: reqwest::Error| Unavailable::Connection(url.to_owned(), chain(&e.without_url()));
+    let failed = |e: reqwest::Error| Unavailable::Connection(url.to_owned(), with_causes(&e.without_url()));
     let mut answer = client.get(url).header("accept", "application/json").send().await.map_err(failed)?;
     if answer.status() != StatusCode::OK {
         return Err(Unavailable::Status(url.to_owned(), answer.status()));
@@ -352,7 +361,8 @@ async fn get(client: &Client, url: &str) -> Result<Vec<u8>, Unavailable> {
     Ok(body)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with everything that caused it.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

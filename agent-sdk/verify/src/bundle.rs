@@ -178,6 +178,11 @@ impl Bundle {
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
+
+    /// Seconds after which its publisher wants to be asked again; 0: it does not say.
+    pub fn refresh_hint(&self) -> u64 {
+        self.refresh_hint
+    }
 }
 
 fn public_jwk(der: &[u8]) -> Result<Map<String, Value>, BundleError> {

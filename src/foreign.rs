@@ -1,0 +1,234 @@
+//! Foreign trust domains: the bundle of each, fetched, kept, and used for that trust domain alone (clauses FC-1 to FC-7).
+
+mod fetch;
+mod newest;
+#[cfg(test)]
+mod tests;
+mod verifier;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly_verify::{SpiffeId, TrustDomain};
+use parking_lot::{Mutex, RwLock};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+pub use fetch::endpoint_url;
+pub use newest::Newest;
+
+use crate::authority::keystore::write_private;
+use crate::clock::Clock;
+use fetch::{FetchError, Way};
+use newest::Refused;
+
+/// A trust domain beside ours. Who controls its bundle is every workload of it that is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Its name; never ours.
+    pub trust_domain: TrustDomain,
+    /// Where its bundle comes from.
+    pub source: Source,
+}
+
+/// Where a foreign bundle comes from (FC-1, FC-2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A bundle document on this machine.
+    File(PathBuf),
+    /// An endpoint that is verified by its host name.
+    Web {
+        /// Its https URL.
+        url: String,
+        /// PEM file with the only roots its certificate may lead to; none: the roots of the system.
+        ca_file: Option<PathBuf>,
+    },
+    /// An endpoint that is verified by its SPIFFE ID.
+    Spiffe {
+        /// Its https URL.
+        url: String,
+        /// Its exact SPIFFE ID, of the trust domain itself.
+        id: SpiffeId,
+        /// Bundle document by which the first connection is verified.
+        bootstrap: PathBuf,
+    },
+}
+
+/// How often a bundle is asked for whose publisher does not say.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
+/// A publisher's wish counts within these bounds.
+const INTERVALS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(86_400));
+/// How often a file is looked at.
+const FILE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Every configured foreign trust domain with its newest bundle.
+pub struct Foreign {
+    // INVARIANT (FC-6): a bundle stands under the trust domain it was configured for, and is looked up by no other.
+    domains: BTreeMap<TrustDomain, Arc<Domain>>,
+    spawners: BTreeSet<Arc<SpiffeId>>,
+    changes: watch::Sender<u64>,
+}
+
+struct Domain {
+    trust_domain: TrustDomain,
+    way: Way,
+    stored_at: PathBuf,
+    // Guards the newest bundle: swapped whole by this domain's task, cloned by readers.
+    newest: RwLock<Option<Arc<Newest>>>,
+    // Guards the trouble that was logged last.
+    told: Mutex<String>,
+}
+
+/// Why there is nothing newer.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl Foreign {
+    /// Prepares every source and loads what was stored in `dir` before; opens no connection. `spawners` may call.
+    pub fn open(
+        settings: &[Settings],
+        spawners: impl IntoIterator<Item = Arc<SpiffeId>>,
+        dir: &Path,
+        clock: &Clock,
+    ) -> Result<Arc<Foreign>, String> {
+        if !settings.is_empty() {
+            std::fs::create_dir_all(dir).map_err(|e| format!("`{}`: {e}", dir.display()))?;
+        }
+        let mut domains = BTreeMap::new();
+        for Settings { trust_domain, source } in settings {
+            let way = Way::new(trust_domain, source, clock).map_err(|e| format!("foreign `{trust_domain}`: {e}"))?;
+            let stored_at = dir.join(format!("{trust_domain}.json"));
+            let domain = Domain::new(trust_domain.clone(), way, stored_at);
+            domain.load();
+            domains.insert(trust_domain.clone(), Arc::new(domain));
+        }
+        Ok(Arc::new(Foreign { domains, spawners: spawners.into_iter().collect(), changes: watch::channel(0).0 }))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.domains.is_empty()
+    }
+
+    /// The newest bundle of a trust domain.
+    pub fn newest(&self, of: &TrustDomain) -> Option<Arc<Newest>> {
+        self.domains.get(of)?.newest()
+    }
+
+    /// The same id, when some class lists it.
+    pub fn spawner(&self, id: &SpiffeId) -> Option<Arc<SpiffeId>> {
+        self.spawners.get(id).map(Arc::clone)
+    }
+
+    /// Every foreign root, for the handshake alone: whose peer it is, is proved by the bundle of its own trust domain.
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        let newest = self.domains.values().filter_map(|domain| domain.newest());
+        newest.flat_map(|n| n.bundle().x509_authorities().to_vec()).map(CertificateDer::from).collect()
+    }
+
+    /// Moves with every change of a bundle.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Starts one task for each trust domain, until `stop`.
+    pub fn keep(self: &Arc<Self>, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+        let task = |domain: &Arc<Domain>| tokio::spawn(Arc::clone(self).keep_one(Arc::clone(domain), stop.clone()));
+        self.domains.values().map(task).collect()
+    }
+
+    async fn keep_one(self: Arc<Self>, domain: Arc<Domain>, mut stop: watch::Receiver<bool>) {
+        loop {
+            let taken = tokio::select! {
+                taken = domain.poll() => taken,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            domain.tell(&taken);
+            if let Ok(true) = taken {
+                self.changes.send_modify(|n| *n += 1);
+            }
+            // FC-4: what failed waits for the next interval too.
+            tokio::select! {
+                () = tokio::time::sleep(domain.interval()) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+}
+
+impl Domain {
+    fn new(trust_domain: TrustDomain, way: Way, stored_at: PathBuf) -> Domain {
+        Domain { trust_domain, way, stored_at, newest: RwLock::default(), told: Mutex::default() }
+    }
+
+    fn newest(&self) -> Option<Arc<Newest>> {
+        self.newest.read().clone()
+    }
+
+    /// Takes what is on this machine: the stored bundle (FC-5), and a configured file.
+    fn load(&self) {
+        match newest::load(&self.trust_domain, &self.stored_at) {
+            Ok(stored) => *self.newest.write() = stored.map(Arc::new),
+            Err(cause) => tracing::error!(trust_domain = %self.trust_domain, %cause, "the stored foreign bundle is not used"),
+        }
+        if let Way::File(path) = &self.way {
+            let taken = fetch::read(path).map_err(Failure::from).and_then(|text| Ok(self.take(&text)?));
+            self.tell(&taken);
+        }
+    }
+
+    /// Fetches once; whether there is something newer now.
+    async fn poll(self: &Arc<Self>) -> Result<bool, Failure> {
+        let text = self.way.fetch(self.newest()).await?;
+        let domain = Arc::clone(self);
+        spawn_blocking(move || domain.take(&text)).await.map_err(|e| FetchError::Stopped(e.to_string()))?.map_err(Failure::from)
+    }
+
+    /// Takes a document, unless it is the same or older.
+    fn take(&self, text: &[u8]) -> Result<bool, Refused> {
+        let known = self.newest();
+        let Some(newest) = Newest::after(known.as_deref(), &self.trust_domain, text)? else { return Ok(false) };
+        // FC-5. What cannot be stored still counts: only the next start knows no better.
+        if let Err(cause) = write_private(&self.stored_at, newest.to_store(&self.trust_domain).as_bytes()) {
+            tracing::error!(trust_domain = %self.trust_domain, %cause, "cannot store the foreign bundle");
+        }
+        *self.newest.write() = Some(Arc::new(newest));
+        Ok(true)
+    }
+
+    fn interval(&self) -> Duration {
+        let hint = self.newest().map_or(0, |newest| newest.bundle().refresh_hint());
+        match &self.way {
+            Way::File(_) => FILE_INTERVAL,
+            _ if hint == 0 => DEFAULT_INTERVAL,
+            _ => Duration::from_secs(hint).clamp(INTERVALS.0, INTERVALS.1),
+        }
+    }
+
+    /// Counts and logs; the same trouble is logged once, until it ends.
+    fn tell(&self, taken: &Result<bool, Failure>) {
+        let outcome = match taken {
+            Ok(_) => "ok",
+            Err(Failure::Fetch(_)) => "failed",
+            Err(Failure::Refused(_)) => "refused",
+        };
+        let trust_domain = self.trust_domain.as_str();
+        let labels = [("trust_domain", trust_domain.to_owned()), ("outcome", outcome.to_owned())];
+        metrics::counter!("mayfly_foreign_fetches_total", &labels).increment(1);
+        let trouble = taken.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let before = std::mem::replace(&mut *self.told.lock(), trouble.clone());
+        match taken {
+            Ok(true) => tracing::info!(trust_domain, "a foreign bundle changed"),
+            Err(_) if before != trouble => tracing::warn!(trust_domain, cause = %trouble, "no newer foreign bundle"),
+            _ => {}
+        }
+    }
+}

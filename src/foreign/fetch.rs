@@ -1,0 +1,164 @@
+//! One fetch of a bundle document: from a file, or over HTTPS in one of the two profiles.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly_verify::{SpiffeId, TrustDomain};
+use reqwest::{Client, Response, StatusCode, Url};
+use tokio::task::spawn_blocking;
+
+use super::newest::Newest;
+use super::{Source, verifier};
+use crate::assertion::{ClientError, https_client, https_client_over, with_causes};
+use crate::clock::Clock;
+
+/// Longest document, in bytes.
+const MAX_DOCUMENT: u64 = 512 * 1024;
+/// Redirects in one fetch.
+const REDIRECTS: usize = 3;
+/// For everything that one fetch does.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A source that is ready to be asked.
+pub(super) enum Way {
+    File(PathBuf),
+    Web { client: Client, url: Url },
+    Spiffe { url: Url, id: SpiffeId, bootstrap: Arc<Newest>, clock: Clock },
+}
+
+/// Why there is no document.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("`{0}`: {1}")]
+    File(PathBuf, std::io::Error),
+    #[error("`{0}` is no plain file")]
+    NotPlain(PathBuf),
+    #[error("the document has more than {MAX_DOCUMENT} bytes")]
+    TooLarge,
+    #[error("`{0}`: {1}")]
+    Url(String, String),
+    #[error("`{0}` cannot be read: {1}")]
+    Connection(String, String),
+    #[error("`{0}` answered {1}")]
+    Status(String, StatusCode),
+    #[error("`{0}` redirects to no endpoint URL: {1}")]
+    Redirect(String, String),
+    #[error("more than {REDIRECTS} redirects")]
+    TooManyRedirects,
+    #[error("it took longer than {} seconds", TOTAL_TIMEOUT.as_secs())]
+    TimedOut,
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the bootstrap bundle `{0}`: {1}")]
+    Bootstrap(PathBuf, String),
+    #[error("{0}")]
+    Stopped(String),
+}
+
+/// An endpoint's URL: https, and no user (FE-8).
+pub fn endpoint_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| e.to_string())?;
+    // What a URL parser quietly drops must not be there either.
+    let authority = text.split_once("//").map_or("", |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let dropped =
+        text.chars().any(|c| c.is_control() || c.is_whitespace()) || authority.contains(['@', '\\']) || authority.is_empty();
+    if dropped || !is_endpoint(&url) { Err("write an https URL without a user".into()) } else { Ok(url) }
+}
+
+fn is_endpoint(url: &Url) -> bool {
+    url.scheme() == "https" && url.has_host() && url.username().is_empty() && url.password().is_none()
+}
+
+impl Way {
+    pub(super) fn new(of: &TrustDomain, source: &Source, clock: &Clock) -> Result<Way, FetchError> {
+        let parsed = |url: &str| endpoint_url(url).map_err(|e| FetchError::Url(url.to_owned(), e));
+        Ok(match source {
+            Source::File(path) => Way::File(path.clone()),
+            Source::Web { url, ca_file } => Way::Web { client: https_client(ca_file.as_deref())?, url: parsed(url)? },
+            Source::Spiffe { url, id, bootstrap } => {
+                let unusable = |e: String| FetchError::Bootstrap(bootstrap.clone(), e);
+                let text = read(bootstrap)?;
+                let first = Newest::after(None, of, &text).map_err(|e| unusable(e.to_string()))?;
+                let first = Arc::new(first.ok_or_else(|| unusable("it is empty".into()))?);
+                Way::Spiffe { url: parsed(url)?, id: id.clone(), bootstrap: first, clock: clock.clone() }
+            }
+        })
+    }
+
+    /// The document as it is there now.
+    pub(super) async fn fetch(&self, newest: Option<Arc<Newest>>) -> Result<Vec<u8>, FetchError> {
+        match self {
+            Way::File(path) => {
+                let path = path.clone();
+                spawn_blocking(move || read(&path)).await.map_err(|e| FetchError::Stopped(e.to_string()))?
+            }
+            Way::Web { client, url } => get(client, url).await,
+            Way::Spiffe { url, id, bootstrap, clock } => {
+                // FC-3: by the newest bundle; the bootstrap counts at first, or when somebody put a later one there.
+                let later = |n: &Arc<Newest>| n.bundle().sequence() >= bootstrap.bundle().sequence();
+                let by = newest.filter(later).unwrap_or_else(|| Arc::clone(bootstrap));
+                // A client of its own: no connection outlives what proved it.
+                get(&https_client_over(verifier::tls(by, id.clone(), clock)?)?, url).await
+            }
+        }
+    }
+}
+
+/// Reads a document from this machine.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, FetchError> {
+    let io = |e| FetchError::File(path.to_owned(), e);
+    // A link is fine, a pipe that never ends is not.
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err(FetchError::NotPlain(path.to_owned()));
+    }
+    let mut text = Vec::new();
+    std::fs::File::open(path).map_err(io)?.take(MAX_DOCUMENT + 1).read_to_end(&mut text).map_err(io)?;
+    bounded(text)
+}
+
+fn bounded(text: Vec<u8>) -> Result<Vec<u8>, FetchError> {
+    let fits = u64::try_from(text.len()).is_ok_and(|len| len <= MAX_DOCUMENT);
+    if fits { Ok(text) } else { Err(FetchError::TooLarge) }
+}
+
+async fn get(client: &Client, url: &Url) -> Result<Vec<u8>, FetchError> {
+    tokio::time::timeout(TOTAL_TIMEOUT, follow(client, url)).await.unwrap_or(Err(FetchError::TimedOut))
+}
+
+/// FC-7: every redirect is temporary, so each fetch begins at the configured URL. The client verifies each hop alike: by its
+/// host name, or by the one SPIFFE ID.
+async fn follow(client: &Client, start: &Url) -> Result<Vec<u8>, FetchError> {
+    let mut url = start.clone();
+    for _ in 0..=REDIRECTS {
+        let failed = |e: reqwest::Error| FetchError::Connection(url.to_string(), with_causes(&e.without_url()));
+        let answer = client.get(url.clone()).header("accept", "application/json").send().await.map_err(failed)?;
+        match answer.status().as_u16() {
+            200 => return body(answer, &url).await,
+            301 | 302 | 303 | 307 | 308 => url = target(&url, &answer)?,
+            _ => return Err(FetchError::Status(url.to_string(), answer.status())),
+        }
+    }
+    Err(FetchError::TooManyRedirects)
+}
+
+fn target(from: &Url, answer: &Response) -> Result<Url, FetchError> {
+    let location = answer.headers().get("location").and_then(|l| l.to_str().ok()).unwrap_or_default();
+    let bad = || {
+        let shown = location.chars().take(256).flat_map(char::escape_default).collect();
+        FetchError::Redirect(from.to_string(), shown)
+    };
+    let to = from.join(location).map_err(|_| bad())?;
+    if location.is_empty() || !is_endpoint(&to) { Err(bad()) } else { Ok(to) }
+}
+
+async fn body(mut answer: Response, url: &Url) -> Result<Vec<u8>, FetchError> {
+    let mut text = Vec::new();
+    let failed = |e: reqwest::Error| FetchError::Connection(url.to_string(), with_causes(&e.without_url()));
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        text.extend_from_slice(&chunk);
+        text = bounded(text)?;
+    }
+    Ok(text)
+}
