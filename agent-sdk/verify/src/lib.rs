@@ -14,8 +14,8 @@ mod x509;
 pub use binding::{Binding, BindingError, BindingOid, MAX_CHAIN, MAX_CLAIM, MAX_DER};
 pub use bundle::{Bundle, BundleError, JwtAuthority};
 pub use ids::{
-    AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, WorkloadName, issuer_id,
-    parse_spiffe_id, workload_id,
+    AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, Workload, WorkloadName,
+    issuer_id, parse_spiffe_id, workload_id,
 };
 pub use jwt::{JwtSvid, verify_jwt};
 pub use reject::Reject;
