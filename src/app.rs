@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_agent::api::v1;
+use mayfly_verify::Workload;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
@@ -22,6 +23,7 @@ use crate::config::{BundleEndpoint, Config};
 use crate::dev::provider;
 use crate::doors::{bundle, grpc, http, listen};
 use crate::folder;
+use crate::foreign::Foreign;
 use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
 use crate::publish::Publisher;
@@ -95,7 +97,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
             ca_file: Some(made.ca_file().to_owned()),
             audiences: vec![AudienceSettings {
                 audience: provider::AUDIENCE.into(),
-                workloads: config.workloads.clone(),
+                workloads: spawners(&config),
                 scopes: None,
                 max_lease: None,
             }],
@@ -124,6 +126,8 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         }
     }));
 
+    let listed = spawners(&config).into_iter().filter_map(|w| if let Workload::Foreign(id) = w { Some(id) } else { None });
+    let foreign = Foreign::open(&config.foreign, listed, &home.dir.join("foreign"), &clock)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
     let (td, root) = (&config.trust_domain, config.root.as_ref());
     let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
@@ -142,6 +146,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         publisher: publisher.clone(),
         registry,
         authority: Arc::clone(&authority),
+        foreign: Arc::clone(&foreign),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
     });
@@ -155,9 +160,16 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         routes = routes.add_service(reflection.build_v1().map_err(|e| e.to_string())?);
     }
     let router = routes.into_axum_router();
-    let tls = || tls::Tls { authority: Arc::clone(&authority), publisher: publisher.clone(), clock: clock.clone() };
+    let tls = || tls::Tls {
+        authority: Arc::clone(&authority),
+        publisher: publisher.clone(),
+        foreign: Arc::clone(&foreign),
+        clock: clock.clone(),
+    };
     let (current_tls, renewing) = tls().keep(tls::Shows::Mutual(config.names.clone()), stopped.clone())?;
     tasks.push(renewing);
+    // ORDER: after those who follow its changes.
+    tasks.extend(foreign.keep(&stopped));
     let its = Arc::clone(&issuer);
     let head = move || its.registry.read(|state| state.revision);
     tasks.push(tokio::spawn(listen::serve_tls(
@@ -319,6 +331,12 @@ fn check_mark(dir: &Path, development: bool) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Every workload of ours, and every foreign one that some class lists.
+fn spawners(config: &Config) -> Vec<Workload> {
+    let foreign = config.classes.values().flat_map(|class| &class.workloads).filter(|w| matches!(w, Workload::Foreign(_)));
+    config.workloads.iter().cloned().map(Workload::Own).chain(foreign.cloned()).collect()
 }
 
 async fn every(period: Duration, mut stop: watch::Receiver<bool>, act: impl Fn()) {

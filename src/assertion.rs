@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_verify::{User, WorkloadName};
+use mayfly_verify::{User, Workload};
 
 pub use jsonwebtoken::Algorithm;
 pub use oidc::ClientError;
@@ -84,7 +84,7 @@ pub struct AudienceSettings {
     /// The `aud`, byte for byte.
     pub audience: String,
     /// The workloads that may present it.
-    pub workloads: Vec<WorkloadName>,
+    pub workloads: Vec<Workload>,
     /// The most it can allow; `None`: no ceiling.
     pub scopes: Option<Vec<String>>,
     /// The longest lease it can allow; `None`: no ceiling.
@@ -176,7 +176,7 @@ impl Delegator {
     }
 
     /// The workloads that may present a token for this audience.
-    pub fn workloads(&self) -> &[WorkloadName] {
+    pub fn workloads(&self) -> &[Workload] {
         &self.audience.workloads
     }
 

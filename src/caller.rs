@@ -1,6 +1,11 @@
 //! Room 1: who is calling. A peer's certificate, proved by its chain, becomes a caller; nothing else does.
 
-use mayfly_verify::{AgentId, BindingOid, Bundle, Principal, Reject, Stamp, WorkloadName, X509Svid, verify_x509};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mayfly_verify::{
+    AgentId, BindingOid, Bundle, Principal, Reject, SpiffeId, Stamp, Workload, WorkloadName, X509Svid, verify_x509,
+};
 use rustls_pki_types::CertificateDer;
 use uuid::Uuid;
 
@@ -19,6 +24,13 @@ pub enum Caller {
         key: [u8; 32],
         /// Key id of the authority that signed its certificate.
         authority: Vec<u8>,
+    },
+    /// A workload of a foreign trust domain, listed by its exact SPIFFE ID. It spawns, and nothing else.
+    Foreign {
+        /// Its SPIFFE ID.
+        id: Arc<SpiffeId>,
+        /// Unix seconds at which its certificate ends.
+        ends_at: u64,
     },
     /// An agent of this trust domain.
     Agent {
@@ -51,6 +63,8 @@ pub enum Role {
     Agent,
     /// A workload.
     Workload,
+    /// A workload of a foreign trust domain.
+    Foreign,
     /// An operator.
     Operator,
 }
@@ -61,6 +75,7 @@ impl Caller {
         match self {
             Caller::Stranger => Role::Stranger,
             Caller::Workload { .. } => Role::Workload,
+            Caller::Foreign { .. } => Role::Foreign,
             Caller::Agent { .. } => Role::Agent,
             Caller::Operator { .. } => Role::Operator,
         }
@@ -71,36 +86,106 @@ impl Caller {
         match self {
             Caller::Stranger => "stranger".into(),
             Caller::Workload { name, .. } => format!("workload/{name}"),
+            Caller::Foreign { id, .. } => id.to_string(),
             Caller::Agent { id, .. } => id.to_string(),
             Caller::Operator { name } => name.clone(),
+        }
+    }
+
+    /// The workload that it is.
+    pub fn workload(&self) -> Option<Workload> {
+        match self {
+            Caller::Workload { name, .. } => Some(Workload::Own(name.clone())),
+            Caller::Foreign { id, .. } => Some(Workload::Foreign(Arc::clone(id))),
+            _ => None,
+        }
+    }
+
+    /// Whether it is this workload.
+    pub fn is(&self, workload: &Workload) -> bool {
+        match (self, workload) {
+            (Caller::Workload { name, .. }, Workload::Own(own)) => name == own,
+            (Caller::Foreign { id, .. }, Workload::Foreign(foreign)) => id == foreign,
+            _ => false,
         }
     }
 }
 
 /// A peer whose chain held when it was first looked at. Signatures are looked at once for a connection; what moves while it
 /// stands is looked at for each call.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Proved {
     svid: X509Svid,
     opened: u64,
+    /// The generation of the foreign bundle under which the chain held last; none: ours.
+    foreign: Option<AtomicU64>,
 }
 
 /// Reads a peer's chain. A chain that does not hold is a denial, never a stranger.
 ///
 /// `opened` is the journal's head when the connection was accepted, `now` is in unix seconds.
 pub fn prove(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingOid, opened: u64, now: u64) -> Result<Proved, Denial> {
-    let svid = verify_x509(chain, bundle, oid, now).map_err(|e| unauthenticated(e.code(), e.to_string()))?;
-    Ok(Proved { svid, opened })
+    Ok(Proved { svid: verify(chain, bundle, oid, now)?, opened, foreign: None })
+}
+
+/// The same for a peer of a foreign trust domain, by the bundle of that one alone (XV-1). The bundle's generation moves when
+/// its content does.
+pub fn prove_foreign(
+    chain: &[CertificateDer<'_>],
+    (bundle, generation): (&Bundle, u64),
+    oid: &BindingOid,
+    opened: u64,
+    now: u64,
+) -> Result<Proved, Denial> {
+    Ok(Proved { svid: verify(chain, bundle, oid, now)?, opened, foreign: Some(AtomicU64::new(generation)) })
+}
+
+fn verify(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<X509Svid, Denial> {
+    verify_x509(chain, bundle, oid, now).map_err(|e| unauthenticated(e.code(), e.to_string()))
+}
+
+impl Proved {
+    /// Its SPIFFE ID, when it is of a foreign trust domain.
+    pub fn foreign(&self) -> Option<&SpiffeId> {
+        self.foreign.as_ref().map(|_| &self.svid.id)
+    }
+
+    /// A foreign bundle may have changed since: then the chain must hold under what it is now.
+    pub fn prove_again(
+        &self,
+        chain: &[CertificateDer<'_>],
+        (bundle, generation): (&Bundle, u64),
+        oid: &BindingOid,
+        now: u64,
+    ) -> Result<(), Denial> {
+        if let Some(under) = self.foreign.as_ref().filter(|under| under.load(Ordering::Acquire) != generation) {
+            verify(chain, bundle, oid, now)?;
+            under.store(generation, Ordering::Release);
+        }
+        Ok(())
+    }
 }
 
 /// Who a proved peer is at this call: expiry and cuts move while a connection stands.
 ///
-/// `cut` says whether an agent with these stamps, of this incarnation of the journal, is dead.
-pub fn authenticate(peer: &Proved, cut: impl FnOnce(&AgentId, Uuid, &[Stamp]) -> bool, now: u64) -> Result<Caller, Denial> {
+/// `listed` says whether a foreign id may call at all, `cut` whether an agent with these stamps, of this incarnation of the
+/// journal, is dead.
+pub fn authenticate(
+    peer: &Proved,
+    listed: impl FnOnce(&SpiffeId) -> Option<Arc<SpiffeId>>,
+    cut: impl FnOnce(&AgentId, Uuid, &[Stamp]) -> bool,
+    now: u64,
+) -> Result<Caller, Denial> {
     let svid = &peer.svid;
     if now >= svid.not_after {
         let e = Reject::Expired(svid.not_after);
         return Err(unauthenticated(e.code(), e.to_string()));
+    }
+    // ORDER: before anything is read from the path. What it means is for its own trust domain to say: a foreign
+    // `/workload/x` is not our workload `x`.
+    if let Some(id) = peer.foreign() {
+        let unlisted = || unauthenticated("CALLER_UNKNOWN", format!("`{id}` is no spawner of any class"));
+        return Ok(Caller::Foreign { id: listed(id).ok_or_else(unlisted)?, ends_at: svid.not_after });
     }
     match (&svid.principal, &svid.binding) {
         (Principal::Workload(name), None) => {

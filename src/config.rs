@@ -1,21 +1,24 @@
 //! Configuration: one TOML file, read once into types that cannot be wrong. Every fault is reported, not the first.
 
+mod foreign;
 mod reader;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use mayfly_verify::{BindingOid, ClassName, Mode, TrustDomain, WorkloadName, sha256};
+use mayfly_verify::{BindingOid, ClassName, Mode, TrustDomain, Workload, WorkloadName, sha256};
 
 use crate::assertion::{AudienceSettings, DEFAULT_ALGS, IssuerSettings};
 use crate::authority::RootFiles;
 use crate::authority::schedule::Schedule;
 use crate::doors::listen::Bounds;
+use crate::foreign::Settings;
 use crate::policy::Class;
 use crate::policy::limits::{Limit, Measure, Per, WINDOW};
 use crate::registry::PUBLISHED;
 use crate::registry::state::authority::Kind;
+use foreign::{Known, read_foreign};
 use reader::Reader;
 
 /// A complete file, with what each key means.
@@ -93,6 +96,8 @@ pub struct Config {
     pub bundle_endpoint: Option<BundleEndpoint>,
     /// Programs that may spawn agents.
     pub workloads: Vec<WorkloadName>,
+    /// Foreign trust domains whose listed workloads may spawn. Who controls one is every workload that is listed of it.
+    pub foreign: Vec<Settings>,
     /// OIDC providers whose tokens count. Who controls one acts for every user of it.
     pub issuers: Vec<IssuerSettings>,
     /// Kinds of agents. Who controls them says what agents may do.
@@ -264,10 +269,12 @@ fn read(top: &mut Reader) -> Option<Config> {
         }
         top.close(w);
     }
+    let (foreign, domains) = read_foreign(top, trust_domain.as_ref());
+    let known = Known { own: &workloads, foreign: &domains };
     let mut classes = BTreeMap::new();
     let mut spawning_classes = Vec::new();
     for mut c in top.sections("classes") {
-        if let Some(class) = read_class(&mut c, &workloads) {
+        if let Some(class) = read_class(&mut c, &known) {
             spawning_classes.extend(class.classes.iter().map(|s| (class.name.clone(), s.clone())));
             let name = class.name.clone();
             if classes.insert(class.name.clone(), class).is_some() {
@@ -293,7 +300,7 @@ fn read(top: &mut Reader) -> Option<Config> {
     }
     let mut issuers: Vec<IssuerSettings> = Vec::new();
     for mut i in top.sections("issuers") {
-        if let Some(issuer) = read_issuer(&mut i, &workloads) {
+        if let Some(issuer) = read_issuer(&mut i, &known) {
             if issuers.iter().any(|o| o.name == issuer.name || o.issuer == issuer.issuer) {
                 i.fault("name", "the same name or URL stands here twice");
             }
@@ -335,6 +342,7 @@ fn read(top: &mut Reader) -> Option<Config> {
         refresh,
         bundle_endpoint,
         workloads,
+        foreign,
         issuers,
         classes,
         limits,
@@ -427,7 +435,7 @@ fn read_limit(l: &mut Reader) -> Option<Limit> {
     Some(Limit { name: name?, per: per?, measure })
 }
 
-fn read_class(c: &mut Reader, known: &[WorkloadName]) -> Option<Class> {
+fn read_class(c: &mut Reader, known: &Known<'_>) -> Option<Class> {
     let name = c.parsed("name", None, |s| s.parse::<ClassName>().map_err(|e| e.to_string()));
     let owner =
         c.parsed("owner", None, |s| if s.trim().is_empty() { Err("say who answers for it".into()) } else { Ok(s.to_owned()) });
@@ -451,16 +459,13 @@ fn read_class(c: &mut Reader, known: &[WorkloadName]) -> Option<Class> {
     let max_depth = c.integer("max_depth", 0, 0, 16);
     let modes =
         c.list("modes", Some(&["delegated"]), |s| s.parse::<Mode>().map_err(|_| "write `delegated` or `autonomous`".into()));
-    let mut workloads = Vec::new();
+    let mut workloads: Vec<Workload> = Vec::new();
     let mut classes = Vec::new();
     let spawners = c.list("spawners", None, |s| match s.split_once('/') {
-        Some(("workload", name)) => match name.parse::<WorkloadName>() {
-            Ok(w) if known.contains(&w) => Ok((Some(w), None)),
-            Ok(w) => Err(format!("workload `{w}` is not configured")),
-            Err(e) => Err(e.to_string()),
-        },
+        Some(("workload", name)) => known.own(name).map(|w| (Some(w), None)),
+        Some(("spiffe:", _)) => known.foreign(s).map(|w| (Some(w), None)),
         Some(("class", name)) => name.parse::<ClassName>().map(|c| (None, Some(c))).map_err(|e| e.to_string()),
-        _ => Err("write `workload/<name>` or `class/<name>`".into()),
+        _ => Err("write `workload/<name>`, `class/<name>` or a whole foreign SPIFFE ID".into()),
     });
     for (w, k) in spawners {
         workloads.extend(w);
@@ -480,7 +485,7 @@ fn read_class(c: &mut Reader, known: &[WorkloadName]) -> Option<Class> {
     })
 }
 
-fn read_issuer(i: &mut Reader, known: &[WorkloadName]) -> Option<IssuerSettings> {
+fn read_issuer(i: &mut Reader, known: &Known<'_>) -> Option<IssuerSettings> {
     let name = i.parsed("name", None, |s| s.parse::<ClassName>().map(|n| n.to_string()).map_err(|e| e.to_string()));
     let issuer = i.parsed("issuer", None, https);
     let jwks_url = i.optional("jwks_url", https);
@@ -490,11 +495,7 @@ fn read_issuer(i: &mut Reader, known: &[WorkloadName]) -> Option<IssuerSettings>
     let mut audiences = Vec::new();
     for mut a in i.sections("audiences") {
         let audience = a.parsed("audience", None, |s| Ok(s.to_owned()));
-        let workloads = a.list("workloads", None, |s| match s.parse::<WorkloadName>() {
-            Ok(w) if known.contains(&w) => Ok(w),
-            Ok(w) => Err(format!("workload `{w}` is not configured")),
-            Err(e) => Err(e.to_string()),
-        });
+        let workloads = a.list("workloads", None, |s| if s.starts_with("spiffe:") { known.foreign(s) } else { known.own(s) });
         let scopes = a.has("scopes").then(|| a.list("scopes", None, |s| Ok(s.to_owned())));
         let max_lease = a.has("max_lease").then(|| a.duration("max_lease", "1h", 60, 30 * 86_400));
         if let Some(audience) = audience {

@@ -4,7 +4,7 @@ pub mod limits;
 
 use std::collections::BTreeSet;
 
-use mayfly_verify::{ClassName, Mode, User, WorkloadName};
+use mayfly_verify::{ClassName, Mode, User, Workload};
 
 use crate::denial::{Denial, Kind};
 
@@ -28,7 +28,7 @@ pub struct Class {
     /// By which right its agents may exist.
     pub modes: Vec<Mode>,
     /// Workloads that may spawn it.
-    pub workloads: Vec<WorkloadName>,
+    pub workloads: Vec<Workload>,
     /// Classes whose agents may spawn it.
     pub classes: Vec<ClassName>,
 }
@@ -54,7 +54,7 @@ pub struct Asked {
 #[derive(Clone, Debug)]
 pub enum Standing<'a> {
     /// A workload, with what a user lets it do; without, the agent would be autonomous.
-    Workload(&'a WorkloadName, Option<Grant<'a>>),
+    Workload(&'a Workload, Option<Grant<'a>>),
     /// An agent: what it has is the ceiling. User and mode are inherited, never asked for.
     Agent(Parent<'a>),
 }

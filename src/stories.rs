@@ -8,14 +8,15 @@ pub mod rotate;
 
 use std::sync::Arc;
 
-use mayfly_verify::{AgentId, BindingOid, TrustDomain, sha256};
+use mayfly_verify::{AgentId, BindingOid, TrustDomain, inspect_x509, sha256};
 use rustls_pki_types::CertificateDer;
 
 use crate::assertion::Assertions;
 use crate::authority::Authority;
-use crate::caller::{Caller, Proved, authenticate, prove, unauthenticated};
+use crate::caller::{Caller, Proved, authenticate, prove, prove_foreign, unauthenticated};
 use crate::clock::{Clock, SECOND};
 use crate::denial::{Denial, No};
+use crate::foreign::{Foreign, Newest};
 use crate::publish::Publisher;
 use crate::registry::state::{Generation, State};
 use crate::registry::{Ask, Proposal, Registry, RequestId};
@@ -30,6 +31,8 @@ pub struct Issuer {
     pub registry: Registry,
     /// Who signs.
     pub authority: Arc<Authority>,
+    /// Bundles of foreign trust domains, and whose listed workloads may spawn.
+    pub foreign: Arc<Foreign>,
     /// Who verifies user tokens.
     pub assertions: Assertions,
     /// Where groups are verified, committed and signed.
@@ -47,7 +50,29 @@ pub struct Issuer {
 impl Issuer {
     /// What a peer's certificates prove; once for a connection, which was accepted when the journal's head was `opened`.
     pub fn prove(&self, chain: &[CertificateDer<'_>], opened: u64) -> Result<Proved, Denial> {
-        prove(chain, &self.publisher.now().bundle, self.oid(), opened, self.clock.seconds())
+        let now = self.clock.seconds();
+        match self.foreign_bundle(chain) {
+            Some(newest) => prove_foreign(chain, (newest.bundle(), newest.generation()), self.oid(), opened, now),
+            None => prove(chain, &self.publisher.now().bundle, self.oid(), opened, now),
+        }
+    }
+
+    /// A foreign bundle may have changed since its peer was proved: then the chain is proved again.
+    pub fn prove_again(&self, peer: &Proved, chain: &[CertificateDer<'_>]) -> Result<(), Denial> {
+        let Some(id) = peer.foreign() else { return Ok(()) };
+        let gone = || unauthenticated("CREDENTIAL_UNTRUSTED", "there is no bundle of the caller's trust domain any more");
+        let newest = self.foreign.newest(id.trust_domain()).ok_or_else(gone)?;
+        peer.prove_again(chain, (newest.bundle(), newest.generation()), self.oid(), self.clock.seconds())
+    }
+
+    /// XV-1: by which bundle a chain is judged follows from the trust domain that its leaf names, and from nothing else. None:
+    /// by ours, which refuses every other trust domain.
+    fn foreign_bundle(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<Newest>> {
+        if self.foreign.is_empty() {
+            return None;
+        }
+        let claimed = inspect_x509(chain.first()?, &self.trust_domain, self.oid()).ok()?;
+        self.foreign.newest(claimed.id.trust_domain())
     }
 
     /// Who a proved peer is at this call.
@@ -61,7 +86,7 @@ impl Issuer {
             };
             self.registry.read(dead)
         };
-        let caller = authenticate(peer, cut, now / SECOND)?;
+        let caller = authenticate(peer, |id| self.foreign.spawner(id), cut, now / SECOND)?;
         if let Caller::Agent { authority, .. } | Caller::Workload { authority, .. } = &caller
             && self.registry.read(|state| state.authorities.tainted(authority))
         {

@@ -74,7 +74,15 @@ struct House {
 }
 
 fn open(disk: &Arc<Disk>, now: &Arc<AtomicU64>, limits: Vec<Limit>) -> (Registry, Arc<AtomicBool>) {
-    let config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
+    open_with(disk, now, limits, &[])
+}
+
+/// With foreign spawners of every class.
+fn open_with(disk: &Arc<Disk>, now: &Arc<AtomicU64>, limits: Vec<Limit>, foreign: &[&str]) -> (Registry, Arc<AtomicBool>) {
+    let mut config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
+    for class in config.classes.values_mut() {
+        class.workloads.extend(foreign.iter().map(|id| id.parse::<mayfly_verify::Workload>().unwrap()));
+    }
     let rules = Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
@@ -160,7 +168,7 @@ impl House {
             token: [n; 32],
             issued_at: self.seconds(),
             ends_at: self.seconds() + 3600,
-            workloads: vec![name],
+            workloads: vec![name.into()],
             scopes: None,
         }
     }
@@ -318,6 +326,43 @@ fn t82_what_is_granted_after_a_cut_lives_and_what_was_before_is_dead() {
 }
 
 #[test]
+fn a_foreign_caller_is_judged_again_at_commit() {
+    let (disk, now) = (Arc::new(Disk::default()), Arc::new(AtomicU64::new(START * SECOND)));
+    let listed = format!("spiffe://spire.example.org/{}", "x".repeat(100));
+    let long = format!("spiffe://spire.example.org/{}", "x".repeat(2000));
+    let (registry, _) = open_with(&disk, &now, vec![], &[&listed, &long]);
+    let ask = |id: &str, ends_at, proposal| {
+        let id = Arc::new(mayfly_verify::parse_spiffe_id(id).unwrap());
+        registry.commit(vec![Ask { caller: Caller::Foreign { id, ends_at }, proposal }]).pop().unwrap()
+    };
+    let spawn = |id: &str, n: u8| {
+        let (user, workload) = (user("demo"), id.parse().unwrap());
+        let (proof, token, workloads) = ([n; 32], [n; 32], vec![workload]);
+        let proof = Proof::Token { user, proof, token, issued_at: START, ends_at: START + 60, workloads, scopes: None };
+        Proposal::Spawn(Box::new(Spawn {
+            class: "researcher".parse().unwrap(),
+            credential: Credential::Key([n; 32]),
+            proof: Some(proof),
+            asked: Asked::default(),
+            audience: None,
+            request: None,
+        }))
+    };
+    let Ok(Outcome::Spawned(admission, _)) = ask(&listed, START + 1, spawn(&listed, 1)) else { panic!() };
+    assert_eq!(admission.binding().root_id(), listed);
+    assert_eq!(code(ask(&listed, START, spawn(&listed, 2))), "CREDENTIAL_EXPIRED");
+    let near = listed.strip_suffix('x').unwrap();
+    assert_eq!(code(ask(near, START + 1, spawn(near, 2))), "CALLER_UNKNOWN");
+    assert_eq!(code(ask(&long, START + 1, spawn(&long, 2))), "BINDING_TOO_LARGE", "told before anything is recorded");
+    assert_eq!(code(ask(&listed, START + 1, Proposal::Renew { key: [3; 32] })), "ROLE_NOT_ALLOWED");
+    // T13: an agent of another root is not there for it.
+    let end = Proposal::End { agent: Some(admission.id().uuid) };
+    assert_eq!(code(ask(&long, START + 1, end.clone())), "AGENT_UNKNOWN");
+    assert_eq!(code(ask(&listed, START + 1, end)), "ok");
+    assert_eq!(registry.read(Clone::clone), replay(&disk.rows.lock()));
+}
+
+#[test]
 fn t85_in_one_batch_the_order_of_requests_decides() {
     let house = House::new();
     house.pass(1);
@@ -372,7 +417,7 @@ fn a_token_signed_a_second_time_is_the_same_token() {
     // An ECDSA signature (r, s) has a twin (r, -s) that anybody can make: other bytes, the same proof.
     if let Proof::Token { token, workloads, .. } = &mut proof {
         *token = [99; 32];
-        workloads.push(other.clone());
+        workloads.push(other.clone().into());
     }
     let thief = workload(other.as_str(), 3);
     assert_eq!(code(house.ask(thief, house.spawning(proof, None))), "USER_TOKEN_OF_ANOTHER");

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::authority::Authority;
 use crate::clock::Clock;
 use crate::doors::listen;
+use crate::foreign::Foreign;
 use crate::publish::Publisher;
 use crate::registry::state::authority::Kind;
 
@@ -35,6 +36,8 @@ pub(super) struct Tls {
     pub(super) authority: Arc<Authority>,
     /// Tells when that changes.
     pub(super) publisher: Publisher,
+    /// Whose peers get through the handshake too.
+    pub(super) foreign: Arc<Foreign>,
     /// Tells the time.
     pub(super) clock: Clock,
 }
@@ -48,10 +51,13 @@ impl Tls {
     ) -> Result<(watch::Receiver<Arc<ServerConfig>>, tokio::task::JoinHandle<()>), String> {
         let (sender, receiver) = watch::channel(self.make(&shows)?);
         let mut published = self.publisher.watch();
+        let mut foreign = self.foreign.changes();
         let task = tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    _ = tokio::time::timeout(RENEW, published.changed()) => {}
+                    () = tokio::time::sleep(RENEW) => {}
+                    Ok(()) = published.changed() => {}
+                    Ok(()) = foreign.changed() => {}
                     _ = stop.wait_for(|s| *s) => return,
                 }
                 match self.make(&shows) {
@@ -73,8 +79,10 @@ impl Tls {
             Shows::Mutual(names) => {
                 let (chain, key) = own(names)?;
                 let mut roots = rustls::RootCertStore::empty();
-                // Our bundle anchors only our own CAs.
                 roots.add(self.authority.root().clone()).map_err(|e| e.to_string())?;
+                // T33: so that a foreign peer gets through the handshake. Whose it is, is proved after it by the bundle of its own
+                // trust domain; our bundle anchors only our own CAs.
+                roots.add_parsable_certificates(self.foreign.roots());
                 listen::tls(chain, &key, Some(roots), Some(self.clock.clone()))
             }
             Shows::Svid(names) => {

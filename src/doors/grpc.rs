@@ -109,12 +109,16 @@ impl Door {
         match request.extensions().get::<Peer>() {
             Some(Peer::Tls(connection)) if connection.chain.is_empty() => Ok(Caller::Stranger),
             Some(Peer::Tls(connection)) => {
-                if let Some(peer) = connection.proved.get() {
-                    return self.issuer.caller(peer).await;
-                }
-                // Only what holds is remembered: a chain that does not is looked at again.
-                let peer = self.issuer.prove(&connection.chain, connection.opened)?;
-                self.issuer.caller(connection.proved.get_or_init(|| peer)).await
+                let peer = match connection.proved.get() {
+                    Some(peer) => peer,
+                    None => {
+                        // Only what holds is remembered: a chain that does not is looked at again.
+                        let peer = self.issuer.prove(&connection.chain, connection.opened)?;
+                        connection.proved.get_or_init(|| peer)
+                    }
+                };
+                self.issuer.prove_again(peer, &connection.chain)?;
+                self.issuer.caller(peer).await
             }
             Some(Peer::Operator(uid)) => Ok(Caller::Operator { name: format!("uid:{uid}") }),
             None => Ok(Caller::Stranger),

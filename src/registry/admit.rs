@@ -115,6 +115,16 @@ impl<'a> Batch<'a> {
                 }
                 _ => no("WORKLOAD_UNKNOWN", "this key is not certified for the workload: redeem a fresh join token"),
             },
+            // No key of ours: its own trust domain certified it. What holds of it is that it is listed, and not over.
+            Caller::Foreign { ends_at, .. } => {
+                if self.at >= seconds(*ends_at) {
+                    return no("CREDENTIAL_EXPIRED", "the certificate has expired");
+                }
+                match self.rules.classes.values().any(|class| class.workloads.iter().any(|w| caller.is(w))) {
+                    true => Ok(()),
+                    false => no("CALLER_UNKNOWN", "no class lists the caller as a spawner"),
+                }
+            }
             Caller::Agent { id, key, serial, incarnation, opened, .. } => {
                 let ours = *incarnation == self.base.incarnation && self.owner(key) == Some(&Owner::Agent(id.uuid));
                 let Some(agent) = self.agent(&id.uuid).filter(|_| ours) else {

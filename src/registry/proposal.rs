@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mayfly_verify::{AgentId, Binding, ClassName, User, WorkloadName};
+use mayfly_verify::{AgentId, Binding, ClassName, User, Workload, WorkloadName};
 use uuid::Uuid;
 
 use super::state::authority::{Kind, Slot};
@@ -181,7 +181,7 @@ pub enum Proof {
         /// Unix seconds.
         ends_at: u64,
         /// Workloads that may present it.
-        workloads: Vec<WorkloadName>,
+        workloads: Vec<Workload>,
         /// Ceiling of its audience; none: no ceiling.
         scopes: Option<Vec<String>>,
     },

@@ -55,7 +55,7 @@ pub fn get(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<(Agent, Stan
 fn visible(caller: &Caller, agent: &Agent) -> bool {
     match caller {
         Caller::Operator { .. } => true,
-        Caller::Workload { name, .. } => *name == agent.workload,
+        Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.workload),
         Caller::Agent { id, .. } => id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid),
         Caller::Stranger => false,
     }

@@ -864,7 +864,8 @@ pub mod identities_client {
             self.inner.unary(req, path, codec).await
         }
         /// Admits one agent of a class and certifies its key, or gives a ticket with which it fetches its certificate itself.
-        /// A workload spawns for a user; an agent's children act for the agent's own user. Role: workload, agent.
+        /// A workload spawns for a user; an agent's children act for the agent's own user.
+        /// Role: workload, listed foreign workload, agent.
         pub async fn spawn(
             &mut self,
             request: impl tonic::IntoRequest<super::SpawnRequest>,
@@ -1025,7 +1026,7 @@ pub mod batches_client {
             self
         }
         /// Admits up to 1,000 agents together, in one commit; each has its own answer, streamed as it is signed, in any order.
-        /// Role: workload, agent.
+        /// Role: workload, listed foreign workload, agent.
         pub async fn spawn(
             &mut self,
             request: impl tonic::IntoRequest<super::SpawnBatchRequest>,
@@ -1326,7 +1327,7 @@ pub mod inspection_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Lists agents in order of id. Role: operator; a workload sees the agents below itself.
+        /// Lists agents in order of id. Role: operator; a workload, listed foreign ones too, sees the agents below itself.
         pub async fn list_agents(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAgentsRequest>,

@@ -6,7 +6,7 @@ use std::fmt;
 use aws_lc_rs::digest;
 use uuid::Uuid;
 
-use crate::{ClassName, DelegationId, User, WorkloadName};
+use crate::{ClassName, DelegationId, User, Workload};
 
 /// Something a credential relies on, as 16 bytes: a verifier compares subjects and never learns what they name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,7 +30,7 @@ pub enum Target {
     /// A class of agents.
     Class(ClassName),
     /// The workload at the top of a tree.
-    Workload(WorkloadName),
+    Workload(Workload),
     /// Everything of this trust domain.
     TrustDomain,
     /// A certified key: SHA-256 of its `SubjectPublicKeyInfo`.
@@ -42,12 +42,16 @@ pub enum Target {
 impl Target {
     /// The first 16 bytes of SHA-256 over a fixed prefix, the kind, and each part with its length before it.
     pub fn subject(&self) -> Subject {
+        let workload;
         let (kind, parts): (u8, Vec<&[u8]>) = match self {
             Target::User(user) => (1, vec![user.iss.as_bytes(), user.sub.as_bytes()]),
             Target::Delegation(id) => (2, vec![&id.0]),
             Target::Agent(uuid) => (3, vec![uuid.as_bytes()]),
             Target::Class(name) => (4, vec![name.as_str().as_bytes()]),
-            Target::Workload(name) => (5, vec![name.as_str().as_bytes()]),
+            Target::Workload(name) => {
+                workload = name.to_string();
+                (5, vec![workload.as_bytes()])
+            }
             Target::TrustDomain => (6, vec![]),
             Target::Key(key) => (7, vec![key]),
             Target::Authority(key_id) => (8, vec![key_id]),
@@ -132,6 +136,7 @@ impl Cuts {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -150,6 +155,17 @@ mod tests {
         let user = |iss: &str, sub: &str| Target::User(User { iss: iss.into(), sub: sub.into() }).subject();
         assert_ne!(user("a", "bc"), user("ab", "c"));
         assert_ne!(Target::Agent(Uuid::nil()).subject(), Target::TrustDomain.subject());
+    }
+
+    #[test]
+    fn a_workloads_subject_is_that_of_its_text() {
+        // What was cut under an earlier version stays cut.
+        let hex = |target: Target| format!("{:?}", target.subject());
+        assert_eq!(hex(Target::Workload("orchestrator".parse().unwrap())), "4dc2ada9aced2125a809aa93a1cf7c14");
+        assert_eq!(
+            hex(Target::Workload("spiffe://spire.example.org/ns/x/sa/y".parse().unwrap())),
+            "cb98b9895acb9771f5b021824a51fb58"
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl Batch<'_> {
         let may = |agent: &&Agent| match caller {
             Caller::Operator { .. } => true,
             Caller::Agent { id, .. } => id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid),
-            Caller::Workload { name, .. } => *name == agent.workload,
+            Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.workload),
             Caller::Stranger => false,
         };
         // T13: what is not the caller's looks as if it were not there.

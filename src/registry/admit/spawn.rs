@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mayfly_verify::{DelegationId, Stamp, Target, User, WorkloadName, sha256};
+use mayfly_verify::{DelegationId, Stamp, Target, User, Workload, sha256};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -26,16 +26,17 @@ impl Batch<'_> {
         let now = self.at / SECOND;
         // Who asks, and what it may give.
         let (by, delegation, fresh, lineage, permit) = match caller {
-            Caller::Workload { name, .. } => {
-                let known = spawn.proof.as_ref().map(|proof| self.delegation(name, proof)).transpose()?;
+            Caller::Workload { .. } | Caller::Foreign { .. } => {
+                let by = caller.workload().ok_or_else(|| Fault::new("spawn", "the caller is no workload"))?;
+                let known = spawn.proof.as_ref().map(|proof| self.delegation(&by, proof)).transpose()?;
                 let grant = known.as_ref().map(|(d, _)| Grant {
                     user: &d.user,
                     scopes: d.scopes.as_deref(),
                     ends_at: d.ends_at / SECOND,
                 });
-                let permit = policy::decide_spawn(class, &policy::Standing::Workload(name, grant), &spawn.asked, now)?;
+                let permit = policy::decide_spawn(class, &policy::Standing::Workload(&by, grant), &spawn.asked, now)?;
                 let fresh = known.as_ref().is_some_and(|(_, fresh)| *fresh);
-                (name.clone(), known.map(|(d, _)| d), fresh, None, permit)
+                (by, known.map(|(d, _)| d), fresh, None, permit)
             }
             Caller::Agent { id, .. } => {
                 if spawn.proof.is_some() {
@@ -118,7 +119,7 @@ impl Batch<'_> {
     /// What a spawn uses up of every limit that it meets; all of it, or the refusal of the first that is full.
     pub(super) fn charge(
         &self,
-        root: &WorkloadName,
+        root: &Workload,
         delegation: Option<&Delegation>,
         lineage: Option<&Lineage>,
         class: &Class,
@@ -169,7 +170,7 @@ impl Batch<'_> {
     }
 
     /// The delegation behind a proof, and whether it is new.
-    pub(super) fn delegation(&self, by: &WorkloadName, proof: &Proof) -> Result<(Arc<Delegation>, bool), No> {
+    pub(super) fn delegation(&self, by: &Workload, proof: &Proof) -> Result<(Arc<Delegation>, bool), No> {
         let digest = match proof {
             Proof::Token { proof, .. } | Proof::Recorded(proof) => proof,
         };
@@ -203,7 +204,7 @@ impl Batch<'_> {
         }
         // RFC 8785: members sorted, no white space; integers and strings only.
         let canonical = json!({ "ends_at": ends_at, "iss": user.iss, "nonce": hex::encode(random::<16>()?),
-            "scopes": scopes, "sub": user.sub, "workload": by.as_str() });
+            "scopes": scopes, "sub": user.sub, "workload": by.to_string() });
         let id = DelegationId(sha256(canonical.to_string().as_bytes()));
         let delegation = Delegation {
             id,

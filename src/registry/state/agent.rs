@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use mayfly_verify::{
-    AgentId, Binding, ClassName, DelegationId, Mode, Stamp, Subject, Target, TrustDomain, User, WorkloadName, add_stamp,
-    workload_id,
+    AgentId, Binding, ClassName, DelegationId, Mode, Stamp, Subject, Target, TrustDomain, User, Workload, add_stamp,
 };
 use uuid::Uuid;
 
@@ -19,7 +18,7 @@ pub struct Delegation {
     /// Whose.
     pub user: User,
     /// Whom it names.
-    pub workload: WorkloadName,
+    pub workload: Workload,
     /// SHA-256 of what the token's signature covers.
     pub proof: [u8; 32],
     /// SHA-256 of the whole token, as it was verified.
@@ -49,7 +48,7 @@ pub struct Agent {
     /// Its class.
     pub class: ClassName,
     /// The workload at the root.
-    pub workload: WorkloadName,
+    pub workload: Workload,
     /// The agents above; none directly below the workload.
     pub lineage: Option<Arc<Lineage>>,
     /// The delegation; none for an autonomous agent.
@@ -222,7 +221,7 @@ impl Agent {
         let id = |(class, uuid): &(ClassName, Uuid)| {
             AgentId { trust_domain: td.clone(), class: class.clone(), uuid: *uuid }.to_string()
         };
-        agents.map(id).chain(std::iter::once(workload_id(td, &self.workload))).collect()
+        agents.map(id).chain(std::iter::once(self.workload.id(td))).collect()
     }
 
     /// Whether agents below it are known.
