@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_client(false)
         .extern_path(".mayfly.v1", "::mayfly_agent::api::v1")
         .extern_path(".google.rpc", "::tonic_types::pb")
+        // Encoded once for all subscribers.
+        .extern_path(".mayfly.v1.WatchCutsResponse", "crate::publish::feed::Encoded")
         .compile_fds(api)?;
 
     let journal = protox::compile(["proto/mayfly/journal/v1/journal.proto"], ["proto"])?;

@@ -27,6 +27,7 @@ use crate::foreign::Foreign;
 use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
 use crate::publish::Publisher;
+use crate::publish::feed::{self, Feed};
 use crate::registry::{Ask, Limits, Proposal, Registry, Rules};
 use crate::stories::desk::Desk;
 use crate::stories::rotate::Rotation;
@@ -132,7 +133,8 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let (td, root) = (&config.trust_domain, config.root.as_ref());
     let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
-    let (registry, writer) = open_registry(&config, &home, &authority, &clock)?;
+    let (told, heard) = feed::line();
+    let (registry, writer) = open_registry(&config, &home, &authority, &clock, told)?;
     configure(&registry, config.digest())?;
     let schedule = config.schedule(authority.root_ends_at());
     let rotation = Rotation { registry: registry.clone(), authority: Arc::clone(&authority), schedule, clock: clock.clone() };
@@ -144,6 +146,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
         rotator: rotation.start(publisher.clone())?,
         publisher: publisher.clone(),
+        feed: Feed::start(&registry, &authority, clock.clone(), heard).map_err(|e| e.to_string())?,
         registry,
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
@@ -170,13 +173,11 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     tasks.push(renewing);
     // ORDER: after those who follow its changes.
     tasks.extend(foreign.keep(&stopped));
-    let its = Arc::clone(&issuer);
-    let head = move || its.registry.read(|state| state.revision);
     tasks.push(tokio::spawn(listen::serve_tls(
         grpc_listener,
         current_tls,
         router.clone(),
-        head,
+        grpc::Peers(Arc::clone(&issuer)),
         clock.clone(),
         config.bounds,
         stopped.clone(),
@@ -193,7 +194,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
             listener,
             bundle_tls,
             router,
-            || 0,
+            listen::Anybody,
             clock.clone(),
             config.bounds,
             stopped.clone(),
@@ -230,12 +231,14 @@ fn open_registry(
     home: &Home,
     authority: &Arc<Authority>,
     clock: &Clock,
+    feed: feed::Told,
 ) -> Result<(Registry, std::thread::JoinHandle<()>), String> {
     let beats = Beats {
         path: home.dir.join("heartbeat.json"),
         authority: Arc::clone(authority),
         trust_domain: config.trust_domain.clone(),
         last: None,
+        feed: Some(feed),
     };
     let last = beats.read()?;
     if last.is_some() && !home.journal().exists() {

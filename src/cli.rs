@@ -5,6 +5,7 @@ mod authority;
 mod run;
 mod show;
 mod verify;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -159,6 +160,10 @@ enum Command {
         #[arg(long, value_name = "ISSUER/SUB")]
         user: String,
     },
+    /// Print every revocation as it happens, and a heartbeat every second (operator)
+    ///
+    /// This is what verifiers follow: whom a cut is about stands there only as a digest.
+    Watch,
     /// See the signing keys, and rotate them now (operator)
     ///
     /// They rotate by themselves: the next one is prepared and published, signs when verifiers have had time to see it, and
@@ -372,6 +377,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Agents(AgentsCommand::Show { agent }) => act::agent(&common, agent).await,
         Command::Revoke { agent, user, reason, allow_new } => act::revoke(&common, agent, user, reason, allow_new).await,
         Command::Reopen { user } => act::reopen(&common, &user).await,
+        Command::Watch => watch::run(&common).await,
         Command::Authority(command) => authority::run(&common, command).await,
         Command::Bundle { format } => act::bundle(&common, format).await,
         Command::Verify { file, bundle, audience, binding_oid } => {

@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use crate::authority::Authority;
 use crate::authority::keystore::write_private;
+use crate::publish::feed::Told;
 use crate::registry::Heartbeat;
+use crate::registry::state::CutMade;
 
 /// A home that this process holds.
 pub struct Home {
@@ -110,6 +112,8 @@ pub struct Beats {
     pub trust_domain: TrustDomain,
     /// The last one.
     pub last: Option<(Uuid, u64)>,
+    /// Who tells verifiers of cuts.
+    pub feed: Option<Told>,
 }
 
 impl Beats {
@@ -141,6 +145,12 @@ impl Heartbeat for Beats {
         match written {
             Ok(()) => self.last = Some((incarnation, head)),
             Err(cause) => tracing::warn!(%cause, "cannot write the heartbeat"),
+        }
+    }
+
+    fn committed(&mut self, head: u64, cuts: Vec<CutMade>) {
+        if let Some(feed) = &self.feed {
+            feed.committed(head, cuts);
         }
     }
 }

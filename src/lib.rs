@@ -11,7 +11,7 @@
 //!        4  registry                        the only owner of state, with one writer: admit, commit, apply, answer
 //!        5  journal                         the records, and SQLite that keeps them; durable from here
 //!        6  svid, authority                 a recorded permit -> unsigned -> signed and read back
-//! publish   the bundle                      follows the records; no request waits for it
+//! publish   bundle  feed                    what verifiers get: follows the records, and no request waits for it
 //! foreign   bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
 //! app       builds everything once; beside it config, home, folder, telemetry, cli, dev
 //! ```

@@ -1,5 +1,7 @@
 //! Publish: what verifiers get. It follows the records; no request waits for it.
 
+pub mod feed;
+
 use std::sync::Arc;
 
 use mayfly_verify::Bundle;

@@ -46,10 +46,13 @@ pub enum AppendError {
     Fatal(String),
 }
 
-/// Told of the head after commits, about once a second.
+/// Told of what is durable.
 pub trait Heartbeat: Send {
-    /// `now` is in unix microseconds.
+    /// The head, about once a second. `now` is in unix microseconds.
     fn beat(&mut self, incarnation: Uuid, head: u64, now: u64);
+
+    /// Each commit, once it is applied and before it is answered: the head after it, and the cuts that it made.
+    fn committed(&mut self, _head: u64, _cuts: Vec<state::CutMade>) {}
 }
 
 /// Why a journal does not open.

@@ -18,6 +18,7 @@ use crate::clock::{Clock, SECOND};
 use crate::denial::{Denial, No};
 use crate::foreign::{Foreign, Newest};
 use crate::publish::Publisher;
+use crate::publish::feed::Feed;
 use crate::registry::state::{Generation, State};
 use crate::registry::{Ask, Proposal, Registry, RequestId};
 use desk::Desk;
@@ -39,6 +40,8 @@ pub struct Issuer {
     pub desk: Desk,
     /// The public half of the authorities.
     pub publisher: Publisher,
+    /// What tells verifiers of cuts.
+    pub feed: Arc<Feed>,
     /// Who rotates them.
     pub rotator: Rotator,
     /// Tells the time.
@@ -77,6 +80,21 @@ impl Issuer {
 
     /// Who a proved peer is at this call.
     pub async fn caller(&self, peer: &Proved) -> Result<Caller, No> {
+        let (caller, generation) = self.judge(peer)?;
+        // The first use of a renewed certificate is recorded, and the use of a past one has consequences: at commit.
+        if generation != Generation::Current {
+            self.desk.run(Ask { caller: caller.clone(), proposal: Proposal::Present }, Vec::new()).await?;
+        }
+        Ok(caller)
+    }
+
+    /// Whether a connection's peer is nobody any more: everything it calls would be refused.
+    pub fn is_over(&self, peer: &Proved) -> bool {
+        self.judge(peer).is_err()
+    }
+
+    /// Who a proved peer is now, and by which of its certificates; nothing is recorded.
+    fn judge(&self, peer: &Proved) -> Result<(Caller, Generation), Denial> {
         let now = self.clock.now();
         // What is known of an agent says more than what is cut: that comes below.
         let cut = |id: &AgentId, incarnation, stamps: &[_]| {
@@ -92,25 +110,20 @@ impl Issuer {
         {
             // T42: the chain still leads to our root; who signed it says that it does not hold.
             let message = "the authority that signed this certificate is tainted: nothing it signed holds";
-            return Err(unauthenticated("AUTHORITY_TAINTED", message).into());
+            return Err(unauthenticated("AUTHORITY_TAINTED", message));
         }
-        if let Caller::Agent { id, serial, incarnation, .. } = &caller {
-            let known = |state: &State| {
-                let agent = state.agent(&id.uuid).filter(|_| *incarnation == state.incarnation)?;
-                Some((state.standing(agent, now), agent.generation(serial)))
-            };
-            let Some((standing, generation)) = self.registry.read(known) else {
-                return Err(unauthenticated("AGENT_UNKNOWN", "this issuer does not know the agent").into());
-            };
-            if let Some((code, message)) = standing.refusal() {
-                return Err(unauthenticated(code, message).into());
-            }
-            // The first use of a renewed certificate is recorded, and the use of a past one has consequences: at commit.
-            if generation != Generation::Current {
-                self.desk.run(Ask { caller: caller.clone(), proposal: Proposal::Present }, Vec::new()).await?;
-            }
+        let Caller::Agent { id, serial, incarnation, .. } = &caller else { return Ok((caller, Generation::Current)) };
+        let known = |state: &State| {
+            let agent = state.agent(&id.uuid).filter(|_| *incarnation == state.incarnation)?;
+            Some((state.standing(agent, now), agent.generation(serial)))
+        };
+        let Some((standing, generation)) = self.registry.read(known) else {
+            return Err(unauthenticated("AGENT_UNKNOWN", "this issuer does not know the agent"));
+        };
+        match standing.refusal() {
+            Some((code, message)) => Err(unauthenticated(code, message)),
+            None => Ok((caller, generation)),
         }
-        Ok(caller)
     }
 
     /// Under which OID the binding stands.

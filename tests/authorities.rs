@@ -229,12 +229,12 @@ fn get(
 }
 
 #[test]
-fn fe1_to_fe6_anybody_gets_the_newest_bundle_from_a_server_that_shows_an_svid() {
+fn fe1_to_fe9_anybody_gets_the_newest_bundle_from_a_server_that_shows_an_svid() {
     let dev = dev();
     spawn(&dev, "a1");
     let roots = mayfly::folder::certificates(&dev.path("a1/bundle.pem")).unwrap();
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-        // FE-3: no client certificate. FE-5: the name is in the certificate.
+        // FE-3: no client certificate. FE-5: the name is in the certificate. FE-7: no redirect. FE-9: nothing but URL and roots.
         let (answer, chain) = get(&dev, "GET", &roots, version);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");

@@ -106,6 +106,17 @@ fn open_with(disk: &Arc<Disk>, now: &Arc<AtomicU64>, limits: Vec<Limit>, foreign
     (registry, fatal)
 }
 
+/// Lets somebody sign: X.509 by `x509` (in hex), JWT by `jwt`.
+fn appoint(registry: &Registry) {
+    for (kind, id) in [(AuthorityKind::X509, hex::encode("x509")), (AuthorityKind::Jwt, "jwt".to_owned())] {
+        let prepare = Change::Prepare(Slot::new(kind, id.into(), vec![4; 65], START + 90 * 86_400));
+        for change in [prepare, Change::Activate { kind, id: None, early: false }] {
+            let ask = Ask { caller: Caller::Stranger, proposal: Proposal::Authorities(change) };
+            registry.commit(vec![ask]).pop().unwrap().unwrap();
+        }
+    }
+}
+
 impl House {
     fn new() -> House {
         House::with(vec![])
@@ -114,12 +125,9 @@ impl House {
     fn with(limits: Vec<Limit>) -> House {
         let (disk, now) = (Arc::new(Disk::default()), Arc::new(AtomicU64::new(START * SECOND)));
         let (registry, fatal) = open(&disk, &now, limits);
+        appoint(&registry);
         let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
         let house = House { registry, disk, now, fatal, caller: workload(name.as_str(), 1), keys: AtomicU64::new(2) };
-        for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
-            house.prepare(kind, kind.as_str(), START + 90 * 86_400).unwrap();
-            house.activate(kind, false).unwrap();
-        }
         house.ask(operator(), Proposal::Ticket { workload: name, hash: [9; 32], ttl: 60 }).unwrap();
         house.ask(Caller::Stranger, Proposal::Redeem { hash: [9; 32], key: [1; 32] }).unwrap();
         house
@@ -331,6 +339,7 @@ fn a_foreign_caller_is_judged_again_at_commit() {
     let listed = format!("spiffe://spire.example.org/{}", "x".repeat(100));
     let long = format!("spiffe://spire.example.org/{}", "x".repeat(2000));
     let (registry, _) = open_with(&disk, &now, vec![], &[&listed, &long]);
+    appoint(&registry);
     let ask = |id: &str, ends_at, proposal| {
         let id = Arc::new(mayfly_verify::parse_spiffe_id(id).unwrap());
         registry.commit(vec![Ask { caller: Caller::Foreign { id, ends_at }, proposal }]).pop().unwrap()

@@ -101,8 +101,13 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
     let td = config.trust_domain.clone();
     let authority = Authority::open(keystore, &td, &config.oid, config.root.as_ref(), development, clock.seconds());
     let authority = authority.map_err(|e| e.to_string())?;
-    let mut beats =
-        Beats { path: home.dir.join("heartbeat.json"), authority: Arc::new(authority), trust_domain: td.clone(), last: None };
+    let mut beats = Beats {
+        path: home.dir.join("heartbeat.json"),
+        authority: Arc::new(authority),
+        trust_domain: td.clone(),
+        last: None,
+        feed: None,
+    };
     let last_head = beats.read()?.map_or(0, |(_, head)| head);
 
     let fresh = home.dir.join("journal.restoring");

@@ -19,6 +19,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("Inspection/GetAgent", &[Role::Agent, Role::Workload, Role::Foreign, Role::Operator]),
     ("Bundles/GetBundle", &[Role::Stranger, Role::Agent, Role::Workload, Role::Foreign, Role::Operator]),
     ("Bundles/WatchBundle", &[Role::Stranger, Role::Agent, Role::Workload, Role::Foreign, Role::Operator]),
+    ("Revocations/WatchCuts", &[Role::Agent, Role::Workload, Role::Foreign, Role::Operator]),
     ("Authorities/ListAuthorities", &[Role::Operator]),
     ("Authorities/PrepareAuthority", &[Role::Operator]),
     ("Authorities/ActivateAuthority", &[Role::Operator]),

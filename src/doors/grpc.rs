@@ -1,6 +1,7 @@
 //! The gRPC services, over TLS and over the operator socket: parse, call a story, answer.
 
 mod authorities;
+mod revocations;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::listen::Peer;
+use super::listen::{Connection, Peer, Watch};
 use super::{access, status};
 use crate::authority::Signed;
 use crate::caller::Caller;
@@ -46,6 +47,7 @@ use server::bundles_server::{Bundles, BundlesServer};
 use server::identities_server::{Identities, IdentitiesServer};
 use server::inspection_server::{Inspection, InspectionServer};
 use server::operations_server::{Operations, OperationsServer};
+use server::revocations_server::RevocationsServer;
 
 /// File descriptors of the API, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.bin"));
@@ -59,7 +61,29 @@ pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: wat
         .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BundlesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(RevocationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(AuthoritiesServer::from_arc(door).max_decoding_message_size(message))
+}
+
+/// Ends the connections of those who are cut.
+#[derive(Clone)]
+pub struct Peers(pub Arc<Issuer>);
+
+impl Watch for Peers {
+    fn head(&self) -> u64 {
+        self.0.registry.read(|state| state.revision)
+    }
+
+    // Without a cut nobody is looked at; whoever has not called yet is judged when they do.
+    async fn over(&self, peer: &Connection) {
+        let mut cuts = self.0.feed.cuts();
+        while cuts.changed().await.is_ok() {
+            if peer.proved.get().is_some_and(|proved| self.0.is_over(proved)) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 /// Bytes of a request for a batch: a thousand certification requests.

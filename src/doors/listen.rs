@@ -52,6 +52,31 @@ impl Default for Bounds {
     }
 }
 
+/// How long the open requests of a cut peer have to end.
+const CUT_DRAIN: Duration = Duration::from_millis(250);
+
+/// What a listener needs to know of the world behind it.
+pub trait Watch: Clone + Send + Sync + 'static {
+    /// The journal's head.
+    fn head(&self) -> u64;
+    /// Resolves when the connection's peer is nobody any more.
+    fn over(&self, peer: &Connection) -> impl Future<Output = ()> + Send;
+}
+
+/// For a listener whose peers prove nothing.
+#[derive(Clone, Copy)]
+pub struct Anybody;
+
+impl Watch for Anybody {
+    fn head(&self) -> u64 {
+        0
+    }
+
+    async fn over(&self, _: &Connection) {
+        std::future::pending().await
+    }
+}
+
 /// What a connection proved; the request's extensions carry it.
 #[derive(Clone, Debug)]
 pub enum Peer {
@@ -118,7 +143,7 @@ pub async fn serve_tls(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
     router: axum::Router,
-    head: impl Fn() -> u64,
+    watch: impl Watch,
     clock: Clock,
     bounds: Bounds,
     mut stop: watch::Receiver<bool>,
@@ -144,9 +169,10 @@ pub async fn serve_tls(
         };
         let _ = stream.set_nodelay(true);
         // ORDER: before the handshake. A peer that renews while it runs is not a thief.
-        let opened = head();
+        let opened = watch.head();
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
         let (router, gauge, clock, mut stop) = (router.clone(), gauge.clone(), clock.clone(), stop.clone());
+        let watch = watch.clone();
         open.spawn(async move {
             let _place = place;
             let accepted = tokio::select! {
@@ -165,7 +191,14 @@ pub async fn serve_tls(
             gauge.increment(1);
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(tls), service);
-            life::stand(connection, life::expiry(&peer.chain, &clock), stop, bounds.drain).await;
+            let over = async {
+                tokio::select! {
+                    () = life::expiry(&peer.chain, &clock) => bounds.drain,
+                    // Just long enough to be told why.
+                    () = watch.over(&peer) => CUT_DRAIN,
+                }
+            };
+            life::stand(connection, over, stop, bounds.drain).await;
             gauge.decrement(1);
         });
     }
@@ -210,7 +243,7 @@ pub async fn serve_operators(
             let _place = place;
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
-            life::stand(connection, std::future::pending(), stop, bounds.drain).await;
+            life::stand(connection, std::future::pending::<Duration>(), stop, bounds.drain).await;
         });
     }
     open.close();

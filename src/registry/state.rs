@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod authority;
+mod cuts;
 mod expiry;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,10 +13,11 @@ use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
 pub use authority::Authorities;
+pub use cuts::CutMade;
 use expiry::Due;
 
 use crate::clock::SECOND;
-use crate::journal::record::{self, Record, cut, record::Body};
+use crate::journal::record::{self, Record, record::Body};
 use crate::policy::limits::Reading;
 
 /// How long a thing that has ended is still known, in microseconds: for lists, retries and reasons.
@@ -353,18 +355,14 @@ impl State {
                 }
             }
             Body::Cut(c) => {
-                let target = match c.target.as_ref().ok_or(misfit("cut of nothing"))? {
-                    cut::Target::Agent(id) => Target::Agent(Uuid::from_slice(id).map_err(|_| misfit("agent"))?),
-                    cut::Target::User(u) => {
-                        let user = User { iss: u.iss.clone(), sub: u.sub.clone() };
-                        let closed = c.closes || self.users.get(&user).is_some_and(|u| u.closed);
+                let target = cuts::target_of(revision, c)?;
+                match &target {
+                    Target::User(user) => {
+                        let closed = c.closes || self.users.get(user).is_some_and(|u| u.closed);
                         self.set_user(user.clone(), UserStanding { closed, since: at, revision, until: c.keep_until });
-                        Target::User(user)
                     }
-                    cut::Target::TrustDomain(_) => Target::TrustDomain,
-                };
-                if let Target::Agent(uuid) = &target {
-                    self.unseat(uuid);
+                    Target::Agent(uuid) => self.unseat(uuid),
+                    _ => {}
                 }
                 let subject = target.subject();
                 let cut = self.cuts.entry(subject).or_default();

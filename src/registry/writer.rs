@@ -137,17 +137,22 @@ impl Writer {
             match appended {
                 // Durable from here.
                 Ok(()) => {
+                    let mut made = Vec::new();
                     let mut state = self.state.write();
                     for (revision, record) in (first..).zip(&records) {
                         if let Err(misfit) = state.apply(revision, record) {
                             fatal = Some(misfit.to_string());
                             break;
                         }
+                        made.extend(state.cuts_of(revision, record));
                     }
                     let gone: std::collections::HashSet<u64> = dropped.into_iter().collect();
                     if !gone.is_empty() {
                         state.obsolete.retain(|revision| !gone.contains(revision));
                     }
+                    let head = state.revision;
+                    drop(state);
+                    self.heartbeat.committed(head, made);
                 }
                 Err(AppendError::Full(cause)) => {
                     tracing::error!(%cause, "the journal has no room; nothing of this batch was recorded");

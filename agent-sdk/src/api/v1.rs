@@ -1618,7 +1618,7 @@ pub mod revocations_client {
         }
         /// Every cut that counts: a snapshot, or what came after the caller's last heartbeat; then each change within 20 ms, and a
         /// heartbeat at least every second. Ends with UNAVAILABLE when the issuer stops, and when the caller reads too slowly.
-        /// Role: agent, workload, operator.
+        /// Role: agent, workload, foreign workload, operator.
         pub async fn watch_cuts(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchCutsRequest>,

@@ -13,19 +13,19 @@ use crate::clock::{Clock, SECOND};
 /// How often the clock is looked at: it may be set while a connection stands, and machines sleep.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Serves a connection. When it is over nothing new begins, and what is open has `drain` to end.
+/// Serves a connection. When it is over nothing new begins, and what is open has as long to end as `over` says; at a stop, `drain`.
 pub(super) async fn stand(
     connection: impl GracefulConnection,
-    expiry: impl Future<Output = ()>,
+    over: impl Future<Output = Duration>,
     mut stop: watch::Receiver<bool>,
     drain: Duration,
 ) {
     let mut connection = pin!(connection);
-    tokio::select! {
+    let drain = tokio::select! {
         _ = connection.as_mut() => return,
-        () = expiry => {}
-        _ = stop.wait_for(|stop| *stop) => {}
-    }
+        drain = over => drain,
+        _ = stop.wait_for(|stop| *stop) => drain,
+    };
     connection.as_mut().graceful_shutdown();
     if tokio::time::timeout(drain, connection).await.is_err() {
         tracing::warn!("a connection's requests did not end in time");

@@ -1,0 +1,85 @@
+//! The service of revocations: the feed, for those who verify.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly_agent::api::v1;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::Door;
+use super::server::revocations_server::Revocations;
+use crate::denial::{Denial, No};
+use crate::publish::feed::{Cursor, Encoded, Feed};
+
+/// A subscriber that takes no message for so long has gone.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Answer = Result<Encoded, Status>;
+
+#[tonic::async_trait]
+impl Revocations for Door {
+    type WatchCutsStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
+
+    async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
+        let stop = self.stop.clone();
+        self.run("Revocations/WatchCuts", request, |issuer, _, r| async move {
+            let incarnation = match r.incarnation.as_slice() {
+                [] => None,
+                bytes => Some(Uuid::from_slice(bytes).map_err(|_| {
+                    Denial::malformed("INCARNATION_MALFORMED", "an incarnation has 16 bytes; leave it empty to get everything")
+                })?),
+            };
+            let from = incarnation.and_then(|incarnation| issuer.feed.resume(incarnation, r.after));
+            // One message waits for a reader that does not read; behind that the ring is the bound.
+            let (answer, answers) = mpsc::channel(1);
+            let stopping = async move {
+                let mut stop = stop;
+                drop(stop.wait_for(|stop| *stop).await);
+            };
+            let feed = Arc::clone(&issuer.feed);
+            tokio::spawn(async move {
+                let subscribers = metrics::gauge!("mayfly_feed_subscribers");
+                subscribers.increment(1);
+                // Clients stop for good at CANCELLED and at OK.
+                let end = tokio::select! {
+                    end = follow(&feed, from, &answer) => end,
+                    () = stopping => Some(Status::unavailable("the issuer is stopping: connect again")),
+                };
+                if let Some(end) = end {
+                    let _ = answer.try_send(Err(end));
+                }
+                subscribers.decrement(1);
+            });
+            let stream: Self::WatchCutsStream = Box::pin(ReceiverStream::new(answers));
+            Ok::<_, No>(stream)
+        })
+        .await
+    }
+}
+
+/// Sends what there is and what comes, until the subscriber has gone.
+async fn follow(feed: &Feed, mut cursor: Option<Cursor>, answer: &mpsc::Sender<Answer>) -> Option<Status> {
+    let mut news = feed.news();
+    loop {
+        // ORDER: before the look, so that what comes in between is seen at the next turn.
+        news.mark_unchanged();
+        let (messages, at) = feed.next(cursor);
+        cursor = Some(at);
+        for message in messages {
+            match tokio::time::timeout(PATIENCE, answer.send(Ok(Encoded(message)))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return None,
+                Err(_) => return Some(Status::unavailable("messages were not read: connect again, from the last heartbeat")),
+            }
+        }
+        tokio::select! {
+            changed = news.changed() => if changed.is_err() { return None },
+            () = answer.closed() => return None,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Cuts as verifiers get them.
+
+use mayfly_verify::{Subject, Target};
+use uuid::Uuid;
+
+use super::authority::Status;
+use super::{Misfit, SKEW, State, seconds};
+use crate::journal::record::{self, Record, cut, record::Body};
+
+/// One cut: everything that relies on `subject` since before `before` is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutMade {
+    /// Of whom.
+    pub subject: Subject,
+    /// The revision before which reliance on it is dead.
+    pub before: u64,
+    /// Unix seconds after which it can hit nothing.
+    pub keep_until: u64,
+    /// The record that made it; in a list of all, the last record of all.
+    pub revision: u64,
+}
+
+impl State {
+    /// Every cut in force.
+    pub fn all_cuts(&self) -> impl Iterator<Item = CutMade> {
+        let made = |subject: Subject, before: u64, until: u64| {
+            let keep_until = until.div_ceil(crate::clock::SECOND);
+            CutMade { subject, before, keep_until, revision: self.revision }
+        };
+        let cuts = self.cuts.iter().map(move |(subject, (before, until))| made(*subject, *before, *until));
+        let tainted = self.authorities.slots.iter().filter(|s| s.status == Status::Tainted);
+        let tainted = tainted.map(move |s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until));
+        let ended = self.agents.values().filter(|a| a.ended.is_some() && a.has_children());
+        let ended =
+            ended.map(move |a| made(Target::Agent(a.uuid).subject(), u64::MAX, seconds(a.lease_ends_at).saturating_add(SKEW)));
+        cuts.chain(tainted).chain(ended)
+    }
+
+    /// The cuts that a record made which was just applied.
+    pub fn cuts_of(&self, revision: u64, record: &Record) -> Vec<CutMade> {
+        let made = |subject: Subject, before: u64, until: u64| CutMade {
+            subject,
+            before,
+            keep_until: until.div_ceil(crate::clock::SECOND),
+            revision,
+        };
+        match &record.body {
+            Some(Body::Cut(c)) => target_of(revision, c)
+                .ok()
+                .and_then(|target| {
+                    let subject = target.subject();
+                    self.cuts.get(&subject).map(|(before, until)| made(subject, *before, *until))
+                })
+                .into_iter()
+                .collect(),
+            // DESIGN 6: an end is published as a cut while something below it lives.
+            Some(Body::Ended(e)) => {
+                let agent = Uuid::from_slice(&e.agent).ok().and_then(|uuid| self.agents.get(&uuid));
+                let agent = agent.filter(|a| a.has_children());
+                let until = |a: &super::Agent| seconds(a.lease_ends_at).saturating_add(SKEW);
+                agent.map(|a| made(Target::Agent(a.uuid).subject(), u64::MAX, until(a))).into_iter().collect()
+            }
+            Some(Body::Authorities(_)) => {
+                let now = |s: &&super::authority::Slot| s.status == Status::Tainted && s.retired_at == record.at;
+                let slots = self.authorities.slots.iter().filter(now);
+                slots.map(|s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Whom a cut is about.
+pub(super) fn target_of(revision: u64, c: &record::Cut) -> Result<Target, Misfit> {
+    let misfit = |what| Misfit { revision, what };
+    Ok(match c.target.as_ref().ok_or(misfit("cut of nothing"))? {
+        cut::Target::Agent(id) => Target::Agent(Uuid::from_slice(id).map_err(|_| misfit("agent"))?),
+        cut::Target::User(u) => Target::User(mayfly_verify::User { iss: u.iss.clone(), sub: u.sub.clone() }),
+        cut::Target::TrustDomain(_) => Target::TrustDomain,
+    })
+}

@@ -1,0 +1,273 @@
+//! The feed on the wire: what is cut reaches those who verify, once, in order, and soon (T66, T69, T71, T75, T76, T82).
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::collections::HashMap;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::bundles_client::BundlesClient;
+use mayfly_agent::api::v1::revocations_client::RevocationsClient;
+use mayfly_verify::{AgentId, Target, User, sha256};
+use support::{BIN, Dev, ORCHESTRATOR, channel};
+use tonic::{Code, Status, Streaming};
+
+fn dev() -> Dev {
+    let dev = Dev::start();
+    dev.token("demo", "demo.jwt");
+    dev
+}
+
+fn spawn(dev: &Dev, line: &str) -> AgentId {
+    let agent = dev.json(&format!("spawn {line}"));
+    AgentId::parse(agent["agent_id"].as_str().unwrap()).unwrap()
+}
+
+/// A subscriber that believes nothing: it adds up what it was told, and compares with what the heartbeat signs.
+struct Reader {
+    stream: Streaming<v1::WatchCutsResponse>,
+    key: Vec<u8>,
+    cuts: HashMap<Vec<u8>, (u64, u64)>,
+    pending: Vec<v1::Cut>,
+    snapshots: usize,
+    incarnation: Vec<u8>,
+    head: u64,
+    as_of: u64,
+}
+
+impl Reader {
+    async fn open(dev: &Dev, identity: &str, from: Option<&Reader>) -> Reader {
+        let channel = channel(dev, Some(identity)).await;
+        let got = BundlesClient::new(channel.clone()).get_bundle(v1::GetBundleRequest {}).await.unwrap().into_inner();
+        let request = from.map_or_else(v1::WatchCutsRequest::default, |r| v1::WatchCutsRequest {
+            incarnation: r.incarnation.clone(),
+            after: r.head,
+        });
+        let stream = RevocationsClient::new(channel).watch_cuts(request).await.unwrap().into_inner();
+        let (cuts, incarnation) = from.map(|r| (r.cuts.clone(), r.incarnation.clone())).unwrap_or_default();
+        let key = got.bundle.unwrap().feed_key;
+        Reader { stream, key, cuts, pending: vec![], snapshots: 0, incarnation, head: 0, as_of: 0 }
+    }
+
+    /// Takes messages to the next heartbeat.
+    async fn beat(&mut self) -> Result<(), Status> {
+        loop {
+            let wait = tokio::time::timeout(Duration::from_secs(5), self.stream.message());
+            let message = wait.await.expect("a heartbeat comes every second")?.expect("never OK");
+            if message.snapshot {
+                self.cuts.clear();
+                self.pending.clear();
+                self.snapshots += 1;
+            }
+            self.pending.extend(message.cuts);
+            if let Some(beat) = message.heartbeat {
+                self.check(&beat);
+                return Ok(());
+            }
+        }
+    }
+
+    fn check(&mut self, beat: &v1::Heartbeat) {
+        for cut in std::mem::take(&mut self.pending) {
+            assert!(cut.revision <= beat.head, "T76");
+            assert_eq!(cut.subject.len(), 16, "a digest, and no name");
+            let slot = self.cuts.entry(cut.subject).or_default();
+            *slot = (slot.0.max(cut.before), slot.1.max(cut.keep_until));
+        }
+        self.cuts.retain(|_, (_, until)| *until > beat.as_of / 1_000_000);
+        assert!(beat.head >= self.head && beat.as_of >= self.as_of, "T75: time never goes back");
+        (self.head, self.as_of) = (beat.head, beat.as_of);
+        if self.snapshots > 0 {
+            self.incarnation.clone_from(&beat.incarnation);
+        }
+        assert_eq!(beat.incarnation, self.incarnation);
+        // The sum of all hashes modulo 2^256, byte by byte.
+        let mut sum = [0u8; 32];
+        for (subject, (before, _)) in &self.cuts {
+            let hash = sha256(&[subject.as_slice(), &before.to_be_bytes()].concat());
+            let mut carry = 0u16;
+            for (to, more) in sum.iter_mut().zip(hash).rev() {
+                let all = u16::from(*to) + u16::from(more) + carry;
+                (*to, carry) = (u8::try_from(all & 0xff).unwrap(), all >> 8);
+            }
+        }
+        assert_eq!((beat.count, beat.digest.as_slice()), (self.cuts.len() as u64, &sum[..]), "nothing is left out");
+        let mut message = b"mayfly feed v1\0".to_vec();
+        message.extend_from_slice(&(beat.trust_domain.len() as u64).to_be_bytes());
+        message.extend_from_slice(beat.trust_domain.as_bytes());
+        message.extend_from_slice(&beat.incarnation);
+        for n in [beat.head, beat.as_of, beat.count] {
+            message.extend_from_slice(&n.to_be_bytes());
+        }
+        message.extend_from_slice(&beat.digest);
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.key).verify(&message, &beat.signature).unwrap();
+    }
+
+    /// Goes on until a cut of the target is there.
+    async fn until(&mut self, target: &Target) {
+        let started = Instant::now();
+        while !self.has(target) {
+            assert!(started.elapsed() < Duration::from_secs(5), "{target:?}");
+            self.beat().await.unwrap();
+        }
+    }
+
+    fn has(&self, target: &Target) -> bool {
+        self.cuts.contains_key(&target.subject().0[..])
+    }
+}
+
+fn user(dev: &Dev, sub: &str) -> Target {
+    Target::User(User { iss: dev.text("oidc"), sub: sub.into() })
+}
+
+#[tokio::test]
+async fn t75_t76_every_cut_arrives_once_in_order_and_a_break_loses_none() {
+    let dev = dev();
+    let mut reader = Reader::open(&dev, ORCHESTRATOR, None).await;
+    reader.beat().await.unwrap();
+    assert_eq!(reader.snapshots, 1, "everything comes first");
+    let agent = spawn(&dev, "--class researcher --user-token demo.jwt --out a1");
+    let receipt = dev.json(&format!("revoke --agent {agent}"));
+    reader.until(&Target::Agent(agent.uuid)).await;
+    assert!(reader.head >= receipt["revision"].as_u64().unwrap());
+    // A break, and a cut in between.
+    dev.json("revoke --user dev/demo");
+    let mut again = Reader::open(&dev, ORCHESTRATOR, Some(&reader)).await;
+    again.beat().await.unwrap();
+    assert!(again.has(&user(&dev, "demo")) && again.snapshots == 0, "from where it was");
+    // From a life of the journal or a future that never was: everything.
+    for (incarnation, after) in [(vec![7; 16], again.head), (again.incarnation.clone(), again.head + 1000)] {
+        let mut client = RevocationsClient::new(channel(&dev, Some(ORCHESTRATOR)).await);
+        let request = v1::WatchCutsRequest { incarnation, after };
+        let first = client.watch_cuts(request).await.unwrap().into_inner().message().await.unwrap().unwrap();
+        assert!(first.snapshot);
+    }
+    let mut client = RevocationsClient::new(channel(&dev, Some(ORCHESTRATOR)).await);
+    let odd = client.watch_cuts(v1::WatchCutsRequest { incarnation: vec![1], after: 0 }).await.unwrap_err();
+    assert_eq!(odd.code(), Code::InvalidArgument);
+    // Nobody reads it without an identity.
+    let mut stranger = RevocationsClient::new(channel(&dev, None).await);
+    assert_eq!(stranger.watch_cuts(v1::WatchCutsRequest::default()).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn t69_t71_a_restart_forgets_no_cut_and_a_stop_is_unavailable() {
+    let dev = dev();
+    let agent = spawn(&dev, "--class researcher --user-token demo.jwt --out a1");
+    let mut reader = Reader::open(&dev, ORCHESTRATOR, None).await;
+    reader.beat().await.unwrap();
+    dev.json(&format!("revoke --agent {agent}"));
+    reader.until(&Target::Agent(agent.uuid)).await;
+    Command::new("kill").arg(dev.pid().to_string()).status().unwrap();
+    let end = loop {
+        match reader.beat().await {
+            Ok(()) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(end.code(), Code::Unavailable, "clients stop for good at anything else");
+    let dev = Dev::start_in(dev.kill());
+    let mut again = Reader::open(&dev, ORCHESTRATOR, Some(&reader)).await;
+    again.beat().await.unwrap();
+    assert!(again.has(&Target::Agent(agent.uuid)));
+    assert_eq!(again.incarnation, reader.incarnation, "the same life of the journal");
+}
+
+#[tokio::test]
+async fn an_end_with_children_and_a_tainted_authority_are_cuts() {
+    let dev = dev();
+    let (alone, parent) = (
+        spawn(&dev, "--class researcher --user-token demo.jwt --out a1"),
+        spawn(&dev, "--class researcher --user-token demo.jwt --out a2"),
+    );
+    spawn(&dev, "--as a2 --class worker --out w1");
+    let mut reader = Reader::open(&dev, ORCHESTRATOR, None).await;
+    dev.json("end --as a1");
+    dev.json("end --as a2");
+    reader.until(&Target::Agent(parent.uuid)).await;
+    assert!(!reader.has(&Target::Agent(alone.uuid)), "its credentials are its own and run out");
+    let old = dev.json("authority list")["authorities"][0]["id"].as_str().unwrap().to_owned();
+    dev.json("authority rotate x509");
+    dev.json(&format!("authority taint {old}"));
+    // Whoever was signed by it is nobody from now on, and hears no more.
+    let ended = loop {
+        match reader.beat().await {
+            Ok(()) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_ne!(ended.code(), Code::Ok);
+    std::fs::write(dev.path("ticket"), dev.run("join orchestrator").stdout).unwrap();
+    dev.json("redeem --ticket-file ticket --out fresh");
+    let mut fresh = Reader::open(&dev, "fresh", None).await;
+    // T42.
+    fresh.until(&Target::Authority(hex::decode(old).unwrap())).await;
+}
+
+#[tokio::test]
+async fn a_cut_peers_connection_ends_with_its_open_calls() {
+    let dev = dev();
+    let agent = spawn(&dev, "--class researcher --user-token demo.jwt --out a1");
+    spawn(&dev, "--class researcher --user-token demo.jwt --out a2");
+    let (mut cut, mut other) = (Reader::open(&dev, "a1", None).await, Reader::open(&dev, "a2", None).await);
+    cut.beat().await.unwrap();
+    dev.json(&format!("revoke --agent {agent}"));
+    let started = Instant::now();
+    while cut.beat().await.is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(3), "the stream of a cut peer goes on");
+    }
+    other.until(&Target::Agent(agent.uuid)).await;
+    other.beat().await.unwrap();
+}
+
+#[tokio::test]
+async fn t66_a_subscriber_that_does_not_read_harms_nobody() {
+    let dev = dev();
+    let mut readers = Vec::new();
+    let asleep = Reader::open(&dev, ORCHESTRATOR, None).await;
+    for _ in 0..20 {
+        readers.push(Reader::open(&dev, ORCHESTRATOR, None).await);
+    }
+    spawn(&dev, "--class researcher --user-token demo.jwt --out a1");
+    assert!(dev.run("spawn --as a1 --class worker --count 60 --out many -o json").status.success());
+    let mut last = None;
+    for n in 1..=60 {
+        let text = std::fs::read(dev.path(&format!("many/{n:04}/svid.pem"))).unwrap();
+        let chain = pem::parse_many(text).unwrap();
+        let leaf = rustls_pki_types::CertificateDer::from(chain[0].contents().to_vec());
+        let td = mayfly_verify::TrustDomain::new("dev.mayfly.test").unwrap();
+        let svid = mayfly_verify::inspect_x509(&leaf, &td, &mayfly_verify::BindingOid::default()).unwrap();
+        dev.json(&format!("revoke --agent {}", svid.id));
+        last = Some(Target::Agent(AgentId::parse(&svid.id.to_string()).unwrap().uuid));
+    }
+    for reader in &mut readers {
+        reader.until(last.as_ref().unwrap()).await;
+        assert_eq!(reader.cuts.len(), 61, "with that of the trust domain's beginning");
+    }
+    drop(asleep);
+}
+
+#[test]
+fn watch_prints_a_line_for_each() {
+    use std::io::BufRead;
+    let dev = dev();
+    let mut child =
+        Command::new(BIN).args(["watch", "-o", "json"]).current_dir(dev.dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = |event: &str| {
+        let found = lines.by_ref().map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+        found.take(50).find(|line| line["event"] == event).unwrap_or_else(|| panic!("no {event}"))
+    };
+    next("snapshot");
+    next("heartbeat");
+    dev.json("revoke --user dev/guest --reason secret");
+    let cut = next("cut");
+    assert_eq!(cut["subject"], hex::encode(user(&dev, "guest").subject().0));
+    assert!(!cut.to_string().contains("secret"), "no reasons");
+    let _ = child.kill();
+    let _ = child.wait();
+}

@@ -1,0 +1,144 @@
+//! How long a restart takes: as long as what lives, and no longer for what is over (T80).
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use mayfly::caller::Caller;
+use mayfly::clock::{Clock, SECOND};
+use mayfly::config::Config;
+use mayfly::journal::sqlite::Sqlite;
+use mayfly::policy::Asked;
+use mayfly::registry::state::authority::{Kind, Slot};
+use mayfly::registry::{
+    Ask, Change, Credential, Heartbeat, Journal, Limits, Outcome, Proof, Proposal, Registry, Rules, Spawn, State,
+};
+use mayfly_verify::{User, sha256};
+
+const START: u64 = 1_800_000_000;
+
+struct Silent;
+
+impl Heartbeat for Silent {
+    fn beat(&mut self, _: uuid::Uuid, _: u64, _: u64) {}
+}
+
+fn open(path: &Path, now: &Arc<AtomicU64>) -> (Registry, std::thread::JoinHandle<()>) {
+    let config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
+    let rules = Rules {
+        trust_domain: config.trust_domain.clone(),
+        classes: config.classes.clone(),
+        workloads: config.workloads.clone(),
+        limits: vec![],
+        workload_ttl: 1_000_000,
+        jwt_ttl: 300,
+        publish_ahead: 60,
+    };
+    Registry::open(
+        Box::new(Sqlite::open(path, None).unwrap()),
+        rules,
+        Limits { batch: 1024, queue: 64 },
+        Clock::set(Arc::clone(now)),
+        Box::new(Silent),
+        Box::new(|cause| panic!("{cause}")),
+    )
+    .unwrap()
+}
+
+fn rows(path: &Path) -> usize {
+    let mut count = 0;
+    let mut count_one = |_: u64, _: &[u8]| {
+        count += 1;
+        Ok(())
+    };
+    Sqlite::open(path, None).unwrap().replay(&mut count_one).unwrap();
+    count
+}
+
+/// Seconds of a restart with `live` agents, and when all of them are over; agents known and rows kept.
+fn restarts(live: u64) -> [(f64, usize, usize); 2] {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, now) = (dir.path().join("journal.db"), Arc::new(AtomicU64::new(START * SECOND)));
+    let (registry, writer) = open(&path, &now);
+    let one = |caller: Caller, proposal| registry.commit(vec![Ask { caller, proposal }]).pop().unwrap().unwrap();
+    for kind in [Kind::X509, Kind::Jwt] {
+        let slot = Slot::new(kind, hex::encode(kind.as_str()).into(), vec![4; 65], START + 90 * 86_400);
+        one(Caller::Stranger, Proposal::Authorities(Change::Prepare(slot)));
+        one(Caller::Stranger, Proposal::Authorities(Change::Activate { kind, id: None, early: false }));
+    }
+    let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
+    let operator = Caller::Operator { name: "uid:0".into() };
+    one(operator, Proposal::Ticket { workload: name.clone(), hash: [9; 32], ttl: 60 });
+    one(Caller::Stranger, Proposal::Redeem { hash: [9; 32], key: [1; 32] });
+    let caller = Caller::Workload { name: name.clone(), key: [1; 32], authority: b"x509".to_vec() };
+    let proof = Proof::Token {
+        user: User { iss: "https://idp.example".into(), sub: "demo".into() },
+        proof: [1; 32],
+        token: [1; 32],
+        issued_at: START,
+        ends_at: START + 3600,
+        workloads: vec![mayfly_verify::Workload::Own(name)],
+        scopes: None,
+    };
+    let spawn = |n: u64| Ask {
+        caller: caller.clone(),
+        proposal: Proposal::Spawn(Box::new(Spawn {
+            class: "researcher".parse().unwrap(),
+            credential: Credential::Key(sha256(&n.to_be_bytes())),
+            proof: Some(proof.clone()),
+            asked: Asked::default(),
+            audience: None,
+            request: None,
+        })),
+    };
+    for first in (0..live).step_by(1000) {
+        let answers = registry.commit((first..(first + 1000).min(live)).map(spawn).collect());
+        assert!(answers.iter().all(|a| matches!(a, Ok(Outcome::Spawned(..)))));
+    }
+    registry.stop();
+    writer.join().unwrap();
+    drop(registry);
+
+    let timed = || {
+        let started = Instant::now();
+        let (registry, writer) = open(&path, &now);
+        let took = started.elapsed().as_secs_f64();
+        (took, registry.read(State::agent_count), registry, writer)
+    };
+    let (full, known, registry, writer) = timed();
+    // A day later: each commit drops some of what is over.
+    now.fetch_add(86_400 * SECOND, Ordering::SeqCst);
+    for n in 0..live.div_ceil(500) + 8 {
+        let user = User { iss: "https://idp.example".into(), sub: format!("nobody-{}", n % 3) };
+        let proposal = Proposal::RevokeUser { user, reason: String::new(), allow_new: true };
+        let ask = Ask { caller: Caller::Operator { name: "uid:0".into() }, proposal };
+        registry.commit(vec![ask]).pop().unwrap().unwrap();
+        now.fetch_add(120 * SECOND, Ordering::SeqCst);
+    }
+    registry.stop();
+    writer.join().unwrap();
+    drop(registry);
+    let kept = rows(&path);
+    let (empty, left, registry, writer) = timed();
+    registry.stop();
+    writer.join().unwrap();
+    [(full, known, usize::try_from(live).unwrap()), (empty, left, kept)]
+}
+
+#[test]
+fn t80_what_is_over_is_not_replayed() {
+    let [(_, known, _), (_, left, kept)] = restarts(5_000);
+    assert_eq!((known, left), (5_000, 0));
+    assert!(kept < 1_000, "{kept} rows are kept of 5,000 agents that are over");
+}
+
+#[test]
+#[ignore = "long: a million agents; cargo test --release --test restart -- --ignored --nocapture"]
+fn t80_a_million_live_agents_and_none() {
+    let [(full, known, _), (empty, left, kept)] = restarts(1_000_000);
+    println!("{known} live: ready after {full:.2} s; all over: {left} known, {kept} rows, ready after {empty:.3} s");
+    assert_eq!((known, left), (1_000_000, 0));
+    assert!(empty < full / 20.0, "time follows what lives");
+}
