@@ -1,5 +1,5 @@
 //! Authorities rotate while agents live on (clauses BU, FE; T17, T42, T57, T83), and roots that others made.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 
@@ -391,7 +391,7 @@ fn an_own_root_from_files_is_what_the_bundle_anchors() {
 fn of_a_ca_below_a_corporate_root_the_bundle_anchors_only_ours() {
     let (corporate_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let corporate_params = ca_params("Corporate Root", None);
-    let corporate = corporate_params.clone().self_signed(&corporate_key).unwrap();
+    let corporate = corporate_params.self_signed(&corporate_key).unwrap();
     let above = Issuer::new(corporate_params, &corporate_key);
     let ours = ca_params("Agents CA", None).signed_by(&key, &above).unwrap();
     let served = Served::start(&format!("{}{}", ours.pem(), corporate.pem()), &key).unwrap();

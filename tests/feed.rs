@@ -1,5 +1,5 @@
 //! The feed on the wire: what is cut reaches those who verify, once, in order, and soon (T66, T69, T71, T75, T76, T82).
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used, reason = "tests")]
 
 mod support;
 

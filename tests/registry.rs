@@ -472,7 +472,7 @@ fn t17_nothing_outlives_the_authority_that_signs_it() {
     assert_eq!(admission.certificate().unwrap().ends_at, START + 30);
     assert_eq!(&**admission.authority(), hex::encode("short"));
     let mint = Proposal::Mint { audience: "https://search.example".into(), request: None };
-    let Ok(Outcome::Minted(mint)) = house.ask(caller_of(&admission, 0), mint.clone()) else { panic!() };
+    let Ok(Outcome::Minted(mint)) = house.ask(caller_of(&admission, 0), mint) else { panic!() };
     assert_eq!((mint.token().ends_at, &**mint.authority()), (START + 20, "brief"));
     house.pass(30);
     assert_eq!(code(house.spawn("demo", 2)), "AUTHORITY_MISSING", "never zero, never infinite");

@@ -1,5 +1,5 @@
 //! How long a restart takes: as long as what lives, and no longer for what is over (T80).
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> (Registry, std::thread::JoinHandle
     let rules = Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
-        workloads: config.workloads.clone(),
+        workloads: config.workloads,
         limits: vec![],
         workload_ttl: 1_000_000,
         jwt_ttl: 300,

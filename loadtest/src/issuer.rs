@@ -69,6 +69,56 @@ impl Issuer {
         .await
     }
 
+    /// Children of one agent, one call for each.
+    pub(crate) async fn children(&self, requests: usize, in_flight: usize) -> Result<Sample, String> {
+        let parent = self.agent("researcher").await?;
+        let client = IdentitiesClient::new(self.channel(&parent).await?);
+        let csrs: Vec<Vec<u8>> = (0..requests).map(|_| Key::new().map(|k| k.csr)).collect::<Result<_, _>>()?;
+        let csrs = Arc::new(csrs);
+        self.load(requests, in_flight, move |n| {
+            let (mut client, csr) = (client.clone(), csrs.get(n).cloned().unwrap_or_default());
+            async move {
+                let request = v1::SpawnRequest { class: "worker".into(), csr, ..Default::default() };
+                client.spawn(request).await.map(drop).map_err(|e| e.to_string())
+            }
+        })
+        .await
+    }
+
+    /// SPIFFE IDs of so many fresh agents.
+    pub(crate) async fn agents(&self, count: usize) -> Result<Vec<String>, String> {
+        let mut client = BatchesClient::new(self.channel(&self.workload()).await?);
+        let mut ids = Vec::with_capacity(count);
+        while ids.len() < count {
+            let csrs = (0..(count - ids.len()).min(1000)).map(|_| Key::new().map(|k| k.csr)).collect::<Result<_, _>>()?;
+            let template =
+                Some(v1::SpawnRequest { class: "worker".into(), user_token: self.token.clone(), ..Default::default() });
+            let request = v1::SpawnBatchRequest { template, csrs, count: 0 };
+            let mut answers = client.spawn(request).await.map_err(|e| e.to_string())?.into_inner();
+            while let Some(answer) = answers.message().await.map_err(|e| e.to_string())? {
+                match answer.result {
+                    Some(v1::spawn_batch_response::Result::Spawned(s)) => ids.extend(s.agent.map(|a| a.agent_id)),
+                    other => return Err(format!("{other:?}")),
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// A channel to the operator socket.
+    pub(crate) async fn operator(&self) -> Result<Channel, String> {
+        let path = self.dir.path().join(".mayfly/operator.sock");
+        mayfly_agent::channel::connect_unix(&path).await.map_err(|e| e.to_string())
+    }
+
+    /// Kilobytes of memory that the server holds: `VmRSS` of proc(5).
+    pub(crate) fn resident(&self) -> Result<f64, String> {
+        let pid = self.child.id().ok_or("the issuer has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| e.to_string())?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        line.split_whitespace().next().and_then(|n| n.parse().ok()).ok_or_else(|| "no number".to_owned())
+    }
+
     pub(crate) async fn spawn(&self, requests: usize, in_flight: usize) -> Result<Sample, String> {
         let client = IdentitiesClient::new(self.channel(&self.workload()).await?);
         // Keys are the caller's work, not the issuer's: made before the clock starts.
@@ -183,11 +233,11 @@ impl Issuer {
         Ok(f64::from(ticks) / 100.0)
     }
 
-    fn workload(&self) -> PathBuf {
+    pub(crate) fn workload(&self) -> PathBuf {
         self.dir.path().join(".mayfly/workloads/orchestrator")
     }
 
-    async fn channel(&self, identity: &Path) -> Result<Channel, String> {
+    pub(crate) async fn channel(&self, identity: &Path) -> Result<Channel, String> {
         let roots = folder::certificates(&identity.join("bundle.pem"))?;
         let settings = ChannelSettings {
             address: self.grpc.clone(),

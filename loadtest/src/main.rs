@@ -3,6 +3,7 @@
 //! The floor of a request is every signature operation that it must do, plus one empty RPC to the same server at the same
 //! concurrency. Server CPU is read from `/proc`; the ratio to the floor is the figure that holds on any machine.
 
+mod cuts;
 mod issuer;
 
 use std::path::PathBuf;
@@ -44,8 +45,16 @@ enum Scenario {
     Spawn,
     /// Children of one agent, a thousand in a batch, beside the floor of single spawns; times are of a whole batch
     Batch,
+    /// A burst of a thousand children of one agent: by one batch, and by a thousand calls
+    Burst,
     /// JWT-SVIDs of one agent, beside their floor
     Jwt,
+    /// From a revocation's receipt to every subscriber of the feed: one at a time, and in a storm
+    Cuts {
+        /// Subscribers, each with a connection of its own; at most 1,000
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        subscribers: u16,
+    },
     /// All of it in one table
     All,
 }
@@ -55,10 +64,13 @@ async fn main() -> Result<(), String> {
     let cli = Cli::parse();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let issuer = Issuer::start(&cli.mayfly).await?;
+    if let Scenario::Cuts { subscribers } = cli.scenario {
+        return cuts_scenario(&cli, &issuer, subscribers.into()).await;
+    }
     let (sign, verify) = signatures()?;
     let mut rows = Vec::new();
     let mut empty = Vec::new();
-    let (mut spawns, mut batches, mut jwts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut spawns, mut batches, mut jwts, mut children) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // Interleaved, so that all of them see the same machine.
     for run in 0..cli.runs.max(1) {
         eprintln!("run {} of {}", run + 1, cli.runs.max(1));
@@ -68,6 +80,10 @@ async fn main() -> Result<(), String> {
         }
         if matches!(cli.scenario, Scenario::Batch | Scenario::All) {
             batches.push(issuer.batch(cli.requests).await?);
+        }
+        if matches!(cli.scenario, Scenario::Burst) {
+            batches.push(issuer.batch(1000).await?);
+            children.push(issuer.children(1000, cli.in_flight).await?);
         }
         if matches!(cli.scenario, Scenario::Jwt | Scenario::All) {
             jwts.push(issuer.jwt(cli.requests, cli.in_flight).await?);
@@ -81,10 +97,43 @@ async fn main() -> Result<(), String> {
     if !batches.is_empty() {
         rows.push(("batch", median(&batches), rpc.cpu + sign + verify));
     }
+    if !children.is_empty() {
+        rows.push(("children", median(&children), rpc.cpu + sign + verify));
+    }
     if !jwts.is_empty() {
         rows.push(("jwt", median(&jwts), rpc.cpu + sign));
     }
     report(&cli, sign, verify, &rows);
+    Ok(())
+}
+
+/// One at a time, then a thousand a second.
+#[expect(clippy::print_stdout, reason = "the report")]
+async fn cuts_scenario(cli: &Cli, issuer: &Issuer, count: usize) -> Result<(), String> {
+    let mut subscribers = cuts::Subscribers::start(issuer, count).await?;
+    let agents = issuer.agents(2100).await?;
+    let (idle, storm) = agents.split_at(100.min(agents.len()));
+    let idle = subscribers.run(issuer, idle, std::time::Duration::from_millis(50)).await?;
+    let storm = subscribers.run(issuer, storm, std::time::Duration::from_millis(1)).await?;
+    if cli.json {
+        let row = |name: &str, c: &cuts::Cuts| {
+            let spread = |s: &cuts::Spread| serde_json::json!({ "p50_ms": s.p50, "p99_ms": s.p99, "max_ms": s.max });
+            serde_json::json!({ "scenario": name, "receipt": spread(&c.receipt), "arrival": spread(&c.arrival),
+                "arrivals": c.arrivals, "per_second": c.rate })
+        };
+        let rows = [row("one at a time", &idle), row("storm", &storm)];
+        println!("{}", serde_json::json!({ "subscribers": count, "kb_each": subscribers.kilobytes, "rows": rows }));
+        return Ok(());
+    }
+    println!("{count} subscribers, a connection each: {:.1} KiB of the issuer's memory for each", subscribers.kilobytes);
+    println!(
+        "{:<14} {:>8} {:>24} {:>26} {:>10}",
+        "cuts", "cuts/s", "receipt ms p50/p99/max", "arrival ms p50/p99/max", "arrivals"
+    );
+    for (name, c) in [("one at a time", idle), ("storm", storm)] {
+        let of = |s: cuts::Spread| format!("{:.2} / {:.2} / {:.2}", s.p50, s.p99, s.max);
+        println!("{name:<14} {:>8.0} {:>24} {:>26} {:>10}", c.rate, of(c.receipt), of(c.arrival), c.arrivals);
+    }
     Ok(())
 }
 

@@ -82,7 +82,7 @@ impl Root {
             (false, true) => return Err(AuthorityError::WrongKind("not for development")),
             _ => {}
         }
-        Root::of(NAME, root.clone(), root, vec![], key)
+        Root::of(NAME, root.clone(), &root, vec![], key)
     }
 
     /// Our own root from files, or a CA of ours that a corporate root certified. The bundle anchors only what is ours: of the
@@ -114,7 +114,7 @@ impl Root {
             () => {}
         }
         if read.self_signed {
-            return Root::of(&name, ours.clone(), ours, vec![], key);
+            return Root::of(&name, ours.clone(), &ours, vec![], key);
         }
         let twin = match keystore.read(TWIN)? {
             Some(text) => Some(one_certificate(TWIN, text.as_bytes())?),
@@ -137,22 +137,22 @@ impl Root {
         if upstream.len() > UPSTREAM {
             return Err(unusable(&format!("at most {UPSTREAM} certificates go along with a chain")));
         }
-        Root::of(&name, twin, ours, upstream, key)
+        Root::of(&name, twin, &ours, upstream, key)
     }
 
     fn of(
         name: &str,
         anchor: CertificateDer<'static>,
-        signing: CertificateDer<'static>,
+        signing: &CertificateDer<'_>,
         upstream: Vec<CertificateDer<'static>>,
         key: KeyPair,
     ) -> Result<Root, AuthorityError> {
-        let read = read_ca(name, &signing)?;
+        let read = read_ca(name, signing)?;
         if read.spki != rcgen::PublicKeyData::subject_public_key_info(&key) {
             return Err(AuthorityError::unusable(name, "it does not belong to the key beside it"));
         }
         let key_id = read.key_id.ok_or_else(|| AuthorityError::unusable(name, "it has no subject key id"))?;
-        let issuer = Issuer::from_ca_cert_der(&signing, key).map_err(|e| AuthorityError::unusable(name, e))?;
+        let issuer = Issuer::from_ca_cert_der(signing, key).map_err(|e| AuthorityError::unusable(name, e))?;
         Ok(Root { anchor, upstream, key_id, subject: read.subject, spki: read.spki, ends_at: read.ends_at, issuer })
     }
 

@@ -82,7 +82,7 @@ impl Watch for Peers {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

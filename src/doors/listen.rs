@@ -73,7 +73,7 @@ impl Watch for Anybody {
     }
 
     async fn over(&self, _: &Connection) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

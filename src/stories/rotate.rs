@@ -230,7 +230,6 @@ impl Rotation {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn fault(e: AuthorityError) -> Fault {
     Fault::new("rotate", e)
 }
