@@ -128,7 +128,7 @@ impl Writer {
             let dropped: Vec<u64> = state.obsolete.iter().take(DROP).copied().collect();
             (answers, batch.records, state.revision + 1, dropped)
         };
-        let mut fatal = None;
+        let (mut fatal, mut durable) = (None, records.len());
         if !records.is_empty() {
             let encoded: Vec<Vec<u8>> = records.iter().map(prost::Message::encode_to_vec).collect();
             let started = Instant::now();
@@ -158,6 +158,7 @@ impl Writer {
                     tracing::error!(%cause, "the journal has no room; nothing of this batch was recorded");
                     let full = "the journal has no room: an operator must free space, then ask again";
                     refuse(&mut answers, || Denial::new(Kind::Exhausted, "JOURNAL_FULL", full).into());
+                    durable = 0;
                 }
                 Err(AppendError::Fatal(cause)) => fatal = Some(cause),
             }
@@ -169,7 +170,7 @@ impl Writer {
             // Nobody waits any more: what is recorded stays recorded.
             let _ = answer.send(group);
         }
-        fatal.map_or(Ok(records.len()), Err)
+        fatal.map_or(Ok(durable), Err)
     }
 }
 
