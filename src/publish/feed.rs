@@ -4,7 +4,6 @@
 //! bounded size; whoever is too slow for it gets a snapshot.
 
 mod ring;
-mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use mayfly_agent::api::v1;
+use mayfly_verify::feed::{CutDigest, Heartbeat, heartbeat_message};
 use mayfly_verify::{Subject, TrustDomain};
 use parking_lot::Mutex;
 use prost::bytes::{Buf, BufMut, Bytes};
@@ -27,7 +27,6 @@ use crate::denial::Fault;
 use crate::registry::Registry;
 use crate::registry::state::CutMade;
 use ring::Ring;
-use wire::{CutDigest, HeartbeatFields, heartbeat_message};
 
 /// Cuts of one tick go out together.
 const TICK: Duration = Duration::from_millis(20);
@@ -309,15 +308,9 @@ impl Feed {
 
 impl Speaker {
     fn heartbeat(&self, head: u64, as_of: u64, count: u64, digest: [u8; 32]) -> Result<v1::Heartbeat, Fault> {
-        let fields = HeartbeatFields {
-            trust_domain: self.trust_domain.as_str(),
-            incarnation: self.incarnation,
-            head,
-            as_of,
-            count,
-            digest,
-        };
-        let signature = self.authority.sign_heartbeat(&heartbeat_message(&fields))?;
+        let (trust_domain, incarnation) = (self.trust_domain.clone(), self.incarnation);
+        let unsigned = Heartbeat { trust_domain, incarnation, head, as_of, count, digest, signature: [0; 64] };
+        let signature = self.authority.sign_heartbeat(&heartbeat_message(&unsigned))?;
         Ok(v1::Heartbeat {
             trust_domain: self.trust_domain.to_string(),
             incarnation: self.incarnation.as_bytes().to_vec(),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use spiffe::SpiffeId;
 
 use crate::x509::check_binding;
-use crate::{Binding, BindingOid, Bundle, Principal, Reject, parse_spiffe_id};
+use crate::{Binding, BindingOid, Bundle, Principal, Reject, Subject, Target, parse_spiffe_id};
 
 /// Longest token that is looked at, in bytes.
 pub(crate) const MAX_TOKEN: usize = 16 * 1024;
@@ -35,11 +35,13 @@ pub struct JwtSvid {
     pub jti: Option<String>,
     /// Whom the agent acts for; agents have one and nobody else does.
     pub binding: Option<Binding>,
+    /// The authority that signed it, as the subject of a cut.
+    pub(crate) subjects: [Subject; 1],
 }
 
 /// Verifies a token for one audience against the bundle of its trust domain, at `now` (unix seconds).
 ///
-/// Cuts are not looked at: see [`crate::check_cuts`].
+/// Cuts are not looked at: see [`crate::Live::check`].
 pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<JwtSvid, Reject> {
     let malformed = |what: &str| Reject::Malformed(what.to_owned());
     if token.len() > MAX_TOKEN {
@@ -98,7 +100,9 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
         return Err(Reject::Profile("T16: the token outlives its lease".into()));
     }
     let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
-    Ok(JwtSvid { id, principal, audience: audiences, issued_at, expires_at, authority: authority.kid().to_owned(), jti, binding })
+    let authority = authority.kid().to_owned();
+    let subjects = [Target::Authority(authority.clone().into_bytes()).subject()];
+    Ok(JwtSvid { id, principal, audience: audiences, issued_at, expires_at, authority, jti, binding, subjects })
 }
 
 // JWT-SVID 2: alg, kid, typ and nothing else. T48, T51: so jwk, jku, x5c, crit and b64 are refused unread.

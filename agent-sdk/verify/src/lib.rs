@@ -5,22 +5,27 @@
 
 mod binding;
 mod bundle;
+mod cuts;
+pub mod feed;
 mod ids;
 mod jwt;
+mod live;
 mod reject;
 mod subject;
 mod x509;
 
 pub use binding::{Binding, BindingError, BindingOid, MAX_CHAIN, MAX_CLAIM, MAX_DER};
 pub use bundle::{Bundle, BundleError, JwtAuthority};
+pub use cuts::Cuts;
 pub use ids::{
     AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, Workload, WorkloadName,
     issuer_id, parse_spiffe_id, workload_id,
 };
 pub use jwt::{JwtSvid, verify_jwt};
-pub use reject::Reject;
+pub use live::{Freshness, Live, Reliance};
+pub use reject::{Reject, Staleness};
 pub use spiffe::{SpiffeId, TrustDomain};
-pub use subject::{Cuts, Stamp, Subject, Target, add_stamp};
+pub use subject::{Stamp, Subject, Target, add_stamp};
 pub use x509::{X509Svid, inspect_x509, sha256, verify_x509};
 
 /// Refuses a binding that is cut, or that belongs to another life of the journal than the cuts.

@@ -1,5 +1,7 @@
 //! Why a credential does not hold.
 
+use std::time::Duration;
+
 use crate::{BindingError, NameError};
 
 /// Why a credential does not hold. [`Reject::code`] is its stable label.
@@ -38,6 +40,31 @@ pub enum Reject {
     /// It is cut: something it relies on was revoked.
     #[error("the credential was revoked")]
     Cut,
+    /// Whether it is cut cannot be told: what is known of revocations is too old.
+    #[error("whether the credential is revoked is not known: {0}")]
+    Stale(Staleness),
+}
+
+/// Why what is known of revocations does not suffice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Staleness {
+    /// Nothing was received yet (T69).
+    #[error("nothing was received yet")]
+    Never,
+    /// The last heartbeat is older than the bound.
+    #[error("the last heartbeat is {0:?} old")]
+    Old(Duration),
+    /// The last heartbeat lies in the future by more than clocks may differ.
+    #[error("the last heartbeat lies {0:?} in the future")]
+    Future(Duration),
+    /// A caller asked for a later revision (see [`Live::require`](crate::Live::require)).
+    #[error("revision {known} is known, and {required} is required")]
+    Behind {
+        /// Every cut up to this revision is known.
+        known: u64,
+        /// What was asked for.
+        required: u64,
+    },
 }
 
 impl Reject {
@@ -54,6 +81,7 @@ impl Reject {
             Reject::Audience(_) => "CREDENTIAL_AUDIENCE",
             Reject::Binding(_) | Reject::Unbound(_) => "CREDENTIAL_BINDING",
             Reject::Cut => "CREDENTIAL_REVOKED",
+            Reject::Stale(_) => "CREDENTIAL_STALE",
         }
     }
 }

@@ -1,6 +1,5 @@
-//! What a cut can be about, and the rule by which it kills.
+//! What a cut can be about, and what a credential says of it.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use aws_lc_rs::digest;
@@ -88,67 +87,10 @@ pub fn add_stamp(stamps: &mut Vec<Stamp>, stamp: Stamp) {
     }
 }
 
-/// Every revocation in force in one incarnation of the journal.
-#[derive(Clone, Debug, Default)]
-pub struct Cuts {
-    /// Which incarnation of the journal these revisions belong to.
-    pub incarnation: Uuid,
-    before: HashMap<Subject, u64>,
-}
-
-impl Cuts {
-    /// No cuts yet, for this incarnation.
-    pub fn new(incarnation: Uuid) -> Cuts {
-        Cuts { incarnation, before: HashMap::new() }
-    }
-
-    /// Kills what relies on `subject` since before `before`. A later cut never moves an earlier one back.
-    pub fn cut(&mut self, subject: Subject, before: u64) {
-        let at = self.before.entry(subject).or_insert(before);
-        *at = (*at).max(before);
-    }
-
-    /// The revision before which reliance on `subject` is dead, if it was ever cut.
-    pub fn before(&self, subject: Subject) -> Option<u64> {
-        self.before.get(&subject).copied()
-    }
-
-    /// Takes a cut away that can hit nothing any more.
-    pub fn forget(&mut self, subject: Subject) {
-        self.before.remove(&subject);
-    }
-
-    /// Number of cuts.
-    pub fn len(&self) -> usize {
-        self.before.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.before.is_empty()
-    }
-
-    /// The stamp by which these stamps are dead, if any: `since` < `before`.
-    pub fn killing<'a>(&self, stamps: impl IntoIterator<Item = &'a Stamp>) -> Option<Stamp> {
-        stamps.into_iter().find(|s| self.before.get(&s.subject).is_some_and(|before| s.since < *before)).copied()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-
-    #[test]
-    fn a_cut_kills_what_is_older_and_spares_what_is_newer() {
-        let subject = Target::TrustDomain.subject();
-        let mut cuts = Cuts::new(Uuid::nil());
-        cuts.cut(subject, 5);
-        assert!(cuts.killing(&[Stamp { subject, since: 4 }]).is_some());
-        assert!(cuts.killing(&[Stamp { subject, since: 5 }]).is_none());
-        cuts.cut(subject, 3);
-        assert_eq!(cuts.before(subject), Some(5), "an earlier cut never weakens a later one");
-    }
 
     #[test]
     fn subjects_of_different_parts_differ() {

@@ -8,7 +8,7 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, aws_lc_
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{Binding, BindingOid, Bundle, Principal, Reject, parse_spiffe_id};
+use crate::{Binding, BindingOid, Bundle, Principal, Reject, Subject, Target, parse_spiffe_id};
 
 /// Longest chain that is looked at: leaf, intermediates, root.
 pub(crate) const MAX_CERTIFICATES: usize = 6;
@@ -30,21 +30,24 @@ pub struct X509Svid {
     pub serial: Vec<u8>,
     /// SHA-256 of the `SubjectPublicKeyInfo`.
     pub key: [u8; 32],
-    /// Key id of the authority that signed it; empty where the leaf has none.
+    /// Key id of the authority that signed it: once verified, as that authority's certificate has it, and only before, or
+    /// where that has none, as the leaf itself claims. Empty where neither says.
     pub authority: Vec<u8>,
     /// Whom the agent acts for; agents have one and nobody else does.
     pub binding: Option<Binding>,
+    /// Its key and every authority of its chain, as subjects of cuts.
+    pub(crate) subjects: Vec<Subject>,
 }
 
 /// Verifies a chain (leaf first, DER) against the bundle of its trust domain, at `now` (unix seconds).
 ///
-/// Cuts are not looked at: see [`crate::check_cuts`].
+/// Cuts are not looked at: see [`crate::Live::check`].
 pub fn verify_x509(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<X509Svid, Reject> {
     let (leaf_der, rest) = chain.split_first().ok_or_else(|| Reject::Malformed("no certificate".into()))?;
     if chain.len() > MAX_CERTIFICATES || chain.iter().any(|c| c.len() > MAX_CERTIFICATE) {
         return Err(Reject::Malformed("the chain is too long or a certificate too large".into()));
     }
-    let svid = inspect_x509(leaf_der, bundle.trust_domain(), oid)?;
+    let mut svid = inspect_x509(leaf_der, bundle.trust_domain(), oid)?;
     if svid.id.trust_domain_name() != bundle.trust_domain().as_str() {
         // XV-1: only the bundle of the peer's own trust domain.
         return Err(Reject::TrustDomain(svid.id.trust_domain_name().to_owned(), bundle.trust_domain().to_string()));
@@ -67,10 +70,30 @@ pub fn verify_x509(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingO
     let intermediates: Vec<CertificateDer<'_>> = rest.to_vec();
     let time = UnixTime::since_unix_epoch(Duration::from_secs(now));
     let path = leaf.verify_for_usage(SIGNATURES, &anchors, &intermediates, time, AnyUsage, None, None).map_err(untrusted)?;
+    let mut authorities = Vec::new();
     for intermediate in path.intermediate_certificates() {
-        signing_certificate(&intermediate.der(), now)?;
+        authorities.push(signing_certificate(&intermediate.der(), now)?);
     }
+    let root = roots.iter().find(|root| webpki::anchor_from_trusted_cert(root).is_ok_and(|a| &a == path.anchor()));
+    authorities.extend(root.map(|root| signing_certificate(root, now)).transpose()?);
+    svid.signed_by(authorities);
     Ok(svid)
+}
+
+impl X509Svid {
+    // T42: whoever stole an issuing key writes any authority into a leaf, or none. What signs is told by its own certificate,
+    // which the authority above it vouches for.
+    fn signed_by(&mut self, authorities: Vec<Vec<u8>>) {
+        if let Some(issuing) = authorities.first().filter(|id| !id.is_empty()) {
+            self.authority.clone_from(issuing);
+        }
+        for id in authorities.into_iter().filter(|id| !id.is_empty()) {
+            let subject = Target::Authority(id).subject();
+            if !self.subjects.contains(&subject) {
+                self.subjects.push(subject);
+            }
+        }
+    }
 }
 
 /// Reads a leaf and checks its profile. Proves nothing: no signature is looked at.
@@ -147,7 +170,8 @@ pub fn inspect_x509(leaf: &CertificateDer<'_>, own: &spiffe::TrustDomain, oid: &
         return profile("T16: the certificate outlives its lease");
     }
     let key = sha256(cert.public_key().raw);
-    Ok(X509Svid { id, principal, not_before, not_after, serial, key, authority, binding: bound })
+    let subjects = vec![Target::Key(key).subject(), Target::Authority(authority.clone()).subject()];
+    Ok(X509Svid { id, principal, not_before, not_after, serial, key, authority, binding: bound, subjects })
 }
 
 /// An agent has a binding, and nobody else does.
@@ -179,16 +203,24 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-// T32: webpki asks neither for keyCertSign nor for an anchor's own dates.
-fn signing_certificate(der: &[u8], now: u64) -> Result<(), Reject> {
+// T32: webpki asks neither for keyCertSign nor for an anchor's own dates. Gives the key id, empty where there is none.
+fn signing_certificate(der: &[u8], now: u64) -> Result<Vec<u8>, Reject> {
     let (_, cert) = X509Certificate::from_der(der).map_err(|e| Reject::Malformed(e.to_string()))?;
     let signs = matches!(cert.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign());
     let not_after = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or(0);
     match () {
         () if !cert.is_ca() || !signs => Err(Reject::Untrusted("a signing certificate lacks cA or keyCertSign".into())),
         () if now >= not_after => Err(Reject::Expired(not_after)),
-        () => Ok(()),
+        () => Ok(key_id(&cert)),
     }
+}
+
+fn key_id(cert: &X509Certificate<'_>) -> Vec<u8> {
+    let mut ids = cert.extensions().iter().filter_map(|e| match e.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    });
+    ids.next().unwrap_or_default()
 }
 
 /// The profile's rule on extended key usage is checked on the leaf; CA certificates may restrict it or not.

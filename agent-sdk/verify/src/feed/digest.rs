@@ -1,0 +1,99 @@
+//! A digest of a set of cuts that follows each change in one step, in any order.
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::Subject;
+
+/// The sum modulo 2^256 of SHA-256(subject, before as 8 bytes big-endian), each read as a big-endian number.
+///
+/// The feed's key signs it, so nobody but the issuer chooses sets: that sums of digests can be made to meet by whoever may
+/// choose both sets freely does not matter here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CutDigest {
+    /// The lowest first.
+    limbs: [u64; 4],
+}
+
+impl CutDigest {
+    /// With one more cut.
+    pub fn add(&mut self, subject: Subject, before: u64) {
+        let mut carry = 0u128;
+        for (limb, term) in self.limbs.iter_mut().zip(term(subject, before)) {
+            let sum = u128::from(*limb) + u128::from(term) + carry;
+            *limb = low(sum);
+            carry = sum >> 64;
+        }
+    }
+
+    /// With one less.
+    pub fn remove(&mut self, subject: Subject, before: u64) {
+        let mut borrow = false;
+        for (limb, term) in self.limbs.iter_mut().zip(term(subject, before)) {
+            let (less, first) = limb.overflowing_sub(term);
+            let (less, second) = less.overflowing_sub(u64::from(borrow));
+            (*limb, borrow) = (less, first || second);
+        }
+    }
+
+    /// As a heartbeat has it: big-endian.
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (to, limb) in bytes.rchunks_exact_mut(8).zip(self.limbs) {
+            to.copy_from_slice(&limb.to_be_bytes());
+        }
+        bytes
+    }
+}
+
+/// The number of one cut, the lowest limb first.
+fn term(subject: Subject, before: u64) -> [u64; 4] {
+    let mut hash = Context::new(&SHA256);
+    hash.update(&subject.0);
+    hash.update(&before.to_be_bytes());
+    let mut limbs = [0; 4];
+    for (limb, bytes) in limbs.iter_mut().zip(hash.finish().as_ref().rchunks_exact(8)) {
+        *limb = bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+    }
+    limbs
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+fn low(sum: u128) -> u64 {
+    sum as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// By another way: SHA-256 as bytes, added byte by byte from the right, as the words of the proto have it.
+    fn by_bytes(cuts: &[(Subject, u64)]) -> [u8; 32] {
+        let mut sum = [0u8; 32];
+        for (subject, before) in cuts {
+            let hashed = crate::sha256(&[&subject.0[..], &before.to_be_bytes()[..]].concat());
+            let mut carry = 0u16;
+            for (to, from) in sum.iter_mut().zip(hashed).rev() {
+                let n = u16::from(*to) + u16::from(from) + carry;
+                (*to, carry) = (n.to_be_bytes()[1], n >> 8);
+            }
+        }
+        sum
+    }
+
+    proptest! {
+        #[test]
+        fn the_digest_is_the_sum_of_what_is_in_whatever_came_and_went(
+            cuts in proptest::collection::vec((any::<[u8; 16]>(), any::<u64>()), 0..20), gone in 0usize..20,
+        ) {
+            let cuts: Vec<_> = cuts.into_iter().map(|(s, b)| (Subject(s), b)).collect();
+            let mut digest = CutDigest::default();
+            cuts.iter().for_each(|(s, b)| digest.add(*s, *b));
+            prop_assert_eq!(digest.to_bytes(), by_bytes(&cuts));
+            let (out, left) = cuts.split_at(gone.min(cuts.len()));
+            out.iter().for_each(|(s, b)| digest.remove(*s, *b));
+            prop_assert_eq!(digest.to_bytes(), by_bytes(left));
+        }
+    }
+}

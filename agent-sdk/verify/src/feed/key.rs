@@ -1,0 +1,43 @@
+//! The key that signs heartbeats, and what it signs.
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+
+use super::{FeedError, Heartbeat};
+
+/// So that a signature of this key is a heartbeat's and nothing else's.
+const PREFIX: &[u8] = b"mayfly feed v1\0";
+
+/// The public half of the feed's key.
+#[derive(Clone, Debug)]
+pub struct FeedKey(ParsedPublicKey);
+
+impl FeedKey {
+    /// From an uncompressed P-256 point, as `mayfly.v1.Bundle.feed_key` has it.
+    pub fn from_point(point: &[u8]) -> Result<FeedKey, FeedError> {
+        // Other forms of a point have a key of their own to be, and no place here.
+        if point.len() != 65 || point.first() != Some(&4) {
+            return Err(FeedError::Key);
+        }
+        ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).map(FeedKey).map_err(|_| FeedError::Key)
+    }
+
+    /// Whether this key signed the heartbeat.
+    pub fn verify(&self, heartbeat: &Heartbeat) -> Result<(), FeedError> {
+        self.0.verify_sig(&heartbeat_message(heartbeat), &heartbeat.signature).map_err(|_| FeedError::Signature)
+    }
+}
+
+/// The bytes that the feed's key signs: a fixed prefix; the trust domain, its length before it; incarnation; head, as_of and
+/// count; digest. Numbers are 8 bytes, big-endian. The heartbeat's own signature has no part in it.
+pub fn heartbeat_message(heartbeat: &Heartbeat) -> Vec<u8> {
+    let trust_domain = heartbeat.trust_domain.as_str().as_bytes();
+    let mut message = PREFIX.to_vec();
+    message.extend(u64::try_from(trust_domain.len()).unwrap_or(u64::MAX).to_be_bytes());
+    message.extend(trust_domain);
+    message.extend(heartbeat.incarnation.as_bytes());
+    for number in [heartbeat.head, heartbeat.as_of, heartbeat.count] {
+        message.extend(number.to_be_bytes());
+    }
+    message.extend(heartbeat.digest);
+    message
+}
