@@ -26,8 +26,9 @@ use crate::folder;
 use crate::foreign::Foreign;
 use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
-use crate::publish::Publisher;
 use crate::publish::feed::{self, Feed};
+use crate::publish::{Published, Publisher};
+use crate::registry::state::authority::Status;
 use crate::registry::{Ask, Limits, Proposal, Registry, Rules};
 use crate::stories::desk::Desk;
 use crate::stories::rotate::Rotation;
@@ -363,10 +364,15 @@ async fn join(issuer: &Issuer, dir: &Path) -> Result<(), String> {
     }
 }
 
+/// The development workload never has to join by hand: not when its certificate ends, nor when who signed it is tainted.
 async fn keep_joined(issuer: Arc<Issuer>, dir: PathBuf, life: u64, mut stop: watch::Receiver<bool>) {
+    let tainted = |p: &Published| p.authorities.slots.iter().filter(|s| s.status == Status::Tainted).count();
+    let mut published = issuer.publisher.watch();
     loop {
+        let known = tainted(&published.borrow_and_update());
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs((life / 2).max(1))) => {}
+            more = published.wait_for(|p| tainted(p) > known) => if more.is_err() { return },
             _ = stop.wait_for(|s| *s) => return,
         }
         if let Err(cause) = join(&issuer, &dir).await {

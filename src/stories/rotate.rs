@@ -216,7 +216,8 @@ impl Rotation {
         match self.registry.commit(vec![ask]).pop() {
             Some(Ok(Outcome::Authorities { revision })) => {
                 if revision > before {
-                    tracing::info!(revision, change = told, by = %caller.scope(), "the authorities changed");
+                    let by = if let Caller::Operator { name } = caller { name } else { "schedule" };
+                    tracing::info!(revision, change = told, by, "the authorities changed");
                 }
                 Ok(())
             }
