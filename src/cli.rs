@@ -14,11 +14,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Exit code of a usage error, as clap has it.
 pub const USAGE: u8 = 2;
+/// Exit code of `verify --live` for a credential that is revoked.
+pub const REVOKED: u8 = 6;
+/// Exit code of `verify --live` when whether a credential is revoked is not known.
+pub const STALE: u8 = 7;
 
 /// Why a command failed, with its exit code.
 #[derive(Debug)]
 pub struct Failure {
-    /// 1 failure, 2 usage, 3 denied, 4 the credential does not hold, 5 the issuer cannot be reached.
+    /// 1 failure, 2 usage, 3 denied, 4 the credential does not hold, 5 the issuer cannot be reached, 6 revoked, 7 unknown whether.
     pub code: u8,
     /// What happened and what to do.
     pub message: String,
@@ -39,7 +43,8 @@ impl From<String> for Failure {
 /// Identities for short-lived AI agents: whom they act for, who spawned them, and how to take them back.
 ///
 /// Begin with `mayfly dev` in one terminal; it prints commands for another.
-/// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 the credential does not hold, 5 the issuer cannot be reached.
+/// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 the credential does not hold, 5 the issuer cannot be reached, 6 the
+/// credential is revoked, 7 whether it is revoked is not known.
 #[derive(Parser)]
 #[command(name = "mayfly", version, max_term_width = 100)]
 pub struct Cli {
@@ -177,6 +182,9 @@ enum Command {
         format: BundleFormat,
     },
     /// Verify an X.509-SVID or JWT-SVID offline; exits 0 only if it holds now
+    ///
+    /// With --live it is also held against what is revoked, as a strict verifier does: exit code 6 if it is revoked, 7 if
+    /// nothing fresh was heard (operator).
     Verify {
         /// svid.pem or a file with a JWT-SVID
         file: PathBuf,
@@ -189,6 +197,9 @@ enum Command {
         /// OID of the binding, if the issuer is configured with another
         #[arg(long, default_value = "1.3.6.1.4.1.32473.1")]
         binding_oid: String,
+        /// Also against what is revoked at the issuer of the home
+        #[arg(long)]
+        live: bool,
     },
     /// Print an ID token of a user of the development provider
     Token {
@@ -380,8 +391,8 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Watch => watch::run(&common).await,
         Command::Authority(command) => authority::run(&common, command).await,
         Command::Bundle { format } => act::bundle(&common, format).await,
-        Command::Verify { file, bundle, audience, binding_oid } => {
-            verify::verify(&common, &file, bundle.as_deref(), audience.as_deref(), &binding_oid)
+        Command::Verify { file, bundle, audience, binding_oid, live } => {
+            verify::verify(&common, &file, bundle.as_deref(), audience.as_deref(), &binding_oid, live).await
         }
         Command::Token { user } => act::token(&common, &user).await,
         Command::Backup { restore: Some(BackupCommand::Restore { file, config }), .. } => {

@@ -271,3 +271,49 @@ fn watch_prints_a_line_for_each() {
     let _ = child.kill();
     let _ = child.wait();
 }
+
+#[tokio::test]
+async fn t41_t69_a_verifier_follows_the_feed_and_refuses_when_it_hears_nothing() {
+    use mayfly_agent::revocation::{Freshness, Link, follow};
+    use mayfly_verify::feed::FeedKey;
+    use mayfly_verify::{BindingOid, Bundle, Reject, TrustDomain, verify_x509};
+    let dev = dev();
+    spawn(&dev, "--class researcher --user-token demo.jwt --out a1");
+    let agent = spawn(&dev, "--class researcher --user-token demo.jwt --out a2");
+    let td = TrustDomain::new("dev.mayfly.test").unwrap();
+    let bundle = Bundle::from_json(td.clone(), &std::fs::read(dev.path("a1/bundle.json")).unwrap()).unwrap();
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let read = |name: &str| {
+        let chain = mayfly::folder::certificates(&dev.path(name)).unwrap();
+        verify_x509(&chain, &bundle, &BindingOid::default(), now().as_secs()).unwrap()
+    };
+    let (kept, cut) = (read("a1/svid.pem"), read("a2/svid.pem"));
+    let channel = channel(&dev, Some(ORCHESTRATOR)).await;
+    let got = BundlesClient::new(channel.clone()).get_bundle(v1::GetBundleRequest {}).await.unwrap().into_inner();
+    let key = FeedKey::from_point(&got.bundle.unwrap().feed_key).unwrap();
+    let feed = follow(channel, key, td, Freshness::Strict(Duration::from_secs(2)));
+    let live = feed.live().clone();
+    assert!(matches!(live.check(now(), &kept), Err(Reject::Stale(_))), "T69: nothing was heard yet");
+    let until = async |what: &str, done: &dyn Fn() -> bool| {
+        let started = Instant::now();
+        while !done() {
+            assert!(started.elapsed() < Duration::from_secs(10), "{what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    until("the first word", &|| live.check(now(), &kept).is_ok() && live.check(now(), &cut).is_ok()).await;
+    let revision = dev.json(&format!("revoke --agent {agent}"))["revision"].as_u64().unwrap();
+    live.require(revision);
+    until("the cut", &|| matches!(live.check(now(), &cut), Err(Reject::Cut))).await;
+    assert!(live.check(now(), &kept).is_ok(), "as fresh as the receipt");
+    // Also by hand.
+    assert!(dev.run("verify a1/svid.pem --live").status.success());
+    assert!(dev.fails("verify a2/svid.pem --live", 6).contains("CREDENTIAL_REVOKED"));
+    // T41: the issuer is gone, and with it all that may be believed.
+    let dir = dev.kill();
+    until("staleness", &|| matches!(live.check(now(), &kept), Err(Reject::Stale(_)))).await;
+    until("the break", &|| matches!(&*feed.link().borrow(), Link::Broken(_))).await;
+    let _dev = Dev::start_in(dir);
+    until("another word", &|| live.check(now(), &kept).is_ok()).await;
+    assert!(matches!(live.check(now(), &cut), Err(Reject::Cut)), "and no cut is forgotten");
+}

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`ticket`] | the string an operator hands out: where the issuer is, whom to believe there, and a secret for one use |
 //! | [`channel`] | connections to the issuer on which both ends are verified |
+//! | [`revocation`] | what is revoked, followed live for every check in the process |
 //! | [`api`] | the messages and a client for each service |
 //!
 //! # From a ticket to an identity
@@ -52,6 +53,7 @@
 
 pub mod api;
 pub mod channel;
+pub mod revocation;
 pub mod ticket;
 
 pub use mayfly_verify::TrustDomain;

@@ -86,7 +86,8 @@ impl Root {
     }
 
     /// Our own root from files, or a CA of ours that a corporate root certified. The bundle anchors only what is ours: of the
-    /// latter a self-signed twin, so that nobody else below the corporate root is trusted with our names.
+    /// latter a self-signed twin, so that nobody else below the corporate root is trusted with our names; and a twin with the
+    /// trust domain's SPIFFE ID of a root that has none (XC-1).
     fn given(keystore: &Keystore, td: &TrustDomain, files: &RootFiles, now: u64) -> Result<Root, AuthorityError> {
         const TWIN: &str = "root-twin.pem";
         let name = files.certificate.display().to_string();
@@ -113,7 +114,7 @@ impl Root {
             }
             () => {}
         }
-        if read.self_signed {
+        if read.self_signed && !read.uris.is_empty() {
             return Root::of(&name, ours.clone(), &ours, vec![], key);
         }
         let twin = match keystore.read(TWIN)? {
@@ -133,7 +134,7 @@ impl Root {
         };
         // A corporate root itself is what its verifiers have; it never goes along.
         let above = chain.filter(|c| read_ca(&name, c).is_ok_and(|c| !c.self_signed));
-        let upstream: Vec<_> = std::iter::once(ours.clone()).chain(above).collect();
+        let upstream: Vec<_> = std::iter::once(ours.clone()).filter(|_| !read.self_signed).chain(above).collect();
         if upstream.len() > UPSTREAM {
             return Err(unusable(&format!("at most {UPSTREAM} certificates go along with a chain")));
         }

@@ -1,36 +1,49 @@
-//! `mayfly verify`: offline, against a bundle in a file.
+//! `mayfly verify`: offline, against a bundle in a file; with `--live` also against what is revoked.
 
 use std::path::Path;
+use std::time::Duration;
 
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::bundles_client::BundlesClient;
+use mayfly_agent::revocation::{Following, Freshness, follow};
+use mayfly_verify::feed::FeedKey;
 use mayfly_verify::{Binding, BindingOid, Bundle, Principal, Reject, SpiffeId, TrustDomain, verify_jwt, verify_x509};
 use serde_json::{Value, json};
 
+use super::act::operator;
 use super::{Common, Failure, USAGE, show};
 use crate::clock::Clock;
 use crate::folder;
 
-pub(super) fn verify(
+/// How long a fresh heartbeat is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn verify(
     common: &Common,
     file: &Path,
     bundle: Option<&Path>,
     audience: Option<&str>,
     oid: &str,
+    live: bool,
 ) -> Result<(), Failure> {
     let oid: BindingOid = oid.parse().map_err(|e: String| Failure::new(USAGE, e))?;
     let beside = file.parent().unwrap_or_else(|| Path::new(".")).join("bundle.json");
     let bundle = read_bundle(bundle.unwrap_or(&beside), file)?;
     let now = Clock::system().seconds();
     let text = std::fs::read_to_string(file).map_err(|e| format!("`{}`: {e}", file.display()))?;
-    let refused = |e: Reject| Failure::new(4, format!("the credential does not hold: {}: {e}", e.code()));
+    let feed = if live { Some(follow_live(common, bundle.trust_domain()).await?) } else { None };
+    let live = feed.as_ref().map(Following::live);
     let (object, binding) = if text.contains("-----BEGIN") {
         let chain = folder::certificates(file)?;
         let svid = verify_x509(&chain, &bundle, &oid, now).map_err(refused)?;
+        live.map_or(Ok(()), |live| live.check(since_epoch(), &svid)).map_err(refused)?;
         let object = json!({ "kind": "x509-svid", "spiffe_id": svid.id.to_string(), "expires_at": show::time(svid.not_after),
             "serial": hex::encode(&svid.serial), "binding": binding_json(&svid.id, &svid.principal, svid.binding.as_ref()) });
         (object, svid.binding)
     } else {
         let audience = audience.ok_or_else(|| Failure::new(USAGE, "a JWT-SVID is for somebody: say for whom with --audience"))?;
         let svid = verify_jwt(text.trim(), audience, &bundle, &oid, now).map_err(refused)?;
+        live.map_or(Ok(()), |live| live.check(since_epoch(), &svid)).map_err(refused)?;
         let object = json!({ "kind": "jwt-svid", "spiffe_id": svid.id.to_string(), "expires_at": show::time(svid.expires_at),
             "audience": svid.audience, "jti": svid.jti,
             "binding": binding_json(&svid.id, &svid.principal, svid.binding.as_ref()) });
@@ -45,6 +58,34 @@ pub(super) fn verify(
         }
         text
     })
+}
+
+fn refused(e: Reject) -> Failure {
+    let code = match e {
+        Reject::Cut => super::REVOKED,
+        Reject::Stale(_) => super::STALE,
+        _ => 4,
+    };
+    Failure::new(code, format!("the credential does not hold: {}: {e}", e.code()))
+}
+
+/// What is revoked now, as a strict verifier has it. Without a fresh word of the issuer nothing is known, and that is told.
+async fn follow_live(common: &Common, td: &TrustDomain) -> Result<Following, Failure> {
+    let channel = operator(common).await?;
+    let got = BundlesClient::new(channel.clone()).get_bundle(v1::GetBundleRequest {}).await?.into_inner();
+    let point = got.bundle.unwrap_or_default().feed_key;
+    let key = FeedKey::from_point(&point).map_err(|e| Failure::new(1, e.to_string()))?;
+    let feed = follow(channel, key, td.clone(), Freshness::default());
+    let started = tokio::time::Instant::now();
+    // The check itself tells what was not heard.
+    while feed.live().fresh(since_epoch()).is_err() && started.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(feed)
+}
+
+fn since_epoch() -> Duration {
+    Duration::from_micros(Clock::system().now())
 }
 
 fn binding_json(id: &SpiffeId, principal: &Principal, binding: Option<&Binding>) -> Value {
