@@ -2,6 +2,7 @@
 
 mod act;
 mod authority;
+mod revoke;
 mod run;
 mod show;
 mod verify;
@@ -144,27 +145,27 @@ enum Command {
     /// See the agents that the issuer knows (operator)
     #[command(subcommand)]
     Agents(AgentsCommand),
-    /// Revoke an agent or everything of a user (operator)
+    /// Revoke an agent, or everything of a user, a workload, a class, a delegation or a key
+    ///
+    /// Everything below goes with it, in one step. A user, a workload or a class is also closed for new agents until
+    /// `mayfly reopen`, unless --allow-new. Agents, delegations and keys never come back. An operator may revoke all of these;
+    /// with --as, an agent itself and those below it, a workload its own agents.
     Revoke {
-        /// SPIFFE ID or UUID of an agent
-        #[arg(long, conflicts_with = "user", required_unless_present = "user")]
-        agent: Option<String>,
-        /// A user, as <issuer's configured name>/<subject>
-        #[arg(long, value_name = "ISSUER/SUB")]
-        user: Option<String>,
+        #[command(flatten)]
+        acting: Acting,
+        #[command(flatten)]
+        target: RevokeTarget,
         /// Why; recorded, never shown to callers
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
-        /// Revoke what is out, but leave the user open for new agents
+        /// Revoke what is out, but leave the user, workload or class open for new agents
         #[arg(long)]
         allow_new: bool,
     },
-    /// Let a revoked user have new agents, for tokens issued from now on (operator)
-    Reopen {
-        /// The user, as <issuer's configured name>/<subject>
-        #[arg(long, value_name = "ISSUER/SUB")]
-        user: String,
-    },
+    /// Let a revoked user, workload or class have new agents; what was revoked stays revoked (operator)
+    ///
+    /// Of a user, only tokens count that are issued from now on.
+    Reopen(ReopenTarget),
     /// Print every revocation as it happens, and a heartbeat every second (operator)
     ///
     /// This is what verifiers follow: whom a cut is about stands there only as a digest.
@@ -314,6 +315,46 @@ enum BundleFormat {
 }
 
 #[derive(Args)]
+#[group(required = true, multiple = false)]
+struct RevokeTarget {
+    /// SPIFFE ID or UUID of an agent
+    #[arg(long, value_name = "ID")]
+    agent: Option<String>,
+    /// A user, as <issuer's configured name>/<subject>
+    #[arg(long, value_name = "ISSUER/SUB")]
+    user: Option<String>,
+    /// All agents below a workload: its name, or the SPIFFE ID of a foreign one
+    #[arg(long, alias = "workload", value_name = "NAME")]
+    root: Option<String>,
+    /// All agents of a class and everything below them
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
+    /// All agents of a delegation; `mayfly agents show` prints its id
+    #[arg(long, value_name = "ID")]
+    delegation: Option<String>,
+    /// A certified public key, by the SHA-256 of its SubjectPublicKeyInfo in hex
+    #[arg(long, value_name = "SHA256")]
+    key: Option<String>,
+    /// A signing key that has retired: nothing it ever signed holds. Same as `mayfly authority taint`
+    #[arg(long, value_name = "ID")]
+    authority: Option<String>,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct ReopenTarget {
+    /// A user, as <issuer's configured name>/<subject>
+    #[arg(long, value_name = "ISSUER/SUB")]
+    user: Option<String>,
+    /// A workload: its name, or the SPIFFE ID of a foreign one
+    #[arg(long, alias = "root", value_name = "NAME")]
+    workload: Option<String>,
+    /// A class
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
+}
+
+#[derive(Args)]
 struct Acting {
     /// Act with the identity in this folder
     #[arg(long = "as", value_name = "DIR")]
@@ -386,8 +427,11 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Agents(AgentsCommand::List { all }) => act::list(&common, all, false).await,
         Command::Agents(AgentsCommand::Tree { all }) => act::list(&common, all, true).await,
         Command::Agents(AgentsCommand::Show { agent }) => act::agent(&common, agent).await,
-        Command::Revoke { agent, user, reason, allow_new } => act::revoke(&common, agent, user, reason, allow_new).await,
-        Command::Reopen { user } => act::reopen(&common, &user).await,
+        Command::Revoke { target: RevokeTarget { authority: Some(id), .. }, .. } => {
+            authority::run(&common, AuthorityCommand::Taint { id }).await
+        }
+        Command::Revoke { acting, target, reason, allow_new } => revoke::cut(&common, &acting, target, reason, allow_new).await,
+        Command::Reopen(target) => revoke::reopen(&common, target).await,
         Command::Watch => watch::run(&common).await,
         Command::Authority(command) => authority::run(&common, command).await,
         Command::Bundle { format } => act::bundle(&common, format).await,

@@ -112,6 +112,11 @@ impl Issuer {
             let message = "the authority that signed this certificate is tainted: nothing it signed holds";
             return Err(unauthenticated("AUTHORITY_TAINTED", message));
         }
+        if let Caller::Agent { key, .. } | Caller::Workload { key, .. } = &caller
+            && self.registry.read(|state| state.key_revoked(key))
+        {
+            return Err(unauthenticated("KEY_REVOKED", "the key of this certificate was revoked: make a new one"));
+        }
         let Caller::Agent { id, serial, incarnation, .. } = &caller else { return Ok((caller, Generation::Current)) };
         let known = |state: &State| {
             let agent = state.agent(&id.uuid).filter(|_| *incarnation == state.incarnation)?;

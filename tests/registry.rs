@@ -17,7 +17,7 @@ use mayfly::registry::{
     Admission, AppendError, Ask, Change, Credential, Each, Heartbeat, Journal, Limits, Outcome, PUBLISHED, Proof, Proposal,
     Registry, RequestId, Rules, Spawn, State,
 };
-use mayfly_verify::User;
+use mayfly_verify::{Target, User};
 use parking_lot::Mutex;
 
 const START: u64 = 1_800_000_000;
@@ -288,10 +288,11 @@ fn state_is_what_the_records_say_also_after_old_ones_are_dropped() {
         let _ = house.spawn(who, round);
         let _ = house.spawn(who, round);
         match round % 7 {
-            3 => drop(
-                house.ask(operator(), Proposal::RevokeUser { user: user(who), reason: String::new(), allow_new: round % 2 == 0 }),
-            ),
-            5 => drop(house.ask(operator(), Proposal::Reopen { user: user(who) })),
+            3 => drop(house.ask(
+                operator(),
+                Proposal::Revoke { target: Target::User(user(who)), reason: String::new(), allow_new: round % 2 == 0 },
+            )),
+            5 => drop(house.ask(operator(), Proposal::Reopen { target: Target::User(user(who)) })),
             6 => {
                 let some = house.registry.read(|s| s.agents_after(None).next().map(|a| a.uuid));
                 drop(house.ask(operator(), Proposal::End { agent: some }));
@@ -310,7 +311,7 @@ fn state_is_what_the_records_say_also_after_old_ones_are_dropped() {
         }
         assert_eq!((kept.revision, kept.incarnation), (live.revision, live.incarnation));
         assert_eq!(kept.cuts().len(), live.cuts().len(), "round {round}");
-        assert_eq!(kept.closed_users().collect::<Vec<_>>().len(), live.closed_users().collect::<Vec<_>>().len(), "round {round}");
+        assert_eq!(kept.closed().collect::<Vec<_>>().len(), live.closed().collect::<Vec<_>>().len(), "round {round}");
     }
     assert!(house.disk.rows.lock().len() < house.disk.every.lock().len(), "retention is bounded");
 }
@@ -320,9 +321,11 @@ fn t82_what_is_granted_after_a_cut_lives_and_what_was_before_is_dead() {
     let house = House::new();
     let Ok(Outcome::Spawned(old, _)) = house.spawn("demo", 1) else { panic!() };
     house.pass(5);
-    house.ask(operator(), Proposal::RevokeUser { user: user("demo"), reason: String::new(), allow_new: false }).unwrap();
+    house
+        .ask(operator(), Proposal::Revoke { target: Target::User(user("demo")), reason: String::new(), allow_new: false })
+        .unwrap();
     assert_eq!(code(house.spawn("demo", 2)), "USER_CLOSED");
-    house.ask(operator(), Proposal::Reopen { user: user("demo") }).unwrap();
+    house.ask(operator(), Proposal::Reopen { target: Target::User(user("demo")) }).unwrap();
     // A token from the very second of the reopening may be from before it.
     assert_eq!(code(house.spawn("demo", 3)), "USER_TOKEN_TOO_EARLY");
     assert_eq!(code(house.spawn("demo", 1)), "DELEGATION_REVOKED");
@@ -378,7 +381,7 @@ fn t85_in_one_batch_the_order_of_requests_decides() {
     let spawn = |n| Ask { caller: house.caller.clone(), proposal: house.spawning(house.proof("demo", n), None) };
     let cut = Ask {
         caller: operator(),
-        proposal: Proposal::RevokeUser { user: user("demo"), reason: String::new(), allow_new: false },
+        proposal: Proposal::Revoke { target: Target::User(user("demo")), reason: String::new(), allow_new: false },
     };
     let answers = house.registry.commit(vec![spawn(1), cut, spawn(1), spawn(2)]);
     let [before, receipt, after, other] = <[_; 4]>::try_from(answers).unwrap();
@@ -634,7 +637,8 @@ fn a_parents_end_takes_everything_below_along() {
         match how {
             "end" => drop(house.ask(mother.clone(), Proposal::End { agent: None }).unwrap()),
             "cut" => {
-                let revoke = Proposal::RevokeAgent { agent: parent.id().uuid, reason: String::new() };
+                let revoke =
+                    Proposal::Revoke { target: Target::Agent(parent.id().uuid), reason: String::new(), allow_new: false };
                 let Ok(Outcome::Revoked { agents_at_most, .. }) = house.ask(operator(), revoke) else { panic!() };
                 assert_eq!(agents_at_most, 2);
             }

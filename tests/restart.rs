@@ -15,7 +15,7 @@ use mayfly::registry::state::authority::{Kind, Slot};
 use mayfly::registry::{
     Ask, Change, Credential, Heartbeat, Journal, Limits, Outcome, Proof, Proposal, Registry, Rules, Spawn, State,
 };
-use mayfly_verify::{User, sha256};
+use mayfly_verify::{Target, User, sha256};
 
 const START: u64 = 1_800_000_000;
 
@@ -112,7 +112,7 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
     now.fetch_add(86_400 * SECOND, Ordering::SeqCst);
     for n in 0..live.div_ceil(500) + 8 {
         let user = User { iss: "https://idp.example".into(), sub: format!("nobody-{}", n % 3) };
-        let proposal = Proposal::RevokeUser { user, reason: String::new(), allow_new: true };
+        let proposal = Proposal::Revoke { target: Target::User(user), reason: String::new(), allow_new: true };
         let ask = Ask { caller: Caller::Operator { name: "uid:0".into() }, proposal };
         registry.commit(vec![ask]).pop().unwrap().unwrap();
         now.fetch_add(120 * SECOND, Ordering::SeqCst);

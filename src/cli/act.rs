@@ -331,46 +331,6 @@ pub(super) async fn agent(common: &Common, agent: String) -> Result<(), Failure>
     })
 }
 
-pub(super) async fn revoke(
-    common: &Common,
-    agent: Option<String>,
-    user: Option<String>,
-    reason: String,
-    allow_new: bool,
-) -> Result<(), Failure> {
-    let target = match (agent, user) {
-        (Some(agent), _) => v1::target::Target::Agent(agent),
-        (None, Some(user)) => v1::target::Target::User(user_of(common, &user)?),
-        (None, None) => return Err(Failure::new(USAGE, "say what to revoke: --agent or --user")),
-    };
-    let request = v1::RevokeRequest { target: Some(v1::Target { target: Some(target) }), reason, allow_new };
-    let got = OperationsClient::new(operator(common).await?).revoke(request).await?.into_inner();
-    let object = json!({ "revision": got.revision, "agents_at_most": got.agents_at_most, "open_for_new": got.open_for_new,
-        "worst_case_seconds": got.worst_case_seconds, "recorded_at": show::stamp(got.recorded_at.as_ref()) });
-    show::either(common, &object, || {
-        format!(
-            "revoked at revision {}: at most {} live agents end\nnew issuance is {}\n\
-             a verifier that hears nothing accepts what is out for at most {} seconds",
-            got.revision,
-            got.agents_at_most,
-            if got.open_for_new { "open" } else { "closed" },
-            got.worst_case_seconds
-        )
-    })
-}
-
-pub(super) async fn reopen(common: &Common, user: &str) -> Result<(), Failure> {
-    let request = v1::ReopenRequest { user: Some(user_of(common, user)?) };
-    let got = OperationsClient::new(operator(common).await?).reopen(request).await?.into_inner();
-    // Tokens tell whole seconds: one of this very second may be from before. When we return, fresh ones count.
-    let second = got.recorded_at.as_ref().map_or(0, |t| t.seconds);
-    while i64::try_from(crate::clock::Clock::system().seconds()).unwrap_or(i64::MAX) <= second {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let object = json!({ "revision": got.revision, "recorded_at": show::stamp(got.recorded_at.as_ref()) });
-    show::either(common, &object, || format!("open again at revision {}, for user tokens issued from now on", got.revision))
-}
-
 pub(super) async fn bundle(common: &Common, format: BundleFormat) -> Result<(), Failure> {
     let got = BundlesClient::new(operator(common).await?).get_bundle(v1::GetBundleRequest {}).await?.into_inner();
     let bundle = got.bundle.ok_or_else(incomplete)?;
@@ -416,7 +376,7 @@ pub(super) async fn operator(common: &Common) -> Result<Channel, Failure> {
 }
 
 /// Connects with the identity of a folder, to the issuer of the home or to `--server`.
-async fn as_identity(common: &Common, acting: &Acting, dir: &Path) -> Result<Channel, Failure> {
+pub(super) async fn as_identity(common: &Common, acting: &Acting, dir: &Path) -> Result<Channel, Failure> {
     let identity = folder::identity(dir)?;
     let address = match &acting.server {
         Some(address) => address.clone(),
@@ -437,20 +397,6 @@ fn trust_domain_of(leaf: &[u8]) -> Option<TrustDomain> {
     let san = cert.subject_alternative_name().ok()??;
     let uri = san.value.general_names.iter().find_map(|n| if let GeneralName::URI(uri) = n { Some(*uri) } else { None })?;
     TrustDomain::new(uri.strip_prefix("spiffe://")?.split('/').next()?).ok()
-}
-
-/// `dev/demo`: the configured name of an issuer, and a subject there.
-fn user_of(common: &Common, text: &str) -> Result<v1::User, Failure> {
-    let at = home::endpoint(&common.home).map_err(|e| Failure::new(5, e))?;
-    let (name, sub) = text
-        .split_once('/')
-        .ok_or_else(|| Failure::new(USAGE, format!("`{text}`: write <issuer>/<subject>, such as dev/demo")))?;
-    let known = || at.issuers.keys().cloned().collect::<Vec<_>>().join(", ");
-    let iss = at
-        .issuers
-        .get(name)
-        .ok_or_else(|| Failure::new(1, format!("there is no issuer `{name}`: configured are {}", known())))?;
-    Ok(v1::User { iss: iss.clone(), sub: sub.to_owned() })
 }
 
 fn read_text(path: &Path) -> Result<String, Failure> {

@@ -13,9 +13,9 @@ use crate::authority::keystore::Keystore;
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat};
 use crate::home::{Beats, Endpoint, Home};
-use crate::journal::record::{self, Record, cut, record::Body};
+use crate::journal::record::{self, Record, record::Body};
 use crate::journal::sqlite::Sqlite;
-use crate::registry::state::CUT_KEEP;
+use crate::registry::state::{CUT_KEEP, before, cut_target};
 use crate::registry::{Heartbeat as _, Journal as _, opened};
 use crate::telemetry;
 
@@ -127,12 +127,13 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
         _ => return Err("no incarnation".to_owned().into()),
     };
     let mut records = vec![begin.encode_to_vec()];
-    // Whoever was closed stays closed.
-    for user in state.closed_users() {
-        let target = cut::Target::User(record::User { iss: user.iss.clone(), sub: user.sub.clone() });
+    // Whoever was closed stays closed, and no key comes back.
+    for closed in state.closed() {
+        let target = cut_target(closed);
         let revision = first + u64::try_from(records.len()).unwrap_or(0);
         let (closes, reason, keep_until) = (true, "closed before the restore".to_owned(), at + CUT_KEEP);
-        let body = record::Cut { before: revision, closes, keep_until, reason, target: Some(target) };
+        let (before, by) = (before(closed, revision), String::new());
+        let body = record::Cut { before, closes, keep_until, reason, by, target };
         records.push(Record { at, operator: "restore".into(), body: Some(Body::Cut(body)) }.encode_to_vec());
     }
     journal.append(first, &records, &[]).map_err(|e| e.to_string())?;

@@ -12,7 +12,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("Identities/End", &[Role::Agent, Role::Workload, Role::Foreign, Role::Operator]),
     ("Batches/Spawn", &[Role::Agent, Role::Workload, Role::Foreign]),
     ("Operations/CreateJoinToken", &[Role::Operator]),
-    ("Operations/Revoke", &[Role::Operator]),
+    ("Operations/Revoke", &[Role::Agent, Role::Workload, Role::Foreign, Role::Operator]),
     ("Operations/Reopen", &[Role::Operator]),
     ("Operations/Backup", &[Role::Operator]),
     ("Inspection/ListAgents", &[Role::Workload, Role::Foreign, Role::Operator]),

@@ -2,6 +2,7 @@
 
 mod authorities;
 mod revocations;
+mod targets;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::spawn_batch_response as batch_response;
-use mayfly_verify::{Mode, User};
+use mayfly_verify::Mode;
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -266,19 +267,8 @@ impl Operations for Door {
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
         self.run("Operations/Revoke", request, |issuer, caller, r| async move {
-            use v1::target::Target;
-            let outcome = match r.target.and_then(|t| t.target) {
-                Some(Target::Agent(agent)) => {
-                    let agent = issue::agent_id(&issuer, &agent)?;
-                    revoke::agent(&issuer, caller, agent, r.reason).await?
-                }
-                Some(Target::User(u)) => {
-                    revoke::user(&issuer, caller, User { iss: u.iss, sub: u.sub }, r.reason, r.allow_new).await?
-                }
-                // T11: an unset oneof, or an arm of a later version.
-                None => return Err(Denial::malformed("TARGET_MISSING", "say what to revoke: an agent or a user").into()),
-            };
-            match outcome {
+            let target = targets::revoked(&issuer, r.target)?;
+            match revoke::cut(&issuer, caller, target, r.reason, r.allow_new).await? {
                 Outcome::Revoked { revision, agents_at_most, open_for_new, worst_case_seconds, at } => Ok(v1::RevokeResponse {
                     revision,
                     agents_at_most,
@@ -294,8 +284,7 @@ impl Operations for Door {
 
     async fn reopen(&self, request: Request<v1::ReopenRequest>) -> Result<Response<v1::ReopenResponse>, Status> {
         self.run("Operations/Reopen", request, |issuer, caller, r| async move {
-            let user = r.user.ok_or_else(|| Denial::malformed("USER_MALFORMED", "say whom to reopen"))?;
-            match revoke::reopen(&issuer, caller, User { iss: user.iss, sub: user.sub }).await? {
+            match revoke::reopen(&issuer, caller, targets::reopened(r.target)?).await? {
                 Outcome::Reopened { revision, at } => {
                     Ok(v1::ReopenResponse { revision, recorded_at: Some(timestamp(at / SECOND)) })
                 }

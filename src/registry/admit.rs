@@ -9,12 +9,12 @@ mod spawn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mayfly_verify::{ClassName, DelegationId, Stamp, TrustDomain, User, WorkloadName};
+use mayfly_verify::{ClassName, DelegationId, Stamp, Target, TrustDomain, Workload, WorkloadName};
 use uuid::Uuid;
 
 use super::proposal::{Admission, Ask, Outcome, Proposal, RequestId};
 use super::state::{Agent, Certificate, Done, Generation, Owner, Standing};
-use super::state::{Seat, State, Ticket, UserStanding, seconds, standing};
+use super::state::{Seat, State, TargetStanding, Ticket, seconds, standing};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
@@ -90,9 +90,8 @@ impl<'a> Batch<'a> {
             Proposal::Redeem { hash, key } => self.redeem(*hash, *key),
             Proposal::Renew { key } => self.renew(&ask.caller, *key),
             Proposal::Present => Ok(Outcome::Present),
-            Proposal::RevokeAgent { agent, reason } => self.revoke_agent(&ask.caller, *agent, reason),
-            Proposal::RevokeUser { user, reason, allow_new } => self.revoke_user(&ask.caller, user, reason, !allow_new),
-            Proposal::Reopen { user } => self.reopen(&ask.caller, user),
+            Proposal::Revoke { target, reason, allow_new } => self.revoke(&ask.caller, target, reason, !allow_new),
+            Proposal::Reopen { target } => self.reopen(&ask.caller, target),
             Proposal::Configure { classes } => self.configure(&ask.caller, *classes),
             Proposal::Authorities(change) => self.change_authorities(&ask.caller, change),
         }
@@ -103,6 +102,9 @@ impl<'a> Batch<'a> {
         let no = |code, message: &str| Err(Denial::new(Kind::Unauthenticated, code, message).into());
         match caller {
             Caller::Stranger | Caller::Operator { .. } => Ok(()),
+            Caller::Workload { key, .. } | Caller::Agent { key, .. } if self.key_revoked(key) => {
+                no("KEY_REVOKED", "the key of this certificate was revoked: make a new one")
+            }
             Caller::Workload { authority, .. } | Caller::Agent { authority, .. } if self.authorities().tainted(authority) => {
                 no("AUTHORITY_TAINTED", "the authority that signed this certificate is tainted: nothing it signed holds")
             }
@@ -145,8 +147,8 @@ impl<'a> Batch<'a> {
                     Generation::Past if *opened < agent.used_since => Ok(()),
                     Generation::Past => {
                         tracing::warn!(agent = %id, "a certificate from before the renewal was used again: the agent is cut");
-                        let target = record::cut::Target::Agent(id.uuid.as_bytes().to_vec());
-                        self.cut(caller, target, u64::MAX, false, "a past certificate was used on a new connection")?;
+                        let reason = "a past certificate was used on a new connection";
+                        self.cut(&Caller::Stranger, &Target::Agent(id.uuid), false, reason)?;
                         let message = "a certificate from before the renewal was used on a new connection: somebody holds a copy, \
                                        so the agent was revoked";
                         no("CREDENTIAL_REUSED", message)
@@ -219,16 +221,8 @@ impl<'a> Batch<'a> {
                     self.top.tickets.entry(*hash).or_insert_with(|| Ticket::clone(ticket));
                 }
             }
-            Some(Body::Cut(c)) => match &c.target {
-                Some(record::cut::Target::User(u)) => {
-                    let user = User { iss: u.iss.clone(), sub: u.sub.clone() };
-                    if let Some(standing) = self.base.users.get(&user) {
-                        self.top.users.entry(user).or_insert_with(|| UserStanding::clone(standing));
-                    }
-                }
-                Some(record::cut::Target::Agent(id)) => self.adopt_agent(id),
-                _ => {}
-            },
+            // How its target stands is said whole by the record.
+            Some(Body::Cut(record::Cut { target: Some(record::cut::Target::Agent(id)), .. })) => self.adopt_agent(id),
             _ => {}
         }
     }
@@ -252,8 +246,34 @@ impl<'a> Batch<'a> {
         self.top.keys.get(key).or_else(|| self.base.keys.get(key))
     }
 
-    fn user(&self, user: &User) -> Option<&UserStanding> {
-        self.top.users.get(user).or_else(|| self.base.users.get(user))
+    /// How a target stands; none: nothing was ever said of it, or that is over.
+    fn target(&self, target: &Target) -> Option<&TargetStanding> {
+        self.top.standings.get(target).or_else(|| self.base.standings.get(target))
+    }
+
+    fn closed(&self, target: &Target) -> bool {
+        self.target(target).is_some_and(|standing| standing.closed)
+    }
+
+    fn key_revoked(&self, key: &[u8; 32]) -> bool {
+        self.top.key_revoked(key) || self.base.key_revoked(key)
+    }
+
+    /// DESIGN 6: a cut key is never certified again.
+    fn check_key(&self, key: &[u8; 32]) -> Result<(), Denial> {
+        let revoked = || Denial::denied("KEY_REVOKED", "this key was revoked: make a new one");
+        if self.key_revoked(key) { Err(revoked()) } else { Ok(()) }
+    }
+
+    fn check_workload(&self, workload: &Workload) -> Result<(), Denial> {
+        let closed = || Denial::denied("WORKLOAD_CLOSED", "this workload was revoked: an operator must reopen it");
+        if self.closed(&Target::Workload(workload.clone())) { Err(closed()) } else { Ok(()) }
+    }
+
+    fn check_class(&self, class: &ClassName) -> Result<(), Denial> {
+        let message = || format!("class `{class}` was revoked: an operator must reopen it");
+        let closed = self.closed(&Target::Class(class.clone()));
+        if closed { Err(Denial::denied("CLASS_CLOSED", message())) } else { Ok(()) }
     }
 
     fn killed(&self, stamps: &[Stamp]) -> bool {

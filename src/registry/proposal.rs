@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mayfly_verify::{AgentId, Binding, ClassName, User, Workload, WorkloadName};
+use mayfly_verify::{AgentId, Binding, ClassName, Target, User, Workload, WorkloadName};
 use uuid::Uuid;
 
 use super::state::authority::{Kind, Slot};
@@ -59,26 +59,19 @@ pub enum Proposal {
     },
     /// Nothing but the caller itself: its certificate is judged, and its first use recorded.
     Present,
-    /// A cut of an agent.
-    RevokeAgent {
-        /// Which.
-        agent: Uuid,
+    /// A cut.
+    Revoke {
+        /// Of whom or what.
+        target: Target,
         /// Why; stays inside.
         reason: String,
-    },
-    /// A cut of a user.
-    RevokeUser {
-        /// Whom.
-        user: User,
-        /// Why; stays inside.
-        reason: String,
-        /// Keep the user open for new issuance.
+        /// Keep what can be reopened open for new issuance.
         allow_new: bool,
     },
-    /// Open a user again.
+    /// Open a user, a workload or a class again.
     Reopen {
-        /// Whom.
-        user: User,
+        /// Which.
+        target: Target,
     },
     /// Digest of the classes and limits in use; recorded when it is not what stands.
     Configure {
@@ -229,7 +222,7 @@ pub enum Outcome {
         /// Unix microseconds.
         at: u64,
     },
-    /// A user is open.
+    /// A user, a workload or a class is open.
     Reopened {
         /// Its record.
         revision: u64,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
 pub use authority::Authorities;
-pub use cuts::CutMade;
+pub use cuts::{CutMade, before, cut_target};
 use expiry::Due;
 
 use crate::clock::SECOND;
@@ -105,16 +105,16 @@ pub struct Done {
     pub token: Option<Token>,
 }
 
-/// How a user stands.
+/// How something stands that was cut or opened again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserStanding {
-    /// Nothing new for this user.
+pub struct TargetStanding {
+    /// Nothing new for it.
     pub closed: bool,
-    /// Unix microseconds; a user token counts only if it was issued after this.
+    /// Unix microseconds; of a user, a token counts only if it was issued after this.
     pub since: u64,
     /// The record that says so.
     pub revision: u64,
-    /// Unix microseconds until which that matters; a closed user stays closed beyond it.
+    /// Unix microseconds until which that matters; what is closed stays closed beyond it.
     pub until: u64,
 }
 
@@ -135,7 +135,7 @@ pub struct State {
     pub(super) cuts: HashMap<Subject, (u64, u64)>,
     // INVARIANT: the agents that were ended and below which others are known. No row of its own stands for it.
     pub(super) ended_trees: HashSet<Subject>,
-    pub(super) users: HashMap<User, UserStanding>,
+    pub(super) standings: HashMap<Target, TargetStanding>,
     pub(super) delegations: HashMap<DelegationId, Arc<Delegation>>,
     pub(super) proofs: HashMap<[u8; 32], DelegationId>,
     pub(super) agents: BTreeMap<Uuid, Agent>,
@@ -215,9 +215,14 @@ impl State {
         self.configured_at
     }
 
-    /// Users for whom nothing new is issued.
-    pub fn closed_users(&self) -> impl Iterator<Item = &User> {
-        self.users.iter().filter(|(_, standing)| standing.closed).map(|(user, _)| user)
+    /// Those for whom nothing new is issued.
+    pub fn closed(&self) -> impl Iterator<Item = &Target> {
+        self.standings.iter().filter(|(_, standing)| standing.closed).map(|(target, _)| target)
+    }
+
+    /// Whether a public key with this SHA-256 was revoked. That outlasts its cut: a key never comes back.
+    pub fn key_revoked(&self, key: &[u8; 32]) -> bool {
+        self.standings.contains_key(&Target::Key(*key))
     }
 
     /// Number of known agents.
@@ -356,24 +361,20 @@ impl State {
             }
             Body::Cut(c) => {
                 let target = cuts::target_of(revision, c)?;
-                match &target {
-                    Target::User(user) => {
-                        let closed = c.closes || self.users.get(user).is_some_and(|u| u.closed);
-                        self.set_user(user.clone(), UserStanding { closed, since: at, revision, until: c.keep_until });
-                    }
-                    Target::Agent(uuid) => self.unseat(uuid),
-                    _ => {}
+                if let Target::Agent(uuid) = &target {
+                    self.unseat(uuid);
                 }
                 let subject = target.subject();
+                let closed = c.closes || self.standings.get(&target).is_some_and(|s| s.closed);
+                self.set_standing(target, TargetStanding { closed, since: at, revision, until: c.keep_until });
                 let cut = self.cuts.entry(subject).or_default();
                 *cut = (cut.0.max(c.before), cut.1.max(c.keep_until));
-                self.due(c.keep_until, revision, Due::Cut(subject, !matches!(target, Target::User(_))));
+                self.due(c.keep_until, revision, Due::Cut(subject));
             }
             Body::Reopened(r) => {
-                let u = r.user.as_ref().ok_or(misfit("no user"))?;
-                let user = User { iss: u.iss.clone(), sub: u.sub.clone() };
+                let target = cuts::reopened(revision, r)?;
                 let until = at.saturating_add(CUT_KEEP + SKEW);
-                self.set_user(user, UserStanding { closed: false, since: at, revision, until });
+                self.set_standing(target, TargetStanding { closed: false, since: at, revision, until });
             }
             Body::TicketMade(t) => {
                 let hash = fixed(&t.hash).ok_or(misfit("hash"))?;
@@ -493,13 +494,13 @@ impl State {
         }
     }
 
-    fn set_user(&mut self, user: User, standing: UserStanding) {
+    fn set_standing(&mut self, target: Target, standing: TargetStanding) {
         let (revision, until) = (standing.revision, standing.until);
-        if let Some(before) = self.users.insert(user.clone(), standing) {
+        if let Some(before) = self.standings.insert(target.clone(), standing) {
             // Only the last standing matters, but the row of a cut is needed as long as the cut.
             self.due(until.max(before.until), before.revision, Due::Record);
         }
-        self.due(until, revision, Due::User(user));
+        self.due(until, revision, Due::Standing(target));
     }
 }
 

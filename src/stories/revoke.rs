@@ -1,7 +1,7 @@
 //! Revoke: cuts, reopening, ends, and join tokens, which operators hand out.
 
 use mayfly_agent::ticket::Ticket;
-use mayfly_verify::{User, WorkloadName, sha256};
+use mayfly_verify::{Target, WorkloadName, sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -14,22 +14,24 @@ use crate::registry::{Ask, Outcome, Proposal};
 /// Seconds a join token lasts at most.
 pub const TICKET_LIFE: u64 = 600;
 
-/// Cuts an agent.
-pub async fn agent(issuer: &Issuer, caller: Caller, agent: Uuid, reason: String) -> Result<Outcome, No> {
-    recorded(issuer, caller, Proposal::RevokeAgent { agent, reason: short(reason)? }).await
+/// Cuts a target; a user, a workload or a class is closed by that, unless `allow_new`.
+pub async fn cut(issuer: &Issuer, caller: Caller, target: Target, reason: String, allow_new: bool) -> Result<Outcome, No> {
+    let reason = short(reason)?;
+    recorded(issuer, caller, Proposal::Revoke { target: sound(target)?, reason, allow_new }).await
 }
 
-/// Cuts a user, and closes them unless `allow_new`.
-pub async fn user(issuer: &Issuer, caller: Caller, user: User, reason: String, allow_new: bool) -> Result<Outcome, No> {
-    if user.iss.is_empty() || user.sub.is_empty() || user.iss.len() > 512 || user.sub.len() > 255 {
-        return Err(Denial::malformed("USER_MALFORMED", "a user is an issuer URL and a subject, neither empty").into());
+/// Opens a user, a workload or a class again.
+pub async fn reopen(issuer: &Issuer, caller: Caller, target: Target) -> Result<Outcome, No> {
+    recorded(issuer, caller, Proposal::Reopen { target: sound(target)? }).await
+}
+
+fn sound(target: Target) -> Result<Target, Denial> {
+    match &target {
+        Target::User(u) if u.iss.is_empty() || u.sub.is_empty() || u.iss.len() > 512 || u.sub.len() > 255 => {
+            Err(Denial::malformed("USER_MALFORMED", "a user is an issuer URL and a subject, neither empty"))
+        }
+        _ => Ok(target),
     }
-    recorded(issuer, caller, Proposal::RevokeUser { user, reason: short(reason)?, allow_new }).await
-}
-
-/// Opens a user again.
-pub async fn reopen(issuer: &Issuer, caller: Caller, user: User) -> Result<Outcome, No> {
-    recorded(issuer, caller, Proposal::Reopen { user }).await
 }
 
 /// Ends an agent; none: the caller itself.

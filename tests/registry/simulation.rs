@@ -332,7 +332,8 @@ impl Simulation {
         let Some(id) = self.pick(|_| true) else { return };
         let seats = self.below(id);
         let own = u64::from(self.seated(&self.agents[&id]));
-        match self.house.ask(operator(), Proposal::RevokeAgent { agent: id, reason: String::new() }) {
+        match self.house.ask(operator(), Proposal::Revoke { target: Target::Agent(id), reason: String::new(), allow_new: false })
+        {
             Ok(Outcome::Revoked { agents_at_most, .. }) => {
                 assert!((seats..=seats + own).contains(&agents_at_most), "{agents_at_most} of {seats} and {own}");
                 self.agents.get_mut(&id).unwrap().over = true;
@@ -344,7 +345,7 @@ impl Simulation {
     fn cut_user(&mut self) {
         let sub = ["ann", "ben", "cyd"][usize::try_from(self.chance.below(3)).unwrap()];
         let seats = self.of_user(sub);
-        let revoke = Proposal::RevokeUser { user: user(sub), reason: String::new(), allow_new: false };
+        let revoke = Proposal::Revoke { target: Target::User(user(sub)), reason: String::new(), allow_new: false };
         match self.house.ask(operator(), revoke) {
             Ok(Outcome::Revoked { agents_at_most, .. }) => assert_eq!(agents_at_most, seats),
             other => panic!("{other:?}"),
@@ -355,7 +356,7 @@ impl Simulation {
 
     fn reopen(&mut self) {
         let Some(sub) = self.closed.iter().find(|(_, closed)| **closed).map(|(sub, _)| sub.clone()) else { return };
-        self.house.ask(operator(), Proposal::Reopen { user: user(&sub) }).unwrap();
+        self.house.ask(operator(), Proposal::Reopen { target: Target::User(user(&sub)) }).unwrap();
         self.closed.insert(sub.clone(), false);
         // Whatever is from before stays dead, though its user is open.
         for known in self.agents.values_mut().filter(|a| a.user == sub) {

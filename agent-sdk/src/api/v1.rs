@@ -304,18 +304,30 @@ pub struct CreateJoinTokenResponse {
 /// What a cut is about.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Target {
-    #[prost(oneof = "target::Target", tags = "1, 2")]
+    #[prost(oneof = "target::Target", tags = "1, 2, 3, 4, 5, 6")]
     pub target: ::core::option::Option<target::Target>,
 }
 /// Nested message and enum types in `Target`.
 pub mod target {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Target {
-        /// SPIFFE ID or UUID of an agent.
+        /// SPIFFE ID or UUID of an agent, with everything below it.
         #[prost(string, tag = "1")]
         Agent(::prost::alloc::string::String),
         #[prost(message, tag = "2")]
         User(super::User),
+        /// Hex SHA-256, as `Agent.delegation_id` has it.
+        #[prost(string, tag = "3")]
+        Delegation(::prost::alloc::string::String),
+        /// A workload at the root: its name, or the SPIFFE ID of a foreign one.
+        #[prost(string, tag = "4")]
+        Workload(::prost::alloc::string::String),
+        /// Every agent of a class, with everything below them.
+        #[prost(string, tag = "5")]
+        Class(::prost::alloc::string::String),
+        /// Hex SHA-256 of a certified public key (its `SubjectPublicKeyInfo`).
+        #[prost(string, tag = "6")]
+        Key(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -325,7 +337,7 @@ pub struct RevokeRequest {
     /// Stays inside; at most 256 bytes.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
-    /// Keep the subject open for new issuance.
+    /// Keep a user, a workload or a class open for new issuance.
     #[prost(bool, tag = "3")]
     pub allow_new: bool,
 }
@@ -348,8 +360,22 @@ pub struct RevokeResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReopenRequest {
-    #[prost(message, optional, tag = "1")]
-    pub user: ::core::option::Option<User>,
+    /// Agents, delegations and keys never come back: grant anew.
+    #[prost(oneof = "reopen_request::Target", tags = "1, 2, 3")]
+    pub target: ::core::option::Option<reopen_request::Target>,
+}
+/// Nested message and enum types in `ReopenRequest`.
+pub mod reopen_request {
+    /// Agents, delegations and keys never come back: grant anew.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Target {
+        #[prost(message, tag = "1")]
+        User(super::User),
+        #[prost(string, tag = "2")]
+        Workload(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Class(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReopenResponse {
@@ -1167,7 +1193,8 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Operations", "CreateJoinToken"));
             self.inner.unary(req, path, codec).await
         }
-        /// Cuts a subject: everything that relies on it from before now is dead. Role: operator.
+        /// Cuts a subject: everything that relies on it from before now is dead. Role: operator; an agent itself and those below
+        /// it, a workload, listed foreign ones too, the agents below itself.
         pub async fn revoke(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeRequest>,
@@ -1189,7 +1216,7 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Operations", "Revoke"));
             self.inner.unary(req, path, codec).await
         }
-        /// Opens a closed user for new issuance. What was cut stays cut. Role: operator.
+        /// Opens a closed user, workload or class for new issuance. What was cut stays cut. Role: operator.
         pub async fn reopen(
             &mut self,
             request: impl tonic::IntoRequest<super::ReopenRequest>,

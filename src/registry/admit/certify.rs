@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mayfly_verify::WorkloadName;
+use mayfly_verify::{Stamp, Target, Workload, WorkloadName};
 use uuid::Uuid;
 
 use super::{BACKDATE, Batch, UNUSED, authority, key_in_use, random, request_record, serial};
@@ -68,6 +68,7 @@ impl Batch<'_> {
             let message = format!("workload `{workload}` is not configured: add it to `workloads` in the file");
             return Err(Denial::new(Kind::NotFound, "WORKLOAD_UNKNOWN", message).into());
         }
+        self.check_workload(&Workload::Own(workload.clone()))?;
         let ends_at = self.at.saturating_add(seconds(ttl));
         let made = record::TicketMade { hash: hash.to_vec(), workload: workload.to_string(), ends_at };
         let revision = self.push(caller, Body::TicketMade(made))?;
@@ -80,11 +81,17 @@ impl Batch<'_> {
             Denial::denied("TICKET_REFUSED", "the ticket is unknown, over, or was redeemed with another key: ask for a fresh one")
         };
         let ticket = self.top.tickets.get(&hash).or_else(|| self.base.tickets.get(&hash)).ok_or_else(refused)?.clone();
+        self.check_key(&key)?;
         let workload = match ticket.holder {
             Holder::Agent(uuid) => return self.redeem_agent(uuid, key).map_err(|no| no.unwrap_or_else(|| refused().into())),
             Holder::Workload(name) => name,
         };
         if self.at >= ticket.ends_at || !self.rules.workloads.contains(&workload) {
+            return Err(refused().into());
+        }
+        // DESIGN 6: the rule that judges agents judges tickets.
+        let target = Target::Workload(Workload::Own(workload.clone()));
+        if self.closed(&target) || self.killed(&[Stamp { subject: target.subject(), since: ticket.revision }]) {
             return Err(refused().into());
         }
         if let Some(certificate) = &ticket.redeemed {
@@ -131,6 +138,7 @@ impl Batch<'_> {
     }
 
     pub(super) fn renew(&mut self, caller: &Caller, key: [u8; 32]) -> Result<Outcome, No> {
+        self.check_key(&key)?;
         match caller {
             Caller::Workload { name, key: old, .. } => self.certify(caller, &name.clone(), key, None, Some(*old)),
             Caller::Agent { id, serial, .. } => self.renew_agent(caller, id.uuid, serial, key),
@@ -200,6 +208,7 @@ impl Batch<'_> {
         ticket: Option<[u8; 32]>,
         renewed_from: Option<[u8; 32]>,
     ) -> Result<Outcome, No> {
+        self.check_workload(&Workload::Own(workload.clone()))?;
         match self.owner(&key) {
             None => {}
             Some(Owner::Workload(owner, _)) if owner == workload && ticket.is_none() => {}

@@ -56,8 +56,14 @@ impl Batch<'_> {
             }
             _ => return Err(Denial::denied("ROLE_NOT_ALLOWED", "only workloads and agents spawn agents").into()),
         };
+        // Below a root or an ancestor that was cut nobody lives who could ask: what is left is who asks first.
+        self.check_workload(&by)?;
+        self.check_class(&class.name)?;
         if let Some(audience) = &spawn.audience {
             policy::decide_mint(Some(class), &permit.audiences, audience)?;
+        }
+        if let Credential::Key(key) = &spawn.credential {
+            self.check_key(key)?;
         }
         let (key, ticket, life) = match &spawn.credential {
             Credential::Key(key) if self.owner(key).is_some() => return Err(key_in_use().into()),
@@ -221,7 +227,7 @@ impl Batch<'_> {
 
     /// A closed user admits nothing; a proof counts only if it was issued after the user's last cut or reopening.
     pub(super) fn check_user(&self, user: &User, issued_at: Option<u64>) -> Result<(), Denial> {
-        let Some(standing) = self.user(user) else { return Ok(()) };
+        let Some(standing) = self.target(&Target::User(user.clone())) else { return Ok(()) };
         if standing.closed {
             return Err(Denial::denied("USER_CLOSED", "this user was revoked: an operator must reopen them"));
         }
@@ -240,6 +246,9 @@ impl Batch<'_> {
         let agent = self.agent(&uuid).ok_or_else(unknown_agent)?;
         if let Some((code, message)) = self.standing(agent).refusal() {
             return Err(Denial::denied(code, message).into());
+        }
+        if let Some(certificate) = &agent.current {
+            self.check_key(&certificate.key)?;
         }
         let first = match credential {
             Credential::Key(_) => agent.last().is_some_and(|c| c.revision == agent.revision),

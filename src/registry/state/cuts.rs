@@ -1,11 +1,11 @@
 //! Cuts as verifiers get them.
 
-use mayfly_verify::{Subject, Target};
+use mayfly_verify::{DelegationId, Subject, Target, User};
 use uuid::Uuid;
 
 use super::authority::Status;
-use super::{Misfit, SKEW, State, seconds};
-use crate::journal::record::{self, Record, cut, record::Body};
+use super::{Misfit, SKEW, State, fixed, seconds};
+use crate::journal::record::{self, Record, cut, record::Body, reopened};
 
 /// One cut: everything that relies on `subject` since before `before` is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,43 @@ pub(super) fn target_of(revision: u64, c: &record::Cut) -> Result<Target, Misfit
     let misfit = |what| Misfit { revision, what };
     Ok(match c.target.as_ref().ok_or(misfit("cut of nothing"))? {
         cut::Target::Agent(id) => Target::Agent(Uuid::from_slice(id).map_err(|_| misfit("agent"))?),
-        cut::Target::User(u) => Target::User(mayfly_verify::User { iss: u.iss.clone(), sub: u.sub.clone() }),
+        cut::Target::User(u) => Target::User(User { iss: u.iss.clone(), sub: u.sub.clone() }),
         cut::Target::TrustDomain(_) => Target::TrustDomain,
+        cut::Target::Delegation(id) => Target::Delegation(DelegationId(fixed(id).ok_or(misfit("delegation id"))?)),
+        cut::Target::Workload(name) => Target::Workload(name.parse().map_err(|_| misfit("workload"))?),
+        cut::Target::Class(name) => Target::Class(name.parse().map_err(|_| misfit("class"))?),
+        cut::Target::Key(key) => Target::Key(fixed(key).ok_or(misfit("key"))?),
+    })
+}
+
+/// The same as its record has it. None: an authority, which is tainted and not cut.
+pub fn cut_target(target: &Target) -> Option<cut::Target> {
+    Some(match target {
+        Target::Agent(uuid) => cut::Target::Agent(uuid.as_bytes().to_vec()),
+        Target::User(u) => cut::Target::User(record::User { iss: u.iss.clone(), sub: u.sub.clone() }),
+        Target::TrustDomain => cut::Target::TrustDomain(true),
+        Target::Delegation(id) => cut::Target::Delegation(id.0.to_vec()),
+        Target::Workload(name) => cut::Target::Workload(name.to_string()),
+        Target::Class(name) => cut::Target::Class(name.to_string()),
+        Target::Key(key) => cut::Target::Key(key.to_vec()),
+        Target::Authority(_) => return None,
+    })
+}
+
+/// What a cut is `before` that is made by the record at this revision. DESIGN 6: these never come back.
+pub fn before(target: &Target, revision: u64) -> u64 {
+    match target {
+        Target::Agent(_) | Target::Delegation(_) | Target::Key(_) | Target::Authority(_) => u64::MAX,
+        Target::User(_) | Target::Workload(_) | Target::Class(_) | Target::TrustDomain => revision,
+    }
+}
+
+/// Whom a record opens again.
+pub(super) fn reopened(revision: u64, r: &record::Reopened) -> Result<Target, Misfit> {
+    let misfit = |what| Misfit { revision, what };
+    Ok(match r.target.as_ref().ok_or(misfit("nothing is reopened"))? {
+        reopened::Target::User(u) => Target::User(User { iss: u.iss.clone(), sub: u.sub.clone() }),
+        reopened::Target::Workload(name) => Target::Workload(name.parse().map_err(|_| misfit("workload"))?),
+        reopened::Target::Class(name) => Target::Class(name.parse().map_err(|_| misfit("class"))?),
     })
 }

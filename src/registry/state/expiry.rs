@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mayfly_verify::{DelegationId, Subject, Target, User};
+use mayfly_verify::{DelegationId, Subject, Target};
 use uuid::Uuid;
 
 use super::{KEEP, Owner, State, seconds};
@@ -20,10 +20,10 @@ pub(super) enum Due {
     Request([u8; 32]),
     /// A workload's key.
     Key([u8; 32]),
-    /// A cut; the second says whether the row goes with it, or with a user's standing.
-    Cut(Subject, bool),
-    /// A user's standing.
-    User(User),
+    /// A cut; its row goes with the standing of its target.
+    Cut(Subject),
+    /// How a target stands.
+    Standing(Target),
     /// A record that nothing in state needs.
     Record,
     /// An agent's place among those that live.
@@ -45,8 +45,8 @@ impl State {
             Due::Ticket(_) => 2,
             Due::Request(_) => 3,
             Due::Key(_) => 4,
-            Due::Cut(..) => 5,
-            Due::User(_) => 6,
+            Due::Cut(_) => 5,
+            Due::Standing(_) => 6,
             Due::Record => 7,
             Due::Seat(_) => 8,
             Due::Meter(_) => 9,
@@ -90,17 +90,17 @@ impl State {
                     }
                     true
                 }
-                Due::Cut(subject, owns_row) => {
+                Due::Cut(subject) => {
                     if self.cuts.get(&subject).is_some_and(|(_, until)| *until <= when) {
                         self.cuts.remove(&subject);
                     }
-                    owns_row
+                    false
                 }
-                Due::User(user) => match self.users.get(&user) {
+                Due::Standing(target) => match self.standings.get(&target) {
                     // Closed until somebody reopens it, however long that takes.
                     Some(standing) if standing.revision == revision && standing.closed => false,
                     Some(standing) if standing.revision == revision => {
-                        self.users.remove(&user);
+                        self.standings.remove(&target);
                         true
                     }
                     _ => false,
