@@ -212,8 +212,8 @@ async fn t19_who_is_somebody_stays_that_whatever_its_headers_say() {
         let mint = v1::MintJwtRequest { audience: "https://search.example".into(), ..Default::default() };
         let minted = IdentitiesClient::new(agent.clone()).mint_jwt(wearing(&disguise, mint)).await.unwrap().into_inner();
         assert_eq!(minted.svid.unwrap().spiffe_id, two.a1, "{disguise:?}");
-        let revoke = wearing(&disguise, v1::RevokeRequest::default());
-        assert_eq!(said(OperationsClient::new(agent.clone()).revoke(revoke).await), not_allowed, "{disguise:?}");
+        let reopen = wearing(&disguise, v1::ReopenRequest::default());
+        assert_eq!(said(OperationsClient::new(agent.clone()).reopen(reopen).await), not_allowed, "{disguise:?}");
 
         let mut inspection = InspectionClient::new(second.clone());
         let list = inspection.list_agents(wearing(&disguise, v1::ListAgentsRequest::default())).await.unwrap().into_inner();

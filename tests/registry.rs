@@ -879,3 +879,136 @@ fn of_64_tasks_at_one_limit_exactly_as_many_succeed_as_it_says() {
 
 #[path = "registry/simulation.rs"]
 mod simulation;
+
+/// Everything that may come of a tree: spawn, child spawn, redeem, renew, mint.
+fn matrix(house: &House, n: u8, old: &Admission, hash: [u8; 32]) -> [&'static str; 5] {
+    let caller = caller_of(old, 0);
+    let spawned = house.spawn("demo", n).map(drop);
+    let spawned = spawned.map_or_else(|no| code(Err(no)), |()| "ok");
+    house.check();
+    let child = house.child(caller.clone(), "worker").map_or_else(|code| code, |_| "ok");
+    house.check();
+    let redeemed = code(house.ask(Caller::Stranger, Proposal::Redeem { hash, key: house.key() }));
+    house.check();
+    let minted = house.mint(&caller);
+    house.check();
+    let renewed = house.renew(&caller).map_or_else(|code| code, |_| "ok");
+    house.check();
+    [spawned, child, redeemed, renewed, minted]
+}
+
+#[test]
+fn t82_each_target_kills_what_was_before_its_cut_and_nothing_of_after() {
+    for what in ["agent", "user", "delegation", "workload", "class", "key"] {
+        let house = House::new();
+        let ticketed = |n: u8, hash| {
+            let mut proposal = house.spawning(house.proof("demo", n), None);
+            let Proposal::Spawn(spawn) = &mut proposal else { panic!() };
+            spawn.credential = Credential::Ticket(hash, 60);
+            house.ask(house.caller.clone(), proposal).map(drop).unwrap();
+        };
+        let old = house.admitted("demo", 1);
+        ticketed(1, [70; 32]);
+        assert_eq!(matrix(&house, 1, &old, [70; 32]), ["ok"; 5], "{what}: before");
+        ticketed(1, [71; 32]);
+        let target = match what {
+            "agent" => Target::Agent(old.id().uuid),
+            "user" => Target::User(user("demo")),
+            "delegation" => Target::Delegation(old.binding().delegation.unwrap()),
+            "workload" => Target::Workload("orchestrator".parse().unwrap()),
+            "class" => Target::Class("researcher".parse().unwrap()),
+            _ => Target::Key(old.certificate().unwrap().key),
+        };
+        let revoke =
+            || house.ask(operator(), Proposal::Revoke { target: target.clone(), reason: String::new(), allow_new: false });
+        let Ok(Outcome::Revoked { revision, agents_at_most, open_for_new, .. }) = revoke() else { panic!("{what}") };
+        house.check();
+        // Two researchers by their keys, two by tickets, and a worker below the first.
+        let expected = match what {
+            "agent" => 2,
+            "key" => 1,
+            _ => 5,
+        };
+        assert_eq!((agents_at_most, open_for_new), (expected, false), "{what}");
+        let lasting = matches!(what, "agent" | "delegation" | "key");
+        let Ok(Outcome::Revoked { revision: again, .. }) = revoke() else { panic!("{what}") };
+        assert_eq!(again == revision, lasting, "{what}: once is enough for what never comes back");
+        assert_eq!(house.revision(), again, "{what}");
+        let dead = "AGENT_REVOKED";
+        let after = match what {
+            "agent" => ["ok", dead, "ok", dead, dead],
+            "key" => ["ok", "KEY_REVOKED", "ok", "KEY_REVOKED", "KEY_REVOKED"],
+            "user" => ["USER_CLOSED", dead, "TICKET_REFUSED", dead, dead],
+            "delegation" => ["DELEGATION_REVOKED", dead, "TICKET_REFUSED", dead, dead],
+            "workload" => ["WORKLOAD_CLOSED", dead, "TICKET_REFUSED", dead, dead],
+            _ => ["CLASS_CLOSED", dead, "TICKET_REFUSED", dead, dead],
+        };
+        assert_eq!(matrix(&house, 1, &old, [71; 32]), after, "{what}: after");
+        // Granted anew, it lives; what was before stays dead.
+        if matches!(what, "user" | "workload" | "class") {
+            house.pass(3 * 86_400);
+            house.ask(house.caller.clone(), Proposal::Present).unwrap();
+            assert!(house.registry.read(|s| s.closed().any(|t| *t == target)), "{what}: however long it takes");
+            house.now.fetch_sub(3 * 86_400 * SECOND, Ordering::SeqCst);
+            let reopen = || house.ask(operator(), Proposal::Reopen { target: target.clone() });
+            assert_eq!(code(reopen()), "ok", "{what}");
+            assert!(matches!(code(reopen()), "USER_NOT_CLOSED" | "WORKLOAD_NOT_CLOSED" | "CLASS_NOT_CLOSED"));
+            house.check();
+        }
+        house.pass(1);
+        let new = house.admitted("demo", 2);
+        assert_eq!(house.mint(&caller_of(&new, 0)), "ok", "{what}: granted anew");
+        assert_ne!(house.mint(&caller_of(&old, 0)), "ok", "{what}: dead for good");
+        if what != "key" {
+            let cuts = house.registry.read(State::cuts);
+            assert!(
+                mayfly_verify::check_cuts(old.binding(), &cuts).is_err()
+                    && mayfly_verify::check_cuts(new.binding(), &cuts).is_ok()
+            );
+        }
+        house.check();
+    }
+}
+
+#[test]
+fn a_closed_workload_joins_no_more_and_a_cut_key_is_never_certified_again() {
+    let house = House::new();
+    let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
+    let ticket = |hash| Proposal::Ticket { workload: name.clone(), hash: [hash; 32], ttl: 600 };
+    let cut = |target| house.ask(operator(), Proposal::Revoke { target, reason: String::new(), allow_new: false });
+    house.ask(operator(), ticket(30)).unwrap();
+    let target = Target::Workload(name.clone().into());
+    cut(target.clone()).unwrap();
+    assert_eq!(code(house.ask(operator(), ticket(31))), "WORKLOAD_CLOSED");
+    let redeem = |hash, key| house.ask(Caller::Stranger, Proposal::Redeem { hash: [hash; 32], key: [key; 32] });
+    assert_eq!(code(redeem(30, 40)), "TICKET_REFUSED");
+    assert_eq!(code(house.ask(house.caller.clone(), Proposal::Renew { key: [41; 32] })), "WORKLOAD_CLOSED");
+    house.ask(operator(), Proposal::Reopen { target }).unwrap();
+    assert_eq!(code(redeem(30, 40)), "TICKET_REFUSED", "a ticket from before the cut");
+    house.ask(operator(), ticket(32)).unwrap();
+    cut(Target::Key([40; 32])).unwrap();
+    assert_eq!(code(redeem(32, 40)), "KEY_REVOKED");
+    assert_eq!(code(redeem(32, 42)), "ok");
+    cut(Target::Key([1; 32])).unwrap();
+    assert_eq!(code(house.spawn("demo", 1)), "KEY_REVOKED", "the workload's own");
+    let unknown = [Target::Class("nobody".parse().unwrap()), Target::Workload("nobody".parse().unwrap())];
+    assert_eq!(unknown.map(|target| code(cut(target))), ["CLASS_UNKNOWN", "WORKLOAD_UNKNOWN"]);
+    house.check();
+}
+
+#[test]
+fn t13_an_agent_revokes_what_is_below_it_and_a_workload_its_own() {
+    let house = House::new();
+    let (a, b) = (house.admitted("demo", 1), house.admitted("demo", 1));
+    let child = house.child(caller_of(&a, 0), "worker").unwrap();
+    let cut = |by: Caller, target| code(house.ask(by, Proposal::Revoke { target, reason: String::new(), allow_new: false }));
+    assert_eq!(cut(caller_of(&b, 0), Target::Agent(child.id().uuid)), "AGENT_UNKNOWN");
+    assert_eq!(cut(caller_of(&child, 0), Target::Agent(a.id().uuid)), "AGENT_UNKNOWN");
+    assert_eq!(cut(caller_of(&a, 0), Target::Class("worker".parse().unwrap())), "ROLE_NOT_ALLOWED");
+    assert_eq!(cut(house.caller.clone(), Target::User(user("demo"))), "ROLE_NOT_ALLOWED");
+    assert_eq!(cut(house.caller.clone(), Target::Key([1; 32])), "ROLE_NOT_ALLOWED");
+    assert_eq!(cut(caller_of(&a, 0), Target::Agent(child.id().uuid)), "ok");
+    assert_eq!(cut(house.caller.clone(), Target::Agent(b.id().uuid)), "ok");
+    assert_eq!([&a, &b, &child].map(|x| house.standing(x)), [Standing::Live, Standing::Cut, Standing::Cut]);
+    house.check();
+}
