@@ -102,7 +102,9 @@ fn t27_keys_that_others_could_touch_are_refused() {
         assert_eq!(mode(&path), 0o600, "{}", path.display());
     }
     let dir = dev.kill();
-    let (keys, key) = (dir.path().join(".mayfly/keys"), dir.path().join(".mayfly/keys/jwt.key"));
+    let keys = dir.path().join(".mayfly/keys");
+    let mut files = std::fs::read_dir(&keys).unwrap().map(|entry| entry.unwrap().path());
+    let key = files.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("jwt-")).unwrap();
     let set = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     let refused = |what: &str| {
         let out = support::run_in(dir.path(), "dev");
@@ -113,12 +115,12 @@ fn t27_keys_that_others_could_touch_are_refused() {
     refused("keys");
     set(&keys, 0o700);
     set(&key, 0o644);
-    refused("jwt.key");
+    refused("jwt-");
     set(&key, 0o600);
     let elsewhere = dir.path().join("elsewhere");
     std::fs::rename(&key, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &key).unwrap();
-    refused("jwt.key");
+    refused("jwt-");
     std::fs::remove_file(&key).unwrap();
     std::fs::rename(&elsewhere, &key).unwrap();
     drop(Dev::start_in(dir));

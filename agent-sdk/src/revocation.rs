@@ -117,7 +117,7 @@ async fn session(
     loop {
         let next = tokio::time::timeout(SILENCE, stream.message()).await.map_err(|_| silent())?;
         let wire = next.map_err(|status| reason(&status))?.ok_or("the feed ended")?;
-        let taken = message(wire).and_then(|message| follower.take(message)).map_err(|e| e.to_string())?;
+        let taken = message(&wire).and_then(|message| follower.take(message)).map_err(|e| e.to_string())?;
         if let Some(known) = taken {
             live.publish(Arc::clone(&known));
             told.send_if_modified(|link| std::mem::replace(link, Link::Open) != Link::Open);
@@ -141,9 +141,9 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 /// Reads a message of the feed.
-pub fn message(wire: v1::WatchCutsResponse) -> Result<FeedMessage, FeedError> {
+pub fn message(wire: &v1::WatchCutsResponse) -> Result<FeedMessage, FeedError> {
     let cuts = wire.cuts.iter().map(cut).collect::<Result<_, _>>()?;
-    Ok(FeedMessage { snapshot: wire.snapshot, cuts, heartbeat: wire.heartbeat.map(heartbeat).transpose()? })
+    Ok(FeedMessage { snapshot: wire.snapshot, cuts, heartbeat: wire.heartbeat.as_ref().map(heartbeat).transpose()? })
 }
 
 fn cut(wire: &v1::Cut) -> Result<FeedCut, FeedError> {
@@ -151,7 +151,7 @@ fn cut(wire: &v1::Cut) -> Result<FeedCut, FeedError> {
     Ok(FeedCut { subject, before: wire.before, keep_until: wire.keep_until, revision: wire.revision })
 }
 
-fn heartbeat(wire: v1::Heartbeat) -> Result<Heartbeat, FeedError> {
+fn heartbeat(wire: &v1::Heartbeat) -> Result<Heartbeat, FeedError> {
     Ok(Heartbeat {
         trust_domain: TrustDomain::new(&wire.trust_domain).map_err(|_| FeedError::Malformed("trust_domain"))?,
         incarnation: uuid::Uuid::from_bytes(fixed(&wire.incarnation, "incarnation")?),

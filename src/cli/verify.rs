@@ -35,15 +35,15 @@ pub(super) async fn verify(
     let live = feed.as_ref().map(Following::live);
     let (object, binding) = if text.contains("-----BEGIN") {
         let chain = folder::certificates(file)?;
-        let svid = verify_x509(&chain, &bundle, &oid, now).map_err(refused)?;
-        live.map_or(Ok(()), |live| live.check(since_epoch(), &svid)).map_err(refused)?;
+        let svid = verify_x509(&chain, &bundle, &oid, now).map_err(|e| refused(&e))?;
+        live.map_or(Ok(()), |live| live.check(since_epoch(), &svid)).map_err(|e| refused(&e))?;
         let object = json!({ "kind": "x509-svid", "spiffe_id": svid.id.to_string(), "expires_at": show::time(svid.not_after),
             "serial": hex::encode(&svid.serial), "binding": binding_json(&svid.id, &svid.principal, svid.binding.as_ref()) });
         (object, svid.binding)
     } else {
         let audience = audience.ok_or_else(|| Failure::new(USAGE, "a JWT-SVID is for somebody: say for whom with --audience"))?;
-        let svid = verify_jwt(text.trim(), audience, &bundle, &oid, now).map_err(refused)?;
-        live.map_or(Ok(()), |live| live.check(since_epoch(), &svid)).map_err(refused)?;
+        let svid = verify_jwt(text.trim(), audience, &bundle, &oid, now).map_err(|e| refused(&e))?;
+        live.map_or(Ok(()), |live| live.check(since_epoch(), &svid)).map_err(|e| refused(&e))?;
         let object = json!({ "kind": "jwt-svid", "spiffe_id": svid.id.to_string(), "expires_at": show::time(svid.expires_at),
             "audience": svid.audience, "jti": svid.jti,
             "binding": binding_json(&svid.id, &svid.principal, svid.binding.as_ref()) });
@@ -60,7 +60,7 @@ pub(super) async fn verify(
     })
 }
 
-fn refused(e: Reject) -> Failure {
+fn refused(e: &Reject) -> Failure {
     let code = match e {
         Reject::Cut => super::REVOKED,
         Reject::Stale(_) => super::STALE,
