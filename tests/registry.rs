@@ -1012,3 +1012,25 @@ fn t13_an_agent_revokes_what_is_below_it_and_a_workload_its_own() {
     assert_eq!([&a, &b, &child].map(|x| house.standing(x)), [Standing::Live, Standing::Cut, Standing::Cut]);
     house.check();
 }
+
+#[test]
+fn t82_no_cut_is_forgotten_before_the_delegation_that_it_kills() {
+    let house = House::new();
+    let long = |sub: &str, n| {
+        let mut proof = house.proof(sub, n);
+        if let Proof::Token { ends_at, .. } = &mut proof {
+            *ends_at = START + 10 * 86_400;
+        }
+        house.spawning(proof, None)
+    };
+    house.ask(house.caller.clone(), long("demo", 1)).unwrap();
+    let target = Target::User(user("demo"));
+    house.ask(operator(), Proposal::Revoke { target, reason: String::new(), allow_new: true }).unwrap();
+    // Each record lets time take effect; by the end of the tenth day the delegation itself is over.
+    for _ in 0..9 {
+        house.pass(86_400);
+        house.ask(house.caller.clone(), long("guest", 2)).unwrap();
+        assert_eq!(code(house.ask(house.caller.clone(), long("demo", 1))), "DELEGATION_REVOKED");
+        house.check();
+    }
+}

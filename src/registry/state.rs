@@ -137,6 +137,8 @@ pub struct State {
     pub(super) ended_trees: HashSet<Subject>,
     pub(super) standings: HashMap<Target, TargetStanding>,
     pub(super) delegations: HashMap<DelegationId, Arc<Delegation>>,
+    // INVARIANT: when each known delegation and lease ends, and how many end then. No cut is forgotten before what it kills.
+    lasting: BTreeMap<u64, u64>,
     pub(super) proofs: HashMap<[u8; 32], DelegationId>,
     pub(super) agents: BTreeMap<Uuid, Agent>,
     pub(super) keys: HashMap<[u8; 32], Owner>,
@@ -225,6 +227,19 @@ impl State {
         self.standings.contains_key(&Target::Key(*key))
     }
 
+    /// Unix microseconds at which the last known delegation or lease ends.
+    pub(super) fn lasts_until(&self) -> u64 {
+        self.lasting.last_key_value().map_or(0, |(at, _)| *at)
+    }
+
+    fn last(&mut self, until: u64, begins: bool) {
+        let count = self.lasting.entry(until).or_default();
+        *count = if begins { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.lasting.remove(&until);
+        }
+    }
+
     /// Number of known agents.
     pub fn agent_count(&self) -> usize {
         self.agents.len()
@@ -280,6 +295,7 @@ impl State {
                 self.proofs.insert(delegation.proof, delegation.id);
                 // ORDER: after every agent under it, whose records cannot be read without this one.
                 self.due(delegation.ends_at.saturating_add(KEEP + SECOND), revision, Due::Delegation(delegation.id));
+                self.last(delegation.ends_at, true);
                 self.delegations.insert(delegation.id, Arc::new(delegation));
             }
             Body::Admitted(a) => self.admit(revision, at, a)?,
@@ -457,6 +473,7 @@ impl State {
         }
         self.due(agent.expires_at(), revision, Due::Seat(uuid));
         self.due(agent.forgotten_at(), revision, Due::Agent(uuid));
+        self.last(seconds(agent.lease_ends_at), true);
         self.agents.insert(uuid, agent);
         Ok(())
     }

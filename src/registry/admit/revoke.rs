@@ -110,9 +110,11 @@ impl Batch<'_> {
     }
 
     pub(super) fn cut(&mut self, caller: &Caller, target: &Target, closes: bool, reason: &str) -> Result<u64, No> {
-        // Kept until the last thing it can hit has ended: no lease and no token outlives these.
+        // Kept until the last thing it can hit has ended: a delegation lasts as long as its token, whatever classes say, and a
+        // lease as long as its class said when it was given.
         let lease = self.rules.classes.values().map(|c| c.max_lease).max().unwrap_or(0);
-        let keep_until = self.at.saturating_add(seconds(lease).max(CUT_KEEP)).saturating_add(SKEW);
+        let known = self.base.lasts_until().max(self.top.lasts_until());
+        let keep_until = self.at.saturating_add(seconds(lease).max(CUT_KEEP)).max(known).saturating_add(SKEW);
         let closes = match target {
             // For good: nobody reopens a key.
             Target::Key(_) => true,

@@ -72,6 +72,7 @@ impl State {
                 }
                 Due::Delegation(id) => {
                     if let Some(delegation) = self.delegations.remove(&id) {
+                        self.last(delegation.ends_at, false);
                         self.proofs.remove(&delegation.proof);
                     }
                     true
@@ -141,6 +142,7 @@ impl State {
             }
             self.unseat(&uuid);
             let Some(agent) = self.agents.remove(&uuid) else { return };
+            self.last(seconds(agent.lease_ends_at), false);
             if let Some(hash) = &agent.ticket {
                 self.tickets.remove(hash);
             }
