@@ -201,14 +201,13 @@ async fn a_bundle_stream_says_what_is_at_once_and_what_changes_and_ends_unavaila
     assert_eq!(end.code(), Code::Unavailable);
 }
 
-/// Asks the bundle endpoint as any HTTPS client would, trusting `roots`.
+/// Asks a bundle endpoint as any HTTPS client would, trusting `roots`.
 fn get(
-    dev: &Dev,
+    url: &str,
     method: &str,
     roots: &[CertificateDer<'static>],
     version: &'static rustls::SupportedProtocolVersion,
 ) -> (String, Vec<CertificateDer<'static>>) {
-    let url = dev.text("bundle");
     let address = url.strip_prefix("https://").unwrap().trim_end_matches('/').to_owned();
     let mut store = rustls::RootCertStore::empty();
     for root in roots {
@@ -235,7 +234,7 @@ fn fe1_to_fe9_anybody_gets_the_newest_bundle_from_a_server_that_shows_an_svid() 
     let roots = mayfly::folder::certificates(&dev.path("a1/bundle.pem")).unwrap();
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         // FE-3: no client certificate. FE-5: the name is in the certificate. FE-7: no redirect. FE-9: nothing but URL and roots.
-        let (answer, chain) = get(&dev, "GET", &roots, version);
+        let (answer, chain) = get(&dev.text("bundle"), "GET", &roots, version);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert!(head.to_lowercase().contains("content-type: application/json"), "FE-4: {head}");
@@ -246,13 +245,13 @@ fn fe1_to_fe9_anybody_gets_the_newest_bundle_from_a_server_that_shows_an_svid() 
         assert_eq!(svid.id.to_string(), "spiffe://dev.mayfly.test/issuer", "FE-6");
     }
     let id = dev.json("authority prepare jwt")["id"].as_str().unwrap().to_owned();
-    assert!(get(&dev, "GET", &roots, &rustls::version::TLS13).0.contains(&id), "FE-4: the newest");
-    assert!(get(&dev, "POST", &roots, &rustls::version::TLS13).0.starts_with("HTTP/1.1 405"));
+    assert!(get(&dev.text("bundle"), "GET", &roots, &rustls::version::TLS13).0.contains(&id), "FE-4: the newest");
+    assert!(get(&dev.text("bundle"), "POST", &roots, &rustls::version::TLS13).0.starts_with("HTTP/1.1 405"));
     assert!(dev.text("bundle").starts_with("https://"), "FE-8");
     // After a rotation it shows the new authority's certificate, below the same root.
     dev.json("authority rotate x509");
     std::thread::sleep(Duration::from_millis(300));
-    let (_, chain) = get(&dev, "GET", &roots, &rustls::version::TLS13);
+    let (_, chain) = get(&dev.text("bundle"), "GET", &roots, &rustls::version::TLS13);
     let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
     let aki = leaf.extensions().iter().find_map(|e| match e.parsed_extension() {
         x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(aki) => {
@@ -284,6 +283,11 @@ struct Served {
 
 impl Served {
     fn start(certificates: &str, key: &KeyPair) -> Result<Served, String> {
+        Served::with(certificates, key, "")
+    }
+
+    /// `more` are further sections of the configuration.
+    fn with(certificates: &str, key: &KeyPair, more: &str) -> Result<Served, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -293,7 +297,7 @@ impl Served {
             "trust_domain = \"prod.example.org\"\nhome = \"{}\"\n[server]\nlisten = \"127.0.0.1:{}\"\nnames = [\"localhost\"]\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n[authorities]\nroot_certificate = \"{}\"\nroot_key = \"{}\"\n\
              [[workloads]]\nname = \"orchestrator\"\n[[classes]]\nname = \"robot\"\nowner = \"ops\"\nscopes = [\"build:run\"]\n\
-             audiences = [\"https://build.example\"]\nmodes = [\"autonomous\"]\nspawners = [\"workload/orchestrator\"]\n",
+             audiences = [\"https://build.example\"]\nmodes = [\"autonomous\"]\nspawners = [\"workload/orchestrator\"]\n{more}",
             path("home"),
             free(),
             free(),
@@ -446,4 +450,51 @@ fn t31_roots_that_cannot_serve_are_refused_with_the_reason() {
     let other = KeyPair::generate().unwrap();
     let stranger = ca_params("Stranger", None).self_signed(&other).unwrap().pem();
     assert!(Served::start(&stranger, &key).err().unwrap_or_default().contains("does not belong"));
+}
+
+#[test]
+fn fe1_fe5_https_web_shows_the_certificate_that_it_was_given() {
+    let (root_key, web_ca_key, web_key) =
+        (KeyPair::generate().unwrap(), KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let root = ca_params("Own Root", Some("prod.example.org")).self_signed(&root_key).unwrap();
+    let web_params = ca_params("Web CA", None);
+    let web_ca = web_params.self_signed(&web_ca_key).unwrap();
+    let mut leaf = ca_params("web", None);
+    (leaf.is_ca, leaf.key_usages) = (IsCa::ExplicitNoCa, vec![KeyUsagePurpose::DigitalSignature]);
+    leaf.subject_alt_names = vec![SanType::IpAddress("127.0.0.1".parse().unwrap())];
+    let leaf = leaf.signed_by(&web_key, &Issuer::new(web_params, &web_ca_key)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let more = format!(
+        "[bundle_endpoint]\nlisten = \"127.0.0.1:{port}\"\nprofile = \"https_web\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+        file("web.pem", leaf.pem()),
+        file("web.key", web_key.serialize_pem())
+    );
+    let served = Served::with(&root.pem(), &root_key, &more).unwrap();
+    let url = format!("https://127.0.0.1:{port}/");
+    let (answer, chain) = get(&url, "GET", &[web_ca.der().clone()], &rustls::version::TLS13);
+    assert_eq!(chain, [leaf.der().clone()]);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(
+        serde_json::from_str::<Value>(body).unwrap(),
+        serde_json::from_str::<Value>(&served.run("bundle").unwrap()).unwrap()
+    );
+}
+
+#[test]
+fn xc1_a_root_without_an_id_is_anchored_as_a_twin_that_has_one() {
+    let key = KeyPair::generate().unwrap();
+    let root = ca_params("Nameless", None).self_signed(&key).unwrap();
+    let served = Served::start(&root.pem(), &key).unwrap();
+    served.spawn();
+    let folder = |name: &str| mayfly::folder::certificates(&served.dir.path().join(name)).unwrap();
+    let (anchors, chain) = (folder("a1/bundle.pem"), folder("a1/svid.pem"));
+    assert!(anchors.len() == 1 && anchors[0] != *root.der() && chain.len() == 2, "XC-1; and no root goes along");
+    assert!(!has_openssl() || served.openssl("a1/bundle.pem") && served.openssl("root.pem"), "one key, one name");
 }

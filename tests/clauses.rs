@@ -282,3 +282,52 @@ fn openssl(dev: &Dev, line: &str) -> Option<String> {
         Err(e) => panic!("MAYFLY_CI needs openssl on PATH: {e}"),
     }
 }
+
+#[test]
+fn id10_the_id_and_the_key_are_what_the_signature_covers() {
+    use mayfly_verify::{BindingOid, Bundle, TrustDomain, verify_x509};
+    let issued = issued();
+    let td = TrustDomain::new("dev.mayfly.test").unwrap();
+    let bundle = Bundle::from_json(td, issued.bundle.to_string().as_bytes()).unwrap();
+    let verify = |leaf: &[u8]| {
+        let chain = [leaf, &issued.chain[1]].map(|der| rustls_pki_types::CertificateDer::from(der.to_vec()));
+        verify_x509(&chain, &bundle, &BindingOid::default(), now().unsigned_abs()).map_err(|e| e.code())
+    };
+    assert!(verify(&issued.chain[0]).is_ok());
+    let (_, cert) = X509Certificate::from_der(&issued.chain[0]).unwrap();
+    let id = uris(&cert).remove(0);
+    // The last digit of the UUID, and the last byte of the key.
+    for (part, at) in [(id.as_bytes(), id.len() - 1), (cert.public_key().raw, cert.public_key().raw.len() - 1)] {
+        let from = issued.chain[0].windows(part.len()).position(|w| w == part).unwrap();
+        let mut changed = issued.chain[0].clone();
+        let byte = &mut changed[from + at];
+        *byte = if *byte == b'0' {
+            b'1'
+        } else if byte.is_ascii_hexdigit() {
+            b'0'
+        } else {
+            *byte ^ 1
+        };
+        assert_eq!(verify(&changed).err(), Some("CREDENTIAL_UNTRUSTED"));
+    }
+}
+
+#[test]
+fn id12_nothing_is_asserted_that_was_not_verified_and_nothing_of_other_trust_domains() {
+    let issued = issued();
+    let token = std::fs::read_to_string(issued.dev.path("demo.jwt")).unwrap();
+    let mut parts: Vec<String> = token.trim().split('.').map(str::to_owned).collect();
+    let mut claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(&parts[1]).unwrap()).unwrap();
+    assert_eq!(issued.agent["user"], serde_json::json!({ "iss": claims["iss"], "sub": claims["sub"] }));
+    // Another user than the provider signed for, or another issuer of the same user, is in no credential.
+    for (name, value) in [("sub", "guest".to_owned()), ("iss", "https://elsewhere.example".to_owned())] {
+        let before = std::mem::replace(&mut claims[name], value.into());
+        parts[1] = URL_SAFE_NO_PAD.encode(claims.to_string());
+        std::fs::write(issued.dev.path("forged.jwt"), parts.join(".")).unwrap();
+        issued.dev.fails("spawn --class researcher --user-token forged.jwt --out x", 3);
+        claims[name] = before;
+    }
+    for id in ["agent_id", "parent_id", "root_id"] {
+        assert!(issued.agent[id].as_str().unwrap().starts_with("spiffe://dev.mayfly.test/"), "{id}");
+    }
+}

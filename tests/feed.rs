@@ -309,6 +309,11 @@ async fn t41_t69_a_verifier_follows_the_feed_and_refuses_when_it_hears_nothing()
     // Also by hand.
     assert!(dev.run("verify a1/svid.pem --live").status.success());
     assert!(dev.fails("verify a2/svid.pem --live", 6).contains("CREDENTIAL_REVOKED"));
+    // An issuer that stands still says nothing, and that is told apart.
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &dev.pid().to_string()]).status().unwrap().success());
+    signal("-STOP");
+    assert!(dev.fails("verify a1/svid.pem --live", 7).contains("is not known"));
+    signal("-CONT");
     // T41: the issuer is gone, and with it all that may be believed.
     let dir = dev.kill();
     until("staleness", &|| matches!(live.check(now(), &kept), Err(Reject::Stale(_)))).await;

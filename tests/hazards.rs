@@ -887,3 +887,32 @@ async fn t63_thousands_of_broken_connections_leave_the_listener_and_all_its_plac
         held.push(channel);
     }
 }
+
+#[tokio::test]
+async fn t63_a_process_out_of_files_serves_again_when_there_are_some() {
+    let dev = dev();
+    let files = |most: &str| {
+        let (pid, limit) = (dev.pid().to_string(), format!("--nofile={most}"));
+        let mut set = std::process::Command::new("prlimit");
+        set.args(["--pid", &pid, &limit]).status().is_ok_and(|status| status.success())
+    };
+    let open = std::fs::read_dir(format!("/proc/{}/fd", dev.pid())).unwrap().count();
+    if !files(&format!("{0}:4096", open + 8)) {
+        assert!(std::env::var_os("MAYFLY_CI").is_none(), "prlimit is missing");
+        return eprintln!("SKIPPED: prlimit is not installed, this test did not run");
+    }
+    let held: Vec<_> = (0..200).map(|_| std::net::TcpStream::connect(dev.text("grpc")).unwrap()).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(std::fs::read_dir(format!("/proc/{}/fd", dev.pid())).unwrap().count() >= open + 7, "it ran out of files");
+    drop(held);
+    // The handshakes that never came are cut at their bound.
+    let served = tokio::time::timeout(Duration::from_secs(15), async {
+        let mut inspection = InspectionClient::new(channel(&dev, Some("a1")).await);
+        inspection.get_agent(v1::GetAgentRequest { agent: own_id(&dev) }).await
+    });
+    served.await.unwrap().unwrap();
+}
+
+fn own_id(dev: &Dev) -> String {
+    dev.json("verify a1/svid.pem")["spiffe_id"].as_str().unwrap().to_owned()
+}

@@ -503,6 +503,40 @@ fn t42_nothing_that_a_tainted_authority_signed_is_accepted() {
 }
 
 #[test]
+fn t85_what_was_admitted_and_then_cut_is_not_handed_out() {
+    let house = House::new();
+    let refusal = |of: &Admission| {
+        let key = of.certificate().map(|c| c.key);
+        house.registry.read(|state| state.refusal(&of.id().uuid, key.as_ref(), of.authority())).map(|(code, _)| code)
+    };
+    let revoke = |target| drop(house.ask(operator(), Proposal::Revoke { target, reason: "t".into(), allow_new: true }).unwrap());
+    let (one, two) = (house.admitted("demo", 1), house.admitted("demo", 2));
+    let child = house.child(caller_of(&one, 0), "worker").unwrap();
+    assert_eq!((refusal(&one), refusal(&two), refusal(&child)), (None, None, None));
+    revoke(Target::Agent(one.id().uuid));
+    assert_eq!((refusal(&one), refusal(&two), refusal(&child)), (Some("AGENT_REVOKED"), None, Some("AGENT_REVOKED")));
+    revoke(Target::Key(two.certificate().unwrap().key));
+    assert_eq!(refusal(&two), Some("KEY_REVOKED"));
+    let three = house.admitted("demo", 3);
+    house.prepare(AuthorityKind::X509, "x510", START + 80 * 86_400).unwrap();
+    house.activate(AuthorityKind::X509, true).unwrap();
+    house.change(Change::Taint { id: three.authority().to_string() }).unwrap();
+    assert_eq!(refusal(&three), Some("AUTHORITY_TAINTED"));
+    let workload = |key: [u8; 32]| {
+        let name = "orchestrator".parse().unwrap();
+        house.registry.read(|state| state.refusal_of_workload(&name, &key, "x510")).map(|(code, _)| code)
+    };
+    assert_eq!(workload([7; 32]), None);
+    house
+        .ask(
+            operator(),
+            Proposal::Revoke { target: Target::Workload("orchestrator".parse().unwrap()), reason: "t".into(), allow_new: false },
+        )
+        .unwrap();
+    assert_eq!(workload([7; 32]), Some("WORKLOAD_CLOSED"));
+}
+
+#[test]
 fn t57_no_more_keys_are_published_than_relying_parties_read() {
     let house = House::new();
     let mut published = 1;

@@ -72,7 +72,11 @@ fn refused(e: &Reject) -> Failure {
 /// What is revoked now, as a strict verifier has it. Without a fresh word of the issuer nothing is known, and that is told.
 async fn follow_live(common: &Common, td: &TrustDomain) -> Result<Following, Failure> {
     let channel = operator(common).await?;
-    let got = BundlesClient::new(channel.clone()).get_bundle(v1::GetBundleRequest {}).await?.into_inner();
+    let mut bundles = BundlesClient::new(channel.clone());
+    // An issuer that stands still accepts connections and says nothing.
+    let got = tokio::time::timeout(PATIENCE, bundles.get_bundle(v1::GetBundleRequest {})).await;
+    let silent = |_| Failure::new(super::STALE, "whether the credential is revoked is not known: the issuer does not answer");
+    let got = got.map_err(silent)??.into_inner();
     let point = got.bundle.unwrap_or_default().feed_key;
     let key = FeedKey::from_point(&point).map_err(|e| Failure::new(1, e.to_string()))?;
     let feed = follow(channel, key, td.clone(), Freshness::default());

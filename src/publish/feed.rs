@@ -1,4 +1,4 @@
-//! The feed: every cut to those who verify, within 20 ms, and a signed word every second that there is no other.
+//! The feed: every cut to those who verify, by ticks of at most 20 ms, and a signed word every second that there is no other.
 //!
 //! One thread takes what the writer has applied, and makes one message of it for everybody. Messages stand in a ring of
 //! bounded size; whoever is too slow for it gets a snapshot.

@@ -8,7 +8,7 @@ mod expiry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, WorkloadName};
+use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, Workload, WorkloadName};
 use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
@@ -260,6 +260,39 @@ impl State {
         let cut =
             |stamps: &[Stamp]| stamps.iter().any(|s| self.cuts.get(&s.subject).is_some_and(|(before, _)| s.since < *before));
         standing(agent, now, cut, |uuid| self.agents.get(uuid))
+    }
+
+    /// Why nothing that was recorded for an agent may be handed out now, though it was admitted: code and message. `key` is
+    /// the one that was certified, `authority` who signed.
+    pub fn refusal(&self, uuid: &Uuid, key: Option<&[u8; 32]>, authority: &str) -> Option<(&'static str, &'static str)> {
+        let Some(agent) = self.agents.get(uuid) else {
+            return Some(("AGENT_UNKNOWN", "this issuer does not know the agent"));
+        };
+        // As of the last record: a cut is one.
+        self.standing(agent, self.at).refusal().or_else(|| self.refusal_of_signature(key, authority))
+    }
+
+    /// The same for a workload's certificate.
+    pub fn refusal_of_workload(
+        &self,
+        name: &WorkloadName,
+        key: &[u8; 32],
+        authority: &str,
+    ) -> Option<(&'static str, &'static str)> {
+        let target = Target::Workload(Workload::Own(name.clone()));
+        let closed = self.standings.get(&target).is_some_and(|s| s.closed);
+        let closed = closed.then_some(("WORKLOAD_CLOSED", "this workload was revoked: an operator must reopen it"));
+        closed.or_else(|| self.refusal_of_signature(Some(key), authority))
+    }
+
+    fn refusal_of_signature(&self, key: Option<&[u8; 32]>, authority: &str) -> Option<(&'static str, &'static str)> {
+        match () {
+            () if key.is_some_and(|key| self.key_revoked(key)) => Some(("KEY_REVOKED", "this key was revoked: make a new one")),
+            () if self.authorities.is_tainted(authority) => {
+                Some(("AUTHORITY_TAINTED", "the authority that signed this is tainted: ask again"))
+            }
+            () => None,
+        }
     }
 
     /// How many agents are counted there.

@@ -1,4 +1,5 @@
-//! The desk: takes what has queued as a group, verifies it, has it committed once, signs it, releases the answers together.
+//! The desk: takes what has queued as a group, verifies it, has it committed once, signs it, looks at the cuts once more, and
+//! releases the answers together.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -8,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::authority::{Authority, Signed};
 use crate::denial::{Denial, Fault, Kind, No};
-use crate::registry::{Admission, Ask, Certification, Credential, Mint, Outcome, Proposal, Registry};
+use crate::registry::{Admission, Ask, Certification, Credential, Mint, Outcome, Proposal, Registry, State};
 use crate::svid;
 use crate::svid::csr::PublicKey;
 
@@ -185,12 +186,14 @@ impl Worker {
             (reply, outcome.and_then(|outcome| self.sign(outcome, key.as_ref())))
         };
         let signed = outcomes.into_iter().zip(waiting).map(sign);
-        // 4. Release.
+        // 4. Look again, 5. release.
         if early {
-            signed.for_each(|(reply, done)| reply.send(done));
+            signed.for_each(|(reply, done)| reply.send(self.registry.read(|state| standing(state, done))));
         } else {
             let signed: Vec<_> = signed.collect();
-            signed.into_iter().for_each(|(reply, done)| reply.send(done));
+            let judge = |state: &State| signed.into_iter().map(|(reply, done)| (reply, standing(state, done))).collect();
+            let judged: Vec<_> = self.registry.read(judge);
+            judged.into_iter().for_each(|(reply, done)| reply.send(done));
         }
     }
 
@@ -231,6 +234,27 @@ impl Worker {
     fn token(&self, mint: &Mint) -> Result<String, Fault> {
         self.authority.sign_jwt(mint.authority(), &svid::jwt::agent(mint, self.jwt_issuer.as_deref(), self.authority.oid())?)
     }
+}
+
+/// T85: what was cut after it was recorded does not leave, though it is signed. A cut that comes later than this look is
+/// answered later than this too.
+fn standing(state: &State, done: Result<Done, No>) -> Result<Done, No> {
+    let done = done?;
+    let refusal = match &done {
+        Done::Spawned(admission, _, mint) => {
+            let token = mint.as_ref().and_then(|(mint, _)| state.refusal(&mint.id().uuid, None, mint.authority()));
+            of_admission(state, admission).or(token)
+        }
+        Done::Renewed(admission, _) => of_admission(state, admission),
+        Done::Minted(mint, _) => state.refusal(&mint.id().uuid, None, mint.authority()),
+        Done::Certified(permit, _) => state.refusal_of_workload(permit.workload(), &permit.certificate().key, permit.authority()),
+        Done::Recorded(_) => None,
+    };
+    refusal.map_or(Ok(done), |(code, message)| Err(Denial::denied(code, message).into()))
+}
+
+fn of_admission(state: &State, admission: &Admission) -> Option<(&'static str, &'static str)> {
+    state.refusal(&admission.id().uuid, admission.certificate().map(|c| &c.key), admission.authority())
 }
 
 /// Checks the request's key and writes its digest into the proposal.

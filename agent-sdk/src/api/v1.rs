@@ -1643,7 +1643,7 @@ pub mod revocations_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Every cut that counts: a snapshot, or what came after the caller's last heartbeat; then each change within 20 ms, and a
+        /// Every cut that counts: a snapshot, or what came after the caller's last heartbeat; then each change, by ticks of 20 ms, and a
         /// heartbeat at least every second. Ends with UNAVAILABLE when the issuer stops, and when the caller reads too slowly.
         /// Role: agent, workload, foreign workload, operator.
         pub async fn watch_cuts(

@@ -196,6 +196,11 @@ impl Authorities {
         self.slots.iter().filter(move |s| s.kind == kind)
     }
 
+    /// Whether nothing that this authority signed holds, by its id as slots have it.
+    pub fn is_tainted(&self, id: &str) -> bool {
+        self.slots.iter().any(|s| s.status == Status::Tainted && &*s.id == id)
+    }
+
     /// Whether nothing that this authority signed holds. `id` is its key id.
     pub fn tainted(&self, id: &[u8]) -> bool {
         self.slots.iter().any(|s| s.status == Status::Tainted && s.key_id() == id)
