@@ -97,12 +97,22 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         let made = made.map_err(|e| format!("development provider: {e}"))?;
         config.issuers.push(IssuerSettings {
             ca_file: Some(made.ca_file().to_owned()),
-            audiences: vec![AudienceSettings {
-                audience: provider::AUDIENCE.into(),
-                workloads: spawners(&config),
-                scopes: None,
-                max_lease: None,
-            }],
+            audiences: vec![
+                AudienceSettings {
+                    audience: provider::AUDIENCE.into(),
+                    workloads: spawners(&config),
+                    scopes: None,
+                    max_lease: None,
+                    revokes: false,
+                },
+                AudienceSettings {
+                    audience: provider::REVOKES.into(),
+                    workloads: Vec::new(),
+                    scopes: None,
+                    max_lease: None,
+                    revokes: true,
+                },
+            ],
             max_age: Duration::from_secs(24 * 3600),
             ..IssuerSettings::new("dev", made.issuer())
         });

@@ -89,6 +89,8 @@ pub struct AudienceSettings {
     pub scopes: Option<Vec<String>>,
     /// The longest lease it can allow; `None`: no ceiling.
     pub max_lease: Option<Duration>,
+    /// Whether its users revoke what is theirs with it: the audience of a client that only they use.
+    pub revokes: bool,
 }
 
 /// Why issuer settings are refused.
@@ -183,6 +185,11 @@ impl Delegator {
     /// The most it can allow; `None`: no ceiling.
     pub fn scopes(&self) -> Option<&[String]> {
         self.audience.scopes.as_deref()
+    }
+
+    /// Whether the user may revoke what is theirs with it.
+    pub fn revokes(&self) -> bool {
+        self.audience.revokes
     }
 
     /// The longest lease it can allow; `None`: no ceiling.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mayfly_verify::{
-    AgentId, BindingOid, Bundle, Principal, Reject, SpiffeId, Stamp, Workload, WorkloadName, X509Svid, verify_x509,
+    AgentId, BindingOid, Bundle, Principal, Reject, SpiffeId, Stamp, User, Workload, WorkloadName, X509Svid, verify_x509,
 };
 use rustls_pki_types::CertificateDer;
 use uuid::Uuid;
@@ -47,6 +47,8 @@ pub enum Caller {
         /// Key id of the authority that signed its certificate.
         authority: Vec<u8>,
     },
+    /// A person, by a token for an audience that is configured for that. They take back what is theirs, and nothing else.
+    User(User),
     /// A listed uid on the operator socket.
     Operator {
         /// `uid:<n>`.
@@ -65,6 +67,8 @@ pub enum Role {
     Workload,
     /// A workload of a foreign trust domain.
     Foreign,
+    /// A person with a token of their own.
+    User,
     /// An operator.
     Operator,
 }
@@ -77,6 +81,7 @@ impl Caller {
             Caller::Workload { .. } => Role::Workload,
             Caller::Foreign { .. } => Role::Foreign,
             Caller::Agent { .. } => Role::Agent,
+            Caller::User(_) => Role::User,
             Caller::Operator { .. } => Role::Operator,
         }
     }
@@ -88,6 +93,7 @@ impl Caller {
             Caller::Workload { name, .. } => format!("workload/{name}"),
             Caller::Foreign { id, .. } => id.to_string(),
             Caller::Agent { id, .. } => id.to_string(),
+            Caller::User(user) => format!("user {} of {}", user.sub, user.iss),
             Caller::Operator { name } => name.clone(),
         }
     }

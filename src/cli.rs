@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mayfly_agent::api::v1;
 
 /// Exit code of a usage error, as clap has it.
 pub const USAGE: u8 = 2;
@@ -149,10 +150,17 @@ enum Command {
     ///
     /// Everything below goes with it, in one step. A user, a workload or a class is also closed for new agents until
     /// `mayfly reopen`, unless --allow-new. Agents, delegations and keys never come back. An operator may revoke all of these;
-    /// with --as, an agent itself and those below it, a workload its own agents.
+    /// with --as, an agent itself and those below it, a workload its own agents; with --user-token, a user themself, their
+    /// delegations and the agents that act for them.
     Revoke {
         #[command(flatten)]
         acting: Acting,
+        /// File with the revoking user's own token, for an audience that is configured for that; `-` reads stdin
+        #[arg(long, value_name = "FILE", conflicts_with = "identity")]
+        user_token: Option<PathBuf>,
+        /// Trust bundle (PEM) for --user-token; without it, the one of the issuer of the home
+        #[arg(long, value_name = "FILE", requires = "user_token")]
+        bundle: Option<PathBuf>,
         #[command(flatten)]
         target: RevokeTarget,
         /// Why; recorded, never shown to callers
@@ -161,11 +169,17 @@ enum Command {
         /// Revoke what is out, but leave the user, workload or class open for new agents
         #[arg(long)]
         allow_new: bool,
+        /// Revoke nothing: say which live agents would end, by class and by user
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Let a revoked user, workload or class have new agents; what was revoked stays revoked (operator)
     ///
     /// Of a user, only tokens count that are issued from now on.
     Reopen(ReopenTarget),
+    /// See what is revoked, by whom and why (operator)
+    #[command(subcommand)]
+    Cuts(CutsCommand),
     /// Print every revocation as it happens, and a heartbeat every second (operator)
     ///
     /// This is what verifiers follow: whom a cut is about stands there only as a digest.
@@ -206,6 +220,9 @@ enum Command {
     Token {
         /// `demo` or `guest`
         user: String,
+        /// Of which audience; `mayfly-dev-revoke` is for `mayfly revoke --user-token`
+        #[arg(long, default_value = crate::dev::provider::AUDIENCE)]
+        audience: String,
     },
     /// Copy the journal of a running issuer, or put a copy back
     Backup {
@@ -247,6 +264,12 @@ enum AgentsCommand {
         /// SPIFFE ID or UUID
         agent: String,
     },
+}
+
+#[derive(Subcommand)]
+enum CutsCommand {
+    /// One line for each revocation that still matters, in the order in which they were made
+    List,
 }
 
 #[derive(Subcommand)]
@@ -317,8 +340,8 @@ enum BundleFormat {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct RevokeTarget {
-    /// SPIFFE ID or UUID of an agent
-    #[arg(long, value_name = "ID")]
+    /// An agent with everything below it, by its SPIFFE ID or UUID
+    #[arg(long, visible_alias = "subtree", value_name = "ID")]
     agent: Option<String>,
     /// A user, as <issuer's configured name>/<subject>
     #[arg(long, value_name = "ISSUER/SUB")]
@@ -338,6 +361,9 @@ struct RevokeTarget {
     /// A signing key that has retired: nothing it ever signed holds. Same as `mayfly authority taint`
     #[arg(long, value_name = "ID")]
     authority: Option<String>,
+    /// Everything recorded before a time: agents, delegations, join tokens. RFC 3339, such as 2026-11-25T12:00:00Z, or `now`
+    #[arg(long, value_name = "TIME")]
+    before: Option<String>,
 }
 
 #[derive(Args)]
@@ -427,10 +453,17 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Agents(AgentsCommand::List { all }) => act::list(&common, all, false).await,
         Command::Agents(AgentsCommand::Tree { all }) => act::list(&common, all, true).await,
         Command::Agents(AgentsCommand::Show { agent }) => act::agent(&common, agent).await,
+        Command::Revoke { target: RevokeTarget { authority: Some(_), .. }, dry_run: true, .. } => {
+            Err(Failure::new(USAGE, "--dry-run counts agents; an authority has none of its own"))
+        }
         Command::Revoke { target: RevokeTarget { authority: Some(id), .. }, .. } => {
             authority::run(&common, AuthorityCommand::Taint { id }).await
         }
-        Command::Revoke { acting, target, reason, allow_new } => revoke::cut(&common, &acting, target, reason, allow_new).await,
+        Command::Revoke { acting, user_token, bundle, target, reason, allow_new, dry_run } => {
+            let by = revoke::By { acting, user_token, bundle };
+            revoke::cut(&common, &by, target, v1::RevokeRequest { reason, allow_new, dry_run, ..Default::default() }).await
+        }
+        Command::Cuts(CutsCommand::List) => revoke::list(&common).await,
         Command::Reopen(target) => revoke::reopen(&common, target).await,
         Command::Watch => watch::run(&common).await,
         Command::Authority(command) => authority::run(&common, command).await,
@@ -438,7 +471,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Verify { file, bundle, audience, binding_oid, live } => {
             verify::verify(&common, &file, bundle.as_deref(), audience.as_deref(), &binding_oid, live).await
         }
-        Command::Token { user } => act::token(&common, &user).await,
+        Command::Token { user, audience } => act::token(&common, &user, &audience).await,
         Command::Backup { restore: Some(BackupCommand::Restore { file, config }), .. } => {
             run::restore(&common, &file, config.as_deref())
         }

@@ -495,11 +495,14 @@ fn read_issuer(i: &mut Reader, known: &Known<'_>) -> Option<IssuerSettings> {
     let mut audiences = Vec::new();
     for mut a in i.sections("audiences") {
         let audience = a.parsed("audience", None, |s| Ok(s.to_owned()));
-        let workloads = a.list("workloads", None, |s| if s.starts_with("spiffe:") { known.foreign(s) } else { known.own(s) });
+        let revokes = a.boolean("revokes", false);
+        // Whose tokens only revoke, nobody else may hold.
+        let none = revokes.then_some(&[][..]);
+        let workloads = a.list("workloads", none, |s| if s.starts_with("spiffe:") { known.foreign(s) } else { known.own(s) });
         let scopes = a.has("scopes").then(|| a.list("scopes", None, |s| Ok(s.to_owned())));
         let max_lease = a.has("max_lease").then(|| a.duration("max_lease", "1h", 60, 30 * 86_400));
         if let Some(audience) = audience {
-            audiences.push(AudienceSettings { audience, workloads, scopes, max_lease });
+            audiences.push(AudienceSettings { audience, workloads, scopes, max_lease, revokes });
         }
         i.close(a);
     }

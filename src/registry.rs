@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 pub use admit::Rules;
 pub use admit::authority::{PUBLISHED, over};
-pub use proposal::{Admission, Ask, Certification, Change, Credential, Mint, Outcome, Proof, Proposal, RequestId, Spawn};
+pub use proposal::{Admission, Ask, Certification, Change, Credential, Mint, Outcome, Proof, Proposal, RequestId, Since, Spawn};
 pub use state::State;
 pub use writer::Limits;
 
@@ -28,6 +28,8 @@ pub trait Journal: Send {
     fn replay(&mut self, each: Each<'_>) -> Result<(), String>;
     /// Makes records durable under consecutive revisions, and drops those that no longer matter: all or nothing.
     fn append(&mut self, first: u64, records: &[Vec<u8>], drop: &[u64]) -> Result<(), AppendError>;
+    /// The first record at a revision or after it, with its revision.
+    fn first_from(&mut self, revision: u64) -> Result<Option<(u64, Vec<u8>)>, String>;
     /// Writes a consistent copy to a new file; its size in bytes.
     fn backup(&mut self, to: &Path) -> Result<u64, String>;
 }
@@ -142,6 +144,14 @@ impl Registry {
         let gone = |()| Fault::new("backup", "the issuer is stopping");
         self.to_writer.send(writer::Message::Backup(to, answer)).map_err(drop).map_err(gone)?;
         answers.recv().map_err(drop).map_err(gone)?.map_err(|e| Fault::new("backup", e))
+    }
+
+    /// The revision that parts what was recorded before a time (unix microseconds, not in the future) from what was not. Blocks.
+    pub fn revision_at(&self, time: u64) -> Result<u64, Fault> {
+        let (answer, answers) = std::sync::mpsc::sync_channel(1);
+        let gone = |()| Fault::new("revision", "the issuer is stopping");
+        self.to_writer.send(writer::Message::RevisionAt(time, answer)).map_err(drop).map_err(gone)?;
+        answers.recv().map_err(drop).map_err(gone)?.map_err(|e| Fault::new("revision", e))
     }
 
     /// Lets the writer finish what was sent before, and end.

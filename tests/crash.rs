@@ -7,6 +7,10 @@ use std::collections::{HashMap, HashSet};
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::identities_client::IdentitiesClient;
+use mayfly_agent::api::v1::inspection_client::InspectionClient;
+use mayfly_agent::api::v1::operations_client::OperationsClient;
+use mayfly_agent::api::v1::revocations_client::RevocationsClient;
+use mayfly_agent::channel::connect_unix;
 use support::Dev;
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -99,6 +103,79 @@ async fn rounds(rounds: usize, spawns: usize) {
         }
     }
     eprintln!("{rounds} rounds of {spawns}: {answered} answered, {unanswered} unanswered, {} known ids", answered_ids.len());
+}
+
+/// Kills the issuer when a revocation has just been acknowledged, over and over. Whoever was cut is dead after the restart, at the
+/// issuer and in what it tells verifiers; whoever was not is served.
+async fn revocations(rounds: usize) {
+    const EACH: usize = 20;
+    let mut dev = Dev::start();
+    let mut cut: Vec<(String, u64)> = Vec::new();
+    let mut waiting: Vec<String> = Vec::new();
+    for round in 0..rounds {
+        if waiting.is_empty() {
+            dev.token("demo", "demo.jwt");
+            let token = dev.file("demo.jwt");
+            let csrs: Vec<Vec<u8>> = (0..EACH).map(|_| mayfly::folder::Key::new().unwrap().csr).collect();
+            let channel = support::channel(&dev, Some(support::ORCHESTRATOR)).await;
+            let mut calls = spawn_all(&channel, &token, &csrs, round).await;
+            while let Some(answer) = calls.join_next().await {
+                waiting.push(answer.unwrap().unwrap().agent.unwrap().agent_id);
+            }
+        }
+        let agent = waiting.pop().unwrap();
+        let operator = connect_unix(&dev.path(".mayfly/operator.sock")).await.unwrap();
+        let target = Some(v1::Target { target: Some(v1::target::Target::Agent(agent.clone())) });
+        let revoke = v1::RevokeRequest { target, ..Default::default() };
+        let receipt = OperationsClient::new(operator).revoke(revoke).await.unwrap().into_inner();
+        // ORDER: nothing between the acknowledgement and the kill.
+        dev = Dev::start_in(dev.kill());
+        cut.push((agent, receipt.revision));
+        let operator = connect_unix(&dev.path(".mayfly/operator.sock")).await.unwrap();
+        let told = cuts_told(operator.clone()).await;
+        let mut inspection = InspectionClient::new(operator);
+        // The last of them one by one; the feed says all of them.
+        for (agent, _) in cut.iter().rev().take(3) {
+            let got = inspection.get_agent(v1::GetAgentRequest { agent: agent.clone() }).await.unwrap().into_inner();
+            assert_eq!(got.agent.unwrap().state(), v1::AgentState::Cut, "T71: round {round}, an acknowledged cut is lost");
+        }
+        for (agent, _) in &cut {
+            let id = mayfly_verify::AgentId::parse(agent).unwrap();
+            let subject = mayfly_verify::Target::Agent(id.uuid).subject();
+            assert!(told.contains(&subject.0.to_vec()), "T71: round {round}, verifiers are not told of {agent}");
+        }
+        if let Some(agent) = waiting.last() {
+            let got = inspection.get_agent(v1::GetAgentRequest { agent: agent.clone() }).await.unwrap().into_inner();
+            assert_eq!(got.agent.unwrap().state(), v1::AgentState::Live);
+        }
+    }
+    assert!(cut.is_sorted_by(|(_, a), (_, b)| a < b), "revisions only grow");
+    eprintln!("{rounds} times killed after an acknowledged revocation: none was lost");
+}
+
+/// The subjects of a first snapshot.
+async fn cuts_told(channel: Channel) -> HashSet<Vec<u8>> {
+    let request = v1::WatchCutsRequest::default();
+    let mut feed = RevocationsClient::new(channel).watch_cuts(request).await.unwrap().into_inner();
+    let mut subjects = HashSet::new();
+    loop {
+        let message = feed.message().await.unwrap().unwrap();
+        subjects.extend(message.cuts.into_iter().map(|cut| cut.subject));
+        if message.heartbeat.is_some() {
+            return subjects;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t71_an_acknowledged_revocation_survives_kill_9() {
+    revocations(5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: a thousand restarts; cargo test --release --test crash -- --ignored --nocapture"]
+async fn t71_an_acknowledged_revocation_survives_kill_9_a_thousand_times() {
+    revocations(1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

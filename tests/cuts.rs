@@ -55,3 +55,114 @@ fn t12_t13_who_may_revoke_what() {
         assert_eq!(dev.json(&format!("agents show {id}"))["state"], "revoked");
     }
 }
+
+#[test]
+fn a_dry_run_counts_what_would_end_and_ends_nothing() {
+    let dev = Dev::start();
+    dev.token("demo", "demo.jwt");
+    dev.token("guest", "guest.jwt");
+    let a = dev.json(&format!("{SPAWN} a"))["agent_id"].as_str().unwrap().to_owned();
+    dev.json("spawn --as a --class worker --out w");
+    dev.json("spawn --class worker --user-token guest.jwt --out g");
+    let dry = |target: &str| {
+        let got = dev.json(&format!("revoke {target} --dry-run"));
+        let of = |list: &str, name: &str| {
+            let counts = got[list].as_array().unwrap().iter();
+            counts.map(|c| format!("{} {}", c[name].as_str().unwrap(), c["agents"])).collect::<Vec<_>>().join(", ")
+        };
+        (got["agents"].as_u64().unwrap(), of("by_class", "class"), of("by_user", "sub"))
+    };
+    let words = |n, classes: &str, users: &str| (n, classes.to_owned(), users.to_owned());
+    assert_eq!(dry(&format!("--subtree {a}")), words(2, "researcher 1, worker 1", "demo 2"));
+    assert_eq!(dry("--user dev/guest"), words(1, "worker 1", "guest 1"));
+    assert_eq!(dry("--class worker"), words(2, "worker 2", "demo 1, guest 1"));
+    assert_eq!(dry("--before now"), words(3, "researcher 1, worker 2", "demo 2, guest 1"));
+    assert_eq!(dry("--before 2020-01-01T00:00:00Z"), words(0, "", ""));
+    // The same decision as the cut itself, and no record.
+    assert!(dev.fails("revoke --class nobody --dry-run", 3).contains("CLASS_UNKNOWN"));
+    assert!(dev.fails("revoke --as w --class worker --dry-run", 3).contains("ROLE_NOT_ALLOWED"));
+    let cuts = dev.json("cuts list")["cuts"].as_array().unwrap().len();
+    assert_eq!((cuts, dev.json("agents list")["agents"].as_array().unwrap().len()), (0, 3));
+}
+
+#[test]
+fn t82_before_a_time_kills_what_was_recorded_before_it_and_no_more() {
+    let dev = Dev::start();
+    dev.token("demo", "demo.jwt");
+    dev.json(&format!("{SPAWN} old"));
+    std::fs::write(dev.path("ticket"), dev.run("join orchestrator").stdout).unwrap();
+    let second = || std::thread::sleep(std::time::Duration::from_millis(1100));
+    second();
+    let time = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
+    dev.token("demo", "demo.jwt");
+    dev.json(&format!("{SPAWN} new"));
+    let state = |dir: &str| dev.run(&format!("mint --as {dir} --audience https://search.example")).status.code();
+    assert_eq!((state("old"), state("new")), (Some(0), Some(0)));
+    // Between the two: who was recorded after that time lives on.
+    dev.json(&format!("revoke --before {time} --reason stolen"));
+    assert_eq!((state("old"), state("new")), (Some(3), Some(0)));
+    dev.fails("redeem --ticket-file ticket --out x", 3);
+    assert!(dev.run("verify new/svid.pem --live").status.success());
+    dev.fails("verify old/svid.pem --live", 6);
+    let cut = dev.json("cuts list")["cuts"][0].clone();
+    assert_eq!((&cut["target"], &cut["reason"], &cut["kept_until"]), (&"before".into(), &"stolen".into(), &().into()));
+    // Once is enough; an earlier time is part of it.
+    let revision = cut["revision"].clone();
+    assert_eq!(dev.json("revoke --before 2020-01-01T00:00:00Z")["revision"], revision);
+    assert_eq!(dev.json(&format!("revoke --before {time}"))["revision"], revision);
+    assert!(dev.fails("revoke --before 2999-01-01T00:00:00Z", 1).contains("TIME_IN_FUTURE"));
+    dev.fails("revoke --before noon", 2);
+    // A user token from before does not count, whether or not it recorded a delegation.
+    dev.token("guest", "guest.jwt");
+    second();
+    dev.json("revoke --before now");
+    assert!(dev.fails("spawn --class worker --user-token guest.jwt --out g", 3).contains("USER_TOKEN_TOO_EARLY"));
+    assert!(dev.fails(&format!("{SPAWN} x"), 3).contains("DELEGATION_REVOKED"));
+    second();
+    dev.token("guest", "guest.jwt");
+    dev.json("spawn --class worker --user-token guest.jwt --out g");
+    // And all of that after a restart.
+    let dev = Dev::start_in(dev.kill());
+    let state = |dir: &str| dev.run(&format!("mint --as {dir} --audience https://search.example")).status.code();
+    assert_eq!((state("old"), state("new"), state("g")), (Some(3), Some(3), Some(0)));
+    assert_eq!(dev.json("cuts list")["cuts"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_user_takes_back_what_is_theirs_and_nothing_else() {
+    let dev = Dev::start();
+    dev.token("demo", "demo.jwt");
+    dev.token("guest", "guest.jwt");
+    for who in ["demo", "guest"] {
+        let out = dev.run(&format!("token {who} --audience mayfly-dev-revoke"));
+        std::fs::write(dev.path(&format!("{who}.own")), out.stdout).unwrap();
+    }
+    let spawn = |who: &str, dir: &str| dev.json(&format!("spawn --class worker --user-token {who}.jwt --out {dir}"));
+    let (mine, other) = (spawn("demo", "a"), spawn("guest", "b"));
+    let of = |agent: &serde_json::Value, name: &str| agent[name].as_str().unwrap().to_owned();
+    let revoke = |target: &str| format!("revoke --user-token demo.own {target}");
+    // T13: what is another's looks as if it were not there.
+    assert!(dev.fails(&revoke(&format!("--agent {}", of(&other, "agent_id"))), 3).contains("AGENT_UNKNOWN"));
+    assert!(dev.fails(&revoke(&format!("--delegation {}", of(&other, "delegation_id"))), 3).contains("DELEGATION_UNKNOWN"));
+    for target in ["--user dev/guest", "--class worker", "--root orchestrator", "--before now"] {
+        assert!(dev.fails(&revoke(target), 3).contains("ROLE_NOT_ALLOWED"), "{target}");
+    }
+    // The token with which an orchestrator acts for the user does not, nor does the one of the user spawn anything.
+    assert!(dev.fails("revoke --user-token demo.jwt --user dev/demo", 3).contains("USER_TOKEN_AUDIENCE"));
+    assert!(dev.fails("spawn --class worker --user-token demo.own --out x", 3).contains("USER_TOKEN_AUDIENCE"));
+    std::fs::write(dev.path("forged"), dev.file("demo.own").replace("ey", "ez")).unwrap();
+    dev.fails("revoke --user-token forged --user dev/demo", 3);
+    assert_eq!(dev.json("agents list")["agents"].as_array().unwrap().len(), 2);
+    let line = revoke(&format!("--agent {}", of(&mine, "agent_id")));
+    assert_eq!(dev.json(&line)["revision"], dev.json(&line)["revision"]);
+    spawn("demo", "c");
+    dev.json(&revoke(&format!("--delegation {}", of(&mine, "delegation_id"))));
+    dev.fails("mint --as c --audience https://search.example", 3);
+    assert_eq!(dev.json(&revoke("--user dev/demo --dry-run"))["agents"], 0);
+    let receipt = dev.json(&revoke("--user dev/demo --reason lost-laptop"));
+    assert_eq!(receipt["open_for_new"], false);
+    let last = dev.json("cuts list")["cuts"][2].clone();
+    let by = format!("user demo of {}", dev.text("oidc"));
+    assert_eq!((&last["target"], &last["by"], &last["closed"]), (&"user".into(), &by.into(), &true.into()));
+    assert!(dev.run("mint --as b --audience https://search.example").status.success(), "another's agent lives");
+}

@@ -360,7 +360,7 @@ async fn t13_a_token_of_another_workload_tells_nothing_of_it() {
     let (iss, sub) = (two.dev.text("oidc"), "guest");
     let guest = v1::User { iss, sub: sub.into() };
     let target = Some(v1::Target { target: Some(v1::target::Target::User(guest)) });
-    let revoke = v1::RevokeRequest { target, reason: "test".into(), allow_new: false };
+    let revoke = v1::RevokeRequest { target, reason: "test".into(), ..Default::default() };
     OperationsClient::new(operator(&two.dev).await).revoke(revoke).await.unwrap();
     assert_eq!(spawn("second", two.dev.file("guest.jwt")).await, live, "of a user who was revoked");
     assert_ne!(spawn(ORCHESTRATOR, two.dev.file("guest.jwt")).await, live, "its own workload is told");

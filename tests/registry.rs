@@ -53,6 +53,10 @@ impl Journal for Memory {
         if broken { Err(AppendError::Fatal("fsync failed".into())) } else { Ok(()) }
     }
 
+    fn first_from(&mut self, revision: u64) -> Result<Option<(u64, Vec<u8>)>, String> {
+        Ok(self.0.rows.lock().iter().find(|(at, _)| *at >= revision).cloned())
+    }
+
     fn backup(&mut self, _: &Path) -> Result<u64, String> {
         Err("not here".into())
     }
@@ -290,7 +294,13 @@ fn state_is_what_the_records_say_also_after_old_ones_are_dropped() {
         match round % 7 {
             3 => drop(house.ask(
                 operator(),
-                Proposal::Revoke { target: Target::User(user(who)), reason: String::new(), allow_new: round % 2 == 0 },
+                Proposal::Revoke {
+                    target: Target::User(user(who)),
+                    since: None,
+                    dry: false,
+                    reason: String::new(),
+                    allow_new: round % 2 == 0,
+                },
             )),
             5 => drop(house.ask(operator(), Proposal::Reopen { target: Target::User(user(who)) })),
             6 => {
@@ -322,7 +332,16 @@ fn t82_what_is_granted_after_a_cut_lives_and_what_was_before_is_dead() {
     let Ok(Outcome::Spawned(old, _)) = house.spawn("demo", 1) else { panic!() };
     house.pass(5);
     house
-        .ask(operator(), Proposal::Revoke { target: Target::User(user("demo")), reason: String::new(), allow_new: false })
+        .ask(
+            operator(),
+            Proposal::Revoke {
+                target: Target::User(user("demo")),
+                since: None,
+                dry: false,
+                reason: String::new(),
+                allow_new: false,
+            },
+        )
         .unwrap();
     assert_eq!(code(house.spawn("demo", 2)), "USER_CLOSED");
     house.ask(operator(), Proposal::Reopen { target: Target::User(user("demo")) }).unwrap();
@@ -381,7 +400,13 @@ fn t85_in_one_batch_the_order_of_requests_decides() {
     let spawn = |n| Ask { caller: house.caller.clone(), proposal: house.spawning(house.proof("demo", n), None) };
     let cut = Ask {
         caller: operator(),
-        proposal: Proposal::Revoke { target: Target::User(user("demo")), reason: String::new(), allow_new: false },
+        proposal: Proposal::Revoke {
+            target: Target::User(user("demo")),
+            since: None,
+            dry: false,
+            reason: String::new(),
+            allow_new: false,
+        },
     };
     let answers = house.registry.commit(vec![spawn(1), cut, spawn(1), spawn(2)]);
     let [before, receipt, after, other] = <[_; 4]>::try_from(answers).unwrap();
@@ -509,7 +534,13 @@ fn t85_what_was_admitted_and_then_cut_is_not_handed_out() {
         let key = of.certificate().map(|c| c.key);
         house.registry.read(|state| state.refusal(&of.id().uuid, key.as_ref(), of.authority())).map(|(code, _)| code)
     };
-    let revoke = |target| drop(house.ask(operator(), Proposal::Revoke { target, reason: "t".into(), allow_new: true }).unwrap());
+    let revoke = |target| {
+        drop(
+            house
+                .ask(operator(), Proposal::Revoke { target, since: None, dry: false, reason: "t".into(), allow_new: true })
+                .unwrap(),
+        )
+    };
     let (one, two) = (house.admitted("demo", 1), house.admitted("demo", 2));
     let child = house.child(caller_of(&one, 0), "worker").unwrap();
     assert_eq!((refusal(&one), refusal(&two), refusal(&child)), (None, None, None));
@@ -530,10 +561,37 @@ fn t85_what_was_admitted_and_then_cut_is_not_handed_out() {
     house
         .ask(
             operator(),
-            Proposal::Revoke { target: Target::Workload("orchestrator".parse().unwrap()), reason: "t".into(), allow_new: false },
+            Proposal::Revoke {
+                target: Target::Workload("orchestrator".parse().unwrap()),
+                since: None,
+                dry: false,
+                reason: "t".into(),
+                allow_new: false,
+            },
         )
         .unwrap();
     assert_eq!(workload([7; 32]), Some("WORKLOAD_CLOSED"));
+}
+
+#[test]
+fn what_was_reopened_stays_open_as_long_as_its_cut_is_kept() {
+    let house = House::new();
+    // A token of ten days: its delegation, and so the cut that kills it, outlast a reopening of one.
+    let mut proposal = house.spawning(house.proof("demo", 1), None);
+    let Proposal::Spawn(spawn) = &mut proposal else { panic!() };
+    let Some(Proof::Token { ends_at, .. }) = &mut spawn.proof else { panic!() };
+    *ends_at = START + 10 * 86_400;
+    house.ask(house.caller.clone(), proposal).unwrap();
+    let target = Target::User(user("demo"));
+    let cut = Proposal::Revoke { target: target.clone(), since: None, dry: false, reason: "t".into(), allow_new: false };
+    house.ask(operator(), cut).unwrap();
+    house.ask(operator(), Proposal::Reopen { target: target.clone() }).unwrap();
+    for day in 1..=12 {
+        house.pass(86_400);
+        house.ask(operator(), Proposal::Ticket { workload: "other".parse().unwrap(), hash: [day; 32], ttl: 60 }).unwrap();
+        house.check();
+        assert!(house.registry.read(|state| state.closed().next().is_none()), "day {day}");
+    }
 }
 
 #[test]
@@ -671,8 +729,13 @@ fn a_parents_end_takes_everything_below_along() {
         match how {
             "end" => drop(house.ask(mother.clone(), Proposal::End { agent: None }).unwrap()),
             "cut" => {
-                let revoke =
-                    Proposal::Revoke { target: Target::Agent(parent.id().uuid), reason: String::new(), allow_new: false };
+                let revoke = Proposal::Revoke {
+                    target: Target::Agent(parent.id().uuid),
+                    since: None,
+                    dry: false,
+                    reason: String::new(),
+                    allow_new: false,
+                };
                 let Ok(Outcome::Revoked { agents_at_most, .. }) = house.ask(operator(), revoke) else { panic!() };
                 assert_eq!(agents_at_most, 2);
             }
@@ -953,8 +1016,12 @@ fn t82_each_target_kills_what_was_before_its_cut_and_nothing_of_after() {
             "class" => Target::Class("researcher".parse().unwrap()),
             _ => Target::Key(old.certificate().unwrap().key),
         };
-        let revoke =
-            || house.ask(operator(), Proposal::Revoke { target: target.clone(), reason: String::new(), allow_new: false });
+        let revoke = || {
+            house.ask(
+                operator(),
+                Proposal::Revoke { target: target.clone(), since: None, dry: false, reason: String::new(), allow_new: false },
+            )
+        };
         let Ok(Outcome::Revoked { revision, agents_at_most, open_for_new, .. }) = revoke() else { panic!("{what}") };
         house.check();
         // Two researchers by their keys, two by tickets, and a worker below the first.
@@ -1009,7 +1076,9 @@ fn a_closed_workload_joins_no_more_and_a_cut_key_is_never_certified_again() {
     let house = House::new();
     let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
     let ticket = |hash| Proposal::Ticket { workload: name.clone(), hash: [hash; 32], ttl: 600 };
-    let cut = |target| house.ask(operator(), Proposal::Revoke { target, reason: String::new(), allow_new: false });
+    let cut = |target| {
+        house.ask(operator(), Proposal::Revoke { target, since: None, dry: false, reason: String::new(), allow_new: false })
+    };
     house.ask(operator(), ticket(30)).unwrap();
     let target = Target::Workload(name.clone().into());
     cut(target.clone()).unwrap();
@@ -1035,7 +1104,9 @@ fn t13_an_agent_revokes_what_is_below_it_and_a_workload_its_own() {
     let house = House::new();
     let (a, b) = (house.admitted("demo", 1), house.admitted("demo", 1));
     let child = house.child(caller_of(&a, 0), "worker").unwrap();
-    let cut = |by: Caller, target| code(house.ask(by, Proposal::Revoke { target, reason: String::new(), allow_new: false }));
+    let cut = |by: Caller, target| {
+        code(house.ask(by, Proposal::Revoke { target, since: None, dry: false, reason: String::new(), allow_new: false }))
+    };
     assert_eq!(cut(caller_of(&b, 0), Target::Agent(child.id().uuid)), "AGENT_UNKNOWN");
     assert_eq!(cut(caller_of(&child, 0), Target::Agent(a.id().uuid)), "AGENT_UNKNOWN");
     assert_eq!(cut(caller_of(&a, 0), Target::Class("worker".parse().unwrap())), "ROLE_NOT_ALLOWED");
@@ -1059,7 +1130,7 @@ fn t82_no_cut_is_forgotten_before_the_delegation_that_it_kills() {
     };
     house.ask(house.caller.clone(), long("demo", 1)).unwrap();
     let target = Target::User(user("demo"));
-    house.ask(operator(), Proposal::Revoke { target, reason: String::new(), allow_new: true }).unwrap();
+    house.ask(operator(), Proposal::Revoke { target, since: None, dry: false, reason: String::new(), allow_new: true }).unwrap();
     // Each record lets time take effect; by the end of the tenth day the delegation itself is over.
     for _ in 0..9 {
         house.pass(86_400);

@@ -112,7 +112,8 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
     now.fetch_add(86_400 * SECOND, Ordering::SeqCst);
     for n in 0..live.div_ceil(500) + 8 {
         let user = User { iss: "https://idp.example".into(), sub: format!("nobody-{}", n % 3) };
-        let proposal = Proposal::Revoke { target: Target::User(user), reason: String::new(), allow_new: true };
+        let proposal =
+            Proposal::Revoke { target: Target::User(user), since: None, dry: false, reason: String::new(), allow_new: true };
         let ask = Ask { caller: Caller::Operator { name: "uid:0".into() }, proposal };
         registry.commit(vec![ask]).pop().unwrap().unwrap();
         now.fetch_add(120 * SECOND, Ordering::SeqCst);

@@ -65,6 +65,7 @@ fn audience(name: &str) -> AudienceSettings {
         workloads: vec!["orchestrator".parse().unwrap()],
         scopes: Some(vec!["mail.read".into()]),
         max_lease: Some(Duration::from_secs(900)),
+        revokes: false,
     }
 }
 

@@ -348,13 +348,13 @@ pub(super) async fn bundle(common: &Common, format: BundleFormat) -> Result<(), 
     }
 }
 
-pub(super) async fn token(common: &Common, user: &str) -> Result<(), Failure> {
+pub(super) async fn token(common: &Common, user: &str, audience: &str) -> Result<(), Failure> {
     let at = home::endpoint(&common.home).map_err(|e| Failure::new(5, e))?;
     let (issuer, ca) = at
         .oidc
         .zip(at.oidc_ca)
         .ok_or_else(|| Failure::new(1, "only `mayfly dev` has a provider of its own: get a token from yours"))?;
-    let token = provider::fetch_token(&issuer, &ca, user).await.map_err(|e| e.to_string())?;
+    let token = provider::fetch_token(&issuer, &ca, user, audience).await.map_err(|e| e.to_string())?;
     show::either(common, &json!({ "token": token, "user": { "iss": issuer, "sub": user } }), || token.clone())
 }
 
@@ -391,6 +391,25 @@ pub(super) async fn as_identity(common: &Common, acting: &Acting, dir: &Path) ->
     Ok(connect(settings).await?)
 }
 
+/// Connects without an identity, and believes what a bundle holds: a file, or what the operator socket of the home says.
+pub(super) async fn as_stranger(common: &Common, server: Option<&str>, bundle: Option<&Path>) -> Result<Channel, Failure> {
+    let endpoint = || home::endpoint(&common.home).map_err(|e| Failure::new(5, e));
+    let address = server.map_or_else(|| endpoint().map(|at| at.grpc), |address| Ok(address.to_owned()))?;
+    let roots = match bundle {
+        Some(file) => folder::certificates(file)?,
+        None => {
+            let got = BundlesClient::new(operator(common).await?).get_bundle(v1::GetBundleRequest {}).await?.into_inner();
+            got.bundle.ok_or_else(incomplete)?.x509_authorities.into_iter().map(Into::into).collect()
+        }
+    };
+    let trust_domain = match roots.first().and_then(|root| trust_domain_of(root)) {
+        Some(trust_domain) => trust_domain,
+        None => TrustDomain::new(&endpoint()?.trust_domain).map_err(|e| e.to_string())?,
+    };
+    let trust = Trust::Roots(roots);
+    Ok(connect(ChannelSettings { address, trust_domain, trust, identity: None, connect_timeout: TIMEOUT }).await?)
+}
+
 fn trust_domain_of(leaf: &[u8]) -> Option<TrustDomain> {
     use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
     let (_, cert) = X509Certificate::from_der(leaf).ok()?;
@@ -399,7 +418,7 @@ fn trust_domain_of(leaf: &[u8]) -> Option<TrustDomain> {
     TrustDomain::new(uri.strip_prefix("spiffe://")?.split('/').next()?).ok()
 }
 
-fn read_text(path: &Path) -> Result<String, Failure> {
+pub(super) fn read_text(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     if path == "-" {
         std::io::stdin().take(1 << 20).read_to_string(&mut text).map_err(|e| e.to_string())?;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use mayfly_verify::Target;
 use prost::Message as _;
 
 use super::{Common, Failure, Output, show};
@@ -127,14 +128,17 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
         _ => return Err("no incarnation".to_owned().into()),
     };
     let mut records = vec![begin.encode_to_vec()];
+    let mut cut = |target: &Target, closes, time, keep_until, reason: &str| {
+        let revision = first + u64::try_from(records.len()).unwrap_or(0);
+        let (before, reason, by) = (before(target, revision), reason.to_owned(), String::new());
+        let body = record::Cut { before, closes, keep_until, reason, by, time, target: cut_target(target) };
+        records.push(Record { at, operator: "restore".into(), body: Some(Body::Cut(body)) }.encode_to_vec());
+    };
+    // Whom the lost part of the journal cut is not known: no user token counts that may be from before that.
+    cut(&Target::TrustDomain, false, at, u64::MAX, "restored from a backup");
     // Whoever was closed stays closed, and no key comes back.
     for closed in state.closed() {
-        let target = cut_target(closed);
-        let revision = first + u64::try_from(records.len()).unwrap_or(0);
-        let (closes, reason, keep_until) = (true, "closed before the restore".to_owned(), at + CUT_KEEP);
-        let (before, by) = (before(closed, revision), String::new());
-        let body = record::Cut { before, closes, keep_until, reason, by, target };
-        records.push(Record { at, operator: "restore".into(), body: Some(Body::Cut(body)) }.encode_to_vec());
+        cut(closed, true, 0, at + CUT_KEEP, "closed before the restore");
     }
     journal.append(first, &records, &[]).map_err(|e| e.to_string())?;
     journal.drop_below(first)?;

@@ -35,6 +35,8 @@ use keys::{Ca, Signer};
 
 /// The audience of its tokens, and the only client it knows.
 pub const AUDIENCE: &str = "mayfly-dev";
+/// The audience of tokens with which a user revokes what is theirs.
+pub const REVOKES: &str = "mayfly-dev-revoke";
 /// Its users.
 pub const USERS: [&str; 2] = ["demo", "guest"];
 /// The grant type with which a script obtains a token without a browser.
@@ -176,8 +178,8 @@ impl FetchError {
     }
 }
 
-/// Obtains an ID token of `user` from the development provider whose issuer is `url`.
-pub async fn fetch_token(url: &str, ca_file: &Path, user: &str) -> Result<String, FetchError> {
+/// Obtains an ID token of `user` for an audience from the development provider whose issuer is `url`.
+pub async fn fetch_token(url: &str, ca_file: &Path, user: &str, audience: &str) -> Result<String, FetchError> {
     #[derive(Deserialize)]
     struct Answer {
         id_token: Option<String>,
@@ -185,7 +187,7 @@ pub async fn fetch_token(url: &str, ca_file: &Path, user: &str) -> Result<String
     }
     let client = https_client(Some(ca_file))?;
     let unreachable = |e: reqwest::Error| FetchError::Unreachable(url.to_owned(), e);
-    let form = [("grant_type", DEV_GRANT), ("user", user)];
+    let form = [("grant_type", DEV_GRANT), ("user", user), ("audience", audience)];
     let endpoint = format!("{}/token", url.trim_end_matches('/'));
     let mut answer = client.post(endpoint).form(&form).send().await.map_err(unreachable)?;
     let status = answer.status();

@@ -108,8 +108,23 @@ impl Door {
         R: Send + 'static,
         F: Future<Output = Result<R, No>> + Send + 'static,
     {
+        let caller = self.caller(&request).await;
+        self.run_as(method, caller, request, story).await
+    }
+
+    async fn run_as<T, R, F>(
+        &self,
+        method: &'static str,
+        caller: Result<Caller, No>,
+        request: Request<T>,
+        story: impl FnOnce(Arc<Issuer>, Caller, T) -> F,
+    ) -> Result<Response<R>, Status>
+    where
+        R: Send + 'static,
+        F: Future<Output = Result<R, No>> + Send + 'static,
+    {
         let started = Instant::now();
-        let caller = self.caller(&request).await.and_then(|caller| Ok(access::check(method, &caller).map(|()| caller)?));
+        let caller = caller.and_then(|caller| Ok(access::check(method, &caller).map(|()| caller)?));
         let result = match caller {
             Ok(caller) => {
                 // From here on in a task of its own: a client that hangs up, or an answer that is late, changes nothing.
@@ -266,18 +281,21 @@ impl Operations for Door {
     }
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
-        self.run("Operations/Revoke", request, |issuer, caller, r| async move {
-            let target = targets::revoked(&issuer, r.target)?;
-            match revoke::cut(&issuer, caller, target, r.reason, r.allow_new).await? {
-                Outcome::Revoked { revision, agents_at_most, open_for_new, worst_case_seconds, at } => Ok(v1::RevokeResponse {
-                    revision,
-                    agents_at_most,
-                    open_for_new,
-                    worst_case_seconds,
-                    recorded_at: Some(timestamp(at / SECOND)),
-                }),
-                _ => Err(other_outcome()),
+        let caller = match request.get_ref().user_token.as_str() {
+            "" => self.caller(&request).await,
+            token => match self.caller(&request).await {
+                Ok(Caller::Stranger) => revoke::person(&self.issuer, token).await.map_err(No::from),
+                Ok(_) => Err(targets::two_callers().into()),
+                Err(no) => Err(no),
+            },
+        };
+        self.run_as("Operations/Revoke", caller, request, |issuer, caller, r| async move {
+            let (what, how) = (targets::revoked(&issuer, r.target)?, revoke::How { reason: r.reason, allow_new: r.allow_new });
+            if r.dry_run {
+                let (outcome, reach) = revoke::would_end(&issuer, caller, what, how).await?;
+                return targets::would_end(&outcome, reach);
             }
+            targets::receipt(&revoke::cut(&issuer, caller, what, how).await?)
         })
         .await
     }

@@ -95,6 +95,17 @@ impl Journal for Sqlite {
         })
     }
 
+    fn first_from(&mut self, revision: u64) -> Result<Option<(u64, Vec<u8>)>, String> {
+        let text = |e: rusqlite::Error| format!("{}: {e}", self.path.display());
+        let from = i64::try_from(revision).map_err(|e| e.to_string())?;
+        let select = "SELECT revision, body FROM record WHERE revision >= ?1 ORDER BY revision LIMIT 1";
+        let mut select = self.connection.prepare_cached(select).map_err(text)?;
+        let mut rows = select.query([from]).map_err(text)?;
+        let Some(row) = rows.next().map_err(text)? else { return Ok(None) };
+        let revision = u64::try_from(row.get::<_, i64>(0).map_err(text)?).map_err(|e| e.to_string())?;
+        Ok(Some((revision, row.get(1).map_err(text)?)))
+    }
+
     fn backup(&mut self, to: &Path) -> Result<u64, String> {
         let text = |e: rusqlite::Error| format!("{}: {e}", to.display());
         // Made by us and by nobody before us, readable by us alone; a link is not followed.

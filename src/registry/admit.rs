@@ -21,6 +21,7 @@ use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, Record, record::Body};
 use crate::policy::Class;
 use crate::policy::limits::{Limit, Reading};
+use revoke::Cutting;
 
 /// What does not change while the process runs.
 #[derive(Clone, Debug)]
@@ -90,7 +91,9 @@ impl<'a> Batch<'a> {
             Proposal::Redeem { hash, key } => self.redeem(*hash, *key),
             Proposal::Renew { key } => self.renew(&ask.caller, *key),
             Proposal::Present => Ok(Outcome::Present),
-            Proposal::Revoke { target, reason, allow_new } => self.revoke(&ask.caller, target, reason, !allow_new),
+            Proposal::Revoke { target, since, dry, reason, allow_new } => {
+                self.revoke(&ask.caller, &Cutting { target, since: *since, dry: *dry, reason, closes: !allow_new })
+            }
             Proposal::Reopen { target } => self.reopen(&ask.caller, target),
             Proposal::Configure { classes } => self.configure(&ask.caller, *classes),
             Proposal::Authorities(change) => self.change_authorities(&ask.caller, change),
@@ -101,7 +104,7 @@ impl<'a> Batch<'a> {
     fn check_caller(&mut self, caller: &Caller) -> Result<(), No> {
         let no = |code, message: &str| Err(Denial::new(Kind::Unauthenticated, code, message).into());
         match caller {
-            Caller::Stranger | Caller::Operator { .. } => Ok(()),
+            Caller::Stranger | Caller::User(_) | Caller::Operator { .. } => Ok(()),
             Caller::Workload { key, .. } | Caller::Agent { key, .. } if self.key_revoked(key) => {
                 no("KEY_REVOKED", "the key of this certificate was revoked: make a new one")
             }
@@ -148,7 +151,7 @@ impl<'a> Batch<'a> {
                     Generation::Past => {
                         tracing::warn!(agent = %id, "a certificate from before the renewal was used again: the agent is cut");
                         let reason = "a past certificate was used on a new connection";
-                        self.cut(&Caller::Stranger, &Target::Agent(id.uuid), false, reason)?;
+                        self.cut(&Caller::Stranger, &Cutting::of(&Target::Agent(id.uuid), reason))?;
                         let message = "a certificate from before the renewal was used on a new connection: somebody holds a copy, \
                                        so the agent was revoked";
                         no("CREDENTIAL_REUSED", message)

@@ -63,6 +63,10 @@ pub enum Proposal {
     Revoke {
         /// Of whom or what.
         target: Target,
+        /// Of the trust domain alone: not all of it, but what is from before a time.
+        since: Option<Since>,
+        /// Record nothing.
+        dry: bool,
         /// Why; stays inside.
         reason: String,
         /// Keep what can be reopened open for new issuance.
@@ -80,6 +84,15 @@ pub enum Proposal {
     },
     /// A change of the authorities.
     Authorities(Change),
+}
+
+/// A time, and the revision that parts what was recorded before it from what was not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The first record that is not from before it; or the one that would come next.
+    pub revision: u64,
+    /// Unix microseconds, not in the future.
+    pub time: u64,
 }
 
 /// A change of the authorities.

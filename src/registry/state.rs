@@ -116,6 +116,19 @@ pub struct TargetStanding {
     pub revision: u64,
     /// Unix microseconds until which that matters; what is closed stays closed beyond it.
     pub until: u64,
+    /// Of its last cut.
+    pub why: Arc<Why>,
+}
+
+/// Why something was cut. It stays inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Why {
+    /// As it was given.
+    pub reason: String,
+    /// Who asked: an operator, a SPIFFE ID or a user; empty: the issuer itself.
+    pub by: String,
+    /// Unix microseconds.
+    pub at: u64,
 }
 
 /// What the records say.
@@ -136,6 +149,8 @@ pub struct State {
     // INVARIANT: the agents that were ended and below which others are known. No row of its own stands for it.
     pub(super) ended_trees: HashSet<Subject>,
     pub(super) standings: HashMap<Target, TargetStanding>,
+    // INVARIANT: every standing, by its record.
+    told: BTreeMap<u64, Target>,
     pub(super) delegations: HashMap<DelegationId, Arc<Delegation>>,
     // INVARIANT: when each known delegation and lease ends, and how many end then. No cut is forgotten before what it kills.
     lasting: BTreeMap<u64, u64>,
@@ -215,6 +230,16 @@ impl State {
     /// Revision of the last configuration record.
     pub fn configured_at(&self) -> u64 {
         self.configured_at
+    }
+
+    /// What was cut, with how it stands, in the order of the records that say so, from after one of them on; and the revision
+    /// before which reliance on it is dead.
+    pub fn standings_after(&self, revision: u64) -> impl Iterator<Item = (&Target, &TargetStanding, u64)> {
+        let after = (std::ops::Bound::Excluded(revision), std::ops::Bound::Unbounded);
+        self.told.range(after).filter_map(|(_, target)| {
+            let standing = self.standings.get(target)?;
+            Some((target, standing, self.cuts.get(&target.subject())?.0))
+        })
     }
 
     /// Those for whom nothing new is issued.
@@ -415,7 +440,10 @@ impl State {
                 }
                 let subject = target.subject();
                 let closed = c.closes || self.standings.get(&target).is_some_and(|s| s.closed);
-                self.set_standing(target, TargetStanding { closed, since: at, revision, until: c.keep_until });
+                let by = if record.operator.is_empty() { c.by.clone() } else { record.operator.clone() };
+                let why = Arc::new(Why { reason: c.reason.clone(), by, at });
+                let since = if c.time > 0 { c.time } else { at };
+                self.set_standing(target, TargetStanding { closed, since, revision, until: c.keep_until, why });
                 let cut = self.cuts.entry(subject).or_default();
                 *cut = (cut.0.max(c.before), cut.1.max(c.keep_until));
                 self.due(c.keep_until, revision, Due::Cut(subject));
@@ -423,7 +451,8 @@ impl State {
             Body::Reopened(r) => {
                 let target = cuts::reopened(revision, r)?;
                 let until = at.saturating_add(CUT_KEEP + SKEW);
-                self.set_standing(target, TargetStanding { closed: false, since: at, revision, until });
+                let why = self.standings.get(&target).map(|s| Arc::clone(&s.why)).unwrap_or_default();
+                self.set_standing(target, TargetStanding { closed: false, since: at, revision, until, why });
             }
             Body::TicketMade(t) => {
                 let hash = fixed(&t.hash).ok_or(misfit("hash"))?;
@@ -544,11 +573,17 @@ impl State {
         }
     }
 
-    fn set_standing(&mut self, target: Target, standing: TargetStanding) {
-        let (revision, until) = (standing.revision, standing.until);
+    fn set_standing(&mut self, target: Target, mut standing: TargetStanding) {
+        let revision = standing.revision;
+        // INVARIANT: the last row goes last. If an earlier one outlived it, a replay would bring the earlier standing back.
+        let before = self.standings.get(&target);
+        standing.until = standing.until.max(before.map_or(0, |before| before.until));
+        let until = standing.until;
+        self.told.insert(revision, target.clone());
         if let Some(before) = self.standings.insert(target.clone(), standing) {
+            self.told.remove(&before.revision);
             // Only the last standing matters, but the row of a cut is needed as long as the cut.
-            self.due(until.max(before.until), before.revision, Due::Record);
+            self.due(until, before.revision, Due::Record);
         }
         self.due(until, revision, Due::Standing(target));
     }

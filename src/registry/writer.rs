@@ -30,6 +30,7 @@ type Answers = Vec<Result<Outcome, No>>;
 pub(super) enum Message {
     Group(Vec<Ask>, SyncSender<Answers>),
     Backup(PathBuf, SyncSender<Result<(u64, u64), String>>),
+    RevisionAt(u64, SyncSender<Result<u64, String>>),
     Stop,
 }
 
@@ -99,6 +100,9 @@ impl Writer {
                     let done = self.journal.backup(&to).map(|bytes| (head, bytes));
                     let _ = answer.send(done);
                 }
+                Some(Message::RevisionAt(time, answer)) => {
+                    let _ = answer.send(self.revision_at(time));
+                }
                 Some(Message::Stop) => {
                     self.beat();
                     return;
@@ -114,6 +118,19 @@ impl Writer {
             (state.incarnation, state.revision)
         };
         self.heartbeat.beat(incarnation, head, self.clock.now());
+    }
+
+    /// Records lie in order of time, so a few of them are read, however many there are.
+    fn revision_at(&mut self, time: u64) -> Result<u64, String> {
+        let (mut from, mut to) = (0, self.state.read().revision + 1);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match self.journal.first_from(middle)? {
+                Some((revision, body)) if crate::journal::decode(&body)?.at < time => from = revision + 1,
+                _ => to = middle,
+            }
+        }
+        Ok(from)
     }
 
     /// The number of records that are now durable.

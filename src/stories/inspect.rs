@@ -1,11 +1,12 @@
-//! Inspect: what is known of agents, to those who may see them.
+//! Inspect: what is known of agents, to those who may see them, and what was cut.
 
+use mayfly_verify::Target;
 use uuid::Uuid;
 
 use super::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Denial, Kind};
-use crate::registry::state::{Agent, Standing};
+use crate::registry::state::{Agent, Standing, TargetStanding};
 
 /// Agents on one page at most.
 pub const PAGE: usize = 1000;
@@ -52,11 +53,38 @@ pub fn get(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<(Agent, Stan
         .ok_or_else(|| Denial::new(Kind::NotFound, "AGENT_UNKNOWN", "there is no such agent, or none that you may see"))
 }
 
+/// A cut as its target stands.
+pub struct Made {
+    /// Of whom or what.
+    pub target: Target,
+    /// How it stands.
+    pub standing: TargetStanding,
+    /// What relies on it since an earlier revision is dead.
+    pub before: u64,
+}
+
+/// A page of what was cut, in the order of its records, the revision to continue after, and the one at which it was read.
+pub fn cuts(issuer: &Issuer, after: u64, size: usize) -> (Vec<Made>, Option<u64>, u64) {
+    let size = if size == 0 { 100 } else { size.min(PAGE) };
+    issuer.registry.read(|state| {
+        let made = |(target, standing, before): (&Target, &TargetStanding, u64)| Made {
+            target: target.clone(),
+            standing: standing.clone(),
+            before,
+        };
+        let mut page: Vec<Made> = state.standings_after(after).take(size + 1).map(made).collect();
+        let more = page.len() > size;
+        page.truncate(size);
+        let next = page.last().filter(|_| more).map(|made| made.standing.revision);
+        (page, next, state.revision)
+    })
+}
+
 fn visible(caller: &Caller, agent: &Agent) -> bool {
     match caller {
         Caller::Operator { .. } => true,
         Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.workload),
         Caller::Agent { id, .. } => id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid),
-        Caller::Stranger => false,
+        Caller::Stranger | Caller::User(_) => false,
     }
 }

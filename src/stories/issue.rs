@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::desk::{Done, Item};
 use super::{Issuer, digest, request_id};
-use crate::assertion::Refusal;
+use crate::assertion::{Delegator, Refusal};
 use crate::authority::Signed;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
@@ -246,10 +246,7 @@ async fn prove_user(issuer: &Issuer, token: &str) -> Result<Proof, Denial> {
     if issuer.registry.read(|state| state.delegation_by_proof(&signed, now).is_some_and(|d| d.token == digest)) {
         return Ok(Proof::Recorded(signed));
     }
-    let delegator = issuer.assertions.verify(token, issuer.clock.seconds()).await.map_err(|refusal| {
-        let kind = if refusal == Refusal::IssuerUnavailable { Kind::Unavailable } else { Kind::Denied };
-        Denial::new(kind, refusal.code(), refusal.to_string())
-    })?;
+    let delegator = verify_user(issuer, token).await?;
     let most = delegator.max_lease().map_or(u64::MAX, |most| issuer.clock.seconds().saturating_add(most.as_secs()));
     Ok(Proof::Token {
         user: delegator.user().clone(),
@@ -259,6 +256,14 @@ async fn prove_user(issuer: &Issuer, token: &str) -> Result<Proof, Denial> {
         ends_at: delegator.expires_at().min(most),
         workloads: delegator.workloads().to_vec(),
         scopes: delegator.scopes().map(<[String]>::to_vec),
+    })
+}
+
+/// The verified user of a token.
+pub(super) async fn verify_user(issuer: &Issuer, token: &str) -> Result<Delegator, Denial> {
+    issuer.assertions.verify(token, issuer.clock.seconds()).await.map_err(|refusal| {
+        let kind = if refusal == Refusal::IssuerUnavailable { Kind::Unavailable } else { Kind::Denied };
+        Denial::new(kind, refusal.code(), refusal.to_string())
     })
 }
 

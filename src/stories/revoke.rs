@@ -1,7 +1,10 @@
 //! Revoke: cuts, reopening, ends, and join tokens, which operators hand out.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
 use mayfly_agent::ticket::Ticket;
-use mayfly_verify::{Target, WorkloadName, sha256};
+use mayfly_verify::{ClassName, Target, User, WorkloadName, sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -9,15 +12,113 @@ use super::Issuer;
 use super::desk::Done;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, No};
-use crate::registry::{Ask, Outcome, Proposal};
+use crate::registry::state::{Agent, Standing};
+use crate::registry::{Ask, Outcome, Proposal, Since};
 
 /// Seconds a join token lasts at most.
 pub const TICKET_LIFE: u64 = 600;
 
+/// What is to be cut.
+pub enum What {
+    /// A target.
+    Target(Target),
+    /// Everything that was recorded before a time, in unix microseconds.
+    Before(u64),
+}
+
+/// How it is to be cut.
+pub struct How {
+    /// Why; stays inside.
+    pub reason: String,
+    /// Leave a user, a workload or a class open for what is new.
+    pub allow_new: bool,
+}
+
 /// Cuts a target; a user, a workload or a class is closed by that, unless `allow_new`.
-pub async fn cut(issuer: &Issuer, caller: Caller, target: Target, reason: String, allow_new: bool) -> Result<Outcome, No> {
-    let reason = short(reason)?;
-    recorded(issuer, caller, Proposal::Revoke { target: sound(target)?, reason, allow_new }).await
+pub async fn cut(issuer: &Issuer, caller: Caller, what: What, how: How) -> Result<Outcome, No> {
+    let proposal = proposal(issuer, what, how, false).await?;
+    recorded(issuer, caller, proposal).await
+}
+
+/// The live agents that a cut would end, after the same decision, and recorded nowhere.
+pub async fn would_end(issuer: &Arc<Issuer>, caller: Caller, what: What, how: How) -> Result<(Outcome, Reach), No> {
+    let proposal = proposal(issuer, what, how, true).await?;
+    let Proposal::Revoke { target, since, .. } = &proposal else { return Err(Fault::new("revoke", "no cut").into()) };
+    let (target, before) = (target.clone(), since.map_or(u64::MAX, |since| since.revision));
+    let outcome = recorded(issuer, caller, proposal).await?;
+    let counting = Arc::clone(issuer);
+    let counted = tokio::task::spawn_blocking(move || reach(&counting, &target, before)).await;
+    Ok((outcome, counted.map_err(|e| Fault::new("count", e))?))
+}
+
+/// Who takes back what is theirs: a person, by a token for an audience that is configured for that.
+pub async fn person(issuer: &Issuer, token: &str) -> Result<Caller, Denial> {
+    let delegator = super::issue::verify_user(issuer, token).await?;
+    if !delegator.revokes() {
+        let message = "tokens of this audience do not revoke: use one of an audience that is configured with `revokes = true`";
+        return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
+    }
+    Ok(Caller::User(delegator.user().clone()))
+}
+
+async fn proposal(issuer: &Issuer, what: What, how: How, dry: bool) -> Result<Proposal, No> {
+    let (reason, allow_new) = (short(how.reason)?, how.allow_new);
+    let (target, since) = match what {
+        What::Target(target) => (sound(target)?, None),
+        What::Before(time) => {
+            if time > issuer.clock.now() {
+                let message = "the time lies in the future: nothing can be known of what is recorded until then";
+                return Err(Denial::malformed("TIME_IN_FUTURE", message).into());
+            }
+            let registry = issuer.registry.clone();
+            let revision = tokio::task::spawn_blocking(move || registry.revision_at(time)).await;
+            let revision = revision.map_err(|e| Fault::new("revoke", e))??;
+            (Target::TrustDomain, Some(Since { revision, time }))
+        }
+    };
+    Ok(Proposal::Revoke { target, since, dry, reason, allow_new })
+}
+
+/// Live agents by class and by user.
+#[derive(Default)]
+pub struct Reach {
+    /// All of them.
+    pub agents: u64,
+    /// By class.
+    pub classes: BTreeMap<ClassName, u64>,
+    /// By user; the autonomous are nobody's.
+    pub users: HashMap<User, u64>,
+}
+
+/// Agents that are looked at under one lock.
+const LOOK: usize = 1000;
+
+fn reach(issuer: &Issuer, target: &Target, before: u64) -> Reach {
+    let (mut reach, mut after) = (Reach::default(), None);
+    let (subject, now) = (target.subject(), issuer.clock.now());
+    let hit = |agent: &Agent| match target {
+        Target::Key(key) => agent.current.iter().chain(&agent.next).any(|c| c.key == *key),
+        _ => agent.stamps().iter().any(|s| s.subject == subject && s.since < before),
+    };
+    loop {
+        let seen = issuer.registry.read(|state| {
+            let mut seen = 0;
+            for agent in state.agents_after(after).take(LOOK) {
+                (seen, after) = (seen + 1, Some(agent.uuid));
+                if hit(agent) && state.standing(agent, now) == Standing::Live {
+                    reach.agents += 1;
+                    *reach.classes.entry(agent.class.clone()).or_default() += 1;
+                    if let Some(delegation) = &agent.delegation {
+                        *reach.users.entry(delegation.user.clone()).or_default() += 1;
+                    }
+                }
+            }
+            seen
+        });
+        if seen < LOOK {
+            return reach;
+        }
+    }
 }
 
 /// Opens a user, a workload or a class again.

@@ -332,8 +332,10 @@ impl Simulation {
         let Some(id) = self.pick(|_| true) else { return };
         let seats = self.below(id);
         let own = u64::from(self.seated(&self.agents[&id]));
-        match self.house.ask(operator(), Proposal::Revoke { target: Target::Agent(id), reason: String::new(), allow_new: false })
-        {
+        match self.house.ask(
+            operator(),
+            Proposal::Revoke { target: Target::Agent(id), since: None, dry: false, reason: String::new(), allow_new: false },
+        ) {
             Ok(Outcome::Revoked { agents_at_most, .. }) => {
                 assert!((seats..=seats + own).contains(&agents_at_most), "{agents_at_most} of {seats} and {own}");
                 self.agents.get_mut(&id).unwrap().over = true;
@@ -345,7 +347,13 @@ impl Simulation {
     fn cut_user(&mut self) {
         let sub = ["ann", "ben", "cyd"][usize::try_from(self.chance.below(3)).unwrap()];
         let seats = self.of_user(sub);
-        let revoke = Proposal::Revoke { target: Target::User(user(sub)), reason: String::new(), allow_new: false };
+        let revoke = Proposal::Revoke {
+            target: Target::User(user(sub)),
+            since: None,
+            dry: false,
+            reason: String::new(),
+            allow_new: false,
+        };
         match self.house.ask(operator(), revoke) {
             Ok(Outcome::Revoked { agents_at_most, .. }) => assert_eq!(agents_at_most, seats),
             other => panic!("{other:?}"),

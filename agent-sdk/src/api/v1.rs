@@ -304,7 +304,7 @@ pub struct CreateJoinTokenResponse {
 /// What a cut is about.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Target {
-    #[prost(oneof = "target::Target", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "target::Target", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub target: ::core::option::Option<target::Target>,
 }
 /// Nested message and enum types in `Target`.
@@ -328,6 +328,10 @@ pub mod target {
         /// Hex SHA-256 of a certified public key (its `SubjectPublicKeyInfo`).
         #[prost(string, tag = "6")]
         Key(::prost::alloc::string::String),
+        /// Every agent, delegation and join token that was recorded before this time, which is not in the future, and every user
+        /// token that was issued before it. Workloads keep their certificates.
+        #[prost(message, tag = "7")]
+        RecordedBefore(::prost_types::Timestamp),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -340,10 +344,35 @@ pub struct RevokeRequest {
     /// Keep a user, a workload or a class open for new issuance.
     #[prost(bool, tag = "3")]
     pub allow_new: bool,
+    /// Record nothing: say what would end.
+    #[prost(bool, tag = "4")]
+    pub dry_run: bool,
+    /// A token of the revoking user, for an audience that is configured for that; only on a connection without a certificate.
+    /// It revokes the user themself, a delegation of theirs, or an agent that acts for them.
+    #[prost(string, tag = "5")]
+    pub user_token: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// So many agents of one class, or of one user.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AgentCount {
+    #[prost(uint64, tag = "3")]
+    pub agents: u64,
+    #[prost(oneof = "agent_count::Of", tags = "1, 2")]
+    pub of: ::core::option::Option<agent_count::Of>,
+}
+/// Nested message and enum types in `AgentCount`.
+pub mod agent_count {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        #[prost(string, tag = "1")]
+        Class(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        User(super::User),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RevokeResponse {
-    /// From this revision on nothing under the target is spawned, minted or redeemed.
+    /// From this revision on nothing under the target is spawned, minted or redeemed. After a dry run: the revision looked at.
     #[prost(uint64, tag = "1")]
     pub revision: u64,
     /// Upper bound of the live agents that end by it.
@@ -355,8 +384,59 @@ pub struct RevokeResponse {
     /// How long a verifier that hears nothing may accept what was issued before.
     #[prost(uint64, tag = "4")]
     pub worst_case_seconds: u64,
+    /// Absent after a dry run.
     #[prost(message, optional, tag = "5")]
     pub recorded_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only after a dry run: the live agents that would end, by class, and by user the thousand with most of them.
+    #[prost(message, repeated, tag = "6")]
+    pub by_class: ::prost::alloc::vec::Vec<AgentCount>,
+    #[prost(message, repeated, tag = "7")]
+    pub by_user: ::prost::alloc::vec::Vec<AgentCount>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListCutsRequest {
+    /// At most 1,000; 0: 100.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    /// From the response before; empty: from the start.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListCutsResponse {
+    /// In the order in which they were made.
+    #[prost(message, repeated, tag = "1")]
+    pub cuts: ::prost::alloc::vec::Vec<MadeCut>,
+    /// Empty: no more.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+}
+/// A revocation as the operator made it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MadeCut {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// Of the last record about the target.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    /// What relies on the target since an earlier revision is dead; absent: everything, for good.
+    #[prost(uint64, optional, tag = "3")]
+    pub before: ::core::option::Option<u64>,
+    /// Whether the target is closed for new issuance.
+    #[prost(bool, tag = "4")]
+    pub closed: bool,
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who asked: an operator, a SPIFFE ID or a user; empty: the issuer itself.
+    #[prost(string, tag = "6")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "7")]
+    pub recorded_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it is forgotten, because nothing it can hit lives; absent: never.
+    #[prost(message, optional, tag = "8")]
+    pub kept_until: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReopenRequest {
@@ -1193,8 +1273,8 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Operations", "CreateJoinToken"));
             self.inner.unary(req, path, codec).await
         }
-        /// Cuts a subject: everything that relies on it from before now is dead. Role: operator; an agent itself and those below
-        /// it, a workload, listed foreign ones too, the agents below itself.
+        /// Cuts a subject: everything that relies on it from before now is dead. Role: operator; a user, by their own token; an agent
+        /// itself and those below it; a workload, listed foreign ones too, the agents below itself.
         pub async fn revoke(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeRequest>,
@@ -1669,6 +1749,31 @@ pub mod revocations_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "WatchCuts"));
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// What was revoked and still matters, with names and reasons. Role: operator.
+        pub async fn list_cuts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListCutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListCutsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Revocations/ListCuts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListCuts"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }

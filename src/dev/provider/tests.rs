@@ -21,7 +21,7 @@ async fn provider(dir: &TempDir) -> Provider {
 
 fn settings(issuer: &str, ca_file: &Path) -> IssuerSettings {
     let workloads = vec!["orchestrator".parse().unwrap()];
-    let audience = AudienceSettings { audience: AUDIENCE.into(), workloads, scopes: None, max_lease: None };
+    let audience = AudienceSettings { audience: AUDIENCE.into(), workloads, scopes: None, max_lease: None, revokes: false };
     IssuerSettings { ca_file: Some(ca_file.to_owned()), audiences: vec![audience], ..IssuerSettings::new("dev", issuer) }
 }
 
@@ -37,7 +37,7 @@ async fn body(answer: reqwest::Response) -> Value {
 async fn a_fetched_token_is_verified_like_any_other() {
     let dir = TempDir::new().unwrap();
     let provider = provider(&dir).await;
-    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo").await.unwrap();
+    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE).await.unwrap();
     let assertions = Assertions::new(vec![settings(provider.issuer(), provider.ca_file())]).unwrap();
     let delegator = assertions.verify(&token, now()).await.unwrap();
     assert_eq!((delegator.user().iss.as_str(), delegator.user().sub.as_str()), (provider.issuer(), "demo"));
@@ -62,7 +62,7 @@ async fn the_shortcut_also_issues_access_tokens() {
 async fn nobody_but_demo_and_guest_gets_a_token() {
     let dir = TempDir::new().unwrap();
     let provider = provider(&dir).await;
-    let refused = fetch_token(provider.issuer(), provider.ca_file(), "root").await.unwrap_err();
+    let refused = fetch_token(provider.issuer(), provider.ca_file(), "root", AUDIENCE).await.unwrap_err();
     assert_eq!(refused.code(), "PROVIDER_REFUSED");
 }
 
@@ -71,11 +71,11 @@ async fn a_provider_under_another_ca_is_unavailable() {
     let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let provider = provider(&dir).await;
     let stranger = Ca::open(other.path()).unwrap();
-    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo").await.unwrap();
+    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE).await.unwrap();
     let assertions = Assertions::new(vec![settings(provider.issuer(), stranger.file())]).unwrap();
     let refusal = assertions.verify(&token, now()).await.unwrap_err();
     assert_eq!((refusal, refusal.code()), (Refusal::IssuerUnavailable, "USER_ISSUER_UNAVAILABLE"));
-    let refused = fetch_token(provider.issuer(), stranger.file(), "demo").await.unwrap_err();
+    let refused = fetch_token(provider.issuer(), stranger.file(), "demo", AUDIENCE).await.unwrap_err();
     assert_eq!(refused.code(), "PROVIDER_UNREACHABLE");
 }
 
@@ -84,7 +84,7 @@ async fn keys_and_ca_stay_across_restarts_and_are_private() {
     let dir = TempDir::new().unwrap();
     let first = provider(&dir).await;
     let (ca, address) = (std::fs::read(first.ca_file()).unwrap(), first.issuer().to_owned());
-    let token = fetch_token(first.issuer(), first.ca_file(), "demo").await.unwrap();
+    let token = fetch_token(first.issuer(), first.ca_file(), "demo", AUDIENCE).await.unwrap();
     first.shutdown().await;
     let listener = TcpListener::bind(address.strip_prefix("https://").unwrap()).await.unwrap();
     let second = Provider::start(dir.path(), listener).await.unwrap();

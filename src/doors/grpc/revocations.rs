@@ -11,10 +11,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::Door;
 use super::server::revocations_server::Revocations;
+use super::{Door, targets};
 use crate::denial::{Denial, No};
 use crate::publish::feed::{Cursor, Encoded, Feed};
+use crate::stories::inspect;
 
 /// A subscriber that takes no message for so long has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,6 +58,19 @@ impl Revocations for Door {
             });
             let stream: Self::WatchCutsStream = Box::pin(ReceiverStream::new(answers));
             Ok::<_, No>(stream)
+        })
+        .await
+    }
+
+    async fn list_cuts(&self, request: Request<v1::ListCutsRequest>) -> Result<Response<v1::ListCutsResponse>, Status> {
+        self.run("Revocations/ListCuts", request, |issuer, _, r| async move {
+            let after = match r.page_token.as_str() {
+                "" => 0,
+                token => token.parse().map_err(|_| Denial::malformed("PAGE_TOKEN", "the page token is not ours"))?,
+            };
+            let (page, next, revision) = inspect::cuts(&issuer, after, usize::try_from(r.page_size).unwrap_or(usize::MAX));
+            let cuts = page.into_iter().map(|made| targets::made(&issuer, made)).collect();
+            Ok(v1::ListCutsResponse { cuts, next_page_token: next.map(|n| n.to_string()).unwrap_or_default(), revision })
         })
         .await
     }

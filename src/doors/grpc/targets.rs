@@ -1,15 +1,26 @@
-//! What a revocation is about, from the wire.
+//! What a revocation is about, from the wire, and what came of it.
+
+use std::cmp::Reverse;
 
 use mayfly_agent::api::v1;
 use mayfly_verify::{DelegationId, NameError, Target, User};
 
-use crate::denial::Denial;
+use super::{other_outcome, timestamp};
+use crate::clock::SECOND;
+use crate::denial::{Denial, No};
+use crate::registry::Outcome;
+use crate::stories::inspect::Made;
+use crate::stories::revoke::{Reach, What};
 use crate::stories::{Issuer, issue};
 
+/// Users that a dry run names at most.
+const USERS: usize = 1000;
+
 /// The target of a cut.
-pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Target, Denial> {
+pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<What, Denial> {
     use v1::target::Target as Wire;
-    match target.and_then(|t| t.target) {
+    let target = match target.and_then(|t| t.target) {
+        Some(Wire::RecordedBefore(time)) => return Ok(What::Before(microseconds(&time)?)),
         Some(Wire::Agent(agent)) => Ok(Target::Agent(issue::agent_id(issuer, &agent)?)),
         Some(Wire::User(u)) => Ok(user(u)),
         Some(Wire::Delegation(id)) => Ok(Target::Delegation(DelegationId(digest("DELEGATION_MALFORMED", &id)?))),
@@ -18,9 +29,79 @@ pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Tar
         Some(Wire::Key(key)) => Ok(Target::Key(digest("KEY_MALFORMED", &key)?)),
         // T11: an unset oneof, or an arm of a later version.
         None => {
-            let message = "say what to revoke: an agent, a user, a workload, a class, a delegation or a key";
+            let message = "say what to revoke: an agent, a user, a workload, a class, a delegation, a key or a time";
             Err(Denial::malformed("TARGET_MISSING", message))
         }
+    };
+    target.map(What::Target)
+}
+
+fn microseconds(time: &prost_types::Timestamp) -> Result<u64, Denial> {
+    let (seconds, nanos) = (u64::try_from(time.seconds), u64::try_from(time.nanos));
+    match (seconds, nanos) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(seconds.saturating_mul(SECOND).saturating_add(nanos / 1000)),
+        _ => Err(Denial::malformed("TIME_MALFORMED", "write a time after 1970, with 0 to 999,999,999 nanoseconds")),
+    }
+}
+
+/// What a connection with a certificate hears that brings a user token too.
+pub(super) fn two_callers() -> Denial {
+    let message = "revoke either as the identity of the connection, or by a user token on a connection without a certificate";
+    Denial::malformed("TWO_CALLERS", message)
+}
+
+/// What whoever revoked gets.
+pub(super) fn receipt(outcome: &Outcome) -> Result<v1::RevokeResponse, No> {
+    let Outcome::Revoked { revision, agents_at_most, open_for_new, worst_case_seconds, at } = *outcome else {
+        return Err(other_outcome());
+    };
+    let recorded_at = Some(timestamp(at / SECOND));
+    Ok(v1::RevokeResponse { revision, agents_at_most, open_for_new, worst_case_seconds, recorded_at, ..Default::default() })
+}
+
+/// What whoever did not revoke yet gets: the number is exact.
+pub(super) fn would_end(outcome: &Outcome, reach: Reach) -> Result<v1::RevokeResponse, No> {
+    use v1::agent_count::Of;
+    let count = |(of, agents)| v1::AgentCount { of: Some(of), agents };
+    let mut users: Vec<_> = reach.users.into_iter().collect();
+    users.sort_by(|(a, m), (b, n)| (Reverse(m), &a.iss, &a.sub).cmp(&(Reverse(n), &b.iss, &b.sub)));
+    users.truncate(USERS);
+    Ok(v1::RevokeResponse {
+        agents_at_most: reach.agents,
+        recorded_at: None,
+        by_class: reach.classes.into_iter().map(|(class, n)| count((Of::Class(class.to_string()), n))).collect(),
+        by_user: users.into_iter().map(|(u, n)| count((Of::User(v1::User { iss: u.iss, sub: u.sub }), n))).collect(),
+        ..receipt(outcome)?
+    })
+}
+
+/// A cut with its names.
+pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
+    use v1::target::Target as Wire;
+    let Made { target, standing, before } = made;
+    let wire = match target {
+        Target::Agent(uuid) => {
+            let id = |agent: &crate::registry::state::Agent| agent.id(&issuer.trust_domain).to_string();
+            Wire::Agent(issuer.registry.read(|state| state.agent(&uuid).map(id)).unwrap_or_else(|| uuid.to_string()))
+        }
+        Target::User(u) => Wire::User(v1::User { iss: u.iss, sub: u.sub }),
+        Target::Delegation(id) => Wire::Delegation(id.to_string()),
+        Target::Workload(name) => Wire::Workload(name.to_string()),
+        Target::Class(name) => Wire::Class(name.to_string()),
+        Target::Key(key) => Wire::Key(hex::encode(key)),
+        Target::TrustDomain => Wire::RecordedBefore(timestamp(standing.since / SECOND)),
+        Target::Authority(id) => Wire::Key(hex::encode(id)),
+    };
+    v1::MadeCut {
+        target: Some(v1::Target { target: Some(wire) }),
+        revision: standing.revision,
+        before: (before < u64::MAX).then_some(before),
+        closed: standing.closed,
+        reason: standing.why.reason.clone(),
+        by: standing.why.by.clone(),
+        recorded_at: Some(timestamp(standing.why.at / SECOND)),
+        // What is closed stays that; the beginning of a journal's life is never forgotten.
+        kept_until: (standing.until < u64::MAX && !standing.closed).then(|| timestamp(standing.until / SECOND)),
     }
 }
 

@@ -91,7 +91,8 @@ impl Batch<'_> {
         }
         // DESIGN 6: the rule that judges agents judges tickets.
         let target = Target::Workload(Workload::Own(workload.clone()));
-        if self.closed(&target) || self.killed(&[Stamp { subject: target.subject(), since: ticket.revision }]) {
+        let stamp = |target: &Target| Stamp { subject: target.subject(), since: ticket.revision };
+        if self.closed(&target) || self.killed(&[stamp(&target), stamp(&Target::TrustDomain)]) {
             return Err(refused().into());
         }
         if let Some(certificate) = &ticket.redeemed {

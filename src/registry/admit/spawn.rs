@@ -188,10 +188,8 @@ impl Batch<'_> {
                 return Err(Denial::denied("USER_TOKEN_OF_ANOTHER", message).into());
             }
             self.check_user(&known.user, None)?;
-            if self.killed(&[
-                Stamp { subject: Target::User(known.user.clone()).subject(), since: known.revision },
-                Stamp { subject: Target::Delegation(known.id).subject(), since: known.revision },
-            ]) {
+            let relied_on = [Target::User(known.user.clone()), Target::Delegation(known.id), Target::TrustDomain];
+            if self.killed(&relied_on.map(|target| Stamp { subject: target.subject(), since: known.revision })) {
                 let message = "what this user token allowed was revoked: bring one that was issued after that";
                 return Err(Denial::denied("DELEGATION_REVOKED", message).into());
             }
@@ -227,12 +225,14 @@ impl Batch<'_> {
 
     /// A closed user admits nothing; a proof counts only if it was issued after the user's last cut or reopening.
     pub(super) fn check_user(&self, user: &User, issued_at: Option<u64>) -> Result<(), Denial> {
-        let Some(standing) = self.target(&Target::User(user.clone())) else { return Ok(()) };
-        if standing.closed {
+        let standing = self.target(&Target::User(user.clone()));
+        if standing.is_some_and(|s| s.closed) {
             return Err(Denial::denied("USER_CLOSED", "this user was revoked: an operator must reopen them"));
         }
+        let everything = self.target(&Target::TrustDomain);
+        let since = standing.into_iter().chain(everything).map(|s| s.since).max();
         // A token tells whole seconds: one from the second of the cut may be from before it.
-        if issued_at.is_some_and(|at| at <= standing.since / SECOND) {
+        if issued_at.zip(since).is_some_and(|(at, since)| at <= since / SECOND) {
             return Err(Denial::denied(
                 "USER_TOKEN_TOO_EARLY",
                 "the user token is from before the user's revocation: bring a fresh one",

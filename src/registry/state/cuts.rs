@@ -1,4 +1,4 @@
-//! Cuts as verifiers get them.
+//! Cuts, as records say them and as verifiers get them.
 
 use mayfly_verify::{DelegationId, Subject, Target, User};
 use uuid::Uuid;

@@ -102,6 +102,7 @@ impl State {
                     Some(standing) if standing.revision == revision && standing.closed => false,
                     Some(standing) if standing.revision == revision => {
                         self.standings.remove(&target);
+                        self.told.remove(&revision);
                         true
                     }
                     _ => false,
