@@ -19,9 +19,7 @@ pub const MAX_CLAIM: usize = 4096;
 pub const MAX_CHAIN: usize = 17;
 const VERSION: u8 = 1;
 
-/// What both SVIDs of an agent say beyond their SPIFFE ID.
-///
-/// What the credential itself proves (the agent, its key, the authority) is not repeated here.
+#[doc = include_str!("../binding.md")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// Which life of the journal the revisions belong to.
@@ -232,10 +230,7 @@ fn fixed<const N: usize>(octets: &OctetString) -> Result<[u8; N], BindingError> 
     octets.as_bytes().try_into().map_err(|_| BindingError::Malformed(format!("expected {N} octets")))
 }
 
-// Binding ::= SEQUENCE {
-//   version INTEGER (1), incarnation OCTET STRING (SIZE (16)), revision INTEGER, stamps SEQUENCE OF Stamp,
-//   delegation [0] EXPLICIT OCTET STRING (SIZE (32)) OPTIONAL, user [1] EXPLICIT User OPTIONAL,
-//   chain SEQUENCE OF UTF8String, autonomous BOOLEAN, scopes SEQUENCE OF UTF8String, leaseExpiresAt INTEGER }
+// The module in `binding.md`, type by type; `tests/asn1.rs` holds the two together.
 #[derive(Sequence)]
 struct WireBinding {
     version: u8,
@@ -252,14 +247,12 @@ struct WireBinding {
     lease_expires_at: u64,
 }
 
-// Stamp ::= SEQUENCE { subject OCTET STRING (SIZE (16)), since INTEGER }
 #[derive(Sequence)]
 struct WireStamp {
     subject: OctetString,
     since: u64,
 }
 
-// User ::= SEQUENCE { iss UTF8String, sub UTF8String }
 #[derive(Sequence)]
 struct WireUser {
     iss: String,
