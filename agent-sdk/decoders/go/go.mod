@@ -1,0 +1,3 @@
+module mayfly.dev/binding
+
+go 1.24.0
