@@ -21,8 +21,8 @@ pub use ids::{
     AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, Workload, WorkloadName,
     issuer_id, parse_spiffe_id, workload_id,
 };
-pub use jwt::{JwtSvid, verify_jwt};
-pub use live::{Freshness, Live, Reliance};
+pub use jwt::{JwtSvid, inspect_jwt, verify_jwt};
+pub use live::{Freshness, Live, Reliance, Subscription};
 pub use reject::{Reject, Staleness};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use subject::{Stamp, Subject, Target, add_stamp};

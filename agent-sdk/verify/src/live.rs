@@ -1,10 +1,14 @@
 //! What is known of revocations right now, for every check in the process.
 
+mod listeners;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use listeners::Listeners;
+pub use listeners::Subscription;
 use spiffe::TrustDomain;
 
 use crate::feed::Known;
@@ -40,6 +44,18 @@ pub struct Reliance<'a> {
     ends_at: u64,
 }
 
+impl Reliance<'_> {
+    /// Whose word it is, and so whose cuts count.
+    pub fn trust_domain(&self) -> &str {
+        self.trust_domain
+    }
+
+    /// Unix seconds at which the credential ends.
+    pub fn ends_at(&self) -> u64 {
+        self.ends_at
+    }
+}
+
 impl<'a> From<&'a X509Svid> for Reliance<'a> {
     fn from(svid: &'a X509Svid) -> Self {
         let (trust_domain, binding) = (svid.id.trust_domain_name(), svid.binding.as_ref());
@@ -68,18 +84,35 @@ struct Shared {
     known: ArcSwapOption<Known>,
     required: AtomicU64,
     unknown: AtomicU64,
+    listeners: Listeners,
 }
 
 impl Live {
     /// Knows nothing yet: under [`Freshness::Strict`] it refuses everything (T69).
     pub fn new(trust_domain: TrustDomain, freshness: Freshness) -> Live {
         let (required, unknown) = (AtomicU64::new(0), AtomicU64::new(0));
-        Live(Arc::new(Shared { trust_domain, freshness, known: ArcSwapOption::empty(), required, unknown }))
+        let (known, listeners) = (ArcSwapOption::empty(), Listeners::default());
+        Live(Arc::new(Shared { trust_domain, freshness, known, required, unknown, listeners }))
     }
 
-    /// Checks use this from now on.
+    /// Whose credentials it can judge.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.0.trust_domain
+    }
+
+    /// Checks use this from now on. Whoever asked for it is told.
     pub fn publish(&self, known: Arc<Known>) {
         self.0.known.store(Some(known));
+        // ORDER: after the store. Whoever is told finds it there.
+        self.0.listeners.tell();
+    }
+
+    /// Calls `told` after each [`publish`](Self::publish), on the thread that publishes, for as long as the subscription
+    /// lives. It is to wake somebody and to return: the next cut waits for it.
+    ///
+    /// What was published before is not told: subscribe, then check.
+    pub fn subscribe(&self, told: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.0.listeners.add(Arc::new(told))
     }
 
     /// What is known, if anything.

@@ -1,0 +1,74 @@
+//! Who is told when something new is known.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+
+type Told = dyn Fn() + Send + Sync;
+
+/// Is told for as long as it lives.
+#[must_use = "nobody is told once it is dropped"]
+pub struct Subscription(#[expect(dead_code, reason = "it is held for its life alone")] Arc<Told>);
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Subscription")
+    }
+}
+
+/// The list is swapped whole: telling takes no lock, and whoever is told may subscribe.
+#[derive(Default)]
+pub(super) struct Listeners(ArcSwap<Vec<Weak<Told>>>);
+
+impl Listeners {
+    pub(super) fn add(&self, told: Arc<Told>) -> Subscription {
+        // The gone ones go with the next that comes: the list is as long as there were ever listeners at once.
+        self.0.rcu(|list| {
+            let alive = list.iter().filter(|one| one.strong_count() > 0).cloned();
+            alive.chain([Arc::downgrade(&told)]).collect::<Vec<_>>()
+        });
+        Subscription(told)
+    }
+
+    pub(super) fn tell(&self) {
+        self.0.load_full().iter().filter_map(Weak::upgrade).for_each(|told| told());
+    }
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Listeners({})", self.0.load().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn who_has_a_subscription_is_told_and_nobody_else() {
+        let (listeners, told) = (Listeners::default(), Arc::new(AtomicUsize::new(0)));
+        let subscribe = || {
+            let told = Arc::clone(&told);
+            listeners.add(Arc::new(move || {
+                told.fetch_add(1, Ordering::SeqCst);
+            }))
+        };
+        listeners.tell();
+        assert_eq!(told.load(Ordering::SeqCst), 0);
+        let (first, second) = (subscribe(), subscribe());
+        listeners.tell();
+        assert_eq!(told.load(Ordering::SeqCst), 2);
+        drop(first);
+        listeners.tell();
+        assert_eq!(told.load(Ordering::SeqCst), 3);
+        // A thousand that came and went leave nothing behind.
+        (0..1000).for_each(|_| drop(subscribe()));
+        let third = subscribe();
+        assert_eq!(listeners.0.load().len(), 2);
+        drop((second, third));
+    }
+}
