@@ -19,6 +19,8 @@ pub(crate) use address::Address;
 pub use error::ConnectError;
 pub use verifier::root_pin;
 
+use crate::tls::CurrentIdentity;
+
 /// How long a local socket may take to answer.
 const UNIX_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -60,9 +62,19 @@ pub struct ChannelSettings {
 /// An issuer that refuses *our* certificate is noticed at the first call only: in TLS 1.3 the client is done first.
 /// When a call fails because a reconnect did, [`ConnectError::behind`] finds out why.
 pub async fn connect(settings: ChannelSettings) -> Result<Channel, ConnectError> {
+    dial(settings, None).await
+}
+
+/// The same for a channel that outlives a certificate: each connection shows what `identity` is then, in place of the one in
+/// the settings. The issuer ends a connection with the certificate it was opened with; the next call opens another.
+pub async fn connect_as(settings: ChannelSettings, identity: CurrentIdentity) -> Result<Channel, ConnectError> {
+    dial(settings, Some(identity)).await
+}
+
+async fn dial(settings: ChannelSettings, identity: Option<CurrentIdentity>) -> Result<Channel, ConnectError> {
     let address = Address::parse(&settings.address)?;
     let endpoint = endpoint(address.text())?;
-    let dialer = dial::Dialer::new(address, settings)?;
+    let dialer = dial::Dialer::new(address, settings, identity)?;
     let connector = service_fn(move |_: Uri| {
         let dialer = dialer.clone();
         async move { dialer.connect_tls().await.map(TokioIo::new) }

@@ -5,6 +5,8 @@
 //! | [`ticket`] | the string an operator hands out: where the issuer is, whom to believe there, and a secret for one use |
 //! | [`channel`] | connections to the issuer on which both ends are verified |
 //! | [`revocation`] | what is revoked, followed live for every check in the process |
+//! | [`peers`] | whose credentials hold right now, and who of them may be a peer |
+//! | [`tls`] | complete TLS settings by SPIFFE ID, for services and their clients |
 //! | [`api`] | the messages and a client for each service |
 //!
 //! # From a ticket to an identity
@@ -49,11 +51,14 @@
 //!
 //! # What it does not do yet
 //!
-//! A channel keeps the certificate it was opened with. Before that expires, renew it and open another channel.
+//! Nothing renews by itself: renew before the certificate ends, and [`replace`](tls::CurrentIdentity::replace) what is shown.
+//! Foreign bundles are not fetched: [`set`](peers::Bundles::set) them.
 
 pub mod api;
 pub mod channel;
+pub mod peers;
 pub mod revocation;
 pub mod ticket;
+pub mod tls;
 
 pub use mayfly_verify::TrustDomain;

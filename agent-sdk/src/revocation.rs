@@ -31,9 +31,9 @@ use crate::api::v1::revocations_client::RevocationsClient;
 /// A heartbeat comes every second; a feed that says nothing for so long is opened anew.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The first pause after a break, which doubles.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
-const LONGEST: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST: Duration = Duration::from_secs(5);
 
 /// How the feed stands. What is known stays known through a break, and grows stale.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ fn reason(status: &Status) -> String {
 }
 
 /// Between half of it and all of it, so that a thousand verifiers do not come back at once.
-fn jittered(pause: Duration) -> Duration {
+pub(crate) fn jittered(pause: Duration) -> Duration {
     let mut random = [0u8; 1];
     // Without chance there is no jitter, and nothing else is lost.
     let _ = aws_lc_rs::rand::fill(&mut random);

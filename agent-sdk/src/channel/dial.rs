@@ -11,7 +11,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::verifier::IssuerVerifier;
-use super::{Address, ChannelSettings, ConnectError, Identity};
+use super::{Address, ChannelSettings, ConnectError};
+use crate::tls::CurrentIdentity;
 
 const ALPN_H2: &[u8] = b"h2";
 
@@ -24,8 +25,12 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// `settings.address` has been parsed to `address`.
-    pub(super) fn new(address: Address, settings: ChannelSettings) -> Result<Self, ConnectError> {
+    /// `settings.address` has been parsed to `address`. `current` counts before the identity of the settings.
+    pub(super) fn new(
+        address: Address,
+        settings: ChannelSettings,
+        current: Option<CurrentIdentity>,
+    ) -> Result<Self, ConnectError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = IssuerVerifier::new(&settings.trust_domain, settings.trust, provider.signature_verification_algorithms)?;
         let builder = ClientConfig::builder_with_provider(provider)
@@ -33,10 +38,9 @@ impl Dialer {
             .map_err(|e| ConnectError::Handshake(e.to_string()))?
             .dangerous() // It replaces the check of the name by the check of the SPIFFE ID.
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match settings.identity {
-            Some(Identity { chain, key }) => {
-                builder.with_client_auth_cert(chain, key).map_err(|e| ConnectError::Identity(e.to_string()))?
-            }
+        let fixed = settings.identity.filter(|_| current.is_none()).map(CurrentIdentity::new).transpose();
+        let mut config = match fixed.map_err(|e| ConnectError::Identity(e.to_string()))?.or(current) {
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(identity)),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![ALPN_H2.to_vec()];

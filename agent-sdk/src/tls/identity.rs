@@ -1,0 +1,60 @@
+//! What we show: an identity that is replaced while running.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::provider;
+use crate::channel::Identity;
+
+/// What every handshake shows from its beginning on. Clones share it.
+#[derive(Clone)]
+pub struct CurrentIdentity(Arc<ArcSwap<CertifiedKey>>);
+
+impl CurrentIdentity {
+    /// Refuses a chain that is empty or whose leaf has another key.
+    pub fn new(identity: Identity) -> Result<CurrentIdentity, rustls::Error> {
+        Ok(CurrentIdentity(Arc::new(ArcSwap::from_pointee(certified(identity)?))))
+    }
+
+    /// Shows this from the next handshake on. Where it is refused, what was shown before stays.
+    pub fn replace(&self, identity: Identity) -> Result<(), rustls::Error> {
+        self.0.store(Arc::new(certified(identity)?));
+        Ok(())
+    }
+}
+
+fn certified(identity: Identity) -> Result<CertifiedKey, rustls::Error> {
+    let Identity { chain, key } = identity;
+    if chain.is_empty() {
+        return Err(rustls::Error::NoCertificatesPresented);
+    }
+    CertifiedKey::from_der(chain, key, &provider())
+}
+
+impl fmt::Debug for CurrentIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CurrentIdentity")
+    }
+}
+
+impl ResolvesServerCert for CurrentIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl ResolvesClientCert for CurrentIdentity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
