@@ -7,6 +7,7 @@
 //! | [`revocation`] | what is revoked, followed live for every check in the process |
 //! | [`peers`] | whose credentials hold right now, and who of them may be a peer |
 //! | [`tls`] | complete TLS settings by SPIFFE ID, for services and their clients |
+//! | [`delegation`] | a layer that proves for each request what its agent may do and for whom |
 //! | [`api`] | the messages and a client for each service |
 //!
 //! # From a ticket to an identity
@@ -56,6 +57,7 @@
 
 pub mod api;
 pub mod channel;
+pub mod delegation;
 pub mod peers;
 pub mod revocation;
 pub mod ticket;

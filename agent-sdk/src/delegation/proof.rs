@@ -1,0 +1,108 @@
+//! Which credential of a request counts, and what follows from it.
+
+use std::sync::Arc;
+
+use http::header::AUTHORIZATION;
+use http::{Extensions, HeaderMap};
+use mayfly_verify::{AgentId, Binding, Principal};
+
+use super::refusal::Refusal;
+use super::{Credential, Delegation, Proved};
+use crate::peers::{Authorize, Peer, Verifier};
+
+/// What bearer tokens (`Authorization: Bearer`, a JWT-SVID) are worth here.
+#[derive(Clone, Debug, Default)]
+pub enum Tokens {
+    /// Nothing, and a request with one is refused: who sends it believes to be somebody else here than it is.
+    #[default]
+    Refused,
+    /// Nothing: the header is the service's own affair.
+    Ignored,
+    /// An agent, when the connection has proved nobody, or the same agent; of that, what both say.
+    Accepted {
+        /// Ours, which the token must be for.
+        audience: String,
+    },
+    /// An agent, whoever the connection is: for a service behind a gateway that passes tokens on.
+    Preferred {
+        /// Ours, which the token must be for.
+        audience: String,
+    },
+}
+
+/// Whose the request is. Everything is verified for this request: a connection that stands proves nothing by that.
+pub(super) fn prove(
+    verifier: &Verifier,
+    authorize: &Authorize,
+    tokens: &Tokens,
+    (extensions, headers): (&Extensions, &HeaderMap),
+) -> Result<Delegation, Refusal> {
+    // T40: also when a token will count. The connection of a cut peer carries nothing.
+    let peer = extensions.get::<Peer>().map(|peer| peer.check(verifier)).transpose()?.flatten();
+    let token = match tokens {
+        Tokens::Ignored => None,
+        Tokens::Refused if headers.contains_key(AUTHORIZATION) => return Err(Refusal::TokenNotAccepted),
+        Tokens::Refused => None,
+        Tokens::Accepted { audience } | Tokens::Preferred { audience } => bearer(headers)?.map(|token| (token, audience)),
+    };
+    let token = token.map(|(token, audience)| verifier.verify_jwt(token, audience)).transpose()?.map(Arc::new);
+    match (peer, token) {
+        (None, None) => Err(Refusal::Missing),
+        (Some(svid), None) => {
+            let (agent, binding) = agent(&svid.principal, svid.binding.as_ref())?;
+            allowed(authorize.allows(&*svid))?;
+            Ok(delegation(verifier, agent, binding, svid.not_after, vec![Credential::X509(Arc::clone(&svid))]))
+        }
+        (peer, Some(token)) => {
+            let (agent, mut binding) = agent(&token.principal, token.binding.as_ref())?;
+            allowed(authorize.allows(&*token))?;
+            let mut relies_on = vec![Credential::Jwt(Arc::clone(&token))];
+            let mut ends_at = token.expires_at;
+            match peer {
+                Some(svid) if svid.id == token.id => {
+                    // Of one agent, and perhaps of two times: what both say.
+                    narrow(&mut binding, svid.binding.as_ref());
+                    ends_at = ends_at.min(svid.not_after);
+                    relies_on.push(Credential::X509(svid));
+                }
+                Some(svid) if matches!(tokens, Tokens::Preferred { .. }) => drop(svid),
+                Some(_) => return Err(Refusal::Differ),
+                None => {}
+            }
+            Ok(delegation(verifier, agent, binding, ends_at, relies_on))
+        }
+    }
+}
+
+fn delegation(verifier: &Verifier, agent: AgentId, binding: Binding, ends_at: u64, relies_on: Vec<Credential>) -> Delegation {
+    let expires_at = ends_at.min(binding.lease_expires_at);
+    Delegation(Arc::new(Proved { agent, binding, expires_at, relies_on, verifier: verifier.clone() }))
+}
+
+fn agent(principal: &Principal, binding: Option<&Binding>) -> Result<(AgentId, Binding), Refusal> {
+    match (principal, binding) {
+        (Principal::Agent(agent), Some(binding)) => Ok((agent.clone(), binding.clone())),
+        _ => Err(Refusal::NotAnAgent),
+    }
+}
+
+fn allowed(yes: bool) -> Result<(), Refusal> {
+    if yes { Ok(()) } else { Err(Refusal::NotAuthorized) }
+}
+
+fn narrow(binding: &mut Binding, other: Option<&Binding>) {
+    let scopes = other.map(|b| b.scopes.as_slice()).unwrap_or_default();
+    binding.scopes.retain(|scope| scopes.contains(scope));
+    binding.lease_expires_at = binding.lease_expires_at.min(other.map_or(0, |b| b.lease_expires_at));
+}
+
+/// RFC 6750 2.1; the scheme in any case. Two headers mean two things (T24).
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (first, second) = (all.next(), all.next());
+    let Some(value) = first else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| second.is_none()).ok_or(Refusal::TokenMalformed)?;
+    let (scheme, token) = text.split_once(' ').ok_or(Refusal::TokenMalformed)?;
+    let plain = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+    if scheme.eq_ignore_ascii_case("bearer") && plain { Ok(Some(token)) } else { Err(Refusal::TokenMalformed) }
+}
