@@ -7,6 +7,7 @@
 //! | [`revocation`] | what is revoked, followed live for every check in the process |
 //! | [`peers`] | whose credentials hold right now, and who of them may be a peer |
 //! | [`tls`] | complete TLS settings by SPIFFE ID, for services and their clients |
+//! | [`listen`] | connections with verified peers, ended when their peers are nobody any more |
 //! | [`delegation`] | a layer that proves for each request what its agent may do and for whom |
 //! | [`api`] | the messages and a client for each service |
 //!
@@ -53,11 +54,13 @@
 //! # What it does not do yet
 //!
 //! Nothing renews by itself: renew before the certificate ends, and [`replace`](tls::CurrentIdentity::replace) what is shown.
-//! Foreign bundles are not fetched: [`set`](peers::Bundles::set) them.
+//! Foreign bundles are not fetched: [`set`](peers::Bundles::set) them. Refused handshakes are counted
+//! ([`Counts`](listen::Counts)) and not logged.
 
 pub mod api;
 pub mod channel;
 pub mod delegation;
+pub mod listen;
 pub mod peers;
 pub mod revocation;
 pub mod ticket;
