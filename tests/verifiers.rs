@@ -156,6 +156,16 @@ async fn a_service_serves_agents_by_scope_until_they_are_taken_back() {
     }
     assert!(caller.ask("GET /search", Some(ORCHESTRATOR), None).await.is_err(), "no agent, no handshake");
 
+    // Another key signs tokens from here on: the service learns of it while it runs.
+    dev.json("authority rotate jwt --now");
+    dev.json("mint --as a2 --audience https://search.example --out later.jwt");
+    let rotated = Instant::now();
+    while !begins(&caller.ask("GET /search", None, Some("later.jwt")).await, 200) {
+        assert!(rotated.elapsed() < Duration::from_secs(5), "it never learns of the key");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(begins(&caller.ask("GET /search", None, Some("a1/svid.jwt")).await, 200), "and forgets no other");
+
     // Taken back, with all that is open: the connection, and the stream that its token opened.
     let (mut held, mut by_token) = (caller.events(Some("a1"), None).await, caller.events(None, Some("a1/svid.jwt")).await);
     let mut kept = caller.events(Some("a2"), None).await;

@@ -40,6 +40,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::IntervalStream;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -99,18 +100,11 @@ async fn mail(Extension(agent): Extension<Delegation>) -> Result<&'static str, S
     allowed(&agent, "mail:send").map(|()| "sent\n")
 }
 
-/// Long work watches what it relies on: a token may be cut on a connection that is not.
+/// For as long as it is asked for, and as the agent may: the layer ends it.
 async fn events(Extension(agent): Extension<Delegation>) -> Result<Body, StatusCode> {
     allowed(&agent, "search:read")?;
-    let (send, events) = tokio::sync::mpsc::channel(1);
-    tokio::spawn(async move {
-        let over = agent.over();
-        tokio::pin!(over);
-        while send.send("tick\n").await.is_ok() {
-            tokio::select! { _ = &mut over => break, () = tokio::time::sleep(Duration::from_millis(100)) => {} }
-        }
-    });
-    Ok(Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(events).map(Ok::<_, Infallible>)))
+    let every = IntervalStream::new(tokio::time::interval(Duration::from_millis(100)));
+    Ok(Body::from_stream(every.map(|_| Ok::<_, Infallible>("tick\n"))))
 }
 
 fn allowed(agent: &Delegation, scope: &str) -> Result<(), StatusCode> {

@@ -27,10 +27,12 @@
 //! The reason stands in `google.rpc.ErrorInfo`, domain `mayfly.v1`; in plain HTTP, in `Mayfly-Reason`. What exactly is wrong is
 //! for the service alone: [`Refused`], in the extensions of the response.
 //!
-//! A request is judged when it begins. A stream that was opened by a certificate ends with its connection when that is cut
-//! (see [`listen`](crate::listen)); one that was opened by a bearer token goes on, on a connection that is perhaps another's:
-//! whoever answers with long streams waits for [`Delegation::over`] beside them.
+//! A request is judged when it begins, and its answer for as long as it goes on: one whose certificate or token is cut or
+//! expires ends with that reason ([`DelegationBody`]). While it is not known whether anything is cut new requests are refused
+//! and open answers go on, until their credential expires or [`listen`](crate::listen) ends the connection. What a handler does
+//! besides answering, such as to read a long stream, is its own to end: [`Delegation::over`].
 
+mod body;
 mod layer;
 mod proof;
 mod refusal;
@@ -38,10 +40,10 @@ mod refusal;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use body::DelegationBody;
 pub use layer::{DelegationLayer, DelegationService};
 use mayfly_verify::{AgentId, Binding, ClassName, DelegationId, JwtSvid, Mode, Reject, User, X509Svid};
 pub use proof::Tokens;
-use tokio::sync::Notify;
 use tonic::Status;
 
 use crate::peers::Verifier;
@@ -146,18 +148,19 @@ impl Delegation {
     /// Resolves when it does not hold any more, and says why; for work that outlasts the beginning of its request. It waits
     /// through a time in which that is not known.
     pub async fn over(&self) -> Status {
-        let told = Arc::new(Notify::new());
-        let _subscriptions = self.0.verifier.subscribe({
-            let told = Arc::clone(&told);
-            move || told.notify_one()
-        });
+        let mut news = self.0.verifier.news();
         loop {
-            match self.holds() {
-                Ok(()) | Err(Reject::Stale(_)) => {}
-                Err(reject) => return Refusal::Credential(reject).status(),
+            if let Some(status) = self.ended() {
+                return status;
             }
-            let _ = tokio::time::timeout(LOOK, told.notified()).await;
+            let _ = tokio::time::timeout(LOOK, news.changed()).await;
         }
+    }
+
+    /// Why it does not hold any more, if that is known.
+    fn ended(&self) -> Option<Status> {
+        let reject = self.holds().err().filter(|reject| !matches!(reject, Reject::Stale(_)))?;
+        Some(Refusal::Credential(reject).status())
     }
 
     fn holds(&self) -> Result<(), Reject> {

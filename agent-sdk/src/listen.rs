@@ -25,8 +25,8 @@
 //!
 //! | what happens | when it ends |
 //! |---|---|
-//! | a cut hits its peer | as soon as the cut is known |
-//! | the peer's certificate ends, its root leaves the bundle | within a second |
+//! | a cut hits its peer, its root leaves the bundle | as soon as that is known, and [`Bounds::drain`] later |
+//! | the peer's certificate ends | at that second, and [`Bounds::drain`] later |
 //! | nothing is heard of revocations | after [`Bounds::stale`]; each request is refused meanwhile (T41) |
 //! | it has shown no certificate | after [`Bounds::stranger`] |
 //!
@@ -70,13 +70,16 @@ pub struct Bounds {
     pub stale: Duration,
     /// How long one stands whose peer has shown no certificate: it has no end of its own.
     pub stranger: Duration,
+    /// How long one still stands after that, for its open requests to be told why. Nothing new begins on it: see
+    /// [`delegation`](crate::delegation).
+    pub drain: Duration,
 }
 
 impl Default for Bounds {
-    /// 5 seconds, 1024 connections, 30 seconds, 10 minutes.
+    /// 5 seconds, 1024 connections, 30 seconds, 10 minutes, 100 milliseconds.
     fn default() -> Bounds {
-        let seconds = Duration::from_secs;
-        Bounds { handshake: seconds(5), connections: 1024, stale: seconds(30), stranger: seconds(600) }
+        let (seconds, drain) = (Duration::from_secs, Duration::from_millis(100));
+        Bounds { handshake: seconds(5), connections: 1024, stale: seconds(30), stranger: seconds(600), drain }
     }
 }
 

@@ -33,6 +33,7 @@ mod connection;
 mod issuer;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use authorize::{Authorize, Shown};
 pub use bundles::Bundles;
@@ -44,6 +45,7 @@ use mayfly_verify::{
     verify_x509,
 };
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 
 /// Verifies credentials with all that is known: bundles, cuts, the time. Clones share it.
 #[derive(Clone, Debug)]
@@ -53,6 +55,8 @@ pub struct Verifier {
     revocations: BTreeMap<String, Revocations>,
     oid: BindingOid,
     clock: Clock,
+    news: watch::Sender<()>,
+    subscriptions: Vec<Arc<Subscription>>,
 }
 
 #[derive(Clone, Debug)]
@@ -65,14 +69,18 @@ enum Revocations {
 impl Verifier {
     /// For the trust domain of `live`, which is our own, and with the system's clock.
     pub fn new(bundles: Bundles, live: Live) -> Verifier {
-        let own = live.trust_domain().clone();
-        let revocations = BTreeMap::from([(own.to_string(), Revocations::Live(live))]);
-        Verifier { bundles, own, revocations, oid: BindingOid::default(), clock: Clock::system() }
+        let (own, revocations) = (live.trust_domain().clone(), BTreeMap::new());
+        let (news, subscriptions) = (watch::Sender::new(()), Vec::new());
+        let verifier =
+            Verifier { bundles, own, revocations, oid: BindingOid::default(), clock: Clock::system(), news, subscriptions };
+        verifier.and(live)
     }
 
     /// Also for another trust domain, by its own feed.
     #[must_use]
     pub fn and(mut self, live: Live) -> Verifier {
+        let news = self.news.clone();
+        self.subscriptions.push(Arc::new(live.subscribe(move || news.send_replace(()))));
         self.revocations.insert(live.trust_domain().to_string(), Revocations::Live(live));
         self
     }
@@ -140,15 +148,14 @@ impl Verifier {
         }
     }
 
-    /// Calls `told` when what is revoked, in any trust domain, is known anew, for as long as what this gives lives. What a
-    /// check says of the time alone is told by nobody.
-    pub fn subscribe(&self, told: impl Fn() + Clone + Send + Sync + 'static) -> Vec<Subscription> {
-        let lives = self.revocations.values().filter_map(|r| if let Revocations::Live(live) = r { Some(live) } else { None });
-        lives.map(|live| live.subscribe(told.clone())).collect()
+    /// Changes when what is revoked, in any trust domain, is known anew. What a check says of the time, or of another bundle,
+    /// is told by nobody.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     // XV-1, XV-6: of a trust domain without a bundle nothing holds.
-    fn bundle(&self, trust_domain: &str) -> Result<std::sync::Arc<mayfly_verify::Bundle>, Reject> {
+    fn bundle(&self, trust_domain: &str) -> Result<Arc<mayfly_verify::Bundle>, Reject> {
         self.bundles.get(trust_domain).ok_or_else(|| Reject::Untrusted(format!("there is no bundle of `{trust_domain}`")))
     }
 }

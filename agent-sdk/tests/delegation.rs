@@ -9,12 +9,16 @@ mod issuer;
 mod world;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
+use axum::body::Body;
 use http::{Request, Response, StatusCode};
-use mayfly_agent::delegation::{Delegation, DelegationLayer, Refused, Tokens};
+use http_body::Body as _;
+use mayfly_agent::delegation::{Delegation, DelegationBody, DelegationLayer, Refused, Tokens};
 use mayfly_agent::peers::{Authorize, Peer};
 use mayfly_verify::{Mode, Target, TrustDomain, User};
+use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use tower::{Layer as _, ServiceExt as _};
@@ -44,12 +48,14 @@ fn request(peer: Option<&Peer>, tokens: &[&str]) -> Request<()> {
 }
 
 /// What a service behind the layer gets to see, or what the caller is answered.
-async fn pass(layer: &DelegationLayer, request: Request<()>) -> Result<Delegation, Response<Option<Delegation>>> {
+async fn pass(layer: &DelegationLayer, request: Request<()>) -> Result<Delegation, Response<DelegationBody<Body>>> {
     let service = tower::service_fn(async |request: Request<()>| {
-        Ok::<_, Infallible>(Response::new(Some(Delegation::of(request.extensions()).unwrap().clone())))
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(Delegation::of(request.extensions()).unwrap().clone());
+        Ok::<_, Infallible>(response)
     });
     let mut response = layer.layer(service).oneshot(request).await.unwrap();
-    response.body_mut().take().ok_or(response)
+    response.extensions_mut().remove::<Delegation>().ok_or(response)
 }
 
 /// The answer in gRPC: code, reason, and whether it says when to ask again.
@@ -279,4 +285,77 @@ async fn work_that_outlasts_its_request_is_told_of_the_cut() {
     world.cut(&agent.target());
     let status = tokio::time::timeout(Duration::from_millis(500), over).await.unwrap().unwrap();
     assert_eq!(told(&status), unauthenticated("CREDENTIAL_REVOKED"));
+}
+
+/// Frames as they come, until the answer ends: with trailers or without, or with an error.
+async fn read(body: &mut DelegationBody<Body>) -> Result<Option<http::HeaderMap>, String> {
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        if let Ok(trailers) = frame.map_err(|e| e.to_string())?.into_trailers() {
+            return Ok(Some(trailers));
+        }
+    }
+    Ok(None)
+}
+
+#[tokio::test]
+async fn an_answer_that_goes_on_ends_with_what_it_relies_on_and_says_so() {
+    let mut world = World::new();
+    let (agent, other) = (world.agent("worker", &[]), world.agent("worker", &[]));
+    let layer = DelegationLayer::new(world.verifier()).with_tokens(accepted());
+    // One frame at once, and then it waits; one that never waits; and one that is whole.
+    let waits = || Body::from_stream(tokio_stream::iter([Ok::<_, Infallible>("tick")]).chain(tokio_stream::pending()));
+    let hurries = || Body::from_stream(tokio_stream::iter(std::iter::repeat(Ok::<_, Infallible>("tick"))));
+    let answer = async |of: &Somebody, body: Body, grpc: bool| {
+        let slot = std::sync::Mutex::new(Some(body));
+        let service = tower::service_fn(|_: Request<()>| {
+            let mut response = Response::new(slot.lock().unwrap().take().unwrap());
+            if grpc {
+                response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            }
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let token = format!("Bearer {}", world.token(of, AUDIENCE));
+        layer.layer(service).oneshot(request(None, &[&token])).await.unwrap().into_body()
+    };
+    let mut bodies = Vec::new();
+    for body in [waits, hurries as fn() -> Body] {
+        for grpc in [true, false] {
+            bodies.push((grpc, answer(&agent, body(), grpc).await));
+        }
+    }
+    let mut whole = answer(&agent, Body::from("whole"), false).await;
+    let mut kept = answer(&other, waits(), true).await;
+    for (_, body) in &mut bodies {
+        let early = tokio::time::timeout(Duration::from_millis(20), async {
+            std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await.unwrap().unwrap();
+        });
+        early.await.unwrap();
+    }
+    world.cut(&agent.target());
+    for (grpc, body) in &mut bodies {
+        let end = tokio::time::timeout(Duration::from_millis(500), read(body)).await.unwrap();
+        if *grpc {
+            assert_eq!(told(&Status::from_header_map(&end.unwrap().unwrap()).unwrap()), unauthenticated("CREDENTIAL_REVOKED"));
+        } else {
+            assert!(end.unwrap_err().contains("the credential was revoked"), "a part is no whole");
+        }
+        assert!(read(body).await.unwrap().is_none(), "and nothing comes after the end");
+    }
+    assert_eq!(read(&mut whole).await, Ok(None), "what was answered is answered");
+    assert!(tokio::time::timeout(Duration::from_millis(100), read(&mut kept)).await.is_err(), "another's goes on");
+}
+
+#[tokio::test]
+async fn the_layer_stands_before_axum_as_before_tonic() {
+    let mut world = World::new();
+    let agent = world.agent("worker", &["search:read"]);
+    let scopes = async |axum::Extension(of): axum::Extension<Delegation>| of.scopes().join(" ");
+    let router = axum::Router::new().route("/", axum::routing::get(scopes)).layer(DelegationLayer::new(world.verifier()));
+    let ask = async |peer: Option<&Peer>| {
+        let response = router.clone().oneshot(request(peer, &[]).map(|()| Body::empty())).await.unwrap();
+        let code = response.status().as_u16();
+        (code, String::from_utf8(axum::body::to_bytes(response.into_body(), 100).await.unwrap().to_vec()).unwrap())
+    };
+    assert_eq!(ask(Some(&peer(&world, &agent))).await, (200, "search:read".into()));
+    assert_eq!(ask(None).await, (401, String::new()));
 }

@@ -9,7 +9,9 @@ use http::{Request, Response};
 use tower::{Layer, Service};
 
 use super::Delegation;
+use super::body::DelegationBody;
 use super::proof::{Tokens, prove};
+use super::refusal::speaks_grpc;
 use crate::peers::{Authorize, Verifier};
 
 /// Before any service over `http::Request`: of tonic, axum or hyper. See [`delegation`](super).
@@ -60,7 +62,7 @@ pub struct DelegationService<S> {
     rule: Arc<Rule>,
 }
 
-type Answer<R, E> = Pin<Box<dyn Future<Output = Result<R, E>> + Send>>;
+type Answer<R, E> = Pin<Box<dyn Future<Output = Result<Response<DelegationBody<R>>, E>> + Send>>;
 
 impl<S, B, R> Service<Request<B>> for DelegationService<S>
 where
@@ -69,9 +71,9 @@ where
     S::Error: Send + 'static,
     R: Default + Send + 'static,
 {
-    type Response = Response<R>;
+    type Response = Response<DelegationBody<R>>;
     type Error = S::Error;
-    type Future = Answer<Response<R>, S::Error>;
+    type Future = Answer<R, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -83,10 +85,18 @@ where
         let Rule { verifier, authorize, tokens } = &*self.rule;
         match prove(verifier, authorize, tokens, (request.extensions(), request.headers())) {
             Ok(delegation) => {
-                request.extensions_mut().insert(delegation);
-                Box::pin(self.inner.call(request))
+                request.extensions_mut().insert(delegation.clone());
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    let response = answer.await?;
+                    let grpc = speaks_grpc(response.headers());
+                    Ok(response.map(|body| DelegationBody::new(body, Some(delegation), grpc)))
+                })
             }
-            Err(refusal) => Box::pin(std::future::ready(Ok(refusal.response(request.headers())))),
+            Err(refusal) => {
+                let response = refusal.response(request.headers()).map(|body| DelegationBody::new(body, None, false));
+                Box::pin(std::future::ready(Ok(response)))
+            }
         }
     }
 }

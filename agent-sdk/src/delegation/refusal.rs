@@ -116,8 +116,7 @@ impl Refusal {
     }
 
     fn answer<B: Default>(&self, request: &HeaderMap) -> Response<B> {
-        let grpc = request.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        if grpc {
+        if speaks_grpc(request) {
             return self.status().into_http();
         }
         let mut response = Response::new(B::default());
@@ -139,4 +138,9 @@ impl Refusal {
         *response.status_mut() = status;
         response
     }
+}
+
+/// Whether a request or an answer is one of gRPC.
+pub(super) fn speaks_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }

@@ -1,15 +1,14 @@
 //! Who is still somebody: one task looks at the peers of all open connections, when a cut is known and as time passes.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mayfly_verify::Reject;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Bounds, Counts};
 use crate::peers::{Peer, Verifier};
 
-/// At the latest it is looked again after this: clocks are set, machines sleep, and bundles change.
+/// At the latest it is looked again after this: clocks are set, and machines sleep.
 const LOOK: Duration = Duration::from_secs(1);
 /// New connections that wait to be guarded.
 const NEW: usize = 64;
@@ -39,11 +38,7 @@ pub(super) fn start(verifier: Verifier, bounds: Bounds, counts: Counts) -> mpsc:
 }
 
 async fn run(verifier: Verifier, bounds: Bounds, counts: Counts, mut new: mpsc::Receiver<Watched>) {
-    let told = Arc::new(Notify::new());
-    let _subscriptions = verifier.subscribe({
-        let told = Arc::clone(&told);
-        move || told.notify_one()
-    });
+    let (mut news, mut bundles) = (verifier.news(), verifier.bundles().changes());
     let mut open: Vec<Watched> = Vec::new();
     let mut closed = false;
     while !closed || !open.is_empty() {
@@ -53,7 +48,9 @@ async fn run(verifier: Verifier, bounds: Bounds, counts: Counts, mut new: mpsc::
                 Some(next) => open.extend(stands(next, &verifier, bounds, &counts)),
                 None => closed = true,
             },
-            () = told.notified() => look(&mut open, &verifier, bounds, &counts).await,
+            // Who tells lives in `verifier`.
+            _ = news.changed() => look(&mut open, &verifier, bounds, &counts).await,
+            _ = bundles.changed() => look(&mut open, &verifier, bounds, &counts).await,
             () = tokio::time::sleep(until_next(&open, &verifier)) => look(&mut open, &verifier, bounds, &counts).await,
         }
     }
@@ -81,10 +78,15 @@ fn stands(mut one: Watched, verifier: &Verifier, bounds: Bounds, counts: &Counts
         Err(Reject::Stale(_)) => one.unknown_since.get_or_insert_with(Instant::now).elapsed() < bounds.stale,
         Err(_) => false,
     };
-    if !stands {
-        super::count(&counts.0.ended);
+    if stands {
+        return Some(one);
     }
-    stands.then_some(one)
+    super::count(&counts.0.ended);
+    tokio::spawn(async move {
+        tokio::time::sleep(bounds.drain).await;
+        drop(one.end);
+    });
+    None
 }
 
 /// Until the first certificate ends.

@@ -6,10 +6,17 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use mayfly_verify::{Bundle, JwtAuthority, TrustDomain};
+use tokio::sync::watch;
 
 /// Bundles by trust domain. Clones share them, and every check sees them whole, before a change or after it.
 #[derive(Clone, Default)]
-pub struct Bundles(Arc<ArcSwap<Held>>);
+pub struct Bundles(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    held: ArcSwap<Held>,
+    changes: watch::Sender<()>,
+}
 
 #[derive(Clone, Default)]
 struct Held {
@@ -24,7 +31,7 @@ impl Bundles {
     pub fn set(&self, bundle: Bundle) -> bool {
         let (name, bundle) = (bundle.trust_domain().to_string(), Arc::new(bundle));
         let mut taken = false;
-        self.0.rcu(|held| {
+        self.0.held.rcu(|held| {
             let before = held.of.get(&name);
             // A publisher that gives no sequence is believed each time.
             taken = bundle.sequence() == 0 || before.is_none_or(|before| bundle.sequence() >= before.sequence());
@@ -35,34 +42,41 @@ impl Bundles {
             }
             after
         });
+        self.0.changes.send_replace(());
         taken
     }
 
     /// Believes nothing of a trust domain any more.
     pub fn remove(&self, trust_domain: &TrustDomain) {
-        self.0.rcu(|held| {
+        self.0.held.rcu(|held| {
             let mut after = Held::clone(held);
             if after.of.remove(trust_domain.as_str()).is_some() {
                 after.generation += 1;
             }
             after
         });
+        self.0.changes.send_replace(());
     }
 
     /// The bundle of a trust domain.
     pub fn get(&self, trust_domain: &str) -> Option<Arc<Bundle>> {
-        self.0.load().of.get(trust_domain).cloned()
+        self.0.held.load().of.get(trust_domain).cloned()
+    }
+
+    /// Changes when a bundle may have.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
     }
 
     /// Grows with every change: what was verified under an earlier one is verified again.
     pub fn generation(&self) -> u64 {
-        self.0.load().generation
+        self.0.held.load().generation
     }
 }
 
 impl fmt::Debug for Bundles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.load().of.keys()).finish()
+        f.debug_set().entries(self.0.held.load().of.keys()).finish()
     }
 }
 
