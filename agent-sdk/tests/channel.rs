@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use mayfly_agent::api::v1::GetBundleRequest;
 use mayfly_agent::api::v1::bundles_client::BundlesClient;
-use mayfly_agent::channel::{ChannelSettings, ConnectError, Identity, Trust, connect, connect_unix, root_pin};
+use mayfly_agent::channel::{ChannelSettings, ConnectError, Identity, Trust, connect, connect_as, connect_unix, root_pin};
+use mayfly_agent::tls::CurrentIdentity;
 use mayfly_verify::TrustDomain;
 use pki::{Leaf, Pki};
 use rustls_pki_types::CertificateDer;
@@ -183,6 +184,29 @@ async fn both_ends_are_verified() {
         assert_ne!(call(channel).await, Code::Unimplemented);
     }
     assert_eq!(server.peers().len(), 1);
+}
+
+#[tokio::test]
+async fn a_channel_shows_at_each_connection_who_we_are_by_then() {
+    let pki = Pki::new();
+    let leaf = pki.leaf(&[ISSUER]);
+    let server = Server::start(pki.full_chain(&leaf), &leaf, Some(pki.root.clone())).await;
+    let identity = |of: &Leaf| Identity { chain: pki.short_chain(of), key: of.key() };
+    let (stale, first, second) = (pki.leaf(&["spiffe://td/a"]), pki.leaf(&["spiffe://td/b"]), pki.leaf(&["spiffe://td/b"]));
+    let current = CurrentIdentity::new(identity(&first)).unwrap();
+    // What follows counts before what was put into the settings.
+    let with = ChannelSettings { identity: Some(identity(&stale)), ..settings(server.address(), roots(&pki)) };
+    let channel = connect_as(with, current.clone()).await.unwrap();
+    assert_eq!(call(channel.clone()).await, Code::Unimplemented);
+    current.replace(identity(&second)).unwrap();
+    assert_eq!(call(channel.clone()).await, Code::Unimplemented);
+    assert_eq!(server.peers(), [Some(first.der.clone())], "a connection that stands is what it was");
+    server.drop_connections();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while call(channel.clone()).await != Code::Unimplemented {
+        assert!(Instant::now() < deadline, "it does not come back");
+    }
+    assert_eq!(server.peers(), [Some(first.der.clone()), Some(second.der.clone())]);
 }
 
 #[tokio::test]
