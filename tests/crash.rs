@@ -142,7 +142,7 @@ async fn revocations(rounds: usize) {
         for (agent, _) in &cut {
             let id = mayfly_verify::AgentId::parse(agent).unwrap();
             let subject = mayfly_verify::Target::Agent(id.uuid).subject();
-            assert!(told.contains(&subject.0.to_vec()), "T71: round {round}, verifiers are not told of {agent}");
+            assert!(told.contains(subject.0.as_slice()), "T71: round {round}, verifiers are not told of {agent}");
         }
         if let Some(agent) = waiting.last() {
             let got = inspection.get_agent(v1::GetAgentRequest { agent: agent.clone() }).await.unwrap().into_inner();

@@ -535,11 +535,7 @@ fn t85_what_was_admitted_and_then_cut_is_not_handed_out() {
         house.registry.read(|state| state.refusal(&of.id().uuid, key.as_ref(), of.authority())).map(|(code, _)| code)
     };
     let revoke = |target| {
-        drop(
-            house
-                .ask(operator(), Proposal::Revoke { target, since: None, dry: false, reason: "t".into(), allow_new: true })
-                .unwrap(),
-        )
+        house.ask(operator(), Proposal::Revoke { target, since: None, dry: false, reason: "t".into(), allow_new: true }).unwrap();
     };
     let (one, two) = (house.admitted("demo", 1), house.admitted("demo", 2));
     let child = house.child(caller_of(&one, 0), "worker").unwrap();
@@ -585,7 +581,7 @@ fn what_was_reopened_stays_open_as_long_as_its_cut_is_kept() {
     let target = Target::User(user("demo"));
     let cut = Proposal::Revoke { target: target.clone(), since: None, dry: false, reason: "t".into(), allow_new: false };
     house.ask(operator(), cut).unwrap();
-    house.ask(operator(), Proposal::Reopen { target: target.clone() }).unwrap();
+    house.ask(operator(), Proposal::Reopen { target }).unwrap();
     for day in 1..=12 {
         house.pass(86_400);
         house.ask(operator(), Proposal::Ticket { workload: "other".parse().unwrap(), hash: [day; 32], ttl: 60 }).unwrap();
