@@ -2,6 +2,7 @@
 
 mod act;
 mod authority;
+mod relay;
 mod revoke;
 mod run;
 mod show;
@@ -184,6 +185,17 @@ enum Command {
     ///
     /// This is what verifiers follow: whom a cut is about stands there only as a digest.
     Watch,
+    /// Hand the feed of revocations on to many verifiers
+    ///
+    /// A relay verifies what it hears and forwards it as it was signed; it can make nothing up, and leaving something out or
+    /// playing it again is noticed. It listens with the identity in a folder, which it renews, for peers of its trust domain.
+    Relay {
+        #[command(flatten)]
+        acting: Acting,
+        /// Where verifiers connect
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+    },
     /// See the signing keys, and rotate them now (operator)
     ///
     /// They rotate by themselves: the next one is prepared and published, signs when verifiers have had time to see it, and
@@ -466,6 +478,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Cuts(CutsCommand::List) => revoke::list(&common).await,
         Command::Reopen(target) => revoke::reopen(&common, target).await,
         Command::Watch => watch::run(&common).await,
+        Command::Relay { acting, listen } => relay::run(&common, &acting, listen).await,
         Command::Authority(command) => authority::run(&common, command).await,
         Command::Bundle { format } => act::bundle(&common, format).await,
         Command::Verify { file, bundle, audience, binding_oid, live } => {

@@ -5,4 +5,5 @@ pub mod bundle;
 pub mod grpc;
 pub mod http;
 pub mod listen;
+pub mod relay;
 pub mod status;

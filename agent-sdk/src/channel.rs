@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use mayfly_verify::TrustDomain;
+use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -71,10 +72,20 @@ pub async fn connect_as(settings: ChannelSettings, identity: CurrentIdentity) ->
     dial(settings, Some(identity)).await
 }
 
+/// Connects to another than the issuer, by TLS settings such as those of [`client_config`](crate::tls::client_config), and
+/// reconnects by the same whenever the connection is lost. `connect_timeout` is for TCP and TLS together.
+pub async fn connect_peer(address: &str, tls: ClientConfig, connect_timeout: Duration) -> Result<Channel, ConnectError> {
+    let address = Address::parse(address)?;
+    reach(dial::Dialer::with(address, tls, connect_timeout)).await
+}
+
 async fn dial(settings: ChannelSettings, identity: Option<CurrentIdentity>) -> Result<Channel, ConnectError> {
     let address = Address::parse(&settings.address)?;
-    let endpoint = endpoint(address.text())?;
-    let dialer = dial::Dialer::new(address, settings, identity)?;
+    reach(dial::Dialer::new(address, settings, identity)?).await
+}
+
+async fn reach(dialer: dial::Dialer) -> Result<Channel, ConnectError> {
+    let endpoint = endpoint(dialer.address())?;
     let connector = service_fn(move |_: Uri| {
         let dialer = dialer.clone();
         async move { dialer.connect_tls().await.map(TokioIo::new) }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use mayfly_verify::Freshness;
-use mayfly_verify::feed::{FeedCut, FeedError, FeedKey, FeedMessage, Follower, Heartbeat, Limits};
+use mayfly_verify::feed::{FeedCut, FeedError, FeedKey, FeedMessage, Follower, Heartbeat, Known, Limits};
 use mayfly_verify::{Live, Subject, TrustDomain};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -72,20 +72,52 @@ impl Drop for Following {
     }
 }
 
+/// What came between two heartbeats that held, as it came.
+#[derive(Debug)]
+pub struct Tick {
+    /// In order; the last one has the heartbeat. After a snapshot they are everything.
+    pub messages: Vec<v1::WatchCutsResponse>,
+    /// What is known from now on.
+    pub known: Arc<Known>,
+}
+
+type Tap = Box<dyn FnMut(Tick) + Send>;
+
 /// Follows the feed over a channel, from where it was after every break. Needs an identity on the channel, or the operator
 /// socket. `key` signs the heartbeats of `trust_domain`.
 pub fn follow(channel: Channel, key: FeedKey, trust_domain: TrustDomain, freshness: Freshness) -> Following {
+    begin(channel, key, trust_domain, freshness, None)
+}
+
+/// The same, and hands on what came, once it was verified: for a relay.
+pub fn follow_with(
+    channel: Channel,
+    key: FeedKey,
+    trust_domain: TrustDomain,
+    freshness: Freshness,
+    each: impl FnMut(Tick) + Send + 'static,
+) -> Following {
+    begin(channel, key, trust_domain, freshness, Some(Box::new(each)))
+}
+
+fn begin(channel: Channel, key: FeedKey, trust_domain: TrustDomain, freshness: Freshness, tap: Option<Tap>) -> Following {
     let live = Live::new(trust_domain.clone(), freshness);
     let follower = Follower::new(key, trust_domain, Limits::default());
     let (told, link) = watch::channel(Link::Connecting);
-    let task = tokio::spawn(run(RevocationsClient::new(channel), follower, live.clone(), told));
+    let task = tokio::spawn(run(RevocationsClient::new(channel), follower, live.clone(), told, tap));
     Following { live, link, task }
 }
 
-async fn run(mut client: RevocationsClient<Channel>, mut follower: Follower, live: Live, told: watch::Sender<Link>) {
+async fn run(
+    mut client: RevocationsClient<Channel>,
+    mut follower: Follower,
+    live: Live,
+    told: watch::Sender<Link>,
+    mut tap: Option<Tap>,
+) {
     let mut pause = PAUSE;
     loop {
-        let why = match session(&mut client, &mut follower, &live, &told).await {
+        let why = match session(&mut client, &mut follower, &live, &told, tap.as_mut()).await {
             Ok(never) => match never {},
             Err(why) => why,
         };
@@ -105,6 +137,7 @@ async fn session(
     follower: &mut Follower,
     live: &Live,
     told: &watch::Sender<Link>,
+    mut tap: Option<&mut Tap>,
 ) -> Result<std::convert::Infallible, String> {
     let from = follower.connect();
     let request = v1::WatchCutsRequest {
@@ -114,12 +147,23 @@ async fn session(
     let silent = || format!("nothing was heard for {} seconds", SILENCE.as_secs());
     let opened = tokio::time::timeout(SILENCE, client.watch_cuts(request)).await;
     let mut stream = opened.map_err(|_| silent())?.map_err(|status| reason(&status))?.into_inner();
+    let mut messages = Vec::new();
     loop {
         let next = tokio::time::timeout(SILENCE, stream.message()).await.map_err(|_| silent())?;
         let wire = next.map_err(|status| reason(&status))?.ok_or("the feed ended")?;
         let taken = message(&wire).and_then(|message| follower.take(message)).map_err(|e| e.to_string())?;
+        // Bounded by what the follower takes without a heartbeat.
+        if tap.is_some() {
+            if wire.snapshot {
+                messages.clear();
+            }
+            messages.push(wire);
+        }
         if let Some(known) = taken {
             live.publish(Arc::clone(&known));
+            if let Some(tap) = &mut tap {
+                tap(Tick { messages: std::mem::take(&mut messages), known });
+            }
             told.send_if_modified(|link| std::mem::replace(link, Link::Open) != Link::Open);
         }
     }

@@ -377,6 +377,11 @@ pub(super) async fn operator(common: &Common) -> Result<Channel, Failure> {
 
 /// Connects with the identity of a folder, to the issuer of the home or to `--server`.
 pub(super) async fn as_identity(common: &Common, acting: &Acting, dir: &Path) -> Result<Channel, Failure> {
+    Ok(connect(settings_of(common, acting, dir)?).await?)
+}
+
+/// How to connect with the identity of a folder.
+pub(super) fn settings_of(common: &Common, acting: &Acting, dir: &Path) -> Result<ChannelSettings, Failure> {
     let identity = folder::identity(dir)?;
     let address = match &acting.server {
         Some(address) => address.clone(),
@@ -386,9 +391,8 @@ pub(super) async fn as_identity(common: &Common, acting: &Acting, dir: &Path) ->
     let trust_domain = identity.chain.first().and_then(|leaf| trust_domain_of(leaf));
     let trust_domain =
         trust_domain.ok_or_else(|| Failure::new(1, format!("`{}` holds no SPIFFE identity", dir.join("svid.pem").display())))?;
-    let settings =
-        ChannelSettings { address, trust_domain, trust: Trust::Roots(roots), identity: Some(identity), connect_timeout: TIMEOUT };
-    Ok(connect(settings).await?)
+    let trust = Trust::Roots(roots);
+    Ok(ChannelSettings { address, trust_domain, trust, identity: Some(identity), connect_timeout: TIMEOUT })
 }
 
 /// Connects without an identity, and believes what a bundle holds: a file, or what the operator socket of the home says.
@@ -428,6 +432,6 @@ pub(super) fn read_text(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn incomplete() -> Failure {
+pub(super) fn incomplete() -> Failure {
     Failure::new(1, "the issuer's answer is incomplete: is it of another version?")
 }

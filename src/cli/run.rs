@@ -161,7 +161,7 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
     })
 }
 
-async fn stopped() -> Result<(), Failure> {
+pub(super) async fn stopped() -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     tokio::select! {

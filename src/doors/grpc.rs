@@ -1,7 +1,7 @@
 //! The gRPC services, over TLS and over the operator socket: parse, call a story, answer.
 
 mod authorities;
-mod revocations;
+pub(super) mod revocations;
 mod targets;
 
 use std::pin::Pin;
@@ -38,7 +38,7 @@ use crate::stories::{Issuer, inspect, issue, revoke};
     clippy::restriction,
     reason = "generated"
 )]
-mod server {
+pub(super) mod server {
     include!(concat!(env!("OUT_DIR"), "/mayfly.v1.rs"));
 }
 

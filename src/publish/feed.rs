@@ -1,7 +1,7 @@
 //! The feed: every cut to those who verify, by ticks of at most 20 ms, and a signed word every second that there is no other.
 //!
 //! One thread takes what the writer has applied, and makes one message of it for everybody. Messages stand in a ring of
-//! bounded size; whoever is too slow for it gets a snapshot.
+//! bounded size; whoever is too slow for it gets a snapshot. A relay has the same ring, and forwards what another signed.
 
 mod ring;
 
@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use mayfly_agent::api::v1;
+use mayfly_agent::revocation::Tick;
 use mayfly_verify::feed::{CutDigest, Heartbeat, heartbeat_message};
 use mayfly_verify::{Subject, TrustDomain};
 use parking_lot::Mutex;
@@ -70,7 +71,6 @@ pub struct Feed {
     snapshot: Mutex<Option<Snapshot>>,
     // Guards what is cut; the feed's thread holds it while it adds a tick's cuts, a snapshot while it copies them.
     set: Mutex<Set>,
-    incarnation: Uuid,
     news: watch::Sender<u64>,
     cuts: watch::Sender<u64>,
 }
@@ -82,12 +82,17 @@ struct Snapshot {
 }
 
 /// What is cut, as of the last message.
-#[derive(Default)]
 struct Set {
     cuts: HashMap<Subject, (u64, u64)>,
     // The earliest time at which one of them can hit nothing any more, in unix seconds.
     earliest: u64,
     digest: CutDigest,
+}
+
+impl Default for Set {
+    fn default() -> Set {
+        Set { cuts: HashMap::new(), earliest: u64::MAX, digest: CutDigest::default() }
+    }
 }
 
 impl Set {
@@ -162,26 +167,68 @@ struct Speaker {
 impl Feed {
     /// Starts with everything that is cut; `heard` must have been told of every commit since the registry was opened.
     pub fn start(registry: &Registry, authority: &Arc<Authority>, clock: Clock, heard: Heard) -> Result<Arc<Feed>, Fault> {
-        let mut set = Set { earliest: u64::MAX, ..Set::default() };
+        let mut set = Set::default();
         let (incarnation, head) = registry.read(|state| {
             state.all_cuts().for_each(|cut| set.add(&cut));
             (state.incarnation, state.revision)
         });
         heard.head.fetch_max(head, Ordering::AcqRel);
         let speaker = Speaker { trust_domain: registry.trust_domain().clone(), incarnation, authority: Arc::clone(authority) };
-        let feed = Arc::new(Feed {
-            ring: Mutex::new(Ring::default()),
-            snapshot: Mutex::new(None),
-            set: Mutex::new(set),
-            incarnation,
-            news: watch::Sender::new(0),
-            cuts: watch::Sender::new(0),
-        });
+        let feed = Arc::new(Feed::of(set));
+        feed.ring.lock().begin(incarnation);
         feed.say(&speaker, &heard, &clock, Vec::new())?;
         let its = Arc::clone(&feed);
         let thread = std::thread::Builder::new().name("mayfly-feed".into());
         thread.spawn(move || its.run(&speaker, &heard, &clock)).map_err(|e| Fault::new("feed", e))?;
         Ok(feed)
+    }
+
+    /// A relay's, which has heard nothing yet.
+    pub fn relay() -> Arc<Feed> {
+        Arc::new(Feed::of(Set::default()))
+    }
+
+    fn of(set: Set) -> Feed {
+        let (news, cuts) = (watch::Sender::new(0), watch::Sender::new(0));
+        Feed { ring: Mutex::new(Ring::default()), snapshot: Mutex::new(None), set: Mutex::new(set), news, cuts }
+    }
+
+    /// Hands on what was heard from another and verified: its own words, under its own signature.
+    pub fn forward(&self, mut tick: Tick) {
+        let (known, all) = (&tick.known, tick.messages.iter().any(|m| m.snapshot));
+        let made = |cut: &v1::Cut| {
+            let subject = Subject(cut.subject.as_slice().try_into().ok()?);
+            Some(CutMade { subject, before: cut.before, keep_until: cut.keep_until, revision: cut.revision })
+        };
+        let cuts: Vec<CutMade> = tick.messages.iter().flat_map(|m| &m.cuts).filter_map(made).collect();
+        let mut ring = self.ring.lock();
+        {
+            let mut set = self.set.lock();
+            if all {
+                *set = Set::default();
+            }
+            cuts.iter().for_each(|cut| set.add(cut));
+            set.expire(known.as_of / SECOND);
+        }
+        if all {
+            ring.begin(known.cuts.incarnation);
+            // Everybody gets all of it as a snapshot of ours; what is said here is that there is no other.
+            let heartbeat = tick.messages.pop().and_then(|m| m.heartbeat);
+            tick.messages = vec![v1::WatchCutsResponse { snapshot: false, cuts: vec![], heartbeat }];
+        }
+        let encoded = tick.messages.iter().map(|m| Bytes::from(m.encode_to_vec())).collect();
+        let at = ring.push(encoded, known.head, known.as_of, !all && cuts.is_empty());
+        drop(ring);
+        self.news.send_replace(at);
+        self.cuts.send_if_modified(|last| {
+            *last = at;
+            !cuts.is_empty()
+        });
+    }
+
+    /// Whether anything was heard: a relay has nothing to say before.
+    pub fn has_spoken(&self) -> bool {
+        self.ring.lock().as_of() > 0
     }
 
     /// Ends with the process: the thread holds nothing that another waits for.
@@ -252,7 +299,8 @@ impl Feed {
 
     /// Where somebody stands who took a heartbeat of this incarnation with this head; none: a snapshot comes first.
     pub fn resume(&self, incarnation: Uuid, head: u64) -> Option<Cursor> {
-        if incarnation != self.incarnation { None } else { self.ring.lock().after_head(head).map(Cursor) }
+        let ring = self.ring.lock();
+        if incarnation == ring.incarnation() { ring.after_head(head).map(Cursor) } else { None }
     }
 
     /// What comes after a cursor, and where that leads; without one, or for who is too slow, everything.

@@ -39,14 +39,23 @@ impl Dialer {
             .dangerous() // It replaces the check of the name by the check of the SPIFFE ID.
             .with_custom_certificate_verifier(Arc::new(verifier));
         let fixed = settings.identity.filter(|_| current.is_none()).map(CurrentIdentity::new).transpose();
-        let mut config = match fixed.map_err(|e| ConnectError::Identity(e.to_string()))?.or(current) {
+        let config = match fixed.map_err(|e| ConnectError::Identity(e.to_string()))?.or(current) {
             Some(identity) => builder.with_client_cert_resolver(Arc::new(identity)),
             None => builder.with_no_client_auth(),
         };
+        Ok(Self::with(address, config, settings.connect_timeout))
+    }
+
+    /// By any settings.
+    pub(super) fn with(address: Address, mut config: ClientConfig, timeout: Duration) -> Self {
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         // T40: a resumed session would skip the verifier.
         config.resumption = Resumption::disabled();
-        Ok(Self { address, tls: TlsConnector::from(Arc::new(config)), timeout: settings.connect_timeout })
+        Self { address, tls: TlsConnector::from(Arc::new(config)), timeout }
+    }
+
+    pub(super) fn address(&self) -> &str {
+        self.address.text()
     }
 
     /// A connection whose server end has been verified.

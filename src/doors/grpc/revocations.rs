@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_agent::api::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -20,7 +20,7 @@ use crate::stories::inspect;
 /// A subscriber that takes no message for so long has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-type Answer = Result<Encoded, Status>;
+pub(in crate::doors) type Answer = Result<Encoded, Status>;
 
 #[tonic::async_trait]
 impl Revocations for Door {
@@ -29,34 +29,7 @@ impl Revocations for Door {
     async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
         let stop = self.stop.clone();
         self.run("Revocations/WatchCuts", request, |issuer, _, r| async move {
-            let incarnation = match r.incarnation.as_slice() {
-                [] => None,
-                bytes => Some(Uuid::from_slice(bytes).map_err(|_| {
-                    Denial::malformed("INCARNATION_MALFORMED", "an incarnation has 16 bytes; leave it empty to get everything")
-                })?),
-            };
-            let from = incarnation.and_then(|incarnation| issuer.feed.resume(incarnation, r.after));
-            // One message waits for a reader that does not read; behind that the ring is the bound.
-            let (answer, answers) = mpsc::channel(1);
-            let stopping = async move {
-                let mut stop = stop;
-                drop(stop.wait_for(|stop| *stop).await);
-            };
-            let feed = Arc::clone(&issuer.feed);
-            tokio::spawn(async move {
-                let subscribers = metrics::gauge!("mayfly_feed_subscribers");
-                subscribers.increment(1);
-                // Clients stop for good at CANCELLED and at OK.
-                let end = tokio::select! {
-                    end = follow(&feed, from, &answer) => end,
-                    () = stopping => Some(Status::unavailable("the issuer is stopping: connect again")),
-                };
-                if let Some(end) = end {
-                    let _ = answer.try_send(Err(end));
-                }
-                subscribers.decrement(1);
-            });
-            let stream: Self::WatchCutsStream = Box::pin(ReceiverStream::new(answers));
+            let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, &r, stop)?);
             Ok::<_, No>(stream)
         })
         .await
@@ -74,6 +47,38 @@ impl Revocations for Door {
         })
         .await
     }
+}
+
+/// What a subscriber gets: from where it was, or everything; and each message that comes.
+pub(in crate::doors) fn subscribe(
+    feed: &Arc<Feed>,
+    request: &v1::WatchCutsRequest,
+    mut stop: watch::Receiver<bool>,
+) -> Result<ReceiverStream<Answer>, Denial> {
+    let incarnation = match request.incarnation.as_slice() {
+        [] => None,
+        bytes => Some(Uuid::from_slice(bytes).map_err(|_| {
+            Denial::malformed("INCARNATION_MALFORMED", "an incarnation has 16 bytes; leave it empty to get everything")
+        })?),
+    };
+    let from = incarnation.and_then(|incarnation| feed.resume(incarnation, request.after));
+    // One message waits for a reader that does not read; behind that the ring is the bound.
+    let (answer, answers) = mpsc::channel(1);
+    let feed = Arc::clone(feed);
+    tokio::spawn(async move {
+        let subscribers = metrics::gauge!("mayfly_feed_subscribers");
+        subscribers.increment(1);
+        // Clients stop for good at CANCELLED and at OK.
+        let end = tokio::select! {
+            end = follow(&feed, from, &answer) => end,
+            () = async { drop(stop.wait_for(|stop| *stop).await) } => Some(Status::unavailable("stopping: connect again")),
+        };
+        if let Some(end) = end {
+            let _ = answer.try_send(Err(end));
+        }
+        subscribers.decrement(1);
+    });
+    Ok(ReceiverStream::new(answers))
 }
 
 /// Sends what there is and what comes, until the subscriber has gone.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use prost::bytes::Bytes;
+use uuid::Uuid;
 
 /// Ticks that are kept at most: 20 seconds of a storm, a quarter of an hour of quiet.
 const TICKS: usize = 1024;
@@ -19,6 +20,8 @@ struct Tick {
 /// What was said. Ticks are numbered from 1 on, without a gap.
 #[derive(Default)]
 pub(super) struct Ring {
+    // Of which life of the journal they are.
+    incarnation: Uuid,
     ticks: VecDeque<Tick>,
     // Number of the last tick.
     last: u64,
@@ -27,6 +30,18 @@ pub(super) struct Ring {
 }
 
 impl Ring {
+    /// Nothing that was said leads on from here: whoever stood somewhere gets everything anew.
+    pub(super) fn begin(&mut self, incarnation: Uuid) {
+        self.incarnation = incarnation;
+        self.ticks.clear();
+        (self.last, self.bytes) = (self.last + 1, 0);
+    }
+
+    /// Of which life of the journal it is.
+    pub(super) fn incarnation(&self) -> Uuid {
+        self.incarnation
+    }
+
     /// Adds a tick, whose last message holds its heartbeat; its number.
     pub(super) fn push(&mut self, messages: Vec<Bytes>, head: u64, as_of: u64, quiet: bool) -> u64 {
         self.bytes += size(&messages);
@@ -112,6 +127,17 @@ mod tests {
         assert_eq!(after(5), Some((String::new(), 5)));
         assert_eq!(after(6), None, "T75: a future that was never said");
         assert_eq!([3, 7, 9, 10, 8, 11].map(|head| ring.after_head(head)), [Some(1), Some(3), Some(4), Some(5), None, None]);
+    }
+
+    #[test]
+    fn t75_who_stood_before_a_beginning_gets_everything() {
+        let mut ring = Ring::default();
+        let at = ring.push(of("a"), 3, 1, false);
+        ring.begin(Uuid::from_u128(2));
+        assert_eq!((ring.after(at), ring.after_head(3), ring.last()), (None, None, (None, at + 1)));
+        ring.push(of("b"), 2, 2, false);
+        assert_eq!((ring.after(at), ring.after(at + 1).map(|(m, _)| words(&m))), (None, Some("b".into())));
+        assert_eq!(ring.bytes, 1);
     }
 
     #[test]

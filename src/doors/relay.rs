@@ -1,0 +1,46 @@
+//! The feed once more: what a relay has heard and verified, to those who verify. It signs nothing and knows no names.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mayfly_agent::api::v1;
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::grpc::revocations::{Answer, subscribe};
+use super::grpc::server::revocations_server::{Revocations, RevocationsServer};
+use super::status;
+use crate::publish::feed::Feed;
+
+/// The method as metrics call it.
+const METHOD: &str = "Revocations/WatchCuts";
+
+struct Door {
+    feed: Arc<Feed>,
+    stop: watch::Receiver<bool>,
+}
+
+/// The service over a feed that is forwarded. Streams end when `stop` says so.
+pub fn routes(feed: Arc<Feed>, stop: watch::Receiver<bool>) -> tonic::service::Routes {
+    tonic::service::Routes::new(RevocationsServer::new(Door { feed, stop }))
+}
+
+#[tonic::async_trait]
+impl Revocations for Door {
+    type WatchCutsStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
+
+    async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
+        // T69: nothing is said before something was heard.
+        if !self.feed.has_spoken() {
+            return Err(Status::unavailable("the relay has heard nothing from the issuer yet: ask again"));
+        }
+        let stream = subscribe(&self.feed, request.get_ref(), self.stop.clone());
+        let stream = stream.map_err(|denial| status::of(&denial.into(), METHOD).0)?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_cuts(&self, _: Request<v1::ListCutsRequest>) -> Result<Response<v1::ListCutsResponse>, Status> {
+        Err(Status::unimplemented("a relay knows no names: ask the issuer"))
+    }
+}
