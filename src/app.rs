@@ -29,7 +29,7 @@ use crate::journal::sqlite::Sqlite;
 use crate::publish::feed::{self, Feed};
 use crate::publish::{Published, Publisher};
 use crate::registry::state::authority::Status;
-use crate::registry::{Ask, Limits, Proposal, Registry, Rules};
+use crate::registry::{Ask, Limits, Proposal, Registry, Rules, replay};
 use crate::stories::desk::Desk;
 use crate::stories::rotate::Rotation;
 use crate::stories::{Issuer, issue, revoke};
@@ -270,28 +270,18 @@ fn open_registry(
         tracing::error!(%cause, "the journal failed: stopping, so that the next start replays what is durable");
         std::process::exit(74);
     });
+    let state = replay(&mut journal).map_err(|e| e.to_string())?;
     // Judged before the writer starts: its first heartbeat would hide what this one tells.
-    if let Some((incarnation, head)) = last {
-        let state = replayed(&mut journal)?;
-        if state.incarnation != incarnation || state.revision < head {
-            return Err(format!(
-                "the journal is at revision {} and this issuer has signed up to {head}: somebody put an older copy in its place. \
-                 Use `mayfly backup restore`, which revokes what came after it",
-                state.revision
-            ));
-        }
+    if let Some((incarnation, head)) = last
+        && (state.incarnation != incarnation || state.revision < head)
+    {
+        return Err(format!(
+            "the journal is at revision {} and this issuer has signed up to {head}: somebody put an older copy in its place. \
+             Use `mayfly backup restore`, which revokes what came after it",
+            state.revision
+        ));
     }
-    Registry::open(Box::new(journal), rules, limits, clock.clone(), Box::new(beats), fatal).map_err(|e| e.to_string())
-}
-
-/// State of a journal, as its records say.
-pub fn replayed(journal: &mut dyn crate::registry::Journal) -> Result<crate::registry::State, String> {
-    let mut state = crate::registry::State::default();
-    journal.replay(&mut |revision, bytes| {
-        let record = crate::journal::decode(bytes).map_err(|e| format!("revision {revision}: {e}"))?;
-        state.apply(revision, &record).map_err(|e| e.to_string())
-    })?;
-    Ok(state)
+    Registry::open(Box::new(journal), state, rules, limits, clock.clone(), Box::new(beats), fatal).map_err(|e| e.to_string())
 }
 
 /// Records the configuration if it changed.

@@ -81,22 +81,17 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Replays the journal and starts the writer. `fatal` is called once when the journal can no longer be believed.
+    /// Starts the writer over a journal and the state that [`replay`] made of it; a new journal begins its first life. `fatal` is
+    /// called once when the journal can no longer be believed.
     pub fn open(
         mut journal: Box<dyn Journal>,
+        mut state: State,
         rules: Rules,
         limits: Limits,
         clock: Clock,
         heartbeat: Box<dyn Heartbeat>,
         fatal: Box<dyn Fn(&str) + Send>,
     ) -> Result<(Registry, std::thread::JoinHandle<()>), OpenError> {
-        let mut state = State::default();
-        journal
-            .replay(&mut |revision, bytes| {
-                let record = crate::journal::decode(bytes).map_err(|e| format!("revision {revision}: {e}"))?;
-                state.apply(revision, &record).map_err(|e| e.to_string())
-            })
-            .map_err(OpenError::Replay)?;
         if state.revision == 0 {
             let record = opened(&rules.trust_domain, clock.now())?;
             journal.append(1, &[prost::Message::encode_to_vec(&record)], &[])?;
@@ -159,6 +154,41 @@ impl Registry {
         // An error means that it has ended already.
         let _ = self.to_writer.send(writer::Message::Stop);
     }
+}
+
+/// Records that go from the reader to the one who applies them in one piece.
+const CHUNK: usize = 1024;
+/// Pieces that wait at most.
+const WAITING: usize = 8;
+
+/// What a journal's records say, all together. They are read and decoded beside the thread that applies them.
+pub fn replay(journal: &mut dyn Journal) -> Result<State, OpenError> {
+    let (chunks, records) = std::sync::mpsc::sync_channel::<Vec<(u64, Record)>>(WAITING);
+    let done = std::thread::scope(|scope| {
+        let reader = scope.spawn(move || read(journal, &chunks));
+        let mut state = State::default();
+        let applied = records.iter().flatten().try_for_each(|(revision, record)| state.apply(revision, &record));
+        // ORDER: before the reader is waited for. It ends when nobody takes its pieces any more.
+        drop(records);
+        let read = reader.join().map_err(|_| "the reader has died".to_owned())?;
+        applied.map_err(|e| e.to_string())?;
+        read.map(|()| state)
+    });
+    done.map_err(OpenError::Replay)
+}
+
+fn read(journal: &mut dyn Journal, chunks: &std::sync::mpsc::SyncSender<Vec<(u64, Record)>>) -> Result<(), String> {
+    let gone = |_| "a record did not fit".to_owned();
+    let mut chunk = Vec::with_capacity(CHUNK);
+    journal.replay(&mut |revision, bytes| {
+        let record = crate::journal::decode(bytes).map_err(|e| format!("revision {revision}: {e}"))?;
+        chunk.push((revision, record));
+        if chunk.len() < CHUNK {
+            return Ok(());
+        }
+        chunks.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).map_err(gone)
+    })?;
+    chunks.send(chunk).map_err(gone)
 }
 
 /// The first record of a new life of a journal.

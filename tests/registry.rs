@@ -98,8 +98,11 @@ fn open_with(disk: &Arc<Disk>, now: &Arc<AtomicU64>, limits: Vec<Limit>, foreign
     };
     let fatal = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&fatal);
+    let mut journal = Memory(Arc::clone(disk));
+    let state = mayfly::registry::replay(&mut journal).unwrap();
     let (registry, _) = Registry::open(
-        Box::new(Memory(Arc::clone(disk))),
+        Box::new(journal),
+        state,
         rules,
         Limits { batch: 64, queue: 64 },
         Clock::set(Arc::clone(now)),

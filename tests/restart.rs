@@ -13,7 +13,7 @@ use mayfly::journal::sqlite::Sqlite;
 use mayfly::policy::Asked;
 use mayfly::registry::state::authority::{Kind, Slot};
 use mayfly::registry::{
-    Ask, Change, Credential, Heartbeat, Journal, Limits, Outcome, Proof, Proposal, Registry, Rules, Spawn, State,
+    Ask, Change, Credential, Heartbeat, Journal, Limits, Outcome, Proof, Proposal, Registry, Rules, Spawn, State, replay,
 };
 use mayfly_verify::{Target, User, sha256};
 
@@ -36,8 +36,11 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> (Registry, std::thread::JoinHandle
         jwt_ttl: 300,
         publish_ahead: 60,
     };
+    let mut journal = Sqlite::open(path, None).unwrap();
+    let state = replay(&mut journal).unwrap();
     Registry::open(
-        Box::new(Sqlite::open(path, None).unwrap()),
+        Box::new(journal),
+        state,
         rules,
         Limits { batch: 1024, queue: 64 },
         Clock::set(Arc::clone(now)),

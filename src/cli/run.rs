@@ -17,7 +17,7 @@ use crate::home::{Beats, Endpoint, Home};
 use crate::journal::record::{self, Record, record::Body};
 use crate::journal::sqlite::Sqlite;
 use crate::registry::state::{CUT_KEEP, before, cut_target};
-use crate::registry::{Heartbeat as _, Journal as _, opened};
+use crate::registry::{Heartbeat as _, Journal as _, opened, replay};
 use crate::telemetry;
 
 pub(super) async fn dev(common: &Common, listen: SocketAddr, extra: Option<&Path>) -> Result<(), Failure> {
@@ -118,7 +118,7 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
     }
     std::fs::copy(copy, &fresh).map_err(text)?;
     let mut journal = Sqlite::open(&fresh, None)?;
-    let state = app::replayed(&mut journal)?;
+    let state = replay(&mut journal).map_err(|e| e.to_string())?;
     // Past every revision that was ever given: revisions order issuance and revocation for good.
     let first = state.revision.max(last_head) + 1;
     let at = clock.now().max(state.at);
