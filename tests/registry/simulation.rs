@@ -1,4 +1,4 @@
-//! Random trees against a small model: spawns, tickets, renewals, ends, cuts, limits, with crashes, commits that fail and
+//! Random trees against a small model: spawns, tickets, renewals, ends, cuts of every target, authorities, limits, with crashes, commits that fail and
 //! commits that fail and persist anyway, retries, thieves, and a clock that steps both ways.
 
 use super::*;
@@ -43,6 +43,10 @@ struct Known {
     until: u64,
     /// Ended, or cut by itself.
     over: bool,
+    /// Under a cut of something that it relies on; for good.
+    dead: bool,
+    class: &'static str,
+    delegation: Option<mayfly_verify::DelegationId>,
     /// Its certificates: in use, and renewed but unused.
     current: Option<Admission>,
     next: Option<Admission>,
@@ -58,6 +62,12 @@ struct Simulation {
     /// As they came: ids are chance that the seed does not know.
     order: Vec<uuid::Uuid>,
     closed: BTreeMap<String, bool>,
+    /// Closed targets that are no users.
+    shut: Vec<Target>,
+    cut_keys: std::collections::HashSet<[u8; 32]>,
+    tainted: std::collections::HashSet<String>,
+    /// Authorities that have signed and do no longer.
+    retired: Vec<String>,
     proofs: BTreeMap<String, (u64, Proof)>,
     count: u64,
     retry: Option<(Proposal, uuid::Uuid)>,
@@ -81,6 +91,10 @@ impl Simulation {
             agents: BTreeMap::new(),
             order: Vec::new(),
             closed: BTreeMap::new(),
+            shut: Vec::new(),
+            cut_keys: Default::default(),
+            tainted: Default::default(),
+            retired: Vec::new(),
             proofs: BTreeMap::new(),
             count: 0,
             retry: None,
@@ -165,9 +179,14 @@ impl Simulation {
             68..=75 => self.mint(),
             76..=79 => self.end(),
             80..=81 => self.cut_agent(),
-            82 => self.cut_user(),
-            83..=85 => self.reopen(),
-            86..=93 => self.house.pass(self.chance.below(300)),
+            82..=83 => match self.chance.below(4) {
+                0 => self.cut_user(),
+                1 => self.cut_key(),
+                2 => self.cut_wide(),
+                _ => self.rotate(),
+            },
+            84..=86 => self.reopen(),
+            87..=93 => self.house.pass(self.chance.below(300)),
             94 => drop(self.house.now.fetch_sub(self.chance.below(200) * SECOND, Ordering::SeqCst)),
             95..=96 => self.full(),
             97 => self.crash(false),
@@ -203,6 +222,10 @@ impl Simulation {
         match self.house.ask(caller, proposal.clone()) {
             Ok(Outcome::Spawned(admission, _)) => {
                 assert!(!full_user && !full_parent, "a limit was exceeded");
+                let class = Target::Class(spawn.class.clone());
+                let root = Target::Workload("orchestrator".parse().unwrap());
+                assert!(!self.shut.contains(&class) && (parent.is_some() || !self.shut.contains(&root)), "it is closed");
+                assert!(parent.is_none_or(|id| self.stands(id)), "its parent is dead");
                 self.told(if parent.is_some() { "child" } else { "spawn" });
                 if spawn.request.is_some() && parent.is_none() {
                     self.retry = Some((proposal, admission.id().uuid));
@@ -228,6 +251,9 @@ impl Simulation {
             lease: agent.lease_ends_at,
             until: agent.svid_ends_at.min(agent.lease_ends_at),
             over: false,
+            dead: false,
+            class: if agent.parent().is_some() { "worker" } else { "researcher" },
+            delegation: agent.delegation.as_ref().map(|d| d.id),
             current: admission.filter(|a| a.certificate().is_some()),
             next: None,
             past: Vec::new(),
@@ -254,6 +280,7 @@ impl Simulation {
         let proposal = Proposal::Redeem { hash, key };
         if let Ok(Outcome::Renewed(admission)) = self.house.ask(Caller::Stranger, proposal.clone()) {
             assert!(self.seated(&self.agents[&id]), "a ticket outlived its minute");
+            assert!(self.stands(id), "a ticket outlived a cut");
             self.told("redeemed");
             // T04: the same key is the same certificate, another key is nobody.
             match self.house.ask(Caller::Stranger, proposal) {
@@ -273,6 +300,7 @@ impl Simulation {
         let key = self.unique();
         if let Ok(Outcome::Renewed(admission)) = self.house.ask(caller, Proposal::Renew { key }) {
             assert_eq!(admission.agent().lease_ends_at, self.agents[&id].lease, "a lease never moves");
+            assert!(self.stands(id), "a dead agent renewed");
             let known = self.agents.get_mut(&id).unwrap();
             assert!(admission.agent().scopes.iter().all(|s| known.scopes.contains(s)));
             known.until = admission.agent().svid_ends_at.min(known.lease);
@@ -290,6 +318,7 @@ impl Simulation {
             // The first use of a renewed certificate.
             (0..=4, Some(next), _) => {
                 if self.house.mint(&self.caller(&next, false)) == "ok" {
+                    self.holds(&next);
                     let known = self.agents.get_mut(&id).unwrap();
                     known.past.extend(known.current.replace(next));
                     known.next = None;
@@ -310,6 +339,8 @@ impl Simulation {
                 self.told(if answer == "AGENT_ORPHANED" { "orphaned" } else { "asked" });
                 if answer == "ok" {
                     self.told("minted");
+                    self.holds(known.current.as_ref().unwrap());
+                    assert!(self.stands(id), "a dead agent minted");
                     let now = self.now();
                     let alive = |a: &Known| !a.over && now < a.until;
                     assert!(alive(&self.agents[&id]), "it was over");
@@ -362,7 +393,106 @@ impl Simulation {
         self.proofs.remove(sub);
     }
 
+    /// Nothing it relies on was cut.
+    fn stands(&self, id: uuid::Uuid) -> bool {
+        !self.agents[&id].dead && self.ancestors(&self.agents[&id]).iter().all(|above| !self.agents[above].dead)
+    }
+
+    /// Neither the key nor who signed it is bad.
+    fn holds(&self, by: &Admission) {
+        assert!(!self.cut_keys.contains(&by.certificate().unwrap().key), "its key was cut");
+        assert!(!self.tainted.contains(&**by.authority()), "who signed it is tainted");
+    }
+
+    fn cut_key(&mut self) {
+        let Some(id) = self.pick(|a| a.current.is_some()) else { return };
+        let key = self.agents[&id].current.as_ref().unwrap().certificate().unwrap().key;
+        let revoke =
+            Proposal::Revoke { target: Target::Key(key), since: None, dry: false, reason: String::new(), allow_new: false };
+        assert_eq!(code(self.house.ask(operator(), revoke)), "ok");
+        self.cut_keys.insert(key);
+        self.told("key");
+    }
+
+    /// A class, the workload, a delegation, or everything from before now.
+    fn cut_wide(&mut self) {
+        let root = Target::Workload("orchestrator".parse().unwrap());
+        let (target, what): (Target, _) = match self.chance.below(5) {
+            0 => (Target::Class("worker".parse().unwrap()), "worker"),
+            1 => (Target::Class("researcher".parse().unwrap()), "researcher"),
+            2 => (root, "workload"),
+            3 => match self.pick(|a| a.delegation.is_some()).and_then(|id| self.agents[&id].delegation) {
+                Some(id) => (Target::Delegation(id), "delegation"),
+                None => return,
+            },
+            _ => (Target::TrustDomain, "before"),
+        };
+        let hit: Vec<_> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| match (what, &target) {
+                (_, Target::Delegation(id)) => agent.delegation == Some(*id),
+                ("workload" | "before", _) => true,
+                (class, _) => agent.class == class || self.ancestors(agent).iter().any(|above| self.agents[above].class == class),
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        let seats = hit.iter().filter(|id| self.seated(&self.agents[*id])).count() as u64;
+        let since = (what == "before").then(|| {
+            // A moment after the last record, and nobody's token is from later.
+            let time = self.house.registry.read(|state| state.at) + 1;
+            let revision = self.house.registry.revision_at(time).unwrap();
+            assert_eq!(revision, self.house.revision() + 1, "everything is from before");
+            self.house.now.fetch_max(time + 2 * SECOND, Ordering::SeqCst);
+            self.proofs.clear();
+            mayfly::registry::Since { revision, time }
+        });
+        let allow_new = self.chance.below(2) == 0;
+        let revoke = Proposal::Revoke { target: target.clone(), since, dry: false, reason: String::new(), allow_new };
+        match self.house.ask(operator(), revoke) {
+            // Over is also who ended since: then the target may be told once more, and hits nobody who is new.
+            Ok(Outcome::Revoked { agents_at_most, open_for_new, .. }) => {
+                assert_eq!(agents_at_most, seats, "{what}");
+                self.told(what);
+                let lasting = matches!(target, Target::Delegation(_));
+                if !open_for_new && !lasting && !self.shut.contains(&target) {
+                    self.shut.push(target);
+                }
+            }
+            other => return assert_eq!(code(other), "DELEGATION_UNKNOWN"),
+        }
+        for id in hit {
+            self.agents.get_mut(&id).unwrap().dead = true;
+        }
+    }
+
+    /// Another authority signs; sometimes one that has signed before is tainted.
+    fn rotate(&mut self) {
+        let kind = if self.chance.below(2) == 0 { AuthorityKind::X509 } else { AuthorityKind::Jwt };
+        let before = self.house.registry.read(|s| s.authorities.active(kind).map(|slot| slot.id.to_string())).unwrap();
+        self.count += 1;
+        let made = self.house.prepare(kind, &format!("a{}", self.count), START + 900 * 86_400).map(drop);
+        if made.and_then(|()| self.house.activate(kind, true)).is_ok() {
+            self.told("rotated");
+            // The first one signed the workload's own certificate.
+            if before != hex::encode("x509") {
+                self.retired.push(before);
+            }
+        }
+        if self.chance.below(3) == 0
+            && let Some(id) = self.chance.pick(&self.retired).cloned()
+            && self.house.change(Change::Taint { id: id.clone() }).is_ok()
+        {
+            self.tainted.insert(id);
+            self.told("tainted");
+        }
+    }
+
     fn reopen(&mut self) {
+        if let Some(target) = self.shut.pop() {
+            self.house.ask(operator(), Proposal::Reopen { target }).unwrap();
+            return self.told("reopened");
+        }
         let Some(sub) = self.closed.iter().find(|(_, closed)| **closed).map(|(sub, _)| sub.clone()) else { return };
         self.house.ask(operator(), Proposal::Reopen { target: Target::User(user(&sub)) }).unwrap();
         self.closed.insert(sub.clone(), false);
@@ -491,6 +621,15 @@ fn complete(tally: &BTreeMap<&'static str, u64>) {
         "crash",
         "crash that persisted",
         "again",
+        "key",
+        "worker",
+        "researcher",
+        "workload",
+        "delegation",
+        "before",
+        "reopened",
+        "rotated",
+        "tainted",
     ];
     for what in all {
         assert!(tally.get(what).is_some_and(|n| *n > 0), "never `{what}`: {tally:?}");
