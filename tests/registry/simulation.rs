@@ -437,7 +437,6 @@ impl Simulation {
             })
             .map(|(id, _)| *id)
             .collect();
-        let seats = hit.iter().filter(|id| self.seated(&self.agents[*id])).count() as u64;
         let since = (what == "before").then(|| {
             // A moment after the last record, and nobody's token is from later.
             let time = self.house.registry.read(|state| state.at) + 1;
@@ -447,6 +446,8 @@ impl Simulation {
             self.proofs.clear();
             mayfly::registry::Since { revision, time }
         });
+        // ORDER: after the clock has moved.
+        let seats = hit.iter().filter(|id| self.seated(&self.agents[*id])).count() as u64;
         let allow_new = self.chance.below(2) == 0;
         let revoke = Proposal::Revoke { target: target.clone(), since, dry: false, reason: String::new(), allow_new };
         match self.house.ask(operator(), revoke) {
