@@ -161,6 +161,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         registry,
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
+        operators: config.operators.clone(),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
     });

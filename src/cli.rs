@@ -151,7 +151,8 @@ enum Command {
     ///
     /// Everything below goes with it, in one step. A user, a workload or a class is also closed for new agents until
     /// `mayfly reopen`, unless --allow-new. Agents, delegations and keys never come back. An operator may revoke all of these;
-    /// with --as, an agent itself and those below it, a workload its own agents; with --user-token, a user themself, their
+    /// with --as, an agent itself and those below it, a workload its own agents, a workload that is configured as an operator
+    /// everything; with --user-token, a user themself, their
     /// delegations and the agents that act for them.
     Revoke {
         #[command(flatten)]
@@ -177,7 +178,12 @@ enum Command {
     /// Let a revoked user, workload or class have new agents; what was revoked stays revoked (operator)
     ///
     /// Of a user, only tokens count that are issued from now on.
-    Reopen(ReopenTarget),
+    Reopen {
+        #[command(flatten)]
+        acting: Acting,
+        #[command(flatten)]
+        target: ReopenTarget,
+    },
     /// See what is revoked, by whom and why (operator)
     #[command(subcommand)]
     Cuts(CutsCommand),
@@ -281,7 +287,10 @@ enum AgentsCommand {
 #[derive(Subcommand)]
 enum CutsCommand {
     /// One line for each revocation that still matters, in the order in which they were made
-    List,
+    List {
+        #[command(flatten)]
+        acting: Acting,
+    },
 }
 
 #[derive(Subcommand)]
@@ -475,8 +484,8 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
             let by = revoke::By { acting, user_token, bundle };
             revoke::cut(&common, &by, target, v1::RevokeRequest { reason, allow_new, dry_run, ..Default::default() }).await
         }
-        Command::Cuts(CutsCommand::List) => revoke::list(&common).await,
-        Command::Reopen(target) => revoke::reopen(&common, target).await,
+        Command::Cuts(CutsCommand::List { acting }) => revoke::list(&common, &acting).await,
+        Command::Reopen { acting, target } => revoke::reopen(&common, &acting, target).await,
         Command::Watch => watch::run(&common).await,
         Command::Relay { acting, listen } => relay::run(&common, &acting, listen).await,
         Command::Authority(command) => authority::run(&common, command).await,

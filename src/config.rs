@@ -66,6 +66,8 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// Uids of operators; none: the uid that the issuer runs as. Who is listed can revoke and join.
     pub uids: Option<Vec<u32>>,
+    /// Workloads that are operators too, over mTLS. Who is listed can do what an operator can, from anywhere.
+    pub operators: Vec<WorkloadName>,
     /// How the log is written.
     pub log: LogFormat,
     /// What is logged, as `tracing` filters have it.
@@ -219,6 +221,7 @@ fn read(top: &mut Reader) -> Option<Config> {
     let mut operator = top.section("operator");
     let socket = operator.optional("socket", |s| Ok(PathBuf::from(s)));
     let uids = operator.integers("uids");
+    let operators = operator.list("workloads", Some(&[]), |s| s.parse::<WorkloadName>().map_err(|e| e.to_string()));
     top.close(operator);
 
     let mut log = top.section("log");
@@ -268,6 +271,9 @@ fn read(top: &mut Reader) -> Option<Config> {
             workloads.push(name);
         }
         top.close(w);
+    }
+    if let Some(unknown) = operators.iter().find(|name| !workloads.contains(name)) {
+        top.fault("operator.workloads", &format!("workload `{unknown}` is not configured"));
     }
     let (foreign, domains) = read_foreign(top, trust_domain.as_ref());
     let known = Known { own: &workloads, foreign: &domains };
@@ -327,6 +333,7 @@ fn read(top: &mut Reader) -> Option<Config> {
         http: http?,
         socket,
         uids,
+        operators,
         log: format?,
         log_filter: filter?,
         batch: usize::try_from(batch).unwrap_or(256),

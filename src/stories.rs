@@ -8,7 +8,7 @@ pub mod rotate;
 
 use std::sync::Arc;
 
-use mayfly_verify::{AgentId, BindingOid, TrustDomain, inspect_x509, sha256};
+use mayfly_verify::{AgentId, BindingOid, TrustDomain, WorkloadName, inspect_x509, sha256};
 use rustls_pki_types::CertificateDer;
 
 use crate::assertion::Assertions;
@@ -44,6 +44,8 @@ pub struct Issuer {
     pub feed: Arc<Feed>,
     /// Who rotates them.
     pub rotator: Rotator,
+    /// Workloads that are operators too.
+    pub operators: Vec<WorkloadName>,
     /// Tells the time.
     pub clock: Clock,
     /// What tickets tell their holders to connect to: `host:port`.

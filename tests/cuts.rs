@@ -166,3 +166,36 @@ fn a_user_takes_back_what_is_theirs_and_nothing_else() {
     assert_eq!((&last["target"], &last["by"], &last["closed"]), (&"user".into(), &by.into(), &true.into()));
     assert!(dev.run("mint --as b --audience https://search.example").status.success(), "another's agent lives");
 }
+
+#[test]
+fn a_workload_that_is_configured_for_it_is_an_operator_and_nobody_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = "[operator]\nworkloads = [\"desk\"]\n[[workloads]]\nname = \"desk\"\n[[workloads]]\nname = \"other\"\n";
+    std::fs::write(dir.path().join("more.toml"), more).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "more.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    for name in ["desk", "other"] {
+        std::fs::write(dev.path("ticket"), dev.run(&format!("join {name}")).stdout).unwrap();
+        dev.json(&format!("redeem --ticket-file ticket --out {name}"));
+    }
+    dev.json(&format!("{SPAWN} a"));
+    assert!(dev.fails("revoke --as other --user dev/demo", 3).contains("ROLE_NOT_ALLOWED"));
+    assert!(dev.fails("cuts list --as other", 3).contains("ROLE_NOT_ALLOWED"));
+    assert_eq!(dev.json("revoke --as desk --user dev/demo --dry-run")["agents"], 1);
+    dev.json("revoke --as desk --user dev/demo");
+    dev.fails("mint --as a --audience https://search.example", 3);
+    let cut = dev.json("cuts list --as desk")["cuts"][0].clone();
+    assert_eq!((&cut["by"], &cut["target"]), (&"workload/desk".into(), &"user".into()), "each act names its operator");
+    assert!(dev.fails("reopen --as other --user dev/demo", 3).contains("ROLE_NOT_ALLOWED"));
+    dev.json("reopen --as desk --user dev/demo");
+    // It stays a workload where operators have no business, and is nobody once its key is cut.
+    dev.json("renew --as desk");
+    dev.json(&format!("revoke --key {}", key_of(&dev, "desk")));
+    assert!(dev.fails("revoke --as desk --user dev/demo", 3).contains("KEY_REVOKED"));
+}
+
+fn key_of(dev: &Dev, dir: &str) -> String {
+    let chain = mayfly::folder::certificates(&dev.path(&format!("{dir}/svid.pem"))).unwrap();
+    let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+    hex::encode(mayfly_verify::sha256(leaf.public_key().raw))
+}

@@ -7,6 +7,7 @@ use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::operations_client::OperationsClient;
 use mayfly_agent::api::v1::revocations_client::RevocationsClient;
 use serde_json::{Value, json};
+use tonic::transport::Channel;
 
 use super::act::{as_identity, as_stranger, operator, read_text};
 use super::{Acting, Common, Failure, ReopenTarget, RevokeTarget, USAGE, show};
@@ -24,14 +25,21 @@ pub(super) async fn cut(common: &Common, by: &By, target: RevokeTarget, mut requ
     if let Some(file) = &by.user_token {
         request.user_token = read_text(file)?.trim().to_owned();
     }
-    let channel = match &by.acting.identity {
-        _ if by.user_token.is_some() => as_stranger(common, by.acting.server.as_deref(), by.bundle.as_deref()).await?,
-        Some(dir) => as_identity(common, &by.acting, dir).await?,
-        None => operator(common).await?,
+    let channel = match &by.user_token {
+        Some(_) => as_stranger(common, by.acting.server.as_deref(), by.bundle.as_deref()).await?,
+        _ => as_operator(common, &by.acting).await?,
     };
     let dry_run = request.dry_run;
     let got = OperationsClient::new(channel).revoke(request).await?.into_inner();
     if dry_run { would_end(common, &got) } else { receipt(common, &got) }
+}
+
+/// By an identity, or over the operator socket.
+async fn as_operator(common: &Common, acting: &Acting) -> Result<Channel, Failure> {
+    match &acting.identity {
+        Some(dir) => as_identity(common, acting, dir).await,
+        None => operator(common).await,
+    }
 }
 
 fn receipt(common: &Common, got: &v1::RevokeResponse) -> Result<(), Failure> {
@@ -75,8 +83,8 @@ fn would_end(common: &Common, got: &v1::RevokeResponse) -> Result<(), Failure> {
     })
 }
 
-pub(super) async fn list(common: &Common) -> Result<(), Failure> {
-    let mut client = RevocationsClient::new(operator(common).await?);
+pub(super) async fn list(common: &Common, acting: &Acting) -> Result<(), Failure> {
+    let mut client = RevocationsClient::new(as_operator(common, acting).await?);
     let (mut cuts, mut page_token) = (Vec::new(), String::new());
     let revision = loop {
         let page = client.list_cuts(v1::ListCutsRequest { page_size: 1000, page_token }).await?.into_inner();
@@ -127,7 +135,7 @@ fn cut_line(cut: &v1::MadeCut) -> String {
     format!("{}  {kind} {name}{closed}  by {by}{reason}", show::stamp(cut.recorded_at.as_ref()))
 }
 
-pub(super) async fn reopen(common: &Common, target: ReopenTarget) -> Result<(), Failure> {
+pub(super) async fn reopen(common: &Common, acting: &Acting, target: ReopenTarget) -> Result<(), Failure> {
     use v1::reopen_request::Target;
     let target = match target {
         ReopenTarget { user: Some(user), .. } => Target::User(user_of(common, &user)?),
@@ -137,7 +145,7 @@ pub(super) async fn reopen(common: &Common, target: ReopenTarget) -> Result<(), 
     };
     let of_user = matches!(target, Target::User(_));
     let request = v1::ReopenRequest { target: Some(target) };
-    let got = OperationsClient::new(operator(common).await?).reopen(request).await?.into_inner();
+    let got = OperationsClient::new(as_operator(common, acting).await?).reopen(request).await?.into_inner();
     // Tokens tell whole seconds: one of this very second may be from before. When we return, fresh ones count.
     let second = got.recorded_at.as_ref().map_or(0, |t| t.seconds);
     while of_user && i64::try_from(crate::clock::Clock::system().seconds()).unwrap_or(i64::MAX) <= second {

@@ -1,5 +1,7 @@
 //! Who may call what. One table, default deny: a method that is not listed is nobody's.
 
+use mayfly_verify::WorkloadName;
+
 use crate::caller::{Caller, Role};
 use crate::denial::{Denial, Kind};
 
@@ -33,6 +35,16 @@ pub const TABLE: &[(&str, &[Role])] = &[
 pub fn method(path: &str) -> &'static str {
     let name = path.strip_prefix("/mayfly.v1.");
     TABLE.iter().find(|(method, _)| Some(*method) == name).map_or("other", |(method, _)| method)
+}
+
+/// Who calls, as the method takes them: a workload that is configured as an operator is one wherever operators may call, and
+/// stays itself everywhere else.
+pub fn acting(method: &str, caller: Caller, operators: &[WorkloadName]) -> Caller {
+    let operates = TABLE.iter().any(|(m, roles)| *m == method && roles.contains(&Role::Operator));
+    match &caller {
+        Caller::Workload { name, .. } if operates && operators.contains(name) => Caller::Operator { name: caller.scope() },
+        _ => caller,
+    }
 }
 
 /// Lets a caller through, or says why not.

@@ -124,6 +124,7 @@ impl Door {
         F: Future<Output = Result<R, No>> + Send + 'static,
     {
         let started = Instant::now();
+        let caller = caller.map(|caller| access::acting(method, caller, &self.issuer.operators));
         let caller = caller.and_then(|caller| Ok(access::check(method, &caller).map(|()| caller)?));
         let result = match caller {
             Ok(caller) => {
