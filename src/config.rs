@@ -458,7 +458,7 @@ fn read_class(c: &mut Reader, known: &Known<'_>) -> Option<Class> {
     if scopes.len() > 64 || audiences.len() > 64 {
         c.fault("scopes", "at most 64 scopes and 64 audiences");
     }
-    let svid_ttl = c.duration("svid_ttl", "15m", 60, 86_400).as_secs();
+    let svid_ttl = c.duration("svid_ttl", "15m", 10, 86_400).as_secs();
     let max_lease = c.duration("max_lease", "8h", 60, 30 * 86_400).as_secs();
     if svid_ttl > max_lease {
         c.fault("svid_ttl", "an SVID cannot last longer than `max_lease`");

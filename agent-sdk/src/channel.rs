@@ -6,6 +6,7 @@ mod error;
 mod verifier;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -13,10 +14,12 @@ use mayfly_verify::TrustDomain;
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::UnixStream;
+use tokio::sync::Mutex;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 pub(crate) use address::Address;
+pub(crate) use dial::Dialer;
 pub use error::ConnectError;
 pub use verifier::root_pin;
 
@@ -24,6 +27,9 @@ use crate::tls::CurrentIdentity;
 
 /// How long a local socket may take to answer.
 const UNIX_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long nothing may be heard before a followed connection is tried, and then given up.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// By what an issuer's certificate is believed.
 #[derive(Clone, Debug)]
@@ -76,21 +82,35 @@ pub async fn connect_as(settings: ChannelSettings, identity: CurrentIdentity) ->
 /// reconnects by the same whenever the connection is lost. `connect_timeout` is for TCP and TLS together.
 pub async fn connect_peer(address: &str, tls: ClientConfig, connect_timeout: Duration) -> Result<Channel, ConnectError> {
     let address = Address::parse(address)?;
-    reach(dial::Dialer::with(address, tls, connect_timeout)).await
+    reach(Dialer::with(address, tls, connect_timeout)).await
 }
 
 async fn dial(settings: ChannelSettings, identity: Option<CurrentIdentity>) -> Result<Channel, ConnectError> {
     let address = Address::parse(&settings.address)?;
-    reach(dial::Dialer::new(address, settings, identity)?).await
+    reach(Dialer::new(address, settings, identity)?).await
 }
 
-async fn reach(dialer: dial::Dialer) -> Result<Channel, ConnectError> {
+async fn reach(dialer: Dialer) -> Result<Channel, ConnectError> {
     let endpoint = endpoint(dialer.address())?;
     let connector = service_fn(move |_: Uri| {
         let dialer = dialer.clone();
         async move { dialer.connect_tls().await.map(TokioIo::new) }
     });
     endpoint.connect_with_connector(connector).await.map_err(ConnectError::of)
+}
+
+/// A channel that connects when it is first used, and every time with the dialer that stands at that moment.
+///
+/// A dialer that is to be replaced waits until a connection in the making is made: so none is made with one from before
+/// after one was made with its successor.
+pub(crate) fn following(address: &str, dialer: Arc<Mutex<Dialer>>) -> Result<Channel, ConnectError> {
+    let connector = service_fn(move |_: Uri| {
+        let dialer = Arc::clone(&dialer);
+        async move { dialer.lock().await.connect_tls().await.map(TokioIo::new) }
+    });
+    // A machine that is gone says nothing: without this, calls would wait for it as long as TCP does.
+    let endpoint = endpoint(address)?.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
+    Ok(endpoint.keep_alive_while_idle(true).connect_with_connector_lazy(connector))
 }
 
 /// Connects to an operator socket. Whoever may open the socket is known to the issuer by its uid.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`ticket`] | the string an operator hands out: where the issuer is, whom to believe there, and a secret for one use |
 //! | [`channel`] | connections to the issuer on which both ends are verified |
+//! | [`identity`] | an identity that rotates itself, from a ticket or by spawning; JWT-SVIDs; its end |
 //! | [`revocation`] | what is revoked, followed live for every check in the process |
 //! | [`peers`] | whose credentials hold right now, and who of them may be a peer |
 //! | [`tls`] | complete TLS settings by SPIFFE ID, for services and their clients |
@@ -53,13 +54,13 @@
 //!
 //! # What it does not do yet
 //!
-//! Nothing renews by itself: renew before the certificate ends, and [`replace`](tls::CurrentIdentity::replace) what is shown.
 //! Foreign bundles are not fetched: [`set`](peers::Bundles::set) them. Refused handshakes are counted
 //! ([`Counts`](listen::Counts)) and not logged.
 
 pub mod api;
 pub mod channel;
 pub mod delegation;
+pub mod identity;
 pub mod listen;
 pub mod peers;
 pub mod revocation;

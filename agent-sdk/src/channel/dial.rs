@@ -18,7 +18,7 @@ const ALPN_H2: &[u8] = b"h2";
 
 /// Makes connections that are all verified by the same rules.
 #[derive(Clone)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     address: Address,
     tls: TlsConnector,
     timeout: Duration,
@@ -26,7 +26,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     /// `settings.address` has been parsed to `address`. `current` counts before the identity of the settings.
-    pub(super) fn new(
+    pub(crate) fn new(
         address: Address,
         settings: ChannelSettings,
         current: Option<CurrentIdentity>,
@@ -59,7 +59,7 @@ impl Dialer {
     }
 
     /// A connection whose server end has been verified.
-    pub(super) async fn connect_tls(&self) -> Result<TlsStream<TcpStream>, ConnectError> {
+    pub(crate) async fn connect_tls(&self) -> Result<TlsStream<TcpStream>, ConnectError> {
         let address = || self.address.text().to_owned();
         tokio::time::timeout(self.timeout, self.handshake())
             .await

@@ -22,6 +22,16 @@ impl CurrentIdentity {
         Ok(CurrentIdentity(Arc::new(ArcSwap::from_pointee(certified(identity)?))))
     }
 
+    /// Of a key that is held elsewhere and never given away.
+    pub(crate) fn of(certified: Arc<CertifiedKey>) -> CurrentIdentity {
+        CurrentIdentity(Arc::new(ArcSwap::from(certified)))
+    }
+
+    /// Shows this from the next handshake on.
+    pub(crate) fn show(&self, certified: Arc<CertifiedKey>) {
+        self.0.store(certified);
+    }
+
     /// Shows this from the next handshake on. Where it is refused, what was shown before stays.
     pub fn replace(&self, identity: Identity) -> Result<(), rustls::Error> {
         self.0.store(Arc::new(certified(identity)?));

@@ -1,0 +1,128 @@
+//! What an identity is right now: one certificate with its key, and the bundle.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mayfly_verify::TrustDomain;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+#[cfg(feature = "workload-api")]
+use zeroize::Zeroizing;
+
+use super::IdentityError;
+use super::key::Key;
+use crate::api::v1;
+
+/// One certificate with its key, and the bundle as it was then. It has no `Debug`, because of the key.
+pub struct Current {
+    held: Arc<Held>,
+    bundle: Arc<v1::Bundle>,
+    /// Of the bundle: it never goes back (BU-2).
+    sequence: u64,
+}
+
+struct Held {
+    spiffe_id: String,
+    key: Key,
+    certified: Arc<CertifiedKey>,
+    expires_at: SystemTime,
+    agent: Option<v1::Agent>,
+    revision: u64,
+}
+
+impl Current {
+    /// Takes what the issuer answered only whole, and only if the certificate is this key's.
+    pub(super) fn new(
+        key: Key,
+        svid: Option<v1::X509Svid>,
+        bundle: Option<v1::Bundle>,
+        agent: Option<v1::Agent>,
+        revision: u64,
+    ) -> Result<Current, IdentityError> {
+        let svid = svid.filter(|svid| !svid.certificates.is_empty()).ok_or(IdentityError::Answer("no certificate"))?;
+        let bundle = bundle.filter(|b| !b.x509_authorities.is_empty()).ok_or(IdentityError::Answer("no bundle"))?;
+        let sequence = sequence(&bundle)?;
+        let seconds = svid.expires_at.and_then(|at| u64::try_from(at.seconds).ok());
+        let expires_at = UNIX_EPOCH + Duration::from_secs(seconds.ok_or(IdentityError::Answer("no end"))?);
+        let certified = key.certified(svid.certificates.into_iter().map(CertificateDer::from).collect());
+        certified.keys_match().map_err(|_| IdentityError::Answer("the certificate is for another key"))?;
+        let held = Held { spiffe_id: svid.spiffe_id, key, certified: Arc::new(certified), expires_at, agent, revision };
+        Ok(Current { held: Arc::new(held), bundle: Arc::new(bundle), sequence })
+    }
+
+    /// The same with another bundle, if that is news.
+    pub(super) fn with_bundle(&self, bundle: v1::Bundle) -> Result<Option<Current>, IdentityError> {
+        let sequence = sequence(&bundle)?;
+        let news = sequence > self.sequence;
+        Ok(news.then(|| Current { held: Arc::clone(&self.held), bundle: Arc::new(bundle), sequence }))
+    }
+
+    /// The same with the newer bundle of the two: an answer may have been overtaken.
+    pub(super) fn or_newer_bundle(&self, other: &Current) -> Current {
+        let newer = if other.sequence > self.sequence { other } else { self };
+        self.with_bundle_of(newer)
+    }
+
+    /// The same with the other's bundle.
+    pub(super) fn with_bundle_of(&self, other: &Current) -> Current {
+        Current { held: Arc::clone(&self.held), bundle: Arc::clone(&other.bundle), sequence: other.sequence }
+    }
+
+    /// Who we are.
+    pub fn spiffe_id(&self) -> &str {
+        &self.held.spiffe_id
+    }
+
+    /// The leaf, then its issuing CA; never the root.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.held.certified.cert
+    }
+
+    /// The chain with its key, for a rustls configuration. It signs, and the key cannot be taken from it.
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.held.certified)
+    }
+
+    /// When the certificate ends.
+    pub fn expires_at(&self) -> SystemTime {
+        self.held.expires_at
+    }
+
+    /// The bundle of our trust domain.
+    pub fn bundle(&self) -> &Arc<v1::Bundle> {
+        &self.bundle
+    }
+
+    /// What the issuer said of us with this certificate; none for a workload.
+    pub fn agent(&self) -> Option<&v1::Agent> {
+        self.held.agent.as_ref()
+    }
+
+    /// Revision of the record that allowed this certificate. It moves with each renewal.
+    pub fn revision(&self) -> u64 {
+        self.held.revision
+    }
+
+    /// The key, as PKCS#8 in DER: for a Workload API, which hands it to the process whose key it is, and for nothing else.
+    #[cfg(feature = "workload-api")]
+    pub fn expose_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
+        self.held.key.to_pkcs8()
+    }
+
+    /// When the lease ends: no renewal brings more.
+    pub(super) fn lease_ends_at(&self) -> Option<SystemTime> {
+        let seconds = u64::try_from(self.agent()?.lease_expires_at.as_ref()?.seconds).ok()?;
+        Some(UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    pub(super) fn left(&self, now: SystemTime) -> Duration {
+        self.expires_at().duration_since(now).unwrap_or_default()
+    }
+}
+
+/// Only a bundle that can be read replaces another.
+fn sequence(bundle: &v1::Bundle) -> Result<u64, IdentityError> {
+    let unreadable = IdentityError::Answer("the bundle cannot be read");
+    let trust_domain = TrustDomain::new(&bundle.trust_domain).map_err(|_| unreadable.clone())?;
+    mayfly_verify::Bundle::from_json(trust_domain, &bundle.spiffe_json).map(|b| b.sequence()).map_err(|_| unreadable)
+}

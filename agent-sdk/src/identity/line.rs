@@ -1,0 +1,74 @@
+//! The way to the issuer: every new connection shows the newest certificate.
+
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::{Mutex, watch};
+use tonic::transport::Channel;
+
+use super::Issuer;
+use crate::channel::{Address, ChannelSettings, ConnectError, Dialer, Trust, following};
+use crate::tls::CurrentIdentity;
+
+/// INVARIANT: no connection is made with a certificate from before a renewal once one was made with its successor: to the
+/// issuer that would be a thief, and the agent would be cut (DESIGN 4, generations).
+pub(super) struct Line {
+    at: Issuer,
+    shown: CurrentIdentity,
+    /// Held while a connection is made, and for every change of what it is made with.
+    dialer: Arc<Mutex<Dialer>>,
+    channel: watch::Sender<Channel>,
+}
+
+impl Line {
+    pub(super) fn new(at: &Issuer, certified: Arc<CertifiedKey>, roots: &[Vec<u8>]) -> Result<Line, ConnectError> {
+        let shown = CurrentIdentity::of(certified);
+        let dialer = Arc::new(Mutex::new(dialer(at, &shown, roots)?));
+        let channel = watch::Sender::new(following(&at.address, Arc::clone(&dialer))?);
+        Ok(Line { at: at.clone(), shown, dialer, channel })
+    }
+
+    /// What connections show, now and after each renewal.
+    pub(super) fn shown(&self) -> CurrentIdentity {
+        self.shown.clone()
+    }
+
+    /// The channel for the next call.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.borrow().clone()
+    }
+
+    /// The channel, and the next one after each renewal.
+    pub(super) fn watch(&self) -> watch::Receiver<Channel> {
+        self.channel.subscribe()
+    }
+
+    /// From now on connections show this certificate and believe these roots; calls go over a fresh one.
+    pub(super) async fn show(&self, certified: Arc<CertifiedKey>, roots: &[Vec<u8>]) -> Result<(), ConnectError> {
+        let next = dialer(&self.at, &self.shown, roots)?;
+        let channel = following(&self.at.address, Arc::clone(&self.dialer))?;
+        let mut dialer = self.dialer.lock().await;
+        self.shown.show(certified);
+        *dialer = next;
+        self.channel.send_replace(channel);
+        Ok(())
+    }
+
+    /// From now on connections believe these roots; the one that stands goes on.
+    pub(super) async fn believe(&self, roots: &[Vec<u8>]) -> Result<(), ConnectError> {
+        *self.dialer.lock().await = dialer(&self.at, &self.shown, roots)?;
+        Ok(())
+    }
+}
+
+fn dialer(at: &Issuer, shown: &CurrentIdentity, roots: &[Vec<u8>]) -> Result<Dialer, ConnectError> {
+    let settings = ChannelSettings {
+        address: at.address.clone(),
+        trust_domain: at.trust_domain.clone(),
+        trust: Trust::Roots(roots.iter().cloned().map(CertificateDer::from).collect()),
+        identity: None,
+        connect_timeout: at.connect_timeout,
+    };
+    Dialer::new(Address::parse(&at.address)?, settings, Some(shown.clone()))
+}
