@@ -20,7 +20,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".mayfly.v1.WatchCutsResponse", "crate::publish::feed::Encoded")
         .compile_fds(api)?;
 
+    let workload = protox::compile(["proto/workloadapi.proto"], ["proto"])?;
+    std::fs::write(out.join("workloadapi.bin"), workload.encode_to_vec())?;
+    let messages: Vec<_> =
+        workload.file.iter().filter(|f| f.name() == "workloadapi.proto").flat_map(|f| &f.message_type).collect();
+    let mut generator = tonic_prost_build::configure().build_client(false);
+    for name in messages.iter().map(|message| message.name()) {
+        // Without a package there is no path for all of them.
+        generator = generator.extern_path(format!(".{name}"), format!("::mayfly_agent::api::workload::{}", rust_name(name)));
+    }
+    generator.compile_fds(workload.clone())?;
+
     let journal = protox::compile(["proto/mayfly/journal/v1/journal.proto"], ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(journal)?;
     Ok(())
+}
+
+/// As the generator of `mayfly-agent` names a message: a run of capitals is one word, but for its last where another begins.
+fn rust_name(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    let at = |n: usize| letters.get(n).copied().unwrap_or('_');
+    let mut out = String::new();
+    for (n, letter) in letters.iter().enumerate() {
+        let begins = n == 0 || !at(n - 1).is_ascii_uppercase() && !at(n - 1).is_ascii_digit() || at(n + 1).is_ascii_lowercase();
+        out.push(if begins { *letter } else { letter.to_ascii_lowercase() });
+    }
+    out
 }

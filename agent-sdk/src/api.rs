@@ -8,3 +8,10 @@ mod redacted;
 #[rustfmt::skip]
 #[expect(missing_docs, unused_qualifications, clippy::doc_markdown, clippy::large_enum_variant, reason = "generated")]
 pub mod v1;
+
+/// The SPIFFE Workload API: the messages, and a client.
+///
+/// Generated from `proto/workloadapi.proto`, which has no package; `tests/generated.rs` fails when the two differ.
+#[rustfmt::skip]
+#[expect(missing_docs, unused_qualifications, reason = "generated")]
+pub mod workload;

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::v1::{CreateJoinTokenResponse, JwtSvid, RedeemRequest, SpawnRequest, SpawnResponse};
+use super::workload::{Jwtsvid, ValidateJwtsvidRequest, Witsvid, X509svid};
 
 /// Hides `secret`.
 impl fmt::Debug for RedeemRequest {
@@ -67,24 +68,61 @@ impl fmt::Debug for CreateJoinTokenResponse {
     }
 }
 
+/// Hides `x509_svid_key`.
+impl fmt::Debug for X509svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("X509svid").field("spiffe_id", &self.spiffe_id).field("hint", &self.hint).finish_non_exhaustive()
+    }
+}
+
+/// Hides `svid`.
+impl fmt::Debug for Jwtsvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jwtsvid").field("spiffe_id", &self.spiffe_id).field("hint", &self.hint).finish_non_exhaustive()
+    }
+}
+
+/// Hides `svid`.
+impl fmt::Debug for ValidateJwtsvidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ValidateJwtsvidRequest").field("audience", &self.audience).finish_non_exhaustive()
+    }
+}
+
+/// Hides `wit_svid` and `wit_svid_key`.
+impl fmt::Debug for Witsvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Witsvid").field("spiffe_id", &self.spiffe_id).field("hint", &self.hint).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::v1::MintJwtResponse;
+    use super::super::workload::X509svidResponse;
     use super::*;
 
     #[test]
     fn a_secret_is_never_printed() {
         let jwt = JwtSvid { token: "hush".into(), spiffe_id: "said".into(), ..Default::default() };
+        let x509 = X509svid { x509_svid_key: b"hush".to_vec(), spiffe_id: "said".into(), ..Default::default() };
         let printed = [
             format!("{:?}", RedeemRequest { secret: b"hush".to_vec(), csr: Vec::new() }),
             format!("{:?}", SpawnRequest { user_token: "hush".into(), class: "said".into(), ..Default::default() }),
             format!("{:?}", SpawnResponse { jwt: Some(jwt.clone()), ticket: "hush".into(), ..Default::default() }),
             format!("{:?}", MintJwtResponse { svid: Some(jwt), ..Default::default() }),
+            format!("{:?}", X509svidResponse { svids: vec![x509], ..Default::default() }),
+            format!("{:?}", Jwtsvid { svid: "hush".into(), spiffe_id: "said".into(), ..Default::default() }),
+            format!("{:?}", ValidateJwtsvidRequest { svid: "hush".into(), audience: "said".into() }),
+            format!(
+                "{:?}",
+                Witsvid { wit_svid_key: "hush".into(), wit_svid: "hush".into(), hint: "said".into(), ..Default::default() }
+            ),
             format!("{:?}", CreateJoinTokenResponse { token: "hush".into(), workload_id: "said".into(), ..Default::default() }),
         ];
         for text in &printed {
             assert!(!text.contains("hush") && !text.contains(&format!("{:?}", b"hush")), "{text}");
         }
-        assert_eq!(printed.iter().filter(|text| text.contains("said")).count(), 4);
+        assert_eq!(printed.iter().filter(|text| text.contains("said")).count(), 8);
     }
 }
