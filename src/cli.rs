@@ -2,6 +2,7 @@
 
 mod act;
 mod authority;
+mod launch;
 mod relay;
 mod revoke;
 mod run;
@@ -25,9 +26,10 @@ pub const STALE: u8 = 7;
 /// Why a command failed, with its exit code.
 #[derive(Debug)]
 pub struct Failure {
-    /// 1 failure, 2 usage, 3 denied, 4 the credential does not hold, 5 the issuer cannot be reached, 6 revoked, 7 unknown whether.
+    /// 1 failure, 2 usage, 3 denied, 4 the credential does not hold, 5 the issuer cannot be reached, 6 revoked, 7 unknown whether;
+    /// what the command of `run` ended with.
     pub code: u8,
-    /// What happened and what to do.
+    /// What happened and what to do; empty when that was said already.
     pub message: String,
 }
 
@@ -123,6 +125,17 @@ enum Command {
     /// A workload spawns for a user, whose token it brings. With `--as` an agent's folder the new agent is its child: it acts
     /// for the same user, and may do no more than its parent.
     Spawn(SpawnArgs),
+    /// Run a command with an identity of its own, which rotates by itself and ends with the command (Linux)
+    ///
+    /// The command and what it starts find the identity where SPIFFE clients look for it: SPIFFE_ENDPOINT_SOCKET names a
+    /// socket with the SPIFFE Workload API, which serves this tree of processes and nobody else. Signals and terminal are the
+    /// command's, its exit code is ours (128 + n after signal n). When the identity is revoked the tree gets SIGTERM, and
+    /// SIGKILL after --grace; when the command ends, what it left behind is stopped in the same way, and then the identity is
+    /// ended at the issuer. It works as PID 1.
+    ///
+    /// Processes of one user can look into each other: where the command is not trusted with what else this user has, start
+    /// as root and give it a user of its own with --uid.
+    Run(launch::RunArgs),
     /// Mint a JWT-SVID for one audience, as an agent
     Mint {
         #[command(flatten)]
@@ -412,6 +425,22 @@ struct Acting {
 }
 
 #[derive(Args)]
+struct Scopes {
+    /// What the agent may do; repeat, or leave out for all that is allowed
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Seconds the agent may live; 0: as long as allowed
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    lease: u64,
+    /// Levels of agents that may stand below it
+    #[arg(long)]
+    max_depth: Option<u32>,
+    /// Take what can be given instead of being denied
+    #[arg(long)]
+    clip: bool,
+}
+
+#[derive(Args)]
 struct SpawnArgs {
     #[command(flatten)]
     acting: Acting,
@@ -424,21 +453,11 @@ struct SpawnArgs {
     /// Act for nobody, where the class allows it
     #[arg(long)]
     autonomous: bool,
-    /// What the agent may do; repeat, or leave out for all that is allowed
-    #[arg(long = "scope", value_name = "SCOPE")]
-    scopes: Vec<String>,
+    #[command(flatten)]
+    scopes: Scopes,
     /// Also mint a first JWT-SVID for this audience
     #[arg(long, value_name = "URL")]
     audience: Option<String>,
-    /// Seconds the agent may live; 0: as long as allowed
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    lease: u64,
-    /// Levels of agents that may stand below it
-    #[arg(long)]
-    max_depth: Option<u32>,
-    /// Take what can be given instead of being denied
-    #[arg(long)]
-    clip: bool,
     /// Makes a retry the same agent (with the same key: only for programs that keep theirs)
     #[arg(long, default_value = "", hide = true)]
     request_id: String,
@@ -467,6 +486,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Redeem { ticket_file, out } => act::redeem(&common, &ticket_file, &out).await,
         Command::Renew { acting } => act::renew(&common, &acting).await,
         Command::Spawn(args) => act::spawn(&common, args).await,
+        Command::Run(args) => launch::run(&common, args).await,
         Command::Mint { acting, audience, out, request_id } => {
             act::mint(&common, &acting, audience, out.as_deref(), request_id).await
         }

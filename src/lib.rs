@@ -13,6 +13,7 @@
 //!        6  svid, authority                 a recorded permit -> unsigned -> signed and read back
 //! publish   bundle  feed                    what verifiers get: follows the records, and no request waits for it
 //! foreign   bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
+//! run       the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
 //! app       builds everything once; beside it config, home, folder, telemetry, cli, dev
 //! ```
 //!
@@ -55,6 +56,9 @@ pub mod svid;
 pub mod authority;
 
 pub mod foreign;
+
+#[cfg(target_os = "linux")]
+pub mod run;
 
 pub mod clock;
 pub mod denial;

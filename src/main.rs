@@ -10,7 +10,9 @@ async fn main() -> ExitCode {
     match cli::main(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("mayfly: {}", failure.message);
+            if !failure.message.is_empty() {
+                eprintln!("mayfly: {}", failure.message);
+            }
             ExitCode::from(failure.code)
         }
     }

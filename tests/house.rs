@@ -20,6 +20,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("foreign", &["assertion", "authority", "clock"]),
     ("stories", &["assertion", "authority", "caller", "clock", "denial", "foreign", "policy", "publish", "registry", "svid"]),
     ("doors", &["authority", "caller", "clock", "denial", "policy", "publish", "registry", "stories"]),
+    // Files are written in one way: whole, and for their owner alone. Of the issuer it knows nothing else.
+    ("run", &["authority"]),
     ("dev", &["assertion"]),
     ("folder", &["authority"]),
     ("home", &["authority", "publish", "registry"]),

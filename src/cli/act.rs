@@ -26,7 +26,7 @@ use crate::folder::{self, Key};
 use crate::home;
 
 /// For connection and handshake.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl From<ConnectError> for Failure {
     fn from(e: ConnectError) -> Failure {
@@ -108,11 +108,11 @@ pub(super) async fn spawn(common: &Common, args: SpawnArgs) -> Result<(), Failur
         csr: Vec::new(),
         user_token: user_token.trim().to_owned(),
         mode: if args.autonomous { v1::Mode::Autonomous } else { v1::Mode::Unspecified }.into(),
-        scopes: args.scopes,
+        scopes: args.scopes.scopes,
         audiences: vec![],
-        lease_seconds: args.lease,
-        max_depth: args.max_depth,
-        excess: if args.clip { v1::Excess::Clip } else { v1::Excess::Deny }.into(),
+        lease_seconds: args.scopes.lease,
+        max_depth: args.scopes.max_depth,
+        excess: if args.scopes.clip { v1::Excess::Clip } else { v1::Excess::Deny }.into(),
         jwt_audience: args.audience.unwrap_or_default(),
         ticket: args.ticket,
     };

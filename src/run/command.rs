@@ -1,0 +1,161 @@
+//! The command: started, told of signals, waited for; and the terminal it works at.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::{SigSet, Signal as NixSignal};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgrp, getpid, kill_process, kill_process_group, wait};
+use rustix::stdio::stdin;
+use rustix::termios::{isatty, tcgetpgrp, tcsetpgrp};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// What ends us is the command's end: these are for the command.
+const PASSED: [Signal; 8] =
+    [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2, Signal::ALARM, Signal::WINCH];
+
+/// What happens while the command runs.
+#[derive(Debug)]
+pub enum Event {
+    /// It has ended, with this exit code.
+    Ended(u8),
+    /// We got a signal that is the command's.
+    Signal(Signal),
+}
+
+/// A running command: a process group of its own, at the terminal if we were.
+pub struct Running {
+    pid: Pid,
+    signals: mpsc::Receiver<Signal>,
+    children: tokio::signal::unix::Signal,
+    terminal: bool,
+    ended: Option<u8>,
+}
+
+impl Running {
+    /// Starts it. Its environment is ours and `env`.
+    pub fn start(command: &[OsString], env: &[(&str, &str)], user: Option<(u32, u32)>) -> Result<Running, String> {
+        let (program, arguments) = command.split_first().ok_or("say what to run")?;
+        // ORDER: before the command starts, so that no signal and no end of it is lost.
+        let children = signal(SignalKind::child()).map_err(|e| e.to_string())?;
+        let signals = listen()?;
+        let terminal = isatty(stdin()) && tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp());
+        let mut command = Command::new(program);
+        command.args(arguments).envs(env.iter().copied()).process_group(0);
+        if let Some((uid, gid)) = user {
+            // As root, this also drops all other groups.
+            command.uid(uid).gid(gid);
+        }
+        let child = command.spawn().map_err(|e| format!("cannot run `{}`: {e}", program.display()))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("the command has no process number")?;
+        let running = Running { pid, signals, children, terminal, ended: None };
+        running.give_terminal();
+        Ok(running)
+    }
+
+    /// What happens next.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            if let Some(code) = self.reap() {
+                return Event::Ended(code);
+            }
+            tokio::select! {
+                _ = self.children.recv() => {}
+                Some(signal) = self.signals.recv() => return Event::Signal(signal),
+            }
+        }
+    }
+
+    /// Tells the command a signal.
+    pub fn signal(&self, signal: Signal) {
+        // Until it is reaped its number is its own, and we alone reap it.
+        if self.ended.is_none() {
+            let _ = kill_process(self.pid, signal);
+        }
+    }
+
+    /// Reaps the rest of the tree while somebody stops it.
+    pub async fn until_all_gone(&mut self, mut stopping: JoinHandle<()>) {
+        loop {
+            self.reap();
+            tokio::select! {
+                _ = self.children.recv() => {}
+                _ = &mut stopping => break,
+            }
+        }
+        self.reap();
+    }
+
+    /// Takes every child that has ended, ours or one that lost its parent; the exit code of the command once it has.
+    fn reap(&mut self) -> Option<u8> {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+            if pid != self.pid {
+                continue;
+            }
+            if status.stopped() {
+                self.pause();
+            } else {
+                self.ended = Some(exit_code(status));
+                self.take_terminal();
+            }
+        }
+        self.ended
+    }
+
+    fn give_terminal(&self) {
+        if self.terminal {
+            at_terminal(self.pid);
+            // It may have been stopped for reading before the terminal was its own.
+            let _ = kill_process_group(self.pid, Signal::CONT);
+        }
+    }
+
+    fn take_terminal(&self) {
+        if self.terminal {
+            at_terminal(getpgrp());
+        }
+    }
+
+    /// Ctrl-Z: the shell must see us stop, and its `fg` starts both again.
+    fn pause(&self) {
+        if self.terminal {
+            self.take_terminal();
+            let _ = kill_process(getpid(), Signal::STOP);
+            self.give_terminal();
+        }
+    }
+}
+
+/// Gives the terminal to a process group. Whoever does not have it is stopped for asking, unless that signal is blocked.
+fn at_terminal(group: Pid) {
+    let mut blocked = SigSet::empty();
+    blocked.add(NixSignal::SIGTTOU);
+    let was = blocked.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK);
+    let _ = tcsetpgrp(stdin(), group);
+    if let Ok(was) = was {
+        let _ = was.thread_set_mask();
+    }
+}
+
+fn exit_code(status: WaitStatus) -> u8 {
+    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    u8::try_from(code.unwrap_or(1)).unwrap_or(1)
+}
+
+fn listen() -> Result<mpsc::Receiver<Signal>, String> {
+    let (told, signals) = mpsc::channel(16);
+    for passed in PASSED {
+        let mut stream = signal(SignalKind::from_raw(passed.as_raw())).map_err(|e| e.to_string())?;
+        let told = told.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                if told.send(passed).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(signals)
+}

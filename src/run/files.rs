@@ -1,0 +1,60 @@
+//! The identity as PEM files, for programs that read nothing else.
+
+use std::path::{Path, PathBuf};
+
+use mayfly_agent::identity::Current;
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use crate::authority::keystore::write_private;
+use crate::authority::pem;
+
+/// `svid.pem`, `svid_key.pem` and `bundle.pem` in a folder, each replaced whole.
+pub struct Files {
+    dir: PathBuf,
+    owner: Option<(u32, u32)>,
+    /// What was written last, so that nobody is told to reload what has not changed. Guards that alone.
+    last: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
+}
+
+impl Files {
+    /// In this folder, which is made if need be; for `owner` (uid and gid) where that is somebody else.
+    pub fn new(dir: &Path, owner: Option<(u32, u32)>) -> Files {
+        Files { dir: dir.to_owned(), owner, last: Mutex::default() }
+    }
+
+    /// Writes what has changed; whether something has. The certificate comes last: who sees it finds its key in place.
+    pub fn write(&self, current: &Current) -> Result<bool, String> {
+        let pems = |ders: &mut dyn Iterator<Item = &[u8]>| ders.map(|der| pem("CERTIFICATE", der)).collect::<String>();
+        let svid = pems(&mut current.chain().iter().map(|der| der.as_ref())).into_bytes();
+        let bundle = pems(&mut current.bundle().x509_authorities.iter().map(Vec::as_slice)).into_bytes();
+        let next = (svid, bundle);
+        let last = self.last.lock().clone();
+        if last.as_ref() == Some(&next) {
+            return Ok(false);
+        }
+        std::fs::create_dir_all(&self.dir).map_err(|e| format!("`{}`: {e}", self.dir.display()))?;
+        if last.as_ref().is_none_or(|last| last.1 != next.1) {
+            self.put("bundle.pem", &next.1)?;
+        }
+        if last.as_ref().is_none_or(|last| last.0 != next.0) {
+            let key = current.expose_pkcs8().map_err(|e| e.to_string())?;
+            let key = Zeroizing::new(pem("PRIVATE KEY", &key));
+            self.put("svid_key.pem", key.as_bytes())?;
+            self.put("svid.pem", &next.0)?;
+        }
+        *self.last.lock() = Some(next);
+        Ok(true)
+    }
+
+    fn put(&self, name: &str, content: &[u8]) -> Result<(), String> {
+        let path = self.dir.join(name);
+        write_private(&path, content).map_err(|e| e.to_string())?;
+        match self.owner {
+            Some((uid, gid)) => {
+                std::os::unix::fs::lchown(&path, Some(uid), Some(gid)).map_err(|e| format!("`{}`: {e}", path.display()))
+            }
+            None => Ok(()),
+        }
+    }
+}

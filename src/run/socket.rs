@@ -1,0 +1,123 @@
+//! A socket of one's own: in a fresh folder that only one user may enter, for one process tree.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use super::lenient::Lenient;
+use super::tree::Tree;
+use super::workload::Served;
+
+/// Connections at once.
+const CONNECTIONS: usize = 256;
+/// How long open streams have to end.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// The folder with the socket. Both are gone when this is.
+pub struct Private {
+    dir: PathBuf,
+    path: PathBuf,
+}
+
+impl Private {
+    /// Makes the folder, for `owner` (uid and gid) where that is somebody else, and listens in it.
+    pub fn new(owner: Option<(u32, u32)>) -> Result<(Private, UnixListener), String> {
+        let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute() && owner.is_none());
+        let base = base.unwrap_or_else(std::env::temp_dir);
+        let mut name = [0u8; 12];
+        aws_lc_rs::rand::fill(&mut name).map_err(|_| "no random name could be made")?;
+        let dir = base.join(format!("mayfly-{}", hex::encode(name)));
+        let text = |e: std::io::Error| format!("`{}`: {e}", dir.display());
+        // Fails if anything is there.
+        DirBuilder::new().mode(0o700).create(&dir).map_err(text)?;
+        let private = Private { path: dir.join("workload.sock"), dir: dir.clone() };
+        let listener = UnixListener::bind(&private.path).map_err(text)?;
+        if let Some((uid, gid)) = owner {
+            for path in [&private.path, &private.dir] {
+                std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(text)?;
+            }
+        }
+        Ok((private, listener))
+    }
+
+    /// Where the socket is: an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+/// Serves until `stop`. Who does not belong to the tree may connect, and is told that there is no identity for them.
+pub async fn serve(listener: UnixListener, router: axum::Router, tree: Tree, mut stop: watch::Receiver<bool>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let open = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            // An error of one connection, or too many open files, never ends the loop.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+        let (router, stop) = (router.clone(), stop.clone());
+        open.spawn(async move {
+            let served = judge(&stream, tree).await;
+            converse(stream, router, served, stop).await;
+            drop(place);
+        });
+    }
+    open.close();
+    open.wait().await;
+}
+
+async fn judge(stream: &UnixStream, tree: Tree) -> Served {
+    match tree.admit(stream) {
+        Ok(pid) => {
+            tracing::debug!(pid, "a process of the tree connected");
+            Served(true)
+        }
+        Err(why) => {
+            tracing::warn!(%why, "the Workload API has no identity for a process");
+            Served(false)
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, router: axum::Router, served: Served, mut stop: watch::Receiver<bool>) {
+    let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        // Who calls comes from the connection alone.
+        request.extensions_mut().insert(served);
+        tower::ServiceExt::oneshot(router.clone(), request)
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(16 * 1024);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+    let connection = builder.serve_connection(TokioIo::new(Lenient::new(stream)), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = tokio::time::timeout(DRAIN, connection).await;
+}

@@ -1,0 +1,217 @@
+//! The process tree below us: who belongs to it, and how it is stopped.
+//!
+//! We are its subreaper: whatever of it loses its parent becomes our child, also a daemon with a session of its own. So a
+//! process belongs to the tree exactly while its line of parents leads to us. A nested `mayfly run` is a tree of its own.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::socket::{getsockopt, sockopt};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+use tokio::net::UnixStream;
+
+/// The name under which `mayfly run` goes in the list of processes. Whoever else takes it harms itself alone.
+pub const NAME: &str = "mayfly-run";
+/// Levels of processes that are looked at.
+const DEEPEST: usize = 256;
+/// Lines of parents change while they are read.
+const LOOKS: usize = 5;
+
+/// Why a process has no identity here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stranger {
+    /// It has gone, or the system does not tell who it is.
+    #[error("it cannot be told who connected: {0}")]
+    Unknown(String),
+    /// Its line of parents does not lead to us.
+    #[error("process {0} is not of this tree")]
+    Outside(i32),
+    /// Its line of parents leads to another `mayfly run` first.
+    #[error("process {0} belongs to a `mayfly run` of its own")]
+    Nested(i32),
+}
+
+/// The tree below a process: ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree(i32);
+
+impl Tree {
+    /// The one below this process.
+    pub fn here() -> Tree {
+        Tree(getpid().as_raw_nonzero().get())
+    }
+
+    /// The process that connected, if it belongs to the tree.
+    pub fn admit(self, stream: &UnixStream) -> Result<i32, Stranger> {
+        let unknown = |e: &dyn std::fmt::Display| Stranger::Unknown(e.to_string());
+        let pid = stream.peer_cred().map_err(|e| unknown(&e))?.pid().filter(|pid| *pid > 0);
+        let pid = pid.ok_or_else(|| unknown(&"it is of another namespace of processes"))?;
+        // INVARIANT: while this lives, its number is nobody else's.
+        let pinned = pin(stream, pid).map_err(|e| unknown(&e))?;
+        let verdict = self.place(pid);
+        if has_ended(&pinned) {
+            return Err(unknown(&"it has gone"));
+        }
+        verdict.map(|()| pid)
+    }
+
+    fn place(self, pid: i32) -> Result<(), Stranger> {
+        for _ in 0..LOOKS {
+            match self.look(pid) {
+                Some(verdict) => return verdict,
+                None => std::thread::yield_now(),
+            }
+        }
+        Err(Stranger::Unknown("its parents change".into()))
+    }
+
+    /// None: something changed meanwhile.
+    fn look(self, pid: i32) -> Option<Result<(), Stranger>> {
+        let (mut line, mut at) = (Vec::new(), pid);
+        let verdict = loop {
+            let Some(process) = Process::read(at) else { break Err(Stranger::Outside(pid)) };
+            let (nested, parent) = (process.name == NAME, process.parent);
+            line.push((at, process));
+            match parent {
+                _ if nested => break Err(Stranger::Nested(pid)),
+                parent if parent == self.0 => break Ok(()),
+                parent if parent <= 1 || line.len() >= DEEPEST => break Err(Stranger::Outside(pid)),
+                parent => at = parent,
+            }
+        };
+        // A parent that went in between left its number to somebody else: then its child has another parent now. So a line
+        // that is the same twice was the line.
+        let same = line.iter().all(|(pid, before)| Process::read(*pid).as_ref() == Some(before));
+        (same || verdict.is_err()).then_some(verdict)
+    }
+
+    /// Sends a signal to every process of the tree, nested ones too; how many there are.
+    pub fn signal(self, signal: Signal) -> usize {
+        let members = self.members();
+        for pid in &members {
+            // Pinned, then looked at again: the number is still theirs.
+            if let Some(pinned) = Pid::from_raw(*pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+                && self.has(*pid)
+            {
+                let _ = pidfd_send_signal(&pinned, signal);
+            }
+        }
+        members.len()
+    }
+
+    /// Whether nothing of it is left.
+    pub fn is_empty(self) -> bool {
+        self.members().is_empty()
+    }
+
+    fn has(self, pid: i32) -> bool {
+        let mut at = pid;
+        for _ in 0..DEEPEST {
+            match Process::read(at).map(|p| p.parent) {
+                Some(parent) if parent == self.0 => return true,
+                Some(parent) if parent > 1 => at = parent,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// Everything below us that has not ended.
+    fn members(self) -> Vec<i32> {
+        let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let all: HashMap<i32, Process> = pids.filter_map(|pid| Some((pid, Process::read(pid)?))).collect();
+        let below = |pid: &i32| {
+            let mut line = std::iter::successors(Some(*pid), |at| all.get(at).map(|p| p.parent)).skip(1).take(DEEPEST);
+            line.any(|at| at == self.0)
+        };
+        let alive = all.iter().filter(|(_, process)| !matches!(process.state, 'Z' | 'X'));
+        alive.map(|(pid, _)| *pid).filter(below).collect()
+    }
+}
+
+fn pin(stream: &UnixStream, pid: i32) -> Result<OwnedFd, std::io::Error> {
+    match getsockopt(stream, sockopt::PeerPidfd) {
+        Ok(pinned) => Ok(pinned),
+        // Before Linux 6.5. Whoever connected was there a moment ago.
+        Err(nix::errno::Errno::ENOPROTOOPT | nix::errno::Errno::EINVAL) => {
+            let pid = Pid::from_raw(pid).ok_or_else(|| std::io::Error::other("no process"))?;
+            Ok(pidfd_open(pid, PidfdFlags::empty())?)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn has_ended(pinned: &OwnedFd) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(pinned.as_fd(), PollFlags::IN)];
+    !matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+}
+
+/// What the system tells of a process. Two readings of one process are the same until it gets another parent or name.
+#[derive(Clone, Debug)]
+struct Process {
+    name: String,
+    state: char,
+    parent: i32,
+    started: u64,
+}
+
+impl PartialEq for Process {
+    fn eq(&self, other: &Process) -> bool {
+        (&self.name, self.parent, self.started) == (&other.name, other.parent, other.started)
+    }
+}
+
+impl Process {
+    fn read(pid: i32) -> Option<Process> {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Process::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// `pid (name) state ppid …`. The name may hold anything, also brackets and spaces.
+    fn parse(text: &str) -> Option<Process> {
+        let (before, rest) = text.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        Some(Process {
+            name: before.split_once('(')?.1.to_owned(),
+            state: fields.next()?.chars().next()?,
+            parent: fields.next()?.parse().ok()?,
+            // The 22nd field of all.
+            started: fields.nth(17)?.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_hides_nothing() {
+        let text = "7 (a) S 1 (b) R 42 7 7 0 -1 4194560 0 0 0 0 1 2 0 0 20 0 1 0 123456 0 0";
+        let process = Process::parse(text).unwrap();
+        assert_eq!((process.name.as_str(), process.state, process.parent), ("a) S 1 (b", 'R', 42));
+        assert_eq!(process.started, 123_456);
+        for bad in ["", "7", "7 (a", "7 (a)", "7 (a) S", "7 (a) S x", "7 a S 1"] {
+            assert!(Process::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn our_children_are_below_us_and_we_and_our_parent_are_not() {
+        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        let (tree, pid) = (Tree::here(), i32::try_from(child.id()).unwrap());
+        assert_eq!(tree.place(pid), Ok(()));
+        assert!(tree.members().contains(&pid));
+        let (own, parent) = (tree.0, Process::read(tree.0).unwrap().parent);
+        for other in [own, parent, 1] {
+            assert!(tree.place(other).is_err() && !tree.members().contains(&other), "{other}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(tree.place(pid).is_err());
+    }
+}
