@@ -49,7 +49,7 @@ impl From<String> for Failure {
 ///
 /// Begin with `mayfly dev` in one terminal; it prints commands for another.
 /// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 the credential does not hold, 5 the issuer cannot be reached, 6 the
-/// credential is revoked, 7 whether it is revoked is not known.
+/// credential is revoked, 7 whether it is revoked is not known. `mayfly run` ends as its command does.
 #[derive(Parser)]
 #[command(name = "mayfly", version, max_term_width = 100)]
 pub struct Cli {

@@ -20,7 +20,7 @@ use mayfly_verify::BindingOid;
 use rustix::process::Signal;
 use tokio::sync::watch;
 
-use command::{Event, Running};
+use command::{Event, NotRun, Running};
 use files::Files;
 use socket::Private;
 use tree::Tree;
@@ -60,7 +60,7 @@ pub fn prepare() -> Result<(), String> {
 }
 
 /// Runs the command with the identity to its end, and ends the identity. The command's exit code; 128 + n after signal n.
-pub async fn run(identity: Identity, launch: Launch) -> Result<u8, String> {
+pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
     let identity = Arc::new(identity);
     let (stop, stopped) = watch::channel(false);
     let (private, listener) = Private::new(launch.user)?;
@@ -72,13 +72,13 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, String> {
     // ORDER: when nobody is left who could use it. What the issuer does not hear now, it sees when no renewal comes.
     match tokio::time::timeout(FAREWELL, identity.end()).await {
         Ok(Ok(())) => {}
-        Ok(Err(e)) => tracing::warn!(code = e.code(), "the identity runs out by itself: {e}"),
+        Ok(Err(e)) => tracing::warn!("the identity runs out by itself: {e}"),
         Err(_) => tracing::warn!("the identity runs out by itself: the issuer did not answer"),
     }
     ended
 }
 
-async fn beside(identity: &Identity, launch: &Launch, private: &Private) -> Result<u8, String> {
+async fn beside(identity: &Identity, launch: &Launch, private: &Private) -> Result<u8, NotRun> {
     let mut changed = identity.changed();
     let files = launch.files.as_ref().map(|dir| Files::new(dir, launch.user));
     if let Some(files) = &files {
@@ -97,7 +97,7 @@ async fn beside(identity: &Identity, launch: &Launch, private: &Private) -> Resu
             why = over.wait_for(Option::is_some), if !taken => {
                 taken = true;
                 let why = why.ok().and_then(|over| over.as_ref().map(ToString::to_string)).unwrap_or_default();
-                tracing::error!(%why, "stopping the command: {why}");
+                tracing::error!("stopping the command: {why}");
                 let grace = launch.grace;
                 // Beside the loop: the command's end is waited for in the same way as always.
                 tokio::spawn(async move { stop_tree(grace).await });
@@ -107,7 +107,7 @@ async fn beside(identity: &Identity, launch: &Launch, private: &Private) -> Resu
                 match files.as_ref().map(|files| files.write(&current)) {
                     Some(Ok(true)) => launch.reload.into_iter().for_each(|signal| running.signal(signal)),
                     // The old files hold for a while yet, and the next rotation tries again.
-                    Some(Err(why)) => tracing::error!(%why, "cannot write the files"),
+                    Some(Err(why)) => tracing::error!("cannot write the files: {why}"),
                     _ => {}
                 }
             }

@@ -34,7 +34,7 @@ fn every_command_teaches() {
         open.extend(listed(&text).into_iter().map(|sub| format!("{command} {sub}").trim().to_owned()));
         seen.push(command);
     }
-    for command in "dev serve config join spawn redeem mint renew end revoke reopen bundle verify token backup".split(' ') {
+    for command in "dev serve config join spawn run redeem mint renew end revoke reopen bundle verify token backup".split(' ') {
         assert!(seen.iter().any(|s| s == command), "{command}");
     }
     assert!(seen.iter().any(|s| s == "agents tree") && seen.iter().any(|s| s == "config check"));

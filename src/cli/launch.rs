@@ -99,7 +99,7 @@ mod linux {
         prepare()?;
         let identity = obtain(common, &args).await?;
         // The command speaks for itself, also by how it ends.
-        match run_command(identity, launch).await? {
+        match run_command(identity, launch).await.map_err(|e| Failure::new(e.code, e.message))? {
             0 => Ok(()),
             code => Err(Failure::new(code, "")),
         }

@@ -25,6 +25,21 @@ pub enum Event {
     Signal(Signal),
 }
 
+/// Why there is no command.
+#[derive(Debug)]
+pub struct NotRun {
+    /// What to end with: 127 no such program, 126 it cannot be run, 1 anything else.
+    pub code: u8,
+    /// What happened.
+    pub message: String,
+}
+
+impl From<String> for NotRun {
+    fn from(message: String) -> NotRun {
+        NotRun { code: 1, message }
+    }
+}
+
 /// A running command: a process group of its own, at the terminal if we were.
 pub struct Running {
     pid: Pid,
@@ -36,11 +51,12 @@ pub struct Running {
 
 impl Running {
     /// Starts it. Its environment is ours and `env`.
-    pub fn start(command: &[OsString], env: &[(&str, &str)], user: Option<(u32, u32)>) -> Result<Running, String> {
-        let (program, arguments) = command.split_first().ok_or("say what to run")?;
+    pub fn start(command: &[OsString], env: &[(&str, &str)], user: Option<(u32, u32)>) -> Result<Running, NotRun> {
+        let ours = |message: &dyn ToString| NotRun { code: 1, message: message.to_string() };
+        let (program, arguments) = command.split_first().ok_or_else(|| ours(&"say what to run"))?;
         // ORDER: before the command starts, so that no signal and no end of it is lost.
-        let children = signal(SignalKind::child()).map_err(|e| e.to_string())?;
-        let signals = listen()?;
+        let children = signal(SignalKind::child()).map_err(|e| ours(&e))?;
+        let signals = listen().map_err(|e| ours(&e))?;
         let terminal = isatty(stdin()) && tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp());
         let mut command = Command::new(program);
         command.args(arguments).envs(env.iter().copied()).process_group(0);
@@ -48,8 +64,12 @@ impl Running {
             // As root, this also drops all other groups.
             command.uid(uid).gid(gid);
         }
-        let child = command.spawn().map_err(|e| format!("cannot run `{}`: {e}", program.display()))?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("the command has no process number")?;
+        let child = command.spawn().map_err(|e| NotRun {
+            // As shells have it.
+            code: if e.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 },
+            message: format!("cannot run `{}`: {e}", program.display()),
+        })?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| ours(&"the command has no number"))?;
         let running = Running { pid, signals, children, terminal, ended: None };
         running.give_terminal();
         Ok(running)
@@ -144,10 +164,10 @@ fn exit_code(status: WaitStatus) -> u8 {
     u8::try_from(code.unwrap_or(1)).unwrap_or(1)
 }
 
-fn listen() -> Result<mpsc::Receiver<Signal>, String> {
+fn listen() -> std::io::Result<mpsc::Receiver<Signal>> {
     let (told, signals) = mpsc::channel(16);
     for passed in PASSED {
-        let mut stream = signal(SignalKind::from_raw(passed.as_raw())).map_err(|e| e.to_string())?;
+        let mut stream = signal(SignalKind::from_raw(passed.as_raw()))?;
         let told = told.clone();
         tokio::spawn(async move {
             while stream.recv().await.is_some() {

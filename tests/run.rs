@@ -1,0 +1,314 @@
+//! `mayfly run` with real processes: who is served, signals, endings, files. The stock Rust client is one of them.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mayfly_agent::api::workload as api;
+use mayfly_agent::api::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use mayfly_agent::channel::connect_unix;
+use spiffe::{WorkloadApiClient, X509Source};
+use support::{BIN, Dev};
+
+const CONFIG: &str = r#"
+[[classes]]
+name = "researcher"
+owner = "tests"
+scopes = ["search:read"]
+audiences = ["https://search.example"]
+svid_ttl = "10s"
+max_lease = "5m"
+modes = ["delegated"]
+spawners = ["workload/orchestrator"]
+"#;
+const SEARCH: &str = "https://search.example";
+const SOON: Duration = Duration::from_secs(20);
+
+fn dev() -> Dev {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("extra.toml"), CONFIG).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    dev
+}
+
+/// `mayfly run` with a shell script, in which `$inside MODE` is this test program as a client.
+fn run(dev: &Dev, options: &str, script: &str) -> Command {
+    let mut command = Command::new(BIN);
+    command.args("run --class researcher --user-token demo.jwt".split(' ')).args(options.split_whitespace());
+    command.args(["--", "sh", "-c", &format!("inside() {{ MODE=$1 {INSIDE}; }}; {script}")]);
+    command.current_dir(dev.dir.path()).env_remove("MAYFLY_HOME").env("SELF", std::env::current_exe().unwrap());
+    command.env("MAYFLY", BIN).stdin(Stdio::null());
+    command
+}
+
+const INSIDE: &str = r#""$SELF" inside --exact --ignored --quiet --nocapture >/dev/null"#;
+
+fn code(dev: &Dev, options: &str, script: &str) -> Option<i32> {
+    run(dev, options, script).status().unwrap().code()
+}
+
+/// Waits until a file is there and has a whole line.
+fn line(dev: &Dev, name: &str) -> String {
+    let until = Instant::now() + SOON;
+    loop {
+        match std::fs::read_to_string(dev.path(name)) {
+            Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
+            _ => assert!(Instant::now() < until, "`{name}` never came"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn states(dev: &Dev) -> Vec<String> {
+    let all = dev.json("agents list --all");
+    all["agents"].as_array().unwrap().iter().map(|a| a["state"].as_str().unwrap().to_owned()).collect()
+}
+
+fn only_agent(dev: &Dev) -> String {
+    dev.json("agents list")["agents"][0]["agent_id"].as_str().unwrap().to_owned()
+}
+
+/// Kills what a failed test leaves.
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// What a client without anything of ours gets: its SPIFFE ID, or the error.
+async fn fetch(endpoint: &str) -> String {
+    let client = match WorkloadApiClient::connect_to(endpoint).await {
+        Ok(client) => client,
+        Err(e) => return e.to_string(),
+    };
+    client.fetch_x509_svid().await.map_or_else(|e| e.to_string(), |svid| svid.spiffe_id().to_string())
+}
+
+/// Not a test: what the commands of the others run, as a program of the tree.
+#[test]
+#[ignore = "a client, run by the other tests"]
+fn inside() {
+    let endpoint = std::env::var("SPIFFE_ENDPOINT_SOCKET").unwrap();
+    let tell = |name: &str, text: &str| std::fs::write(name, format!("{text}\n")).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mode = std::env::var("MODE").unwrap();
+        match mode.as_str() {
+            // Until the cut: everything that the stock client can do.
+            "whole" => {
+                let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+                let client = WorkloadApiClient::connect_env().await.unwrap();
+                let token = client.fetch_jwt_svid([SEARCH], None).await.unwrap();
+                let claims = client.validate_jwt_token(SEARCH, token.token()).await.unwrap();
+                assert_eq!(claims.spiffe_id(), token.spiffe_id());
+                let source = X509Source::new().await.unwrap();
+                let mut updates = source.updated();
+                let (id, mut serials) = (source.svid().unwrap().spiffe_id().to_string(), vec![]);
+                while serials.len() < 4 {
+                    let svid = source.svid().unwrap();
+                    assert!(svid.spiffe_id().to_string() == id && token.spiffe_id() == svid.spiffe_id());
+                    serials.push(svid.leaf().as_bytes().to_vec());
+                    serials.dedup();
+                    if serials.len() < 4 {
+                        updates.changed().await.unwrap();
+                    }
+                }
+                tell("rotated", &id);
+                terminated.recv().await.unwrap();
+                tell("cut", &client.fetch_x509_svid().await.unwrap_err().to_string());
+            }
+            // What these programs get, whoever they are.
+            name => tell(name, &fetch(&endpoint).await),
+        }
+    });
+}
+
+#[test]
+fn the_command_speaks_for_itself_and_its_identity_ends_with_it() {
+    let dev = dev();
+    assert_eq!(code(&dev, "", "exit 7"), Some(7));
+    assert_eq!(code(&dev, "", "kill -9 $$"), Some(137));
+    // A real-time signal, which few programs know.
+    assert_eq!(code(&dev, "", "kill -40 $$"), Some(168));
+    assert_eq!(code(&dev, "", "test -n \"$SPIFFE_ENDPOINT_SOCKET\""), Some(0));
+    let out = Command::new(BIN)
+        .args(["run", "--class", "researcher", "--user-token", "demo.jwt", "--", "no-such-program"])
+        .current_dir(dev.dir.path())
+        .output()
+        .unwrap();
+    assert!(out.status.code() == Some(127) && String::from_utf8_lossy(&out.stderr).contains("no-such-program"));
+    assert_eq!(states(&dev), ["ended"; 5]);
+    // Denied, before anything runs.
+    let denied = "run --class nobody --user-token demo.jwt -- touch ran";
+    assert!(dev.fails(denied, 3).contains("CLASS_UNKNOWN") && !dev.path("ran").exists());
+    for usage in ["run -- true", "run --class researcher", "run --class researcher --ticket t -- true"] {
+        dev.fails(usage, 2);
+    }
+}
+
+#[test]
+fn a_signal_is_the_commands() {
+    let dev = dev();
+    let script = "trap 'exit 3' TERM; trap 'echo hup > hup' HUP; echo ready > ready; while :; do sleep 0.05; done";
+    let mut child = Reaped(run(&dev, "", script).spawn().unwrap());
+    line(&dev, "ready");
+    let kill = |signal: &str| Command::new("kill").args([signal, &child.0.id().to_string()]).status().unwrap();
+    kill("-HUP");
+    line(&dev, "hup");
+    kill("-TERM");
+    assert_eq!(child.0.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn the_socket_is_private_and_gone_with_the_command() {
+    let dev = dev();
+    let mut child = Reaped(run(&dev, "", "echo $SPIFFE_ENDPOINT_SOCKET > endpoint; sleep 60").spawn().unwrap());
+    let endpoint = line(&dev, "endpoint");
+    // WE-10.
+    let path = Path::new(endpoint.strip_prefix("unix://").unwrap());
+    let dir = path.parent().unwrap().metadata().unwrap();
+    assert!(path.is_absolute() && dir.permissions().mode() & 0o777 == 0o700);
+    assert_eq!(dir.uid(), std::fs::metadata("/proc/self").unwrap().uid());
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
+    // Killed, it could not clear up; ended, it does.
+    assert_eq!(code(&dev, "", "echo $SPIFFE_ENDPOINT_SOCKET > endpoint"), Some(0));
+    let endpoint = line(&dev, "endpoint");
+    assert!(!Path::new(endpoint.strip_prefix("unix://").unwrap()).parent().unwrap().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we6_the_tree_is_served_and_nobody_else() {
+    let dev = dev();
+    // A child, a child of a session of its own, and a daemon whose parents have gone.
+    let script = "inside child; setsid sh -c 'MODE=session '\"$INSIDE\"; (setsid sh -c 'sleep 0.3; MODE=daemon '\"$INSIDE\" &); \
+                  echo $SPIFFE_ENDPOINT_SOCKET > endpoint; sleep 60";
+    let mut first = run(&dev, "", script);
+    let _first = Reaped(first.env("INSIDE", INSIDE).spawn().unwrap());
+    let endpoint = line(&dev, "endpoint");
+    let id = only_agent(&dev);
+    for name in ["child", "session", "daemon"] {
+        assert_eq!(line(&dev, name), id, "{name}");
+    }
+    // We are its parent, and a sibling agent has its own.
+    assert_eq!(fetch(&endpoint).await, "no identity issued");
+    let script = format!("inside own; SPIFFE_ENDPOINT_SOCKET={endpoint} inside others");
+    assert_eq!(code(&dev, "", &script), Some(0));
+    assert_eq!(line(&dev, "others"), "no identity issued");
+    assert!(line(&dev, "own").starts_with("spiffe://") && line(&dev, "own") != id);
+    // Reflection tells what the standard says, to anybody; and nothing is an answer without the header.
+    let channel = connect_unix(Path::new(endpoint.strip_prefix("unix://").unwrap())).await.unwrap();
+    let status = SpiffeWorkloadApiClient::new(channel).fetch_x509svid(api::X509svidRequest {}).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+}
+
+#[test]
+fn we6_a_nested_run_is_a_tree_of_its_own() {
+    let dev = dev();
+    let script = "inside before; export OUTER=$SPIFFE_ENDPOINT_SOCKET INSIDE; \
+                  \"$MAYFLY\" run --class researcher --user-token demo.jwt -- sh -c '\
+                    MODE=own sh -c \"$INSIDE\"; SPIFFE_ENDPOINT_SOCKET=$OUTER MODE=outer sh -c \"$INSIDE\"; \
+                    SPIFFE_ENDPOINT_SOCKET=$OUTER MODE=session setsid -w sh -c \"$INSIDE\"'; \
+                  inside after";
+    assert_eq!(run(&dev, "", script).env("INSIDE", INSIDE).status().unwrap().code(), Some(0));
+    let outer = line(&dev, "before");
+    assert!(outer.starts_with("spiffe://") && line(&dev, "after") == outer);
+    assert!(line(&dev, "own").starts_with("spiffe://") && line(&dev, "own") != outer);
+    for name in ["outer", "session"] {
+        assert_eq!(line(&dev, name), "no identity issued", "{name}");
+    }
+}
+
+#[test]
+fn the_stock_rust_client_rotates_validates_and_ends_at_a_cut() {
+    let dev = dev();
+    let mut child = Reaped(run(&dev, "--grace 10", "inside whole").spawn().unwrap());
+    let id = {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !dev.path("rotated").exists() {
+            assert!(Instant::now() < until && child.0.try_wait().unwrap().is_none(), "rotated three times");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        line(&dev, "rotated")
+    };
+    dev.json(&format!("revoke --agent {id}"));
+    assert_eq!(line(&dev, "cut"), "no identity issued");
+    assert!(child.0.wait().unwrap().code().is_some());
+    assert_eq!(states(&dev), ["revoked"]);
+}
+
+#[test]
+fn a_cut_stops_the_whole_tree_within_the_grace() {
+    let dev = dev();
+    // One of them takes no SIGTERM, and has a session of its own.
+    let script = "setsid sh -c 'trap \"\" TERM; echo $$ > deaf; while :; do sleep 0.1; done' & \
+                  echo $$ > command; trap 'exit 5' TERM; while :; do sleep 0.1; done";
+    let mut child = Reaped(run(&dev, "--grace 1", script).spawn().unwrap());
+    let (deaf, command) = (line(&dev, "deaf"), line(&dev, "command"));
+    assert!(alive(&deaf) && alive(&command));
+    dev.json(&format!("revoke --agent {}", only_agent(&dev)));
+    let cut = Instant::now();
+    assert_eq!(child.0.wait().unwrap().code(), Some(5));
+    assert!(cut.elapsed() < Duration::from_secs(6), "{:?}", cut.elapsed());
+    assert!(!alive(&deaf) && !alive(&command));
+}
+
+#[test]
+fn what_the_command_left_behind_ends_before_its_identity() {
+    let dev = dev();
+    assert_eq!(code(&dev, "--grace 1", "setsid sleep 300 & echo $! > left"), Some(0));
+    assert!(!alive(&line(&dev, "left")));
+    assert_eq!(states(&dev), ["ended"]);
+}
+
+#[test]
+fn files_are_replaced_whole_and_the_command_is_told() {
+    let dev = dev();
+    let script = "ls -l pem > before; n=0; trap 'n=$((n+1)); openssl x509 -in pem/svid.pem -noout -pubkey > cert.$n; \
+                  openssl pkey -in pem/svid_key.pem -pubout > key.$n; \
+                  openssl verify -CAfile pem/bundle.pem -untrusted pem/svid.pem pem/svid.pem > verified.$n; echo > told.$n' HUP; \
+                  while [ $n -lt 2 ]; do sleep 0.05; done";
+    assert_eq!(code(&dev, "--files pem --reload-signal HUP", script), Some(0));
+    let text = |name: &str| std::fs::read_to_string(dev.path(name)).unwrap();
+    assert!(text("cert.1") == text("key.1") && text("cert.2") == text("key.2") && text("cert.1") != text("cert.2"));
+    assert!(text("cert.1").contains("PUBLIC KEY") && text("verified.2").contains("OK"));
+    let listed = text("before");
+    for name in ["svid.pem", "svid_key.pem", "bundle.pem"] {
+        assert!(listed.lines().any(|l| l.starts_with("-rw-------") && l.ends_with(name)), "{listed}");
+    }
+    assert_eq!(std::fs::read_dir(dev.path("pem")).unwrap().count(), 3, "nothing half written is left");
+}
+
+#[test]
+fn a_ticket_and_a_join_token_run_a_command_too() {
+    let dev = dev();
+    dev.json("spawn --class researcher --user-token demo.jwt --ticket --out t1");
+    let ticket = |file: &str, mode: &str| {
+        let mut command = Command::new(BIN);
+        command.args(["run", "--ticket", file, "--", "sh", "-c", &format!("MODE={mode} {INSIDE}")]);
+        command.current_dir(dev.dir.path()).env("SELF", std::env::current_exe().unwrap()).env_remove("MAYFLY_HOME");
+        command.output().unwrap()
+    };
+    assert!(ticket("t1/ticket", "agent").status.success());
+    assert!(line(&dev, "agent").starts_with("spiffe://dev.mayfly.test/agent/researcher/"));
+    let again = ticket("t1/ticket", "agent2");
+    assert!(again.status.code() == Some(3) && String::from_utf8_lossy(&again.stderr).contains("TICKET_REFUSED"));
+    let token = dev.json("join orchestrator")["token"].as_str().unwrap().to_owned();
+    std::fs::write(dev.path("join"), token).unwrap();
+    assert!(ticket("join", "workload").status.success());
+    assert_eq!(line(&dev, "workload"), "spiffe://dev.mayfly.test/workload/orchestrator");
+}
