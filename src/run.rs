@@ -1,7 +1,54 @@
 //! `mayfly run`: what stands beside one agent, in whatever language it is written.
 //!
 //! It holds the identity, serves it to the agent's process tree over the SPIFFE Workload API, and lives exactly as long as
-//! the command. Nothing of the issuer is in here.
+//! the command. Nothing of the issuer is in here: it is no door of the issuer, and beside the doors it would be one.
+//!
+//! # What it means for security
+//!
+//! The private key lives in this process and in those of the tree. This process cannot be dumped, traced or read by
+//! processes of its user (`PR_SET_DUMPABLE`), and the socket lies in a folder that only its user may enter. A peer is served
+//! if it belongs to the tree at the moment it connects: its line of parents leads here, held by a pidfd meanwhile, and it
+//! bears the mark of this tree and of no run below it ([`tree`]). A connection may be handed on, as anything may.
+//!
+//! Processes of *one* user can trace, signal and read each other where the system does not forbid it, so within one user the
+//! tree is a border for the honest. Where a command is not to be trusted with what else its user has, start `mayfly run` as
+//! root with `--uid`: then the command cannot reach this process, other trees of other users, or their folders.
+//!
+//! If this process is killed the socket is gone, the tree goes on without it, and the identity runs out with its last
+//! certificate. A tree that is stopped at a terminal (Ctrl-Z) does not renew either.
+//!
+//! Before Linux 6.5 a peer is pinned by its number just after it has connected. On macOS there is no `mayfly run`: use
+//! `mayfly spawn --out DIR` and `mayfly renew --as DIR`, or `mayfly_agent::identity` within the program.
+//!
+//! # Clauses
+//!
+//! Of the SPIFFE Workload Endpoint and Workload API, with the test of each: `w` is `tests/workload.rs`, `r` `tests/run.rs`,
+//! `o` `tests/oracles/workload` with stock clients.
+//!
+//! | clause | what | test |
+//! |---|---|---|
+//! | WE-1, WE-2 | gRPC on a local socket; there is no TCP | r `the_socket_is_private…`, o |
+//! | WE-3 | exactly one `workload.spiffe.io: true`, else InvalidArgument | w `we3_…` |
+//! | WE-4, WE-5 | neither TLS nor a secret of the client | o |
+//! | WE-6 | who calls is found out by the system: tree, session, daemon; not the parent, a sibling, a nested run or its orphan | r `we6_…` |
+//! | WE-7 | PermissionDenied, Unavailable, Unimplemented | w `we6_wa10_…`, `wa18_…`, `we7_…` |
+//! | WE-8 | nothing is added to the service | w `we7_we8_…` |
+//! | WE-9 | reflection | w `we9_…` |
+//! | WE-10 | `SPIFFE_ENDPOINT_SOCKET=unix:///…` | r `the_socket_is_private…` |
+//! | WA-1 | X.509 and JWT profiles | w, o |
+//! | WA-2, WA-3, WA-4 | full sets, at once, and after each change; unchanged ones not again | w `wa2_…`, `wa4_…` |
+//! | WA-5, WA-6 | empty fields are refused, and never sent | w `wa5_…`, `wa2_…` |
+//! | WA-7, WA-8 | every field filled; DER, leaf first, PKCS#8 | w `wa2_…` |
+//! | WA-9, WA-12 | bundles by the trust domain's SPIFFE ID, our own always | w `wa4_…` |
+//! | WA-10, WA-11 | `no identity issued` to strangers, and to everybody after a cut | w `we6_wa10_…`, `wa10_…`, r, o |
+//! | WA-13 | exactly the audience asked for; one for each token, as JWT-SVID 3.2 recommends: several are refused | w `wa5_wa13_…` |
+//! | WA-14 | a JWK set of JWT keys alone | w `wa4_…` |
+//! | WA-15 | validation with the bundle and with what is revoked | w `wa5_wa15_…` |
+//! | WA-16 | WIT: Unimplemented | w `we7_…` |
+//! | WA-17 | one identity, hint `instance` | w `wa2_…` |
+//! | WA-18 | streams end with Unavailable at a stop | w `wa18_…` |
+//!
+//! The issuer hands out no foreign bundles yet, so `federated_bundles` is empty.
 
 pub mod command;
 pub mod files;
@@ -55,8 +102,7 @@ pub fn prepare() -> Result<(), String> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(text)?;
     // Any process will do: the number only says yes.
     set_child_subreaper(Some(rustix::process::getpid())).map_err(text)?;
-    let name = std::ffi::CString::new(tree::NAME).map_err(|e| e.to_string())?;
-    rustix::thread::set_name(&name).map_err(text)
+    Tree::begin().map(drop)
 }
 
 /// Runs the command with the identity to its end, and ends the identity. The command's exit code; 128 + n after signal n.

@@ -234,6 +234,18 @@ fn we6_a_nested_run_is_a_tree_of_its_own() {
 }
 
 #[test]
+fn we6_who_kills_the_nested_run_above_does_not_become_the_outer_agent() {
+    let dev = dev();
+    // The nested run dies, and its command becomes a child of the outer one.
+    let script = "export OUTER=$SPIFFE_ENDPOINT_SOCKET INSIDE; (\"$MAYFLY\" run --class researcher --user-token demo.jwt -- sh -c '\
+                    kill -9 $PPID; sleep 0.5; SPIFFE_ENDPOINT_SOCKET=$OUTER MODE=orphan sh -c \"$INSIDE\"'); \
+                  while ! test -s orphan; do sleep 0.05; done; inside after";
+    assert_eq!(run(&dev, "", script).env("INSIDE", INSIDE).status().unwrap().code(), Some(0));
+    assert_eq!(line(&dev, "orphan"), "no identity issued");
+    assert!(line(&dev, "after").starts_with("spiffe://"));
+}
+
+#[test]
 fn the_stock_rust_client_rotates_validates_and_ends_at_a_cut() {
     let dev = dev();
     let mut child = Reaped(run(&dev, "--grace 10", "inside whole").spawn().unwrap());
@@ -265,6 +277,57 @@ fn a_cut_stops_the_whole_tree_within_the_grace() {
     assert_eq!(child.0.wait().unwrap().code(), Some(5));
     assert!(cut.elapsed() < Duration::from_secs(6), "{:?}", cut.elapsed());
     assert!(!alive(&deaf) && !alive(&command));
+}
+
+#[test]
+fn the_terminal_is_the_commands() {
+    let dev = dev();
+    let command = "'stty -echo; echo ready; read x; ps -o stat= -p $$; echo got:$x'";
+    let line = format!("exec \"{BIN}\" run --class researcher --user-token demo.jwt -- sh -c {command}");
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).current_dir(dev.dir.path());
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.as_ref().unwrap(), b"hello\n").unwrap();
+    let out = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && text.contains("got:hello"), "{text}");
+    assert!(text.lines().any(|l| l.starts_with('S') && l.contains('+')), "in the foreground: {text}");
+}
+
+#[test]
+fn as_process_1_it_reaps_and_serves() {
+    // Needs root; CI is.
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return;
+    }
+    let dev = dev();
+    let script = "test $PPID = 1; echo $? > first; (setsid sh -c 'exit 3' &); sleep 0.5; ps -e -o stat= | grep -c Z > zombies; \
+                  inside first_process; exit 9";
+    let plain = run(&dev, "", script);
+    let mut command = Command::new("unshare");
+    command.args(["-pf", "--mount-proc"]).arg(plain.get_program()).args(plain.get_args());
+    command.envs(plain.get_envs().filter_map(|(k, v)| Some((k, v?)))).current_dir(dev.dir.path());
+    assert_eq!(command.status().unwrap().code(), Some(9));
+    assert_eq!((line(&dev, "first"), line(&dev, "zombies")), ("0".into(), "0".into()));
+    assert!(line(&dev, "first_process").starts_with("spiffe://"));
+}
+
+#[test]
+fn another_user_runs_the_command_and_cannot_look_into_us() {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return;
+    }
+    let dev = dev();
+    // The socket's folder is theirs; our memory and environment are not.
+    let script = "id -u; id -g; id -G; stat -c '%u %a' \"$(dirname \"${SPIFFE_ENDPOINT_SOCKET#unix://}\")\"; \
+                  cat /proc/$PPID/environ > /dev/null 2>&1 && echo looked; kill -0 $PPID 2>/dev/null && echo reached; exit 0";
+    let out = run(&dev, "--uid 65534:65534", script).output().unwrap();
+    let told: Vec<_> = String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect();
+    assert_eq!(told, ["65534", "65534", "65534", "65534 700"], "{}", String::from_utf8_lossy(&out.stderr));
+    for bad in ["nobody", "65534:", "4294967296", "-1"] {
+        let line = format!("run --class researcher --user-token demo.jwt --uid={bad} -- true");
+        dev.fails(&line, 2);
+    }
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! The process tree below us: who belongs to it, and how it is stopped.
 //!
 //! We are its subreaper: whatever of it loses its parent becomes our child, also a daemon with a session of its own. So a
-//! process belongs to the tree exactly while its line of parents leads to us. A nested `mayfly run` is a tree of its own.
+//! process belongs to the tree exactly while its line of parents leads to us.
+//!
+//! A nested `mayfly run` is a tree of its own, also after somebody killed it and its processes have become our children. So
+//! each run marks what is below it with something that is inherited and that nobody can take off: a hard resource limit one
+//! below its own. It is one that nothing ever reaches, the time of a real-time process between two waits.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,11 +13,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getrlimit, pidfd_open, pidfd_send_signal, setrlimit};
 use tokio::net::UnixStream;
 
-/// The name under which `mayfly run` goes in the list of processes. Whoever else takes it harms itself alone.
-pub const NAME: &str = "mayfly-run";
+/// The mark of a run that is not nested, in microseconds: a hundred thousand years.
+const FIRST: u64 = 1 << 62;
 /// Levels of processes that are looked at.
 const DEEPEST: usize = 256;
 /// Lines of parents change while they are read.
@@ -28,19 +32,35 @@ pub enum Stranger {
     /// Its line of parents does not lead to us.
     #[error("process {0} is not of this tree")]
     Outside(i32),
-    /// Its line of parents leads to another `mayfly run` first.
-    #[error("process {0} belongs to a `mayfly run` of its own")]
+    /// It does not bear the mark of this tree.
+    #[error("process {0} belongs to a `mayfly run` below this one")]
     Nested(i32),
 }
 
 /// The tree below a process: ours.
 #[derive(Clone, Copy, Debug)]
-pub struct Tree(i32);
+pub struct Tree {
+    root: i32,
+    mark: Option<u64>,
+}
 
 impl Tree {
     /// The one below this process.
     pub fn here() -> Tree {
-        Tree(getpid().as_raw_nonzero().get())
+        Tree { root: getpid().as_raw_nonzero().get(), mark: getrlimit(Resource::Rttime).maximum }
+    }
+
+    /// Begins a tree of its own: what is started from now on is told from what is above.
+    pub fn begin() -> Result<Tree, String> {
+        let mark = match getrlimit(Resource::Rttime).maximum {
+            None => FIRST,
+            Some(above) => {
+                above.checked_sub(1).ok_or("the limit on real-time timeouts (`ulimit -R`) leaves no room for a mark")?
+            }
+        };
+        let limit = Rlimit { current: Some(mark), maximum: Some(mark) };
+        setrlimit(Resource::Rttime, limit).map_err(|e| format!("cannot mark the tree: {e}"))?;
+        Ok(Tree::here())
     }
 
     /// The process that connected, if it belongs to the tree.
@@ -50,11 +70,16 @@ impl Tree {
         let pid = pid.ok_or_else(|| unknown(&"it is of another namespace of processes"))?;
         // INVARIANT: while this lives, its number is nobody else's.
         let pinned = pin(stream, pid).map_err(|e| unknown(&e))?;
-        let verdict = self.place(pid);
+        let verdict = self.place(pid).and_then(|()| self.marked(pid));
         if has_ended(&pinned) {
             return Err(unknown(&"it has gone"));
         }
         verdict.map(|()| pid)
+    }
+
+    fn marked(self, pid: i32) -> Result<(), Stranger> {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).map_err(|e| Stranger::Unknown(e.to_string()))?;
+        if mark(&limits) == Some(self.mark) { Ok(()) } else { Err(Stranger::Nested(pid)) }
     }
 
     fn place(self, pid: i32) -> Result<(), Stranger> {
@@ -72,11 +97,10 @@ impl Tree {
         let (mut line, mut at) = (Vec::new(), pid);
         let verdict = loop {
             let Some(process) = Process::read(at) else { break Err(Stranger::Outside(pid)) };
-            let (nested, parent) = (process.name == NAME, process.parent);
+            let parent = process.parent;
             line.push((at, process));
             match parent {
-                _ if nested => break Err(Stranger::Nested(pid)),
-                parent if parent == self.0 => break Ok(()),
+                parent if parent == self.root => break Ok(()),
                 parent if parent <= 1 || line.len() >= DEEPEST => break Err(Stranger::Outside(pid)),
                 parent => at = parent,
             }
@@ -110,7 +134,7 @@ impl Tree {
         let mut at = pid;
         for _ in 0..DEEPEST {
             match Process::read(at).map(|p| p.parent) {
-                Some(parent) if parent == self.0 => return true,
+                Some(parent) if parent == self.root => return true,
                 Some(parent) if parent > 1 => at = parent,
                 _ => return false,
             }
@@ -125,7 +149,7 @@ impl Tree {
         let all: HashMap<i32, Process> = pids.filter_map(|pid| Some((pid, Process::read(pid)?))).collect();
         let below = |pid: &i32| {
             let mut line = std::iter::successors(Some(*pid), |at| all.get(at).map(|p| p.parent)).skip(1).take(DEEPEST);
-            line.any(|at| at == self.0)
+            line.any(|at| at == self.root)
         };
         let alive = all.iter().filter(|(_, process)| !matches!(process.state, 'Z' | 'X'));
         alive.map(|(pid, _)| *pid).filter(below).collect()
@@ -149,10 +173,9 @@ fn has_ended(pinned: &OwnedFd) -> bool {
     !matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
 }
 
-/// What the system tells of a process. Two readings of one process are the same until it gets another parent or name.
+/// What the system tells of a process. Two readings of one process are the same until it gets another parent.
 #[derive(Clone, Debug)]
 struct Process {
-    name: String,
     state: char,
     parent: i32,
     started: u64,
@@ -160,7 +183,7 @@ struct Process {
 
 impl PartialEq for Process {
     fn eq(&self, other: &Process) -> bool {
-        (&self.name, self.parent, self.started) == (&other.name, other.parent, other.started)
+        (self.parent, self.started) == (other.parent, other.started)
     }
 }
 
@@ -172,15 +195,22 @@ impl Process {
 
     /// `pid (name) state ppid …`. The name may hold anything, also brackets and spaces.
     fn parse(text: &str) -> Option<Process> {
-        let (before, rest) = text.rsplit_once(')')?;
-        let mut fields = rest.split_ascii_whitespace();
+        let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
         Some(Process {
-            name: before.split_once('(')?.1.to_owned(),
             state: fields.next()?.chars().next()?,
             parent: fields.next()?.parse().ok()?,
             // The 22nd field of all.
             started: fields.nth(17)?.parse().ok()?,
         })
+    }
+}
+
+/// The hard limit in `/proc/<pid>/limits`: `Max realtime timeout  soft  hard  us`. The inner None: there is no limit.
+fn mark(limits: &str) -> Option<Option<u64>> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"))?;
+    match line.split_ascii_whitespace().nth(1)? {
+        "unlimited" => Some(None),
+        hard => hard.parse().ok().map(Some),
     }
 }
 
@@ -193,8 +223,15 @@ mod tests {
     fn a_name_with_brackets_and_spaces_hides_nothing() {
         let text = "7 (a) S 1 (b) R 42 7 7 0 -1 4194560 0 0 0 0 1 2 0 0 20 0 1 0 123456 0 0";
         let process = Process::parse(text).unwrap();
-        assert_eq!((process.name.as_str(), process.state, process.parent), ("a) S 1 (b", 'R', 42));
+        assert_eq!((process.state, process.parent), ('R', 42));
         assert_eq!(process.started, 123_456);
+        let limits = fs::read_to_string("/proc/self/limits").unwrap();
+        assert_eq!(mark(&limits), Some(Tree::here().mark));
+        assert_eq!(
+            mark(&limits.replace("Max realtime timeout      unlimited            unlimited", "Max realtime timeout 1 7")),
+            Some(Some(7))
+        );
+        assert_eq!(mark("Max cpu time  1  2  us"), None);
         for bad in ["", "7", "7 (a", "7 (a)", "7 (a) S", "7 (a) S x", "7 a S 1"] {
             assert!(Process::parse(bad).is_none(), "{bad}");
         }
@@ -206,7 +243,7 @@ mod tests {
         let (tree, pid) = (Tree::here(), i32::try_from(child.id()).unwrap());
         assert_eq!(tree.place(pid), Ok(()));
         assert!(tree.members().contains(&pid));
-        let (own, parent) = (tree.0, Process::read(tree.0).unwrap().parent);
+        let (own, parent) = (tree.root, Process::read(tree.root).unwrap().parent);
         for other in [own, parent, 1] {
             assert!(tree.place(other).is_err() && !tree.members().contains(&other), "{other}");
         }
