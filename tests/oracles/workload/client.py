@@ -74,7 +74,7 @@ def call(address):
     connection = dial(address, X509Source(), authorize_fn=authorize_member_of(DOMAIN))
     connection.sendall(b"python\n")
     answer = line(connection)
-    assert answer.endswith("heard python\n"), answer
+    assert answer.endswith("python\n"), answer
     print(answer, end="")
 
 

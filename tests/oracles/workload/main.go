@@ -114,7 +114,7 @@ func dial(ctx context.Context, address string) {
 	connection := must(tls.Dial("tcp", address, config))
 	fmt.Fprintln(connection, "go")
 	answer := must(bufio.NewReader(connection).ReadString('\n'))
-	if !strings.HasSuffix(answer, "heard go\n") {
+	if !strings.HasSuffix(answer, "go\n") {
 		check(errors.New(answer))
 	}
 	fmt.Print(answer)
