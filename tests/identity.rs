@@ -134,7 +134,7 @@ async fn a_cut_ends_an_identity_at_once_and_says_why() {
         assert!(matches!(&why, Over::Revoked { reason, .. } if reason == "AGENT_REVOKED"), "{why:?}");
         assert!(matches!(identity.jwt(SEARCH).await, Err(IdentityError::Over(_))), "not what is remembered either");
     }
-    assert!(cut.elapsed() < Duration::from_secs(3), "{:?}", cut.elapsed());
+    assert!(cut.elapsed() < Duration::from_secs(5), "{:?}", cut.elapsed());
     assert!(sibling.over().borrow().is_none());
     sibling.jwt(SEARCH).await.unwrap();
 }

@@ -23,6 +23,7 @@ pub struct Current {
 
 struct Held {
     spiffe_id: String,
+    #[cfg(feature = "workload-api")]
     key: Key,
     certified: Arc<CertifiedKey>,
     expires_at: SystemTime,
@@ -32,6 +33,7 @@ struct Held {
 
 impl Current {
     /// Takes what the issuer answered only whole, and only if the certificate is this key's.
+    #[cfg_attr(not(feature = "workload-api"), expect(clippy::needless_pass_by_value, reason = "kept for a Workload API"))]
     pub(super) fn new(
         key: Key,
         svid: Option<v1::X509Svid>,
@@ -46,7 +48,15 @@ impl Current {
         let expires_at = UNIX_EPOCH + Duration::from_secs(seconds.ok_or(IdentityError::Answer("no end"))?);
         let certified = key.certified(svid.certificates.into_iter().map(CertificateDer::from).collect());
         certified.keys_match().map_err(|_| IdentityError::Answer("the certificate is for another key"))?;
-        let held = Held { spiffe_id: svid.spiffe_id, key, certified: Arc::new(certified), expires_at, agent, revision };
+        let held = Held {
+            spiffe_id: svid.spiffe_id,
+            #[cfg(feature = "workload-api")]
+            key,
+            certified: Arc::new(certified),
+            expires_at,
+            agent,
+            revision,
+        };
         Ok(Current { held: Arc::new(held), bundle: Arc::new(bundle), sequence })
     }
 

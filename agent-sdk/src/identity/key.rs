@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+#[cfg(any(test, feature = "workload-api"))]
 use zeroize::Zeroizing;
 
 use super::IdentityError;
@@ -39,6 +40,7 @@ impl Key {
     }
 
     /// PKCS#8, DER.
+    #[cfg(any(test, feature = "workload-api"))]
     pub(super) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
         let document = self.0.to_pkcs8v1().map_err(|_| IdentityError::Key)?;
         Ok(Zeroizing::new(document.as_ref().to_vec()))
