@@ -450,6 +450,9 @@ struct SpawnArgs {
     /// File with the user's ID token or at+jwt access token; `-` reads stdin. Not for children of an agent
     #[arg(long, value_name = "FILE", conflicts_with = "autonomous")]
     user_token: Option<PathBuf>,
+    /// In place of a user token: a delegation that an earlier one recorded for the same workload; `mayfly agents show` prints its id
+    #[arg(long, value_name = "ID", conflicts_with_all = ["user_token", "autonomous"])]
+    delegation: Option<String>,
     /// Act for nobody, where the class allows it
     #[arg(long)]
     autonomous: bool,

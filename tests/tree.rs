@@ -118,3 +118,31 @@ fn t15_a_stolen_certificate_ends_the_agent() {
         panic!("no identity");
     }
 }
+
+#[test]
+fn a_delegation_that_was_recorded_is_a_proof_for_the_workload_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = "[[workloads]]\nname = \"other\"\n[[classes]]\nname = \"helper\"\nowner = \"t\"\nscopes = [\"search:read\"]\n\
+                audiences = [\"https://search.example\"]\nmodes = [\"delegated\"]\n\
+                spawners = [\"workload/orchestrator\", \"workload/other\"]\n";
+    std::fs::write(dir.path().join("more.toml"), more).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "more.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    std::fs::write(dev.path("ticket"), dev.run("join other").stdout).unwrap();
+    dev.json("redeem --ticket-file ticket --out other");
+    let first = dev.json("spawn --class helper --user-token demo.jwt --out a");
+    let id = first["delegation_id"].as_str().unwrap().to_owned();
+    let again = dev.json(&format!("spawn --class helper --delegation {id} --out b"));
+    assert_eq!((&again["delegation_id"], &again["user"]), (&first["delegation_id"], &first["user"]));
+    let run = dev.run(&format!("run --class helper --delegation {id} -- true"));
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    // T13: an id is no secret and proves nothing: another workload, a child, and one that nobody recorded.
+    let refused = |line: &str, code| assert!(dev.fails(line, 3).contains(code), "{line}");
+    refused(&format!("spawn --as other --class helper --delegation {id} --out x"), "DELEGATION_UNKNOWN");
+    refused(&format!("spawn --class helper --delegation {} --out x", "0".repeat(64)), "DELEGATION_UNKNOWN");
+    assert!(dev.fails(&format!("spawn --as a --class helper --delegation {id} --out x"), 3).contains("USER_TOKEN"));
+    assert!(dev.fails("spawn --class helper --delegation abc --out x", 1).contains("DELEGATION_MALFORMED"));
+    dev.fails(&format!("spawn --class helper --user-token demo.jwt --delegation {id} --out x"), 2);
+    dev.json(&format!("revoke --delegation {id}"));
+    refused(&format!("spawn --class helper --delegation {id} --out x"), "DELEGATION_REVOKED");
+}

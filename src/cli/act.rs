@@ -115,6 +115,7 @@ pub(super) async fn spawn(common: &Common, args: SpawnArgs) -> Result<(), Failur
         excess: if args.scopes.clip { v1::Excess::Clip } else { v1::Excess::Deny }.into(),
         jwt_audience: args.audience.unwrap_or_default(),
         ticket: args.ticket,
+        delegation: args.delegation.unwrap_or_default(),
     };
     let channel = as_identity(common, &args.acting, &dir).await?;
     if let Some(count) = args.count {

@@ -20,6 +20,9 @@ pub(super) struct RunArgs {
     /// File with a ticket or join token, instead of spawning; `-` reads stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["autonomous", "identity"])]
     pub(super) ticket: Option<PathBuf>,
+    /// In place of a user token: a delegation that an earlier one recorded for the same workload
+    #[arg(long, value_name = "ID", conflicts_with_all = ["user_token", "autonomous", "ticket"])]
+    pub(super) delegation: Option<String>,
     /// Act for nobody, where the class allows it
     #[arg(long)]
     pub(super) autonomous: bool,
@@ -115,6 +118,7 @@ mod linux {
         let request = v1::SpawnRequest {
             class: args.class.clone().unwrap_or_default(),
             user_token: user_token.trim().to_owned(),
+            delegation: args.delegation.clone().unwrap_or_default(),
             mode: if args.autonomous { v1::Mode::Autonomous } else { v1::Mode::Unspecified }.into(),
             scopes: args.scopes.scopes.clone(),
             lease_seconds: args.scopes.lease,

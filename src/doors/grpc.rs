@@ -411,9 +411,16 @@ fn spawn_request(r: v1::SpawnRequest) -> Result<(issue::SpawnRequest, issue::Key
         v1::Mode::Delegated => Some(Mode::Delegated),
         v1::Mode::Unspecified => None,
     };
-    if mode == Some(Mode::Autonomous) && !r.user_token.is_empty() {
-        return Err(Denial::malformed("MODE_CONTRADICTION", "an autonomous agent has no user token"));
+    if mode == Some(Mode::Autonomous) && !(r.user_token.is_empty() && r.delegation.is_empty()) {
+        return Err(Denial::malformed("MODE_CONTRADICTION", "an autonomous agent has neither user token nor delegation"));
     }
+    if !r.user_token.is_empty() && !r.delegation.is_empty() {
+        return Err(Denial::malformed("TOKEN_OR_DELEGATION", "give a user token or a delegation: one of the two"));
+    }
+    let delegation = match r.delegation.as_str() {
+        "" => None,
+        id => Some(targets::delegation(id)?),
+    };
     if r.ticket != r.csr.is_empty() {
         return Err(Denial::malformed("CSR_OR_TICKET", "give a certification request, or ask for a ticket: one of the two"));
     }
@@ -427,7 +434,7 @@ fn spawn_request(r: v1::SpawnRequest) -> Result<(issue::SpawnRequest, issue::Key
     let asked = Asked { scopes: r.scopes, audiences: r.audiences, lease: r.lease_seconds, depth: r.max_depth, clip, mode };
     let keys = if r.ticket { issue::Keys::Tickets(1) } else { issue::Keys::Csrs(vec![r.csr]) };
     let (request_id, user_token, audience) = (r.request_id, r.user_token, r.jwt_audience);
-    Ok((issue::SpawnRequest { request_id, class, user_token, asked, audience }, keys))
+    Ok((issue::SpawnRequest { request_id, class, user_token, delegation, asked, audience }, keys))
 }
 
 /// All but the bundle.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mayfly_verify::{AgentId, Binding, ClassName, Target, User, Workload, WorkloadName};
+use mayfly_verify::{AgentId, Binding, ClassName, DelegationId, Target, User, Workload, WorkloadName};
 use uuid::Uuid;
 
 use super::state::authority::{Kind, Slot};
@@ -193,6 +193,8 @@ pub enum Proof {
     },
     /// A token that recorded a delegation before, byte for byte the same; by its proof.
     Recorded([u8; 32]),
+    /// A delegation that was recorded before and names the caller.
+    Delegation(DelegationId),
 }
 
 /// What was recorded.

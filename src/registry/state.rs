@@ -280,6 +280,11 @@ impl State {
         self.delegations.get(self.proofs.get(proof)?).filter(|d| now < d.ends_at)
     }
 
+    /// A delegation, if it still counts at `now` (unix microseconds).
+    pub fn delegation(&self, id: &DelegationId, now: u64) -> Option<&Arc<Delegation>> {
+        self.delegations.get(id).filter(|d| now < d.ends_at)
+    }
+
     /// Where an agent stands at `now` (unix microseconds).
     pub fn standing(&self, agent: &Agent, now: u64) -> Standing {
         let cut =

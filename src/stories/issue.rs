@@ -1,7 +1,7 @@
 //! Issue: redeem and renew for workloads and agents, spawn by workloads and agents, mint by agents.
 
 use mayfly_agent::ticket::{Secret, Ticket};
-use mayfly_verify::{ClassName, sha256};
+use mayfly_verify::{ClassName, DelegationId, sha256};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -29,6 +29,8 @@ pub struct SpawnRequest {
     pub class: ClassName,
     /// Of a configured issuer; empty asks for an autonomous agent, or comes from an agent.
     pub user_token: String,
+    /// In place of a token, a delegation that was recorded before.
+    pub delegation: Option<DelegationId>,
     /// How much.
     pub asked: Asked,
     /// Audience of a first JWT-SVID; empty: none.
@@ -135,17 +137,22 @@ async fn orders(issuer: &Issuer, caller: Caller, request: SpawnRequest, keys: Ke
     }
     // 2. The user, once for all of them.
     let proof = match &caller {
-        _ if request.user_token.is_empty() => None,
+        _ if request.user_token.is_empty() && request.delegation.is_none() => None,
         // Judged by the record of the agent, whatever the token says: nothing of it is looked at.
         Caller::Agent { .. } => return Err(token_of_agent().into()),
-        _ => Some(prove_user(issuer, &request.user_token).await?),
+        // Whose it is and whether it holds is judged at commit.
+        _ => Some(match request.delegation {
+            Some(id) => Proof::Delegation(id),
+            None => prove_user(issuer, &request.user_token).await?,
+        }),
     };
     let asked = &request.asked;
     let (depth, mode) = (asked.depth.map_or(u64::MAX, u64::from), asked.mode.map_or("", |m| m.as_str()));
     let (lists, single) = ([asked.scopes.join(" "), asked.audiences.join(" ")], csrs.len() == 1);
     let mut orders = Vec::with_capacity(csrs.len());
     for (n, csr) in csrs.into_iter().enumerate() {
-        let what: [&[u8]; 11] = [
+        let delegation = request.delegation.map(|id| id.0);
+        let what: [&[u8]; 12] = [
             request.class.as_str().as_bytes(),
             &sha256(&csr),
             request.user_token.as_bytes(),
@@ -157,6 +164,7 @@ async fn orders(issuer: &Issuer, caller: Caller, request: SpawnRequest, keys: Ke
             mode.as_bytes(),
             request.audience.as_bytes(),
             &[u8::from(tickets)],
+            delegation.as_ref().map_or(&[], |id| id.as_slice()),
         ];
         let mut id = request_id(&caller, "spawn", &request.request_id, &what)?;
         if let Some(id) = id.as_mut().filter(|_| !single) {

@@ -112,6 +112,10 @@ pub struct SpawnRequest {
     /// Give a ticket instead of certifying a key. It lasts a minute and belongs to the first key it is redeemed with.
     #[prost(bool, tag = "12")]
     pub ticket: bool,
+    /// Instead of a user token: a delegation that names the calling workload, as `Agent.delegation_id` has it. It was recorded when
+    /// its token was first used, and ends with that.
+    #[prost(string, tag = "13")]
+    pub delegation: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]

@@ -23,7 +23,7 @@ pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Wha
         Some(Wire::RecordedBefore(time)) => return Ok(What::Before(microseconds(&time)?)),
         Some(Wire::Agent(agent)) => Ok(Target::Agent(issue::agent_id(issuer, &agent)?)),
         Some(Wire::User(u)) => Ok(user(u)),
-        Some(Wire::Delegation(id)) => Ok(Target::Delegation(DelegationId(digest("DELEGATION_MALFORMED", &id)?))),
+        Some(Wire::Delegation(id)) => Ok(Target::Delegation(delegation(&id)?)),
         Some(Wire::Workload(name)) => workload(&name),
         Some(Wire::Class(name)) => class(&name),
         Some(Wire::Key(key)) => Ok(Target::Key(digest("KEY_MALFORMED", &key)?)),
@@ -128,6 +128,11 @@ fn workload(name: &str) -> Result<Target, Denial> {
 fn class(name: &str) -> Result<Target, Denial> {
     let malformed = |e: NameError| Denial::malformed("CLASS_MALFORMED", e.to_string());
     Ok(Target::Class(name.parse().map_err(malformed)?))
+}
+
+/// A delegation, by its id.
+pub(super) fn delegation(text: &str) -> Result<DelegationId, Denial> {
+    Ok(DelegationId(digest("DELEGATION_MALFORMED", text)?))
 }
 
 fn digest(code: &'static str, text: &str) -> Result<[u8; 32], Denial> {

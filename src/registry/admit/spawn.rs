@@ -15,7 +15,7 @@ use crate::journal::record::{self, record::Body};
 use crate::policy::limits::{self, Full, Limit, Measure, Per, Reading};
 use crate::policy::{self, Class, Grant};
 use crate::registry::proposal::{Credential, Outcome, Proof, Spawn};
-use crate::registry::state::{Agent, Count, Delegation, Done, Lineage, Seat, Token, seconds};
+use crate::registry::state::{Agent, Count, Delegation, Done, Lineage, Seat, State, Token, seconds};
 
 impl Batch<'_> {
     pub(super) fn spawn(&mut self, caller: &Caller, spawn: &Spawn) -> Result<Outcome, No> {
@@ -177,12 +177,16 @@ impl Batch<'_> {
 
     /// The delegation behind a proof, and whether it is new.
     pub(super) fn delegation(&self, by: &Workload, proof: &Proof) -> Result<(Arc<Delegation>, bool), No> {
-        let digest = match proof {
-            Proof::Token { proof, .. } | Proof::Recorded(proof) => proof,
+        let look = |state: &'_ State| match proof {
+            Proof::Token { proof, .. } | Proof::Recorded(proof) => state.delegation_by_proof(proof, self.at).cloned(),
+            Proof::Delegation(id) => state.delegation(id, self.at).cloned(),
         };
-        let known = self.top.delegation_by_proof(digest, self.at).or_else(|| self.base.delegation_by_proof(digest, self.at));
-        if let Some(known) = known {
+        if let Some(known) = look(&self.top).or_else(|| look(self.base)) {
             if known.workload != *by {
+                // T13: an id proves nothing; of another's delegation nothing is told.
+                if let Proof::Delegation(id) = proof {
+                    return Err(unknown_delegation(id).into());
+                }
                 tracing::warn!(recorded = %known.workload, presented = %by, "a user token was presented by another workload");
                 let message = "this user token belongs to another workload: every workload brings its own";
                 return Err(Denial::denied("USER_TOKEN_OF_ANOTHER", message).into());
@@ -193,7 +197,10 @@ impl Batch<'_> {
                 let message = "what this user token allowed was revoked: bring one that was issued after that";
                 return Err(Denial::denied("DELEGATION_REVOKED", message).into());
             }
-            return Ok((Arc::clone(known), false));
+            return Ok((known, false));
+        }
+        if let Proof::Delegation(id) = proof {
+            return Err(unknown_delegation(id).into());
         }
         let Proof::Token { user, proof, token, issued_at, ends_at, workloads, scopes } = proof else {
             return Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into());
@@ -272,6 +279,11 @@ impl Batch<'_> {
         // 74 random bits per millisecond; a repeat means the source of chance is broken.
         if self.agent(&uuid).is_some() { Err(Fault::new("spawn", "the same id twice")) } else { Ok(uuid) }
     }
+}
+
+fn unknown_delegation(id: &DelegationId) -> Denial {
+    let message = format!("there is no delegation `{id}` that names this workload, or it has ended: bring a user token");
+    Denial::new(Kind::NotFound, "DELEGATION_UNKNOWN", message)
 }
 
 /// A limit's refusal: which, its value, what is used, and when to ask again.
