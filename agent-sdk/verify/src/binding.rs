@@ -99,6 +99,9 @@ impl Binding {
         if self.stamps.iter().any(|s| s.since > self.revision) {
             return bad("a stamp is younger than the credential");
         }
+        if self.stamps.iter().zip(1..).any(|(stamp, rest)| self.stamps.iter().skip(rest).any(|s| s.subject == stamp.subject)) {
+            return bad("two stamps have one subject");
+        }
         if !self.scopes.is_sorted_by(|a, b| a < b) {
             return bad("scopes must be sorted, none twice");
         }
@@ -195,7 +198,7 @@ impl Binding {
         serde_json::to_value(claim).map_err(|e| BindingError::Malformed(e.to_string()))
     }
 
-    /// Reads the value of the JWT claim.
+    /// Reads the value of the JWT claim; only the one spelling that [`to_claim`](Self::to_claim) gives is accepted.
     pub fn from_claim(value: &serde_json::Value) -> Result<Binding, BindingError> {
         let malformed = |e: &dyn fmt::Display| BindingError::Malformed(e.to_string());
         let claim = Claim::deserialize(value).map_err(|e| malformed(&e))?;
@@ -221,7 +224,11 @@ impl Binding {
             scopes: claim.scopes,
             lease_expires_at: claim.lease_expires_at,
         };
-        binding.check()?;
+        // INVARIANT: what is read is what would be written, so that no two spellings of one binding exist: serde also takes
+        // lists for objects and `null` for what is absent, UUIDs come in four forms, and hex in two cases.
+        if binding.to_claim()? != *value {
+            return Err(BindingError::Malformed("it is not spelled as issuers spell it".into()));
+        }
         Ok(binding)
     }
 }

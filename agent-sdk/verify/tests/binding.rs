@@ -11,8 +11,6 @@ use serde_json::{Value, json};
 mod accepted;
 #[path = "binding/asn1.rs"]
 mod asn1;
-#[path = "binding/lenient.rs"]
-mod lenient;
 #[path = "binding/refused.rs"]
 mod refused;
 #[path = "binding/tlv.rs"]
@@ -42,22 +40,6 @@ fn what_is_refused_is_refused_for_its_own_fault() {
         vectors.push(json!({ "name": name, "code": code, "claim": claim }));
     }
     committed("refused.json", &vectors);
-}
-
-/// Each is what no issuer writes. When the crate comes to refuse one, it moves to the refused ones.
-#[test]
-fn what_is_read_leniently_is_never_written() {
-    let mut vectors = Vec::new();
-    for (name, code, der) in lenient::ders() {
-        assert!(Binding::from_der(&der).is_ok(), "{name}");
-        vectors.push(json!({ "name": name, "code": code, "der": hex::encode(der) }));
-    }
-    for (name, code, claim) in lenient::claims() {
-        let read = Binding::from_claim(&claim);
-        assert!(read.is_ok(), "{name}: {read:?}");
-        vectors.push(json!({ "name": name, "code": code, "claim": claim }));
-    }
-    committed("lenient.json", &vectors);
 }
 
 fn label(e: &BindingError) -> &'static str {

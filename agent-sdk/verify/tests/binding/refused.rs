@@ -1,9 +1,9 @@
 //! Encodings made to be believed: each differs from one that is accepted in its fault alone.
 
-use mayfly_verify::{Binding, MAX_DER};
+use mayfly_verify::{Binding, MAX_CLAIM, MAX_DER};
 use serde_json::{Value, json};
 
-use crate::accepted::{autonomous, below, delegated, largest_der};
+use crate::accepted::{autonomous, below, delegated, largest_claim, largest_der};
 use crate::tlv::{content, elements, tlv};
 
 const MALFORMED: &str = "malformed";
@@ -23,14 +23,14 @@ const SCOPES: usize = 8;
 const LEASE: usize = 9;
 
 /// The DER of a delegated binding, whose fields were changed.
-pub(crate) fn with(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
+fn with(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
     let mut fields = elements(content(&delegated().to_der().unwrap()));
     change(&mut fields);
     tlv(0x30, &fields.concat())
 }
 
 /// The claim of a delegated binding, that was changed.
-pub(crate) fn claim_with(change: impl FnOnce(&mut Value)) -> Value {
+fn claim_with(change: impl FnOnce(&mut Value)) -> Value {
     let mut claim = delegated().to_claim().unwrap();
     change(&mut claim);
     claim
@@ -123,6 +123,7 @@ pub(crate) fn ders() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("a surrogate in UTF-8", MALFORMED, set(SCOPES, tlv(0x30, &tlv(0x0c, &[0xed, 0xa0, 0x80])))),
         ("no stamps", INCONSISTENT, set(STAMPS, vec![0x30, 0])),
         ("a stamp younger than the credential", INCONSISTENT, set(STAMPS, stamp(&[subject(), vec![2, 1, 13]]))),
+        ("a subject twice", INCONSISTENT, subject_twice()),
         ("a delegation without a user", INCONSISTENT, with(|fields| drop(fields.remove(USER)))),
         ("a user without a delegation", INCONSISTENT, with(|fields| drop(fields.remove(DELEGATION)))),
         ("delegated, and neither user nor delegation", INCONSISTENT, with(|fields| drop(fields.drain(DELEGATION..=USER)))),
@@ -157,6 +158,14 @@ pub(crate) fn ders() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     found.extend(chains.iter().map(|(name, ids)| (*name, INCONSISTENT, set(CHAIN, chain_of(ids)))));
     found.push(("a SPIFFE ID of 2049 bytes", TOO_LARGE, set(CHAIN, chain_of(&[&long_id]))));
     found
+}
+
+fn subject_twice() -> Vec<u8> {
+    with(|fields| {
+        let stamps = elements(content(&fields[STAMPS]));
+        let later = tlv(0x30, &[tlv(4, content(content(&stamps[0]))), vec![2, 1, 9]].concat());
+        fields[STAMPS] = tlv(0x30, &[stamps.concat(), later].concat());
+    })
 }
 
 // Well-formed in all but its length: its only scope is an octet longer than allowed.
@@ -203,6 +212,10 @@ pub(crate) fn claims() -> Vec<(String, &'static str, Value)> {
         ("an incarnation that is too short", "incarnation", json!("0190aaaa-0000-7000-8000-00000000000")),
         ("an incarnation with hyphens elsewhere", "incarnation", json!("0190aaaa0-000-7000-8000-000000000001")),
         ("an incarnation as number", "incarnation", json!(1)),
+        ("an incarnation in upper case", "incarnation", json!("0190AAAA-0000-7000-8000-000000000001")),
+        ("an incarnation without hyphens", "incarnation", json!("0190aaaa000070008000000000000001")),
+        ("an incarnation in braces", "incarnation", json!("{0190aaaa-0000-7000-8000-000000000001}")),
+        ("an incarnation as URN", "incarnation", json!("urn:uuid:0190aaaa-0000-7000-8000-000000000001")),
         ("stamps as an object", "stamps", json!({ subject.as_str(): 3 })),
         ("a stamp as an object", "stamps", json!([{ "subject": subject, "since": 3 }])),
         ("a stamp without since", "stamps", json!([[subject]])),
@@ -211,6 +224,7 @@ pub(crate) fn claims() -> Vec<(String, &'static str, Value)> {
         ("a subject of 15 bytes", "stamps", json!([["01".repeat(15), 3]])),
         ("a subject of 17 bytes", "stamps", json!([["01".repeat(17), 3]])),
         ("a subject that is no hex", "stamps", json!([["0g".repeat(16), 3]])),
+        ("a subject in upper case", "stamps", json!([["AB".repeat(16), 3]])),
         ("a subject with spaces", "stamps", json!([[format!("{} ", "01".repeat(16)), 3]])),
         ("a negative since", "stamps", json!([[subject, -3]])),
         ("a since with a point", "stamps", json!([[subject, 3.0]])),
@@ -218,6 +232,7 @@ pub(crate) fn claims() -> Vec<(String, &'static str, Value)> {
         ("a delegation of 31 bytes", "delegation_id", json!("09".repeat(31))),
         ("a delegation as number", "delegation_id", json!(9)),
         ("a user as text", "user", json!("demo")),
+        ("a user as a list", "user", json!(["https://idp.example", "demo"])),
         ("a user without a subject", "user", json!({ "iss": "https://idp.example" })),
         (
             "a user with an e-mail address",
@@ -230,6 +245,7 @@ pub(crate) fn claims() -> Vec<(String, &'static str, Value)> {
         ("an unknown mode", "mode", json!("root")),
         ("a mode in upper case", "mode", json!("Delegated")),
         ("a mode as truth", "mode", json!(false)),
+        ("a mode as an object", "mode", json!({ "delegated": null })),
         ("scopes as text", "scopes", json!("files:read mail:send")),
         ("null among the scopes", "scopes", json!(["files:read", null])),
     ] {
@@ -250,6 +266,11 @@ pub(crate) fn claims() -> Vec<(String, &'static str, Value)> {
     ] {
         found.push((name.into(), INCONSISTENT, set(field, value)));
     }
+    let twice = |c: &mut Value| {
+        let again = json!([c["stamps"][0][0], 9]);
+        c["stamps"].as_array_mut().unwrap().push(again);
+    };
+    found.push(("a subject twice".into(), INCONSISTENT, claim_with(twice)));
     let drop_field = |field: &str| claim_with(|c| drop(c.as_object_mut().unwrap().remove(field)));
     found.push(("a user without a delegation".into(), INCONSISTENT, drop_field("delegation_id")));
     found.push(("a delegation without a user".into(), INCONSISTENT, drop_field("user")));
@@ -257,5 +278,22 @@ pub(crate) fn claims() -> Vec<(String, &'static str, Value)> {
     let mut claim = nobody.to_claim().unwrap();
     claim["mode"] = json!("delegated");
     found.push(("delegated, and neither user nor delegation".into(), INCONSISTENT, claim));
+    for field in ["user", "delegation_id"] {
+        let mut claim = nobody.to_claim().unwrap();
+        claim[field] = Value::Null;
+        found.push((format!("{field} is null for what is absent"), MALFORMED, claim));
+    }
+    found.push(("the claim as a list".into(), MALFORMED, listed(&delegated().to_claim().unwrap())));
+    let mut large = largest_claim().to_claim().unwrap();
+    large["user"]["sub"] = json!(format!("{}s", large["user"]["sub"].as_str().unwrap()));
+    assert_eq!(large.to_string().len(), MAX_CLAIM + 1);
+    found.push(("too large by a byte".into(), TOO_LARGE, large));
     found
+}
+
+// In the order in which a reader that takes lists for objects would want them.
+fn listed(claim: &Value) -> Value {
+    let order =
+        ["v", "incarnation", "revision", "stamps", "delegation_id", "user", "chain", "mode", "scopes", "lease_expires_at"];
+    order.iter().map(|field| claim[*field].clone()).collect()
 }
