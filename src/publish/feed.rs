@@ -4,18 +4,18 @@
 //! bounded size; whoever is too slow for it gets a snapshot. A relay has the same ring, and forwards what another signed.
 
 mod ring;
+mod sync;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use mayfly_agent::api::v1;
 use mayfly_agent::revocation::Tick;
 use mayfly_verify::feed::{CutDigest, Heartbeat, heartbeat_message};
 use mayfly_verify::{Subject, TrustDomain};
-use parking_lot::Mutex;
 use prost::bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{DecodeContext, WireType, skip_field};
 use prost::{DecodeError, Message as _};
@@ -28,6 +28,7 @@ use crate::denial::Fault;
 use crate::registry::Registry;
 use crate::registry::state::CutMade;
 use ring::Ring;
+use sync::{AtomicU64, Mutex, Receiver, Sender, channel};
 
 /// Cuts of one tick go out together.
 const TICK: Duration = Duration::from_millis(20);
@@ -374,6 +375,9 @@ impl Speaker {
 fn cut_message(cut: &CutMade) -> v1::Cut {
     v1::Cut { subject: cut.subject.0.to_vec(), before: cut.before, keep_until: cut.keep_until, revision: cut.revision }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ mod jwt;
 mod live;
 mod reject;
 mod subject;
+mod sync;
 mod x509;
 
 pub use binding::{Binding, BindingError, BindingOid, MAX_CHAIN, MAX_CLAIM, MAX_DER};

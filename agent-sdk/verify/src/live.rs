@@ -3,15 +3,15 @@
 mod listeners;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use listeners::Listeners;
 pub use listeners::Subscription;
 use spiffe::TrustDomain;
 
 use crate::feed::Known;
+use crate::sync::{ArcSwapOption, AtomicU64};
 use crate::{Binding, JwtSvid, Reject, Staleness, Subject, X509Svid, check_cuts};
 
 /// How old the last heartbeat may be, where nobody says.
@@ -191,3 +191,6 @@ fn aged(known: Option<&Known>, bound: Duration, now: Duration) -> Result<(), Sta
         () => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod model;

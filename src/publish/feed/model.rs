@@ -1,0 +1,138 @@
+//! T84: the real line, feed and ring under random schedules: what a subscriber knows is whole up to its head, wherever it
+//! begins, goes on or begins again.
+//!
+//! Threads are switched before each access to what is shared, as if memory were sequentially consistent. The writer is played;
+//! what it tells is told by the real [`Told`]. Signatures and the follower are real ones.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::LazyLock;
+
+use mayfly_agent::revocation::message;
+use mayfly_verify::feed::{FeedKey, Follower, Limits};
+use mayfly_verify::{BindingOid, Target};
+use shuttle::thread;
+
+use super::sync::model;
+use super::*;
+use crate::authority::keystore::Keystore;
+
+const SCHEDULES: usize = 1000;
+const MANY: usize = 1_000_000;
+const NOW: u64 = 1_800_000_000 * SECOND;
+/// The commits that cut.
+const CUTS: [u64; 2] = [2, 3];
+const LAST: u64 = 4;
+
+static KEYS: LazyLock<Arc<Authority>> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let keystore = Keystore::open(&dir.path().join("keys")).unwrap();
+    Arc::new(Authority::open(keystore, &td(), &BindingOid::default(), None, true, NOW / SECOND).unwrap())
+});
+
+fn td() -> TrustDomain {
+    TrustDomain::new("td").unwrap()
+}
+
+fn subject(revision: u64) -> Subject {
+    Target::Agent(Uuid::from_u128(u128::from(revision))).subject()
+}
+
+/// Somebody who takes the feed.
+struct Subscriber {
+    feed: Arc<Feed>,
+    follower: Follower,
+    cursor: Option<Cursor>,
+    known: u64,
+}
+
+impl Subscriber {
+    fn new(feed: &Arc<Feed>) -> Subscriber {
+        let key = FeedKey::from_point(&KEYS.feed_key()).unwrap();
+        Subscriber { feed: Arc::clone(feed), follower: Follower::new(key, td(), Limits::default()), cursor: None, known: 0 }
+    }
+
+    fn take(&mut self) {
+        let (messages, at) = self.feed.next(self.cursor);
+        self.cursor = Some(at);
+        for bytes in messages {
+            let message = message(&v1::WatchCutsResponse::decode(bytes).unwrap()).unwrap();
+            let taken = self.follower.take(message);
+            assert!(taken.is_ok(), "the truth was refused: {taken:?}");
+            let Ok(Some(known)) = taken else { continue };
+            for revision in CUTS.into_iter().filter(|revision| *revision <= known.head) {
+                assert!(known.cuts.before(subject(revision)).is_some(), "at head {} the cut {revision} is missing", known.head);
+            }
+            assert!(known.head >= self.known, "the head went back");
+            self.known = known.head;
+        }
+    }
+
+    /// The connection breaks; the next one goes on from where this one was.
+    fn reconnect(&mut self) {
+        let position = self.follower.connect();
+        self.cursor = position.and_then(|at| self.feed.resume(at.incarnation, at.head));
+    }
+}
+
+fn a_head_is_whole(commit: fn(&Told, u64, Vec<CutMade>)) {
+    let (told, heard) = line();
+    let (incarnation, clock) = (Uuid::from_u128(1), Clock::set(Arc::new(std::sync::atomic::AtomicU64::new(NOW))));
+    let speaker = Speaker { trust_domain: td(), incarnation, authority: Arc::clone(&KEYS) };
+    let feed = Arc::new(Feed::of(Set::default()));
+    feed.ring.lock().begin(incarnation);
+    feed.say(&speaker, &heard, &clock, Vec::new()).unwrap();
+    let writer = thread::spawn(move || {
+        for revision in 1..=LAST {
+            let cut = CutMade { subject: subject(revision), before: u64::MAX, keep_until: u64::MAX, revision };
+            commit(&told, revision, if CUTS.contains(&revision) { vec![cut] } else { vec![] });
+        }
+    });
+    let its = Arc::clone(&feed);
+    let speaking = thread::spawn(move || {
+        (0..3).for_each(|_| its.say(&speaker, &heard, &clock, Vec::new()).unwrap());
+        (speaker, heard, clock)
+    });
+    let subscribers = [(); 2].map(|()| {
+        let mut subscriber = Subscriber::new(&feed);
+        thread::spawn(move || {
+            subscriber.take();
+            subscriber.take();
+            subscriber.reconnect();
+            subscriber.take();
+            subscriber
+        })
+    });
+    writer.join().unwrap();
+    let (speaker, heard, clock) = speaking.join().unwrap();
+    feed.say(&speaker, &heard, &clock, Vec::new()).unwrap();
+    let late = Subscriber::new(&feed);
+    for mut subscriber in subscribers.map(|s| s.join().unwrap()).into_iter().chain([late]) {
+        subscriber.take();
+        assert_eq!(subscriber.known, LAST, "something never came");
+    }
+}
+
+#[test]
+fn t76_t84_who_sees_a_head_finds_every_cut_up_to_it_under_any_schedule() {
+    LazyLock::force(&KEYS);
+    model(SCHEDULES, || a_head_is_whole(Told::committed));
+}
+
+#[test]
+#[should_panic(expected = "is missing")]
+fn t84_a_head_that_is_told_before_its_cuts_is_noticed() {
+    LazyLock::force(&KEYS);
+    model(SCHEDULES, || {
+        a_head_is_whole(|told, head, cuts| {
+            told.head.store(head, Ordering::Release);
+            told.cuts.send(cuts).unwrap();
+        });
+    });
+}
+
+#[test]
+#[ignore = "long: cargo test --release --lib -- --ignored t84"]
+fn t84_a_million_schedules() {
+    LazyLock::force(&KEYS);
+    model(MANY, || a_head_is_whole(Told::committed));
+}

@@ -1,0 +1,119 @@
+//! Where the feed's threads meet. In the tests of this crate a model steps in before each access.
+
+#[cfg(not(test))]
+pub(super) use std::sync::{
+    atomic::AtomicU64,
+    mpsc::{Receiver, Sender, channel},
+};
+
+#[cfg(not(test))]
+pub(super) use parking_lot::Mutex;
+#[cfg(test)]
+pub(super) use stepped::{AtomicU64, Mutex, Receiver, Sender, channel, model};
+
+/// The same things, and before each use of one another thread of the model may go on. Outside of a model nothing differs.
+#[cfg(test)]
+mod stepped {
+    use std::cell::Cell;
+    use std::sync::atomic::{self, Ordering};
+    use std::sync::mpsc::{self, RecvTimeoutError, SendError};
+    use std::time::Duration;
+
+    use parking_lot::MutexGuard;
+
+    thread_local!(static MODEL: Cell<bool> = const { Cell::new(false) });
+
+    /// Runs it under so many random schedules. All of its threads run on this one, in turn.
+    pub(in crate::publish::feed) fn model(schedules: usize, run: impl Fn() + Send + Sync + 'static) {
+        let _over = Over;
+        MODEL.set(true);
+        shuttle::check_random(run, schedules);
+    }
+
+    /// Also where a model fails, as some should.
+    struct Over;
+
+    impl Drop for Over {
+        fn drop(&mut self) {
+            MODEL.set(false);
+        }
+    }
+
+    fn step() {
+        if MODEL.get() {
+            shuttle::thread::yield_now();
+        }
+    }
+
+    #[derive(Default)]
+    pub(in crate::publish::feed) struct AtomicU64(atomic::AtomicU64);
+
+    impl AtomicU64 {
+        pub(in crate::publish::feed) fn new(value: u64) -> AtomicU64 {
+            AtomicU64(atomic::AtomicU64::new(value))
+        }
+
+        pub(in crate::publish::feed) fn load(&self, order: Ordering) -> u64 {
+            step();
+            self.0.load(order)
+        }
+
+        pub(in crate::publish::feed) fn store(&self, value: u64, order: Ordering) {
+            step();
+            self.0.store(value, order);
+        }
+
+        pub(in crate::publish::feed) fn fetch_max(&self, with: u64, order: Ordering) -> u64 {
+            step();
+            self.0.fetch_max(with, order)
+        }
+    }
+
+    pub(in crate::publish::feed) struct Mutex<T>(parking_lot::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(in crate::publish::feed) fn new(value: T) -> Mutex<T> {
+            Mutex(parking_lot::Mutex::new(value))
+        }
+
+        // In a model whoever waits lets others run: one of them holds it.
+        pub(in crate::publish::feed) fn lock(&self) -> MutexGuard<'_, T> {
+            while MODEL.get() {
+                step();
+                if let Some(guard) = self.0.try_lock() {
+                    return guard;
+                }
+            }
+            self.0.lock()
+        }
+    }
+
+    pub(in crate::publish::feed) struct Sender<T>(mpsc::Sender<T>);
+
+    impl<T> Sender<T> {
+        pub(in crate::publish::feed) fn send(&self, value: T) -> Result<(), SendError<T>> {
+            step();
+            self.0.send(value)
+        }
+    }
+
+    pub(in crate::publish::feed) struct Receiver<T>(mpsc::Receiver<T>);
+
+    impl<T> Receiver<T> {
+        pub(in crate::publish::feed) fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+            self.0.recv_timeout(timeout)
+        }
+
+        pub(in crate::publish::feed) fn try_iter(&self) -> impl Iterator<Item = T> {
+            std::iter::from_fn(|| {
+                step();
+                self.0.try_recv().ok()
+            })
+        }
+    }
+
+    pub(in crate::publish::feed) fn channel<T>() -> (Sender<T>, Receiver<T>) {
+        let (sender, receiver) = mpsc::channel();
+        (Sender(sender), Receiver(receiver))
+    }
+}
