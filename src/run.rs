@@ -41,7 +41,7 @@
 //! | WA-7, WA-8 | every field filled; DER, leaf first, PKCS#8 | w `wa2_…` |
 //! | WA-9, WA-12 | bundles by the trust domain's SPIFFE ID, our own always | w `wa4_…` |
 //! | WA-10, WA-11 | `no identity issued` to strangers, and to everybody after a cut | w `we6_wa10_…`, `wa10_…`, r, o |
-//! | WA-13 | exactly the audience asked for; one for each token, as JWT-SVID 3.2 recommends: several are refused | w `wa5_wa13_…` |
+//! | WA-13 | exactly the audiences asked for; JWT-SVID 3.2 recommends one | w `wa5_wa13_…` |
 //! | WA-14 | a JWK set of JWT keys alone | w `wa4_…` |
 //! | WA-15 | validation with the bundle and with what is revoked | w `wa5_wa15_…` |
 //! | WA-16 | WIT: Unimplemented | w `we7_…` |

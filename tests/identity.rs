@@ -91,7 +91,10 @@ async fn an_identity_renews_itself_while_it_is_used_and_is_never_taken_for_a_thi
                 match InspectionClient::new(channel).get_agent(request).await {
                     Ok(_) => calls += 1,
                     // It was under way when its connection was closed.
-                    Err(s) => assert!(matches!(s.code(), tonic::Code::Unavailable | tonic::Code::Cancelled), "{s:?}"),
+                    Err(s) if matches!(s.code(), tonic::Code::Unavailable | tonic::Code::Cancelled) => {}
+                    // The first channel's certificate ended, and its connection was not closed yet. Who asks for the channel at each
+                    // use has long had another.
+                    Err(s) => assert!(n == 0 && s.message().contains("expired"), "{n}: {s:?}"),
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

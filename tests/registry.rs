@@ -502,7 +502,7 @@ fn t17_nothing_outlives_the_authority_that_signs_it() {
     let Ok(Outcome::Spawned(admission, _)) = house.spawn("demo", 1) else { panic!() };
     assert_eq!(admission.certificate().unwrap().ends_at, START + 30);
     assert_eq!(&**admission.authority(), hex::encode("short"));
-    let mint = Proposal::Mint { audience: "https://search.example".into(), request: None };
+    let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request: None };
     let Ok(Outcome::Minted(mint)) = house.ask(caller_of(&admission, 0), mint) else { panic!() };
     assert_eq!((mint.token().ends_at, &**mint.authority()), (START + 20, "brief"));
     house.pass(30);
@@ -645,7 +645,7 @@ fn t16_t79_no_lease_moves_later_and_no_clock_runs_back() {
     // A millisecond after its last certificate the agent has expired.
     house.now.store(agent.svid_ends_at * SECOND, Ordering::SeqCst);
     let caller = caller_of(&admission, 0);
-    let mint = Proposal::Mint { audience: "https://search.example".into(), request: None };
+    let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request: None };
     assert_eq!(code(house.ask(caller.clone(), mint.clone())), "AGENT_EXPIRED");
     house.now.fetch_sub(SECOND, Ordering::SeqCst);
     assert_eq!(code(house.ask(caller, mint)), "ok", "record time stood still: the denial recorded nothing");
@@ -682,7 +682,7 @@ impl House {
     }
 
     fn mint(&self, caller: &Caller) -> &'static str {
-        code(self.ask(caller.clone(), Proposal::Mint { audience: "https://search.example".into(), request: None }))
+        code(self.ask(caller.clone(), Proposal::Mint { audiences: vec!["https://search.example".into()], request: None }))
     }
 
     fn revision(&self) -> u64 {

@@ -309,7 +309,15 @@ async fn wa5_wa13_a_token_is_for_exactly_the_audience_that_was_asked_for() {
         assert!(header["kid"].is_string() && header["typ"] == "JWT");
         assert!(claims["exp"].is_u64() && claims["iat"].as_u64().unwrap() <= now() && claims.get("nbf").is_none());
     }
-    for bad in [&[][..], &[""], &[SEARCH, "https://files.example"], &[&"a".repeat(257)]] {
+    // Several are allowed, and the token is for all of them.
+    let both = [SEARCH, "https://files.example"];
+    let svid = client.fetch_jwtsvid(with_header(jwt_for(&both))).await.unwrap().into_inner().svids.remove(0).svid;
+    for audience in both {
+        let verified = verify_jwt(&svid, audience, &world.bundle(), &BindingOid::default(), now()).unwrap();
+        assert_eq!(verified.audience, both);
+    }
+    refused(client.fetch_jwtsvid(with_header(jwt_for(&[SEARCH, "https://evil.example"]))).await, Code::PermissionDenied);
+    for bad in [&[][..], &[""], &[SEARCH, ""], &[&"a".repeat(257)]] {
         refused(client.fetch_jwtsvid(with_header(jwt_for(bad))).await, Code::InvalidArgument);
     }
     refused(client.fetch_jwtsvid(with_header(jwt_for(&["https://evil.example"]))).await, Code::PermissionDenied);

@@ -173,23 +173,30 @@ impl Identity {
     }
 
     /// A JWT-SVID for one audience. It is remembered until it is half over; while no fresh one can be had, it is given out
-    /// until shortly before its end. At most 64 audiences are remembered.
+    /// until shortly before its end. At most 64 tokens are remembered.
     pub async fn jwt(&self, audience: &str) -> Result<v1::JwtSvid, IdentityError> {
+        self.jwt_for(&[audience]).await
+    }
+
+    /// The same for several audiences at once. Each of them can use the token at all the others: JWT-SVID 3.2 recommends one.
+    pub async fn jwt_for(&self, audiences: &[&str]) -> Result<v1::JwtSvid, IdentityError> {
         self.holds()?;
-        if let Some(fresh) = self.shared.tokens.lock().fresh(audience, SystemTime::now()) {
+        if let Some(fresh) = self.shared.tokens.lock().fresh(audiences, SystemTime::now()) {
             return Ok(fresh);
         }
-        let request = v1::MintJwtRequest { audience: audience.to_owned(), ..Default::default() };
+        let mut all = audiences.iter().map(|audience| (*audience).to_owned());
+        let (request_id, audience) = (String::new(), all.next().unwrap_or_default());
+        let request = v1::MintJwtRequest { request_id, audience, further_audiences: all.collect() };
         match timely(IdentitiesClient::new(self.channel()).mint_jwt(request)).await {
             Ok(got) => {
                 let svid = got.svid.ok_or(IdentityError::Answer("no token"))?;
-                self.shared.tokens.lock().put(audience, &svid, SystemTime::now());
+                self.shared.tokens.lock().put(audiences, &svid, SystemTime::now());
                 // What was cut in between must not be handed on.
                 self.holds()?;
                 Ok(svid)
             }
             Err(IdentityError::Over(over)) => Err(self.shared.end(over).into()),
-            Err(e) if e.is_transient() => self.shared.tokens.lock().holding(audience, SystemTime::now()).ok_or(e),
+            Err(e) if e.is_transient() => self.shared.tokens.lock().holding(audiences, SystemTime::now()).ok_or(e),
             Err(e) => Err(e),
         }
     }

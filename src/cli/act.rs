@@ -231,7 +231,10 @@ pub(super) async fn mint(
 ) -> Result<(), Failure> {
     let dir = acting.identity.clone().ok_or_else(|| Failure::new(USAGE, "say which agent mints with --as DIR"))?;
     let channel = as_identity(common, acting, &dir).await?;
-    let got = IdentitiesClient::new(channel).mint_jwt(v1::MintJwtRequest { request_id, audience }).await?.into_inner();
+    let got = IdentitiesClient::new(channel)
+        .mint_jwt(v1::MintJwtRequest { request_id, audience, ..Default::default() })
+        .await?
+        .into_inner();
     let jwt = got.svid.ok_or_else(incomplete)?;
     let expires_at = show::stamp(jwt.expires_at.as_ref());
     let mut object = json!({ "spiffe_id": jwt.spiffe_id, "expires_at": expires_at, "revision": got.revision });

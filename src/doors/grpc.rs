@@ -196,7 +196,8 @@ impl Identities for Door {
 
     async fn mint_jwt(&self, request: Request<v1::MintJwtRequest>) -> Result<Response<v1::MintJwtResponse>, Status> {
         self.run("Identities/MintJwt", request, |issuer, caller, r| async move {
-            let (mint, token) = issue::mint(&issuer, caller, &r.request_id, r.audience).await?;
+            let audiences = std::iter::once(r.audience).chain(r.further_audiences).collect();
+            let (mint, token) = issue::mint(&issuer, caller, &r.request_id, audiences).await?;
             let revision = mint.token().revision;
             Ok(v1::MintJwtResponse { svid: Some(jwt_svid(&mint, token)), revision })
         })

@@ -85,7 +85,7 @@ impl<'a> Batch<'a> {
         self.check_caller(&ask.caller)?;
         match &ask.proposal {
             Proposal::Spawn(spawn) => self.spawn(&ask.caller, spawn),
-            Proposal::Mint { audience, request } => self.mint(&ask.caller, audience, request.as_ref()),
+            Proposal::Mint { audiences, request } => self.mint(&ask.caller, audiences, request.as_ref()),
             Proposal::End { agent } => self.end(&ask.caller, *agent),
             Proposal::Ticket { workload, hash, ttl } => self.ticket(&ask.caller, workload, *hash, *ttl),
             Proposal::Redeem { hash, key } => self.redeem(*hash, *key),

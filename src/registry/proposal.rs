@@ -26,8 +26,8 @@ pub enum Proposal {
     Spawn(Box<Spawn>),
     /// A JWT-SVID for the calling agent.
     Mint {
-        /// For whom.
-        audience: String,
+        /// For whom; at least one.
+        audiences: Vec<String>,
         /// Makes a retry the same record.
         request: Option<RequestId>,
     },

@@ -81,7 +81,7 @@ pub struct Token {
     /// Whose.
     pub agent: Uuid,
     /// For whom.
-    pub audience: String,
+    pub audiences: Vec<String>,
     /// Unique id.
     pub jti: [u8; 16],
     /// Unix seconds.
@@ -365,7 +365,7 @@ impl State {
             Body::Minted(m) => {
                 let token = Token {
                     agent: Uuid::from_slice(&m.agent).map_err(|_| misfit("agent"))?,
-                    audience: m.audience.clone(),
+                    audiences: audiences_of(m),
                     jti: fixed(&m.jti).ok_or(misfit("jti"))?,
                     issued_at: m.issued_at,
                     ends_at: m.ends_at,
@@ -620,6 +620,11 @@ pub(super) fn seconds(s: u64) -> u64 {
 
 pub(super) fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok()
+}
+
+/// For whom a token is.
+pub(super) fn audiences_of(minted: &record::Minted) -> Vec<String> {
+    std::iter::once(&minted.audience).chain(&minted.further_audiences).cloned().collect()
 }
 
 fn request_of(request: &record::Request) -> Option<([u8; 32], [u8; 32])> {

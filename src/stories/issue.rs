@@ -18,6 +18,9 @@ use crate::registry::{Admission, Ask, Certification, Credential, Mint, Proof, Pr
 /// Seconds an agent's ticket lasts.
 pub const TICKET_LIFE: u64 = 60;
 
+/// Audiences of one token at most.
+const AUDIENCES: usize = 16;
+
 /// Agents in one batch at most.
 pub const BATCH: usize = 1000;
 
@@ -219,13 +222,17 @@ pub(super) fn ticket(issuer: &Issuer, secret: &[u8; 32]) -> Result<Ticket, Fault
         .map_err(|e| Fault::new("ticket", e))
 }
 
-/// A JWT-SVID for one audience.
-pub async fn mint(issuer: &Issuer, caller: Caller, id: &str, audience: String) -> Result<(Mint, String), No> {
-    if audience.is_empty() || audience.len() > 256 {
-        return Err(Denial::malformed("AUDIENCE_MALFORMED", "give exactly one audience of at most 256 bytes").into());
+/// A JWT-SVID for exactly these audiences (JWT-SVID 3.2 recommends one).
+pub async fn mint(issuer: &Issuer, caller: Caller, id: &str, audiences: Vec<String>) -> Result<(Mint, String), No> {
+    let sound = audiences.iter().all(|a| !a.is_empty() && a.len() <= 256);
+    let twice = audiences.iter().enumerate().any(|(n, a)| audiences.iter().take(n).any(|other| other == a));
+    if audiences.is_empty() || audiences.len() > AUDIENCES || !sound || twice {
+        let message = format!("give 1 to {AUDIENCES} audiences, each once, of at most 256 bytes");
+        return Err(Denial::malformed("AUDIENCE_MALFORMED", message).into());
     }
-    let request = request_id(&caller, "mint", id, &[audience.as_bytes()])?;
-    match issuer.desk.run(Ask { caller, proposal: Proposal::Mint { audience, request } }, Vec::new()).await? {
+    let asked: Vec<&[u8]> = audiences.iter().map(String::as_bytes).collect();
+    let request = request_id(&caller, "mint", id, &asked)?;
+    match issuer.desk.run(Ask { caller, proposal: Proposal::Mint { audiences, request } }, Vec::new()).await? {
         Done::Minted(mint, token) => Ok((mint, token)),
         _ => Err(Fault::new("mint", "another outcome").into()),
     }

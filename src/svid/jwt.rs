@@ -16,7 +16,7 @@ pub fn agent(mint: &Mint, issuer: Option<&str>, oid: &BindingOid) -> Result<Unsi
     let token = mint.token();
     let mut claims = Map::new();
     claims.insert("sub".into(), mint.id().to_string().into());
-    claims.insert("aud".into(), Value::Array(vec![token.audience.clone().into()]));
+    claims.insert("aud".into(), Value::Array(token.audiences.iter().cloned().map(Value::from).collect()));
     claims.insert("iat".into(), token.issued_at.into());
     claims.insert("exp".into(), token.ends_at.into());
     claims.insert("jti".into(), hex::encode(token.jti).into());

@@ -187,9 +187,13 @@ pub struct MintJwtRequest {
     /// Makes a retry the same record, as in SpawnRequest.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
-    /// Exactly one audience, at most 256 bytes.
+    /// An audience, at most 256 bytes.
     #[prost(string, tag = "2")]
     pub audience: ::prost::alloc::string::String,
+    /// Further audiences of the same token, at most 15; each is one that the agent may mint for. JWT-SVID 3.2 recommends one audience
+    /// to a token: whoever gets it can use it at all the others.
+    #[prost(string, repeated, tag = "3")]
+    pub further_audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MintJwtResponse {

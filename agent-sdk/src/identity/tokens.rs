@@ -1,4 +1,4 @@
-//! JWT-SVIDs that were minted, one for each audience, as long as they are worth giving out.
+//! JWT-SVIDs that were minted, one for each set of audiences, as long as they are worth giving out.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,13 +6,13 @@ use zeroize::Zeroize;
 
 use crate::api::v1;
 
-/// Audiences that are remembered. The one whose token ends first makes room.
+/// Tokens that are remembered. The one whose token ends first makes room.
 const MAX: usize = 64;
 /// What is nearly over is not given out: its reader's clock may be ahead.
 const LAST: Duration = Duration::from_secs(5);
 
 struct Token {
-    audience: String,
+    audiences: Vec<String>,
     svid: v1::JwtSvid,
     /// From here on a fresh one is asked for.
     half: SystemTime,
@@ -30,26 +30,27 @@ pub(super) struct Tokens(Vec<Token>);
 
 impl Tokens {
     /// One with at least half of its life before it.
-    pub(super) fn fresh(&self, audience: &str, now: SystemTime) -> Option<v1::JwtSvid> {
-        self.0.iter().find(|t| t.audience == audience && now < t.half).map(|t| t.svid.clone())
+    pub(super) fn fresh(&self, audiences: &[&str], now: SystemTime) -> Option<v1::JwtSvid> {
+        self.0.iter().find(|t| t.audiences == audiences && now < t.half).map(|t| t.svid.clone())
     }
 
     /// One that holds; for when no fresh one can be had.
-    pub(super) fn holding(&self, audience: &str, now: SystemTime) -> Option<v1::JwtSvid> {
-        self.0.iter().find(|t| t.audience == audience && now + LAST < t.ends_at).map(|t| t.svid.clone())
+    pub(super) fn holding(&self, audiences: &[&str], now: SystemTime) -> Option<v1::JwtSvid> {
+        self.0.iter().find(|t| t.audiences == audiences && now + LAST < t.ends_at).map(|t| t.svid.clone())
     }
 
-    pub(super) fn put(&mut self, audience: &str, svid: &v1::JwtSvid, now: SystemTime) {
+    pub(super) fn put(&mut self, audiences: &[&str], svid: &v1::JwtSvid, now: SystemTime) {
         let seconds = svid.expires_at.as_ref().and_then(|at| u64::try_from(at.seconds).ok()).unwrap_or(0);
         let ends_at = UNIX_EPOCH + Duration::from_secs(seconds);
-        self.0.retain(|t| t.audience != audience && now < t.ends_at);
+        self.0.retain(|t| t.audiences != audiences && now < t.ends_at);
         if self.0.len() >= MAX
             && let Some(first) = self.0.iter().enumerate().min_by_key(|(_, t)| t.ends_at).map(|(n, _)| n)
         {
             self.0.swap_remove(first);
         }
         let half = now + ends_at.duration_since(now).unwrap_or_default() / 2;
-        self.0.push(Token { audience: audience.to_owned(), svid: svid.clone(), half, ends_at });
+        let audiences = audiences.iter().map(|a| (*a).to_owned()).collect();
+        self.0.push(Token { audiences, svid: svid.clone(), half, ends_at });
     }
 
     pub(super) fn clear(&mut self) {
@@ -70,16 +71,16 @@ mod tests {
             ..Default::default()
         };
         let mut tokens = Tokens::default();
-        tokens.put("a", &svid("one", 300), now);
+        tokens.put(&["a"], &svid("one", 300), now);
         let at = |seconds| now + Duration::from_secs(seconds);
         let given = |t: Option<v1::JwtSvid>| t.map(|t| t.token);
-        assert_eq!(given(tokens.fresh("a", at(149))), Some("one".into()));
-        assert_eq!(given(tokens.fresh("a", at(150))), None);
-        assert_eq!(given(tokens.holding("a", at(294))), Some("one".into()));
-        assert_eq!(given(tokens.holding("a", at(295))), None);
-        assert_eq!(given(tokens.fresh("b", now)), None);
-        tokens.put("a", &svid("two", 300), now);
-        assert_eq!(given(tokens.fresh("a", now)), Some("two".into()));
+        assert_eq!(given(tokens.fresh(&["a"], at(149))), Some("one".into()));
+        assert_eq!(given(tokens.fresh(&["a"], at(150))), None);
+        assert_eq!(given(tokens.holding(&["a"], at(294))), Some("one".into()));
+        assert_eq!(given(tokens.holding(&["a"], at(295))), None);
+        assert_eq!(given(tokens.fresh(&["b"], now)), None);
+        tokens.put(&["a"], &svid("two", 300), now);
+        assert_eq!(given(tokens.fresh(&["a"], now)), Some("two".into()));
     }
 
     #[test]
@@ -88,9 +89,9 @@ mod tests {
         let mut tokens = Tokens::default();
         for n in 0..200i64 {
             let expires_at = Some(prost_types::Timestamp { seconds: 1_000_100 + n, nanos: 0 });
-            tokens.put(&n.to_string(), &v1::JwtSvid { expires_at, ..Default::default() }, now);
+            tokens.put(&[&n.to_string()], &v1::JwtSvid { expires_at, ..Default::default() }, now);
         }
         assert_eq!(tokens.0.len(), MAX);
-        assert!(tokens.fresh("199", now).is_some() && tokens.fresh("0", now).is_none());
+        assert!(tokens.fresh(&["199"], now).is_some() && tokens.fresh(&["0"], now).is_none());
     }
 }

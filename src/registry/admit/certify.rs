@@ -12,10 +12,10 @@ use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body};
 use crate::policy;
 use crate::registry::proposal::{Certification, Mint, Outcome, RequestId};
-use crate::registry::state::{Agent, Certificate, Generation, Holder, Owner, Standing, Token, fixed, seconds};
+use crate::registry::state::{Agent, Certificate, Generation, Holder, Owner, Standing, Token, audiences_of, fixed, seconds};
 
 impl Batch<'_> {
-    pub(super) fn mint(&mut self, caller: &Caller, audience: &str, request: Option<&RequestId>) -> Result<Outcome, No> {
+    pub(super) fn mint(&mut self, caller: &Caller, audiences: &[String], request: Option<&RequestId>) -> Result<Outcome, No> {
         let Caller::Agent { id, .. } = caller else {
             return Err(Denial::denied("ROLE_NOT_ALLOWED", "only agents mint JWT-SVIDs for themselves").into());
         };
@@ -25,10 +25,10 @@ impl Batch<'_> {
         }
         let agent = self.agent(&id.uuid).ok_or_else(|| Fault::new("mint", "the caller is gone"))?;
         let class = self.rules.classes.get(&agent.class);
-        policy::decide_mint(class, &agent.audiences, audience)?;
+        audiences.iter().try_for_each(|audience| policy::decide_mint(class, &agent.audiences, audience))?;
         let kept = self.kept(agent)?;
         let narrowed = (kept.scopes != agent.scopes).then_some(kept.scopes);
-        let minted = self.minted(id.uuid, audience, agent.lease_ends_at, request, narrowed)?;
+        let minted = self.minted(id.uuid, audiences, agent.lease_ends_at, request, narrowed)?;
         let revision = self.push(caller, Body::Minted(minted.clone()))?;
         let token = token_of(&minted, id.uuid, revision)?;
         Ok(Outcome::Minted(self.mint_of(token)?))
@@ -37,15 +37,17 @@ impl Batch<'_> {
     pub(super) fn minted(
         &self,
         agent: Uuid,
-        audience: &str,
+        audiences: &[String],
         lease: u64,
         request: Option<&RequestId>,
         narrowed: Option<Vec<String>>,
     ) -> Result<record::Minted, No> {
         let now = self.at / SECOND;
+        let (audience, further) = audiences.split_first().ok_or_else(|| Fault::new("mint", "no audience"))?;
         Ok(record::Minted {
             agent: agent.as_bytes().to_vec(),
-            audience: audience.to_owned(),
+            audience: audience.clone(),
+            further_audiences: further.to_vec(),
             jti: random::<16>()?.to_vec(),
             issued_at: now,
             ends_at: now.saturating_add(self.rules.jwt_ttl).min(lease).min(self.signer(authority::Kind::Jwt)?.ends_at),
@@ -242,5 +244,5 @@ pub(super) fn token_of(minted: &record::Minted, agent: Uuid, revision: u64) -> R
     let jti = fixed(&minted.jti).ok_or_else(|| Fault::new("mint", "jti"))?;
     let (issued_at, ends_at) = (minted.issued_at, minted.ends_at);
     let narrowed = minted.narrowed.then(|| minted.scopes.clone());
-    Ok(Token { agent, audience: minted.audience.clone(), jti, issued_at, ends_at, narrowed, revision })
+    Ok(Token { agent, audiences: audiences_of(minted), jti, issued_at, ends_at, narrowed, revision })
 }

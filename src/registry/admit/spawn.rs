@@ -115,7 +115,7 @@ impl Batch<'_> {
         self.push(caller, Body::Admitted(admitted))?;
         let mut token = None;
         if let Some(audience) = &spawn.audience {
-            let minted = self.minted(uuid, audience, trial.lease_ends_at, spawn.request.as_ref(), None)?;
+            let minted = self.minted(uuid, std::slice::from_ref(audience), trial.lease_ends_at, spawn.request.as_ref(), None)?;
             let revision = self.push(caller, Body::Minted(minted.clone()))?;
             token = Some(token_of(&minted, uuid, revision)?);
         }
