@@ -1,6 +1,6 @@
-//! A `mayfly dev` of our own, loaded over mTLS, with its CPU read from `/proc`.
+//! The issuer under test: a `mayfly dev` of our own in a process of its own, or one that runs already.
 
-use std::future::Future;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -8,244 +8,340 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mayfly::folder::{self, Key};
+use mayfly::home;
 use mayfly_agent::api::v1;
-use mayfly_agent::api::v1::batches_client::BatchesClient;
-use mayfly_agent::api::v1::identities_client::IdentitiesClient;
-use mayfly_agent::channel::{ChannelSettings, Trust, connect};
+use mayfly_agent::channel::{ChannelSettings, Trust, connect, connect_unix};
+use mayfly_agent::ticket::Ticket;
 use mayfly_verify::TrustDomain;
-use tokio::io::AsyncBufReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use tonic::transport::Channel;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_client::HealthClient;
+use uuid::Uuid;
 
-/// What one run measured.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sample {
-    /// Microseconds of server CPU for one call.
-    pub(crate) cpu: f64,
-    /// Calls a second.
-    pub(crate) rate: f64,
-    /// Milliseconds.
-    pub(crate) p50: f64,
-    /// Milliseconds.
-    pub(crate) p99: f64,
-}
+use crate::Options;
+use crate::client::{Client, Counts};
+use crate::machine::Process;
+use crate::seed::{self, Trees};
 
+/// Agents in one batch at most.
+pub(crate) const BATCH: usize = 1000;
+
+/// For connection and handshake.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Limits of every kind, so that what they cost is measured; none is ever reached.
+const LIMITS: &str = r#"
+[[limits]]
+name = "live-of-a-user"
+per = "user"
+live = 100000000
+
+[[limits]]
+name = "live-below-an-agent"
+per = "parent"
+live = 100000000
+
+[[limits]]
+name = "rate-of-a-workload"
+per = "workload"
+rate = "1000000/s"
+burst = 1000000
+
+[[limits]]
+name = "total-of-a-class"
+per = "class"
+total = 1000000000
+window = "1h"
+"#;
+
+/// Whom we load.
 pub(crate) struct Issuer {
-    dir: tempfile::TempDir,
-    child: Child,
+    /// Whose CPU and memory is counted; none when it runs elsewhere.
+    pub(crate) process: Option<Process>,
+    /// Every call of ours.
+    pub(crate) counts: Arc<Counts>,
+    /// A user's token, which the workload may present.
+    pub(crate) token: String,
+    /// Of which class agents are spawned.
+    pub(crate) class: String,
+    /// For whom tokens are minted.
+    pub(crate) audience: String,
+    /// Seconds from its start until it was ready; of our own.
+    pub(crate) started_in: f64,
+    // Whose agents may spawn `class`; none: only the workload does.
+    parent: Option<String>,
+    binary: PathBuf,
+    pin: bool,
     grpc: String,
-    token: String,
+    http: Option<String>,
+    socket: Option<PathBuf>,
+    trust_domain: TrustDomain,
+    workload: PathBuf,
+    folders: AtomicUsize,
+    // Held as long as it runs.
+    child: Option<Child>,
+    dir: tempfile::TempDir,
 }
 
 impl Issuer {
-    pub(crate) async fn start(binary: &Path) -> Result<Issuer, String> {
-        let binary = std::path::absolute(binary).map_err(|e| e.to_string())?;
+    /// The one that the options name, or a fresh one.
+    pub(crate) async fn start(options: &Options) -> Result<Issuer, String> {
+        match (&options.home, &options.address) {
+            (Some(home), _) => Issuer::of_home(options, home).await,
+            (None, Some(address)) => Issuer::at(options, address).await,
+            (None, None) => Issuer::own(options).await,
+        }
+    }
+
+    /// A fresh one with live agents in its journal; the SPIFFE IDs of the tops of their trees.
+    pub(crate) async fn seeded(options: &Options, trees: &[Trees]) -> Result<(Issuer, Vec<Vec<String>>), String> {
+        let mut issuer = Issuer::own(options).await?;
+        issuer.stop().await?;
+        let (journal, trees) = (issuer.home().join("journal.db"), trees.to_vec());
+        eprintln!("writing {} live agents into the journal", trees.iter().map(|t| t.agents()).sum::<usize>());
+        let tops = tokio::task::spawn_blocking(move || seed::seed(&journal, &trees)).await.map_err(|e| e.to_string())??;
+        issuer.launch().await?;
+        let td = issuer.trust_domain.clone();
+        let id = |uuid: &Uuid| format!("spiffe://{td}/agent/researcher/{uuid}");
+        Ok((issuer, tops.iter().map(|ids| ids.iter().map(id).collect()).collect()))
+    }
+
+    async fn own(options: &Options) -> Result<Issuer, String> {
+        let mut issuer = Issuer::bare(options)?;
+        std::fs::write(issuer.dir.path().join("limits.toml"), LIMITS).map_err(|e| e.to_string())?;
+        issuer.launch().await?;
+        issuer.token = issuer.user_token(&issuer.home()).await?;
+        Ok(issuer)
+    }
+
+    /// A running `mayfly dev`, by its home.
+    async fn of_home(options: &Options, home: &Path) -> Result<Issuer, String> {
+        let mut issuer = Issuer::bare(options)?;
+        let endpoint = home::endpoint(home)?;
+        issuer.take(&endpoint)?;
+        issuer.process = Process::holding(&home.join("lock"));
+        issuer.workload = home.join("workloads/orchestrator");
+        issuer.token = match &options.user_token {
+            Some(file) => text(file)?,
+            None => issuer.user_token(home).await?,
+        };
+        if let Some(file) = &options.join_token {
+            issuer.join(&text(file)?).await?;
+        }
+        Ok(issuer)
+    }
+
+    /// A running issuer anywhere, by a join token.
+    async fn at(options: &Options, address: &str) -> Result<Issuer, String> {
+        let mut issuer = Issuer::bare(options)?;
+        let missing = |what: &str| format!("--address needs {what}");
+        let join = options.join_token.as_ref().ok_or_else(|| missing("--join-token FILE"))?;
+        issuer.class = options.class.clone().ok_or_else(|| missing("--class CLASS"))?;
+        issuer.token = text(options.user_token.as_ref().ok_or_else(|| missing("--user-token FILE"))?)?;
+        issuer.join(&text(join)?).await?;
+        // Where the issuer says it is may not be how it is reached from here.
+        address.clone_into(&mut issuer.grpc);
+        Ok(issuer)
+    }
+
+    fn bare(options: &Options) -> Result<Issuer, String> {
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let command = |args: &[&str]| {
-            let mut command = Command::new(&binary);
-            command.args(args).current_dir(dir.path()).env_remove("MAYFLY_HOME").kill_on_drop(true);
-            command
-        };
-        let missing = |e: std::io::Error| format!("`{}`: {e}; build it with `cargo build --release`", binary.display());
-        let mut child = command(&["dev", "-o", "json"]).stdout(Stdio::piped()).spawn().map_err(missing)?;
-        let out = child.stdout.take().ok_or("no output")?;
-        let line = tokio::io::BufReader::new(out).lines().next_line().await.map_err(|e| e.to_string())?.unwrap_or_default();
-        let endpoint: serde_json::Value = serde_json::from_str(&line).map_err(|e| e.to_string())?;
-        let grpc = endpoint.get("grpc").and_then(|g| g.as_str()).ok_or("no address")?.to_owned();
-        let token = command(&["token", "demo"]).output().await.map_err(|e| e.to_string())?;
-        let token = String::from_utf8(token.stdout).map_err(|e| e.to_string())?.trim().to_owned();
-        Ok(Issuer { dir, child, grpc, token })
-    }
-
-    /// An RPC that does nothing, to the same server over the same kind of connection.
-    pub(crate) async fn empty(&self, requests: usize, in_flight: usize) -> Result<Sample, String> {
-        let client = HealthClient::new(self.channel(&self.workload()).await?);
-        self.load(requests, in_flight, move |_| {
-            let mut client = client.clone();
-            async move { client.check(HealthCheckRequest::default()).await.map(drop).map_err(|e| e.to_string()) }
-        })
-        .await
-    }
-
-    /// Children of one agent, one call for each.
-    pub(crate) async fn children(&self, requests: usize, in_flight: usize) -> Result<Sample, String> {
-        let parent = self.agent("researcher").await?;
-        let client = IdentitiesClient::new(self.channel(&parent).await?);
-        let csrs: Vec<Vec<u8>> = (0..requests).map(|_| Key::new().map(|k| k.csr)).collect::<Result<_, _>>()?;
-        let csrs = Arc::new(csrs);
-        self.load(requests, in_flight, move |n| {
-            let (mut client, csr) = (client.clone(), csrs.get(n).cloned().unwrap_or_default());
-            async move {
-                let request = v1::SpawnRequest { class: "worker".into(), csr, ..Default::default() };
-                client.spawn(request).await.map(drop).map_err(|e| e.to_string())
-            }
-        })
-        .await
-    }
-
-    /// SPIFFE IDs of so many fresh agents.
-    pub(crate) async fn agents(&self, count: usize) -> Result<Vec<String>, String> {
-        let mut client = BatchesClient::new(self.channel(&self.workload()).await?);
-        let mut ids = Vec::with_capacity(count);
-        while ids.len() < count {
-            let csrs = (0..(count - ids.len()).min(1000)).map(|_| Key::new().map(|k| k.csr)).collect::<Result<_, _>>()?;
-            let template =
-                Some(v1::SpawnRequest { class: "worker".into(), user_token: self.token.clone(), ..Default::default() });
-            let request = v1::SpawnBatchRequest { template, csrs, count: 0 };
-            let mut answers = client.spawn(request).await.map_err(|e| e.to_string())?.into_inner();
-            while let Some(answer) = answers.message().await.map_err(|e| e.to_string())? {
-                match answer.result {
-                    Some(v1::spawn_batch_response::Result::Spawned(s)) => ids.extend(s.agent.map(|a| a.agent_id)),
-                    other => return Err(format!("{other:?}")),
-                }
-            }
-        }
-        Ok(ids)
-    }
-
-    /// A channel to the operator socket.
-    pub(crate) async fn operator(&self) -> Result<Channel, String> {
-        let path = self.dir.path().join(".mayfly/operator.sock");
-        mayfly_agent::channel::connect_unix(&path).await.map_err(|e| e.to_string())
-    }
-
-    /// Kilobytes of memory that the server holds: `VmRSS` of proc(5).
-    pub(crate) fn resident(&self) -> Result<f64, String> {
-        let pid = self.child.id().ok_or("the issuer has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|e| e.to_string())?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        line.split_whitespace().next().and_then(|n| n.parse().ok()).ok_or_else(|| "no number".to_owned())
-    }
-
-    pub(crate) async fn spawn(&self, requests: usize, in_flight: usize) -> Result<Sample, String> {
-        let client = IdentitiesClient::new(self.channel(&self.workload()).await?);
-        // Keys are the caller's work, not the issuer's: made before the clock starts.
-        let csrs: Vec<Vec<u8>> = (0..requests).map(|_| Key::new().map(|k| k.csr)).collect::<Result<_, _>>()?;
-        let (csrs, token) = (Arc::new(csrs), self.token.clone());
-        // The first use of the token records the delegation; the rest is what is measured.
-        let first =
-            v1::SpawnRequest { class: "worker".into(), csr: Key::new()?.csr, user_token: token.clone(), ..Default::default() };
-        client.clone().spawn(first).await.map_err(|e| e.to_string())?;
-        self.load(requests, in_flight, move |n| {
-            let (mut client, csr, user_token) = (client.clone(), csrs.get(n).cloned().unwrap_or_default(), token.clone());
-            async move {
-                let request = v1::SpawnRequest { class: "worker".into(), csr, user_token, ..Default::default() };
-                client.spawn(request).await.map(drop).map_err(|e| e.to_string())
-            }
-        })
-        .await
-    }
-
-    /// Children of one agent, a thousand in a batch, one batch after the other. Times are those of a whole batch.
-    pub(crate) async fn batch(&self, requests: usize) -> Result<Sample, String> {
-        const BATCH: usize = 1000;
-        let parent = self.agent("researcher").await?;
-        let client = BatchesClient::new(self.channel(&parent).await?);
-        let batches = requests.div_ceil(BATCH).max(1);
-        let csrs: Vec<Vec<u8>> = (0..batches * BATCH).map(|_| Key::new().map(|k| k.csr)).collect::<Result<_, _>>()?;
-        let csrs = Arc::new(csrs);
-        let batch = self.load(batches, 1, move |n| {
-            let mut client = client.clone();
-            let csrs = csrs.chunks(BATCH).nth(n).unwrap_or_default().to_vec();
-            async move {
-                let template = Some(v1::SpawnRequest { class: "worker".into(), ..Default::default() });
-                let request = v1::SpawnBatchRequest { template, csrs, count: 0 };
-                let mut answers = client.spawn(request).await.map_err(|e| e.to_string())?.into_inner();
-                let mut spawned = 0;
-                while let Some(answer) = answers.message().await.map_err(|e| e.to_string())? {
-                    spawned += usize::from(matches!(answer.result, Some(v1::spawn_batch_response::Result::Spawned(_))));
-                }
-                if spawned == BATCH { Ok(()) } else { Err(format!("{spawned} of {BATCH} were spawned")) }
-            }
-        });
-        let batch = batch.await?;
-        Ok(Sample { cpu: batch.cpu / 1000.0, rate: batch.rate * 1000.0, ..batch })
-    }
-
-    /// An identity of a fresh agent, in a folder.
-    async fn agent(&self, class: &str) -> Result<PathBuf, String> {
-        let mut orchestrator = IdentitiesClient::new(self.channel(&self.workload()).await?);
-        let key = Key::new()?;
-        let request =
-            v1::SpawnRequest { class: class.into(), csr: key.csr.clone(), user_token: self.token.clone(), ..Default::default() };
-        let got = orchestrator.spawn(request).await.map_err(|e| e.to_string())?.into_inner();
-        let agent = self.dir.path().join("agent");
-        let (svid, bundle) = got.svid.zip(got.bundle).ok_or("an incomplete answer")?;
-        folder::write(&agent, &key, &svid, &bundle)?;
-        Ok(agent)
-    }
-
-    pub(crate) async fn jwt(&self, requests: usize, in_flight: usize) -> Result<Sample, String> {
-        let agent = self.agent("worker").await?;
-        let client = IdentitiesClient::new(self.channel(&agent).await?);
-        self.load(requests, in_flight, move |_| {
-            let mut client = client.clone();
-            async move {
-                let request = v1::MintJwtRequest { audience: "https://search.example".into(), ..Default::default() };
-                client.mint_jwt(request).await.map(drop).map_err(|e| e.to_string())
-            }
-        })
-        .await
-    }
-
-    async fn load<F, C>(&self, requests: usize, in_flight: usize, call: C) -> Result<Sample, String>
-    where
-        C: Fn(usize) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<(), String>> + Send,
-    {
-        let (call, next) = (Arc::new(call), Arc::new(AtomicUsize::new(0)));
-        let (before, started) = (self.cpu()?, Instant::now());
-        let mut workers = tokio::task::JoinSet::new();
-        for _ in 0..in_flight.max(1) {
-            let (call, next) = (Arc::clone(&call), Arc::clone(&next));
-            workers.spawn(async move {
-                let mut times = Vec::new();
-                loop {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= requests {
-                        return Ok::<_, String>(times);
-                    }
-                    let at = Instant::now();
-                    call(n).await?;
-                    times.push(at.elapsed());
-                }
-            });
-        }
-        let mut times: Vec<Duration> = Vec::with_capacity(requests);
-        while let Some(worker) = workers.join_next().await {
-            times.extend(worker.map_err(|e| e.to_string())??);
-        }
-        let (wall, cpu) = (started.elapsed().as_secs_f64(), self.cpu()? - before);
-        times.sort_unstable();
-        let count = f64::from(u32::try_from(times.len().max(1)).map_err(|e| e.to_string())?);
-        let at = |part: usize| times.get(times.len() * part / 100).map_or(0.0, |t| t.as_secs_f64() * 1e3);
-        Ok(Sample { cpu: cpu * 1e6 / count, rate: count / wall, p50: at(50), p99: at(99) })
-    }
-
-    /// Seconds of CPU that the server has used: utime and stime of proc(5), in ticks of 10 ms.
-    fn cpu(&self) -> Result<f64, String> {
-        let pid = self.child.id().ok_or("the issuer has ended")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|e| e.to_string())?;
-        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: u32 = after.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u32>().ok()).sum();
-        Ok(f64::from(ticks) / 100.0)
-    }
-
-    pub(crate) fn workload(&self) -> PathBuf {
-        self.dir.path().join(".mayfly/workloads/orchestrator")
-    }
-
-    pub(crate) async fn channel(&self, identity: &Path) -> Result<Channel, String> {
-        let roots = folder::certificates(&identity.join("bundle.pem"))?;
-        let settings = ChannelSettings {
-            address: self.grpc.clone(),
+        Ok(Issuer {
+            process: None,
+            counts: Arc::default(),
+            token: String::new(),
+            class: options.class.clone().unwrap_or_else(|| "worker".into()),
+            audience: options.audience.clone(),
+            started_in: 0.0,
+            parent: options.class.is_none().then(|| "researcher".into()),
+            binary: std::path::absolute(&options.mayfly).map_err(|e| e.to_string())?,
+            pin: options.pin,
+            grpc: String::new(),
+            http: None,
+            socket: None,
             trust_domain: TrustDomain::new("dev.mayfly.test").map_err(|e| e.to_string())?,
-            trust: Trust::Roots(roots),
-            identity: Some(folder::identity(identity)?),
-            connect_timeout: Duration::from_secs(5),
-        };
-        connect(settings).await.map_err(|e| e.to_string())
+            workload: dir.path().join(".mayfly/workloads/orchestrator"),
+            folders: AtomicUsize::new(0),
+            child: None,
+            dir,
+        })
     }
+
+    /// Runs the binary in our folder, until it says that it is ready.
+    pub(crate) async fn launch(&mut self) -> Result<(), String> {
+        let mut command = if self.pin { Command::new("taskset") } else { Command::new(&self.binary) };
+        if self.pin {
+            command.args(["-c", "0"]).arg(&self.binary);
+        }
+        command.args(["dev", "-o", "json", "--config", "limits.toml"]).current_dir(self.dir.path());
+        // ^C is ours alone: the issuer goes on until what was measured is told.
+        command.env_remove("MAYFLY_HOME").kill_on_drop(true).process_group(0).stdout(Stdio::piped());
+        let started = Instant::now();
+        let missing = |e: std::io::Error| format!("`{}`: {e}; build it with `cargo build --release`", self.binary.display());
+        let mut child = command.spawn().map_err(missing)?;
+        let out = child.stdout.take().ok_or("the issuer has no output")?;
+        let line = tokio::io::BufReader::new(out).lines().next_line().await.map_err(|e| e.to_string())?.unwrap_or_default();
+        self.started_in = started.elapsed().as_secs_f64();
+        let endpoint: home::Endpoint = serde_json::from_str(&line).map_err(|e| format!("the issuer did not start: {e}"))?;
+        self.process = child.id().map(Process);
+        self.child = Some(child);
+        self.take(&endpoint)
+    }
+
+    /// Kills our own, as a crash would.
+    pub(crate) async fn stop(&mut self) -> Result<(), String> {
+        match self.child.take() {
+            Some(mut child) => child.kill().await.map_err(|e| e.to_string()),
+            None => Err("this issuer is not ours to stop".into()),
+        }
+    }
+
+    fn take(&mut self, endpoint: &home::Endpoint) -> Result<(), String> {
+        self.trust_domain = TrustDomain::new(&endpoint.trust_domain).map_err(|e| e.to_string())?;
+        self.grpc.clone_from(&endpoint.grpc);
+        self.http = Some(endpoint.http.clone());
+        self.socket = Some(self.dir.path().join(&endpoint.socket));
+        Ok(())
+    }
+
+    fn home(&self) -> PathBuf {
+        self.dir.path().join(".mayfly")
+    }
+
+    async fn user_token(&self, home: &Path) -> Result<String, String> {
+        let home = std::path::absolute(home).map_err(|e| e.to_string())?;
+        let out = Command::new(&self.binary).args(["token", "demo", "--home"]).arg(home).output().await;
+        let out = out.map_err(|e| format!("`{}`: {e}", self.binary.display()))?;
+        let token = String::from_utf8(out.stdout).map_err(|e| e.to_string())?.trim().to_owned();
+        if token.is_empty() { Err(String::from_utf8_lossy(&out.stderr).into_owned()) } else { Ok(token) }
+    }
+
+    /// Redeems a join token: we are the workload.
+    async fn join(&mut self, token: &str) -> Result<(), String> {
+        let ticket = Ticket::parse(token).map_err(|e| e.to_string())?;
+        let channel = connect(ticket.channel_settings(TIMEOUT)).await.map_err(|e| e.to_string())?;
+        let (key, client) = (Key::new()?, Client::new(channel, Arc::clone(&self.counts)));
+        let request = v1::RedeemRequest { secret: ticket.secret().expose().to_vec(), csr: key.csr.clone() };
+        let got = client.redeem(request).await?;
+        let (svid, bundle) = got.svid.zip(got.bundle).ok_or("an incomplete answer")?;
+        self.workload = self.dir.path().join("workload");
+        folder::write(&self.workload, &key, &svid, &bundle)?;
+        self.trust_domain = ticket.trust_domain().clone();
+        ticket.address().clone_into(&mut self.grpc);
+        Ok(())
+    }
+
+    /// A connection as the workload.
+    pub(crate) async fn as_workload(&self) -> Result<Client, String> {
+        self.as_identity(&self.workload).await
+    }
+
+    /// A connection with the identity of a folder.
+    pub(crate) async fn as_identity(&self, folder: &Path) -> Result<Client, String> {
+        self.dialer().connect(folder).await
+    }
+
+    /// What connects to it.
+    pub(crate) fn dialer(&self) -> Dialer {
+        Dialer { address: self.grpc.clone(), trust_domain: self.trust_domain.clone(), counts: Arc::clone(&self.counts) }
+    }
+
+    /// A connection for a ticket, and its secret.
+    pub(crate) async fn with_ticket(ticket: &str, counts: Arc<Counts>) -> Result<(Client, Vec<u8>), String> {
+        let ticket = Ticket::parse(ticket).map_err(|e| e.to_string())?;
+        let channel = connect(ticket.channel_settings(TIMEOUT)).await.map_err(|e| e.to_string())?;
+        Ok((Client::new(channel, counts), ticket.secret().expose().to_vec()))
+    }
+
+    /// A connection of somebody who may revoke: the operator where we can be that, otherwise the workload.
+    pub(crate) async fn as_revoker(&self) -> Result<Client, String> {
+        match &self.socket {
+            Some(socket) => {
+                let channel = connect_unix(socket).await.map_err(|e| e.to_string())?;
+                Ok(Client::new(channel, Arc::clone(&self.counts)))
+            }
+            None => self.as_workload().await,
+        }
+    }
+
+    /// A request for one agent by the workload.
+    pub(crate) fn request(&self, csr: Vec<u8>) -> v1::SpawnRequest {
+        v1::SpawnRequest { class: self.class.clone(), csr, user_token: self.token.clone(), ..Default::default() }
+    }
+
+    /// Who spawns children, and what it asks for: an agent, or the workload where no class of agents may.
+    pub(crate) async fn parent(&self) -> Result<(Client, v1::SpawnRequest), String> {
+        match &self.parent {
+            Some(class) => {
+                let (folder, _) = self.agent(class).await?;
+                let template = v1::SpawnRequest { class: self.class.clone(), ..Default::default() };
+                Ok((self.as_identity(&folder).await?, template))
+            }
+            None => Ok((self.as_workload().await?, self.request(Vec::new()))),
+        }
+    }
+
+    /// The identity of a fresh agent, in a folder, with the certification request of its key.
+    pub(crate) async fn agent(&self, class: &str) -> Result<(PathBuf, Vec<u8>), String> {
+        let key = Key::new()?;
+        let request = v1::SpawnRequest { class: class.into(), ..self.request(key.csr.clone()) };
+        let got = self.as_workload().await?.spawn(request).await?;
+        let (svid, bundle) = got.svid.zip(got.bundle).ok_or("an incomplete answer")?;
+        let folder = self.dir.path().join(format!("agent-{}", self.folders.fetch_add(1, Ordering::Relaxed)));
+        folder::write(&folder, &key, &svid, &bundle)?;
+        Ok((folder, key.csr.clone()))
+    }
+
+    /// So many fresh agents of the workload, in batches: what each was answered. `tickets` asks for tickets.
+    pub(crate) async fn batches(&self, count: usize, tickets: bool) -> Result<Vec<v1::SpawnResponse>, String> {
+        let client = self.as_workload().await?;
+        let mut spawned = Vec::with_capacity(count);
+        while spawned.len() < count {
+            let part = (count - spawned.len()).min(BATCH);
+            let csrs = if tickets { Vec::new() } else { crate::supply::csrs(part).await? };
+            let template = Some(v1::SpawnRequest { ticket: tickets, ..self.request(Vec::new()) });
+            let count = if tickets { u32::try_from(part).map_err(|e| e.to_string())? } else { 0 };
+            spawned.extend(client.batch(v1::SpawnBatchRequest { template, csrs, count }, part).await?);
+        }
+        Ok(spawned)
+    }
+
+    /// Every counter and gauge of `/metrics` without a histogram's parts; none when it cannot be reached.
+    pub(crate) async fn metrics(&self) -> Option<BTreeMap<String, f64>> {
+        let http = self.http.as_ref()?;
+        let mut stream = TcpStream::connect(http).await.ok()?;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.ok()?;
+        let line = |l: &str| l.rsplit_once(' ').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+        Some(text.lines().filter(|l| l.starts_with("mayfly_")).filter_map(line).collect())
+    }
+}
+
+/// Connects to the issuer.
+pub(crate) struct Dialer {
+    address: String,
+    trust_domain: TrustDomain,
+    counts: Arc<Counts>,
+}
+
+impl Dialer {
+    /// A connection with the identity of a folder.
+    pub(crate) async fn connect(&self, folder: &Path) -> Result<Client, String> {
+        let settings = ChannelSettings {
+            address: self.address.clone(),
+            trust_domain: self.trust_domain.clone(),
+            trust: Trust::Roots(folder::certificates(&folder.join("bundle.pem"))?),
+            identity: Some(folder::identity(folder)?),
+            connect_timeout: TIMEOUT,
+        };
+        let channel = connect(settings).await.map_err(|e| e.to_string())?;
+        Ok(Client::new(channel, Arc::clone(&self.counts)))
+    }
+}
+
+fn text(file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("`{}`: {e}", file.display()))?;
+    Ok(text.trim().to_owned())
 }

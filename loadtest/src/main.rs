@@ -3,200 +3,205 @@
 //! The floor of a request is every signature operation that it must do, plus one empty RPC to the same server at the same
 //! concurrency. Server CPU is read from `/proc`; the ratio to the floor is the figure that holds on any machine.
 
-mod cuts;
+mod client;
+mod floor;
+mod html;
 mod issuer;
+mod load;
+mod machine;
+mod report;
+mod rounds;
+mod row;
+mod scenario;
+mod seed;
+mod supply;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
-use clap::{Parser, Subcommand};
-use issuer::{Issuer, Sample};
+use clap::builder::TypedValueParser as _;
+use clap::{Args, Parser, ValueEnum};
+use issuer::Issuer;
+use report::Report;
+use scenario::{feed, grow, issue, revoke};
 
 /// Measure an issuer against the floor of this machine.
+///
+/// Without --home and --address it starts an issuer of its own, in a process of its own. Ctrl-C ends the measurement, and what
+/// was measured is told.
 #[derive(Parser)]
-#[command(name = "mayfly-loadtest", version)]
+#[command(name = "mayfly-loadtest", version, max_term_width = 100)]
 struct Cli {
-    /// The binary under test
-    #[arg(long, global = true, default_value = "target/release/mayfly")]
-    mayfly: PathBuf,
-    /// Requests in one run
-    #[arg(long, global = true, default_value_t = 5000)]
-    requests: usize,
-    /// Requests in flight
-    #[arg(long, global = true, default_value_t = 64)]
-    in_flight: usize,
-    /// Runs; the median counts
-    #[arg(long, global = true, default_value_t = 3)]
-    runs: usize,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
-    #[command(subcommand)]
+    /// What to do
+    #[arg(value_enum)]
     scenario: Scenario,
+    #[command(flatten)]
+    options: Options,
+    /// Write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with the distributions, the throughput over time, and where the CPU went
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Args)]
+struct Options {
+    /// The binary under test
+    #[arg(long, default_value = "target/release/mayfly", value_name = "FILE")]
+    mayfly: PathBuf,
+    /// Seconds that are measured; by default as long as the scenario needs, and never a minute
+    #[arg(long, value_parser = seconds)]
+    duration: Option<f64>,
+    /// Calls in flight
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000).map(usize::from))]
+    concurrency: usize,
+    /// Calls a second, whether or not they are answered; latency counts from when each was due
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
+    /// Subscribers of the feed, each with a connection of its own
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    subscribers: u16,
+    /// Live agents: in `scale` and `restart` of the largest issuer, in `revoke` below the largest target
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1000..=20_000_000).map(|n| usize::try_from(n).unwrap_or(1000)))]
+    live: Option<usize>,
+    /// Keep the issuer on the first core and this program on the second
+    #[arg(long)]
+    pin: bool,
+    /// Load the `mayfly dev` that runs in this home
+    #[arg(long, value_name = "DIR", conflicts_with = "address")]
+    home: Option<PathBuf>,
+    /// Load the issuer at host:port; needs --join-token, --class and --user-token
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<String>,
+    /// File with a join token: this program joins as that workload
+    #[arg(long, value_name = "FILE")]
+    join_token: Option<PathBuf>,
+    /// Class that the workload may spawn
+    #[arg(long)]
+    class: Option<String>,
+    /// File with a user token that the workload may present
+    #[arg(long, value_name = "FILE")]
+    user_token: Option<PathBuf>,
+    /// Audience of the tokens that are minted
+    #[arg(long, default_value = "https://search.example", value_name = "URL")]
+    audience: String,
+}
+
+impl Options {
+    /// Whether the issuer is not ours.
+    fn runs_elsewhere(&self) -> bool {
+        self.home.is_some() || self.address.is_some()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
-    /// Signature operations and the empty RPC alone
+    /// Signatures, and an RPC that does nothing
     Floor,
-    /// Spawns under a recorded delegation, beside their floor
+    /// Spawns under a recorded delegation; then at 70 % of that rate
     Spawn,
-    /// Children of one agent, a thousand in a batch, beside the floor of single spawns; times are of a whole batch
+    /// Children of one agent, a thousand in a batch; times are of a whole batch
     Batch,
-    /// A burst of a thousand children of one agent: by one batch, and by a thousand calls
-    Burst,
-    /// JWT-SVIDs of one agent, beside their floor
+    /// JWT-SVIDs of one agent
     Jwt,
-    /// From a revocation's receipt to every subscriber of the feed: one at a time, and in a storm
-    Cuts {
-        /// Subscribers, each with a connection of its own; at most 1,000
-        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1000))]
-        subscribers: u16,
-    },
-    /// All of it in one table
+    /// Tickets, each over a new connection
+    Redeem,
+    /// Agents renew, each time over a new connection
+    Renew,
+    /// Five spawns, four mints and an end, of ten calls
+    Mixed,
+    /// A thousand children at once: by one batch, and by a thousand calls
+    Burst,
+    /// Revocations with 1, 1,000 and 100,000 live agents below; then spawns beside a storm of them
+    Revoke,
+    /// From an acknowledged revocation to every subscriber of the feed
+    Subscribers,
+    /// Memory and speed with a thousand and with a million live agents
+    Scale,
+    /// How long a restart takes after a kill
+    Restart,
+    /// The mix at a fixed rate, in thirds, with what the memory does
+    Soak,
+    /// All of them, one after the other, each with an issuer of its own
     All,
 }
 
-#[tokio::main]
-async fn main() -> Result<(), String> {
+impl Scenario {
+    fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+}
+
+fn main() -> Result<(), String> {
     let cli = Cli::parse();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let issuer = Issuer::start(&cli.mayfly).await?;
-    if let Scenario::Cuts { subscribers } = cli.scenario {
-        return cuts_scenario(&cli, &issuer, subscribers.into()).await;
+    if cli.options.pin {
+        // ORDER: before the runtime has threads.
+        machine::stay_on(1)?;
     }
-    let (sign, verify) = signatures()?;
-    let mut rows = Vec::new();
-    let mut empty = Vec::new();
-    let (mut spawns, mut batches, mut jwts, mut children) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    // Interleaved, so that all of them see the same machine.
-    for run in 0..cli.runs.max(1) {
-        eprintln!("run {} of {}", run + 1, cli.runs.max(1));
-        empty.push(issuer.empty(cli.requests, cli.in_flight).await?);
-        if matches!(cli.scenario, Scenario::Spawn | Scenario::All) {
-            spawns.push(issuer.spawn(cli.requests, cli.in_flight).await?);
-        }
-        if matches!(cli.scenario, Scenario::Batch | Scenario::All) {
-            batches.push(issuer.batch(cli.requests).await?);
-        }
-        if matches!(cli.scenario, Scenario::Burst) {
-            batches.push(issuer.batch(1000).await?);
-            children.push(issuer.children(1000, cli.in_flight).await?);
-        }
-        if matches!(cli.scenario, Scenario::Jwt | Scenario::All) {
-            jwts.push(issuer.jwt(cli.requests, cli.in_flight).await?);
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
+    runtime.block_on(measure(&cli))
+}
+
+async fn measure(cli: &Cli) -> Result<(), String> {
+    load::end_at_interrupt();
+    let mut report = Report::new(cli.scenario.name(), &cli.options);
+    let scenarios = match cli.scenario {
+        Scenario::All => Scenario::value_variants().iter().copied().filter(|s| *s != Scenario::All).collect(),
+        one => vec![one],
+    };
+    for scenario in scenarios {
+        if !load::ending() {
+            one(scenario, &cli.options, &mut report).await?;
         }
     }
-    let rpc = median(&empty);
-    rows.push(("empty rpc", rpc, rpc.cpu));
-    if !spawns.is_empty() {
-        rows.push(("spawn", median(&spawns), rpc.cpu + sign + verify));
+    report.print()?;
+    if let Some(file) = &cli.json {
+        std::fs::write(file, report.json()).map_err(|e| format!("`{}`: {e}", file.display()))?;
     }
-    if !batches.is_empty() {
-        rows.push(("batch", median(&batches), rpc.cpu + sign + verify));
+    if let Some(file) = &cli.html {
+        std::fs::write(file, html::page(&report)).map_err(|e| format!("`{}`: {e}", file.display()))?;
     }
-    if !children.is_empty() {
-        rows.push(("children", median(&children), rpc.cpu + sign + verify));
-    }
-    if !jwts.is_empty() {
-        rows.push(("jwt", median(&jwts), rpc.cpu + sign));
-    }
-    report(&cli, sign, verify, &rows);
     Ok(())
 }
 
-/// One at a time, then a thousand a second.
-#[expect(clippy::print_stdout, reason = "the report")]
-async fn cuts_scenario(cli: &Cli, issuer: &Issuer, count: usize) -> Result<(), String> {
-    let mut subscribers = cuts::Subscribers::start(issuer, count).await?;
-    let agents = issuer.agents(2100).await?;
-    let (idle, storm) = agents.split_at(100.min(agents.len()));
-    let idle = subscribers.run(issuer, idle, std::time::Duration::from_millis(50)).await?;
-    let storm = subscribers.run(issuer, storm, std::time::Duration::from_millis(1)).await?;
-    if cli.json {
-        let row = |name: &str, c: &cuts::Cuts| {
-            let spread = |s: &cuts::Spread| serde_json::json!({ "p50_ms": s.p50, "p99_ms": s.p99, "max_ms": s.max });
-            serde_json::json!({ "scenario": name, "receipt": spread(&c.receipt), "arrival": spread(&c.arrival),
-                "arrivals": c.arrivals, "per_second": c.rate })
-        };
-        let rows = [row("one at a time", &idle), row("storm", &storm)];
-        println!("{}", serde_json::json!({ "subscribers": count, "kb_each": subscribers.kilobytes, "rows": rows }));
+async fn one(scenario: Scenario, options: &Options, report: &mut Report) -> Result<(), String> {
+    // These need issuers of several sizes, or agents that lived before.
+    let seeded = match scenario {
+        Scenario::Revoke => Some(revoke::revoke(options).await?),
+        Scenario::Subscribers => Some(feed::subscribers(options).await?),
+        Scenario::Scale => Some(grow::scale(options).await?),
+        Scenario::Restart => Some(grow::restart(options).await?),
+        _ => None,
+    };
+    if let Some(rows) = seeded {
+        report.rows.extend(rows);
         return Ok(());
     }
-    println!("{count} subscribers, a connection each: {:.1} KiB of the issuer's memory for each", subscribers.kilobytes);
-    println!(
-        "{:<14} {:>8} {:>24} {:>26} {:>10}",
-        "cuts", "cuts/s", "receipt ms p50/p99/max", "arrival ms p50/p99/max", "arrivals"
-    );
-    for (name, c) in [("one at a time", idle), ("storm", storm)] {
-        let of = |s: cuts::Spread| format!("{:.2} / {:.2} / {:.2}", s.p50, s.p99, s.max);
-        println!("{name:<14} {:>8.0} {:>24} {:>26} {:>10}", c.rate, of(c.receipt), of(c.arrival), c.arrivals);
-    }
+    let issuer = Issuer::start(options).await?;
+    let before = issuer.metrics().await;
+    let rows = match scenario {
+        Scenario::Floor => issue::floor(&issuer, options).await,
+        Scenario::Spawn => issue::spawn(&issuer, options).await,
+        Scenario::Batch => issue::batch(&issuer, options).await,
+        Scenario::Jwt => issue::jwt(&issuer, options).await,
+        Scenario::Redeem => issue::redeem(&issuer, options).await,
+        Scenario::Renew => issue::renew(&issuer, options).await,
+        Scenario::Mixed => issue::mixed(&issuer, options).await,
+        Scenario::Burst => issue::burst(&issuer, options).await,
+        _ => issue::soak(&issuer, options).await,
+    }?;
+    report.rows.extend(rows);
+    report.count(&issuer, before).await;
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the report")]
-fn report(cli: &Cli, sign: f64, verify: f64, rows: &[(&str, Sample, f64)]) {
-    if cli.json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(name, s, floor)| {
-                serde_json::json!({ "scenario": name, "cpu_us": s.cpu, "floor_us": floor, "ratio": s.cpu / floor,
-                    "per_second": s.rate, "p50_ms": s.p50, "p99_ms": s.p99 })
-            })
-            .collect();
-        println!(
-            "{}",
-            serde_json::json!({ "sign_us": sign, "verify_us": verify, "in_flight": cli.in_flight,
-            "requests": cli.requests, "runs": cli.runs, "rows": rows })
-        );
-        return;
-    }
-    println!(
-        "P-256: sign {sign:.1} us, verify {verify:.1} us; {} in flight, {} requests, median of {} runs",
-        cli.in_flight, cli.requests, cli.runs
-    );
-    println!(
-        "{:<10} {:>12} {:>10} {:>7} {:>10} {:>9} {:>9}",
-        "scenario", "cpu us/call", "floor us", "ratio", "calls/s", "p50 ms", "p99 ms"
-    );
-    for (name, s, floor) in rows {
-        println!(
-            "{name:<10} {:>12.1} {floor:>10.1} {:>7.2} {:>10.0} {:>9.2} {:>9.2}",
-            s.cpu,
-            s.cpu / floor,
-            s.rate,
-            s.p50,
-            s.p99
-        );
-    }
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().map_err(|e| e.to_string())?;
+    if (0.1..=604_800.0).contains(&seconds) { Ok(seconds) } else { Err("give 0.1 to 604800 seconds".into()) }
 }
 
-fn median(samples: &[Sample]) -> Sample {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(|a, b| a.cpu.total_cmp(&b.cpu));
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-/// Microseconds of one P-256 signature and one verification, on one core.
-fn signatures() -> Result<(f64, f64), String> {
-    let random = SystemRandom::new();
-    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|e| e.to_string())?;
-    let message = [7u8; 400];
-    let signature = key.sign(&random, &message).map_err(|e| e.to_string())?;
-    let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key().as_ref());
-    let time = |work: &dyn Fn() -> bool| {
-        let mut runs: Vec<f64> = (0..9)
-            .map(|_| {
-                let started = Instant::now();
-                let done = (0..500).filter(|_| work()).count();
-                started.elapsed().as_secs_f64() * 1e6 / f64::from(u32::try_from(done.max(1)).unwrap_or(1))
-            })
-            .collect();
-        runs.sort_by(f64::total_cmp);
-        runs.get(4).copied().unwrap_or_default()
-    };
-    Ok((time(&|| key.sign(&random, &message).is_ok()), time(&|| public.verify(&message, signature.as_ref()).is_ok())))
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().map_err(|e| e.to_string())?;
+    if (0.1..=100_000.0).contains(&rate) { Ok(rate) } else { Err("give 0.1 to 100000 calls a second".into()) }
 }

@@ -1,0 +1,115 @@
+//! One measurement: what a row of the report says.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use crate::floor::{Floor, Must, median};
+use crate::issuer::Issuer;
+use crate::load::{self, Run};
+
+/// One measurement.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// What was done.
+    pub(crate) scenario: String,
+    /// Operations a second: of several runs the median.
+    pub(crate) achieved: f64,
+    /// Operations that were done.
+    pub(crate) done: u64,
+    /// Calls that were not.
+    pub(crate) errors: u64,
+    /// Why the first was not.
+    pub(crate) first_error: Option<String>,
+    /// Nanoseconds of a call, all runs together.
+    pub(crate) latency: Histogram<u64>,
+    /// Microseconds of the server's CPU for one operation: of several runs the median.
+    pub(crate) cpu_us: Option<f64>,
+    /// What the parts of an operation cost at that time.
+    pub(crate) floor: Floor,
+    /// Its floor; none: it has none.
+    pub(crate) floor_us: Option<f64>,
+    /// Bytes of the server's memory afterwards.
+    pub(crate) rss: Option<u64>,
+    /// Agents that the server knew afterwards.
+    pub(crate) live: Option<u64>,
+    /// The journal's head afterwards.
+    pub(crate) revision: Option<u64>,
+    /// Operations in each step, one run after the other.
+    pub(crate) timeline: Vec<u64>,
+    /// Seconds of the server's CPU by thread.
+    pub(crate) threads: BTreeMap<String, f64>,
+    /// What else there is to say, by name with its unit.
+    pub(crate) facts: Vec<(&'static str, f64)>,
+}
+
+impl Row {
+    /// A row of one kind of call, from its runs; each call is `weight` operations.
+    pub(crate) async fn of(issuer: &Issuer, scenario: &str, weight: u64, floor: Floor, runs: &[Run]) -> Result<Row, String> {
+        let mut row = Row::empty(issuer, scenario, floor).await?;
+        row.achieved = median(runs.iter().map(Run::rate).collect()) * load::float(weight);
+        let cpus: Vec<f64> = runs.iter().filter_map(Run::cpu_us).collect();
+        row.cpu_us = (!cpus.is_empty()).then(|| median(cpus) / load::float(weight));
+        for run in runs {
+            row.done += run.done * weight;
+            row.errors += run.errors;
+            row.first_error = row.first_error.or_else(|| run.first_error.clone());
+            row.latency.add(&run.latency).map_err(|e| e.to_string())?;
+            row.timeline.extend(run.timeline.iter().map(|n| n * weight));
+            for (name, cpu) in &run.threads {
+                *row.threads.entry(name.clone()).or_default() += cpu;
+            }
+        }
+        Ok(row)
+    }
+
+    /// A row to be filled, with how the issuer stands now.
+    pub(crate) async fn empty(issuer: &Issuer, scenario: &str, floor: Floor) -> Result<Row, String> {
+        let live = issuer.metrics().await.and_then(|m| m.get("mayfly_agents_known").copied());
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let live = live.map(|live| live as u64);
+        let revision = match issuer.as_workload().await {
+            Ok(client) => client.revision().await.ok(),
+            Err(_) => None,
+        };
+        Ok(Row {
+            scenario: scenario.to_owned(),
+            achieved: 0.0,
+            done: 0,
+            errors: 0,
+            first_error: None,
+            latency: load::histogram()?,
+            cpu_us: None,
+            floor,
+            floor_us: None,
+            rss: issuer.process.and_then(crate::machine::Process::resident),
+            live,
+            revision,
+            timeline: Vec::new(),
+            threads: BTreeMap::new(),
+            facts: Vec::new(),
+        })
+    }
+
+    /// The same beside its floor.
+    pub(crate) fn beside(mut self, must: Must) -> Row {
+        self.floor_us = self.floor.of(must);
+        self
+    }
+
+    /// The same with something more to say.
+    pub(crate) fn with(mut self, name: &'static str, value: f64) -> Row {
+        self.facts.push((name, value));
+        self
+    }
+
+    /// Server CPU in floors.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        self.cpu_us.zip(self.floor_us).map(|(cpu, floor)| cpu / floor)
+    }
+
+    /// Milliseconds within which so many of a hundred calls were answered.
+    pub(crate) fn ms(&self, of_hundred: f64) -> f64 {
+        load::float(self.latency.value_at_quantile(of_hundred / 100.0)) / 1e6
+    }
+}

@@ -1,0 +1,152 @@
+//! Revocations: from the call to the acknowledgement, whatever stands below, and what a storm of them costs the others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::Options;
+use crate::client::Client;
+use crate::floor::{Floor, median};
+use crate::issuer::Issuer;
+use crate::load::{self, Plan, Run, float};
+use crate::row::Row;
+use crate::scenario::issue::spawning;
+use crate::seed::Trees;
+
+/// Between two revocations that are made one at a time.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Cuts a second in the storm.
+const STORM: f64 = 1000.0;
+/// Turns of quiet and storm.
+const TURNS: u32 = 3;
+
+/// Trees of three sizes, cut one at a time and in turns; then spawns with and without a storm of cuts beside them.
+pub(crate) async fn revoke(options: &Options) -> Result<Vec<Row>, String> {
+    let turn = Duration::from_secs_f64(options.duration.unwrap_or(12.0) / f64::from(2 * TURNS));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of agents")]
+    let each = (STORM * turn.as_secs_f64()).ceil() as usize;
+    let largest = options.live.unwrap_or(100_000);
+    let turns = usize::try_from(TURNS).unwrap_or(1);
+    let singles = Trees { count: turns * each, below: 0 };
+    let (issuer, sizes, mut tops) = if options.runs_elsewhere() {
+        let issuer = Issuer::start(options).await?;
+        let ids =
+            |spawned: Vec<mayfly_agent::api::v1::SpawnResponse>| spawned.into_iter().filter_map(|s| Some(s.agent?.agent_id));
+        let alone = ids(issuer.batches(200, false).await?).collect();
+        let singles = ids(issuer.batches(singles.count, false).await?).collect();
+        (issuer, vec![Trees { count: 200, below: 0 }], vec![alone, singles])
+    } else {
+        // 1, 1,000 and 100,000 live agents below the target.
+        let sizes = vec![Trees { count: 200, below: 1 }, Trees { count: 200, below: 1000 }, Trees { count: 6, below: largest }];
+        let (issuer, tops) = Issuer::seeded(options, &[sizes.as_slice(), &[singles]].concat()).await?;
+        (issuer, sizes, tops)
+    };
+    let singles = tops.pop().unwrap_or_default();
+    let revoker = issuer.as_revoker().await?;
+    let mut rows = trees(&issuer, &revoker, &sizes, &tops).await?;
+    rows.extend(storm(&issuer, &revoker, options, &singles, turn, each).await?);
+    Ok(rows)
+}
+
+/// One at a time, the sizes in turns.
+async fn trees(issuer: &Issuer, revoker: &Client, sizes: &[Trees], tops: &[Vec<String>]) -> Result<Vec<Row>, String> {
+    // Not measured: the first call opens what the others find open.
+    revoker.revision().await?;
+    let mut of_size: Vec<(Vec<Duration>, u64, Option<String>)> = vec![Default::default(); sizes.len()];
+    let most = tops.iter().map(Vec::len).max().unwrap_or(0);
+    for n in 0..most {
+        for ((size, ids), (times, errors, first)) in sizes.iter().zip(tops).zip(&mut of_size) {
+            // The few of a size lie evenly among the many of another.
+            let (count, at) = (ids.len(), n * ids.len() / most);
+            let turn = n == (at * most).div_ceil(count.max(1));
+            let Some(id) = ids.get(at).filter(|_| turn && !load::ending()) else { continue };
+            tokio::time::sleep(PAUSE).await;
+            let started = Instant::now();
+            let result = revoker.revoke(id.clone()).await;
+            let took = started.elapsed();
+            match result {
+                Ok(receipt) if receipt.agents_at_most > u64::try_from(size.below).unwrap_or(0) => times.push(took),
+                Ok(receipt) => {
+                    *errors += 1;
+                    first.get_or_insert(format!("{} agents end, and {} live below", receipt.agents_at_most, size.below));
+                }
+                Err(error) => {
+                    *errors += 1;
+                    first.get_or_insert(error);
+                }
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for (size, (times, errors, first_error)) in sizes.iter().zip(of_size) {
+        let name = format!("revoke, {} below", thousands(size.below));
+        let mut row = Row::empty(issuer, &name, Floor::signatures()?).await?;
+        times.iter().for_each(|time| load::record(&mut row.latency, *time));
+        let total: f64 = times.iter().map(Duration::as_secs_f64).sum();
+        row.done = u64::try_from(times.len()).unwrap_or(0);
+        row.achieved = if total > 0.0 { float(row.done) / total } else { 0.0 };
+        (row.errors, row.first_error) = (errors, first_error);
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Quiet and storm in turns.
+async fn storm(
+    issuer: &Issuer,
+    revoker: &Client,
+    options: &Options,
+    singles: &[String],
+    turn: Duration,
+    each: usize,
+) -> Result<Vec<Row>, String> {
+    let client = issuer.as_workload().await?;
+    let plan = Plan {
+        name: "spawn, quiet",
+        concurrency: options.concurrency,
+        rate: None,
+        duration: Duration::from_millis(1500),
+        supply: 2000,
+        server: issuer.process,
+    };
+    let mut best = load::run(plan, spawning(issuer, &client, 2000).await?).await?.rate();
+    let (mut quiet, mut beside, mut cuts): (Vec<Run>, Vec<Run>, Vec<Run>) = (Vec::new(), Vec::new(), Vec::new());
+    for targets in singles.chunks(each.max(1)) {
+        if load::ending() {
+            break;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of calls")]
+        let supply = (best * 1.3 * turn.as_secs_f64()).ceil() as usize;
+        let plan = Plan { duration: turn, supply, ..plan };
+        let run = load::run(plan, spawning(issuer, &client, supply).await?).await?;
+        best = best.max(run.rate());
+        quiet.push(run);
+        let (targets, revoker) = (Arc::new(targets.to_vec()), revoker.clone());
+        let cut = move |n: usize| {
+            let (revoker, id) = (revoker.clone(), targets.get(n).cloned().unwrap_or_default());
+            async move { revoker.revoke(id).await.map(drop) }
+        };
+        let storm = Plan { name: "revoke, storm", rate: Some(STORM), supply: each, ..plan };
+        let spawn = spawning(issuer, &client, supply).await?;
+        let (spawned, cut) = tokio::join!(load::run(Plan { name: "spawn, storm", ..plan }, spawn), load::run(storm, cut));
+        beside.push(spawned?);
+        cuts.push(cut?);
+    }
+    let floor = Floor::signatures()?;
+    let ratio = median(quiet.iter().zip(&beside).map(|(quiet, storm)| storm.rate() / quiet.rate().max(1.0)).collect());
+    let quiet = Row::of(issuer, "spawn, no storm", 1, floor, &quiet).await?;
+    let beside = Row::of(issuer, "spawn beside storm", 1, floor, &beside).await?.with("speed_to_no_storm", ratio);
+    // Both share the server's CPU: what a cut costs alone cannot be told.
+    let cuts = Row { cpu_us: None, ..Row::of(issuer, "revoke, storm", 1, floor, &cuts).await? };
+    Ok(vec![quiet, Row { cpu_us: None, ..beside }, cuts])
+}
+
+/// With a comma at each thousand.
+pub(crate) fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let first = digits.len() % 3;
+    let comma = |(at, digit): (usize, char)| {
+        let parts = at > 0 && at % 3 == first;
+        parts.then_some(',').into_iter().chain([digit])
+    };
+    digits.chars().enumerate().flat_map(comma).collect()
+}
