@@ -18,7 +18,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1360px;ma
 h1{font-size:1.5em}h2{font-size:1.15em;margin:2em 0 .3em}h3{font-size:.85em;font-weight:600;margin:.2em 0;color:#51606f}
 pre{background:#f3f5f7;padding:1em;overflow-x:auto;font-size:12px;line-height:1.4}
 .three{display:flex;flex-wrap:wrap;gap:1.5em}p{margin:.2em 0;color:#51606f}
-svg{display:block;background:#fbfcfd;border:1px solid #e1e6ea}svg text{font:11px system-ui,sans-serif;fill:#51606f}
+figure{margin:0;width:420px}svg{display:block;background:#fbfcfd;border:1px solid #e1e6ea}svg text{font:11px system-ui,sans-serif;fill:#51606f}
 .bar{fill:#3a7ca5}.line{fill:none;stroke:#3a7ca5;stroke-width:1.5}.mark{stroke:#c44536;stroke-dasharray:3 3}.axis{stroke:#c3ccd4}";
 
 /// The page.
@@ -37,7 +37,7 @@ pub(crate) fn page(report: &Report) -> String {
             ("Server CPU: seconds by thread", threads(row)),
         ] {
             if let Some(drawing) = drawing {
-                let _ = write!(page, "<figure style=\"margin:0\"><h3>{heading}</h3>{drawing}</figure>");
+                let _ = write!(page, "<figure><h3>{heading}</h3>{drawing}</figure>");
             }
         }
         page.push_str("</div>");
