@@ -12,8 +12,8 @@ use mayfly_verify::TrustDomain;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
-pub use admit::Rules;
 pub use admit::authority::{PUBLISHED, over};
+pub use admit::{Rules, would_record};
 pub use proposal::{Admission, Ask, Certification, Change, Credential, Mint, Outcome, Proof, Proposal, RequestId, Since, Spawn};
 pub use state::State;
 pub use writer::Limits;

@@ -49,6 +49,14 @@ impl Rules {
     }
 }
 
+/// What a group would record on a state at `now` (unix microseconds), refusals left out. Nothing is durable, and nothing of it
+/// leads to a signature: it is there to be measured.
+pub fn would_record(state: &State, rules: &Rules, now: u64, asks: &[Ask]) -> Vec<Record> {
+    let mut batch = Batch::new(state, rules, now);
+    asks.iter().for_each(|ask| drop(batch.admit(ask)));
+    batch.records
+}
+
 /// Certificates that an agent may have renewed and never used.
 const UNUSED: usize = 16;
 

@@ -1,0 +1,308 @@
+//! What the rooms without cryptography cost, in instructions: under valgrind's callgrind, which counts the same on any day.
+//!
+//! `.ci/instructions` builds it as the baseline was built, compares with `benches/rooms.baseline` and fails on 5 % more; with
+//! `MAYFLY_BLESS=1` it writes a new one. It needs `valgrind`.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::indexing_slicing, reason = "a measurement")]
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::Path;
+use std::process::Command;
+
+use mayfly::caller::Caller;
+use mayfly::clock::SECOND;
+use mayfly::config::Config;
+use mayfly::journal::record::{self, Record, record::Body};
+use mayfly::policy::limits::{Limit, Measure, Per};
+use mayfly::policy::{Asked, Grant, Standing, decide_spawn};
+use mayfly::registry::state::authority::{Kind, Slot};
+use mayfly::registry::{Ask, Change, Credential, Proof, Proposal, Rules, Spawn, State, opened, would_record};
+use mayfly_verify::{Cuts, Target, User, Workload, sha256};
+use prost::Message as _;
+use uuid::Uuid;
+
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/rooms.baseline");
+/// What may be more, in hundredths.
+const MORE: u64 = 5;
+/// Unix seconds.
+const START: u64 = 1_800_000_000;
+/// Operations in one measurement, where one alone says little.
+const TIMES: u64 = 100;
+
+const ROOMS: [(&str, fn()); 9] = [
+    ("decide", decide),
+    ("admit", admit),
+    ("apply", apply),
+    ("cut with 1 below", || cut(1)),
+    ("cut with 1000 below", || cut(1000)),
+    ("cut with 100000 below", || cut(100_000)),
+    ("check", check),
+    ("encode record", encode_record),
+    ("encode binding", encode_binding),
+];
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some("--measure") {
+        let name = args.next().unwrap();
+        return ROOMS.iter().find(|(room, _)| *room == name).unwrap().1();
+    }
+    let found: BTreeMap<&str, u64> = ROOMS.iter().map(|(room, _)| (*room, instructions(room))).collect();
+    let (one, many) = (found["cut with 1 below"], found["cut with 100000 below"]);
+    assert!(many * 10 <= one * 12, "a cut costs {one} instructions with one agent below, and {many} with 100,000");
+    if std::env::var_os("MAYFLY_BLESS").is_some() {
+        let lines: String = found.iter().map(|(room, count)| format!("{count:>9} {room}\n")).collect();
+        std::fs::write(BASELINE, lines).unwrap();
+    }
+    let text = std::fs::read_to_string(BASELINE).unwrap();
+    let known = |line: &str| line.trim().split_once(' ').map(|(count, room)| (room.to_owned(), count.parse::<u64>().unwrap()));
+    let known: BTreeMap<String, u64> = text.lines().filter_map(known).collect();
+    let mut worse = Vec::new();
+    println!("{:<24} {:>12} {:>12} {:>8}", "instructions", "baseline", "now", "change");
+    for (room, now) in found {
+        let before = *known.get(room).unwrap_or_else(|| panic!("`{room}` is not in the baseline: bless a new one"));
+        let change = 100.0 * (f64::from(u32::try_from(now).unwrap()) / f64::from(u32::try_from(before).unwrap()) - 1.0);
+        println!("{room:<24} {before:>12} {now:>12} {change:>+7.1}%");
+        if now * 100 > before * (100 + MORE) {
+            worse.push(room);
+        }
+    }
+    assert!(worse.is_empty(), "over {MORE} % more instructions: {}; MAYFLY_BLESS=1 accepts that", worse.join(", "));
+}
+
+/// Instructions between entering and leaving `measured`, in a process of its own.
+fn instructions(room: &str) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("callgrind.out");
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--toggle-collect=*rooms*measured*"]);
+    valgrind.arg(format!("--callgrind-out-file={}", out.display()));
+    let done = valgrind.arg(std::env::current_exe().unwrap()).args(["--measure", room]).output();
+    let done = done.unwrap_or_else(|e| panic!("`valgrind`, which this needs: {e}"));
+    assert!(done.status.success(), "{room}: {}", String::from_utf8_lossy(&done.stderr));
+    let text = std::fs::read_to_string(out).unwrap();
+    let totals = text.lines().find_map(|l| l.strip_prefix("totals:")).unwrap();
+    let count = totals.trim().parse().unwrap();
+    assert!(count > 0, "{room}: nothing was counted");
+    count
+}
+
+#[inline(never)]
+fn measured<T>(work: impl FnOnce() -> T) -> T {
+    black_box(work())
+}
+
+fn decide() {
+    let rules = rules();
+    let class = &rules.classes[&"researcher".parse().unwrap()];
+    let (workload, user) = (workload(), user());
+    let grant = Grant { user: &user, scopes: None, ends_at: START + 3600 };
+    let asked = Asked { scopes: vec!["files:read".into()], audiences: vec!["https://mail.example".into()], ..Asked::default() };
+    let standing = Standing::Workload(&workload, Some(grant));
+    let once = || decide_spawn(class, black_box(&standing), &asked, START).unwrap();
+    once();
+    measured(|| (0..TIMES).for_each(|_| drop(black_box(once()))));
+}
+
+fn admit() {
+    let world = World::new(10_000, 0);
+    let group: Vec<Ask> = (1..=16).map(spawn).collect();
+    // Not counted: where randomness comes from starts up.
+    assert_eq!(world.record(&group).len(), 17);
+    measured(|| (0..TIMES / 10).for_each(|_| drop(black_box(world.record(&group)))));
+}
+
+fn apply() {
+    let mut world = World::new(10_000, 0);
+    let records: Vec<Record> = world.record(&(1..=TIMES).map(spawn).collect::<Vec<_>>());
+    let first = world.state.revision + 1;
+    measured(|| (first..).zip(&records).for_each(|(revision, record)| world.state.apply(revision, record).unwrap()));
+}
+
+/// Judged and applied, as one: with so many agents below whom it is about.
+fn cut(below: u64) {
+    let mut world = World::new(10, below);
+    let revoke = |uuid| Ask {
+        caller: Caller::Operator { name: "uid:0".into() },
+        proposal: Proposal::Revoke {
+            target: Target::Agent(uuid),
+            since: None,
+            dry: false,
+            reason: String::new(),
+            allow_new: false,
+        },
+    };
+    let (other, top) = (world.others[0], world.top);
+    world.take(&revoke(other));
+    let ask = revoke(top);
+    measured(|| world.take(&ask));
+}
+
+fn check() {
+    let world = World::new(10, 10);
+    let mut cuts = Cuts::new(world.state.incarnation);
+    (0..10_000u64).for_each(|n| cuts.cut(Target::Agent(Uuid::from_u128(u128::from(n) << 64)).subject(), u64::MAX));
+    let stamps = world.state.agent(&world.last).unwrap().stamps();
+    assert!(cuts.killing(stamps).is_none() && stamps.len() > 6);
+    let dead = || cuts.killing(black_box(stamps)).is_some();
+    measured(|| (0..TIMES).for_each(|_| assert!(!dead())));
+}
+
+fn encode_record() {
+    let world = World::new(10, 0);
+    let records = world.record(&[spawn(1)]);
+    let once = || records.iter().map(|record| black_box(record).encode_to_vec().len()).sum::<usize>();
+    measured(|| (0..TIMES).for_each(|_| assert!(black_box(once()) > 0)));
+}
+
+fn encode_binding() {
+    let world = World::new(10, 10);
+    let agent = world.state.agent(&world.last).unwrap();
+    let td = rules().trust_domain;
+    measured(|| {
+        for _ in 0..TIMES {
+            let binding = agent.binding(&td, world.state.incarnation, agent.revision, &agent.scopes);
+            drop(black_box((binding.to_der().unwrap(), binding.to_claim().unwrap())));
+        }
+    });
+}
+
+/// A state with agents of the workload, and a tree.
+struct World {
+    state: State,
+    rules: Rules,
+    others: Vec<Uuid>,
+    top: Uuid,
+    last: Uuid,
+}
+
+impl World {
+    fn new(alone: u64, below: u64) -> World {
+        let (rules, mut state) = (rules(), State::default());
+        state.apply(1, &opened(&rules.trust_domain, START * SECOND).unwrap()).unwrap();
+        let mut world = World { state, rules, others: Vec::new(), top: Uuid::nil(), last: Uuid::nil() };
+        let stranger = |proposal| Ask { caller: Caller::Stranger, proposal };
+        for kind in [Kind::X509, Kind::Jwt] {
+            let slot = Slot::new(kind, hex::encode(kind.as_str()).into(), vec![4; 65], START + 90 * 86_400);
+            world.take(&stranger(Proposal::Authorities(Change::Prepare(slot))));
+            world.take(&stranger(Proposal::Authorities(Change::Activate { kind, id: None, early: false })));
+        }
+        let operator = Caller::Operator { name: "uid:0".into() };
+        let ticket = Proposal::Ticket { workload: "orchestrator".parse().unwrap(), hash: [9; 32], ttl: 60 };
+        world.take(&Ask { caller: operator, proposal: ticket });
+        world.take(&stranger(Proposal::Redeem { hash: [9; 32], key: [1; 32] }));
+        let delegation = record::Delegated {
+            id: vec![5; 32],
+            iss: user().iss,
+            sub: user().sub,
+            workload: "orchestrator".into(),
+            proof: vec![6; 32],
+            scopes_limited: false,
+            scopes: Vec::new(),
+            ends_at: (START + 7200) * SECOND,
+            token: vec![6; 32],
+        };
+        world.put(Body::Delegated(delegation));
+        world.others = (0..alone).map(|n| world.agent(n, "researcher", None)).collect();
+        world.top = world.agent(alone, "researcher", None);
+        world.last = world.top;
+        for n in 0..below {
+            world.last = world.agent(alone + 1 + n, "worker", Some(world.top));
+        }
+        world
+    }
+
+    fn record(&self, asks: &[Ask]) -> Vec<Record> {
+        would_record(&self.state, &self.rules, START * SECOND, asks)
+    }
+
+    /// Judges a request and applies what it records, which must be something.
+    fn take(&mut self, ask: &Ask) {
+        let records = self.record(std::slice::from_ref(ask));
+        assert!(!records.is_empty(), "nothing was recorded");
+        for record in records {
+            self.state.apply(self.state.revision + 1, &record).unwrap();
+        }
+    }
+
+    fn put(&mut self, body: Body) {
+        let record = Record { at: START * SECOND, operator: String::new(), body: Some(body) };
+        self.state.apply(self.state.revision + 1, &record).unwrap();
+    }
+
+    fn agent(&mut self, n: u64, class: &str, parent: Option<Uuid>) -> Uuid {
+        let digest = sha256(&(n + 1_000_000).to_be_bytes());
+        let mut id = [0; 10];
+        id.copy_from_slice(&digest[..10]);
+        let uuid = uuid::Builder::from_unix_timestamp_millis(START * 1000, &id).into_uuid();
+        self.put(Body::Admitted(record::Admitted {
+            agent: uuid.as_bytes().to_vec(),
+            class: class.into(),
+            workload: "orchestrator".into(),
+            parent: parent.map(|p| p.as_bytes().to_vec()).unwrap_or_default(),
+            delegation: vec![5; 32],
+            key: digest.to_vec(),
+            scopes: vec!["files:read".into(), "search:read".into()],
+            audiences: vec!["https://files.example".into(), "https://search.example".into()],
+            depth_left: u32::from(parent.is_none()),
+            lease_ends_at: START + 3600,
+            svid_ends_at: START + 900,
+            svid_begins_at: START,
+            serial: vec![0x41; 16],
+            request: None,
+            clipped: Vec::new(),
+            ticket: Vec::new(),
+            charges: Vec::new(),
+        }));
+        uuid
+    }
+}
+
+fn rules() -> Rules {
+    let config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
+    let limit = |name: &str, per, measure| Limit { name: name.into(), per, measure };
+    Rules {
+        trust_domain: config.trust_domain.clone(),
+        classes: config.classes.clone(),
+        workloads: config.workloads,
+        limits: vec![
+            limit("live", Per::User, Measure::Live(1_000_000_000)),
+            limit("rate", Per::Workload, Measure::Rate { period: 1, burst: 1_000_000 }),
+            limit("total", Per::Class, Measure::Total { most: 1_000_000_000, window: 3600 * SECOND }),
+        ],
+        workload_ttl: 1_000_000,
+        jwt_ttl: 300,
+        publish_ahead: 60,
+    }
+}
+
+fn user() -> User {
+    User { iss: "https://idp.example".into(), sub: "demo".into() }
+}
+
+fn workload() -> Workload {
+    Workload::Own("orchestrator".parse().unwrap())
+}
+
+/// One agent of the workload, for a user whose token is new.
+fn spawn(n: u64) -> Ask {
+    let caller = Caller::Workload { name: "orchestrator".parse().unwrap(), key: [1; 32], authority: b"x509".to_vec() };
+    let proof = Proof::Token {
+        user: user(),
+        proof: [1; 32],
+        token: [1; 32],
+        issued_at: START,
+        ends_at: START + 3600,
+        workloads: vec![workload()],
+        scopes: None,
+    };
+    let spawn = Spawn {
+        class: "researcher".parse().unwrap(),
+        credential: Credential::Key(sha256(&n.to_be_bytes())),
+        proof: Some(proof),
+        asked: Asked::default(),
+        audience: None,
+        request: None,
+    };
+    Ask { caller, proposal: Proposal::Spawn(Box::new(spawn)) }
+}
