@@ -1,5 +1,5 @@
 //! What the load tester counts is what the issuer's metrics count, and its reports hold what they promise.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
