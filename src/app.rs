@@ -162,6 +162,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
         operators: config.operators.clone(),
+        counting: tokio::sync::Semaphore::new(1),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
     });

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use mayfly_verify::{AgentId, BindingOid, TrustDomain, WorkloadName, inspect_x509, sha256};
 use rustls_pki_types::CertificateDer;
+use tokio::sync::Semaphore;
 
 use crate::assertion::Assertions;
 use crate::authority::Authority;
@@ -46,6 +47,8 @@ pub struct Issuer {
     pub rotator: Rotator,
     /// Workloads that are operators too.
     pub operators: Vec<WorkloadName>,
+    /// A dry run looks at every agent: one at a time.
+    pub counting: Semaphore,
     /// Tells the time.
     pub clock: Clock,
     /// What tickets tell their holders to connect to: `host:port`.

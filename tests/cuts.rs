@@ -112,6 +112,8 @@ fn t82_before_a_time_kills_what_was_recorded_before_it_and_no_more() {
     assert_eq!(dev.json(&format!("revoke --before {time}"))["revision"], revision);
     assert!(dev.fails("revoke --before 2999-01-01T00:00:00Z", 1).contains("TIME_IN_FUTURE"));
     dev.fails("revoke --before noon", 2);
+    // No time is not now: it would void every user token.
+    assert!(dev.fails("revoke --before 1970-01-01T00:00:00Z", 1).contains("TIME_MALFORMED"));
     // A user token from before does not count, whether or not it recorded a delegation.
     dev.token("guest", "guest.jwt");
     second();

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::Issuer;
 use super::desk::Done;
 use crate::caller::Caller;
-use crate::denial::{Denial, Fault, No};
+use crate::denial::{Denial, Fault, Kind, No};
 use crate::registry::state::{Agent, Standing};
 use crate::registry::{Ask, Outcome, Proposal, Since};
 
@@ -46,6 +46,11 @@ pub async fn would_end(issuer: &Arc<Issuer>, caller: Caller, what: What, how: Ho
     let Proposal::Revoke { target, since, .. } = &proposal else { return Err(Fault::new("revoke", "no cut").into()) };
     let (target, before) = (target.clone(), since.map_or(u64::MAX, |since| since.revision));
     let outcome = recorded(issuer, caller, proposal).await?;
+    // Every agent is looked at: whoever may ask for it must not make the others wait.
+    let _place = issuer
+        .counting
+        .try_acquire()
+        .map_err(|_| Denial::new(Kind::Exhausted, "BUSY", "another dry run is being counted: ask again in a moment"))?;
     let counting = Arc::clone(issuer);
     let counted = tokio::task::spawn_blocking(move || reach(&counting, &target, before)).await;
     Ok((outcome, counted.map_err(|e| Fault::new("count", e))?))

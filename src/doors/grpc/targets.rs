@@ -39,7 +39,10 @@ pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Wha
 fn microseconds(time: &prost_types::Timestamp) -> Result<u64, Denial> {
     let (seconds, nanos) = (u64::try_from(time.seconds), u64::try_from(time.nanos));
     match (seconds, nanos) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(seconds.saturating_mul(SECOND).saturating_add(nanos / 1000)),
+        // No time at all says nothing in a record.
+        (Ok(seconds), Ok(nanos)) if seconds > 0 && nanos < 1_000_000_000 => {
+            Ok(seconds.saturating_mul(SECOND).saturating_add(nanos / 1000))
+        }
         _ => Err(Denial::malformed("TIME_MALFORMED", "write a time after 1970, with 0 to 999,999,999 nanoseconds")),
     }
 }
@@ -59,7 +62,7 @@ pub(super) fn receipt(outcome: &Outcome) -> Result<v1::RevokeResponse, No> {
     Ok(v1::RevokeResponse { revision, agents_at_most, open_for_new, worst_case_seconds, recorded_at, ..Default::default() })
 }
 
-/// What whoever did not revoke yet gets: the number is exact.
+/// What whoever did not revoke yet gets: counted one by one, as of the look at each.
 pub(super) fn would_end(outcome: &Outcome, reach: Reach) -> Result<v1::RevokeResponse, No> {
     use v1::agent_count::Of;
     let count = |(of, agents)| v1::AgentCount { of: Some(of), agents };
