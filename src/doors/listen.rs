@@ -11,6 +11,7 @@ use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::BufWriter;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -54,6 +55,9 @@ impl Default for Bounds {
 
 /// How long the open requests of a cut peer have to end.
 const CUT_DRAIN: Duration = Duration::from_millis(250);
+
+/// Bytes of the largest TLS record: what is to be said fills records before it is written, until there is nothing more to say.
+const RECORD: usize = 16 * 1024;
 
 /// What a listener needs to know of the world behind it.
 pub trait Watch: Clone + Send + Sync + 'static {
@@ -190,7 +194,7 @@ pub async fn serve_tls(
             let service = with_peer(router, Peer::Tls(Arc::clone(&peer)), bounds.request);
             gauge.increment(1);
             let builder = builder(bounds);
-            let connection = builder.serve_connection(TokioIo::new(tls), service);
+            let connection = builder.serve_connection(TokioIo::new(BufWriter::with_capacity(RECORD, tls)), service);
             let over = async {
                 tokio::select! {
                     () = life::expiry(&peer.chain, &clock) => bounds.drain,

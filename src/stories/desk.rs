@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::authority::{Authority, Signed};
@@ -69,7 +70,7 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Starts `threads` threads over a queue of `bound` requests. `jwt_issuer` is the `iss` of tokens.
+    /// Starts `threads` threads over a queue of `bound` requests; within a tokio runtime. `jwt_issuer` is the `iss` of tokens.
     pub fn start(
         registry: &Registry,
         authority: &Arc<Authority>,
@@ -86,6 +87,7 @@ impl Desk {
                 registry: registry.clone(),
                 authority: Arc::clone(authority),
                 jwt_issuer: jwt_issuer.map(str::to_owned),
+                runtime: Handle::current(),
             };
             let thread = std::thread::Builder::new().name(format!("mayfly-desk-{n}"));
             thread.spawn(move || worker.run()).map_err(|e| Fault::new("desk", e))?;
@@ -126,6 +128,7 @@ struct Worker {
     registry: Registry,
     authority: Arc<Authority>,
     jwt_issuer: Option<String>,
+    runtime: Handle,
 }
 
 impl Worker {
@@ -193,7 +196,8 @@ impl Worker {
             let signed: Vec<_> = signed.collect();
             let judge = |state: &State| signed.into_iter().map(|(reply, done)| (reply, standing(state, done))).collect();
             let judged: Vec<_> = self.registry.read(judge);
-            judged.into_iter().for_each(|(reply, done)| reply.send(done));
+            // From a task: one wake-up for all of them, and they are all ready before the first is written.
+            self.runtime.spawn(async move { judged.into_iter().for_each(|(reply, done)| reply.send(done)) });
         }
     }
 

@@ -1,6 +1,8 @@
 //! How long a connection stands: until it ends by itself, the process stops, or its peer's certificate has ended.
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulConnection;
@@ -22,14 +24,30 @@ pub(super) async fn stand(
 ) {
     let mut connection = pin!(connection);
     let drain = tokio::select! {
-        _ = connection.as_mut() => return,
+        () = gathered(connection.as_mut()) => return,
         drain = over => drain,
         _ = stop.wait_for(|stop| *stop) => drain,
     };
     connection.as_mut().graceful_shutdown();
-    if tokio::time::timeout(drain, connection).await.is_err() {
+    if tokio::time::timeout(drain, gathered(connection)).await.is_err() {
         tracing::warn!("a connection's requests did not end in time");
     }
+}
+
+/// Serves a connection so that everybody else who is ready has their turn before it: what was asked comes in together, and the
+/// answers of a group leave in one write. A connection that is alone waits for nobody.
+async fn gathered(mut connection: Pin<&mut impl GracefulConnection>) {
+    let mut waited = false;
+    poll_fn(|cx| {
+        waited = !waited;
+        if waited {
+            // A task that wakes itself goes to the end of the queue.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        connection.as_mut().poll(cx).map(drop)
+    })
+    .await;
 }
 
 /// Waits until the certificate that a peer presented has ended, by our clock (DESIGN 4). Without one that never comes.
