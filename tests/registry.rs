@@ -211,7 +211,7 @@ fn caller_of(admission: &Admission, opened: u64) -> Caller {
     Caller::Agent {
         id: admission.id().clone(),
         key: certificate.key,
-        serial: certificate.serial.clone(),
+        serial: certificate.serial.to_vec(),
         incarnation: admission.binding().incarnation,
         opened,
         authority: hex::decode(&**admission.authority()).unwrap(),
@@ -426,7 +426,7 @@ fn a_request_id_is_one_record_and_never_another_request() {
     let request = RequestId { key: [4; 32], digest: [5; 32] };
     let first = house.spawning(house.proof("demo", 1), Some(request));
     let ids = [first.clone(), first].map(|proposal| match house.ask(house.caller.clone(), proposal) {
-        Ok(Outcome::Spawned(admission, _)) => (admission.id().to_string(), admission.certificate().unwrap().serial.clone()),
+        Ok(Outcome::Spawned(admission, _)) => (admission.id().to_string(), admission.certificate().unwrap().serial),
         other => panic!("{other:?}"),
     });
     assert_eq!(ids[0], ids[1]);

@@ -83,7 +83,7 @@ impl<'a> Batch<'a> {
         // Seats are free to the moment, whether or not a record has said what time it is.
         let run_out = base.run_out(at);
         for agent in run_out.iter().filter_map(|uuid| base.agent(uuid)) {
-            top.count(agent, -1);
+            top.count(agent.seats(), -1);
         }
         Batch { base, top, rules, at, run_out, records: Vec::new() }
     }
@@ -198,17 +198,22 @@ impl<'a> Batch<'a> {
         }
         let authority = Arc::clone(&signer.id);
         let revision = certificate.as_ref().map_or(agent.revision, |c| c.revision);
-        let binding = agent.binding(&self.rules.trust_domain, self.base.incarnation, revision, &agent.scopes);
+        let binding = agent.binding(&self.rules.trust_domain, self.base.incarnation, revision, &agent.mandate.scopes);
         let id = agent.id(&self.rules.trust_domain);
         Ok(Admission { id, agent: Arc::new(agent.clone()), certificate, binding: Arc::new(binding), authority })
     }
 
     fn push(&mut self, caller: &Caller, body: Body) -> Result<u64, No> {
+        self.push_with(caller, body, None)
+    }
+
+    /// `agent`: what an admission makes.
+    fn push_with(&mut self, caller: &Caller, body: Body, agent: Option<Agent>) -> Result<u64, No> {
         let operator = if let Caller::Operator { name } = caller { name.clone() } else { String::new() };
         let record = Record { at: self.at, operator, body: Some(body) };
         let revision = self.top.revision + 1;
         self.adopt(&record);
-        self.top.insert(revision, &record).map_err(|e| Fault::new("admit", e))?;
+        self.top.insert_with(revision, &record, agent).map_err(|e| Fault::new("admit", e))?;
         self.records.push(record);
         Ok(revision)
     }
@@ -250,7 +255,7 @@ impl<'a> Batch<'a> {
     }
 
     fn agent(&self, uuid: &Uuid) -> Option<&Agent> {
-        self.top.agents.get(uuid).or_else(|| self.base.agents.get(uuid))
+        self.top.agent(uuid).or_else(|| self.base.agent(uuid))
     }
 
     fn owner(&self, key: &[u8; 32]) -> Option<&Owner> {
@@ -288,12 +293,16 @@ impl<'a> Batch<'a> {
     }
 
     fn killed(&self, stamps: &[Stamp]) -> bool {
-        let dead = |state: &State, s: &Stamp| state.cuts.get(&s.subject).is_some_and(|(before, _)| s.since < *before);
-        stamps.iter().any(|s| dead(&self.top, s) || dead(self.base, s))
+        stamps.iter().any(|stamp| self.dead(stamp))
+    }
+
+    fn dead(&self, s: &Stamp) -> bool {
+        let dead = |state: &State| state.cuts.get(&s.subject).is_some_and(|(before, _)| s.since < *before);
+        dead(&self.top) || dead(self.base)
     }
 
     fn standing(&self, agent: &Agent) -> Standing {
-        standing(agent, self.at, |stamps| self.killed(stamps), |uuid| self.agent(uuid))
+        standing(agent, self.at, |stamp| self.dead(stamp), |uuid| self.agent(uuid))
     }
 
     fn seats(&self, seat: Seat) -> u64 {
@@ -329,13 +338,13 @@ fn unknown_agent() -> Denial {
 }
 
 /// Positive, 127 random bits (T29).
-fn serial() -> Result<Vec<u8>, Fault> {
+fn serial() -> Result<[u8; 16], Fault> {
     let mut bytes = random::<16>()?;
     if let Some(first) = bytes.first_mut() {
         // Never zero in front and never negative: one encoding, always 16 octets.
         *first = (*first & 0x7f) | 0x40;
     }
-    Ok(bytes.to_vec())
+    Ok(bytes)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Fault> {

@@ -4,17 +4,19 @@ pub mod agent;
 pub mod authority;
 mod cuts;
 mod expiry;
+pub mod mandate;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, Workload, WorkloadName};
+use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, Workload, WorkloadName};
 use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
 pub use authority::Authorities;
 pub use cuts::{CutMade, before, cut_target};
 use expiry::Due;
+use mandate::{Mandates, Words};
 
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, record::Body};
@@ -66,13 +68,22 @@ pub struct Certificate {
     /// SHA-256 of the public key.
     pub key: [u8; 32],
     /// Serial number.
-    pub serial: Vec<u8>,
+    pub serial: [u8; 16],
     /// Unix seconds.
     pub begins_at: u64,
     /// Unix seconds.
     pub ends_at: u64,
     /// Its record.
     pub revision: u64,
+}
+
+impl Certificate {
+    /// What a record says. Times are unix seconds.
+    fn recorded(revision: u64, key: &[u8], serial: &[u8], begins_at: u64, ends_at: u64) -> Result<Certificate, Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        let (key, serial) = (fixed(key).ok_or(misfit("key"))?, fixed(serial).ok_or(misfit("serial number"))?);
+        Ok(Certificate { key, serial, begins_at, ends_at, revision })
+    }
 }
 
 /// A JWT-SVID that was allowed.
@@ -102,7 +113,7 @@ pub struct Done {
     /// The agent, when it was a spawn.
     pub agent: Option<Uuid>,
     /// The token, when it was a mint or a spawn with a first token.
-    pub token: Option<Token>,
+    pub token: Option<Box<Token>>,
 }
 
 /// How something stands that was cut or opened again.
@@ -155,7 +166,8 @@ pub struct State {
     // INVARIANT: when each known delegation and lease ends, and how many end then. No cut is forgotten before what it kills.
     lasting: BTreeMap<u64, u64>,
     pub(super) proofs: HashMap<[u8; 32], DelegationId>,
-    pub(super) agents: BTreeMap<Uuid, Agent>,
+    pub(super) mandates: Mandates,
+    pub(super) agents: BTreeMap<Uuid, Box<Agent>>,
     pub(super) keys: HashMap<[u8; 32], Owner>,
     pub(super) tickets: HashMap<[u8; 32], Ticket>,
     pub(super) requests: HashMap<[u8; 32], Done>,
@@ -213,13 +225,13 @@ impl State {
 
     /// One agent.
     pub fn agent(&self, uuid: &Uuid) -> Option<&Agent> {
-        self.agents.get(uuid)
+        self.agents.get(uuid).map(Box::as_ref)
     }
 
     /// Agents from `after` on, in order of id.
     pub fn agents_after(&self, after: Option<Uuid>) -> impl Iterator<Item = &Agent> {
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.agents.range((from, std::ops::Bound::Unbounded)).map(|(_, agent)| agent)
+        self.agents.range((from, std::ops::Bound::Unbounded)).map(|(_, agent)| agent.as_ref())
     }
 
     /// Revisions of records that no longer matter; they are told once.
@@ -287,9 +299,8 @@ impl State {
 
     /// Where an agent stands at `now` (unix microseconds).
     pub fn standing(&self, agent: &Agent, now: u64) -> Standing {
-        let cut =
-            |stamps: &[Stamp]| stamps.iter().any(|s| self.cuts.get(&s.subject).is_some_and(|(before, _)| s.since < *before));
-        standing(agent, now, cut, |uuid| self.agents.get(uuid))
+        let cut = |s: &Stamp| self.cuts.get(&s.subject).is_some_and(|(before, _)| s.since < *before);
+        standing(agent, now, cut, |uuid| self.agent(uuid))
     }
 
     /// Why nothing that was recorded for an agent may be handed out now, though it was admitted: code and message. `key` is
@@ -331,6 +342,11 @@ impl State {
     }
 
     pub(super) fn insert(&mut self, revision: u64, record: &Record) -> Result<(), Misfit> {
+        self.insert_with(revision, record, None)
+    }
+
+    /// `agent`: what the record of an admission makes, where that is known already; none: it is read from the record.
+    pub(super) fn insert_with(&mut self, revision: u64, record: &Record, agent: Option<Agent>) -> Result<(), Misfit> {
         let misfit = |what| Misfit { revision, what };
         if revision <= self.revision || record.at < self.at {
             return Err(misfit("revision or time goes back"));
@@ -345,23 +361,17 @@ impl State {
                 self.cuts.insert(Target::TrustDomain.subject(), (revision, u64::MAX));
             }
             Body::Delegated(d) => {
-                let delegation = Delegation {
-                    id: DelegationId(fixed(&d.id).ok_or(misfit("delegation id"))?),
-                    user: User { iss: d.iss.clone(), sub: d.sub.clone() },
-                    workload: d.workload.parse().map_err(|_| misfit("workload"))?,
-                    proof: fixed(&d.proof).ok_or(misfit("proof"))?,
-                    token: fixed(&d.token).ok_or(misfit("token"))?,
-                    scopes: d.scopes_limited.then(|| d.scopes.clone()),
-                    ends_at: d.ends_at,
-                    revision,
-                };
+                let delegation = Delegation::recorded(revision, d)?;
                 self.proofs.insert(delegation.proof, delegation.id);
                 // ORDER: after every agent under it, whose records cannot be read without this one.
                 self.due(delegation.ends_at.saturating_add(KEEP + SECOND), revision, Due::Delegation(delegation.id));
                 self.last(delegation.ends_at, true);
                 self.delegations.insert(delegation.id, Arc::new(delegation));
             }
-            Body::Admitted(a) => self.admit(revision, at, a)?,
+            Body::Admitted(a) => {
+                let agent = agent.map_or_else(|| self.read_agent(revision, at, a), Ok)?;
+                self.admit(revision, a, agent)?;
+            }
             Body::Minted(m) => {
                 let token = Token {
                     agent: Uuid::from_slice(&m.agent).map_err(|_| misfit("agent"))?,
@@ -379,11 +389,11 @@ impl State {
                         // A spawn with a first token: the admission before it made the entry.
                         match self.requests.get_mut(&key) {
                             Some(done) => {
-                                done.token = Some(token);
+                                done.token = Some(Box::new(token));
                                 self.due(gone, revision, Due::Record);
                             }
                             None => {
-                                self.requests.insert(key, Done { digest, agent: None, token: Some(token) });
+                                self.requests.insert(key, Done { digest, agent: None, token: Some(Box::new(token)) });
                                 self.due(gone, revision, Due::Request(key));
                             }
                         }
@@ -392,7 +402,7 @@ impl State {
                 }
             }
             Body::Redeemed(r) => {
-                let certificate = certificate(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;
+                let certificate = Certificate::recorded(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;
                 let uuid = Uuid::from_slice(&r.agent).map_err(|_| misfit("agent"))?;
                 self.certified(revision, uuid, certificate.key, |agent| {
                     agent.svid_ends_at = certificate.ends_at;
@@ -401,25 +411,23 @@ impl State {
                 });
             }
             Body::Renewed(r) => {
-                let certificate = certificate(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;
+                let certificate = Certificate::recorded(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;
                 let uuid = Uuid::from_slice(&r.agent).map_err(|_| misfit("agent"))?;
+                let before = self.agents.get(&uuid).filter(|_| r.narrowed).map(|agent| Arc::clone(&agent.mandate));
+                let narrowed = before.map(|before| self.mandates.narrowed(&before, &r.scopes, &r.audiences));
+                let narrowed = narrowed.transpose().map_err(misfit)?;
                 self.certified(revision, uuid, certificate.key, |agent| {
                     agent.svid_ends_at = agent.svid_ends_at.max(certificate.ends_at);
-                    agent.replaced.extend(agent.next.replace(certificate).map(|c| c.serial));
-                    if r.narrowed {
-                        agent.scopes.clone_from(&r.scopes);
-                        agent.audiences.clone_from(&r.audiences);
+                    agent.renewed(certificate);
+                    if let Some(narrowed) = narrowed {
+                        agent.mandate = narrowed;
                     }
                 });
             }
             Body::Used(u) => {
                 let uuid = Uuid::from_slice(&u.agent).map_err(|_| misfit("agent"))?;
                 match self.agents.get_mut(&uuid) {
-                    Some(agent) => {
-                        agent.current = agent.next.take().or(agent.current.take());
-                        agent.used_since = revision;
-                        agent.rows.push(revision);
-                    }
+                    Some(agent) => agent.used(revision),
                     None => self.obsolete.push(revision),
                 }
             }
@@ -428,8 +436,8 @@ impl State {
                 self.unseat(&uuid);
                 match self.agents.get_mut(&uuid) {
                     Some(agent) => {
-                        agent.ended = Some(revision);
-                        agent.rows.push(revision);
+                        agent.rare.ended = Some(revision);
+                        agent.rare.rows.push(revision);
                         // DESIGN 6: published as a cut while something below it is known.
                         if agent.children > 0 {
                             self.ended_trees.insert(Target::Agent(uuid).subject());
@@ -466,7 +474,7 @@ impl State {
                 self.due(t.ends_at.saturating_add(KEEP), revision, Due::Ticket(hash));
             }
             Body::Certified(c) => {
-                let certificate = certificate(revision, &c.key, &c.serial, c.begins_at, c.ends_at)?;
+                let certificate = Certificate::recorded(revision, &c.key, &c.serial, c.begins_at, c.ends_at)?;
                 let workload = c.workload.parse().map_err(|_| misfit("workload"))?;
                 self.keys.insert(certificate.key, Owner::Workload(workload, c.ends_at));
                 self.due(seconds(c.ends_at).saturating_add(KEEP), revision, Due::Key(certificate.key));
@@ -494,7 +502,7 @@ impl State {
         Ok(())
     }
 
-    fn admit(&mut self, revision: u64, at: u64, a: &record::Admitted) -> Result<(), Misfit> {
+    fn read_agent(&mut self, revision: u64, at: u64, a: &record::Admitted) -> Result<Agent, Misfit> {
         let misfit = |what| Misfit { revision, what };
         let delegation = match a.delegation.as_slice() {
             [] => None,
@@ -507,23 +515,34 @@ impl State {
             [] => None,
             id => {
                 let id = Uuid::from_slice(id).map_err(|_| misfit("parent"))?;
-                let parent = self.agents.get_mut(&id).ok_or(misfit("an admission without its parent"))?;
-                parent.children += 1;
-                Some(Arc::clone(parent.below.insert(parent.lineage_below())))
+                Some(self.agents.get(&id).ok_or(misfit("an admission without its parent"))?.lineage_below())
             }
         };
-        let agent = Agent::admitted(revision, at, a, delegation, lineage)?;
+        let mandate = self.mandates.share(&Words::of(a)).map_err(misfit)?;
+        Agent::admitted(revision, at, a, mandate, delegation, lineage)
+    }
+
+    fn admit(&mut self, revision: u64, a: &record::Admitted, agent: Agent) -> Result<(), Misfit> {
+        let misfit = |what| Misfit { revision, what };
         let uuid = agent.uuid;
         if self.agents.contains_key(&uuid) {
             return Err(misfit("an id is given twice"));
         }
-        self.count(&agent, 1);
+        if let Some(lineage) = &agent.lineage {
+            let parent = agent.parent().and_then(|parent| self.agents.get_mut(&parent));
+            let parent = parent.ok_or(misfit("an admission without its parent"))?;
+            parent.children += 1;
+            if parent.rare.below.is_none() {
+                parent.rare.below = Some(Arc::clone(lineage));
+            }
+        }
+        self.count(agent.seats(), 1);
         if let Some(request) = &a.request {
             let (key, digest) = request_of(request).ok_or(misfit("request"))?;
             self.requests.insert(key, Done { digest, agent: Some(uuid), token: None });
             self.due(agent.forgotten_at(), revision, Due::Request(key));
         }
-        if let Some(hash) = agent.ticket {
+        if let Some(hash) = agent.rare.ticket {
             let ends_at = seconds(agent.svid_ends_at);
             self.tickets.insert(hash, Ticket { holder: Holder::Agent(uuid), ends_at, redeemed: None, revision });
         }
@@ -539,9 +558,8 @@ impl State {
             }
         }
         self.due(agent.expires_at(), revision, Due::Seat(uuid));
-        self.due(agent.forgotten_at(), revision, Due::Agent(uuid));
         self.last(seconds(agent.lease_ends_at), true);
-        self.agents.insert(uuid, agent);
+        self.agents.insert(uuid, Box::new(agent));
         Ok(())
     }
 
@@ -551,16 +569,14 @@ impl State {
             return self.obsolete.push(revision);
         };
         change(agent);
-        agent.rows.push(revision);
-        agent.keys.push(key);
-        let (expires_at, forgotten_at) = (agent.expires_at(), agent.forgotten_at());
+        agent.rare.rows.push(revision);
+        let expires_at = agent.expires_at();
         self.keys.insert(key, Owner::Agent(uuid));
         self.due(expires_at, revision, Due::Seat(uuid));
-        self.due(forgotten_at, revision, Due::Agent(uuid));
     }
 
-    pub(super) fn count(&mut self, agent: &Agent, by: i64) {
-        for seat in agent.seats() {
+    pub(super) fn count(&mut self, seats: impl IntoIterator<Item = Seat>, by: i64) {
+        for seat in seats {
             let count = self.seats.entry(seat).or_default();
             *count += by;
             if *count == 0 {
@@ -573,8 +589,8 @@ impl State {
     fn unseat(&mut self, uuid: &Uuid) {
         if let Some(agent) = self.agents.get_mut(uuid).filter(|a| a.seated) {
             agent.seated = false;
-            let agent = agent.clone();
-            self.count(&agent, -1);
+            let seats: Vec<Seat> = agent.seats().collect();
+            self.count(seats, -1);
         }
     }
 
@@ -590,7 +606,7 @@ impl State {
             // Only the last standing matters, but the row of a cut is needed as long as the cut.
             self.due(until, before.revision, Due::Record);
         }
-        self.due(until, revision, Due::Standing(target));
+        self.due(until, revision, Due::Standing(Box::new(target)));
     }
 }
 
@@ -598,15 +614,15 @@ impl State {
 pub(super) fn standing<'a>(
     agent: &Agent,
     now: u64,
-    cut: impl Fn(&[Stamp]) -> bool,
+    cut: impl Fn(&Stamp) -> bool,
     known: impl Fn(&Uuid) -> Option<&'a Agent>,
 ) -> Standing {
-    let over = |uuid| known(&uuid).is_none_or(|above| above.ended.is_some() || now >= above.expires_at());
+    let over = |uuid| known(&uuid).is_none_or(|above| above.rare.ended.is_some() || now >= above.expires_at());
     match () {
-        () if agent.ended.is_some() => Standing::Ended,
+        () if agent.rare.ended.is_some() => Standing::Ended,
         // T86: to the top, however deep.
-        () if agent.ancestors().any(|uuid| known(&uuid).is_some_and(|above| above.ended.is_some())) => Standing::Orphaned,
-        () if cut(agent.stamps()) => Standing::Cut,
+        () if agent.ancestors().any(|uuid| known(&uuid).is_some_and(|above| above.rare.ended.is_some())) => Standing::Orphaned,
+        () if agent.stamps().any(|stamp| cut(&stamp)) => Standing::Cut,
         () if now >= agent.expires_at() => Standing::Expired,
         () if agent.ancestors().any(over) => Standing::Orphaned,
         () => Standing::Live,
@@ -629,9 +645,4 @@ pub(super) fn audiences_of(minted: &record::Minted) -> Vec<String> {
 
 fn request_of(request: &record::Request) -> Option<([u8; 32], [u8; 32])> {
     Some((fixed(&request.key)?, fixed(&request.digest)?))
-}
-
-fn certificate(revision: u64, key: &[u8], serial: &[u8], begins_at: u64, ends_at: u64) -> Result<Certificate, Misfit> {
-    let key = fixed(key).ok_or(Misfit { revision, what: "key" })?;
-    Ok(Certificate { key, serial: serial.to_vec(), begins_at, ends_at, revision })
 }

@@ -83,7 +83,7 @@ pub fn cuts(issuer: &Issuer, after: u64, size: usize) -> (Vec<Made>, Option<u64>
 fn visible(caller: &Caller, agent: &Agent) -> bool {
     match caller {
         Caller::Operator { .. } => true,
-        Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.workload),
+        Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.mandate.workload),
         Caller::Agent { id, .. } => id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid),
         Caller::Stranger | Caller::User(_) => false,
     }

@@ -245,7 +245,7 @@ pub fn agent_id(issuer: &Issuer, text: &str) -> Result<Uuid, Denial> {
         return if uuid.to_string() == text { Ok(uuid) } else { Err(Denial::malformed("AGENT_MALFORMED", message)) };
     }
     let id = mayfly_verify::AgentId::parse(text).map_err(|e| Denial::malformed("AGENT_MALFORMED", e.to_string()))?;
-    let class = issuer.registry.read(|state| state.agent(&id.uuid).map(|agent| agent.class.clone()));
+    let class = issuer.registry.read(|state| state.agent(&id.uuid).map(|agent| agent.mandate.class.clone()));
     if id.trust_domain == issuer.trust_domain && class.is_none_or(|class| class == id.class) {
         Ok(id.uuid)
     } else {

@@ -102,8 +102,8 @@ fn reach(issuer: &Issuer, target: &Target, before: u64) -> Reach {
     let (mut reach, mut after) = (Reach::default(), None);
     let (subject, now) = (target.subject(), issuer.clock.now());
     let hit = |agent: &Agent| match target {
-        Target::Key(key) => agent.current.iter().chain(&agent.next).any(|c| c.key == *key),
-        _ => agent.stamps().iter().any(|s| s.subject == subject && s.since < before),
+        Target::Key(key) => agent.current.iter().chain(&agent.rare.next).any(|c| c.key == *key),
+        _ => agent.stamps().any(|s| s.subject == subject && s.since < before),
     };
     loop {
         let seen = issuer.registry.read(|state| {
@@ -112,7 +112,7 @@ fn reach(issuer: &Issuer, target: &Target, before: u64) -> Reach {
                 (seen, after) = (seen + 1, Some(agent.uuid));
                 if hit(agent) && state.standing(agent, now) == Standing::Live {
                     reach.agents += 1;
-                    *reach.classes.entry(agent.class.clone()).or_default() += 1;
+                    *reach.classes.entry(agent.mandate.class.clone()).or_default() += 1;
                     if let Some(delegation) = &agent.delegation {
                         *reach.users.entry(delegation.user.clone()).or_default() += 1;
                     }

@@ -36,7 +36,7 @@ pub fn agent(admission: &Admission, key: &PublicKey, oid: &BindingOid) -> Result
     let expected = Expected {
         id: admission.id().to_string(),
         key: certificate.key,
-        serial: certificate.serial.clone(),
+        serial: certificate.serial.to_vec(),
         begins_at: certificate.begins_at,
         ends_at: certificate.ends_at,
         binding: Some(binding.clone()),
@@ -56,7 +56,7 @@ pub fn workload(permit: &Certification, key: &PublicKey, td: &TrustDomain) -> Re
     let expected = Expected {
         id: workload_id(td, permit.workload()),
         key: certificate.key,
-        serial: certificate.serial.clone(),
+        serial: certificate.serial.to_vec(),
         begins_at: certificate.begins_at,
         ends_at: certificate.ends_at,
         binding: None,

@@ -247,7 +247,7 @@ impl Simulation {
         let known = Known {
             user: user.to_owned(),
             parent: agent.parent(),
-            scopes: agent.scopes.clone(),
+            scopes: agent.mandate.scopes.clone(),
             lease: agent.lease_ends_at,
             until: agent.svid_ends_at.min(agent.lease_ends_at),
             over: false,
@@ -302,7 +302,7 @@ impl Simulation {
             assert_eq!(admission.agent().lease_ends_at, self.agents[&id].lease, "a lease never moves");
             assert!(self.stands(id), "a dead agent renewed");
             let known = self.agents.get_mut(&id).unwrap();
-            assert!(admission.agent().scopes.iter().all(|s| known.scopes.contains(s)));
+            assert!(admission.agent().mandate.scopes.iter().all(|s| known.scopes.contains(s)));
             known.until = admission.agent().svid_ends_at.min(known.lease);
             known.next = Some(admission);
             self.told("renewed");
@@ -534,7 +534,7 @@ impl Simulation {
             for agent in state.agents_after(None) {
                 match self.agents.get_mut(&agent.uuid) {
                     Some(known) => {
-                        let ended = agent.ended.is_some();
+                        let ended = agent.rare.ended.is_some();
                         assert!(!known.over || state.standing(agent, now) != Standing::Live, "an answered end was lost");
                         known.over |= ended;
                     }

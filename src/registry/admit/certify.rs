@@ -21,13 +21,13 @@ impl Batch<'_> {
         };
         if let Some(done) = self.done(request)? {
             let token = done.token.ok_or_else(|| Fault::new("mint", "a request without its token"))?;
-            return Ok(Outcome::Minted(self.mint_of(token)?));
+            return Ok(Outcome::Minted(self.mint_of(*token)?));
         }
         let agent = self.agent(&id.uuid).ok_or_else(|| Fault::new("mint", "the caller is gone"))?;
-        let class = self.rules.classes.get(&agent.class);
-        audiences.iter().try_for_each(|audience| policy::decide_mint(class, &agent.audiences, audience))?;
+        let class = self.rules.classes.get(&agent.mandate.class);
+        audiences.iter().try_for_each(|audience| policy::decide_mint(class, &agent.mandate.audiences, audience))?;
         let kept = self.kept(agent)?;
-        let narrowed = (kept.scopes != agent.scopes).then_some(kept.scopes);
+        let narrowed = (kept.scopes != agent.mandate.scopes).then_some(kept.scopes);
         let minted = self.minted(id.uuid, audiences, agent.lease_ends_at, request, narrowed)?;
         let revision = self.push(caller, Body::Minted(minted.clone()))?;
         let token = token_of(&minted, id.uuid, revision)?;
@@ -59,7 +59,7 @@ impl Batch<'_> {
 
     pub(super) fn mint_of(&self, token: Token) -> Result<Mint, No> {
         let agent = self.agent(&token.agent).ok_or_else(|| Fault::new("mint", "the agent is gone"))?;
-        let scopes = token.narrowed.as_ref().unwrap_or(&agent.scopes);
+        let scopes = token.narrowed.as_ref().unwrap_or(&agent.mandate.scopes);
         let binding = agent.binding(&self.rules.trust_domain, self.base.incarnation, token.revision, scopes);
         let authority = Arc::clone(&self.signer(authority::Kind::Jwt)?.id);
         Ok(Mint { id: agent.id(&self.rules.trust_domain), token, binding: Arc::new(binding), authority })
@@ -117,7 +117,7 @@ impl Batch<'_> {
         }
         if let Some(certificate) = &agent.current {
             // Same key, same answer, as long as that certificate is the last.
-            if certificate.key == key && agent.next.is_none() && agent.used_since == certificate.revision {
+            if certificate.key == key && agent.rare.next.is_none() && agent.used_since == certificate.revision {
                 let admission = self.admission(agent, Some(certificate.clone())).map_err(|no| Some(no.into()))?;
                 return Ok(Outcome::Renewed(admission));
             }
@@ -127,12 +127,12 @@ impl Batch<'_> {
         if self.owner(&key).is_some() {
             return Err(Some(key_in_use().into()));
         }
-        let class = self.rules.classes.get(&agent.class).ok_or(None)?;
+        let class = self.rules.classes.get(&agent.mandate.class).ok_or(None)?;
         let ends_at = self.svid_end(class.svid_ttl, agent.lease_ends_at).map_err(Some)?;
         let body = record::Redeemed {
             agent: uuid.as_bytes().to_vec(),
             key: key.to_vec(),
-            serial: serial().map_err(|e| Some(e.into()))?,
+            serial: serial().map_err(|e| Some(e.into()))?.to_vec(),
             begins_at: (self.at / SECOND).saturating_sub(BACKDATE),
             ends_at,
         };
@@ -156,7 +156,7 @@ impl Batch<'_> {
             let message = "this connection is from before the last renewal: connect with the renewed certificate";
             return Err(Denial::denied("GENERATION_PAST", message).into());
         }
-        if agent.replaced.len() >= UNUSED {
+        if agent.rare.replaced.len() >= UNUSED {
             let message = "too many renewed certificates were never used: use the last one first";
             return Err(Denial::new(Kind::Exhausted, "RENEWALS_UNUSED", message).into());
         }
@@ -165,14 +165,14 @@ impl Batch<'_> {
         if !own && self.owner(&key).is_some() {
             return Err(key_in_use().into());
         }
-        let class = self.rules.classes.get(&agent.class);
+        let class = self.rules.classes.get(&agent.mandate.class);
         let kept = self.kept(agent)?;
-        let narrowed = kept.scopes != agent.scopes || kept.audiences != agent.audiences;
+        let narrowed = kept.scopes != agent.mandate.scopes || kept.audiences != agent.mandate.audiences;
         let ends_at = self.svid_end(class.map_or(0, |c| c.svid_ttl), agent.lease_ends_at)?;
         let body = record::Renewed {
             agent: uuid.as_bytes().to_vec(),
             key: key.to_vec(),
-            serial: serial()?,
+            serial: serial()?.to_vec(),
             begins_at: (self.at / SECOND).saturating_sub(BACKDATE),
             ends_at,
             narrowed,
@@ -185,14 +185,15 @@ impl Batch<'_> {
 
     /// What is left of an agent's authority today: its own ∩ its class ∩ everybody above.
     pub(super) fn kept(&self, agent: &Agent) -> Result<policy::Kept, Denial> {
-        let mut kept = policy::decide_again(self.rules.classes.get(&agent.class), &agent.scopes, &agent.audiences)?;
+        let mut kept =
+            policy::decide_again(self.rules.classes.get(&agent.mandate.class), &agent.mandate.scopes, &agent.mandate.audiences)?;
         for above in agent.ancestors().filter_map(|uuid| self.agent(&uuid)) {
-            let class = self.rules.classes.get(&above.class);
-            let allowed = policy::decide_again(class, &above.scopes, &above.audiences)?;
+            let class = self.rules.classes.get(&above.mandate.class);
+            let allowed = policy::decide_again(class, &above.mandate.scopes, &above.mandate.audiences)?;
             kept.scopes.retain(|s| allowed.scopes.contains(s));
             kept.audiences.retain(|a| allowed.audiences.contains(a));
         }
-        if kept.scopes.is_empty() && !agent.scopes.is_empty() {
+        if kept.scopes.is_empty() && !agent.mandate.scopes.is_empty() {
             return Err(Denial::denied("NOTHING_LEFT", "those above the agent may no longer do any of what it may"));
         }
         Ok(kept)
@@ -229,7 +230,7 @@ impl Batch<'_> {
         let body = record::Certified {
             workload: workload.to_string(),
             key: key.to_vec(),
-            serial: certificate.serial.clone(),
+            serial: certificate.serial.to_vec(),
             begins_at: certificate.begins_at,
             ends_at: certificate.ends_at,
             ticket: ticket.map(Vec::from).unwrap_or_default(),

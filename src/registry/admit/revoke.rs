@@ -41,7 +41,7 @@ impl Batch<'_> {
         };
         let known = self.of(caller, &uuid)?;
         let id = known.id(&self.rules.trust_domain);
-        if let Some(revision) = known.ended {
+        if let Some(revision) = known.rare.ended {
             return Ok(Outcome::Ended { agent: id, revision });
         }
         let by = match caller {
@@ -57,7 +57,7 @@ impl Batch<'_> {
         let may = |agent: &&Agent| match caller {
             Caller::Operator { .. } => true,
             Caller::Agent { id, .. } => id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid),
-            Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.workload),
+            Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.mandate.workload),
             Caller::User(user) => agent.delegation.as_ref().is_some_and(|d| d.user == *user),
             Caller::Stranger => false,
         };

@@ -15,7 +15,8 @@ use crate::journal::record::{self, record::Body};
 use crate::policy::limits::{self, Full, Limit, Measure, Per, Reading};
 use crate::policy::{self, Class, Grant};
 use crate::registry::proposal::{Credential, Outcome, Proof, Spawn};
-use crate::registry::state::{Agent, Count, Delegation, Done, Lineage, Seat, State, Token, seconds};
+use crate::registry::state::mandate::Words;
+use crate::registry::state::{Agent, Count, Delegation, Done, Lineage, Misfit, Seat, State, Token, seconds};
 
 impl Batch<'_> {
     pub(super) fn spawn(&mut self, caller: &Caller, spawn: &Spawn) -> Result<Outcome, No> {
@@ -35,8 +36,8 @@ impl Batch<'_> {
                     ends_at: d.ends_at / SECOND,
                 });
                 let permit = policy::decide_spawn(class, &policy::Standing::Workload(&by, grant), &spawn.asked, now)?;
-                let fresh = known.as_ref().is_some_and(|(_, fresh)| *fresh);
-                (by, known.map(|(d, _)| d), fresh, None, permit)
+                let (delegation, fresh) = known.unzip();
+                (by, delegation, fresh.flatten(), None, permit)
             }
             Caller::Agent { id, .. } => {
                 if spawn.proof.is_some() {
@@ -44,15 +45,15 @@ impl Batch<'_> {
                 }
                 let parent = self.agent(&id.uuid).ok_or_else(|| Fault::new("spawn", "the caller is gone"))?;
                 let standing = policy::Standing::Agent(policy::Parent {
-                    class: &parent.class,
+                    class: &parent.mandate.class,
                     mode: parent.mode(),
-                    scopes: &parent.scopes,
-                    audiences: &parent.audiences,
-                    depth_left: parent.depth_left,
+                    scopes: &parent.mandate.scopes,
+                    audiences: &parent.mandate.audiences,
+                    depth_left: parent.mandate.depth_left,
                     lease_ends_at: parent.lease_ends_at,
                 });
                 let permit = policy::decide_spawn(class, &standing, &spawn.asked, now)?;
-                (parent.workload.clone(), parent.delegation.clone(), false, Some(parent.lineage_below()), permit)
+                (parent.mandate.workload.clone(), parent.delegation.clone(), None, Some(parent.lineage_below()), permit)
             }
             _ => return Err(Denial::denied("ROLE_NOT_ALLOWED", "only workloads and agents spawn agents").into()),
         };
@@ -86,40 +87,34 @@ impl Batch<'_> {
             lease_ends_at: permit.lease_ends_at,
             svid_ends_at,
             svid_begins_at: now.saturating_sub(BACKDATE),
-            serial: serial()?,
+            serial: serial()?.to_vec(),
             request: spawn.request.as_ref().map(request_record),
             clipped: permit.clipped,
             ticket,
             charges,
         };
-        // DESIGN 3: a binding that would exceed its size is a denial before commit.
-        let next = self.top.revision + 1 + u64::from(fresh);
-        let trial = Agent::admitted(next, self.at, &admitted, delegation.clone(), lineage).map_err(|e| Fault::new("admit", e))?;
-        let binding = trial.binding(&self.rules.trust_domain, self.base.incarnation, next + 1, &trial.scopes);
-        binding.check_size().map_err(|e| Denial::denied("BINDING_TOO_LARGE", e.to_string()))?;
+        let next = self.top.revision + 1 + u64::from(fresh.is_some());
+        let words = Words::of(&admitted);
+        let mandate = self.base.mandates.known(&words).map_or_else(|| self.top.mandates.share(&words), Ok);
+        let agent = mandate.map_err(|what| Misfit { revision: next, what });
+        let agent = agent.and_then(|mandate| Agent::admitted(next, self.at, &admitted, mandate, delegation.clone(), lineage));
+        let agent = agent.map_err(|e| Fault::new("admit", e))?;
+        let admission = self.admission(&agent, agent.current.clone())?;
+        // DESIGN 3: a binding that would exceed its size is a denial before commit. A first token's has the next revision.
+        admission.binding.check_size().map_err(|e| Denial::denied("BINDING_TOO_LARGE", e.to_string()))?;
 
-        if let Some(d) = delegation.as_ref().filter(|_| fresh) {
-            let body = record::Delegated {
-                id: d.id.0.to_vec(),
-                iss: d.user.iss.clone(),
-                sub: d.user.sub.clone(),
-                workload: d.workload.to_string(),
-                proof: d.proof.to_vec(),
-                token: d.token.to_vec(),
-                scopes_limited: d.scopes.is_some(),
-                scopes: d.scopes.clone().unwrap_or_default(),
-                ends_at: d.ends_at,
-            };
-            self.push(caller, Body::Delegated(body))?;
+        if let Some(delegated) = fresh {
+            self.push(caller, Body::Delegated(delegated))?;
         }
-        self.push(caller, Body::Admitted(admitted))?;
-        let mut token = None;
+        self.push_with(caller, Body::Admitted(admitted), Some(agent))?;
+        let mut mint = None;
         if let Some(audience) = &spawn.audience {
-            let minted = self.minted(uuid, std::slice::from_ref(audience), trial.lease_ends_at, spawn.request.as_ref(), None)?;
+            let lease = admission.agent.lease_ends_at;
+            let minted = self.minted(uuid, std::slice::from_ref(audience), lease, spawn.request.as_ref(), None)?;
             let revision = self.push(caller, Body::Minted(minted.clone()))?;
-            token = Some(token_of(&minted, uuid, revision)?);
+            mint = Some(self.mint_of(token_of(&minted, uuid, revision)?)?);
         }
-        self.spawned(&uuid, token)
+        Ok(Outcome::Spawned(admission, mint))
     }
 
     /// What a spawn uses up of every limit that it meets; all of it, or the refusal of the first that is full.
@@ -175,8 +170,8 @@ impl Batch<'_> {
         Ok(charges.into_iter().map(charge).collect())
     }
 
-    /// The delegation behind a proof, and whether it is new.
-    pub(super) fn delegation(&self, by: &Workload, proof: &Proof) -> Result<(Arc<Delegation>, bool), No> {
+    /// The delegation behind a proof, and its record if it is new.
+    pub(super) fn delegation(&self, by: &Workload, proof: &Proof) -> Result<(Arc<Delegation>, Option<record::Delegated>), No> {
         let look = |state: &'_ State| match proof {
             Proof::Token { proof, .. } | Proof::Recorded(proof) => state.delegation_by_proof(proof, self.at).cloned(),
             Proof::Delegation(id) => state.delegation(id, self.at).cloned(),
@@ -192,12 +187,12 @@ impl Batch<'_> {
                 return Err(Denial::denied("USER_TOKEN_OF_ANOTHER", message).into());
             }
             self.check_user(&known.user, None)?;
-            let relied_on = [Target::User(known.user.clone()), Target::Delegation(known.id), Target::TrustDomain];
-            if self.killed(&relied_on.map(|target| Stamp { subject: target.subject(), since: known.revision })) {
+            let everything = Stamp { subject: Target::TrustDomain.subject(), since: known.revision };
+            if self.killed(&known.stamps()) || self.dead(&everything) {
                 let message = "what this user token allowed was revoked: bring one that was issued after that";
                 return Err(Denial::denied("DELEGATION_REVOKED", message).into());
             }
-            return Ok((known, false));
+            return Ok((known, None));
         }
         if let Proof::Delegation(id) = proof {
             return Err(unknown_delegation(id).into());
@@ -217,17 +212,19 @@ impl Batch<'_> {
         let canonical = json!({ "ends_at": ends_at, "iss": user.iss, "nonce": hex::encode(random::<16>()?),
             "scopes": scopes, "sub": user.sub, "workload": by.to_string() });
         let id = DelegationId(sha256(canonical.to_string().as_bytes()));
-        let delegation = Delegation {
-            id,
-            user: user.clone(),
-            workload: by.clone(),
-            proof: *proof,
-            token: *token,
-            scopes: scopes.clone(),
+        let body = record::Delegated {
+            id: id.0.to_vec(),
+            iss: user.iss.clone(),
+            sub: user.sub.clone(),
+            workload: by.to_string(),
+            proof: proof.to_vec(),
+            token: token.to_vec(),
+            scopes_limited: scopes.is_some(),
+            scopes: scopes.clone().unwrap_or_default(),
             ends_at: seconds(*ends_at),
-            revision: self.top.revision + 1,
         };
-        Ok((Arc::new(delegation), true))
+        let delegation = Delegation::recorded(self.top.revision + 1, &body).map_err(|e| Fault::new("admit", e))?;
+        Ok((Arc::new(delegation), Some(body)))
     }
 
     /// A closed user admits nothing; a proof counts only if it was issued after the user's last cut or reopening.
@@ -259,18 +256,13 @@ impl Batch<'_> {
         }
         let first = match credential {
             Credential::Key(_) => agent.last().is_some_and(|c| c.revision == agent.revision),
-            Credential::Ticket(hash, _) => agent.ticket == Some(*hash) && agent.current.is_none(),
+            Credential::Ticket(hash, _) => agent.rare.ticket == Some(*hash) && agent.current.is_none(),
         };
         if !first {
             let message = "the agent of this request has its identity already, and has moved on from the first one";
             return Err(Denial::new(Kind::Conflict, "REQUEST_DONE", message).into());
         }
-        self.spawned(&uuid, done.token.clone())
-    }
-
-    pub(super) fn spawned(&self, uuid: &Uuid, token: Option<Token>) -> Result<Outcome, No> {
-        let agent = self.agent(uuid).ok_or_else(|| Fault::new("spawn", "the admission is gone"))?;
-        let mint = token.map(|t| self.mint_of(t)).transpose()?;
+        let mint = done.token.as_ref().map(|token| self.mint_of(Token::clone(token))).transpose()?;
         Ok(Outcome::Spawned(self.admission(agent, agent.current.clone())?, mint))
     }
 

@@ -30,7 +30,7 @@ impl State {
         let cuts = self.cuts.iter().map(move |(subject, (before, until))| made(*subject, *before, *until));
         let tainted = self.authorities.slots.iter().filter(|s| s.status == Status::Tainted);
         let tainted = tainted.map(move |s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until));
-        let ended = self.agents.values().filter(|a| a.ended.is_some() && a.has_children());
+        let ended = self.agents.values().filter(|a| a.rare.ended.is_some() && a.has_children());
         let ended =
             ended.map(move |a| made(Target::Agent(a.uuid).subject(), u64::MAX, seconds(a.lease_ends_at).saturating_add(SKEW)));
         cuts.chain(tainted).chain(ended)

@@ -10,7 +10,7 @@ use super::{KEEP, Owner, State, seconds};
 /// Something that ends with time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// An agent's record.
+    /// An agent's record, some time after its place.
     Agent(Uuid),
     /// A delegation's record.
     Delegation(DelegationId),
@@ -23,7 +23,7 @@ pub(super) enum Due {
     /// A cut; its row goes with the standing of its target.
     Cut(Subject),
     /// How a target stands.
-    Standing(Target),
+    Standing(Box<Target>),
     /// A record that nothing in state needs.
     Record,
     /// An agent's place among those that live.
@@ -97,11 +97,11 @@ impl State {
                     }
                     false
                 }
-                Due::Standing(target) => match self.standings.get(&target) {
+                Due::Standing(target) => match self.standings.get(&*target) {
                     // Closed until somebody reopens it, however long that takes.
                     Some(standing) if standing.revision == revision && standing.closed => false,
                     Some(standing) if standing.revision == revision => {
-                        self.standings.remove(&target);
+                        self.standings.remove(&*target);
                         self.told.remove(&revision);
                         true
                     }
@@ -110,8 +110,10 @@ impl State {
                 Due::Record => true,
                 Due::Seat(uuid) => {
                     // A renewal since then has an entry of its own.
-                    if self.agents.get(&uuid).is_some_and(|agent| agent.expires_at() <= when) {
+                    let over = self.agents.get(&uuid).filter(|agent| agent.expires_at() <= when);
+                    if let Some(forgotten_at) = over.map(|agent| agent.forgotten_at()) {
                         self.unseat(&uuid);
+                        self.due(forgotten_at, revision, Due::Agent(uuid));
                     }
                     false
                 }
@@ -144,20 +146,20 @@ impl State {
             self.unseat(&uuid);
             let Some(agent) = self.agents.remove(&uuid) else { return };
             self.last(seconds(agent.lease_ends_at), false);
-            if let Some(hash) = &agent.ticket {
+            if let Some(hash) = &agent.rare.ticket {
                 self.tickets.remove(hash);
             }
-            for key in &agent.keys {
+            for key in agent.keys() {
                 self.keys.remove(key);
             }
             self.obsolete.push(agent.revision);
-            self.obsolete.extend_from_slice(&agent.rows);
+            self.obsolete.extend_from_slice(&agent.rare.rows);
             if let Some(parent) = agent.parent()
                 && let Some(above) = self.agents.get_mut(&parent)
             {
                 above.children = above.children.saturating_sub(1);
                 if above.children == 0 {
-                    above.below = None;
+                    above.rare.below = None;
                     self.ended_trees.remove(&Target::Agent(parent).subject());
                 }
                 if above.over && above.children == 0 {
