@@ -65,15 +65,16 @@ impl JwtAuthority {
     /// Signs a token, and compares what was encoded with what was to be signed. JW-1: compact serialization.
     pub(super) fn sign(&self, unsigned: &svid::jwt::Unsigned, random: &SystemRandom) -> Result<String, Fault> {
         let fault = |what: &dyn std::fmt::Display| Fault::new("sign jwt", what);
-        let claims = serde_json::to_vec(&unsigned.claims).map_err(|e| fault(&e))?;
-        let mut token = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(&claims));
-        let read: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&claims).map_err(|e| fault(&e))?;
-        if read != unsigned.claims {
+        let claims = serde_json::to_vec(unsigned).map_err(|e| fault(&e))?;
+        let said: svid::jwt::Said = serde_json::from_slice(&claims).map_err(|e| fault(&e))?;
+        if said != unsigned.said {
             return Err(fault(&"the claims are not what was to be signed"));
         }
+        let mut token = format!("{}.", self.header);
+        URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
         let signature = self.key.sign(random, token.as_bytes()).map_err(|e| fault(&e))?;
         token.push('.');
-        token.push_str(&URL_SAFE_NO_PAD.encode(signature.as_ref()));
+        URL_SAFE_NO_PAD.encode_string(signature.as_ref(), &mut token);
         Ok(token)
     }
 }

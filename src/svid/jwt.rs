@@ -1,29 +1,55 @@
 //! The claims of a JWT-SVID (clauses JW-1 to JW-12).
 
 use mayfly_verify::BindingOid;
-use serde_json::{Map, Value};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
 
 use crate::denial::Fault;
 use crate::registry::Mint;
 
 /// A token that may be signed.
 pub struct Unsigned {
-    pub(crate) claims: Map<String, Value>,
+    pub(crate) said: Said,
+    audiences: Vec<String>,
+    issuer: Option<String>,
+    // JW-9: a collision-resistant name.
+    binding: (String, Box<RawValue>),
+}
+
+/// What the signed token must say.
+#[derive(Debug, PartialEq, Eq, serde::Deserialize)]
+pub(crate) struct Said {
+    sub: String,
+    iat: u64,
+    exp: u64,
+    jti: String,
 }
 
 /// An agent's token: `sub` is the agent, never the user (JWT-SVID 3.1).
 pub fn agent(mint: &Mint, issuer: Option<&str>, oid: &BindingOid) -> Result<Unsigned, Fault> {
     let token = mint.token();
-    let mut claims = Map::new();
-    claims.insert("sub".into(), mint.id().to_string().into());
-    claims.insert("aud".into(), Value::Array(token.audiences.iter().cloned().map(Value::from).collect()));
-    claims.insert("iat".into(), token.issued_at.into());
-    claims.insert("exp".into(), token.ends_at.into());
-    claims.insert("jti".into(), hex::encode(token.jti).into());
-    if let Some(issuer) = issuer {
-        claims.insert("iss".into(), issuer.into());
+    let binding = mint.binding().to_claim_text().map_err(|e| Fault::new("svid", e))?;
+    let binding = RawValue::from_string(binding).map_err(|e| Fault::new("svid", e))?;
+    Ok(Unsigned {
+        said: Said { sub: mint.id().to_string(), iat: token.issued_at, exp: token.ends_at, jti: hex::encode(token.jti) },
+        audiences: token.audiences.clone(),
+        issuer: issuer.map(str::to_owned),
+        binding: (oid.claim(), binding),
+    })
+}
+
+impl Serialize for Unsigned {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut claims = serializer.serialize_map(None)?;
+        claims.serialize_entry("aud", &self.audiences)?;
+        claims.serialize_entry("exp", &self.said.exp)?;
+        claims.serialize_entry("iat", &self.said.iat)?;
+        if let Some(issuer) = &self.issuer {
+            claims.serialize_entry("iss", issuer)?;
+        }
+        claims.serialize_entry("jti", &self.said.jti)?;
+        claims.serialize_entry("sub", &self.said.sub)?;
+        claims.serialize_entry(&self.binding.0, &self.binding.1)?;
+        claims.end()
     }
-    // JW-9: a collision-resistant name.
-    claims.insert(oid.claim(), mint.binding().to_claim().map_err(|e| Fault::new("svid", e))?);
-    Ok(Unsigned { claims })
 }

@@ -120,7 +120,7 @@ impl Binding {
             return self.check();
         }
         self.to_der()?;
-        self.to_claim()?;
+        self.to_claim_text()?;
         Ok(())
     }
 
@@ -178,6 +178,11 @@ impl Binding {
 
     /// The value of the JWT claim.
     pub fn to_claim(&self) -> Result<serde_json::Value, BindingError> {
+        serde_json::from_str(&self.to_claim_text()?).map_err(|e| BindingError::Malformed(e.to_string()))
+    }
+
+    /// The same as JSON text.
+    pub fn to_claim_text(&self) -> Result<String, BindingError> {
         self.check()?;
         let claim = Claim {
             v: VERSION,
@@ -191,11 +196,8 @@ impl Binding {
             scopes: self.scopes.clone(),
             lease_expires_at: self.lease_expires_at,
         };
-        let text = serde_json::to_vec(&claim).map_err(|e| BindingError::Malformed(e.to_string()))?;
-        if text.len() > MAX_CLAIM {
-            return Err(BindingError::TooLarge(text.len(), MAX_CLAIM));
-        }
-        serde_json::to_value(claim).map_err(|e| BindingError::Malformed(e.to_string()))
+        let text = serde_json::to_string(&claim).map_err(|e| BindingError::Malformed(e.to_string()))?;
+        if text.len() > MAX_CLAIM { Err(BindingError::TooLarge(text.len(), MAX_CLAIM)) } else { Ok(text) }
     }
 
     /// Reads the value of the JWT claim; only the one spelling that [`to_claim`](Self::to_claim) gives is accepted.
