@@ -124,9 +124,7 @@ impl Door {
         F: Future<Output = Result<R, No>> + Send + 'static,
     {
         let started = Instant::now();
-        let caller = caller.map(|caller| access::acting(method, caller, &self.issuer.operators));
-        let caller = caller.and_then(|caller| Ok(access::check(method, &caller).map(|()| caller)?));
-        let result = match caller {
+        let result = match caller.and_then(|caller| self.may(method, caller)) {
             Ok(caller) => {
                 // From here on in a task of its own: a client that hangs up, or an answer that is late, changes nothing.
                 let task = tokio::spawn(story(Arc::clone(&self.issuer), caller, request.into_inner()));
@@ -134,15 +132,32 @@ impl Door {
             }
             Err(no) => Err(no),
         };
-        let (result, outcome) = match result {
-            Ok(answer) => (Ok(Response::new(answer)), "ok"),
-            Err(no) => {
-                let (status, outcome) = status::of(&no, method);
-                (Err(status), outcome)
-            }
+        answer(method, started, result)
+    }
+
+    /// The same for what hands one request to the desk and does nothing beside that: the desk takes it to its end, whether or
+    /// not somebody waits, and a task of its own would only cost.
+    async fn hand_in<T, R, F>(
+        &self,
+        method: &'static str,
+        request: Request<T>,
+        story: impl FnOnce(Arc<Issuer>, Caller, T) -> F,
+    ) -> Result<Response<R>, Status>
+    where
+        F: Future<Output = Result<R, No>> + Send,
+    {
+        let started = Instant::now();
+        let result = match self.caller(&request).await.and_then(|caller| self.may(method, caller)) {
+            Ok(caller) => story(Arc::clone(&self.issuer), caller, request.into_inner()).await,
+            Err(no) => Err(no),
         };
-        status::count(method, outcome, started);
-        result
+        answer(method, started, result)
+    }
+
+    fn may(&self, method: &'static str, caller: Caller) -> Result<Caller, No> {
+        let caller = access::acting(method, caller, &self.issuer.operators);
+        access::check(method, &caller)?;
+        Ok(caller)
     }
 
     // T21: no peer is no caller, and no caller is a stranger.
@@ -167,10 +182,22 @@ impl Door {
     }
 }
 
+fn answer<R>(method: &'static str, started: Instant, result: Result<R, No>) -> Result<Response<R>, Status> {
+    let (result, outcome) = match result {
+        Ok(answer) => (Ok(Response::new(answer)), "ok"),
+        Err(no) => {
+            let (status, outcome) = status::of(&no, method);
+            (Err(status), outcome)
+        }
+    };
+    status::count(method, outcome, started);
+    result
+}
+
 #[tonic::async_trait]
 impl Identities for Door {
     async fn redeem(&self, request: Request<v1::RedeemRequest>) -> Result<Response<v1::RedeemResponse>, Status> {
-        self.run("Identities/Redeem", request, |issuer, _, r| async move {
+        self.hand_in("Identities/Redeem", request, |issuer, _, r| async move {
             let (svid, agent, revision) = certified(&issuer, &issue::redeem(&issuer, &r.secret, r.csr).await?);
             Ok(v1::RedeemResponse { svid: Some(svid), bundle: Some(bundle(&issuer)), revision, agent })
         })
@@ -178,7 +205,7 @@ impl Identities for Door {
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
-        self.run("Identities/Renew", request, |issuer, caller, r| async move {
+        self.hand_in("Identities/Renew", request, |issuer, caller, r| async move {
             let (svid, agent, revision) = certified(&issuer, &issue::renew(&issuer, caller, r.csr).await?);
             Ok(v1::RenewResponse { svid: Some(svid), bundle: Some(bundle(&issuer)), revision, agent })
         })
@@ -186,7 +213,7 @@ impl Identities for Door {
     }
 
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
-        self.run("Identities/Spawn", request, |issuer, caller, r| async move {
+        self.hand_in("Identities/Spawn", request, |issuer, caller, r| async move {
             let (spawn, keys) = spawn_request(r)?;
             let spawned = issue::spawn(&issuer, caller, spawn, keys).await?;
             Ok(v1::SpawnResponse { bundle: Some(bundle(&issuer)), ..spawn_response(&issuer, spawned) })
@@ -195,7 +222,7 @@ impl Identities for Door {
     }
 
     async fn mint_jwt(&self, request: Request<v1::MintJwtRequest>) -> Result<Response<v1::MintJwtResponse>, Status> {
-        self.run("Identities/MintJwt", request, |issuer, caller, r| async move {
+        self.hand_in("Identities/MintJwt", request, |issuer, caller, r| async move {
             let audiences = std::iter::once(r.audience).chain(r.further_audiences).collect();
             let (mint, token) = issue::mint(&issuer, caller, &r.request_id, audiences).await?;
             let revision = mint.token().revision;
@@ -205,7 +232,7 @@ impl Identities for Door {
     }
 
     async fn end(&self, request: Request<v1::EndRequest>) -> Result<Response<v1::EndResponse>, Status> {
-        self.run("Identities/End", request, |issuer, caller, r| async move {
+        self.hand_in("Identities/End", request, |issuer, caller, r| async move {
             let agent = if r.agent.is_empty() { None } else { Some(issue::agent_id(&issuer, &r.agent)?) };
             match revoke::end(&issuer, caller, agent).await? {
                 Outcome::Ended { agent, revision } => Ok(v1::EndResponse { agent_id: agent.to_string(), revision }),
