@@ -20,8 +20,10 @@ use uuid::Uuid;
 
 use crate::Options;
 use crate::client::{Client, Counts};
+use crate::load::{Call, boxed};
 use crate::machine::Process;
 use crate::seed::{self, Trees};
+use crate::server::{Server, Standing};
 
 /// Agents in one batch at most.
 pub(crate) const BATCH: usize = 1000;
@@ -316,6 +318,31 @@ impl Issuer {
         stream.read_to_string(&mut text).await.ok()?;
         let line = |l: &str| l.rsplit_once(' ').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
         Some(text.lines().filter(|l| l.starts_with("mayfly_")).filter_map(line).collect())
+    }
+}
+
+impl Server for Issuer {
+    fn process(&self) -> Option<Process> {
+        self.process
+    }
+
+    async fn empty(&self) -> Result<Call, String> {
+        let client = self.as_workload().await?;
+        Ok(boxed(move |_| {
+            let client = client.clone();
+            async move { client.empty().await }
+        }))
+    }
+
+    async fn standing(&self) -> Standing {
+        let live = self.metrics().await.and_then(|m| m.get("mayfly_agents_known").copied());
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let live = live.map(|live| live as u64);
+        let revision = match self.as_workload().await {
+            Ok(client) => client.revision().await.ok(),
+            Err(_) => None,
+        };
+        Standing { live, revision }
     }
 }
 

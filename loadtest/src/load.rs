@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,6 +37,19 @@ pub(crate) fn end_at_interrupt() {
 /// Whether the measurement is to end.
 pub(crate) fn ending() -> bool {
     ENDING.load(Ordering::Relaxed)
+}
+
+/// One call on its way.
+pub(crate) type Calling = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+/// Makes calls; it is told which call it is, from 0.
+pub(crate) type Call = Box<dyn Fn(usize) -> Calling + Send + Sync>;
+
+/// The same of any kind.
+pub(crate) fn boxed<F>(call: impl Fn(usize) -> F + Send + Sync + 'static) -> Call
+where
+    F: Future<Output = Result<(), String>> + Send + 'static,
+{
+    Box::new(move |n| Box::pin(call(n)))
 }
 
 /// How to load.

@@ -14,6 +14,7 @@ mod rounds;
 mod row;
 mod scenario;
 mod seed;
+mod server;
 mod supply;
 
 use std::path::PathBuf;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::Options;
 use crate::floor::{Floor, Must, median};
-use crate::issuer::Issuer;
 use crate::load::{self, Plan, Run};
 use crate::row::Row;
+use crate::server::Server;
 
 /// How often.
 const ROUNDS: u32 = 3;
@@ -50,62 +50,96 @@ impl<'a> Work<'a> {
             seconds: options.duration.unwrap_or(seconds),
         }
     }
+
+    /// For so long, as many as are answered.
+    fn plan(&self, server: &impl Server, duration: Duration) -> Plan<'a> {
+        let Work { name, concurrency, .. } = *self;
+        Plan { name, concurrency, rate: None, duration, supply: usize::MAX, server: server.process() }
+    }
 }
 
 /// Measures. `prepare` makes the call of one round, which is made so many times at most.
 pub(crate) async fn rounds<F, C>(
-    issuer: &Issuer,
+    server: &impl Server,
     work: Work<'_>,
-    mut prepare: impl AsyncFnMut(usize) -> Result<C, String>,
+    prepare: impl AsyncFnMut(usize) -> Result<C, String>,
 ) -> Result<Row, String>
 where
     C: Fn(usize) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
-    let plan = Plan {
-        name: work.name,
-        concurrency: work.concurrency,
-        rate: None,
-        duration: Duration::from_secs(2),
-        supply: work.warm,
-        server: issuer.process,
-    };
-    let warm = load::run(plan, prepare(work.warm).await?).await?;
-    if let (0, Some(error)) = (warm.done, warm.first_error.clone()) {
-        return Err(error);
-    }
-    let mut best = warm.rate();
-    let mut floor = Floor::signatures()?;
-    let (mut empty, mut runs): (Vec<f64>, Vec<Run>) = (Vec::new(), Vec::new());
+    let mut series = Series::begin(server, work, prepare).await?;
     for _ in 0..ROUNDS {
-        if load::ending() {
-            break;
+        series.round().await?;
+    }
+    series.row().await
+}
+
+/// The rounds of one work, as they are made.
+pub(crate) struct Series<'a, S, P> {
+    server: &'a S,
+    work: Work<'a>,
+    prepare: P,
+    floor: Floor,
+    warm: Run,
+    empty: Vec<f64>,
+    runs: Vec<Run>,
+}
+
+impl<'a, S: Server, P> Series<'a, S, P> {
+    /// Warms the server.
+    pub(crate) async fn begin<F, C>(server: &'a S, work: Work<'a>, mut prepare: P) -> Result<Self, String>
+    where
+        P: AsyncFnMut(usize) -> Result<C, String>,
+        C: Fn(usize) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let call = prepare(work.warm).await?;
+        let warm = load::run(Plan { supply: work.warm, ..work.plan(server, Duration::from_secs(2)) }, call).await?;
+        if let (0, Some(error)) = (warm.done, warm.first_error.clone()) {
+            return Err(error);
         }
-        empty.extend(self::empty(issuer, work.concurrency, EMPTY).await?.cpu_us());
-        let duration = Duration::from_secs_f64(work.seconds / f64::from(ROUNDS));
-        let calls = work.rate.map_or(best * SPARE, |rate| rate) * duration.as_secs_f64();
-        let supply = whole(calls).saturating_add(work.concurrency).min(work.most);
-        eprintln!("{}: preparing {supply} calls", work.name);
-        let call = prepare(supply).await?;
-        let run = load::run(Plan { rate: work.rate, duration, supply, ..plan }, call).await?;
-        best = best.max(run.rate());
-        runs.push(run);
+        Ok(Series { server, work, prepare, floor: Floor::signatures()?, warm, empty: Vec::new(), runs: Vec::new() })
     }
-    if runs.is_empty() {
-        runs.push(warm);
+
+    /// One more, unless the measurement is to end.
+    pub(crate) async fn round<F, C>(&mut self) -> Result<(), String>
+    where
+        P: AsyncFnMut(usize) -> Result<C, String>,
+        C: Fn(usize) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        if load::ending() {
+            return Ok(());
+        }
+        self.empty.extend(empty(self.server, self.work.concurrency, EMPTY).await?.cpu_us());
+        let duration = Duration::from_secs_f64(self.work.seconds / f64::from(ROUNDS));
+        let best = self.runs.iter().map(Run::rate).fold(self.warm.rate(), f64::max);
+        let calls = self.work.rate.unwrap_or(best * SPARE) * duration.as_secs_f64();
+        let supply = whole(calls).saturating_add(self.work.concurrency).min(self.work.most);
+        eprintln!("{}: preparing {supply} calls", self.work.name);
+        let call = (self.prepare)(supply).await?;
+        let plan = Plan { rate: self.work.rate, supply, ..self.work.plan(self.server, duration) };
+        self.runs.push(load::run(plan, call).await?);
+        Ok(())
     }
-    floor.rpc = (!empty.is_empty()).then(|| median(empty));
-    Ok(Row::of(issuer, work.name, work.weight, floor, &runs).await?.beside(work.must))
+
+    /// What was measured; of a measurement that ended before its first round, what the warm-up was.
+    pub(crate) async fn row(mut self) -> Result<Row, String> {
+        if self.runs.is_empty() {
+            self.runs.push(self.warm);
+        }
+        self.floor.rpc = (!self.empty.is_empty()).then(|| median(self.empty));
+        let row = Row::of(self.server, self.work.name, self.work.weight, self.floor, &self.runs).await?;
+        Ok(row.beside(self.work.must))
+    }
 }
 
 /// The empty RPC alone.
-pub(crate) async fn empty(issuer: &Issuer, concurrency: usize, duration: Duration) -> Result<Run, String> {
-    let client = issuer.as_workload().await?;
-    let plan = Plan { name: "empty rpc", concurrency, rate: None, duration, supply: usize::MAX, server: issuer.process };
-    let call = move |_| {
-        let client = client.clone();
-        async move { client.empty().await }
-    };
+pub(crate) async fn empty(server: &impl Server, concurrency: usize, duration: Duration) -> Result<Run, String> {
+    let call = server.empty().await?;
+    let process = server.process();
+    let plan = Plan { name: "empty rpc", concurrency, rate: None, duration, supply: usize::MAX, server: process };
     load::run(plan, call).await
 }
 

@@ -1,12 +1,14 @@
 //! One measurement: what a row of the report says.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::floor::{Floor, Must, median};
-use crate::issuer::Issuer;
 use crate::load::{self, Run};
+use crate::machine::Process;
+use crate::server::Server;
 
 /// One measurement.
 #[derive(Clone, Debug)]
@@ -45,8 +47,8 @@ pub(crate) struct Row {
 
 impl Row {
     /// A row of one kind of call, from its runs; each call is `weight` operations.
-    pub(crate) async fn of(issuer: &Issuer, scenario: &str, weight: u64, floor: Floor, runs: &[Run]) -> Result<Row, String> {
-        let mut row = Row::empty(issuer, scenario, floor).await?;
+    pub(crate) async fn of(server: &impl Server, scenario: &str, weight: u64, floor: Floor, runs: &[Run]) -> Result<Row, String> {
+        let mut row = Row::empty(server, scenario, floor).await?;
         row.achieved = median(runs.iter().map(Run::rate).collect()) * load::float(weight);
         let cpus: Vec<f64> = runs.iter().filter_map(Run::cpu_us).collect();
         row.cpu_us = (!cpus.is_empty()).then(|| median(cpus) / load::float(weight));
@@ -63,15 +65,9 @@ impl Row {
         Ok(row)
     }
 
-    /// A row to be filled, with how the issuer stands now.
-    pub(crate) async fn empty(issuer: &Issuer, scenario: &str, floor: Floor) -> Result<Row, String> {
-        let live = issuer.metrics().await.and_then(|m| m.get("mayfly_agents_known").copied());
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let live = live.map(|live| live as u64);
-        let revision = match issuer.as_workload().await {
-            Ok(client) => client.revision().await.ok(),
-            Err(_) => None,
-        };
+    /// A row to be filled, with how the server stands now.
+    pub(crate) async fn empty(server: &impl Server, scenario: &str, floor: Floor) -> Result<Row, String> {
+        let standing = server.standing().await;
         Ok(Row {
             scenario: scenario.to_owned(),
             achieved: 0.0,
@@ -82,9 +78,9 @@ impl Row {
             cpu_us: None,
             floor,
             floor_us: None,
-            rss: issuer.process.and_then(crate::machine::Process::resident),
-            live,
-            revision,
+            rss: server.process().and_then(Process::resident),
+            live: standing.live,
+            revision: standing.revision,
             timeline: Vec::new(),
             threads: BTreeMap::new(),
             facts: Vec::new(),
@@ -111,5 +107,37 @@ impl Row {
     /// Milliseconds within which so many of a hundred calls were answered.
     pub(crate) fn ms(&self, of_hundred: f64) -> f64 {
         load::float(self.latency.value_at_quantile(of_hundred / 100.0)) / 1e6
+    }
+}
+
+/// Calls that are timed one at a time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Timed {
+    times: Vec<Duration>,
+    errors: u64,
+    first_error: Option<String>,
+}
+
+impl Timed {
+    /// Takes how long one took, or why it failed.
+    pub(crate) fn take(&mut self, result: Result<Duration, String>) {
+        match result {
+            Ok(time) => self.times.push(time),
+            Err(error) => {
+                self.errors += 1;
+                self.first_error.get_or_insert(error);
+            }
+        }
+    }
+
+    /// All of them as a row.
+    pub(crate) async fn row(self, server: &impl Server, scenario: &str) -> Result<Row, String> {
+        let mut row = Row::empty(server, scenario, Floor::signatures()?).await?;
+        self.times.iter().for_each(|time| load::record(&mut row.latency, *time));
+        let total: f64 = self.times.iter().map(Duration::as_secs_f64).sum();
+        row.done = u64::try_from(self.times.len()).unwrap_or(0);
+        row.achieved = if total > 0.0 { load::float(row.done) / total } else { 0.0 };
+        (row.errors, row.first_error) = (self.errors, self.first_error);
+        Ok(row)
     }
 }

@@ -10,14 +10,15 @@ use crate::Options;
 use crate::client::Client;
 use crate::floor::{Floor, Must, median};
 use crate::issuer::{BATCH, Issuer};
-use crate::load::{self, Plan, float};
+use crate::load::{self, Call, Calling, Plan, boxed, float};
 use crate::rounds::{self, Work, rounds};
 use crate::row::Row;
 use crate::supply::csrs;
 
 /// What one spawn must do beside the RPC.
 pub(crate) const SPAWN: Must = Must { verify: 1.0, x509: 1.0, jwt: 0.0 };
-const JWT: Must = Must { verify: 0.0, x509: 0.0, jwt: 1.0 };
+/// One token.
+pub(crate) const JWT: Must = Must { verify: 0.0, x509: 0.0, jwt: 1.0 };
 /// Also the server's signature in the handshake.
 const REDEEM: Must = Must { verify: 1.0, x509: 2.0, jwt: 0.0 };
 /// Also the client's chain of two, and its signature in the handshake.
@@ -53,20 +54,19 @@ pub(crate) async fn spawn(issuer: &Issuer, options: &Options) -> Result<Vec<Row>
 }
 
 /// Calls that spawn an agent of the workload each.
-pub(crate) async fn spawning(
-    issuer: &Issuer,
-    client: &Client,
-    count: usize,
-) -> Result<impl Fn(usize) -> CallFuture + Send + Sync + use<>, String> {
-    let (csrs, template, client) = (Arc::new(csrs(count).await?), issuer.request(Vec::new()), client.clone());
-    Ok(move |n: usize| -> CallFuture {
-        let (client, csr) = (client.clone(), csrs.get(n).cloned().unwrap_or_default());
-        let request = v1::SpawnRequest { csr, ..template.clone() };
-        Box::pin(async move { client.spawn(request).await.map(drop) })
-    })
+pub(crate) async fn spawning(issuer: &Issuer, client: &Client, count: usize) -> Result<Call, String> {
+    Ok(spawning_for(issuer, client, csrs(count).await?))
 }
 
-type CallFuture = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+/// The same for these certification requests.
+pub(crate) fn spawning_for(issuer: &Issuer, client: &Client, csrs: Vec<Vec<u8>>) -> Call {
+    let (csrs, template, client) = (Arc::new(csrs), issuer.request(Vec::new()), client.clone());
+    boxed(move |n: usize| {
+        let (client, csr) = (client.clone(), csrs.get(n).cloned().unwrap_or_default());
+        let request = v1::SpawnRequest { csr, ..template.clone() };
+        async move { client.spawn(request).await.map(drop) }
+    })
+}
 
 /// Children of one agent, a thousand in a batch, one batch after the other.
 pub(crate) async fn batch(issuer: &Issuer, options: &Options) -> Result<Vec<Row>, String> {
@@ -92,14 +92,17 @@ pub(crate) async fn batch(issuer: &Issuer, options: &Options) -> Result<Vec<Row>
 pub(crate) async fn jwt(issuer: &Issuer, options: &Options) -> Result<Vec<Row>, String> {
     let (folder, _) = issuer.agent(&issuer.class).await?;
     let client = issuer.as_identity(&folder).await?;
-    let prepare = async |_| {
-        let (client, audience) = (client.clone(), issuer.audience.clone());
-        Ok(move |_| {
-            let (client, audience) = (client.clone(), audience.clone());
-            async move { client.mint(audience).await }
-        })
-    };
-    Ok(vec![rounds(issuer, Work { must: JWT, ..Work::new("jwt", options, 9.0) }, prepare).await?])
+    let work = Work { must: JWT, ..Work::new("jwt", options, 9.0) };
+    Ok(vec![rounds(issuer, work, async |_| Ok(minting(&client, &issuer.audience))).await?])
+}
+
+/// Calls that mint a token each.
+pub(crate) fn minting(client: &Client, audience: &str) -> Call {
+    let (client, audience) = (client.clone(), audience.to_owned());
+    boxed(move |_| {
+        let (client, audience) = (client.clone(), audience.clone());
+        async move { client.mint(audience).await }
+    })
 }
 
 /// Tickets, each redeemed over a connection of its own.
@@ -195,18 +198,13 @@ async fn mixers(issuer: &Issuer) -> Result<(Client, Client), String> {
     Ok((issuer.as_workload().await?, issuer.as_identity(&folder).await?))
 }
 
-async fn mixing(
-    issuer: &Issuer,
-    spawner: &Client,
-    minter: &Client,
-    count: usize,
-) -> Result<impl Fn(usize) -> CallFuture + Send + Sync + use<>, String> {
+async fn mixing(issuer: &Issuer, spawner: &Client, minter: &Client, count: usize) -> Result<Call, String> {
     let (csrs, template, audience) =
         (Arc::new(csrs(count.div_ceil(10) * 5).await?), issuer.request(Vec::new()), issuer.audience.clone());
     let ends: Vec<_> =
         issuer.batches(count.div_ceil(10), false).await?.into_iter().filter_map(|s| Some(s.agent?.agent_id)).collect();
     let (ends, spawner, minter) = (Arc::new(ends), spawner.clone(), minter.clone());
-    Ok(move |n: usize| -> CallFuture {
+    Ok(Box::new(move |n: usize| -> Calling {
         let (tens, kind) = (n / 10, n % 10);
         match kind {
             0..5 => {
@@ -223,7 +221,7 @@ async fn mixing(
                 Box::pin(async move { client.end(agent).await })
             }
         }
-    })
+    }))
 }
 
 /// A thousand children of one agent at once: by one batch, and by a thousand calls. Times are those of the whole burst.

@@ -7,8 +7,8 @@ use crate::Options;
 use crate::client::Client;
 use crate::floor::{Floor, median};
 use crate::issuer::Issuer;
-use crate::load::{self, Plan, Run, float};
-use crate::row::Row;
+use crate::load::{self, Call, Plan, Run, boxed};
+use crate::row::{Row, Timed};
 use crate::scenario::issue::spawning;
 use crate::seed::Trees;
 
@@ -51,10 +51,10 @@ pub(crate) async fn revoke(options: &Options) -> Result<Vec<Row>, String> {
 async fn trees(issuer: &Issuer, revoker: &Client, sizes: &[Trees], tops: &[Vec<String>]) -> Result<Vec<Row>, String> {
     // Not measured: the first call opens what the others find open.
     revoker.revision().await?;
-    let mut of_size: Vec<(Vec<Duration>, u64, Option<String>)> = vec![Default::default(); sizes.len()];
+    let mut of_size = vec![Timed::default(); sizes.len()];
     let most = tops.iter().map(Vec::len).max().unwrap_or(0);
     for n in 0..most {
-        for ((size, ids), (times, errors, first)) in sizes.iter().zip(tops).zip(&mut of_size) {
+        for ((size, ids), timed) in sizes.iter().zip(tops).zip(&mut of_size) {
             // The few of a size lie evenly among the many of another.
             let (count, at) = (ids.len(), n * ids.len() / most);
             let turn = n == (at * most).div_ceil(count.max(1));
@@ -63,29 +63,15 @@ async fn trees(issuer: &Issuer, revoker: &Client, sizes: &[Trees], tops: &[Vec<S
             let started = Instant::now();
             let result = revoker.revoke(id.clone()).await;
             let took = started.elapsed();
-            match result {
-                Ok(receipt) if receipt.agents_at_most > u64::try_from(size.below).unwrap_or(0) => times.push(took),
-                Ok(receipt) => {
-                    *errors += 1;
-                    first.get_or_insert(format!("{} agents end, and {} live below", receipt.agents_at_most, size.below));
-                }
-                Err(error) => {
-                    *errors += 1;
-                    first.get_or_insert(error);
-                }
-            }
+            timed.take(result.and_then(|receipt| match receipt.agents_at_most {
+                all if all > u64::try_from(size.below).unwrap_or(0) => Ok(took),
+                few => Err(format!("{few} agents end, and {} live below", size.below)),
+            }));
         }
     }
     let mut rows = Vec::new();
-    for (size, (times, errors, first_error)) in sizes.iter().zip(of_size) {
-        let name = format!("revoke, {} below", thousands(size.below));
-        let mut row = Row::empty(issuer, &name, Floor::signatures()?).await?;
-        times.iter().for_each(|time| load::record(&mut row.latency, *time));
-        let total: f64 = times.iter().map(Duration::as_secs_f64).sum();
-        row.done = u64::try_from(times.len()).unwrap_or(0);
-        row.achieved = if total > 0.0 { float(row.done) / total } else { 0.0 };
-        (row.errors, row.first_error) = (errors, first_error);
-        rows.push(row);
+    for (size, timed) in sizes.iter().zip(of_size) {
+        rows.push(timed.row(issuer, &format!("revoke, {} below", thousands(size.below))).await?);
     }
     Ok(rows)
 }
@@ -120,11 +106,7 @@ async fn storm(
         let run = load::run(plan, spawning(issuer, &client, supply).await?).await?;
         best = best.max(run.rate());
         quiet.push(run);
-        let (targets, revoker) = (Arc::new(targets.to_vec()), revoker.clone());
-        let cut = move |n: usize| {
-            let (revoker, id) = (revoker.clone(), targets.get(n).cloned().unwrap_or_default());
-            async move { revoker.revoke(id).await.map(drop) }
-        };
+        let cut = cutting(revoker, targets.to_vec());
         let storm = Plan { name: "revoke, storm", rate: Some(STORM), supply: each, ..plan };
         let spawn = spawning(issuer, &client, supply).await?;
         let (spawned, cut) = tokio::join!(load::run(Plan { name: "spawn, storm", ..plan }, spawn), load::run(storm, cut));
@@ -138,6 +120,15 @@ async fn storm(
     // Both share the server's CPU: what a cut costs alone cannot be told.
     let cuts = Row { cpu_us: None, ..Row::of(issuer, "revoke, storm", 1, floor, &cuts).await? };
     Ok(vec![quiet, Row { cpu_us: None, ..beside }, cuts])
+}
+
+/// Calls that cut an agent each.
+pub(crate) fn cutting(revoker: &Client, targets: Vec<String>) -> Call {
+    let (targets, revoker) = (Arc::new(targets), revoker.clone());
+    boxed(move |n: usize| {
+        let (revoker, id) = (revoker.clone(), targets.get(n).cloned().unwrap_or_default());
+        async move { revoker.revoke(id).await.map(drop) }
+    })
 }
 
 /// With a comma at each thousand.
