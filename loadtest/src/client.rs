@@ -22,7 +22,7 @@ pub(crate) struct Counts(Mutex<BTreeMap<(&'static str, &'static str), u64>>);
 
 impl Counts {
     /// Counts an answer, and hands it on.
-    fn take<T>(&self, method: &'static str, result: Result<Response<T>, Status>) -> Result<T, String> {
+    pub(crate) fn take<T>(&self, method: &'static str, result: Result<Response<T>, Status>) -> Result<T, String> {
         let outcome = match result.as_ref().err().map(Status::code) {
             None => "ok",
             Some(Code::InvalidArgument) => "malformed",
@@ -41,7 +41,7 @@ impl Counts {
     }
 }
 
-/// What the health service reads nothing of.
+/// What a service that needs no word reads nothing of.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Padded {
     #[prost(bytes = "vec", tag = "15")]
@@ -49,9 +49,19 @@ struct Padded {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Health {
+struct Number {
     #[prost(int32, tag = "1")]
-    status: i32,
+    number: i32,
+}
+
+/// A call of a method that needs no word and answers with a number, with a request as large as a spawn's.
+pub(crate) async fn nothing(channel: Channel, method: &'static str) -> Result<(), String> {
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.map_err(|e| e.to_string())?;
+    let codec = tonic_prost::ProstCodec::<Padded, Number>::default();
+    let request = tonic::Request::new(Padded { padding: vec![7; PADDING] });
+    let answer = grpc.unary(request, PathAndQuery::from_static(method), codec).await;
+    answer.map(drop).map_err(|e| format!("{method}: {:?}: {}", e.code(), e.message()))
 }
 
 /// A connection.
@@ -68,12 +78,12 @@ impl Client {
 
     /// A call that does nothing, with a request as large as a spawn's.
     pub(crate) async fn empty(&self) -> Result<(), String> {
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        grpc.ready().await.map_err(|e| e.to_string())?;
-        let codec = tonic_prost::ProstCodec::<Padded, Health>::default();
-        let request = tonic::Request::new(Padded { padding: vec![7; PADDING] });
-        let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-        grpc.unary(request, path, codec).await.map(drop).map_err(|e| e.to_string())
+        nothing(self.channel.clone(), "/grpc.health.v1.Health/Check").await
+    }
+
+    /// What the calls go over.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     pub(crate) async fn spawn(&self, request: v1::SpawnRequest) -> Result<v1::SpawnResponse, String> {

@@ -15,6 +15,7 @@ mod row;
 mod scenario;
 mod seed;
 mod server;
+mod spire;
 mod supply;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use clap::{Args, Parser, ValueEnum};
 use issuer::Issuer;
 use report::Report;
 use scenario::{feed, grow, issue, revoke};
+use spire::Spire;
 
 /// Measure an issuer against the floor of this machine.
 ///
@@ -86,6 +88,18 @@ struct Options {
     /// Audience of the tokens that are minted
     #[arg(long, default_value = "https://search.example", value_name = "URL")]
     audience: String,
+    /// Admin socket of a SPIRE server
+    #[arg(long, default_value = "/tmp/spire-server/private/api.sock", value_name = "PATH")]
+    spire_socket: PathBuf,
+    /// Process of that server; by default whoever listens on its socket
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    spire_pid: Option<u32>,
+    /// Workload API of a SPIRE agent: how long it takes until an SVID is usable is measured too
+    #[arg(long, value_name = "PATH")]
+    spire_agent_socket: Option<PathBuf>,
+    /// SPIFFE ID of that agent, where its server has several
+    #[arg(long, value_name = "ID", requires = "spire_agent_socket")]
+    spire_agent_id: Option<String>,
 }
 
 impl Options {
@@ -123,7 +137,9 @@ enum Scenario {
     Restart,
     /// The mix at a fixed rate, in thirds, with what the memory does
     Soak,
-    /// All of them, one after the other, each with an issuer of its own
+    /// Spawns, tokens and revocations beside the same of a SPIRE server that runs, in turns
+    Spire,
+    /// All but `spire`, one after the other, each with an issuer of its own
     All,
 }
 
@@ -148,7 +164,9 @@ async fn measure(cli: &Cli) -> Result<(), String> {
     load::end_at_interrupt();
     let mut report = Report::new(cli.scenario.name(), &cli.options);
     let scenarios = match cli.scenario {
-        Scenario::All => Scenario::value_variants().iter().copied().filter(|s| *s != Scenario::All).collect(),
+        Scenario::All => {
+            Scenario::value_variants().iter().copied().filter(|s| !matches!(s, Scenario::Spire | Scenario::All)).collect()
+        }
         one => vec![one],
     };
     for scenario in scenarios {
@@ -179,6 +197,9 @@ async fn one(scenario: Scenario, options: &Options, report: &mut Report) -> Resu
         report.rows.extend(rows);
         return Ok(());
     }
+    if scenario == Scenario::Spire {
+        return beside_spire(options, report).await;
+    }
     let issuer = Issuer::start(options).await?;
     let before = issuer.metrics().await;
     let rows = match scenario {
@@ -194,6 +215,17 @@ async fn one(scenario: Scenario, options: &Options, report: &mut Report) -> Resu
     }?;
     report.rows.extend(rows);
     report.count(&issuer, before).await;
+    Ok(())
+}
+
+async fn beside_spire(options: &Options, report: &mut Report) -> Result<(), String> {
+    // ORDER: first. Without it there is nothing to start an issuer for.
+    let spire = Spire::reach(options).await?;
+    let issuer = Issuer::start(options).await?;
+    let before = issuer.metrics().await;
+    report.rows.extend(scenario::spire::beside(&issuer, &spire, options).await?);
+    report.count(&issuer, before).await;
+    report.count_here(&spire.counts);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::Options;
+use crate::client::Counts;
 use crate::issuer::Issuer;
 use crate::row::Row;
 
@@ -38,10 +39,19 @@ impl Report {
             };
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
             let theirs = value(&after).zip(value(&before)).map(|(after, before)| (after - before) as u64);
-            let calls = self.calls.entry((method.to_owned(), outcome.to_owned())).or_insert((0, Some(0)));
-            calls.0 += ours;
-            calls.1 = calls.1.zip(theirs).map(|(sum, more)| sum + more);
+            self.add(method, outcome, ours, theirs);
         }
+    }
+
+    /// Takes what was counted here alone.
+    pub(crate) fn count_here(&mut self, counts: &Counts) {
+        counts.all().into_iter().for_each(|((method, outcome), ours)| self.add(method, outcome, ours, None));
+    }
+
+    fn add(&mut self, method: &str, outcome: &str, ours: u64, theirs: Option<u64>) {
+        let calls = self.calls.entry((method.to_owned(), outcome.to_owned())).or_insert((0, Some(0)));
+        calls.0 += ours;
+        calls.1 = calls.1.zip(theirs).map(|(sum, more)| sum + more);
     }
 
     #[expect(clippy::print_stdout, reason = "the report")]

@@ -9,7 +9,7 @@ use crate::row::Row;
 use crate::server::Server;
 
 /// How often.
-const ROUNDS: u32 = 3;
+pub(crate) const ROUNDS: u32 = 3;
 /// How long the empty RPC is measured in each.
 const EMPTY: Duration = Duration::from_millis(1000);
 /// For what was prepared to last, though a round is faster than the one before.
@@ -122,6 +122,11 @@ impl<'a, S: Server, P> Series<'a, S, P> {
         let plan = Plan { rate: self.work.rate, supply, ..self.work.plan(self.server, duration) };
         self.runs.push(load::run(plan, call).await?);
         Ok(())
+    }
+
+    /// Those that were made.
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
     }
 
     /// What was measured; of a measurement that ended before its first round, what the warm-up was.

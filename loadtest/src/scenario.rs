@@ -4,3 +4,5 @@ pub(crate) mod feed;
 pub(crate) mod grow;
 pub(crate) mod issue;
 pub(crate) mod revoke;
+pub(crate) mod spire;
+pub(crate) mod usable;

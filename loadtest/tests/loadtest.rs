@@ -1,15 +1,15 @@
 //! What the load tester counts is what the issuer's metrics count, and its reports hold what they promise.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
-
-const LOADTEST: &str = env!("CARGO_BIN_EXE_mayfly-loadtest");
+use support::{binary, loadtest};
 
 /// A `mayfly dev` from beside the load tester; ends with the test.
 struct Dev {
@@ -50,23 +50,6 @@ impl Drop for Dev {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn binary() -> PathBuf {
-    let binary = Path::new(LOADTEST).with_file_name("mayfly");
-    if !binary.exists() {
-        let built = Command::new(env!("CARGO")).args(["build", "-p", "mayfly", "--bin", "mayfly", "--locked"]).status();
-        assert!(built.is_ok_and(|status| status.success()), "the issuer does not build");
-    }
-    binary
-}
-
-fn loadtest(scenario: &str, dir: &Path, more: &[&str]) -> Value {
-    let mut command = Command::new(LOADTEST);
-    command.args([scenario, "--json", "r.json", "--html", "r.html", "--duration", "1.5", "--concurrency", "8"]);
-    let done = command.args(more).arg("--mayfly").arg(binary()).current_dir(dir).output().unwrap();
-    assert!(done.status.success(), "{scenario}: {}", String::from_utf8_lossy(&done.stderr));
-    serde_json::from_slice(&std::fs::read(dir.join("r.json")).unwrap()).unwrap()
 }
 
 #[test]
