@@ -120,7 +120,7 @@ impl<'a> Batch<'a> {
                 no("AUTHORITY_TAINTED", "the authority that signed this certificate is tainted: nothing it signed holds")
             }
             Caller::Workload { name, key, .. } => match self.owner(key) {
-                Some(Owner::Workload(owner, ends_at)) if owner == name && self.at < seconds(*ends_at) => {
+                Some(Owner::Workload(owner, ends_at)) if owner == name && self.at < seconds(ends_at) => {
                     if self.rules.workloads.contains(name) {
                         return Ok(());
                     }
@@ -139,7 +139,7 @@ impl<'a> Batch<'a> {
                 }
             }
             Caller::Agent { id, key, serial, incarnation, opened, .. } => {
-                let ours = *incarnation == self.base.incarnation && self.owner(key) == Some(&Owner::Agent(id.uuid));
+                let ours = *incarnation == self.base.incarnation && self.owner(key) == Some(Owner::Agent(id.uuid));
                 let Some(agent) = self.agent(&id.uuid).filter(|_| ours) else {
                     return no("AGENT_UNKNOWN", "this issuer does not know the agent");
                 };
@@ -258,8 +258,8 @@ impl<'a> Batch<'a> {
         self.top.agent(uuid).or_else(|| self.base.agent(uuid))
     }
 
-    fn owner(&self, key: &[u8; 32]) -> Option<&Owner> {
-        self.top.keys.get(key).or_else(|| self.base.keys.get(key))
+    fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
+        self.top.owner(key).or_else(|| self.base.owner(key))
     }
 
     /// How a target stands; none: nothing was ever said of it, or that is over.

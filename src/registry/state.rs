@@ -32,12 +32,12 @@ pub const SKEW: u64 = 120 * SECOND;
 pub const CUT_KEEP: u64 = 24 * 3600 * SECOND;
 
 /// Whose a certified key is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'a> {
     /// An agent's; keys of agents belong to one agent for good.
     Agent(Uuid),
     /// A workload's, until the end of its certificate in unix seconds.
-    Workload(WorkloadName, u64),
+    Workload(&'a WorkloadName, u64),
 }
 
 /// Whom a ticket is for.
@@ -168,14 +168,17 @@ pub struct State {
     pub(super) proofs: HashMap<[u8; 32], DelegationId>,
     pub(super) mandates: Mandates,
     pub(super) agents: BTreeMap<Uuid, Box<Agent>>,
-    pub(super) keys: HashMap<[u8; 32], Owner>,
+    // By half of the key's SHA-256, as subjects are: whoever makes two keys of their own that agree in it (2^64) is told that
+    // the second is in use.
+    agent_keys: HashMap<[u8; 16], Uuid>,
+    workload_keys: HashMap<[u8; 32], (WorkloadName, u64)>,
     pub(super) tickets: HashMap<[u8; 32], Ticket>,
     pub(super) requests: HashMap<[u8; 32], Done>,
     // Signed, because in an overlay they are differences.
     pub(super) seats: HashMap<Seat, i64>,
     pub(super) meters: HashMap<[u8; 16], Reading>,
     configured_at: u64,
-    due: BTreeMap<(u64, u64, u32), Due>,
+    due: BTreeMap<expiry::When, Due>,
     pub(super) obsolete: Vec<u64>,
 }
 
@@ -283,8 +286,9 @@ impl State {
     }
 
     /// Whose a key is.
-    pub fn owner(&self, key: &[u8; 32]) -> Option<&Owner> {
-        self.keys.get(key)
+    pub fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
+        let workload = || self.workload_keys.get(key).map(|(name, ends_at)| Owner::Workload(name, *ends_at));
+        self.agent_keys.get(&half(key)).map(|uuid| Owner::Agent(*uuid)).or_else(workload)
     }
 
     /// The delegation that a token recorded, if it still counts at `now` (unix microseconds).
@@ -364,7 +368,7 @@ impl State {
                 let delegation = Delegation::recorded(revision, d)?;
                 self.proofs.insert(delegation.proof, delegation.id);
                 // ORDER: after every agent under it, whose records cannot be read without this one.
-                self.due(delegation.ends_at.saturating_add(KEEP + SECOND), revision, Due::Delegation(delegation.id));
+                self.due(delegation.ends_at.saturating_add(KEEP + SECOND), revision, Due::Delegation(Box::new(delegation.id)));
                 self.last(delegation.ends_at, true);
                 self.delegations.insert(delegation.id, Arc::new(delegation));
             }
@@ -394,7 +398,7 @@ impl State {
                             }
                             None => {
                                 self.requests.insert(key, Done { digest, agent: None, token: Some(Box::new(token)) });
-                                self.due(gone, revision, Due::Request(key));
+                                self.due(gone, revision, Due::Request(Box::new(key)));
                             }
                         }
                     }
@@ -471,13 +475,13 @@ impl State {
                 let hash = fixed(&t.hash).ok_or(misfit("hash"))?;
                 let holder = Holder::Workload(t.workload.parse().map_err(|_| misfit("workload"))?);
                 self.tickets.insert(hash, Ticket { holder, ends_at: t.ends_at, redeemed: None, revision });
-                self.due(t.ends_at.saturating_add(KEEP), revision, Due::Ticket(hash));
+                self.due(t.ends_at.saturating_add(KEEP), revision, Due::Ticket(Box::new(hash)));
             }
             Body::Certified(c) => {
                 let certificate = Certificate::recorded(revision, &c.key, &c.serial, c.begins_at, c.ends_at)?;
                 let workload = c.workload.parse().map_err(|_| misfit("workload"))?;
-                self.keys.insert(certificate.key, Owner::Workload(workload, c.ends_at));
-                self.due(seconds(c.ends_at).saturating_add(KEEP), revision, Due::Key(certificate.key));
+                self.workload_keys.insert(certificate.key, (workload, c.ends_at));
+                self.due(seconds(c.ends_at).saturating_add(KEEP), revision, Due::Key(Box::new(certificate.key)));
                 if let Some(ticket) = fixed(&c.ticket).and_then(|hash| self.tickets.get_mut(&hash)) {
                     ticket.redeemed = Some(certificate);
                 }
@@ -540,14 +544,14 @@ impl State {
         if let Some(request) = &a.request {
             let (key, digest) = request_of(request).ok_or(misfit("request"))?;
             self.requests.insert(key, Done { digest, agent: Some(uuid), token: None });
-            self.due(agent.forgotten_at(), revision, Due::Request(key));
+            self.due(agent.forgotten_at(), revision, Due::Request(Box::new(key)));
         }
         if let Some(hash) = agent.rare.ticket {
             let ends_at = seconds(agent.svid_ends_at);
             self.tickets.insert(hash, Ticket { holder: Holder::Agent(uuid), ends_at, redeemed: None, revision });
         }
         if let Some(certificate) = &agent.current {
-            self.keys.insert(certificate.key, Owner::Agent(uuid));
+            self.agent_keys.insert(half(&certificate.key), uuid);
         }
         for (n, charge) in (0..).zip(&a.charges) {
             let meter = fixed(&charge.meter).ok_or(misfit("meter"))?;
@@ -571,7 +575,7 @@ impl State {
         change(agent);
         agent.rare.rows.push(revision);
         let expires_at = agent.expires_at();
-        self.keys.insert(key, Owner::Agent(uuid));
+        self.agent_keys.insert(half(&key), uuid);
         self.due(expires_at, revision, Due::Seat(uuid));
     }
 
@@ -632,6 +636,13 @@ pub(super) fn standing<'a>(
 /// Microseconds of unix seconds.
 pub(super) fn seconds(s: u64) -> u64 {
     s.saturating_mul(SECOND)
+}
+
+/// The first half of a SHA-256.
+fn half(digest: &[u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
+    half
 }
 
 pub(super) fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {

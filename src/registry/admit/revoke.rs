@@ -120,11 +120,11 @@ impl Batch<'_> {
     fn reach_of_key(&self, key: &[u8; 32]) -> (u64, u64) {
         match self.owner(key) {
             Some(Owner::Agent(uuid)) => {
-                let agent = self.agent(uuid);
+                let agent = self.agent(&uuid);
                 let live = agent.is_some_and(|a| self.standing(a) == Standing::Live);
                 (u64::from(live), agent.map_or(0, |a| self.worst_case(a.svid_ends_at.min(a.lease_ends_at))))
             }
-            Some(Owner::Workload(_, ends_at)) => (0, self.worst_case(*ends_at)),
+            Some(Owner::Workload(_, ends_at)) => (0, self.worst_case(ends_at)),
             None => (0, 0),
         }
     }

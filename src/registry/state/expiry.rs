@@ -5,7 +5,16 @@ use std::collections::BTreeSet;
 use mayfly_verify::{DelegationId, Subject, Target};
 use uuid::Uuid;
 
-use super::{KEEP, Owner, State, seconds};
+use super::{KEEP, State, half, seconds};
+
+/// When something ends, in unix microseconds; and by which record, in what way.
+pub(super) type When = (u64, u64);
+
+/// The highest number that tells things of one record apart.
+const NTH: u16 = 0xfff;
+
+// Agents wait here by the million.
+const _: () = assert!(size_of::<(When, Due)>() == 40, "what ends with time is small");
 
 /// Something that ends with time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,13 +22,13 @@ pub(super) enum Due {
     /// An agent's record, some time after its place.
     Agent(Uuid),
     /// A delegation's record.
-    Delegation(DelegationId),
+    Delegation(Box<DelegationId>),
     /// A ticket's record.
-    Ticket([u8; 32]),
+    Ticket(Box<[u8; 32]>),
     /// The outcome of a request.
-    Request([u8; 32]),
+    Request(Box<[u8; 32]>),
     /// A workload's key.
-    Key([u8; 32]),
+    Key(Box<[u8; 32]>),
     /// A cut; its row goes with the standing of its target.
     Cut(Subject),
     /// How a target stands.
@@ -38,7 +47,7 @@ impl State {
     }
 
     /// `nth` tells things of one kind and one record apart.
-    pub(super) fn due_nth(&mut self, when: u64, revision: u64, nth: u32, what: Due) {
+    pub(super) fn due_nth(&mut self, when: u64, revision: u64, nth: u16, what: Due) {
         let kind = match what {
             Due::Agent(_) => 0,
             Due::Delegation(_) => 1,
@@ -51,12 +60,13 @@ impl State {
             Due::Seat(_) => 8,
             Due::Meter(_) => 9,
         };
-        self.due.insert((when, revision, nth << 8 | kind), what);
+        // INVARIANT: revisions stay below 2^48, which at a million a second takes nine years; one record has 4,096 such things.
+        self.due.insert((when, revision << 16 | u64::from(nth & NTH) << 4 | kind), what);
     }
 
     /// Agents that have run out by `now` (unix microseconds) and still have their seats, because no record has come since.
     pub(in crate::registry) fn run_out(&self, now: u64) -> BTreeSet<Uuid> {
-        let due = self.due.range(..=(now, u64::MAX, u32::MAX));
+        let due = self.due.range(..=(now, u64::MAX));
         let seats = due.filter_map(|(_, what)| if let Due::Seat(uuid) = what { Some(*uuid) } else { None });
         seats.filter(|uuid| self.agents.get(uuid).is_some_and(|a| a.seated && a.expires_at() <= now)).collect()
     }
@@ -64,30 +74,31 @@ impl State {
     /// Lets the time of a record (unix microseconds) take effect.
     pub(super) fn expire(&mut self, now: u64) {
         while let Some(entry) = self.due.first_entry().filter(|e| e.key().0 <= now) {
-            let ((when, revision, nth), what) = entry.remove_entry();
+            let ((when, by), what) = entry.remove_entry();
+            let (revision, nth) = (by >> 16, u16::try_from(by >> 4 & u64::from(NTH)).unwrap_or(NTH));
             let obsolete = match what {
                 Due::Agent(uuid) => {
                     self.forget(uuid, when);
                     false
                 }
                 Due::Delegation(id) => {
-                    if let Some(delegation) = self.delegations.remove(&id) {
+                    if let Some(delegation) = self.delegations.remove(&*id) {
                         self.last(delegation.ends_at, false);
                         self.proofs.remove(&delegation.proof);
                     }
                     true
                 }
                 Due::Ticket(hash) => {
-                    self.tickets.remove(&hash);
+                    self.tickets.remove(&*hash);
                     true
                 }
                 // An admission's row goes with its agent.
-                Due::Request(key) => self.requests.remove(&key).is_some_and(|done| done.agent.is_none()),
+                Due::Request(key) => self.requests.remove(&*key).is_some_and(|done| done.agent.is_none()),
                 Due::Key(key) => {
                     // A key that was certified again lives on under its later record.
-                    let over = matches!(self.keys.get(&key), Some(Owner::Workload(_, ends)) if seconds(*ends).saturating_add(KEEP) <= when);
+                    let over = self.workload_keys.get(&*key).is_some_and(|(_, ends)| seconds(*ends).saturating_add(KEEP) <= when);
                     if over {
-                        self.keys.remove(&key);
+                        self.workload_keys.remove(&*key);
                     }
                     true
                 }
@@ -119,7 +130,7 @@ impl State {
                 }
                 Due::Meter(key) => {
                     match self.meters.get(&key).map(|reading| reading.until) {
-                        Some(until) if until > when => self.due_nth(until, revision, nth >> 8, Due::Meter(key)),
+                        Some(until) if until > when => self.due_nth(until, revision, nth, Due::Meter(key)),
                         _ => drop(self.meters.remove(&key)),
                     }
                     false
@@ -150,7 +161,7 @@ impl State {
                 self.tickets.remove(hash);
             }
             for key in agent.keys() {
-                self.keys.remove(key);
+                self.agent_keys.remove(&half(key));
             }
             self.obsolete.push(agent.revision);
             self.obsolete.extend_from_slice(&agent.rare.rows);
