@@ -63,6 +63,8 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 const INTERVALS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(86_400));
 /// How often a file is looked at.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
+/// Bytes of all documents together that agents are told: with ours it fits what gRPC clients take by default, 4 MiB.
+const MAX_TOLD: usize = 1 << 20;
 
 /// Every configured foreign trust domain with its newest bundle.
 pub struct Foreign {
@@ -110,7 +112,9 @@ impl Foreign {
             domain.load();
             domains.insert(trust_domain.clone(), Arc::new(domain));
         }
-        Ok(Arc::new(Foreign { domains, spawners: spawners.into_iter().collect(), changes: watch::channel(0).0 }))
+        let foreign = Foreign { domains, spawners: spawners.into_iter().collect(), changes: watch::channel(0).0 };
+        foreign.count_untold();
+        Ok(Arc::new(foreign))
     }
 
     /// Whether there is none.
@@ -134,6 +138,15 @@ impl Foreign {
         newest.flat_map(|n| n.bundle().x509_authorities().to_vec()).map(CertificateDer::from).collect()
     }
 
+    /// What agents are told: the newest document of each trust domain, in order of names. Documents that do not fit are left
+    /// out whole: of those trust domains agents believe nothing.
+    pub fn told(&self) -> Vec<(&TrustDomain, Arc<Newest>)> {
+        let mut left = MAX_TOLD;
+        let mut fits = |length: usize| left.checked_sub(length).map(|less| left = less).is_some();
+        let newest = self.domains.iter().filter_map(|(name, domain)| Some((name, domain.newest()?)));
+        newest.filter(|(name, newest)| fits(name.as_str().len() + newest.text().len())).collect()
+    }
+
     /// Moves with every change of a bundle.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -145,6 +158,15 @@ impl Foreign {
         self.domains.values().map(task).collect()
     }
 
+    fn count_untold(&self) {
+        let known = self.domains.values().filter(|domain| domain.newest().is_some()).count();
+        let untold = known - self.told().len();
+        metrics::gauge!("mayfly_foreign_bundles_untold").set(u32::try_from(untold).unwrap_or(u32::MAX));
+        if untold > 0 {
+            tracing::error!(untold, "foreign bundles are too large: together more than {MAX_TOLD} bytes are not told to agents");
+        }
+    }
+
     async fn keep_one(self: Arc<Self>, domain: Arc<Domain>, mut stop: watch::Receiver<bool>) {
         loop {
             let taken = tokio::select! {
@@ -153,6 +175,7 @@ impl Foreign {
             };
             domain.tell(&taken);
             if let Ok(true) = taken {
+                self.count_untold();
                 self.changes.send_modify(|n| *n += 1);
             }
             // FC-4: what failed waits for the next interval too.

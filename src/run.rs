@@ -39,17 +39,16 @@
 //! | WA-2, WA-3, WA-4 | full sets, at once, and after each change; unchanged ones not again | w `wa2_…`, `wa4_…` |
 //! | WA-5, WA-6 | empty fields are refused, and never sent | w `wa5_…`, `wa2_…` |
 //! | WA-7, WA-8 | every field filled; DER, leaf first, PKCS#8 | w `wa2_…` |
-//! | WA-9, WA-12 | bundles by the trust domain's SPIFFE ID, our own always | w `wa4_…` |
+//! | WA-9, WA-12 | bundles by the trust domain's SPIFFE ID, our own always, foreign ones as long as the issuer trusts them | w `wa4_…`, `wa9_…` |
 //! | WA-10, WA-11 | `no identity issued` to strangers, and to everybody after a cut | w `we6_wa10_…`, `wa10_…`, r, o |
 //! | WA-13 | exactly the audiences asked for; JWT-SVID 3.2 recommends one | w `wa5_wa13_…` |
-//! | WA-14 | a JWK set of JWT keys alone | w `wa4_…` |
-//! | WA-15 | validation with the bundle and with what is revoked | w `wa5_wa15_…` |
+//! | WA-14 | a JWK set of JWT keys alone | w `wa4_…`, `wa9_…` |
+//! | WA-15 | validation with the bundle of the token's own trust domain; of ours also with what is revoked | w `wa5_wa15_…`, `wa15_…` |
 //! | WA-16 | WIT: Unimplemented | w `we7_…` |
 //! | WA-17 | one identity, hint `instance` | w `wa2_…` |
 //! | WA-18 | streams end with Unavailable at a stop | w `wa18_…` |
-//!
-//! The issuer hands out no foreign bundles yet, so `federated_bundles` is empty.
 
+mod bundles;
 pub mod command;
 pub mod files;
 mod lenient;
@@ -76,6 +75,8 @@ use tree::Tree;
 pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// What is left of a tree after SIGKILL is looked for so often, 20 ms apart: there may be many.
 const LOOKS: u32 = 250;
+/// How long the command waits for the issuer's first word of foreign bundles.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// How long the issuer may take for the end of the agent.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -112,6 +113,8 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
     let (private, listener) = Private::new(launch.user)?;
     let router = workload::routes(Arc::clone(&identity), launch.oid.clone(), stopped.clone())?;
     let serving = tokio::spawn(socket::serve(listener, router, Tree::here(), stopped));
+    // So that a command has them that asks once, at its start.
+    let _ = tokio::time::timeout(FIRST_WORD, identity.changed().wait_for(|current| current.foreign().is_some())).await;
     let ended = beside(&identity, &launch, &private).await;
     let _ = stop.send(true);
     let _ = serving.await;

@@ -17,6 +17,7 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
         "trust_domain, outcome",
         "looks at a foreign bundle by its configured trust domain: ok, failed, refused",
     ),
+    ("mayfly_foreign_bundles_untold", "gauge", "", "foreign bundles that agents are not told because all are too large together"),
     ("mayfly_journal_batch_records", "histogram", "", "records in one commit"),
     ("mayfly_journal_commit_seconds", "histogram", "", "admit, sync and apply of one batch"),
     ("mayfly_journal_sync_seconds", "histogram", "", "the durable append alone, of one batch"),

@@ -279,6 +279,36 @@ async fn fc6_t33_a_peer_is_proved_by_the_bundle_of_its_own_trust_domain_alone() 
 }
 
 #[tokio::test]
+async fn foreign_bundles_are_told_to_whoever_is_known_and_to_no_stranger() {
+    use mayfly_agent::api::v1::bundles_client::BundlesClient;
+
+    let spire = Pki::of(DOMAIN);
+    let dev = dev(&spire);
+    let ask = async |channel: Channel| {
+        let mut client = BundlesClient::new(channel);
+        let got = client.get_bundle(v1::GetBundleRequest {}).await.unwrap().into_inner();
+        let mut stream = client.watch_bundle(v1::WatchBundleRequest {}).await.unwrap().into_inner();
+        let first = stream.message().await.unwrap().unwrap();
+        assert!(got.bundle.is_some() && first.bundle == got.bundle && first.foreign == got.foreign);
+        (got.foreign, stream)
+    };
+    let peer = connected(&dev, &spire, LISTED).await;
+    let (foreign, mut known) = ask(channel(&dev, Some(ORCHESTRATOR)).await).await;
+    let (told, _) = ask(peer).await;
+    assert_eq!(foreign, told);
+    let [one] = foreign.as_slice() else { panic!("{foreign:?}") };
+    let bundle = Bundle::from_json(TrustDomain::new(&one.trust_domain).unwrap(), &one.spiffe_json).unwrap();
+    assert_eq!((one.trust_domain.as_str(), bundle.x509_authorities()), (DOMAIN, &[spire.root.to_vec()][..]));
+    let (nothing, mut stranger) = ask(channel(&dev, None).await).await;
+    assert_eq!(nothing, []);
+    // A change is for those who may see it.
+    std::fs::write(dev.path("spire.json"), document(&[&spire, &Pki::of(DOMAIN)], 2)).unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(10), known.message()).await.unwrap().unwrap().unwrap();
+    assert_ne!(next.foreign, foreign);
+    assert!(tokio::time::timeout(Duration::from_millis(700), stranger.message()).await.is_err());
+}
+
+#[tokio::test]
 async fn fc6_a_merged_or_misfiled_bundle_is_kept_out_whole() {
     let (spire, other) = (Pki::of(DOMAIN), Pki::of("other.example.org"));
     for wrong in [document(&[&other], 2), document(&[&spire, &other], 2)] {

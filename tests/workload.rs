@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+#[path = "workload/federated.rs"]
+mod federated;
 mod support;
 
 use std::collections::BTreeSet;
@@ -62,8 +64,12 @@ struct World {
 
 impl World {
     async fn new() -> World {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("extra.toml"), CONFIG).unwrap();
+        World::with(tempfile::tempdir().unwrap(), "").await
+    }
+
+    /// With more in its configuration.
+    async fn with(dir: tempfile::TempDir, more: &str) -> World {
+        std::fs::write(dir.path().join("extra.toml"), format!("{more}{CONFIG}")).unwrap();
         let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
         dev.token("demo", "demo.jwt");
         let identity = spawn(&dev).await;

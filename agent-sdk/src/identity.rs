@@ -1,4 +1,4 @@
-//! An identity that rotates itself: it renews, follows the bundle, mints, and says when it is over.
+//! An identity that rotates itself: it renews, follows the bundles, mints, and says when it is over.
 //!
 //! The key is made in this process, and the certificate is renewed around half of its life, each time under a fresh key.
 //! A certificate that still holds is never given up: while the issuer is away, the last one goes on. There is no thread and
@@ -30,6 +30,7 @@
 
 mod current;
 mod error;
+mod foreign;
 mod keep;
 mod key;
 mod line;
@@ -52,6 +53,7 @@ use crate::ticket::Ticket;
 use crate::tls::CurrentIdentity;
 pub use current::Current;
 pub use error::{IdentityError, Over};
+pub use foreign::{Foreign, ForeignBundle};
 use key::Key;
 use line::Line;
 use tokens::Tokens;
@@ -132,12 +134,12 @@ impl Identity {
         Ok(Identity { shared, tasks })
     }
 
-    /// The newest certificate and bundle.
+    /// The newest certificate and bundles.
     pub fn current(&self) -> Arc<Current> {
         Arc::clone(&self.shared.current.borrow())
     }
 
-    /// The newest certificate and bundle, and each change of one of them; of several only the last.
+    /// The newest certificate and bundles, and each change of one of them; of several only the last.
     pub fn changed(&self) -> watch::Receiver<Arc<Current>> {
         self.shared.current.subscribe()
     }

@@ -54,8 +54,7 @@
 //!
 //! # What it does not do yet
 //!
-//! Foreign bundles are not fetched: [`set`](peers::Bundles::set) them. Refused handshakes are counted
-//! ([`Counts`](listen::Counts)) and not logged.
+//! Refused handshakes are counted ([`Counts`](listen::Counts)) and not logged.
 
 pub mod api;
 pub mod channel;

@@ -3,7 +3,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `bundles` | whom to believe: bundles kept apart by trust domain, replaced while running |
-//! | `issuer` | our own trust domain's bundle, as the issuer streams it |
+//! | `issuer` | our own trust domain's bundle and those beside it, as the issuer streams them |
 //! | `clock` | the time, which a test may set |
 //! | `authorize` | who of those whose credentials hold may be the peer |
 //! | `connection` | what one connection proved, looked at again for each request |

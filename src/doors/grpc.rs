@@ -1,10 +1,10 @@
 //! The gRPC services, over TLS and over the operator socket: parse, call a story, answer.
 
 mod authorities;
+mod bundles;
 pub(super) mod revocations;
 mod targets;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,6 @@ use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::spawn_batch_response as batch_response;
 use mayfly_verify::Mode;
 use tokio::sync::watch;
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -44,7 +43,7 @@ pub(super) mod server {
 
 use server::authorities_server::AuthoritiesServer;
 use server::batches_server::{Batches, BatchesServer};
-use server::bundles_server::{Bundles, BundlesServer};
+use server::bundles_server::BundlesServer;
 use server::identities_server::{Identities, IdentitiesServer};
 use server::inspection_server::{Inspection, InspectionServer};
 use server::operations_server::{Operations, OperationsServer};
@@ -377,50 +376,6 @@ impl Inspection for Door {
         self.run("Inspection/GetAgent", request, |issuer, caller, r| async move {
             let (agent, standing) = inspect::get(&issuer, &caller, issue::agent_id(&issuer, &r.agent)?)?;
             Ok(v1::GetAgentResponse { agent: Some(agent_message(&issuer, &agent, standing)) })
-        })
-        .await
-    }
-}
-
-#[tonic::async_trait]
-impl Bundles for Door {
-    async fn get_bundle(&self, request: Request<v1::GetBundleRequest>) -> Result<Response<v1::GetBundleResponse>, Status> {
-        self.run("Bundles/GetBundle", request, |issuer, _, _| async move {
-            Ok(v1::GetBundleResponse { bundle: Some(bundle(&issuer)) })
-        })
-        .await
-    }
-
-    type WatchBundleStream = Pin<Box<dyn Stream<Item = Result<v1::WatchBundleResponse, Status>> + Send>>;
-
-    async fn watch_bundle(&self, request: Request<v1::WatchBundleRequest>) -> Result<Response<Self::WatchBundleStream>, Status> {
-        let stop = self.stop.clone();
-        self.run("Bundles/WatchBundle", request, |issuer, _, _| async move {
-            let (mut published, mut stop) = (issuer.publisher.watch(), stop);
-            published.mark_changed();
-            let (answer, answers) = tokio::sync::mpsc::channel(1);
-            tokio::spawn(async move {
-                loop {
-                    tokio::select! {
-                        // A reader that does not read holds one message, and then gets only the last.
-                        changed = published.changed() => {
-                            let message = bundle_message(&published.borrow_and_update());
-                            let gone = answer.send(Ok(v1::WatchBundleResponse { bundle: Some(message) })).await.is_err();
-                            if changed.is_err() || gone {
-                                return;
-                            }
-                        }
-                        () = answer.closed() => return,
-                        () = async { drop(stop.wait_for(|stop| *stop).await) } => {
-                            // Clients stop for good at CANCELLED and at OK.
-                            let _ = answer.try_send(Err(Status::unavailable("the issuer is stopping: connect again")));
-                            return;
-                        }
-                    }
-                }
-            });
-            let stream: Self::WatchBundleStream = Box::pin(tokio_stream::wrappers::ReceiverStream::new(answers));
-            Ok(stream)
         })
         .await
     }

@@ -14,6 +14,7 @@ use super::fetch::{FetchError, read as read_file};
 pub struct Newest {
     bundle: Bundle,
     document: Value,
+    text: Vec<u8>,
     generation: u64,
 }
 
@@ -43,6 +44,11 @@ impl Newest {
         &self.bundle
     }
 
+    /// The document, as it is handed on: what its publisher says, without white space.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// Moves when the content does; what was proved under another is proved again.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -59,7 +65,10 @@ impl Newest {
                 Err(Refused::Older { got: bundle.sequence(), known: sequence })
             }
             Some((known, _)) if known.document == document => Ok(None),
-            known => Ok(Some(Newest { bundle, document, generation: known.map_or(1, |(known, _)| known.generation + 1) })),
+            known => {
+                let (text, generation) = (document.to_string().into(), known.map_or(1, |(known, _)| known.generation + 1));
+                Ok(Some(Newest { bundle, document, text, generation }))
+            }
         }
     }
 

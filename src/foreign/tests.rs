@@ -139,3 +139,30 @@ fn fe8_an_endpoint_is_https_and_names_no_user() {
         assert!(endpoint_url(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn what_agents_are_told_is_bounded_and_a_bundle_is_told_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings: Vec<_> = ["a", "b", "c", "d"]
+        .map(|name| {
+            let file = dir.path().join(name);
+            // `a` and `b` fill it but for less than a kibibyte; `c` fits no more, and `d` does.
+            let length = match name {
+                "c" => 1024,
+                "d" => 100,
+                _ => MAX_TOLD / 2 - 300,
+            };
+            let filled = json!({ "keys": [], "spiffe_sequence": 1, "x": "y".repeat(length) });
+            std::fs::write(&file, filled.to_string()).unwrap();
+            Settings { trust_domain: td(&format!("{name}.example.org")), source: Source::File(file) }
+        })
+        .into();
+    let foreign = Foreign::open(&settings, [], &dir.path().join("foreign"), &Clock::system()).unwrap();
+    let told = foreign.told();
+    assert_eq!(
+        told.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["a.example.org", "b.example.org", "d.example.org"]
+    );
+    assert!(told.iter().map(|(_, newest)| newest.text().len()).sum::<usize>() <= MAX_TOLD);
+    assert!(foreign.newest(&td("c.example.org")).is_some(), "the issuer itself believes it");
+}

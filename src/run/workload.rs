@@ -1,6 +1,5 @@
 //! The SPIFFE Workload API of one identity. Clause numbers are of the standard's lists I and J.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,13 +10,15 @@ use mayfly_agent::api::workload as api;
 use mayfly_agent::identity::{Current, Identity, IdentityError};
 use mayfly_agent::revocation::{Following, Freshness, Link, follow};
 use mayfly_verify::feed::FeedKey;
-use mayfly_verify::{BindingOid, Bundle, Reject, TrustDomain, verify_jwt};
-use serde_json::{Value, json};
+use mayfly_verify::{BindingOid, Bundle, Reject, TrustDomain, inspect_jwt, verify_jwt};
+use serde_json::Value;
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status};
+
+use super::bundles;
 
 /// The server trait, generated onto the messages of `mayfly-agent`.
 #[allow(
@@ -105,7 +106,8 @@ impl SpiffeWorkloadApi for Door {
                 bundle: current.bundle().x509_authorities.concat(),
                 hint: HINT.to_owned(),
             };
-            Ok(api::X509svidResponse { svids: vec![svid], crl: Vec::new(), federated_bundles: HashMap::new() })
+            let federated_bundles = bundles::x509_foreign(current);
+            Ok(api::X509svidResponse { svids: vec![svid], crl: Vec::new(), federated_bundles })
         })
     }
 
@@ -113,11 +115,7 @@ impl SpiffeWorkloadApi for Door {
         &self,
         request: Request<api::X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
-        self.stream(&request, |current| {
-            // WA-12.
-            let bundles = HashMap::from([own(current)].map(|own| (own, current.bundle().x509_authorities.concat())));
-            Ok(api::X509BundlesResponse { crl: Vec::new(), bundles })
-        })
+        self.stream(&request, |current| Ok(api::X509BundlesResponse { crl: Vec::new(), bundles: bundles::x509(current) }))
     }
 
     async fn fetch_jwtsvid(&self, request: Request<api::JwtsvidRequest>) -> Result<Response<api::JwtsvidResponse>, Status> {
@@ -154,9 +152,7 @@ impl SpiffeWorkloadApi for Door {
         &self,
         request: Request<api::JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        self.stream(&request, |current| {
-            Ok(api::JwtBundlesResponse { bundles: HashMap::from([(own(current), jwk_set(&current.bundle().spiffe_json)?)]) })
-        })
+        self.stream(&request, |current| Ok(api::JwtBundlesResponse { bundles: bundles::jwt(current) }))
     }
 
     async fn validate_jwtsvid(
@@ -168,16 +164,26 @@ impl SpiffeWorkloadApi for Door {
         if asked.audience.is_empty() || asked.svid.is_empty() {
             return Err(Status::invalid_argument("give an audience and a token"));
         }
+        // WA-15, XV-1: by which bundle follows from whose token it says it is, and from nothing else.
+        let named = inspect_jwt(&asked.svid).map_err(|e| refused(&e))?;
         let current = self.0.identity.current();
-        let bundle = Bundle::from_json(trust_domain(&current)?, &current.bundle().spiffe_json).map_err(internal)?;
+        let ours = named.trust_domain_name() == current.bundle().trust_domain;
+        let bundle = if ours {
+            Arc::new(Bundle::from_json(trust_domain(&current)?, &current.bundle().spiffe_json).map_err(internal)?)
+        } else {
+            self.0.foreign_bundle(named.trust_domain_name()).await?
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // WA-15. ORDER: what is malformed is told before anything is waited for.
+        // ORDER: what is malformed is told before anything is waited for.
         let svid = verify_jwt(&asked.svid, &asked.audience, &bundle, &self.0.oid, now.as_secs()).map_err(|e| refused(&e))?;
-        let feed = self.0.feed.get_or_try_init(|| self.0.begin_feed()).await?;
-        let mut link = feed.link();
-        let _ = tokio::time::timeout(FIRST_WORD, link.wait_for(|link| *link == Link::Open)).await;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        feed.live().check(now, &svid).map_err(|e| refused(&e))?;
+        // What a foreign trust domain takes back, nobody tells: its tokens hold until they expire.
+        if ours {
+            let feed = self.0.feed.get_or_try_init(|| self.0.begin_feed()).await?;
+            let mut link = feed.link();
+            let _ = tokio::time::timeout(FIRST_WORD, link.wait_for(|link| *link == Link::Open)).await;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            feed.live().check(now, &svid).map_err(|e| refused(&e))?;
+        }
         let claims = Some(claims(&asked.svid).ok_or_else(|| internal("claims"))?);
         Ok(Response::new(api::ValidateJwtsvidResponse { spiffe_id: svid.id.to_string(), claims }))
     }
@@ -258,6 +264,17 @@ impl Inside {
         }
     }
 
+    /// JV-6: the bundle of a token's own trust domain.
+    async fn foreign_bundle(&self, trust_domain: &str) -> Result<Arc<Bundle>, Status> {
+        let mut changed = self.identity.changed();
+        let told = tokio::time::timeout(FIRST_WORD, changed.wait_for(|current| current.foreign().is_some())).await;
+        // INVALID_ARGUMENT would be for good, and this passes by itself.
+        let unknown = || Status::unavailable("whom the issuer trusts beside itself is not known yet");
+        let current = told.map_err(|_| unknown())?.map_err(internal)?.clone();
+        let bundle = current.foreign().and_then(|foreign| foreign.get(trust_domain)).map(|one| Arc::clone(one.bundle()));
+        bundle.ok_or_else(|| refused(&Reject::Untrusted(format!("there is no bundle of `{trust_domain}`"))))
+    }
+
     async fn begin_feed(&self) -> Result<Following, Status> {
         let current = self.identity.current();
         let key = FeedKey::from_point(&current.bundle().feed_key).map_err(internal)?;
@@ -293,21 +310,8 @@ fn internal(cause: impl std::fmt::Display) -> Status {
     Status::internal("internal")
 }
 
-/// WA-9: by the trust domain's SPIFFE ID.
-fn own(current: &Current) -> String {
-    format!("spiffe://{}", current.bundle().trust_domain)
-}
-
 fn trust_domain(current: &Current) -> Result<TrustDomain, Status> {
     TrustDomain::new(&current.bundle().trust_domain).map_err(internal)
-}
-
-/// WA-14: a plain JWK set, of JWT keys alone.
-fn jwk_set(document: &[u8]) -> Result<Vec<u8>, Status> {
-    let document: Value = serde_json::from_slice(document).map_err(internal)?;
-    let keys = document.get("keys").and_then(Value::as_array).into_iter().flatten();
-    let keys: Vec<_> = keys.filter(|key| key.get("use").and_then(Value::as_str) == Some("jwt-svid")).collect();
-    Ok(json!({ "keys": keys }).to_string().into_bytes())
 }
 
 /// What a token says that was verified before.

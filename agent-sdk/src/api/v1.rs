@@ -35,6 +35,15 @@ pub struct Bundle {
     #[prost(bytes = "vec", tag = "4")]
     pub feed_key: ::prost::alloc::vec::Vec<u8>,
 }
+/// The bundle of another trust domain. It proves peers of that trust domain and nobody else.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForeignBundle {
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// SPIFFE bundle document, as its publisher wrote it.
+    #[prost(bytes = "vec", tag = "2")]
+    pub spiffe_json: ::prost::alloc::vec::Vec<u8>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct RedeemRequest {
@@ -487,17 +496,24 @@ pub struct BackupResponse {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBundleRequest {}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetBundleResponse {
     #[prost(message, optional, tag = "1")]
     pub bundle: ::core::option::Option<Bundle>,
+    /// Every foreign bundle, by name. Whom we trust beside ourselves is not told to strangers: for them there is none. All
+    /// documents together have at most 1 MiB; what does not fit is left out whole.
+    #[prost(message, repeated, tag = "2")]
+    pub foreign: ::prost::alloc::vec::Vec<ForeignBundle>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchBundleRequest {}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchBundleResponse {
     #[prost(message, optional, tag = "1")]
     pub bundle: ::core::option::Option<Bundle>,
+    /// As in GetBundleResponse. What is not there any more is not to be believed any more.
+    #[prost(message, repeated, tag = "2")]
+    pub foreign: ::prost::alloc::vec::Vec<ForeignBundle>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Authority {
@@ -1586,7 +1602,7 @@ pub mod bundles_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The trust bundle. Role: anyone, it is public.
+        /// The trust bundle; for whoever has proved who they are, those of foreign trust domains too. Role: anyone, it is public.
         pub async fn get_bundle(
             &mut self,
             request: impl tonic::IntoRequest<super::GetBundleRequest>,
@@ -1611,7 +1627,7 @@ pub mod bundles_client {
                 .insert(GrpcMethod::new("mayfly.v1.Bundles", "GetBundle"));
             self.inner.unary(req, path, codec).await
         }
-        /// The trust bundle at once, and again each time it has changed. Ends with UNAVAILABLE when the issuer stops.
+        /// The same at once, and again each time something of it has changed, whole. Ends with UNAVAILABLE when the issuer stops.
         /// Role: anyone, it is public.
         pub async fn watch_bundle(
             &mut self,

@@ -1,4 +1,4 @@
-//! What an identity is right now: one certificate with its key, and the bundle.
+//! What an identity is right now: one certificate with its key, and the bundles.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,16 +9,17 @@ use rustls_pki_types::CertificateDer;
 #[cfg(feature = "workload-api")]
 use zeroize::Zeroizing;
 
-use super::IdentityError;
 use super::key::Key;
+use super::{Foreign, IdentityError};
 use crate::api::v1;
 
-/// One certificate with its key, and the bundle as it was then. It has no `Debug`, because of the key.
+/// One certificate with its key, and the bundles as they were then. It has no `Debug`, because of the key.
 pub struct Current {
     held: Arc<Held>,
     bundle: Arc<v1::Bundle>,
     /// Of the bundle: it never goes back (BU-2).
     sequence: u64,
+    foreign: Option<Foreign>,
 }
 
 struct Held {
@@ -57,25 +58,28 @@ impl Current {
             agent,
             revision,
         };
-        Ok(Current { held: Arc::new(held), bundle: Arc::new(bundle), sequence })
+        Ok(Current { held: Arc::new(held), bundle: Arc::new(bundle), sequence, foreign: None })
     }
 
-    /// The same with another bundle, if that is news.
-    pub(super) fn with_bundle(&self, bundle: v1::Bundle) -> Result<Option<Current>, IdentityError> {
+    /// The same with other bundles, if they are news.
+    pub(super) fn with_bundles(&self, bundle: v1::Bundle, foreign: Foreign) -> Result<Option<Current>, IdentityError> {
         let sequence = sequence(&bundle)?;
-        let news = sequence > self.sequence;
-        Ok(news.then(|| Current { held: Arc::clone(&self.held), bundle: Arc::new(bundle), sequence }))
+        let newer = sequence > self.sequence;
+        let other = self.foreign.as_ref().is_none_or(|known| !known.same(&foreign));
+        let told = Current { held: Arc::clone(&self.held), bundle: Arc::new(bundle), sequence, foreign: Some(foreign) };
+        Ok((newer || other).then(|| self.hearing(&told)))
     }
 
-    /// The same with the newer bundle of the two: an answer may have been overtaken.
-    pub(super) fn or_newer_bundle(&self, other: &Current) -> Current {
-        let newer = if other.sequence > self.sequence { other } else { self };
-        self.with_bundle_of(newer)
-    }
-
-    /// The same with the other's bundle.
-    pub(super) fn with_bundle_of(&self, other: &Current) -> Current {
-        Current { held: Arc::clone(&self.held), bundle: Arc::clone(&other.bundle), sequence: other.sequence }
+    /// The same with what the issuer told of bundles. Of ours the newer counts: an answer may have been overtaken. The foreign
+    /// ones come from one stream alone, and what it said last counts.
+    pub(super) fn hearing(&self, told: &Current) -> Current {
+        let newer = if told.sequence > self.sequence { told } else { self };
+        Current {
+            held: Arc::clone(&self.held),
+            bundle: Arc::clone(&newer.bundle),
+            sequence: newer.sequence,
+            foreign: told.foreign.clone(),
+        }
     }
 
     /// Who we are.
@@ -101,6 +105,11 @@ impl Current {
     /// The bundle of our trust domain.
     pub fn bundle(&self) -> &Arc<v1::Bundle> {
         &self.bundle
+    }
+
+    /// The bundles of the trust domains beside ours; none before the issuer has told which.
+    pub fn foreign(&self) -> Option<&Foreign> {
+        self.foreign.as_ref()
     }
 
     /// What the issuer said of us with this certificate; none for a workload.

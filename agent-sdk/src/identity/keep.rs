@@ -1,11 +1,11 @@
-//! The two tasks of an identity: renew the certificate, and follow the bundle.
+//! The two tasks of an identity: renew the certificate, and follow the bundles.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tonic::transport::Channel;
 
-use super::{Current, IdentityError, Over, Shared, pace, timely};
+use super::{Current, Foreign, IdentityError, Over, Shared, pace, timely};
 use crate::api::v1;
 use crate::api::v1::bundles_client::BundlesClient;
 use crate::api::v1::identities_client::IdentitiesClient;
@@ -37,7 +37,7 @@ pub(super) async fn renew(shared: Arc<Shared>) {
             Ok(next) => {
                 failures = 0;
                 at = next_renewal(&next, SystemTime::now());
-                shared.current.send_modify(|current| *current = Arc::new(next.or_newer_bundle(current)));
+                shared.current.send_modify(|current| *current = Arc::new(next.hearing(current)));
             }
             Err(IdentityError::Over(over)) => {
                 shared.end(over);
@@ -66,7 +66,7 @@ async fn once(shared: &Shared) -> Result<Current, IdentityError> {
     let request = v1::RenewRequest { csr: key.csr()? };
     let got = timely(IdentitiesClient::new(shared.line.channel()).renew(request)).await?;
     let next = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
-    let next = next.or_newer_bundle(&shared.current.borrow());
+    let next = next.hearing(&shared.current.borrow());
     if next.spiffe_id() != shared.current.borrow().spiffe_id() {
         return Err(IdentityError::Answer("the certificate is somebody else's"));
     }
@@ -75,7 +75,7 @@ async fn once(shared: &Shared) -> Result<Current, IdentityError> {
     Ok(next)
 }
 
-/// Takes each change of the bundle. The same stream tells at once when we are cut: the issuer ends it, and says why when we
+/// Takes each change of the bundles. The same stream tells at once when we are cut: the issuer ends it, and says why when we
 /// come back.
 pub(super) async fn follow_bundle(shared: Arc<Shared>) {
     let mut failures = 0;
@@ -111,14 +111,15 @@ async fn session(shared: &Shared, channel: Channel) -> IdentityError {
         Err(e) => return e,
     };
     loop {
-        let bundle = match stream.message().await {
-            Ok(Some(message)) => message.bundle.filter(|b| !b.x509_authorities.is_empty()),
+        let (bundle, foreign) = match stream.message().await {
+            Ok(Some(message)) => (message.bundle.filter(|b| !b.x509_authorities.is_empty()), message.foreign),
             Ok(None) => return IdentityError::Unavailable("the bundle's stream ended".into()),
             Err(status) => return IdentityError::of(&status),
         };
         let Some(bundle) = bundle else { return IdentityError::Answer("no bundle") };
         let known = Arc::clone(&shared.current.borrow());
-        let next = match known.with_bundle(bundle) {
+        let foreign = Foreign::read(&bundle.trust_domain, &foreign);
+        let next = match known.with_bundles(bundle, foreign) {
             Ok(Some(next)) => next,
             Ok(None) => continue,
             Err(e) => return e,
@@ -126,8 +127,8 @@ async fn session(shared: &Shared, channel: Channel) -> IdentityError {
         if let Err(e) = shared.line.believe(&next.bundle().x509_authorities).await {
             return e.into();
         }
-        // A renewal may have come in between: then only the bundle is taken.
-        shared.current.send_modify(|current| *current = Arc::new(current.or_newer_bundle(&next)));
+        // A renewal may have come in between: then only the bundles are taken.
+        shared.current.send_modify(|current| *current = Arc::new(current.hearing(&next)));
     }
 }
 

@@ -1,5 +1,6 @@
-//! Our own trust domain's bundle, as the issuer streams it.
+//! Our own trust domain's bundle, and those of the trust domains beside it, as the issuer streams them.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use mayfly_verify::{Bundle, TrustDomain};
@@ -10,9 +11,10 @@ use tonic::transport::Channel;
 use super::Bundles;
 use crate::api::v1;
 use crate::api::v1::bundles_client::BundlesClient;
+use crate::identity::Foreign;
 use crate::revocation::{LONGEST, Link, PAUSE, jittered};
 
-/// The stream of a bundle that is followed for as long as this lives. What was believed through a break stays believed.
+/// The stream of bundles that are followed for as long as this lives. What was believed through a break stays believed.
 #[derive(Debug)]
 pub struct FollowingBundle {
     link: watch::Receiver<Link>,
@@ -35,6 +37,9 @@ impl Drop for FollowingBundle {
 impl Bundles {
     /// Believes what the issuer says its bundle is, and each change of that. The channel is what makes it believable: it has
     /// verified the issuer of this trust domain.
+    ///
+    /// A channel that shows an identity also brings the bundles of the trust domains beside ours, and takes them away when the
+    /// issuer does. Nothing of them holds before the [`Verifier`](super::Verifier) is told what they revoke.
     pub fn follow(&self, channel: Channel, trust_domain: TrustDomain) -> FollowingBundle {
         let (told, link) = watch::channel(Link::Connecting);
         let task = tokio::spawn(run(BundlesClient::new(channel), trust_domain, self.clone(), told));
@@ -43,9 +48,9 @@ impl Bundles {
 }
 
 async fn run(mut client: BundlesClient<Channel>, trust_domain: TrustDomain, bundles: Bundles, told: watch::Sender<Link>) {
-    let mut pause = PAUSE;
+    let (mut pause, mut known) = (PAUSE, BTreeSet::new());
     loop {
-        let why = match session(&mut client, &trust_domain, &bundles, &told).await {
+        let why = match session(&mut client, &trust_domain, &bundles, &mut known, &told).await {
             Ok(never) => match never {},
             Err(why) => why,
         };
@@ -63,6 +68,7 @@ async fn session(
     client: &mut BundlesClient<Channel>,
     trust_domain: &TrustDomain,
     bundles: &Bundles,
+    known: &mut BTreeSet<TrustDomain>,
     told: &watch::Sender<Link>,
 ) -> Result<Infallible, String> {
     let said = |status: tonic::Status| status.message().to_owned();
@@ -75,6 +81,14 @@ async fn session(
             return Err(format!("the bundle is of `{}`", wire.trust_domain.chars().take(255).collect::<String>()));
         }
         bundles.set(Bundle::from_json(trust_domain.clone(), &wire.spiffe_json).map_err(|e| e.to_string())?);
+        let foreign = Foreign::read(&wire.trust_domain, &next.foreign);
+        let named: BTreeSet<_> = foreign.iter().map(|one| one.trust_domain().clone()).collect();
+        // What somebody else set is theirs.
+        known.difference(&named).for_each(|gone| bundles.remove(gone));
+        for one in foreign.iter() {
+            bundles.set(Bundle::clone(one.bundle()));
+        }
+        *known = named;
         told.send_if_modified(|link| std::mem::replace(link, Link::Open) != Link::Open);
     }
 }

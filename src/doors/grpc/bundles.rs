@@ -1,0 +1,79 @@
+//! The service of bundles: ours for anybody, and those of foreign trust domains for whoever has proved who they are.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mayfly_agent::api::v1;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::server::bundles_server::Bundles;
+use super::{Door, bundle};
+use crate::caller::Caller;
+use crate::denial::No;
+use crate::stories::Issuer;
+
+#[tonic::async_trait]
+impl Bundles for Door {
+    async fn get_bundle(&self, request: Request<v1::GetBundleRequest>) -> Result<Response<v1::GetBundleResponse>, Status> {
+        self.run("Bundles/GetBundle", request, |issuer, caller, _| async move {
+            Ok(v1::GetBundleResponse { bundle: Some(bundle(&issuer)), foreign: foreign(&issuer, &caller) })
+        })
+        .await
+    }
+
+    type WatchBundleStream = Pin<Box<dyn Stream<Item = Result<v1::WatchBundleResponse, Status>> + Send>>;
+
+    async fn watch_bundle(&self, request: Request<v1::WatchBundleRequest>) -> Result<Response<Self::WatchBundleStream>, Status> {
+        let stop = self.stop.clone();
+        self.run("Bundles/WatchBundle", request, |issuer, caller, _| async move {
+            let (answer, answers) = mpsc::channel(1);
+            tokio::spawn(tell(issuer, caller, answer, stop));
+            let stream: Self::WatchBundleStream = Box::pin(ReceiverStream::new(answers));
+            Ok::<_, No>(stream)
+        })
+        .await
+    }
+}
+
+/// Sends what is, and each change of it, until the reader has gone or we stop.
+async fn tell(
+    issuer: Arc<Issuer>,
+    caller: Caller,
+    answer: mpsc::Sender<Result<v1::WatchBundleResponse, Status>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let (mut published, mut changes) = (issuer.publisher.watch(), issuer.foreign.changes());
+    loop {
+        // ORDER: before the look, so that what comes in between is told at the next turn.
+        published.mark_unchanged();
+        changes.mark_unchanged();
+        let message = v1::WatchBundleResponse { bundle: Some(bundle(&issuer)), foreign: foreign(&issuer, &caller) };
+        // A reader that does not read holds one message, and then gets only the last.
+        if answer.send(Ok(message)).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            changed = published.changed() => if changed.is_err() { return },
+            // Nothing of it is for a stranger, not even when.
+            Ok(()) = changes.changed(), if caller != Caller::Stranger => {}
+            () = answer.closed() => return,
+            () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+                // Clients stop for good at CANCELLED and at OK.
+                let _ = answer.try_send(Err(Status::unavailable("the issuer is stopping: connect again")));
+                return;
+            }
+        }
+    }
+}
+
+/// Keys are public; whom we trust beside ourselves is for those whom we know.
+fn foreign(issuer: &Issuer, caller: &Caller) -> Vec<v1::ForeignBundle> {
+    if *caller == Caller::Stranger {
+        return Vec::new();
+    }
+    let told = issuer.foreign.told().into_iter();
+    told.map(|(name, newest)| v1::ForeignBundle { trust_domain: name.to_string(), spiffe_json: newest.text().to_vec() }).collect()
+}
