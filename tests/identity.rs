@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::inspection_client::InspectionClient;
-use mayfly_agent::identity::{Current, Identity, IdentityError, Issuer, Over};
+use mayfly_agent::identity::{Current, Identity, IdentityError, Issuer, Over, Saved};
 use mayfly_agent::ticket::Ticket;
 use mayfly_verify::{BindingOid, Bundle, TrustDomain, verify_x509};
 use support::{Dev, ORCHESTRATOR, channel};
@@ -218,4 +218,52 @@ async fn a_lease_is_not_outlived() {
     let why = over(&identity).await;
     assert!(matches!(why, Over::Expired(_)), "{why:?}");
     assert!((10..16).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_holds_in_a_folder_is_taken_over_under_a_fresh_key_and_rotates() {
+    let dev = dev();
+    let spawned = dev.json("spawn --class researcher --user-token demo.jwt --out a1");
+    let saved = Saved::from_folder(&dev.path("a1")).unwrap();
+    assert_eq!(spawned["agent_id"].as_str().unwrap(), saved.agent().to_string());
+    let elsewhere = Issuer { trust_domain: TrustDomain::new("other.test").unwrap(), ..issuer(&dev) };
+    let other = Identity::take_over(&saved, elsewhere).await.err().unwrap();
+    assert!(other.code() == "saved" && other.to_string().contains("other.test"), "{other}");
+
+    let (saved, at) = (Arc::new(saved), issuer(&dev));
+    let taking = Arc::clone(&saved);
+    let identity = tokio::spawn(async move { Identity::take_over(&taking, at).await }).await.unwrap().unwrap();
+    let first = identity.current();
+    let folder = mayfly::folder::certificates(&dev.path("a1/svid.pem")).unwrap();
+    assert!(holds(&first) && first.spiffe_id() == saved.agent().to_string() && first.chain()[0] != folder[0]);
+    assert!(first.agent().is_some_and(|agent| agent.class == "researcher"));
+    identity.jwt(SEARCH).await.unwrap();
+    let mut changed = identity.changed();
+    tokio::time::timeout(SOON, changed.wait_for(|c| c.expires_at() > first.expires_at())).await.unwrap().unwrap();
+    assert!(holds(&identity.current()) && state(&dev, &identity) == "live");
+
+    // T15: what is in the folder is a copy now, and whoever uses it has it from somewhere.
+    let again = Identity::take_over(&saved, issuer(&dev)).await.err().unwrap();
+    assert!(matches!(&again, IdentityError::Over(_)), "{again:?}");
+    let why = over(&identity).await;
+    assert!(matches!(&why, Over::Revoked { .. }), "{why:?}");
+    assert_eq!(state(&dev, &identity), "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_or_has_run_out_is_not_taken_over() {
+    let dev = dev();
+    let spawned = dev.json("spawn --class researcher --user-token demo.jwt --out a1");
+    dev.json("spawn --class researcher --user-token demo.jwt --out a2");
+    let saved = Saved::from_folder(&dev.path("a2")).unwrap();
+    dev.json(&format!("revoke --agent {}", spawned["agent_id"].as_str().unwrap()));
+    let cut = Identity::take_over(&Saved::from_folder(&dev.path("a1")).unwrap(), issuer(&dev)).await.err().unwrap();
+    assert!(matches!(&cut, IdentityError::Over(Over::Revoked { reason, .. }) if reason == "AGENT_REVOKED"), "{cut:?}");
+    let workload = Saved::from_folder(&dev.path(ORCHESTRATOR)).err().unwrap();
+    assert!(workload.to_string().contains("is no agent"), "{workload}");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let late = Saved::from_folder(&dev.path("a2")).err().unwrap();
+    assert!(matches!(&late, IdentityError::Over(Over::Expired(_))), "{late:?}");
+    let late = Identity::take_over(&saved, issuer(&dev)).await.err().unwrap();
+    assert!(matches!(&late, IdentityError::Over(Over::Expired(_))), "{late:?}");
 }

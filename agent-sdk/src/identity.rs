@@ -28,13 +28,16 @@
 //! # }
 //! ```
 
+mod begin;
 mod current;
 mod error;
 mod foreign;
 mod keep;
 mod key;
+mod leaf;
 mod line;
 mod pace;
+mod saved;
 mod tokens;
 
 use std::sync::Arc;
@@ -48,20 +51,16 @@ use tonic::transport::Channel;
 
 use crate::api::v1;
 use crate::api::v1::identities_client::IdentitiesClient;
-use crate::channel::connect;
-use crate::ticket::Ticket;
 use crate::tls::CurrentIdentity;
 pub use current::Current;
 pub use error::{IdentityError, Over};
 pub use foreign::{Foreign, ForeignBundle};
-use key::Key;
 use line::Line;
+pub use saved::Saved;
 use tokens::Tokens;
 
 /// How long a call to the issuer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a first certificate is asked for while the issuer does not answer.
-const TRIES: u32 = 4;
 
 /// Where the issuer is.
 #[derive(Clone, Debug)]
@@ -90,50 +89,6 @@ struct Shared {
 }
 
 impl Identity {
-    /// Redeems a ticket, or a workload's join token, with a key that is made here and never leaves.
-    ///
-    /// Must be called within a tokio runtime, as the other two.
-    pub async fn redeem(ticket: &Ticket, connect_timeout: Duration) -> Result<Identity, IdentityError> {
-        let key = Key::new()?;
-        let csr = key.csr()?;
-        // The same key has the same answer: a lost answer is asked for again.
-        let got = insist(async || {
-            let channel = connect(ticket.channel_settings(connect_timeout)).await?;
-            let request = v1::RedeemRequest { secret: ticket.secret().expose().to_vec(), csr: csr.clone() };
-            timely(IdentitiesClient::new(channel).redeem(request)).await
-        });
-        let got = got.await?;
-        let (address, trust_domain) = (ticket.address().to_owned(), ticket.trust_domain().clone());
-        let first = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
-        Identity::begin(Issuer { address, trust_domain, connect_timeout }, first)
-    }
-
-    /// Spawns an agent over the channel of a workload or an agent, and holds it here. The request's `csr` is filled in; so is
-    /// its `request_id`, where there is none, so that a lost answer is asked for again and nobody is spawned twice.
-    pub async fn spawn(channel: Channel, at: Issuer, mut request: v1::SpawnRequest) -> Result<Identity, IdentityError> {
-        let key = Key::new()?;
-        request.csr = key.csr()?;
-        if request.request_id.is_empty() {
-            request.request_id = uuid::Uuid::from_bytes(random()?).to_string();
-        }
-        let got = insist(async || timely(IdentitiesClient::new(channel.clone()).spawn(request.clone())).await).await?;
-        Identity::begin(at, Current::new(key, got.svid, got.bundle, got.agent, got.revision)?)
-    }
-
-    /// Spawns a child of this identity, held in this process too.
-    pub async fn spawn_child(&self, request: v1::SpawnRequest) -> Result<Identity, IdentityError> {
-        self.holds()?;
-        Identity::spawn(self.channel(), self.shared.at.clone(), request).await
-    }
-
-    fn begin(at: Issuer, first: Current) -> Result<Identity, IdentityError> {
-        let line = Line::new(&at, first.certified_key(), &first.bundle().x509_authorities)?;
-        let (current, over) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(None));
-        let shared = Arc::new(Shared { at, line, current, over, tokens: Mutex::default() });
-        let tasks = [tokio::spawn(keep::renew(Arc::clone(&shared))), tokio::spawn(keep::follow_bundle(Arc::clone(&shared)))];
-        Ok(Identity { shared, tasks })
-    }
-
     /// The newest certificate and bundles.
     pub fn current(&self) -> Arc<Current> {
         Arc::clone(&self.shared.current.borrow())
@@ -249,22 +204,4 @@ async fn timely<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::
         Ok(Err(status)) => Err(IdentityError::of(&status)),
         Err(_) => Err(IdentityError::Unavailable(format!("no answer within {} seconds", PATIENCE.as_secs()))),
     }
-}
-
-/// Asks again while the issuer does not answer, a few times.
-async fn insist<T>(ask: impl AsyncFn() -> Result<T, IdentityError>) -> Result<T, IdentityError> {
-    let mut failures = 0;
-    loop {
-        match ask().await {
-            Err(e) if e.is_transient() && failures + 1 < TRIES => failures += 1,
-            other => return other,
-        }
-        tokio::time::sleep(pace::pause(failures, PATIENCE, pace::chance())).await;
-    }
-}
-
-fn random<const N: usize>() -> Result<[u8; N], IdentityError> {
-    let mut bytes = [0u8; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| IdentityError::Key)?;
-    Ok(bytes)
 }

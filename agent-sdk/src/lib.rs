@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`ticket`] | the string an operator hands out: where the issuer is, whom to believe there, and a secret for one use |
 //! | [`channel`] | connections to the issuer on which both ends are verified |
-//! | [`identity`] | an identity that rotates itself, from a ticket or by spawning; JWT-SVIDs; its end |
+//! | [`identity`] | an identity that rotates itself, from a ticket, by spawning or from files; JWT-SVIDs; its end |
 //! | [`revocation`] | what is revoked, followed live for every check in the process |
 //! | [`peers`] | whose credentials hold right now, and who of them may be a peer |
 //! | [`tls`] | complete TLS settings by SPIFFE ID, for services and their clients |
@@ -43,6 +43,35 @@
 //! };
 //! let mut identities = IdentitiesClient::new(connect(settings).await?);
 //! # let _ = &mut identities;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where an identity comes from
+//!
+//! | what there is | where to begin | what it gives |
+//! |---|---|---|
+//! | a ticket or join token | [`Identity::redeem`](identity::Identity::redeem) | an agent or a workload that renews itself |
+//! | a channel of who may spawn | [`Identity::spawn`](identity::Identity::spawn), `spawn_child` | an agent that renews itself |
+//! | files that `mayfly spawn --out` wrote | [`Identity::take_over`](identity::Identity::take_over) | an agent that renews itself |
+//!
+//! From files, once: the certificate is renewed at once under a key that is made here, and the files are a copy from then on.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use std::time::Duration;
+//!
+//! use mayfly_agent::identity::{Identity, Issuer, Saved};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let saved = Saved::from_folder(Path::new("researcher"))?;
+//! let at = Issuer {
+//!     address: "issuer.internal:8443".into(),
+//!     trust_domain: saved.trust_domain().clone(),
+//!     connect_timeout: Duration::from_secs(5),
+//! };
+//! let identity = Identity::take_over(&saved, at).await?;
+//! println!("we are {} until {:?}", identity.current().spiffe_id(), identity.current().expires_at());
 //! # Ok(())
 //! # }
 //! ```

@@ -28,6 +28,9 @@ pub enum IdentityError {
     /// The issuer's developers' turn, or ours: an answer lacks a part.
     #[error("the issuer's answer is incomplete: {0}; check that both ends are of the same release")]
     Answer(&'static str),
+    /// Our turn: what was saved in files is no identity of an agent, or does not belong together.
+    #[error("the saved identity cannot be used: {0}")]
+    Saved(String),
     /// The machine's turn: no key could be made or used.
     #[error("no key could be made or used; check that the system's random numbers work")]
     Key,
@@ -64,6 +67,7 @@ impl IdentityError {
             Self::Unavailable(_) => "unavailable",
             Self::Denied { .. } => "denied",
             Self::Answer(_) => "answer",
+            Self::Saved(_) => "saved",
             Self::Key => "key",
             Self::Over(over) => over.code(),
         }

@@ -1,0 +1,141 @@
+//! How an identity begins: from a ticket, by spawning, or from files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use super::key::Key;
+use super::line::Line;
+use super::{Current, Identity, IdentityError, Issuer, PATIENCE, Saved, Shared, keep, pace, timely};
+use crate::api::v1;
+use crate::api::v1::identities_client::IdentitiesClient;
+use crate::channel::{ChannelSettings, Trust, connect, connect_as};
+use crate::ticket::Ticket;
+
+/// How often a first certificate is asked for while the issuer does not answer.
+const TRIES: u32 = 4;
+
+impl Identity {
+    /// Redeems a ticket, or a workload's join token, with a key that is made here and never leaves.
+    ///
+    /// Must be called within a tokio runtime, as the others.
+    pub async fn redeem(ticket: &Ticket, connect_timeout: Duration) -> Result<Identity, IdentityError> {
+        let key = Key::new()?;
+        let csr = key.csr()?;
+        // The same key has the same answer: a lost answer is asked for again.
+        let csr = &csr;
+        let got = insist(move || async move {
+            let channel = connect(ticket.channel_settings(connect_timeout)).await?;
+            let request = v1::RedeemRequest { secret: ticket.secret().expose().to_vec(), csr: csr.clone() };
+            timely(IdentitiesClient::new(channel).redeem(request)).await
+        });
+        let got = got.await?;
+        let (address, trust_domain) = (ticket.address().to_owned(), ticket.trust_domain().clone());
+        let first = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
+        Identity::begin(Issuer { address, trust_domain, connect_timeout }, first)
+    }
+
+    /// Spawns an agent over the channel of a workload or an agent, and holds it here. The request's `csr` is filled in; so is
+    /// its `request_id`, where there is none, so that a lost answer is asked for again and nobody is spawned twice.
+    pub async fn spawn(channel: Channel, at: Issuer, mut request: v1::SpawnRequest) -> Result<Identity, IdentityError> {
+        let key = Key::new()?;
+        request.csr = key.csr()?;
+        if request.request_id.is_empty() {
+            request.request_id = uuid::Uuid::from_bytes(random()?).to_string();
+        }
+        let (channel, request) = (&channel, &request);
+        let ask = move || async move { timely(IdentitiesClient::new(channel.clone()).spawn(request.clone())).await };
+        let got = insist(ask).await?;
+        Identity::begin(at, Current::new(key, got.svid, got.bundle, got.agent, got.revision)?)
+    }
+
+    /// Spawns a child of this identity, held in this process too.
+    pub async fn spawn_child(&self, request: v1::SpawnRequest) -> Result<Identity, IdentityError> {
+        self.holds()?;
+        Identity::spawn(self.channel(), self.shared.at.clone(), request).await
+    }
+
+    /// Goes on with what an agent holds already, under a fresh key that is made here: it is renewed at once, and as always from
+    /// then on.
+    ///
+    /// What was saved is over with that. Whoever connects with it holds a copy, and the agent is cut: so take it over once, in
+    /// one process, and give a process that starts again a ticket of its own.
+    pub async fn take_over(saved: &Saved, at: Issuer) -> Result<Identity, IdentityError> {
+        if saved.trust_domain() != &at.trust_domain {
+            let (of, issuer) = (saved.trust_domain(), &at.trust_domain);
+            return Err(IdentityError::Saved(format!("it is of `{of}`, and the issuer is `{issuer}`")));
+        }
+        let key = Key::new()?;
+        let csr = key.csr()?;
+        // A certificate that was renewed and whose successor nobody used may be renewed again: a lost answer is asked for again.
+        let (csr, issuer) = (&csr, &at);
+        let got = insist(move || async move {
+            saved.holds()?;
+            let settings = ChannelSettings {
+                address: issuer.address.clone(),
+                trust_domain: issuer.trust_domain.clone(),
+                trust: Trust::Roots(saved.roots.clone()),
+                identity: None,
+                connect_timeout: issuer.connect_timeout,
+            };
+            let channel = connect_as(settings, saved.shown.clone()).await?;
+            timely(IdentitiesClient::new(channel).renew(v1::RenewRequest { csr: csr.clone() })).await
+        });
+        let got = got.await?;
+        let first = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
+        if first.spiffe_id() != saved.agent().to_string() {
+            return Err(IdentityError::Answer("the certificate is somebody else's"));
+        }
+        Identity::begin(at, first)
+    }
+
+    fn begin(at: Issuer, first: Current) -> Result<Identity, IdentityError> {
+        let line = Line::new(&at, first.certified_key(), &first.bundle().x509_authorities)?;
+        let (current, over) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(None));
+        let shared = Arc::new(Shared { at, line, current, over, tokens: Mutex::default() });
+        let tasks = [tokio::spawn(keep::renew(Arc::clone(&shared))), tokio::spawn(keep::follow_bundle(Arc::clone(&shared)))];
+        Ok(Identity { shared, tasks })
+    }
+}
+
+/// Asks again while the issuer does not answer, a few times.
+async fn insist<T, F>(ask: impl Fn() -> F) -> Result<T, IdentityError>
+where
+    F: Future<Output = Result<T, IdentityError>>,
+{
+    let mut failures = 0;
+    loop {
+        match ask().await {
+            Err(e) if e.is_transient() && failures + 1 < TRIES => failures += 1,
+            other => return other,
+        }
+        tokio::time::sleep(pace::pause(failures, PATIENCE, pace::chance())).await;
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], IdentityError> {
+    let mut bytes = [0u8; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| IdentityError::Key)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spawned<T: Send>(_: impl FnOnce() -> T) {}
+
+    #[test]
+    fn whatever_makes_an_identity_can_run_in_a_task_of_its_own() {
+        fn any<T>() -> T {
+            unreachable!("nothing is called")
+        }
+        spawned(|| async { Identity::redeem(any(), any()).await });
+        spawned(|| async { Identity::spawn(any(), any(), any()).await });
+        spawned(|| async { Identity::take_over(any(), any()).await });
+        spawned(|| async { any::<&Identity>().jwt(any()).await });
+    }
+}

@@ -1,0 +1,27 @@
+//! What our own certificate says of itself: whose it is, and when it ends. Others are verified elsewhere.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mayfly_verify::{SpiffeId, parse_spiffe_id};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+pub(super) struct Leaf {
+    pub(super) id: SpiffeId,
+    pub(super) ends_at: SystemTime,
+}
+
+impl Leaf {
+    /// None: it is no certificate, has bytes behind it, or has not exactly one URI, which is a SPIFFE ID with a path (XL-1, XL-2).
+    pub(super) fn read(der: &[u8]) -> Option<Leaf> {
+        let (left, cert) = X509Certificate::from_der(der).ok()?;
+        let names = cert.subject_alternative_name().ok()??;
+        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+        let (Some(uri), None, []) = (uris.next(), uris.next(), left) else { return None };
+        let id = parse_spiffe_id(uri).ok().filter(|id| !id.path().is_empty())?;
+        let seconds = u64::try_from(cert.validity().not_after.timestamp()).ok()?;
+        Some(Leaf { id, ends_at: UNIX_EPOCH + Duration::from_secs(seconds) })
+    }
+}
