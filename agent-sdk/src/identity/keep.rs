@@ -1,11 +1,11 @@
 //! The two tasks of an identity: renew the certificate, and follow the bundles.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tonic::transport::Channel;
 
-use super::{Current, Foreign, IdentityError, Over, Shared, pace, timely};
+use super::{Current, Foreign, IdentityError, Over, PATIENCE, Shared, pace, timely};
 use crate::api::v1;
 use crate::api::v1::bundles_client::BundlesClient;
 use crate::api::v1::identities_client::IdentitiesClient;
@@ -14,11 +14,10 @@ use crate::identity::key::Key;
 /// How often the clock is looked at: it may be set, and machines sleep.
 const LOOK: Duration = Duration::from_secs(20);
 /// A stream that was open for so long was no failure.
-const STOOD: Duration = Duration::from_secs(10);
+const STOOD: Duration = Duration::from_secs(1);
 
 /// Renews until the identity is over. The nearest expiry comes first by itself: each identity has its own clock.
 pub(super) async fn renew(shared: Arc<Shared>) {
-    let mut failures = 0;
     let mut over = shared.over.subscribe();
     let mut at = next_renewal(&shared.current.borrow(), SystemTime::now());
     loop {
@@ -35,7 +34,6 @@ pub(super) async fn renew(shared: Arc<Shared>) {
         }
         match once(&shared).await {
             Ok(next) => {
-                failures = 0;
                 at = next_renewal(&next, SystemTime::now());
                 shared.current.send_modify(|current| *current = Arc::new(next.hearing(current)));
             }
@@ -45,9 +43,8 @@ pub(super) async fn renew(shared: Arc<Shared>) {
             }
             // Whatever it is, what we hold holds until it ends.
             Err(_) => {
-                failures += 1;
-                let left = shared.current.borrow().left(now);
-                at = Some(SystemTime::now() + pace::pause(failures, left.max(Duration::from_secs(2)), pace::chance()));
+                let now = SystemTime::now();
+                at = Some(now + pace::again(shared.current.borrow().left(now), pace::chance()));
             }
         }
     }
@@ -78,14 +75,14 @@ async fn once(shared: &Shared) -> Result<Current, IdentityError> {
 /// Takes each change of the bundles. The same stream tells at once when we are cut: the issuer ends it, and says why when we
 /// come back.
 pub(super) async fn follow_bundle(shared: Arc<Shared>) {
-    let mut failures = 0;
+    let mut failures = 0u32;
     let mut over = shared.over.subscribe();
     let mut line = shared.line.watch();
     loop {
         let channel = line.borrow_and_update().clone();
-        let opened = tokio::time::Instant::now();
+        let mut opened = None;
         let ended = tokio::select! {
-            ended = session(&shared, channel) => ended,
+            ended = session(&shared, channel, &mut opened) => ended,
             // Over a connection with the renewed certificate, which is in use by that.
             changed = line.changed() => if changed.is_ok() { continue } else { return },
             _ = over.wait_for(Option::is_some) => return,
@@ -94,8 +91,12 @@ pub(super) async fn follow_bundle(shared: Arc<Shared>) {
             shared.end(why);
             return;
         }
-        failures = if opened.elapsed() > STOOD { 1 } else { failures + 1 };
-        let pause = pace::pause(failures, Duration::from_secs(40), pace::chance());
+        failures = if opened.is_some_and(|at: Instant| at.elapsed() > STOOD) { 1 } else { failures.saturating_add(1) };
+        // The first time at once: who is cut learns of it so.
+        let pause = match failures {
+            1 => pace::pause(failures, PATIENCE, pace::chance()),
+            _ => pace::back(shared.current.borrow().left(SystemTime::now()), pace::chance()),
+        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = over.wait_for(Option::is_some) => return,
@@ -103,13 +104,14 @@ pub(super) async fn follow_bundle(shared: Arc<Shared>) {
     }
 }
 
-/// One stream to its end, which is always a reason.
-async fn session(shared: &Shared, channel: Channel) -> IdentityError {
+/// One stream to its end, which is always a reason; and when it was open.
+async fn session(shared: &Shared, channel: Channel, open: &mut Option<Instant>) -> IdentityError {
     let opened = timely(BundlesClient::new(channel).watch_bundle(v1::WatchBundleRequest {})).await;
     let mut stream = match opened {
         Ok(stream) => stream,
         Err(e) => return e,
     };
+    *open = Some(Instant::now());
     loop {
         let (bundle, foreign) = match stream.message().await {
             Ok(Some(message)) => (message.bundle.filter(|b| !b.x509_authorities.is_empty()), message.foreign),
