@@ -114,7 +114,7 @@ impl Rotation {
 
     fn run(self, queue: &Receiver<(Caller, Order, oneshot::Sender<Answer>)>, publisher: &Publisher) {
         let tick = Duration::from_secs(1).min(Duration::from_millis((self.schedule.ahead * 250).max(100)));
-        let mut quiet_until = Instant::now();
+        let (began, mut quiet_until) = (self.clock.now(), Instant::now());
         loop {
             match queue.recv_timeout(tick) {
                 Ok((caller, order, answer)) => {
@@ -123,7 +123,7 @@ impl Rotation {
                     let _ = answer.send(done.and_then(|()| Ok(published.map(|()| self.authorities())?)));
                 }
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= quiet_until => {
-                    let turned = self.turn();
+                    let turned = self.turn(began);
                     if let Err(cause) = turned.and_then(|()| Ok(publisher.follow()?)) {
                         // T83: whoever signs goes on signing.
                         tracing::error!(%cause, "authorities could not be rotated: trying again");
@@ -161,12 +161,14 @@ impl Rotation {
         }
     }
 
-    /// Everything that is due.
-    fn turn(&self) -> Result<(), No> {
+    /// Everything that is due, in a process that began then.
+    fn turn(&self, began: u64) -> Result<(), No> {
         let now = self.clock.now();
         for kind in [Kind::X509, Kind::Jwt] {
-            if let Some(step) = self.schedule.step(kind, &self.authorities(), now) {
-                self.step(kind, step)?;
+            match self.schedule.step(kind, &self.authorities(), now) {
+                Some(Step::Activate) if kind == Kind::Jwt && self.is_news(began, now) => {}
+                Some(step) => self.step(kind, step)?,
+                None => {}
             }
         }
         let gone: Vec<_> =
@@ -179,6 +181,14 @@ impl Rotation {
             }
         }
         Ok(())
+    }
+
+    /// BU-9: a key that was published before we were away is still news to whoever could not ask meanwhile. So nothing new signs
+    /// before they had two refreshes to come back, unless what signs now would cut short what it signs.
+    fn is_news(&self, began: u64, now: u64) -> bool {
+        let fits = (now / SECOND).saturating_add(self.schedule.jwt_life);
+        let signs = self.authorities().active(Kind::Jwt).is_some_and(|active| fits < active.ends_at);
+        signs && now < began.saturating_add(self.schedule.ahead.saturating_mul(SECOND) / 2)
     }
 
     fn step(&self, kind: Kind, step: Step) -> Result<(), No> {

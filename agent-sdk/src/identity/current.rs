@@ -20,6 +20,8 @@ pub struct Current {
     /// Of the bundle: it never goes back (BU-2).
     sequence: u64,
     foreign: Option<Foreign>,
+    /// How often the bundle is to be looked for.
+    refresh: Duration,
 }
 
 struct Held {
@@ -44,7 +46,7 @@ impl Current {
     ) -> Result<Current, IdentityError> {
         let svid = svid.filter(|svid| !svid.certificates.is_empty()).ok_or(IdentityError::Answer("no certificate"))?;
         let bundle = bundle.filter(|b| !b.x509_authorities.is_empty()).ok_or(IdentityError::Answer("no bundle"))?;
-        let sequence = sequence(&bundle)?;
+        let (sequence, refresh) = hints(&bundle)?;
         let seconds = svid.expires_at.and_then(|at| u64::try_from(at.seconds).ok());
         let expires_at = UNIX_EPOCH + Duration::from_secs(seconds.ok_or(IdentityError::Answer("no end"))?);
         let certified = key.certified(svid.certificates.into_iter().map(CertificateDer::from).collect());
@@ -58,15 +60,15 @@ impl Current {
             agent,
             revision,
         };
-        Ok(Current { held: Arc::new(held), bundle: Arc::new(bundle), sequence, foreign: None })
+        Ok(Current { held: Arc::new(held), bundle: Arc::new(bundle), sequence, refresh, foreign: None })
     }
 
     /// The same with other bundles, if they are news.
     pub(super) fn with_bundles(&self, bundle: v1::Bundle, foreign: Foreign) -> Result<Option<Current>, IdentityError> {
-        let sequence = sequence(&bundle)?;
+        let (sequence, refresh) = hints(&bundle)?;
         let newer = sequence > self.sequence;
         let other = self.foreign.as_ref().is_none_or(|known| !known.same(&foreign));
-        let told = Current { held: Arc::clone(&self.held), bundle: Arc::new(bundle), sequence, foreign: Some(foreign) };
+        let told = Current { held: Arc::clone(&self.held), bundle: Arc::new(bundle), sequence, refresh, foreign: Some(foreign) };
         Ok((newer || other).then(|| self.hearing(&told)))
     }
 
@@ -78,6 +80,7 @@ impl Current {
             held: Arc::clone(&self.held),
             bundle: Arc::clone(&newer.bundle),
             sequence: newer.sequence,
+            refresh: newer.refresh,
             foreign: told.foreign.clone(),
         }
     }
@@ -134,14 +137,20 @@ impl Current {
         Some(UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
+    pub(super) fn refresh(&self) -> Duration {
+        self.refresh
+    }
+
     pub(super) fn left(&self, now: SystemTime) -> Duration {
         self.expires_at().duration_since(now).unwrap_or_default()
     }
 }
 
 /// Only a bundle that can be read replaces another.
-fn sequence(bundle: &v1::Bundle) -> Result<u64, IdentityError> {
-    let unreadable = IdentityError::Answer("the bundle cannot be read");
-    let trust_domain = TrustDomain::new(&bundle.trust_domain).map_err(|_| unreadable.clone())?;
-    mayfly_verify::Bundle::from_json(trust_domain, &bundle.spiffe_json).map(|b| b.sequence()).map_err(|_| unreadable)
+fn hints(bundle: &v1::Bundle) -> Result<(u64, Duration), IdentityError> {
+    let unreadable = |_| IdentityError::Answer("the bundle cannot be read");
+    let trust_domain = TrustDomain::new(&bundle.trust_domain).map_err(|_| IdentityError::Answer("the bundle is nobody's"))?;
+    let read = mayfly_verify::Bundle::from_json(trust_domain, &bundle.spiffe_json).map_err(unreadable)?;
+    let refresh = if read.refresh_hint() == 0 { Duration::MAX } else { Duration::from_secs(read.refresh_hint()) };
+    Ok((read.sequence(), refresh))
 }

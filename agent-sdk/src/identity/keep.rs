@@ -95,7 +95,10 @@ pub(super) async fn follow_bundle(shared: Arc<Shared>) {
         // The first time at once: who is cut learns of it so.
         let pause = match failures {
             1 => pace::pause(failures, PATIENCE, pace::chance()),
-            _ => pace::back(shared.current.borrow().left(SystemTime::now()), pace::chance()),
+            _ => {
+                let current = Arc::clone(&shared.current.borrow());
+                pace::back(current.left(SystemTime::now()), current.refresh(), pace::chance())
+            }
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

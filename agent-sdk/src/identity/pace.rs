@@ -26,9 +26,10 @@ pub(super) fn again(left: Duration, chance: f64) -> Duration {
 }
 
 /// How long after a failure a stream is opened again that nothing urgent waits for, when the certificate has so much left: with
-/// its renewal there is another chance. Everybody's breaks at the same moment, and so they come back spread.
-pub(super) fn back(left: Duration, chance: f64) -> Duration {
-    (left / 2).min(LONGEST).max(FIRST).mul_f64(0.5 + 0.5 * chance)
+/// its renewal there is another chance. Everybody's breaks at the same moment, and so they come back spread; but within what the
+/// bundle says how often it is to be looked for.
+pub(super) fn back(left: Duration, refresh: Duration, chance: f64) -> Duration {
+    (left / 2).min(refresh).min(LONGEST).max(FIRST).mul_f64(0.5 + 0.5 * chance)
 }
 
 /// The pause after so many failures in a row, for what has no end of its own. Never longer than an eighth of `life`.
@@ -115,8 +116,8 @@ mod tests {
             });
             assert!(tries.count() >= 3);
         }
-        assert!(again(Duration::ZERO, 0.0) >= FIRST / 2 && back(Duration::ZERO, 0.0) >= FIRST / 2, "nothing spins");
-        assert!(back(Duration::from_secs(86400), 1.0) <= LONGEST);
+        assert!(again(Duration::ZERO, 0.0) >= FIRST / 2 && back(Duration::ZERO, LONGEST, 0.0) >= FIRST / 2, "nothing spins");
+        assert!(back(Duration::from_secs(86400), 2 * LONGEST, 1.0) <= LONGEST);
         assert!(pause(u32::MAX, Duration::from_secs(86400), 1.0) <= LONGEST);
         assert!(pause(1, Duration::from_secs(900), 0.0) >= FIRST / 2);
     }
