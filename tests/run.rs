@@ -5,6 +5,7 @@
 mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -294,10 +295,19 @@ fn the_terminal_is_the_commands() {
     assert!(text.lines().any(|l| l.starts_with('S') && l.contains('+')), "in the foreground: {text}");
 }
 
+/// Whether a test that only root can do is done here. In CI all are.
+fn root() -> bool {
+    let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    assert!(root || std::env::var_os("MAYFLY_CI").is_none(), "MAYFLY_CI needs root");
+    if !root {
+        eprintln!("skipped: only root can do this");
+    }
+    root
+}
+
 #[test]
 fn as_process_1_it_reaps_and_serves() {
-    // Needs root; CI is.
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+    if !root() {
         return;
     }
     let dev = dev();
@@ -313,8 +323,35 @@ fn as_process_1_it_reaps_and_serves() {
 }
 
 #[test]
+fn we6_the_tree_of_another_user_is_served_and_that_user_elsewhere_is_not() {
+    if !root() {
+        return;
+    }
+    let dev = dev();
+    // The client, and a place for what it tells, where that user can reach them.
+    let (client, told) = (dev.path("client"), ["inner", "endpoint", "outer"]);
+    std::fs::copy(std::env::current_exe().unwrap(), &client).unwrap();
+    std::fs::set_permissions(dev.dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
+    for name in told {
+        std::fs::write(dev.path(name), "").unwrap();
+        std::fs::set_permissions(dev.path(name), PermissionsExt::from_mode(0o666)).unwrap();
+    }
+    let script = "inside inner; echo $SPIFFE_ENDPOINT_SOCKET > endpoint; while ! test -s outer; do sleep 0.05; done";
+    let mut child = Reaped(run(&dev, "--uid 65534:65534", script).env("SELF", &client).spawn().unwrap());
+    let inner = line(&dev, "inner");
+    assert!(inner.starts_with("spiffe://") && inner == only_agent(&dev), "{inner}");
+    // The same user may enter the folder, and is a stranger there.
+    let mut stranger = Command::new(&client);
+    stranger.args(["inside", "--exact", "--ignored", "--quiet"]).env("MODE", "outer").current_dir(dev.dir.path());
+    stranger.env("SPIFFE_ENDPOINT_SOCKET", line(&dev, "endpoint")).uid(65534).gid(65534).stdout(Stdio::null());
+    assert!(stranger.status().unwrap().success());
+    assert_eq!(line(&dev, "outer"), "no identity issued");
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn another_user_runs_the_command_and_cannot_look_into_us() {
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+    if !root() {
         return;
     }
     let dev = dev();
