@@ -49,6 +49,7 @@
 //! | WA-18 | streams end with Unavailable at a stop | w `wa18_…` |
 
 mod bundles;
+mod claims;
 pub mod command;
 pub mod files;
 mod lenient;

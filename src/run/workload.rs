@@ -4,21 +4,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mayfly_agent::api::workload as api;
 use mayfly_agent::identity::{Current, Identity, IdentityError};
 use mayfly_agent::revocation::{Following, Freshness, Link, follow};
 use mayfly_verify::feed::FeedKey;
 use mayfly_verify::{BindingOid, Bundle, Reject, TrustDomain, inspect_jwt, verify_jwt};
-use serde_json::Value;
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status};
 
-use super::bundles;
+use super::{bundles, claims};
 
 /// The server trait, generated onto the messages of `mayfly-agent`.
 #[allow(
@@ -184,7 +181,7 @@ impl SpiffeWorkloadApi for Door {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             feed.live().check(now, &svid).map_err(|e| refused(&e))?;
         }
-        let claims = Some(claims(&asked.svid).ok_or_else(|| internal("claims"))?);
+        let claims = Some(claims::of(&asked.svid).ok_or_else(|| internal("claims"))?);
         Ok(Response::new(api::ValidateJwtsvidResponse { spiffe_id: svid.id.to_string(), claims }))
     }
 
@@ -312,28 +309,4 @@ fn internal(cause: impl std::fmt::Display) -> Status {
 
 fn trust_domain(current: &Current) -> Result<TrustDomain, Status> {
     TrustDomain::new(&current.bundle().trust_domain).map_err(internal)
-}
-
-/// What a token says that was verified before.
-fn claims(token: &str) -> Option<prost_types::Struct> {
-    let body = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    match value(serde_json::from_slice(&body).ok()?).kind? {
-        prost_types::value::Kind::StructValue(claims) => Some(claims),
-        _ => None,
-    }
-}
-
-fn value(json: Value) -> prost_types::Value {
-    use prost_types::value::Kind;
-    let kind = match json {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(b) => Kind::BoolValue(b),
-        Value::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or(0.0)),
-        Value::String(s) => Kind::StringValue(s),
-        Value::Array(list) => Kind::ListValue(prost_types::ListValue { values: list.into_iter().map(value).collect() }),
-        Value::Object(map) => {
-            Kind::StructValue(prost_types::Struct { fields: map.into_iter().map(|(k, v)| (k, value(v))).collect() })
-        }
-    };
-    prost_types::Value { kind: Some(kind) }
 }
