@@ -1,4 +1,4 @@
-//! `mayfly run` with real processes: who is served, signals, endings, files. The stock Rust client is one of them.
+//! `mayfly run` with real processes: who is served, signals, endings, files. The stock Rust client and ours are among them.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mayfly_agent::api::workload as api;
 use mayfly_agent::api::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use mayfly_agent::channel::connect_unix;
+use mayfly_agent::workload::{Endpoint, Lost, Source};
 use spiffe::{WorkloadApiClient, X509Source};
 use support::{BIN, Dev};
 
@@ -109,13 +110,14 @@ fn inside() {
     runtime.block_on(async {
         let mode = std::env::var("MODE").unwrap();
         match mode.as_str() {
-            // Until the cut: everything that the stock client can do.
+            // Until the cut: everything that the stock client and ours can do.
             "whole" => {
                 let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
                 let client = WorkloadApiClient::connect_env().await.unwrap();
                 let token = client.fetch_jwt_svid([SEARCH], None).await.unwrap();
                 let claims = client.validate_jwt_token(SEARCH, token.token()).await.unwrap();
                 assert_eq!(claims.spiffe_id(), token.spiffe_id());
+                let ours = Source::open(&Endpoint::from_env().unwrap(), SOON).await.unwrap();
                 let source = X509Source::new().await.unwrap();
                 let mut updates = source.updated();
                 let (id, mut serials) = (source.svid().unwrap().spiffe_id().to_string(), vec![]);
@@ -128,8 +130,10 @@ fn inside() {
                         updates.changed().await.unwrap();
                     }
                 }
+                assert_eq!(ours.current().svid().unwrap().spiffe_id().to_string(), id);
                 tell("rotated", &id);
                 terminated.recv().await.unwrap();
+                assert!(matches!(ours.revoked().await, Lost::Redacted(_)));
                 tell("cut", &client.fetch_x509_svid().await.unwrap_err().to_string());
             }
             // What these programs get, whoever they are.

@@ -5,6 +5,8 @@
 
 #[path = "workload/federated.rs"]
 mod federated;
+#[path = "workload/source.rs"]
+mod source;
 mod support;
 
 use std::collections::BTreeSet;

@@ -32,13 +32,13 @@ mod begin;
 mod current;
 mod error;
 mod foreign;
-mod keep;
+pub(crate) mod keep;
 mod key;
-mod leaf;
+pub(crate) mod leaf;
 mod line;
 mod pace;
 mod saved;
-mod tokens;
+pub(crate) mod tokens;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -5,6 +5,8 @@
 //! | [`ticket`] | the string an operator hands out: where the issuer is, whom to believe there, and a secret for one use |
 //! | [`channel`] | connections to the issuer on which both ends are verified |
 //! | [`identity`] | an identity that rotates itself, from a ticket, by spawning or from files; JWT-SVIDs; its end |
+//! | [`workload`] | an identity from any SPIFFE Workload API: that of `mayfly run`, or of a SPIRE |
+//! | [`bearer`] | a JWT-SVID on its way into a request |
 //! | [`revocation`] | what is revoked, followed live for every check in the process |
 //! | [`peers`] | whose credentials hold right now, and who of them may be a peer |
 //! | [`tls`] | complete TLS settings by SPIFFE ID, for services and their clients |
@@ -54,6 +56,7 @@
 //! | a ticket or join token | [`Identity::redeem`](identity::Identity::redeem) | an agent or a workload that renews itself |
 //! | a channel of who may spawn | [`Identity::spawn`](identity::Identity::spawn), `spawn_child` | an agent that renews itself |
 //! | files that `mayfly spawn --out` wrote | [`Identity::take_over`](identity::Identity::take_over) | an agent that renews itself |
+//! | a socket, of `mayfly run` or of a SPIRE agent | [`Source::open`](workload::Source::open) | what that socket says, renewed by others |
 //!
 //! From files, once: the certificate is renewed at once under a key that is made here, and the files are a copy from then on.
 //!
@@ -76,6 +79,36 @@
 //! # }
 //! ```
 //!
+//! From a socket, wherever the program was started: both ends of a call follow what the socket says.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use mayfly_agent::bearer;
+//! use mayfly_agent::peers::Authorize;
+//! use mayfly_agent::workload::{Endpoint, Source};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let source = Source::open(&Endpoint::from_env()?, Duration::from_secs(10)).await?;
+//! let ours = Authorize::trust_domain(source.trust_domain().clone());
+//! let channel = source.channel("search.internal:8443", ours, Duration::from_secs(5)).await?;
+//!
+//! let mut call = tonic::Request::new("what is asked");
+//! bearer::attach(&source.jwt("https://search.example").await?, &mut call)?;
+//!
+//! // Another certificate, another bundle, or nothing any more.
+//! let mut changed = source.changed();
+//! while changed.changed().await.is_ok() {
+//!     match changed.borrow_and_update().svid() {
+//!         Some(svid) => println!("we are {}", svid.spiffe_id()),
+//!         None => println!("stop what you do"),
+//!     }
+//! }
+//! # let _ = (channel, call);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Errors
 //!
 //! [`ConnectError`](channel::ConnectError) and [`TicketError`](ticket::TicketError) say what to do, and have a `code()` that
@@ -86,6 +119,7 @@
 //! Refused handshakes are counted ([`Counts`](listen::Counts)) and not logged.
 
 pub mod api;
+pub mod bearer;
 pub mod channel;
 pub mod delegation;
 pub mod identity;
@@ -94,5 +128,6 @@ pub mod peers;
 pub mod revocation;
 pub mod ticket;
 pub mod tls;
+pub mod workload;
 
 pub use mayfly_verify::TrustDomain;

@@ -76,6 +76,14 @@ impl Verifier {
         verifier.and(live)
     }
 
+    /// For a trust domain of our own that tells nobody what is revoked, such as a SPIRE's: what it signed holds until it expires
+    /// or its authority leaves the bundle. Never for agents of a Mayfly: those are taken back earlier.
+    pub fn without_feed(bundles: Bundles, own: TrustDomain) -> Verifier {
+        let revocations = BTreeMap::from([(own.to_string(), Revocations::None)]);
+        let (news, subscriptions) = (watch::Sender::new(()), Vec::new());
+        Verifier { bundles, own, revocations, oid: BindingOid::default(), clock: Clock::system(), news, subscriptions }
+    }
+
     /// Also for another trust domain, by its own feed.
     #[must_use]
     pub fn and(mut self, live: Live) -> Verifier {

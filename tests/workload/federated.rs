@@ -12,14 +12,14 @@ use tonic::Streaming;
 
 use super::*;
 
-const SPIRE: &str = "spire.example.org";
+pub(crate) const SPIRE: &str = "spire.example.org";
 const TOKENS: &str = "tokens.example.org";
 
-fn foreign(name: &str) -> String {
+pub(crate) fn foreign(name: &str) -> String {
     format!("[[foreign]]\ntrust_domain = \"{name}\"\nfile = \"{name}.json\"\n")
 }
 
-fn root() -> Vec<u8> {
+pub(crate) fn root() -> Vec<u8> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -27,10 +27,10 @@ fn root() -> Vec<u8> {
 }
 
 /// A key of a foreign trust domain that signs JWT-SVIDs.
-struct Signer(EcdsaKeyPair);
+pub(crate) struct Signer(EcdsaKeyPair);
 
 impl Signer {
-    fn new() -> Signer {
+    pub(crate) fn new() -> Signer {
         Signer(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
     }
 
@@ -39,7 +39,7 @@ impl Signer {
         JwtAuthority::es256("theirs", &point[1..33], &point[33..]).unwrap()
     }
 
-    fn token(&self, sub: &str, audience: &str, exp: u64) -> String {
+    pub(crate) fn token(&self, sub: &str, audience: &str, exp: u64) -> String {
         let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
         let header = part(json!({ "alg": "ES256", "kid": "theirs", "typ": "JWT" }));
         let signed = format!("{header}.{}", part(json!({ "sub": sub, "aud": [audience], "exp": exp, "iat": now() })));
@@ -48,7 +48,7 @@ impl Signer {
     }
 }
 
-fn write(dir: &Path, name: &str, roots: &[Vec<u8>], jwt: &[&Signer], sequence: u64) {
+pub(crate) fn write(dir: &Path, name: &str, roots: &[Vec<u8>], jwt: &[&Signer], sequence: u64) {
     let jwt = jwt.iter().map(|signer| signer.public()).collect();
     let bundle = Bundle::new(TrustDomain::new(name).unwrap(), roots.to_vec(), jwt, sequence, 10);
     // Whole: the issuer looks every two seconds.

@@ -138,7 +138,7 @@ async fn session(shared: &Shared, channel: Channel, open: &mut Option<Instant>) 
 }
 
 /// Waits for a time of day.
-async fn until(at: SystemTime) {
+pub(crate) async fn until(at: SystemTime) {
     while let Ok(left) = at.duration_since(SystemTime::now()) {
         if left.is_zero() {
             return;

@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mayfly_verify::{SpiffeId, parse_spiffe_id};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-pub(super) struct Leaf {
-    pub(super) id: SpiffeId,
-    pub(super) ends_at: SystemTime,
+pub(crate) struct Leaf {
+    pub(crate) id: SpiffeId,
+    pub(crate) ends_at: SystemTime,
 }
 
 impl Leaf {
     /// None: it is no certificate, has bytes behind it, or has not exactly one URI, which is a SPIFFE ID with a path (XL-1, XL-2).
-    pub(super) fn read(der: &[u8]) -> Option<Leaf> {
+    pub(crate) fn read(der: &[u8]) -> Option<Leaf> {
         let (left, cert) = X509Certificate::from_der(der).ok()?;
         let names = cert.subject_alternative_name().ok()??;
         let mut uris = names.value.general_names.iter().filter_map(|name| match name {

@@ -26,20 +26,20 @@ impl Drop for Token {
 }
 
 #[derive(Default)]
-pub(super) struct Tokens(Vec<Token>);
+pub(crate) struct Tokens(Vec<Token>);
 
 impl Tokens {
     /// One with at least half of its life before it.
-    pub(super) fn fresh(&self, audiences: &[&str], now: SystemTime) -> Option<v1::JwtSvid> {
+    pub(crate) fn fresh(&self, audiences: &[&str], now: SystemTime) -> Option<v1::JwtSvid> {
         self.0.iter().find(|t| t.audiences == audiences && now < t.half).map(|t| t.svid.clone())
     }
 
     /// One that holds; for when no fresh one can be had.
-    pub(super) fn holding(&self, audiences: &[&str], now: SystemTime) -> Option<v1::JwtSvid> {
+    pub(crate) fn holding(&self, audiences: &[&str], now: SystemTime) -> Option<v1::JwtSvid> {
         self.0.iter().find(|t| t.audiences == audiences && now + LAST < t.ends_at).map(|t| t.svid.clone())
     }
 
-    pub(super) fn put(&mut self, audiences: &[&str], svid: &v1::JwtSvid, now: SystemTime) {
+    pub(crate) fn put(&mut self, audiences: &[&str], svid: &v1::JwtSvid, now: SystemTime) {
         let seconds = svid.expires_at.as_ref().and_then(|at| u64::try_from(at.seconds).ok()).unwrap_or(0);
         let ends_at = UNIX_EPOCH + Duration::from_secs(seconds);
         self.0.retain(|t| t.audiences != audiences && now < t.ends_at);
@@ -53,7 +53,7 @@ impl Tokens {
         self.0.push(Token { audiences, svid: svid.clone(), half, ends_at });
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -13,28 +13,40 @@ use super::provider;
 use crate::channel::Identity;
 
 /// What every handshake shows from its beginning on. Clones share it.
+///
+/// Where there is nothing to show any more, servers end each handshake, and clients show nothing.
 #[derive(Clone)]
-pub struct CurrentIdentity(Arc<ArcSwap<CertifiedKey>>);
+pub struct CurrentIdentity(Arc<ArcSwapOption<CertifiedKey>>);
 
 impl CurrentIdentity {
     /// Refuses a chain that is empty or whose leaf has another key.
     pub fn new(identity: Identity) -> Result<CurrentIdentity, rustls::Error> {
-        Ok(CurrentIdentity(Arc::new(ArcSwap::from_pointee(certified(identity)?))))
+        Ok(CurrentIdentity::of(Arc::new(certified(identity)?)))
     }
 
     /// Of a key that is held elsewhere and never given away.
     pub(crate) fn of(certified: Arc<CertifiedKey>) -> CurrentIdentity {
-        CurrentIdentity(Arc::new(ArcSwap::from(certified)))
+        CurrentIdentity(Arc::new(ArcSwapOption::new(Some(certified))))
     }
 
     /// Shows this from the next handshake on.
     pub(crate) fn show(&self, certified: Arc<CertifiedKey>) {
-        self.0.store(certified);
+        self.0.store(Some(certified));
+    }
+
+    /// Of somebody who is nobody yet.
+    pub(crate) fn nobody() -> CurrentIdentity {
+        CurrentIdentity(Arc::default())
+    }
+
+    /// Shows nothing from the next handshake on.
+    pub(crate) fn hide(&self) {
+        self.0.store(None);
     }
 
     /// Shows this from the next handshake on. Where it is refused, what was shown before stays.
     pub fn replace(&self, identity: Identity) -> Result<(), rustls::Error> {
-        self.0.store(Arc::new(certified(identity)?));
+        self.0.store(Some(Arc::new(certified(identity)?)));
         Ok(())
     }
 }
@@ -55,16 +67,16 @@ impl fmt::Debug for CurrentIdentity {
 
 impl ResolvesServerCert for CurrentIdentity {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        self.0.load_full()
     }
 }
 
 impl ResolvesClientCert for CurrentIdentity {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        self.0.load_full()
     }
 
     fn has_certs(&self) -> bool {
-        true
+        self.0.load().is_some()
     }
 }

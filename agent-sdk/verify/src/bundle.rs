@@ -119,11 +119,7 @@ impl Bundle {
 
     /// Reads a SPIFFE bundle document. Keys of unknown use or kind are left out and the rest is kept (Bundle 4.2, JWT-SVID 6.2).
     pub fn from_json(trust_domain: TrustDomain, text: &[u8]) -> Result<Bundle, BundleError> {
-        let doc: Map<String, Value> = serde_json::from_slice(text).map_err(|e| BundleError::Malformed(e.to_string()))?;
-        let keys = doc.get("keys").and_then(Value::as_array).ok_or_else(|| BundleError::Malformed("no `keys` array".into()))?;
-        if keys.len() > MAX_KEYS {
-            return Err(BundleError::TooManyKeys(keys.len()));
-        }
+        let (doc, keys) = read(text)?;
         let number = |name| doc.get(name).and_then(Value::as_u64).unwrap_or(0);
         let mut bundle = Bundle::new(trust_domain, vec![], vec![], number("spiffe_sequence"), number("spiffe_refresh_hint"));
         for key in keys.iter().filter_map(Value::as_object) {
@@ -135,6 +131,19 @@ impl Bundle {
                 }
                 Some("jwt-svid") => bundle.jwt.extend(JwtAuthority::from_jwk(key.clone())),
                 _ => {}
+            }
+        }
+        Ok(bundle)
+    }
+
+    /// Reads a JWK set of a Workload API, which holds JWT keys alone: a `use` may be missing there (SPIRE writes none), but is
+    /// never another (CL-7).
+    pub fn from_jwk_set(trust_domain: TrustDomain, text: &[u8]) -> Result<Bundle, BundleError> {
+        let (_, keys) = read(text)?;
+        let mut bundle = Bundle::new(trust_domain, vec![], vec![], 0, 0);
+        for key in keys.into_iter().filter_map(|key| if let Value::Object(key) = key { Some(key) } else { None }) {
+            if key.get("use").is_none_or(|of| of == "jwt-svid") {
+                bundle.jwt.extend(JwtAuthority::from_jwk(key));
             }
         }
         Ok(bundle)
@@ -182,6 +191,16 @@ impl Bundle {
     /// Seconds after which its publisher wants to be asked again; 0: it does not say.
     pub fn refresh_hint(&self) -> u64 {
         self.refresh_hint
+    }
+}
+
+/// The document and its keys, of which there are not too many.
+fn read(text: &[u8]) -> Result<(Map<String, Value>, Vec<Value>), BundleError> {
+    let mut doc: Map<String, Value> = serde_json::from_slice(text).map_err(|e| BundleError::Malformed(e.to_string()))?;
+    match doc.remove("keys") {
+        Some(Value::Array(keys)) if keys.len() > MAX_KEYS => Err(BundleError::TooManyKeys(keys.len())),
+        Some(Value::Array(keys)) => Ok((doc, keys)),
+        _ => Err(BundleError::Malformed("no `keys` array".into())),
     }
 }
 

@@ -105,8 +105,20 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     Ok(JwtSvid { id, principal, audience: audiences, issued_at, expires_at, authority, jti, binding, subjects })
 }
 
+/// When a token claims to end, in Unix seconds: for its holder, who knows where it came from. Proves nothing.
+pub fn inspect_jwt_end(token: &str) -> Result<u64, Reject> {
+    let end = inspect(token)?.get("exp").and_then(Value::as_u64).filter(|end| *end < 1 << 53);
+    end.ok_or_else(|| Reject::Malformed("`exp` is missing or no integer".into()))
+}
+
 /// Whose token it claims to be: enough to find the bundle by which it is verified. Proves nothing: no signature is looked at.
 pub fn inspect_jwt(token: &str) -> Result<SpiffeId, Reject> {
+    let claims = inspect(token)?;
+    let sub = claims.get("sub").and_then(Value::as_str);
+    Ok(parse_spiffe_id(sub.ok_or_else(|| Reject::Malformed("`sub` is missing or no string".into()))?)?)
+}
+
+fn inspect(token: &str) -> Result<Map<String, Value>, Reject> {
     let malformed = |what: &str| Reject::Malformed(what.to_owned());
     if token.len() > MAX_TOKEN {
         return Err(malformed("the token is over 16 KiB"));
@@ -115,9 +127,7 @@ pub fn inspect_jwt(token: &str) -> Result<SpiffeId, Reject> {
     let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Err(malformed("a JWT-SVID has three parts"));
     };
-    let claims = object(claims)?;
-    let sub = claims.get("sub").and_then(Value::as_str).ok_or_else(|| malformed("`sub` is missing or no string"))?;
-    Ok(parse_spiffe_id(sub)?)
+    object(claims)
 }
 
 // JWT-SVID 2: alg, kid, typ and nothing else. T48, T51: so jwk, jku, x5c, crit and b64 are refused unread.

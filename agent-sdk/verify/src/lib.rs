@@ -22,7 +22,7 @@ pub use ids::{
     AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, Workload, WorkloadName,
     issuer_id, parse_spiffe_id, workload_id,
 };
-pub use jwt::{JwtSvid, inspect_jwt, verify_jwt};
+pub use jwt::{JwtSvid, inspect_jwt, inspect_jwt_end, verify_jwt};
 pub use live::{Freshness, Live, Reliance, Subscription};
 pub use reject::{Reject, Staleness};
 pub use spiffe::{SpiffeId, TrustDomain};

@@ -1,0 +1,165 @@
+//! What a message of X.509-SVIDs says, read whole or not at all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use mayfly_verify::{Binding, BindingOid, SpiffeId, TrustDomain, inspect_x509, parse_spiffe_id};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+use super::Lost;
+use crate::api::workload as api;
+use crate::identity::leaf::Leaf;
+
+/// SVIDs of one message at most.
+const MAX_SVIDS: usize = 64;
+/// Longest hint, in bytes (WA-7).
+const MAX_HINT: usize = 1024;
+/// Certificates of one chain or one bundle at most.
+const MAX_CERTIFICATES: usize = 1000;
+
+/// DER roots by trust domain.
+pub(super) type Roots = BTreeMap<String, Vec<Vec<u8>>>;
+
+/// One X.509-SVID with its key. It signs, and the key cannot be taken from it.
+pub struct Svid {
+    id: SpiffeId,
+    hint: String,
+    ends_at: SystemTime,
+    certified: Arc<CertifiedKey>,
+}
+
+/// What a Workload API gives us right now.
+#[derive(Clone, Debug, Default)]
+pub struct Current {
+    pub(super) svids: Vec<Arc<Svid>>,
+    pub(super) lost: Option<Lost>,
+}
+
+impl Svid {
+    /// Who it says we are.
+    pub fn spiffe_id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// What tells it from our others; empty where nobody said.
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
+
+    /// When the certificate ends.
+    pub fn expires_at(&self) -> SystemTime {
+        self.ends_at
+    }
+
+    /// The leaf, then its issuing CAs.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    /// The chain with its key, for a rustls configuration.
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
+    }
+
+    /// Whom a Mayfly agent acts for, and below whom. None for a workload, whoever issued it: a SPIRE knows of no such thing.
+    pub fn binding(&self, oid: &BindingOid) -> Option<Binding> {
+        inspect_x509(self.certified.cert.first()?, self.id.trust_domain(), oid).ok()?.binding
+    }
+}
+
+impl fmt::Debug for Svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Svid").field("id", &self.id.to_string()).field("hint", &self.hint).finish_non_exhaustive()
+    }
+}
+
+impl Current {
+    /// The default identity: the first (CL-6). None: there is none right now.
+    pub fn svid(&self) -> Option<&Arc<Svid>> {
+        self.svids.first()
+    }
+
+    /// All of them, the default first.
+    pub fn svids(&self) -> &[Arc<Svid>] {
+        &self.svids
+    }
+
+    /// The one with a hint, while its certificate holds.
+    pub fn hinted(&self, hint: &str) -> Option<&Arc<Svid>> {
+        self.svids.iter().find(|svid| svid.hint == hint && svid.ends_at > SystemTime::now())
+    }
+
+    /// Why there is none, where there was one before.
+    pub fn lost(&self) -> Option<&Lost> {
+        self.lost.as_ref()
+    }
+}
+
+/// CL-3: the SVIDs, and every X.509 bundle; or what is missing in the message.
+pub(super) fn read(message: api::X509svidResponse) -> Result<(Vec<Arc<Svid>>, Roots), &'static str> {
+    if message.svids.is_empty() || message.svids.len() > MAX_SVIDS {
+        return Err("there are no SVIDs, or too many");
+    }
+    let (mut svids, mut roots): (Vec<Arc<Svid>>, _) = (Vec::new(), Roots::new());
+    for entry in message.svids {
+        let (svid, bundle) = read_one(entry)?;
+        roots.entry(svid.id.trust_domain_name().to_owned()).or_insert(bundle);
+        // CL-6: of two with one hint the first counts.
+        if svid.hint.is_empty() || svids.iter().all(|other| other.hint != svid.hint) {
+            svids.push(Arc::new(svid));
+        }
+    }
+    for (name, ders) in message.federated_bundles {
+        // FC-6: ours comes with our SVID. What cannot be read is believed no more than what is absent, and costs us nothing else.
+        let (Some(name), Some(bundle)) = (trust_domain(&name), certificates(&ders)) else { continue };
+        if !bundle.is_empty() {
+            roots.entry(name.to_string()).or_insert_with(|| bundle.iter().map(|der| der.to_vec()).collect());
+        }
+    }
+    Ok((svids, roots))
+}
+
+/// Of the form `spiffe://td`, in its one spelling.
+pub(super) fn trust_domain(key: &str) -> Option<TrustDomain> {
+    let id = parse_spiffe_id(key).ok().filter(|id| id.path().is_empty())?;
+    Some(id.trust_domain().clone())
+}
+
+fn read_one(mut entry: api::X509svid) -> Result<(Svid, Vec<Vec<u8>>), &'static str> {
+    let key = Zeroizing::new(std::mem::take(&mut entry.x509_svid_key));
+    if entry.spiffe_id.is_empty() || entry.x509_svid.is_empty() || key.is_empty() || entry.bundle.is_empty() {
+        return Err("a mandatory field is empty");
+    }
+    let chain = certificates(&entry.x509_svid).ok_or("the certificates cannot be read")?;
+    let leaf = chain.first().and_then(|der| Leaf::read(der)).ok_or("the leaf is no X.509-SVID")?;
+    // Who we are is what the certificate says, and nothing beside it says otherwise.
+    if leaf.id.to_string() != entry.spiffe_id {
+        return Err("the SPIFFE ID is not the certificate's");
+    }
+    if entry.hint.len() > MAX_HINT {
+        return Err("a hint is too long");
+    }
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.as_slice()));
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(|_| "the key cannot be read")?;
+    let certified = CertifiedKey::new(chain, key);
+    certified.keys_match().map_err(|_| "the key is not the certificate's")?;
+    let bundle = certificates(&entry.bundle).ok_or("the bundle cannot be read")?;
+    let bundle = bundle.iter().map(|der| der.to_vec()).collect();
+    Ok((Svid { id: leaf.id, hint: entry.hint, ends_at: leaf.ends_at, certified: Arc::new(certified) }, bundle))
+}
+
+/// DER certificates, one after the other. None: there is something else among them.
+fn certificates(mut ders: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let mut all = Vec::new();
+    while !ders.is_empty() {
+        let (left, _) = X509Certificate::from_der(ders).ok().filter(|_| all.len() < MAX_CERTIFICATES)?;
+        all.push(CertificateDer::from(ders.get(..ders.len() - left.len())?.to_vec()));
+        ders = left;
+    }
+    Some(all)
+}
