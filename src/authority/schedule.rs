@@ -61,6 +61,15 @@ impl Schedule {
         }
     }
 
+    /// BU-9: whether a JWT key that is due may still be news to verifiers. One that was published before we were away is, to whoever
+    /// could not ask meanwhile: so nothing new signs before they had two refreshes to come back, in a process that `began` then
+    /// (unix microseconds), unless what signs now would cut short what it signs.
+    pub fn is_news(&self, all: &Authorities, began: u64, now: u64) -> bool {
+        let fits = (now / SECOND).saturating_add(self.jwt_life);
+        let signs = all.active(Kind::Jwt).is_some_and(|active| fits < active.ends_at);
+        signs && now < began.saturating_add(self.ahead.saturating_mul(SECOND) / 2)
+    }
+
     /// Keys of a kind that are published at once while this goes on.
     pub fn published(&self, kind: Kind) -> u64 {
         let (period, longest) = self.of(kind);
@@ -98,6 +107,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn bu9_a_key_from_before_an_outage_waits_until_verifiers_are_back() {
+        let schedule = Schedule { x509: 60, jwt: 60, ahead: 40, x509_life: 10, jwt_life: 10, root_ends_at: u64::MAX };
+        let (start, at) = (1_000_000, |seconds: u64| seconds * SECOND);
+        let mut slots = Vec::new();
+        take(Step::Prepare, Kind::Jwt, &mut slots, &schedule, at(start));
+        take(Step::Activate, Kind::Jwt, &mut slots, &schedule, at(start));
+        // Published, and then we are away for a minute.
+        take(Step::Prepare, Kind::Jwt, &mut slots, &schedule, at(start + 20));
+        let (all, back) = (Authorities::new(1, slots), start + 80);
+        assert_eq!(schedule.step(Kind::Jwt, &all, at(back)), Some(Step::Activate));
+        let news = |now| schedule.is_news(&all, at(back), at(now));
+        assert_eq!([back, back + 19, back + 20].map(news), [true, true, false]);
+        // What signs now ends, and what it signs with it.
+        let ends_at = all.active(Kind::Jwt).unwrap().ends_at;
+        assert!(!schedule.is_news(&all, at(ends_at - 9), at(ends_at - 9)));
+        assert!(!schedule.is_news(&Authorities::new(1, Vec::new()), at(back), at(back)), "somebody must sign");
     }
 
     proptest! {

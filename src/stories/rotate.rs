@@ -165,8 +165,9 @@ impl Rotation {
     fn turn(&self, began: u64) -> Result<(), No> {
         let now = self.clock.now();
         for kind in [Kind::X509, Kind::Jwt] {
-            match self.schedule.step(kind, &self.authorities(), now) {
-                Some(Step::Activate) if kind == Kind::Jwt && self.is_news(began, now) => {}
+            let all = self.authorities();
+            match self.schedule.step(kind, &all, now) {
+                Some(Step::Activate) if kind == Kind::Jwt && self.schedule.is_news(&all, began, now) => {}
                 Some(step) => self.step(kind, step)?,
                 None => {}
             }
@@ -181,14 +182,6 @@ impl Rotation {
             }
         }
         Ok(())
-    }
-
-    /// BU-9: a key that was published before we were away is still news to whoever could not ask meanwhile. So nothing new signs
-    /// before they had two refreshes to come back, unless what signs now would cut short what it signs.
-    fn is_news(&self, began: u64, now: u64) -> bool {
-        let fits = (now / SECOND).saturating_add(self.schedule.jwt_life);
-        let signs = self.authorities().active(Kind::Jwt).is_some_and(|active| fits < active.ends_at);
-        signs && now < began.saturating_add(self.schedule.ahead.saturating_mul(SECOND) / 2)
     }
 
     fn step(&self, kind: Kind, step: Step) -> Result<(), No> {
