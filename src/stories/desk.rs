@@ -88,6 +88,7 @@ impl Desk {
                 authority: Arc::clone(authority),
                 jwt_issuer: jwt_issuer.map(str::to_owned),
                 runtime: Handle::current(),
+                desks: threads.max(1),
             };
             let thread = std::thread::Builder::new().name(format!("mayfly-desk-{n}"));
             thread.spawn(move || worker.run()).map_err(|e| Fault::new("desk", e))?;
@@ -129,6 +130,7 @@ struct Worker {
     authority: Arc<Authority>,
     jwt_issuer: Option<String>,
     runtime: Handle,
+    desks: usize,
 }
 
 impl Worker {
@@ -156,23 +158,23 @@ impl Worker {
                     }
                 }
             }
-            self.group(group, false);
+            self.group(group);
             if let Some((orders, answer, _place)) = many {
                 let replies = (0..).zip(orders).map(|(n, order)| (order, Reply::OneOf(n, answer.clone()))).collect();
                 drop(answer);
-                self.group(replies, true);
+                self.group(replies);
             }
         }
     }
 
-    /// `early` releases each answer as it is signed, otherwise all together.
-    fn group(&self, jobs: Vec<(Order, Reply)>, early: bool) {
+    fn group(&self, jobs: Vec<(Order, Reply)>) {
         // 1. Verify: every key is proved by its holder's signature.
-        let mut waiting = Vec::with_capacity(jobs.len());
-        let mut asks = Vec::with_capacity(jobs.len());
-        for ((mut ask, csr), reply) in jobs {
-            match prove_key(&mut ask, &csr) {
-                Ok(key) => {
+        let proved = self.in_parts(jobs, |part| part.into_iter().map(prove).collect::<Vec<_>>());
+        let mut waiting = Vec::new();
+        let mut asks = Vec::new();
+        for (proved, reply) in proved.into_iter().flatten() {
+            match proved {
+                Ok((ask, key)) => {
                     asks.push(ask);
                     waiting.push((key, reply));
                 }
@@ -184,21 +186,45 @@ impl Worker {
         }
         // 2. Commit: durable from here.
         let outcomes = self.registry.commit(asks);
-        // 3. Sign what was recorded, and nothing else.
-        let sign = |(outcome, (key, reply)): (Result<Outcome, No>, (Option<PublicKey>, Reply))| {
-            (reply, outcome.and_then(|outcome| self.sign(outcome, key.as_ref())))
-        };
-        let signed = outcomes.into_iter().zip(waiting).map(sign);
-        // 4. Look again, 5. release.
-        if early {
-            signed.for_each(|(reply, done)| reply.send(self.registry.read(|state| standing(state, done))));
-        } else {
-            let signed: Vec<_> = signed.collect();
-            let judge = |state: &State| signed.into_iter().map(|(reply, done)| (reply, standing(state, done))).collect();
-            let judged: Vec<_> = self.registry.read(judge);
-            // From a task: one wake-up for all of them, and they are all ready before the first is written.
-            self.runtime.spawn(async move { judged.into_iter().for_each(|(reply, done)| reply.send(done)) });
+        self.in_parts(outcomes.into_iter().zip(waiting).collect(), |part: Vec<_>| {
+            let mut rest = part.into_iter();
+            loop {
+                // 3. Sign what was recorded, and nothing else.
+                let sign = |(outcome, (key, reply)): (Result<Outcome, No>, (Option<PublicKey>, Reply))| {
+                    (reply, outcome.and_then(|outcome| self.sign(outcome, key.as_ref())))
+                };
+                let signed: Vec<_> = rest.by_ref().take(GROUP).map(sign).collect();
+                if signed.is_empty() {
+                    return;
+                }
+                // 4. Look again.
+                let judge =
+                    |state: &State| signed.into_iter().map(|(reply, done)| (reply, standing(state, done))).collect::<Vec<_>>();
+                let judged = self.registry.read(judge);
+                // 5. Release, from a task: one wake-up for all of them, and they are all ready before the first is written.
+                self.runtime.spawn(async move { judged.into_iter().for_each(|(reply, done)| reply.send(done)) });
+            }
+        });
+    }
+
+    /// Many are worked on by as many threads as there are desks, a group by this one.
+    fn in_parts<T: Send, R: Send>(&self, mut items: Vec<T>, work: impl Fn(Vec<T>) -> R + Sync) -> Vec<R> {
+        if items.len() <= GROUP {
+            return vec![work(items)];
         }
+        let each = items.len().div_ceil(self.desks);
+        let mut parts = Vec::with_capacity(self.desks);
+        while items.len() > each {
+            let rest = items.split_off(each);
+            parts.push(std::mem::replace(&mut items, rest));
+        }
+        let work = &work;
+        std::thread::scope(|scope| {
+            let others: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || work(part))).collect();
+            let last = work(items);
+            // A part that panicked is lost, as the whole would be: its callers hear that their requests were dropped.
+            others.into_iter().filter_map(|part| part.join().ok()).chain([last]).collect()
+        })
     }
 
     fn sign(&self, outcome: Outcome, key: Option<&PublicKey>) -> Result<Done, No> {
@@ -259,6 +285,13 @@ fn standing(state: &State, done: Result<Done, No>) -> Result<Done, No> {
 
 fn of_admission(state: &State, admission: &Admission) -> Option<(&'static str, &'static str)> {
     state.refusal(&admission.id().uuid, admission.certificate().map(|c| &c.key), admission.authority())
+}
+
+type Proved = Result<(Ask, Option<PublicKey>), Denial>;
+
+fn prove(((mut ask, csr), reply): (Order, Reply)) -> (Proved, Reply) {
+    let key = prove_key(&mut ask, &csr);
+    (key.map(|key| (ask, key)), reply)
 }
 
 /// Checks the request's key and writes its digest into the proposal.
