@@ -19,9 +19,10 @@ const STORM: f64 = 1000.0;
 /// Turns of quiet and storm.
 const TURNS: u32 = 3;
 
-/// Trees of three sizes, cut one at a time and in turns; then spawns with and without a storm of cuts beside them.
+/// Trees of three sizes, cut one at a time and in turns; then spawns alone, beside a storm of cuts, and
+/// beside as many calls that do nothing.
 pub(crate) async fn revoke(options: &Options) -> Result<Vec<Row>, String> {
-    let turn = Duration::from_secs_f64(options.duration.unwrap_or(12.0) / f64::from(2 * TURNS));
+    let turn = Duration::from_secs_f64(options.duration.unwrap_or(12.0) / f64::from(3 * TURNS));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of agents")]
     let each = (STORM * turn.as_secs_f64()).ceil() as usize;
     let largest = options.live.unwrap_or(100_000);
@@ -95,7 +96,7 @@ async fn storm(
         server: issuer.process,
     };
     let mut best = load::run(plan, spawning(issuer, &client, 2000).await?).await?.rate();
-    let (mut quiet, mut beside, mut cuts): (Vec<Run>, Vec<Run>, Vec<Run>) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut quiet, mut beside, mut cuts, mut calls): (Vec<Run>, Vec<Run>, Vec<Run>, Vec<Run>) = Default::default();
     for targets in singles.chunks(each.max(1)) {
         if load::ending() {
             break;
@@ -112,14 +113,34 @@ async fn storm(
         let (spawned, cut) = tokio::join!(load::run(Plan { name: "spawn, storm", ..plan }, spawn), load::run(storm, cut));
         beside.push(spawned?);
         cuts.push(cut?);
+        // What as many calls cost that do nothing: no storm costs less.
+        let empty = Plan { name: "empty, storm", ..storm };
+        let spawn = spawning(issuer, &client, supply).await?;
+        let (spawned, empty) =
+            tokio::join!(load::run(Plan { name: "spawn, calls", ..plan }, spawn), load::run(empty, idle(revoker)));
+        calls.push(spawned?);
+        empty?.first_error.map_or(Ok(()), Err)?;
     }
     let floor = Floor::signatures()?;
-    let ratio = median(quiet.iter().zip(&beside).map(|(quiet, storm)| storm.rate() / quiet.rate().max(1.0)).collect());
+    let ratio = |of: &[Run], to: &[Run]| median(to.iter().zip(of).map(|(to, of)| of.rate() / to.rate().max(1.0)).collect());
+    let (of_quiet, of_calls) = (ratio(&beside, &quiet), ratio(&beside, &calls));
+    let calls =
+        Row::of(issuer, "spawn beside empty calls", 1, floor, &calls).await?.with("speed_to_no_storm", ratio(&calls, &quiet));
     let quiet = Row::of(issuer, "spawn, no storm", 1, floor, &quiet).await?;
-    let beside = Row::of(issuer, "spawn beside storm", 1, floor, &beside).await?.with("speed_to_no_storm", ratio);
+    let beside = Row::of(issuer, "spawn beside storm", 1, floor, &beside).await?;
+    let beside = beside.with("speed_to_no_storm", of_quiet).with("speed_to_empty_calls", of_calls);
     // Both share the server's CPU: what a cut costs alone cannot be told.
     let cuts = Row { cpu_us: None, ..Row::of(issuer, "revoke, storm", 1, floor, &cuts).await? };
-    Ok(vec![quiet, Row { cpu_us: None, ..beside }, cuts])
+    Ok(vec![quiet, Row { cpu_us: None, ..calls }, Row { cpu_us: None, ..beside }, cuts])
+}
+
+/// Calls that do nothing.
+fn idle(client: &Client) -> Call {
+    let client = client.clone();
+    boxed(move |_| {
+        let client = client.clone();
+        async move { client.empty().await }
+    })
 }
 
 /// Calls that cut an agent each.
