@@ -246,7 +246,7 @@ pub async fn serve_operators(
         open.spawn(async move {
             let _place = place;
             let builder = builder(bounds);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let connection = builder.serve_connection(TokioIo::new(BufWriter::with_capacity(RECORD, stream)), service);
             life::stand(connection, std::future::pending::<Duration>(), stop, bounds.drain).await;
         });
     }
