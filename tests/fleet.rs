@@ -345,7 +345,7 @@ async fn nobody_notices_a_restart_and_nobody_outlives_a_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long: four minutes; cargo test --release --test fleet -- --ignored --nocapture --test-threads 1"]
+#[ignore = "long: four minutes; cargo test --release --test fleet -- --ignored --nocapture --test-threads 1; not passed yet: 233 renewals in a second, where 200 are allowed"]
 async fn a_thousand_agents_do_not_notice_rotations_and_restarts() {
     many_files();
     let mut fleet = Fleet::start(&config(20, 60), &[("worker", 1000)], 4).await;
@@ -367,7 +367,7 @@ async fn a_thousand_agents_do_not_notice_rotations_and_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long: nine minutes; see above"]
+#[ignore = "long: nine minutes; see above; not run yet with these settings"]
 async fn a_thousand_agents_and_a_minute_without_an_issuer() {
     many_files();
     let mut fleet = Fleet::start(&config(40, PATIENT), &[("worker", 200), ("researcher", 800)], 4).await;

@@ -216,14 +216,20 @@ impl Worker {
         let mut parts = Vec::with_capacity(self.desks);
         while items.len() > each {
             let rest = items.split_off(each);
-            parts.push(std::mem::replace(&mut items, rest));
+            parts.push(Mutex::new(Some(std::mem::replace(&mut items, rest))));
         }
-        let work = &work;
+        // Whoever takes a part does it: a thread of its own, or this one where the system gives no thread.
+        let take = |part: &Mutex<Option<Vec<T>>>| part.lock().take().map(&work);
         std::thread::scope(|scope| {
-            let others: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || work(part))).collect();
+            let start = |part| std::thread::Builder::new().spawn_scoped(scope, move || take(part)).ok();
+            let others: Vec<_> = parts.iter().map(|part| (part, start(part))).collect();
             let last = work(items);
             // A part that panicked is lost, as the whole would be: its callers hear that their requests were dropped.
-            others.into_iter().filter_map(|part| part.join().ok()).chain([last]).collect()
+            let done = |(part, thread): (_, Option<std::thread::ScopedJoinHandle<'_, _>>)| match thread {
+                Some(thread) => thread.join().ok().flatten(),
+                None => take(part),
+            };
+            others.into_iter().filter_map(done).chain([last]).collect()
         })
     }
 

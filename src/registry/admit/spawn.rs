@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mayfly_verify::{DelegationId, Stamp, Target, User, Workload, sha256};
+use mayfly_verify::{Binding, BindingError, DelegationId, Stamp, Target, User, Workload, sha256};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -101,7 +101,11 @@ impl Batch<'_> {
         let agent = agent.map_err(|e| Fault::new("admit", e))?;
         let admission = self.admission(&agent, agent.current.clone())?;
         // DESIGN 3: a binding that would exceed its size is a denial before commit. A first token's has the next revision.
-        admission.binding.check_size().map_err(|e| Denial::denied("BINDING_TOO_LARGE", e.to_string()))?;
+        let too_large = |e: BindingError| Denial::denied("BINDING_TOO_LARGE", e.to_string());
+        admission.binding.check_size().map_err(too_large)?;
+        if spawn.audience.is_some() {
+            Binding { revision: next + 1, ..Binding::clone(&admission.binding) }.check_size().map_err(too_large)?;
+        }
 
         if let Some(delegated) = fresh {
             self.push(caller, Body::Delegated(delegated))?;
