@@ -7,8 +7,9 @@
 //!
 //! The private key lives in this process and in those of the tree. This process cannot be dumped, traced or read by
 //! processes of its user (`PR_SET_DUMPABLE`), and the socket lies in a folder that only its user may enter. A peer is served
-//! if it belongs to the tree at the moment it connects: its line of parents leads here, held by a pidfd meanwhile, and it
-//! bears the mark of this tree and of no run below it ([`tree`]). A connection may be handed on, as anything may.
+//! if it belongs to the tree at the moment it connects, held by a pidfd meanwhile: it is in the tree's control group (cgroup v2;
+//! [`group`]), or, where the system lets us have none, its line of parents leads here; and it bears the mark of this tree and of
+//! no run below it ([`tree`]). A connection may be handed on, as anything may.
 //!
 //! Processes of *one* user can trace, signal and read each other where the system does not forbid it, so within one user the
 //! tree is a border for the honest. Where a command is not to be trusted with what else its user has, start `mayfly run` as
@@ -16,6 +17,23 @@
 //!
 //! If this process is killed the socket is gone, the tree goes on without it, and the identity runs out with its last
 //! certificate. A tree that is stopped at a terminal (Ctrl-Z) does not renew either.
+//!
+//! # In a container, and as a service
+//!
+//! As process 1 it reaps what loses its parent, and ends with the command's exit code. Under systemd it is the main process: it
+//! passes on what it is sent, and the command gets the control group that it needs when the unit delegates one:
+//!
+//! ```text
+//! [Service]
+//! Type=exec
+//! ExecStart=/usr/local/bin/mayfly run --class researcher --delegation … -- python agent.py
+//! Delegate=yes
+//! KillMode=mixed
+//! ```
+//!
+//! With `KillMode=mixed` a stop tells `mayfly run` alone, which tells the command, stops the rest of the tree and ends the
+//! identity. Without `Delegate=yes`, or where control groups are read-only as in most containers, lines of parents are
+//! looked at instead.
 //!
 //! Before Linux 6.5 a peer is pinned by its number just after it has connected. On macOS there is no `mayfly run`: use
 //! `mayfly spawn --out DIR` and `mayfly renew --as DIR`, or `mayfly_agent::identity` within the program.
@@ -30,7 +48,7 @@
 //! | WE-1, WE-2 | gRPC on a local socket; there is no TCP | r `the_socket_is_private…`, o |
 //! | WE-3 | exactly one `workload.spiffe.io: true`, else InvalidArgument | w `we3_…` |
 //! | WE-4, WE-5 | neither TLS nor a secret of the client | o |
-//! | WE-6 | who calls is found out by the system: tree, session, daemon; not the parent, a sibling, a nested run or its orphan | r `we6_…` |
+//! | WE-6 | who calls is found out by the system, by control group and by parents: tree, session, daemon; not the parent, a sibling, a nested run or its orphan, nor who was taken out of the group | r `we6_…` |
 //! | WE-7 | PermissionDenied, Unavailable, Unimplemented | w `we6_wa10_…`, `wa18_…`, `we7_…` |
 //! | WE-8 | nothing is added to the service | w `we7_we8_…` |
 //! | WE-9 | reflection | w `we9_…` |
@@ -52,6 +70,7 @@ mod bundles;
 mod claims;
 pub mod command;
 pub mod files;
+pub mod group;
 mod lenient;
 pub mod socket;
 pub mod tree;
@@ -113,12 +132,19 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
     let (stop, stopped) = watch::channel(false);
     let (private, listener) = Private::new(launch.user)?;
     let router = workload::routes(Arc::clone(&identity), launch.oid.clone(), stopped.clone())?;
-    let serving = tokio::spawn(socket::serve(listener, router, Tree::here(), stopped));
     // So that a command has them that asks once, at its start.
     let _ = tokio::time::timeout(FIRST_WORD, identity.changed().wait_for(|current| current.foreign().is_some())).await;
-    let ended = beside(&identity, &launch, &private).await;
-    let _ = stop.send(true);
-    let _ = serving.await;
+    // Who connects before waits at the socket: it is served when it is known who belongs to the tree.
+    let serve = |tree| tokio::spawn(socket::serve(listener, router, tree, stopped));
+    let ended = beside(&identity, &launch, &private, serve).await;
+    let ended = match ended {
+        Ok((code, serving)) => {
+            let _ = stop.send(true);
+            let _ = serving.await;
+            Ok(code)
+        }
+        Err(not) => Err(not),
+    };
     // ORDER: when nobody is left who could use it. What the issuer does not hear now, it sees when no renewal comes.
     match tokio::time::timeout(FAREWELL, identity.end()).await {
         Ok(Ok(())) => {}
@@ -128,7 +154,13 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
     ended
 }
 
-async fn beside(identity: &Identity, launch: &Launch, private: &Private) -> Result<u8, NotRun> {
+/// The command's exit code, and who serves its socket.
+async fn beside<T>(
+    identity: &Identity,
+    launch: &Launch,
+    private: &Private,
+    serve: impl FnOnce(Tree) -> T,
+) -> Result<(u8, T), NotRun> {
     let mut changed = identity.changed();
     let files = launch.files.as_ref().map(|dir| Files::new(dir, launch.user));
     if let Some(files) = &files {
@@ -136,6 +168,7 @@ async fn beside(identity: &Identity, launch: &Launch, private: &Private) -> Resu
     }
     let endpoint = format!("unix://{}", private.path().display());
     let mut running = Running::start(&launch.command, &[(ENDPOINT, &endpoint)], launch.user)?;
+    let serving = serve(running.tree().clone());
     let mut over = identity.over();
     let mut taken = false;
     let code = loop {
@@ -148,9 +181,8 @@ async fn beside(identity: &Identity, launch: &Launch, private: &Private) -> Resu
                 taken = true;
                 let why = why.ok().and_then(|over| over.as_ref().map(ToString::to_string)).unwrap_or_default();
                 tracing::error!("stopping the command: {why}");
-                let grace = launch.grace;
                 // Beside the loop: the command's end is waited for in the same way as always.
-                tokio::spawn(async move { stop_tree(grace).await });
+                tokio::spawn(stop_tree(running.tree().clone(), launch.grace));
             }
             Ok(()) = changed.changed(), if files.is_some() => {
                 let current = Arc::clone(&changed.borrow_and_update());
@@ -164,14 +196,13 @@ async fn beside(identity: &Identity, launch: &Launch, private: &Private) -> Resu
         }
     };
     // The tree ends with its command: what the command left behind is stopped.
-    let left = tokio::spawn(stop_tree(launch.grace));
+    let left = tokio::spawn(stop_tree(running.tree().clone(), launch.grace));
     let _ = running.until_all_gone(left).await;
-    Ok(code)
+    Ok((code, serving))
 }
 
 /// SIGTERM to all of the tree, and SIGKILL to what is left after the grace, until nothing is.
-async fn stop_tree(grace: Duration) {
-    let tree = Tree::here();
+async fn stop_tree(tree: Tree, grace: Duration) {
     if tree.signal(Signal::TERM) == 0 {
         return;
     }

@@ -1,8 +1,10 @@
 //! The command: started, told of signals, waited for; and the terminal it works at.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Child, Command};
+use std::sync::Arc;
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgrp, getpid, kill_process, kill_process_group, wait};
@@ -11,6 +13,9 @@ use rustix::termios::{isatty, tcgetpgrp, tcsetpgrp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use super::group::Group;
+use super::tree::Tree;
 
 /// What ends us is the command's end: these are for the command.
 const PASSED: [Signal; 8] =
@@ -43,6 +48,7 @@ impl From<String> for NotRun {
 /// A running command: a process group of its own, at the terminal if we were.
 pub struct Running {
     pid: Pid,
+    tree: Tree,
     signals: mpsc::Receiver<Signal>,
     children: tokio::signal::unix::Signal,
     terminal: bool,
@@ -50,7 +56,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it. Its environment is ours and `env`.
+    /// Starts it, in a control group of its own where the system lets us have one. Its environment is ours and `env`.
     pub fn start(command: &[OsString], env: &[(&str, &str)], user: Option<(u32, u32)>) -> Result<Running, NotRun> {
         let ours = |message: &dyn ToString| NotRun { code: 1, message: message.to_string() };
         let (program, arguments) = command.split_first().ok_or_else(|| ours(&"say what to run"))?;
@@ -64,15 +70,21 @@ impl Running {
             // As root, this also drops all other groups.
             command.uid(uid).gid(gid);
         }
-        let child = command.spawn().map_err(|e| NotRun {
+        let (child, group) = started(&mut command, Group::new())?;
+        let child = child.map_err(|e| NotRun {
             // As shells have it.
-            code: if e.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 },
+            code: if e.kind() == io::ErrorKind::NotFound { 127 } else { 126 },
             message: format!("cannot run `{}`: {e}", program.display()),
         })?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| ours(&"the command has no number"))?;
-        let running = Running { pid, signals, children, terminal, ended: None };
+        let running = Running { pid, tree: Tree::here().within(group), signals, children, terminal, ended: None };
         running.give_terminal();
         Ok(running)
+    }
+
+    /// The tree that the command is the top of.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
     }
 
     /// What happens next.
@@ -148,6 +160,27 @@ impl Running {
     }
 }
 
+/// The command's process, and the group that it is in.
+fn started(command: &mut Command, group: Result<Group, String>) -> Result<(io::Result<Child>, Option<Arc<Group>>), NotRun> {
+    let tried = group.and_then(|group| match group.inside(|| command.spawn()) {
+        Ok(done) => Ok((done, group)),
+        Err(e) => Err(e.to_string()),
+    });
+    match tried {
+        Ok(((child, Ok(())), group)) => Ok((child, Some(Arc::new(group)))),
+        Ok(((child, Err(e)), _)) => {
+            if let Ok(mut child) = child {
+                let _ = child.kill().and_then(|()| child.wait());
+            }
+            Err(format!("cannot leave the command's control group: {e}").into())
+        }
+        Err(why) => {
+            tracing::debug!(%why, "no control group");
+            Ok((command.spawn(), None))
+        }
+    }
+}
+
 /// Gives the terminal to a process group. Whoever does not have it is stopped for asking, unless that signal is blocked.
 fn at_terminal(group: Pid) {
     let mut blocked = SigSet::empty();
@@ -164,7 +197,7 @@ fn exit_code(status: WaitStatus) -> u8 {
     u8::try_from(code.unwrap_or(1)).unwrap_or(1)
 }
 
-fn listen() -> std::io::Result<mpsc::Receiver<Signal>> {
+fn listen() -> io::Result<mpsc::Receiver<Signal>> {
     let (told, signals) = mpsc::channel(16);
     for passed in PASSED {
         let mut stream = signal(SignalKind::from_raw(passed.as_raw()))?;

@@ -80,9 +80,9 @@ pub async fn serve(listener: UnixListener, router: axum::Router, tree: Tree, mut
             }
         };
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let (router, stop) = (router.clone(), stop.clone());
+        let (router, tree, stop) = (router.clone(), tree.clone(), stop.clone());
         open.spawn(async move {
-            let served = judge(&stream, tree).await;
+            let served = judge(&stream, &tree);
             converse(stream, router, served, stop).await;
             drop(place);
         });
@@ -91,7 +91,7 @@ pub async fn serve(listener: UnixListener, router: axum::Router, tree: Tree, mut
     open.wait().await;
 }
 
-async fn judge(stream: &UnixStream, tree: Tree) -> Served {
+fn judge(stream: &UnixStream, tree: &Tree) -> Served {
     match tree.admit(stream) {
         Ok(pid) => {
             tracing::debug!(pid, "a process of the tree connected");

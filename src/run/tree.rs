@@ -1,7 +1,8 @@
 //! The process tree below us: who belongs to it, and how it is stopped.
 //!
 //! We are its subreaper: whatever of it loses its parent becomes our child, also a daemon with a session of its own. So a
-//! process belongs to the tree exactly while its line of parents leads to us.
+//! process belongs to the tree exactly while its line of parents leads to us. Where the tree has a control group
+//! ([`Group`]), that says who belongs to it.
 //!
 //! A nested `mayfly run` is a tree of its own, also after somebody killed it and its processes have become our children. So
 //! each run marks what is below it with something that is inherited and that nobody can take off: a hard resource limit one
@@ -10,6 +11,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,6 +20,8 @@ use rustix::process::{
     setrlimit, waitid,
 };
 use tokio::net::UnixStream;
+
+use super::group::Group;
 
 /// The mark of a run that is not nested, in microseconds: a hundred thousand years.
 const FIRST: u64 = 1 << 62;
@@ -32,7 +36,7 @@ pub enum Stranger {
     /// It has gone, or the system does not tell who it is.
     #[error("it cannot be told who connected: {0}")]
     Unknown(String),
-    /// Its line of parents does not lead to us.
+    /// It is not in our control group, or its line of parents does not lead to us.
     #[error("process {0} is not of this tree")]
     Outside(i32),
     /// It does not bear the mark of this tree.
@@ -41,16 +45,22 @@ pub enum Stranger {
 }
 
 /// The tree below a process: ours.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Tree {
     root: i32,
     mark: Option<u64>,
+    group: Option<Arc<Group>>,
 }
 
 impl Tree {
     /// The one below this process.
     pub fn here() -> Tree {
-        Tree { root: getpid().as_raw_nonzero().get(), mark: getrlimit(Resource::Rttime).maximum }
+        Tree { root: getpid().as_raw_nonzero().get(), mark: getrlimit(Resource::Rttime).maximum, group: None }
+    }
+
+    /// The same, all of it in a control group.
+    pub fn within(self, group: Option<Arc<Group>>) -> Tree {
+        Tree { group, ..self }
     }
 
     /// Begins a tree of its own: what is started from now on is told from what is above.
@@ -67,7 +77,7 @@ impl Tree {
     }
 
     /// The process that connected, if it belongs to the tree.
-    pub fn admit(self, stream: &UnixStream) -> Result<i32, Stranger> {
+    pub fn admit(&self, stream: &UnixStream) -> Result<i32, Stranger> {
         let unknown = |e: &dyn std::fmt::Display| Stranger::Unknown(e.to_string());
         let pid = stream.peer_cred().map_err(|e| unknown(&e))?.pid().filter(|pid| *pid > 0);
         let pid = pid.ok_or_else(|| unknown(&"it is of another namespace of processes"))?;
@@ -80,12 +90,16 @@ impl Tree {
         verdict.map(|()| pid)
     }
 
-    fn marked(self, pid: i32) -> Result<(), Stranger> {
+    fn marked(&self, pid: i32) -> Result<(), Stranger> {
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).map_err(|e| Stranger::Unknown(e.to_string()))?;
         if mark(&limits) == Some(self.mark) { Ok(()) } else { Err(Stranger::Nested(pid)) }
     }
 
-    fn place(self, pid: i32) -> Result<(), Stranger> {
+    fn place(&self, pid: i32) -> Result<(), Stranger> {
+        if let Some(group) = &self.group {
+            let held = group.holds(pid).map_err(|e| Stranger::Unknown(e.to_string()))?;
+            return if held { Ok(()) } else { Err(Stranger::Outside(pid)) };
+        }
         for _ in 0..LOOKS {
             match self.look(pid) {
                 Some(verdict) => return verdict,
@@ -96,7 +110,7 @@ impl Tree {
     }
 
     /// None: something changed meanwhile.
-    fn look(self, pid: i32) -> Option<Result<(), Stranger>> {
+    fn look(&self, pid: i32) -> Option<Result<(), Stranger>> {
         let (mut line, mut at) = (Vec::new(), pid);
         let verdict = loop {
             let Some(process) = Process::read(at) else { break Err(Stranger::Outside(pid)) };
@@ -115,8 +129,11 @@ impl Tree {
     }
 
     /// Sends a signal to every process of the tree, nested ones too; how many there are.
-    pub fn signal(self, signal: Signal) -> usize {
+    pub fn signal(&self, signal: Signal) -> usize {
         let members = self.members();
+        if let Some(group) = self.group.as_ref().filter(|_| signal == Signal::KILL) {
+            group.kill();
+        }
         for pid in &members {
             // Pinned, then looked at again: the number is still theirs.
             if let Some(pinned) = Pid::from_raw(*pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
@@ -129,11 +146,14 @@ impl Tree {
     }
 
     /// Whether nothing of it is left.
-    pub fn is_empty(self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.members().is_empty()
     }
 
-    fn has(self, pid: i32) -> bool {
+    fn has(&self, pid: i32) -> bool {
+        if self.group.as_ref().is_some_and(|group| group.holds(pid).is_ok_and(|held| held)) {
+            return true;
+        }
         let mut at = pid;
         for _ in 0..DEEPEST {
             match Process::read(at).map(|p| p.parent) {
@@ -145,8 +165,16 @@ impl Tree {
         false
     }
 
-    /// Everything below us that has not ended.
-    fn members(self) -> Vec<i32> {
+    /// Everything below us and in our group that has not ended.
+    fn members(&self) -> Vec<i32> {
+        let mut members = self.group.as_ref().map_or_else(Vec::new, |group| group.members());
+        members.extend(self.below());
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+
+    fn below(&self) -> Vec<i32> {
         // INVARIANT: we are its subreaper, so nothing is below us that is not below a child of ours. On a machine with thousands
         // of processes this is most of what a short command costs.
         if self.root == getpid().as_raw_nonzero().get() && has_no_child() {

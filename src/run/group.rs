@@ -1,0 +1,181 @@
+//! A control group (cgroup v2) for the tree, where the system lets us have one: below our own, as a service with
+//! `Delegate=yes`, a container or root has it.
+//!
+//! Whatever the command starts is in it, however often it forks, and nothing leaves it but by a process that may write to the
+//! groups above. So it says who belongs to the tree without a look at lines of parents, and all of it can be killed at once,
+//! also what forks faster than it could be found.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What our groups are called: this and a random number.
+const NAME: &str = "mayfly-";
+/// An empty group that is so old was left by a run that was killed.
+const ABANDONED: Duration = Duration::from_secs(60);
+/// So many groups of others are looked at, at most.
+const LOOKS: usize = 64;
+
+/// A group of our own. It is gone when this is, if nothing is left in it.
+#[derive(Debug)]
+pub struct Group {
+    /// Its folder.
+    dir: PathBuf,
+    /// Its name in `/proc/<pid>/cgroup`.
+    path: String,
+}
+
+impl Group {
+    /// Makes one below the group we are in; why there is none.
+    pub fn new() -> Result<Group, String> {
+        let (path, above) = ours()?;
+        clear_up(&above);
+        let mut name = [0u8; 12];
+        aws_lc_rs::rand::fill(&mut name).map_err(|_| "no random name could be made")?;
+        let name = format!("{NAME}{}", hex::encode(name));
+        let (dir, path) = (above.join(&name), format!("{}/{name}", path.trim_end_matches('/')));
+        fs::create_dir(&dir).map_err(|e| format!("`{}`: {e}", dir.display()))?;
+        Ok(Group { dir, path })
+    }
+
+    /// Does this as a member of the group, so that what is started then begins in it; and whether we got out again. The first
+    /// error: the system does not let us in, and nothing was done.
+    ///
+    /// All threads of this process are members meanwhile, and none of them may start a process that is not of the tree.
+    pub fn inside<T>(&self, start: impl FnOnce() -> T) -> io::Result<(T, io::Result<()>)> {
+        enter(&self.dir)?;
+        let started = start();
+        Ok((started, enter(self.dir.parent().unwrap_or(&self.dir))))
+    }
+
+    /// Whether a process is a member, also of a group below.
+    pub fn holds(&self, pid: i32) -> io::Result<bool> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        Ok(unified(&text).is_some_and(|path| is_below(path, &self.path)))
+    }
+
+    /// All members that have not ended, of this group and those below.
+    pub fn members(&self) -> Vec<i32> {
+        let members = |dir: &PathBuf| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        let members: Vec<_> = self.folders().iter().map(members).collect();
+        // 0 is a process of another namespace.
+        members.iter().flat_map(|text| text.lines()).filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+    }
+
+    /// Kills all members at once, so that none of them can fork away. Before Linux 5.14 there is no such thing.
+    pub fn kill(&self) {
+        if let Err(e) = fs::write(self.dir.join("cgroup.kill"), "1") {
+            tracing::debug!("`{}` cannot be killed as one: {e}", self.dir.display());
+        }
+    }
+
+    /// The folder and those below it, each before what is in it.
+    fn folders(&self) -> Vec<PathBuf> {
+        let (mut all, mut looked_at) = (vec![self.dir.clone()], 0);
+        while let Some(dir) = all.get(looked_at) {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            let below: Vec<_> = folders.map(|entry| entry.path()).collect();
+            all.extend(below);
+            looked_at += 1;
+        }
+        all
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for dir in self.folders().iter().rev() {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+/// 0 is whoever writes it.
+fn enter(dir: &Path) -> io::Result<()> {
+    fs::write(dir.join("cgroup.procs"), "0")
+}
+
+/// The name and the folder of the group we are in.
+fn ours() -> Result<(String, PathBuf), String> {
+    let read = |path: &str| fs::read_to_string(path).map_err(|e| format!("`{path}`: {e}"));
+    let groups = read("/proc/self/cgroup")?;
+    let path = unified(&groups).ok_or("there is no cgroup v2")?;
+    let dir = folder(&read("/proc/self/mountinfo")?, path).ok_or("no cgroup v2 is mounted where it could be reached")?;
+    Ok((path.to_owned(), dir))
+}
+
+/// The cgroup v2 of a process, of the lines in `/proc/<pid>/cgroup`.
+fn unified(groups: &str) -> Option<&str> {
+    groups.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| path.starts_with('/'))
+}
+
+fn is_below(path: &str, group: &str) -> bool {
+    path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Where a group's folder is, by `/proc/self/mountinfo`: `id parent device root mountpoint options … - type …`.
+fn folder(mounts: &str, path: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, at) = (unescaped(fields.next()?)?, unescaped(fields.next()?)?);
+        let rest = if root == "/" { path } else { path.strip_prefix(root.as_str())? };
+        let reached = kind.starts_with("cgroup2 ") && (rest.is_empty() || rest.starts_with('/'));
+        let outside = root.split('/').any(|part| part == "..") || rest.split('/').any(|part| part == "..");
+        (reached && !outside).then(|| Path::new(&at).join(rest.trim_start_matches('/')))
+    })
+}
+
+/// Spaces, tabs, newlines and backslashes are written as `\` and three octal digits.
+fn unescaped(field: &str) -> Option<String> {
+    let mut parts = field.split('\\');
+    let mut text = parts.next()?.to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(3)?;
+        text.push(char::from(u8::from_str_radix(digits, 8).ok()?));
+        text.push_str(rest);
+    }
+    Some(text)
+}
+
+/// Removes what runs that were killed have left. A group with members stays: the system sees to that.
+fn clear_up(above: &Path) {
+    for entry in fs::read_dir(above).into_iter().flatten().flatten().take(LOOKS) {
+        let old = || entry.metadata().and_then(|of| of.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED));
+        if entry.file_name().to_string_lossy().starts_with(NAME) && old() {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_group_is_where_its_mount_says() {
+        let mounts = "22 1 0:20 / /proc rw - proc proc rw\n\
+                      31 22 0:5 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                      41 31 0:38 /user.slice /elsewhere rw shared:9 - cgroup2 cgroup2 rw\n\
+                      42 31 0:38 /../.. /above rw - cgroup2 cgroup2 rw\n\
+                      43 31 0:38 / /sys/fs/a\\040b rw,relatime - cgroup2 cgroup2 rw\n";
+        let at = |path: &str| folder(mounts, path).map(|dir| dir.display().to_string());
+        assert_eq!(at("/"), Some("/sys/fs/a b/".into()));
+        assert_eq!(at("/user.slice/one.scope"), Some("/elsewhere/one.scope".into()));
+        assert_eq!(at("/user.slices"), Some("/sys/fs/a b/user.slices".into()));
+        assert_eq!(at("/../other"), None);
+        assert_eq!(folder("41 31 0:38 / /x rw - cgroup2x cgroup2 rw", "/"), None);
+        assert_eq!(folder("41 31 0:38 / /x\\9 rw - cgroup2 cgroup2 rw", "/"), None);
+        assert_eq!(folder("nothing", "/"), None);
+    }
+
+    #[test]
+    fn a_process_is_in_a_group_or_in_one_below_it() {
+        assert_eq!(unified("1:cpu:/x\n0::/a/mayfly-1\n"), Some("/a/mayfly-1"));
+        assert_eq!(unified("1:cpu:/x\n"), None);
+        assert!(is_below("/a/mayfly-1", "/a/mayfly-1") && is_below("/a/mayfly-1/x", "/a/mayfly-1"));
+        assert!(!is_below("/a/mayfly-12", "/a/mayfly-1") && !is_below("/a", "/a/mayfly-1"));
+    }
+}
