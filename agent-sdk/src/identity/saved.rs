@@ -83,6 +83,11 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
 /// Reads a file that is no wider than `most`: what was looked at is what is read.
 fn read(path: &Path, most: u32) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
     let text = |e: std::io::Error| unusable(format!("`{}`: {e}", path.display()));
+    let unfit = || unusable(format!("`{}` is no file of at most {MAX} bytes", path.display()));
+    // To open a pipe is to wait for whoever writes to it.
+    if !path.metadata().map_err(text)?.is_file() {
+        return Err(unfit());
+    }
     let file = File::open(path).map_err(text)?;
     let metadata = file.metadata().map_err(text)?;
     let mode = metadata.permissions().mode() & 0o777;
@@ -91,7 +96,7 @@ fn read(path: &Path, most: u32) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
         return Err(unusable(format!("`{path}` has mode {mode:o}, and somebody else may have its key: make it 600")));
     }
     if !metadata.is_file() || metadata.len() > MAX {
-        return Err(unusable(format!("`{}` is no file of at most {MAX} bytes", path.display())));
+        return Err(unfit());
     }
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(MAX).read_to_end(&mut bytes).map_err(text)?;
@@ -171,5 +176,8 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, vec![b'x'; usize::try_from(MAX).unwrap() + 1]).unwrap();
         assert!(told(0o600).contains("is no file of at most"));
+        fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(told(0o600).contains("is no file of at most"), "a pipe");
     }
 }
