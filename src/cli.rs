@@ -475,6 +475,13 @@ struct SpawnArgs {
     out: PathBuf,
 }
 
+impl Cli {
+    /// Whether many will call this process, and for long.
+    pub fn serves_many(&self) -> bool {
+        matches!(self.command, Command::Dev { .. } | Command::Serve { .. } | Command::Relay { .. })
+    }
+}
+
 /// Runs one command to its end.
 pub async fn main(cli: Cli) -> Result<(), Failure> {
     // An error means that there is a provider already.
