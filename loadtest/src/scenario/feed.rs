@@ -18,8 +18,9 @@ use crate::machine::Process;
 use crate::row::Row;
 use crate::seed::Trees;
 
-/// Revocations that come one at a time, and how far apart.
-const IDLE: (usize, Duration) = (100, Duration::from_millis(50));
+/// Revocations that come one at a time, and how far apart: a thousand deliveries of one take both ends together some 50 ms, and
+/// the next one is not to come into them.
+const IDLE: (usize, Duration) = (60, Duration::from_millis(250));
 /// Revocations of the storm, and how far apart.
 const STORM: (usize, Duration) = (2000, Duration::from_millis(1));
 
