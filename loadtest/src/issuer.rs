@@ -179,8 +179,7 @@ impl Issuer {
         // ^C is ours alone: the issuer goes on until what was measured is told.
         command.env_remove("MAYFLY_HOME").kill_on_drop(true).process_group(0).stdout(Stdio::piped());
         let started = Instant::now();
-        let missing = |e: std::io::Error| format!("`{}`: {e}; build it with `cargo build --release`", self.binary.display());
-        let mut child = command.spawn().map_err(missing)?;
+        let mut child = command.spawn().map_err(|e| self.missing(&e))?;
         let out = child.stdout.take().ok_or("the issuer has no output")?;
         let line = tokio::io::BufReader::new(out).lines().next_line().await.map_err(|e| e.to_string())?.unwrap_or_default();
         self.started_in = started.elapsed().as_secs_f64();
@@ -188,6 +187,10 @@ impl Issuer {
         self.process = child.id().map(Process);
         self.child = Some(child);
         self.take(&endpoint)
+    }
+
+    fn missing(&self, e: &std::io::Error) -> String {
+        format!("`{}`: {e}; build it with `cargo build --release`, or name it with --mayfly", self.binary.display())
     }
 
     /// Kills our own, as a crash would.
@@ -213,7 +216,7 @@ impl Issuer {
     async fn user_token(&self, home: &Path) -> Result<String, String> {
         let home = std::path::absolute(home).map_err(|e| e.to_string())?;
         let out = Command::new(&self.binary).args(["token", "demo", "--home"]).arg(home).output().await;
-        let out = out.map_err(|e| format!("`{}`: {e}", self.binary.display()))?;
+        let out = out.map_err(|e| self.missing(&e))?;
         let token = String::from_utf8(out.stdout).map_err(|e| e.to_string())?.trim().to_owned();
         if token.is_empty() { Err(String::from_utf8_lossy(&out.stderr).into_owned()) } else { Ok(token) }
     }

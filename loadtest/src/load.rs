@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::machine::Process;
@@ -22,16 +23,19 @@ const OPEN: usize = 4096;
 // ^C asks for the end; what was measured is still told.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// Ends the measurement at ^C, and the process at the second.
-pub(crate) fn end_at_interrupt() {
-    tokio::spawn(async {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            if ENDING.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-            eprintln!("ending: what was measured so far follows");
+/// Ends the measurement at ^C or SIGTERM; is done at the second.
+pub(crate) async fn interrupted_twice() -> Result<(), String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    loop {
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed.map_err(|e| e.to_string())?,
+            _ = terminate.recv() => {}
         }
-    });
+        if ENDING.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        eprintln!("ending: what was measured so far follows");
+    }
 }
 
 /// Whether the measurement is to end.

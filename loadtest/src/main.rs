@@ -19,6 +19,7 @@ mod spire;
 mod supply;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, ValueEnum};
@@ -30,7 +31,7 @@ use spire::Spire;
 /// Measure an issuer against the floor of this machine.
 ///
 /// Without --home and --address it starts an issuer of its own, in a process of its own. Ctrl-C ends the measurement, and what
-/// was measured is told.
+/// was measured is told; a second one ends it at once.
 #[derive(Parser)]
 #[command(name = "mayfly-loadtest", version, max_term_width = 100)]
 struct Cli {
@@ -149,19 +150,34 @@ impl Scenario {
     }
 }
 
-fn main() -> Result<(), String> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("mayfly-loadtest: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, String> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if cli.options.pin {
         // ORDER: before the runtime has threads.
         machine::stay_on(1)?;
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
-    runtime.block_on(measure(&cli))
+    runtime.block_on(async {
+        let twice = tokio::spawn(load::interrupted_twice());
+        // The issuer that we started ends with what is dropped here.
+        tokio::select! {
+            measured = measure(cli) => measured.map(|()| ExitCode::SUCCESS),
+            twice = twice => twice.map_err(|e| e.to_string())?.map(|()| ExitCode::from(130)),
+        }
+    })
 }
 
 async fn measure(cli: &Cli) -> Result<(), String> {
-    load::end_at_interrupt();
     let mut report = Report::new(cli.scenario.name(), &cli.options);
     let scenarios = match cli.scenario {
         Scenario::All => {
