@@ -15,15 +15,15 @@ pub(super) fn renewal(life: Duration, chance: f64) -> Duration {
     life.mul_f64(0.3 + 0.4 * chance)
 }
 
-/// How long after a failure a renewal is tried again, when the certificate has so much left: between a quarter and four fifths
-/// of that, and rather late than early.
+/// How long after a failure a renewal is tried again, when the certificate has so much left: between a fifth and four fifths of
+/// that, and rather late than early.
 ///
 /// An issuer that was away is back for everybody at once. Whoever has much time left takes it, whoever has little comes first,
 /// and a fifth always remains for one more try: after an outage of up to a fifth of a life the rate stays below twice the
-/// mean. Those who have little left crowd the first moments, and the root puts the others behind them: with equal chances the
-/// highest rate of a second is a tenth higher. Pauses that double from a start in common bring five times the mean.
+/// mean. Those who have little left crowd the first moments, so the power puts the others somewhat behind them; a square root puts
+/// them too close together there. Pauses that double from a start in common bring five times the mean.
 pub(super) fn again(left: Duration, chance: f64) -> Duration {
-    left.mul_f64(0.25 + 0.55 * chance.sqrt()).max(FIRST.mul_f64(0.5 + 0.5 * chance))
+    left.mul_f64(0.2 + 0.6 * chance.powf(0.7)).max(FIRST.mul_f64(0.5 + 0.5 * chance))
 }
 
 /// How long after a failure a stream is opened again that nothing urgent waits for, when the certificate has so much left: with
