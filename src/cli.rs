@@ -476,9 +476,9 @@ struct SpawnArgs {
 }
 
 impl Cli {
-    /// Whether many will call this process, and for long.
-    pub fn serves_many(&self) -> bool {
-        matches!(self.command, Command::Dev { .. } | Command::Serve { .. } | Command::Relay { .. })
+    /// Whether this goes on beside something that may wait: many callers, or whoever reads the output.
+    pub fn needs_threads(&self) -> bool {
+        matches!(self.command, Command::Dev { .. } | Command::Serve { .. } | Command::Relay { .. } | Command::Watch)
     }
 }
 

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // What is soon done, or stands beside one agent of a thousand, does with one thread: the allocator has memory of its own for
     // each, and to clear that takes as long as a handshake does.
-    let mut runtime = if cli.serves_many() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let mut runtime = if cli.needs_threads() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

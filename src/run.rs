@@ -9,7 +9,8 @@
 //! processes of its user (`PR_SET_DUMPABLE`), and the socket lies in a folder that only its user may enter. A peer is served
 //! if it belongs to the tree at the moment it connects, held by a pidfd meanwhile: it is in the tree's control group (cgroup v2;
 //! [`group`]), or, where the system lets us have none, its line of parents leads here; and it bears the mark of this tree and of
-//! no run below it ([`tree`]). A connection may be handed on, as anything may.
+//! no run below it ([`tree`]). What has itself moved to another control group, as containers, `systemd-run --scope` and snaps
+//! do, has left the tree, though it is stopped with it. A connection may be handed on, as anything may.
 //!
 //! Processes of *one* user can trace, signal and read each other where the system does not forbid it, so within one user the
 //! tree is a border for the honest. Where a command is not to be trusted with what else its user has, start `mayfly run` as
@@ -32,10 +33,10 @@
 //! ```
 //!
 //! With `KillMode=mixed` a stop tells `mayfly run` alone, which tells the command, stops the rest of the tree and ends the
-//! identity. Without `Delegate=yes`, or where control groups are read-only as in most containers, lines of parents are
-//! looked at instead.
+//! identity. Without `Delegate=yes` a service with a `User=` has no right to make a group, and in most containers they are
+//! read-only: there lines of parents are looked at instead. As root say `Delegate=yes` too: the unit's group is systemd's else.
 //!
-//! Before Linux 6.5 a peer is pinned by its number just after it has connected. On macOS there is no `mayfly run`: use
+//! Before Linux 6.5 a peer is pinned by its number when its connection is taken, which may be a moment after it was made. On macOS there is no `mayfly run`: use
 //! `mayfly spawn --out DIR` and `mayfly renew --as DIR`, or `mayfly_agent::identity` within the program.
 //!
 //! # Clauses
@@ -93,8 +94,10 @@ use tree::Tree;
 
 /// Where clients of the Workload API look for it (WE-10).
 pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
-/// What is left of a tree after SIGKILL is looked for so often, 20 ms apart: there may be many.
+/// What is left of a tree after SIGKILL is looked for so often: there may be many.
 const LOOKS: u32 = 250;
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long the command waits for the issuer's first word of foreign bundles.
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// How long the issuer may take for the end of the agent.
@@ -208,7 +211,7 @@ async fn stop_tree(tree: Tree, grace: Duration) {
     }
     let until = tokio::time::Instant::now() + grace;
     while tokio::time::Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(PAUSE).await;
         if tree.is_empty() {
             return;
         }
@@ -217,7 +220,7 @@ async fn stop_tree(tree: Tree, grace: Duration) {
         if tree.signal(Signal::KILL) == 0 {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(PAUSE).await;
     }
     tracing::error!("some processes of the tree could not be stopped");
 }

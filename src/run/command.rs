@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::group::Group;
 use super::tree::Tree;
+use super::{LOOKS, PAUSE};
 
 /// What ends us is the command's end: these are for the command.
 const PASSED: [Signal; 8] =
@@ -168,10 +169,15 @@ fn started(command: &mut Command, group: Result<Group, String>) -> Result<(io::R
     });
     match tried {
         Ok(((child, Ok(())), group)) => Ok((child, Some(Arc::new(group)))),
-        Ok(((child, Err(e)), _)) => {
-            if let Ok(mut child) = child {
-                let _ = child.kill().and_then(|()| child.wait());
+        Ok(((child, Err(e)), group)) => {
+            let tree = Tree::here().within(Some(Arc::new(group)));
+            for _ in 0..LOOKS {
+                if tree.signal(Signal::KILL) == 0 {
+                    break;
+                }
+                std::thread::sleep(PAUSE);
             }
+            let _ = child.and_then(|mut child| child.wait());
             Err(format!("cannot leave the command's control group: {e}").into())
         }
         Err(why) => {

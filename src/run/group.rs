@@ -6,15 +6,17 @@
 //! also what forks faster than it could be found.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What our groups are called: this and a random number.
 const NAME: &str = "mayfly-";
+/// Bytes of it, in hexadecimal digits.
+const RANDOM: usize = 12;
 /// An empty group that is so old was left by a run that was killed.
 const ABANDONED: Duration = Duration::from_secs(60);
-/// So many groups of others are looked at, at most.
+/// So many groups of runs are looked at, at most.
 const LOOKS: usize = 64;
 
 /// A group of our own. It is gone when this is, if nothing is left in it.
@@ -31,7 +33,7 @@ impl Group {
     pub fn new() -> Result<Group, String> {
         let (path, above) = ours()?;
         clear_up(&above);
-        let mut name = [0u8; 12];
+        let mut name = [0u8; RANDOM];
         aws_lc_rs::rand::fill(&mut name).map_err(|_| "no random name could be made")?;
         let name = format!("{NAME}{}", hex::encode(name));
         let (dir, path) = (above.join(&name), format!("{}/{name}", path.trim_end_matches('/')));
@@ -58,7 +60,7 @@ impl Group {
     /// All members that have not ended, of this group and those below.
     pub fn members(&self) -> Vec<i32> {
         let members = |dir: &PathBuf| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-        let members: Vec<_> = self.folders().iter().map(members).collect();
+        let members: Vec<_> = folders(&self.dir).iter().map(members).collect();
         // 0 is a process of another namespace.
         members.iter().flat_map(|text| text.lines()).filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
     }
@@ -69,32 +71,37 @@ impl Group {
             tracing::debug!("`{}` cannot be killed as one: {e}", self.dir.display());
         }
     }
-
-    /// The folder and those below it, each before what is in it.
-    fn folders(&self) -> Vec<PathBuf> {
-        let (mut all, mut looked_at) = (vec![self.dir.clone()], 0);
-        while let Some(dir) = all.get(looked_at) {
-            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            let below: Vec<_> = folders.map(|entry| entry.path()).collect();
-            all.extend(below);
-            looked_at += 1;
-        }
-        all
-    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        for dir in self.folders().iter().rev() {
-            let _ = fs::remove_dir(dir);
-        }
+        remove(&self.dir);
     }
 }
 
-/// 0 is whoever writes it.
-fn enter(dir: &Path) -> io::Result<()> {
-    fs::write(dir.join("cgroup.procs"), "0")
+/// A group's folder and those below it, each before what is in it.
+fn folders(group: &Path) -> Vec<PathBuf> {
+    let (mut all, mut looked_at) = (vec![group.to_owned()], 0);
+    while let Some(dir) = all.get(looked_at) {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let below: Vec<_> = folders.map(|entry| entry.path()).collect();
+        all.extend(below);
+        looked_at += 1;
+    }
+    all
+}
+
+/// A group with members stays: the system sees to that.
+fn remove(group: &Path) {
+    for dir in folders(group).iter().rev() {
+        let _ = fs::remove_dir(dir);
+    }
+}
+
+/// 0 is whoever writes it. Makes no file: where there is none, this is no group.
+fn enter(group: &Path) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(group.join("cgroup.procs"))?.write_all(b"0")
 }
 
 /// The name and the folder of the group we are in.
@@ -103,6 +110,11 @@ fn ours() -> Result<(String, PathBuf), String> {
     let groups = read("/proc/self/cgroup")?;
     let path = unified(&groups).ok_or("there is no cgroup v2")?;
     let dir = folder(&read("/proc/self/mountinfo")?, path).ok_or("no cgroup v2 is mounted where it could be reached")?;
+    // What is mounted there may be covered by something else.
+    let (members, own) = (read(&dir.join("cgroup.procs").to_string_lossy())?, std::process::id().to_string());
+    if !members.lines().any(|pid| pid == own) {
+        return Err(format!("`{}` is not the group we are in", dir.display()));
+    }
     Ok((path.to_owned(), dir))
 }
 
@@ -140,14 +152,19 @@ fn unescaped(field: &str) -> Option<String> {
     Some(text)
 }
 
-/// Removes what runs that were killed have left. A group with members stays: the system sees to that.
+/// Removes what runs that were killed have left.
 fn clear_up(above: &Path) {
-    for entry in fs::read_dir(above).into_iter().flatten().flatten().take(LOOKS) {
-        let old = || entry.metadata().and_then(|of| of.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED));
-        if entry.file_name().to_string_lossy().starts_with(NAME) && old() {
-            let _ = fs::remove_dir(entry.path());
+    let entries = fs::read_dir(above).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| is_ours(&entry.file_name().to_string_lossy())).take(LOOKS) {
+        let old = entry.metadata().and_then(|of| of.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED));
+        if old {
+            remove(&entry.path());
         }
     }
+}
+
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(NAME).is_some_and(|random| random.len() == 2 * RANDOM && random.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
@@ -176,6 +193,7 @@ mod tests {
         assert_eq!(unified("1:cpu:/x\n0::/a/mayfly-1\n"), Some("/a/mayfly-1"));
         assert_eq!(unified("1:cpu:/x\n"), None);
         assert!(is_below("/a/mayfly-1", "/a/mayfly-1") && is_below("/a/mayfly-1/x", "/a/mayfly-1"));
+        assert!(is_ours("mayfly-0123456789abcdef01234567") && !is_ours("mayfly-workers") && !is_ours("other"));
         assert!(!is_below("/a/mayfly-12", "/a/mayfly-1") && !is_below("/a", "/a/mayfly-1"));
     }
 }

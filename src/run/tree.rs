@@ -131,7 +131,11 @@ impl Tree {
     /// Sends a signal to every process of the tree, nested ones too; how many there are.
     pub fn signal(&self, signal: Signal) -> usize {
         let members = self.members();
-        if let Some(group) = self.group.as_ref().filter(|_| signal == Signal::KILL) {
+        if signal == Signal::KILL
+            && let Some(group) = &self.group
+            // Whoever put us there did not mean that.
+            && group.holds(self.root).is_ok_and(|held| !held)
+        {
             group.kill();
         }
         for pid in &members {
@@ -171,6 +175,7 @@ impl Tree {
         members.extend(self.below());
         members.sort_unstable();
         members.dedup();
+        members.retain(|pid| *pid != self.root);
         members
     }
 
@@ -195,8 +200,8 @@ impl Tree {
 fn pin(stream: &UnixStream, pid: i32) -> Result<OwnedFd, std::io::Error> {
     match getsockopt(stream, sockopt::PeerPidfd) {
         Ok(pinned) => Ok(pinned),
-        // Before Linux 6.5. Whoever connected was there a moment ago.
-        Err(nix::errno::Errno::ENOPROTOOPT | nix::errno::Errno::EINVAL) => {
+        // Before Linux 6.5. Later any other error says that whoever connected has gone, and its number may be somebody else's.
+        Err(nix::errno::Errno::ENOPROTOOPT) => {
             let pid = Pid::from_raw(pid).ok_or_else(|| std::io::Error::other("no process"))?;
             Ok(pidfd_open(pid, PidfdFlags::empty())?)
         }
