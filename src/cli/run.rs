@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mayfly_verify::Target;
 use prost::Message as _;
@@ -153,6 +154,11 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
     }
     let head = first + u64::try_from(records.len()).unwrap_or(1) - 1;
     beats.beat(incarnation, head, at);
+    // Tokens tell whole seconds, and one of this very second may be from before. When we return, fresh ones count.
+    let second = clock.seconds();
+    while clock.seconds() <= second {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let object = serde_json::json!({ "incarnation": incarnation.to_string(), "revision": head });
     show::either(common, &object, || {
         format!(
