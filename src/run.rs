@@ -7,8 +7,8 @@
 //!
 //! The private key lives in this process and in those of the tree. This process cannot be dumped, traced or read by
 //! processes of its user (`PR_SET_DUMPABLE`), and the socket lies in a folder that only its user may enter. A peer is served
-//! if it belongs to the tree at the moment it connects, held by a pidfd meanwhile: it is in the tree's control group (cgroup v2;
-//! [`group`]), or, where the system lets us have none, its line of parents leads here; and it bears the mark of this tree and of
+//! if it belongs to the tree at the moment it connects, held by a pidfd meanwhile: its line of parents leads here; it is in the
+//! tree's control group (cgroup v2; [`group`]) where the system lets us have one; and it bears the mark of this tree and of
 //! no run below it ([`tree`]). What has itself moved to another control group, as containers, `systemd-run --scope` and snaps
 //! do, has left the tree, though it is stopped with it. A connection may be handed on, as anything may.
 //!
@@ -34,7 +34,7 @@
 //!
 //! With `KillMode=mixed` a stop tells `mayfly run` alone, which tells the command, stops the rest of the tree and ends the
 //! identity. Without `Delegate=yes` a service with a `User=` has no right to make a group, and in most containers they are
-//! read-only: there lines of parents are looked at instead. As root say `Delegate=yes` too: the unit's group is systemd's else.
+//! read-only: there lines of parents alone are looked at. As root say `Delegate=yes` too: the unit's group is systemd's else.
 //!
 //! Before Linux 6.5 a peer is pinned by its number when its connection is taken, which may be a moment after it was made. On macOS there is no `mayfly run`: use
 //! `mayfly spawn --out DIR` and `mayfly renew --as DIR`, or `mayfly_agent::identity` within the program.

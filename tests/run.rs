@@ -337,6 +337,30 @@ fn we6_the_control_group_says_who_belongs_to_the_tree() {
 }
 
 #[test]
+fn we6_who_enters_the_control_group_and_takes_the_mark_is_a_stranger_still() {
+    let Some(above) = groups() else { return };
+    let dev = dev();
+    let script = "grep ^0:: /proc/self/cgroup > group; grep 'realtime timeout' /proc/self/limits > mark; \
+                  echo $SPIFFE_ENDPOINT_SOCKET > endpoint; inside member; for n in $(seq 200); do test -s stranger && break; sleep 0.05; done";
+    let mut child = Reaped(run(&dev, "", script).spawn().unwrap());
+    let (member, group) = (line(&dev, "member"), line(&dev, "group"));
+    assert!(member.starts_with("spiffe://"));
+    // Whoever has our uid may write to what is delegated to it, and lower limits of its own.
+    let procs = above.join(group.rsplit_once('/').unwrap().1).join("cgroup.procs");
+    let mark = line(&dev, "mark").split_whitespace().nth(4).unwrap().to_owned();
+    let enter = format!(
+        "echo $$ > {} && exec prlimit --rttime={mark}:{mark} \"$SELF\" inside --exact --ignored --quiet",
+        procs.display()
+    );
+    let mut stranger = Command::new("sh");
+    stranger.args(["-c", &enter]).envs([("MODE", "stranger"), ("SPIFFE_ENDPOINT_SOCKET", &line(&dev, "endpoint"))]);
+    stranger.env("SELF", std::env::current_exe().unwrap()).current_dir(dev.dir.path()).stdout(Stdio::null());
+    assert!(stranger.status().unwrap().success());
+    assert_eq!(line(&dev, "stranger"), "no identity issued");
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_control_group_is_killed_as_one() {
     if groups().is_some() {
         // In a process of its own: all of it is in the group for a moment, with whatever other tests would start then.

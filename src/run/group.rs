@@ -2,8 +2,8 @@
 //! `Delegate=yes`, a container or root has it.
 //!
 //! Whatever the command starts is in it, however often it forks, and nothing leaves it but by a process that may write to the
-//! groups above. So it says who belongs to the tree without a look at lines of parents, and all of it can be killed at once,
-//! also what forks faster than it could be found.
+//! groups above. So all of it can be killed at once, also what forks faster than it could be found. Who has the right to write to
+//! the group may enter it: to be a member is not enough to belong to the tree.
 
 use std::fs;
 use std::io::{self, Write as _};

@@ -2,7 +2,7 @@
 //!
 //! We are its subreaper: whatever of it loses its parent becomes our child, also a daemon with a session of its own. So a
 //! process belongs to the tree exactly while its line of parents leads to us. Where the tree has a control group
-//! ([`Group`]), that says who belongs to it.
+//! ([`Group`]), it is in that too: who was taken out of it does not belong any more.
 //!
 //! A nested `mayfly run` is a tree of its own, also after somebody killed it and its processes have become our children. So
 //! each run marks what is below it with something that is inherited and that nobody can take off: a hard resource limit one
@@ -96,9 +96,11 @@ impl Tree {
     }
 
     fn place(&self, pid: i32) -> Result<(), Stranger> {
-        if let Some(group) = &self.group {
-            let held = group.holds(pid).map_err(|e| Stranger::Unknown(e.to_string()))?;
-            return if held { Ok(()) } else { Err(Stranger::Outside(pid)) };
+        // Both: whoever has our uid may enter a group that is delegated to it, and nobody becomes our descendant.
+        if let Some(group) = &self.group
+            && !group.holds(pid).map_err(|e| Stranger::Unknown(e.to_string()))?
+        {
+            return Err(Stranger::Outside(pid));
         }
         for _ in 0..LOOKS {
             match self.look(pid) {
