@@ -13,13 +13,21 @@ use mayfly::caller::Caller;
 use mayfly::clock::SECOND;
 use mayfly::config::Config;
 use mayfly::journal::record::{self, Record, record::Body};
-use mayfly::policy::limits::{Limit, Measure, Per};
-use mayfly::policy::{Asked, Grant, Standing, decide_spawn};
-use mayfly::registry::state::authority::{Kind, Slot};
-use mayfly::registry::{Ask, Change, Credential, Proof, Proposal, Rules, Spawn, State, opened, would_record};
+use mayfly::acts::authorities::Change;
+use mayfly::acts::spawn::Spawn;
+use mayfly::judge::limits::{Limit, Measure, Per};
+use mayfly::judge::policy::{Asked, Grant, Standing, decide_spawn};
+use mayfly::judge::{Chance, Entry, Judgement, Proof, Rules};
+use mayfly::ledger::opened;
+use mayfly::state::State;
+use mayfly::state::authority::{Kind, Slot};
 use mayfly_verify::{Cuts, Stamp, Target, User, Workload, sha256};
 use prost::Message as _;
 use uuid::Uuid;
+
+#[path = "../tests/support/asks.rs"]
+mod asks;
+use asks::{Ask, Proposal};
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/rooms.baseline");
 /// What may be more, in hundredths.
@@ -29,10 +37,11 @@ const START: u64 = 1_800_000_000;
 /// Operations in one measurement, where one alone says little.
 const TIMES: u64 = 100;
 
-const ROOMS: [(&str, fn()); 9] = [
+const ROOMS: [(&str, fn()); 10] = [
     ("decide", decide),
     ("admit", admit),
     ("apply", apply),
+    ("replay", replay),
     ("cut with 1 below", || cut(1)),
     ("cut with 1000 below", || cut(1000)),
     ("cut with 100000 below", || cut(100_000)),
@@ -120,16 +129,28 @@ fn admit() {
 
 fn apply() {
     let mut world = World::new(10_000, 0);
-    let records: Vec<Record> = world.record(&(1..=TIMES).map(spawn).collect::<Vec<_>>());
+    let entries = world.record(&(1..=TIMES).map(spawn).collect::<Vec<_>>());
     let first = world.state.revision + 1;
-    measured(|| (first..).zip(&records).for_each(|(revision, record)| world.state.apply(revision, record).unwrap()));
+    measured(|| {
+        for (revision, Entry { record, agent }) in (first..).zip(entries) {
+            world.state.apply_with(revision, &record, agent).unwrap();
+        }
+    });
+}
+
+/// As at a start, where the record is all there is.
+fn replay() {
+    let mut world = World::new(10_000, 0);
+    let entries = world.record(&(1..=TIMES).map(spawn).collect::<Vec<_>>());
+    let first = world.state.revision + 1;
+    measured(|| (first..).zip(&entries).for_each(|(revision, entry)| world.state.apply(revision, &entry.record).unwrap()));
 }
 
 /// Judged and applied, as one: with so many agents below whom it is about.
 fn cut(below: u64) {
     let mut world = World::new(10, below);
     let revoke = |uuid| Ask {
-        caller: Caller::Operator { name: "uid:0".into() },
+        caller: Caller::Operator { name: "uid:0".into(), by: None },
         proposal: Proposal::Revoke {
             target: Target::Agent(uuid),
             since: None,
@@ -157,7 +178,7 @@ fn check() {
 fn encode_record() {
     let world = World::new(10, 0);
     let records = world.record(&[spawn(1)]);
-    let once = || records.iter().map(|record| black_box(record).encode_to_vec().len()).sum::<usize>();
+    let once = || records.iter().map(|entry| black_box(&entry.record).encode_to_vec().len()).sum::<usize>();
     measured(|| (0..TIMES).for_each(|_| assert!(black_box(once()) > 0)));
 }
 
@@ -193,7 +214,7 @@ impl World {
             world.take(&stranger(Proposal::Authorities(Change::Prepare(slot))));
             world.take(&stranger(Proposal::Authorities(Change::Activate { kind, id: None, early: false })));
         }
-        let operator = Caller::Operator { name: "uid:0".into() };
+        let operator = Caller::Operator { name: "uid:0".into(), by: None };
         let ticket = Proposal::Ticket { workload: "orchestrator".parse().unwrap(), hash: [9; 32], ttl: 60 };
         world.take(&Ask { caller: operator, proposal: ticket });
         world.take(&stranger(Proposal::Redeem { hash: [9; 32], key: [1; 32] }));
@@ -218,16 +239,23 @@ impl World {
         world
     }
 
-    fn record(&self, asks: &[Ask]) -> Vec<Record> {
-        would_record(&self.state, &self.rules, START * SECOND, asks)
+    /// Judges requests, without their denials. Nothing is durable.
+    fn record(&self, asks: &[Ask]) -> Vec<Entry> {
+        let mut judgement = Judgement::new(&self.state, &self.rules, START * SECOND);
+        for (n, ask) in (1u64..).zip(asks) {
+            let mut random = [0; Chance::LEN];
+            random.iter_mut().zip(sha256(&n.to_be_bytes()).into_iter().cycle()).for_each(|(to, from)| *to = from);
+            drop(judgement.verdict(&ask.proposal, &ask.caller, &Chance::new(random)));
+        }
+        judgement.finish().0
     }
 
     /// Judges a request and applies what it records, which must be something.
     fn take(&mut self, ask: &Ask) {
-        let records = self.record(std::slice::from_ref(ask));
-        assert!(!records.is_empty(), "nothing was recorded");
-        for record in records {
-            self.state.apply(self.state.revision + 1, &record).unwrap();
+        let entries = self.record(std::slice::from_ref(ask));
+        assert!(!entries.is_empty(), "nothing was recorded");
+        for Entry { record, agent } in entries {
+            self.state.apply_with(self.state.revision + 1, &record, agent).unwrap();
         }
     }
 
@@ -271,6 +299,7 @@ fn rules() -> Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads,
+        operators: vec![],
         limits: vec![
             limit("live", Per::User, Measure::Live(1_000_000_000)),
             limit("rate", Per::Workload, Measure::Rate { period: 1, burst: 1_000_000 }),
@@ -304,7 +333,7 @@ fn spawn(n: u64) -> Ask {
     };
     let spawn = Spawn {
         class: "researcher".parse().unwrap(),
-        credential: Credential::Key(sha256(&n.to_be_bytes())),
+        credential: asks::key(sha256(&n.to_be_bytes())),
         proof: Some(proof),
         asked: Asked::default(),
         audience: None,

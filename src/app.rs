@@ -16,23 +16,24 @@ use tokio::sync::watch;
 
 use crate::assertion::{Assertions, AudienceSettings, IssuerSettings};
 use crate::authority::keystore::Keystore;
-use crate::authority::{Authority, Signed};
+use crate::authority::{Authority, Seal, Signed};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::config::{BundleEndpoint, Config};
 use crate::dev::provider;
-use crate::doors::{bundle, grpc, http, listen};
+use crate::doors::{bundle, grpc, http, listen, peer};
 use crate::folder;
 use crate::foreign::Foreign;
 use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
 use crate::publish::feed::{self, Feed};
 use crate::publish::{Published, Publisher};
-use crate::registry::state::authority::Status;
-use crate::registry::{Ask, Limits, Proposal, Registry, Rules, replay};
-use crate::stories::desk::Desk;
-use crate::stories::rotate::Rotation;
-use crate::stories::{Issuer, issue, revoke};
+use crate::state::authority::Status;
+use crate::acts::rotate::Rotation;
+use crate::acts::{Certified, Issuer, configure, join, redeem};
+use crate::judge::Rules;
+use crate::ledger::{self, Bounds, Ledger, replay};
+use crate::pipeline::Pipeline;
 use crate::telemetry;
 
 /// A running issuer.
@@ -44,7 +45,7 @@ pub struct Running {
     ready: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
-    writer: std::thread::JoinHandle<()>,
+    watermark: ledger::Keeper,
     _home: Home,
 }
 
@@ -145,23 +146,23 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
     let (told, heard) = feed::line();
-    let (registry, writer) = open_registry(&config, &home, &authority, &clock, told)?;
-    configure(&registry, config.digest())?;
+    let (ledger, watermark) = open_ledger(&config, &home, &authority, &clock, told)?;
+    configure::configure(&ledger, config.digest()).map_err(|e| e.to_string())?;
     let schedule = config.schedule(authority.root_ends_at());
-    let rotation = Rotation { registry: registry.clone(), authority: Arc::clone(&authority), schedule, clock: clock.clone() };
+    let rotation = Rotation { ledger: ledger.clone(), authority: Arc::clone(&authority), schedule, clock: clock.clone() };
     rotation.begin()?;
-    let publisher = Publisher::start(&registry, &authority, config.refresh).map_err(|e| e.to_string())?;
+    let publisher = Publisher::start(&ledger, &authority, config.refresh).map_err(|e| e.to_string())?;
+    let seal = Seal::new(Arc::clone(&authority), config.jwt_issuer.clone());
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
-        desk: Desk::start(&registry, &authority, config.jwt_issuer.as_deref(), config.queue, 2).map_err(|e| e.to_string())?,
+        pipeline: Pipeline::start(&ledger, seal, config.queue, 2).map_err(|e| e.to_string())?,
         assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
         rotator: rotation.start(publisher.clone())?,
         publisher: publisher.clone(),
-        feed: Feed::start(&registry, &authority, clock.clone(), heard).map_err(|e| e.to_string())?,
-        registry,
+        feed: Feed::start(&ledger, &authority, clock.clone(), heard).map_err(|e| e.to_string())?,
+        ledger: ledger.clone(),
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
-        operators: config.operators.clone(),
         counting: tokio::sync::Semaphore::new(1),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
@@ -186,11 +187,13 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     tasks.push(renewing);
     // ORDER: after those who follow its changes.
     tasks.extend(foreign.keep(&stopped));
+    let guard = peer::Guard::default();
+    tasks.push(tokio::spawn(guard.clone().follow(Arc::clone(&issuer), stopped.clone())));
     tasks.push(tokio::spawn(listen::serve_tls(
         grpc_listener,
         current_tls,
         router.clone(),
-        grpc::Peers(Arc::clone(&issuer)),
+        Some(listen::Behind { ledger, guard: guard.clone() }),
         clock.clone(),
         config.bounds,
         stopped.clone(),
@@ -207,7 +210,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
             listener,
             bundle_tls,
             router,
-            listen::Anybody,
+            None,
             clock.clone(),
             config.bounds,
             stopped.clone(),
@@ -221,37 +224,39 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     home.announce(&endpoint)?;
     let _ = ready.send(true);
     tracing::info!(trust_domain = %endpoint.trust_domain, grpc = %endpoint.grpc, "ready");
-    Ok(Running { endpoint, issuer, ready, stop, tasks, writer, _home: home })
+    Ok(Running { endpoint, issuer, ready, stop, tasks, watermark, _home: home })
 }
 
 impl Running {
-    /// Stops: no longer ready, no new connections, open requests end, the writer last.
+    /// Stops: no longer ready, no new connections, open requests end, the ledger last.
     pub async fn stop(self) {
         let _ = self.ready.send(false);
         let _ = self.stop.send(true);
         for task in self.tasks {
             let _ = task.await;
         }
-        self.issuer.registry.stop();
-        let writer = self.writer;
-        let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        let (ledger, watermark) = (self.issuer.ledger.clone(), self.watermark);
+        let _ = tokio::task::spawn_blocking(move || {
+            ledger.stop();
+            drop(watermark);
+        })
+        .await;
         tracing::info!("stopped");
     }
 }
 
-fn open_registry(
+fn open_ledger(
     config: &Config,
     home: &Home,
     authority: &Arc<Authority>,
     clock: &Clock,
     feed: feed::Told,
-) -> Result<(Registry, std::thread::JoinHandle<()>), String> {
+) -> Result<(Ledger, ledger::Keeper), String> {
     let beats = Beats {
         path: home.dir.join("heartbeat.json"),
         authority: Arc::clone(authority),
         trust_domain: config.trust_domain.clone(),
         last: None,
-        feed: Some(feed),
     };
     let last = beats.read()?;
     if last.is_some() && !home.journal().exists() {
@@ -262,18 +267,19 @@ fn open_registry(
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.clone(),
+        operators: config.operators.clone(),
         limits: config.limits.clone(),
         workload_ttl: config.workload_ttl,
         jwt_ttl: config.jwt_ttl,
         publish_ahead: config.schedule(0).ahead,
     };
-    let limits = Limits { batch: config.batch, queue: config.queue };
+    let bounds = Bounds { batch: config.batch };
     let fatal = Box::new(|cause: &str| {
         tracing::error!(%cause, "the journal failed: stopping, so that the next start replays what is durable");
         std::process::exit(74);
     });
     let state = replay(&mut journal).map_err(|e| e.to_string())?;
-    // Judged before the writer starts: its first heartbeat would hide what this one tells.
+    // ORDER: before the watermark is written anew, which would hide what this one says.
     if let Some((incarnation, head)) = last
         && (state.incarnation != incarnation || state.revision < head)
     {
@@ -283,17 +289,10 @@ fn open_registry(
             state.revision
         ));
     }
-    Registry::open(Box::new(journal), state, rules, limits, clock.clone(), Box::new(beats), fatal).map_err(|e| e.to_string())
-}
-
-/// Records the configuration if it changed.
-fn configure(registry: &Registry, classes: [u8; 32]) -> Result<(), String> {
-    let ask = Ask { caller: Caller::Stranger, proposal: Proposal::Configure { classes } };
-    match registry.commit(vec![ask]).pop() {
-        Some(Ok(_)) => Ok(()),
-        Some(Err(no)) => Err(no.to_string()),
-        None => Err("the configuration was not recorded".into()),
-    }
+    let ledger = Ledger::open(Box::new(journal), state, rules, bounds, clock.clone(), Box::new(feed), fatal);
+    let ledger = ledger.map_err(|e| e.to_string())?;
+    let watermark = ledger::keep_watermark(ledger.clone(), Box::new(beats), clock.clone())?;
+    Ok((ledger, watermark))
 }
 
 /// Binds an address; where it leaves the port open, the one from before if it is still free.
@@ -356,13 +355,13 @@ async fn every(period: Duration, mut stop: watch::Receiver<bool>, act: impl Fn()
 
 /// Joins the development workload: a ticket and its redemption, without the wire.
 async fn join(issuer: &Issuer, dir: &Path) -> Result<(), String> {
-    let operator = Caller::Operator { name: "mayfly dev".into() };
+    let operator = Caller::Operator { name: "mayfly dev".into(), by: None };
     let name = "orchestrator".parse().map_err(|e: mayfly_verify::NameError| e.to_string())?;
-    let (ticket, ..) = revoke::join_token(issuer, operator, name, 60).await.map_err(|e| e.to_string())?;
+    let (ticket, ..) = join::join_token(issuer, operator, name, 60).await.map_err(|e| e.to_string())?;
     let key = folder::Key::new()?;
-    match issue::redeem(issuer, ticket.secret().expose(), key.csr.clone()).await.map_err(|e| e.to_string())? {
-        issue::Certified::Workload(_, leaf) => put(issuer, dir, &key, &leaf),
-        issue::Certified::Agent(..) => Err("a join token was redeemed for an agent".into()),
+    match redeem::redeem(issuer, ticket.secret().expose(), key.csr.clone()).await.map_err(|e| e.to_string())? {
+        Certified::Workload(_, leaf) => put(issuer, dir, &key, &leaf),
+        Certified::Agent(..) => Err("a join token was redeemed for an agent".into()),
     }
 }
 
@@ -385,5 +384,5 @@ async fn keep_joined(issuer: Arc<Issuer>, dir: PathBuf, life: u64, mut stop: wat
 
 fn put(issuer: &Issuer, dir: &Path, key: &folder::Key, signed: &Signed) -> Result<(), String> {
     let svid = v1::X509Svid { spiffe_id: String::new(), certificates: signed.chain(), expires_at: None };
-    folder::write(dir, key, &svid, &grpc::bundle_message(&issuer.publisher.now()))
+    folder::write(dir, key, &svid, &grpc::message::bundle_message(&issuer.publisher.now()))
 }

@@ -4,6 +4,7 @@ pub mod jwt;
 pub mod keystore;
 mod root;
 pub mod schedule;
+mod seal;
 pub mod x509;
 
 use std::collections::HashMap;
@@ -19,17 +20,20 @@ use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::denial::Fault;
-use crate::registry::state::authority::{Authorities, Kind, Slot, Status};
+use crate::judge::serial_of;
+use crate::state::authority::{Authorities, Kind, Slot, Status};
 use crate::svid;
 use jwt::JwtAuthority;
 use keystore::{Keystore, KeystoreError};
 use root::Root;
 pub use root::RootFiles;
+pub use seal::Seal;
 use x509::X509Authority;
 
 /// Seconds the server's own certificate lasts at most.
 const SERVER_LIFE: u64 = 7 * 86_400;
-/// Seconds by which certificates begin in the past, for clocks that are behind.
+/// How long before its signature a certificate of an authority or of the server itself begins, in seconds, for peers whose
+/// clocks are behind.
 const BACKDATE: u64 = 60;
 
 /// Why there is no authority.
@@ -166,15 +170,15 @@ impl Authority {
         Ok(self.keystore.remove(&key_name(kind, id))?)
     }
 
-    /// Signs with the X.509 authority that was to sign.
-    pub fn sign_x509(&self, id: &str, unsigned: &svid::x509::Unsigned) -> Result<Signed, Fault> {
+    /// Signs with an X.509 authority, by the id of its slot.
+    fn sign_x509(&self, id: &str, unsigned: &svid::x509::Unsigned) -> Result<Signed, Fault> {
         let authority = self.x509.read().get(id).cloned();
         let authority = authority.ok_or_else(|| Fault::new("sign x509", format!("no key of authority `{id}`")))?;
         authority.sign(unsigned, &self.trust_domain, &self.oid)
     }
 
-    /// Signs with the JWT authority that was to sign.
-    pub fn sign_jwt(&self, id: &str, unsigned: &svid::jwt::Unsigned) -> Result<String, Fault> {
+    /// Signs with a JWT authority, by the id of its slot.
+    fn sign_jwt(&self, id: &str, unsigned: &svid::jwt::Unsigned) -> Result<String, Fault> {
         let authority = self.jwt.read().get(id).cloned();
         let authority = authority.ok_or_else(|| Fault::new("sign jwt", format!("no key of authority `{id}`")))?;
         authority.sign(unsigned, &self.random)
@@ -251,7 +255,7 @@ impl Authority {
             .collect::<Result<Vec<_>, Fault>>()?;
         let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
         let ends_at = (now + SERVER_LIFE).min(by.ends_at);
-        let serial = serial().map_err(|e| fault(&e))?;
+        let serial = serial().map_err(|e| fault(&e))?.to_vec();
         let unsigned = svid::x509::server(&self.trust_domain, &names, &spki, serial, now.saturating_sub(BACKDATE), ends_at)?;
         let signed = self.sign_x509(&by.id, &unsigned)?;
         let chain = std::iter::once(signed.leaf).chain(signed.above.iter().cloned());
@@ -301,14 +305,11 @@ fn ecdsa(name: &str, key: &KeyPair) -> Result<EcdsaKeyPair, AuthorityError> {
         .map_err(|e| AuthorityError::unusable(name, e))
 }
 
-/// Positive, 127 random bits (T29).
-fn serial() -> Result<Vec<u8>, aws_lc_rs::error::Unspecified> {
-    let mut serial = vec![0u8; 16];
-    aws_lc_rs::rand::fill(&mut serial)?;
-    if let Some(first) = serial.first_mut() {
-        *first = (*first & 0x7f) | 0x40;
-    }
-    Ok(serial)
+/// A random serial number.
+fn serial() -> Result<[u8; 16], aws_lc_rs::error::Unspecified> {
+    let mut random = [0u8; 16];
+    aws_lc_rs::rand::fill(&mut random)?;
+    Ok(serial_of(random))
 }
 
 /// PEM of one DER document.

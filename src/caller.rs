@@ -1,4 +1,4 @@
-//! Room 1: who is calling. A peer's certificate, proved by its chain, becomes a caller; nothing else does.
+//! Room 1: the caller. A peer's certificate, proved by its chain, becomes a caller; nothing else does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::denial::{Denial, Kind};
 /// The authenticated peer of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Proved nothing.
+    /// It proved nothing.
     Stranger,
     /// A workload of this trust domain, by its key.
     Workload {
@@ -40,26 +40,28 @@ pub enum Caller {
         key: [u8; 32],
         /// Serial number of its certificate: which generation it is.
         serial: Vec<u8>,
-        /// Which life of the journal its certificate belongs to.
+        /// The epoch of the journal that its certificate belongs to.
         incarnation: Uuid,
         /// The journal's head when its connection was accepted.
         opened: u64,
         /// Key id of the authority that signed its certificate.
         authority: Vec<u8>,
     },
-    /// A person, by a token for an audience that is configured for that. They take back what is theirs, and nothing else.
+    /// A user, by an ID token for an audience with `revokes = true`. Users revoke their own access, and nothing else.
     User(User),
-    /// A listed uid on the operator socket.
+    /// An operator.
     Operator {
-        /// `uid:<n>`.
+        /// `uid:<n>`, or the scope of the workload that it is.
         name: String,
+        /// The workload that it is, with what proved it. `None` for a listed uid on the operator socket.
+        by: Option<Box<Caller>>,
     },
 }
 
 /// A caller's role, as the table of methods has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Proved nothing.
+    /// It proved nothing.
     Stranger,
     /// An agent.
     Agent,
@@ -67,7 +69,7 @@ pub enum Role {
     Workload,
     /// A workload of a foreign trust domain.
     Foreign,
-    /// A person with a token of their own.
+    /// A user with a token of their own.
     User,
     /// An operator.
     Operator,
@@ -86,7 +88,7 @@ impl Caller {
         }
     }
 
-    /// What scopes its request ids.
+    /// The scope of its request ids, and its name in records.
     pub fn scope(&self) -> String {
         match self {
             Caller::Stranger => "stranger".into(),
@@ -94,17 +96,22 @@ impl Caller {
             Caller::Foreign { id, .. } => id.to_string(),
             Caller::Agent { id, .. } => id.to_string(),
             Caller::User(user) => format!("user {} of {}", user.sub, user.iss),
-            Caller::Operator { name } => name.clone(),
+            Caller::Operator { name, .. } => name.clone(),
         }
     }
 
-    /// The workload that it is.
+    /// The workload that it is, if it is one.
     pub fn workload(&self) -> Option<Workload> {
         match self {
             Caller::Workload { name, .. } => Some(Workload::Own(name.clone())),
             Caller::Foreign { id, .. } => Some(Workload::Foreign(Arc::clone(id))),
             _ => None,
         }
+    }
+
+    /// The agent that it is, if it is one.
+    pub fn agent(&self) -> Option<&Caller> {
+        matches!(self, Caller::Agent { .. }).then_some(self)
     }
 
     /// Whether it is this workload.
@@ -117,25 +124,25 @@ impl Caller {
     }
 }
 
-/// A peer whose chain held when it was first looked at. Signatures are looked at once for a connection; what moves while it
-/// stands is looked at for each call.
+/// A peer whose chain was verified. Signatures are verified once for a connection; what may change while the connection is open
+/// is checked at each call.
 #[derive(Debug)]
 pub struct Proved {
     svid: X509Svid,
     opened: u64,
-    /// The generation of the foreign bundle under which the chain held last; none: ours.
+    // Generation of the foreign bundle that verified the chain last. `None` for a peer of our own trust domain.
     foreign: Option<AtomicU64>,
 }
 
-/// Reads a peer's chain. A chain that does not hold is a denial, never a stranger.
+/// Verifies a peer's chain. A chain that does not verify is a denial, never a stranger.
 ///
-/// `opened` is the journal's head when the connection was accepted, `now` is in unix seconds.
+/// `opened` is the journal's head when the connection was accepted, `now` is in Unix seconds.
 pub fn prove(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingOid, opened: u64, now: u64) -> Result<Proved, Denial> {
     Ok(Proved { svid: verify(chain, bundle, oid, now)?, opened, foreign: None })
 }
 
-/// The same for a peer of a foreign trust domain, by the bundle of that one alone (XV-1). The bundle's generation moves when
-/// its content does.
+/// Verifies the chain of a peer from a foreign trust domain, with the bundle of that domain alone (XV-1). The bundle's generation
+/// changes with its contents.
 pub fn prove_foreign(
     chain: &[CertificateDer<'_>],
     (bundle, generation): (&Bundle, u64),
@@ -156,7 +163,7 @@ impl Proved {
         self.foreign.as_ref().map(|_| &self.svid.id)
     }
 
-    /// A foreign bundle may have changed since: then the chain must hold under what it is now.
+    /// Verifies the chain again if the foreign bundle has changed since.
     pub fn prove_again(
         &self,
         chain: &[CertificateDer<'_>],
@@ -172,10 +179,10 @@ impl Proved {
     }
 }
 
-/// Who a proved peer is at this call: expiry and cuts move while a connection stands.
+/// The caller behind a verified peer at this call: expiry and cuts change while a connection is open.
 ///
-/// `listed` says whether a foreign id may call at all, `cut` whether an agent with these stamps, of this incarnation of the
-/// journal, is dead.
+/// `listed` says whether a foreign id may call at all, `cut` whether an agent with these stamps, of this epoch of the journal, is
+/// dead.
 pub fn authenticate(
     peer: &Proved,
     listed: impl FnOnce(&SpiffeId) -> Option<Arc<SpiffeId>>,

@@ -14,10 +14,9 @@ use crate::authority::RootFiles;
 use crate::authority::schedule::Schedule;
 use crate::doors::listen::Bounds;
 use crate::foreign::Settings;
-use crate::policy::Class;
-use crate::policy::limits::{Limit, Measure, Per, WINDOW};
-use crate::registry::PUBLISHED;
-use crate::registry::state::authority::Kind;
+use crate::judge::policy::Class;
+use crate::judge::limits::{Limit, Measure, Per, WINDOW};
+use crate::state::authority::{Kind, PUBLISHED};
 use foreign::{Known, read_foreign};
 use reader::Reader;
 

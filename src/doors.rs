@@ -1,9 +1,10 @@
-//! The doors: the wire on one side, the stories on the other.
+//! The doors: the wire on one side, the acts on the other. A door reads what came, finds out who asks, and answers; it decides
+//! nothing.
 
-pub mod access;
 pub mod bundle;
 pub mod grpc;
 pub mod http;
 pub mod listen;
+pub mod peer;
 pub mod relay;
 pub mod status;

@@ -1,4 +1,4 @@
-//! The home: the folder of all state, one process at a time, and what other commands find in it.
+//! The home: the folder that holds all state, for one process at a time, and where other commands find the issuer.
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
@@ -12,15 +12,13 @@ use uuid::Uuid;
 
 use crate::authority::Authority;
 use crate::authority::keystore::write_private;
-use crate::publish::feed::Told;
-use crate::registry::Heartbeat;
-use crate::registry::state::CutMade;
+use crate::ledger::Watermark;
 
 /// A home that this process holds.
 pub struct Home {
     /// The folder.
     pub dir: PathBuf,
-    // Held as long as the process lives; the system lets it go with us.
+    // Held as long as the process lives; the system releases it when the process ends.
     _lock: File,
 }
 
@@ -67,7 +65,7 @@ impl Home {
         self.dir.join("journal.db")
     }
 
-    /// Tells the other commands where we are.
+    /// Writes down where the issuer is, for the other commands.
     pub fn announce(&self, endpoint: &Endpoint) -> Result<(), String> {
         let json = serde_json::to_vec_pretty(endpoint).map_err(|e| e.to_string())?;
         write_private(&self.dir.join("endpoint.json"), &json).map_err(|e| e.to_string())
@@ -102,22 +100,20 @@ impl Beat {
     }
 }
 
-/// Writes heartbeats.
+/// Writes and reads the watermark, `heartbeat.json`.
 pub struct Beats {
     /// `heartbeat.json` in the home.
     pub path: PathBuf,
-    /// Who signs.
+    /// Signs it.
     pub authority: Arc<Authority>,
-    /// Ours.
+    /// The trust domain of this issuer.
     pub trust_domain: TrustDomain,
-    /// The last one.
+    /// The last watermark that was written: epoch and head.
     pub last: Option<(Uuid, u64)>,
-    /// Who tells verifiers of cuts.
-    pub feed: Option<Told>,
 }
 
 impl Beats {
-    /// The last heartbeat of this home: incarnation and head. One that is not ours is refused.
+    /// The last watermark of this home: epoch and head. A watermark that this issuer did not sign is refused.
     pub fn read(&self) -> Result<Option<(Uuid, u64)>, String> {
         let Ok(text) = fs::read(&self.path) else { return Ok(None) };
         let bad = |what: &str| format!("`{}` {what}", self.path.display());
@@ -130,8 +126,8 @@ impl Beats {
     }
 }
 
-impl Heartbeat for Beats {
-    fn beat(&mut self, incarnation: Uuid, head: u64, now: u64) {
+impl Watermark for Beats {
+    fn write(&mut self, incarnation: Uuid, head: u64, now: u64) {
         if self.last == Some((incarnation, head)) {
             return;
         }
@@ -145,12 +141,6 @@ impl Heartbeat for Beats {
         match written {
             Ok(()) => self.last = Some((incarnation, head)),
             Err(cause) => tracing::warn!(%cause, "cannot write the heartbeat"),
-        }
-    }
-
-    fn committed(&mut self, head: u64, cuts: Vec<CutMade>) {
-        if let Some(feed) = &self.feed {
-            feed.committed(head, cuts);
         }
     }
 }

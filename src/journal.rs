@@ -1,4 +1,4 @@
-//! Room 5: durable from here. The records, and the SQLite journal that keeps them.
+//! Room 5: the journal. Records, the port to whatever keeps them, and SQLite, which is the one that does. Durable from here.
 
 pub mod sqlite;
 
@@ -11,10 +11,42 @@ pub mod record {
 use prost::Message;
 use record::Record;
 
-/// Reads one record, and refuses what this version does not know.
+/// Keeps records in one order. The ledger is its only user in this process; whether other processes append to the same journal
+/// depends on the implementation, and [`AppendError::Behind`] is how they become known.
+pub trait Journal: Send {
+    /// Gives every record in order of revision.
+    fn replay(&mut self, each: Each<'_>) -> Result<(), String>;
+
+    /// Makes records durable under consecutive revisions from `first` on, and drops the rows in `drop`: all of it or nothing.
+    fn append(&mut self, first: u64, records: &[Vec<u8>], drop: &[u64]) -> Result<(), AppendError>;
+
+    /// At most `most` records from a revision on, in order, each with its revision. Fewer than `most` means that there are no
+    /// more. This is how a backup is copied piece by piece, and how a ledger that is behind catches up.
+    fn read(&mut self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, String>;
+}
+
+/// Takes a revision and its record.
+pub type Each<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>;
+
+/// Why records are not durable.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// There is no room. Nothing was written, and the journal is whole.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// The journal holds records at `first` or after it that this ledger has not applied. Nothing was written: read them, apply
+    /// them, judge again.
+    #[error("the journal has records that were not applied yet")]
+    Behind,
+    /// Nobody knows what is durable. The process must stop, and replay at its next start.
+    #[error("the journal failed: {0}")]
+    Fatal(String),
+}
+
+/// Reads one record, and refuses fields that this version does not know.
 pub fn decode(bytes: &[u8]) -> Result<Record, String> {
     let record = Record::decode(bytes).map_err(|e| e.to_string())?;
-    // prost drops unknown fields; a record that comes back shorter held some.
+    // prost drops unknown fields: a record that encodes to fewer bytes than it came with held some.
     if record.encoded_len() != bytes.len() || record.body.is_none() {
         return Err("the record holds fields that this version does not know: use the version that wrote it".into());
     }

@@ -1,31 +1,41 @@
 //! Mayfly: the identity issuer for short-lived AI agents.
 //!
-//! A request walks through the house from the top:
+//! This page is the architecture. Rooms are listed in the order in which a request visits them; acts stand over them, one file
+//! each:
 //!
 //! ```text
-//! doors     grpc, http, listen              wire <-> domain; `status` maps denials, `access` says who may call what
-//! stories   issue  revoke  inspect  rotate  columns of steps; `desk` takes them in groups: verify, commit, sign, release
-//! rooms  1  caller                          a peer's certificates -> Caller
-//!        2  assertion                       a user token -> Delegator
-//!        3  policy                          (class, grant, what is asked, now) -> Permit | Denial; pure
-//!        4  registry                        the only owner of state, with one writer: admit, commit, apply, answer
-//!        5  journal                         the records, and SQLite that keeps them; durable from here
-//!        6  svid, authority                 a recorded permit -> unsigned -> signed and read back
-//! publish   bundle  feed                    what verifiers get: follows the records, and no request waits for it
-//! foreign   bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
-//! run       the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
-//! app       builds everything once; beside it config, home, folder, telemetry, cli, dev
+//! doors      peer  grpc  http  listen      wire <-> act; `status` maps denials to the wire; a door decides nothing
+//! acts       spawn redeem renew mint end join | revoke reopen | authorities rotate | configure inspect
+//! pipeline                                 groups of acts through prove | commit | sign | release; knows no act
+//! rooms   1  caller  assertion  csr        evidence -> who: a peer's certificates, a user's token, a key's holder
+//!         2  judge                         (view, act, time, chance) -> verdict: checks, records, permit or denial; pure
+//!         3  state                         what the records say; apply
+//!         4  ledger                        one writer, one order; watermark, observers, backup, restore; knows records only
+//!         5  journal                       the port, the records, and SQLite that keeps them; durable from here
+//!         6  authority  svid               a recorded permit -> unsigned -> signed and read back
+//! publish    bundle  feed                  what verifiers get: follows the records, and no request waits for it
+//! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
+//! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
+//! app        builds everything once; beside it config, home, folder, telemetry, cli, dev
 //! ```
 //!
-//! A room uses the types of rooms above it and `mayfly-verify`, never of rooms below. `tests/house.rs` holds the list of
-//! arrows. There is no way to a signature but through a commit: [`svid`] takes [`registry::Admission`], [`registry::Mint`]
-//! and [`registry::Certification`], and only the registry makes them, from what is durable.
+//! A room may use the types of rooms above it and of those it is built on, and `mayfly-verify`; there is no circle.
+//! `tests/house.rs` holds the list of allowed arrows.
+//!
+//! **The way of a request.** A door finds out who asks ([`doors::peer`]) and calls an act. The act's evidence is proved, the act
+//! is judged where the order is decided, and its records are made durable with those of its group ([`ledger`]). Only then does its
+//! permit become [`ledger::Recorded`], and only a recorded permit can be signed, once ([`authority::Seal`]). Before the signature
+//! leaves, the caller and the agent are looked at again ([`judge::release`]).
+//!
+//! **Who decides.** Everything that may be said yes or no to is decided in [`judge`]: who the caller is now, who may ask for what,
+//! whose an agent is, what class, user and parent allow, and the limits. Judging draws no randomness, knows no clock, and logs
+//! nothing, so an act that is judged again gets the same verdict.
 //!
 //! **Time.** [`clock::Clock`] is microseconds; rooms get `now` as an argument. Records carry their time, and
-//! [`registry::state::State::apply`] knows no other.
+//! [`state::State::apply`] knows no other.
 //!
-//! **The journal is its own snapshot.** When something has been over for an hour its records are dropped, with the commit that
-//! follows; so the table holds what lives, and a restart replays that and no more.
+//! **The journal is its own snapshot.** An hour after something has ended its records are dropped, together with a later commit. So
+//! the table holds what lives, and a restart replays that and no more.
 
 pub mod app;
 pub mod cli;
@@ -37,7 +47,9 @@ pub mod telemetry;
 
 pub mod doors;
 
-pub mod stories;
+pub mod acts;
+
+pub mod pipeline;
 
 pub mod publish;
 
@@ -45,15 +57,19 @@ pub mod caller;
 
 pub mod assertion;
 
-pub mod policy;
+pub mod csr;
 
-pub mod registry;
+pub mod judge;
+
+pub mod state;
+
+pub mod ledger;
 
 pub mod journal;
 
-pub mod svid;
-
 pub mod authority;
+
+pub mod svid;
 
 pub mod foreign;
 

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::authority::Authority;
 use crate::denial::Fault;
-use crate::registry::Registry;
-use crate::registry::state::Authorities;
+use crate::ledger::Ledger;
+use crate::state::Authorities;
 
 /// The public half of the authorities, at one revision.
 pub struct Published {
@@ -27,7 +27,7 @@ pub struct Published {
 /// Keeps what is published up to date.
 #[derive(Clone)]
 pub struct Publisher {
-    registry: Registry,
+    ledger: Ledger,
     authority: Arc<Authority>,
     refresh: u64,
     now: watch::Sender<Arc<Published>>,
@@ -35,15 +35,15 @@ pub struct Publisher {
 
 impl Publisher {
     /// Publishes what stands. Verifiers are told to look again after `refresh` seconds.
-    pub fn start(registry: &Registry, authority: &Arc<Authority>, refresh: u64) -> Result<Publisher, Fault> {
-        let first = published(registry, authority, refresh)?;
-        let (registry, authority) = (registry.clone(), Arc::clone(authority));
-        Ok(Publisher { registry, authority, refresh, now: watch::Sender::new(Arc::new(first)) })
+    pub fn start(ledger: &Ledger, authority: &Arc<Authority>, refresh: u64) -> Result<Publisher, Fault> {
+        let first = published(ledger, authority, refresh)?;
+        let (ledger, authority) = (ledger.clone(), Arc::clone(authority));
+        Ok(Publisher { ledger, authority, refresh, now: watch::Sender::new(Arc::new(first)) })
     }
 
     /// Publishes what stands now, if it is not what was published before. Called after every change, by whoever made it.
     pub fn follow(&self) -> Result<(), Fault> {
-        let next = published(&self.registry, &self.authority, self.refresh)?;
+        let next = published(&self.ledger, &self.authority, self.refresh)?;
         // BU-2: a sequence never goes back, whoever comes last.
         self.now.send_if_modified(|now| {
             let newer = next.bundle.sequence() > now.bundle.sequence();
@@ -66,8 +66,8 @@ impl Publisher {
     }
 }
 
-fn published(registry: &Registry, authority: &Authority, refresh: u64) -> Result<Published, Fault> {
-    let authorities = registry.read(|state| Arc::clone(&state.authorities));
+fn published(ledger: &Ledger, authority: &Authority, refresh: u64) -> Result<Published, Fault> {
+    let authorities = ledger.read(|state| Arc::clone(&state.authorities));
     let fault = |e: mayfly_verify::BundleError| Fault::new("publish", e);
     let bundle = authority.bundle(&authorities, refresh).map_err(fault)?;
     let document = bundle.to_json().map_err(fault)?.to_string().into_bytes();

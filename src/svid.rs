@@ -1,5 +1,4 @@
 //! Room 6: what is to be signed. From a recorded permit to an unsigned document; nothing else leads here.
 
-pub mod csr;
 pub mod jwt;
 pub mod x509;

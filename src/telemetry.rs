@@ -25,6 +25,7 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_journal_queue_full_total", "counter", "", "requests refused because too many waited"),
     ("mayfly_rotation_failures_total", "counter", "", "rotations of authorities that failed and are tried again"),
     ("mayfly_cuts_published_total", "counter", "", "cuts that were sent to verifiers"),
+    ("mayfly_feed_queue_full_total", "counter", "", "commits that waited because the feed had too many cuts to publish"),
     ("mayfly_feed_snapshots_total", "counter", "", "subscribers that were sent everything, because they are new or too slow"),
     ("mayfly_feed_subscribers", "gauge", "", "subscribers of the feed"),
     ("mayfly_agents_known", "gauge", "", "agents in state, ended ones until they are forgotten"),

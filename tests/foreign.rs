@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use endpoint::{Answer, Endpoint};
 use mayfly::caller::Role;
-use mayfly::doors::access::TABLE;
 use mayfly::folder::Key;
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::identities_client::IdentitiesClient;
@@ -190,8 +189,8 @@ async fn t12_a_foreign_workload_may_what_a_workload_may_but_for_certificates_of_
     let spire = Pki::of(DOMAIN);
     let dev = dev(&spire);
     let peer = connected(&dev, &spire, LISTED).await;
-    for (method, roles) in TABLE {
-        let workload = roles.contains(&Role::Workload) && !matches!(*method, "Identities/Renew" | "Identities/Redeem");
+    for (method, roles) in support::table() {
+        let workload = roles.contains(&Role::Workload) && !matches!(method, "Identities/Renew" | "Identities/Redeem");
         assert_eq!(roles.contains(&Role::Foreign), workload, "{method}");
         let mut grpc = tonic::client::Grpc::new(peer.clone());
         grpc.ready().await.unwrap();

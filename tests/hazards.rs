@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly::caller::Role;
-use mayfly::doors::access::TABLE;
 use mayfly::folder::Key;
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::identities_client::IdentitiesClient;
@@ -102,7 +101,7 @@ async fn t12_t21_every_method_for_every_role_and_nothing_by_default() {
     let dev = dev();
     let mut seen = 0;
     // An end of the caller itself comes last: it is over after that.
-    let (ends, others): (Vec<_>, Vec<_>) = TABLE.iter().partition(|(method, _)| *method == "Identities/End");
+    let (ends, others): (Vec<_>, Vec<_>) = support::table().into_iter().partition(|(method, _)| *method == "Identities/End");
     for (name, (role, channel)) in &roles(&dev).await {
         for (method, allowed) in others.iter().chain(&ends) {
             let (code, reason) = said(call(channel, method, Vec::new()).await);
@@ -117,7 +116,7 @@ async fn t12_t21_every_method_for_every_role_and_nothing_by_default() {
         let (code, _) = said(call(channel, "Identities/Impersonate", Vec::new()).await);
         assert_eq!(code, Code::Unimplemented, "{name}");
     }
-    assert_eq!(seen, 4 * TABLE.len());
+    assert_eq!(seen, 4 * support::table().len());
 }
 
 #[tokio::test]
@@ -153,7 +152,7 @@ async fn t11_what_a_later_version_would_say_is_refused() {
 async fn t23_absent_and_broken_messages_are_typed_errors() {
     let dev = dev();
     for (name, (role, channel)) in &roles(&dev).await {
-        for (method, allowed) in TABLE.iter().filter(|(m, _)| *m != "Identities/End") {
+        for (method, allowed) in support::table().into_iter().filter(|(m, _)| *m != "Identities/End") {
             // Empty, cut off, a wrong wire type, a length over the end, 60 KiB of noise.
             for body in [vec![], vec![0x0a], vec![0x08, 0x01, 0x0d], vec![0x0a, 0xff, 0xff, 0x7f], vec![0xff; 60_000]] {
                 let (code, _) = said(call(channel, method, body.clone()).await);
@@ -658,7 +657,7 @@ async fn health_and_reflection_answer() {
     let answer = answers.message().await.unwrap().unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else { panic!("no list") };
     let names: HashSet<String> = list.service.into_iter().map(|s| s.name).collect();
-    for (method, _) in TABLE {
+    for (method, _) in support::table() {
         let service = method.split('/').next().unwrap();
         assert!(names.contains(&format!("mayfly.v1.{service}")), "{service} not in {names:?}");
     }

@@ -10,27 +10,29 @@ use mayfly::caller::Caller;
 use mayfly::clock::{Clock, SECOND};
 use mayfly::config::Config;
 use mayfly::journal::sqlite::Sqlite;
-use mayfly::policy::Asked;
-use mayfly::registry::state::authority::{Kind, Slot};
-use mayfly::registry::{
-    Ask, Change, Credential, Heartbeat, Journal, Limits, Outcome, Proof, Proposal, Registry, Rules, Spawn, State, replay,
-};
+use mayfly::acts::authorities::Change;
+use mayfly::acts::spawn::Spawn;
+use mayfly::journal::Journal;
+use mayfly::judge::policy::Asked;
+use mayfly::judge::{Proof, Rules};
+use mayfly::ledger::{Bounds, Ledger, Unobserved, replay};
+use mayfly::state::State;
+use mayfly::state::authority::{Kind, Slot};
 use mayfly_verify::{Target, User, sha256};
 
 const START: u64 = 1_800_000_000;
 
-struct Silent;
+#[path = "support/asks.rs"]
+mod asks;
+use asks::{Ask, Outcome, Proposal, commit};
 
-impl Heartbeat for Silent {
-    fn beat(&mut self, _: uuid::Uuid, _: u64, _: u64) {}
-}
-
-fn open(path: &Path, now: &Arc<AtomicU64>) -> (Registry, std::thread::JoinHandle<()>) {
+fn open(path: &Path, now: &Arc<AtomicU64>) -> Ledger {
     let config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
     let rules = Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads,
+        operators: vec![],
         limits: vec![],
         workload_ttl: 1_000_000,
         jwt_ttl: 300,
@@ -38,13 +40,13 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> (Registry, std::thread::JoinHandle
     };
     let mut journal = Sqlite::open(path, None).unwrap();
     let state = replay(&mut journal).unwrap();
-    Registry::open(
+    Ledger::open(
         Box::new(journal),
         state,
         rules,
-        Limits { batch: 1024, queue: 64 },
+        Bounds { batch: 1024 },
         Clock::set(Arc::clone(now)),
-        Box::new(Silent),
+        Box::new(Unobserved),
         Box::new(|cause| panic!("{cause}")),
     )
     .unwrap()
@@ -64,15 +66,15 @@ fn rows(path: &Path) -> usize {
 fn restarts(live: u64) -> [(f64, usize, usize); 2] {
     let dir = tempfile::tempdir().unwrap();
     let (path, now) = (dir.path().join("journal.db"), Arc::new(AtomicU64::new(START * SECOND)));
-    let (registry, writer) = open(&path, &now);
-    let one = |caller: Caller, proposal| registry.commit(vec![Ask { caller, proposal }]).pop().unwrap().unwrap();
+    let ledger = open(&path, &now);
+    let one = |caller: Caller, proposal| commit(&ledger, vec![Ask { caller, proposal }]).pop().unwrap().unwrap();
     for kind in [Kind::X509, Kind::Jwt] {
         let slot = Slot::new(kind, hex::encode(kind.as_str()).into(), vec![4; 65], START + 90 * 86_400);
         one(Caller::Stranger, Proposal::Authorities(Change::Prepare(slot)));
         one(Caller::Stranger, Proposal::Authorities(Change::Activate { kind, id: None, early: false }));
     }
     let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
-    let operator = Caller::Operator { name: "uid:0".into() };
+    let operator = Caller::Operator { name: "uid:0".into(), by: None };
     one(operator, Proposal::Ticket { workload: name.clone(), hash: [9; 32], ttl: 60 });
     one(Caller::Stranger, Proposal::Redeem { hash: [9; 32], key: [1; 32] });
     let caller = Caller::Workload { name: name.clone(), key: [1; 32], authority: b"x509".to_vec() };
@@ -89,7 +91,7 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
         caller: caller.clone(),
         proposal: Proposal::Spawn(Box::new(Spawn {
             class: "researcher".parse().unwrap(),
-            credential: Credential::Key(sha256(&n.to_be_bytes())),
+            credential: asks::key(sha256(&n.to_be_bytes())),
             proof: Some(proof.clone()),
             asked: Asked::default(),
             audience: None,
@@ -97,37 +99,34 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
         })),
     };
     for first in (0..live).step_by(1000) {
-        let answers = registry.commit((first..(first + 1000).min(live)).map(spawn).collect());
+        let answers = commit(&ledger, (first..(first + 1000).min(live)).map(spawn).collect());
         assert!(answers.iter().all(|a| matches!(a, Ok(Outcome::Spawned(..)))));
     }
-    registry.stop();
-    writer.join().unwrap();
-    drop(registry);
+    ledger.stop();
+    drop(ledger);
 
     let timed = || {
         let started = Instant::now();
-        let (registry, writer) = open(&path, &now);
+        let ledger = open(&path, &now);
         let took = started.elapsed().as_secs_f64();
-        (took, registry.read(State::agent_count), registry, writer)
+        (took, ledger.read(State::agent_count), ledger)
     };
-    let (full, known, registry, writer) = timed();
+    let (full, known, ledger) = timed();
     // A day later: each commit drops some of what is over.
     now.fetch_add(86_400 * SECOND, Ordering::SeqCst);
     for n in 0..live.div_ceil(500) + 8 {
         let user = User { iss: "https://idp.example".into(), sub: format!("nobody-{}", n % 3) };
         let proposal =
             Proposal::Revoke { target: Target::User(user), since: None, dry: false, reason: String::new(), allow_new: true };
-        let ask = Ask { caller: Caller::Operator { name: "uid:0".into() }, proposal };
-        registry.commit(vec![ask]).pop().unwrap().unwrap();
+        let ask = Ask { caller: Caller::Operator { name: "uid:0".into(), by: None }, proposal };
+        commit(&ledger, vec![ask]).pop().unwrap().unwrap();
         now.fetch_add(120 * SECOND, Ordering::SeqCst);
     }
-    registry.stop();
-    writer.join().unwrap();
-    drop(registry);
+    ledger.stop();
+    drop(ledger);
     let kept = rows(&path);
-    let (empty, left, registry, writer) = timed();
-    registry.stop();
-    writer.join().unwrap();
+    let (empty, left, ledger) = timed();
+    ledger.stop();
     [(full, known, usize::try_from(live).unwrap()), (empty, left, kept)]
 }
 

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::rand;
 use mayfly::journal::record::{self, Record, record::Body};
 use mayfly::journal::sqlite::Sqlite;
-use mayfly::registry::Journal;
+use mayfly::journal::Journal;
 use prost::Message;
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ impl Trees {
 /// Writes the trees; the UUIDs of their tops, for each entry of `trees`.
 pub(crate) fn seed(journal: &Path, trees: &[Trees]) -> Result<Vec<Vec<Uuid>>, String> {
     let mut journal = Sqlite::open(journal, None)?;
-    let state = mayfly::registry::replay(&mut journal).map_err(|e| e.to_string())?;
+    let state = mayfly::ledger::replay(&mut journal).map_err(|e| e.to_string())?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?;
     let at = u64::try_from(now.as_micros()).map_err(|e| e.to_string())?.max(state.at);
     let mut writer = Writer { journal, next: state.revision + 1, at, waiting: Vec::new() };

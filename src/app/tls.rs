@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::doors::listen;
 use crate::foreign::Foreign;
 use crate::publish::Publisher;
-use crate::registry::state::authority::Kind;
+use crate::state::authority::Kind;
 
 /// How often a server certificate is made anew though nothing has changed.
 const RENEW: Duration = Duration::from_secs(600);

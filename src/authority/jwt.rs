@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::keystore::Keystore;
 use super::{AuthorityError, ecdsa, key_name};
 use crate::denial::Fault;
-use crate::registry::state::authority::{Kind, Slot};
+use crate::state::authority::{Kind, Slot};
 use crate::svid;
 
 /// Signs tokens.

@@ -209,7 +209,7 @@ pub(super) fn ca(
     // X.520 allows 64 characters, so the trust domain stands in the URI alone; two CAs of one name would be tried for each other.
     let serial = serial().map_err(|e| e.to_string())?;
     params.distinguished_name.push(DnType::CommonName, format!("{name} {}", hex::encode(serial.get(..4).unwrap_or_default())));
-    params.serial_number = Some(serial.into());
+    params.serial_number = Some(serial.to_vec().into());
     params.not_before = svid::x509::time_of(now.saturating_sub(BACKDATE)).map_err(|e| e.to_string())?;
     params.not_after = svid::x509::time_of(ends_at).map_err(|e| e.to_string())?;
     params.is_ca = IsCa::Ca(path);

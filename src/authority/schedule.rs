@@ -1,7 +1,7 @@
 //! When authorities rotate. Pure: what stands and what time it is say what is next.
 
 use crate::clock::SECOND;
-use crate::registry::state::authority::{Authorities, Kind};
+use crate::state::authority::{Authorities, Kind};
 
 /// How often authorities rotate. All in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +82,8 @@ impl Schedule {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
-    use crate::registry::PUBLISHED;
-    use crate::registry::state::authority::{Slot, Status};
+    use crate::state::authority::PUBLISHED;
+    use crate::state::authority::{Slot, Status};
     use proptest::prelude::*;
 
     /// What the writer does with a step, as far as the schedule can see it.

@@ -11,7 +11,7 @@ use super::keystore::Keystore;
 use super::root::{Root, ca, read_ca};
 use super::{AuthorityError, Signed, key_name};
 use crate::denial::Fault;
-use crate::registry::state::authority::{Kind, Slot};
+use crate::state::authority::{Kind, Slot};
 use crate::svid;
 
 /// Signs certificates.

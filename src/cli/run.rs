@@ -5,9 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_verify::Target;
-use prost::Message as _;
-
 use super::{Common, Failure, Output, show};
 use crate::app;
 use crate::authority::Authority;
@@ -15,10 +12,8 @@ use crate::authority::keystore::Keystore;
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat};
 use crate::home::{Beats, Endpoint, Home};
-use crate::journal::record::{self, Record, record::Body};
 use crate::journal::sqlite::Sqlite;
-use crate::registry::state::{CUT_KEEP, before, cut_target};
-use crate::registry::{Heartbeat as _, Journal as _, opened, replay};
+use crate::ledger::{Watermark as _, restore};
 use crate::telemetry;
 
 pub(super) async fn dev(common: &Common, listen: SocketAddr, extra: Option<&Path>) -> Result<(), Failure> {
@@ -108,7 +103,6 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
         authority: Arc::new(authority),
         trust_domain: td.clone(),
         last: None,
-        feed: None,
     };
     let last_head = beats.read()?.map_or(0, |(_, head)| head);
 
@@ -119,30 +113,7 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
     }
     std::fs::copy(copy, &fresh).map_err(text)?;
     let mut journal = Sqlite::open(&fresh, None)?;
-    let state = replay(&mut journal).map_err(|e| e.to_string())?;
-    // Past every revision that was ever given: revisions order issuance and revocation for good.
-    let first = state.revision.max(last_head) + 1;
-    let at = clock.now().max(state.at);
-    let begin = opened(&td, at).map_err(|e| e.to_string())?;
-    let incarnation = match &begin.body {
-        Some(Body::Opened(o)) => uuid::Uuid::from_slice(&o.incarnation).map_err(|e| e.to_string())?,
-        _ => return Err("no incarnation".to_owned().into()),
-    };
-    let mut records = vec![begin.encode_to_vec()];
-    let mut cut = |target: &Target, closes, time, keep_until, reason: &str| {
-        let revision = first + u64::try_from(records.len()).unwrap_or(0);
-        let (before, reason, by) = (before(target, revision), reason.to_owned(), String::new());
-        let body = record::Cut { before, closes, keep_until, reason, by, time, target: cut_target(target) };
-        records.push(Record { at, operator: "restore".into(), body: Some(Body::Cut(body)) }.encode_to_vec());
-    };
-    // Whom the lost part of the journal cut is not known: no user token counts that may be from before that.
-    cut(&Target::TrustDomain, false, at, u64::MAX, "restored from a backup");
-    // Whoever was closed stays closed, and no key comes back.
-    for closed in state.closed() {
-        cut(closed, true, 0, at + CUT_KEEP, "closed before the restore");
-    }
-    journal.append(first, &records, &[]).map_err(|e| e.to_string())?;
-    journal.drop_below(first)?;
+    let restored = restore::restore(&mut journal, &td, last_head, clock.now()).map_err(|e| e.to_string())?;
     drop(journal);
     for name in ["journal.db-wal", "journal.db-shm"] {
         let _ = std::fs::remove_file(home.dir.join(name));
@@ -152,17 +123,17 @@ pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Re
         let (from, to) = (format!("journal.restoring-{suffix}"), format!("journal.db-{suffix}"));
         let _ = std::fs::rename(home.dir.join(from), home.dir.join(to));
     }
-    let head = first + u64::try_from(records.len()).unwrap_or(1) - 1;
-    beats.beat(incarnation, head, at);
+    beats.write(restored.incarnation, restored.head, restored.at);
     // Tokens tell whole seconds, and one of this very second may be from before. When we return, fresh ones count.
     let second = clock.seconds();
     while clock.seconds() <= second {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let object = serde_json::json!({ "incarnation": incarnation.to_string(), "revision": head });
+    let object = serde_json::json!({ "incarnation": restored.incarnation.to_string(), "revision": restored.head });
     show::either(common, &object, || {
         format!(
-            "restored: a new life of the journal begins at revision {head}; everything issued before it is dead, workloads join again"
+            "restored: a new epoch of the journal begins at revision {}; everything issued before it is dead, workloads join again",
+            restored.head
         )
     })
 }

@@ -1,9 +1,9 @@
-//! Accepting connections, with bounds: how many, how long a handshake takes, how long a stop waits.
+//! Accepts connections, with bounds: how many, how long a handshake takes, how long a stop waits.
 
 mod life;
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,9 +18,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-use super::{access, status};
-use crate::caller::Proved;
+use super::peer::{Connection, Guard, Peer};
+use super::{grpc, status};
 use crate::clock::Clock;
+use crate::ledger::Ledger;
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -53,55 +54,22 @@ impl Default for Bounds {
     }
 }
 
-/// How long the open requests of a cut peer have to end.
+/// How long the open requests of a revoked peer have to end.
 const CUT_DRAIN: Duration = Duration::from_millis(250);
 
-/// Bytes of the largest TLS record: what is to be said fills records before it is written, until there is nothing more to say.
+/// Bytes of the largest TLS record. Answers fill records before they are written.
 const RECORD: usize = 16 * 1024;
 
-/// What a listener needs to know of the world behind it.
-pub trait Watch: Clone + Send + Sync + 'static {
-    /// The journal's head.
-    fn head(&self) -> u64;
-    /// Resolves when the connection's peer is nobody any more.
-    fn over(&self, peer: &Connection) -> impl Future<Output = ()> + Send;
+/// What a listener for certificates needs to know of the issuer behind it.
+#[derive(Clone)]
+pub struct Behind {
+    /// The journal, whose head is remembered for each connection.
+    pub ledger: Ledger,
+    /// Ends the connections of revoked peers.
+    pub guard: Guard,
 }
 
-/// For a listener whose peers prove nothing.
-#[derive(Clone, Copy)]
-pub struct Anybody;
-
-impl Watch for Anybody {
-    fn head(&self) -> u64 {
-        0
-    }
-
-    async fn over(&self, _: &Connection) {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// What a connection proved; the request's extensions carry it.
-#[derive(Clone, Debug)]
-pub enum Peer {
-    /// Over TLS.
-    Tls(Arc<Connection>),
-    /// Over the operator socket: a listed uid.
-    Operator(u32),
-}
-
-/// A connection over TLS.
-#[derive(Debug)]
-pub struct Connection {
-    /// The chain that the peer presented; empty: none.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The journal's head when it was accepted.
-    pub opened: u64,
-    /// What the chain proved when it was first looked at.
-    pub proved: OnceLock<Proved>,
-}
-
-/// A server's TLS settings. With `roots` client certificates are asked for, and none is needed.
+/// A server's TLS settings. With `roots`, client certificates are asked for, and not required.
 pub fn tls(
     chain: Vec<CertificateDer<'static>>,
     key: &Zeroizing<Vec<u8>>,
@@ -111,7 +79,7 @@ pub fn tls(
     tls_with(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec())), roots, clock)
 }
 
-/// The same with a key of any form.
+/// A server's TLS settings, with a key of any form.
 pub fn tls_with(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -142,12 +110,13 @@ pub fn tls_with(
     Ok(config)
 }
 
-/// Serves HTTP over TLS until `stop`, then drains. The configuration may change between connections.
+/// Serves HTTP over TLS until `stop`, then drains. The configuration may change between connections. `behind` is `None` for a
+/// listener that asks for no client certificates.
 pub async fn serve_tls(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
     router: axum::Router,
-    watch: impl Watch,
+    behind: Option<Behind>,
     clock: Clock,
     bounds: Bounds,
     mut stop: watch::Receiver<bool>,
@@ -173,10 +142,10 @@ pub async fn serve_tls(
         };
         let _ = stream.set_nodelay(true);
         // ORDER: before the handshake. A peer that renews while it runs is not a thief.
-        let opened = watch.head();
+        let opened = behind.as_ref().map_or(0, |behind| behind.ledger.read(|state| state.revision));
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
         let (router, gauge, clock, mut stop) = (router.clone(), gauge.clone(), clock.clone(), stop.clone());
-        let watch = watch.clone();
+        let behind = behind.clone();
         open.spawn(async move {
             let _place = place;
             let accepted = tokio::select! {
@@ -190,7 +159,8 @@ pub async fn serve_tls(
             };
             let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
             let chain = chain.iter().map(|c| c.clone().into_owned()).collect();
-            let peer = Arc::new(Connection { chain, opened, proved: OnceLock::new() });
+            let peer = Arc::new(Connection::new(chain, opened));
+            let _guarded = behind.as_ref().map(|behind| behind.guard.watch(&peer));
             let service = with_peer(router, Peer::Tls(Arc::clone(&peer)), bounds.request);
             gauge.increment(1);
             let builder = builder(bounds);
@@ -198,8 +168,8 @@ pub async fn serve_tls(
             let over = async {
                 tokio::select! {
                     () = life::expiry(&peer.chain, &clock) => bounds.drain,
-                    // Just long enough to be told why.
-                    () = watch.over(&peer) => CUT_DRAIN,
+                    // Just long enough for the peer to hear why.
+                    () = peer.revoked() => CUT_DRAIN,
                 }
             };
             life::stand(connection, over, stop, bounds.drain).await;
@@ -282,7 +252,7 @@ fn with_peer(
     hyper::service::service_fn(move |mut request: Incoming| {
         // T19: who calls comes from the connection; headers are never an identity.
         request.extensions_mut().insert(peer.clone());
-        let (method, started) = (access::method(request.uri().path()), Instant::now());
+        let (method, started) = (grpc::method(request.uri().path()), Instant::now());
         let answer = tower::ServiceExt::oneshot(router.clone(), request);
         // Around all of it: a body that never comes holds a stream no longer than any other request.
         async move { tokio::time::timeout(within, answer).await.unwrap_or_else(|_| Ok(status::late(method, started))) }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 
-use crate::registry::{AppendError, Each, Journal};
+use super::{AppendError, Each, Journal};
 
 /// Marks the file as a Mayfly journal (`PRAGMA application_id`): "MayJ".
 const APPLICATION: i32 = 0x4d61_794a;
@@ -51,7 +51,39 @@ impl Sqlite {
         Ok(Sqlite { connection, path: path.to_owned() })
     }
 
-    /// Takes every record below `revision` away.
+    /// Makes a journal in a file that nobody made before us, readable by us alone; a link is not followed.
+    pub fn create(path: &Path) -> Result<Sqlite, String> {
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.write(true).create_new(true).open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Sqlite::open(path, None)
+    }
+
+    /// Adds rows of another journal, each under its own revision.
+    pub fn put(&mut self, rows: &[(u64, Vec<u8>)]) -> Result<(), String> {
+        let text = |e: rusqlite::Error| format!("{}: {e}", self.path.display());
+        let transaction = self.connection.unchecked_transaction().map_err(text)?;
+        for (revision, body) in rows {
+            let revision = i64::try_from(*revision).map_err(|e| e.to_string())?;
+            let mut insert =
+                transaction.prepare_cached("INSERT INTO record (revision, body) VALUES (?1, ?2)").map_err(text)?;
+            insert.execute(params![revision, body]).map_err(text)?;
+        }
+        transaction.commit().map_err(text)
+    }
+
+    /// Ends the journal as one durable file without a write-ahead log beside it, and returns its size in bytes.
+    pub fn close(self) -> Result<u64, String> {
+        let path = self.path;
+        let text = |e: rusqlite::Error| format!("{}: {e}", path.display());
+        self.connection.pragma_update(None, "journal_mode", "DELETE").map_err(text)?;
+        self.connection.close().map_err(|(_, e)| text(e))?;
+        let file = std::fs::File::open(&path).map_err(|e| e.to_string())?;
+        file.sync_all().map_err(|e| e.to_string())?;
+        Ok(file.metadata().map_err(|e| e.to_string())?.len())
+    }
+
+    /// Deletes every record below `revision`.
     pub fn drop_below(&mut self, revision: u64) -> Result<(), String> {
         let revision = i64::try_from(revision).map_err(|e| e.to_string())?;
         self.connection.execute("DELETE FROM record WHERE revision < ?1", [revision]).map(drop).map_err(|e| e.to_string())
@@ -90,37 +122,25 @@ impl Journal for Sqlite {
         self.try_append(first, records, drop).map_err(|e| match e.sqlite_error_code() {
             // T73: SQLite rolls the transaction back and stays whole.
             Some(ErrorCode::DiskFull) => AppendError::Full(e.to_string()),
+            // The revision is the primary key: somebody else has appended under it.
+            Some(ErrorCode::ConstraintViolation) => AppendError::Behind,
             // T72: everything else, an I/O error or a failed fsync above all, leaves us not knowing.
             _ => AppendError::Fatal(e.to_string()),
         })
     }
 
-    fn first_from(&mut self, revision: u64) -> Result<Option<(u64, Vec<u8>)>, String> {
+    fn read(&mut self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
         let text = |e: rusqlite::Error| format!("{}: {e}", self.path.display());
-        let from = i64::try_from(revision).map_err(|e| e.to_string())?;
-        let select = "SELECT revision, body FROM record WHERE revision >= ?1 ORDER BY revision LIMIT 1";
+        let from = i64::try_from(from).map_err(|e| e.to_string())?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let select = "SELECT revision, body FROM record WHERE revision >= ?1 ORDER BY revision LIMIT ?2";
         let mut select = self.connection.prepare_cached(select).map_err(text)?;
-        let mut rows = select.query([from]).map_err(text)?;
-        let Some(row) = rows.next().map_err(text)? else { return Ok(None) };
-        let revision = u64::try_from(row.get::<_, i64>(0).map_err(text)?).map_err(|e| e.to_string())?;
-        Ok(Some((revision, row.get(1).map_err(text)?)))
-    }
-
-    fn backup(&mut self, to: &Path) -> Result<u64, String> {
-        let text = |e: rusqlite::Error| format!("{}: {e}", to.display());
-        // Made by us and by nobody before us, readable by us alone; a link is not followed.
-        let mut options = std::fs::OpenOptions::new();
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.write(true).create_new(true).open(to).map_err(|e| format!("{}: {e}", to.display()))?;
-        let mut copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(text)?;
-        {
-            let backup = rusqlite::backup::Backup::new(&self.connection, &mut copy).map_err(text)?;
-            backup.step(-1).map_err(text)?;
+        let mut rows = select.query([from, most]).map_err(text)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().map_err(text)? {
+            let revision = u64::try_from(row.get::<_, i64>(0).map_err(text)?).map_err(|e| e.to_string())?;
+            found.push((revision, row.get(1).map_err(text)?));
         }
-        copy.pragma_update(None, "journal_mode", "DELETE").map_err(text)?;
-        copy.close().map_err(|(_, e)| text(e))?;
-        let file = std::fs::File::open(to).map_err(|e| e.to_string())?;
-        file.sync_all().map_err(|e| e.to_string())?;
-        Ok(file.metadata().map_err(|e| e.to_string())?.len())
+        Ok(found)
     }
 }

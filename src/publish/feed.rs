@@ -9,7 +9,7 @@ mod sync;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::time::{Duration, Instant};
 
 use mayfly_agent::api::v1;
@@ -25,10 +25,10 @@ use uuid::Uuid;
 use crate::authority::Authority;
 use crate::clock::{Clock, SECOND};
 use crate::denial::Fault;
-use crate::registry::Registry;
-use crate::registry::state::CutMade;
+use crate::ledger::{Ledger, Observer};
+use crate::state::CutMade;
 use ring::Ring;
-use sync::{AtomicU64, Mutex, Receiver, Sender, channel};
+use sync::{AtomicU64, Mutex, Receiver, SyncSender, channel};
 
 /// Cuts of one tick go out together.
 const TICK: Duration = Duration::from_millis(20);
@@ -36,6 +36,8 @@ const TICK: Duration = Duration::from_millis(20);
 const BEAT: Duration = Duration::from_secs(1);
 /// Cuts in one message at most: 50 KiB.
 const CHUNK: usize = 1000;
+/// Commits whose cuts wait for the feed's thread at most.
+const QUEUE: usize = 4096;
 
 /// Where a subscriber stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,15 +132,18 @@ impl Set {
 
 /// What the writer tells: the cuts of each commit, and how far it is.
 pub struct Told {
-    cuts: Sender<Vec<CutMade>>,
+    cuts: SyncSender<Vec<CutMade>>,
     head: Arc<AtomicU64>,
 }
 
-impl Told {
-    /// A commit is durable and applied.
-    pub fn committed(&self, head: u64, cuts: Vec<CutMade>) {
+impl Observer for Told {
+    fn committed(&mut self, head: u64, cuts: Vec<CutMade>) {
         if !cuts.is_empty() {
-            let _ = self.cuts.send(cuts);
+            // The feed is behind by the whole queue: the commits wait for it rather than lose a cut.
+            if let Err(TrySendError::Full(cuts)) = self.cuts.try_send(cuts) {
+                metrics::counter!("mayfly_feed_queue_full_total").increment(1);
+                let _ = self.cuts.send(cuts);
+            }
         }
         // ORDER: after the cuts. Who sees this head finds every cut up to it.
         self.head.store(head, Ordering::Release);
@@ -153,7 +158,7 @@ pub struct Heard {
 
 /// The two ends between the writer and the feed.
 pub fn line() -> (Told, Heard) {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = channel(QUEUE);
     let head = Arc::new(AtomicU64::new(0));
     (Told { cuts: sender, head: Arc::clone(&head) }, Heard { cuts: receiver, head })
 }
@@ -167,14 +172,14 @@ struct Speaker {
 
 impl Feed {
     /// Starts with everything that is cut; `heard` must have been told of every commit since the registry was opened.
-    pub fn start(registry: &Registry, authority: &Arc<Authority>, clock: Clock, heard: Heard) -> Result<Arc<Feed>, Fault> {
+    pub fn start(ledger: &Ledger, authority: &Arc<Authority>, clock: Clock, heard: Heard) -> Result<Arc<Feed>, Fault> {
         let mut set = Set::default();
-        let (incarnation, head) = registry.read(|state| {
+        let (incarnation, head) = ledger.read(|state| {
             state.all_cuts().for_each(|cut| set.add(&cut));
             (state.incarnation, state.revision)
         });
         heard.head.fetch_max(head, Ordering::AcqRel);
-        let speaker = Speaker { trust_domain: registry.trust_domain().clone(), incarnation, authority: Arc::clone(authority) };
+        let speaker = Speaker { trust_domain: ledger.trust_domain().clone(), incarnation, authority: Arc::clone(authority) };
         let feed = Arc::new(Feed::of(set));
         feed.ring.lock().begin(incarnation);
         feed.say(&speaker, &heard, &clock, Vec::new())?;
@@ -388,7 +393,7 @@ mod tests {
     #[test]
     fn t76_t84_who_sees_a_head_finds_every_cut_up_to_it() {
         const COMMITS: u64 = 300_000;
-        let (told, heard) = line();
+        let (mut told, heard) = line();
         let subject = Target::TrustDomain.subject();
         let writer = std::thread::spawn(move || {
             for revision in 1..=COMMITS {

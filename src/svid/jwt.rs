@@ -5,7 +5,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use crate::denial::Fault;
-use crate::registry::Mint;
+use crate::judge::Mint;
+use crate::ledger::Recorded;
 
 /// A token that may be signed.
 pub struct Unsigned {
@@ -26,7 +27,7 @@ pub(crate) struct Said {
 }
 
 /// An agent's token: `sub` is the agent, never the user (JWT-SVID 3.1).
-pub fn agent(mint: &Mint, issuer: Option<&str>, oid: &BindingOid) -> Result<Unsigned, Fault> {
+pub fn agent(mint: &Recorded<Mint>, issuer: Option<&str>, oid: &BindingOid) -> Result<Unsigned, Fault> {
     let token = mint.token();
     let binding = mint.binding().to_claim_text().map_err(|e| Fault::new("svid", e))?;
     let binding = RawValue::from_string(binding).map_err(|e| Fault::new("svid", e))?;

@@ -4,9 +4,10 @@ use mayfly_verify::{Binding, BindingOid, TrustDomain, issuer_id, workload_id};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use time::OffsetDateTime;
 
-use super::csr::PublicKey;
+use crate::csr::PublicKey;
 use crate::denial::Fault;
-use crate::registry::{Admission, Certification};
+use crate::judge::{Admission, Certification};
+use crate::ledger::Recorded;
 
 /// A certificate that may be signed, with what must come out.
 pub struct Unsigned {
@@ -26,7 +27,7 @@ pub(crate) struct Expected {
 }
 
 /// An agent's certificate.
-pub fn agent(admission: &Admission, key: &PublicKey, oid: &BindingOid) -> Result<Unsigned, Fault> {
+pub fn agent(admission: &Recorded<Admission>, key: &PublicKey, oid: &BindingOid) -> Result<Unsigned, Fault> {
     let certificate = admission.certificate().ok_or_else(|| Fault::new("svid", "no certificate was recorded"))?;
     if key.digest() != certificate.key {
         return Err(Fault::new("svid", "the key is not the one that was recorded"));
@@ -39,7 +40,7 @@ pub fn agent(admission: &Admission, key: &PublicKey, oid: &BindingOid) -> Result
         serial: certificate.serial.to_vec(),
         begins_at: certificate.begins_at,
         ends_at: certificate.ends_at,
-        binding: Some(binding.clone()),
+        binding: Some(binding.as_ref().clone()),
     };
     let mut params = leaf(&expected, &[])?;
     // XL-10: not critical, so that verifiers which do not know it accept the certificate.
@@ -48,7 +49,7 @@ pub fn agent(admission: &Admission, key: &PublicKey, oid: &BindingOid) -> Result
 }
 
 /// A workload's certificate.
-pub fn workload(permit: &Certification, key: &PublicKey, td: &TrustDomain) -> Result<Unsigned, Fault> {
+pub fn workload(permit: &Recorded<Certification>, key: &PublicKey, td: &TrustDomain) -> Result<Unsigned, Fault> {
     let certificate = permit.certificate();
     if key.digest() != certificate.key {
         return Err(Fault::new("svid", "the key is not the one that was recorded"));

@@ -147,3 +147,9 @@ pub fn spawn(dir: &Path, args: &[&str], envs: &[(&str, &str)]) -> (Child, Value)
 pub fn run_in(dir: &Path, line: &str) -> Output {
     Command::new(BIN).args(line.split_whitespace()).current_dir(dir).env_remove("MAYFLY_HOME").output().unwrap()
 }
+
+/// Every method of the API, and the roles that may call it.
+pub fn table() -> Vec<(&'static str, &'static [mayfly::caller::Role])> {
+    let roles = mayfly::judge::access::roles;
+    mayfly::doors::grpc::METHODS.iter().map(|method| (method.name, roles(method.action))).collect()
+}

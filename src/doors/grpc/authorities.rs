@@ -4,14 +4,15 @@ use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
 
 use super::server::authorities_server::Authorities;
-use super::{Door, timestamp};
+use super::message::timestamp;
+use super::{Door, methods};
+use crate::acts::Issuer;
+use crate::acts::rotate::Order;
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, No};
-use crate::registry::state::Authorities as All;
-use crate::registry::state::authority::{Kind, Slot, Status as Stage};
-use crate::stories::Issuer;
-use crate::stories::rotate::Order;
+use crate::state::Authorities as All;
+use crate::state::authority::{Kind, Slot, Status as Stage};
 
 #[tonic::async_trait]
 impl Authorities for Door {
@@ -19,8 +20,8 @@ impl Authorities for Door {
         &self,
         request: Request<v1::ListAuthoritiesRequest>,
     ) -> Result<Response<v1::ListAuthoritiesResponse>, Status> {
-        self.run("Authorities/ListAuthorities", request, |issuer, _, _| async move {
-            let all = issuer.registry.read(|state| std::sync::Arc::clone(&state.authorities));
+        self.run(methods::LIST_AUTHORITIES, request, |issuer, _, _| async move {
+            let all = issuer.ledger.read(|state| std::sync::Arc::clone(&state.authorities));
             let authorities = all.slots.iter().map(|slot| message(&issuer, slot)).collect();
             Ok(v1::ListAuthoritiesResponse { authorities, revision: all.revision })
         })
@@ -31,7 +32,7 @@ impl Authorities for Door {
         &self,
         request: Request<v1::PrepareAuthorityRequest>,
     ) -> Result<Response<v1::PrepareAuthorityResponse>, Status> {
-        self.run("Authorities/PrepareAuthority", request, |issuer, caller, r| async move {
+        self.run(methods::PREPARE_AUTHORITY, request, |issuer, caller, r| async move {
             let kind = kind(r.kind)?;
             let (authority, revision) = ordered(&issuer, caller, Order::Prepare(kind), |all| all.prepared(kind)).await?;
             Ok(v1::PrepareAuthorityResponse { authority, revision })
@@ -43,7 +44,7 @@ impl Authorities for Door {
         &self,
         request: Request<v1::ActivateAuthorityRequest>,
     ) -> Result<Response<v1::ActivateAuthorityResponse>, Status> {
-        self.run("Authorities/ActivateAuthority", request, |issuer, caller, r| async move {
+        self.run(methods::ACTIVATE_AUTHORITY, request, |issuer, caller, r| async move {
             let kind = kind(r.kind)?;
             let order = Order::Activate { kind, early: r.now };
             let (authority, revision) = ordered(&issuer, caller, order, |all| all.active(kind)).await?;
@@ -56,7 +57,7 @@ impl Authorities for Door {
         &self,
         request: Request<v1::RotateAuthorityRequest>,
     ) -> Result<Response<v1::RotateAuthorityResponse>, Status> {
-        self.run("Authorities/RotateAuthority", request, |issuer, caller, r| async move {
+        self.run(methods::ROTATE_AUTHORITY, request, |issuer, caller, r| async move {
             let kind = kind(r.kind)?;
             let order = Order::Rotate { kind, now: r.now };
             let next = |all: &'_ All| all.prepared(kind).or(all.active(kind)).cloned();
@@ -71,7 +72,7 @@ impl Authorities for Door {
         &self,
         request: Request<v1::RetireAuthorityRequest>,
     ) -> Result<Response<v1::RetireAuthorityResponse>, Status> {
-        self.run("Authorities/RetireAuthority", request, |issuer, caller, r| async move {
+        self.run(methods::RETIRE_AUTHORITY, request, |issuer, caller, r| async move {
             let (authority, revision) = ordered(&issuer, caller, Order::Retire(r.id.clone()), |all| of_id(all, &r.id)).await?;
             Ok(v1::RetireAuthorityResponse { authority, revision })
         })
@@ -82,7 +83,7 @@ impl Authorities for Door {
         &self,
         request: Request<v1::TaintAuthorityRequest>,
     ) -> Result<Response<v1::TaintAuthorityResponse>, Status> {
-        self.run("Authorities/TaintAuthority", request, |issuer, caller, r| async move {
+        self.run(methods::TAINT_AUTHORITY, request, |issuer, caller, r| async move {
             let (authority, revision) = ordered(&issuer, caller, Order::Taint(r.id.clone()), |all| of_id(all, &r.id)).await?;
             Ok(v1::TaintAuthorityResponse { authority, revision })
         })
@@ -90,7 +91,7 @@ impl Authorities for Door {
     }
 }
 
-/// Has an order carried out, and shows the authority it was about.
+/// Has an order carried out, and shows the authority that it was about.
 async fn ordered(
     issuer: &Issuer,
     caller: Caller,

@@ -1,4 +1,4 @@
-//! The service of bundles: ours for anybody, and those of foreign trust domains for whoever has proved who they are.
+//! The service of bundles: our own for anybody, and those of foreign trust domains for callers with a certificate.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,15 +10,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::server::bundles_server::Bundles;
-use super::{Door, bundle};
+use super::message::bundle;
+use super::{Door, methods};
+use crate::acts::Issuer;
 use crate::caller::Caller;
 use crate::denial::No;
-use crate::stories::Issuer;
 
 #[tonic::async_trait]
 impl Bundles for Door {
     async fn get_bundle(&self, request: Request<v1::GetBundleRequest>) -> Result<Response<v1::GetBundleResponse>, Status> {
-        self.run("Bundles/GetBundle", request, |issuer, caller, _| async move {
+        self.run(methods::GET_BUNDLE, request, |issuer, caller, _| async move {
             Ok(v1::GetBundleResponse { bundle: Some(bundle(&issuer)), foreign: foreign(&issuer, &caller) })
         })
         .await
@@ -28,7 +29,7 @@ impl Bundles for Door {
 
     async fn watch_bundle(&self, request: Request<v1::WatchBundleRequest>) -> Result<Response<Self::WatchBundleStream>, Status> {
         let stop = self.stop.clone();
-        self.run("Bundles/WatchBundle", request, |issuer, caller, _| async move {
+        self.run(methods::WATCH_BUNDLE, request, |issuer, caller, _| async move {
             let (answer, answers) = mpsc::channel(1);
             tokio::spawn(tell(issuer, caller, answer, stop));
             let stream: Self::WatchBundleStream = Box::pin(ReceiverStream::new(answers));
@@ -38,7 +39,7 @@ impl Bundles for Door {
     }
 }
 
-/// Sends what is, and each change of it, until the reader has gone or we stop.
+/// Sends the bundles, and each change of them, until the reader has gone or the issuer stops.
 async fn tell(
     issuer: Arc<Issuer>,
     caller: Caller,
@@ -57,7 +58,7 @@ async fn tell(
         }
         tokio::select! {
             changed = published.changed() => if changed.is_err() { return },
-            // Nothing of it is for a stranger, not even when.
+            // Strangers learn nothing of foreign bundles, not even when they change.
             Ok(()) = changes.changed(), if caller != Caller::Stranger => {}
             () = answer.closed() => return,
             () = async { drop(stop.wait_for(|stop| *stop).await) } => {
@@ -69,7 +70,7 @@ async fn tell(
     }
 }
 
-/// Keys are public; whom we trust beside ourselves is for those whom we know.
+/// Our own keys are public; which other trust domains we trust is for callers that we know.
 fn foreign(issuer: &Issuer, caller: &Caller) -> Vec<v1::ForeignBundle> {
     if *caller == Caller::Stranger {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The service of revocations: the feed, for those who verify.
+//! The service of revocations: the feed, for verifiers, and the list of cuts, for operators.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::server::revocations_server::Revocations;
-use super::{Door, targets};
+use super::{Door, methods, targets};
+use crate::acts::inspect;
 use crate::denial::{Denial, No};
 use crate::publish::feed::{Cursor, Encoded, Feed};
-use crate::stories::inspect;
 
 /// A subscriber that takes no message for so long has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ impl Revocations for Door {
 
     async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
         let stop = self.stop.clone();
-        self.run("Revocations/WatchCuts", request, |issuer, _, r| async move {
+        self.run(methods::WATCH_CUTS, request, |issuer, _, r| async move {
             let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, &r, stop)?);
             Ok::<_, No>(stream)
         })
@@ -36,7 +36,7 @@ impl Revocations for Door {
     }
 
     async fn list_cuts(&self, request: Request<v1::ListCutsRequest>) -> Result<Response<v1::ListCutsResponse>, Status> {
-        self.run("Revocations/ListCuts", request, |issuer, _, r| async move {
+        self.run(methods::LIST_CUTS, request, |issuer, _, r| async move {
             let after = match r.page_token.as_str() {
                 "" => 0,
                 token => token.parse().map_err(|_| Denial::malformed("PAGE_TOKEN", "the page token is not ours"))?,
@@ -49,7 +49,7 @@ impl Revocations for Door {
     }
 }
 
-/// What a subscriber gets: from where it was, or everything; and each message that comes.
+/// The stream of a subscriber: what it missed, or everything; then each message that comes.
 pub(in crate::doors) fn subscribe(
     feed: &Arc<Feed>,
     request: &v1::WatchCutsRequest,
@@ -81,7 +81,7 @@ pub(in crate::doors) fn subscribe(
     Ok(ReceiverStream::new(answers))
 }
 
-/// Sends what there is and what comes, until the subscriber has gone.
+/// Sends messages until the subscriber has gone.
 async fn follow(feed: &Feed, mut cursor: Option<Cursor>, answer: &mpsc::Sender<Answer>) -> Option<Status> {
     let mut news = feed.news();
     loop {

@@ -1,17 +1,16 @@
-//! What a revocation is about, from the wire, and what came of it.
+//! The target of a revocation, from the wire, and the receipt, to it.
 
 use std::cmp::Reverse;
 
 use mayfly_agent::api::v1;
 use mayfly_verify::{DelegationId, NameError, Target, User};
 
-use super::{other_outcome, timestamp};
+use super::message::timestamp;
+use crate::acts::Issuer;
+use crate::acts::inspect::Made;
+use crate::acts::revoke::{Reach, Revoked, What};
 use crate::clock::SECOND;
-use crate::denial::{Denial, No};
-use crate::registry::Outcome;
-use crate::stories::inspect::Made;
-use crate::stories::revoke::{Reach, What};
-use crate::stories::{Issuer, issue};
+use crate::denial::Denial;
 
 /// Users that a dry run names at most.
 const USERS: usize = 1000;
@@ -21,7 +20,7 @@ pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Wha
     use v1::target::Target as Wire;
     let target = match target.and_then(|t| t.target) {
         Some(Wire::RecordedBefore(time)) => return Ok(What::Before(microseconds(&time)?)),
-        Some(Wire::Agent(agent)) => Ok(Target::Agent(issue::agent_id(issuer, &agent)?)),
+        Some(Wire::Agent(agent)) => Ok(Target::Agent(issuer.agent_id(&agent)?)),
         Some(Wire::User(u)) => Ok(user(u)),
         Some(Wire::Delegation(id)) => Ok(Target::Delegation(delegation(&id)?)),
         Some(Wire::Workload(name)) => workload(&name),
@@ -39,7 +38,7 @@ pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Wha
 fn microseconds(time: &prost_types::Timestamp) -> Result<u64, Denial> {
     let (seconds, nanos) = (u64::try_from(time.seconds), u64::try_from(time.nanos));
     match (seconds, nanos) {
-        // No time at all says nothing in a record.
+        // In a record, 0 means no time.
         (Ok(seconds), Ok(nanos)) if seconds > 0 && nanos < 1_000_000_000 => {
             Ok(seconds.saturating_mul(SECOND).saturating_add(nanos / 1000))
         }
@@ -47,45 +46,43 @@ fn microseconds(time: &prost_types::Timestamp) -> Result<u64, Denial> {
     }
 }
 
-/// What a connection with a certificate hears that brings a user token too.
+/// The denial for a connection with a certificate that brings a user token too.
 pub(super) fn two_callers() -> Denial {
     let message = "revoke either as the identity of the connection, or by a user token on a connection without a certificate";
     Denial::malformed("TWO_CALLERS", message)
 }
 
-/// What whoever revoked gets.
-pub(super) fn receipt(outcome: &Outcome) -> Result<v1::RevokeResponse, No> {
-    let Outcome::Revoked { revision, agents_at_most, open_for_new, worst_case_seconds, at } = *outcome else {
-        return Err(other_outcome());
-    };
+/// The receipt of a revocation.
+pub(super) fn receipt(revoked: &Revoked) -> v1::RevokeResponse {
+    let Revoked { revision, agents_at_most, open_for_new, worst_case_seconds, at } = *revoked;
     let recorded_at = Some(timestamp(at / SECOND));
-    Ok(v1::RevokeResponse { revision, agents_at_most, open_for_new, worst_case_seconds, recorded_at, ..Default::default() })
+    v1::RevokeResponse { revision, agents_at_most, open_for_new, worst_case_seconds, recorded_at, ..Default::default() }
 }
 
-/// What whoever did not revoke yet gets: counted one by one, as of the look at each.
-pub(super) fn would_end(outcome: &Outcome, reach: Reach) -> Result<v1::RevokeResponse, No> {
+/// The answer to a dry run: agents are counted one by one, each as of the look at it.
+pub(super) fn would_end(revoked: &Revoked, reach: Reach) -> v1::RevokeResponse {
     use v1::agent_count::Of;
     let count = |(of, agents)| v1::AgentCount { of: Some(of), agents };
     let mut users: Vec<_> = reach.users.into_iter().collect();
     users.sort_by(|(a, m), (b, n)| (Reverse(m), &a.iss, &a.sub).cmp(&(Reverse(n), &b.iss, &b.sub)));
     users.truncate(USERS);
-    Ok(v1::RevokeResponse {
+    v1::RevokeResponse {
         agents_at_most: reach.agents,
         recorded_at: None,
         by_class: reach.classes.into_iter().map(|(class, n)| count((Of::Class(class.to_string()), n))).collect(),
         by_user: users.into_iter().map(|(u, n)| count((Of::User(v1::User { iss: u.iss, sub: u.sub }), n))).collect(),
-        ..receipt(outcome)?
-    })
+        ..receipt(revoked)
+    }
 }
 
-/// A cut with its names.
+/// A revocation with its names.
 pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
     use v1::target::Target as Wire;
     let Made { target, standing, before } = made;
     let wire = match target {
         Target::Agent(uuid) => {
-            let id = |agent: &crate::registry::state::Agent| agent.id(&issuer.trust_domain).to_string();
-            Wire::Agent(issuer.registry.read(|state| state.agent(&uuid).map(id)).unwrap_or_else(|| uuid.to_string()))
+            let id = |agent: &crate::state::Agent| agent.id(&issuer.trust_domain).to_string();
+            Wire::Agent(issuer.ledger.read(|state| state.agent(&uuid).map(id)).unwrap_or_else(|| uuid.to_string()))
         }
         Target::User(u) => Wire::User(v1::User { iss: u.iss, sub: u.sub }),
         Target::Delegation(id) => Wire::Delegation(id.to_string()),
@@ -103,7 +100,7 @@ pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
         reason: standing.why.reason.clone(),
         by: standing.why.by.clone(),
         recorded_at: Some(timestamp(standing.why.at / SECOND)),
-        // What is closed stays that; the beginning of a journal's life is never forgotten.
+        // A closed target stays closed; the beginning of an epoch is never forgotten.
         kept_until: (standing.until < u64::MAX && !standing.closed).then(|| timestamp(standing.until / SECOND)),
     }
 }

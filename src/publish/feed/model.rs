@@ -74,8 +74,8 @@ impl Subscriber {
     }
 }
 
-fn a_head_is_whole(commit: fn(&Told, u64, Vec<CutMade>)) {
-    let (told, heard) = line();
+fn a_head_is_whole(commit: fn(&mut Told, u64, Vec<CutMade>)) {
+    let (mut told, heard) = line();
     let (incarnation, clock) = (Uuid::from_u128(1), Clock::set(Arc::new(std::sync::atomic::AtomicU64::new(NOW))));
     let speaker = Speaker { trust_domain: td(), incarnation, authority: Arc::clone(&KEYS) };
     let feed = Arc::new(Feed::of(Set::default()));
@@ -84,7 +84,7 @@ fn a_head_is_whole(commit: fn(&Told, u64, Vec<CutMade>)) {
     let writer = thread::spawn(move || {
         for revision in 1..=LAST {
             let cut = CutMade { subject: subject(revision), before: u64::MAX, keep_until: u64::MAX, revision };
-            commit(&told, revision, if CUTS.contains(&revision) { vec![cut] } else { vec![] });
+            commit(&mut told, revision, if CUTS.contains(&revision) { vec![cut] } else { vec![] });
         }
     });
     let its = Arc::clone(&feed);

@@ -3,20 +3,20 @@
 #[cfg(not(test))]
 pub(super) use std::sync::{
     atomic::AtomicU64,
-    mpsc::{Receiver, Sender, channel},
+    mpsc::{Receiver, SyncSender, sync_channel as channel},
 };
 
 #[cfg(not(test))]
 pub(super) use parking_lot::Mutex;
 #[cfg(test)]
-pub(super) use stepped::{AtomicU64, Mutex, Receiver, Sender, channel, model};
+pub(super) use stepped::{AtomicU64, Mutex, Receiver, SyncSender, channel, model};
 
 /// The same things, and before each use of one another thread of the model may go on. Outside of a model nothing differs.
 #[cfg(test)]
 mod stepped {
     use std::cell::Cell;
     use std::sync::atomic::{self, Ordering};
-    use std::sync::mpsc::{self, RecvTimeoutError, SendError};
+    use std::sync::mpsc::{self, RecvTimeoutError, SendError, TrySendError};
     use std::time::Duration;
 
     use parking_lot::MutexGuard;
@@ -88,9 +88,14 @@ mod stepped {
         }
     }
 
-    pub(in crate::publish::feed) struct Sender<T>(mpsc::Sender<T>);
+    pub(in crate::publish::feed) struct SyncSender<T>(mpsc::SyncSender<T>);
 
-    impl<T> Sender<T> {
+    impl<T> SyncSender<T> {
+        pub(in crate::publish::feed) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+            step();
+            self.0.try_send(value)
+        }
+
         pub(in crate::publish::feed) fn send(&self, value: T) -> Result<(), SendError<T>> {
             step();
             self.0.send(value)
@@ -112,8 +117,8 @@ mod stepped {
         }
     }
 
-    pub(in crate::publish::feed) fn channel<T>() -> (Sender<T>, Receiver<T>) {
-        let (sender, receiver) = mpsc::channel();
-        (Sender(sender), Receiver(receiver))
+    pub(in crate::publish::feed) fn channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
+        let (sender, receiver) = mpsc::sync_channel(bound);
+        (SyncSender(sender), Receiver(receiver))
     }
 }

@@ -1,0 +1,186 @@
+//! The acts: one file for each thing that may be asked. An act's file holds its evidence, its judgement, its records, its
+//! signature and its answer, in numbered steps; the rooms below have the parts.
+
+pub mod authorities;
+pub mod configure;
+pub mod end;
+pub mod inspect;
+pub mod join;
+pub mod mint;
+pub mod present;
+pub mod redeem;
+pub mod renew;
+pub mod reopen;
+pub mod revoke;
+pub mod rotate;
+pub mod spawn;
+pub mod user;
+
+use std::sync::Arc;
+
+use mayfly_agent::ticket::{Secret, Ticket};
+use mayfly_verify::{AgentId, BindingOid, TrustDomain, inspect_x509, sha256};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::assertion::Assertions;
+use crate::authority::{Authority, Signed};
+use crate::caller::{Caller, Proved, authenticate, prove, prove_foreign, unauthenticated};
+use crate::clock::{Clock, SECOND};
+use crate::denial::{Denial, Fault, No};
+use crate::foreign::{Foreign, Newest};
+use crate::judge::access::{self, Action};
+use crate::judge::{Admission, Certification, RequestId, unknown_agent, who};
+use crate::ledger::Ledger;
+use crate::pipeline::Pipeline;
+use crate::publish::Publisher;
+use crate::publish::feed::Feed;
+use crate::state::{Generation, State};
+use rotate::Rotator;
+
+/// Everything that the acts need, built once.
+pub struct Issuer {
+    /// The trust domain of this issuer.
+    pub trust_domain: TrustDomain,
+    /// State, and the way to change it.
+    pub ledger: Ledger,
+    /// The signing keys.
+    pub authority: Arc<Authority>,
+    /// Bundles of foreign trust domains, and whose listed workloads may spawn.
+    pub foreign: Arc<Foreign>,
+    /// Verifies user tokens.
+    pub assertions: Assertions,
+    /// Carries acts in groups.
+    pub pipeline: Pipeline,
+    /// The public half of the authorities.
+    pub publisher: Publisher,
+    /// Tells verifiers of cuts.
+    pub feed: Arc<Feed>,
+    /// Rotates the authorities.
+    pub rotator: Rotator,
+    /// A dry run looks at every agent: one at a time.
+    pub counting: Semaphore,
+    /// Tells the time.
+    pub clock: Clock,
+    /// The address in tickets: `host:port`.
+    pub address: String,
+}
+
+/// A certificate of a workload or an agent, with what it was signed for.
+pub enum Certified {
+    /// A workload's.
+    Workload(Certification, Signed),
+    /// An agent's.
+    Agent(Admission, Signed),
+}
+
+impl Issuer {
+    /// Verifies the certificates of a peer; once for a connection, which was accepted when the journal's head was `opened`.
+    pub fn prove(&self, chain: &[CertificateDer<'_>], opened: u64) -> Result<Proved, Denial> {
+        let now = self.clock.seconds();
+        match self.foreign_bundle(chain) {
+            Some(newest) => prove_foreign(chain, (newest.bundle(), newest.generation()), self.oid(), opened, now),
+            None => prove(chain, &self.publisher.now().bundle, self.oid(), opened, now),
+        }
+    }
+
+    /// Verifies a foreign peer's certificates again if the bundle of its trust domain has changed since.
+    pub fn prove_again(&self, peer: &Proved, chain: &[CertificateDer<'_>]) -> Result<(), Denial> {
+        let Some(id) = peer.foreign() else { return Ok(()) };
+        let gone = || unauthenticated("CREDENTIAL_UNTRUSTED", "there is no bundle of the caller's trust domain any more");
+        let newest = self.foreign.newest(id.trust_domain()).ok_or_else(gone)?;
+        peer.prove_again(chain, (newest.bundle(), newest.generation()), self.oid(), self.clock.seconds())
+    }
+
+    /// XV-1: the bundle that judges a chain follows from the trust domain that its leaf names, and from nothing else. `None` means
+    /// our own bundle, which refuses every other trust domain.
+    fn foreign_bundle(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<Newest>> {
+        if self.foreign.is_empty() {
+            return None;
+        }
+        let claimed = inspect_x509(chain.first()?, &self.trust_domain, self.oid()).ok()?;
+        self.foreign.newest(claimed.id.trust_domain())
+    }
+
+    /// The caller behind a verified peer at this call, in the role in which it asks.
+    pub async fn caller(&self, peer: &Proved, action: Action) -> Result<Caller, No> {
+        let rules = self.ledger.rules();
+        let (caller, generation) = self.ledger.read(|state| {
+            let (caller, generation) = self.now(state, peer)?;
+            Ok::<_, Denial>((access::acting(action, caller, state, rules), generation))
+        })?;
+        // The first use of a renewed certificate is recorded, and the use of a past one has consequences: the ledger decides.
+        if generation != Generation::Current {
+            present::present(self, caller.clone()).await?;
+        }
+        Ok(caller)
+    }
+
+    /// Whether everything that a connection's peer could ask for would be refused.
+    pub fn is_over(&self, peer: &Proved) -> bool {
+        self.ledger.read(|state| self.now(state, peer).is_err())
+    }
+
+    /// The caller behind a verified peer now, and which of its certificates it uses. Nothing is recorded.
+    fn now(&self, state: &State, peer: &Proved) -> Result<(Caller, Generation), Denial> {
+        let now = self.clock.now();
+        // A known agent hears why it may not act; only for an unknown one the stamps of its certificate are looked at.
+        let cut = |id: &AgentId, incarnation, stamps: &[_]| {
+            let known = incarnation == state.incarnation && state.agent(&id.uuid).is_some();
+            !known && state.is_cut(incarnation, stamps)
+        };
+        let caller = authenticate(peer, |id| self.foreign.spawner(id), cut, now / SECOND)?;
+        let generation = who(state, self.ledger.rules(), &caller, now)?;
+        Ok((caller, generation))
+    }
+
+    /// The OID of the binding.
+    pub fn oid(&self) -> &BindingOid {
+        self.authority.oid()
+    }
+
+    /// The UUID of an agent from its SPIFFE ID or UUID. T01: nothing is normalised, and every part of the id must be the agent's.
+    pub fn agent_id(&self, text: &str) -> Result<Uuid, Denial> {
+        if let Ok(uuid) = Uuid::try_parse(text) {
+            let message = "write the UUID in lower case with hyphens, or the whole SPIFFE ID";
+            return if uuid.to_string() == text { Ok(uuid) } else { Err(Denial::malformed("AGENT_MALFORMED", message)) };
+        }
+        let id = AgentId::parse(text).map_err(|e| Denial::malformed("AGENT_MALFORMED", e.to_string()))?;
+        let class = |state: &State| state.agent(&id.uuid).map(|agent| agent.mandate.class.clone());
+        let class = self.ledger.read(class);
+        if id.trust_domain == self.trust_domain && class.is_none_or(|class| class == id.class) {
+            Ok(id.uuid)
+        } else {
+            Err(unknown_agent())
+        }
+    }
+
+    /// The one string that is enough to connect safely from nothing.
+    fn ticket(&self, secret: &[u8; 32]) -> Result<Ticket, Fault> {
+        let pin = self.authority.root_pin();
+        Ticket::new(&self.address, self.trust_domain.clone(), pin, Secret::new(*secret)).map_err(|e| Fault::new("ticket", e))
+    }
+}
+
+/// A request id of one caller and method, with a digest of what is asked. `None` if the client gave none.
+fn request_id(caller: &Caller, method: &str, id: &str, asked: &[&[u8]]) -> Result<Option<RequestId>, Denial> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    if id.len() > 64 || !id.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Denial::malformed("REQUEST_ID_MALFORMED", "the request id has 1 to 64 visible ASCII characters"));
+    }
+    let key = digest(&[caller.scope().as_bytes(), method.as_bytes(), id.as_bytes()]);
+    Ok(Some(RequestId { key, digest: digest(asked) }))
+}
+
+/// SHA-256 over parts, each with its length before it.
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    sha256(&bytes)
+}

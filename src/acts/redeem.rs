@@ -1,0 +1,197 @@
+//! Redeem: a ticket's secret and a key become a first certificate, of a workload or of an agent.
+
+use mayfly_verify::{Stamp, Target, Workload, WorkloadName, sha256};
+use uuid::Uuid;
+
+use super::{Certified, Issuer};
+use crate::authority::Seal;
+use crate::caller::Caller;
+use crate::csr::Key;
+use crate::denial::{Denial, Fault, No};
+use crate::journal::record::{self, record::Body};
+use crate::judge::{Act, Admission, BACKDATE, Certification, Chance, Check, Judgement, Note, release};
+use crate::ledger::{Either, Recorded};
+use crate::pipeline::Issue;
+use crate::state::{Certificate, Holder, Owner, Standing, State, Ticket, View};
+
+use std::sync::Arc;
+
+/// The redemption of a ticket.
+#[derive(Clone, Debug)]
+pub struct Redeem {
+    /// SHA-256 of the ticket's secret.
+    pub hash: [u8; 32],
+    /// The key that is to be certified.
+    pub key: Key,
+}
+
+/// A permit for the certificate of a workload, or of an agent.
+pub type Permit = Either<Certification, Admission>;
+
+/// A certificate for a ticket's secret.
+pub async fn redeem(issuer: &Issuer, secret: &[u8], csr: Vec<u8>) -> Result<Certified, No> {
+    if secret.len() != 32 {
+        return Err(Denial::malformed("TICKET_MALFORMED", "the secret of a ticket has 32 bytes").into());
+    }
+    // T03: a ticket is found by the hash of its exact bytes; its record says who may redeem it.
+    let act = Redeem { hash: sha256(secret), key: Key::Request(csr) };
+    issuer.pipeline.issue(Caller::Stranger, act).await
+}
+
+impl Act for Redeem {
+    type Permit = Permit;
+
+    fn judge(&self, j: &mut Judgement<'_>, _: &Caller, chance: &Chance) -> Result<Permit, No> {
+        let key = self.key.proved()?.digest();
+        j.checking(Check::Ticket);
+        let ticket = j.view().ticket(&self.hash).ok_or_else(refused)?.clone();
+        j.check_key(&key)?;
+        j.checking(Check::Ticket);
+        match &ticket.holder {
+            Holder::Agent(uuid) => agent(j, *uuid, key, chance).map(Either::Second),
+            Holder::Workload(name) => workload(j, name, &ticket, self.hash, key, chance).map(Either::First),
+        }
+    }
+}
+
+/// One answer for everything that is wrong with a secret: somebody who guesses learns nothing.
+fn refused() -> Denial {
+    let message = "the ticket is unknown, has ended, or was redeemed with another key: ask for a fresh one";
+    Denial::denied("TICKET_REFUSED", message)
+}
+
+fn workload(
+    j: &mut Judgement<'_>,
+    name: &WorkloadName,
+    ticket: &Ticket,
+    hash: [u8; 32],
+    key: [u8; 32],
+    chance: &Chance,
+) -> Result<Certification, No> {
+    if j.at() >= ticket.ends_at || !j.rules().workloads.contains(name) {
+        return Err(refused().into());
+    }
+    // The rule that judges agents judges tickets too: what relies on something revoked is dead.
+    let target = Target::Workload(Workload::Own(name.clone()));
+    let stamp = |target: &Target| Stamp { subject: target.subject(), since: ticket.revision };
+    let killed = [stamp(&target), stamp(&Target::TrustDomain)].iter().any(|stamp| j.view().kills(stamp));
+    if killed || j.view().is_closed(&target) {
+        return Err(refused().into());
+    }
+    if let Some(certificate) = &ticket.redeemed {
+        // The same key gets the same answer; another key belongs to somebody who should not have the secret.
+        if certificate.key == key {
+            let authority = Arc::clone(&j.signer(crate::state::authority::Kind::X509)?.id);
+            return Ok(Certification::new(name.clone(), certificate.clone(), authority));
+        }
+        j.note(Note::WorkloadTicketReused(name.clone()));
+        return Err(refused().into());
+    }
+    certify(j, &Caller::Stranger, name, key, Source::Ticket(hash), chance)
+}
+
+/// The first certificate of an agent that came with a ticket.
+fn agent(j: &mut Judgement<'_>, uuid: Uuid, key: [u8; 32], chance: &Chance) -> Result<Admission, No> {
+    let agent = j.view().agent(&uuid).ok_or_else(refused)?;
+    if View::standing(j.view(), agent, j.at()) != Standing::Live {
+        return Err(refused().into());
+    }
+    if let Some(certificate) = &agent.current {
+        // The same key gets the same answer, as long as that certificate is the last.
+        if certificate.key == key && agent.rare.next.is_none() && agent.used_since == certificate.revision {
+            return Ok(j.admission(agent, Some(certificate.clone()))?);
+        }
+        j.note(Note::AgentTicketReused(uuid));
+        return Err(refused().into());
+    }
+    j.check_owner(&key, |_| false)?;
+    let class = j.rules().classes.get(&agent.mandate.class).ok_or_else(refused)?;
+    let ends_at = j.svid_end(class.svid_ttl, agent.lease_ends_at)?;
+    let body = record::Redeemed {
+        agent: uuid.as_bytes().to_vec(),
+        key: key.to_vec(),
+        serial: chance.serial().to_vec(),
+        begins_at: j.now().saturating_sub(BACKDATE),
+        ends_at,
+    };
+    j.push(&Caller::Stranger, Body::Redeemed(body))?;
+    j.last_certificate(&uuid)
+}
+
+/// Where a workload's certificate comes from.
+pub(super) enum Source {
+    /// A ticket, by the SHA-256 of its secret.
+    Ticket([u8; 32]),
+    /// A renewal by the key with this SHA-256.
+    Renewal([u8; 32]),
+}
+
+/// A certificate for a workload.
+pub(super) fn certify(
+    j: &mut Judgement<'_>,
+    caller: &Caller,
+    workload: &WorkloadName,
+    key: [u8; 32],
+    source: Source,
+    chance: &Chance,
+) -> Result<Certification, No> {
+    j.check_workload(&Workload::Own(workload.clone()))?;
+    let renewal = matches!(source, Source::Renewal(_));
+    j.check_owner(&key, |owner| renewal && matches!(owner, Owner::Workload(of, _) if of == workload))?;
+    let authority = Arc::clone(&j.signer(crate::state::authority::Kind::X509)?.id);
+    let certificate = Certificate {
+        key,
+        serial: chance.serial(),
+        begins_at: j.now().saturating_sub(BACKDATE),
+        ends_at: j.svid_end(j.rules().workload_ttl, u64::MAX)?,
+        revision: j.view().revision() + 1,
+    };
+    let (ticket, renewed_from) = match source {
+        Source::Ticket(hash) => (hash.to_vec(), Vec::new()),
+        Source::Renewal(by) => (Vec::new(), by.to_vec()),
+    };
+    let body = record::Certified {
+        workload: workload.to_string(),
+        key: key.to_vec(),
+        serial: certificate.serial.to_vec(),
+        begins_at: certificate.begins_at,
+        ends_at: certificate.ends_at,
+        ticket,
+        renewed_from,
+    };
+    j.push(caller, Body::Certified(body))?;
+    Ok(Certification::new(workload.clone(), certificate, authority))
+}
+
+impl Issue for Redeem {
+    type Answer = Certified;
+
+    fn prove(&mut self) -> Result<(), Denial> {
+        self.key.prove()
+    }
+
+    fn sign(&self, permit: Recorded<Permit>, seal: &Seal) -> Result<Certified, Fault> {
+        sign(permit, &self.key, seal)
+    }
+
+    fn look_again(answer: &Certified, state: &State) -> Result<(), Denial> {
+        look_again(answer, state)
+    }
+}
+
+/// Signs the certificate of a workload or an agent.
+pub(super) fn sign(permit: Recorded<Permit>, key: &Key, seal: &Seal) -> Result<Certified, Fault> {
+    let key = key.proved()?;
+    match permit.either() {
+        Either::First(permit) => seal.workload(permit, key).map(|(permit, signed)| Certified::Workload(permit, signed)),
+        Either::Second(permit) => seal.agent(permit, key).map(|(permit, signed)| Certified::Agent(permit, signed)),
+    }
+}
+
+/// Whether a signed certificate may still leave.
+pub(super) fn look_again(answer: &Certified, state: &State) -> Result<(), Denial> {
+    match answer {
+        Certified::Workload(permit, _) => release::certification(state, permit),
+        Certified::Agent(admission, _) => release::admission(state, admission),
+    }
+}

@@ -1,0 +1,232 @@
+//! Revoke: a cut, by an operator, a user, a workload or an agent; or a dry run that says what it would end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use mayfly_verify::{ClassName, Target, User, Workload};
+
+use super::Issuer;
+use crate::caller::Caller;
+use crate::denial::{Denial, Fault, Kind, No};
+use crate::judge::{Act, Chance, Check, Cutting, Judgement, Since};
+use crate::state::{Agent, Count, Owner, Seat, Standing, View};
+
+/// A revocation.
+#[derive(Clone, Debug)]
+pub struct Revoke {
+    /// What is revoked.
+    pub target: Target,
+    /// For the trust domain: revoke only what was recorded before a time.
+    pub since: Option<Since>,
+    /// Record nothing.
+    pub dry: bool,
+    /// The reason. It is never shown to callers.
+    pub reason: String,
+    /// Leave a user, a workload or a class open for new credentials.
+    pub allow_new: bool,
+}
+
+/// The receipt of a revocation.
+#[derive(Clone, Copy, Debug)]
+pub struct Revoked {
+    /// Revision of its record.
+    pub revision: u64,
+    /// Upper bound of the live agents that it ends.
+    pub agents_at_most: u64,
+    /// Whether new credentials are issued for the target.
+    pub open_for_new: bool,
+    /// Seconds for which a verifier that hears nothing may accept what was issued before.
+    pub worst_case_seconds: u64,
+    /// Unix microseconds.
+    pub at: u64,
+}
+
+/// What is to be revoked.
+pub enum What {
+    /// A target.
+    Target(Target),
+    /// Everything that was recorded before a time, in Unix microseconds.
+    Before(u64),
+}
+
+/// How it is to be revoked.
+pub struct How {
+    /// The reason. It is never shown to callers.
+    pub reason: String,
+    /// Leave a user, a workload or a class open for new credentials.
+    pub allow_new: bool,
+}
+
+/// Revokes a target. A user, a workload or a class is closed by that, unless `allow_new`.
+pub async fn revoke(issuer: &Issuer, caller: Caller, what: What, how: How) -> Result<Revoked, No> {
+    let act = act(issuer, what, how, false).await?;
+    issuer.pipeline.record(caller, act).await
+}
+
+/// What a revocation would end, by the same judgement, with nothing recorded.
+pub async fn would_end(issuer: &Arc<Issuer>, caller: Caller, what: What, how: How) -> Result<(Revoked, Reach), No> {
+    let act = act(issuer, what, how, true).await?;
+    let target = act.target.clone();
+    let before = act.since.map_or(u64::MAX, |since| since.revision);
+    let revoked = issuer.pipeline.record(caller, act).await?;
+    // Every agent is looked at: whoever asks for that must not make the others wait.
+    let _place = issuer
+        .counting
+        .try_acquire()
+        .map_err(|_| Denial::new(Kind::Exhausted, "BUSY", "another dry run is being counted: ask again in a moment"))?;
+    let counting = Arc::clone(issuer);
+    let counted = tokio::task::spawn_blocking(move || reach(&counting, &target, before)).await;
+    Ok((revoked, counted.map_err(|e| Fault::new("count", e))?))
+}
+
+async fn act(issuer: &Issuer, what: What, how: How, dry: bool) -> Result<Revoke, No> {
+    if how.reason.len() > 256 {
+        return Err(Denial::malformed("REASON_TOO_LONG", "a reason has at most 256 bytes").into());
+    }
+    let (target, since) = match what {
+        What::Target(target) => (sound(target)?, None),
+        What::Before(time) => {
+            if time > issuer.clock.now() {
+                return Err(Denial::malformed("TIME_IN_FUTURE", "`--before` must not be in the future").into());
+            }
+            let ledger = issuer.ledger.clone();
+            let revision = tokio::task::spawn_blocking(move || ledger.revision_at(time)).await;
+            let revision = revision.map_err(|e| Fault::new("revoke", e))??;
+            (Target::TrustDomain, Some(Since { revision, time }))
+        }
+    };
+    Ok(Revoke { target, since, dry, reason: how.reason, allow_new: how.allow_new })
+}
+
+/// A target whose parts have possible lengths.
+pub(super) fn sound(target: Target) -> Result<Target, Denial> {
+    match &target {
+        Target::User(u) if u.iss.is_empty() || u.sub.is_empty() || u.iss.len() > 512 || u.sub.len() > 255 => {
+            Err(Denial::malformed("USER_MALFORMED", "a user is an issuer URL and a subject, neither empty"))
+        }
+        _ => Ok(target),
+    }
+}
+
+impl Act for Revoke {
+    type Permit = Revoked;
+
+    fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, _: &Chance) -> Result<Revoked, No> {
+        let target = &self.target;
+        let cutting = Cutting { target, since: self.since, reason: &self.reason, closes: !self.allow_new };
+        // 1. May the caller revoke this?
+        j.may_revoke(caller, target)?;
+        // 2. What does it end?
+        let below = j.view().seats(Seat(Count::Below, target.subject()));
+        let (agents_at_most, worst_case_seconds) = match target {
+            Target::Agent(uuid) => reach_of_agent(j, j.owned(caller, uuid)?, below),
+            Target::Key(key) => reach_of_key(j, key),
+            _ => {
+                check_known(j, target, below)?;
+                (below, j.rules().longest_credential())
+            }
+        };
+        let lasting = matches!(target, Target::Agent(_) | Target::Delegation(_) | Target::Key(_));
+        let open_for_new = !lasting && !j.view().is_closed(target) && !cutting.closes();
+        let revoked = |revision, at| Revoked { revision, agents_at_most, open_for_new, worst_case_seconds, at };
+        if self.dry {
+            return Ok(revoked(j.view().revision(), j.at()));
+        }
+        // 3. Its record. An agent, a delegation and a key never come back, and an earlier time is part of a later one: then the
+        // first record is enough.
+        let first = j.view().target(target).map(|first| (first.since, first.revision, first.why.at));
+        match first {
+            Some((since, revision, at)) if lasting || self.since.is_some_and(|s| s.time <= since) => Ok(revoked(revision, at)),
+            _ => Ok(revoked(j.cut(caller, &cutting)?, j.at())),
+        }
+    }
+}
+
+fn reach_of_agent(j: &Judgement<'_>, agent: &Agent, below: u64) -> (u64, u64) {
+    let live = u64::from(View::standing(j.view(), agent, j.at()) == Standing::Live).saturating_add(below);
+    // The agents below it count too: none of their credentials outlives its lease.
+    let longest = if agent.has_children() { j.rules().longest_credential() } else { j.rules().jwt_ttl };
+    let ends_at = agent.svid_ends_at.max(j.now() + longest).min(agent.lease_ends_at);
+    (live, ends_at.saturating_sub(j.now()))
+}
+
+/// A key takes its own certificates with it, and no agents below them: those are revoked by the name of their holder.
+fn reach_of_key(j: &Judgement<'_>, key: &[u8; 32]) -> (u64, u64) {
+    match j.view().owner(key) {
+        Some(Owner::Agent(uuid)) => {
+            let agent = j.view().agent(&uuid);
+            let live = agent.is_some_and(|a| View::standing(j.view(), a, j.at()) == Standing::Live);
+            let ends_at = agent.map_or(0, |a| a.svid_ends_at.min(a.lease_ends_at));
+            (u64::from(live), ends_at.saturating_sub(j.now()))
+        }
+        Some(Owner::Workload(_, ends_at)) => (0, ends_at.saturating_sub(j.now())),
+        None => (0, 0),
+    }
+}
+
+/// A name that nobody knows is a typing error: whoever revokes must hear that nothing happened.
+fn check_known(j: &Judgement<'_>, target: &Target, below: u64) -> Result<(), Denial> {
+    j.checking(Check::TargetKnown);
+    let listed = match target {
+        Target::Delegation(id) => j.view().known_delegation(id).is_some(),
+        Target::Workload(name) => {
+            let own = j.rules().workloads.iter().any(|w| Workload::Own(w.clone()) == *name);
+            own || j.rules().classes.values().any(|class| class.workloads.contains(name))
+        }
+        Target::Class(name) => j.rules().classes.contains_key(name),
+        // Nobody lists users: a user may be closed before their first token.
+        _ => true,
+    };
+    if listed || below > 0 || j.view().target(target).is_some() {
+        return Ok(());
+    }
+    let (code, what) = match target {
+        Target::Delegation(id) => ("DELEGATION_UNKNOWN", format!("delegation `{id}`")),
+        Target::Workload(name) => ("WORKLOAD_UNKNOWN", format!("workload `{name}`")),
+        Target::Class(name) => ("CLASS_UNKNOWN", format!("class `{name}`")),
+        _ => return Ok(()),
+    };
+    Err(Denial::new(Kind::NotFound, code, format!("there is no {what}: nothing was revoked")))
+}
+
+/// How many live agents a revocation would end.
+#[derive(Default)]
+pub struct Reach {
+    /// All of them.
+    pub agents: u64,
+    /// By class.
+    pub classes: BTreeMap<ClassName, u64>,
+    /// By user. Autonomous agents are in no entry.
+    pub users: HashMap<User, u64>,
+}
+
+/// Agents that are looked at under one lock.
+const LOOK: usize = 1000;
+
+fn reach(issuer: &Issuer, target: &Target, before: u64) -> Reach {
+    let (mut reach, mut after) = (Reach::default(), None);
+    let (subject, now) = (target.subject(), issuer.clock.now());
+    let hit = |agent: &Agent| match target {
+        Target::Key(key) => agent.current.iter().chain(&agent.rare.next).any(|c| c.key == *key),
+        _ => agent.stamps().any(|s| s.subject == subject && s.since < before),
+    };
+    loop {
+        let seen = issuer.ledger.read(|state| {
+            let mut seen = 0;
+            for agent in state.agents_after(after).take(LOOK) {
+                (seen, after) = (seen + 1, Some(agent.uuid));
+                if hit(agent) && state.standing(agent, now) == Standing::Live {
+                    reach.agents += 1;
+                    *reach.classes.entry(agent.mandate.class.clone()).or_default() += 1;
+                    if let Some(delegation) = &agent.delegation {
+                        *reach.users.entry(delegation.user.clone()).or_default() += 1;
+                    }
+                }
+            }
+            seen
+        });
+        if seen < LOOK {
+            return reach;
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Spawn: a workload or an agent asks for a new agent.
+
+mod many;
+mod request;
+
+use mayfly_verify::{Binding, BindingError, ClassName, Workload};
+use uuid::Uuid;
+
+use crate::authority::{Seal, Signed};
+use crate::caller::Caller;
+use crate::csr::Key;
+use crate::denial::{Denial, Fault, Kind, No};
+use crate::journal::record::{self, record::Body};
+use crate::judge::policy::{self, Asked};
+use crate::judge::{
+    Act, Admission, BACKDATE, Chance, Check, Judgement, Mint, Proof, RequestId, release, request_record, unknown_agent,
+};
+use crate::ledger::Recorded;
+use crate::pipeline::Issue;
+use crate::state::authority::Kind as AuthorityKind;
+use crate::state::{Agent, Delegation, Done, Lineage, State, Token, View};
+pub use many::{Many, spawn_many};
+pub use request::{BATCH, Holds, Keys, SpawnRequest, Spawned, TICKET_LIFE, spawn};
+
+use std::sync::Arc;
+
+/// A spawn.
+#[derive(Clone, Debug)]
+pub struct Spawn {
+    /// The class of the new agent.
+    pub class: ClassName,
+    /// How the agent gets its first certificate.
+    pub credential: Credential,
+    /// The proof of the user. `None` asks for an autonomous agent, or comes from an agent, whose user is inherited.
+    pub proof: Option<Proof>,
+    /// The authority that is asked for.
+    pub asked: Asked,
+    /// Audience of a first JWT-SVID. `None` asks for no token.
+    pub audience: Option<String>,
+    /// Makes a retry the same record.
+    pub request: Option<RequestId>,
+}
+
+/// How a new agent gets its first certificate.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// At once, for this key.
+    Key(Key),
+    /// By a ticket.
+    Ticket {
+        /// SHA-256 of its secret.
+        hash: [u8; 32],
+        /// Seconds for which it may be redeemed.
+        life: u64,
+    },
+}
+
+/// The spawner, as far as the new agent inherits from it.
+struct Spawner {
+    workload: Workload,
+    delegation: Option<Arc<Delegation>>,
+    /// The record of the delegation, if it is new.
+    fresh: Option<record::Delegated>,
+    lineage: Option<Arc<Lineage>>,
+    permit: policy::Permit,
+}
+
+impl Act for Spawn {
+    type Permit = (Admission, Option<Mint>);
+
+    fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Self::Permit, No> {
+        // 1. A retry is the same agent again.
+        if let Some(done) = j.done(self.request.as_ref())? {
+            return self.again(j, &done);
+        }
+        // 2. The class, the user, and the authority that the spawner can give.
+        j.checking(Check::ClassKnown);
+        let class = j.rules().classes.get(&self.class).ok_or_else(|| policy::unknown_class(&self.class))?;
+        let spawner = self.spawner(j, caller, class, chance)?;
+        // An agent of a closed root, or below a revoked ancestor, is dead already: only the spawner itself is left to check.
+        j.check_workload(&spawner.workload)?;
+        j.check_class(&class.name)?;
+        if let Some(audience) = &self.audience {
+            j.checking(Check::Audience);
+            policy::decide_mint(Some(class), &spawner.permit.audiences, audience)?;
+            j.signer(AuthorityKind::Jwt)?;
+        }
+        // 3. The key, and how long its certificate lasts.
+        let (key, ticket, life) = match &self.credential {
+            Credential::Key(key) => {
+                let key = key.proved()?.digest();
+                j.check_key(&key)?;
+                j.check_owner(&key, |_| false)?;
+                (key.to_vec(), Vec::new(), class.svid_ttl)
+            }
+            Credential::Ticket { hash, life } => (Vec::new(), hash.to_vec(), *life),
+        };
+        let svid_ends_at = j.svid_end(life, spawner.permit.lease_ends_at)?;
+        let uuid = new_agent_id(j, chance)?;
+        // 4. The limits.
+        let charges = j.charge(&spawner.workload, spawner.delegation.as_deref(), spawner.lineage.as_deref(), class)?;
+        // 5. The agent as it will be recorded.
+        let Spawner { workload, delegation, fresh, lineage, permit } = spawner;
+        let parent = lineage.as_ref().and_then(|lineage| lineage.agents.first());
+        let admitted = record::Admitted {
+            agent: uuid.as_bytes().to_vec(),
+            class: class.name.to_string(),
+            workload: workload.to_string(),
+            parent: parent.map(|(_, parent)| parent.as_bytes().to_vec()).unwrap_or_default(),
+            delegation: delegation.as_ref().map(|d| d.id.0.to_vec()).unwrap_or_default(),
+            key,
+            scopes: permit.scopes,
+            audiences: permit.audiences,
+            depth_left: permit.depth_left,
+            lease_ends_at: permit.lease_ends_at,
+            svid_ends_at,
+            svid_begins_at: j.now().saturating_sub(BACKDATE),
+            serial: chance.serial().to_vec(),
+            request: self.request.as_ref().map(request_record),
+            clipped: permit.clipped,
+            ticket,
+            charges,
+        };
+        let revision = j.view().revision() + 1 + u64::from(fresh.is_some());
+        let mandate = j.view_mut().mandate(&admitted).map_err(|what| Fault::new("spawn", what))?;
+        let agent = Agent::admitted(revision, j.at(), &admitted, mandate, delegation, lineage);
+        let agent = agent.map_err(|e| Fault::new("spawn", e))?;
+        let admission = j.admission(&agent, agent.current.clone())?;
+        self.check_binding(j, &admission)?;
+        // 6. Its records. Nothing is denied from here on.
+        if let Some(delegated) = fresh {
+            j.push(caller, Body::Delegated(delegated))?;
+        }
+        j.push_with(caller, Body::Admitted(admitted), Some(agent))?;
+        let mint = match &self.audience {
+            None => None,
+            Some(audience) => {
+                let audiences = std::slice::from_ref(audience);
+                let lease = admission.agent().lease_ends_at;
+                let minted = super::mint::minted(j, uuid, audiences, lease, self.request.as_ref(), None, chance)?;
+                let token = super::mint::push(j, caller, minted)?;
+                Some(j.mint(token)?)
+            }
+        };
+        Ok((admission, mint))
+    }
+}
+
+impl Spawn {
+    fn spawner(
+        &self,
+        j: &mut Judgement<'_>,
+        caller: &Caller,
+        class: &policy::Class,
+        chance: &Chance,
+    ) -> Result<Spawner, No> {
+        let now = j.now();
+        match caller {
+            Caller::Workload { .. } | Caller::Foreign { .. } => {
+                let workload = caller.workload().ok_or_else(|| Fault::new("spawn", "the caller is no workload"))?;
+                let known = match &self.proof {
+                    Some(proof) => Some(j.grant(&workload, proof, chance)?),
+                    None => None,
+                };
+                let grant = known.as_ref().map(|(delegation, _)| policy::Grant {
+                    user: &delegation.user,
+                    scopes: delegation.scopes.as_deref(),
+                    ends_at: delegation.ends_at / crate::clock::SECOND,
+                });
+                j.checking(Check::Authority);
+                let permit = policy::decide_spawn(class, &policy::Standing::Workload(&workload, grant), &self.asked, now)?;
+                let (delegation, fresh) = known.unzip();
+                Ok(Spawner { workload, delegation, fresh: fresh.flatten(), lineage: None, permit })
+            }
+            Caller::Agent { id, .. } => {
+                j.checking(Check::Grant);
+                if self.proof.is_some() {
+                    return Err(policy::token_of_agent().into());
+                }
+                let parent = j.view().agent(&id.uuid).ok_or_else(|| Fault::new("spawn", "the caller is gone"))?;
+                let standing = policy::Standing::Agent(policy::Parent {
+                    class: &parent.mandate.class,
+                    mode: parent.mode(),
+                    scopes: &parent.mandate.scopes,
+                    audiences: &parent.mandate.audiences,
+                    depth_left: parent.mandate.depth_left,
+                    lease_ends_at: parent.lease_ends_at,
+                });
+                j.checking(Check::Authority);
+                let permit = policy::decide_spawn(class, &standing, &self.asked, now)?;
+                Ok(Spawner {
+                    workload: parent.mandate.workload.clone(),
+                    delegation: parent.delegation.clone(),
+                    fresh: None,
+                    lineage: Some(parent.lineage_below()),
+                    permit,
+                })
+            }
+            _ => Err(Denial::denied("ROLE_NOT_ALLOWED", "only workloads and agents spawn agents").into()),
+        }
+    }
+
+    /// A binding that would not fit into its credential is a denial, before anything is recorded. The first token has the next
+    /// revision.
+    fn check_binding(&self, j: &Judgement<'_>, admission: &Admission) -> Result<(), Denial> {
+        j.checking(Check::BindingSize);
+        let too_large = |e: BindingError| Denial::denied("BINDING_TOO_LARGE", e.to_string());
+        admission.binding().check_size().map_err(too_large)?;
+        if self.audience.is_some() {
+            let binding = Binding::clone(admission.binding());
+            Binding { revision: binding.revision + 1, ..binding }.check_size().map_err(too_large)?;
+        }
+        Ok(())
+    }
+
+    /// The answer to the same request once more: the same agent, signed again.
+    fn again(&self, j: &Judgement<'_>, done: &Done) -> Result<<Spawn as Act>::Permit, No> {
+        let uuid = done.agent.ok_or_else(|| Fault::new("spawn", "a request without its agent"))?;
+        let agent = j.view().agent(&uuid).ok_or_else(unknown_agent)?;
+        if let Some((code, message)) = View::standing(j.view(), agent, j.at()).refusal() {
+            return Err(Denial::denied(code, message).into());
+        }
+        if let Some(certificate) = &agent.current {
+            j.check_key(&certificate.key)?;
+        }
+        j.checking(Check::Request);
+        let first = match &self.credential {
+            Credential::Key(_) => agent.last().is_some_and(|certificate| certificate.revision == agent.revision),
+            Credential::Ticket { hash, .. } => agent.rare.ticket == Some(*hash) && agent.current.is_none(),
+        };
+        if !first {
+            let message = "the agent of this request has its identity already, and has moved on from the first one";
+            return Err(Denial::new(Kind::Conflict, "REQUEST_DONE", message).into());
+        }
+        let mint = done.token.as_ref().map(|token| j.mint(Token::clone(token))).transpose()?;
+        Ok((j.admission(agent, agent.current.clone())?, mint))
+    }
+}
+
+/// A new UUIDv7. An id is never used twice.
+fn new_agent_id(j: &Judgement<'_>, chance: &Chance) -> Result<Uuid, Fault> {
+    let uuid = uuid::Builder::from_unix_timestamp_millis(j.at() / 1000, &chance.agent()).into_uuid();
+    // There are 74 random bits for each millisecond: a repeat means that the source of randomness is broken.
+    if j.view().agent(&uuid).is_some() { Err(Fault::new("spawn", "the same id twice")) } else { Ok(uuid) }
+}
+
+/// The signatures of a spawn.
+pub struct Signatures {
+    /// The agent.
+    pub admission: Admission,
+    /// Its certificate. `None` if it got a ticket.
+    pub certificate: Option<Signed>,
+    /// Its first token, if one was asked for.
+    pub jwt: Option<(Mint, String)>,
+}
+
+impl Issue for Spawn {
+    type Answer = Signatures;
+
+    fn prove(&mut self) -> Result<(), Denial> {
+        match &mut self.credential {
+            Credential::Key(key) => key.prove(),
+            Credential::Ticket { .. } => Ok(()),
+        }
+    }
+
+    fn sign(&self, permit: Recorded<Self::Permit>, seal: &Seal) -> Result<Signatures, Fault> {
+        let (admission, mint) = permit.split();
+        let (admission, certificate) = match &self.credential {
+            Credential::Key(key) => {
+                let (admission, signed) = seal.agent(admission, key.proved()?)?;
+                (admission, Some(signed))
+            }
+            Credential::Ticket { .. } => (admission.spend(), None),
+        };
+        let jwt = mint.map(|mint| seal.token(mint)).transpose()?;
+        Ok(Signatures { admission, certificate, jwt })
+    }
+
+    fn look_again(answer: &Signatures, state: &State) -> Result<(), Denial> {
+        release::admission(state, &answer.admission)?;
+        answer.jwt.as_ref().map_or(Ok(()), |(mint, _)| release::mint(state, mint))
+    }
+}

@@ -1,0 +1,177 @@
+//! A spawn as a door brings it, and what the spawner gets.
+
+use mayfly_agent::ticket::Ticket;
+use mayfly_verify::{ClassName, DelegationId, sha256};
+use zeroize::Zeroizing;
+
+use super::{Credential, Signatures, Spawn};
+use crate::acts::{Issuer, digest, request_id, user};
+use crate::authority::Signed;
+use crate::caller::Caller;
+use crate::csr::Key;
+use crate::denial::{Denial, Fault, No};
+use crate::judge::policy::{Asked, token_of_agent};
+use crate::judge::{Admission, Mint, Proof, RequestId};
+
+/// Lifetime of an agent's ticket, in seconds.
+pub const TICKET_LIFE: u64 = 60;
+
+/// Agents in one batch at most.
+pub const BATCH: usize = 1000;
+
+/// A spawn as the wire brought it.
+pub struct SpawnRequest {
+    /// Makes a retry the same record. Empty: every call is a new request.
+    pub request_id: String,
+    /// The class.
+    pub class: ClassName,
+    /// A user's token of a configured issuer. Empty: the agent is autonomous, or the spawner is an agent.
+    pub user_token: String,
+    /// In place of a token, a delegation that was recorded before.
+    pub delegation: Option<DelegationId>,
+    /// The authority that is asked for.
+    pub asked: Asked,
+    /// Audience of a first JWT-SVID. Empty: no token is asked for.
+    pub audience: String,
+}
+
+/// How the agents of a spawn get their first certificates.
+pub enum Keys {
+    /// For these certification requests, PKCS#10 in DER.
+    Csrs(Vec<Vec<u8>>),
+    /// By so many tickets.
+    Tickets(usize),
+}
+
+/// What a spawn became.
+pub struct Spawned {
+    /// The agent.
+    pub admission: Admission,
+    /// How it gets its certificate.
+    pub holds: Holds,
+    /// Its first token, if one was asked for.
+    pub jwt: Option<(Mint, String)>,
+}
+
+/// What the spawner gets for a new agent.
+pub enum Holds {
+    /// The agent's certificate.
+    Certificate(Signed),
+    /// A ticket with which the agent fetches its certificate.
+    Ticket(Ticket),
+}
+
+/// The secret of a ticket.
+pub(super) type Secret = Zeroizing<[u8; 32]>;
+
+/// Spawns an agent. The caller is proved already.
+pub async fn spawn(issuer: &Issuer, caller: Caller, request: SpawnRequest, keys: Keys) -> Result<Spawned, No> {
+    let mut acts = acts(issuer, &caller, request, keys).await?;
+    let Some((act, secret)) = acts.pop() else { return Err(batch_size().into()) };
+    answer(issuer, issuer.pipeline.issue(caller, act).await?, secret)
+}
+
+/// One act for each key or ticket, each with the secret of its ticket.
+pub(super) async fn acts(
+    issuer: &Issuer,
+    caller: &Caller,
+    request: SpawnRequest,
+    keys: Keys,
+) -> Result<Vec<(Spawn, Option<Secret>)>, No> {
+    let (csrs, tickets) = match keys {
+        Keys::Csrs(csrs) => (csrs, false),
+        Keys::Tickets(count) if count > BATCH => return Err(batch_size().into()),
+        Keys::Tickets(count) => (vec![Vec::new(); count], true),
+    };
+    if tickets && !request.audience.is_empty() {
+        let message = "a first JWT-SVID is for whoever holds the certificate: mint it after the ticket is redeemed";
+        return Err(Denial::malformed("TICKET_WITH_JWT", message).into());
+    }
+    let proof = proof(issuer, caller, &request).await?;
+    let single = csrs.len() == 1;
+    let mut acts = Vec::with_capacity(csrs.len());
+    for (n, csr) in csrs.into_iter().enumerate() {
+        let mut id = identify(caller, &request, &csr, tickets)?;
+        if let Some(id) = id.as_mut().filter(|_| !single) {
+            // One id for the batch makes one id for each of its agents.
+            id.key = digest(&[&id.key, &n.to_be_bytes()]);
+        }
+        let secret = if tickets { Some(secret(issuer, id.as_ref())?) } else { None };
+        let credential = match &secret {
+            Some(secret) => Credential::Ticket { hash: sha256(secret.as_slice()), life: TICKET_LIFE },
+            None => Credential::Key(Key::Request(csr)),
+        };
+        let act = Spawn {
+            class: request.class.clone(),
+            credential,
+            proof: proof.clone(),
+            asked: request.asked.clone(),
+            audience: Some(request.audience.clone()).filter(|audience| !audience.is_empty()),
+            request: id,
+        };
+        acts.push((act, secret));
+    }
+    Ok(acts)
+}
+
+/// The proof of the user, once for all agents of a batch. Whether it lets the caller act is judged later.
+async fn proof(issuer: &Issuer, caller: &Caller, request: &SpawnRequest) -> Result<Option<Proof>, No> {
+    if request.user_token.is_empty() && request.delegation.is_none() {
+        return Ok(None);
+    }
+    // An agent's own record says for whom it acts; its token is not even looked at.
+    if matches!(caller, Caller::Agent { .. }) {
+        return Err(token_of_agent().into());
+    }
+    match request.delegation {
+        Some(id) => Ok(Some(Proof::Delegation(id))),
+        None => Ok(Some(user::prove(issuer, &request.user_token).await?)),
+    }
+}
+
+/// The request id of one agent, with a digest of everything that is asked.
+fn identify(caller: &Caller, request: &SpawnRequest, csr: &[u8], ticket: bool) -> Result<Option<RequestId>, Denial> {
+    let asked = &request.asked;
+    let delegation = request.delegation.map(|id| id.0);
+    let (scopes, audiences) = (asked.scopes.join(" "), asked.audiences.join(" "));
+    let what: [&[u8]; 12] = [
+        request.class.as_str().as_bytes(),
+        &sha256(csr),
+        request.user_token.as_bytes(),
+        scopes.as_bytes(),
+        audiences.as_bytes(),
+        &asked.lease.to_be_bytes(),
+        &asked.depth.map_or(u64::MAX, u64::from).to_be_bytes(),
+        &[u8::from(asked.clip)],
+        asked.mode.map_or("", |mode| mode.as_str()).as_bytes(),
+        request.audience.as_bytes(),
+        &[u8::from(ticket)],
+        delegation.as_ref().map_or(&[], |id| id.as_slice()),
+    ];
+    request_id(caller, "spawn", &request.request_id, &what)
+}
+
+/// The secret of a ticket: random, or the same again for a retry of the same request.
+fn secret(issuer: &Issuer, request: Option<&RequestId>) -> Result<Secret, Fault> {
+    if let Some(request) = request {
+        return Ok(issuer.authority.ticket_secret(&digest(&[&request.key, &request.digest])));
+    }
+    let mut secret = Zeroizing::new([0u8; 32]);
+    aws_lc_rs::rand::fill(secret.as_mut_slice()).map_err(|e| Fault::new("ticket", e))?;
+    Ok(secret)
+}
+
+/// The answer for one agent.
+pub(super) fn answer(issuer: &Issuer, signed: Signatures, secret: Option<Secret>) -> Result<Spawned, No> {
+    let Signatures { admission, certificate, jwt } = signed;
+    let holds = match (certificate, secret) {
+        (Some(certificate), None) => Holds::Certificate(certificate),
+        (None, Some(secret)) => Holds::Ticket(issuer.ticket(&secret)?),
+        _ => return Err(Fault::new("spawn", "neither a certificate nor a ticket").into()),
+    };
+    Ok(Spawned { admission, holds, jwt })
+}
+
+pub(super) fn batch_size() -> Denial {
+    Denial::malformed("BATCH_SIZE", format!("a batch has 1 to {BATCH} agents"))
+}

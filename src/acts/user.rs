@@ -1,0 +1,49 @@
+//! A user's token: proof of a delegation, or of the user who revokes.
+
+use mayfly_verify::sha256;
+
+use super::Issuer;
+use crate::assertion::{Delegator, Refusal};
+use crate::caller::Caller;
+use crate::denial::{Denial, Kind};
+use crate::judge::Proof;
+
+/// The proof that a user token is. Which workload it lets act is judged later.
+pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial> {
+    let now = issuer.clock.now();
+    let digest = sha256(token.as_bytes());
+    // The very bytes that recorded a delegation were verified then, and the delegation ends with them.
+    let signed = sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
+    let known = |state: &crate::state::State| state.delegation_by_proof(&signed, now).is_some_and(|d| d.token == digest);
+    if issuer.ledger.read(known) {
+        return Ok(Proof::Recorded(signed));
+    }
+    let delegator = verify(issuer, token).await?;
+    let most = delegator.max_lease().map_or(u64::MAX, |most| issuer.clock.seconds().saturating_add(most.as_secs()));
+    Ok(Proof::Token {
+        user: delegator.user().clone(),
+        proof: *delegator.proof(),
+        token: digest,
+        issued_at: delegator.issued_at(),
+        ends_at: delegator.expires_at().min(most),
+        workloads: delegator.workloads().to_vec(),
+        scopes: delegator.scopes().map(<[String]>::to_vec),
+    })
+}
+
+/// Authenticates a user who revokes their own access: verifies an ID token whose audience has `revokes = true`.
+pub async fn revoker(issuer: &Issuer, token: &str) -> Result<Caller, Denial> {
+    let delegator = verify(issuer, token).await?;
+    if !delegator.revokes() {
+        let message = "tokens of this audience do not revoke: use one of an audience that is configured with `revokes = true`";
+        return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
+    }
+    Ok(Caller::User(delegator.user().clone()))
+}
+
+async fn verify(issuer: &Issuer, token: &str) -> Result<Delegator, Denial> {
+    issuer.assertions.verify(token, issuer.clock.seconds()).await.map_err(|refusal| {
+        let kind = if refusal == Refusal::IssuerUnavailable { Kind::Unavailable } else { Kind::Denied };
+        Denial::new(kind, refusal.code(), refusal.to_string())
+    })
+}

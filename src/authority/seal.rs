@@ -1,0 +1,45 @@
+//! The seal: the only way to a signature on an SVID. It takes a recorded permit, so that each is signed once, and nothing is signed
+//! that is not durable.
+
+use std::sync::Arc;
+
+use super::{Authority, Signed};
+use crate::csr::PublicKey;
+use crate::denial::Fault;
+use crate::judge::{Admission, Certification, Mint};
+use crate::ledger::Recorded;
+use crate::svid;
+
+/// Signs what is recorded.
+pub struct Seal {
+    authority: Arc<Authority>,
+    jwt_issuer: Option<String>,
+}
+
+impl Seal {
+    /// A seal over the signing keys. `jwt_issuer` is the `iss` of tokens.
+    pub fn new(authority: Arc<Authority>, jwt_issuer: Option<String>) -> Seal {
+        Seal { authority, jwt_issuer }
+    }
+
+    /// An agent's certificate.
+    pub fn agent(&self, permit: Recorded<Admission>, key: &PublicKey) -> Result<(Admission, Signed), Fault> {
+        let unsigned = svid::x509::agent(&permit, key, self.authority.oid())?;
+        let signed = self.authority.sign_x509(permit.authority(), &unsigned)?;
+        Ok((permit.spend(), signed))
+    }
+
+    /// A workload's certificate.
+    pub fn workload(&self, permit: Recorded<Certification>, key: &PublicKey) -> Result<(Certification, Signed), Fault> {
+        let unsigned = svid::x509::workload(&permit, key, &self.authority.trust_domain)?;
+        let signed = self.authority.sign_x509(permit.authority(), &unsigned)?;
+        Ok((permit.spend(), signed))
+    }
+
+    /// An agent's token.
+    pub fn token(&self, permit: Recorded<Mint>) -> Result<(Mint, String), Fault> {
+        let unsigned = svid::jwt::agent(&permit, self.jwt_issuer.as_deref(), self.authority.oid())?;
+        let token = self.authority.sign_jwt(permit.authority(), &unsigned)?;
+        Ok((permit.spend(), token))
+    }
+}

@@ -1,0 +1,61 @@
+//! The service of batches: many spawns in one call.
+
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::spawn_batch_response as batch_response;
+use tonic::{Request, Response, Status};
+
+use super::identities::spawn_request;
+use super::message::{bundle, spawn_response};
+use super::server::batches_server::Batches;
+use super::{Door, methods};
+use crate::acts::spawn;
+use crate::denial::Denial;
+use crate::doors::status;
+
+#[tonic::async_trait]
+impl Batches for Door {
+    type SpawnStream = tokio_stream::wrappers::ReceiverStream<Result<v1::SpawnBatchResponse, Status>>;
+
+    async fn spawn(&self, request: Request<v1::SpawnBatchRequest>) -> Result<Response<Self::SpawnStream>, Status> {
+        const METHOD: &str = methods::SPAWN_BATCH.name;
+        let patience = self.patience;
+        self.run(methods::SPAWN_BATCH, request, move |issuer, caller, r| async move {
+            let mut template = r.template.ok_or_else(|| Denial::malformed("BATCH_MALFORMED", "give a template"))?;
+            if !template.csr.is_empty() || (r.count > 0) != template.ticket || template.ticket != r.csrs.is_empty() {
+                let message =
+                    "give either `csrs`, or a template that asks for tickets with their `count`; never a csr in the template";
+                return Err(Denial::malformed("BATCH_MALFORMED", message).into());
+            }
+            // One stands for the rest where the template is read; the rest follow below.
+            template.csr = r.csrs.first().cloned().unwrap_or_default();
+            let (spawn, _) = spawn_request(template)?;
+            let keys = match r.count {
+                0 => spawn::Keys::Csrs(r.csrs),
+                count => spawn::Keys::Tickets(usize::try_from(count).unwrap_or(usize::MAX)),
+            };
+            let mut many = spawn::spawn_many(&issuer, caller, spawn, keys).await?;
+            let (answer, answers) = tokio::sync::mpsc::channel(64);
+            let mut shared = Some(bundle(&issuer));
+            tokio::spawn(async move {
+                while let Some((index, spawned)) = many.next(&issuer).await {
+                    let result = match spawned {
+                        Ok(spawned) => {
+                            let bundle = shared.take();
+                            batch_response::Result::Spawned(v1::SpawnResponse { bundle, ..spawn_response(&issuer, spawned) })
+                        }
+                        Err(no) => batch_response::Result::Denied(status::proto(&status::of(&no, METHOD).0)),
+                    };
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    // Whoever has gone, or does not read, finds everything recorded.
+                    let sent = answer.send(Ok(v1::SpawnBatchResponse { index, result: Some(result) }));
+                    if !matches!(tokio::time::timeout(patience, sent).await, Ok(Ok(()))) {
+                        return;
+                    }
+                }
+            });
+            Ok(tokio_stream::wrappers::ReceiverStream::new(answers))
+        })
+        .await
+    }
+}
+

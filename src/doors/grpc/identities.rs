@@ -1,0 +1,100 @@
+//! The service of identities: redeem, renew, spawn, mint, end.
+
+use mayfly_agent::api::v1;
+use mayfly_verify::Mode;
+use tonic::{Request, Response, Status};
+
+use super::message::{bundle, certified, jwt_svid, spawn_response};
+use super::server::identities_server::Identities;
+use super::{Door, methods, targets};
+use crate::acts::{end, mint, redeem, renew, spawn};
+use crate::denial::Denial;
+use crate::judge::policy::Asked;
+
+#[tonic::async_trait]
+impl Identities for Door {
+    async fn redeem(&self, request: Request<v1::RedeemRequest>) -> Result<Response<v1::RedeemResponse>, Status> {
+        self.hand_in(methods::REDEEM, request, |issuer, _, r| async move {
+            let (svid, agent, revision) = certified(&issuer, &redeem::redeem(&issuer, &r.secret, r.csr).await?);
+            Ok(v1::RedeemResponse { svid: Some(svid), bundle: Some(bundle(&issuer)), revision, agent })
+        })
+        .await
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        self.hand_in(methods::RENEW, request, |issuer, caller, r| async move {
+            let (svid, agent, revision) = certified(&issuer, &renew::renew(&issuer, caller, r.csr).await?);
+            Ok(v1::RenewResponse { svid: Some(svid), bundle: Some(bundle(&issuer)), revision, agent })
+        })
+        .await
+    }
+
+    async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
+        self.hand_in(methods::SPAWN, request, |issuer, caller, r| async move {
+            let (spawn, keys) = spawn_request(r)?;
+            let spawned = spawn::spawn(&issuer, caller, spawn, keys).await?;
+            Ok(v1::SpawnResponse { bundle: Some(bundle(&issuer)), ..spawn_response(&issuer, spawned) })
+        })
+        .await
+    }
+
+    async fn mint_jwt(&self, request: Request<v1::MintJwtRequest>) -> Result<Response<v1::MintJwtResponse>, Status> {
+        self.hand_in(methods::MINT_JWT, request, |issuer, caller, r| async move {
+            let audiences = std::iter::once(r.audience).chain(r.further_audiences).collect();
+            let (mint, token) = mint::mint(&issuer, caller, &r.request_id, audiences).await?;
+            let revision = mint.token().revision;
+            Ok(v1::MintJwtResponse { svid: Some(jwt_svid(&mint, token)), revision })
+        })
+        .await
+    }
+
+    async fn end(&self, request: Request<v1::EndRequest>) -> Result<Response<v1::EndResponse>, Status> {
+        self.hand_in(methods::END, request, |issuer, caller, r| async move {
+            let agent = if r.agent.is_empty() { None } else { Some(issuer.agent_id(&r.agent)?) };
+            let ended = end::end(&issuer, caller, agent).await?;
+            Ok(v1::EndResponse { agent_id: ended.agent.to_string(), revision: ended.revision })
+        })
+        .await
+    }
+}
+
+/// A spawn from the wire, with its keys.
+pub(super) fn spawn_request(r: v1::SpawnRequest) -> Result<(spawn::SpawnRequest, spawn::Keys), Denial> {
+    let malformed = |e: &dyn std::fmt::Display| Denial::malformed("CLASS_MALFORMED", e.to_string());
+    let class = r.class.parse().map_err(|e: mayfly_verify::NameError| malformed(&e))?;
+    // T11: an enum value of a later version is refused, not taken for a default.
+    let mode =
+        v1::Mode::try_from(r.mode).map_err(|_| Denial::malformed("MODE_UNKNOWN", "the mode is unknown to this version"))?;
+    let excess = v1::Excess::try_from(r.excess)
+        .map_err(|_| Denial::malformed("EXCESS_UNKNOWN", "the value of `excess` is unknown to this version"))?;
+    let mode = match mode {
+        v1::Mode::Autonomous => Some(Mode::Autonomous),
+        v1::Mode::Delegated => Some(Mode::Delegated),
+        v1::Mode::Unspecified => None,
+    };
+    if mode == Some(Mode::Autonomous) && !(r.user_token.is_empty() && r.delegation.is_empty()) {
+        return Err(Denial::malformed("MODE_CONTRADICTION", "an autonomous agent has neither user token nor delegation"));
+    }
+    if !r.user_token.is_empty() && !r.delegation.is_empty() {
+        return Err(Denial::malformed("TOKEN_OR_DELEGATION", "give a user token or a delegation: one of the two"));
+    }
+    let delegation = match r.delegation.as_str() {
+        "" => None,
+        id => Some(targets::delegation(id)?),
+    };
+    if r.ticket != r.csr.is_empty() {
+        return Err(Denial::malformed("CSR_OR_TICKET", "give a certification request, or ask for a ticket: one of the two"));
+    }
+    let too_many = |what| Denial::malformed("LIST_TOO_LONG", format!("at most 64 {what}, of at most 256 bytes each"));
+    for (what, list) in [("scopes", &r.scopes), ("audiences", &r.audiences)] {
+        if list.len() > 64 || list.iter().any(|s| s.is_empty() || s.len() > 256) {
+            return Err(too_many(what));
+        }
+    }
+    let clip = excess == v1::Excess::Clip;
+    let asked = Asked { scopes: r.scopes, audiences: r.audiences, lease: r.lease_seconds, depth: r.max_depth, clip, mode };
+    let keys = if r.ticket { spawn::Keys::Tickets(1) } else { spawn::Keys::Csrs(vec![r.csr]) };
+    let (request_id, user_token, audience) = (r.request_id, r.user_token, r.jwt_audience);
+    Ok((spawn::SpawnRequest { request_id, class, user_token, delegation, asked, audience }, keys))
+}
+

@@ -1,0 +1,67 @@
+//! The methods of the API: the name of each as metrics use it, and the action that it asks for.
+
+use crate::judge::access::Action;
+
+/// One method.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// `Service/Method`, without the package.
+    pub name: &'static str,
+    /// The action.
+    pub action: Action,
+}
+
+pub(super) const REDEEM: Method = Method { name: "Identities/Redeem", action: Action::Redeem };
+pub(super) const RENEW: Method = Method { name: "Identities/Renew", action: Action::Renew };
+pub(super) const SPAWN: Method = Method { name: "Identities/Spawn", action: Action::Spawn };
+pub(super) const MINT_JWT: Method = Method { name: "Identities/MintJwt", action: Action::MintJwt };
+pub(super) const END: Method = Method { name: "Identities/End", action: Action::End };
+pub(super) const SPAWN_BATCH: Method = Method { name: "Batches/Spawn", action: Action::Spawn };
+pub(super) const CREATE_JOIN_TOKEN: Method = Method { name: "Operations/CreateJoinToken", action: Action::CreateJoinToken };
+pub(super) const REVOKE: Method = Method { name: "Operations/Revoke", action: Action::Revoke };
+pub(super) const REOPEN: Method = Method { name: "Operations/Reopen", action: Action::Reopen };
+pub(super) const BACKUP: Method = Method { name: "Operations/Backup", action: Action::Backup };
+pub(super) const LIST_AGENTS: Method = Method { name: "Inspection/ListAgents", action: Action::ListAgents };
+pub(super) const GET_AGENT: Method = Method { name: "Inspection/GetAgent", action: Action::GetAgent };
+pub(super) const GET_BUNDLE: Method = Method { name: "Bundles/GetBundle", action: Action::GetBundle };
+pub(super) const WATCH_BUNDLE: Method = Method { name: "Bundles/WatchBundle", action: Action::GetBundle };
+pub(super) const WATCH_CUTS: Method = Method { name: "Revocations/WatchCuts", action: Action::WatchCuts };
+pub(super) const LIST_CUTS: Method = Method { name: "Revocations/ListCuts", action: Action::ListCuts };
+pub(super) const LIST_AUTHORITIES: Method = Method { name: "Authorities/ListAuthorities", action: Action::ListAuthorities };
+pub(super) const PREPARE_AUTHORITY: Method = Method { name: "Authorities/PrepareAuthority", action: Action::ChangeAuthorities };
+pub(super) const ACTIVATE_AUTHORITY: Method = Method { name: "Authorities/ActivateAuthority", action: Action::ChangeAuthorities };
+pub(super) const ROTATE_AUTHORITY: Method = Method { name: "Authorities/RotateAuthority", action: Action::ChangeAuthorities };
+pub(super) const RETIRE_AUTHORITY: Method = Method { name: "Authorities/RetireAuthority", action: Action::ChangeAuthorities };
+pub(super) const TAINT_AUTHORITY: Method = Method { name: "Authorities/TaintAuthority", action: Action::ChangeAuthorities };
+
+/// Every method. A test compares the list with the proto file.
+pub const METHODS: &[Method] = &[
+    REDEEM,
+    RENEW,
+    SPAWN,
+    MINT_JWT,
+    END,
+    SPAWN_BATCH,
+    CREATE_JOIN_TOKEN,
+    REVOKE,
+    REOPEN,
+    BACKUP,
+    LIST_AGENTS,
+    GET_AGENT,
+    GET_BUNDLE,
+    WATCH_BUNDLE,
+    WATCH_CUTS,
+    LIST_CUTS,
+    LIST_AUTHORITIES,
+    PREPARE_AUTHORITY,
+    ACTIVATE_AUTHORITY,
+    ROTATE_AUTHORITY,
+    RETIRE_AUTHORITY,
+    TAINT_AUTHORITY,
+];
+
+/// The name of a path's method as metrics use it. Names come from this list, so no caller can make labels.
+pub fn method(path: &str) -> &'static str {
+    let name = path.strip_prefix("/mayfly.v1.");
+    METHODS.iter().find(|method| Some(method.name) == name).map_or("other", |method| method.name)
+}

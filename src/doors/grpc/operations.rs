@@ -1,0 +1,82 @@
+//! The service of operations: join tokens, revocation, reopening, backup.
+
+use mayfly_agent::api::v1;
+use tonic::{Request, Response, Status};
+
+use super::message::timestamp;
+use super::server::operations_server::Operations;
+use super::{Door, methods, targets};
+use crate::acts::{join, reopen, revoke, user};
+use crate::caller::Caller;
+use crate::clock::SECOND;
+use crate::denial::{Denial, Fault, No};
+
+#[tonic::async_trait]
+impl Operations for Door {
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        self.run(methods::CREATE_JOIN_TOKEN, request, |issuer, caller, r| async move {
+            let workload: mayfly_verify::WorkloadName = r
+                .workload
+                .parse()
+                .map_err(|e: mayfly_verify::NameError| Denial::malformed("WORKLOAD_MALFORMED", e.to_string()))?;
+            let id = mayfly_verify::workload_id(&issuer.trust_domain, &workload);
+            let (ticket, joinable) = join::join_token(&issuer, caller, workload, r.ttl_seconds).await?;
+            Ok(v1::CreateJoinTokenResponse {
+                token: ticket.to_string().to_string(),
+                workload_id: id,
+                expires_at: Some(timestamp(joinable.ends_at / SECOND)),
+                revision: joinable.revision,
+            })
+        })
+        .await
+    }
+
+    async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
+        let caller = match request.get_ref().user_token.as_str() {
+            "" => self.caller(methods::REVOKE, &request).await,
+            token => match self.caller(methods::REVOKE, &request).await {
+                Ok(Caller::Stranger) => user::revoker(&self.issuer, token).await.map_err(No::from),
+                Ok(_) => Err(targets::two_callers().into()),
+                Err(no) => Err(no),
+            },
+        };
+        self.run_as(methods::REVOKE, caller, request, |issuer, caller, r| async move {
+            let what = targets::revoked(&issuer, r.target)?;
+            let how = revoke::How { reason: r.reason, allow_new: r.allow_new };
+            if r.dry_run {
+                let (revoked, reach) = revoke::would_end(&issuer, caller, what, how).await?;
+                return Ok(targets::would_end(&revoked, reach));
+            }
+            Ok(targets::receipt(&revoke::revoke(&issuer, caller, what, how).await?))
+        })
+        .await
+    }
+
+    async fn reopen(&self, request: Request<v1::ReopenRequest>) -> Result<Response<v1::ReopenResponse>, Status> {
+        self.run(methods::REOPEN, request, |issuer, caller, r| async move {
+            let reopened = reopen::reopen(&issuer, caller, targets::reopened(r.target)?).await?;
+            let recorded_at = Some(timestamp(reopened.at / SECOND));
+            Ok(v1::ReopenResponse { revision: reopened.revision, recorded_at })
+        })
+        .await
+    }
+
+    async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<v1::BackupResponse>, Status> {
+        self.run(methods::BACKUP, request, |issuer, _, r| async move {
+            let path = std::path::PathBuf::from(&r.path);
+            if !path.is_absolute() || path.exists() {
+                let message = "give an absolute path on the issuer's machine that does not exist yet";
+                return Err(Denial::malformed("PATH_UNUSABLE", message).into());
+            }
+            let ledger = issuer.ledger.clone();
+            let done = tokio::task::spawn_blocking(move || ledger.backup(&path)).await;
+            let (revision, bytes) = done.map_err(|e| Fault::new("backup", e))??;
+            Ok(v1::BackupResponse { revision, bytes })
+        })
+        .await
+    }
+}
+

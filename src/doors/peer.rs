@@ -1,0 +1,123 @@
+//! The peer of a connection: what it presented, who it is at each call, and the end of its connection when it is revoked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::{Notify, watch};
+
+use crate::acts::Issuer;
+use crate::caller::{Caller, Proved};
+use crate::denial::No;
+use crate::judge::access::Action;
+
+/// What a connection proved; the extensions of its requests carry it.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// Over TLS.
+    Tls(Arc<Connection>),
+    /// Over the operator socket: a listed uid.
+    Operator(u32),
+}
+
+/// A connection over TLS.
+#[derive(Debug)]
+pub struct Connection {
+    /// The chain that the peer presented; empty if it presented none.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The journal's head when the connection was accepted.
+    pub opened: u64,
+    /// What the chain proved when it was verified. Empty before the first call.
+    pub proved: OnceLock<Proved>,
+    /// Notified when the peer is revoked.
+    revoked: Notify,
+}
+
+impl Connection {
+    /// A connection whose peer presented `chain`, accepted when the journal's head was `opened`.
+    pub fn new(chain: Vec<CertificateDer<'static>>, opened: u64) -> Connection {
+        Connection { chain, opened, proved: OnceLock::new(), revoked: Notify::new() }
+    }
+
+    /// Resolves when the peer is revoked.
+    pub async fn revoked(&self) {
+        self.revoked.notified().await;
+    }
+}
+
+/// The caller of a request. T21: without a peer, or without a certificate, the caller is a stranger.
+pub async fn caller(issuer: &Issuer, peer: Option<&Peer>, action: Action) -> Result<Caller, No> {
+    match peer {
+        Some(Peer::Tls(connection)) if connection.chain.is_empty() => Ok(Caller::Stranger),
+        Some(Peer::Tls(connection)) => {
+            let proved = match connection.proved.get() {
+                Some(proved) => proved,
+                None => {
+                    // Only a chain that verifies is remembered: any other is verified again at the next call.
+                    let proved = issuer.prove(&connection.chain, connection.opened)?;
+                    connection.proved.get_or_init(|| proved)
+                }
+            };
+            issuer.prove_again(proved, &connection.chain)?;
+            issuer.caller(proved, action).await
+        }
+        Some(Peer::Operator(uid)) => Ok(Caller::Operator { name: format!("uid:{uid}"), by: None }),
+        None => Ok(Caller::Stranger),
+    }
+}
+
+/// The open connections. One task looks at all of them after each cut and ends those of revoked peers; a peer that has not called
+/// yet is judged when it does.
+#[derive(Clone, Default)]
+pub struct Guard(Arc<Open>);
+
+#[derive(Default)]
+struct Open {
+    // Guards the open connections; held to add or remove one, or to copy the list.
+    connections: Mutex<(u64, HashMap<u64, Arc<Connection>>)>,
+}
+
+/// A guarded connection; dropping it takes the connection off the list.
+pub struct Guarded {
+    open: Arc<Open>,
+    number: u64,
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.open.connections.lock().1.remove(&self.number);
+    }
+}
+
+impl Guard {
+    /// Guards a connection for as long as the result lives.
+    pub fn watch(&self, connection: &Arc<Connection>) -> Guarded {
+        let mut connections = self.0.connections.lock();
+        connections.0 += 1;
+        let number = connections.0;
+        connections.1.insert(number, Arc::clone(connection));
+        Guarded { open: Arc::clone(&self.0), number }
+    }
+
+    /// Follows the cuts of the issuer until `stop`.
+    pub async fn follow(self, issuer: Arc<Issuer>, mut stop: watch::Receiver<bool>) {
+        let mut cuts = issuer.feed.cuts();
+        loop {
+            tokio::select! {
+                changed = cuts.changed() => if changed.is_err() { return },
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let open: Vec<_> = self.0.connections.lock().1.values().cloned().collect();
+            for (n, connection) in open.iter().enumerate() {
+                if connection.proved.get().is_some_and(|proved| issuer.is_over(proved)) {
+                    connection.revoked.notify_one();
+                }
+                // Thousands of connections must not hold up the other tasks of this thread.
+                if n % 64 == 63 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Room 2: judge. Everything that may be said yes or no to is decided here: view, act, time and chance in, a verdict out.
+//!
+//! Judging is pure. It reads an overlay (a state with the records of the batch so far over it) and the configured rules; the
+//! time and all randomness come in with the act. Nothing is logged, drawn or made durable, so an act that is judged again on the
+//! same state gets the same verdict. What an operator should hear of leaves as a [`Note`].
+
+pub mod access;
+mod chance;
+mod cut;
+mod grant;
+pub mod limits;
+mod ownership;
+mod permit;
+pub mod policy;
+pub mod release;
+mod rules;
+mod verdict;
+mod who;
+
+use std::cell::RefCell;
+
+use crate::caller::Caller;
+use crate::clock::SECOND;
+use crate::denial::{Denial, Fault, Kind, No};
+use crate::journal::record::{self, Record, record::Body};
+use crate::state::{Agent, Generation, Overlay, State};
+pub use chance::Chance;
+pub(crate) use chance::serial_of;
+pub use cut::{Cutting, Since};
+pub use grant::Proof;
+pub(crate) use ownership::unknown_agent;
+pub use ownership::{owns, sees};
+pub(crate) use permit::{BACKDATE, request_record};
+pub use permit::{Admission, Certification, Mint, RequestId};
+pub use rules::Rules;
+pub use verdict::{Check, Defined, Note, Verdict};
+pub use who::{operates, who};
+
+/// One thing that may be asked of the issuer. The implementation stands in the act's own file.
+pub trait Act: Send + 'static {
+    /// What is allowed if the verdict is yes. It is worth nothing before the ledger has recorded it.
+    type Permit: Send + 'static;
+
+    /// Judges the act. On `Ok` its records have joined the batch; on `Err` the ledger drops whatever the act added, but for
+    /// what [`Judgement::caller`] recorded about the caller itself.
+    fn judge(&self, judgement: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Self::Permit, No>;
+}
+
+/// A record that joins the batch, with the agent that it makes if it is an admission.
+pub struct Entry {
+    /// The record.
+    pub record: Record,
+    /// The agent of an admission.
+    pub agent: Option<Agent>,
+}
+
+/// A batch while it is judged.
+pub struct Judgement<'a> {
+    overlay: Overlay<'a>,
+    rules: &'a Rules,
+    at: u64,
+    entries: Vec<Entry>,
+    notes: Vec<Note>,
+    // The checks of the act that is judged now, in order.
+    checks: RefCell<Vec<Check>>,
+}
+
+impl<'a> Judgement<'a> {
+    /// An empty batch on a state. `now` is in Unix microseconds; record time never goes back.
+    pub fn new(state: &'a State, rules: &'a Rules, now: u64) -> Judgement<'a> {
+        let at = now.max(state.at);
+        let overlay = Overlay::new(state, at);
+        Judgement { overlay, rules, at, entries: Vec::new(), notes: Vec::new(), checks: RefCell::default() }
+    }
+
+    /// Judges one act of a caller.
+    pub fn verdict<A: Act>(&mut self, act: &A, caller: &Caller, chance: &Chance) -> Verdict<A::Permit> {
+        self.checks.get_mut().clear();
+        let result = self.caller(caller).and_then(|()| act.judge(self, caller, chance));
+        Verdict { checks: std::mem::take(self.checks.get_mut()), result }
+    }
+
+    /// The records of the batch and the notes about it.
+    pub fn finish(self) -> (Vec<Entry>, Vec<Note>) {
+        (self.entries, self.notes)
+    }
+
+    /// The state with the records of the batch so far.
+    pub fn view(&self) -> &Overlay<'a> {
+        &self.overlay
+    }
+
+    /// The same, for what a lookup may keep.
+    pub fn view_mut(&mut self) -> &mut Overlay<'a> {
+        &mut self.overlay
+    }
+
+    /// The configured rules.
+    pub fn rules(&self) -> &'a Rules {
+        self.rules
+    }
+
+    /// Record time, in Unix microseconds.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Record time, in Unix seconds.
+    pub fn now(&self) -> u64 {
+        self.at / SECOND
+    }
+
+    /// Says which check comes next. If the act is denied before another one follows, this is the one that failed.
+    pub fn checking(&self, check: Check) {
+        self.checks.borrow_mut().push(check);
+    }
+
+    /// Leaves a note for the operator.
+    pub fn note(&mut self, note: Note) {
+        self.notes.push(note);
+    }
+
+    /// Records something. Its revision.
+    pub fn push(&mut self, caller: &Caller, body: Body) -> Result<u64, No> {
+        self.push_with(caller, body, None)
+    }
+
+    /// Records something. `agent` is the agent of an admission.
+    pub fn push_with(&mut self, caller: &Caller, body: Body, agent: Option<Agent>) -> Result<u64, No> {
+        let operator = if let Caller::Operator { name, .. } = caller { name.clone() } else { String::new() };
+        let record = Record { at: self.at, operator, body: Some(body) };
+        let revision = self.overlay.push(&record, agent.clone()).map_err(|e| Fault::new("judge", e))?;
+        self.entries.push(Entry { record, agent });
+        Ok(revision)
+    }
+
+    /// The caller as of now, where the order is decided. The first use of a renewed certificate is recorded here, and the use of
+    /// a past one has consequences.
+    fn caller(&mut self, caller: &Caller) -> Result<(), No> {
+        self.checking(Check::Caller);
+        let generation = who(&self.overlay, self.rules, caller, self.at)?;
+        let Some(Caller::Agent { id, opened, .. }) = caller.agent() else { return Ok(()) };
+        match generation {
+            Generation::Current => Ok(()),
+            Generation::Next => {
+                let used = record::Used { agent: id.uuid.as_bytes().to_vec() };
+                self.push(caller, Body::Used(used)).map(drop)
+            }
+            Generation::Replaced => {
+                let message = "a later renewal replaced this certificate: use the certificate of that renewal";
+                Err(Denial::new(Kind::Unauthenticated, "GENERATION_REPLACED", message).into())
+            }
+            Generation::Past => {
+                // T15: a pooled connection of an honest agent was opened before its renewal was used. On a connection that is
+                // newer, the past certificate is a thief's or a copy of the agent's own. Nobody can tell which, so the agent is
+                // revoked.
+                let used_since = self.overlay.agent(&id.uuid).map_or(0, |agent| agent.used_since);
+                if *opened < used_since {
+                    return Ok(());
+                }
+                self.note(Note::CertificateReused(id.clone()));
+                let target = mayfly_verify::Target::Agent(id.uuid);
+                self.cut(&Caller::Stranger, &Cutting::by_issuer(&target, "a past certificate was used on a new connection"))?;
+                let message = "a certificate from before the renewal was used on a new connection: somebody holds a copy, \
+                               so the agent was revoked";
+                Err(Denial::new(Kind::Unauthenticated, "CREDENTIAL_REUSED", message).into())
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Who may ask for what: one table of actions and roles. An action that is not listed is nobody's.
+
+use super::{Rules, operates};
+use crate::caller::{Caller, Role};
+use crate::denial::{Denial, Kind};
+use crate::state::View;
+
+use Role::{Agent, Foreign, Operator, Stranger, User, Workload};
+
+/// Something that may be asked of the issuer, whichever door it comes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it; each act's file has the details")]
+pub enum Action {
+    Redeem,
+    Renew,
+    Spawn,
+    MintJwt,
+    End,
+    CreateJoinToken,
+    Revoke,
+    Reopen,
+    Backup,
+    ListAgents,
+    GetAgent,
+    GetBundle,
+    WatchCuts,
+    ListCuts,
+    ListAuthorities,
+    ChangeAuthorities,
+}
+
+/// Each action, and the roles that may ask for it.
+pub const TABLE: &[(Action, &[Role])] = &[
+    (Action::Redeem, &[Stranger, Workload]),
+    (Action::Renew, &[Agent, Workload]),
+    (Action::Spawn, &[Agent, Workload, Foreign]),
+    (Action::MintJwt, &[Agent]),
+    (Action::End, &[Agent, Workload, Foreign, Operator]),
+    (Action::CreateJoinToken, &[Operator]),
+    (Action::Revoke, &[Agent, Workload, Foreign, User, Operator]),
+    (Action::Reopen, &[Operator]),
+    (Action::Backup, &[Operator]),
+    (Action::ListAgents, &[Workload, Foreign, Operator]),
+    (Action::GetAgent, &[Agent, Workload, Foreign, Operator]),
+    (Action::GetBundle, &[Stranger, Agent, Workload, Foreign, Operator]),
+    (Action::WatchCuts, &[Agent, Workload, Foreign, Operator]),
+    (Action::ListCuts, &[Operator]),
+    (Action::ListAuthorities, &[Operator]),
+    (Action::ChangeAuthorities, &[Operator]),
+];
+
+/// The roles that may ask for an action.
+pub fn roles(action: Action) -> &'static [Role] {
+    TABLE.iter().find(|(listed, _)| *listed == action).map_or(&[], |(_, roles)| roles)
+}
+
+/// The caller in the role in which it asks: a workload that is configured as an operator asks as one where operators may, and as
+/// itself everywhere else. What proved the workload stays beside the operator's name.
+pub fn acting(action: Action, caller: Caller, view: &impl View, rules: &Rules) -> Caller {
+    if roles(action).contains(&Operator) && operates(view, rules, &caller).is_ok() {
+        return Caller::Operator { name: caller.scope(), by: Some(Box::new(caller)) };
+    }
+    caller
+}
+
+/// Whether the caller's role may ask for an action.
+pub fn check(action: Action, caller: &Caller) -> Result<(), Denial> {
+    if roles(action).contains(&caller.role()) {
+        return Ok(());
+    }
+    if matches!(caller, Caller::Stranger) {
+        let message = "this call needs a client certificate: connect with the SVID of a workload or an agent";
+        return Err(Denial::new(Kind::Unauthenticated, "CERTIFICATE_NEEDED", message));
+    }
+    Err(Denial::denied("ROLE_NOT_ALLOWED", "this call is not for this kind of caller"))
+}

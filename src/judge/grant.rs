@@ -1,0 +1,147 @@
+//! What a user lets a workload do: the proof of it, the delegation behind the proof, and whether the user is open.
+
+use std::sync::Arc;
+
+use mayfly_verify::{DelegationId, Stamp, Target, User, Workload, sha256};
+use serde_json::json;
+
+use super::{Chance, Check, Judgement, Note};
+use crate::clock::SECOND;
+use crate::denial::{Denial, Fault, Kind, No};
+use crate::journal::record;
+use crate::state::{Delegation, seconds};
+
+/// What proves that a user lets the caller act.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A token that was verified just now.
+    Token {
+        /// The user.
+        user: User,
+        /// SHA-256 of what the signature covers: it identifies the token, whoever signed it again.
+        proof: [u8; 32],
+        /// SHA-256 of the whole token.
+        token: [u8; 32],
+        /// Unix seconds.
+        issued_at: u64,
+        /// Unix seconds.
+        ends_at: u64,
+        /// The workloads that may present it.
+        workloads: Vec<Workload>,
+        /// Ceiling of scopes of its audience. `None` means no ceiling.
+        scopes: Option<Vec<String>>,
+    },
+    /// A token that recorded a delegation before, byte for byte the same; by its `proof`.
+    Recorded([u8; 32]),
+    /// A delegation that was recorded before and names the caller.
+    Delegation(DelegationId),
+}
+
+impl Judgement<'_> {
+    /// The delegation behind a proof that `by` presents, and its record if the proof is new.
+    pub fn grant(
+        &mut self,
+        by: &Workload,
+        proof: &Proof,
+        chance: &Chance,
+    ) -> Result<(Arc<Delegation>, Option<record::Delegated>), No> {
+        self.checking(Check::Grant);
+        let at = self.at();
+        let known = match proof {
+            Proof::Token { proof, .. } | Proof::Recorded(proof) => self.view().delegation_by_proof(proof, at).cloned(),
+            Proof::Delegation(id) => self.view().delegation(id, at).cloned(),
+        };
+        match (known, proof) {
+            (Some(known), _) => {
+                self.check_recorded(by, &known, proof)?;
+                Ok((known, None))
+            }
+            (None, Proof::Delegation(id)) => Err(unknown_delegation(id).into()),
+            (None, Proof::Recorded(_)) => {
+                Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into())
+            }
+            (None, Proof::Token { user, proof, token, issued_at, ends_at, workloads, scopes }) => {
+                self.check_fresh(by, user, *issued_at, *ends_at, workloads)?;
+                // RFC 8785: members are sorted, without white space; there are only integers and strings.
+                let canonical = json!({ "ends_at": ends_at, "iss": user.iss, "nonce": hex::encode(chance.nonce()),
+                    "scopes": scopes, "sub": user.sub, "workload": by.to_string() });
+                let body = record::Delegated {
+                    id: sha256(canonical.to_string().as_bytes()).to_vec(),
+                    iss: user.iss.clone(),
+                    sub: user.sub.clone(),
+                    workload: by.to_string(),
+                    proof: proof.to_vec(),
+                    token: token.to_vec(),
+                    scopes_limited: scopes.is_some(),
+                    scopes: scopes.clone().unwrap_or_default(),
+                    ends_at: seconds(*ends_at),
+                };
+                let delegation =
+                    Delegation::recorded(self.view().revision() + 1, &body).map_err(|e| Fault::new("judge", e))?;
+                Ok((Arc::new(delegation), Some(body)))
+            }
+        }
+    }
+
+    /// Whether a recorded delegation still lets `by` act.
+    fn check_recorded(&mut self, by: &Workload, known: &Delegation, proof: &Proof) -> Result<(), Denial> {
+        if known.workload != *by {
+            // T13: an id proves nothing, so nothing is said about somebody else's delegation.
+            if let Proof::Delegation(id) = proof {
+                return Err(unknown_delegation(id));
+            }
+            self.note(Note::TokenOfAnother { recorded: known.workload.clone(), presented: by.clone() });
+            let message = "this user token belongs to another workload: every workload brings its own";
+            return Err(Denial::denied("USER_TOKEN_OF_ANOTHER", message));
+        }
+        self.check_user(&known.user, None)?;
+        let everything = Stamp { subject: Target::TrustDomain.subject(), since: known.revision };
+        if known.stamps().iter().chain([&everything]).any(|stamp| self.view().kills(stamp)) {
+            let message = "what this user token allowed was revoked: bring one that was issued after that";
+            return Err(Denial::denied("DELEGATION_REVOKED", message));
+        }
+        Ok(())
+    }
+
+    /// Whether a token that records a delegation now may do so.
+    fn check_fresh(
+        &self,
+        by: &Workload,
+        user: &User,
+        issued_at: u64,
+        ends_at: u64,
+        workloads: &[Workload],
+    ) -> Result<(), Denial> {
+        if !workloads.contains(by) {
+            let message = format!("workload `{by}` may not present tokens of this audience");
+            return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
+        }
+        self.check_user(user, Some(issued_at))?;
+        if self.at() >= seconds(ends_at) {
+            return Err(Denial::denied("USER_TOKEN_EXPIRED", "the user token has expired: bring a fresh one"));
+        }
+        Ok(())
+    }
+
+    /// Whether the user is open. A token counts only if it was issued (Unix seconds) after the user's last revocation or
+    /// reopening; `None` is for a delegation that is recorded already.
+    fn check_user(&self, user: &User, issued_at: Option<u64>) -> Result<(), Denial> {
+        let standing = self.view().target(&Target::User(user.clone()));
+        if standing.is_some_and(|s| s.closed) {
+            return Err(Denial::denied("USER_CLOSED", "this user was revoked: an operator must reopen them"));
+        }
+        let everything = self.view().target(&Target::TrustDomain);
+        let since = standing.into_iter().chain(everything).map(|s| s.since).max();
+        // A token tells whole seconds: one from the second of the revocation may be from before it.
+        if issued_at.zip(since).is_some_and(|(at, since)| at <= since / SECOND) {
+            let message = "the user token is from before the user's revocation: bring a fresh one";
+            return Err(Denial::denied("USER_TOKEN_TOO_EARLY", message));
+        }
+        Ok(())
+    }
+}
+
+fn unknown_delegation(id: &DelegationId) -> Denial {
+    let message = format!("there is no delegation `{id}` that names this workload, or it has ended: bring a user token");
+    Denial::new(Kind::NotFound, "DELEGATION_UNKNOWN", message)
+}

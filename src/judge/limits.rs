@@ -1,0 +1,258 @@
+//! Limits: how many, how fast, how many in a window. They are counted where the order is decided, so none is ever exceeded.
+
+use mayfly_verify::{Target, Workload, sha256};
+
+use super::policy::Class;
+use super::{Check, Judgement};
+use crate::denial::{Denial, Kind};
+use crate::journal::record;
+pub use crate::state::meter::WINDOW;
+use crate::state::{Count, Delegation, Lineage, Reading, Seat};
+
+/// One configured limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name, as denials and operators use it.
+    pub name: String,
+    /// Who has the limit each for themselves.
+    pub per: Per,
+    /// What is counted.
+    pub measure: Measure,
+}
+
+/// Who has a limit each for themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Per {
+    /// The delegating user.
+    User,
+    /// The workload at the root, for all of its tree.
+    Root,
+    /// The workload that spawns, for agents directly below it.
+    Workload,
+    /// Every ancestor that is an agent, for all of its tree.
+    Parent,
+    /// The class of the new agent.
+    Class,
+}
+
+impl Per {
+    /// As configuration and refusals write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Per::User => "user",
+            Per::Root => "root",
+            Per::Workload => "workload",
+            Per::Parent => "parent",
+            Per::Class => "class",
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Live agents.
+    Live(u64),
+    /// Live agents directly below one spawner.
+    FanOut(u64),
+    /// Spawns, evenly: at most `burst` at once, one more every `period` microseconds (GCRA, ITU-T I.371).
+    Rate {
+        /// Microseconds between two spawns in the long run.
+        period: u64,
+        /// How many may come at once.
+        burst: u64,
+    },
+    /// Spawns in each window of `window` microseconds, counted from the epoch.
+    Total {
+        /// How many.
+        most: u64,
+        /// Microseconds.
+        window: u64,
+    },
+}
+
+impl Measure {
+    /// As refusals write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Measure::Live(_) => "live",
+            Measure::FanOut(_) => "fan_out",
+            Measure::Rate { .. } => "rate",
+            Measure::Total { .. } => "total",
+        }
+    }
+}
+
+/// Why a count refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// The limit's value.
+    pub limit: u64,
+    /// How much of it is used.
+    pub used: u64,
+    /// Microseconds after which asking again may help. `None` means: when an agent ends or expires.
+    pub retry: Option<u64>,
+}
+
+/// The reading of a rate after one more spawn. `now` is in Unix microseconds.
+pub fn rate(before: Option<Reading>, period: u64, burst: u64, now: u64) -> Result<Reading, Full> {
+    let tat = before.map_or(now, |r| r.value.max(now));
+    let tolerance = period.saturating_mul(burst.saturating_sub(1));
+    let early = tat.saturating_sub(now);
+    if early > tolerance {
+        return Err(Full { limit: burst, used: burst, retry: Some(early - tolerance) });
+    }
+    let value = tat.saturating_add(period);
+    Ok(Reading { value, until: value })
+}
+
+/// The reading of a total after one more spawn. `now` is in Unix microseconds.
+pub fn total(before: Option<Reading>, most: u64, window: u64, now: u64) -> Result<Reading, Full> {
+    let until = (now / window.max(1)).saturating_add(1).saturating_mul(window.max(1));
+    let used = before.filter(|r| r.until == until).map_or(0, |r| r.value);
+    if used >= most {
+        return Err(Full { limit: most, used, retry: Some(until - now) });
+    }
+    Ok(Reading { value: used + 1, until })
+}
+
+/// Whether one more agent may live.
+pub fn live(used: u64, most: u64) -> Result<(), Full> {
+    if used >= most { Err(Full { limit: most, used, retry: None }) } else { Ok(()) }
+}
+
+impl Judgement<'_> {
+    /// What a spawn uses up of every limit that applies, or the denial of the first limit that is full.
+    pub fn charge(
+        &self,
+        root: &Workload,
+        delegation: Option<&Delegation>,
+        lineage: Option<&Lineage>,
+        class: &Class,
+    ) -> Result<Vec<record::Charge>, Denial> {
+        let mut charges = Vec::new();
+        for (index, limit) in self.rules().limits.iter().enumerate() {
+            self.checking(Check::Limit(index));
+            let agents = lineage.map(|l| l.agents.as_slice()).unwrap_or_default();
+            let targets: Vec<Target> = match limit.per {
+                Per::User => delegation.iter().map(|d| Target::User(d.user.clone())).collect(),
+                Per::Root => vec![Target::Workload(root.clone())],
+                Per::Workload if agents.is_empty() => vec![Target::Workload(root.clone())],
+                Per::Workload => vec![],
+                // Only the spawner has children; what lives below counts for everybody above.
+                Per::Parent if matches!(limit.measure, Measure::FanOut(_)) => {
+                    agents.first().map(|(_, uuid)| Target::Agent(*uuid)).into_iter().collect()
+                }
+                Per::Parent => agents.iter().map(|(_, uuid)| Target::Agent(*uuid)).collect(),
+                Per::Class => vec![Target::Class(class.name.clone())],
+            };
+            for target in targets {
+                let subject = target.subject();
+                let refuse = |full: Full| refused(limit, full);
+                match limit.measure {
+                    Measure::Live(most) => {
+                        let count = match limit.per {
+                            Per::Class => Count::OfClass,
+                            Per::Workload => Count::DirectlyBelow,
+                            _ => Count::Below,
+                        };
+                        live(self.view().seats(Seat(count, subject)), most).map_err(refuse)?;
+                    }
+                    Measure::FanOut(most) => {
+                        live(self.view().seats(Seat(Count::DirectlyBelow, subject)), most).map_err(refuse)?;
+                    }
+                    Measure::Rate { period, burst } => {
+                        let meter = meter(limit, &subject.0);
+                        charges.push((meter, rate(self.view().meter(&meter), period, burst, self.at()).map_err(refuse)?));
+                    }
+                    Measure::Total { most, window } => {
+                        let meter = meter(limit, &subject.0);
+                        charges.push((meter, total(self.view().meter(&meter), most, window, self.at()).map_err(refuse)?));
+                    }
+                }
+            }
+        }
+        let charge = |(meter, r): ([u8; 16], Reading)| record::Charge { meter: meter.to_vec(), value: r.value, until: r.until };
+        Ok(charges.into_iter().map(charge).collect())
+    }
+}
+
+/// The denial of a full limit: its name and value, how much is used, and when to ask again.
+fn refused(limit: &Limit, full: Full) -> Denial {
+    let (per, measure) = (limit.per.as_str(), limit.measure.as_str());
+    let message = format!(
+        "limit `{}` ({measure} per {per}) is reached: {} of {} are used{}",
+        limit.name,
+        full.used,
+        full.limit,
+        if full.retry.is_some() { "" } else { "; places come back when agents end or expire" }
+    );
+    let denial = Denial::new(Kind::Exhausted, "LIMIT_REACHED", message).with("limit", limit.name.clone());
+    let denial = denial.with("per", per).with("measure", measure).with("value", full.limit.to_string());
+    denial.with("used", full.used.to_string()).retry_after(full.retry)
+}
+
+/// The id of a limit's meter for a subject.
+fn meter(limit: &Limit, subject: &[u8; 16]) -> [u8; 16] {
+    let name = limit.name.as_bytes();
+    let kind = limit.measure.as_str().as_bytes();
+    let parts: [&[u8]; 5] = [name, b"\0", kind, b"\0", subject];
+    let mut meter = [0u8; 16];
+    for (to, from) in meter.iter_mut().zip(sha256(&parts.concat())) {
+        *to = from;
+    }
+    meter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// No window is exceeded by one, and a refusal names the moment from which on it helps.
+        #[test]
+        fn a_total_holds_in_every_window(most in 1u64..5, window in 1u64..50, steps in proptest::collection::vec(0u64..20, 1..200)) {
+            let (mut reading, mut now, mut counts) = (None, 0u64, std::collections::BTreeMap::<u64, u64>::new());
+            for step in steps {
+                now += step;
+                match total(reading, most, window, now) {
+                    Ok(next) => {
+                        reading = Some(next);
+                        *counts.entry(now / window).or_default() += 1;
+                    }
+                    Err(full) => {
+                        prop_assert_eq!(counts.get(&(now / window)), Some(&most));
+                        prop_assert!(total(reading, most, window, now + full.retry.unwrap_or(0)).is_ok());
+                    }
+                }
+            }
+            prop_assert!(counts.values().all(|c| *c <= most));
+        }
+
+        /// In any stretch of time a rate lets through at most its burst and what the stretch earned.
+        #[test]
+        fn a_rate_holds_over_every_stretch(period in 1u64..50, burst in 1u64..6, steps in proptest::collection::vec(0u64..60, 1..200)) {
+            let (mut reading, mut now, mut passed) = (None, 0u64, Vec::new());
+            for step in steps {
+                now += step;
+                match rate(reading, period, burst, now) {
+                    Ok(next) => {
+                        reading = Some(next);
+                        passed.push(now);
+                    }
+                    Err(full) => {
+                        let wait = full.retry.unwrap_or(0);
+                        prop_assert!(wait > 0 && rate(reading, period, burst, now + wait).is_ok());
+                        prop_assert!(rate(reading, period, burst, now + wait - 1).is_err());
+                    }
+                }
+            }
+            for (i, from) in passed.iter().enumerate() {
+                for (j, to) in passed.iter().enumerate().skip(i) {
+                    prop_assert!(u64::try_from(j - i).unwrap_or(u64::MAX) < burst + (to - from) / period + 1);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Whose an agent is: who may see it, who may end or revoke it, and what else a caller may revoke.
+
+use mayfly_verify::{DelegationId, Target};
+use uuid::Uuid;
+
+use super::{Check, Judgement};
+use crate::caller::Caller;
+use crate::denial::{Denial, Kind};
+use crate::state::Agent;
+
+/// Whether a caller may see an agent.
+pub fn sees(caller: &Caller, agent: &Agent) -> bool {
+    // A user revokes by name and has no list of agents.
+    !matches!(caller, Caller::User(_)) && owns(caller, agent)
+}
+
+/// Whether a caller may end or revoke an agent.
+pub fn owns(caller: &Caller, agent: &Agent) -> bool {
+    match caller {
+        Caller::Operator { .. } => true,
+        Caller::Agent { id, .. } => id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid),
+        Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.mandate.workload),
+        Caller::User(user) => agent.delegation.as_ref().is_some_and(|delegation| delegation.user == *user),
+        Caller::Stranger => false,
+    }
+}
+
+impl Judgement<'_> {
+    /// An agent that the caller may end or revoke. T13: an agent of somebody else looks as if it did not exist.
+    pub fn owned(&self, caller: &Caller, uuid: &Uuid) -> Result<&Agent, Denial> {
+        self.checking(Check::Ownership);
+        self.view().agent(uuid).filter(|agent| owns(caller, agent)).ok_or_else(unknown_agent)
+    }
+
+    /// Whether a caller may revoke a target. Operators may revoke anything; agents are a matter of [`Judgement::owned`], which
+    /// hides those of others.
+    pub fn may_revoke(&self, caller: &Caller, target: &Target) -> Result<(), Denial> {
+        self.checking(Check::Ownership);
+        match (caller, target) {
+            (Caller::Operator { .. }, _) | (_, Target::Agent(_)) => Ok(()),
+            (Caller::User(user), Target::User(of)) if user == of => Ok(()),
+            (Caller::User(user), Target::Delegation(id)) => {
+                let theirs = self.view().known_delegation(id).is_some_and(|delegation| delegation.user == *user);
+                if theirs { Ok(()) } else { Err(unknown_delegation(id)) }
+            }
+            (Caller::User(_), _) => {
+                let message = "you may revoke yourself, your delegations and the agents that act for you";
+                Err(Denial::denied("ROLE_NOT_ALLOWED", message))
+            }
+            _ => Err(Denial::denied("ROLE_NOT_ALLOWED", "only operators revoke anything but agents")),
+        }
+    }
+}
+
+/// The answer for an agent that does not exist, or that is somebody else's.
+pub(crate) fn unknown_agent() -> Denial {
+    Denial::new(Kind::NotFound, "AGENT_UNKNOWN", "there is no such agent, or none that you may see")
+}
+
+/// The answer for a delegation that cannot be revoked because it does not exist, or is somebody else's.
+pub(super) fn unknown_delegation(id: &DelegationId) -> Denial {
+    Denial::new(Kind::NotFound, "DELEGATION_UNKNOWN", format!("there is no delegation `{id}`: nothing was revoked"))
+}

@@ -1,0 +1,259 @@
+//! Permits: what may be signed once it is recorded, and the questions that several acts ask on the way there.
+
+use std::sync::Arc;
+
+use mayfly_verify::{AgentId, Binding, ClassName, Target, Workload, WorkloadName};
+use uuid::Uuid;
+
+use super::{Check, Judgement, policy, who};
+use crate::clock::SECOND;
+use crate::denial::{Denial, Fault, Kind, No};
+use crate::journal::record;
+use crate::state::authority::{Kind as AuthorityKind, Slot};
+use crate::state::{Agent, Certificate, Done, Owner, Token, View};
+
+/// How long before its signature a certificate begins, in seconds, for verifiers whose clocks are behind.
+pub(crate) const BACKDATE: u64 = 10;
+
+/// An agent's X.509-SVID may be signed, or its ticket handed out.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    id: AgentId,
+    agent: Agent,
+    certificate: Option<Certificate>,
+    binding: Arc<Binding>,
+    authority: Arc<str>,
+}
+
+impl Admission {
+    /// The agent's SPIFFE ID.
+    pub fn id(&self) -> &AgentId {
+        &self.id
+    }
+
+    /// The agent as it is recorded.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// The certificate that may be signed. `None` while the agent has only a ticket.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
+    }
+
+    /// The binding that the certificate carries.
+    pub fn binding(&self) -> &Arc<Binding> {
+        &self.binding
+    }
+
+    /// Id of the authority that was active when this was judged.
+    pub fn authority(&self) -> &Arc<str> {
+        &self.authority
+    }
+}
+
+/// An agent's JWT-SVID may be signed.
+#[derive(Clone, Debug)]
+pub struct Mint {
+    id: AgentId,
+    token: Token,
+    binding: Arc<Binding>,
+    authority: Arc<str>,
+}
+
+impl Mint {
+    /// The agent's SPIFFE ID.
+    pub fn id(&self) -> &AgentId {
+        &self.id
+    }
+
+    /// The token as it is recorded.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The binding that the token carries.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
+    /// Id of the authority that was active when this was judged.
+    pub fn authority(&self) -> &Arc<str> {
+        &self.authority
+    }
+}
+
+/// A workload's certificate may be signed.
+#[derive(Clone, Debug)]
+pub struct Certification {
+    workload: WorkloadName,
+    certificate: Certificate,
+    authority: Arc<str>,
+}
+
+impl Certification {
+    /// A permit for a certificate as it is recorded, to be signed by `authority`.
+    pub(crate) fn new(workload: WorkloadName, certificate: Certificate, authority: Arc<str>) -> Certification {
+        Certification { workload, certificate, authority }
+    }
+
+    /// The workload.
+    pub fn workload(&self) -> &WorkloadName {
+        &self.workload
+    }
+
+    /// The certificate as it is recorded.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Id of the authority that was active when this was judged.
+    pub fn authority(&self) -> &Arc<str> {
+        &self.authority
+    }
+}
+
+/// A request id, and the request that it must stand for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    /// SHA-256 of caller, method and id.
+    pub key: [u8; 32],
+    /// SHA-256 of the request.
+    pub digest: [u8; 32],
+}
+
+/// A request id as a record has it.
+pub(crate) fn request_record(request: &RequestId) -> record::Request {
+    record::Request { key: request.key.to_vec(), digest: request.digest.to_vec() }
+}
+
+impl Judgement<'_> {
+    /// The outcome of the same request, if it was made before. Another request under its id is denied.
+    pub fn done(&self, request: Option<&RequestId>) -> Result<Option<Done>, Denial> {
+        self.checking(Check::Request);
+        let Some(request) = request else { return Ok(None) };
+        match self.view().request(&request.key) {
+            Some(done) if done.digest != request.digest => {
+                let message = "the request id stands for another request: use a new one";
+                Err(Denial::new(Kind::Conflict, "REQUEST_ID_REUSED", message))
+            }
+            done => Ok(done.cloned()),
+        }
+    }
+
+    /// The authority that signs what is judged now.
+    pub fn signer(&self, kind: AuthorityKind) -> Result<&Slot, Denial> {
+        self.view().authorities().active(kind).filter(|slot| slot.ends_at > self.now()).ok_or_else(|| {
+            let message = format!("no {kind} authority is active: an operator prepares and activates one");
+            Denial::new(Kind::Unavailable, "AUTHORITY_MISSING", message)
+        })
+    }
+
+    /// End of a certificate of `life` seconds, in Unix seconds: not after the lease, nor after the authority that signs (T16,
+    /// T17).
+    pub fn svid_end(&self, life: u64, lease_ends_at: u64) -> Result<u64, No> {
+        self.checking(Check::Lifetime);
+        let authority = self.signer(AuthorityKind::X509)?;
+        let ends_at = self.now().saturating_add(life).min(lease_ends_at).min(authority.ends_at);
+        if ends_at > self.now() { Ok(ends_at) } else { Err(Fault::new("certify", "the lease has ended").into()) }
+    }
+
+    /// The permit for a certificate of an agent; `None` for an agent with a ticket.
+    pub fn admission(&self, agent: &Agent, certificate: Option<Certificate>) -> Result<Admission, Denial> {
+        let signer = self.signer(AuthorityKind::X509)?;
+        // Only a retry can ask for a certificate that another authority was to sign.
+        if certificate.as_ref().is_some_and(|c| c.ends_at > signer.ends_at) {
+            let message = "the credential of this request outlasts the authority that signs now: make a new request";
+            return Err(Denial::new(Kind::Conflict, "REQUEST_DONE", message));
+        }
+        let revision = certificate.as_ref().map_or(agent.revision, |c| c.revision);
+        let td = &self.rules().trust_domain;
+        let binding = agent.binding(td, self.view().incarnation(), revision, &agent.mandate.scopes);
+        Ok(Admission {
+            id: agent.id(td),
+            agent: agent.clone(),
+            certificate,
+            binding: Arc::new(binding),
+            authority: Arc::clone(&signer.id),
+        })
+    }
+
+    /// The permit for the last certificate of an agent.
+    pub fn last_certificate(&self, uuid: &Uuid) -> Result<Admission, No> {
+        let agent = self.view().agent(uuid).ok_or_else(|| Fault::new("certify", "the agent is gone"))?;
+        Ok(self.admission(agent, agent.last().cloned())?)
+    }
+
+    /// The permit for a token.
+    pub fn mint(&self, token: Token) -> Result<Mint, No> {
+        let agent = self.view().agent(&token.agent).ok_or_else(|| Fault::new("mint", "the agent is gone"))?;
+        let scopes = token.narrowed.as_ref().unwrap_or(&agent.mandate.scopes);
+        let td = &self.rules().trust_domain;
+        let binding = agent.binding(td, self.view().incarnation(), token.revision, scopes);
+        let authority = Arc::clone(&self.signer(AuthorityKind::Jwt)?.id);
+        Ok(Mint { id: agent.id(td), token, binding: Arc::new(binding), authority })
+    }
+
+    /// What is left of an agent's authority today: its own, within its class and within that of every ancestor.
+    pub fn authority_left(&self, agent: &Agent) -> Result<policy::Kept, Denial> {
+        self.checking(Check::AuthorityLeft);
+        let classes = &self.rules().classes;
+        let left = |of: &Agent| policy::decide_again(classes.get(&of.mandate.class), &of.mandate.scopes, &of.mandate.audiences);
+        let mut kept = left(agent)?;
+        for ancestor in agent.ancestors().filter_map(|uuid| self.view().agent(&uuid)) {
+            let allowed = left(ancestor)?;
+            kept.scopes.retain(|scope| allowed.scopes.contains(scope));
+            kept.audiences.retain(|audience| allowed.audiences.contains(audience));
+        }
+        if kept.scopes.is_empty() && !agent.mandate.scopes.is_empty() {
+            return Err(Denial::denied("NOTHING_LEFT", "the agent's ancestors may no longer do any of what it may"));
+        }
+        Ok(kept)
+    }
+
+    /// A revoked key is never certified again.
+    pub fn check_key(&self, key: &[u8; 32]) -> Result<(), Denial> {
+        self.checking(Check::Key);
+        if self.view().key_revoked(key) {
+            return Err(Denial::denied("KEY_REVOKED", "this key was revoked: make a new one"));
+        }
+        Ok(())
+    }
+
+    /// A key belongs to one agent or workload. `may` says which owner may have it certified again.
+    pub fn check_owner(&self, key: &[u8; 32], may: impl FnOnce(Owner<'_>) -> bool) -> Result<(), Denial> {
+        self.checking(Check::Key);
+        if self.view().owner(key).is_some_and(|owner| !may(owner)) {
+            let message = "the key is certified already: a key belongs to one agent or workload, make a new one";
+            return Err(Denial::new(Kind::Conflict, "KEY_IN_USE", message));
+        }
+        Ok(())
+    }
+
+    /// A closed workload gets nothing new.
+    pub fn check_workload(&self, workload: &Workload) -> Result<(), Denial> {
+        self.checking(Check::WorkloadOpen);
+        let closed = self.view().is_closed(&Target::Workload(workload.clone()));
+        if closed { Err(who::workload_closed()) } else { Ok(()) }
+    }
+
+    /// A closed class gets no new agents.
+    pub fn check_class(&self, class: &ClassName) -> Result<(), Denial> {
+        self.checking(Check::ClassOpen);
+        if self.view().is_closed(&Target::Class(class.clone())) {
+            let message = format!("class `{class}` was revoked: an operator must reopen it");
+            return Err(Denial::denied("CLASS_CLOSED", message));
+        }
+        Ok(())
+    }
+
+    /// Unix microseconds at which the last certificate or token ends that was signed before now.
+    pub fn last_ends(&self, kind: AuthorityKind) -> u64 {
+        let (life, until) = match (self.view().configured(), kind) {
+            (Some((c, _)), AuthorityKind::X509) => (c.x509_life, c.x509_until),
+            (Some((c, _)), AuthorityKind::Jwt) => (c.jwt_life, c.jwt_until),
+            (None, _) => (0, 0),
+        };
+        self.at().saturating_add(life.saturating_mul(SECOND)).max(until.saturating_mul(SECOND))
+    }
+}

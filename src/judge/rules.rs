@@ -1,0 +1,51 @@
+//! The configured rules: what judging knows besides the state.
+
+use std::collections::BTreeMap;
+
+use mayfly_verify::{ClassName, TrustDomain, WorkloadName};
+
+use super::limits::Limit;
+use super::policy::Class;
+
+/// What the configuration says. It does not change while the process runs.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The trust domain of this issuer.
+    pub trust_domain: TrustDomain,
+    /// Every configured class.
+    pub classes: BTreeMap<ClassName, Class>,
+    /// Every configured workload.
+    pub workloads: Vec<WorkloadName>,
+    /// The workloads that are operators too.
+    pub operators: Vec<WorkloadName>,
+    /// Every configured limit.
+    pub limits: Vec<Limit>,
+    /// Lifetime of a workload's certificate, in seconds.
+    pub workload_ttl: u64,
+    /// Lifetime of a JWT-SVID, in seconds.
+    pub jwt_ttl: u64,
+    /// How long a JWT authority is published before it signs, in seconds (BU-9).
+    pub publish_ahead: u64,
+}
+
+impl Rules {
+    /// The longest lifetime of any certificate, in seconds.
+    pub fn x509_life(&self) -> u64 {
+        self.longest_svid().max(self.workload_ttl)
+    }
+
+    /// The longest lifetime of an agent's certificate or token, in seconds.
+    pub(crate) fn longest_credential(&self) -> u64 {
+        // Agents that have ended hold certificates too, so what is out may last as long as any class allows.
+        self.longest_svid().max(self.jwt_ttl)
+    }
+
+    /// The longest lease of any class, in seconds.
+    pub(crate) fn longest_lease(&self) -> u64 {
+        self.classes.values().map(|class| class.max_lease).max().unwrap_or(0)
+    }
+
+    fn longest_svid(&self) -> u64 {
+        self.classes.values().map(|class| class.svid_ttl).max().unwrap_or(0)
+    }
+}

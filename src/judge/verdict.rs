@@ -1,0 +1,144 @@
+//! The form of a verdict: the checks in order, then a permit or a denial. A denial is the outcome of the last check.
+
+use mayfly_verify::{AgentId, Workload, WorkloadName};
+use uuid::Uuid;
+
+use crate::denial::No;
+
+/// What came of judging one act.
+pub struct Verdict<P> {
+    /// The checks that were made, in order. If `result` is a denial, the last of them failed.
+    pub checks: Vec<Check>,
+    /// The permit, or why there is none.
+    pub result: Result<P, No>,
+}
+
+/// One check of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The caller is still who its credential says.
+    Caller,
+    /// The request id is new, or stands for this very request.
+    Request,
+    /// The class is configured.
+    ClassKnown,
+    /// The class is open for new agents.
+    ClassOpen,
+    /// The user's proof holds, and names the caller.
+    Grant,
+    /// The class and the caller's grant allow what is asked.
+    Authority,
+    /// The root workload is open.
+    WorkloadOpen,
+    /// The workload is configured.
+    WorkloadKnown,
+    /// The audience of a token is allowed.
+    Audience,
+    /// The key was not revoked and belongs to nobody else.
+    Key,
+    /// The lease, the class and the signing authority leave time for a credential.
+    Lifetime,
+    /// The limit at this index in the configuration has room.
+    Limit(usize),
+    /// The binding fits into a credential.
+    BindingSize,
+    /// The ticket is known, has not ended, and belongs to this key.
+    Ticket,
+    /// The certificate is the agent's current one.
+    Generation,
+    /// What is left of the agent's authority today.
+    AuthorityLeft,
+    /// The target belongs to the caller.
+    Ownership,
+    /// The target exists.
+    TargetKnown,
+    /// The target is closed.
+    TargetClosed,
+    /// The authority's status allows the change.
+    AuthorityStatus,
+}
+
+/// Where the answer to a check is defined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defined {
+    /// In the records of the journal.
+    Journal,
+    /// In the configuration of the class.
+    Class,
+    /// In the issuer's configuration.
+    Configuration,
+    /// In a limit of the configuration, by its index.
+    Limit(usize),
+    /// In the class, and in the delegation or the parent.
+    ClassAndGrant,
+    /// In the protocol.
+    Protocol,
+}
+
+impl Check {
+    /// What the check looks at.
+    pub fn looks_at(self) -> &'static str {
+        match self {
+            Check::Caller => "caller",
+            Check::Request => "request id",
+            Check::ClassKnown | Check::ClassOpen => "class",
+            Check::Grant => "user or delegation",
+            Check::Authority | Check::AuthorityLeft => "scopes, audiences, lease and depth",
+            Check::WorkloadOpen | Check::WorkloadKnown => "workload",
+            Check::Audience => "audience",
+            Check::Key => "public key",
+            Check::Lifetime => "lifetime",
+            Check::Limit(_) => "limit",
+            Check::BindingSize => "binding",
+            Check::Ticket => "ticket",
+            Check::Generation => "certificate",
+            Check::Ownership | Check::TargetKnown | Check::TargetClosed => "target",
+            Check::AuthorityStatus => "signing authority",
+        }
+    }
+
+    /// Where its answer is defined.
+    pub fn defined_in(self) -> Defined {
+        match self {
+            Check::ClassKnown | Check::WorkloadKnown => Defined::Configuration,
+            Check::Authority | Check::AuthorityLeft => Defined::ClassAndGrant,
+            Check::Audience | Check::Lifetime => Defined::Class,
+            Check::Limit(index) => Defined::Limit(index),
+            Check::BindingSize => Defined::Protocol,
+            Check::Caller
+            | Check::Request
+            | Check::ClassOpen
+            | Check::Grant
+            | Check::WorkloadOpen
+            | Check::Key
+            | Check::Ticket
+            | Check::Generation
+            | Check::Ownership
+            | Check::TargetKnown
+            | Check::TargetClosed
+            | Check::AuthorityStatus => Defined::Journal,
+        }
+    }
+}
+
+/// Something that an operator should hear of.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Note {
+    /// Somebody holds a copy of an agent's certificate.
+    #[error("agent {0}: a certificate from before its renewal was used again, so the agent was revoked")]
+    CertificateReused(AgentId),
+    /// Somebody else has the secret of a workload's ticket.
+    #[error("workload `{0}`: its ticket was presented again with another key")]
+    WorkloadTicketReused(WorkloadName),
+    /// Somebody else has the secret of an agent's ticket.
+    #[error("agent {0}: its ticket was presented again with another key")]
+    AgentTicketReused(Uuid),
+    /// A user token was presented by a workload that it does not belong to.
+    #[error("a user token that workload `{recorded}` brought first was presented by workload `{presented}`")]
+    TokenOfAnother {
+        /// The workload that the recorded delegation names.
+        recorded: Workload,
+        /// The workload that presented the token.
+        presented: Workload,
+    },
+}

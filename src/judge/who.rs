@@ -1,0 +1,88 @@
+//! Who a caller is now. One function answers, at the door, at the commit, and before a signature is released.
+
+use mayfly_verify::Target;
+
+use super::Rules;
+use crate::caller::{Caller, unauthenticated};
+use crate::denial::Denial;
+use crate::state::{Generation, Owner, View, seconds};
+
+/// Whether a caller is still who its credential says, at `at` (Unix microseconds); for an agent, which of its certificates the
+/// caller has used. Callers that are no agents have but one generation.
+pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<Generation, Denial> {
+    match caller {
+        Caller::Stranger | Caller::User(_) | Caller::Operator { by: None, .. } => Ok(Generation::Current),
+        // An operator is a workload first: what ends the workload ends the operator.
+        Caller::Operator { by: Some(by), .. } => {
+            let generation = who(view, rules, by, at)?;
+            operates(view, rules, by)?;
+            Ok(generation)
+        }
+        Caller::Workload { name, key, authority } => {
+            check_signature(view, key, authority)?;
+            match view.owner(key) {
+                Some(Owner::Workload(owner, ends_at)) if owner == name && at < seconds(ends_at) => {}
+                _ => {
+                    let message = "this key is not certified for the workload: redeem a fresh join token";
+                    return Err(unauthenticated("WORKLOAD_UNKNOWN", message));
+                }
+            }
+            if !rules.workloads.contains(name) {
+                return Err(unauthenticated("WORKLOAD_UNKNOWN", "the workload is no longer configured"));
+            }
+            Ok(Generation::Current)
+        }
+        // Its own trust domain certified it, so there is no key of ours to look up: a class must list it, and it must not have
+        // expired.
+        Caller::Foreign { ends_at, .. } => {
+            if at >= seconds(*ends_at) {
+                return Err(unauthenticated("CREDENTIAL_EXPIRED", "the certificate has expired"));
+            }
+            if !rules.classes.values().any(|class| class.workloads.iter().any(|listed| caller.is(listed))) {
+                return Err(unauthenticated("CALLER_UNKNOWN", "no class lists the caller as a spawner"));
+            }
+            Ok(Generation::Current)
+        }
+        Caller::Agent { id, key, serial, incarnation, authority, .. } => {
+            check_signature(view, key, authority)?;
+            let ours = *incarnation == view.incarnation() && view.owner(key) == Some(Owner::Agent(id.uuid));
+            let Some(agent) = view.agent(&id.uuid).filter(|_| ours) else {
+                return Err(unauthenticated("AGENT_UNKNOWN", "this issuer does not know the agent"));
+            };
+            if let Some((code, message)) = view.standing(agent, at).refusal() {
+                return Err(unauthenticated(code, message));
+            }
+            Ok(agent.generation(serial))
+        }
+    }
+}
+
+/// Whether a workload may act as an operator now.
+pub fn operates(view: &impl View, rules: &Rules, caller: &Caller) -> Result<(), Denial> {
+    let listed = matches!(caller, Caller::Workload { name, .. } if rules.operators.contains(name));
+    if !listed {
+        return Err(Denial::denied("ROLE_NOT_ALLOWED", "this identity is no longer an operator"));
+    }
+    if caller.workload().is_some_and(|workload| view.is_closed(&Target::Workload(workload))) {
+        return Err(workload_closed());
+    }
+    Ok(())
+}
+
+/// T42: the chain still leads to our root, but nothing that a tainted authority signed is valid, nor any certificate of a
+/// revoked key.
+fn check_signature(view: &impl View, key: &[u8; 32], authority: &[u8]) -> Result<(), Denial> {
+    if view.authority_tainted(authority) {
+        let message = "the authority that signed this certificate is tainted: nothing it signed is valid";
+        return Err(unauthenticated("AUTHORITY_TAINTED", message));
+    }
+    if view.key_revoked(key) {
+        return Err(unauthenticated("KEY_REVOKED", "the key of this certificate was revoked: make a new one"));
+    }
+    Ok(())
+}
+
+/// What anybody hears who asks for something in the name of a closed workload.
+pub(super) fn workload_closed() -> Denial {
+    Denial::denied("WORKLOAD_CLOSED", "this workload was revoked: an operator must reopen it")
+}

@@ -1,0 +1,207 @@
+//! Room 4: the ledger. One writer and one order: it judges what waits as one batch, makes the records durable with one commit,
+//! applies them, and settles every act of the batch. It knows records, and no act.
+//!
+//! There is no writer thread. Whoever has a group to commit takes the writer's lock and carries through all groups that wait, its
+//! own among them; the others find theirs settled when the lock is free. A lone request is committed by the thread that brings
+//! it, and a crowd shares commits.
+
+mod backup;
+mod commit;
+mod pending;
+mod replay;
+pub mod restore;
+mod watermark;
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use mayfly_verify::TrustDomain;
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock::Clock;
+use crate::denial::{Denial, Fault, Kind};
+use crate::journal::{self, Journal};
+use crate::judge::{Judgement, Rules};
+use crate::state::{CutMade, State};
+use commit::{Slot, Writer};
+pub use pending::{Either, Pending, Recorded};
+pub use replay::{OpenError, opened, replay};
+pub use watermark::{Keeper, Watermark, keep as keep_watermark};
+
+/// Bounds of the writer.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Acts in one commit at most, but for the last group, which is never split.
+    pub batch: usize,
+}
+
+/// Hears of each commit once it is applied, and before its acts are answered.
+pub trait Observer: Send {
+    /// The head after the commit, and the cuts that the commit made.
+    fn committed(&mut self, head: u64, cuts: Vec<CutMade>);
+}
+
+/// An observer that does nothing.
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn committed(&mut self, _: u64, _: Vec<CutMade>) {}
+}
+
+/// Acts that are judged and recorded together.
+pub trait Group: Any + Send {
+    /// Number of acts.
+    fn count(&self) -> usize;
+    /// Whether these acts go before others that wait: revocations, ends and reopenings.
+    fn urgent(&self) -> bool {
+        false
+    }
+    /// Judges every act, in order. It may be called again on a later state, if the journal has moved on.
+    fn judge(&mut self, judgement: &mut Judgement<'_>);
+    /// Tells every act what became of the batch.
+    fn settle(&mut self, fate: &Fate);
+}
+
+/// What became of a batch.
+pub enum Fate {
+    /// Everything that was allowed is durable.
+    Durable(Durable),
+    /// There is no room: nothing is durable.
+    Full,
+    /// The ledger has stopped: nothing is durable.
+    Stopped,
+    /// The journal failed: nobody knows what is durable.
+    Failed(String),
+}
+
+/// Proof that a batch is durable. Only the ledger makes it, and only with it does a permit become one that can be signed.
+pub struct Durable(());
+
+/// The ledger. Clones share it.
+#[derive(Clone)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    // Guards the state: the writer holds it while it applies what is durable already, readers hold it for one look-up.
+    state: RwLock<State>,
+    // Guards the order: its holder is the writer.
+    writer: Mutex<Writer>,
+    // Guards the groups that wait for the writer; held to add one or to take some.
+    waiting: Mutex<Waiting>,
+    rules: Rules,
+}
+
+/// Groups that wait, each in its slot. Their number is bounded by the threads that commit.
+#[derive(Default)]
+struct Waiting {
+    urgent: VecDeque<Arc<Slot>>,
+    others: VecDeque<Arc<Slot>>,
+}
+
+impl Ledger {
+    /// Opens a ledger over a journal and the state that [`replay`] made of it; a new journal gets its first record. `fatal` is
+    /// called once, when nobody knows any longer what is durable.
+    pub fn open(
+        mut journal: Box<dyn Journal>,
+        mut state: State,
+        rules: Rules,
+        bounds: Bounds,
+        clock: Clock,
+        observer: Box<dyn Observer>,
+        fatal: Box<dyn Fn(&str) + Send>,
+    ) -> Result<Ledger, OpenError> {
+        if state.revision == 0 {
+            let record = opened(&rules.trust_domain, clock.now())?;
+            journal.append(1, &[prost::Message::encode_to_vec(&record)], &[])?;
+            state.apply(1, &record).map_err(|e| OpenError::Replay(e.to_string()))?;
+        }
+        if state.trust_domain() != rules.trust_domain.as_str() {
+            return Err(OpenError::TrustDomain(state.trust_domain().to_owned(), rules.trust_domain.to_string()));
+        }
+        let writer = Writer::new(journal, bounds, clock, observer, fatal);
+        Ok(Ledger(Arc::new(Inner {
+            state: RwLock::new(state),
+            writer: Mutex::new(writer),
+            waiting: Mutex::default(),
+            rules,
+        })))
+    }
+
+    /// The configured rules.
+    pub fn rules(&self) -> &Rules {
+        &self.0.rules
+    }
+
+    /// The trust domain of this issuer.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.0.rules.trust_domain
+    }
+
+    /// Looks something up. The look-up must be short and must never block.
+    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.0.state.read())
+    }
+
+    /// Judges and records a group. Every act in it is settled when this returns. Blocks: not for async code.
+    pub fn commit<G: Group>(&self, mut group: G) -> G {
+        if let Some(mut writer) = self.0.writer.try_lock() {
+            writer.carry(&self.0, Some(&mut group));
+            return group;
+        }
+        let slot = Arc::new(Slot::new(Box::new(group)));
+        self.0.waiting.lock().push(Arc::clone(&slot));
+        loop {
+            let mut writer = self.0.writer.lock();
+            if let Some(settled) = slot.take() {
+                drop(writer);
+                let any: Box<dyn Any> = settled;
+                // Unwrap safety: the slot gives back the group that was put into it.
+                #[expect(clippy::unwrap_used, reason = "see above")]
+                return *any.downcast::<G>().unwrap();
+            }
+            writer.carry(&self.0, None);
+        }
+    }
+
+    /// The revision that separates what was recorded before a time (Unix microseconds, not in the future) from the rest. Records
+    /// lie in order of time, so this reads a few of them, however many there are. Blocks.
+    pub fn revision_at(&self, time: u64) -> Result<u64, Fault> {
+        let (mut from, mut to) = (0, self.read(|state| state.revision) + 1);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match self.rows(middle, 1)?.pop() {
+                Some((revision, body)) if journal::decode(&body).map_err(|e| Fault::new("revision", e))?.at < time => {
+                    from = revision + 1;
+                }
+                _ => to = middle,
+            }
+        }
+        Ok(from)
+    }
+
+    /// Ends the ledger: whatever comes later is told that the issuer is stopping.
+    pub fn stop(&self) {
+        self.0.writer.lock().stop();
+    }
+
+    /// At most `most` rows of the journal from a revision on.
+    fn rows(&self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, Fault> {
+        self.0.writer.lock().rows(from, most).map_err(|e| Fault::new("read the journal", e))
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, slot: Arc<Slot>) {
+        if slot.urgent { self.urgent.push_back(slot) } else { self.others.push_back(slot) }
+    }
+
+    fn pop(&mut self) -> Option<Arc<Slot>> {
+        self.urgent.pop_front().or_else(|| self.others.pop_front())
+    }
+}
+
+/// The denial of everything that comes after the end.
+pub(crate) fn stopping() -> Denial {
+    Denial::new(Kind::Unavailable, "STOPPING", "the issuer is stopping: ask again")
+}

@@ -1,0 +1,51 @@
+//! A backup: a consistent copy of the journal, read piece by piece between commits, so that nobody waits for it.
+
+use std::path::Path;
+
+use super::Ledger;
+use crate::denial::Fault;
+use crate::journal::sqlite::Sqlite;
+
+/// Rows that are read under the writer's lock at once.
+const PIECE: usize = 1000;
+
+impl Ledger {
+    /// Writes a copy of the journal to a new file, as of now. Its head, and its size in bytes. Blocks.
+    pub fn backup(&self, to: &Path) -> Result<(u64, u64), Fault> {
+        let mut copy = Sqlite::create(to).map_err(|e| Fault::new("backup", e))?;
+        // INVARIANT: no row is dropped while the copy is made. Otherwise the copy might hold the row of a revocation and lack
+        // that of the reopening after it.
+        let _keeps = Keeps::begin(self);
+        let head = self.read(|state| state.revision);
+        let mut next = 0;
+        while next <= head {
+            let mut rows = self.rows(next, PIECE)?;
+            let more = rows.len() == PIECE;
+            rows.retain(|(revision, _)| *revision <= head);
+            let Some((last, _)) = rows.last() else { break };
+            next = last + 1;
+            copy.put(&rows).map_err(|e| Fault::new("backup", e))?;
+            if !more {
+                break;
+            }
+        }
+        let bytes = copy.close().map_err(|e| Fault::new("backup", e))?;
+        Ok((head, bytes))
+    }
+}
+
+/// Keeps the journal's rows as long as it exists.
+struct Keeps<'a>(&'a Ledger);
+
+impl Keeps<'_> {
+    fn begin(ledger: &Ledger) -> Keeps<'_> {
+        ledger.0.writer.lock().backup_begins();
+        Keeps(ledger)
+    }
+}
+
+impl Drop for Keeps<'_> {
+    fn drop(&mut self) {
+        self.0.0.writer.lock().backup_ends();
+    }
+}

@@ -1,0 +1,262 @@
+//! The writer: carries through all groups that wait. It judges them, commits once, applies, and settles.
+
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::{Bounds, Durable, Fate, Group, Inner, Observer};
+use crate::clock::Clock;
+use crate::journal::{self, AppendError, Journal};
+use crate::judge::{Entry, Judgement, Note};
+
+/// Rows that one commit drops at most.
+const DROP: usize = 512;
+/// How often a batch is judged again because somebody else appended first.
+const BEHIND: usize = 16;
+/// Rows that are read at once to catch up.
+const CATCH_UP: usize = 1024;
+
+/// A group that waits for the writer, and is found here again once it is settled.
+pub(super) struct Slot {
+    pub(super) urgent: bool,
+    // Guards the group: the writer takes it out, and puts it back settled.
+    group: Mutex<(Option<Box<dyn Group>>, bool)>,
+}
+
+impl Slot {
+    pub(super) fn new(group: Box<dyn Group>) -> Slot {
+        Slot { urgent: group.urgent(), group: Mutex::new((Some(group), false)) }
+    }
+
+    /// The group, if it is settled.
+    pub(super) fn take(&self) -> Option<Box<dyn Group>> {
+        let mut group = self.group.lock();
+        if group.1 { group.0.take() } else { None }
+    }
+
+    fn begin(&self) -> Option<Box<dyn Group>> {
+        self.group.lock().0.take()
+    }
+
+    fn settle(&self, settled: Box<dyn Group>) {
+        *self.group.lock() = (Some(settled), true);
+    }
+}
+
+/// What only the holder of the writer's lock may touch.
+pub(super) struct Writer {
+    journal: Box<dyn Journal>,
+    bounds: Bounds,
+    clock: Clock,
+    observer: Box<dyn Observer>,
+    fatal: Box<dyn Fn(&str) + Send>,
+    stopped: bool,
+    // Backups that are being copied. Rows stay in the journal until the last of them is done.
+    backups: usize,
+    measures: Measures,
+}
+
+struct Measures {
+    batch_records: metrics::Histogram,
+    commit_seconds: metrics::Histogram,
+    sync_seconds: metrics::Histogram,
+    records: metrics::Counter,
+    agents: metrics::Gauge,
+}
+
+impl Writer {
+    pub(super) fn new(
+        journal: Box<dyn Journal>,
+        bounds: Bounds,
+        clock: Clock,
+        observer: Box<dyn Observer>,
+        fatal: Box<dyn Fn(&str) + Send>,
+    ) -> Writer {
+        let measures = Measures {
+            batch_records: metrics::histogram!("mayfly_journal_batch_records"),
+            commit_seconds: metrics::histogram!("mayfly_journal_commit_seconds"),
+            sync_seconds: metrics::histogram!("mayfly_journal_sync_seconds"),
+            records: metrics::counter!("mayfly_journal_records_total"),
+            agents: metrics::gauge!("mayfly_agents_known"),
+        };
+        Writer { journal, bounds, clock, observer, fatal, stopped: false, backups: 0, measures }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    pub(super) fn rows(&mut self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
+        self.journal.read(from, most)
+    }
+
+    pub(super) fn backup_begins(&mut self) {
+        self.backups += 1;
+    }
+
+    pub(super) fn backup_ends(&mut self) {
+        self.backups = self.backups.saturating_sub(1);
+    }
+
+    /// Commits `mine` with groups that wait, up to the bound.
+    pub(super) fn carry(&mut self, inner: &Inner, mine: Option<&mut dyn Group>) {
+        let mut taken = Vec::new();
+        let mut count = mine.as_ref().map_or(0, |mine| mine.count());
+        {
+            let mut waiting = inner.waiting.lock();
+            while count < self.bounds.batch
+                && let Some(slot) = waiting.pop()
+            {
+                if let Some(group) = slot.begin() {
+                    count += group.count();
+                    taken.push((slot, group));
+                }
+            }
+        }
+        let mut guard = Panicked { writer: self, armed: true };
+        {
+            // Urgent groups first; among the others, those that waited before the one that is new.
+            let mut groups: Vec<&mut dyn Group> = Vec::with_capacity(taken.len() + 1);
+            groups.extend(taken.iter_mut().map(|(_, group)| &mut **group as &mut dyn Group));
+            groups.extend(mine);
+            groups.sort_by_key(|group| !group.urgent());
+            guard.writer.commit(inner, &mut groups);
+        }
+        guard.armed = false;
+        drop(guard);
+        for (slot, group) in taken {
+            slot.settle(group);
+        }
+    }
+
+    fn commit(&mut self, inner: &Inner, groups: &mut [&mut dyn Group]) {
+        if self.stopped {
+            return settle(groups, &Fate::Stopped);
+        }
+        let started = Instant::now();
+        let (fate, notes, count) = match self.record(inner, groups) {
+            Ok((notes, count)) => (Fate::Durable(Durable(())), notes, count),
+            Err(AppendError::Full(cause)) => {
+                tracing::error!(%cause, "the journal has no room; nothing of this batch was recorded");
+                (Fate::Full, Vec::new(), 0)
+            }
+            Err(cause) => {
+                // A failed fsync: nobody knows what is on the disk. The process stops, and its next start replays it.
+                let cause = cause.to_string();
+                self.stopped = true;
+                settle(groups, &Fate::Failed(cause.clone()));
+                return (self.fatal)(&cause);
+            }
+        };
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+        if count > 0 {
+            self.measures.commit_seconds.record(started.elapsed());
+            #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+            self.measures.batch_records.record(count as f64);
+            self.measures.records.increment(u64::try_from(count).unwrap_or(0));
+            #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
+            self.measures.agents.set(inner.state.read().agent_count() as f64);
+        }
+        settle(groups, &fate);
+    }
+
+    /// Judges, appends and applies; if others appended in the meantime, catches up and judges again. The notes of the batch, and
+    /// the number of its records.
+    fn record(&mut self, inner: &Inner, groups: &mut [&mut dyn Group]) -> Result<(Vec<Note>, usize), AppendError> {
+        for _ in 0..BEHIND {
+            let now = self.clock.now();
+            // Only the holder of this lock changes the state, so what is judged under the read lock is still true below.
+            let (entries, notes, first, dropped) = {
+                let state = inner.state.read();
+                let mut judgement = Judgement::new(&state, &inner.rules, now);
+                groups.iter_mut().for_each(|group| group.judge(&mut judgement));
+                let (entries, notes) = judgement.finish();
+                let dropped = if self.backups > 0 { Vec::new() } else { state.obsolete(DROP) };
+                (entries, notes, state.revision + 1, dropped)
+            };
+            if entries.is_empty() {
+                return Ok((notes, 0));
+            }
+            match self.append(first, &entries, &dropped) {
+                Ok(()) => {}
+                Err(AppendError::Behind) => {
+                    self.catch_up(inner)?;
+                    continue;
+                }
+                Err(other) => return Err(other),
+            }
+            let count = entries.len();
+            self.apply(inner, first, entries, &dropped)?;
+            return Ok((notes, count));
+        }
+        Err(AppendError::Fatal("others append to this journal faster than this issuer".into()))
+    }
+
+    fn append(&mut self, first: u64, entries: &[Entry], dropped: &[u64]) -> Result<(), AppendError> {
+        let encoded: Vec<Vec<u8>> = entries.iter().map(|entry| prost::Message::encode_to_vec(&entry.record)).collect();
+        let started = Instant::now();
+        let appended = self.journal.append(first, &encoded, dropped);
+        self.measures.sync_seconds.record(started.elapsed());
+        appended
+    }
+
+    /// Durable already.
+    fn apply(&mut self, inner: &Inner, first: u64, entries: Vec<Entry>, dropped: &[u64]) -> Result<(), AppendError> {
+        let mut cuts = Vec::new();
+        let mut state = inner.state.write();
+        for (revision, Entry { record, agent }) in (first..).zip(entries) {
+            state.apply_with(revision, &record, agent).map_err(|misfit| AppendError::Fatal(misfit.to_string()))?;
+            cuts.extend(state.cuts_of(revision, &record));
+        }
+        state.dropped(dropped);
+        let head = state.revision;
+        drop(state);
+        // ORDER: before anybody is answered. Whoever sees this head finds every cut up to it.
+        self.observer.committed(head, cuts);
+        Ok(())
+    }
+
+    /// Applies what others appended.
+    fn catch_up(&mut self, inner: &Inner) -> Result<(), AppendError> {
+        loop {
+            let from = inner.state.read().revision + 1;
+            let rows = self.journal.read(from, CATCH_UP).map_err(AppendError::Fatal)?;
+            let more = rows.len() == CATCH_UP;
+            let mut entries = Vec::with_capacity(rows.len());
+            for (at, (revision, body)) in (from..).zip(rows) {
+                if revision != at {
+                    return Err(AppendError::Fatal(format!("the journal lacks revision {at}")));
+                }
+                let record = journal::decode(&body).map_err(AppendError::Fatal)?;
+                entries.push(Entry { record, agent: None });
+            }
+            if !entries.is_empty() {
+                self.apply(inner, from, entries, &[])?;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn settle(groups: &mut [&mut dyn Group], fate: &Fate) {
+    groups.iter_mut().for_each(|group| group.settle(fate));
+}
+
+/// Stops the ledger when a thread panics while it is the writer: what it left behind is believed by nobody.
+struct Panicked<'a> {
+    writer: &'a mut Writer,
+    armed: bool,
+}
+
+impl Drop for Panicked<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.writer.stopped = true;
+            (self.writer.fatal)("a thread panicked while it held the ledger");
+        }
+    }
+}

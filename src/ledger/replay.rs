@@ -1,0 +1,67 @@
+//! From a journal to the state: what a start does first.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use mayfly_verify::TrustDomain;
+
+use crate::journal::record::{self, Record, record::Body};
+use crate::journal::{self, AppendError, Journal};
+use crate::state::State;
+
+/// Records that go from the reader to the thread that applies them in one piece.
+const CHUNK: usize = 1024;
+/// Pieces that wait at most.
+const WAITING: usize = 8;
+
+/// Why a journal does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be read, or holds what this version does not know.
+    #[error("the journal cannot be replayed: {0}")]
+    Replay(String),
+    /// It belongs to another trust domain.
+    #[error("the journal is of trust domain `{0}`, and the configuration of `{1}`")]
+    TrustDomain(String, String),
+    /// Its first record cannot be written.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// The state that a journal's records make. They are read and decoded beside the thread that applies them.
+pub fn replay(journal: &mut dyn Journal) -> Result<State, OpenError> {
+    let (chunks, records) = sync_channel::<Vec<(u64, Record)>>(WAITING);
+    let done = std::thread::scope(|scope| {
+        let reader = scope.spawn(move || read(journal, &chunks));
+        let mut state = State::default();
+        let applied = records.iter().flatten().try_for_each(|(revision, record)| state.apply(revision, &record));
+        // ORDER: before the reader is joined. It ends when nobody takes its pieces any more.
+        drop(records);
+        let read = reader.join().map_err(|_| "the reader has died".to_owned())?;
+        applied.map_err(|e| e.to_string())?;
+        read.map(|()| state)
+    });
+    done.map_err(OpenError::Replay)
+}
+
+fn read(journal: &mut dyn Journal, chunks: &SyncSender<Vec<(u64, Record)>>) -> Result<(), String> {
+    let gone = |_| "a record did not fit".to_owned();
+    let mut chunk = Vec::with_capacity(CHUNK);
+    journal.replay(&mut |revision, bytes| {
+        let record = journal::decode(bytes).map_err(|e| format!("revision {revision}: {e}"))?;
+        chunk.push((revision, record));
+        if chunk.len() < CHUNK {
+            return Ok(());
+        }
+        chunks.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).map_err(gone)
+    })?;
+    chunks.send(chunk).map_err(gone)
+}
+
+/// The first record of a new epoch of a journal, at `now` (Unix microseconds).
+pub fn opened(trust_domain: &TrustDomain, now: u64) -> Result<Record, OpenError> {
+    let mut random = [0u8; 16];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| OpenError::Replay("the system gave no randomness".into()))?;
+    let incarnation = uuid::Builder::from_random_bytes(random).into_uuid();
+    let body = record::Opened { incarnation: incarnation.as_bytes().to_vec(), trust_domain: trust_domain.to_string() };
+    Ok(Record { at: now, operator: String::new(), body: Some(Body::Opened(body)) })
+}

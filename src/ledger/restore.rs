@@ -1,0 +1,56 @@
+//! Restore: a copy of a journal begins a new epoch. Everything issued before is dead; what was closed stays closed.
+
+use mayfly_verify::{Target, TrustDomain};
+use prost::Message as _;
+use uuid::Uuid;
+
+use super::{OpenError, opened, replay};
+use crate::journal::record::{self, Record, record::Body};
+use crate::journal::{Journal as _, sqlite::Sqlite};
+use crate::state::{CUT_KEEP, before, cut_target};
+
+/// The new epoch.
+pub struct Restored {
+    /// Its id.
+    pub incarnation: Uuid,
+    /// Its head.
+    pub head: u64,
+    /// The time of its records, in Unix microseconds.
+    pub at: u64,
+}
+
+/// Begins a new epoch in a copy of a journal. `last_head` is the last head that this issuer has signed, `now` is in Unix
+/// microseconds. Offline: no ledger may have the journal open.
+pub fn restore(journal: &mut Sqlite, trust_domain: &TrustDomain, last_head: u64, now: u64) -> Result<Restored, OpenError> {
+    let state = replay(journal)?;
+    // Past every revision that was ever given: revisions order issuance and revocation for good.
+    let first = state.revision.max(last_head) + 1;
+    let at = now.max(state.at);
+    let begin = opened(trust_domain, at)?;
+    let incarnation = match &begin.body {
+        Some(Body::Opened(opened)) => Uuid::from_slice(&opened.incarnation).map_err(|e| OpenError::Replay(e.to_string()))?,
+        _ => return Err(OpenError::Replay("the first record of an epoch has no incarnation".into())),
+    };
+    let mut records = vec![begin.encode_to_vec()];
+    let mut cut = |target: &Target, closes, time, keep_until, reason: &str| {
+        let body = record::Cut {
+            before: before(target, first + u64::try_from(records.len()).unwrap_or(0)),
+            closes,
+            keep_until,
+            reason: reason.to_owned(),
+            by: String::new(),
+            time,
+            target: cut_target(target),
+        };
+        records.push(Record { at, operator: "restore".into(), body: Some(Body::Cut(body)) }.encode_to_vec());
+    };
+    // Nobody knows whom the lost part of the journal revoked: no user token counts that may be from before now.
+    cut(&Target::TrustDomain, false, at, u64::MAX, "restored from a backup");
+    // What was closed stays closed, and no key comes back.
+    for closed in state.closed() {
+        cut(closed, true, 0, at + CUT_KEEP, "closed before the restore");
+    }
+    journal.append(first, &records, &[])?;
+    journal.drop_below(first).map_err(OpenError::Replay)?;
+    Ok(Restored { incarnation, head: first + u64::try_from(records.len()).unwrap_or(1) - 1, at })
+}

@@ -1,0 +1,275 @@
+//! Room 3: state. What the records say, all together. [`State::apply`] is deterministic and knows no clock but the records' own.
+
+pub mod agent;
+mod apply;
+pub mod authority;
+mod credential;
+mod cuts;
+mod delegation;
+mod expiry;
+pub mod mandate;
+pub mod meter;
+mod overlay;
+mod target;
+mod view;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, WorkloadName};
+use uuid::Uuid;
+
+pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
+pub use authority::Authorities;
+pub use credential::{Certificate, Done, Holder, Owner, Ticket, Token};
+pub use cuts::{CutMade, before, cut_target};
+use expiry::Due;
+use mandate::Mandates;
+pub use meter::Reading;
+pub use overlay::Overlay;
+pub use target::{TargetStanding, Why};
+pub use view::View;
+
+use crate::clock::SECOND;
+use crate::journal::record::{self, Record};
+
+/// How long something that has ended is still known, in microseconds: for lists, retries and reasons.
+pub const KEEP: u64 = 3600 * SECOND;
+/// How far clocks may differ, in microseconds.
+pub const SKEW: u64 = 120 * SECOND;
+/// How long a cut is kept at least: no older user token is accepted.
+pub const CUT_KEEP: u64 = 24 * 3600 * SECOND;
+
+/// Everything that the records say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The epoch of the journal: a restore starts a new one.
+    pub incarnation: Uuid,
+    /// Revision of the last record.
+    pub revision: u64,
+    /// Time of the last record, in Unix microseconds.
+    pub at: u64,
+    /// The last configuration record.
+    pub configured: Option<record::Configured>,
+    /// The authorities that sign, signed and will sign. Revision 0 in an overlay means: the same as in the base.
+    pub authorities: Arc<Authorities>,
+    trust_domain: String,
+    // By subject: the revision before which reliance on it is dead, and the Unix microseconds until which that matters.
+    cuts: HashMap<Subject, (u64, u64)>,
+    // INVARIANT: the agents that were ended while agents below them are known. They have no row of their own.
+    ended_trees: HashSet<Subject>,
+    standings: HashMap<Target, TargetStanding>,
+    // INVARIANT: the target of every standing, by the revision of its record.
+    told: BTreeMap<u64, Target>,
+    delegations: HashMap<DelegationId, Arc<Delegation>>,
+    // INVARIANT: for each known delegation and lease its end, and how many end at that time. No cut is forgotten before the
+    // last thing that it kills.
+    lasting: BTreeMap<u64, u64>,
+    proofs: HashMap<[u8; 32], DelegationId>,
+    mandates: Mandates,
+    agents: BTreeMap<Uuid, Box<Agent>>,
+    // By the first half of the key's SHA-256, as subjects are. Somebody who makes two keys of their own whose halves agree
+    // (2^64 attempts) is told that the second is in use.
+    agent_keys: HashMap<[u8; 16], Uuid>,
+    workload_keys: HashMap<[u8; 32], (WorkloadName, u64)>,
+    tickets: HashMap<[u8; 32], Ticket>,
+    requests: HashMap<[u8; 32], Done>,
+    // Signed, because in an overlay these are differences.
+    seats: HashMap<Seat, i64>,
+    meters: HashMap<[u8; 16], Reading>,
+    configured_at: u64,
+    due: BTreeMap<expiry::When, Due>,
+    obsolete: Vec<u64>,
+}
+
+/// A record that does not fit: the journal is damaged, or belongs to another version.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record at revision {revision} does not fit: {what}")]
+pub struct Misfit {
+    /// Revision of the record.
+    pub revision: u64,
+    /// The part that does not fit.
+    pub what: &'static str,
+}
+
+impl State {
+    /// Applies one record. Replay does the same, so the result is the same.
+    pub fn apply(&mut self, revision: u64, record: &Record) -> Result<(), Misfit> {
+        self.apply_with(revision, record, None)
+    }
+
+    /// Applies one record. `agent` is the agent of an admission if it was made already; `None` means that it is made from the
+    /// record.
+    pub fn apply_with(&mut self, revision: u64, record: &Record, agent: Option<Agent>) -> Result<(), Misfit> {
+        self.expire(record.at);
+        self.insert(revision, record, agent)
+    }
+
+    /// The trust domain that the journal belongs to; empty before its first record.
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// The cuts as verifiers use them.
+    pub fn cuts(&self) -> Cuts {
+        let mut cuts = Cuts::new(self.incarnation);
+        for (subject, (before, _)) in &self.cuts {
+            cuts.cut(*subject, *before);
+        }
+        for subject in &self.ended_trees {
+            cuts.cut(*subject, u64::MAX);
+        }
+        for slot in self.authorities.slots.iter().filter(|s| s.status == authority::Status::Tainted) {
+            cuts.cut(Target::Authority(slot.key_id()).subject(), u64::MAX);
+        }
+        cuts
+    }
+
+    /// Whether credentials with these stamps are dead: revoked, or from another epoch of the journal.
+    pub fn is_cut(&self, incarnation: Uuid, stamps: &[Stamp]) -> bool {
+        incarnation != self.incarnation
+            || stamps.iter().any(|stamp| self.kills(stamp))
+            || stamps.iter().any(|stamp| self.ended_trees.contains(&stamp.subject))
+    }
+
+    /// Whether a cut kills what relies on this stamp.
+    pub fn kills(&self, stamp: &Stamp) -> bool {
+        self.cuts.get(&stamp.subject).is_some_and(|(before, _)| stamp.since < *before)
+    }
+
+    /// One agent.
+    pub fn agent(&self, uuid: &Uuid) -> Option<&Agent> {
+        self.agents.get(uuid).map(Box::as_ref)
+    }
+
+    /// The agents after `after`, in order of id.
+    pub fn agents_after(&self, after: Option<Uuid>) -> impl Iterator<Item = &Agent> {
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        self.agents.range((from, std::ops::Bound::Unbounded)).map(|(_, agent)| agent.as_ref())
+    }
+
+    /// Takes the revisions of all records that no longer matter.
+    pub fn take_obsolete(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.obsolete)
+    }
+
+    /// At most `most` revisions of records that no longer matter.
+    pub fn obsolete(&self, most: usize) -> Vec<u64> {
+        self.obsolete.iter().take(most).copied().collect()
+    }
+
+    /// Forgets revisions whose rows were dropped.
+    pub fn dropped(&mut self, revisions: &[u64]) {
+        if !revisions.is_empty() {
+            let gone: HashSet<u64> = revisions.iter().copied().collect();
+            self.obsolete.retain(|revision| !gone.contains(revision));
+        }
+    }
+
+    /// Revision of the last configuration record.
+    pub fn configured_at(&self) -> u64 {
+        self.configured_at
+    }
+
+    /// The targets that were revoked, in the order of the records that say so, after `revision`; each with its standing and the
+    /// revision before which reliance on it is dead.
+    pub fn standings_after(&self, revision: u64) -> impl Iterator<Item = (&Target, &TargetStanding, u64)> {
+        let after = (std::ops::Bound::Excluded(revision), std::ops::Bound::Unbounded);
+        self.told.range(after).filter_map(|(_, target)| {
+            let standing = self.standings.get(target)?;
+            Some((target, standing, self.cuts.get(&target.subject())?.0))
+        })
+    }
+
+    /// The targets for which nothing new is issued.
+    pub fn closed(&self) -> impl Iterator<Item = &Target> {
+        self.standings.iter().filter(|(_, standing)| standing.closed).map(|(target, _)| target)
+    }
+
+    /// Whether a public key with this SHA-256 was revoked. This outlasts the cut: a key never comes back.
+    pub fn key_revoked(&self, key: &[u8; 32]) -> bool {
+        self.standings.contains_key(&Target::Key(*key))
+    }
+
+    fn last(&mut self, until: u64, begins: bool) {
+        let count = self.lasting.entry(until).or_default();
+        *count = if begins { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.lasting.remove(&until);
+        }
+    }
+
+    /// Number of known agents.
+    pub fn agent_count(&self) -> usize {
+        self.agents.len()
+    }
+
+    /// The owner of a key.
+    pub fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
+        if let Some(uuid) = self.agent_keys.get(&half(key)) {
+            return Some(Owner::Agent(*uuid));
+        }
+        self.workload_keys.get(key).map(|(name, ends_at)| Owner::Workload(name, *ends_at))
+    }
+
+    /// The delegation that a token recorded, if it still counts at `now` (Unix microseconds).
+    pub fn delegation_by_proof(&self, proof: &[u8; 32], now: u64) -> Option<&Arc<Delegation>> {
+        self.delegations.get(self.proofs.get(proof)?).filter(|d| now < d.ends_at)
+    }
+
+    /// A delegation, if it still counts at `now` (Unix microseconds).
+    pub fn delegation(&self, id: &DelegationId, now: u64) -> Option<&Arc<Delegation>> {
+        self.delegations.get(id).filter(|d| now < d.ends_at)
+    }
+
+    /// The standing of an agent at `now` (Unix microseconds).
+    pub fn standing(&self, agent: &Agent, now: u64) -> Standing {
+        standing(agent, now, |stamp| self.kills(stamp), |uuid| self.agent(uuid))
+    }
+
+    /// How many agents a seat counts.
+    pub fn seats(&self, seat: Seat) -> i64 {
+        self.seats.get(&seat).copied().unwrap_or(0)
+    }
+}
+
+/// The standing of an agent, given which stamps are cut and which agents are known.
+fn standing<'a>(
+    agent: &Agent,
+    now: u64,
+    cut: impl Fn(&Stamp) -> bool,
+    known: impl Fn(&Uuid) -> Option<&'a Agent>,
+) -> Standing {
+    let over = |uuid| known(&uuid).is_none_or(|above| above.rare.ended.is_some() || now >= above.expires_at());
+    if agent.rare.ended.is_some() {
+        Standing::Ended
+    } else if agent.ancestors().any(|uuid| known(&uuid).is_some_and(|above| above.rare.ended.is_some())) {
+        // T86: every ancestor is looked at, however deep the tree is.
+        Standing::Orphaned
+    } else if agent.stamps().any(|stamp| cut(&stamp)) {
+        Standing::Cut
+    } else if now >= agent.expires_at() {
+        Standing::Expired
+    } else if agent.ancestors().any(over) {
+        Standing::Orphaned
+    } else {
+        Standing::Live
+    }
+}
+
+/// Seconds as microseconds.
+pub(crate) fn seconds(s: u64) -> u64 {
+    s.saturating_mul(SECOND)
+}
+
+/// The first half of a SHA-256.
+fn half(digest: &[u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
+    half
+}
+
+/// Bytes as an array of exactly that length.
+pub(crate) fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    bytes.try_into().ok()
+}

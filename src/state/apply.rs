@@ -1,0 +1,289 @@
+//! What each kind of record does to state.
+
+use std::sync::Arc;
+
+use mayfly_verify::{DelegationId, Target};
+use uuid::Uuid;
+
+use super::expiry::Due;
+use super::mandate::Words;
+use super::{
+    Agent, Authorities, CUT_KEEP, Certificate, Delegation, Done, Holder, KEEP, Misfit, Reading, SKEW, Seat, State, TargetStanding,
+    Ticket, Token, Why, authority, cuts, fixed, half, seconds,
+};
+use crate::clock::SECOND;
+use crate::journal::record::{self, Record, record::Body};
+
+impl State {
+    /// What a record changes, without what its time lets expire. `agent` is the agent of an admission if it was made already.
+    pub(super) fn insert(&mut self, revision: u64, record: &Record, agent: Option<Agent>) -> Result<(), Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        if revision <= self.revision || record.at < self.at {
+            return Err(misfit("revision or time goes back"));
+        }
+        let at = record.at;
+        match record.body.as_ref().ok_or(misfit("no body"))? {
+            Body::Opened(opened) => {
+                // DESIGN 5: a restore cuts the whole trust domain: nothing from before is known any more.
+                *self = State::default();
+                self.incarnation = Uuid::from_slice(&opened.incarnation).map_err(|_| misfit("incarnation"))?;
+                self.trust_domain.clone_from(&opened.trust_domain);
+                self.cuts.insert(Target::TrustDomain.subject(), (revision, u64::MAX));
+            }
+            Body::Delegated(d) => {
+                let delegation = Delegation::recorded(revision, d)?;
+                self.proofs.insert(delegation.proof, delegation.id);
+                // ORDER: after every agent under it, whose records cannot be read without this one.
+                self.due(delegation.ends_at.saturating_add(KEEP + SECOND), revision, Due::Delegation(Box::new(delegation.id)));
+                self.last(delegation.ends_at, true);
+                self.delegations.insert(delegation.id, Arc::new(delegation));
+            }
+            Body::Admitted(a) => {
+                let agent = match agent {
+                    Some(made) => self.share(a, made),
+                    None => self.read_agent(revision, at, a)?,
+                };
+                self.admit(revision, a, agent)?;
+            }
+            Body::Minted(m) => {
+                let token = Token::recorded(revision, m)?;
+                let gone = seconds(m.ends_at).saturating_add(KEEP);
+                match &m.request {
+                    Some(request) => {
+                        let (key, digest) = request_of(request).ok_or(misfit("request"))?;
+                        // A spawn with a first token: the admission before it made the entry.
+                        match self.requests.get_mut(&key) {
+                            Some(done) => {
+                                done.token = Some(Box::new(token));
+                                self.due(gone, revision, Due::Record);
+                            }
+                            None => {
+                                self.requests.insert(key, Done { digest, agent: None, token: Some(Box::new(token)) });
+                                self.due(gone, revision, Due::Request(Box::new(key)));
+                            }
+                        }
+                    }
+                    None => self.due(gone, revision, Due::Record),
+                }
+            }
+            Body::Redeemed(r) => {
+                let certificate = Certificate::recorded(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;
+                let uuid = Uuid::from_slice(&r.agent).map_err(|_| misfit("agent"))?;
+                self.certified(revision, uuid, certificate.key, |agent| {
+                    agent.svid_ends_at = certificate.ends_at;
+                    agent.current = Some(certificate);
+                    agent.used_since = revision;
+                });
+            }
+            Body::Renewed(r) => {
+                let certificate = Certificate::recorded(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;
+                let uuid = Uuid::from_slice(&r.agent).map_err(|_| misfit("agent"))?;
+                let before = self.agents.get(&uuid).filter(|_| r.narrowed).map(|agent| Arc::clone(&agent.mandate));
+                let narrowed = before.map(|before| self.mandates.narrowed(&before, &r.scopes, &r.audiences));
+                let narrowed = narrowed.transpose().map_err(misfit)?;
+                self.certified(revision, uuid, certificate.key, |agent| {
+                    agent.svid_ends_at = agent.svid_ends_at.max(certificate.ends_at);
+                    agent.renewed(certificate);
+                    if let Some(narrowed) = narrowed {
+                        agent.mandate = narrowed;
+                    }
+                });
+            }
+            Body::Used(u) => {
+                let uuid = Uuid::from_slice(&u.agent).map_err(|_| misfit("agent"))?;
+                match self.agents.get_mut(&uuid) {
+                    Some(agent) => agent.used(revision),
+                    None => self.obsolete.push(revision),
+                }
+            }
+            Body::Ended(e) => {
+                let uuid = Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?;
+                self.unseat(&uuid);
+                match self.agents.get_mut(&uuid) {
+                    Some(agent) => {
+                        agent.rare.ended = Some(revision);
+                        agent.rare.rows.push(revision);
+                        // DESIGN 6: published as a cut while something below it is known.
+                        if agent.children > 0 {
+                            self.ended_trees.insert(Target::Agent(uuid).subject());
+                        }
+                    }
+                    None => self.obsolete.push(revision),
+                }
+            }
+            Body::Cut(c) => {
+                let target = cuts::target_of(revision, c)?;
+                if let Target::Agent(uuid) = &target {
+                    self.unseat(uuid);
+                }
+                let subject = target.subject();
+                let closed = c.closes || self.standings.get(&target).is_some_and(|s| s.closed);
+                let by = if record.operator.is_empty() { c.by.clone() } else { record.operator.clone() };
+                let why = Arc::new(Why { reason: c.reason.clone(), by, at });
+                let since = if c.time > 0 { c.time } else { at };
+                self.set_standing(target, TargetStanding { closed, since, revision, until: c.keep_until, why });
+                let cut = self.cuts.entry(subject).or_default();
+                *cut = (cut.0.max(c.before), cut.1.max(c.keep_until));
+                self.due(c.keep_until, revision, Due::Cut(subject));
+            }
+            Body::Reopened(r) => {
+                let target = cuts::reopened(revision, r)?;
+                let until = at.saturating_add(CUT_KEEP + SKEW);
+                let why = self.standings.get(&target).map(|s| Arc::clone(&s.why)).unwrap_or_default();
+                self.set_standing(target, TargetStanding { closed: false, since: at, revision, until, why });
+            }
+            Body::TicketMade(t) => {
+                let hash = fixed(&t.hash).ok_or(misfit("hash"))?;
+                let holder = Holder::Workload(t.workload.parse().map_err(|_| misfit("workload"))?);
+                self.tickets.insert(hash, Ticket { holder, ends_at: t.ends_at, redeemed: None, revision });
+                self.due(t.ends_at.saturating_add(KEEP), revision, Due::Ticket(Box::new(hash)));
+            }
+            Body::Certified(c) => {
+                let certificate = Certificate::recorded(revision, &c.key, &c.serial, c.begins_at, c.ends_at)?;
+                let workload = c.workload.parse().map_err(|_| misfit("workload"))?;
+                self.workload_keys.insert(certificate.key, (workload, c.ends_at));
+                self.due(seconds(c.ends_at).saturating_add(KEEP), revision, Due::Key(Box::new(certificate.key)));
+                if let Some(ticket) = fixed(&c.ticket).and_then(|hash| self.tickets.get_mut(&hash)) {
+                    ticket.redeemed = Some(certificate);
+                }
+            }
+            Body::Configured(c) => {
+                if self.configured_at > 0 {
+                    self.obsolete.push(self.configured_at);
+                }
+                self.configured_at = revision;
+                self.configured = Some(c.clone());
+            }
+            Body::Authorities(all) => {
+                if self.authorities.revision > 0 {
+                    self.obsolete.push(self.authorities.revision);
+                }
+                let slots = all.authorities.iter().map(|a| authority::Slot::read(revision, a)).collect::<Result<_, _>>()?;
+                self.authorities = Arc::new(Authorities::new(revision, slots));
+            }
+        }
+        self.revision = revision;
+        self.at = at;
+        Ok(())
+    }
+
+    /// An agent that was made already, on the mandate and the delegation that this state knows.
+    fn share(&mut self, a: &record::Admitted, mut agent: Agent) -> Agent {
+        agent.mandate = self.mandates.adopt(&Words::of(a), agent.mandate);
+        if let Some(known) = agent.delegation.as_ref().and_then(|d| self.delegations.get(&d.id)) {
+            agent.delegation = Some(Arc::clone(known));
+        }
+        agent
+    }
+
+    fn read_agent(&mut self, revision: u64, at: u64, a: &record::Admitted) -> Result<Agent, Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        let delegation = match a.delegation.as_slice() {
+            [] => None,
+            id => {
+                let id = DelegationId(fixed(id).ok_or(misfit("delegation id"))?);
+                Some(Arc::clone(self.delegations.get(&id).ok_or(misfit("an admission without its delegation"))?))
+            }
+        };
+        let lineage = match a.parent.as_slice() {
+            [] => None,
+            id => {
+                let id = Uuid::from_slice(id).map_err(|_| misfit("parent"))?;
+                Some(self.agents.get(&id).ok_or(misfit("an admission without its parent"))?.lineage_below())
+            }
+        };
+        let mandate = self.mandates.share(&Words::of(a)).map_err(misfit)?;
+        Agent::admitted(revision, at, a, mandate, delegation, lineage)
+    }
+
+    fn admit(&mut self, revision: u64, a: &record::Admitted, agent: Agent) -> Result<(), Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        let uuid = agent.uuid;
+        if self.agents.contains_key(&uuid) {
+            return Err(misfit("an id is given twice"));
+        }
+        if let Some(lineage) = &agent.lineage {
+            let parent = agent.parent().and_then(|parent| self.agents.get_mut(&parent));
+            let parent = parent.ok_or(misfit("an admission without its parent"))?;
+            parent.children += 1;
+            if parent.rare.below.is_none() {
+                parent.rare.below = Some(Arc::clone(lineage));
+            }
+        }
+        self.count(agent.seats(), 1);
+        if let Some(request) = &a.request {
+            let (key, digest) = request_of(request).ok_or(misfit("request"))?;
+            self.requests.insert(key, Done { digest, agent: Some(uuid), token: None });
+            self.due(agent.forgotten_at(), revision, Due::Request(Box::new(key)));
+        }
+        if let Some(hash) = agent.rare.ticket {
+            let ends_at = seconds(agent.svid_ends_at);
+            self.tickets.insert(hash, Ticket { holder: Holder::Agent(uuid), ends_at, redeemed: None, revision });
+        }
+        if let Some(certificate) = &agent.current {
+            self.agent_keys.insert(half(&certificate.key), uuid);
+        }
+        for (n, charge) in (0..).zip(&a.charges) {
+            let meter = fixed(&charge.meter).ok_or(misfit("meter"))?;
+            let reading = Reading { value: charge.value, until: charge.until };
+            // One that is known waits for its end already.
+            if self.meters.insert(meter, reading).is_none() {
+                self.due_nth(charge.until, revision, n, Due::Meter(meter));
+            }
+        }
+        self.due(agent.expires_at(), revision, Due::Seat(uuid));
+        self.last(seconds(agent.lease_ends_at), true);
+        self.agents.insert(uuid, Box::new(agent));
+        Ok(())
+    }
+
+    /// A later certificate of an agent.
+    fn certified(&mut self, revision: u64, uuid: Uuid, key: [u8; 32], change: impl FnOnce(&mut Agent)) {
+        let Some(agent) = self.agents.get_mut(&uuid) else {
+            return self.obsolete.push(revision);
+        };
+        change(agent);
+        agent.rare.rows.push(revision);
+        let expires_at = agent.expires_at();
+        self.agent_keys.insert(half(&key), uuid);
+        self.due(expires_at, revision, Due::Seat(uuid));
+    }
+
+    pub(super) fn count(&mut self, seats: impl IntoIterator<Item = Seat>, by: i64) {
+        for seat in seats {
+            let count = self.seats.entry(seat).or_default();
+            *count += by;
+            if *count == 0 {
+                self.seats.remove(&seat);
+            }
+        }
+    }
+
+    /// Gives an agent's seats back; once.
+    pub(super) fn unseat(&mut self, uuid: &Uuid) {
+        if let Some(agent) = self.agents.get_mut(uuid).filter(|a| a.seated) {
+            agent.seated = false;
+            let seats: Vec<Seat> = agent.seats().collect();
+            self.count(seats, -1);
+        }
+    }
+
+    fn set_standing(&mut self, target: Target, mut standing: TargetStanding) {
+        let revision = standing.revision;
+        // INVARIANT: the last row goes last. If an earlier one outlived it, a replay would bring the earlier standing back.
+        let before = self.standings.get(&target);
+        standing.until = standing.until.max(before.map_or(0, |before| before.until));
+        let until = standing.until;
+        self.told.insert(revision, target.clone());
+        if let Some(before) = self.standings.insert(target.clone(), standing) {
+            self.told.remove(&before.revision);
+            // Only the last standing matters, but the row of a cut is needed as long as the cut.
+            self.due(until, before.revision, Due::Record);
+        }
+        self.due(until, revision, Due::Standing(Box::new(target)));
+    }
+}
+
+fn request_of(request: &record::Request) -> Option<([u8; 32], [u8; 32])> {
+    Some((fixed(&request.key)?, fixed(&request.digest)?))
+}

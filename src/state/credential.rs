@@ -1,0 +1,109 @@
+//! What state knows of credentials: certificates, tokens and tickets, who owns a key, and what an earlier request led to.
+
+use mayfly_verify::WorkloadName;
+use uuid::Uuid;
+
+use super::{Misfit, fixed};
+use crate::journal::record;
+
+/// Who owns a certified key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'a> {
+    /// An agent. The key of an agent never belongs to anybody else.
+    Agent(Uuid),
+    /// A workload, until its certificate ends, in Unix seconds.
+    Workload(&'a WorkloadName, u64),
+}
+
+/// Who may redeem a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A workload: the ticket is a join token.
+    Workload(WorkloadName),
+    /// The agent that was admitted with the ticket.
+    Agent(Uuid),
+}
+
+/// A ticket, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Who may redeem it.
+    pub holder: Holder,
+    /// Unix microseconds.
+    pub ends_at: u64,
+    /// The certificate that a workload got for it. `None` before that, and for an agent's ticket.
+    pub redeemed: Option<Certificate>,
+    /// Revision of its record.
+    pub revision: u64,
+}
+
+/// A certificate of a workload or an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// SHA-256 of the public key.
+    pub key: [u8; 32],
+    /// Serial number.
+    pub serial: [u8; 16],
+    /// Unix seconds.
+    pub begins_at: u64,
+    /// Unix seconds.
+    pub ends_at: u64,
+    /// Revision of its record.
+    pub revision: u64,
+}
+
+impl Certificate {
+    /// The certificate that a record describes. Times are Unix seconds.
+    pub(super) fn recorded(revision: u64, key: &[u8], serial: &[u8], begins_at: u64, ends_at: u64) -> Result<Certificate, Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        let key = fixed(key).ok_or(misfit("key"))?;
+        let serial = fixed(serial).ok_or(misfit("serial number"))?;
+        Ok(Certificate { key, serial, begins_at, ends_at, revision })
+    }
+}
+
+/// A JWT-SVID that was allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The agent that it identifies.
+    pub agent: Uuid,
+    /// The audiences that may accept it.
+    pub audiences: Vec<String>,
+    /// Unique id.
+    pub jti: [u8; 16],
+    /// Unix seconds.
+    pub issued_at: u64,
+    /// Unix seconds.
+    pub ends_at: u64,
+    /// The scopes of the token where they are fewer than the agent's; `None` means all of the agent's.
+    pub narrowed: Option<Vec<String>>,
+    /// Revision of its record.
+    pub revision: u64,
+}
+
+impl Token {
+    /// The token that a record describes.
+    pub fn recorded(revision: u64, m: &record::Minted) -> Result<Token, Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        Ok(Token {
+            agent: Uuid::from_slice(&m.agent).map_err(|_| misfit("agent"))?,
+            audiences: std::iter::once(&m.audience).chain(&m.further_audiences).cloned().collect(),
+            jti: fixed(&m.jti).ok_or(misfit("jti"))?,
+            issued_at: m.issued_at,
+            ends_at: m.ends_at,
+            narrowed: m.narrowed.then(|| m.scopes.clone()),
+            revision,
+        })
+    }
+}
+
+/// The outcome of a request that came with a request id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// SHA-256 of the request.
+    pub digest: [u8; 32],
+    /// The agent, if the request was a spawn.
+    pub agent: Option<Uuid>,
+    /// The token, if the request was a mint, or a spawn with a first token.
+    pub token: Option<Box<Token>>,
+}

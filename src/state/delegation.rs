@@ -1,0 +1,55 @@
+//! A delegation as state knows it.
+
+use mayfly_verify::{DelegationId, Stamp, Subject, Target, User, Workload};
+
+use super::{Misfit, fixed};
+use crate::journal::record;
+
+/// What a user lets a workload do. Immutable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delegation {
+    /// SHA-256 of its canonical JSON.
+    pub id: DelegationId,
+    /// The delegating user.
+    pub user: User,
+    /// The workload that it names.
+    pub workload: Workload,
+    /// SHA-256 of what the token's signature covers.
+    pub proof: [u8; 32],
+    /// SHA-256 of the whole token, as it was verified.
+    pub token: [u8; 32],
+    /// Ceiling of scopes. `None` means that the delegation adds no ceiling.
+    pub scopes: Option<Vec<String>>,
+    /// Unix microseconds.
+    pub ends_at: u64,
+    /// Revision of its record.
+    pub revision: u64,
+    // The subject of its user, and its own.
+    subjects: (Subject, Subject),
+}
+
+impl Delegation {
+    /// The delegation that a record describes.
+    pub(crate) fn recorded(revision: u64, d: &record::Delegated) -> Result<Delegation, Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        let id = DelegationId(fixed(&d.id).ok_or(misfit("delegation id"))?);
+        let user = User { iss: d.iss.clone(), sub: d.sub.clone() };
+        Ok(Delegation {
+            subjects: (Target::User(user.clone()).subject(), Target::Delegation(id).subject()),
+            id,
+            user,
+            workload: d.workload.parse().map_err(|_| misfit("workload"))?,
+            proof: fixed(&d.proof).ok_or(misfit("proof"))?,
+            token: fixed(&d.token).ok_or(misfit("token"))?,
+            scopes: d.scopes_limited.then(|| d.scopes.clone()),
+            ends_at: d.ends_at,
+            revision,
+        })
+    }
+
+    /// The stamps of everything that relies on it.
+    pub fn stamps(&self) -> [Stamp; 2] {
+        let since = self.revision;
+        [Stamp { subject: self.subjects.0, since }, Stamp { subject: self.subjects.1, since }]
+    }
+}

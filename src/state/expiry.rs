@@ -1,0 +1,182 @@
+//! Expiry: seats are given back, ended things are forgotten, and records that no longer matter are named.
+
+use std::collections::BTreeSet;
+
+use mayfly_verify::{DelegationId, Subject, Target};
+use uuid::Uuid;
+
+use super::{KEEP, State, half, seconds};
+
+/// When something is due, in Unix microseconds; then its record, with what tells several things of one record apart.
+pub(super) type When = (u64, u64);
+
+/// The highest number that tells things of one kind and one record apart.
+const NTH: u16 = 0xfff;
+
+// There is one entry for each of a million agents.
+const _: () = assert!(size_of::<(When, Due)>() == 40, "an entry is small");
+
+/// Something that happens at a known time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// An agent is forgotten, some time after it gave its seats back.
+    Agent(Uuid),
+    /// A delegation is forgotten.
+    Delegation(Box<DelegationId>),
+    /// A ticket is forgotten.
+    Ticket(Box<[u8; 32]>),
+    /// The outcome of a request is forgotten.
+    Request(Box<[u8; 32]>),
+    /// A workload's key is forgotten.
+    Key(Box<[u8; 32]>),
+    /// A cut ends. Its row goes with the standing of its target.
+    Cut(Subject),
+    /// The standing of a target ends.
+    Standing(Box<Target>),
+    /// A record becomes obsolete, and nothing else happens.
+    Record,
+    /// An agent gives its seats back.
+    Seat(Uuid),
+    /// A meter's reading ends.
+    Meter([u8; 16]),
+}
+
+impl State {
+    pub(super) fn due(&mut self, when: u64, revision: u64, what: Due) {
+        self.due_nth(when, revision, 0, what);
+    }
+
+    /// `nth` tells things of one kind and one record apart.
+    pub(super) fn due_nth(&mut self, when: u64, revision: u64, nth: u16, what: Due) {
+        let kind = match what {
+            Due::Agent(_) => 0,
+            Due::Delegation(_) => 1,
+            Due::Ticket(_) => 2,
+            Due::Request(_) => 3,
+            Due::Key(_) => 4,
+            Due::Cut(_) => 5,
+            Due::Standing(_) => 6,
+            Due::Record => 7,
+            Due::Seat(_) => 8,
+            Due::Meter(_) => 9,
+        };
+        // INVARIANT: revisions stay below 2^48, which at a million a second takes nine years; one record has 4,096 such things.
+        self.due.insert((when, revision << 16 | u64::from(nth & NTH) << 4 | kind), what);
+    }
+
+    /// Agents that have expired by `now` (Unix microseconds) and still hold their seats, because no record has come since.
+    pub(crate) fn run_out(&self, now: u64) -> BTreeSet<Uuid> {
+        let due = self.due.range(..=(now, u64::MAX));
+        let seats = due.filter_map(|(_, what)| if let Due::Seat(uuid) = what { Some(*uuid) } else { None });
+        seats.filter(|uuid| self.agents.get(uuid).is_some_and(|a| a.seated && a.expires_at() <= now)).collect()
+    }
+
+    /// Lets the time of a record (Unix microseconds) take effect.
+    pub(super) fn expire(&mut self, now: u64) {
+        while let Some(entry) = self.due.first_entry().filter(|e| e.key().0 <= now) {
+            let ((when, by), what) = entry.remove_entry();
+            let (revision, nth) = (by >> 16, u16::try_from(by >> 4 & u64::from(NTH)).unwrap_or(NTH));
+            let obsolete = match what {
+                Due::Agent(uuid) => {
+                    self.forget(uuid, when);
+                    false
+                }
+                Due::Delegation(id) => {
+                    if let Some(delegation) = self.delegations.remove(&*id) {
+                        self.last(delegation.ends_at, false);
+                        self.proofs.remove(&delegation.proof);
+                    }
+                    true
+                }
+                Due::Ticket(hash) => {
+                    self.tickets.remove(&*hash);
+                    true
+                }
+                // An admission's row goes with its agent.
+                Due::Request(key) => self.requests.remove(&*key).is_some_and(|done| done.agent.is_none()),
+                Due::Key(key) => {
+                    // A key that was certified again lives on under its later record.
+                    let over = self.workload_keys.get(&*key).is_some_and(|(_, ends)| seconds(*ends).saturating_add(KEEP) <= when);
+                    if over {
+                        self.workload_keys.remove(&*key);
+                    }
+                    true
+                }
+                Due::Cut(subject) => {
+                    if self.cuts.get(&subject).is_some_and(|(_, until)| *until <= when) {
+                        self.cuts.remove(&subject);
+                    }
+                    false
+                }
+                Due::Standing(target) => match self.standings.get(&*target) {
+                    // Closed until somebody reopens it, however long that takes.
+                    Some(standing) if standing.revision == revision && standing.closed => false,
+                    Some(standing) if standing.revision == revision => {
+                        self.standings.remove(&*target);
+                        self.told.remove(&revision);
+                        true
+                    }
+                    _ => false,
+                },
+                Due::Record => true,
+                Due::Seat(uuid) => {
+                    // A renewal since then has an entry of its own.
+                    let over = self.agents.get(&uuid).filter(|agent| agent.expires_at() <= when);
+                    if let Some(forgotten_at) = over.map(|agent| agent.forgotten_at()) {
+                        self.unseat(&uuid);
+                        self.due(forgotten_at, revision, Due::Agent(uuid));
+                    }
+                    false
+                }
+                Due::Meter(key) => {
+                    match self.meters.get(&key).map(|reading| reading.until) {
+                        Some(until) if until > when => self.due_nth(until, revision, nth, Due::Meter(key)),
+                        _ => drop(self.meters.remove(&key)),
+                    }
+                    false
+                }
+            };
+            if obsolete {
+                self.obsolete.push(revision);
+            }
+        }
+    }
+
+    /// Forgets an agent whose time has come, unless a child's record still needs it; then its parents in the same way.
+    fn forget(&mut self, uuid: Uuid, when: u64) {
+        let mut next = Some(uuid);
+        while let Some(uuid) = next.take() {
+            let Some(agent) = self.agents.get_mut(&uuid) else { return };
+            if agent.forgotten_at() > when {
+                return;
+            }
+            agent.over = true;
+            if agent.children > 0 {
+                return;
+            }
+            self.unseat(&uuid);
+            let Some(agent) = self.agents.remove(&uuid) else { return };
+            self.last(seconds(agent.lease_ends_at), false);
+            if let Some(hash) = &agent.rare.ticket {
+                self.tickets.remove(hash);
+            }
+            for key in agent.keys() {
+                self.agent_keys.remove(&half(key));
+            }
+            self.obsolete.push(agent.revision);
+            self.obsolete.extend_from_slice(&agent.rare.rows);
+            if let Some(parent) = agent.parent()
+                && let Some(above) = self.agents.get_mut(&parent)
+            {
+                above.children = above.children.saturating_sub(1);
+                if above.children == 0 {
+                    above.rare.below = None;
+                    self.ended_trees.remove(&Target::Agent(parent).subject());
+                }
+                if above.over && above.children == 0 {
+                    next = Some(parent);
+                }
+            }
+        }
+    }
+}

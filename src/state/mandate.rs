@@ -1,0 +1,145 @@
+//! Mandates: what agents that were admitted alike have in common, kept once for all of them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::{Arc, LazyLock};
+
+use mayfly_verify::{ClassName, Subject, Target, Workload};
+
+use crate::journal::record;
+
+/// The subject of the trust domain.
+pub(super) static EVERYTHING: LazyLock<Subject> = LazyLock::new(|| Target::TrustDomain.subject());
+
+/// The class of an agent, its root, and what it may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mandate {
+    /// The class.
+    pub class: ClassName,
+    /// The workload at the root.
+    pub workload: Workload,
+    /// Sorted.
+    pub scopes: Vec<String>,
+    /// Sorted.
+    pub audiences: Vec<String>,
+    /// Levels of agents that may be spawned below the agent.
+    pub depth_left: u32,
+    pub(super) class_subject: Subject,
+    pub(super) workload_subject: Subject,
+}
+
+/// A mandate in the words of a record.
+#[derive(Clone, Copy, Hash)]
+pub(crate) struct Words<'a> {
+    class: &'a str,
+    workload: &'a str,
+    scopes: &'a [String],
+    audiences: &'a [String],
+    depth_left: u32,
+}
+
+impl<'a> Words<'a> {
+    /// The mandate of an admission.
+    pub(crate) fn of(a: &'a record::Admitted) -> Words<'a> {
+        let record::Admitted { class, workload, scopes, audiences, depth_left, .. } = a;
+        Words { class, workload, scopes, audiences, depth_left: *depth_left }
+    }
+
+    fn say(&self, mandate: &Mandate) -> bool {
+        let workload = match &mandate.workload {
+            Workload::Own(name) => name.as_str() == self.workload,
+            foreign @ Workload::Foreign(_) => foreign.to_string() == self.workload,
+        };
+        workload
+            && mandate.class.as_str() == self.class
+            && mandate.scopes == self.scopes
+            && mandate.audiences == self.audiences
+            && mandate.depth_left == self.depth_left
+    }
+
+    fn read(&self) -> Result<Mandate, &'static str> {
+        let class: ClassName = self.class.parse().map_err(|_| "class")?;
+        let workload: Workload = self.workload.parse().map_err(|_| "workload")?;
+        Ok(Mandate {
+            class_subject: Target::Class(class.clone()).subject(),
+            workload_subject: Target::Workload(workload.clone()).subject(),
+            class,
+            workload,
+            scopes: self.scopes.to_vec(),
+            audiences: self.audiences.to_vec(),
+            depth_left: self.depth_left,
+        })
+    }
+}
+
+/// Most mandates that are kept for agents to come.
+const MOST: usize = 4096;
+
+/// A cache of recent mandates, so that agents that are admitted alike share one.
+#[derive(Clone, Default)]
+pub(crate) struct Mandates {
+    known: HashMap<u64, Arc<Mandate>>,
+    hasher: RandomState,
+}
+
+// This is only a cache, so two states with different caches are equal; agents hold their own `Arc`.
+impl PartialEq for Mandates {
+    fn eq(&self, _: &Mandates) -> bool {
+        true
+    }
+}
+
+impl Eq for Mandates {}
+
+impl fmt::Debug for Mandates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mandates")
+    }
+}
+
+impl Mandates {
+    /// Looks up the shared mandate with these contents.
+    pub(crate) fn known(&self, words: &Words<'_>) -> Option<Arc<Mandate>> {
+        self.known.get(&self.hasher.hash_one(words)).filter(|mandate| words.say(mandate)).map(Arc::clone)
+    }
+
+    /// The shared mandate with these contents. The error names the field that is no name.
+    pub(crate) fn share(&mut self, words: &Words<'_>) -> Result<Arc<Mandate>, &'static str> {
+        if let Some(known) = self.known(words) {
+            return Ok(known);
+        }
+        let mandate = Arc::new(words.read()?);
+        self.keep(words, Arc::clone(&mandate));
+        Ok(mandate)
+    }
+
+    /// The shared mandate with the contents of `made`, which becomes the shared one if there is none.
+    pub(super) fn adopt(&mut self, words: &Words<'_>, made: Arc<Mandate>) -> Arc<Mandate> {
+        if let Some(known) = self.known(words) {
+            return known;
+        }
+        self.keep(words, Arc::clone(&made));
+        made
+    }
+
+    fn keep(&mut self, words: &Words<'_>, mandate: Arc<Mandate>) {
+        if self.known.len() >= MOST {
+            self.known.clear();
+        }
+        self.known.insert(self.hasher.hash_one(words), mandate);
+    }
+
+    /// The mandate that differs from `of` in scopes and audiences.
+    pub(super) fn narrowed(
+        &mut self,
+        of: &Mandate,
+        scopes: &[String],
+        audiences: &[String],
+    ) -> Result<Arc<Mandate>, &'static str> {
+        let workload = of.workload.to_string();
+        let (class, depth_left) = (of.class.as_str(), of.depth_left);
+        self.share(&Words { class, workload: &workload, scopes, audiences, depth_left })
+    }
+}

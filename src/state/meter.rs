@@ -1,0 +1,17 @@
+//! Meters: what a rate or a total remembers between two spawns.
+
+/// Longest window of a total, and longest time in which a burst is earned back, in microseconds. The journal remembers
+/// admissions for at least that long.
+pub const WINDOW: u64 = 3_600_000_000;
+
+/// The state of one meter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Of a rate: the theoretical arrival time. Of a total: how many spawns fell into the window that ends at `until`.
+    pub value: u64,
+    /// Unix microseconds. From this time on the reading means nothing.
+    pub until: u64,
+}
+
+// INVARIANT: the admissions that a reading was computed from are in the journal for as long as the reading matters.
+const _: () = assert!(super::KEEP >= WINDOW, "admissions are kept as long as any window");

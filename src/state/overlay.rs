@@ -1,0 +1,185 @@
+//! An overlay: a state, and over it the records that would follow. Judging works on it, so that each request of a batch sees
+//! what the ones before it would record, while nothing is durable yet.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mayfly_verify::{DelegationId, Stamp, Target};
+use uuid::Uuid;
+
+use super::mandate::{Mandate, Words};
+use super::{
+    Agent, Authorities, Delegation, Done, Misfit, Owner, Reading, Seat, Standing, State, TargetStanding, Ticket, fixed, standing,
+};
+use crate::journal::record::{self, Record, record::Body};
+
+/// A state with the records of a batch over it.
+pub struct Overlay<'a> {
+    base: &'a State,
+    // INVARIANT: holds a copy of everything in `base` that a record of this batch changed, so it is looked at first.
+    top: State,
+    // Agents of `base` whose seats `top` has given back already.
+    expired: BTreeSet<Uuid>,
+}
+
+impl<'a> Overlay<'a> {
+    /// An overlay without records, as of `at` (Unix microseconds, not before the base's last record).
+    pub fn new(base: &'a State, at: u64) -> Overlay<'a> {
+        let mut top =
+            State { incarnation: base.incarnation, revision: base.revision, at: base.at, ..State::default() };
+        // Seats are free to the moment, whether or not a record has come since.
+        let expired = base.run_out(at);
+        for agent in expired.iter().filter_map(|uuid| base.agent(uuid)) {
+            top.count(agent.seats(), -1);
+        }
+        Overlay { base, top, expired }
+    }
+
+    /// The state below.
+    pub fn base(&self) -> &'a State {
+        self.base
+    }
+
+    /// Revision of the last record, with those of the batch.
+    pub fn revision(&self) -> u64 {
+        self.top.revision
+    }
+
+    /// Lays one more record over the state. `agent` is the agent of an admission.
+    pub fn push(&mut self, record: &Record, agent: Option<Agent>) -> Result<u64, Misfit> {
+        let revision = self.top.revision + 1;
+        self.adopt(record);
+        self.top.insert(revision, record, agent)?;
+        Ok(revision)
+    }
+
+    /// Copies up what the record is about to change.
+    fn adopt(&mut self, record: &Record) {
+        match record.body.as_ref() {
+            Some(Body::Admitted(a)) => {
+                let id = DelegationId(fixed(&a.delegation).unwrap_or_default());
+                if let Some(delegation) = self.base.delegations.get(&id) {
+                    self.top.delegations.entry(id).or_insert_with(|| Arc::clone(delegation));
+                }
+                self.adopt_agent(&a.parent);
+            }
+            Some(Body::Ended(e)) => self.adopt_agent(&e.agent),
+            Some(Body::Redeemed(r)) => self.adopt_agent(&r.agent),
+            Some(Body::Renewed(r)) => self.adopt_agent(&r.agent),
+            Some(Body::Used(u)) => self.adopt_agent(&u.agent),
+            Some(Body::Certified(c)) => {
+                if let Some((hash, ticket)) = fixed(&c.ticket).and_then(|hash| self.base.tickets.get_key_value(&hash)) {
+                    self.top.tickets.entry(*hash).or_insert_with(|| Ticket::clone(ticket));
+                }
+            }
+            // The record says the whole standing of its target.
+            Some(Body::Cut(record::Cut { target: Some(record::cut::Target::Agent(id)), .. })) => self.adopt_agent(id),
+            _ => {}
+        }
+    }
+
+    fn adopt_agent(&mut self, id: &[u8]) {
+        if let Some(agent) = Uuid::from_slice(id).ok().and_then(|id| self.base.agents.get(&id)) {
+            let expired = self.expired.contains(&agent.uuid);
+            self.top.agents.entry(agent.uuid).or_insert_with(|| {
+                let mut copy = agent.clone();
+                copy.unseat_copy(expired);
+                copy
+            });
+        }
+    }
+
+    /// One agent.
+    pub fn agent(&self, uuid: &Uuid) -> Option<&Agent> {
+        self.top.agent(uuid).or_else(|| self.base.agent(uuid))
+    }
+
+    /// The standing of an agent at `at` (Unix microseconds).
+    pub fn standing(&self, agent: &Agent, at: u64) -> Standing {
+        standing(agent, at, |stamp| self.kills(stamp), |uuid| self.agent(uuid))
+    }
+
+    /// The owner of a key.
+    pub fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
+        self.top.owner(key).or_else(|| self.base.owner(key))
+    }
+
+    /// Whether a public key with this SHA-256 was revoked.
+    pub fn key_revoked(&self, key: &[u8; 32]) -> bool {
+        self.top.key_revoked(key) || self.base.key_revoked(key)
+    }
+
+    /// The standing of a target. `None` means that it was never revoked, or that its revocation no longer matters.
+    pub fn target(&self, target: &Target) -> Option<&TargetStanding> {
+        self.top.standings.get(target).or_else(|| self.base.standings.get(target))
+    }
+
+    /// Whether a cut kills what relies on this stamp.
+    pub fn kills(&self, stamp: &Stamp) -> bool {
+        self.top.kills(stamp) || self.base.kills(stamp)
+    }
+
+    /// The delegation that a token recorded, if it still counts at `at` (Unix microseconds).
+    pub fn delegation_by_proof(&self, proof: &[u8; 32], at: u64) -> Option<&Arc<Delegation>> {
+        self.top.delegation_by_proof(proof, at).or_else(|| self.base.delegation_by_proof(proof, at))
+    }
+
+    /// A delegation, if it still counts at `at` (Unix microseconds).
+    pub fn delegation(&self, id: &DelegationId, at: u64) -> Option<&Arc<Delegation>> {
+        self.top.delegation(id, at).or_else(|| self.base.delegation(id, at))
+    }
+
+    /// A delegation that is known, whether or not it still counts.
+    pub fn known_delegation(&self, id: &DelegationId) -> Option<&Arc<Delegation>> {
+        self.top.delegations.get(id).or_else(|| self.base.delegations.get(id))
+    }
+
+    /// A ticket, by the SHA-256 of its secret.
+    pub fn ticket(&self, hash: &[u8; 32]) -> Option<&Ticket> {
+        self.top.tickets.get(hash).or_else(|| self.base.tickets.get(hash))
+    }
+
+    /// The outcome of an earlier request, by the key of its request id.
+    pub fn request(&self, key: &[u8; 32]) -> Option<&Done> {
+        self.top.requests.get(key).or_else(|| self.base.requests.get(key))
+    }
+
+    /// How many agents a seat counts.
+    pub fn seats(&self, seat: Seat) -> u64 {
+        u64::try_from(self.base.seats(seat) + self.top.seats(seat)).unwrap_or(0)
+    }
+
+    /// The reading of a meter.
+    pub fn meter(&self, meter: &[u8; 16]) -> Option<Reading> {
+        self.top.meters.get(meter).or_else(|| self.base.meters.get(meter)).copied()
+    }
+
+    /// The authorities.
+    pub fn authorities(&self) -> &Authorities {
+        if self.top.authorities.revision > 0 { &self.top.authorities } else { &self.base.authorities }
+    }
+
+    /// The last configuration record, with its revision.
+    pub fn configured(&self) -> Option<(&record::Configured, u64)> {
+        let of = |state: &'_ State| state.configured_at;
+        match &self.top.configured {
+            Some(configured) => Some((configured, of(&self.top))),
+            None => self.base.configured.as_ref().map(|configured| (configured, of(self.base))),
+        }
+    }
+
+    /// Unix microseconds at which the last known delegation or lease ends.
+    pub fn lasts_until(&self) -> u64 {
+        let last = |state: &State| state.lasting.last_key_value().map_or(0, |(at, _)| *at);
+        last(self.base).max(last(&self.top))
+    }
+
+    /// The mandate of an admission, shared with the agents that were admitted alike. The error names the field that is no name.
+    pub fn mandate(&mut self, admitted: &record::Admitted) -> Result<Arc<Mandate>, &'static str> {
+        let words = Words::of(admitted);
+        match self.base.mandates.known(&words) {
+            Some(known) => Ok(known),
+            None => self.top.mandates.share(&words),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The questions that are asked of a state and of an overlay alike.
+
+use mayfly_verify::Target;
+use uuid::Uuid;
+
+use super::{Agent, Overlay, Owner, Standing, State};
+
+/// What judging reads, whether or not records of a batch lie over the state.
+pub trait View {
+    /// The epoch of the journal.
+    fn incarnation(&self) -> Uuid;
+    /// One agent.
+    fn agent(&self, uuid: &Uuid) -> Option<&Agent>;
+    /// The standing of an agent at `at` (Unix microseconds).
+    fn standing(&self, agent: &Agent, at: u64) -> Standing;
+    /// The owner of a key.
+    fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>>;
+    /// Whether a public key with this SHA-256 was revoked.
+    fn key_revoked(&self, key: &[u8; 32]) -> bool;
+    /// Whether nothing new is issued for a target.
+    fn is_closed(&self, target: &Target) -> bool;
+    /// Whether an authority is tainted, by the id that credentials carry.
+    fn authority_tainted(&self, key_id: &[u8]) -> bool;
+}
+
+impl View for State {
+    fn incarnation(&self) -> Uuid {
+        self.incarnation
+    }
+
+    fn agent(&self, uuid: &Uuid) -> Option<&Agent> {
+        State::agent(self, uuid)
+    }
+
+    fn standing(&self, agent: &Agent, at: u64) -> Standing {
+        State::standing(self, agent, at)
+    }
+
+    fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
+        State::owner(self, key)
+    }
+
+    fn key_revoked(&self, key: &[u8; 32]) -> bool {
+        State::key_revoked(self, key)
+    }
+
+    fn is_closed(&self, target: &Target) -> bool {
+        self.standings.get(target).is_some_and(|standing| standing.closed)
+    }
+
+    fn authority_tainted(&self, key_id: &[u8]) -> bool {
+        self.authorities.tainted(key_id)
+    }
+}
+
+impl View for Overlay<'_> {
+    fn incarnation(&self) -> Uuid {
+        self.base().incarnation
+    }
+
+    fn agent(&self, uuid: &Uuid) -> Option<&Agent> {
+        Overlay::agent(self, uuid)
+    }
+
+    fn standing(&self, agent: &Agent, at: u64) -> Standing {
+        Overlay::standing(self, agent, at)
+    }
+
+    fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
+        Overlay::owner(self, key)
+    }
+
+    fn key_revoked(&self, key: &[u8; 32]) -> bool {
+        Overlay::key_revoked(self, key)
+    }
+
+    fn is_closed(&self, target: &Target) -> bool {
+        self.target(target).is_some_and(|standing| standing.closed)
+    }
+
+    fn authority_tainted(&self, key_id: &[u8]) -> bool {
+        self.authorities().tainted(key_id)
+    }
+}
