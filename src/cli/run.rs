@@ -1,148 +1,173 @@
-//! Commands that are the issuer: dev, serve, config check, backup restore.
+//! `mayfly run`.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::ffi::OsString;
+use std::path::PathBuf;
 
-use super::{Common, Failure, Output, show};
-use crate::app;
-use crate::authority::Authority;
-use crate::authority::keystore::Keystore;
-use crate::clock::Clock;
-use crate::config::{Config, LogFormat};
-use crate::home::{Beats, Endpoint, Home};
-use crate::journal::sqlite::Sqlite;
-use crate::ledger::{Watermark as _, restore};
-use crate::telemetry;
+use super::connect::Acting;
+use super::exit::Failure;
+use super::global::Global;
+use super::request::Limits;
 
-pub(super) async fn dev(common: &Common, listen: SocketAddr, extra: Option<&Path>) -> Result<(), Failure> {
-    if !listen.ip().is_loopback() {
-        return Err(Failure::new(
-            super::USAGE,
-            "`mayfly dev` listens on loopback only: use `mayfly serve` for others to reach it",
-        ));
-    }
-    let text = extra.map(|path| std::fs::read_to_string(path).map_err(|e| format!("`{}`: {e}", path.display()))).transpose()?;
-    let name = extra.map(|p| p.display().to_string()).unwrap_or_default();
-    let config = Config::dev(&common.home, listen, text.as_deref().map(|t| (t, name.as_str()))).map_err(|e| e.to_string())?;
-    telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
-    let running = app::start(config, true, Clock::system()).await?;
-    match common.output {
-        Output::Json => show::line(&serde_json::to_string(&running.endpoint).map_err(|e| e.to_string())?)?,
-        Output::Text => show::line(&welcome(common, &running.endpoint))?,
-    }
-    stopped().await?;
-    running.stop().await;
-    Ok(())
+/// Run a command with an identity of its own, which rotates by itself and ends with the command (Linux)
+///
+/// The command and what it starts find the identity where SPIFFE clients look for it: SPIFFE_ENDPOINT_SOCKET names a
+/// socket with the SPIFFE Workload API, which serves this tree of processes and nobody else. The command gets the signals and
+/// the terminal, and `mayfly run` exits with its exit code (128 + n after signal n). When the identity is revoked the tree gets
+/// SIGTERM, and SIGKILL after --grace; when the command ends, the processes that it left behind are stopped in the same way, and
+/// then the identity is ended at the issuer. `mayfly run` works as PID 1.
+///
+/// Processes of one user can look into each other: if the command must not reach what else this user has, start as root and
+/// give the command a user of its own with --uid.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
+    /// Class of the agent
+    #[arg(long, required_unless_present = "ticket", conflicts_with = "ticket")]
+    class: Option<String>,
+    /// File with the user's ID token or at+jwt access token; `-` reads stdin. Not for children of an agent
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["autonomous", "ticket"])]
+    user_token: Option<PathBuf>,
+    /// File with a ticket or join token, instead of spawning; `-` reads stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["autonomous", "identity"])]
+    ticket: Option<PathBuf>,
+    /// Instead of a user token: the delegation that an earlier token recorded for the same workload
+    #[arg(long, value_name = "ID", conflicts_with_all = ["user_token", "autonomous", "ticket"])]
+    delegation: Option<String>,
+    /// Act for nobody, where the class allows it
+    #[arg(long)]
+    autonomous: bool,
+    #[command(flatten)]
+    limits: Limits,
+    /// Seconds between SIGTERM and SIGKILL when the tree is stopped
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    grace: u64,
+    /// Also keep svid.pem, svid_key.pem and bundle.pem in this folder, replaced whole at each rotation
+    #[arg(long, value_name = "DIR")]
+    files: Option<PathBuf>,
+    /// Signal for the command when the files have changed: HUP, USR1, USR2 or WINCH
+    #[arg(long, value_name = "SIGNAL", requires = "files")]
+    reload_signal: Option<String>,
+    /// Run the command as another user, who cannot look into this process: UID or UID:GID (root)
+    #[arg(long, value_name = "UID[:GID]")]
+    uid: Option<String>,
+    /// OID of the binding, if the issuer is configured with another
+    #[arg(long, default_value = "1.3.6.1.4.1.32473.1")]
+    binding_oid: String,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
 }
 
-fn welcome(common: &Common, at: &Endpoint) -> String {
-    let home = common.home.display();
-    let option = if home.to_string() == ".mayfly" { String::new() } else { format!("export MAYFLY_HOME={home}\n  ") };
-    format!(
-        "mayfly dev is ready: trust domain {td}, for development only\n\
-         \x20 gRPC (mTLS)      {grpc}\n\x20 OpenID provider  {oidc}   users demo, guest\n\
-         \x20 SPIFFE bundle    {bundle}\n\x20 metrics, health  http://{http}\n\x20 operator socket  {socket}\n\
-         \x20 workload         {home}/workloads/orchestrator\n\n\
-         Paste into a second terminal:\n\n\
-         \x20 {option}mayfly token demo > demo.jwt\n\
-         \x20 mayfly spawn --class researcher --user-token demo.jwt --audience https://search.example --out a1\n\
-         \x20 mayfly verify a1/svid.pem\n\
-         \x20 mayfly verify a1/svid.jwt --audience https://search.example\n\
-         \x20 mayfly agents tree\n\
-         \x20 mayfly revoke --user dev/demo\n\n\
-         Ctrl-C stops it; the same home continues.",
-        td = at.trust_domain,
-        grpc = at.grpc,
-        oidc = at.oidc.as_deref().unwrap_or_default(),
-        http = at.http,
-        bundle = at.bundle.as_deref().unwrap_or_default(),
-        socket = at.socket.display(),
-    )
+#[cfg(not(target_os = "linux"))]
+pub(super) async fn run(_: Args, _: &Global) -> Result<(), Failure> {
+    let message = "`mayfly run` is for Linux: elsewhere use `mayfly spawn --out DIR` and `mayfly renew --as DIR`";
+    Err(Failure::new(super::exit::FAILURE, message))
 }
 
-pub(super) async fn serve(path: &Path) -> Result<(), Failure> {
-    let config = Config::load(path).map_err(|e| e.to_string())?;
-    telemetry::logs(config.log, &config.log_filter)?;
-    let running = app::start(config, false, Clock::system()).await?;
-    stopped().await?;
-    running.stop().await;
-    Ok(())
+#[cfg(target_os = "linux")]
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    linux::run(args, global).await
 }
 
-pub(super) fn check(path: &Path) -> Result<(), Failure> {
-    let config = Config::load(path).map_err(|faults| {
-        let count = faults.0.len();
-        Failure::new(1, format!("{faults}\n{count} fault{}", if count == 1 { "" } else { "s" }))
-    })?;
-    show::line(&format!(
-        "{}: good: trust domain {}, {} workloads, {} issuers, {} classes",
-        path.display(),
-        config.trust_domain,
-        config.workloads.len(),
-        config.issuers.len(),
-        config.classes.len()
-    ))
-}
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::path::Path;
+    use std::time::Duration;
 
-/// Puts a copy of the journal in place. A new incarnation begins, so that everything issued before is dead.
-pub(super) fn restore(common: &Common, copy: &Path, config: Option<&Path>) -> Result<(), Failure> {
-    let clock = Clock::system();
-    let (config, development) = match config {
-        Some(path) => (Config::load(path).map_err(|e| e.to_string())?, false),
-        None => (Config::dev(&common.home, SocketAddr::from(([127, 0, 0, 1], 0)), None).map_err(|e| e.to_string())?, true),
-    };
-    let home = Home::open(&config.home)?;
-    let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
-    let td = config.trust_domain.clone();
-    let authority = Authority::open(keystore, &td, &config.oid, config.root.as_ref(), development, clock.seconds());
-    let authority = authority.map_err(|e| e.to_string())?;
-    let mut beats = Beats {
-        path: home.dir.join("heartbeat.json"),
-        authority: Arc::new(authority),
-        trust_domain: td.clone(),
-        last: None,
-    };
-    let last_head = beats.read()?.map_or(0, |(_, head)| head);
+    use mayfly_agent::channel::connect;
+    use mayfly_agent::identity::{Identity, Issuer};
+    use mayfly_agent::ticket::Ticket;
+    use mayfly_verify::BindingOid;
+    use rustix::process::{Signal, geteuid};
+    use zeroize::Zeroizing;
 
-    let fresh = home.dir.join("journal.restoring");
-    let text = |e: std::io::Error| format!("`{}`: {e}", copy.display());
-    for name in ["journal.restoring", "journal.restoring-wal", "journal.restoring-shm"] {
-        let _ = std::fs::remove_file(home.dir.join(name));
-    }
-    std::fs::copy(copy, &fresh).map_err(text)?;
-    let mut journal = Sqlite::open(&fresh, None)?;
-    let restored = restore::restore(&mut journal, &td, last_head, clock.now()).map_err(|e| e.to_string())?;
-    drop(journal);
-    for name in ["journal.db-wal", "journal.db-shm"] {
-        let _ = std::fs::remove_file(home.dir.join(name));
-    }
-    std::fs::rename(&fresh, home.journal()).map_err(text)?;
-    for suffix in ["wal", "shm"] {
-        let (from, to) = (format!("journal.restoring-{suffix}"), format!("journal.db-{suffix}"));
-        let _ = std::fs::rename(home.dir.join(from), home.dir.join(to));
-    }
-    beats.write(restored.incarnation, restored.head, restored.at);
-    // Tokens tell whole seconds, and one of this very second may be from before. When we return, fresh ones count.
-    let second = clock.seconds();
-    while clock.seconds() <= second {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let object = serde_json::json!({ "incarnation": restored.incarnation.to_string(), "revision": restored.head });
-    show::either(common, &object, || {
-        format!(
-            "restored: a new epoch of the journal begins at revision {}; everything issued before it is dead, workloads join again",
-            restored.head
-        )
-    })
-}
+    use super::super::connect::{TIMEOUT, settings};
+    use super::super::exit::Failure;
+    use super::super::file;
+    use super::super::global::Global;
+    use super::super::request::{self, For};
+    use super::Args;
+    use crate::config::LogFormat;
+    use crate::run::{Launch, prepare, run as run_command};
+    use crate::telemetry;
 
-pub(super) async fn stopped() -> Result<(), Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-    tokio::select! {
-        done = tokio::signal::ctrl_c() => done.map_err(|e| Failure::new(1, e.to_string())),
-        _ = terminate.recv() => Ok(()),
+    pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+        let oid: BindingOid = args.binding_oid.parse().map_err(|_| Failure::usage("`--binding-oid` is no OID"))?;
+        let launch = Launch {
+            command: args.command.clone(),
+            grace: Duration::from_secs(args.grace),
+            files: args.files.clone(),
+            reload: args.reload_signal.as_deref().map(signal).transpose()?,
+            user: args.uid.as_deref().map(user).transpose()?,
+            oid,
+        };
+        telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "error".into()))?;
+        // ORDER: before there is a key, so that nothing can read the key from this process.
+        prepare()?;
+        let identity = match &args.ticket {
+            Some(file) => redeem(file).await?,
+            None => spawn(args, global).await?,
+        };
+        // The command reports its own failures; we only pass on its exit code.
+        match run_command(identity, launch).await.map_err(|e| Failure::new(e.code, e.message))? {
+            0 => Ok(()),
+            code => Err(Failure::new(code, "")),
+        }
+    }
+
+    async fn redeem(file: &Path) -> Result<Identity, Failure> {
+        let text = Zeroizing::new(file::read_text(file)?);
+        let ticket = Ticket::parse(text.trim()).map_err(|e| e.to_string())?;
+        Ok(Identity::redeem(&ticket, TIMEOUT).await?)
+    }
+
+    async fn spawn(args: Args, global: &Global) -> Result<Identity, Failure> {
+        let spawner = request::spawner(&global.home, &args.acting);
+        let whom = For { user_token: args.user_token.as_deref(), delegation: args.delegation, autonomous: args.autonomous };
+        let request = request::spawn(args.class.unwrap_or_default(), whom, args.limits)?;
+        let settings = settings(&global.home, args.acting.server.as_deref(), &spawner)?;
+        let issuer = Issuer {
+            address: settings.address.clone(),
+            trust_domain: settings.trust_domain.clone(),
+            connect_timeout: settings.connect_timeout,
+        };
+        Ok(Identity::spawn(connect(settings).await?, issuer, request).await?)
+    }
+
+    fn signal(name: &str) -> Result<Signal, Failure> {
+        match name.strip_prefix("SIG").unwrap_or(name) {
+            "HUP" => Ok(Signal::HUP),
+            "USR1" => Ok(Signal::USR1),
+            "USR2" => Ok(Signal::USR2),
+            "WINCH" => Ok(Signal::WINCH),
+            _ => Err(Failure::usage("`--reload-signal` is HUP, USR1, USR2 or WINCH")),
+        }
+    }
+
+    /// Reads `--uid` as uid and gid. Without a gid, the one that the system has for the user.
+    fn user(text: &str) -> Result<(u32, u32), Failure> {
+        let usage = |what: &str| Failure::usage(format!("`--uid {text}`: {what}"));
+        if !geteuid().is_root() {
+            return Err(usage("only root can run a command as another user"));
+        }
+        if let Some((uid, gid)) = text.split_once(':') {
+            return uid.parse().ok().zip(gid.parse().ok()).ok_or_else(|| usage("give numbers, as 1000:1000"));
+        }
+        let uid = text.parse().map_err(|_| usage("give numbers, as 1000 or 1000:1000"))?;
+        let gid = primary_group(uid).ok_or_else(|| usage("the system does not know this user: give the gid too"))?;
+        Ok((uid, gid))
+    }
+
+    /// The group of a user in `/etc/passwd`; `None` if the user is not there.
+    fn primary_group(user: u32) -> Option<u32> {
+        let users = std::fs::read_to_string("/etc/passwd").ok()?;
+        users.lines().find_map(|line| {
+            // name:password:uid:gid:…
+            let mut fields = line.split(':').skip(2);
+            let uid: u32 = fields.next()?.parse().ok()?;
+            let gid = fields.next()?.parse().ok()?;
+            (uid == user).then_some(gid)
+        })
     }
 }

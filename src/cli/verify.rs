@@ -1,126 +1,185 @@
-//! `mayfly verify`: offline, against a bundle in a file; with `--live` also against what is revoked.
+//! `mayfly verify`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_agent::api::v1;
-use mayfly_agent::api::v1::bundles_client::BundlesClient;
 use mayfly_agent::revocation::{Following, Freshness, follow};
 use mayfly_verify::feed::FeedKey;
-use mayfly_verify::{Binding, BindingOid, Bundle, Principal, Reject, SpiffeId, TrustDomain, verify_jwt, verify_x509};
+use mayfly_verify::{Binding, BindingOid, Bundle, Live, Principal, SpiffeId, TrustDomain, verify_jwt, verify_x509};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::act::operator;
-use super::{Common, Failure, USAGE, show};
+use super::connect;
+use super::exit::{FAILURE, Failure, STALE, USAGE};
+use super::global::Global;
+use super::{output, spiffe_id};
 use crate::clock::Clock;
 use crate::folder;
 
-/// How long a fresh heartbeat is waited for.
+/// Verify an X.509-SVID or JWT-SVID offline; exits 0 only if it is valid now
+///
+/// With --live the credential is also checked against what is revoked, as a strict verifier does: the exit code is 6 if it is
+/// revoked, and 7 if the issuer has sent nothing fresh (operator).
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// svid.pem or a file with a JWT-SVID
+    file: PathBuf,
+    /// bundle.json; without it, the one beside the file
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// The audience that a JWT-SVID must be for
+    #[arg(long, value_name = "URL")]
+    audience: Option<String>,
+    /// OID of the binding, if the issuer is configured with another
+    #[arg(long, default_value = "1.3.6.1.4.1.32473.1")]
+    binding_oid: String,
+    /// Also check what is revoked at the issuer of the home
+    #[arg(long)]
+    live: bool,
+}
+
+/// How long to wait for a fresh heartbeat.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn verify(
-    common: &Common,
-    file: &Path,
-    bundle: Option<&Path>,
-    audience: Option<&str>,
-    oid: &str,
-    live: bool,
-) -> Result<(), Failure> {
-    let oid: BindingOid = oid.parse().map_err(|e: String| Failure::new(USAGE, e))?;
-    let beside = file.parent().unwrap_or_else(|| Path::new(".")).join("bundle.json");
-    let bundle = read_bundle(bundle.unwrap_or(&beside), file)?;
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    let oid: BindingOid = args.binding_oid.parse().map_err(|e: String| Failure::new(USAGE, e))?;
+    let bundle = read_bundle(args.bundle.as_deref(), &args.file)?;
     let now = Clock::system().seconds();
-    let text = std::fs::read_to_string(file).map_err(|e| format!("`{}`: {e}", file.display()))?;
-    let feed = if live { Some(follow_live(common, bundle.trust_domain()).await?) } else { None };
-    let live = feed.as_ref().map(Following::live);
+    let text = std::fs::read_to_string(&args.file).map_err(|e| format!("`{}`: {e}", args.file.display()))?;
+    let following = if args.live { Some(follow_feed(&global.home, bundle.trust_domain()).await?) } else { None };
+    let live = following.as_ref().map(Following::live);
     let (object, binding) = if text.contains("-----BEGIN") {
-        let chain = folder::certificates(file)?;
-        let svid = verify_x509(&chain, &bundle, &oid, now).map_err(|e| refused(&e))?;
-        live.map_or(Ok(()), |live| live.check(since_epoch(), &svid)).map_err(|e| refused(&e))?;
-        let object = json!({ "kind": "x509-svid", "spiffe_id": svid.id.to_string(), "expires_at": show::time(svid.not_after),
-            "serial": hex::encode(&svid.serial), "binding": binding_json(&svid.id, &svid.principal, svid.binding.as_ref()) });
-        (object, svid.binding)
+        check_x509(&folder::certificates(&args.file)?, &bundle, &oid, now, live)?
     } else {
-        let audience = audience.ok_or_else(|| Failure::new(USAGE, "a JWT-SVID is for somebody: say for whom with --audience"))?;
-        let svid = verify_jwt(text.trim(), audience, &bundle, &oid, now).map_err(|e| refused(&e))?;
-        live.map_or(Ok(()), |live| live.check(since_epoch(), &svid)).map_err(|e| refused(&e))?;
-        let object = json!({ "kind": "jwt-svid", "spiffe_id": svid.id.to_string(), "expires_at": show::time(svid.expires_at),
-            "audience": svid.audience, "jti": svid.jti,
-            "binding": binding_json(&svid.id, &svid.principal, svid.binding.as_ref()) });
-        (object, svid.binding)
+        let Some(audience) = &args.audience else {
+            return Err(Failure::usage("a JWT-SVID is for one audience: say which with --audience"));
+        };
+        check_jwt(text.trim(), audience, &bundle, &oid, now, live)?
     };
-    show::either(common, &object, || {
-        let field = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
-        let mut text = format!("holds: {} until {}", field("spiffe_id"), field("expires_at"));
-        if let Some(binding) = &binding {
-            let user = binding.user.as_ref().map_or("nobody".into(), |u| format!("{} of {}", u.sub, u.iss));
-            text += &format!("\nacts for {user}\nspawned by {}\nmay {}", binding.parent_id(), binding.scopes.join(" "));
-        }
-        text
-    })
+    output::print(global.output, &object, || lines(&object, binding.as_ref()))
 }
 
-fn refused(e: &Reject) -> Failure {
-    let code = match e {
-        Reject::Cut => super::REVOKED,
-        Reject::Stale(_) => super::STALE,
-        _ => 4,
-    };
-    Failure::new(code, format!("the credential does not hold: {}: {e}", e.code()))
+/// Returns what is in the credential, to print.
+fn check_x509(
+    chain: &[CertificateDer<'_>],
+    bundle: &Bundle,
+    oid: &BindingOid,
+    now: u64,
+    live: Option<&Live>,
+) -> Result<(Value, Option<Binding>), Failure> {
+    let svid = verify_x509(chain, bundle, oid, now)?;
+    if let Some(live) = live {
+        live.check(since_epoch(), &svid)?;
+    }
+    let object = json!({
+        "kind": "x509-svid",
+        "spiffe_id": svid.id.to_string(),
+        "expires_at": output::time(svid.not_after),
+        "serial": hex::encode(&svid.serial),
+        "binding": binding_object(&svid.id, &svid.principal, svid.binding.as_ref()),
+    });
+    Ok((object, svid.binding))
 }
 
-/// What is revoked now, as a strict verifier has it. Without a fresh word of the issuer nothing is known, and that is told.
-async fn follow_live(common: &Common, td: &TrustDomain) -> Result<Following, Failure> {
-    let channel = operator(common).await?;
-    let mut bundles = BundlesClient::new(channel.clone());
-    // An issuer that stands still accepts connections and says nothing.
-    let got = tokio::time::timeout(PATIENCE, bundles.get_bundle(v1::GetBundleRequest {})).await;
-    let silent = |_| Failure::new(super::STALE, "whether the credential is revoked is not known: the issuer does not answer");
-    let got = got.map_err(silent)??.into_inner();
-    let point = got.bundle.unwrap_or_default().feed_key;
-    let key = FeedKey::from_point(&point).map_err(|e| Failure::new(1, e.to_string()))?;
-    let feed = follow(channel, key, td.clone(), Freshness::default());
-    let started = tokio::time::Instant::now();
-    // The check itself tells what was not heard.
-    while feed.live().fresh(since_epoch()).is_err() && started.elapsed() < PATIENCE {
+/// Returns what is in the credential, to print.
+fn check_jwt(
+    token: &str,
+    audience: &str,
+    bundle: &Bundle,
+    oid: &BindingOid,
+    now: u64,
+    live: Option<&Live>,
+) -> Result<(Value, Option<Binding>), Failure> {
+    let svid = verify_jwt(token, audience, bundle, oid, now)?;
+    if let Some(live) = live {
+        live.check(since_epoch(), &svid)?;
+    }
+    let object = json!({
+        "kind": "jwt-svid",
+        "spiffe_id": svid.id.to_string(),
+        "expires_at": output::time(svid.expires_at),
+        "audience": svid.audience,
+        "jti": svid.jti,
+        "binding": binding_object(&svid.id, &svid.principal, svid.binding.as_ref()),
+    });
+    Ok((object, svid.binding))
+}
+
+/// What is revoked now, as a strict verifier sees it. If the issuer says nothing fresh the check fails.
+async fn follow_feed(home: &Path, trust_domain: &TrustDomain) -> Result<Following, Failure> {
+    let channel = connect::as_operator(home).await?;
+    // An issuer whose process is stopped accepts connections and does not answer.
+    let Ok(bundle) = tokio::time::timeout(PATIENCE, connect::fetch_bundle(channel.clone())).await else {
+        let message = "it is not known whether the credential is revoked: the issuer does not answer";
+        return Err(Failure::new(STALE, message));
+    };
+    let key = FeedKey::from_point(&bundle?.feed_key).map_err(|e| e.to_string())?;
+    let following = follow(channel, key, trust_domain.clone(), Freshness::default());
+    let started = Instant::now();
+    // The check of the credential says what was not received in time.
+    while following.live().fresh(since_epoch()).is_err() && started.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Ok(feed)
+    Ok(following)
 }
 
 fn since_epoch() -> Duration {
     Duration::from_micros(Clock::system().now())
 }
 
-fn binding_json(id: &SpiffeId, principal: &Principal, binding: Option<&Binding>) -> Value {
-    let Some(b) = binding else { return Value::Null };
-    let class = if let Principal::Agent(agent) = principal { Some(agent.class.to_string()) } else { None };
+fn lines(object: &Value, binding: Option<&Binding>) -> String {
+    let field = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
+    let mut text = format!("valid: {} until {}", field("spiffe_id"), field("expires_at"));
+    if let Some(binding) = binding {
+        let user = binding.user.as_ref().map_or("nobody".into(), |user| format!("{} of {}", user.sub, user.iss));
+        text += &format!("\nacts for {user}\nspawned by {}\nmay {}", binding.parent_id(), binding.scopes.join(" "));
+    }
+    text
+}
+
+fn binding_object(id: &SpiffeId, principal: &Principal, binding: Option<&Binding>) -> Value {
+    let Some(binding) = binding else { return Value::Null };
+    let class = match principal {
+        Principal::Agent(agent) => Some(agent.class.to_string()),
+        _ => None,
+    };
+    let stamps = binding.stamps.iter().map(|s| json!({ "subject": hex::encode(s.subject.0), "since": s.since }));
     json!({
-        "agent_id": id.to_string(), "parent_id": b.parent_id(), "root_id": b.root_id(), "class": class,
-        "delegation_id": b.delegation.map(|d| d.to_string()), "user": b.user, "depth": b.depth(), "mode": b.mode,
-        "scopes": b.scopes, "lease_expires_at": show::time(b.lease_expires_at), "revision": b.revision,
-        "incarnation": b.incarnation.to_string(), "chain": b.chain,
-        "stamps": b.stamps.iter().map(|s| json!({ "subject": hex::encode(s.subject.0), "since": s.since })).collect::<Vec<_>>(),
+        "agent_id": id.to_string(),
+        "parent_id": binding.parent_id(),
+        "root_id": binding.root_id(),
+        "class": class,
+        "delegation_id": binding.delegation.map(|d| d.to_string()),
+        "user": binding.user,
+        "depth": binding.depth(),
+        "mode": binding.mode,
+        "scopes": binding.scopes,
+        "lease_expires_at": output::time(binding.lease_expires_at),
+        "revision": binding.revision,
+        "incarnation": binding.incarnation.to_string(),
+        "chain": binding.chain,
+        "stamps": stamps.collect::<Vec<_>>(),
     })
 }
 
-/// A SPIFFE bundle says not whose it is: the trust domain is that of its roots' SPIFFE IDs.
-fn read_bundle(path: &Path, file: &Path) -> Result<Bundle, Failure> {
-    let text = std::fs::read(path).map_err(|e| {
-        Failure::new(1, format!("`{}`: {e}; give the bundle of `{}` with --bundle", path.display(), file.display()))
-    })?;
-    let bad = |e: &dyn std::fmt::Display| Failure::new(1, format!("`{}`: {e}", path.display()));
-    let any = TrustDomain::new("unknown").map_err(|e| bad(&e))?;
-    let roots = Bundle::from_json(any, &text).map_err(|e| bad(&e))?;
-    let td = roots.x509_authorities().iter().find_map(|der| trust_domain_of(der));
-    let td = td.ok_or_else(|| bad(&"no root in it carries a SPIFFE ID, so its trust domain is unknown"))?;
-    Bundle::from_json(td, &text).map_err(|e| bad(&e))
+/// Reads a bundle (JSON), by default the one beside the credential. A SPIFFE bundle does not name its trust domain, so it is
+/// taken from the SPIFFE IDs of its roots.
+fn read_bundle(path: Option<&Path>, credential: &Path) -> Result<Bundle, Failure> {
+    let beside = credential.parent().unwrap_or_else(|| Path::new(".")).join("bundle.json");
+    let path = path.unwrap_or(&beside);
+    let json = std::fs::read(path)
+        .map_err(|e| format!("`{}`: {e}; give the bundle of `{}` with --bundle", path.display(), credential.display()))?;
+    let failure = |e: &dyn std::fmt::Display| Failure::new(FAILURE, format!("`{}`: {e}", path.display()));
+    let placeholder = TrustDomain::new("unknown").map_err(|e| failure(&e))?;
+    let roots = Bundle::from_json(placeholder, &json).map_err(|e| failure(&e))?;
+    let Some(trust_domain) = roots.x509_authorities().iter().find_map(|der| trust_domain_of(der)) else {
+        return Err(failure(&"no root in it carries a SPIFFE ID, so its trust domain is unknown"));
+    };
+    Bundle::from_json(trust_domain, &json).map_err(|e| failure(&e))
 }
 
-fn trust_domain_of(der: &[u8]) -> Option<TrustDomain> {
-    use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-    let (_, cert) = X509Certificate::from_der(der).ok()?;
-    let san = cert.subject_alternative_name().ok()??;
-    let uri = san.value.general_names.iter().find_map(|n| if let GeneralName::URI(uri) = n { Some(*uri) } else { None })?;
-    TrustDomain::new(uri.strip_prefix("spiffe://")?).ok()
+/// `None` also for a SPIFFE ID with a path: that of an authority has none.
+fn trust_domain_of(root: &[u8]) -> Option<TrustDomain> {
+    TrustDomain::new(&spiffe_id::of_certificate(root)?).ok()
 }

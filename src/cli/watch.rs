@@ -1,61 +1,70 @@
-//! `mayfly watch`: what is cut, as it happens.
+//! `mayfly watch`.
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::revocations_client::RevocationsClient;
-use serde_json::{Value, json};
+use serde_json::json;
+use uuid::Uuid;
 
-use super::act::operator;
-use super::{Common, Failure, Output, show};
+use super::connect;
+use super::exit::{Failure, UNREACHABLE};
+use super::global::Global;
+use super::output::{self, Format};
 
-pub(super) async fn run(common: &Common) -> Result<(), Failure> {
-    let mut client = RevocationsClient::new(operator(common).await?);
+/// Print every revocation as it happens, and a heartbeat every second (operator)
+///
+/// Verifiers follow the same feed, which names what was revoked only by a digest.
+#[derive(clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(_: Args, global: &Global) -> Result<(), Failure> {
+    let mut client = RevocationsClient::new(connect::as_operator(&global.home).await?);
     let mut stream = client.watch_cuts(v1::WatchCutsRequest::default()).await?.into_inner();
     while let Some(message) = stream.message().await? {
         if message.snapshot {
-            print(common, &json!({ "event": "snapshot" }), || "everything that is cut follows".to_owned())?;
+            let object = json!({ "event": "snapshot" });
+            output::print_one(global.output, &object, || "everything that is revoked follows".to_owned())?;
         }
         for cut in &message.cuts {
-            let object = cut_object(cut);
-            print(common, &object, || {
-                let before = if cut.before == u64::MAX { "ever".to_owned() } else { format!("before {}", cut.before) };
-                let until = kept_until(cut).map_or("for good".to_owned(), |at| format!("until {at}"));
-                format!("cut        {}  relied on {before}, kept {until}", hex::encode(&cut.subject))
-            })?;
+            print_cut(global.output, cut)?;
         }
-        if let Some(beat) = &message.heartbeat {
-            let as_of = show::time(beat.as_of / 1_000_000);
-            let object = json!({
-                "event": "heartbeat",
-                "incarnation": uuid::Uuid::from_slice(&beat.incarnation).map(|u| u.to_string()).unwrap_or_default(),
-                "head": beat.head,
-                "as_of": as_of,
-                "count": beat.count,
-            });
-            print(common, &object, || format!("heartbeat  revision {}, {} cuts, as of {as_of}", beat.head, beat.count))?;
+        if let Some(heartbeat) = &message.heartbeat {
+            print_heartbeat(global.output, heartbeat)?;
         }
     }
-    Err(Failure::new(5, "the issuer ended the feed"))
+    Err(Failure::new(UNREACHABLE, "the issuer ended the feed"))
 }
 
-fn cut_object(cut: &v1::Cut) -> Value {
-    json!({
+fn print_cut(format: Format, cut: &v1::Cut) -> Result<(), Failure> {
+    let subject = hex::encode(&cut.subject);
+    // The highest revision means: whenever it was issued.
+    let before = Some(cut.before).filter(|before| *before < u64::MAX);
+    // A cut that is kept for good carries a time that is no date.
+    let kept_until = Some(output::time(cut.keep_until)).filter(|time| !time.is_empty());
+    let object = json!({
         "event": "cut",
-        "subject": hex::encode(&cut.subject),
-        "before": (cut.before < u64::MAX).then_some(cut.before),
-        "kept_until": kept_until(cut),
+        "subject": subject,
+        "before": before,
+        "kept_until": kept_until,
         "revision": cut.revision,
+    });
+    output::print_one(format, &object, || {
+        let relied = before.map_or("ever".to_owned(), |before| format!("before {before}"));
+        let kept = kept_until.map_or("for good".to_owned(), |time| format!("until {time}"));
+        format!("cut        {subject}  relied on {relied}, kept {kept}")
     })
 }
 
-/// Of what is cut for good there is no such time.
-fn kept_until(cut: &v1::Cut) -> Option<String> {
-    Some(show::time(cut.keep_until)).filter(|time| !time.is_empty())
-}
-
-/// One line for each, also as JSON.
-fn print(common: &Common, object: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
-    match common.output {
-        Output::Json => show::line(&object.to_string()),
-        Output::Text => show::line(&text()),
-    }
+fn print_heartbeat(format: Format, heartbeat: &v1::Heartbeat) -> Result<(), Failure> {
+    let incarnation = Uuid::from_slice(&heartbeat.incarnation).map(|id| id.to_string()).unwrap_or_default();
+    let as_of = output::time(heartbeat.as_of / 1_000_000);
+    let object = json!({
+        "event": "heartbeat",
+        "incarnation": incarnation,
+        "head": heartbeat.head,
+        "as_of": as_of,
+        "count": heartbeat.count,
+    });
+    output::print_one(format, &object, || {
+        format!("heartbeat  revision {}, {} cuts, as of {as_of}", heartbeat.head, heartbeat.count)
+    })
 }

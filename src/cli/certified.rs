@@ -1,0 +1,46 @@
+//! An identity that the issuer has just certified: written into a folder, and reported.
+
+use std::path::Path;
+
+use mayfly_agent::api::v1;
+use serde_json::json;
+
+use super::exit::Failure;
+use super::output::{self, Format};
+use crate::folder::{self, Key};
+
+/// What redeeming a ticket and renewing an identity have in common.
+pub(super) struct Certified {
+    svid: Option<v1::X509Svid>,
+    bundle: Option<v1::Bundle>,
+    /// `None` for a workload.
+    agent: Option<v1::Agent>,
+    revision: u64,
+}
+
+impl From<v1::RedeemResponse> for Certified {
+    fn from(got: v1::RedeemResponse) -> Certified {
+        Certified { svid: got.svid, bundle: got.bundle, agent: got.agent, revision: got.revision }
+    }
+}
+
+impl From<v1::RenewResponse> for Certified {
+    fn from(got: v1::RenewResponse) -> Certified {
+        Certified { svid: got.svid, bundle: got.bundle, agent: got.agent, revision: got.revision }
+    }
+}
+
+impl Certified {
+    /// Writes the identity with its key into a folder, and prints whose it is and how long it is valid.
+    pub(super) fn save(self, format: Format, dir: &Path, key: &Key) -> Result<(), Failure> {
+        let svid = self.svid.ok_or_else(Failure::incomplete_answer)?;
+        let bundle = self.bundle.ok_or_else(Failure::incomplete_answer)?;
+        folder::write(dir, key, &svid, &bundle)?;
+        let expires_at = output::timestamp(svid.expires_at.as_ref());
+        let mut object = self.agent.as_ref().map_or_else(|| json!({}), output::agent::object);
+        output::insert(&mut object, "spiffe_id", svid.spiffe_id.as_str());
+        output::insert(&mut object, "svid_expires_at", expires_at.as_str());
+        output::insert(&mut object, "revision", self.revision);
+        output::print(format, &object, || format!("{} until {expires_at}, in {}", svid.spiffe_id, dir.display()))
+    }
+}

@@ -1,0 +1,109 @@
+//! Connections to an issuer: as an operator over its socket, with an identity over mTLS, or with neither.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::bundles_client::BundlesClient;
+use mayfly_agent::channel::{ChannelSettings, Trust, connect, connect_unix};
+use mayfly_verify::TrustDomain;
+use tonic::transport::Channel;
+
+use super::exit::{FAILURE, Failure, UNREACHABLE};
+use super::spiffe_id;
+use crate::folder;
+use crate::home::{self, Endpoint};
+
+/// For connection and handshake.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+
+// No documentation comment: clap would show it as the help of each command that has these options.
+#[derive(clap::Args)]
+pub(super) struct Acting {
+    /// Act with the identity in this folder
+    #[arg(long = "as", value_name = "DIR")]
+    pub(super) identity: Option<PathBuf>,
+    /// host:port of the issuer; without it, the one of the home
+    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    pub(super) server: Option<String>,
+}
+
+impl Acting {
+    /// The folder of `--as`; a usage error that says what the folder is for if there is none.
+    pub(super) fn required(&self, usage: &str) -> Result<&Path, Failure> {
+        self.identity.as_deref().ok_or_else(|| Failure::usage(usage))
+    }
+}
+
+/// Where the issuer of a home is.
+pub(super) fn endpoint(home: &Path) -> Result<Endpoint, Failure> {
+    home::endpoint(home).map_err(|e| Failure::new(UNREACHABLE, e))
+}
+
+/// Connects to the operator socket of the home.
+pub(super) async fn as_operator(home: &Path) -> Result<Channel, Failure> {
+    Ok(connect_unix(&endpoint(home)?.socket).await?)
+}
+
+/// Connects with the identity of a folder, to the issuer of the home or to `--server`.
+pub(super) async fn as_identity(home: &Path, server: Option<&str>, dir: &Path) -> Result<Channel, Failure> {
+    Ok(connect(settings(home, server, dir)?).await?)
+}
+
+/// Connects with the identity of `--as`; as an operator if there is none.
+pub(super) async fn as_identity_or_operator(home: &Path, acting: &Acting) -> Result<Channel, Failure> {
+    match &acting.identity {
+        Some(dir) => as_identity(home, acting.server.as_deref(), dir).await,
+        None => as_operator(home).await,
+    }
+}
+
+/// Connects without an identity. The issuer is trusted by the bundle in a file; without a file, by the bundle that the operator
+/// socket of the home gives.
+pub(super) async fn as_stranger(home: &Path, server: Option<&str>, bundle: Option<&Path>) -> Result<Channel, Failure> {
+    let address = address(home, server)?;
+    let roots = match bundle {
+        Some(file) => folder::certificates(file)?,
+        None => {
+            let authorities = fetch_bundle(as_operator(home).await?).await?.x509_authorities;
+            authorities.into_iter().map(Into::into).collect()
+        }
+    };
+    let trust_domain = match roots.first().and_then(|root| trust_domain_of(root)) {
+        Some(trust_domain) => trust_domain,
+        None => TrustDomain::new(&endpoint(home)?.trust_domain).map_err(|e| e.to_string())?,
+    };
+    let trust = Trust::Roots(roots);
+    Ok(connect(ChannelSettings { address, trust_domain, trust, identity: None, connect_timeout: TIMEOUT }).await?)
+}
+
+/// How to connect with the identity of a folder.
+pub(super) fn settings(home: &Path, server: Option<&str>, dir: &Path) -> Result<ChannelSettings, Failure> {
+    let identity = folder::identity(dir)?;
+    let address = address(home, server)?;
+    let trust = Trust::Roots(folder::certificates(&dir.join("bundle.pem"))?);
+    let Some(trust_domain) = identity.chain.first().and_then(|leaf| trust_domain_of(leaf)) else {
+        let file = dir.join("svid.pem");
+        return Err(Failure::new(FAILURE, format!("`{}` holds no SPIFFE identity", file.display())));
+    };
+    Ok(ChannelSettings { address, trust_domain, trust, identity: Some(identity), connect_timeout: TIMEOUT })
+}
+
+/// The trust bundle of the issuer at the other end of a channel.
+pub(super) async fn fetch_bundle(channel: Channel) -> Result<v1::Bundle, Failure> {
+    let got = BundlesClient::new(channel).get_bundle(v1::GetBundleRequest {}).await?.into_inner();
+    got.bundle.ok_or_else(Failure::incomplete_answer)
+}
+
+/// `host:port` of `--server`; without it, of the issuer of the home.
+fn address(home: &Path, server: Option<&str>) -> Result<String, Failure> {
+    match server {
+        Some(address) => Ok(address.to_owned()),
+        None => Ok(endpoint(home)?.grpc),
+    }
+}
+
+fn trust_domain_of(certificate: &[u8]) -> Option<TrustDomain> {
+    let id = spiffe_id::of_certificate(certificate)?;
+    TrustDomain::new(id.split('/').next()?).ok()
+}

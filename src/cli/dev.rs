@@ -1,0 +1,76 @@
+//! `mayfly dev`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::exit::Failure;
+use super::global::Global;
+use super::output::{self, Format};
+use super::shutdown;
+use crate::app;
+use crate::clock::Clock;
+use crate::config::{Config, LogFormat};
+use crate::home::Endpoint;
+use crate::telemetry;
+
+/// Run a development trust domain: issuer, journal and OpenID provider in one process
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Address for gRPC; port 0 takes a free one and keeps it
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// File that adds classes, workloads and limits
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    if !args.listen.ip().is_loopback() {
+        return Err(Failure::usage("`mayfly dev` listens on loopback only: use `mayfly serve` for others to reach it"));
+    }
+    let config = load(&global.home, args.listen, args.config.as_deref())?;
+    telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
+    let running = app::start(config, true, Clock::system()).await?;
+    match global.output {
+        Format::Json => output::line(&serde_json::to_string(&running.endpoint).map_err(|e| e.to_string())?)?,
+        Format::Text => output::line(&welcome(&global.home, &running.endpoint))?,
+    }
+    shutdown::requested().await?;
+    running.stop().await;
+    Ok(())
+}
+
+/// The configuration of development, with what a file adds.
+fn load(home: &Path, listen: SocketAddr, file: Option<&Path>) -> Result<Config, Failure> {
+    let Some(file) = file else {
+        return Ok(Config::dev(home, listen, None).map_err(|e| e.to_string())?);
+    };
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|e| format!("`{name}`: {e}"))?;
+    Ok(Config::dev(home, listen, Some((&text, &name))).map_err(|e| e.to_string())?)
+}
+
+fn welcome(home: &Path, at: &Endpoint) -> String {
+    let home = home.display().to_string();
+    let option = if home == ".mayfly" { String::new() } else { format!("export MAYFLY_HOME={home}\n  ") };
+    format!(
+        "mayfly dev is ready: trust domain {td}, for development only\n\
+         \x20 gRPC (mTLS)      {grpc}\n\x20 OpenID provider  {oidc}   users demo, guest\n\
+         \x20 SPIFFE bundle    {bundle}\n\x20 metrics, health  http://{http}\n\x20 operator socket  {socket}\n\
+         \x20 workload         {home}/workloads/orchestrator\n\n\
+         Paste into a second terminal:\n\n\
+         \x20 {option}mayfly token demo > demo.jwt\n\
+         \x20 mayfly spawn --class researcher --user-token demo.jwt --audience https://search.example --out a1\n\
+         \x20 mayfly verify a1/svid.pem\n\
+         \x20 mayfly verify a1/svid.jwt --audience https://search.example\n\
+         \x20 mayfly agents tree\n\
+         \x20 mayfly revoke --user dev/demo\n\n\
+         Ctrl-C stops it; started again with the same home, it goes on with what it had.",
+        td = at.trust_domain,
+        grpc = at.grpc,
+        oidc = at.oidc.as_deref().unwrap_or_default(),
+        http = at.http,
+        bundle = at.bundle.as_deref().unwrap_or_default(),
+        socket = at.socket.display(),
+    )
+}

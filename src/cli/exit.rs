@@ -1,0 +1,101 @@
+//! How a command fails: its exit code, and what it says on stderr.
+
+use mayfly_agent::channel::ConnectError;
+use mayfly_agent::identity::IdentityError;
+use mayfly_verify::Reject;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// Exit code of a failure that no other code describes.
+pub(super) const FAILURE: u8 = 1;
+/// Exit code of a usage error, the same as clap's.
+pub(super) const USAGE: u8 = 2;
+/// Exit code when the issuer has denied the request.
+pub(super) const DENIED: u8 = 3;
+/// Exit code of `verify` for a credential that is not valid.
+pub(super) const INVALID: u8 = 4;
+/// Exit code when the issuer cannot be reached.
+pub(super) const UNREACHABLE: u8 = 5;
+/// Exit code of `verify --live` for a credential that is revoked.
+pub(super) const REVOKED: u8 = 6;
+/// Exit code of `verify --live` when it is not known whether a credential is revoked.
+pub(super) const STALE: u8 = 7;
+
+/// Why a command failed, with its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// One of the exit codes that `mayfly --help` lists; for `mayfly run`, the exit code of its command.
+    pub code: u8,
+    /// What happened and what to do about it; empty if the user has been told already.
+    pub message: String,
+}
+
+impl Failure {
+    pub(super) fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into() }
+    }
+
+    pub(super) fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(USAGE, message)
+    }
+
+    /// For an answer of the issuer that lacks a field which this version needs.
+    pub(super) fn incomplete_answer() -> Failure {
+        Failure::new(FAILURE, "the issuer's answer is incomplete: is it of another version?")
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Failure {
+        Failure::new(FAILURE, message)
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(e: ConnectError) -> Failure {
+        let code = match e {
+            ConnectError::Address(_) | ConnectError::Identity(_) | ConnectError::Roots(_) => FAILURE,
+            _ => UNREACHABLE,
+        };
+        Failure::new(code, e.to_string())
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Failure {
+        let code = match status.code() {
+            Code::Unavailable => UNREACHABLE,
+            Code::InvalidArgument | Code::Internal | Code::Unknown => FAILURE,
+            _ => DENIED,
+        };
+        let kind = if code == DENIED { "denied" } else { "failed" };
+        let reason = match status.get_details_error_info() {
+            Some(info) if !info.reason.is_empty() => info.reason,
+            _ => format!("{:?}", status.code()),
+        };
+        Failure::new(code, format!("{kind}: {reason}: {}", status.message()))
+    }
+}
+
+impl From<IdentityError> for Failure {
+    fn from(e: IdentityError) -> Failure {
+        let code = match &e {
+            IdentityError::Denied { .. } | IdentityError::Over(_) => DENIED,
+            IdentityError::Connect(e) => return Failure::from(e.clone()),
+            IdentityError::Unavailable(_) => UNREACHABLE,
+            _ => FAILURE,
+        };
+        Failure::new(code, e.to_string())
+    }
+}
+
+impl From<Reject> for Failure {
+    fn from(e: Reject) -> Failure {
+        let code = match e {
+            Reject::Cut => REVOKED,
+            Reject::Stale(_) => STALE,
+            _ => INVALID,
+        };
+        Failure::new(code, format!("the credential is not valid: {}: {e}", e.code()))
+    }
+}

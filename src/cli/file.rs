@@ -1,0 +1,25 @@
+//! Files that people name: read them, and write secrets so that only their owner can read them.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::exit::Failure;
+use crate::authority::keystore::write_private;
+
+/// At most this many bytes are read from stdin.
+const STDIN_LIMIT: u64 = 1 << 20;
+
+/// Reads a file, or stdin if the path is `-`.
+pub(super) fn read_text(path: &Path) -> Result<String, Failure> {
+    if path != "-" {
+        return Ok(std::fs::read_to_string(path).map_err(|e| format!("`{}`: {e}", path.display()))?);
+    }
+    let mut text = String::new();
+    std::io::stdin().take(STDIN_LIMIT).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    Ok(text)
+}
+
+/// Writes a file that only its owner can read.
+pub(super) fn write_secret(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    Ok(write_private(path, content).map_err(|e| e.to_string())?)
+}

@@ -1,0 +1,74 @@
+//! Printing: JSON for programs, lines for people.
+
+pub(super) mod agent;
+pub(super) mod authority;
+
+use std::io::{ErrorKind, Write};
+
+use prost_types::Timestamp;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::exit::{FAILURE, Failure};
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+/// Prints one line to stdout. It is no failure when the reader has closed the pipe.
+pub(super) fn line(text: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::new(FAILURE, e.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Prints the result of a command: an object over several lines, or its text.
+pub(super) fn print(format: Format, object: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    match format {
+        Format::Json => line(&serde_json::to_string_pretty(object).map_err(|e| e.to_string())?),
+        Format::Text => line(&text()),
+    }
+}
+
+/// Prints one of many results: an object on one line, or its text.
+pub(super) fn print_one(format: Format, object: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    match format {
+        Format::Json => line(&object.to_string()),
+        Format::Text => line(&text()),
+    }
+}
+
+/// RFC 3339 of unix seconds; empty if there is no such date.
+pub(super) fn time(seconds: u64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(0));
+    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+/// RFC 3339 of a timestamp; 1970-01-01T00:00:00Z if it is absent.
+pub(super) fn timestamp(at: Option<&Timestamp>) -> String {
+    time(at.and_then(|at| u64::try_from(at.seconds).ok()).unwrap_or(0))
+}
+
+/// RFC 3339 of a timestamp; `None` if it is absent.
+pub(super) fn optional_timestamp(at: Option<&Timestamp>) -> Option<String> {
+    at.map(|at| timestamp(Some(at)))
+}
+
+/// Adds a field to an object.
+pub(super) fn insert(object: &mut Value, name: &str, value: impl Into<Value>) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert(name.to_owned(), value.into());
+    }
+}
+
+/// One line for each item, or what to say when there are none.
+pub(super) fn lines<T>(items: &[T], none: &str, line: impl Fn(&T) -> String) -> String {
+    if items.is_empty() {
+        return none.to_owned();
+    }
+    items.iter().map(line).collect::<Vec<_>>().join("\n")
+}

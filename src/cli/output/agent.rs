@@ -1,0 +1,49 @@
+//! How an agent is printed.
+
+use mayfly_agent::api::v1;
+use serde_json::{Value, json};
+
+use super::timestamp;
+
+/// An agent, with the field names that every command uses.
+pub(in crate::cli) fn object(agent: &v1::Agent) -> Value {
+    json!({
+        "agent_id": agent.agent_id,
+        "parent_id": agent.parent_id,
+        "root_id": agent.root_id,
+        "class": agent.class,
+        "mode": if agent.mode() == v1::Mode::Autonomous { "autonomous" } else { "delegated" },
+        "delegation_id": Some(&agent.delegation_id).filter(|d| !d.is_empty()),
+        "user": agent.user.as_ref().map(|u| json!({ "iss": u.iss, "sub": u.sub })),
+        "depth": agent.depth,
+        "scopes": agent.scopes,
+        "audiences": agent.audiences,
+        "admitted_at": timestamp(agent.admitted_at.as_ref()),
+        "lease_expires_at": timestamp(agent.lease_expires_at.as_ref()),
+        "svid_expires_at": timestamp(agent.svid_expires_at.as_ref()),
+        "revision": agent.revision,
+        "state": state(agent),
+    })
+}
+
+/// One line: id, state, user and the end of the certificate.
+pub(in crate::cli) fn line(agent: &v1::Agent) -> String {
+    let until = timestamp(agent.svid_expires_at.as_ref());
+    format!("{}  {:<8} for {:<12} until {until}", agent.agent_id, state(agent), user(agent))
+}
+
+/// The subject of the agent's user; `nobody` if it acts for nobody.
+pub(in crate::cli) fn user(agent: &v1::Agent) -> &str {
+    agent.user.as_ref().map_or("nobody", |u| u.sub.as_str())
+}
+
+fn state(agent: &v1::Agent) -> &'static str {
+    match agent.state() {
+        v1::AgentState::Live => "live",
+        v1::AgentState::Expired => "expired",
+        v1::AgentState::Ended => "ended",
+        v1::AgentState::Cut => "revoked",
+        v1::AgentState::Orphaned => "orphaned",
+        v1::AgentState::Unspecified => "unknown",
+    }
+}

@@ -1,0 +1,78 @@
+//! `mayfly reopen`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::operations_client::OperationsClient;
+use mayfly_agent::api::v1::reopen_request::Target as WireTarget;
+use serde_json::json;
+
+use super::connect::{self, Acting};
+use super::exit::Failure;
+use super::global::Global;
+use super::{output, user};
+use crate::clock::Clock;
+
+/// Let a revoked user, workload or class have new agents; what was revoked stays revoked (operator)
+///
+/// Of a user, only tokens count that are issued from now on.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
+    #[command(flatten)]
+    target: Target,
+}
+
+// No documentation comment: clap would show it as the help of the command.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// A user, as <issuer's configured name>/<subject>
+    #[arg(long, value_name = "ISSUER/SUB")]
+    user: Option<String>,
+    /// A workload: its name, or the SPIFFE ID of a foreign one
+    #[arg(long, alias = "root", value_name = "NAME")]
+    workload: Option<String>,
+    /// A class
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    let target = args.target.wire(&global.home)?;
+    let of_user = matches!(target, WireTarget::User(_));
+    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let request = v1::ReopenRequest { target: Some(target) };
+    let got = OperationsClient::new(channel).reopen(request).await?.into_inner();
+    if of_user {
+        // Tokens carry whole seconds: one of this very second may be from before. A token from after we return counts.
+        second_after(got.recorded_at.as_ref().map_or(0, |at| at.seconds)).await;
+    }
+    let object = json!({
+        "revision": got.revision,
+        "recorded_at": output::timestamp(got.recorded_at.as_ref()),
+    });
+    let note = if of_user { ", for user tokens issued from now on" } else { "; what was revoked stays revoked" };
+    output::print(global.output, &object, || format!("open again at revision {}{note}", got.revision))
+}
+
+impl Target {
+    fn wire(self, home: &Path) -> Result<WireTarget, Failure> {
+        match self {
+            Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(home, &text)?)),
+            Target { workload: Some(name), .. } => Ok(WireTarget::Workload(name)),
+            Target { class: Some(name), .. } => Ok(WireTarget::Class(name)),
+            _ => Err(Failure::usage("say what to reopen: --user, --workload or --class")),
+        }
+    }
+}
+
+/// Waits until this second (unix) has passed.
+async fn second_after(second: i64) {
+    let clock = Clock::system();
+    while i64::try_from(clock.seconds()).unwrap_or(i64::MAX) <= second {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
