@@ -6,20 +6,20 @@ use clap::Parser;
 use mayfly::cli::{self, Cli};
 use tokio::runtime::Builder;
 
-// What one thread allocates another frees at every step from the wire to the desk and back: the system's allocator takes locks
-// for that, and gives memory back to the system only to ask for it again.
+// A request is allocated by one thread and freed by another, at each step from the connection to the signature and back. The
+// system's allocator takes locks for that, and returns memory to the system only to ask for it again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What is soon done, or stands beside one agent of a thousand, does with one thread: the allocator has memory of its own for
-    // each, and to clear that takes as long as a handshake does.
+    // A command that is soon done, or runs beside one of a thousand agents, needs only one thread: the allocator keeps memory for
+    // each thread, and clearing that memory takes as long as a TLS handshake.
     let mut runtime = if cli.needs_threads() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("mayfly: the system gives no thread: {e}");
+            eprintln!("mayfly: the runtime cannot be started: {e}");
             return ExitCode::FAILURE;
         }
     };
