@@ -9,12 +9,12 @@ use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
 
+use mayfly::acts::authorities::Change;
+use mayfly::acts::spawn::Spawn;
 use mayfly::caller::Caller;
 use mayfly::clock::SECOND;
 use mayfly::config::Config;
 use mayfly::journal::record::{self, Record, record::Body};
-use mayfly::acts::authorities::Change;
-use mayfly::acts::spawn::Spawn;
 use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::{Asked, Grant, Standing, decide_spawn};
 use mayfly::judge::{Chance, Entry, Judgement, Proof, Rules};

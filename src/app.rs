@@ -14,6 +14,8 @@ use mayfly_verify::Workload;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
+use crate::acts::rotate::Rotation;
+use crate::acts::{Certified, Issuer, configure, join, redeem};
 use crate::assertion::{Assertions, AudienceSettings, IssuerSettings};
 use crate::authority::keystore::Keystore;
 use crate::authority::{Authority, Seal, Signed};
@@ -26,14 +28,12 @@ use crate::folder;
 use crate::foreign::Foreign;
 use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
-use crate::publish::feed::{self, Feed};
-use crate::publish::{Published, Publisher};
-use crate::state::authority::Status;
-use crate::acts::rotate::Rotation;
-use crate::acts::{Certified, Issuer, configure, join, redeem};
 use crate::judge::Rules;
 use crate::ledger::{self, Bounds, Ledger, replay};
 use crate::pipeline::Pipeline;
+use crate::publish::feed::{self, Feed};
+use crate::publish::{Published, Publisher};
+use crate::state::authority::Status;
 use crate::telemetry;
 
 /// A running issuer.

@@ -40,7 +40,7 @@ pub enum Caller {
         key: [u8; 32],
         /// Serial number of its certificate: which generation it is.
         serial: Vec<u8>,
-        /// The epoch of the journal that its certificate belongs to.
+        /// The incarnation of the journal that its certificate belongs to.
         incarnation: Uuid,
         /// The journal's head when its connection was accepted.
         opened: u64,
@@ -181,7 +181,7 @@ impl Proved {
 
 /// The caller behind a verified peer at this call: expiry and cuts change while a connection is open.
 ///
-/// `listed` says whether a foreign id may call at all, `cut` whether an agent with these stamps, of this epoch of the journal, is
+/// `listed` says whether a foreign id may call at all, `cut` whether an agent with these stamps, of this incarnation of the journal, is
 /// dead.
 pub fn authenticate(
     peer: &Proved,

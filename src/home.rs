@@ -108,12 +108,12 @@ pub struct Beats {
     pub authority: Arc<Authority>,
     /// The trust domain of this issuer.
     pub trust_domain: TrustDomain,
-    /// The last watermark that was written: epoch and head.
+    /// The last watermark that was written: incarnation and head.
     pub last: Option<(Uuid, u64)>,
 }
 
 impl Beats {
-    /// The last watermark of this home: epoch and head. A watermark that this issuer did not sign is refused.
+    /// The last watermark of this home: incarnation and head. A watermark that this issuer did not sign is refused.
     pub fn read(&self) -> Result<Option<(Uuid, u64)>, String> {
         let Ok(text) = fs::read(&self.path) else { return Ok(None) };
         let bad = |what: &str| format!("`{}` {what}", self.path.display());

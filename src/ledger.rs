@@ -120,12 +120,7 @@ impl Ledger {
             return Err(OpenError::TrustDomain(state.trust_domain().to_owned(), rules.trust_domain.to_string()));
         }
         let writer = Writer::new(journal, bounds, clock, observer, fatal);
-        Ok(Ledger(Arc::new(Inner {
-            state: RwLock::new(state),
-            writer: Mutex::new(writer),
-            waiting: Mutex::default(),
-            rules,
-        })))
+        Ok(Ledger(Arc::new(Inner { state: RwLock::new(state), writer: Mutex::new(writer), waiting: Mutex::default(), rules })))
     }
 
     /// The configured rules.

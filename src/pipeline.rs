@@ -91,12 +91,8 @@ impl Pipeline {
         };
         let seal = Arc::new(seal);
         for n in 0..threads.max(1) {
-            let worker = Worker {
-                ledger: ledger.clone(),
-                seal: Arc::clone(&seal),
-                runtime: Handle::current(),
-                threads: threads.max(1),
-            };
+            let worker =
+                Worker { ledger: ledger.clone(), seal: Arc::clone(&seal), runtime: Handle::current(), threads: threads.max(1) };
             let queue = Arc::clone(&pipeline.issue);
             let thread = std::thread::Builder::new().name(format!("mayfly-issue-{n}"));
             thread.spawn(move || worker.run(&queue)).map_err(|e| Fault::new("pipeline", e))?;

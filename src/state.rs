@@ -43,7 +43,7 @@ pub const CUT_KEEP: u64 = 24 * 3600 * SECOND;
 /// Everything that the records say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// The epoch of the journal: a restore starts a new one.
+    /// The incarnation of the journal: a restore starts a new one.
     pub incarnation: Uuid,
     /// Revision of the last record.
     pub revision: u64,
@@ -125,7 +125,7 @@ impl State {
         cuts
     }
 
-    /// Whether credentials with these stamps are dead: revoked, or from another epoch of the journal.
+    /// Whether credentials with these stamps are dead: revoked, or from another incarnation of the journal.
     pub fn is_cut(&self, incarnation: Uuid, stamps: &[Stamp]) -> bool {
         incarnation != self.incarnation
             || stamps.iter().any(|stamp| self.kills(stamp))
@@ -234,12 +234,7 @@ impl State {
 }
 
 /// The standing of an agent, given which stamps are cut and which agents are known.
-fn standing<'a>(
-    agent: &Agent,
-    now: u64,
-    cut: impl Fn(&Stamp) -> bool,
-    known: impl Fn(&Uuid) -> Option<&'a Agent>,
-) -> Standing {
+fn standing<'a>(agent: &Agent, now: u64, cut: impl Fn(&Stamp) -> bool, known: impl Fn(&Uuid) -> Option<&'a Agent>) -> Standing {
     let over = |uuid| known(&uuid).is_none_or(|above| above.rare.ended.is_some() || now >= above.expires_at());
     if agent.rare.ended.is_some() {
         Standing::Ended

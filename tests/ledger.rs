@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use mayfly::acts::authorities::Change;
+use mayfly::acts::spawn::{Credential, Spawn};
 use mayfly::caller::Caller;
 use mayfly::clock::{Clock, SECOND};
 use mayfly::config::Config;
 use mayfly::denial::{Kind, No};
-use mayfly::acts::authorities::Change;
-use mayfly::acts::spawn::{Credential, Spawn};
 use mayfly::journal::{AppendError, Each, Journal};
 use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::Asked;
@@ -893,7 +893,8 @@ fn an_end_is_a_cut_only_while_something_below_is_known() {
     let house = House::new();
     let parent = house.admitted("demo", 1);
     let Proposal::Spawn(mut spawn) = house.spawning(house.proof("demo", 1), None) else { panic!() };
-    (spawn.class, spawn.proof, spawn.credential) = ("worker".parse().unwrap(), None, Credential::Ticket { hash: [5; 32], life: 60 });
+    (spawn.class, spawn.proof, spawn.credential) =
+        ("worker".parse().unwrap(), None, Credential::Ticket { hash: [5; 32], life: 60 });
     house.ask(caller_of(&parent, 0), Proposal::Spawn(spawn)).map(drop).unwrap();
     house.ask(operator(), Proposal::End { agent: Some(parent.id().uuid) }).map(drop).unwrap();
     let cut = || mayfly_verify::check_cuts(parent.binding(), &house.ledger.read(State::cuts)).is_err();

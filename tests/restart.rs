@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use mayfly::acts::authorities::Change;
+use mayfly::acts::spawn::Spawn;
 use mayfly::caller::Caller;
 use mayfly::clock::{Clock, SECOND};
 use mayfly::config::Config;
-use mayfly::journal::sqlite::Sqlite;
-use mayfly::acts::authorities::Change;
-use mayfly::acts::spawn::Spawn;
 use mayfly::journal::Journal;
+use mayfly::journal::sqlite::Sqlite;
 use mayfly::judge::policy::Asked;
 use mayfly::judge::{Proof, Rules};
 use mayfly::ledger::{Bounds, Ledger, Unobserved, replay};

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand;
+use mayfly::journal::Journal;
 use mayfly::journal::record::{self, Record, record::Body};
 use mayfly::journal::sqlite::Sqlite;
-use mayfly::journal::Journal;
 use prost::Message;
 use uuid::Uuid;
 

@@ -35,9 +35,8 @@ impl Act for Configure {
             x509_until: j.last_ends(Kind::X509) / SECOND,
             jwt_until: j.last_ends(Kind::Jwt) / SECOND,
         };
-        let same = |c: &record::Configured| {
-            c.classes == body.classes && c.x509_life == body.x509_life && c.jwt_life == body.jwt_life
-        };
+        let same =
+            |c: &record::Configured| c.classes == body.classes && c.x509_life == body.x509_life && c.jwt_life == body.jwt_life;
         match j.view().configured() {
             Some((configured, revision)) if same(configured) => Ok(revision),
             _ => j.push(caller, Body::Configured(body)),

@@ -57,8 +57,7 @@ impl Act for Mint {
         }
         let kept = j.authority_left(agent)?;
         let narrowed = (kept.scopes != agent.mandate.scopes).then_some(kept.scopes);
-        let minted =
-            minted(j, id.uuid, &self.audiences, agent.lease_ends_at, self.request.as_ref(), narrowed, chance)?;
+        let minted = minted(j, id.uuid, &self.audiences, agent.lease_ends_at, self.request.as_ref(), narrowed, chance)?;
         let token = push(j, caller, minted)?;
         j.mint(token)
     }

@@ -11,9 +11,9 @@ use crate::authority::{Authority, AuthorityError};
 use crate::caller::Caller;
 use crate::clock::{Clock, SECOND};
 use crate::denial::{Denial, Fault, Kind as DenialKind, No};
-use crate::publish::Publisher;
 use crate::ledger::{Ledger, Pending};
 use crate::pipeline::chance;
+use crate::publish::Publisher;
 use crate::state::Authorities;
 use crate::state::authority::{Kind, Status};
 

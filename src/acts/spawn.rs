@@ -147,13 +147,7 @@ impl Act for Spawn {
 }
 
 impl Spawn {
-    fn spawner(
-        &self,
-        j: &mut Judgement<'_>,
-        caller: &Caller,
-        class: &policy::Class,
-        chance: &Chance,
-    ) -> Result<Spawner, No> {
+    fn spawner(&self, j: &mut Judgement<'_>, caller: &Caller, class: &policy::Class, chance: &Chance) -> Result<Spawner, No> {
         let now = j.now();
         match caller {
             Caller::Workload { .. } | Caller::Foreign { .. } => {

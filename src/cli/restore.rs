@@ -41,12 +41,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let td = config.trust_domain.clone();
     let authority = Authority::open(keystore, &td, &config.oid, config.root.as_ref(), development, clock.seconds());
     let authority = authority.map_err(|e| e.to_string())?;
-    let mut beats = Beats {
-        path: home.dir.join("heartbeat.json"),
-        authority: Arc::new(authority),
-        trust_domain: td.clone(),
-        last: None,
-    };
+    let mut beats =
+        Beats { path: home.dir.join("heartbeat.json"), authority: Arc::new(authority), trust_domain: td.clone(), last: None };
     let last_head = beats.read()?.map_or(0, |(_, head)| head);
 
     let fresh = home.dir.join("journal.restoring");
@@ -73,11 +69,12 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     while clock.seconds() <= second {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let object = json!({ "incarnation": incarnation.to_string(), "revision": head });
+    let object = json!({ "incarnation": restored.incarnation.to_string(), "revision": restored.head });
     output::print(global.output, &object, || {
         format!(
-            "restored: a new incarnation of the journal begins at revision {head}; everything issued before is revoked, and \
-             workloads must join again"
+            "restored: a new incarnation of the journal begins at revision {}; everything issued before is revoked, and \
+             workloads must join again",
+            restored.head
         )
     })
 }

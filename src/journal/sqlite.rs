@@ -65,8 +65,7 @@ impl Sqlite {
         let transaction = self.connection.unchecked_transaction().map_err(text)?;
         for (revision, body) in rows {
             let revision = i64::try_from(*revision).map_err(|e| e.to_string())?;
-            let mut insert =
-                transaction.prepare_cached("INSERT INTO record (revision, body) VALUES (?1, ?2)").map_err(text)?;
+            let mut insert = transaction.prepare_cached("INSERT INTO record (revision, body) VALUES (?1, ?2)").map_err(text)?;
             insert.execute(params![revision, body]).map_err(text)?;
         }
         transaction.commit().map_err(text)

@@ -52,7 +52,7 @@ impl Judgement<'_> {
         // Kept until the last thing it can kill has ended: a delegation lasts as long as its token, whatever classes say, and a
         // lease as long as its class said when it was given.
         let keep_until = match target {
-            // The first record of an epoch is one of these, and is kept for good.
+            // The first record of an incarnation is one of these, and is kept for good.
             Target::TrustDomain => u64::MAX,
             _ => {
                 let lease = seconds(self.rules().longest_lease()).max(CUT_KEEP);

@@ -76,8 +76,7 @@ impl Judgement<'_> {
                     scopes: scopes.clone().unwrap_or_default(),
                     ends_at: seconds(*ends_at),
                 };
-                let delegation =
-                    Delegation::recorded(self.view().revision() + 1, &body).map_err(|e| Fault::new("judge", e))?;
+                let delegation = Delegation::recorded(self.view().revision() + 1, &body).map_err(|e| Fault::new("judge", e))?;
                 Ok((Arc::new(delegation), Some(body)))
             }
         }

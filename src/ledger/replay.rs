@@ -57,7 +57,7 @@ fn read(journal: &mut dyn Journal, chunks: &SyncSender<Vec<(u64, Record)>>) -> R
     chunks.send(chunk).map_err(gone)
 }
 
-/// The first record of a new epoch of a journal, at `now` (Unix microseconds).
+/// The first record of a new incarnation of a journal, at `now` (Unix microseconds).
 pub fn opened(trust_domain: &TrustDomain, now: u64) -> Result<Record, OpenError> {
     let mut random = [0u8; 16];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| OpenError::Replay("the system gave no randomness".into()))?;

@@ -1,4 +1,4 @@
-//! Restore: a copy of a journal begins a new epoch. Everything issued before is dead; what was closed stays closed.
+//! Restore: a copy of a journal begins a new incarnation. Everything issued before is dead; what was closed stays closed.
 
 use mayfly_verify::{Target, TrustDomain};
 use prost::Message as _;
@@ -9,7 +9,7 @@ use crate::journal::record::{self, Record, record::Body};
 use crate::journal::{Journal as _, sqlite::Sqlite};
 use crate::state::{CUT_KEEP, before, cut_target};
 
-/// The new epoch.
+/// The new incarnation.
 pub struct Restored {
     /// Its id.
     pub incarnation: Uuid,
@@ -19,7 +19,7 @@ pub struct Restored {
     pub at: u64,
 }
 
-/// Begins a new epoch in a copy of a journal. `last_head` is the last head that this issuer has signed, `now` is in Unix
+/// Begins a new incarnation in a copy of a journal. `last_head` is the last head that this issuer has signed, `now` is in Unix
 /// microseconds. Offline: no ledger may have the journal open.
 pub fn restore(journal: &mut Sqlite, trust_domain: &TrustDomain, last_head: u64, now: u64) -> Result<Restored, OpenError> {
     let state = replay(journal)?;
@@ -29,7 +29,7 @@ pub fn restore(journal: &mut Sqlite, trust_domain: &TrustDomain, last_head: u64,
     let begin = opened(trust_domain, at)?;
     let incarnation = match &begin.body {
         Some(Body::Opened(opened)) => Uuid::from_slice(&opened.incarnation).map_err(|e| OpenError::Replay(e.to_string()))?,
-        _ => return Err(OpenError::Replay("the first record of an epoch has no incarnation".into())),
+        _ => return Err(OpenError::Replay("the first record of the journal names no incarnation".into())),
     };
     let mut records = vec![begin.encode_to_vec()];
     let mut cut = |target: &Target, closes, time, keep_until, reason: &str| {

@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the head somewhere outside the journal.
 pub trait Watermark: Send {
-    /// Writes the head of an epoch. `now` is in Unix microseconds.
+    /// Writes the head of an incarnation. `now` is in Unix microseconds.
     fn write(&mut self, incarnation: Uuid, head: u64, now: u64);
 }
 

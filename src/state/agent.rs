@@ -7,8 +7,8 @@ use std::sync::Arc;
 use mayfly_verify::{AgentId, Binding, ClassName, Mode, Stamp, Subject, Target, TrustDomain};
 use uuid::Uuid;
 
-use super::mandate::{EVERYTHING, Mandate};
 pub use super::delegation::Delegation;
+use super::mandate::{EVERYTHING, Mandate};
 use super::{Certificate, KEEP, Misfit, fixed, seconds};
 use crate::journal::record;
 
@@ -144,7 +144,9 @@ impl Standing {
             Standing::Expired => Some(("AGENT_EXPIRED", "the agent has expired")),
             Standing::Ended => Some(("AGENT_ENDED", "the agent has ended")),
             Standing::Cut => Some(("AGENT_REVOKED", "the agent was revoked")),
-            Standing::Orphaned => Some(("AGENT_ORPHANED", "an ancestor of this agent has ended or expired, so this agent has too")),
+            Standing::Orphaned => {
+                Some(("AGENT_ORPHANED", "an ancestor of this agent has ended or expired, so this agent has too"))
+            }
         }
     }
 }

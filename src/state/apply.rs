@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::expiry::Due;
 use super::mandate::Words;
 use super::{
-    Agent, Authorities, CUT_KEEP, Certificate, Delegation, Done, Holder, KEEP, Misfit, Reading, SKEW, Seat, State, TargetStanding,
-    Ticket, Token, Why, authority, cuts, fixed, half, seconds,
+    Agent, Authorities, CUT_KEEP, Certificate, Delegation, Done, Holder, KEEP, Misfit, Reading, SKEW, Seat, State,
+    TargetStanding, Ticket, Token, Why, authority, cuts, fixed, half, seconds,
 };
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, record::Body};

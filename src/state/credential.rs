@@ -54,7 +54,13 @@ pub struct Certificate {
 
 impl Certificate {
     /// The certificate that a record describes. Times are Unix seconds.
-    pub(super) fn recorded(revision: u64, key: &[u8], serial: &[u8], begins_at: u64, ends_at: u64) -> Result<Certificate, Misfit> {
+    pub(super) fn recorded(
+        revision: u64,
+        key: &[u8],
+        serial: &[u8],
+        begins_at: u64,
+        ends_at: u64,
+    ) -> Result<Certificate, Misfit> {
         let misfit = |what| Misfit { revision, what };
         let key = fixed(key).ok_or(misfit("key"))?;
         let serial = fixed(serial).ok_or(misfit("serial number"))?;

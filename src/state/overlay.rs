@@ -25,8 +25,7 @@ pub struct Overlay<'a> {
 impl<'a> Overlay<'a> {
     /// An overlay without records, as of `at` (Unix microseconds, not before the base's last record).
     pub fn new(base: &'a State, at: u64) -> Overlay<'a> {
-        let mut top =
-            State { incarnation: base.incarnation, revision: base.revision, at: base.at, ..State::default() };
+        let mut top = State { incarnation: base.incarnation, revision: base.revision, at: base.at, ..State::default() };
         // Seats are free to the moment, whether or not a record has come since.
         let expired = base.run_out(at);
         for agent in expired.iter().filter_map(|uuid| base.agent(uuid)) {

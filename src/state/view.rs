@@ -7,7 +7,7 @@ use super::{Agent, Overlay, Owner, Standing, State};
 
 /// What judging reads, whether or not records of a batch lie over the state.
 pub trait View {
-    /// The epoch of the journal.
+    /// The incarnation of the journal.
     fn incarnation(&self) -> Uuid;
     /// One agent.
     fn agent(&self, uuid: &Uuid) -> Option<&Agent>;

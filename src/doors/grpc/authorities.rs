@@ -3,8 +3,8 @@
 use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
 
-use super::server::authorities_server::Authorities;
 use super::message::timestamp;
+use super::server::authorities_server::Authorities;
 use super::{Door, methods};
 use crate::acts::Issuer;
 use crate::acts::rotate::Order;

@@ -58,4 +58,3 @@ impl Batches for Door {
         .await
     }
 }
-

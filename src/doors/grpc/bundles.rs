@@ -9,8 +9,8 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::server::bundles_server::Bundles;
 use super::message::bundle;
+use super::server::bundles_server::Bundles;
 use super::{Door, methods};
 use crate::acts::Issuer;
 use crate::caller::Caller;

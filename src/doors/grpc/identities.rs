@@ -97,4 +97,3 @@ pub(super) fn spawn_request(r: v1::SpawnRequest) -> Result<(spawn::SpawnRequest,
     let (request_id, user_token, audience) = (r.request_id, r.user_token, r.jwt_audience);
     Ok((spawn::SpawnRequest { request_id, class, user_token, delegation, asked, audience }, keys))
 }
-

@@ -34,4 +34,3 @@ impl Inspection for Door {
         .await
     }
 }
-

@@ -100,4 +100,3 @@ pub(super) fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) 
 pub(super) fn timestamp(seconds: u64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
 }
-

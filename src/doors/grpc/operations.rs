@@ -79,4 +79,3 @@ impl Operations for Door {
         .await
     }
 }
-

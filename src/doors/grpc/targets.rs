@@ -100,7 +100,7 @@ pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
         reason: standing.why.reason.clone(),
         by: standing.why.by.clone(),
         recorded_at: Some(timestamp(standing.why.at / SECOND)),
-        // A closed target stays closed; the beginning of an epoch is never forgotten.
+        // A closed target stays closed; the beginning of an incarnation is never forgotten.
         kept_until: (standing.until < u64::MAX && !standing.closed).then(|| timestamp(standing.until / SECOND)),
     }
 }
