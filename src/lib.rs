@@ -78,3 +78,4 @@ pub mod run;
 
 pub mod clock;
 pub mod denial;
+pub mod docs;

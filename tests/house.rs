@@ -90,6 +90,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("main", &["cli"]),
+    ("docs", &[]),
     ("lib", &[]),
 ];
 
