@@ -1,21 +1,42 @@
-//! The manual, beside the API that it speaks of.
+//! The manual: the pages that the README links, beside the API that they speak of.
 //!
 //! | page | for |
 //! |---|---|
+//! | [`operate`] | the issuer in production: configuration, joining, keys, federation, metrics, backup |
+//! | [`revoke`] | who may revoke what, what it does, and what users can do themselves |
+//! | [`services`] | services that verify agents |
+//! | [`mayfly_agent::docs::agents`] | programs that are agents or spawn them |
+//! | [`security`] | what is promised and what is not; how to report a flaw |
+//! | [`numbers`] | all measurements |
+//! | [`develop`] | tests, fuzzing, benchmarks, documentation |
 //! | [`hazards`], [`clauses`] | what the numbers in comments and tests mean |
 
 /// One page. In the files links name files; here the same labels are defined first, so that they lead to items.
 macro_rules! page {
     ($name:ident, $file:literal) => {
+        #[doc = "[readme]: crate"]
+        #[doc = "[operate]: crate::docs::operate"]
+        #[doc = "[revoke]: crate::docs::revoke"]
+        #[doc = "[services]: crate::docs::services"]
+        #[doc = "[security]: crate::docs::security"]
+        #[doc = "[develop]: crate::docs::develop"]
         #[doc = "[hazards]: crate::docs::hazards"]
         #[doc = "[clauses]: crate::docs::clauses"]
+        #[doc = "[numbers]: crate::docs::numbers"]
         #[doc = "[run]: mod@super::run"]
         #[doc = "[workload]: mayfly_agent::workload"]
+        #[doc = "[binding]: mayfly_verify::Binding"]
         #[doc = ""]
         #[doc = include_str!($file)]
         pub mod $name {}
     };
 }
 
+page!(operate, "docs/operate.md");
+page!(revoke, "docs/revoke.md");
+page!(services, "docs/services.md");
+page!(security, "docs/security.md");
+page!(develop, "docs/develop.md");
 page!(hazards, "docs/hazards.md");
 page!(clauses, "docs/clauses.md");
+page!(numbers, "../loadtest/docs/numbers.md");

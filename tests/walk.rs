@@ -1,9 +1,24 @@
-//! The walk of the README, with the real binary: every command beside a running `mayfly dev`.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+//! The commands of the README and of every page, with the real binary and exactly as they are written; then what each answers.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 
+#[path = "support/page.rs"]
+mod page;
+
+use page::Page;
 use support::Dev;
+
+#[test]
+fn every_command_of_every_page_does_what_it_says() {
+    let mut lines = 0;
+    for file in page::files() {
+        let page = Page::read(&file);
+        lines += page.lines.len();
+        page.run();
+    }
+    assert!(lines > 50, "commands are found: {lines}");
+}
 
 const SPAWN: &str = "spawn --class researcher --user-token demo.jwt --audience https://search.example --out";
 

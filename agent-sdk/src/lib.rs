@@ -127,6 +127,7 @@ pub mod api;
 pub mod bearer;
 pub mod channel;
 pub mod delegation;
+pub mod docs;
 pub mod identity;
 pub mod listen;
 pub mod peers;

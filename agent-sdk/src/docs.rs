@@ -1,0 +1,8 @@
+//! The pages of the manual that are about agents. The others are in the documentation of the issuer, `mayfly::docs`.
+
+// In the file links name files; here the same labels are defined first, so that they lead to pages and items.
+#[doc = "[run]: ../../../mayfly/run/index.html"]
+#[doc = "[numbers]: ../../../mayfly/docs/numbers/index.html"]
+#[doc = ""]
+#[doc = include_str!("../docs/agents.md")]
+pub mod agents {}
