@@ -5,7 +5,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
-/// Every metric: name, kind, labels, meaning. The README lists the same.
+/// Every metric: name, kind, labels, meaning. `src/docs/operate.md` lists the same.
 pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_requests_total", "counter", "method, outcome", "requests by outcome: ok, denied, malformed, fault"),
     ("mayfly_request_seconds", "histogram", "method, outcome", "time from request to answer"),

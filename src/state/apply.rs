@@ -24,7 +24,7 @@ impl State {
         let at = record.at;
         match record.body.as_ref().ok_or(misfit("no body"))? {
             Body::Opened(opened) => {
-                // DESIGN 5: a restore cuts the whole trust domain: nothing from before is known any more.
+                // A restore revokes the whole trust domain: nothing from before is known any more.
                 *self = State::default();
                 self.incarnation = Uuid::from_slice(&opened.incarnation).map_err(|_| misfit("incarnation"))?;
                 self.trust_domain.clone_from(&opened.trust_domain);
@@ -103,7 +103,7 @@ impl State {
                     Some(agent) => {
                         agent.rare.ended = Some(revision);
                         agent.rare.rows.push(revision);
-                        // DESIGN 6: published as a cut while something below it is known.
+                        // An end is published as a cut while agents below it are known.
                         if agent.children > 0 {
                             self.ended_trees.insert(Target::Agent(uuid).subject());
                         }
