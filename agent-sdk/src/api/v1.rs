@@ -855,6 +855,485 @@ impl AuthorityStatus {
         }
     }
 }
+/// Why a request was denied, as `reason` in google.rpc.ErrorInfo with the domain "mayfly.v1". That string is the bare code,
+/// without the prefix of this enum: "KEY_IN_USE" for REASON_KEY_IN_USE. No message has a field of this enum; it is here so that
+/// clients in every language have the list. A number never changes and is never used again. Clients must expect codes that they
+/// do not know: then the gRPC status alone says what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Reason {
+    Unspecified = 0,
+    /// The agent was ended, by itself or by whoever may end it.
+    AgentEnded = 1,
+    /// The agent's last certificate or its lease has expired.
+    AgentExpired = 2,
+    /// The agent is named neither by its SPIFFE ID nor by its UUID in lower case with hyphens.
+    AgentMalformed = 3,
+    /// The request does not say which agent is to end, and the caller is not an agent.
+    AgentMissing = 4,
+    /// An ancestor of the agent has ended or expired, so the agent has too.
+    AgentOrphaned = 5,
+    /// The agent was revoked, or something that it relies on was.
+    AgentRevoked = 6,
+    /// There is no such agent, or the caller may not see it; with UNAUTHENTICATED the caller itself is the unknown agent.
+    AgentUnknown = 7,
+    /// There are no audiences or too many of them, or one of them is empty, too long or given twice.
+    AudienceMalformed = 8,
+    /// The audience is not in the agent's list, or no longer in that of its class.
+    AudienceNotAllowed = 9,
+    /// A trust domain can have no more authorities that are published, or tainted.
+    AuthoritiesFull = 10,
+    /// The request does not say which kind of authority it is about: X.509 or JWT.
+    AuthorityKind = 11,
+    /// No authority is active: one has to be prepared and activated.
+    AuthorityMissing = 12,
+    /// The state of the authorities does not allow this change; the message says what must come first.
+    AuthorityState = 13,
+    /// The authority that signed the certificate is tainted, so nothing that it signed is valid.
+    AuthorityTainted = 14,
+    /// There is no authority with this id.
+    AuthorityUnknown = 15,
+    /// The batch has no template, a CSR in its template, or not exactly one of a list of CSRs and a count of tickets.
+    BatchMalformed = 16,
+    /// The batch has no agents, or more than 1,000.
+    BatchSize = 17,
+    /// The binding in the agent's credential would be too large: ask for fewer scopes.
+    BindingTooLarge = 18,
+    /// Too many requests are waiting.
+    Busy = 19,
+    /// From a service: only agents may call it.
+    CallerNotAnAgent = 20,
+    /// From a service: its own rule does not admit this agent.
+    CallerNotAuthorized = 21,
+    /// The certificate is that of a foreign workload which no class lists, or of neither a workload nor an agent.
+    CallerUnknown = 22,
+    /// The method needs a client certificate, and the connection has none.
+    CertificateNeeded = 23,
+    /// The class was revoked and stays closed until an operator reopens it.
+    ClassClosed = 24,
+    /// The name of the class is not well-formed.
+    ClassMalformed = 25,
+    /// The class is not closed, so there is nothing to reopen.
+    ClassNotClosed = 26,
+    /// The class is not in the configuration, or was removed from it.
+    ClassUnknown = 27,
+    /// From a service: the certificate of the connection and the bearer token belong to two callers.
+    CredentialsDiffer = 28,
+    /// From a service: the token is for another audience.
+    CredentialAudience = 29,
+    /// The credential of an agent has no well-formed binding, or the credential of somebody else has one.
+    CredentialBinding = 30,
+    /// The credential has expired.
+    CredentialExpired = 31,
+    /// The credential is neither a certificate nor a JWS in compact form.
+    CredentialMalformed = 32,
+    /// From a service: the request has neither an agent's certificate nor a bearer token.
+    CredentialMissing = 33,
+    /// The credential is not valid yet: compare the clocks.
+    CredentialNotYetValid = 34,
+    /// The credential breaks a rule of the SPIFFE profile.
+    CredentialProfile = 35,
+    /// A certificate was used on a new connection after its renewal, so somebody holds a copy and the agent was revoked.
+    CredentialReused = 36,
+    /// The credential was revoked, or something that it relies on was.
+    CredentialRevoked = 37,
+    /// The SPIFFE ID of the credential is not well-formed.
+    CredentialSpiffeId = 38,
+    /// From a service: what it knows of revocations is too old to tell whether the credential is revoked.
+    CredentialStale = 39,
+    /// The credential belongs to a trust domain that is not accepted here.
+    CredentialTrustDomain = 40,
+    /// The credential is not signed by an authority in the bundle of its trust domain.
+    CredentialUntrusted = 41,
+    /// The CSR is missing, over 4 KiB or not PKCS#10 in DER, or its key is of a kind that is not accepted.
+    CsrMalformed = 42,
+    /// A spawn has either a CSR or asks for a ticket, and this one has both or neither.
+    CsrOrTicket = 43,
+    /// The CSR is not signed by its own key.
+    CsrSignature = 44,
+    /// The answer took too long; a change may have been recorded, so ask again with the same request id.
+    Deadline = 45,
+    /// The delegation has ended: bring a fresh user token.
+    DelegationExpired = 46,
+    /// The id of the delegation is not 64 hexadecimal digits.
+    DelegationMalformed = 47,
+    /// The delegation of this user token was revoked: bring a token that was issued after that.
+    DelegationRevoked = 48,
+    /// There is no such delegation of this caller, or it has ended.
+    DelegationUnknown = 49,
+    /// No agents may be spawned below this one, because its depth is used up.
+    DepthExhausted = 50,
+    /// The request asks for more than the class and the spawner allow: ask for less, or ask to clip.
+    ExceedsAuthority = 51,
+    /// The value of `excess` is unknown to this version.
+    ExcessUnknown = 52,
+    /// The connection is older than the last renewal: connect with the renewed certificate.
+    GenerationPast = 53,
+    /// A later renewal replaced this certificate: use the one from that renewal.
+    GenerationReplaced = 54,
+    /// The incarnation does not have 16 bytes.
+    IncarnationMalformed = 55,
+    /// The journal has no room, so nothing was recorded: free space on the issuer's machine.
+    JournalFull = 56,
+    /// The key is certified already, and a key belongs to one agent or workload: make a new one.
+    KeyInUse = 57,
+    /// The digest of the key is not 64 hexadecimal digits.
+    KeyMalformed = 58,
+    /// The key was revoked: make a new one.
+    KeyRevoked = 59,
+    /// The lease of the spawning agent has ended, so it may no longer spawn.
+    LeaseExpired = 60,
+    /// A limit is reached; its name is in the metadata, and RetryInfo says when to ask again where that is known.
+    LimitReached = 61,
+    /// There are more than 64 scopes or audiences, or one of them is empty or over 256 bytes.
+    ListTooLong = 62,
+    /// An autonomous agent is asked for together with a user token or a delegation.
+    ModeContradiction = 63,
+    /// The class or the spawner has no agents of this mode.
+    ModeNotAllowed = 64,
+    /// The mode is unknown to this version.
+    ModeUnknown = 65,
+    /// There is no scope that the request, the class and the spawner or the ancestors all allow.
+    NothingLeft = 66,
+    /// The page token is not one that this issuer gave.
+    PageToken = 67,
+    /// The path for the backup is not absolute, or it exists already.
+    PathUnusable = 68,
+    /// The reason for the revocation has more than 256 bytes.
+    ReasonTooLong = 69,
+    /// Too many renewed certificates were never used: use the last one first.
+    RenewalsUnused = 70,
+    /// The request was answered before, and its first answer cannot be given again.
+    RequestDone = 71,
+    /// The request id is not 1 to 64 visible ASCII characters.
+    RequestIdMalformed = 72,
+    /// The request id belongs to another request: use a new one.
+    RequestIdReused = 73,
+    /// The method, or this use of it, is not for this kind of caller.
+    RoleNotAllowed = 74,
+    /// From a service: the agent lacks a scope, which is named in the metadata.
+    ScopeMissing = 75,
+    /// The class does not list the caller in its `spawners`.
+    SpawnerNotAllowed = 76,
+    /// The issuer is stopping.
+    Stopping = 77,
+    /// The request does not say what to revoke or reopen, or says it in a way that this version does not know.
+    TargetMissing = 78,
+    /// The secret of the ticket does not have 32 bytes.
+    TicketMalformed = 79,
+    /// The ticket is unknown, has expired or was redeemed with another key: get a fresh one.
+    TicketRefused = 80,
+    /// A spawn that asks for a ticket cannot ask for a JWT-SVID too.
+    TicketWithJwt = 81,
+    /// The time of the revocation lies in the future.
+    TimeInFuture = 82,
+    /// The time is not after 1970, or its nanoseconds are out of range.
+    TimeMalformed = 83,
+    /// From a service: the authorization header is not a single bearer token.
+    TokenMalformed = 84,
+    /// From a service: it accepts no bearer tokens.
+    TokenNotAccepted = 85,
+    /// The request has both a user token and a delegation, and it may have only one of them.
+    TokenOrDelegation = 86,
+    /// A join token lasts at most 600 seconds, and more were asked for.
+    TtlTooLong = 87,
+    /// The revocation has a user token and a client certificate, and it may have only one of them.
+    TwoCallers = 88,
+    /// The user was revoked and stays closed until an operator reopens them.
+    UserClosed = 89,
+    /// The keys of the user token's issuer cannot be fetched at the moment.
+    UserIssuerUnavailable = 90,
+    /// The user is not an issuer URL of at most 512 bytes and a subject of at most 255, neither of them empty.
+    UserMalformed = 91,
+    /// The user is not closed, so there is nothing to reopen.
+    UserNotClosed = 92,
+    /// The user token has an `act` claim: present the token that was issued to the user.
+    UserTokenActor = 93,
+    /// The `alg` of the user token is not allowed, or is not the algorithm of its key.
+    UserTokenAlgorithm = 94,
+    /// The `aud` of the user token is not exactly one configured audience, or that audience does not allow this use.
+    UserTokenAudience = 95,
+    /// A claim of the user token is missing or malformed.
+    UserTokenClaim = 96,
+    /// The user token has expired.
+    UserTokenExpired = 97,
+    /// The header of the user token has a member that is not accepted, such as `crit` or `jwk`.
+    UserTokenHeader = 98,
+    /// The `iss` of the user token is not a configured issuer.
+    UserTokenIssuerUnknown = 99,
+    /// The key of the user token is not among those that its issuer publishes.
+    UserTokenKeyUnknown = 100,
+    /// The user token is not a compact JWS of two JSON objects.
+    UserTokenMalformed = 101,
+    /// The user token is not valid yet: compare the clocks of the provider and the issuer.
+    UserTokenNotYetValid = 102,
+    /// An agent may not bring a user token: its children act for the agent's own user.
+    UserTokenOfAgent = 103,
+    /// Another workload has used this user token, and each workload brings its own.
+    UserTokenOfAnother = 104,
+    /// The signature of the user token does not verify.
+    UserTokenSignature = 105,
+    /// The user token was issued before the last revocation of the user or of everything.
+    UserTokenTooEarly = 106,
+    /// The user token has more than 16,384 bytes: let the provider put fewer claims into it.
+    UserTokenTooLarge = 107,
+    /// The user token was issued longer ago than the configuration allows.
+    UserTokenTooOld = 108,
+    /// The user token is neither a plain ID token nor an access token of type `at+jwt`.
+    UserTokenType = 109,
+    /// The workload was revoked and stays closed until an operator reopens it.
+    WorkloadClosed = 110,
+    /// The name of the workload is not well-formed.
+    WorkloadMalformed = 111,
+    /// The workload is not closed, so there is nothing to reopen.
+    WorkloadNotClosed = 112,
+    /// The workload is not in the configuration; with UNAUTHENTICATED also: the key is not certified for it.
+    WorkloadUnknown = 113,
+}
+impl Reason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REASON_UNSPECIFIED",
+            Self::AgentEnded => "REASON_AGENT_ENDED",
+            Self::AgentExpired => "REASON_AGENT_EXPIRED",
+            Self::AgentMalformed => "REASON_AGENT_MALFORMED",
+            Self::AgentMissing => "REASON_AGENT_MISSING",
+            Self::AgentOrphaned => "REASON_AGENT_ORPHANED",
+            Self::AgentRevoked => "REASON_AGENT_REVOKED",
+            Self::AgentUnknown => "REASON_AGENT_UNKNOWN",
+            Self::AudienceMalformed => "REASON_AUDIENCE_MALFORMED",
+            Self::AudienceNotAllowed => "REASON_AUDIENCE_NOT_ALLOWED",
+            Self::AuthoritiesFull => "REASON_AUTHORITIES_FULL",
+            Self::AuthorityKind => "REASON_AUTHORITY_KIND",
+            Self::AuthorityMissing => "REASON_AUTHORITY_MISSING",
+            Self::AuthorityState => "REASON_AUTHORITY_STATE",
+            Self::AuthorityTainted => "REASON_AUTHORITY_TAINTED",
+            Self::AuthorityUnknown => "REASON_AUTHORITY_UNKNOWN",
+            Self::BatchMalformed => "REASON_BATCH_MALFORMED",
+            Self::BatchSize => "REASON_BATCH_SIZE",
+            Self::BindingTooLarge => "REASON_BINDING_TOO_LARGE",
+            Self::Busy => "REASON_BUSY",
+            Self::CallerNotAnAgent => "REASON_CALLER_NOT_AN_AGENT",
+            Self::CallerNotAuthorized => "REASON_CALLER_NOT_AUTHORIZED",
+            Self::CallerUnknown => "REASON_CALLER_UNKNOWN",
+            Self::CertificateNeeded => "REASON_CERTIFICATE_NEEDED",
+            Self::ClassClosed => "REASON_CLASS_CLOSED",
+            Self::ClassMalformed => "REASON_CLASS_MALFORMED",
+            Self::ClassNotClosed => "REASON_CLASS_NOT_CLOSED",
+            Self::ClassUnknown => "REASON_CLASS_UNKNOWN",
+            Self::CredentialsDiffer => "REASON_CREDENTIALS_DIFFER",
+            Self::CredentialAudience => "REASON_CREDENTIAL_AUDIENCE",
+            Self::CredentialBinding => "REASON_CREDENTIAL_BINDING",
+            Self::CredentialExpired => "REASON_CREDENTIAL_EXPIRED",
+            Self::CredentialMalformed => "REASON_CREDENTIAL_MALFORMED",
+            Self::CredentialMissing => "REASON_CREDENTIAL_MISSING",
+            Self::CredentialNotYetValid => "REASON_CREDENTIAL_NOT_YET_VALID",
+            Self::CredentialProfile => "REASON_CREDENTIAL_PROFILE",
+            Self::CredentialReused => "REASON_CREDENTIAL_REUSED",
+            Self::CredentialRevoked => "REASON_CREDENTIAL_REVOKED",
+            Self::CredentialSpiffeId => "REASON_CREDENTIAL_SPIFFE_ID",
+            Self::CredentialStale => "REASON_CREDENTIAL_STALE",
+            Self::CredentialTrustDomain => "REASON_CREDENTIAL_TRUST_DOMAIN",
+            Self::CredentialUntrusted => "REASON_CREDENTIAL_UNTRUSTED",
+            Self::CsrMalformed => "REASON_CSR_MALFORMED",
+            Self::CsrOrTicket => "REASON_CSR_OR_TICKET",
+            Self::CsrSignature => "REASON_CSR_SIGNATURE",
+            Self::Deadline => "REASON_DEADLINE",
+            Self::DelegationExpired => "REASON_DELEGATION_EXPIRED",
+            Self::DelegationMalformed => "REASON_DELEGATION_MALFORMED",
+            Self::DelegationRevoked => "REASON_DELEGATION_REVOKED",
+            Self::DelegationUnknown => "REASON_DELEGATION_UNKNOWN",
+            Self::DepthExhausted => "REASON_DEPTH_EXHAUSTED",
+            Self::ExceedsAuthority => "REASON_EXCEEDS_AUTHORITY",
+            Self::ExcessUnknown => "REASON_EXCESS_UNKNOWN",
+            Self::GenerationPast => "REASON_GENERATION_PAST",
+            Self::GenerationReplaced => "REASON_GENERATION_REPLACED",
+            Self::IncarnationMalformed => "REASON_INCARNATION_MALFORMED",
+            Self::JournalFull => "REASON_JOURNAL_FULL",
+            Self::KeyInUse => "REASON_KEY_IN_USE",
+            Self::KeyMalformed => "REASON_KEY_MALFORMED",
+            Self::KeyRevoked => "REASON_KEY_REVOKED",
+            Self::LeaseExpired => "REASON_LEASE_EXPIRED",
+            Self::LimitReached => "REASON_LIMIT_REACHED",
+            Self::ListTooLong => "REASON_LIST_TOO_LONG",
+            Self::ModeContradiction => "REASON_MODE_CONTRADICTION",
+            Self::ModeNotAllowed => "REASON_MODE_NOT_ALLOWED",
+            Self::ModeUnknown => "REASON_MODE_UNKNOWN",
+            Self::NothingLeft => "REASON_NOTHING_LEFT",
+            Self::PageToken => "REASON_PAGE_TOKEN",
+            Self::PathUnusable => "REASON_PATH_UNUSABLE",
+            Self::ReasonTooLong => "REASON_REASON_TOO_LONG",
+            Self::RenewalsUnused => "REASON_RENEWALS_UNUSED",
+            Self::RequestDone => "REASON_REQUEST_DONE",
+            Self::RequestIdMalformed => "REASON_REQUEST_ID_MALFORMED",
+            Self::RequestIdReused => "REASON_REQUEST_ID_REUSED",
+            Self::RoleNotAllowed => "REASON_ROLE_NOT_ALLOWED",
+            Self::ScopeMissing => "REASON_SCOPE_MISSING",
+            Self::SpawnerNotAllowed => "REASON_SPAWNER_NOT_ALLOWED",
+            Self::Stopping => "REASON_STOPPING",
+            Self::TargetMissing => "REASON_TARGET_MISSING",
+            Self::TicketMalformed => "REASON_TICKET_MALFORMED",
+            Self::TicketRefused => "REASON_TICKET_REFUSED",
+            Self::TicketWithJwt => "REASON_TICKET_WITH_JWT",
+            Self::TimeInFuture => "REASON_TIME_IN_FUTURE",
+            Self::TimeMalformed => "REASON_TIME_MALFORMED",
+            Self::TokenMalformed => "REASON_TOKEN_MALFORMED",
+            Self::TokenNotAccepted => "REASON_TOKEN_NOT_ACCEPTED",
+            Self::TokenOrDelegation => "REASON_TOKEN_OR_DELEGATION",
+            Self::TtlTooLong => "REASON_TTL_TOO_LONG",
+            Self::TwoCallers => "REASON_TWO_CALLERS",
+            Self::UserClosed => "REASON_USER_CLOSED",
+            Self::UserIssuerUnavailable => "REASON_USER_ISSUER_UNAVAILABLE",
+            Self::UserMalformed => "REASON_USER_MALFORMED",
+            Self::UserNotClosed => "REASON_USER_NOT_CLOSED",
+            Self::UserTokenActor => "REASON_USER_TOKEN_ACTOR",
+            Self::UserTokenAlgorithm => "REASON_USER_TOKEN_ALGORITHM",
+            Self::UserTokenAudience => "REASON_USER_TOKEN_AUDIENCE",
+            Self::UserTokenClaim => "REASON_USER_TOKEN_CLAIM",
+            Self::UserTokenExpired => "REASON_USER_TOKEN_EXPIRED",
+            Self::UserTokenHeader => "REASON_USER_TOKEN_HEADER",
+            Self::UserTokenIssuerUnknown => "REASON_USER_TOKEN_ISSUER_UNKNOWN",
+            Self::UserTokenKeyUnknown => "REASON_USER_TOKEN_KEY_UNKNOWN",
+            Self::UserTokenMalformed => "REASON_USER_TOKEN_MALFORMED",
+            Self::UserTokenNotYetValid => "REASON_USER_TOKEN_NOT_YET_VALID",
+            Self::UserTokenOfAgent => "REASON_USER_TOKEN_OF_AGENT",
+            Self::UserTokenOfAnother => "REASON_USER_TOKEN_OF_ANOTHER",
+            Self::UserTokenSignature => "REASON_USER_TOKEN_SIGNATURE",
+            Self::UserTokenTooEarly => "REASON_USER_TOKEN_TOO_EARLY",
+            Self::UserTokenTooLarge => "REASON_USER_TOKEN_TOO_LARGE",
+            Self::UserTokenTooOld => "REASON_USER_TOKEN_TOO_OLD",
+            Self::UserTokenType => "REASON_USER_TOKEN_TYPE",
+            Self::WorkloadClosed => "REASON_WORKLOAD_CLOSED",
+            Self::WorkloadMalformed => "REASON_WORKLOAD_MALFORMED",
+            Self::WorkloadNotClosed => "REASON_WORKLOAD_NOT_CLOSED",
+            Self::WorkloadUnknown => "REASON_WORKLOAD_UNKNOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "REASON_AGENT_ENDED" => Some(Self::AgentEnded),
+            "REASON_AGENT_EXPIRED" => Some(Self::AgentExpired),
+            "REASON_AGENT_MALFORMED" => Some(Self::AgentMalformed),
+            "REASON_AGENT_MISSING" => Some(Self::AgentMissing),
+            "REASON_AGENT_ORPHANED" => Some(Self::AgentOrphaned),
+            "REASON_AGENT_REVOKED" => Some(Self::AgentRevoked),
+            "REASON_AGENT_UNKNOWN" => Some(Self::AgentUnknown),
+            "REASON_AUDIENCE_MALFORMED" => Some(Self::AudienceMalformed),
+            "REASON_AUDIENCE_NOT_ALLOWED" => Some(Self::AudienceNotAllowed),
+            "REASON_AUTHORITIES_FULL" => Some(Self::AuthoritiesFull),
+            "REASON_AUTHORITY_KIND" => Some(Self::AuthorityKind),
+            "REASON_AUTHORITY_MISSING" => Some(Self::AuthorityMissing),
+            "REASON_AUTHORITY_STATE" => Some(Self::AuthorityState),
+            "REASON_AUTHORITY_TAINTED" => Some(Self::AuthorityTainted),
+            "REASON_AUTHORITY_UNKNOWN" => Some(Self::AuthorityUnknown),
+            "REASON_BATCH_MALFORMED" => Some(Self::BatchMalformed),
+            "REASON_BATCH_SIZE" => Some(Self::BatchSize),
+            "REASON_BINDING_TOO_LARGE" => Some(Self::BindingTooLarge),
+            "REASON_BUSY" => Some(Self::Busy),
+            "REASON_CALLER_NOT_AN_AGENT" => Some(Self::CallerNotAnAgent),
+            "REASON_CALLER_NOT_AUTHORIZED" => Some(Self::CallerNotAuthorized),
+            "REASON_CALLER_UNKNOWN" => Some(Self::CallerUnknown),
+            "REASON_CERTIFICATE_NEEDED" => Some(Self::CertificateNeeded),
+            "REASON_CLASS_CLOSED" => Some(Self::ClassClosed),
+            "REASON_CLASS_MALFORMED" => Some(Self::ClassMalformed),
+            "REASON_CLASS_NOT_CLOSED" => Some(Self::ClassNotClosed),
+            "REASON_CLASS_UNKNOWN" => Some(Self::ClassUnknown),
+            "REASON_CREDENTIALS_DIFFER" => Some(Self::CredentialsDiffer),
+            "REASON_CREDENTIAL_AUDIENCE" => Some(Self::CredentialAudience),
+            "REASON_CREDENTIAL_BINDING" => Some(Self::CredentialBinding),
+            "REASON_CREDENTIAL_EXPIRED" => Some(Self::CredentialExpired),
+            "REASON_CREDENTIAL_MALFORMED" => Some(Self::CredentialMalformed),
+            "REASON_CREDENTIAL_MISSING" => Some(Self::CredentialMissing),
+            "REASON_CREDENTIAL_NOT_YET_VALID" => Some(Self::CredentialNotYetValid),
+            "REASON_CREDENTIAL_PROFILE" => Some(Self::CredentialProfile),
+            "REASON_CREDENTIAL_REUSED" => Some(Self::CredentialReused),
+            "REASON_CREDENTIAL_REVOKED" => Some(Self::CredentialRevoked),
+            "REASON_CREDENTIAL_SPIFFE_ID" => Some(Self::CredentialSpiffeId),
+            "REASON_CREDENTIAL_STALE" => Some(Self::CredentialStale),
+            "REASON_CREDENTIAL_TRUST_DOMAIN" => Some(Self::CredentialTrustDomain),
+            "REASON_CREDENTIAL_UNTRUSTED" => Some(Self::CredentialUntrusted),
+            "REASON_CSR_MALFORMED" => Some(Self::CsrMalformed),
+            "REASON_CSR_OR_TICKET" => Some(Self::CsrOrTicket),
+            "REASON_CSR_SIGNATURE" => Some(Self::CsrSignature),
+            "REASON_DEADLINE" => Some(Self::Deadline),
+            "REASON_DELEGATION_EXPIRED" => Some(Self::DelegationExpired),
+            "REASON_DELEGATION_MALFORMED" => Some(Self::DelegationMalformed),
+            "REASON_DELEGATION_REVOKED" => Some(Self::DelegationRevoked),
+            "REASON_DELEGATION_UNKNOWN" => Some(Self::DelegationUnknown),
+            "REASON_DEPTH_EXHAUSTED" => Some(Self::DepthExhausted),
+            "REASON_EXCEEDS_AUTHORITY" => Some(Self::ExceedsAuthority),
+            "REASON_EXCESS_UNKNOWN" => Some(Self::ExcessUnknown),
+            "REASON_GENERATION_PAST" => Some(Self::GenerationPast),
+            "REASON_GENERATION_REPLACED" => Some(Self::GenerationReplaced),
+            "REASON_INCARNATION_MALFORMED" => Some(Self::IncarnationMalformed),
+            "REASON_JOURNAL_FULL" => Some(Self::JournalFull),
+            "REASON_KEY_IN_USE" => Some(Self::KeyInUse),
+            "REASON_KEY_MALFORMED" => Some(Self::KeyMalformed),
+            "REASON_KEY_REVOKED" => Some(Self::KeyRevoked),
+            "REASON_LEASE_EXPIRED" => Some(Self::LeaseExpired),
+            "REASON_LIMIT_REACHED" => Some(Self::LimitReached),
+            "REASON_LIST_TOO_LONG" => Some(Self::ListTooLong),
+            "REASON_MODE_CONTRADICTION" => Some(Self::ModeContradiction),
+            "REASON_MODE_NOT_ALLOWED" => Some(Self::ModeNotAllowed),
+            "REASON_MODE_UNKNOWN" => Some(Self::ModeUnknown),
+            "REASON_NOTHING_LEFT" => Some(Self::NothingLeft),
+            "REASON_PAGE_TOKEN" => Some(Self::PageToken),
+            "REASON_PATH_UNUSABLE" => Some(Self::PathUnusable),
+            "REASON_REASON_TOO_LONG" => Some(Self::ReasonTooLong),
+            "REASON_RENEWALS_UNUSED" => Some(Self::RenewalsUnused),
+            "REASON_REQUEST_DONE" => Some(Self::RequestDone),
+            "REASON_REQUEST_ID_MALFORMED" => Some(Self::RequestIdMalformed),
+            "REASON_REQUEST_ID_REUSED" => Some(Self::RequestIdReused),
+            "REASON_ROLE_NOT_ALLOWED" => Some(Self::RoleNotAllowed),
+            "REASON_SCOPE_MISSING" => Some(Self::ScopeMissing),
+            "REASON_SPAWNER_NOT_ALLOWED" => Some(Self::SpawnerNotAllowed),
+            "REASON_STOPPING" => Some(Self::Stopping),
+            "REASON_TARGET_MISSING" => Some(Self::TargetMissing),
+            "REASON_TICKET_MALFORMED" => Some(Self::TicketMalformed),
+            "REASON_TICKET_REFUSED" => Some(Self::TicketRefused),
+            "REASON_TICKET_WITH_JWT" => Some(Self::TicketWithJwt),
+            "REASON_TIME_IN_FUTURE" => Some(Self::TimeInFuture),
+            "REASON_TIME_MALFORMED" => Some(Self::TimeMalformed),
+            "REASON_TOKEN_MALFORMED" => Some(Self::TokenMalformed),
+            "REASON_TOKEN_NOT_ACCEPTED" => Some(Self::TokenNotAccepted),
+            "REASON_TOKEN_OR_DELEGATION" => Some(Self::TokenOrDelegation),
+            "REASON_TTL_TOO_LONG" => Some(Self::TtlTooLong),
+            "REASON_TWO_CALLERS" => Some(Self::TwoCallers),
+            "REASON_USER_CLOSED" => Some(Self::UserClosed),
+            "REASON_USER_ISSUER_UNAVAILABLE" => Some(Self::UserIssuerUnavailable),
+            "REASON_USER_MALFORMED" => Some(Self::UserMalformed),
+            "REASON_USER_NOT_CLOSED" => Some(Self::UserNotClosed),
+            "REASON_USER_TOKEN_ACTOR" => Some(Self::UserTokenActor),
+            "REASON_USER_TOKEN_ALGORITHM" => Some(Self::UserTokenAlgorithm),
+            "REASON_USER_TOKEN_AUDIENCE" => Some(Self::UserTokenAudience),
+            "REASON_USER_TOKEN_CLAIM" => Some(Self::UserTokenClaim),
+            "REASON_USER_TOKEN_EXPIRED" => Some(Self::UserTokenExpired),
+            "REASON_USER_TOKEN_HEADER" => Some(Self::UserTokenHeader),
+            "REASON_USER_TOKEN_ISSUER_UNKNOWN" => Some(Self::UserTokenIssuerUnknown),
+            "REASON_USER_TOKEN_KEY_UNKNOWN" => Some(Self::UserTokenKeyUnknown),
+            "REASON_USER_TOKEN_MALFORMED" => Some(Self::UserTokenMalformed),
+            "REASON_USER_TOKEN_NOT_YET_VALID" => Some(Self::UserTokenNotYetValid),
+            "REASON_USER_TOKEN_OF_AGENT" => Some(Self::UserTokenOfAgent),
+            "REASON_USER_TOKEN_OF_ANOTHER" => Some(Self::UserTokenOfAnother),
+            "REASON_USER_TOKEN_SIGNATURE" => Some(Self::UserTokenSignature),
+            "REASON_USER_TOKEN_TOO_EARLY" => Some(Self::UserTokenTooEarly),
+            "REASON_USER_TOKEN_TOO_LARGE" => Some(Self::UserTokenTooLarge),
+            "REASON_USER_TOKEN_TOO_OLD" => Some(Self::UserTokenTooOld),
+            "REASON_USER_TOKEN_TYPE" => Some(Self::UserTokenType),
+            "REASON_WORKLOAD_CLOSED" => Some(Self::WorkloadClosed),
+            "REASON_WORKLOAD_MALFORMED" => Some(Self::WorkloadMalformed),
+            "REASON_WORKLOAD_NOT_CLOSED" => Some(Self::WorkloadNotClosed),
+            "REASON_WORKLOAD_UNKNOWN" => Some(Self::WorkloadUnknown),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod identities_client {
     #![allow(
