@@ -131,6 +131,7 @@ pub mod docs;
 pub mod identity;
 pub mod listen;
 pub mod peers;
+pub mod reason;
 pub mod revocation;
 pub mod ticket;
 pub mod tls;
