@@ -1,4 +1,4 @@
-//! Why there is no identity, or none any more. Each says whose turn it is.
+//! Why an identity could not be obtained or used, or why it has ended. Each variant says who has to act.
 
 use std::time::Duration;
 
@@ -6,55 +6,59 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::channel::ConnectError;
+use crate::reason::Entry;
 
-/// Why something was not done with an identity.
+/// Why a call on an identity failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
-    /// Our turn: the address, our own certificates or the roots cannot be used. Or the issuer's operator's: it cannot be reached.
+    /// There is no connection to the issuer. The calling program has to act if the address, its own certificates or the roots
+    /// cannot be used; the issuer's operator has to act if the issuer cannot be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The issuer's operator's turn: the issuer is away, busy or has a fault. Ask again.
+    /// The issuer is away or busy, or has a fault. The same call may succeed later; if it does not, the issuer's operator has to
+    /// act.
     #[error("the issuer cannot answer now: {0}; ask again, and see whether it runs")]
     Unavailable(String),
-    /// The turn of who owns the class or the ticket: the issuer said no.
+    /// The issuer denied this one call; the identity stays as it is. [`Entry::actor`] says who has to act.
     #[error("denied: {reason}: {message}")]
     Denied {
-        /// `google.rpc.ErrorInfo.reason`, or the name of the gRPC code.
+        /// The `reason` of `google.rpc.ErrorInfo`; the name of the gRPC status code if the answer has no `ErrorInfo`.
         reason: String,
-        /// What the issuer says to do.
+        /// The issuer's message: what was wrong and what to do.
         message: String,
     },
-    /// The issuer's developers' turn, or ours: an answer lacks a part.
+    /// An answer of the issuer lacks a part. Both ends have to be of compatible releases.
     #[error("the issuer's answer is incomplete: {0}; check that both ends are of the same release")]
     Answer(&'static str),
-    /// Our turn: what was saved in files is no identity of an agent, or does not belong together.
+    /// The saved files hold no identity of an agent, or do not belong together. Whoever saved them has to act.
     #[error("the saved identity cannot be used: {0}")]
     Saved(String),
-    /// The machine's turn: no key could be made or used.
+    /// No key could be made or used. The machine's random numbers or its cryptography do not work.
     #[error("no key could be made or used; check that the system's random numbers work")]
     Key,
-    /// The identity is over; begin a new one.
+    /// The identity has ended for good. Whoever holds it has to obtain a new one.
     #[error(transparent)]
     Over(#[from] Over),
 }
 
-/// Why an identity is over. It never comes back.
+/// Why an identity has ended. It never becomes valid again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Over {
-    /// We ended it.
+    /// This process ended it.
     #[error("the identity has ended")]
     Ended,
-    /// The issuer says that it does not hold any more: cut, or ended by somebody above.
-    #[error("the identity was taken back: {reason}: {message}")]
+    /// The issuer refuses it for good, because it was revoked, ended or replaced: the reason is one whose [`Entry::is_final`] is
+    /// true.
+    #[error("the identity is no longer valid: {reason}: {message}")]
     Revoked {
-        /// `google.rpc.ErrorInfo.reason`.
+        /// The `reason` of `google.rpc.ErrorInfo`.
         reason: String,
-        /// What the issuer says.
+        /// The issuer's message.
         message: String,
     },
-    /// Its last certificate ran out: its lease is over, or no renewal came in time.
+    /// Its last certificate expired: its lease has ended, or it was not renewed in time.
     #[error("the identity expired: {0}")]
     Expired(String),
 }
@@ -73,7 +77,7 @@ impl IdentityError {
         }
     }
 
-    /// Whether the same may succeed later without anybody doing anything else.
+    /// Whether the same call may succeed later although nobody does anything else.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable(_) => true,
@@ -97,29 +101,17 @@ impl IdentityError {
                 Self::Unavailable(format!("{reason}: {message}"))
             }
             Code::ResourceExhausted if retry(status).is_some() => Self::Unavailable(format!("{reason}: {message}")),
-            // The issuer no longer knows us by our certificate: nothing that we ask will be answered.
-            Code::Unauthenticated if reason == "CREDENTIAL_EXPIRED" || reason == "AGENT_EXPIRED" => {
-                Self::Over(Over::Expired(message))
+            // The issuer refuses our certificate for good, so it will answer no further call of ours.
+            Code::Unauthenticated if Entry::of(&reason).is_some_and(|entry| entry.is_final) => {
+                Self::Over(match reason.as_str() {
+                    "AGENT_EXPIRED" | "CREDENTIAL_EXPIRED" => Over::Expired(message),
+                    _ => Over::Revoked { reason, message },
+                })
             }
-            Code::Unauthenticated if FINAL.contains(&reason.as_str()) => Self::Over(Over::Revoked { reason, message }),
             _ => Self::Denied { reason, message },
         }
     }
 }
-
-/// The issuer's reasons for which a certificate never counts again. Another reason is a denial of this one call.
-const FINAL: [&str; 10] = [
-    "AGENT_ENDED",
-    "AGENT_REVOKED",
-    "AGENT_ORPHANED",
-    "AGENT_UNKNOWN",
-    "AUTHORITY_TAINTED",
-    "CREDENTIAL_REUSED",
-    "CREDENTIAL_REVOKED",
-    "GENERATION_REPLACED",
-    "KEY_REVOKED",
-    "WORKLOAD_UNKNOWN",
-];
 
 fn retry(status: &Status) -> Option<Duration> {
     status.get_details_retry_info().and_then(|info| info.retry_delay)
@@ -133,5 +125,56 @@ impl Over {
             Self::Revoked { .. } => "revoked",
             Self::Expired(_) => "expired",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reason::REASONS;
+    use tonic_types::ErrorDetails;
+
+    fn answered(code: Code, reason: &str) -> IdentityError {
+        let details = ErrorDetails::with_error_info(reason, "mayfly.v1", [("a".to_owned(), "b".to_owned())]);
+        IdentityError::of(&Status::with_error_details(code, "why", details))
+    }
+
+    #[test]
+    fn only_a_final_reason_for_the_certificate_itself_ends_an_identity() {
+        let ended: Vec<&str> = REASONS
+            .iter()
+            .map(|entry| entry.code)
+            .filter(|code| matches!(answered(Code::Unauthenticated, code), IdentityError::Over(_)))
+            .collect();
+        let list = [
+            "AGENT_ENDED",
+            "AGENT_EXPIRED",
+            "AGENT_ORPHANED",
+            "AGENT_REVOKED",
+            "AGENT_UNKNOWN",
+            "AUTHORITY_TAINTED",
+            "CREDENTIAL_EXPIRED",
+            "CREDENTIAL_REUSED",
+            "CREDENTIAL_REVOKED",
+            "GENERATION_REPLACED",
+            "KEY_REVOKED",
+            "WORKLOAD_UNKNOWN",
+        ];
+        assert_eq!(ended, list);
+        for code in list {
+            let over = answered(Code::Unauthenticated, code);
+            let expired = matches!(over, IdentityError::Over(Over::Expired(_)));
+            assert_eq!(expired, code.ends_with("_EXPIRED"), "{over}");
+            // About another key, another agent, or a change that came before the answer.
+            for other in [Code::PermissionDenied, Code::NotFound] {
+                assert!(matches!(answered(other, code), IdentityError::Denied { .. }), "{code} with {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reason_of_a_later_version_ends_nothing() {
+        let denied = answered(Code::Unauthenticated, "NOT_INVENTED_YET");
+        assert!(matches!(&denied, IdentityError::Denied { reason, .. } if reason == "NOT_INVENTED_YET"), "{denied}");
     }
 }
