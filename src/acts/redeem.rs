@@ -119,6 +119,7 @@ fn agent(j: &mut Judgement<'_>, uuid: Uuid, key: [u8; 32], chance: &Chance) -> R
 }
 
 /// Where a workload's certificate comes from.
+#[derive(Clone, Copy)]
 pub(super) enum Source {
     /// A ticket, by the SHA-256 of its secret.
     Ticket([u8; 32]),
@@ -184,7 +185,7 @@ pub(super) fn sign(permit: Recorded<Permit>, key: &Key, seal: &Seal) -> Result<C
     let key = key.proved()?;
     match permit.either() {
         Either::First(permit) => seal.workload(permit, key).map(|(permit, signed)| Certified::Workload(permit, signed)),
-        Either::Second(permit) => seal.agent(permit, key).map(|(permit, signed)| Certified::Agent(permit, signed)),
+        Either::Second(permit) => seal.agent(permit, key).map(|(permit, signed)| Certified::Agent(Box::new(permit), signed)),
     }
 }
 

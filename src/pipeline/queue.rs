@@ -20,7 +20,7 @@ struct Inner<T> {
 }
 
 /// Why an item was not taken.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PushError {
     /// The queue is at its bound.
     Full,
