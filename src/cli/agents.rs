@@ -81,14 +81,7 @@ async fn tree(client: InspectionClient<Channel>, all: bool, format: Format) -> R
 async fn show(mut client: InspectionClient<Channel>, agent: String, format: Format) -> Result<(), Failure> {
     let got = client.get_agent(v1::GetAgentRequest { agent }).await?.into_inner();
     let object = output::agent::object(&got.agent.ok_or_else(Failure::incomplete_answer)?);
-    output::print(format, &object, || {
-        let fields = object.as_object().into_iter().flatten();
-        let lines = fields.map(|(name, value)| match value {
-            Value::String(text) => format!("{name:<17} {text}"),
-            other => format!("{name:<17} {other}"),
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    })
+    output::print(format, &object, || output::fields(&object))
 }
 
 /// All pages, with the revision of the last one.

@@ -42,6 +42,16 @@ pub(super) fn print_one(format: Format, object: &Value, text: impl FnOnce() -> S
     }
 }
 
+/// The fields of an object, one line each.
+pub(super) fn fields(object: &Value) -> String {
+    let fields = object.as_object().into_iter().flatten();
+    let lines = fields.map(|(name, value)| match value {
+        Value::String(text) => format!("{name:<17} {text}"),
+        other => format!("{name:<17} {other}"),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// RFC 3339 of unix seconds; empty if there is no such date.
 pub(super) fn time(seconds: u64) -> String {
     let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(0));
