@@ -86,7 +86,7 @@ fn open_with(disk: &Arc<Disk>, now: &Arc<AtomicU64>, limits: Vec<Limit>, foreign
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.into_iter().chain(["other".parse().unwrap()]).collect(),
-        operators: vec![],
+        operators: vec!["orchestrator".parse().unwrap()],
         limits,
         workload_ttl: 1_000_000,
         jwt_ttl: 300,
@@ -390,6 +390,56 @@ fn a_foreign_caller_is_judged_again_at_commit() {
     assert_eq!(code(ask(&long, START + 1, end.clone())), "AGENT_UNKNOWN");
     assert_eq!(code(ask(&listed, START + 1, end)), "ok");
     assert_eq!(ledger.read(Clone::clone), replay(&disk.rows.lock()));
+}
+
+/// An operator is a workload first: what ends the workload between the door and the commit ends the operator.
+#[test]
+fn an_operator_is_judged_by_what_proved_it() {
+    let reopen = || Proposal::Reopen { target: Target::User(user("demo")) };
+    let close = |house: &House| {
+        let target = Target::User(user("demo"));
+        let revoke = Proposal::Revoke { target, since: None, dry: false, reason: String::new(), allow_new: false };
+        house.ask(operator(), revoke).unwrap();
+    };
+    let by = |caller: &Caller| Caller::Operator { name: caller.scope(), by: Some(Box::new(caller.clone())) };
+    let revoke = |target| Proposal::Revoke { target, since: None, dry: false, reason: String::new(), allow_new: false };
+
+    let house = House::new();
+    close(&house);
+    assert_eq!(code(house.ask(by(&house.caller), reopen())), "ok");
+    let recorded = mayfly::journal::decode(&house.disk.rows.lock().last().unwrap().1).unwrap();
+    assert_eq!(recorded.operator, "workload/orchestrator", "each act names its operator");
+
+    // Its key is revoked: nothing at all.
+    close(&house);
+    house.ask(operator(), revoke(Target::Key([1; 32]))).unwrap();
+    assert_eq!(code(house.ask(by(&house.caller), reopen())), "KEY_REVOKED");
+
+    // The workload is revoked: no operator, and it does not reopen itself.
+    let house = House::new();
+    let itself = Target::Workload("orchestrator".parse().unwrap());
+    house.ask(operator(), revoke(itself.clone())).unwrap();
+    assert_eq!(code(house.ask(by(&house.caller), Proposal::Reopen { target: itself })), "WORKLOAD_CLOSED");
+
+    // The authority that signed its certificate is tainted.
+    let house = House::new();
+    close(&house);
+    house.prepare(AuthorityKind::X509, "x510", START + 80 * 86_400).unwrap();
+    house.activate(AuthorityKind::X509, true).unwrap();
+    house.change(Change::Taint { id: hex::encode("x509") }).unwrap();
+    assert_eq!(code(house.ask(by(&house.caller), reopen())), "AUTHORITY_TAINTED");
+
+    // Its certificate has expired, and nobody who is not listed is an operator.
+    let house = House::new();
+    close(&house);
+    house.pass(1_000_001);
+    assert_eq!(code(house.ask(by(&house.caller), reopen())), "WORKLOAD_UNKNOWN");
+    let house = House::new();
+    close(&house);
+    let other = workload("other", 3);
+    house.ask(operator(), Proposal::Ticket { workload: "other".parse().unwrap(), hash: [8; 32], ttl: 60 }).unwrap();
+    house.ask(Caller::Stranger, Proposal::Redeem { hash: [8; 32], key: [3; 32] }).unwrap();
+    assert_eq!(code(house.ask(by(&other), reopen())), "ROLE_NOT_ALLOWED");
 }
 
 #[test]
