@@ -15,6 +15,7 @@ pub mod revoke;
 pub mod rotate;
 pub mod spawn;
 pub mod user;
+pub mod whoami;
 
 use std::sync::Arc;
 
@@ -72,7 +73,7 @@ pub enum Certified {
     /// A workload's.
     Workload(Certification, Signed),
     /// An agent's.
-    Agent(Admission, Signed),
+    Agent(Box<Admission>, Signed),
 }
 
 impl Issuer {

@@ -26,6 +26,7 @@ mod spawn;
 mod token;
 mod verify;
 mod watch;
+mod whoami;
 
 mod certified;
 mod connect;
@@ -71,6 +72,7 @@ enum Command {
     Run(run::Args),
     Mint(mint::Args),
     End(end::Args),
+    Whoami(whoami::Args),
     Agents(agents::Args),
     Revoke(revoke::Args),
     Reopen(reopen::Args),
@@ -107,6 +109,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Run(args) => run::run(args, global).await,
         Command::Mint(args) => mint::run(args, global).await,
         Command::End(args) => end::run(args, global).await,
+        Command::Whoami(args) => whoami::run(args, global).await,
         Command::Agents(args) => agents::run(args, global).await,
         Command::Revoke(args) => revoke::run(args, global).await,
         Command::Reopen(args) => reopen::run(args, global).await,

@@ -226,6 +226,22 @@ pub struct EndResponse {
     #[prost(uint64, tag = "2")]
     pub revision: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoamiRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoamiResponse {
+    /// SPIFFE ID of the caller.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "IdentityKind", tag = "2")]
+    pub kind: i32,
+    /// The caller, if it is an agent.
+    #[prost(message, optional, tag = "3")]
+    pub agent: ::core::option::Option<Agent>,
+    /// Revision as of which this is said.
+    #[prost(uint64, tag = "4")]
+    pub revision: u64,
+}
 /// What the issuer knows of an agent.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Agent {
@@ -740,6 +756,38 @@ impl Excess {
             "EXCESS_UNSPECIFIED" => Some(Self::Unspecified),
             "EXCESS_DENY" => Some(Self::Deny),
             "EXCESS_CLIP" => Some(Self::Clip),
+            _ => None,
+        }
+    }
+}
+/// What a SPIFFE ID identifies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum IdentityKind {
+    Unspecified = 0,
+    /// An agent of this trust domain.
+    Agent = 1,
+    /// A workload of this trust domain, or a listed one of a foreign trust domain.
+    Workload = 2,
+}
+impl IdentityKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "IDENTITY_KIND_UNSPECIFIED",
+            Self::Agent => "IDENTITY_KIND_AGENT",
+            Self::Workload => "IDENTITY_KIND_WORKLOAD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "IDENTITY_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "IDENTITY_KIND_AGENT" => Some(Self::Agent),
+            "IDENTITY_KIND_WORKLOAD" => Some(Self::Workload),
             _ => None,
         }
     }
@@ -1538,6 +1586,28 @@ pub mod identities_client {
             let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Identities/End");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Identities", "End"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says what the issuer knows of the caller. Role: whoever has a certificate.
+        pub async fn whoami(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoamiRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoamiResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Identities/Whoami",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Identities", "Whoami"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -1,13 +1,13 @@
-//! The service of identities: redeem, renew, spawn, mint, end.
+//! The service of identities: redeem, renew, spawn, mint, end, whoami.
 
 use mayfly_agent::api::v1;
 use mayfly_verify::Mode;
 use tonic::{Request, Response, Status};
 
-use super::message::{bundle, certified, jwt_svid, spawn_response};
+use super::message::{agent_message, bundle, certified, jwt_svid, spawn_response};
 use super::server::identities_server::Identities;
 use super::{Door, methods, targets};
-use crate::acts::{end, mint, redeem, renew, spawn};
+use crate::acts::{end, mint, redeem, renew, spawn, whoami};
 use crate::denial::Denial;
 use crate::judge::policy::Asked;
 
@@ -53,6 +53,16 @@ impl Identities for Door {
             let agent = if r.agent.is_empty() { None } else { Some(issuer.agent_id(&r.agent)?) };
             let ended = end::end(&issuer, caller, agent).await?;
             Ok(v1::EndResponse { agent_id: ended.agent.to_string(), revision: ended.revision })
+        })
+        .await
+    }
+
+    async fn whoami(&self, request: Request<v1::WhoamiRequest>) -> Result<Response<v1::WhoamiResponse>, Status> {
+        self.hand_in(methods::WHOAMI, request, |issuer, caller, _| async move {
+            let me = whoami::whoami(&issuer, &caller)?;
+            let kind = if me.agent.is_some() { v1::IdentityKind::Agent } else { v1::IdentityKind::Workload };
+            let agent = me.agent.map(|(agent, standing)| agent_message(&issuer, &agent, standing));
+            Ok(v1::WhoamiResponse { spiffe_id: me.spiffe_id, kind: kind.into(), agent, revision: me.revision })
         })
         .await
     }

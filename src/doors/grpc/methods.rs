@@ -16,6 +16,7 @@ pub(super) const RENEW: Method = Method { name: "Identities/Renew", action: Acti
 pub(super) const SPAWN: Method = Method { name: "Identities/Spawn", action: Action::Spawn };
 pub(super) const MINT_JWT: Method = Method { name: "Identities/MintJwt", action: Action::MintJwt };
 pub(super) const END: Method = Method { name: "Identities/End", action: Action::End };
+pub(super) const WHOAMI: Method = Method { name: "Identities/Whoami", action: Action::Whoami };
 pub(super) const SPAWN_BATCH: Method = Method { name: "Batches/Spawn", action: Action::Spawn };
 pub(super) const CREATE_JOIN_TOKEN: Method = Method { name: "Operations/CreateJoinToken", action: Action::CreateJoinToken };
 pub(super) const REVOKE: Method = Method { name: "Operations/Revoke", action: Action::Revoke };
@@ -41,6 +42,7 @@ pub const METHODS: &[Method] = &[
     SPAWN,
     MINT_JWT,
     END,
+    WHOAMI,
     SPAWN_BATCH,
     CREATE_JOIN_TOKEN,
     REVOKE,
