@@ -34,6 +34,9 @@ pub struct Bundle {
     /// The key that signs heartbeats: an uncompressed P-256 point.
     #[prost(bytes = "vec", tag = "4")]
     pub feed_key: ::prost::alloc::vec::Vec<u8>,
+    /// The `spiffe_sequence` of the document.
+    #[prost(uint64, tag = "5")]
+    pub sequence: u64,
 }
 /// The bundle of another trust domain. It proves peers of that trust domain and nobody else.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -125,6 +128,9 @@ pub struct SpawnRequest {
     /// its token was first used, and ends with that.
     #[prost(string, tag = "13")]
     pub delegation: ::prost::alloc::string::String,
+    /// Sequence of the bundle that the caller has. The answer leaves the bundle out while that is the newest. 0: always send it.
+    #[prost(uint64, tag = "14")]
+    pub known_bundle: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -133,6 +139,7 @@ pub struct SpawnResponse {
     pub agent: ::core::option::Option<Agent>,
     #[prost(message, optional, tag = "2")]
     pub svid: ::core::option::Option<X509Svid>,
+    /// Absent if the caller has it already, by `known_bundle`.
     #[prost(message, optional, tag = "3")]
     pub bundle: ::core::option::Option<Bundle>,
     /// Revision of the admission.

@@ -1,6 +1,7 @@
 //! Giving identities out: one by one, in batches, by ticket, again, and as tokens.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,10 +62,17 @@ pub(crate) async fn spawning(issuer: &Issuer, client: &Client, count: usize) -> 
 /// The same for these certification requests.
 pub(crate) fn spawning_for(issuer: &Issuer, client: &Client, csrs: Vec<Vec<u8>>) -> Call {
     let (csrs, template, client) = (Arc::new(csrs), issuer.request(Vec::new()), client.clone());
+    // As an orchestrator does: whoever has the bundle says so.
+    let known = Arc::new(AtomicU64::new(0));
     boxed(move |n: usize| {
-        let (client, csr) = (client.clone(), csrs.get(n).cloned().unwrap_or_default());
-        let request = v1::SpawnRequest { csr, ..template.clone() };
-        async move { client.spawn(request).await.map(drop) }
+        let (client, csr, known) = (client.clone(), csrs.get(n).cloned().unwrap_or_default(), Arc::clone(&known));
+        let request = v1::SpawnRequest { csr, known_bundle: known.load(Ordering::Relaxed), ..template.clone() };
+        async move {
+            if let Some(bundle) = client.spawn(request).await?.bundle {
+                known.store(bundle.sequence, Ordering::Relaxed);
+            }
+            Ok(())
+        }
     })
 }
 

@@ -5,7 +5,7 @@ use mayfly_agent::api::v1::spawn_batch_response as batch_response;
 use tonic::{Request, Response, Status};
 
 use super::identities::spawn_request;
-use super::message::{bundle, spawn_response};
+use super::message::{bundle_unless, spawn_response};
 use super::server::batches_server::Batches;
 use super::{Door, methods};
 use crate::acts::spawn;
@@ -28,6 +28,7 @@ impl Batches for Door {
             }
             // One stands for the rest where the template is read; the rest follow below.
             template.csr = r.csrs.first().cloned().unwrap_or_default();
+            let known = template.known_bundle;
             let (spawn, _) = spawn_request(template)?;
             let keys = match r.count {
                 0 => spawn::Keys::Csrs(r.csrs),
@@ -35,7 +36,8 @@ impl Batches for Door {
             };
             let mut many = spawn::spawn_many(&issuer, caller, spawn, keys).await?;
             let (answer, answers) = tokio::sync::mpsc::channel(64);
-            let mut shared = Some(bundle(&issuer));
+            // With the first answer, for all.
+            let mut shared = bundle_unless(&issuer, known);
             tokio::spawn(async move {
                 while let Some((index, spawned)) = many.next(&issuer).await {
                     let result = match spawned {

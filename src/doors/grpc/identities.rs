@@ -4,7 +4,7 @@ use mayfly_agent::api::v1;
 use mayfly_verify::Mode;
 use tonic::{Request, Response, Status};
 
-use super::message::{agent_message, bundle, certified, jwt_svid, spawn_response};
+use super::message::{agent_message, bundle, bundle_unless, certified, jwt_svid, spawn_response};
 use super::server::identities_server::Identities;
 use super::{Door, methods, targets};
 use crate::acts::{end, mint, redeem, renew, spawn, whoami};
@@ -31,9 +31,10 @@ impl Identities for Door {
 
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
         self.hand_in(methods::SPAWN, request, |issuer, caller, r| async move {
+            let known = r.known_bundle;
             let (spawn, keys) = spawn_request(r)?;
             let spawned = spawn::spawn(&issuer, caller, spawn, keys).await?;
-            Ok(v1::SpawnResponse { bundle: Some(bundle(&issuer)), ..spawn_response(&issuer, spawned) })
+            Ok(v1::SpawnResponse { bundle: bundle_unless(&issuer, known), ..spawn_response(&issuer, spawned) })
         })
         .await
     }

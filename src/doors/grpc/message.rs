@@ -58,6 +58,12 @@ pub(super) fn bundle(issuer: &Issuer) -> v1::Bundle {
     bundle_message(&issuer.publisher.now())
 }
 
+/// The bundle, unless the caller has it already.
+pub(super) fn bundle_unless(issuer: &Issuer, known: u64) -> Option<v1::Bundle> {
+    let published = issuer.publisher.now();
+    (published.bundle.sequence() != known).then(|| bundle_message(&published))
+}
+
 /// What is published, as a message.
 pub fn bundle_message(published: &Published) -> v1::Bundle {
     v1::Bundle {
@@ -65,6 +71,7 @@ pub fn bundle_message(published: &Published) -> v1::Bundle {
         spiffe_json: published.document.clone(),
         x509_authorities: published.bundle.x509_authorities().to_vec(),
         feed_key: published.feed_key.clone(),
+        sequence: published.bundle.sequence(),
     }
 }
 
