@@ -156,7 +156,7 @@ impl Issuer {
             audience: options.audience.clone(),
             started_in: 0.0,
             parent: options.class.is_none().then(|| "researcher".into()),
-            binary: std::path::absolute(&options.mayfly).map_err(|e| e.to_string())?,
+            binary: binary(options)?,
             pin: options.pin,
             grpc: String::new(),
             http: None,
@@ -374,4 +374,18 @@ impl Dialer {
 fn text(file: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("`{}`: {e}", file.display()))?;
     Ok(text.trim().to_owned())
+}
+
+/// The binary under test: the one that was given, or the `mayfly` beside this program.
+fn binary(options: &Options) -> Result<PathBuf, String> {
+    if let Some(given) = &options.mayfly {
+        return std::path::absolute(given).map_err(|e| e.to_string());
+    }
+    let this = std::env::current_exe().map_err(|e| e.to_string())?;
+    let beside = this.with_file_name("mayfly");
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    let dir = this.parent().unwrap_or(&this).display();
+    Err(format!("there is no `mayfly` in `{dir}`: build it with `cargo build --release`, or give --mayfly FILE"))
 }

@@ -50,9 +50,9 @@ struct Cli {
 
 #[derive(Args)]
 struct Options {
-    /// The binary under test
-    #[arg(long, default_value = "target/release/mayfly", value_name = "FILE")]
-    mayfly: PathBuf,
+    /// The binary under test; without it, the `mayfly` beside this program
+    #[arg(long, value_name = "FILE")]
+    mayfly: Option<PathBuf>,
     /// Seconds that are measured; by default as long as the scenario needs, and never a minute
     #[arg(long, value_parser = seconds)]
     duration: Option<f64>,
