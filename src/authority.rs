@@ -11,18 +11,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use mayfly_verify::{BindingOid, Bundle, BundleError, TrustDomain};
 use parking_lot::RwLock;
-use rcgen::{KeyPair, SanType};
+use rcgen::KeyPair;
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::denial::Fault;
 use crate::judge::serial_of;
+use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Authorities, Kind, Slot, Status};
 use crate::svid;
+use crate::svid::x509::Name;
 use jwt::JwtAuthority;
 use keystore::{Keystore, KeystoreError};
 use root::Root;
@@ -61,10 +61,9 @@ pub struct Authority {
     trust_domain: TrustDomain,
     keystore: Keystore,
     root: Root,
-    feed: EcdsaKeyPair,
+    feed: Box<dyn Signer>,
     tickets: hmac::Key,
     oid: BindingOid,
-    random: SystemRandom,
     // Guards which authorities have their keys in memory; it is held for a look-up or an insertion, never for a signature.
     x509: RwLock<HashMap<Arc<str>, Arc<X509Authority>>>,
     // The same.
@@ -98,7 +97,8 @@ impl Authority {
         now: u64,
     ) -> Result<Authority, AuthorityError> {
         let root = Root::open(&keystore, td, files, development, now)?;
-        let feed = ecdsa("feed.key", &key(&keystore, "feed.key")?)?;
+        let feed = LocalKey::from_pkcs8(key(&keystore, "feed.key")?.serialized_der());
+        let feed = Box::new(feed.map_err(|e| AuthorityError::unusable("feed.key", e))?);
         Ok(Authority {
             trust_domain: td.clone(),
             root,
@@ -106,7 +106,6 @@ impl Authority {
             tickets: ticket_key(&keystore)?,
             keystore,
             oid: oid.clone(),
-            random: SystemRandom::new(),
             x509: RwLock::default(),
             jwt: RwLock::default(),
         })
@@ -181,7 +180,7 @@ impl Authority {
     fn sign_jwt(&self, id: &str, unsigned: &svid::jwt::Unsigned) -> Result<String, Fault> {
         let authority = self.jwt.read().get(id).cloned();
         let authority = authority.ok_or_else(|| Fault::new("sign jwt", format!("no key of authority `{id}`")))?;
-        authority.sign(unsigned, &self.random)
+        authority.sign(unsigned)
     }
 
     /// The root certificate; never one that somebody else signed.
@@ -221,18 +220,18 @@ impl Authority {
 
     /// Signs a heartbeat, with a key of its own.
     pub fn sign_heartbeat(&self, message: &[u8]) -> Result<Vec<u8>, Fault> {
-        self.feed.sign(&self.random, message).map(|s| s.as_ref().to_vec()).map_err(|e| Fault::new("sign heartbeat", e))
+        self.feed.sign(message).map(|signature| signature.to_vec())
     }
 
     /// The public half of that key: an uncompressed P-256 point.
     pub fn feed_key(&self) -> Vec<u8> {
-        self.feed.public_key().as_ref().to_vec()
+        self.feed.point().to_vec()
     }
 
     /// Whether a heartbeat is ours.
     pub fn is_heartbeat(&self, message: &[u8], signature: &[u8]) -> bool {
         let alg = &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED;
-        aws_lc_rs::signature::UnparsedPublicKey::new(alg, self.feed.public_key().as_ref()).verify(message, signature).is_ok()
+        aws_lc_rs::signature::UnparsedPublicKey::new(alg, self.feed.point()).verify(message, signature).is_ok()
     }
 
     /// A fresh certificate and key for our own server, signed by the X.509 authority in the slot: leaf, authority, root.
@@ -246,17 +245,11 @@ impl Authority {
     ) -> Result<(Vec<CertificateDer<'static>>, Zeroizing<Vec<u8>>), Fault> {
         let fault = |e: &dyn std::fmt::Display| Fault::new("server certificate", e);
         let key = KeyPair::generate().map_err(|e| fault(&e))?;
-        let names = names
-            .iter()
-            .map(|name| match name.parse() {
-                Ok(ip) => Ok(SanType::IpAddress(ip)),
-                Err(_) => name.as_str().try_into().map(SanType::DnsName).map_err(|e| fault(&e)),
-            })
-            .collect::<Result<Vec<_>, Fault>>()?;
+        let names = names.iter().map(|name| name.parse().map_or_else(|_| Name::Dns(name.clone()), Name::Ip)).collect();
         let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
         let ends_at = (now + SERVER_LIFE).min(by.ends_at);
         let serial = serial().map_err(|e| fault(&e))?.to_vec();
-        let unsigned = svid::x509::server(&self.trust_domain, &names, &spki, serial, now.saturating_sub(BACKDATE), ends_at)?;
+        let unsigned = svid::x509::server(&self.trust_domain, names, &spki, serial, now.saturating_sub(BACKDATE), ends_at);
         let signed = self.sign_x509(&by.id, &unsigned)?;
         let chain = std::iter::once(signed.leaf).chain(signed.above.iter().cloned());
         Ok((chain.chain([self.root().clone()]).collect(), Zeroizing::new(key.serialize_der())))
@@ -298,11 +291,6 @@ fn ticket_key(keystore: &Keystore) -> Result<hmac::Key, AuthorityError> {
         }
     }
     Ok(hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice()))
-}
-
-fn ecdsa(name: &str, key: &KeyPair) -> Result<EcdsaKeyPair, AuthorityError> {
-    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.serialized_der())
-        .map_err(|e| AuthorityError::unusable(name, e))
 }
 
 /// A random serial number.

@@ -67,6 +67,8 @@ pub mod ledger;
 
 pub mod journal;
 
+pub mod keys;
+
 pub mod authority;
 
 pub mod svid;

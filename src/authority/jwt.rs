@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair as _};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mayfly_verify::{BundleError, sha256};
@@ -11,15 +9,16 @@ use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
 use super::keystore::Keystore;
-use super::{AuthorityError, ecdsa, key_name};
+use super::{AuthorityError, key_name};
 use crate::denial::Fault;
+use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Kind, Slot};
 use crate::svid;
 
 /// Signs tokens.
 pub struct JwtAuthority {
     id: Arc<str>,
-    key: EcdsaKeyPair,
+    signer: Box<dyn Signer>,
     header: String,
 }
 
@@ -39,18 +38,18 @@ impl JwtAuthority {
         let key = KeyPair::from_pem(&text).map_err(|e| AuthorityError::unusable(&name, e))?;
         let loaded = JwtAuthority::of(&name, &key)?;
         // T46: the public half is the private one's, and the one that was recorded.
-        if loaded.id != slot.id || loaded.key.public_key().as_ref() != slot.public {
+        if loaded.id != slot.id || loaded.signer.point() != slot.public {
             return Err(AuthorityError::unusable(&name, "it is not the key that was recorded"));
         }
         Ok(loaded)
     }
 
     fn of(name: &str, key: &KeyPair) -> Result<JwtAuthority, AuthorityError> {
-        let key = ecdsa(name, key)?;
-        let kid = URL_SAFE_NO_PAD.encode(sha256(key.public_key().as_ref()).get(..16).unwrap_or_default());
+        let signer = LocalKey::from_pkcs8(key.serialized_der()).map_err(|e| AuthorityError::unusable(name, e))?;
+        let kid = URL_SAFE_NO_PAD.encode(sha256(signer.point()).get(..16).unwrap_or_default());
         // JW-2, JW-4, JW-5: alg, kid, typ and nothing else.
         let header = URL_SAFE_NO_PAD.encode(serde_json::json!({ "alg": "ES256", "kid": kid, "typ": "JWT" }).to_string());
-        Ok(JwtAuthority { id: kid.into(), key, header })
+        Ok(JwtAuthority { id: kid.into(), signer: Box::new(signer), header })
     }
 
     /// Its `kid`.
@@ -59,11 +58,11 @@ impl JwtAuthority {
     }
 
     pub(super) fn slot(&self, ends_at: u64) -> Slot {
-        Slot::new(Kind::Jwt, Arc::clone(&self.id), self.key.public_key().as_ref().to_vec(), ends_at)
+        Slot::new(Kind::Jwt, Arc::clone(&self.id), self.signer.point().to_vec(), ends_at)
     }
 
     /// Signs a token, and compares what was encoded with what was to be signed. JW-1: compact serialization.
-    pub(super) fn sign(&self, unsigned: &svid::jwt::Unsigned, random: &SystemRandom) -> Result<String, Fault> {
+    pub(super) fn sign(&self, unsigned: &svid::jwt::Unsigned) -> Result<String, Fault> {
         let fault = |what: &dyn std::fmt::Display| Fault::new("sign jwt", what);
         let claims = serde_json::to_vec(unsigned).map_err(|e| fault(&e))?;
         let said: svid::jwt::Said = serde_json::from_slice(&claims).map_err(|e| fault(&e))?;
@@ -72,9 +71,9 @@ impl JwtAuthority {
         }
         let mut token = format!("{}.", self.header);
         URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
-        let signature = self.key.sign(random, token.as_bytes()).map_err(|e| fault(&e))?;
+        let signature = self.signer.sign(token.as_bytes())?;
         token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature.as_ref(), &mut token);
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
     }
 }

@@ -210,8 +210,8 @@ pub(super) fn ca(
     let serial = serial().map_err(|e| e.to_string())?;
     params.distinguished_name.push(DnType::CommonName, format!("{name} {}", hex::encode(serial.get(..4).unwrap_or_default())));
     params.serial_number = Some(serial.to_vec().into());
-    params.not_before = svid::x509::time_of(now.saturating_sub(BACKDATE)).map_err(|e| e.to_string())?;
-    params.not_after = svid::x509::time_of(ends_at).map_err(|e| e.to_string())?;
+    params.not_before = svid::time_of(now.saturating_sub(BACKDATE)).map_err(|e| e.to_string())?;
+    params.not_after = svid::time_of(ends_at).map_err(|e| e.to_string())?;
     params.is_ca = IsCa::Ca(path);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mayfly_verify::{BindingOid, TrustDomain, inspect_x509};
-use rcgen::{BasicConstraints, Issuer, KeyPair, SubjectPublicKeyInfo};
+use rcgen::{BasicConstraints, KeyPair};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
@@ -11,6 +11,7 @@ use super::keystore::Keystore;
 use super::root::{Root, ca, read_ca};
 use super::{AuthorityError, Signed, key_name};
 use crate::denial::Fault;
+use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Kind, Slot};
 use crate::svid;
 
@@ -21,7 +22,8 @@ pub struct X509Authority {
     ends_at: u64,
     certificate: CertificateDer<'static>,
     above: Arc<[CertificateDer<'static>]>,
-    issuer: Issuer<'static, KeyPair>,
+    template: svid::x509::Template,
+    signer: Box<dyn Signer>,
 }
 
 impl X509Authority {
@@ -68,9 +70,18 @@ impl X509Authority {
             return Err(AuthorityError::unusable(name, "it stands below another root"));
         }
         let key_id = read.key_id.ok_or_else(|| AuthorityError::unusable(name, "the certificate has no key id"))?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|e| AuthorityError::unusable(name, e))?;
+        let signer = LocalKey::from_pkcs8(key.serialized_der()).map_err(|e| AuthorityError::unusable(name, e))?;
+        let template = svid::x509::Template::new(&read.subject, &key_id);
         let above = std::iter::once(certificate.clone()).chain(root.upstream().iter().cloned()).collect();
-        Ok(X509Authority { id: hex::encode(&key_id).into(), key_id, ends_at: read.ends_at, certificate, above, issuer })
+        Ok(X509Authority {
+            id: hex::encode(&key_id).into(),
+            key_id,
+            ends_at: read.ends_at,
+            certificate,
+            above,
+            template,
+            signer: Box::new(signer),
+        })
     }
 
     /// Its key id in hex.
@@ -85,10 +96,10 @@ impl X509Authority {
     /// Signs a certificate, then reads it back and compares it with what was to be signed.
     pub(super) fn sign(&self, unsigned: &svid::x509::Unsigned, td: &TrustDomain, oid: &BindingOid) -> Result<Signed, Fault> {
         let fault = |what: &dyn std::fmt::Display| Fault::new("sign x509", what);
-        let public = SubjectPublicKeyInfo::from_der(&unsigned.spki).map_err(|e| fault(&e))?;
-        let signed = unsigned.params.signed_by(&public, &self.issuer).map_err(|e| fault(&e))?;
+        let to_be_signed = self.template.to_be_signed(unsigned)?;
+        let leaf = CertificateDer::from(svid::x509::signed(&to_be_signed, &self.signer.sign(&to_be_signed)?));
         let expected = &unsigned.expected;
-        let svid = inspect_x509(signed.der(), td, oid).map_err(|e| fault(&e))?;
+        let svid = inspect_x509(&leaf, td, oid).map_err(|e| fault(&e))?;
         let same = svid.id.to_string() == expected.id
             && svid.key == expected.key
             && svid.serial == expected.serial
@@ -98,7 +109,7 @@ impl X509Authority {
             // XL-13, T17.
             && svid.not_after <= self.ends_at;
         if same {
-            Ok(Signed { leaf: signed.der().clone(), above: Arc::clone(&self.above) })
+            Ok(Signed { leaf, above: Arc::clone(&self.above) })
         } else {
             Err(fault(&"the certificate is not what was to be signed"))
         }

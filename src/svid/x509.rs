@@ -1,9 +1,8 @@
-//! The template of an X.509-SVID (clauses XL-1 to XL-13).
+//! An X.509-SVID before it is signed (clauses XL-1 to XL-13), from a template that is encoded once for each authority.
 
 use mayfly_verify::{Binding, BindingOid, TrustDomain, issuer_id, workload_id};
-use rcgen::{CertificateParams, CustomExtension, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
-use time::OffsetDateTime;
 
+use super::der::{self, OCTETS, SEQUENCE, SET_OF_BITS};
 use crate::csr::PublicKey;
 use crate::denial::Fault;
 use crate::judge::{Admission, Certification};
@@ -11,9 +10,19 @@ use crate::ledger::Recorded;
 
 /// A certificate that may be signed, with what must come out.
 pub struct Unsigned {
-    pub(crate) params: CertificateParams,
-    pub(crate) spki: Vec<u8>,
+    names: Vec<Name>,
+    spki: Vec<u8>,
+    // OID and value of an extension that is not critical.
+    extension: Option<(Vec<u64>, Vec<u8>)>,
     pub(crate) expected: Expected,
+}
+
+/// A name of the issuer's own server, beside its SPIFFE ID.
+pub(crate) enum Name {
+    /// A DNS name.
+    Dns(String),
+    /// An IP address.
+    Ip(std::net::IpAddr),
 }
 
 /// What the signed certificate must say.
@@ -42,10 +51,9 @@ pub fn agent(admission: &Recorded<Admission>, key: &PublicKey, oid: &BindingOid)
         ends_at: certificate.ends_at,
         binding: Some(binding.as_ref().clone()),
     };
-    let mut params = leaf(&expected, &[])?;
-    // XL-10: not critical, so that verifiers which do not know it accept the certificate.
-    params.custom_extensions = vec![CustomExtension::from_oid_content(oid.arcs(), der)];
-    Ok(Unsigned { params, spki: key.spki().to_vec(), expected })
+    // XL-10: not critical, so that verifiers which do not know the extension accept the certificate.
+    let extension = Some((oid.arcs().to_vec(), der));
+    Ok(Unsigned { names: Vec::new(), spki: key.spki().to_vec(), extension, expected })
 }
 
 /// A workload's certificate.
@@ -62,40 +70,138 @@ pub fn workload(permit: &Recorded<Certification>, key: &PublicKey, td: &TrustDom
         ends_at: certificate.ends_at,
         binding: None,
     };
-    Ok(Unsigned { params: leaf(&expected, &[])?, spki: key.spki().to_vec(), expected })
+    Ok(Unsigned { names: Vec::new(), spki: key.spki().to_vec(), extension: None, expected })
 }
 
 /// The issuer's own server certificate, with the names that stock clients check.
-pub(crate) fn server(
-    td: &TrustDomain,
-    names: &[SanType],
-    spki: &[u8],
-    serial: Vec<u8>,
-    begins_at: u64,
-    ends_at: u64,
-) -> Result<Unsigned, Fault> {
+pub(crate) fn server(td: &TrustDomain, names: Vec<Name>, spki: &[u8], serial: Vec<u8>, begins_at: u64, ends_at: u64) -> Unsigned {
     let key = mayfly_verify::sha256(spki);
     let expected = Expected { id: issuer_id(td), key, serial, begins_at, ends_at, binding: None };
-    Ok(Unsigned { params: leaf(&expected, names)?, spki: spki.to_vec(), expected })
+    Unsigned { names, spki: spki.to_vec(), extension: None, expected }
 }
 
-// T30: every default that a library would choose for us is set here.
-fn leaf(expected: &Expected, names: &[SanType]) -> Result<CertificateParams, Fault> {
-    let mut params = CertificateParams::default();
-    let uri = expected.id.as_str().try_into().map_err(|e| Fault::new("svid", e))?;
-    params.subject_alt_names = std::iter::once(SanType::URI(uri)).chain(names.iter().cloned()).collect();
-    params.distinguished_name = DistinguishedName::new();
-    params.serial_number = Some(expected.serial.clone().into());
-    params.not_before = time_of(expected.begins_at)?;
-    params.not_after = time_of(expected.ends_at)?;
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
+/// What all certificates of one authority have in common, encoded once.
+pub(crate) struct Template {
+    // The algorithm of the signature, then the authority's subject.
+    issuer: Vec<u8>,
+    authority_key_id: Vec<u8>,
+    // Key usage and extended key usage.
+    usages: Vec<u8>,
+    basic_constraints: Vec<u8>,
 }
 
-pub(crate) fn time_of(seconds: u64) -> Result<OffsetDateTime, Fault> {
-    let signed = i64::try_from(seconds).map_err(|e| Fault::new("svid", e))?;
-    OffsetDateTime::from_unix_timestamp(signed).map_err(|e| Fault::new("svid", e))
+/// ecdsa-with-SHA256 (RFC 5758 3.2).
+const ECDSA_WITH_SHA256: [u64; 7] = [1, 2, 840, 10045, 4, 3, 2];
+const SUBJECT_ALT_NAME: [u64; 4] = [2, 5, 29, 17];
+const KEY_USAGE: [u64; 4] = [2, 5, 29, 15];
+const EXTENDED_KEY_USAGE: [u64; 4] = [2, 5, 29, 37];
+const SUBJECT_KEY_ID: [u64; 4] = [2, 5, 29, 14];
+const BASIC_CONSTRAINTS: [u64; 4] = [2, 5, 29, 19];
+const AUTHORITY_KEY_ID: [u64; 4] = [2, 5, 29, 35];
+const SERVER_AUTH: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 1];
+const CLIENT_AUTH: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 2];
+
+impl Template {
+    /// The template of an authority, by its subject (a DER `Name`) and its key id.
+    pub(crate) fn new(subject: &[u8], key_id: &[u8]) -> Template {
+        let mut issuer = Vec::new();
+        put_algorithm(&mut issuer);
+        issuer.extend_from_slice(subject);
+        let mut authority_key_id = Vec::new();
+        put_extension(&mut authority_key_id, &AUTHORITY_KEY_ID, false, |out| {
+            der::put(out, SEQUENCE, |out| der::put(out, 0x80, |out| out.extend_from_slice(key_id)));
+        });
+        let mut usages = Vec::new();
+        // digitalSignature is bit 0; seven bits of the byte are unused.
+        put_extension(&mut usages, &KEY_USAGE, true, |out| der::put(out, SET_OF_BITS, |out| out.extend([7, 0x80])));
+        put_extension(&mut usages, &EXTENDED_KEY_USAGE, false, |out| {
+            der::put(out, SEQUENCE, |out| {
+                der::put_oid(out, &SERVER_AUTH);
+                der::put_oid(out, &CLIENT_AUTH);
+            });
+        });
+        let mut basic_constraints = Vec::new();
+        // cA is false by default, and DER leaves defaults out.
+        put_extension(&mut basic_constraints, &BASIC_CONSTRAINTS, true, |out| der::put(out, SEQUENCE, |_| {}));
+        Template { issuer, authority_key_id, usages, basic_constraints }
+    }
+
+    /// The part of a certificate that is signed (TBSCertificate, RFC 5280 4.1).
+    pub(crate) fn to_be_signed(&self, unsigned: &Unsigned) -> Result<Vec<u8>, Fault> {
+        let Unsigned { names, spki, extension, expected } = unsigned;
+        let mut validity = Vec::with_capacity(40);
+        der::put_time(&mut validity, expected.begins_at)?;
+        der::put_time(&mut validity, expected.ends_at)?;
+        let mut out = Vec::with_capacity(1024);
+        der::put(&mut out, SEQUENCE, |out| {
+            // Version 3.
+            der::put(out, 0xa0, |out| der::put_integer(out, &[2]));
+            der::put_integer(out, &expected.serial);
+            out.extend_from_slice(&self.issuer);
+            der::put(out, SEQUENCE, |out| out.extend_from_slice(&validity));
+            // XL-3: no subject; the SPIFFE ID stands in the subject alternative name, which is critical then.
+            der::put(out, SEQUENCE, |_| {});
+            out.extend_from_slice(spki);
+            der::put(out, 0xa3, |out| {
+                der::put(out, SEQUENCE, |out| {
+                    out.extend_from_slice(&self.authority_key_id);
+                    put_extension(out, &SUBJECT_ALT_NAME, true, |out| {
+                        der::put(out, SEQUENCE, |out| {
+                            der::put(out, 0x86, |out| out.extend_from_slice(expected.id.as_bytes()));
+                            names.iter().for_each(|name| put_name(out, name));
+                        });
+                    });
+                    out.extend_from_slice(&self.usages);
+                    put_extension(out, &SUBJECT_KEY_ID, false, |out| {
+                        // The first 160 bits of the SHA-256 of the public key.
+                        der::put(out, OCTETS, |out| out.extend(expected.key.iter().take(20)));
+                    });
+                    out.extend_from_slice(&self.basic_constraints);
+                    if let Some((oid, value)) = extension {
+                        put_extension(out, oid, false, |out| out.extend_from_slice(value));
+                    }
+                });
+            });
+        });
+        Ok(out)
+    }
 }
+
+/// A certificate from what was signed and the signature over it.
+pub(crate) fn signed(to_be_signed: &[u8], signature: &[u8; 64]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(to_be_signed.len() + 128);
+    der::put(&mut out, SEQUENCE, |out| {
+        out.extend_from_slice(to_be_signed);
+        put_algorithm(out);
+        der::put(out, SET_OF_BITS, |out| {
+            out.push(0);
+            der::put_signature(out, signature);
+        });
+    });
+    out
+}
+
+fn put_algorithm(out: &mut Vec<u8>) {
+    der::put(out, SEQUENCE, |out| der::put_oid(out, &ECDSA_WITH_SHA256));
+}
+
+fn put_extension(out: &mut Vec<u8>, oid: &[u64], critical: bool, value: impl FnOnce(&mut Vec<u8>)) {
+    der::put(out, SEQUENCE, |out| {
+        der::put_oid(out, oid);
+        if critical {
+            out.extend([0x01, 1, 0xff]);
+        }
+        der::put(out, OCTETS, value);
+    });
+}
+
+fn put_name(out: &mut Vec<u8>, name: &Name) {
+    match name {
+        Name::Dns(name) => der::put(out, 0x82, |out| out.extend_from_slice(name.as_bytes())),
+        Name::Ip(std::net::IpAddr::V4(ip)) => der::put(out, 0x87, |out| out.extend(ip.octets())),
+        Name::Ip(std::net::IpAddr::V6(ip)) => der::put(out, 0x87, |out| out.extend(ip.octets())),
+    }
+}
+
+#[cfg(test)]
+mod tests;
