@@ -1,22 +1,19 @@
 """Reads Mayfly's binding: whom an agent acts for, who spawned it, what it may do, and how long at most.
 
-It decodes, and proves nothing. First verify the credential with a SPIFFE library (chain or signature, times, audience,
-trust domain); then give what was verified to this module:
+This module decodes and verifies nothing. First verify the credential with a SPIFFE library (chain or signature, times,
+audience, trust domain). Then pass the verified data to this module:
 
-    binding = from_certificate(leaf_der)        # the leaf of the chain that was verified
-    binding = from_claims(claims)               # all claims of the token that was verified
+    binding = from_certificate(leaf_der)        # the leaf of the verified chain
+    binding = from_claims(claims)               # all claims of the verified token
 
-Three things are left to you, because they need more than the binding:
+You have to check three more things, which need more than the binding:
 
-- whether it is revoked: hold its stamps against the cuts of the same incarnation, which only Mayfly's feed tells;
-- whether the credential ends by `lease_expires_at` at the latest, and its SPIFFE ID does not stand in its own `chain`;
-- whether the bearer is an agent: an `/agent/` id without a binding is no credential, and nobody else carries one.
+- Is it revoked? Compare its stamps with the cuts of the same incarnation, which only Mayfly's feed delivers.
+- Does the credential end at `lease_expires_at` or earlier, and is its SPIFFE ID absent from its own `chain`?
+- Is the bearer an agent? An `/agent/` id without a binding is not a credential, and only agents carry a binding.
 
-Whatever is not exactly what an issuer writes is a BindingError: never a binding with something left out. The format is
-described in agent-sdk/verify/binding.md, and held by the vectors in agent-sdk/verify/tests/vectors.
-
-Standard library alone. The way to the extension is walked here and not by the `cryptography` package: it is twenty lines
-on the reader that the binding needs anyway, and then what is read does not depend on what happens to be installed.
+Any input that an issuer would not have written exactly so is a BindingError; a binding is never returned with a part left
+out. Format: agent-sdk/verify/binding.md; test vectors: agent-sdk/verify/tests/vectors. It needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional
 
-#: Under which OID the binding stands, unless the issuer's `credentials.binding_oid` says otherwise.
+#: OID of the binding, unless the issuer's setting `credentials.binding_oid` changes it.
 DEFAULT_OID = "1.3.6.1.4.1.32473.1"
 #: Longest extension, in bytes.
 MAX_DER = 2048
@@ -40,11 +37,7 @@ __all__ = ["Binding", "BindingError", "Stamp", "User", "from_certificate", "from
 
 
 class BindingError(ValueError):
-    """Why a binding is refused; `code` is stable.
-
-    `missing`: there is none. `malformed`: not of the one form there is. `inconsistent`: it contradicts itself.
-    `too_large`: longer than any issuer writes.
-    """
+    """Why a binding is refused; `code` is stable: `missing`, `malformed`, `inconsistent` or `too_large`."""
 
     def __init__(self, code: str, what: str) -> None:
         super().__init__(f"the binding is {code}: {what}")
@@ -55,16 +48,15 @@ class BindingError(ValueError):
 class Stamp:
     """The credential relies on this subject through the record at revision `since`."""
 
-    #: On what: 16 bytes, which are the same in a cut.
+    #: 16 bytes, which a cut of this subject has too.
     subject: bytes
-    #: Dead when below the `before` of a cut of the subject.
+    #: Revision. The credential is revoked if a cut of the subject has a higher `before`.
     since: int
 
 
 @dataclass(frozen=True)
 class User:
-    """A person, as their OpenID provider names them, or a pseudonym in place of `sub`."""
-
+    """A person, as their OpenID provider names them; `sub` may be a pseudonym."""
     iss: str
     sub: str
 
@@ -73,33 +65,33 @@ class User:
 class Binding:
     """What both credentials of an agent say beyond their SPIFFE ID."""
 
-    #: Which life of the journal the revisions belong to.
+    #: Epoch of the journal that the revisions belong to.
     incarnation: uuid.UUID
     #: Position of the record that allowed this credential.
     revision: int
-    #: What it relies on; at least one, no subject twice.
+    #: The subjects that the credential relies on; at least one, no subject twice.
     stamps: tuple[Stamp, ...]
     #: SHA-256 of the delegation's record, as 64 hex digits; None for an autonomous agent.
     delegation_id: Optional[str]
-    #: Whom it acts for; None for an autonomous agent.
+    #: The user it acts for; None for an autonomous agent.
     user: Optional[User]
     #: SPIFFE IDs from the parent up to the root workload; at least one.
     chain: tuple[str, ...]
     #: `delegated` or `autonomous`.
     mode: str
-    #: What it may do; sorted, none twice, perhaps none.
+    #: Its scopes, sorted, without duplicates; may be empty.
     scopes: tuple[str, ...]
     #: Unix seconds at which its lease ends.
     lease_expires_at: int
 
     @property
     def parent_id(self) -> str:
-        """SPIFFE ID of who spawned the agent."""
+        """SPIFFE ID of the parent that spawned the agent."""
         return self.chain[0]
 
     @property
     def root_id(self) -> str:
-        """SPIFFE ID of the workload at the top."""
+        """SPIFFE ID of the root workload."""
         return self.chain[-1]
 
     @property
@@ -109,7 +101,7 @@ class Binding:
 
 
 def from_certificate(der: bytes, oid: str = DEFAULT_OID) -> Binding:
-    """Reads the binding of a certificate in DER. Proves nothing of the certificate."""
+    """Reads the binding of a certificate in DER. The certificate is not verified."""
     wanted = _oid(oid)
     found = []
     for extension in _extensions(der):
@@ -131,7 +123,7 @@ def from_certificate(der: bytes, oid: str = DEFAULT_OID) -> Binding:
 
 
 def from_claims(claims: Mapping[str, Any], oid: str = DEFAULT_OID) -> Binding:
-    """Reads the binding among all claims of a token. Proves nothing of the token."""
+    """Reads the binding among all claims of a token. The token is not verified."""
     name = f"urn:oid:{oid}"
     if name not in claims:
         raise BindingError("missing", f"the token has no claim {name}")
@@ -217,7 +209,7 @@ def from_claim(value: Any) -> Binding:
 
 
 def _checked(binding: Binding) -> Binding:
-    """The rules that hold between the fields."""
+    """Checks the rules between the fields."""
 
     def bad(what: str) -> BindingError:
         return BindingError("inconsistent", what)
@@ -250,7 +242,7 @@ def _is_spiffe_id(text: str) -> bool:
     return match is not None and not {".", ".."} & set(match[1].split("/"))
 
 
-# `[0-9]` and not `\d`, which takes digits of every script; `fullmatch` and not `$`, which overlooks a line break.
+# `[0-9]`, because `\d` matches digits of every script; `fullmatch`, because `$` also matches before a final line break.
 _SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]{1,255}((?:/[A-Za-z0-9._-]+)*)")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _AGENT = re.compile(r"spiffe://[a-z0-9._-]{1,255}/agent/[a-z][a-z0-9-]{0,31}/" + _UUID.pattern)
@@ -274,14 +266,14 @@ def _list(value: Any, what: str) -> list[Any]:
 
 
 def _string(value: Any, what: str) -> str:
-    # JSON can spell half a surrogate pair, which is no text.
+    # JSON can express half a surrogate pair, which is not text.
     if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
         raise BindingError("malformed", f"{what} is no text")
     return value
 
 
 def _integer(value: Any, what: str) -> int:
-    # `True` is an int to Python, and 1.0 equals 1.
+    # To Python, `True` is an int and 1.0 equals 1.
     if type(value) is not int or not 0 <= value < 1 << 64:
         raise BindingError("malformed", f"{what} is no integer of 64 bits")
     return value
@@ -298,7 +290,7 @@ _TAGGED_0, _TAGGED_1, _TAGGED_3 = 0xA0, 0xA1, 0xA3
 
 
 class _Der:
-    """Takes elements off the front, strictly: tags of one byte, shortest lengths, nothing left over."""
+    """Reads elements in order and accepts nothing but DER: one-byte tags, shortest lengths, no bytes left over."""
 
     def __init__(self, rest: bytes) -> None:
         self.rest = bytes(rest)
@@ -318,7 +310,7 @@ class _Der:
             head += length - 0x80
             written = self.rest[2:head]
             length = int.from_bytes(written, "big")
-            # The shortest form: no leading zero, and nothing that fits in seven bits; so none that is indefinite either.
+            # Shortest form: no leading zero, one byte if it fits in seven bits. This excludes indefinite lengths.
             if written[:1] == b"\0" or length < 0x80:
                 raise BindingError("malformed", "a length is indefinite, or longer than needed")
         if len(self.rest) < head + length:
@@ -355,7 +347,7 @@ class _Der:
 
     def unsigned(self) -> int:
         octets = self.take(_INTEGER)
-        # A leading zero stands only before what would be negative without it.
+        # A leading zero is allowed only where the number would be negative without it.
         padded = octets[:1] == b"\0" and len(octets) > 1 and octets[1] < 0x80
         if not octets or octets[0] >= 0x80 or padded:
             raise BindingError("malformed", "an integer is empty, negative or padded")
@@ -372,7 +364,7 @@ class _Der:
 
 
 def _extensions(der: bytes) -> list[_Der]:
-    """RFC 5280 4.1: the extensions of a certificate, each as what stands in its sequence."""
+    """Returns the extensions of a certificate, each as the content of its sequence (RFC 5280 4.1)."""
     outside = _Der(der)
     certificate = outside.inside(_SEQUENCE)
     outside.end()
