@@ -1,14 +1,13 @@
 //! The binding: whom an agent acts for, who spawned it, what it may do. One structure, two encodings.
 
-use std::fmt;
-use std::str::FromStr;
+mod encoding;
+mod oid;
 
-use der::asn1::OctetString;
-use der::{Decode, Encode, Sequence};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::subject::{Stamp, Subject};
+pub use oid::BindingOid;
+
+use crate::subject::Stamp;
 use crate::{AgentId, DelegationId, MAX_SPIFFE_ID, Mode, User, parse_spiffe_id};
 
 /// Longest DER encoding, in bytes.
@@ -17,7 +16,6 @@ pub const MAX_DER: usize = 2048;
 pub const MAX_CLAIM: usize = 4096;
 /// Deepest lineage a binding can tell.
 pub const MAX_CHAIN: usize = 17;
-const VERSION: u8 = 1;
 
 #[doc = include_str!("../binding.md")]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,220 +121,13 @@ impl Binding {
         self.to_claim_text()?;
         Ok(())
     }
-
-    /// The value of the X.509 extension.
-    pub fn to_der(&self) -> Result<Vec<u8>, BindingError> {
-        self.check()?;
-        let malformed = |e: der::Error| BindingError::Malformed(e.to_string());
-        let wire = WireBinding {
-            version: VERSION,
-            incarnation: OctetString::new(*self.incarnation.as_bytes()).map_err(malformed)?,
-            revision: self.revision,
-            stamps: self
-                .stamps
-                .iter()
-                .map(|s| Ok(WireStamp { subject: OctetString::new(s.subject.0).map_err(malformed)?, since: s.since }))
-                .collect::<Result<_, BindingError>>()?,
-            delegation: self.delegation.map(|d| OctetString::new(d.0)).transpose().map_err(malformed)?,
-            user: self.user.as_ref().map(|u| WireUser { iss: u.iss.clone(), sub: u.sub.clone() }),
-            chain: self.chain.clone(),
-            autonomous: self.mode == Mode::Autonomous,
-            scopes: self.scopes.clone(),
-            lease_expires_at: self.lease_expires_at,
-        };
-        let der = wire.to_der().map_err(malformed)?;
-        if der.len() > MAX_DER { Err(BindingError::TooLarge(der.len(), MAX_DER)) } else { Ok(der) }
-    }
-
-    /// Reads the value of the X.509 extension; only the one DER encoding of a binding is accepted.
-    pub fn from_der(bytes: &[u8]) -> Result<Binding, BindingError> {
-        if bytes.len() > MAX_DER {
-            return Err(BindingError::TooLarge(bytes.len(), MAX_DER));
-        }
-        let wire = WireBinding::from_der(bytes).map_err(|e| BindingError::Malformed(e.to_string()))?;
-        if wire.version != VERSION {
-            return Err(BindingError::Malformed(format!("version {} is unknown", wire.version)));
-        }
-        let binding = Binding {
-            incarnation: Uuid::from_bytes(fixed(&wire.incarnation)?),
-            revision: wire.revision,
-            stamps: wire
-                .stamps
-                .iter()
-                .map(|s| Ok(Stamp { subject: Subject(fixed(&s.subject)?), since: s.since }))
-                .collect::<Result<_, BindingError>>()?,
-            delegation: wire.delegation.as_ref().map(fixed).transpose()?.map(DelegationId),
-            user: wire.user.map(|u| User { iss: u.iss, sub: u.sub }),
-            chain: wire.chain,
-            mode: if wire.autonomous { Mode::Autonomous } else { Mode::Delegated },
-            scopes: wire.scopes,
-            lease_expires_at: wire.lease_expires_at,
-        };
-        binding.check()?;
-        Ok(binding)
-    }
-
-    /// The value of the JWT claim.
-    pub fn to_claim(&self) -> Result<serde_json::Value, BindingError> {
-        serde_json::from_str(&self.to_claim_text()?).map_err(|e| BindingError::Malformed(e.to_string()))
-    }
-
-    /// The same as JSON text.
-    pub fn to_claim_text(&self) -> Result<String, BindingError> {
-        self.check()?;
-        let claim = Claim {
-            v: VERSION,
-            incarnation: self.incarnation.hyphenated().to_string(),
-            revision: self.revision,
-            stamps: self.stamps.iter().map(|s| (hex::encode(s.subject.0), s.since)).collect(),
-            delegation_id: self.delegation.map(|d| d.to_string()),
-            user: self.user.clone(),
-            chain: self.chain.clone(),
-            mode: self.mode,
-            scopes: self.scopes.clone(),
-            lease_expires_at: self.lease_expires_at,
-        };
-        let text = serde_json::to_string(&claim).map_err(|e| BindingError::Malformed(e.to_string()))?;
-        if text.len() > MAX_CLAIM { Err(BindingError::TooLarge(text.len(), MAX_CLAIM)) } else { Ok(text) }
-    }
-
-    /// Reads the value of the JWT claim; only the one spelling that [`to_claim`](Self::to_claim) gives is accepted.
-    pub fn from_claim(value: &serde_json::Value) -> Result<Binding, BindingError> {
-        let malformed = |e: &dyn fmt::Display| BindingError::Malformed(e.to_string());
-        let claim = Claim::deserialize(value).map_err(|e| malformed(&e))?;
-        if claim.v != VERSION {
-            return Err(BindingError::Malformed(format!("version {} is unknown", claim.v)));
-        }
-        let binding = Binding {
-            incarnation: Uuid::try_parse(&claim.incarnation).map_err(|e| malformed(&e))?,
-            revision: claim.revision,
-            stamps: claim
-                .stamps
-                .iter()
-                .map(|(subject, since)| {
-                    let mut bytes = [0u8; 16];
-                    hex::decode_to_slice(subject, &mut bytes).map_err(|e| malformed(&e))?;
-                    Ok(Stamp { subject: Subject(bytes), since: *since })
-                })
-                .collect::<Result<_, BindingError>>()?,
-            delegation: claim.delegation_id.map(|d| DelegationId::from_str(&d)).transpose().map_err(|e| malformed(&e))?,
-            user: claim.user,
-            chain: claim.chain,
-            mode: claim.mode,
-            scopes: claim.scopes,
-            lease_expires_at: claim.lease_expires_at,
-        };
-        // INVARIANT: what is read is what would be written, so that no two spellings of one binding exist: serde also takes
-        // lists for objects and `null` for what is absent, UUIDs come in four forms, and hex in two cases.
-        if binding.to_claim()? != *value {
-            return Err(BindingError::Malformed("it is not spelled as issuers spell it".into()));
-        }
-        Ok(binding)
-    }
-}
-
-fn fixed<const N: usize>(octets: &OctetString) -> Result<[u8; N], BindingError> {
-    octets.as_bytes().try_into().map_err(|_| BindingError::Malformed(format!("expected {N} octets")))
-}
-
-// The module in `binding.md`, type by type; `tests/asn1.rs` holds the two together.
-#[derive(Sequence)]
-struct WireBinding {
-    version: u8,
-    incarnation: OctetString,
-    revision: u64,
-    stamps: Vec<WireStamp>,
-    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
-    delegation: Option<OctetString>,
-    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
-    user: Option<WireUser>,
-    chain: Vec<String>,
-    autonomous: bool,
-    scopes: Vec<String>,
-    lease_expires_at: u64,
-}
-
-#[derive(Sequence)]
-struct WireStamp {
-    subject: OctetString,
-    since: u64,
-}
-
-#[derive(Sequence)]
-struct WireUser {
-    iss: String,
-    sub: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Claim {
-    v: u8,
-    incarnation: String,
-    revision: u64,
-    stamps: Vec<(String, u64)>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    delegation_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<User>,
-    chain: Vec<String>,
-    mode: Mode,
-    scopes: Vec<String>,
-    lease_expires_at: u64,
-}
-
-/// Under which OID the binding stands in a certificate, and under which name in a JWT.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BindingOid(Vec<u64>);
-
-impl BindingOid {
-    /// The arcs.
-    pub fn arcs(&self) -> &[u64] {
-        &self.0
-    }
-
-    /// The claim's name: `urn:oid:` and the OID.
-    pub fn claim(&self) -> String {
-        format!("urn:oid:{self}")
-    }
-}
-
-impl Default for BindingOid {
-    /// 1.3.6.1.4.1.32473.1, under the private enterprise number for documentation (RFC 5612).
-    fn default() -> BindingOid {
-        BindingOid(vec![1, 3, 6, 1, 4, 1, 32473, 1])
-    }
-}
-
-impl fmt::Display for BindingOid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let arcs: Vec<String> = self.0.iter().map(u64::to_string).collect();
-        f.write_str(&arcs.join("."))
-    }
-}
-
-impl FromStr for BindingOid {
-    type Err = String;
-    /// Dotted decimals. No arc over 31 bits: Go's parser refuses the whole certificate.
-    fn from_str(s: &str) -> Result<BindingOid, String> {
-        let bad = || format!("`{s}` is no usable OID: write at least three dotted decimals, each below 2147483648");
-        let arcs = s
-            .split('.')
-            .map(|arc| arc.parse::<u64>().ok().filter(|n| *n < 1 << 31 && n.to_string() == arc))
-            .collect::<Option<Vec<u64>>>()
-            .ok_or_else(bad)?;
-        match arcs.as_slice() {
-            [0 | 1, second, _, ..] if *second < 40 => Ok(BindingOid(arcs)),
-            [2, _, _, ..] => Ok(BindingOid(arcs)),
-            _ => Err(bad()),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
+    use crate::Subject;
     use proptest::prelude::*;
 
     pub(crate) fn sample() -> Binding {
@@ -382,18 +173,6 @@ mod tests {
         binding.scopes = (0..64).map(|i| format!("{i:03}{}", "s".repeat(100))).collect();
         assert!(matches!(binding.to_der(), Err(BindingError::TooLarge(_, MAX_DER))));
         assert!(matches!(binding.to_claim(), Err(BindingError::TooLarge(_, MAX_CLAIM))));
-    }
-
-    #[test]
-    fn an_oid_has_no_arc_over_31_bits() {
-        assert!("2.25.340282366920938463463374607431768211455".parse::<BindingOid>().is_err());
-        assert!("1.3.6.1.4.1.2147483648".parse::<BindingOid>().is_err());
-        for bad in ["", "1", "1.3", "1.40.1", "3.1.1", "1.03.1", "1..3", "a.b.c"] {
-            assert!(bad.parse::<BindingOid>().is_err(), "{bad}");
-        }
-        let oid: BindingOid = "1.3.6.1.4.1.32473.1".parse().unwrap();
-        assert_eq!(oid, BindingOid::default());
-        assert_eq!(oid.claim(), "urn:oid:1.3.6.1.4.1.32473.1");
     }
 
     proptest! {

@@ -66,6 +66,9 @@ pub fn verify_x509(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingO
     if now >= svid.not_after {
         return Err(Reject::Expired(svid.not_after));
     }
+    if anchors.is_empty() {
+        return Err(Reject::Untrusted("no root of the bundle is valid now".into()));
+    }
     let leaf = EndEntityCert::try_from(leaf_der).map_err(untrusted)?;
     let intermediates: Vec<CertificateDer<'_>> = rest.to_vec();
     let time = UnixTime::since_unix_epoch(Duration::from_secs(now));

@@ -1,0 +1,177 @@
+//! The two encodings of a binding: DER in a certificate, JSON in a token. Each has exactly one spelling.
+
+use std::fmt;
+use std::str::FromStr;
+
+use der::asn1::OctetString;
+use der::{Decode, Encode, Sequence};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Binding, BindingError, MAX_CLAIM, MAX_DER};
+use crate::subject::{Stamp, Subject};
+use crate::{DelegationId, Mode, User};
+
+const VERSION: u8 = 1;
+
+impl Binding {
+    /// The value of the X.509 extension.
+    pub fn to_der(&self) -> Result<Vec<u8>, BindingError> {
+        self.check()?;
+        let malformed = |e: der::Error| BindingError::Malformed(e.to_string());
+        let wire = WireBinding {
+            version: VERSION,
+            incarnation: OctetString::new(*self.incarnation.as_bytes()).map_err(malformed)?,
+            revision: self.revision,
+            stamps: self
+                .stamps
+                .iter()
+                .map(|s| Ok(WireStamp { subject: OctetString::new(s.subject.0).map_err(malformed)?, since: s.since }))
+                .collect::<Result<_, BindingError>>()?,
+            delegation: self.delegation.map(|d| OctetString::new(d.0)).transpose().map_err(malformed)?,
+            user: self.user.as_ref().map(|u| WireUser { iss: u.iss.clone(), sub: u.sub.clone() }),
+            chain: self.chain.clone(),
+            autonomous: self.mode == Mode::Autonomous,
+            scopes: self.scopes.clone(),
+            lease_expires_at: self.lease_expires_at,
+        };
+        let der = wire.to_der().map_err(malformed)?;
+        if der.len() > MAX_DER { Err(BindingError::TooLarge(der.len(), MAX_DER)) } else { Ok(der) }
+    }
+
+    /// Reads the value of the X.509 extension; only the one DER encoding of a binding is accepted.
+    pub fn from_der(bytes: &[u8]) -> Result<Binding, BindingError> {
+        if bytes.len() > MAX_DER {
+            return Err(BindingError::TooLarge(bytes.len(), MAX_DER));
+        }
+        let wire = WireBinding::from_der(bytes).map_err(|e| BindingError::Malformed(e.to_string()))?;
+        if wire.version != VERSION {
+            return Err(BindingError::Malformed(format!("version {} is unknown", wire.version)));
+        }
+        let binding = Binding {
+            incarnation: Uuid::from_bytes(fixed(&wire.incarnation)?),
+            revision: wire.revision,
+            stamps: wire
+                .stamps
+                .iter()
+                .map(|s| Ok(Stamp { subject: Subject(fixed(&s.subject)?), since: s.since }))
+                .collect::<Result<_, BindingError>>()?,
+            delegation: wire.delegation.as_ref().map(fixed).transpose()?.map(DelegationId),
+            user: wire.user.map(|u| User { iss: u.iss, sub: u.sub }),
+            chain: wire.chain,
+            mode: if wire.autonomous { Mode::Autonomous } else { Mode::Delegated },
+            scopes: wire.scopes,
+            lease_expires_at: wire.lease_expires_at,
+        };
+        binding.check()?;
+        Ok(binding)
+    }
+
+    /// The value of the JWT claim.
+    pub fn to_claim(&self) -> Result<serde_json::Value, BindingError> {
+        serde_json::from_str(&self.to_claim_text()?).map_err(|e| BindingError::Malformed(e.to_string()))
+    }
+
+    /// The same as JSON text.
+    pub fn to_claim_text(&self) -> Result<String, BindingError> {
+        self.check()?;
+        let claim = Claim {
+            v: VERSION,
+            incarnation: self.incarnation.hyphenated().to_string(),
+            revision: self.revision,
+            stamps: self.stamps.iter().map(|s| (hex::encode(s.subject.0), s.since)).collect(),
+            delegation_id: self.delegation.map(|d| d.to_string()),
+            user: self.user.clone(),
+            chain: self.chain.clone(),
+            mode: self.mode,
+            scopes: self.scopes.clone(),
+            lease_expires_at: self.lease_expires_at,
+        };
+        let text = serde_json::to_string(&claim).map_err(|e| BindingError::Malformed(e.to_string()))?;
+        if text.len() > MAX_CLAIM { Err(BindingError::TooLarge(text.len(), MAX_CLAIM)) } else { Ok(text) }
+    }
+
+    /// Reads the value of the JWT claim; only the one spelling that [`to_claim`](Self::to_claim) gives is accepted.
+    pub fn from_claim(value: &serde_json::Value) -> Result<Binding, BindingError> {
+        let malformed = |e: &dyn fmt::Display| BindingError::Malformed(e.to_string());
+        let claim = Claim::deserialize(value).map_err(|e| malformed(&e))?;
+        if claim.v != VERSION {
+            return Err(BindingError::Malformed(format!("version {} is unknown", claim.v)));
+        }
+        let binding = Binding {
+            incarnation: Uuid::try_parse(&claim.incarnation).map_err(|e| malformed(&e))?,
+            revision: claim.revision,
+            stamps: claim
+                .stamps
+                .iter()
+                .map(|(subject, since)| {
+                    let mut bytes = [0u8; 16];
+                    hex::decode_to_slice(subject, &mut bytes).map_err(|e| malformed(&e))?;
+                    Ok(Stamp { subject: Subject(bytes), since: *since })
+                })
+                .collect::<Result<_, BindingError>>()?,
+            delegation: claim.delegation_id.map(|d| DelegationId::from_str(&d)).transpose().map_err(|e| malformed(&e))?,
+            user: claim.user,
+            chain: claim.chain,
+            mode: claim.mode,
+            scopes: claim.scopes,
+            lease_expires_at: claim.lease_expires_at,
+        };
+        // INVARIANT: what is read is what would be written, so that no two spellings of one binding exist: serde also takes
+        // lists for objects and `null` for what is absent, UUIDs come in four forms, and hex in two cases.
+        if binding.to_claim()? != *value {
+            return Err(BindingError::Malformed("it is not spelled as issuers spell it".into()));
+        }
+        Ok(binding)
+    }
+}
+
+fn fixed<const N: usize>(octets: &OctetString) -> Result<[u8; N], BindingError> {
+    octets.as_bytes().try_into().map_err(|_| BindingError::Malformed(format!("expected {N} octets")))
+}
+
+// The module in `binding.md`, type by type; `tests/asn1.rs` holds the two together.
+#[derive(Sequence)]
+struct WireBinding {
+    version: u8,
+    incarnation: OctetString,
+    revision: u64,
+    stamps: Vec<WireStamp>,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    delegation: Option<OctetString>,
+    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
+    user: Option<WireUser>,
+    chain: Vec<String>,
+    autonomous: bool,
+    scopes: Vec<String>,
+    lease_expires_at: u64,
+}
+
+#[derive(Sequence)]
+struct WireStamp {
+    subject: OctetString,
+    since: u64,
+}
+
+#[derive(Sequence)]
+struct WireUser {
+    iss: String,
+    sub: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Claim {
+    v: u8,
+    incarnation: String,
+    revision: u64,
+    stamps: Vec<(String, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delegation_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<User>,
+    chain: Vec<String>,
+    mode: Mode,
+    scopes: Vec<String>,
+    lease_expires_at: u64,
+}
