@@ -1,4 +1,4 @@
-//! The binding: whom an agent acts for, who spawned it, what it may do. One structure, two encodings.
+//! The binding: the user that an agent acts for, its ancestors, and its scopes. One structure in two encodings.
 
 mod encoding;
 mod oid;
@@ -14,29 +14,29 @@ use crate::{AgentId, DelegationId, MAX_SPIFFE_ID, Mode, User, parse_spiffe_id};
 pub const MAX_DER: usize = 2048;
 /// Longest JSON encoding, in bytes.
 pub const MAX_CLAIM: usize = 4096;
-/// Deepest lineage a binding can tell.
+/// Longest chain: sixteen agents and their root workload.
 pub const MAX_CHAIN: usize = 17;
 
 #[doc = include_str!("../binding.md")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// Which life of the journal the revisions belong to.
+    /// Epoch of the journal that the revisions belong to.
     pub incarnation: Uuid,
-    /// The record that allowed this credential.
+    /// Revision of the record that allowed this credential.
     pub revision: u64,
-    /// What it relies on, since when.
+    /// The subjects that it relies on, each with a revision.
     pub stamps: Vec<Stamp>,
-    /// The delegation; none for an autonomous agent.
+    /// The delegation; `None` for an autonomous agent.
     pub delegation: Option<DelegationId>,
-    /// The user; none for an autonomous agent.
+    /// The user; `None` for an autonomous agent.
     pub user: Option<User>,
     /// SPIFFE IDs from the parent up to the root workload; at least one.
     pub chain: Vec<String>,
-    /// By which right the agent exists.
+    /// Whether it acts for a user or for nobody.
     pub mode: Mode,
-    /// What it may do; sorted, none twice.
+    /// Its scopes, sorted, without duplicates.
     pub scopes: Vec<String>,
-    /// Unix seconds at which its lease ends.
+    /// End of its lease, Unix seconds.
     pub lease_expires_at: u64,
 }
 
@@ -46,43 +46,43 @@ pub enum BindingError {
     /// The bytes are not a binding of version 1.
     #[error("the binding is malformed: {0}")]
     Malformed(String),
-    /// It parses, and contradicts itself.
+    /// It can be read, but its fields contradict each other.
     #[error("the binding contradicts itself: {0}")]
     Inconsistent(&'static str),
-    /// Longer than [`MAX_DER`] or [`MAX_CLAIM`].
+    /// It is longer than [`MAX_DER`] or [`MAX_CLAIM`].
     #[error("the binding has {0} bytes, and {1} are allowed: ask for fewer scopes or a flatter tree")]
     TooLarge(usize, usize),
 }
 
 impl Binding {
-    /// SPIFFE ID of who spawned the agent.
+    /// SPIFFE ID of the parent, which spawned the agent.
     pub fn parent_id(&self) -> &str {
         self.chain.first().map_or("", String::as_str)
     }
 
-    /// SPIFFE ID of the workload at the top.
+    /// SPIFFE ID of the root workload.
     pub fn root_id(&self) -> &str {
         self.chain.last().map_or("", String::as_str)
     }
 
-    /// Levels below the root workload; 1 directly below it.
+    /// Number of levels below the root workload; 1 directly below it.
     pub fn depth(&self) -> usize {
         self.chain.len()
     }
 
-    /// The rules that hold between the fields.
+    /// Checks the rules between the fields.
     pub fn check(&self) -> Result<(), BindingError> {
         let bad = |what| Err(BindingError::Inconsistent(what));
         if self.chain.is_empty() || self.chain.len() > MAX_CHAIN {
             return bad("the chain must hold 1 to 17 ids");
         }
         if self.chain.iter().any(|id| parse_spiffe_id(id).is_err()) {
-            return bad("the chain holds something that is no SPIFFE ID");
+            return bad("the chain holds something that is not a SPIFFE ID");
         }
-        // Everything between the agent and its root workload is an agent.
+        // All ancestors below the root workload are agents.
         let (root, between) = self.chain.split_last().map_or(("", &[][..]), |(root, rest)| (root.as_str(), rest));
         if between.iter().any(|id| AgentId::parse(id).is_err()) || AgentId::parse(root).is_ok() {
-            return bad("the chain must be agents below one workload");
+            return bad("the chain must consist of agents below one workload");
         }
         let delegated = self.mode == Mode::Delegated;
         if self.user.is_some() != delegated || self.delegation.is_some() != delegated {
@@ -95,13 +95,13 @@ impl Binding {
             return bad("there are no stamps");
         }
         if self.stamps.iter().any(|s| s.since > self.revision) {
-            return bad("a stamp is younger than the credential");
+            return bad("a stamp has a higher revision than the credential");
         }
         if self.stamps.iter().zip(1..).any(|(stamp, rest)| self.stamps.iter().skip(rest).any(|s| s.subject == stamp.subject)) {
             return bad("two stamps have one subject");
         }
         if !self.scopes.is_sorted_by(|a, b| a < b) {
-            return bad("scopes must be sorted, none twice");
+            return bad("scopes must be sorted, without duplicates");
         }
         if self.chain.iter().map(String::len).max().unwrap_or(0) > MAX_SPIFFE_ID {
             return bad("an id of the chain is too long");
@@ -109,9 +109,9 @@ impl Binding {
         Ok(())
     }
 
-    /// Whether both encodings stay within their bounds; encodes only where that is not plain from the lengths.
+    /// Checks that both encodings stay within their limits. It encodes only if the lengths alone do not settle that.
     pub fn check_size(&self) -> Result<(), BindingError> {
-        // JSON may write a byte of a user's name as six; ids and scopes hold nothing that is escaped.
+        // JSON may escape each byte of a user's name into six; ids and scopes contain nothing that is escaped.
         let user = self.user.as_ref().map_or(0, |u| 6 * (u.iss.len() + u.sub.len()));
         let listed: usize = self.chain.iter().chain(&self.scopes).map(|s| s.len() + 4).sum();
         if 512 + user + listed + 80 * self.stamps.len() <= MAX_DER {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     proptest! {
-        /// T23, T44: whatever the bytes, reading is a value or an error; what is read is what its encoding says.
+        /// T23, T44: any bytes give a binding or an error, and a binding that was read encodes to the same bytes.
         #[test]
         fn t23_arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             if let Ok(binding) = Binding::from_der(&bytes) {

@@ -1,4 +1,4 @@
-//! The trust bundle: the public half of a trust domain's authorities, as the SPIFFE bundle format has it.
+//! The trust bundle: the public keys of a trust domain's authorities, in the SPIFFE bundle format.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -9,19 +9,19 @@ use spiffe::TrustDomain;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-/// Most keys a bundle may hold; more is refused rather than searched.
+/// Most keys a bundle may hold. A larger one is refused, because each verification searches them.
 pub(crate) const MAX_KEYS: usize = 100;
 
 /// Why a bundle is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
-    /// Not a JSON object with a `keys` array (Bundle 4.1.3).
-    #[error("this is no SPIFFE bundle: {0}")]
+    /// The text is not a JSON object with a `keys` array (Bundle 4.1.3).
+    #[error("not a SPIFFE bundle: {0}")]
     Malformed(String),
-    /// More than 100 keys.
+    /// It holds more than 100 keys.
     #[error("the bundle has {0} keys, and {MAX_KEYS} are allowed")]
     TooManyKeys(usize),
-    /// A key that is to be published cannot be.
+    /// A key cannot be expressed as a JWK.
     #[error("the key cannot be published: {0}")]
     Key(String),
 }
@@ -36,7 +36,7 @@ pub struct JwtAuthority {
 }
 
 impl JwtAuthority {
-    /// An ES256 key from the coordinates of its point.
+    /// Makes an ES256 key from the coordinates of its point, 32 bytes each.
     pub fn es256(kid: &str, x: &[u8], y: &[u8]) -> Result<JwtAuthority, BundleError> {
         let jwk = json!({ "kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
             "kid": kid, "use": "jwt-svid" });
@@ -46,14 +46,14 @@ impl JwtAuthority {
         }
     }
 
-    /// None when the key is not one that can verify JWT-SVIDs: it is left out, the rest of the bundle stays.
+    /// Returns `None` if the key cannot verify JWT-SVIDs. Such a key is left out, and the rest of the bundle is kept.
     fn from_jwk(map: Map<String, Value>) -> Option<JwtAuthority> {
         let kid = map.get("kid")?.as_str().filter(|k| !k.is_empty() && k.len() <= 256)?.to_owned();
         let mut plain = map.clone();
-        // `use` of SPIFFE is none of RFC 7517's values.
+        // SPIFFE's values of `use` are unknown to RFC 7517.
         plain.remove("use");
         let jwk: Jwk = serde_json::from_value(Value::Object(plain)).ok()?;
-        // T47: the algorithms are those of the key, never what a token's header wishes.
+        // T47: the algorithms follow from the key, never from a token's header.
         let algorithms = match &jwk.algorithm {
             AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
                 EllipticCurve::P256 => vec![Algorithm::ES256],
@@ -71,7 +71,7 @@ impl JwtAuthority {
         Some(JwtAuthority { kid, key: DecodingKey::from_jwk(&jwk).ok()?, jwk: map, algorithms })
     }
 
-    /// Its key id.
+    /// The key id.
     pub fn kid(&self) -> &str {
         &self.kid
     }
@@ -106,7 +106,7 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// A bundle of DER root certificates and JWT keys. `sequence` changes with the content; `refresh_hint` is in seconds.
+    /// Makes a bundle of DER root certificates and JWT keys. `sequence` changes with the content; `refresh_hint` is in seconds.
     pub fn new(
         trust_domain: TrustDomain,
         x509: Vec<Vec<u8>>,
@@ -117,14 +117,14 @@ impl Bundle {
         Bundle { trust_domain, x509, jwt, sequence, refresh_hint }
     }
 
-    /// Reads a SPIFFE bundle document. Keys of unknown use or kind are left out and the rest is kept (Bundle 4.2, JWT-SVID 6.2).
+    /// Reads a SPIFFE bundle document. Keys of an unknown use or type are left out, the rest is kept (Bundle 4.2, JWT-SVID 6.2).
     pub fn from_json(trust_domain: TrustDomain, text: &[u8]) -> Result<Bundle, BundleError> {
         let (doc, keys) = read(text)?;
         let number = |name| doc.get(name).and_then(Value::as_u64).unwrap_or(0);
         let mut bundle = Bundle::new(trust_domain, vec![], vec![], number("spiffe_sequence"), number("spiffe_refresh_hint"));
         for key in keys.iter().filter_map(Value::as_object) {
             match key.get("use").and_then(Value::as_str) {
-                // X509-SVID 6.2: only the first of x5c counts; an entry without it is ignored.
+                // X509-SVID 6.2: only the first entry of x5c counts; a key without x5c is ignored.
                 Some("x509-svid") => {
                     let first = key.get("x5c").and_then(Value::as_array).and_then(|a| a.first()).and_then(Value::as_str);
                     bundle.x509.extend(first.and_then(|b64| STANDARD.decode(b64).ok()));
@@ -136,8 +136,8 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Reads a JWK set of a Workload API, which holds JWT keys alone: a `use` may be missing there (SPIRE writes none), but is
-    /// never another (CL-7).
+    /// Reads a JWK set from a Workload API, which holds JWT keys only. `use` may be missing there (SPIRE omits it), but if it is
+    /// present it must be `jwt-svid` (CL-7).
     pub fn from_jwk_set(trust_domain: TrustDomain, text: &[u8]) -> Result<Bundle, BundleError> {
         let (_, keys) = read(text)?;
         let mut bundle = Bundle::new(trust_domain, vec![], vec![], 0, 0);
@@ -149,7 +149,7 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// The SPIFFE bundle document with both kinds of keys (clauses BU-1 to BU-7).
+    /// Writes the SPIFFE bundle document with both kinds of keys (clauses BU-1 to BU-7).
     pub fn to_json(&self) -> Result<Value, BundleError> {
         let mut keys = Vec::new();
         for der in &self.x509 {
@@ -163,38 +163,38 @@ impl Bundle {
         Ok(json!({ "keys": keys, "spiffe_sequence": self.sequence, "spiffe_refresh_hint": self.refresh_hint }))
     }
 
-    /// A plain JWK Set of the JWT keys, as OIDC relying parties read it.
+    /// Writes a plain JWK set of the JWT keys, for OIDC relying parties.
     pub fn oidc_jwks(&self) -> Value {
         json!({ "keys": self.jwt.iter().map(JwtAuthority::oidc_jwk).collect::<Vec<_>>() })
     }
 
-    /// Whose bundle it is.
+    /// The trust domain that the bundle belongs to.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
-    /// DER root certificates.
+    /// The root certificates, DER.
     pub fn x509_authorities(&self) -> &[Vec<u8>] {
         &self.x509
     }
 
-    /// Keys that verify JWT-SVIDs.
+    /// The keys that verify JWT-SVIDs.
     pub fn jwt_authorities(&self) -> &[JwtAuthority] {
         &self.jwt
     }
 
-    /// Changes with the content, never goes back.
+    /// A number that changes with the content and never decreases; 0 if the publisher gives none.
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Seconds after which its publisher wants to be asked again; 0: it does not say.
+    /// Seconds after which the publisher wants to be asked again; 0 if it gives none.
     pub fn refresh_hint(&self) -> u64 {
         self.refresh_hint
     }
 }
 
-/// The document and its keys, of which there are not too many.
+/// Splits a document into its other members and its keys, of which there are at most [`MAX_KEYS`].
 fn read(text: &[u8]) -> Result<(Map<String, Value>, Vec<Value>), BundleError> {
     let mut doc: Map<String, Value> = serde_json::from_slice(text).map_err(|e| BundleError::Malformed(e.to_string()))?;
     match doc.remove("keys") {
@@ -206,24 +206,24 @@ fn read(text: &[u8]) -> Result<(Map<String, Value>, Vec<Value>), BundleError> {
 
 fn public_jwk(der: &[u8]) -> Result<Map<String, Value>, BundleError> {
     let key = |what: &str| BundleError::Key(what.to_owned());
-    let (_, cert) = X509Certificate::from_der(der).map_err(|_| key("not a certificate"))?;
-    let jwk = match cert.public_key().parsed().map_err(|_| key("unreadable"))? {
+    let (_, cert) = X509Certificate::from_der(der).map_err(|_| key("it is not a certificate"))?;
+    let jwk = match cert.public_key().parsed().map_err(|_| key("it cannot be read"))? {
         PublicKey::EC(point) => {
             let (crv, size) = match point.key_size() {
                 256 => ("P-256", 32),
                 384 => ("P-384", 48),
-                _ => return Err(key("neither P-256 nor P-384")),
+                _ => return Err(key("it is neither P-256 nor P-384")),
             };
             let data = point.data();
             let coordinate = |from: usize| data.get(from..from + size).map(|c| URL_SAFE_NO_PAD.encode(c));
-            let (x, y) = coordinate(1).zip(coordinate(1 + size)).ok_or_else(|| key("the point is compressed"))?;
+            let (x, y) = coordinate(1).zip(coordinate(1 + size)).ok_or_else(|| key("its point is compressed"))?;
             json!({ "kty": "EC", "crv": crv, "x": x, "y": y })
         }
         PublicKey::RSA(rsa) => {
             let trim = |b: &[u8]| URL_SAFE_NO_PAD.encode(b.iter().skip_while(|b| **b == 0).copied().collect::<Vec<u8>>());
             json!({ "kty": "RSA", "n": trim(rsa.modulus), "e": trim(rsa.exponent) })
         }
-        _ => return Err(key("neither EC nor RSA")),
+        _ => return Err(key("it is neither EC nor RSA")),
     };
     match jwk {
         Value::Object(map) => Ok(map),

@@ -1,8 +1,8 @@
-//! Every revocation in force, made so that one more costs the same whether a thousand or a million are known.
+//! The set of all revocations in force. Adding one costs about the same whether a thousand or a million are known.
 //!
-//! The cuts lie in sorted shards. A copy shares all of them, and a change copies the one shard it falls into and the list of
-//! shards: about the square root of the whole. A base with a delta beside it would do the same on average, and stop for a copy
-//! of the whole each time the delta is merged.
+//! The cuts are kept in sorted shards. A clone shares all shards; a change copies the one shard it affects and the list of
+//! shards, which is about the square root of the whole set. A large base with a small delta would cost the same on average, but
+//! would copy the whole set each time the delta is merged.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,48 +11,48 @@ use uuid::Uuid;
 
 use crate::{Stamp, Subject};
 
-/// The list of shards doubles when it would be shorter than half the square root of the number of cuts.
+/// The number of shards doubles when it falls below half the square root of the number of cuts.
 const PER_SQUARE: usize = 4;
-/// 65,536 shards hold far more than any bound here allows.
+/// At most 65,536 shards, enough for far more cuts than any limit here allows.
 const MOST_BITS: u32 = 16;
 
-/// One revocation: everything that relies on `subject` since before `before` is dead.
+/// One revocation: it revokes every credential that relies on `subject` since a revision below `before`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) subject: Subject,
     pub(crate) before: u64,
-    /// Unix seconds after which it can hit nothing; `u64::MAX` where nobody said.
+    /// Unix seconds after which no credential can be affected any more; `u64::MAX` if unknown.
     pub(crate) keep_until: u64,
 }
 
 impl Entry {
-    /// Of two cuts of one subject the later revision and the later end count.
+    /// Merges two cuts of one subject: the higher revision and the later end count.
     pub(crate) fn merged(self, other: Entry) -> Entry {
         Entry { subject: self.subject, before: self.before.max(other.before), keep_until: self.keep_until.max(other.keep_until) }
     }
 }
 
-/// Sorted by subject, none twice.
+/// Sorted by subject, without duplicates.
 type Shard = Arc<Vec<Entry>>;
 
-/// Every revocation in force in one incarnation of the journal. A clone shares what the two have in common.
+/// Every revocation in force in one epoch of the journal. A clone shares the shards that the two have in common.
 #[derive(Clone)]
 pub struct Cuts {
-    /// Which incarnation of the journal these revisions belong to.
+    /// Epoch of the journal that the revisions belong to.
     pub incarnation: Uuid,
     len: usize,
     bits: u32,
-    // INVARIANT: 2^bits shards; a subject's first bits name its shard, so that the whole is sorted.
+    // INVARIANT: there are 2^bits shards, and the first bits of a subject select its shard. So the whole set is sorted.
     shards: Arc<Vec<Shard>>,
 }
 
 impl Cuts {
-    /// No cuts yet, for this incarnation.
+    /// An empty set for this epoch.
     pub fn new(incarnation: Uuid) -> Cuts {
         Cuts { incarnation, len: 0, bits: 0, shards: Arc::new(vec![Shard::default()]) }
     }
 
-    /// Many at once: sorting them is cheaper than to insert one by one.
+    /// Builds the set from many entries: sorting once is cheaper than inserting one by one.
     pub(crate) fn collect(incarnation: Uuid, mut entries: Vec<Entry>) -> Cuts {
         entries.sort_unstable_by_key(|e| e.subject);
         entries.dedup_by(|later, kept| {
@@ -68,12 +68,12 @@ impl Cuts {
         cuts
     }
 
-    /// Kills what relies on `subject` since before `before`. A later cut never moves an earlier one back.
+    /// Revokes everything that relies on `subject` since a revision below `before`. A second cut never lowers `before`.
     pub fn cut(&mut self, subject: Subject, before: u64) {
         self.insert(Entry { subject, before, keep_until: u64::MAX });
     }
 
-    /// Adds a cut to what may be known of its subject already.
+    /// Adds a cut, or merges it with the cut of its subject.
     pub(crate) fn insert(&mut self, entry: Entry) {
         let Some(shard) = self.shard_mut(entry.subject) else { return };
         match shard.binary_search_by_key(&entry.subject, |e| e.subject) {
@@ -90,7 +90,7 @@ impl Cuts {
         }
     }
 
-    /// The revision before which reliance on `subject` is dead, if it was ever cut.
+    /// The revision below which reliance on `subject` is revoked, or `None` if there is no cut of it.
     pub fn before(&self, subject: Subject) -> Option<u64> {
         self.get(subject).map(|e| e.before)
     }
@@ -101,9 +101,9 @@ impl Cuts {
         shard.get(at).copied()
     }
 
-    /// Takes a cut away that can hit nothing any more.
+    /// Removes the cut of a subject, when it cannot affect any credential any more.
     pub fn forget(&mut self, subject: Subject) {
-        // Looked at first: what is not there is no reason to copy a shard.
+        // Checked first, because taking the shard for a change copies it.
         if self.get(subject).is_none() {
             return;
         }
@@ -115,17 +115,17 @@ impl Cuts {
         }
     }
 
-    /// Number of cuts.
+    /// The number of cuts.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether there are no cuts.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Each cut as (subject, before), in order of subject.
+    /// All cuts as (subject, before), in the order of their subjects.
     pub fn iter(&self) -> impl Iterator<Item = (Subject, u64)> + '_ {
         self.entries().map(|e| (e.subject, e.before))
     }
@@ -134,18 +134,18 @@ impl Cuts {
         self.shards.iter().flat_map(|shard| shard.iter().copied())
     }
 
-    /// The stamp by which these stamps are dead, if any: `since` < `before`.
+    /// The first of these stamps that is revoked (`since` < `before`), or `None` if all of them hold.
     pub fn killing<'a>(&self, stamps: impl IntoIterator<Item = &'a Stamp>) -> Option<Stamp> {
         stamps.into_iter().find(|s| self.before(s.subject).is_some_and(|before| s.since < before)).copied()
     }
 
-    /// The shard of a subject, this set's own from here on.
+    /// The shard of a subject, for a change: from here on it is not shared.
     fn shard_mut(&mut self, subject: Subject) -> Option<&mut Vec<Entry>> {
         let index = shard_of(subject, self.bits);
         Arc::make_mut(&mut self.shards).get_mut(index).map(Arc::make_mut)
     }
 
-    /// Halves every shard until there are enough of them.
+    /// Splits every shard in two until there are enough of them.
     fn grow(&mut self) {
         while self.bits < MOST_BITS && self.len > PER_SQUARE << (2 * self.bits) {
             self.bits += 1;
@@ -165,14 +165,14 @@ impl Default for Cuts {
     }
 }
 
-/// A million of them help nobody.
+/// Without the cuts themselves: there may be a million.
 impl fmt::Debug for Cuts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cuts").field("incarnation", &self.incarnation).field("len", &self.len).finish_non_exhaustive()
     }
 }
 
-/// The first `bits` of a subject. Subjects are digests: they fall into all shards alike.
+/// The first `bits` bits of a subject. Subjects are digests, so they spread evenly over the shards.
 fn shard_of(subject: Subject, bits: u32) -> usize {
     let [a, b, c, ..] = subject.0;
     let first = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);

@@ -1,16 +1,16 @@
-//! The feed of cuts, as a verifier takes it: messages in, and out of each heartbeat that holds, a whole new state.
+//! The feed of cuts, on the verifier's side. Messages go in; each valid heartbeat yields a complete new state.
 //!
 //! | file | idea |
 //! |---|---|
-//! | `message` | what the feed says |
-//! | `key` | who says it: the signature over a heartbeat |
-//! | `digest` | that nothing was left out: a sum over all cuts |
-//! | `follower` | what follows from it: the state machine |
+//! | `message` | the messages |
+//! | `key` | the signature over a heartbeat, which proves its author |
+//! | `digest` | a sum over all cuts, which proves that none is missing |
+//! | `follower` | the state machine that takes messages |
 //! | `error` | why a message is refused |
 //!
-//! A relay is not trusted. What it can do is to be late, which heartbeats tell; whatever else it leaves out, repeats, changes
-//! or makes up is refused. `keep_until` and `revision` of a cut are not signed: a cut that is kept for longer or shorter than
-//! the issuer keeps it is noticed by the digest of the next heartbeat, and nothing follows from the revision.
+//! A relay is not trusted. All it can do unnoticed is to delay messages, and heartbeats reveal a delay; a message that it drops,
+//! repeats, changes or invents is refused. The fields `keep_until` and `revision` of a cut are not signed. If a cut is kept for
+//! a longer or shorter time than at the issuer, the digest of the next heartbeat does not match; the revision has no effect.
 
 mod digest;
 mod error;

@@ -1,4 +1,4 @@
-//! Names: classes, workloads, agents, users, and whom a SPIFFE ID stands for.
+//! Identifiers: SPIFFE IDs, agents, and the principal that a SPIFFE ID names. Other names are in the files beside this one.
 
 mod delegation;
 mod label;
@@ -21,40 +21,40 @@ pub const MAX_TRUST_DOMAIN: usize = 255;
 /// Why a name is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Not `[a-z][a-z0-9-]*`, or too long.
-    #[error("`{0}` is no name: use a-z, 0-9 and `-`, begin with a letter, at most {1} characters")]
+    /// It does not match `[a-z][a-z0-9-]*`, or is too long.
+    #[error("`{0}` is not a name: use a-z, 0-9 and `-`, begin with a letter, at most {1} characters")]
     Label(String, usize),
-    /// Not a SPIFFE ID of the standard's form.
+    /// It does not have the form of a SPIFFE ID.
     #[error("`{0}` is no SPIFFE ID: {1}")]
     SpiffeId(String, String),
-    /// Longer than [`MAX_SPIFFE_ID`].
+    /// It is longer than [`MAX_SPIFFE_ID`].
     #[error("the SPIFFE ID has {0} bytes, and {MAX_SPIFFE_ID} are allowed")]
     TooLong(usize),
-    /// A SPIFFE ID, and not of an agent of the expected trust domain.
-    #[error("`{0}` is no agent: expected spiffe://<trust domain>/agent/<class>/<uuid>")]
+    /// It is a SPIFFE ID, but not an agent's.
+    #[error("`{0}` is not an agent: expected spiffe://<trust domain>/agent/<class>/<uuid>")]
     NotAnAgent(String),
-    /// A SPIFFE ID that cannot be a workload's: without a path, or an agent's.
-    #[error("`{0}` is no workload: expected a SPIFFE ID with a path, and not an agent's")]
+    /// It is a SPIFFE ID that cannot be a workload's: it has no path, or it is an agent's.
+    #[error("`{0}` is not a workload: expected a SPIFFE ID with a path, and not an agent's")]
     NotAWorkload(String),
-    /// Not a hex SHA-256.
-    #[error("`{0}` is no delegation id: expected 64 hex digits")]
+    /// It is not a SHA-256 in hex.
+    #[error("`{0}` is not a delegation id: expected 64 hex digits")]
     Delegation(String),
 }
 
-/// Parses a SPIFFE ID, strictly: nothing is normalised (clauses ID-1 to ID-8).
+/// Parses a SPIFFE ID strictly: nothing is normalized (clauses ID-1 to ID-8).
 pub fn parse_spiffe_id(s: &str) -> Result<SpiffeId, NameError> {
     if s.len() > MAX_SPIFFE_ID {
         return Err(NameError::TooLong(s.len()));
     }
     let id = SpiffeId::new(s).map_err(|e| NameError::SpiffeId(s.chars().take(128).collect(), e.to_string()))?;
-    // INVARIANT: the id is byte-equal to what was parsed; two spellings of one id never exist.
+    // INVARIANT: the id is byte-equal to the input, so that no id has two spellings.
     if id.to_string() != s || id.trust_domain_name().len() > MAX_TRUST_DOMAIN {
         return Err(NameError::SpiffeId(s.chars().take(128).collect(), "not in canonical form".into()));
     }
     Ok(id)
 }
 
-/// `spiffe://<td>/issuer`: what the issuer's own server certificate carries.
+/// `spiffe://<td>/issuer`: the SPIFFE ID in the issuer's own server certificate.
 pub fn issuer_id(td: &TrustDomain) -> String {
     format!("spiffe://{td}/issuer")
 }
@@ -62,16 +62,16 @@ pub fn issuer_id(td: &TrustDomain) -> String {
 /// One instance of a class: `spiffe://<td>/agent/<class>/<UUIDv7>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AgentId {
-    /// Its trust domain.
+    /// The trust domain.
     pub trust_domain: TrustDomain,
-    /// Its class.
+    /// The class.
     pub class: ClassName,
-    /// What tells it from every other agent, ever.
+    /// Unique among all agents, ever.
     pub uuid: Uuid,
 }
 
 impl AgentId {
-    /// Parses the SPIFFE ID of an agent; the UUID must be in lower-case hyphenated form.
+    /// Parses the SPIFFE ID of an agent. The UUID must be lower-case and hyphenated.
     pub fn parse(s: &str) -> Result<AgentId, NameError> {
         let id = parse_spiffe_id(s)?;
         agent_of(&id).ok_or_else(|| NameError::NotAnAgent(s.to_owned()))
@@ -84,7 +84,7 @@ impl fmt::Display for AgentId {
     }
 }
 
-/// Whom a SPIFFE ID stands for, seen from one trust domain.
+/// What a SPIFFE ID names, seen from one trust domain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {
     /// An agent of this trust domain.
@@ -93,12 +93,12 @@ pub enum Principal {
     Workload(WorkloadName),
     /// The issuer of this trust domain.
     Issuer,
-    /// Anything else: a foreign id, or a path that Mayfly gives no meaning to.
+    /// Anything else: an id of another trust domain, or a path that has no meaning to Mayfly.
     Other,
 }
 
 impl Principal {
-    /// Reads an id. A path under `/agent/` or `/workload/` that is not exactly of its form is `Other`.
+    /// Classifies an id. A path under `/agent/` or `/workload/` that is not exactly of that form is `Other`.
     pub fn of(id: &SpiffeId, own: &TrustDomain) -> Principal {
         if id.trust_domain_name() != own.as_str() {
             return Principal::Other;
@@ -116,7 +116,7 @@ impl Principal {
 fn agent_of(id: &SpiffeId) -> Option<AgentId> {
     let (class, uuid) = id.path().strip_prefix("/agent/")?.split_once('/')?;
     let parsed = Uuid::try_parse(uuid).ok()?;
-    // Uuid parses several spellings; an id has one.
+    // The UUID parser accepts several spellings; an id has one.
     if parsed.hyphenated().to_string() != uuid {
         return None;
     }

@@ -11,37 +11,37 @@ use spiffe::SpiffeId;
 use crate::x509::check_binding;
 use crate::{Binding, BindingOid, Bundle, Principal, Reject, Subject, Target, parse_spiffe_id};
 
-/// Longest token that is looked at, in bytes.
+/// Longest token that is accepted, in bytes.
 pub(crate) const MAX_TOKEN: usize = 16 * 1024;
 /// How far clocks may differ, in seconds (JWT-SVID appendix A).
 pub(crate) const LEEWAY: u64 = 5;
 
-/// What a token proved.
+/// The contents of a verified token.
 #[derive(Clone, Debug)]
 pub struct JwtSvid {
-    /// Its SPIFFE ID, from `sub`.
+    /// The SPIFFE ID, from `sub`.
     pub id: SpiffeId,
-    /// Whom that stands for.
+    /// The agent, workload or issuer that the SPIFFE ID names.
     pub principal: Principal,
     /// All audiences of the token.
     pub audience: Vec<String>,
-    /// Unix seconds.
+    /// When it was issued, Unix seconds. `None` if the token does not say.
     pub issued_at: Option<u64>,
-    /// Unix seconds.
+    /// When it expires, Unix seconds.
     pub expires_at: u64,
     /// Key id of the authority that signed it.
     pub authority: String,
-    /// Unique id of the token.
+    /// Unique id of the token. `None` if it has none.
     pub jti: Option<String>,
-    /// Whom the agent acts for; agents have one and nobody else does.
+    /// The binding of an agent; `None` for everybody else.
     pub binding: Option<Binding>,
-    /// The authority that signed it, as the subject of a cut.
+    /// The authority that signed it, as a cut would name it.
     pub(crate) subjects: [Subject; 1],
 }
 
-/// Verifies a token for one audience against the bundle of its trust domain, at `now` (unix seconds).
+/// Verifies a token for one audience against the bundle of its trust domain, at `now` (Unix seconds).
 ///
-/// Cuts are not looked at: see [`crate::Live::check`].
+/// This does not check revocation: see [`crate::Live::check`].
 pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<JwtSvid, Reject> {
     let malformed = |what: &str| Reject::Malformed(what.to_owned());
     if token.len() > MAX_TOKEN {
@@ -53,16 +53,16 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
         return Err(malformed("a JWT-SVID has three parts"));
     };
     let (kid, alg) = read_header(&object(header)?)?;
-    // T49: exact look-up among the keys whose use is jwt-svid. JV-7: without a kid, the keys are tried.
+    // T49: the key is found by its exact id, among the keys whose use is jwt-svid. JV-7: without a kid, all of them are tried.
     let keys = bundle.jwt_authorities().iter().filter(|a| kid.as_deref().is_none_or(|kid| kid == a.kid()));
     let message = format!("{header}.{claims}");
     let authority = keys
         .filter(|a| a.allows(alg))
         .find(|a| jsonwebtoken::crypto::verify(signature, message.as_bytes(), a.key(), alg).unwrap_or(false))
-        .ok_or_else(|| Reject::Untrusted("no key of the bundle fits".into()))?;
+        .ok_or_else(|| Reject::Untrusted("no key of the bundle verifies its signature".into()))?;
 
     let claims = object(claims)?;
-    let sub = claims.get("sub").and_then(Value::as_str).ok_or_else(|| malformed("`sub` is missing or no string"))?;
+    let sub = claims.get("sub").and_then(Value::as_str).ok_or_else(|| malformed("`sub` is missing or not a string"))?;
     let id = parse_spiffe_id(sub)?;
     if id.trust_domain_name() != bundle.trust_domain().as_str() {
         return Err(Reject::TrustDomain(id.trust_domain_name().to_owned(), bundle.trust_domain().to_string()));
@@ -75,15 +75,15 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
         _ => vec![],
     };
     if audiences.is_empty() {
-        return Err(malformed("`aud` is missing or neither a string nor strings"));
+        return Err(malformed("`aud` is missing, or neither a string nor a list of strings"));
     }
     if audience.is_empty() || !audiences.iter().any(|a| a == audience) {
         return Err(Reject::Audience(audience.to_owned()));
     }
-    // T50, T52: a wrong type is never "absent", and `exp` is never optional.
+    // T50, T52: a value of the wrong type is not an absent one, and `exp` is mandatory.
     let seconds = |name: &str| match claims.get(name) {
         None => Ok(None),
-        Some(v) => v.as_u64().filter(|s| *s < 1 << 53).map(Some).ok_or_else(|| malformed(&format!("`{name}` is no integer"))),
+        Some(v) => v.as_u64().filter(|s| *s < 1 << 53).map(Some).ok_or_else(|| malformed(&format!("`{name}` is not an integer"))),
     };
     let expires_at = seconds("exp")?.ok_or_else(|| malformed("`exp` is missing"))?;
     if now >= expires_at {
@@ -96,8 +96,9 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     let principal = Principal::of(&id, bundle.trust_domain());
     let binding = claims.get(&oid.claim()).map(Binding::from_claim).transpose()?;
     let binding = check_binding(&principal, binding, oid)?;
+    // T16.
     if binding.as_ref().is_some_and(|b| expires_at > b.lease_expires_at) {
-        return Err(Reject::Profile("T16: the token outlives its lease".into()));
+        return Err(Reject::Profile("the token expires after the lease of its agent".into()));
     }
     let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
     let authority = authority.kid().to_owned();
@@ -105,17 +106,17 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     Ok(JwtSvid { id, principal, audience: audiences, issued_at, expires_at, authority, jti, binding, subjects })
 }
 
-/// When a token claims to end, in Unix seconds: for its holder, who knows where it came from. Proves nothing.
+/// The expiry that a token claims, Unix seconds, for a holder who knows the token's origin. The token is not verified.
 pub fn inspect_jwt_end(token: &str) -> Result<u64, Reject> {
     let end = inspect(token)?.get("exp").and_then(Value::as_u64).filter(|end| *end < 1 << 53);
-    end.ok_or_else(|| Reject::Malformed("`exp` is missing or no integer".into()))
+    end.ok_or_else(|| Reject::Malformed("`exp` is missing or not an integer".into()))
 }
 
-/// Whose token it claims to be: enough to find the bundle by which it is verified. Proves nothing: no signature is looked at.
+/// The SPIFFE ID that a token claims, to find the bundle by which to verify it. The token is not verified.
 pub fn inspect_jwt(token: &str) -> Result<SpiffeId, Reject> {
     let claims = inspect(token)?;
     let sub = claims.get("sub").and_then(Value::as_str);
-    Ok(parse_spiffe_id(sub.ok_or_else(|| Reject::Malformed("`sub` is missing or no string".into()))?)?)
+    Ok(parse_spiffe_id(sub.ok_or_else(|| Reject::Malformed("`sub` is missing or not a string".into()))?)?)
 }
 
 fn inspect(token: &str) -> Result<Map<String, Value>, Reject> {
@@ -130,32 +131,35 @@ fn inspect(token: &str) -> Result<Map<String, Value>, Reject> {
     object(claims)
 }
 
-// JWT-SVID 2: alg, kid, typ and nothing else. T48, T51: so jwk, jku, x5c, crit and b64 are refused unread.
+// JWT-SVID 2: alg, kid, typ and nothing else. T48, T51: so jwk, jku, x5c, crit and b64 are refused and never read.
 fn read_header(header: &Map<String, Value>) -> Result<(Option<String>, Algorithm), Reject> {
     let profile = |what: &str| Reject::Profile(what.to_owned());
     if let Some(extra) = header.keys().find(|k| !matches!(k.as_str(), "alg" | "kid" | "typ")) {
-        return Err(profile(&format!("JW-2: the header holds `{}`", extra.chars().take(32).collect::<String>())));
+        return Err(profile(&format!(
+            "the header has the member `{}`, which a JWT-SVID may not have",
+            extra.chars().take(32).collect::<String>()
+        )));
     }
     match header.get("typ") {
         None => {}
         Some(Value::String(typ)) if typ == "JWT" || typ == "JOSE" => {}
-        Some(_) => return Err(profile("JW-5: typ is JWT or JOSE")),
+        Some(_) => return Err(profile("`typ` must be JWT or JOSE")),
     }
     let alg = header
         .get("alg")
         .and_then(Value::as_str)
         .and_then(|alg| Algorithm::from_str(alg).ok())
         .filter(|alg| !matches!(alg, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 | Algorithm::EdDSA))
-        .ok_or_else(|| profile("JW-3: alg is one of RS, ES and PS"))?;
+        .ok_or_else(|| profile("`alg` must be one of the RS, ES and PS algorithms"))?;
     let kid = match header.get("kid") {
         None => None,
         Some(Value::String(kid)) => Some(kid.clone()),
-        Some(_) => return Err(profile("kid is no string")),
+        Some(_) => return Err(profile("`kid` is not a string")),
     };
     Ok((kid, alg))
 }
 
 fn object(part: &str) -> Result<Map<String, Value>, Reject> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Reject::Malformed("a part is not base64url".into()))?;
-    serde_json::from_slice(&bytes).map_err(|_| Reject::Malformed("a part is no JSON object".into()))
+    serde_json::from_slice(&bytes).map_err(|_| Reject::Malformed("a part is not a JSON object".into()))
 }

@@ -1,7 +1,7 @@
-//! Verifies Mayfly credentials: SPIFFE ids, the binding, cuts, X.509-SVIDs and JWT-SVIDs.
+//! Verifies Mayfly credentials: SPIFFE IDs, bindings, cuts, X.509-SVIDs and JWT-SVIDs.
 //!
-//! A verifier needs nothing but the credential, the bundle of its trust domain and the cuts. This crate opens no
-//! connection, reads no clock and starts no thread: what it needs is an argument.
+//! A verifier needs three inputs: the credential, the bundle of its trust domain, and the cuts. This crate opens no
+//! connection, reads no clock and starts no thread; everything it needs is an argument.
 
 mod binding;
 mod bundle;
@@ -29,7 +29,7 @@ pub use spiffe::{SpiffeId, TrustDomain};
 pub use subject::{Stamp, Subject, Target, add_stamp};
 pub use x509::{X509Svid, inspect_x509, sha256, verify_x509};
 
-/// Refuses a binding that is cut, or that belongs to another life of the journal than the cuts.
+/// Refuses a binding that is revoked by one of these cuts, or whose revisions belong to another epoch of the journal.
 pub fn check_cuts(binding: &Binding, cuts: &Cuts) -> Result<(), Reject> {
     let alive = binding.incarnation == cuts.incarnation && cuts.killing(&binding.stamps).is_none();
     if alive { Ok(()) } else { Err(Reject::Cut) }

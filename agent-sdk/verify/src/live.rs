@@ -1,4 +1,4 @@
-//! What is known of revocations right now, for every check in the process.
+//! The current knowledge of revocations, shared by every check in the process.
 
 mod listeners;
 
@@ -14,28 +14,28 @@ use crate::feed::Known;
 use crate::sync::{ArcSwapOption, AtomicU64};
 use crate::{Binding, JwtSvid, Reject, Staleness, Subject, X509Svid, check_cuts};
 
-/// How old the last heartbeat may be, where nobody says.
+/// Default for the greatest age of the last heartbeat.
 const BOUND: Duration = Duration::from_secs(5);
-/// How far the issuer's clock may be ahead.
+/// Greatest lead of the issuer's clock over ours.
 const SKEW: Duration = Duration::from_secs(120);
 
-/// What to do while nothing is heard of the issuer.
+/// What to do while no heartbeats arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Refuse when the last heartbeat is older than this.
+    /// Refuse credentials when the last heartbeat is older than this.
     Strict(Duration),
-    /// Accept until the credential expires, and count it.
+    /// Accept credentials until they expire, and count them ([`Live::accepted_unknown`]).
     BestEffort,
 }
 
 impl Default for Freshness {
-    /// Strict, 5 seconds.
+    /// Strict, with 5 seconds.
     fn default() -> Freshness {
         Freshness::Strict(BOUND)
     }
 }
 
-/// What a credential relies on.
+/// The parts of a verified credential on which its revocation depends.
 #[derive(Clone, Copy, Debug)]
 pub struct Reliance<'a> {
     trust_domain: &'a str,
@@ -45,12 +45,12 @@ pub struct Reliance<'a> {
 }
 
 impl Reliance<'_> {
-    /// Whose word it is, and so whose cuts count.
+    /// The trust domain that issued the credential, whose cuts apply to it.
     pub fn trust_domain(&self) -> &str {
         self.trust_domain
     }
 
-    /// Unix seconds at which the credential ends.
+    /// When the credential expires, Unix seconds.
     pub fn ends_at(&self) -> u64 {
         self.ends_at
     }
@@ -70,10 +70,10 @@ impl<'a> From<&'a JwtSvid> for Reliance<'a> {
     }
 }
 
-/// A handle on what is known of the revocations of one trust domain. Clones share it.
+/// A handle on the current revocations of one trust domain. Clones share it.
 ///
-/// A check takes no lock and, but for the first on a thread, allocates nothing. What it reads is swapped whole: a check sees
-/// the cuts of one heartbeat, never of two.
+/// A check takes no lock, and allocates nothing except for the first on each thread. The knowledge is swapped as a whole: a
+/// check sees the cuts of one heartbeat, never a mixture of two.
 #[derive(Clone, Debug)]
 pub struct Live(Arc<Shared>);
 
@@ -88,50 +88,51 @@ struct Shared {
 }
 
 impl Live {
-    /// Knows nothing yet: under [`Freshness::Strict`] it refuses everything (T69).
+    /// Starts without any knowledge: under [`Freshness::Strict`] it refuses every credential (T69).
     pub fn new(trust_domain: TrustDomain, freshness: Freshness) -> Live {
         let (required, unknown) = (AtomicU64::new(0), AtomicU64::new(0));
         let (known, listeners) = (ArcSwapOption::empty(), Listeners::default());
         Live(Arc::new(Shared { trust_domain, freshness, known, required, unknown, listeners }))
     }
 
-    /// Whose credentials it can judge.
+    /// The trust domain whose credentials it can check.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.0.trust_domain
     }
 
-    /// Checks use this from now on. Whoever asked for it is told.
+    /// Replaces the knowledge that checks use, and notifies the subscribers.
     pub fn publish(&self, known: Arc<Known>) {
         self.0.known.store(Some(known));
-        // ORDER: after the store. Whoever is told finds it there.
+        // ORDER: after the store, so that a subscriber who is notified finds the new knowledge.
         self.0.listeners.tell();
     }
 
-    /// Calls `told` after each [`publish`](Self::publish), on the thread that publishes, for as long as the subscription
-    /// lives. It is to wake somebody and to return: the next cut waits for it.
+    /// Calls `told` after each [`publish`](Self::publish), on the publishing thread, for as long as the subscription lives. The
+    /// callback should wake a task and return at once, because the next cut waits for it.
     ///
-    /// What was published before is not told: subscribe, then check.
+    /// There is no call for knowledge that was published before: subscribe first, then check.
     pub fn subscribe(&self, told: impl Fn() + Send + Sync + 'static) -> Subscription {
         self.0.listeners.add(Arc::new(told))
     }
 
-    /// What is known, if anything.
+    /// The current knowledge, or `None` before the first heartbeat.
     pub fn known(&self) -> Option<Arc<Known>> {
         self.0.known.load_full()
     }
 
-    /// Refuses, whatever the mode, until every cut up to `revision` is known: after a revocation, with its receipt's revision.
+    /// Refuses all credentials, in either mode, until the cuts up to `revision` are known. Call it after a revocation, with the
+    /// revision of its receipt.
     pub fn require(&self, revision: u64) {
         self.0.required.fetch_max(revision, Ordering::AcqRel);
     }
 
-    /// How many credentials were accepted without knowing whether they were revoked ([`Freshness::BestEffort`]).
+    /// Number of credentials accepted while it was unknown whether they were revoked ([`Freshness::BestEffort`]).
     pub fn accepted_unknown(&self) -> u64 {
         self.0.unknown.load(Ordering::Relaxed)
     }
 
-    /// Whether what is known is fresh at `now` (since the Unix epoch), by the strict bound or the default one. For readiness
-    /// and metrics (T41).
+    /// Whether the knowledge is fresh at `now` (since the Unix epoch), by the strict bound or the default one. For readiness
+    /// checks and metrics (T41).
     pub fn fresh(&self, now: Duration) -> Result<(), Staleness> {
         let known = self.0.known.load();
         self.behind(known.as_deref())?;
@@ -142,10 +143,10 @@ impl Live {
         aged(known.as_deref(), bound, now)
     }
 
-    /// Refuses a verified credential that is cut or has expired at `now` (since the Unix epoch), or of which that is not known.
+    /// Refuses a verified credential if it is revoked, if it has expired at `now` (since the Unix epoch), or if that is unknown.
     ///
-    /// Looked at are its stamps and their incarnation, its key, and every authority of its chain. Call it for each request,
-    /// not for each connection.
+    /// A cut may affect its stamps and their epoch, its key, or any authority of its chain. Call this for each request, not for
+    /// each connection.
     pub fn check<'a>(&self, now: Duration, credential: impl Into<Reliance<'a>>) -> Result<(), Reject> {
         let credential = credential.into();
         let own = self.0.trust_domain.as_str();
@@ -157,7 +158,7 @@ impl Live {
         }
         let known = self.0.known.load();
         if let Some(known) = known.as_deref() {
-            // Keys and authorities never come back: of when their cut is does not matter.
+            // A key or authority is never reinstated, so the revision of its cut does not matter.
             if credential.subjects.iter().any(|s| known.cuts.before(*s).is_some()) {
                 return Err(Reject::Cut);
             }
@@ -181,7 +182,8 @@ impl Live {
     }
 }
 
-/// A clock that was set does not make old knowledge new: what lies in the future is as bad as what is old.
+/// The age of the knowledge is checked in both directions: after a change of the clock, a heartbeat from the future is no
+/// fresher than an old one.
 fn aged(known: Option<&Known>, bound: Duration, now: Duration) -> Result<(), Staleness> {
     let as_of = Duration::from_micros(known.ok_or(Staleness::Never)?.as_of);
     let (age, ahead) = (now.saturating_sub(as_of), as_of.saturating_sub(now));

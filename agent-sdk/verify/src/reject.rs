@@ -1,68 +1,68 @@
-//! Why a credential does not hold.
+//! Why a credential is refused.
 
 use std::time::Duration;
 
 use crate::{BindingError, NameError};
 
-/// Why a credential does not hold. [`Reject::code`] is its stable label.
+/// Why a credential is refused. [`Reject::code`] is its stable label.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// Not a certificate, or not a JWS in compact form.
+    /// It is not a certificate, or not a JWS in compact form.
     #[error("the credential is malformed: {0}")]
     Malformed(String),
-    /// It parses, and breaks a rule of the SPIFFE profile; the text names the clause.
+    /// It can be read but breaks a rule of the SPIFFE profile.
     #[error("the credential breaks the SPIFFE profile: {0}")]
     Profile(String),
-    /// Its SPIFFE ID is none.
+    /// Its SPIFFE ID is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
     /// It belongs to another trust domain than the bundle.
     #[error("the credential is of trust domain `{0}`, and the bundle of `{1}`")]
     TrustDomain(String, String),
-    /// No chain to the bundle, no key of that id, or a signature that does not verify.
+    /// There is no chain to the bundle or no key with that id, or a signature does not verify.
     #[error("the credential is not signed by an authority of the bundle: {0}")]
     Untrusted(String),
-    /// Its time is over.
-    #[error("the credential expired at {0} (unix seconds)")]
+    /// It has expired.
+    #[error("the credential expired at {0} (Unix seconds)")]
     Expired(u64),
-    /// Its time has not come.
-    #[error("the credential is valid from {0} on (unix seconds)")]
+    /// It is not valid yet.
+    #[error("the credential is not valid before {0} (Unix seconds)")]
     NotYetValid(u64),
-    /// For somebody else.
+    /// The token is meant for other audiences.
     #[error("the token is for another audience than `{0}`")]
     Audience(String),
-    /// An agent without a well-formed binding, or another with one.
+    /// The binding of an agent is malformed, or a credential that is not an agent's carries one.
     #[error(transparent)]
     Binding(#[from] BindingError),
-    /// An agent's credential that says nothing of whom it acts for.
+    /// An agent's credential has no binding.
     #[error("an agent's credential must carry the binding `{0}`, and this one has none")]
     Unbound(String),
-    /// It is cut: something it relies on was revoked.
+    /// A cut revokes it: the user, agent, key, authority or another subject that it relies on was revoked.
     #[error("the credential was revoked")]
     Cut,
-    /// Whether it is cut cannot be told: what is known of revocations is too old.
-    #[error("whether the credential is revoked is not known: {0}")]
+    /// It is unknown whether the credential is revoked, because the knowledge of revocations is too old.
+    #[error("it is not known whether the credential is revoked: {0}")]
     Stale(Staleness),
 }
 
-/// Why what is known of revocations does not suffice.
+/// Why the knowledge of revocations is not sufficient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Staleness {
-    /// Nothing was received yet (T69).
-    #[error("nothing was received yet")]
+    /// No heartbeat has been received yet (T69).
+    #[error("no heartbeat has been received yet")]
     Never,
     /// The last heartbeat is older than the bound.
     #[error("the last heartbeat is {0:?} old")]
     Old(Duration),
-    /// The last heartbeat lies in the future by more than clocks may differ.
+    /// The last heartbeat lies further in the future than clocks may differ.
     #[error("the last heartbeat lies {0:?} in the future")]
     Future(Duration),
-    /// A caller asked for a later revision (see [`Live::require`](crate::Live::require)).
+    /// The caller requires a later revision (see [`Live::require`](crate::Live::require)).
     #[error("revision {known} is known, and {required} is required")]
     Behind {
         /// Every cut up to this revision is known.
         known: u64,
-        /// What was asked for.
+        /// The required revision.
         required: u64,
     },
 }

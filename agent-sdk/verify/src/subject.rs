@@ -1,4 +1,4 @@
-//! What a cut can be about, and what a credential says of it.
+//! Subjects: what a cut can revoke, and what a credential relies on.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use crate::{ClassName, DelegationId, User, Workload};
 
-/// Something a credential relies on, as 16 bytes: a verifier compares subjects and never learns what they name.
+/// The user, agent, class or other subject that a credential relies on, as a digest of 16 bytes. Verifiers compare subjects
+/// without learning what they name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject(pub [u8; 16]);
 
@@ -17,7 +18,7 @@ impl fmt::Debug for Subject {
     }
 }
 
-/// What a [`Subject`] stands for.
+/// What a [`Subject`] is the digest of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A person.
@@ -28,18 +29,18 @@ pub enum Target {
     Agent(Uuid),
     /// A class of agents.
     Class(ClassName),
-    /// The workload at the top of a tree.
+    /// The root workload of a tree of agents.
     Workload(Workload),
-    /// Everything of this trust domain.
+    /// The whole trust domain.
     TrustDomain,
     /// A certified key: SHA-256 of its `SubjectPublicKeyInfo`.
     Key([u8; 32]),
-    /// An issuing key, by its key id.
+    /// An issuing key, identified by its key id.
     Authority(Vec<u8>),
 }
 
 impl Target {
-    /// The first 16 bytes of SHA-256 over a fixed prefix, the kind, and each part with its length before it.
+    /// The first 16 bytes of SHA-256 over a fixed prefix, the kind, and each part preceded by its length.
     pub fn subject(&self) -> Subject {
         let workload;
         let (kind, parts): (u8, Vec<&[u8]>) = match self {
@@ -70,16 +71,16 @@ impl Target {
     }
 }
 
-/// The credential relies on this subject through the record at revision `since`.
+/// Says that the credential relies on a subject, through the record at revision `since`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
-    /// On what.
+    /// The subject.
     pub subject: Subject,
-    /// Through which record.
+    /// Revision of the record.
     pub since: u64,
 }
 
-/// Adds a stamp; of two with one subject the lower `since` stays.
+/// Adds a stamp. Of two stamps with one subject, the one with the lower `since` stays.
 pub fn add_stamp(stamps: &mut Vec<Stamp>, stamp: Stamp) {
     match stamps.iter_mut().find(|s| s.subject == stamp.subject) {
         Some(same) => same.since = same.since.min(stamp.since),
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_workloads_subject_is_that_of_its_text() {
-        // What was cut under an earlier version stays cut.
+        // A change of these values would reinstate everything that earlier versions revoked.
         let hex = |target: Target| format!("{:?}", target.subject());
         assert_eq!(hex(Target::Workload("orchestrator".parse().unwrap())), "4dc2ada9aced2125a809aa93a1cf7c14");
         assert_eq!(

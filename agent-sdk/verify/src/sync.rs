@@ -1,4 +1,5 @@
-//! Where threads meet: what is shared and swapped. In the tests of this crate a model steps in before each access.
+//! State that threads share. In the tests of this crate, a model can switch threads before each access to it.
+//! `publish/feed/sync.rs` of the issuer has the same for the publishing side.
 
 #[cfg(not(test))]
 pub(crate) use std::sync::atomic::AtomicU64;
@@ -8,7 +9,7 @@ pub(crate) use arc_swap::{ArcSwap, ArcSwapOption};
 #[cfg(test)]
 pub(crate) use stepped::{ArcSwap, ArcSwapOption, AtomicU64, model};
 
-/// The same things, and before each use of one another thread of the model may go on. Outside of a model nothing differs.
+/// The same types, except that inside a model another thread may run before each access. Outside of a model nothing differs.
 #[cfg(test)]
 mod stepped {
     use std::cell::Cell;
@@ -19,14 +20,14 @@ mod stepped {
 
     thread_local!(static MODEL: Cell<bool> = const { Cell::new(false) });
 
-    /// Runs it under so many random schedules. All of its threads run on this one, in turn.
+    /// Runs a model under this many random schedules. All of its threads take turns on the calling thread.
     pub(crate) fn model(schedules: usize, run: impl Fn() + Send + Sync + 'static) {
         let _over = Over;
         MODEL.set(true);
         shuttle::check_random(run, schedules);
     }
 
-    /// Also where a model fails, as some should.
+    /// Ends the model on drop, so also when the model panics, as some are expected to.
     struct Over;
 
     impl Drop for Over {
@@ -103,13 +104,13 @@ mod stepped {
             self.0.load_full()
         }
 
-        /// Used by models that are wrong on purpose.
+        /// Used by the models that are wrong on purpose.
         pub(crate) fn store(&self, value: Arc<T>) {
             step();
             self.0.store(value);
         }
 
-        // Between the look and the exchange too: who comes in between makes it look again.
+        // A switch is also possible between the read and the exchange; then the exchange fails and the change is made again.
         pub(crate) fn rcu(&self, mut change: impl FnMut(&Arc<T>) -> T) {
             step();
             self.0.rcu(|now| {

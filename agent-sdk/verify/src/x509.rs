@@ -10,38 +10,38 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{Binding, BindingOid, Bundle, Principal, Reject, Subject, Target, parse_spiffe_id};
 
-/// Longest chain that is looked at: leaf, intermediates, root.
+/// Longest chain that is accepted: leaf, intermediates, root.
 pub(crate) const MAX_CERTIFICATES: usize = 6;
-/// Largest certificate that is looked at, in bytes.
+/// Largest certificate that is accepted, in bytes.
 pub(crate) const MAX_CERTIFICATE: usize = 8192;
 
-/// What a certificate proved.
+/// The contents of a verified certificate.
 #[derive(Clone, Debug)]
 pub struct X509Svid {
-    /// Its SPIFFE ID.
+    /// The SPIFFE ID.
     pub id: SpiffeId,
-    /// Whom that stands for.
+    /// The agent, workload or issuer that the SPIFFE ID names.
     pub principal: Principal,
-    /// Unix seconds.
+    /// Start of the validity, Unix seconds.
     pub not_before: u64,
-    /// Unix seconds.
+    /// End of the validity, Unix seconds.
     pub not_after: u64,
     /// Serial number, big-endian.
     pub serial: Vec<u8>,
     /// SHA-256 of the `SubjectPublicKeyInfo`.
     pub key: [u8; 32],
-    /// Key id of the authority that signed it: once verified, as that authority's certificate has it, and only before, or
-    /// where that has none, as the leaf itself claims. Empty where neither says.
+    /// Key id of the authority that signed it. After verification it is taken from the authority's own certificate; before that,
+    /// or if that certificate has no key id, from the leaf. Empty if neither has one.
     pub authority: Vec<u8>,
-    /// Whom the agent acts for; agents have one and nobody else does.
+    /// The binding of an agent; `None` for everybody else.
     pub binding: Option<Binding>,
-    /// Its key and every authority of its chain, as subjects of cuts.
+    /// Its key and every authority of its chain, as cuts would name them.
     pub(crate) subjects: Vec<Subject>,
 }
 
-/// Verifies a chain (leaf first, DER) against the bundle of its trust domain, at `now` (unix seconds).
+/// Verifies a chain (leaf first, DER) against the bundle of its trust domain, at `now` (Unix seconds).
 ///
-/// Cuts are not looked at: see [`crate::Live::check`].
+/// This does not check revocation: see [`crate::Live::check`].
 pub fn verify_x509(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<X509Svid, Reject> {
     let (leaf_der, rest) = chain.split_first().ok_or_else(|| Reject::Malformed("no certificate".into()))?;
     if chain.len() > MAX_CERTIFICATES || chain.iter().any(|c| c.len() > MAX_CERTIFICATE) {
@@ -49,7 +49,7 @@ pub fn verify_x509(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingO
     }
     let mut svid = inspect_x509(leaf_der, bundle.trust_domain(), oid)?;
     if svid.id.trust_domain_name() != bundle.trust_domain().as_str() {
-        // XV-1: only the bundle of the peer's own trust domain.
+        // XV-1: a peer is verified by the bundle of its own trust domain and by no other.
         return Err(Reject::TrustDomain(svid.id.trust_domain_name().to_owned(), bundle.trust_domain().to_string()));
     }
     let roots: Vec<CertificateDer<'_>> = bundle.x509_authorities().iter().map(|d| CertificateDer::from(d.as_slice())).collect();
@@ -84,8 +84,8 @@ pub fn verify_x509(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingO
 }
 
 impl X509Svid {
-    // T42: whoever stole an issuing key writes any authority into a leaf, or none. What signs is told by its own certificate,
-    // which the authority above it vouches for.
+    // T42: a thief of an issuing key can write any authority into a leaf, or none. The authority's own certificate names it
+    // reliably, because the authority above signed that certificate.
     fn signed_by(&mut self, authorities: Vec<Vec<u8>>) {
         if let Some(issuing) = authorities.first().filter(|id| !id.is_empty()) {
             self.authority.clone_from(issuing);
@@ -99,7 +99,7 @@ impl X509Svid {
     }
 }
 
-/// Reads a leaf and checks its profile. Proves nothing: no signature is looked at.
+/// Reads a leaf and checks its profile. No signature is verified.
 pub fn inspect_x509(leaf: &CertificateDer<'_>, own: &spiffe::TrustDomain, oid: &BindingOid) -> Result<X509Svid, Reject> {
     let (left, cert) = X509Certificate::from_der(leaf).map_err(|e| Reject::Malformed(e.to_string()))?;
     if !left.is_empty() {
@@ -109,57 +109,65 @@ pub fn inspect_x509(leaf: &CertificateDer<'_>, own: &spiffe::TrustDomain, oid: &
     let mut ids = Vec::new();
     let mut binding = None;
     let (mut usage_seen, mut authority) = (false, Vec::new());
-    // Duplicate extensions make the certificate mean two things.
+    // With two extensions of one kind, two readers may see two different certificates.
     cert.extensions_map().map_err(|e| Reject::Malformed(e.to_string()))?;
     for extension in cert.extensions() {
         match extension.parsed_extension() {
             ParsedExtension::SubjectAlternativeName(san) => {
                 if cert.subject().iter().next().is_none() && !extension.critical {
-                    return profile("XL-3: an empty subject needs a critical subject alternative name");
+                    // XL-3.
+                    return profile("with an empty subject, the subject alternative name must be critical");
                 }
                 for name in &san.general_names {
                     match name {
                         GeneralName::URI(uri) => ids.push((*uri).to_owned()),
-                        GeneralName::Invalid(..) => return profile("a subject alternative name is unreadable"),
+                        GeneralName::Invalid(..) => return profile("a subject alternative name cannot be read"),
                         _ => {}
                     }
                 }
             }
-            ParsedExtension::BasicConstraints(bc) if bc.ca => return profile("XL-4: a leaf has cA=false"),
+            // XL-4.
+            ParsedExtension::BasicConstraints(bc) if bc.ca => return profile("a leaf must have cA=false"),
             ParsedExtension::KeyUsage(usage) => {
                 usage_seen = true;
                 if !extension.critical || !usage.digital_signature() || usage.key_cert_sign() || usage.crl_sign() {
-                    return profile("XL-6, XL-7: key usage is critical, digitalSignature, neither keyCertSign nor cRLSign");
+                    // XL-6, XL-7.
+                    return profile("key usage must be critical, with digitalSignature and without keyCertSign and cRLSign");
                 }
             }
             ParsedExtension::ExtendedKeyUsage(eku) if !(eku.any || eku.client_auth && eku.server_auth) => {
-                return profile("XL-9: extended key usage holds both serverAuth and clientAuth");
+                // XL-9.
+                return profile("extended key usage must hold both serverAuth and clientAuth");
             }
             ParsedExtension::AuthorityKeyIdentifier(aki) => {
                 authority = aki.key_identifier.as_ref().map(|k| k.0.to_vec()).unwrap_or_default();
             }
-            ParsedExtension::ParseError { .. } => return profile("an extension is unreadable"),
+            ParsedExtension::ParseError { .. } => return profile("an extension cannot be read"),
             _ => {}
         }
         if extension.oid.iter().is_some_and(|arcs| arcs.eq(oid.arcs().iter().copied())) {
             if extension.critical {
-                return profile("XL-10: the binding is not critical");
+                // XL-10.
+                return profile("the binding must not be critical");
             }
             binding = Some(Binding::from_der(extension.value)?);
         }
     }
     if !usage_seen {
-        return profile("XL-6: key usage is missing");
+        // XL-6.
+        return profile("key usage is missing");
     }
-    let [id] = ids.as_slice() else { return profile("XL-1: exactly one URI in the subject alternative name") };
+    // XL-1.
+    let [id] = ids.as_slice() else { return profile("the subject alternative name must have exactly one URI") };
     let id = parse_spiffe_id(id)?;
     if id.path().is_empty() {
-        return profile("XL-2: a leaf's SPIFFE ID has a path");
+        // XL-2.
+        return profile("a leaf's SPIFFE ID must have a path");
     }
     let serial: Vec<u8> = cert.raw_serial().to_vec();
-    // T32: RFC 5280 4.1.2.2, positive and at most 20 octets.
+    // T32: by RFC 5280 4.1.2.2 a serial number is positive and has at most 20 octets.
     if serial.len() > 20 || serial.iter().all(|b| *b == 0) || serial.first().is_none_or(|b| *b > 0x7f) {
-        return profile("XL-11: the serial number is positive and has at most 20 octets");
+        return profile("the serial number must be positive and have at most 20 octets");
     }
     let validity = cert.validity();
     let (Ok(not_before), Ok(not_after)) =
@@ -170,14 +178,15 @@ pub fn inspect_x509(leaf: &CertificateDer<'_>, own: &spiffe::TrustDomain, oid: &
     let principal = Principal::of(&id, own);
     let bound = check_binding(&principal, binding, oid)?;
     if bound.as_ref().is_some_and(|b| not_after > b.lease_expires_at) {
-        return profile("T16: the certificate outlives its lease");
+        // T16.
+        return profile("the certificate expires after the lease of its agent");
     }
     let key = sha256(cert.public_key().raw);
     let subjects = vec![Target::Key(key).subject(), Target::Authority(authority.clone()).subject()];
     Ok(X509Svid { id, principal, not_before, not_after, serial, key, authority, binding: bound, subjects })
 }
 
-/// An agent has a binding, and nobody else does.
+/// Checks that an agent has a binding, and nobody else.
 pub(crate) fn check_binding(
     principal: &Principal,
     binding: Option<Binding>,
@@ -187,17 +196,17 @@ pub(crate) fn check_binding(
         (Principal::Agent(agent), Some(binding)) => {
             let own = agent.to_string();
             if binding.chain.contains(&own) {
-                return Err(Reject::Profile("an agent stands in its own chain".into()));
+                return Err(Reject::Profile("an agent is among its own ancestors".into()));
             }
             Ok(Some(binding))
         }
         (Principal::Agent(_), None) => Err(Reject::Unbound(oid.to_string())),
         (Principal::Other, _) | (_, None) => Ok(None),
-        (_, Some(_)) => Err(Reject::Profile("only agents carry a binding".into())),
+        (_, Some(_)) => Err(Reject::Profile("only agents may carry a binding".into())),
     }
 }
 
-/// SHA-256.
+/// Returns the SHA-256 of these bytes.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0u8; 32];
     for (to, from) in out.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
@@ -206,7 +215,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-// T32: webpki asks neither for keyCertSign nor for an anchor's own dates. Gives the key id, empty where there is none.
+// T32: webpki checks neither keyCertSign nor the validity of an anchor. Returns the key id, or an empty one if there is none.
 fn signing_certificate(der: &[u8], now: u64) -> Result<Vec<u8>, Reject> {
     let (_, cert) = X509Certificate::from_der(der).map_err(|e| Reject::Malformed(e.to_string()))?;
     let signs = matches!(cert.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign());
@@ -226,7 +235,7 @@ fn key_id(cert: &X509Certificate<'_>) -> Vec<u8> {
     ids.next().unwrap_or_default()
 }
 
-/// The profile's rule on extended key usage is checked on the leaf; CA certificates may restrict it or not.
+/// Accepts any extended key usage: the profile's rule is checked on the leaf, and CA certificates may restrict it or not.
 struct AnyUsage;
 
 impl ExtendedKeyUsageValidator for AnyUsage {

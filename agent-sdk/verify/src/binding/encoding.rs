@@ -15,7 +15,7 @@ use crate::{DelegationId, Mode, User};
 const VERSION: u8 = 1;
 
 impl Binding {
-    /// The value of the X.509 extension.
+    /// Encodes the value of the X.509 extension.
     pub fn to_der(&self) -> Result<Vec<u8>, BindingError> {
         self.check()?;
         let malformed = |e: der::Error| BindingError::Malformed(e.to_string());
@@ -39,7 +39,7 @@ impl Binding {
         if der.len() > MAX_DER { Err(BindingError::TooLarge(der.len(), MAX_DER)) } else { Ok(der) }
     }
 
-    /// Reads the value of the X.509 extension; only the one DER encoding of a binding is accepted.
+    /// Decodes the value of the X.509 extension. Only the one DER encoding of a binding is accepted.
     pub fn from_der(bytes: &[u8]) -> Result<Binding, BindingError> {
         if bytes.len() > MAX_DER {
             return Err(BindingError::TooLarge(bytes.len(), MAX_DER));
@@ -67,12 +67,12 @@ impl Binding {
         Ok(binding)
     }
 
-    /// The value of the JWT claim.
+    /// Encodes the value of the JWT claim.
     pub fn to_claim(&self) -> Result<serde_json::Value, BindingError> {
         serde_json::from_str(&self.to_claim_text()?).map_err(|e| BindingError::Malformed(e.to_string()))
     }
 
-    /// The same as JSON text.
+    /// Encodes the value of the JWT claim as JSON text.
     pub fn to_claim_text(&self) -> Result<String, BindingError> {
         self.check()?;
         let claim = Claim {
@@ -91,7 +91,7 @@ impl Binding {
         if text.len() > MAX_CLAIM { Err(BindingError::TooLarge(text.len(), MAX_CLAIM)) } else { Ok(text) }
     }
 
-    /// Reads the value of the JWT claim; only the one spelling that [`to_claim`](Self::to_claim) gives is accepted.
+    /// Decodes the value of the JWT claim. Only the one spelling that [`to_claim`](Self::to_claim) produces is accepted.
     pub fn from_claim(value: &serde_json::Value) -> Result<Binding, BindingError> {
         let malformed = |e: &dyn fmt::Display| BindingError::Malformed(e.to_string());
         let claim = Claim::deserialize(value).map_err(|e| malformed(&e))?;
@@ -117,10 +117,10 @@ impl Binding {
             scopes: claim.scopes,
             lease_expires_at: claim.lease_expires_at,
         };
-        // INVARIANT: what is read is what would be written, so that no two spellings of one binding exist: serde also takes
-        // lists for objects and `null` for what is absent, UUIDs come in four forms, and hex in two cases.
+        // INVARIANT: encoding the result gives the input again, so that no binding has two spellings. serde would also accept
+        // lists for objects and `null` for absent fields; a UUID can be written in four forms, and hex in two cases.
         if binding.to_claim()? != *value {
-            return Err(BindingError::Malformed("it is not spelled as issuers spell it".into()));
+            return Err(BindingError::Malformed("it is not spelled as an issuer spells it".into()));
         }
         Ok(binding)
     }
@@ -130,7 +130,7 @@ fn fixed<const N: usize>(octets: &OctetString) -> Result<[u8; N], BindingError> 
     octets.as_bytes().try_into().map_err(|_| BindingError::Malformed(format!("expected {N} octets")))
 }
 
-// The module in `binding.md`, type by type; `tests/asn1.rs` holds the two together.
+// These types follow the ASN.1 module in `binding.md`; `tests/binding/asn1.rs` compares the two.
 #[derive(Sequence)]
 struct WireBinding {
     version: u8,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Under which OID the binding stands in a certificate, and under which name in a JWT.
+/// The OID of the binding in a certificate, which also gives the name of the claim in a JWT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingOid(Vec<u64>);
 
@@ -13,7 +13,7 @@ impl BindingOid {
         &self.0
     }
 
-    /// The claim's name: `urn:oid:` and the OID.
+    /// Name of the claim: `urn:oid:` and the OID.
     pub fn claim(&self) -> String {
         format!("urn:oid:{self}")
     }
@@ -35,7 +35,7 @@ impl fmt::Display for BindingOid {
 
 impl FromStr for BindingOid {
     type Err = String;
-    /// Dotted decimals. No arc over 31 bits: Go's parser refuses the whole certificate.
+    /// Reads dotted decimals. An arc over 31 bits is refused, because Go's parser would refuse the whole certificate.
     fn from_str(s: &str) -> Result<BindingOid, String> {
         let bad = || format!("`{s}` is no usable OID: write at least three dotted decimals, each below 2147483648");
         let arcs = s

@@ -1,21 +1,21 @@
-//! A digest of a set of cuts that follows each change in one step, in any order.
+//! A digest of a set of cuts that can be updated for each added or removed cut, in any order.
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::Subject;
 
-/// The sum modulo 2^256 of SHA-256(subject, before as 8 bytes big-endian), each read as a big-endian number.
+/// The sum modulo 2^256 of SHA-256(subject, before as 8 bytes big-endian) over all cuts, each hash read as a big-endian number.
 ///
-/// The feed's key signs it, so nobody but the issuer chooses sets: that sums of digests can be made to meet by whoever may
-/// choose both sets freely does not matter here.
+/// Such sums are not collision-resistant against an attacker who chooses both sets. Here only the issuer chooses the set, and
+/// signs the result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CutDigest {
-    /// The lowest first.
+    /// The least significant first.
     limbs: [u64; 4],
 }
 
 impl CutDigest {
-    /// With one more cut.
+    /// Adds one cut.
     pub fn add(&mut self, subject: Subject, before: u64) {
         let mut carry = 0u128;
         for (limb, term) in self.limbs.iter_mut().zip(term(subject, before)) {
@@ -25,7 +25,7 @@ impl CutDigest {
         }
     }
 
-    /// With one less.
+    /// Removes one cut.
     pub fn remove(&mut self, subject: Subject, before: u64) {
         let mut borrow = false;
         for (limb, term) in self.limbs.iter_mut().zip(term(subject, before)) {
@@ -35,7 +35,7 @@ impl CutDigest {
         }
     }
 
-    /// As a heartbeat has it: big-endian.
+    /// The digest as a heartbeat has it: big-endian.
     pub fn to_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for (to, limb) in bytes.rchunks_exact_mut(8).zip(self.limbs) {
@@ -45,7 +45,7 @@ impl CutDigest {
     }
 }
 
-/// The number of one cut, the lowest limb first.
+/// The number of one cut, the least significant limb first.
 fn term(subject: Subject, before: u64) -> [u64; 4] {
     let mut hash = Context::new(&SHA256);
     hash.update(&subject.0);
@@ -68,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    /// By another way: SHA-256 as bytes, added byte by byte from the right, as the words of the proto have it.
+    /// The same sum computed byte by byte from the right, as the proto describes it.
     fn by_bytes(cuts: &[(Subject, u64)]) -> [u8; 32] {
         let mut sum = [0u8; 32];
         for (subject, before) in cuts {

@@ -1,40 +1,40 @@
 //! Why a message of the feed is refused.
 
-/// Why a message of the feed is refused. What was known before stays known, and grows stale.
+/// Why a message of the feed is refused. The knowledge from before is kept, and grows stale.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FeedError {
-    /// The feed's key is no uncompressed P-256 point.
-    #[error("the feed's key is no uncompressed P-256 point")]
+    /// The feed's key is not an uncompressed P-256 point.
+    #[error("the feed's key is not an uncompressed P-256 point")]
     Key,
-    /// A field has the wrong length or form; names it.
+    /// The named field has a wrong length or form.
     #[error("the feed's message is malformed: `{0}`")]
     Malformed(&'static str),
-    /// Not signed by the feed's key.
+    /// The heartbeat is not signed by the feed's key.
     #[error("the heartbeat is not signed by the feed's key")]
     Signature,
-    /// The feed of another trust domain.
+    /// The heartbeat belongs to the feed of another trust domain.
     #[error("the heartbeat is of trust domain `{0}`")]
     TrustDomain(String),
-    /// Another life of the journal, without a snapshot.
-    #[error("the heartbeat is of another incarnation of the journal, and no snapshot came before it")]
+    /// The heartbeat belongs to another epoch of the journal, and no snapshot preceded it.
+    #[error("the heartbeat belongs to another epoch (incarnation) of the journal, and no snapshot came before it")]
     Incarnation,
-    /// The head went back: a replay.
-    #[error("the head went back from {0} to {1}")]
+    /// The revision went back, as in a replay.
+    #[error("the feed's revision went back from {0} to {1}")]
     Head(u64, u64),
-    /// The time went back: a replay.
-    #[error("the heartbeat went back from {0} to {1} (unix microseconds)")]
+    /// The time went back, as in a replay.
+    #[error("the time of the heartbeat went back from {0} to {1} (Unix microseconds)")]
     Time(u64, u64),
-    /// Something was left out or made up.
+    /// A cut is missing, or one was added.
     #[error("{0} cuts are known, and the heartbeat counts {1}")]
     Count(usize, u64),
-    /// As many cuts as there should be, and not those.
+    /// The number of cuts is right, but they are not the ones that were signed.
     #[error("the cuts are not those that the heartbeat signs")]
     Digest,
-    /// More than the bound.
+    /// The feed holds more cuts than the limit.
     #[error("the feed holds more than {0} cuts")]
     TooMany(usize),
-    /// Deltas to something that is not known.
-    #[error("a snapshot is needed")]
+    /// The feed sent changes to a state that we do not have.
+    #[error("the feed must begin with a snapshot")]
     NoSnapshot,
 }
 

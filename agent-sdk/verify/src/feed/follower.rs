@@ -1,4 +1,4 @@
-//! The state machine: messages in order in, and out of each heartbeat that holds, what is known from then on.
+//! The state machine of a verifier: it takes messages in order, and each valid heartbeat yields a new state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,43 +10,43 @@ use super::{CutDigest, FeedCut, FeedError, FeedKey, FeedMessage, Heartbeat};
 use crate::Subject;
 use crate::cuts::{Cuts, Entry};
 
-/// What a verifier knows since a heartbeat.
+/// The knowledge of a verifier as of one heartbeat.
 #[derive(Clone, Debug)]
 pub struct Known {
     /// The revocations in force.
     pub cuts: Cuts,
-    /// Every cut up to this revision is among them.
+    /// The revision up to which every cut is included.
     pub head: u64,
-    /// Unix microseconds: until then that was true.
+    /// The time up to which this is complete, Unix microseconds.
     pub as_of: u64,
 }
 
-/// From where a feed goes on.
+/// The place from which to resume a feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Which life of the journal.
+    /// Epoch of the journal.
     pub incarnation: Uuid,
-    /// The head of the last heartbeat that was taken.
+    /// The revision of the last accepted heartbeat.
     pub head: u64,
 }
 
-/// What a follower takes at most.
+/// Limits of a follower.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Cuts that are known.
+    /// Greatest number of known cuts.
     pub cuts: usize,
-    /// Cuts that wait for their heartbeat.
+    /// Greatest number of cuts that wait for their heartbeat.
     pub pending: usize,
 }
 
 impl Default for Limits {
-    /// 4 million of each: some 130 MB.
+    /// 4 million of each, about 130 MB.
     fn default() -> Limits {
         Limits { cuts: 4_000_000, pending: 4_000_000 }
     }
 }
 
-/// Takes one feed.
+/// Takes the messages of one feed.
 #[derive(Debug)]
 pub struct Follower {
     key: FeedKey,
@@ -54,14 +54,14 @@ pub struct Follower {
     limits: Limits,
     known: Option<Arc<Known>>,
     digest: CutDigest,
-    /// Which cut ends when.
+    /// The known cuts by the time at which they can be forgotten (Unix seconds).
     due: BTreeSet<(u64, Subject)>,
     pending: Pending,
-    /// Something was refused: only a snapshot can be believed.
+    /// A message was refused, so that only a snapshot can be accepted next.
     lost: bool,
 }
 
-/// What has no heartbeat yet.
+/// Cuts that wait for their heartbeat.
 #[derive(Debug, Default)]
 struct Pending {
     snapshot: bool,
@@ -69,23 +69,23 @@ struct Pending {
 }
 
 impl Follower {
-    /// Knows nothing yet.
+    /// Starts without any knowledge.
     pub fn new(key: FeedKey, trust_domain: TrustDomain, limits: Limits) -> Follower {
         let (digest, due, pending) = (CutDigest::default(), BTreeSet::new(), Pending::default());
         Follower { key, trust_domain, limits, known: None, digest, due, pending, lost: false }
     }
 
-    /// A connection begins: what the one before left without a heartbeat is void. Gives the place from which to go on; none
-    /// where everything is needed.
+    /// Begins a new connection, and drops cuts that still waited for a heartbeat. Returns the place from which to resume, or
+    /// `None` if a snapshot is needed.
     pub fn connect(&mut self) -> Option<Position> {
         self.pending = Pending::default();
         let known = self.known.as_ref().filter(|_| !self.lost)?;
         Some(Position { incarnation: known.cuts.incarnation, head: known.head })
     }
 
-    /// Takes one message. Gives what is known from now on, when it brought a heartbeat.
+    /// Takes one message. If it holds a heartbeat, returns the new state.
     ///
-    /// After an error the connection is of no use any more; the next one starts with a snapshot.
+    /// After an error, close the connection. The next one starts with a snapshot.
     pub fn take(&mut self, message: FeedMessage) -> Result<Option<Arc<Known>>, FeedError> {
         let taken = self.step(message);
         if taken.is_err() {
@@ -115,7 +115,7 @@ impl Follower {
         Ok(Some(known))
     }
 
-    /// Who says it, and that it is not said again (T75).
+    /// Checks who signed the heartbeat, and that it is not a replay (T75).
     fn believe(&self, heartbeat: &Heartbeat) -> Result<(), FeedError> {
         self.key.verify(heartbeat)?;
         if heartbeat.trust_domain != self.trust_domain {
@@ -125,14 +125,14 @@ impl Follower {
         let same = known.cuts.incarnation == heartbeat.incarnation;
         match () {
             () if !same && !self.pending.snapshot => Err(FeedError::Incarnation),
-            // Time goes on from one life of the journal to the next: an earlier life is a replay too.
+            // Time goes on from one epoch of the journal to the next, so a heartbeat of an earlier epoch is a replay too.
             () if heartbeat.as_of < known.as_of => Err(FeedError::Time(known.as_of, heartbeat.as_of)),
             () if same && heartbeat.head < known.head => Err(FeedError::Head(known.head, heartbeat.head)),
             () => Ok(()),
         }
     }
 
-    /// A snapshot: nothing of before stays.
+    /// Replaces the whole state by a snapshot.
     fn replace(&mut self, pending: Vec<FeedCut>, heartbeat: &Heartbeat) -> Result<Arc<Known>, FeedError> {
         let kept = pending.into_iter().map(entry).filter(|e| e.keep_until > seconds(heartbeat)).collect();
         let cuts = Cuts::collect(heartbeat.incarnation, kept);
@@ -143,11 +143,11 @@ impl Follower {
         Ok(self.know(cuts, digest, heartbeat))
     }
 
-    /// A delta, on a copy: nothing has changed when it is refused.
+    /// Applies changes to a copy of the state, so that nothing changes if they are refused.
     fn change(&mut self, pending: &[FeedCut], heartbeat: &Heartbeat) -> Result<Arc<Known>, FeedError> {
         let before = Arc::clone(self.known.as_ref().ok_or(FeedError::NoSnapshot)?);
         let mut cuts = before.cuts.clone();
-        // Whatever may differ afterwards.
+        // Every subject whose cut may differ afterwards.
         let mut touched: Vec<Subject> = pending.iter().map(|c| c.subject).collect();
         pending.iter().copied().map(entry).for_each(|e| cuts.insert(e));
         let over = self.due.range(..=(seconds(heartbeat), Subject([0xff; 16])));
@@ -178,7 +178,7 @@ impl Follower {
         Ok(self.know(cuts, digest, heartbeat))
     }
 
-    /// Whether these are the cuts that were signed: what a relay left out or made up is noticed here.
+    /// Compares the cuts with the signed count and digest: this detects what a relay dropped or invented.
     fn compare(&self, cuts: &Cuts, digest: CutDigest, heartbeat: &Heartbeat) -> Result<(), FeedError> {
         match () {
             () if cuts.len() > self.limits.cuts => Err(FeedError::TooMany(self.limits.cuts)),

@@ -1,10 +1,10 @@
-//! The key that signs heartbeats, and what it signs.
+//! The key that signs heartbeats, and the bytes that it signs.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 
 use super::{FeedError, Heartbeat};
 
-/// So that a signature of this key is a heartbeat's and nothing else's.
+/// Prefix of the signed bytes: a signature by this key is valid for a heartbeat and for nothing else.
 const PREFIX: &[u8] = b"mayfly feed v1\0";
 
 /// The public half of the feed's key.
@@ -12,9 +12,9 @@ const PREFIX: &[u8] = b"mayfly feed v1\0";
 pub struct FeedKey(ParsedPublicKey);
 
 impl FeedKey {
-    /// From an uncompressed P-256 point, as `mayfly.v1.Bundle.feed_key` has it.
+    /// Reads an uncompressed P-256 point, as in `mayfly.v1.Bundle.feed_key`.
     pub fn from_point(point: &[u8]) -> Result<FeedKey, FeedError> {
-        // Other forms of a point have a key of their own to be, and no place here.
+        // The cryptographic library also accepts compressed points; the feed's key has one form.
         if point.len() != 65 || point.first() != Some(&4) {
             return Err(FeedError::Key);
         }
@@ -27,8 +27,8 @@ impl FeedKey {
     }
 }
 
-/// The bytes that the feed's key signs: a fixed prefix; the trust domain, its length before it; incarnation; head, as_of and
-/// count; digest. Numbers are 8 bytes, big-endian. The heartbeat's own signature has no part in it.
+/// The bytes that the feed's key signs: a fixed prefix; the trust domain, preceded by its length; the incarnation; head, as_of
+/// and count; the digest. Numbers are 8 bytes, big-endian. The heartbeat's own signature is not included.
 pub fn heartbeat_message(heartbeat: &Heartbeat) -> Vec<u8> {
     let trust_domain = heartbeat.trust_domain.as_str().as_bytes();
     let mut message = PREFIX.to_vec();

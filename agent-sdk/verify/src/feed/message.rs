@@ -1,49 +1,49 @@
-//! What the feed says. The same as `mayfly.v1.WatchCutsResponse`, without its encoding.
+//! The messages of the feed: those of `mayfly.v1.WatchCutsResponse`, decoded.
 
 use spiffe::TrustDomain;
 use uuid::Uuid;
 
 use crate::Subject;
 
-/// One message. Cuts count only with the heartbeat that follows them, here or in a later message.
+/// One message. Its cuts take effect with the next heartbeat, in this message or a later one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedMessage {
-    /// Everything follows; what was known before is void.
+    /// The cuts that follow are the whole set and replace what was known.
     pub snapshot: bool,
-    /// In order of revision.
+    /// Cuts in the order of their revisions.
     pub cuts: Vec<FeedCut>,
-    /// What the cuts so far amount to.
+    /// The signed summary of all cuts so far. `None` if more messages follow first.
     pub heartbeat: Option<Heartbeat>,
 }
 
 /// A revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedCut {
-    /// Of whom.
+    /// The subject that is revoked.
     pub subject: Subject,
-    /// Everything that relies on the subject since before this revision is dead.
+    /// Every credential that relies on the subject since a revision below this one is revoked.
     pub before: u64,
-    /// Unix seconds after which it can hit nothing.
+    /// Unix seconds after which the cut cannot affect any credential.
     pub keep_until: u64,
-    /// Of the record that made it.
+    /// Revision of the record that made the cut.
     pub revision: u64,
 }
 
-/// What a verifier that has taken everything so far knows, and until when that was true.
+/// The signed summary of all cuts so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Whose feed it is.
+    /// Trust domain of the feed.
     pub trust_domain: TrustDomain,
-    /// Which life of the journal.
+    /// Epoch of the journal.
     pub incarnation: Uuid,
-    /// Every cut up to this revision was sent.
+    /// Every cut up to this revision has been sent.
     pub head: u64,
-    /// Unix microseconds.
+    /// The time of this summary, Unix microseconds.
     pub as_of: u64,
-    /// Number of cuts that are kept at `as_of`.
+    /// Number of cuts that are in force at `as_of`.
     pub count: u64,
-    /// See [`CutDigest`](super::CutDigest).
+    /// Digest of these cuts: see [`CutDigest`](super::CutDigest).
     pub digest: [u8; 32],
-    /// P-256, r and s, over [`heartbeat_message`](super::heartbeat_message).
+    /// P-256 signature, r and s, over [`heartbeat_message`](super::heartbeat_message).
     pub signature: [u8; 64],
 }

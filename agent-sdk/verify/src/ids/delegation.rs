@@ -1,4 +1,4 @@
-//! Users, and what they let an agent do in their name.
+//! Users, and the delegations by which agents act for them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,18 +39,18 @@ impl FromStr for DelegationId {
     }
 }
 
-/// By which right an agent exists.
+/// Whether an agent acts for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// For a user, under a delegation.
+    /// It acts for a user, under a delegation.
     Delegated,
-    /// For nobody; only where the class allows it.
+    /// It acts for nobody, which its class must allow.
     Autonomous,
 }
 
 impl Mode {
-    /// `delegated` or `autonomous`.
+    /// The mode as text: `delegated` or `autonomous`.
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Delegated => "delegated",

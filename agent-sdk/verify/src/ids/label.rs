@@ -1,4 +1,4 @@
-//! Short names: of classes, and of workloads of one's own trust domain.
+//! Names of classes, and of workloads of our own trust domain.
 
 use std::fmt;
 use std::str::FromStr;
@@ -57,7 +57,7 @@ macro_rules! label_type {
 }
 
 label_type!(
-    /// A catalogued kind of agent: `[a-z][a-z0-9-]*`, at most 32 characters.
+    /// A kind of agent in the catalogue: `[a-z][a-z0-9-]*`, at most 32 characters.
     ClassName,
     32
 );

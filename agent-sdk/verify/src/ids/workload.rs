@@ -8,17 +8,17 @@ use spiffe::{SpiffeId, TrustDomain};
 
 use super::{NameError, WorkloadName, agent_of, parse_spiffe_id};
 
-/// `spiffe://<td>/workload/<name>`.
+/// Returns `spiffe://<td>/workload/<name>`.
 pub fn workload_id(td: &TrustDomain, name: &WorkloadName) -> String {
     format!("spiffe://{td}/workload/{name}")
 }
 
-/// Who stands at the root of a tree of agents. As text: the plain name, or the whole SPIFFE ID.
+/// The root workload of a tree of agents. As text it is a plain name, or a whole SPIFFE ID.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Workload {
     /// A workload of our trust domain.
     Own(WorkloadName),
-    /// A workload of a trusted foreign trust domain, listed by its exact SPIFFE ID. Shared: every agent below it holds it.
+    /// A workload of a trusted foreign trust domain, listed by its exact SPIFFE ID. All agents below it share it.
     Foreign(Arc<SpiffeId>),
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Workload {
     }
 }
 
-// An own workload looks as its name does: the digest of a configuration is made from this text.
+// A workload of our own prints like its name: the digest of a configuration is made from this text.
 impl fmt::Debug for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -59,13 +59,13 @@ impl fmt::Debug for Workload {
 
 impl FromStr for Workload {
     type Err = NameError;
-    // No name holds a `:`, so the two forms never meet.
+    // A name contains no `:`, so the two forms are never confused.
     fn from_str(s: &str) -> Result<Self, NameError> {
         if !s.starts_with("spiffe:") {
             return s.parse().map(Workload::Own);
         }
         let id = parse_spiffe_id(s)?;
-        // XL-2; and a binding refuses an agent at its root, of whatever trust domain.
+        // XL-2: a leaf's id has a path. And no binding accepts an agent as its root, of whatever trust domain.
         if id.path().is_empty() || agent_of(&id).is_some() {
             return Err(NameError::NotAWorkload(s.chars().take(128).collect()));
         }
@@ -89,7 +89,7 @@ mod tests {
         let td = TrustDomain::new("td").unwrap();
         assert_eq!((foreign.to_string(), foreign.id(&td)), (text.to_owned(), text.to_owned()));
         assert_eq!(own.id(&td), "spiffe://td/workload/orchestrator");
-        // A million agents hold one each.
+        // A million agents hold one each, so its size matters.
         assert_eq!(size_of::<Workload>(), size_of::<WorkloadName>());
         for bad in [
             "spiffe://spire.example.org",

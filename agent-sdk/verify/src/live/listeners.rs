@@ -1,4 +1,4 @@
-//! Who is told when something new is known.
+//! The callbacks that are notified of new knowledge.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -7,7 +7,7 @@ use crate::sync::ArcSwap;
 
 type Told = dyn Fn() + Send + Sync;
 
-/// Is told for as long as it lives.
+/// Keeps a callback registered for as long as it lives.
 #[must_use = "nobody is told once it is dropped"]
 pub struct Subscription(#[expect(dead_code, reason = "it is held for its life alone")] Arc<Told>);
 
@@ -17,13 +17,13 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// The list is swapped whole: telling takes no lock, and whoever is told may subscribe.
+/// The list is swapped as a whole, so notifying takes no lock, and a callback may subscribe.
 #[derive(Default)]
 pub(super) struct Listeners(ArcSwap<Vec<Weak<Told>>>);
 
 impl Listeners {
     pub(super) fn add(&self, told: Arc<Told>) -> Subscription {
-        // The gone ones go with the next that comes: the list is as long as there were ever listeners at once.
+        // Adding removes dropped ones, so the list is never longer than the greatest number of callbacks at one time.
         self.0.rcu(|list| {
             let alive = list.iter().filter(|one| one.strong_count() > 0).cloned();
             alive.chain([Arc::downgrade(&told)]).collect::<Vec<_>>()
@@ -31,7 +31,7 @@ impl Listeners {
         Subscription(told)
     }
 
-    /// What [`add`](Self::add) must not be: of two who come at once one is forgotten.
+    /// A wrong version of [`add`](Self::add): of two concurrent calls, one is lost.
     #[cfg(test)]
     pub(super) fn add_carelessly(&self, told: Arc<Told>) -> Subscription {
         let list = self.0.load_full();
@@ -73,7 +73,7 @@ mod tests {
         drop(first);
         listeners.tell();
         assert_eq!(told.load(Ordering::SeqCst), 3);
-        // A thousand that came and went leave nothing behind.
+        // A thousand subscriptions that were dropped leave nothing behind.
         (0..1000).for_each(|_| drop(subscribe()));
         let third = subscribe();
         assert_eq!(listeners.0.load().len(), 2);

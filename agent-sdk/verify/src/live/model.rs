@@ -1,7 +1,7 @@
-//! T84: the real [`Live`] and its listeners under random schedules, each step held against what a sequential one would say.
+//! T84: the real [`Live`] and its listeners under random schedules. Each step is compared with a sequential execution.
 //!
-//! Threads are switched before each access to what is shared, as if memory were sequentially consistent; `arc-swap` itself is
-//! taken as one step. Each model stands beside one that is wrong on purpose, and is noticed.
+//! Threads are switched before each access to shared state, as if memory were sequentially consistent; `arc-swap` itself counts
+//! as one step. Beside each model there is one that is wrong on purpose, to show that the model notices.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use crate::{Cuts, Target};
 const SCHEDULES: usize = 3000;
 const MANY: usize = 1_000_000;
 const NOW: Duration = Duration::from_secs(1_800_000_000);
-/// The publication that cuts; its head is its number.
+/// The publication that contains the cut; its head is this number.
 const CUT: u64 = 2;
 
 fn td() -> TrustDomain {
@@ -35,7 +35,7 @@ fn check(live: &Live) -> Result<(), Reject> {
     live.check(NOW, Reliance { trust_domain: "td", binding: None, subjects: &subjects, ends_at: u64::MAX })
 }
 
-/// What a check says that stands still while so many were published, and so much is required.
+/// The result of a check in a sequential execution after this many publications and with this requirement.
 fn sequential(published: u64, required: u64) -> Result<(), Reject> {
     match () {
         () if published >= CUT => Err(Reject::Cut),
@@ -45,7 +45,7 @@ fn sequential(published: u64, required: u64) -> Result<(), Reject> {
     }
 }
 
-/// How often something was begun, and how often it was over. What stands between is what a look may see.
+/// How often an operation began and how often it ended. A concurrent check may see any number between the two.
 #[derive(Default)]
 struct Span(Mutex<(u64, u64)>);
 
@@ -92,7 +92,7 @@ fn a_check_is_of_a_moment(require: fn(&Live, u64)) {
     assert_eq!(check(&live), Err(Reject::Cut));
 }
 
-/// Of two who subscribe and then check, while the cut comes: each hears of it by the one or by the other.
+/// Two threads subscribe and then check while the cut is published: each learns of it by one or the other.
 fn nobody_misses_a_cut(publish: fn(&Live, Arc<Known>), subscribe: fn(&Live, Arc<Mutex<Vec<bool>>>) -> Subscription) {
     let live = Live::new(td(), Freshness::default());
     live.publish(known(1));
@@ -114,7 +114,7 @@ fn nobody_misses_a_cut(publish: fn(&Live, Arc<Known>), subscribe: fn(&Live, Arc<
     }
 }
 
-/// Notes whether the cut was there when it was told, and the first time alone: a second cut would hide that the first was missed.
+/// Notes whether the cut was found at the first notification. Only the first counts, because a later cut would hide a missed one.
 fn noting(live: &Live, told: Arc<Mutex<Vec<bool>>>) -> impl Fn() + Send + Sync + 'static {
     let live = live.clone();
     move || {
@@ -148,7 +148,7 @@ fn t84_who_subscribes_and_then_checks_misses_no_cut() {
 fn t84_to_tell_before_it_is_known_is_noticed() {
     model(SCHEDULES, || {
         let tell_first = |live: &Live, known: Arc<Known>| {
-            // Only the first: the next one would tell of both.
+            // Only for the first cut: the notification of the next one would hide the mistake.
             if known.head == CUT {
                 live.0.listeners.tell();
             }
