@@ -333,7 +333,7 @@ fn many_files() {
 
 async fn all_over(agents: &[Arc<Agent>]) {
     for agent in agents {
-        let why = tokio::time::timeout(Duration::from_secs(60), agent.identity.revoked()).await.unwrap();
+        let why = tokio::time::timeout(Duration::from_secs(60), agent.identity.ended()).await.unwrap();
         assert!(matches!(why, Over::Expired(_)), "{why:?}");
         assert!(agent.identity.jwt(SEARCH).await.is_err(), "nor is a token given out");
     }

@@ -69,7 +69,7 @@ fn state(dev: &Dev, identity: &Identity) -> String {
 }
 
 async fn over(identity: &Identity) -> Over {
-    tokio::time::timeout(SOON, identity.revoked()).await.unwrap()
+    tokio::time::timeout(SOON, identity.ended()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,7 +260,7 @@ async fn what_was_cut_or_has_run_out_is_not_taken_over() {
     let cut = Identity::take_over(&Saved::from_folder(&dev.path("a1")).unwrap(), issuer(&dev)).await.err().unwrap();
     assert!(matches!(&cut, IdentityError::Over(Over::Revoked { reason, .. }) if reason == "AGENT_REVOKED"), "{cut:?}");
     let workload = Saved::from_folder(&dev.path(ORCHESTRATOR)).err().unwrap();
-    assert!(workload.to_string().contains("is no agent"), "{workload}");
+    assert!(workload.to_string().contains("is not an agent"), "{workload}");
     tokio::time::sleep(Duration::from_secs(11)).await;
     let late = Saved::from_folder(&dev.path("a2")).err().unwrap();
     assert!(matches!(&late, IdentityError::Over(Over::Expired(_))), "{late:?}");

@@ -186,7 +186,7 @@ fn inside() {
                 assert_eq!(ours.current().svid().unwrap().spiffe_id().to_string(), id);
                 tell("rotated", &id);
                 terminated.recv().await.unwrap();
-                assert!(matches!(ours.revoked().await, Lost::Redacted(_)));
+                assert!(matches!(ours.lost().await, Lost::Redacted(_)));
                 tell("cut", &client.fetch_x509_svid().await.unwrap_err().to_string());
             }
             // What these programs get, whoever they are.

@@ -43,7 +43,7 @@ async fn main() -> Result<(), Error> {
             let done = tokio::select! {
                 done = work(&worker, part) => done,
                 // Whoever takes the user, the lead or this one back ends the work, wherever it is.
-                over = worker.revoked() => return Err(over.into()),
+                over = worker.ended() => return Err(over.into()),
             };
             worker.end().await?;
             done

@@ -19,18 +19,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mayfly_agent::api::v1::GetBundleRequest;
-use mayfly_agent::api::v1::bundles_client::BundlesClient;
 use mayfly_agent::channel::connect_peer;
 use mayfly_agent::delegation::{Delegation, DelegationLayer};
 use mayfly_agent::identity::{Current, Identity};
 use mayfly_agent::listen::{Bounds, accept};
-use mayfly_agent::peers::{Authorize, Bundles, FollowingBundle, Verifier};
+use mayfly_agent::peers::{Authorize, Verifier};
 use mayfly_agent::revocation::{Following, Freshness, Link, follow};
 use mayfly_agent::ticket::Ticket;
 use mayfly_agent::tls::{client_config, server_config};
+use mayfly_verify::SpiffeId;
 use mayfly_verify::feed::FeedKey;
-use mayfly_verify::{Bundle, SpiffeId};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -67,23 +65,18 @@ pub(crate) struct Member {
     pub(crate) identity: Identity,
     verifier: Verifier,
     _feed: Following,
-    _bundle: FollowingBundle,
 }
 
 impl Member {
     pub(crate) async fn new(ticket: &Ticket) -> Result<Member, Error> {
         let identity = Identity::redeem(ticket, PATIENCE).await?;
         let (channel, trust_domain) = (identity.channel(), ticket.trust_domain().clone());
-        let got = BundlesClient::new(channel.clone()).get_bundle(GetBundleRequest {}).await?.into_inner();
-        let got = got.bundle.ok_or("there is no bundle in the answer")?;
-        let bundles = Bundles::default();
-        bundles.set(Bundle::from_json(trust_domain.clone(), &got.spiffe_json)?);
-        let bundle = bundles.follow(channel.clone(), trust_domain.clone());
-        let feed = follow(channel, FeedKey::from_point(&got.feed_key)?, trust_domain, Freshness::default());
+        let key = FeedKey::from_point(&identity.current().bundle().feed_key)?;
+        let feed = follow(channel, key, trust_domain, Freshness::default());
         // Before it is known what is revoked, nobody is believed.
         feed.link().wait_for(|link| *link == Link::Open).await?;
-        let verifier = Verifier::new(bundles, feed.live().clone());
-        Ok(Member { identity, verifier, _feed: feed, _bundle: bundle })
+        let verifier = Verifier::new(identity.bundles(), feed.live().clone());
+        Ok(Member { identity, verifier, _feed: feed })
     }
 }
 
@@ -96,7 +89,7 @@ pub(crate) async fn serve(member: Member, listener: TcpListener) -> Result<(), E
     let served = server.add_service(SearchServer).serve_with_incoming(incoming);
     tokio::select! {
         served = served => Ok(served?),
-        over = member.identity.revoked() => Err(over.into()),
+        over = member.identity.ended() => Err(over.into()),
     }
 }
 

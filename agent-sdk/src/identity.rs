@@ -1,8 +1,8 @@
-//! An identity that rotates itself: it renews, follows the bundles, mints, and says when it is over.
+//! An identity that renews itself, follows the trust bundles, mints JWT-SVIDs, and reports its end.
 //!
-//! The key is made in this process, and the certificate is renewed around half of its life, each time under a fresh key.
-//! A certificate that still holds is never given up: while the issuer is away, the last one goes on. There is no thread and
-//! no lock to care for: an identity is two small tasks, and it ends with its last owner.
+//! The key is made in this process. The certificate is renewed around half of its life, each time under a new key. A valid
+//! certificate is never given up: while the issuer cannot be reached, the last one stays in use. An identity is two small tasks,
+//! which end when it is dropped.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -11,17 +11,17 @@
 //! use mayfly_agent::ticket::Ticket;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! // From a file, standard input or the environment; never from the command line, which everybody can read.
+//! // From a file, standard input or the environment; never from the command line, which every process can read.
 //! let ticket = Ticket::parse(std::env::var("MAYFLY_TICKET")?.trim())?;
 //! let identity = Identity::redeem(&ticket, Duration::from_secs(5)).await?;
 //! println!("we are {}", identity.current().spiffe_id());
 //!
-//! // For a call to a service that reads JWT-SVIDs. Ask each time: it is remembered until it is half over.
+//! // For a call to a service that reads JWT-SVIDs. Ask for it before each call: it is cached for half of its life.
 //! let token = identity.jwt("https://search.example").await?;
 //! println!("authorization: Bearer {}", token.token.len());
 //!
 //! tokio::select! {
-//!     over = identity.revoked() => println!("stop what you do: {over}"),
+//!     over = identity.ended() => println!("stop working: {over}"),
 //!     () = tokio::time::sleep(Duration::from_secs(60)) => identity.end().await?,
 //! }
 //! # Ok(())
@@ -31,7 +31,6 @@
 mod begin;
 mod current;
 mod error;
-mod foreign;
 pub(crate) mod keep;
 mod key;
 pub(crate) mod leaf;
@@ -48,32 +47,35 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use crate::api::v1;
 use crate::api::v1::identities_client::IdentitiesClient;
+use crate::peers::Bundles;
+pub use crate::peers::{Foreign, ForeignBundle};
 use crate::tls::CurrentIdentity;
 pub use current::Current;
 pub use error::{IdentityError, Over};
-pub use foreign::{Foreign, ForeignBundle};
+pub use key::Key;
 use line::Line;
 pub use saved::Saved;
 use tokens::Tokens;
 
-/// How long a call to the issuer may take.
+/// Time limit for a call to the issuer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where the issuer is.
+/// An issuer's address and trust domain.
 #[derive(Clone, Debug)]
 pub struct Issuer {
-    /// `host:port`; an IPv6 address stands in brackets.
+    /// `host:port`, with an IPv6 address in brackets.
     pub address: String,
-    /// It must be `spiffe://<trust domain>/issuer`.
+    /// The server must be `spiffe://<trust domain>/issuer`.
     pub trust_domain: TrustDomain,
-    /// For the TCP connection and the TLS handshake together, at every attempt.
+    /// Time limit for the TCP connection and the TLS handshake together, at every attempt.
     pub connect_timeout: Duration,
 }
 
-/// An identity that rotates itself for as long as this lives.
+/// An identity that renews itself until it is dropped.
 pub struct Identity {
     shared: Arc<Shared>,
     tasks: [JoinHandle<()>; 2],
@@ -83,59 +85,66 @@ struct Shared {
     at: Issuer,
     line: Line,
     current: watch::Sender<Arc<Current>>,
+    bundles: Bundles,
     over: watch::Sender<Option<Over>>,
-    /// Guards the tokens alone, for a look or a change; never while one is minted.
+    /// Guards the cached tokens, for a look-up or a change; never while a token is minted.
     tokens: Mutex<Tokens>,
 }
 
 impl Identity {
-    /// The newest certificate and bundles.
+    /// The current certificate and bundles.
     pub fn current(&self) -> Arc<Current> {
         Arc::clone(&self.shared.current.borrow())
     }
 
-    /// The newest certificate and bundles, and each change of one of them; of several only the last.
+    /// The current certificate and bundles, and each change. A slow reader sees only the last of several changes.
     pub fn changed(&self) -> watch::Receiver<Arc<Current>> {
         self.shared.current.subscribe()
     }
 
-    /// Waits until the identity is over: taken back by the issuer, ended, or expired. It never comes back.
-    pub async fn revoked(&self) -> Over {
+    /// Waits until the identity has ended: it was revoked by the issuer, ended by us, or it expired. This is final.
+    pub async fn ended(&self) -> Over {
         let mut over = self.shared.over.subscribe();
         match over.wait_for(Option::is_some).await.map(|over| over.clone()) {
             Ok(Some(over)) => over,
-            // The sender lives as long as we do.
+            // Unreachable: the sender lives as long as `self`.
             _ => std::future::pending().await,
         }
     }
 
-    /// Whether it is over, and why, for whoever watches many.
+    /// The reason why the identity has ended, or `None`; for a program that watches many identities.
     pub fn over(&self) -> watch::Receiver<Option<Over>> {
         self.shared.over.subscribe()
     }
 
-    /// A channel to the issuer that shows our certificate. Ask for it at each use: after a renewal there is another.
+    /// A channel to the issuer that presents our certificate. Ask for it before each call: a renewal replaces it.
     pub fn channel(&self) -> Channel {
         self.shared.line.channel()
     }
 
-    /// What TLS settings show that follow us: see [`tls`](crate::tls).
+    /// The certificate for TLS settings, which follows every renewal: see [`tls`](crate::tls).
     pub fn shown(&self) -> CurrentIdentity {
         self.shared.line.shown()
     }
 
-    /// Where the issuer is.
+    /// The bundles of our trust domain and of the foreign ones that the issuer trusts, kept up to date by this identity's own
+    /// stream. A [`Verifier`](crate::peers::Verifier) needs them.
+    pub fn bundles(&self) -> Bundles {
+        self.shared.bundles.clone()
+    }
+
+    /// The issuer's address and trust domain.
     pub fn issuer(&self) -> &Issuer {
         &self.shared.at
     }
 
-    /// A JWT-SVID for one audience. It is remembered until it is half over; while no fresh one can be had, it is given out
-    /// until shortly before its end. At most 64 tokens are remembered.
+    /// Returns a JWT-SVID for one audience. A token is cached for half of its life; if no new one can be minted then, the cached
+    /// one is returned until shortly before it expires. At most 64 tokens are cached.
     pub async fn jwt(&self, audience: &str) -> Result<v1::JwtSvid, IdentityError> {
         self.jwt_for(&[audience]).await
     }
 
-    /// The same for several audiences at once. Each of them can use the token at all the others: JWT-SVID 3.2 recommends one.
+    /// The same for several audiences at once. Each of them can use the token at the others; JWT-SVID 3.2 recommends one.
     pub async fn jwt_for(&self, audiences: &[&str]) -> Result<v1::JwtSvid, IdentityError> {
         self.holds()?;
         if let Some(fresh) = self.shared.tokens.lock().fresh(audiences, SystemTime::now()) {
@@ -146,9 +155,9 @@ impl Identity {
         let request = v1::MintJwtRequest { request_id, audience, further_audiences: all.collect() };
         match timely(IdentitiesClient::new(self.channel()).mint_jwt(request)).await {
             Ok(got) => {
-                let svid = got.svid.ok_or(IdentityError::Answer("no token"))?;
+                let svid = got.svid.ok_or(IdentityError::Answer("there is no token"))?;
                 self.shared.tokens.lock().put(audiences, &svid, SystemTime::now());
-                // What was cut in between must not be handed on.
+                // If the identity was revoked in the meantime, the token must not be handed out.
                 self.holds()?;
                 Ok(svid)
             }
@@ -158,7 +167,7 @@ impl Identity {
         }
     }
 
-    /// Ends the agent at the issuer, and the identity here. A workload has no end of its own: its certificate runs out.
+    /// Ends the agent at the issuer, and this identity. A workload cannot be ended: its certificate expires.
     pub async fn end(&self) -> Result<(), IdentityError> {
         let ended = match self.current().agent() {
             Some(_) if self.holds().is_ok() => {
@@ -167,7 +176,7 @@ impl Identity {
             _ => Ok(()),
         };
         match ended {
-            // Over is over, whoever came first.
+            // Ended for another reason already: the result is the same.
             Ok(()) | Err(IdentityError::Over(_)) => {
                 self.shared.end(Over::Ended);
                 Ok(())
@@ -189,7 +198,7 @@ impl Drop for Identity {
 }
 
 impl Shared {
-    /// The first reason stays.
+    /// Sets the reason of the end. Only the first reason counts, and is returned.
     fn end(&self, why: Over) -> Over {
         self.over.send_if_modified(|over| over.is_none().then(|| *over = Some(why.clone())).is_some());
         self.tokens.lock().clear();
@@ -197,11 +206,14 @@ impl Shared {
     }
 }
 
-/// One call within its time.
-async fn timely<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, IdentityError> {
+/// Makes one call within its time limit.
+async fn timely<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, IdentityError> {
+    within_patience(call).await.map_err(|status| IdentityError::of(&status))
+}
+
+pub(crate) async fn within_patience<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
     match tokio::time::timeout(PATIENCE, call).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(IdentityError::of(&status)),
-        Err(_) => Err(IdentityError::Unavailable(format!("no answer within {} seconds", PATIENCE.as_secs()))),
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::unavailable(format!("no answer within {} seconds", PATIENCE.as_secs()))),
     }
 }

@@ -1,4 +1,4 @@
-//! Accepting connections whose peers are verified, and ending them when their peers are nobody any more.
+//! Accepts connections with verified peers, and closes them when their peers are revoked or expire.
 //!
 //! ```no_run
 //! # use mayfly_agent::{peers::Verifier, tls::CurrentIdentity};
@@ -18,21 +18,22 @@
 //! # }
 //! ```
 //!
-//! tonic puts a [`Peer`] into each request's extensions. Another server takes the connections from the stream one by one, and
+//! tonic puts a [`Peer`] into each request's extensions. Any other server takes the connections from the stream one by one, and
 //! puts [`Connection::peer`] there itself.
 //!
 //! # When a connection ends
 //!
-//! | what happens | when it ends |
+//! | event | when the connection is closed |
 //! |---|---|
-//! | a cut hits its peer, its root leaves the bundle | as soon as that is known, and [`Bounds::drain`] later |
-//! | the peer's certificate ends | at that second, and [`Bounds::drain`] later |
-//! | nothing is heard of revocations | after [`Bounds::stale`]; each request is refused meanwhile (T41) |
-//! | it has shown no certificate | after [`Bounds::stranger`] |
+//! | the peer is revoked, or its root leaves the bundle | as soon as that is known, plus [`Bounds::drain`] |
+//! | the peer's certificate expires | at that second, plus [`Bounds::drain`] |
+//! | no heartbeats arrive from the feed of revocations | after [`Bounds::stale`]; until then each request is refused (T41) |
+//! | the peer has presented no certificate | after [`Bounds::stranger`] |
 //!
-//! To the server that reads from it the connection is broken; its open streams end with an error on both sides. The peer of a
-//! connection without a certificate has nothing to cut: what its bearer tokens rely on is looked at for each request.
+//! To the server the connection then looks broken, and its open streams end with an error on both sides. A peer without a
+//! certificate cannot be revoked; the layer verifies its bearer tokens for each request.
 
+mod accept;
 mod connection;
 mod guard;
 
@@ -44,34 +45,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+pub use accept::{Accepted, Listener, accept_each};
 pub use connection::Connection;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::Stream;
 
 use crate::peers::{Peer, Verifier};
 
-/// Connections that have been verified and wait to be taken.
+/// Verified connections that wait for the server to take them.
 const READY: usize = 64;
-/// After an error of accepting, such as too many open files.
-const PAUSE: Duration = Duration::from_millis(50);
 
-/// Bounds of a listener. What a connection may do, its streams and headers, is bounded where it is served.
+/// Limits of a listener. The server that uses the connections limits their streams and headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// For the TLS handshake (T39).
+    /// Time limit for the TLS handshake (T39).
     pub handshake: Duration,
-    /// Open at once, handshakes among them. What comes beyond is closed.
+    /// Most connections open at once, including those in their handshake. Further ones are closed.
     pub connections: usize,
-    /// How long a connection stands while it is not known whether its peer is cut.
+    /// How long a connection stays open while it is unknown whether its peer is revoked.
     pub stale: Duration,
-    /// How long one stands whose peer has shown no certificate: it has no end of its own.
+    /// How long a connection without a client certificate stays open; such a connection has no expiry.
     pub stranger: Duration,
-    /// How long one still stands after that, for its open requests to be told why. Nothing new begins on it: see
-    /// [`delegation`](crate::delegation).
+    /// How much longer a connection stays open after one of these events, so that its open requests get their reason. New
+    /// requests are refused: see [`delegation`](crate::delegation).
     pub drain: Duration,
 }
 
@@ -83,7 +83,7 @@ impl Default for Bounds {
     }
 }
 
-/// What a listener did since it began, for metrics. Clones share it.
+/// Counters of a listener since it began, for metrics. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Counts(Arc<Counters>);
 
@@ -102,29 +102,29 @@ impl Counts {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
-    /// Closed unseen: [`Bounds::connections`] were open.
+    /// Connections closed at once, because [`Bounds::connections`] were open.
     pub fn full(&self) -> u64 {
         self.0.full.load(Ordering::Relaxed)
     }
 
-    /// Not through the handshake within [`Bounds::handshake`].
+    /// Connections that did not finish the handshake within [`Bounds::handshake`].
     pub fn slow(&self) -> u64 {
         self.0.slow.load(Ordering::Relaxed)
     }
 
-    /// Handshakes that failed: no TLS, or a peer that may not be one.
+    /// Failed handshakes: no TLS, or a peer that is not allowed.
     pub fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Connections ended because their peer is nobody any more, or has been nobody for too long.
+    /// Connections closed because the peer was revoked or expired, or because that was unknown for too long.
     pub fn ended(&self) -> u64 {
         self.0.ended.load(Ordering::Relaxed)
     }
 }
 
-/// Verified connections, as `tonic`'s `serve_with_incoming` takes them. Dropped, it accepts no more; what it gave out stands,
-/// and is still ended when its time has come.
+/// A stream of verified connections for `tonic`'s `serve_with_incoming`. When it is dropped, no more connections are accepted;
+/// those that it gave out stay open, and are still closed by the rules above.
 #[derive(Debug)]
 pub struct Incoming {
     ready: mpsc::Receiver<Connection>,
@@ -133,12 +133,12 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The next one; none when it is over.
+    /// The next connection; `None` when the listener has ended.
     pub async fn accept(&mut self) -> Option<Connection> {
         self.ready.recv().await
     }
 
-    /// What happened so far, and goes on to.
+    /// The counters of this listener.
     pub fn counts(&self) -> Counts {
         self.counts.clone()
     }
@@ -158,8 +158,8 @@ impl Stream for Incoming {
     }
 }
 
-/// Accepts connections with these settings, which are to be of [`tls`](crate::tls): they say who may be a peer. `verifier`
-/// then says for how long it is one. It spawns tasks on the runtime that calls it.
+/// Accepts connections with TLS settings from [`tls`](crate::tls), which decide who may be a peer. `verifier` decides how long a
+/// connection stays open. This spawns tasks on the current runtime.
 pub fn accept(listener: TcpListener, config: ServerConfig, verifier: Verifier, bounds: Bounds) -> Incoming {
     let (give, ready) = mpsc::channel(READY);
     let counts = Counts::default();
@@ -179,22 +179,15 @@ struct Desk {
 }
 
 async fn run(listener: TcpListener, desk: Arc<Desk>) {
-    let room = Arc::new(Semaphore::new(desk.bounds.connections));
-    loop {
-        // T63: an error of one connection, or too many open files, never ends the loop.
-        let Ok((stream, address)) = listener.accept().await else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-            count(&desk.counts.0.full);
-            continue;
-        };
-        tokio::spawn(admit(Arc::clone(&desk), stream, address, place));
-    }
+    let each = |accepted| match accepted {
+        Accepted::Connection((stream, address), place) => drop(tokio::spawn(admit(Arc::clone(&desk), stream, address, place))),
+        Accepted::Full => count(&desk.counts.0.full),
+        Accepted::Failed(_) => {}
+    };
+    accept_each(&listener, desk.bounds.connections, std::future::pending(), each).await;
 }
 
-/// One connection: handshake, proof, guard; and then it is given out.
+/// Takes one connection through the handshake, verifies its peer, and gives it to the guard and the server.
 async fn admit(desk: Arc<Desk>, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
     let counts = &desk.counts.0;
     let _ = stream.set_nodelay(true);
@@ -204,7 +197,7 @@ async fn admit(desk: Arc<Desk>, stream: TcpStream, address: SocketAddr, place: O
         Err(_) => return count(&counts.slow),
     };
     let peer = match tls.get_ref().1.peer_certificates() {
-        // Proved once more: the verifier in the settings cannot hand over what it found, and may be another's.
+        // Verified again, because the TLS settings do not return what they verified, and may belong to another verifier.
         Some(chain) => match Peer::prove(&desk.verifier, chain, address) {
             Ok(peer) => peer,
             Err(_) => return count(&counts.refused),
@@ -212,7 +205,7 @@ async fn admit(desk: Arc<Desk>, stream: TcpStream, address: SocketAddr, place: O
         None => Peer::stranger(address),
     };
     let (watched, over) = guard::watch(peer.clone());
-    // Where nobody guards, nobody is let in.
+    // Without a guard, no connection is given out.
     if desk.guard.send(watched).await.is_ok() {
         count(&counts.accepted);
         let _ = desk.give.send(Connection::new(tls, peer, over, place)).await;

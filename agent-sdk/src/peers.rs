@@ -1,12 +1,13 @@
-//! Whose credentials hold right now: each by the bundle of its own trust domain, at this time, and not cut.
+//! Verifies credentials: each by the bundle of its own trust domain, at the current time, and against revocations.
 //!
 //! | file | idea |
 //! |---|---|
-//! | `bundles` | whom to believe: bundles kept apart by trust domain, replaced while running |
-//! | `issuer` | our own trust domain's bundle and those beside it, as the issuer streams them |
+//! | `bundles` | the trusted bundles, kept apart by trust domain and replaced at run time |
+//! | `issuer` | the bundles that an issuer streams |
+//! | `foreign` | the bundles of foreign trust domains among them |
 //! | `clock` | the time, which a test may set |
-//! | `authorize` | who of those whose credentials hold may be the peer |
-//! | `connection` | what one connection proved, looked at again for each request |
+//! | `authorize` | which verified callers may be a peer |
+//! | `connection` | the peer of one connection, checked again for each request |
 //!
 //! ```no_run
 //! # fn example(live: mayfly_verify::Live, document: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
@@ -23,13 +24,14 @@
 //! # }
 //! ```
 //!
-//! A trust domain needs two things before anything of it holds: a bundle, and a [`Live`] of its revocations. Of one that has
-//! no feed it must be said that nothing of it is ever revoked ([`Verifier::without_revocation`]); to forget it refuses.
+//! A trust domain needs a bundle and a [`Live`] of its revocations; without either, all of its credentials are refused. For a
+//! trust domain without a feed, [`Verifier::without_revocation`] says explicitly that it revokes nothing.
 
 mod authorize;
 mod bundles;
 mod clock;
 mod connection;
+mod foreign;
 mod issuer;
 
 use std::collections::BTreeMap;
@@ -39,7 +41,9 @@ pub use authorize::{Authorize, Shown};
 pub use bundles::Bundles;
 pub use clock::Clock;
 pub use connection::Peer;
+pub use foreign::{Foreign, ForeignBundle};
 pub use issuer::FollowingBundle;
+pub(crate) use issuer::FromIssuer;
 use mayfly_verify::{
     BindingOid, JwtSvid, Live, Reject, Reliance, Subscription, TrustDomain, X509Svid, inspect_jwt, inspect_x509, verify_jwt,
     verify_x509,
@@ -47,7 +51,7 @@ use mayfly_verify::{
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
-/// Verifies credentials with all that is known: bundles, cuts, the time. Clones share it.
+/// Verifies credentials by the current bundles, revocations and time. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     bundles: Bundles,
@@ -62,12 +66,12 @@ pub struct Verifier {
 #[derive(Clone, Debug)]
 enum Revocations {
     Live(Live),
-    /// The operator has said so.
+    /// The program has said that this trust domain has no feed.
     None,
 }
 
 impl Verifier {
-    /// For the trust domain of `live`, which is our own, and with the system's clock.
+    /// A verifier for the trust domain of `live`, which is our own, with the system's clock.
     pub fn new(bundles: Bundles, live: Live) -> Verifier {
         let (own, revocations) = (live.trust_domain().clone(), BTreeMap::new());
         let (news, subscriptions) = (watch::Sender::new(()), Vec::new());
@@ -76,15 +80,15 @@ impl Verifier {
         verifier.and(live)
     }
 
-    /// For a trust domain of our own that tells nobody what is revoked, such as a SPIRE's: what it signed holds until it expires
-    /// or its authority leaves the bundle. Never for agents of a Mayfly: those are taken back earlier.
+    /// A verifier for a trust domain of our own without a feed of revocations, such as a SPIRE's: a credential is valid until it
+    /// expires or its authority leaves the bundle. Never use it for the agents of a Mayfly, which are revoked earlier.
     pub fn without_feed(bundles: Bundles, own: TrustDomain) -> Verifier {
         let revocations = BTreeMap::from([(own.to_string(), Revocations::None)]);
         let (news, subscriptions) = (watch::Sender::new(()), Vec::new());
         Verifier { bundles, own, revocations, oid: BindingOid::default(), clock: Clock::system(), news, subscriptions }
     }
 
-    /// Also for another trust domain, by its own feed.
+    /// Accepts another trust domain too, with its own feed.
     #[must_use]
     pub fn and(mut self, live: Live) -> Verifier {
         let news = self.news.clone();
@@ -93,43 +97,43 @@ impl Verifier {
         self
     }
 
-    /// Also for a trust domain that tells nobody what is revoked: what it signed holds until it expires. Never for our own.
+    /// Accepts another trust domain too, without a feed: its credentials are valid until they expire. Has no effect on our own.
     #[must_use]
     pub fn without_revocation(mut self, trust_domain: &TrustDomain) -> Verifier {
         self.revocations.entry(trust_domain.to_string()).or_insert(Revocations::None);
         self
     }
 
-    /// Where the binding stands, if not under the default OID.
+    /// Sets the OID of the binding, if it is not the default one.
     #[must_use]
     pub fn with_oid(self, oid: BindingOid) -> Verifier {
         Verifier { oid, ..self }
     }
 
-    /// With a clock that a test steps.
+    /// Sets the clock, for tests.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Verifier {
         Verifier { clock, ..self }
     }
 
-    /// The trust domain whose agents are ours.
+    /// Our own trust domain.
     pub fn own(&self) -> &TrustDomain {
         &self.own
     }
 
-    /// By what time credentials are judged.
+    /// The clock by which credentials are checked.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Whom it believes.
+    /// The trusted bundles.
     pub fn bundles(&self) -> &Bundles {
         &self.bundles
     }
 
-    /// A chain, leaf first: by the bundle of the leaf's own trust domain (XV-1), at this time, and not cut.
+    /// Verifies a chain, leaf first, by the bundle of the leaf's own trust domain (XV-1), at the current time, and not revoked.
     pub fn verify_x509(&self, chain: &[CertificateDer<'_>]) -> Result<X509Svid, Reject> {
-        let leaf = chain.first().ok_or_else(|| Reject::Malformed("no certificate".into()))?;
+        let leaf = chain.first().ok_or_else(|| Reject::Malformed("there is no certificate".into()))?;
         let claimed = inspect_x509(leaf, &self.own, &self.oid)?;
         let bundle = self.bundle(claimed.id.trust_domain_name())?;
         let svid = verify_x509(chain, &bundle, &self.oid, self.clock.seconds())?;
@@ -137,7 +141,7 @@ impl Verifier {
         Ok(svid)
     }
 
-    /// A token for one audience: by the bundle of its subject's own trust domain (JV-6), at this time, and not cut.
+    /// Verifies a token for one audience by the bundle of its subject's trust domain (JV-6), at the current time, not revoked.
     pub fn verify_jwt(&self, token: &str, audience: &str) -> Result<JwtSvid, Reject> {
         let bundle = self.bundle(inspect_jwt(token)?.trust_domain_name())?;
         let svid = verify_jwt(token, audience, &bundle, &self.oid, self.clock.seconds())?;
@@ -145,25 +149,27 @@ impl Verifier {
         Ok(svid)
     }
 
-    /// What has been verified, once more: its time and its cuts. No signature is looked at.
+    /// Checks the expiry and revocation of a credential that was verified before. No signature is verified again.
     pub fn check<'a>(&self, credential: impl Into<Reliance<'a>>) -> Result<(), Reject> {
         let credential = credential.into();
         match self.revocations.get(credential.trust_domain()) {
             Some(Revocations::Live(live)) => live.check(self.clock.now(), credential),
             Some(Revocations::None) if self.clock.seconds() < credential.ends_at() => Ok(()),
             Some(Revocations::None) => Err(Reject::Expired(credential.ends_at())),
-            None => Err(Reject::Untrusted(format!("nobody tells what `{}` has revoked", credential.trust_domain()))),
+            None => Err(Reject::Untrusted(format!("there is no feed of what `{}` has revoked", credential.trust_domain()))),
         }
     }
 
-    /// Changes when what is revoked, in any trust domain, is known anew. What a check says of the time, or of another bundle,
-    /// is told by nobody.
+    /// Notifies when the revocations of any trust domain have changed. It does not notify when a credential expires or a bundle
+    /// changes.
     pub fn news(&self) -> watch::Receiver<()> {
         self.news.subscribe()
     }
 
-    // XV-1, XV-6: of a trust domain without a bundle nothing holds.
+    // XV-1, XV-6: without a bundle, no credential of the trust domain is valid.
     fn bundle(&self, trust_domain: &str) -> Result<Arc<mayfly_verify::Bundle>, Reject> {
-        self.bundles.get(trust_domain).ok_or_else(|| Reject::Untrusted(format!("there is no bundle of `{trust_domain}`")))
+        self.bundles
+            .get(trust_domain)
+            .ok_or_else(|| Reject::Untrusted(format!("there is no bundle of trust domain `{trust_domain}`")))
     }
 }

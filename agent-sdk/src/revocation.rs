@@ -1,4 +1,4 @@
-//! Following what is revoked: the issuer's feed becomes a [`Live`], which every check in the process shares.
+//! Follows the issuer's feed of revocations. The result is a [`Live`], which every check in the process shares.
 //!
 //! ```no_run
 //! # async fn example(channel: tonic::transport::Channel, point: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
@@ -23,30 +23,17 @@ use mayfly_verify::{Live, Subject, TrustDomain};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use crate::api::v1;
 use crate::api::v1::revocations_client::RevocationsClient;
+pub use crate::stream::Link;
+use crate::stream::{self, End, Subscription};
 
-/// A heartbeat comes every second; a feed that says nothing for so long is opened anew.
+/// Heartbeats come every second. A feed that is silent for this long is opened again.
 const SILENCE: Duration = Duration::from_secs(5);
-/// The first pause after a break, which doubles.
-pub(crate) const PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause.
-pub(crate) const LONGEST: Duration = Duration::from_secs(5);
 
-/// How the feed stands. What is known stays known through a break, and grows stale.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Link {
-    /// Not open yet.
-    Connecting,
-    /// Messages come.
-    Open,
-    /// Broken, and opened again before long; says why.
-    Broken(String),
-}
-
-/// A feed that is followed for as long as this lives.
+/// Follows a feed until it is dropped.
 #[derive(Debug)]
 pub struct Following {
     live: Live,
@@ -55,12 +42,12 @@ pub struct Following {
 }
 
 impl Following {
-    /// What is known, for checks. Clones outlive the feed and then grow stale.
+    /// The current revocations, for checks. Clones stay usable when the feed is dropped, and grow stale.
     pub fn live(&self) -> &Live {
         &self.live
     }
 
-    /// How the feed stands, and each change of that (T41).
+    /// State of the feed, and each change of it (T41).
     pub fn link(&self) -> watch::Receiver<Link> {
         self.link.clone()
     }
@@ -72,24 +59,24 @@ impl Drop for Following {
     }
 }
 
-/// What came between two heartbeats that held, as it came.
+/// The messages between two valid heartbeats, unchanged.
 #[derive(Debug)]
 pub struct Tick {
-    /// In order; the last one has the heartbeat. After a snapshot they are everything.
+    /// The messages in order; the last one has the heartbeat. If they begin with a snapshot, they are the whole state.
     pub messages: Vec<v1::WatchCutsResponse>,
-    /// What is known from now on.
+    /// The state after these messages.
     pub known: Arc<Known>,
 }
 
 type Tap = Box<dyn FnMut(Tick) + Send>;
 
-/// Follows the feed over a channel, from where it was after every break. Needs an identity on the channel, or the operator
+/// Follows the feed over a channel, and resumes after every break. The channel must present an identity, or lead to the operator
 /// socket. `key` signs the heartbeats of `trust_domain`.
 pub fn follow(channel: Channel, key: FeedKey, trust_domain: TrustDomain, freshness: Freshness) -> Following {
     begin(channel, key, trust_domain, freshness, None)
 }
 
-/// The same, and hands on what came, once it was verified: for a relay.
+/// The same, and passes the verified messages to a callback: for a relay.
 pub fn follow_with(
     channel: Channel,
     key: FeedKey,
@@ -104,87 +91,74 @@ fn begin(channel: Channel, key: FeedKey, trust_domain: TrustDomain, freshness: F
     let live = Live::new(trust_domain.clone(), freshness);
     let follower = Follower::new(key, trust_domain, Limits::default());
     let (told, link) = watch::channel(Link::Connecting);
-    let task = tokio::spawn(run(RevocationsClient::new(channel), follower, live.clone(), told, tap));
+    let client = RevocationsClient::new(channel);
+    let mut feed = Feed { client, follower, live: live.clone(), link: told, tap, messages: Vec::new() };
+    let task = tokio::spawn(async move { stream::follow(&mut feed).await });
     Following { live, link, task }
 }
 
-async fn run(
-    mut client: RevocationsClient<Channel>,
-    mut follower: Follower,
+/// The feed as a stream to follow.
+struct Feed {
+    client: RevocationsClient<Channel>,
+    follower: Follower,
     live: Live,
-    told: watch::Sender<Link>,
-    mut tap: Option<Tap>,
-) {
-    let mut pause = PAUSE;
-    loop {
-        let why = match session(&mut client, &mut follower, &live, &told, tap.as_mut()).await {
-            Ok(never) => match never {},
-            Err(why) => why,
-        };
-        // One that was open for a while starts anew at once.
-        if *told.borrow() == Link::Open {
-            pause = PAUSE;
-        }
-        told.send_replace(Link::Broken(why));
-        tokio::time::sleep(jittered(pause)).await;
-        pause = (pause * 2).min(LONGEST);
-    }
+    link: watch::Sender<Link>,
+    tap: Option<Tap>,
+    /// Messages since the last heartbeat, kept for the callback alone. The follower limits their number.
+    messages: Vec<v1::WatchCutsResponse>,
 }
 
-/// One stream to its end, which is always a reason.
-async fn session(
-    client: &mut RevocationsClient<Channel>,
-    follower: &mut Follower,
-    live: &Live,
-    told: &watch::Sender<Link>,
-    mut tap: Option<&mut Tap>,
-) -> Result<std::convert::Infallible, String> {
-    let from = follower.connect();
-    let request = v1::WatchCutsRequest {
-        incarnation: from.map(|p| p.incarnation.as_bytes().to_vec()).unwrap_or_default(),
-        after: from.map_or(0, |p| p.head),
-    };
-    let silent = || format!("nothing was heard for {} seconds", SILENCE.as_secs());
-    let opened = tokio::time::timeout(SILENCE, client.watch_cuts(request)).await;
-    let mut stream = opened.map_err(|_| silent())?.map_err(|status| reason(&status))?.into_inner();
-    let mut messages = Vec::new();
-    loop {
-        let next = tokio::time::timeout(SILENCE, stream.message()).await.map_err(|_| silent())?;
-        let wire = next.map_err(|status| reason(&status))?.ok_or("the feed ended")?;
-        let taken = message(&wire).and_then(|message| follower.take(message)).map_err(|e| e.to_string())?;
-        // Bounded by what the follower takes without a heartbeat.
-        if tap.is_some() {
+impl Subscription for Feed {
+    type Message = v1::WatchCutsResponse;
+    type Why = String;
+    const SILENCE: Option<Duration> = Some(SILENCE);
+
+    async fn open(&mut self) -> Result<Streaming<Self::Message>, Status> {
+        self.messages.clear();
+        let from = self.follower.connect();
+        let request = v1::WatchCutsRequest {
+            incarnation: from.map(|p| p.incarnation.as_bytes().to_vec()).unwrap_or_default(),
+            after: from.map_or(0, |p| p.head),
+        };
+        Ok(self.client.watch_cuts(request).await?.into_inner())
+    }
+
+    async fn take(&mut self, wire: Self::Message) -> Result<bool, String> {
+        let taken = message(&wire).and_then(|message| self.follower.take(message)).map_err(|e| e.to_string())?;
+        if self.tap.is_some() {
             if wire.snapshot {
-                messages.clear();
+                self.messages.clear();
             }
-            messages.push(wire);
+            self.messages.push(wire);
         }
-        if let Some(known) = taken {
-            live.publish(Arc::clone(&known));
-            if let Some(tap) = &mut tap {
-                tap(Tick { messages: std::mem::take(&mut messages), known });
-            }
-            told.send_if_modified(|link| std::mem::replace(link, Link::Open) != Link::Open);
+        let Some(known) = taken else { return Ok(false) };
+        self.live.publish(Arc::clone(&known));
+        if let Some(tap) = &mut self.tap {
+            tap(Tick { messages: std::mem::take(&mut self.messages), known });
         }
+        self.link.send_if_modified(|link| std::mem::replace(link, Link::Open) != Link::Open);
+        Ok(true)
+    }
+
+    fn why(&self, status: Status) -> String {
+        reason(&status)
+    }
+
+    fn ended(&mut self, end: End<String>) -> Option<Duration> {
+        let pause = end.backoff();
+        self.link.send_replace(Link::Broken(end.why));
+        Some(pause)
     }
 }
 
 fn reason(status: &Status) -> String {
     match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied => format!("we may not read it: {}", status.message()),
+        Code::Unauthenticated | Code::PermissionDenied => format!("we may not read the feed: {}", status.message()),
         _ => status.message().to_owned(),
     }
 }
 
-/// Between half of it and all of it, so that a thousand verifiers do not come back at once.
-pub(crate) fn jittered(pause: Duration) -> Duration {
-    let mut random = [0u8; 1];
-    // Without chance there is no jitter, and nothing else is lost.
-    let _ = aws_lc_rs::rand::fill(&mut random);
-    pause / 2 + (pause / 2) * u32::from(random[0]) / 255
-}
-
-/// Reads a message of the feed.
+/// Decodes a message of the feed.
 pub fn message(wire: &v1::WatchCutsResponse) -> Result<FeedMessage, FeedError> {
     let cuts = wire.cuts.iter().map(cut).collect::<Result<_, _>>()?;
     Ok(FeedMessage { snapshot: wire.snapshot, cuts, heartbeat: wire.heartbeat.as_ref().map(heartbeat).transpose()? })

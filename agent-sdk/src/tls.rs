@@ -1,7 +1,7 @@
-//! TLS between agents and services, by SPIFFE ID: complete settings for rustls, and the verifiers in them.
+//! TLS between agents and services, by SPIFFE ID: complete settings for rustls, and their verifiers.
 //!
 //! ```no_run
-//! # fn example(identity: mayfly_agent::channel::Identity, verifier: mayfly_agent::peers::Verifier)
+//! # fn example(identity: mayfly_agent::tls::Identity, verifier: mayfly_agent::peers::Verifier)
 //! # -> Result<(), rustls::Error> {
 //! use mayfly_agent::peers::Authorize;
 //! use mayfly_agent::tls::{CurrentIdentity, client_config, server_config};
@@ -16,40 +16,43 @@
 //! # }
 //! ```
 //!
-//! What holds for both ends, and may be asked of every connection:
+//! Both ends of every connection have these properties:
 //!
-//! - The peer's chain leads to the bundle of its own trust domain (XV-1), its leaf has the profile (XV-2 to XV-4), and an
-//!   agent its binding; it is in time, and nothing that it relies on is cut. The alert says which: certificate expired,
-//!   certificate revoked, access denied. What is revoked and not known is refused: unknown CA, as elsewhere.
-//! - No session is resumed and no ticket given (T40): each connection proves all of this anew.
-//! - The server's name has no meaning. Who it is stands in its SPIFFE ID, and only [`Authorize`] says whether that is right.
-//! - Versions 1.2 and 1.3, with the signature algorithms of the provider; ALPN offers `h2` and `http/1.1`. `alpn_protocols` is
-//!   the one setting to change.
+//! - The peer's chain leads to the bundle of its own trust domain (XV-1), its leaf has the SPIFFE profile (XV-2 to XV-4), and an
+//!   agent has its binding. It is not expired, and nothing that it relies on is revoked. The TLS alert names the reason:
+//!   certificate expired, certificate revoked, access denied. If it is unknown whether it is revoked, it is refused too.
+//! - No session is resumed, and no session ticket is sent (T40): each connection is verified from the beginning.
+//! - The server's host name has no meaning. Its SPIFFE ID says who it is, and only [`Authorize`] decides whether that is right.
+//! - TLS 1.2 and 1.3, with the signature algorithms of the provider. ALPN offers `h2` and `http/1.1`; `alpn_protocols` is the one
+//!   setting that you may change.
 //!
-//! Between handshakes nothing is looked at here: see [`listen`](crate::listen) and [`delegation`](crate::delegation).
+//! These settings act at handshakes only. For the time in between see [`listen`](crate::listen) and
+//! [`delegation`](crate::delegation).
 
 mod identity;
-pub(crate) mod signatures;
+mod server;
+mod signatures;
 mod verifier;
 
 use std::sync::Arc;
 
-pub use identity::CurrentIdentity;
+pub use identity::{CurrentIdentity, Identity};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ServerConfig};
+pub use server::ServerVerifier;
 pub use verifier::PeerVerifier;
 
 use crate::peers::{Authorize, Verifier};
 
-/// A server's settings: every client must prove that it is one of those whom `authorize` allows.
+/// Settings of a server. Every client must present a certificate of a peer that `authorize` allows.
 pub fn server_config(own: &CurrentIdentity, verifier: &Verifier, authorize: Authorize) -> Result<ServerConfig, rustls::Error> {
     server(own, verifier, PeerVerifier::new(verifier.clone(), authorize))
 }
 
-/// The same for a server that also takes clients without a certificate, which prove nothing: for those with a bearer token.
-/// A certificate that does not hold is refused all the same.
+/// The same for a server that also accepts clients without a certificate, which may have a bearer token. A certificate that is
+/// presented must still be valid and allowed.
 pub fn server_config_optional(
     own: &CurrentIdentity,
     verifier: &Verifier,
@@ -58,7 +61,7 @@ pub fn server_config_optional(
     server(own, verifier, PeerVerifier::new(verifier.clone(), authorize).optional())
 }
 
-/// A client's settings: the server must prove that it is one of those whom `authorize` allows, and we show who we are.
+/// Settings of a client. The server must be a peer that `authorize` allows, and our own certificate is presented.
 pub fn client_config(own: &CurrentIdentity, verifier: &Verifier, authorize: Authorize) -> Result<ClientConfig, rustls::Error> {
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(verifier.clock().clone()))
         .with_safe_default_protocol_versions()?
@@ -76,7 +79,7 @@ fn server(own: &CurrentIdentity, verifier: &Verifier, peers: PeerVerifier) -> Re
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(peers))
         .with_cert_resolver(Arc::new(own.clone()));
-    // T40.
+    // T40: no sessions are kept and no tickets sent.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.alpn_protocols = alpn();

@@ -1,4 +1,4 @@
-//! An identity from any SPIFFE Workload API: that of `mayfly run`, of a SPIRE agent, of whoever else serves the standard.
+//! An identity from any SPIFFE Workload API: that of `mayfly run`, of a SPIRE agent, or of any other implementation.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -7,45 +7,44 @@
 //! use mayfly_agent::workload::{Endpoint, Source};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! // Where `SPIFFE_ENDPOINT_SOCKET` says. An identity may take a while to be there.
+//! // The address is in `SPIFFE_ENDPOINT_SOCKET`. An identity may take a while to arrive.
 //! let source = Source::open(&Endpoint::from_env()?, Duration::from_secs(10)).await?;
 //! println!("we are {}", source.trust_domain());
 //!
-//! // Whatever is built from it follows it: certificates and bundles, as they rotate.
+//! // TLS settings made from it follow its certificates and bundles.
 //! let server = source.server_config(Authorize::trust_domain(source.trust_domain().clone()))?;
 //! let token = source.jwt("https://search.example").await?;
 //! println!("authorization: Bearer {}", token.token.len());
-//! println!("not us any more: {}", source.revoked().await);
+//! println!("the identity is lost: {}", source.lost().await);
 //! # let _ = server;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # What it is, and what it is not
+//! # What it provides, and what it does not
 //!
-//! The Workload API knows identities and nothing else. So a source is a *workload* identity: it renews nothing itself, spawns
-//! nobody, and has no end of its own; whoever serves the API does all of that. Whether it is an agent, for whom and below whom
-//! stands in the binding of its certificate ([`Svid::binding`]): under `mayfly run` there is one, and of a SPIRE never. To spawn
-//! children from within `mayfly run`, connect to the issuer with what it shows: [`connect_as`](crate::channel::connect_as) and
-//! [`Source::shown`].
+//! The Workload API provides identities and nothing else. A source renews nothing itself, spawns no agents, and cannot end its
+//! identity; the server of the API does all that. The binding of its certificate ([`Svid::binding`]) says whether it is an agent,
+//! for which user, and who its ancestors are: under `mayfly run` there is one, from a SPIRE never. To spawn children from within
+//! `mayfly run`, connect to the issuer with this identity: [`connect_as`](crate::channel::connect_as) and [`Source::shown`].
 //!
-//! Nor does the API tell what is revoked. [`Source::verifier`] believes credentials until they expire or their authority leaves
-//! the bundle, which is all that a SPIRE has. Of a Mayfly's agents more is known: follow the feed
-//! ([`revocation`](crate::revocation)) and make [`Verifier::new`] of its `Live` and of [`Source::bundles`]. Of a federated trust
-//! domain nothing holds before the verifier is told so ([`Verifier::without_revocation`]).
+//! The API does not say what is revoked. [`Source::verifier`] accepts credentials until they expire or their authority leaves the
+//! bundle; a SPIRE offers no more. A Mayfly does: follow its feed ([`revocation`](crate::revocation)) and make a
+//! [`Verifier::new`] from its `Live` and from [`Source::bundles`]. Credentials of a federated trust domain are refused until the
+//! verifier is told to accept them ([`Verifier::without_revocation`]).
 //!
-//! An identity that was taken back may come back: unlike that of [`Identity`](crate::identity::Identity), the word of
-//! [`Source::revoked`] is of this moment. While there is none nothing is shown, minted or remembered. Through a break of the stream
-//! everything stays, until the certificate runs out.
+//! A revoked identity may come back: unlike the end of an [`Identity`](crate::identity::Identity), [`Source::lost`] reports the
+//! current state. While there is no identity, no certificate is presented, and no token is fetched or cached. While the stream
+//! is broken, everything stays, until the certificate expires.
 //!
-//! CRLs in messages are not looked at. Connections that stand are not ended when an identity goes; see
-//! [`listen`](crate::listen) for those.
+//! CRLs in messages are ignored. Open connections are not closed when an identity is lost; see [`listen`](crate::listen) for
+//! that.
 //!
 //! # Clauses
 //!
-//! Of the SPIFFE Workload Endpoint, Workload API and JWT-SVID, with the test of each: `s` is `agent-sdk/tests/source.rs`, with a
-//! server that does what each clause needs; `w` is `tests/workload/source.rs`, against the
-//! Workload API of `mayfly run`, and `r` `tests/run.rs`, in its process tree.
+//! From the SPIFFE Workload Endpoint, Workload API and JWT-SVID specifications, with the test of each: `s` is
+//! `agent-sdk/tests/source.rs`, with a server that behaves as each clause needs; `w` is `tests/workload/source.rs`, against the
+//! Workload API of `mayfly run`; `r` is `tests/run.rs`, in its process tree.
 //!
 //! | clause | what | test |
 //! |---|---|---|
@@ -62,7 +61,6 @@
 
 mod endpoint;
 mod error;
-mod follow;
 mod jwt;
 mod shared;
 mod svid;
@@ -86,7 +84,7 @@ pub use shared::Discarded;
 use shared::Shared;
 pub use svid::{Current, Svid};
 
-/// What a Workload API gives us, for as long as this lives.
+/// The identity that a Workload API provides, followed until this is dropped.
 pub struct Source {
     shared: Arc<Shared>,
     own: TrustDomain,
@@ -102,10 +100,10 @@ impl Drop for Tasks {
 }
 
 impl Source {
-    /// Follows a Workload API, and waits for an identity at most so long. Must be called within a tokio runtime.
+    /// Follows a Workload API, and waits up to `patience` for an identity. Must be called within a tokio runtime.
     ///
-    /// [`WorkloadError::Denied`]: this process has no identity there, yet. Where the API does not serve this, or takes our
-    /// requests for malformed, nothing is waited for.
+    /// [`WorkloadError::Denied`] means that this process has no identity there yet. If the API does not implement this, or
+    /// considers our requests malformed, it fails without waiting.
     pub async fn open(endpoint: &Endpoint, patience: Duration) -> Result<Source, WorkloadError> {
         let shared = Arc::new(Shared::new(endpoint));
         let tasks = Tasks([
@@ -120,30 +118,30 @@ impl Source {
         }
     }
 
-    /// What there is right now.
+    /// The current identities.
     pub fn current(&self) -> Arc<Current> {
         Arc::clone(&self.shared.current.borrow())
     }
 
-    /// What there is, and each change of it; of several only the last.
+    /// The current identities, and each change. A slow reader sees only the last of several changes.
     pub fn changed(&self) -> watch::Receiver<Arc<Current>> {
         self.shared.current.subscribe()
     }
 
-    /// Waits until there is no identity: taken back, or run out. It may come back.
-    pub async fn revoked(&self) -> Lost {
+    /// Waits until there is no identity, because it was revoked or expired. It may come back.
+    pub async fn lost(&self) -> Lost {
         let mut current = self.shared.current.subscribe();
         loop {
             let lost = current.borrow_and_update().lost.clone();
             match lost {
                 Some(lost) => return lost,
-                // The sender lives as long as we do.
+                // Never an error: the sender lives as long as `self`.
                 None => drop(current.changed().await),
             }
         }
     }
 
-    /// How the stream stands.
+    /// State of the stream of certificates.
     pub fn link(&self) -> watch::Receiver<Link> {
         self.shared.link.subscribe()
     }
@@ -153,37 +151,39 @@ impl Source {
         self.shared.discarded.subscribe()
     }
 
-    /// Of which trust domain we are: that of the first identity that came.
+    /// Our trust domain: that of the first identity.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.own
     }
 
-    /// What TLS settings show that follow us: see [`tls`](crate::tls). Nothing, while there is no identity.
+    /// The certificate for TLS settings, which follows every change: see [`tls`](crate::tls). There is none while there is no
+    /// identity.
     pub fn shown(&self) -> CurrentIdentity {
         self.shared.shown.clone()
     }
 
-    /// Whom the API says to believe, in our trust domain and in those that are federated with it; followed.
+    /// The bundles of our trust domain and of those federated with it, kept up to date.
     pub fn bundles(&self) -> Bundles {
         self.shared.bundles.clone()
     }
 
-    /// Verifies peers of our trust domain by its bundle alone: nobody tells here what is revoked.
+    /// Verifies peers of our trust domain by its bundle alone: the API does not say what is revoked.
     pub fn verifier(&self) -> Verifier {
         Verifier::without_feed(self.bundles(), self.own.clone())
     }
 
-    /// A server's settings that follow us: see [`tls::server_config`](crate::tls::server_config).
+    /// Settings of a server with this identity: see [`tls::server_config`](crate::tls::server_config).
     pub fn server_config(&self, authorize: Authorize) -> Result<ServerConfig, rustls::Error> {
         server_config(&self.shared.shown, &self.verifier(), authorize)
     }
 
-    /// A client's settings that follow us: see [`tls::client_config`](crate::tls::client_config).
+    /// Settings of a client with this identity: see [`tls::client_config`](crate::tls::client_config).
     pub fn client_config(&self, authorize: Authorize) -> Result<ClientConfig, rustls::Error> {
         client_config(&self.shared.shown, &self.verifier(), authorize)
     }
 
-    /// A channel to a peer that shows who we are whenever it connects. `patience` is for TCP and TLS together.
+    /// A channel to a peer that presents our current certificate whenever it connects. `patience` is the limit for TCP and TLS
+    /// together.
     pub async fn channel(&self, address: &str, authorize: Authorize, patience: Duration) -> Result<Channel, ConnectError> {
         let tls = self.client_config(authorize).map_err(|e| ConnectError::Handshake(e.to_string()))?;
         connect_peer(address, tls, patience).await

@@ -83,7 +83,7 @@ async fn only_the_issuer_of_the_expected_trust_domain_is_the_issuer() {
         for trust in [roots(&pki), pin(&pki)] {
             let leaf = pki.leaf(&[id]);
             let why = refused(pki.full_chain(&leaf), &leaf, trust).await;
-            assert!(why.contains(&format!("`{id}`")), "{id}: {why}");
+            assert!(why.contains(&format!("`{id}`")) || id == "spiffe://td" && why.contains("must have a path"), "{id}: {why}");
         }
     }
 }
@@ -94,7 +94,7 @@ async fn an_issuer_has_one_spiffe_id() {
     for ids in [&[][..], &[ISSUER, "spiffe://td/workload/x"], &[ISSUER, ISSUER]] {
         let leaf = pki.leaf(ids);
         let why = refused(pki.full_chain(&leaf), &leaf, roots(&pki)).await;
-        assert!(why.contains(&format!("has {} SPIFFE IDs", ids.len())), "{why}");
+        assert!(why.contains("exactly one URI"), "{why}");
     }
 }
 
@@ -103,7 +103,7 @@ async fn another_root_is_refused() {
     let (pki, other) = (Pki::new(), Pki::new());
     let leaf = pki.leaf(&[ISSUER]);
     let why = refused(pki.full_chain(&leaf), &leaf, roots(&other)).await;
-    assert!(why.contains("not signed by a trusted root"), "{why}");
+    assert!(why.contains("not signed by an authority of the bundle"), "{why}");
     let why = refused(pki.full_chain(&leaf), &leaf, pin(&other)).await;
     assert!(why.contains("not the pinned one"), "{why}");
 }
@@ -120,7 +120,7 @@ async fn a_pin_needs_the_root_and_the_chain_below_it() {
     let theirs = other.leaf(&[ISSUER]);
     let chain = vec![theirs.der.clone(), other.intermediate.clone(), pki.root.clone()];
     let why = refused(chain, &theirs, pin(&pki)).await;
-    assert!(why.contains("not signed by a trusted root"), "{why}");
+    assert!(why.contains("not signed by an authority of the bundle"), "{why}");
     // A pin of a key that is not a CA's, here the leaf's own, makes no root of it.
     let why = refused(vec![leaf.der.clone(), leaf.der.clone()], &leaf, Trust::Pin(root_pin(&leaf.der).unwrap())).await;
     assert!(why.contains("no self-signed CA"), "{why}");
@@ -140,7 +140,7 @@ async fn t32_what_has_expired_is_refused_roots_too() {
     let leaf = old.leaf(&[ISSUER]);
     for trust in [roots(&old), pin(&old)] {
         let why = refused(old.full_chain(&leaf), &leaf, trust).await;
-        assert!(why.contains("every root has expired"), "{why}");
+        assert!(why.contains("no root of the bundle is valid now"), "{why}");
     }
 }
 
@@ -155,7 +155,7 @@ async fn t32_a_leaf_has_the_key_usage_of_an_svid_and_is_no_ca() {
     }
     let ca = pki.issue(&[ISSUER], |p| p.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
     let why = refused(pki.full_chain(&ca), &ca, roots(&pki)).await;
-    assert!(why.contains("CaUsedAsEndEntity"), "{why}");
+    assert!(why.contains("cA=false"), "{why}");
     let client = pki.issue(&[ISSUER], |p| p.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth]);
     let why = refused(pki.full_chain(&client), &client, roots(&pki)).await;
     assert!(why.contains("extended key usage") || why.contains("purpose"), "{why}");
@@ -166,7 +166,7 @@ async fn t32_an_intermediate_must_be_allowed_to_sign() {
     let pki = Pki::with_intermediate(|p| p.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature]);
     let leaf = pki.leaf(&[ISSUER]);
     let why = refused(pki.full_chain(&leaf), &leaf, roots(&pki)).await;
-    assert!(why.contains("may not sign"), "{why}");
+    assert!(why.contains("lacks cA or keyCertSign"), "{why}");
 }
 
 #[tokio::test]

@@ -84,6 +84,8 @@ async fn cl1_cl9_every_call_carries_the_header_and_nothing_but_the_workload_api_
     assert_eq!(source.jwt(AUDIENCE).await.unwrap(), token, "one is remembered");
     fake.verdict(Ok(api::ValidateJwtsvidResponse { spiffe_id: pki.id("a"), claims: None }));
     assert_eq!(source.validate_jwt(&token.token, AUDIENCE).await.unwrap().to_string(), pki.id("a"));
+    // A task of its own asks for the bundles.
+    until(|| !fake.calls("/FetchJWTBundles").is_empty()).await;
     let calls = fake.calls("");
     for method in [SVIDS, "/FetchJWTBundles", "/FetchJWTSVID", "/ValidateJWTSVID"] {
         assert_eq!(calls.iter().filter(|call| call.path == format!("/SpiffeWorkloadAPI{method}")).count(), 1, "{method}");
@@ -161,16 +163,19 @@ async fn cl3_a_message_without_a_mandatory_field_is_reported_and_discarded_whole
     let bad = [
         (api::X509svidResponse::default(), "there are no SVIDs"),
         (many, "or too many"),
-        (over, "has run out"),
+        (over, "has expired"),
         (with(|svid| svid.spiffe_id.clear()), "a mandatory field is empty"),
         (with(|svid| svid.x509_svid.clear()), "a mandatory field is empty"),
         (with(|svid| svid.x509_svid_key.clear()), "a mandatory field is empty"),
         (with(|svid| svid.bundle.clear()), "a mandatory field is empty"),
-        (with(|svid| svid.spiffe_id += "x"), "is not the certificate's"),
-        (with(|svid| svid.x509_svid_key = Pki::of("x").svid("b", "", 1).x509_svid_key), "the key is not the certificate's"),
+        (with(|svid| svid.spiffe_id += "x"), "differs from the certificate's"),
+        (
+            with(|svid| svid.x509_svid_key = Pki::of("x").svid("b", "", 1).x509_svid_key),
+            "the key does not belong to the certificate",
+        ),
         (with(|svid| svid.x509_svid_key.truncate(20)), "the key cannot be read"),
         (with(|svid| svid.x509_svid.truncate(200)), "the certificates cannot be read"),
-        (with(|svid| svid.x509_svid = svid.bundle.clone()), "the leaf is no X.509-SVID"),
+        (with(|svid| svid.x509_svid = svid.bundle.clone()), "the leaf is not an X.509-SVID"),
         (with(|svid| svid.bundle.push(0)), "the bundle cannot be read"),
         (with(|svid| svid.hint = "x".repeat(1025)), "a hint is too long"),
     ];
@@ -269,7 +274,7 @@ async fn cl5_what_was_redacted_is_used_no_more_until_it_comes_back() {
     assert_eq!(shake(&other, &source).await.unwrap(), leaf(&other));
     let next = fake.svids();
     told.send(Err(Status::permission_denied("no identity issued"))).unwrap();
-    let lost = tokio::time::timeout(SOON, source.revoked()).await.unwrap();
+    let lost = tokio::time::timeout(SOON, source.lost()).await.unwrap();
     assert_eq!(lost, Lost::Redacted("no identity issued".into()));
     let current = source.current();
     assert!(current.svid().is_none() && current.svids().is_empty() && current.hinted("").is_none());
@@ -302,7 +307,7 @@ async fn cl5_what_is_omitted_or_has_run_out_is_used_no_more() {
     // A certificate is not used beyond its end, though the stream stands.
     take(&source, &told, of(vec![pki.svid("b", "two", 3)])).await;
     let ends_at = source.current().svid().unwrap().expires_at();
-    assert_eq!(tokio::time::timeout(SOON, source.revoked()).await.unwrap(), Lost::Expired);
+    assert_eq!(tokio::time::timeout(SOON, source.lost()).await.unwrap(), Lost::Expired);
     assert!(std::time::SystemTime::now() >= ends_at && source.current().svid().is_none());
     assert!(matches!(source.jwt(AUDIENCE).await, Err(WorkloadError::Lost(Lost::Expired))));
     assert!(shake(&source, &source).await.is_err());

@@ -61,7 +61,7 @@ async fn cl1_cl2_cl4_cl5_a_source_has_what_the_agent_has_rotates_with_it_and_los
 
     world.dev.json(&format!("revoke --agent {id}"));
     let cut = Instant::now();
-    let lost = tokio::time::timeout(SOON, source.revoked()).await.unwrap();
+    let lost = tokio::time::timeout(SOON, source.lost()).await.unwrap();
     assert!(cut.elapsed() < Duration::from_secs(5), "{:?}", cut.elapsed());
     assert_eq!(lost, Lost::Redacted("no identity issued".into()));
     assert!(source.current().svid().is_none() && matches!(source.jwt(SEARCH).await, Err(WorkloadError::Lost(_))));

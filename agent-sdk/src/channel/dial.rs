@@ -4,19 +4,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::verifier::IssuerVerifier;
+use super::roots::issuer_verifier;
 use super::{Address, ChannelSettings, ConnectError};
 use crate::tls::CurrentIdentity;
 
 const ALPN_H2: &[u8] = b"h2";
 
-/// Makes connections that are all verified by the same rules.
+/// Makes connections, all verified by the same rules.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     address: Address,
@@ -31,22 +31,15 @@ impl Dialer {
         settings: ChannelSettings,
         current: Option<CurrentIdentity>,
     ) -> Result<Self, ConnectError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = IssuerVerifier::new(&settings.trust_domain, settings.trust, provider.signature_verification_algorithms)?;
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| ConnectError::Handshake(e.to_string()))?
-            .dangerous() // It replaces the check of the name by the check of the SPIFFE ID.
-            .with_custom_certificate_verifier(Arc::new(verifier));
+        let verifier = issuer_verifier(&settings.trust_domain, settings.trust)?;
         let fixed = settings.identity.filter(|_| current.is_none()).map(CurrentIdentity::new).transpose();
-        let config = match fixed.map_err(|e| ConnectError::Identity(e.to_string()))?.or(current) {
-            Some(identity) => builder.with_client_cert_resolver(Arc::new(identity)),
-            None => builder.with_no_client_auth(),
-        };
+        let own = fixed.map_err(|e| ConnectError::Identity(e.to_string()))?.or(current);
+        let config = verifier.client_config_as(own.map(|own| Arc::new(own) as Arc<dyn ResolvesClientCert>));
+        let config = config.map_err(|e| ConnectError::Handshake(e.to_string()))?;
         Ok(Self::with(address, config, settings.connect_timeout))
     }
 
-    /// By any settings.
+    /// A dialer by any TLS settings.
     pub(super) fn with(address: Address, mut config: ClientConfig, timeout: Duration) -> Self {
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         // T40: a resumed session would skip the verifier.
@@ -58,7 +51,7 @@ impl Dialer {
         self.address.text()
     }
 
-    /// A connection whose server end has been verified.
+    /// Makes a connection and verifies the server.
     pub(crate) async fn connect_tls(&self) -> Result<TlsStream<TcpStream>, ConnectError> {
         let address = || self.address.text().to_owned();
         tokio::time::timeout(self.timeout, self.handshake())
@@ -79,13 +72,10 @@ impl Dialer {
     }
 }
 
-/// Tells a certificate we refuse from a handshake that came to nothing.
+/// Tells a refused server certificate from a handshake that failed for another reason.
 fn refused(error: &io::Error) -> ConnectError {
     match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(why))) => ConnectError::Untrusted(why.0.to_string()),
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
-            ConnectError::Untrusted("its certificate is not signed by a trusted root".into())
-        }
         Some(rustls::Error::InvalidCertificate(why)) => ConnectError::Untrusted(why.to_string()),
         Some(e @ rustls::Error::NoCertificatesPresented) => ConnectError::Untrusted(e.to_string()),
         _ => ConnectError::Handshake(error.to_string()),

@@ -1,4 +1,4 @@
-//! How an identity begins: from a ticket, by spawning, or from files.
+//! The beginning of an identity: from a ticket, by spawning, or from files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,25 +7,26 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use super::key::Key;
 use super::line::Line;
-use super::{Current, Identity, IdentityError, Issuer, PATIENCE, Saved, Shared, keep, pace, timely};
+use super::{Current, Identity, IdentityError, Issuer, Key, Saved, Shared, keep, pace, timely};
 use crate::api::v1;
 use crate::api::v1::identities_client::IdentitiesClient;
 use crate::channel::{ChannelSettings, Trust, connect, connect_as};
+use crate::peers::Bundles;
+use crate::random;
 use crate::ticket::Ticket;
 
-/// How often a first certificate is asked for while the issuer does not answer.
+/// Number of attempts to get the first certificate while the issuer does not answer.
 const TRIES: u32 = 4;
 
 impl Identity {
-    /// Redeems a ticket, or a workload's join token, with a key that is made here and never leaves.
+    /// Redeems a ticket, or a workload's join token, with a key that is made here and never leaves this process.
     ///
-    /// Must be called within a tokio runtime, as the others.
+    /// Must be called within a tokio runtime, like the other functions here.
     pub async fn redeem(ticket: &Ticket, connect_timeout: Duration) -> Result<Identity, IdentityError> {
         let key = Key::new()?;
         let csr = key.csr()?;
-        // The same key has the same answer: a lost answer is asked for again.
+        // The issuer gives the same answer to the same key, so a lost answer can be asked for again.
         let csr = &csr;
         let got = insist(move || async move {
             let channel = connect(ticket.channel_settings(connect_timeout)).await?;
@@ -38,13 +39,13 @@ impl Identity {
         Identity::begin(Issuer { address, trust_domain, connect_timeout }, first)
     }
 
-    /// Spawns an agent over the channel of a workload or an agent, and holds it here. The request's `csr` is filled in; so is
-    /// its `request_id`, where there is none, so that a lost answer is asked for again and nobody is spawned twice.
+    /// Spawns an agent over the channel of a workload or an agent. The request's `csr` is filled in. So is its `request_id` if it
+    /// is empty, so that a lost answer can be asked for again without spawning a second agent.
     pub async fn spawn(channel: Channel, at: Issuer, mut request: v1::SpawnRequest) -> Result<Identity, IdentityError> {
         let key = Key::new()?;
         request.csr = key.csr()?;
         if request.request_id.is_empty() {
-            request.request_id = uuid::Uuid::from_bytes(random()?).to_string();
+            request.request_id = uuid::Uuid::from_bytes(random::bytes().map_err(|_| IdentityError::Key)?).to_string();
         }
         let (channel, request) = (&channel, &request);
         let ask = move || async move { timely(IdentitiesClient::new(channel.clone()).spawn(request.clone())).await };
@@ -52,25 +53,24 @@ impl Identity {
         Identity::begin(at, Current::new(key, got.svid, got.bundle, got.agent, got.revision)?)
     }
 
-    /// Spawns a child of this identity, held in this process too.
+    /// Spawns a child of this identity, as an identity in this process.
     pub async fn spawn_child(&self, request: v1::SpawnRequest) -> Result<Identity, IdentityError> {
         self.holds()?;
         Identity::spawn(self.channel(), self.shared.at.clone(), request).await
     }
 
-    /// Goes on with what an agent holds already, under a fresh key that is made here: it is renewed at once, and as always from
-    /// then on.
+    /// Takes over an agent from its files. The certificate is renewed at once under a new key that is made here.
     ///
-    /// What was saved is over with that. Whoever connects with it holds a copy, and the agent is cut: so take it over once, in
-    /// one process, and give a process that starts again a ticket of its own.
+    /// From then on the files are a copy of an outdated certificate. If anybody connects with it, the issuer takes it for stolen
+    /// and revokes the agent. So take an identity over once, in one process; give a process that restarts its own ticket.
     pub async fn take_over(saved: &Saved, at: Issuer) -> Result<Identity, IdentityError> {
         if saved.trust_domain() != &at.trust_domain {
             let (of, issuer) = (saved.trust_domain(), &at.trust_domain);
-            return Err(IdentityError::Saved(format!("it is of `{of}`, and the issuer is `{issuer}`")));
+            return Err(IdentityError::Saved(format!("it belongs to trust domain `{of}`, and the issuer to `{issuer}`")));
         }
         let key = Key::new()?;
         let csr = key.csr()?;
-        // A certificate that was renewed and whose successor nobody used may be renewed again: a lost answer is asked for again.
+        // The issuer renews a certificate again as long as its successor was not used, so a lost answer can be asked for again.
         let (csr, issuer) = (&csr, &at);
         let got = insist(move || async move {
             saved.holds()?;
@@ -87,21 +87,26 @@ impl Identity {
         let got = got.await?;
         let first = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
         if first.spiffe_id() != saved.agent().to_string() {
-            return Err(IdentityError::Answer("the certificate is somebody else's"));
+            return Err(IdentityError::Answer("the certificate has another SPIFFE ID"));
         }
         Identity::begin(at, first)
     }
 
     fn begin(at: Issuer, first: Current) -> Result<Identity, IdentityError> {
+        if *first.trust().trust_domain() != at.trust_domain {
+            return Err(IdentityError::Answer("the bundle is of another trust domain"));
+        }
+        let bundles = Bundles::default();
+        bundles.set(first.trust().clone());
         let line = Line::new(&at, first.certified_key(), &first.bundle().x509_authorities)?;
         let (current, over) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(None));
-        let shared = Arc::new(Shared { at, line, current, over, tokens: Mutex::default() });
+        let shared = Arc::new(Shared { at, line, current, bundles, over, tokens: Mutex::default() });
         let tasks = [tokio::spawn(keep::renew(Arc::clone(&shared))), tokio::spawn(keep::follow_bundle(Arc::clone(&shared)))];
         Ok(Identity { shared, tasks })
     }
 }
 
-/// Asks again while the issuer does not answer, a few times.
+/// Repeats a call a few times while the issuer does not answer.
 async fn insist<T, F>(ask: impl Fn() -> F) -> Result<T, IdentityError>
 where
     F: Future<Output = Result<T, IdentityError>>,
@@ -109,17 +114,12 @@ where
     let mut failures = 0;
     loop {
         match ask().await {
-            Err(e) if e.is_transient() && failures + 1 < TRIES => failures += 1,
+            Err(e) if e.is_transient() && failures + 1 < TRIES => {}
             other => return other,
         }
-        tokio::time::sleep(pace::pause(failures, PATIENCE, pace::chance())).await;
+        tokio::time::sleep(pace::CALLS.pause(failures, random::chance())).await;
+        failures += 1;
     }
-}
-
-fn random<const N: usize>() -> Result<[u8; N], IdentityError> {
-    let mut bytes = [0u8; N];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| IdentityError::Key)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,27 +1,25 @@
-//! What an identity is right now: one certificate with its key, and the bundles.
+//! The current state of an identity: one certificate with its key, and the bundles.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mayfly_verify::TrustDomain;
+use mayfly_verify::{Bundle, TrustDomain};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 #[cfg(feature = "workload-api")]
 use zeroize::Zeroizing;
 
-use super::key::Key;
-use super::{Foreign, IdentityError};
+use super::{IdentityError, Key};
 use crate::api::v1;
+use crate::peers::Foreign;
 
-/// One certificate with its key, and the bundles as they were then. It has no `Debug`, because of the key.
+/// One certificate with its key, and the bundles at that time. It has no `Debug`, because of the key.
 pub struct Current {
     held: Arc<Held>,
     bundle: Arc<v1::Bundle>,
-    /// Of the bundle: it never goes back (BU-2).
-    sequence: u64,
+    /// The same bundle, parsed. Its sequence never decreases (BU-2).
+    trust: Arc<Bundle>,
     foreign: Option<Foreign>,
-    /// How often the bundle is to be looked for.
-    refresh: Duration,
 }
 
 struct Held {
@@ -35,7 +33,7 @@ struct Held {
 }
 
 impl Current {
-    /// Takes what the issuer answered only whole, and only if the certificate is this key's.
+    /// Accepts the issuer's answer only if it is complete, and if the certificate belongs to this key.
     #[cfg_attr(not(feature = "workload-api"), expect(clippy::needless_pass_by_value, reason = "kept for a Workload API"))]
     pub(super) fn new(
         key: Key,
@@ -44,11 +42,11 @@ impl Current {
         agent: Option<v1::Agent>,
         revision: u64,
     ) -> Result<Current, IdentityError> {
-        let svid = svid.filter(|svid| !svid.certificates.is_empty()).ok_or(IdentityError::Answer("no certificate"))?;
-        let bundle = bundle.filter(|b| !b.x509_authorities.is_empty()).ok_or(IdentityError::Answer("no bundle"))?;
-        let (sequence, refresh) = hints(&bundle)?;
+        let svid = svid.filter(|svid| !svid.certificates.is_empty()).ok_or(IdentityError::Answer("there is no certificate"))?;
+        let bundle = bundle.filter(|b| !b.x509_authorities.is_empty()).ok_or(IdentityError::Answer("there is no bundle"))?;
+        let trust = Arc::new(read(&bundle)?);
         let seconds = svid.expires_at.and_then(|at| u64::try_from(at.seconds).ok());
-        let expires_at = UNIX_EPOCH + Duration::from_secs(seconds.ok_or(IdentityError::Answer("no end"))?);
+        let expires_at = UNIX_EPOCH + Duration::from_secs(seconds.ok_or(IdentityError::Answer("the certificate has no expiry"))?);
         let certified = key.certified(svid.certificates.into_iter().map(CertificateDer::from).collect());
         certified.keys_match().map_err(|_| IdentityError::Answer("the certificate is for another key"))?;
         let held = Held {
@@ -60,32 +58,31 @@ impl Current {
             agent,
             revision,
         };
-        Ok(Current { held: Arc::new(held), bundle: Arc::new(bundle), sequence, refresh, foreign: None })
+        Ok(Current { held: Arc::new(held), bundle: Arc::new(bundle), trust, foreign: None })
     }
 
-    /// The same with other bundles, if they are news.
+    /// The same certificate with other bundles. `None` if the bundles have not changed.
     pub(super) fn with_bundles(&self, bundle: v1::Bundle, foreign: Foreign) -> Result<Option<Current>, IdentityError> {
-        let (sequence, refresh) = hints(&bundle)?;
-        let newer = sequence > self.sequence;
+        let trust = Arc::new(read(&bundle)?);
+        let newer = trust.sequence() > self.trust.sequence();
         let other = self.foreign.as_ref().is_none_or(|known| !known.same(&foreign));
-        let told = Current { held: Arc::clone(&self.held), bundle: Arc::new(bundle), sequence, refresh, foreign: Some(foreign) };
+        let told = Current { held: Arc::clone(&self.held), bundle: Arc::new(bundle), trust, foreign: Some(foreign) };
         Ok((newer || other).then(|| self.hearing(&told)))
     }
 
-    /// The same with what the issuer told of bundles. Of ours the newer counts: an answer may have been overtaken. The foreign
-    /// ones come from one stream alone, and what it said last counts.
+    /// The same certificate with the bundles of `told`. The newer bundle of our own trust domain counts, because an answer may
+    /// arrive late. The foreign bundles come from one stream alone, so its last message counts.
     pub(super) fn hearing(&self, told: &Current) -> Current {
-        let newer = if told.sequence > self.sequence { told } else { self };
+        let newer = if told.trust.sequence() > self.trust.sequence() { told } else { self };
         Current {
             held: Arc::clone(&self.held),
             bundle: Arc::clone(&newer.bundle),
-            sequence: newer.sequence,
-            refresh: newer.refresh,
+            trust: Arc::clone(&newer.trust),
             foreign: told.foreign.clone(),
         }
     }
 
-    /// Who we are.
+    /// Our SPIFFE ID.
     pub fn spiffe_id(&self) -> &str {
         &self.held.spiffe_id
     }
@@ -95,12 +92,12 @@ impl Current {
         &self.held.certified.cert
     }
 
-    /// The chain with its key, for a rustls configuration. It signs, and the key cannot be taken from it.
+    /// The chain with its key, for a rustls configuration. It can sign, but the key cannot be extracted.
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.held.certified)
     }
 
-    /// When the certificate ends.
+    /// When the certificate expires.
     pub fn expires_at(&self) -> SystemTime {
         self.held.expires_at
     }
@@ -110,35 +107,44 @@ impl Current {
         &self.bundle
     }
 
-    /// The bundles of the trust domains beside ours; none before the issuer has told which.
+    /// The bundles of the foreign trust domains. `None` until the issuer has sent them.
     pub fn foreign(&self) -> Option<&Foreign> {
         self.foreign.as_ref()
     }
 
-    /// What the issuer said of us with this certificate; none for a workload.
+    /// The issuer's description of this agent, as of this certificate. `None` for a workload.
     pub fn agent(&self) -> Option<&v1::Agent> {
         self.held.agent.as_ref()
     }
 
-    /// Revision of the record that allowed this certificate. It moves with each renewal.
+    /// Revision of the record that allowed this certificate. Each renewal has a higher one.
     pub fn revision(&self) -> u64 {
         self.held.revision
     }
 
-    /// The key, as PKCS#8 in DER: for a Workload API, which hands it to the process whose key it is, and for nothing else.
+    /// The key, as PKCS#8 in DER. Only for a Workload API, which hands it to the process that the identity belongs to.
     #[cfg(feature = "workload-api")]
     pub fn expose_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
-        self.held.key.to_pkcs8()
+        self.held.key.expose_pkcs8()
     }
 
-    /// When the lease ends: no renewal brings more.
+    /// When the lease ends, beyond which no renewal is possible. `None` for a workload.
     pub(super) fn lease_ends_at(&self) -> Option<SystemTime> {
         let seconds = u64::try_from(self.agent()?.lease_expires_at.as_ref()?.seconds).ok()?;
         Some(UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
+    /// The bundle of our trust domain, parsed for a verifier.
+    pub(super) fn trust(&self) -> &Bundle {
+        &self.trust
+    }
+
+    /// How often the bundle's publisher wants it to be checked.
     pub(super) fn refresh(&self) -> Duration {
-        self.refresh
+        match self.trust.refresh_hint() {
+            0 => Duration::MAX,
+            seconds => Duration::from_secs(seconds),
+        }
     }
 
     pub(super) fn left(&self, now: SystemTime) -> Duration {
@@ -146,11 +152,10 @@ impl Current {
     }
 }
 
-/// Only a bundle that can be read replaces another.
-fn hints(bundle: &v1::Bundle) -> Result<(u64, Duration), IdentityError> {
+/// Parses a bundle. One that cannot be parsed never replaces another.
+fn read(bundle: &v1::Bundle) -> Result<Bundle, IdentityError> {
     let unreadable = |_| IdentityError::Answer("the bundle cannot be read");
-    let trust_domain = TrustDomain::new(&bundle.trust_domain).map_err(|_| IdentityError::Answer("the bundle is nobody's"))?;
-    let read = mayfly_verify::Bundle::from_json(trust_domain, &bundle.spiffe_json).map_err(unreadable)?;
-    let refresh = if read.refresh_hint() == 0 { Duration::MAX } else { Duration::from_secs(read.refresh_hint()) };
-    Ok((read.sequence(), refresh))
+    let trust_domain =
+        TrustDomain::new(&bundle.trust_domain).map_err(|_| IdentityError::Answer("the bundle has no valid trust domain"))?;
+    Bundle::from_json(trust_domain, &bundle.spiffe_json).map_err(unreadable)
 }

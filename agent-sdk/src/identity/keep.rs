@@ -1,22 +1,23 @@
-//! The two tasks of an identity: renew the certificate, and follow the bundles.
+//! The two tasks of an identity: one renews the certificate, the other follows the bundles.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
-use super::{Current, Foreign, IdentityError, Over, PATIENCE, Shared, pace, timely};
+use super::{Current, IdentityError, Key, Over, Shared, pace, timely, within_patience};
 use crate::api::v1;
 use crate::api::v1::bundles_client::BundlesClient;
 use crate::api::v1::identities_client::IdentitiesClient;
-use crate::identity::key::Key;
+use crate::peers::{Foreign, FromIssuer};
+use crate::random::chance;
+use crate::stream::{self, End, Subscription};
 
-/// How often the clock is looked at: it may be set, and machines sleep.
+/// How often the clock is read while waiting, because clocks can be set and machines sleep.
 const LOOK: Duration = Duration::from_secs(20);
-/// A stream that was open for so long was no failure.
-const STOOD: Duration = Duration::from_secs(1);
 
-/// Renews until the identity is over. The nearest expiry comes first by itself: each identity has its own clock.
+/// Renews the certificate until the identity ends. Each identity has its own timer, so the nearest expiry is served first.
 pub(super) async fn renew(shared: Arc<Shared>) {
     let mut over = shared.over.subscribe();
     let mut at = next_renewal(&shared.current.borrow(), SystemTime::now());
@@ -28,34 +29,36 @@ pub(super) async fn renew(shared: Arc<Shared>) {
         }
         let now = SystemTime::now();
         if now >= ends_at {
-            let why = if at.is_none() { "its lease is over" } else { "no renewal came in time: see whether the issuer runs" };
+            let why =
+                if at.is_none() { "its lease has ended" } else { "it could not be renewed in time: check that the issuer runs" };
             shared.end(Over::Expired(why.into()));
             return;
         }
         match once(&shared).await {
             Ok(next) => {
                 at = next_renewal(&next, SystemTime::now());
+                shared.bundles.set(next.trust().clone());
                 shared.current.send_modify(|current| *current = Arc::new(next.hearing(current)));
             }
             Err(IdentityError::Over(over)) => {
                 shared.end(over);
                 return;
             }
-            // Whatever it is, what we hold holds until it ends.
+            // Whatever the error is, the current certificate stays valid until it expires.
             Err(_) => {
                 let now = SystemTime::now();
-                at = Some(now + pace::again(shared.current.borrow().left(now), pace::chance()));
+                at = Some(now + pace::again(shared.current.borrow().left(now), chance()));
             }
         }
     }
 }
 
-/// None: a renewal brings nothing more.
+/// When to renew next. `None` if the certificate lasts as long as the lease, so that a renewal would gain nothing.
 fn next_renewal(current: &Current, now: SystemTime) -> Option<SystemTime> {
     if current.lease_ends_at().is_some_and(|lease| current.expires_at() >= lease) {
         return None;
     }
-    Some(now + pace::renewal(current.left(now), pace::chance()))
+    Some(now + pace::renewal(current.left(now), chance()))
 }
 
 async fn once(shared: &Shared) -> Result<Current, IdentityError> {
@@ -65,79 +68,80 @@ async fn once(shared: &Shared) -> Result<Current, IdentityError> {
     let next = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
     let next = next.hearing(&shared.current.borrow());
     if next.spiffe_id() != shared.current.borrow().spiffe_id() {
-        return Err(IdentityError::Answer("the certificate is somebody else's"));
+        return Err(IdentityError::Answer("the certificate has another SPIFFE ID"));
     }
-    // ORDER: before anybody sees it, so that no connection is made with its predecessor any more.
+    // ORDER: before the certificate is published, so that no new connection is made with its predecessor.
     shared.line.show(next.certified_key(), &next.bundle().x509_authorities).await?;
     Ok(next)
 }
 
-/// Takes each change of the bundles. The same stream tells at once when we are cut: the issuer ends it, and says why when we
-/// come back.
+/// Follows the bundles. This stream is also the fastest news of a revocation: the issuer closes it, and gives the reason when
+/// it is opened again.
 pub(super) async fn follow_bundle(shared: Arc<Shared>) {
-    let mut failures = 0u32;
     let mut over = shared.over.subscribe();
     let mut line = shared.line.watch();
+    let bundles = FromIssuer::new(shared.bundles.clone(), shared.at.trust_domain.clone());
+    let mut stream = BundleStream { shared: Arc::clone(&shared), channel: shared.line.channel(), bundles };
     loop {
-        let channel = line.borrow_and_update().clone();
-        let mut opened = None;
-        let ended = tokio::select! {
-            ended = session(&shared, channel, &mut opened) => ended,
-            // Over a connection with the renewed certificate, which is in use by that.
-            changed = line.changed() => if changed.is_ok() { continue } else { return },
-            _ = over.wait_for(Option::is_some) => return,
-        };
-        if let IdentityError::Over(why) = ended {
-            shared.end(why);
-            return;
-        }
-        failures = if opened.is_some_and(|at: Instant| at.elapsed() > STOOD) { 1 } else { failures.saturating_add(1) };
-        // The first time at once: who is cut learns of it so.
-        let pause = match failures {
-            1 => pace::pause(failures, PATIENCE, pace::chance()),
-            _ => {
-                let current = Arc::clone(&shared.current.borrow());
-                pace::back(current.left(SystemTime::now()), current.refresh(), pace::chance())
-            }
-        };
+        stream.channel = line.borrow_and_update().clone();
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = stream::follow(&mut stream) => return,
+            // Reopened over a connection with the renewed certificate, which also tells the issuer that it is in use.
+            changed = line.changed() => if changed.is_err() { return },
             _ = over.wait_for(Option::is_some) => return,
         }
     }
 }
 
-/// One stream to its end, which is always a reason; and when it was open.
-async fn session(shared: &Shared, channel: Channel, open: &mut Option<Instant>) -> IdentityError {
-    let opened = timely(BundlesClient::new(channel).watch_bundle(v1::WatchBundleRequest {})).await;
-    let mut stream = match opened {
-        Ok(stream) => stream,
-        Err(e) => return e,
-    };
-    *open = Some(Instant::now());
-    loop {
-        let (bundle, foreign) = match stream.message().await {
-            Ok(Some(message)) => (message.bundle.filter(|b| !b.x509_authorities.is_empty()), message.foreign),
-            Ok(None) => return IdentityError::Unavailable("the bundle's stream ended".into()),
-            Err(status) => return IdentityError::of(&status),
-        };
-        let Some(bundle) = bundle else { return IdentityError::Answer("no bundle") };
+/// The issuer's bundles as a stream to follow.
+struct BundleStream {
+    shared: Arc<Shared>,
+    channel: Channel,
+    bundles: FromIssuer,
+}
+
+impl Subscription for BundleStream {
+    type Message = v1::WatchBundleResponse;
+    type Why = IdentityError;
+
+    async fn open(&mut self) -> Result<Streaming<Self::Message>, Status> {
+        let mut client = BundlesClient::new(self.channel.clone());
+        within_patience(client.watch_bundle(v1::WatchBundleRequest {})).await
+    }
+
+    async fn take(&mut self, message: Self::Message) -> Result<bool, IdentityError> {
+        let bundle =
+            message.bundle.filter(|b| !b.x509_authorities.is_empty()).ok_or(IdentityError::Answer("there is no bundle"))?;
+        let shared = &self.shared;
+        let foreign = Foreign::read(&bundle.trust_domain, &message.foreign);
+        self.bundles.take(&bundle, &foreign).map_err(|_| IdentityError::Answer("the bundle cannot be used"))?;
         let known = Arc::clone(&shared.current.borrow());
-        let foreign = Foreign::read(&bundle.trust_domain, &foreign);
-        let next = match known.with_bundles(bundle, foreign) {
-            Ok(Some(next)) => next,
-            Ok(None) => continue,
-            Err(e) => return e,
-        };
-        if let Err(e) = shared.line.believe(&next.bundle().x509_authorities).await {
-            return e.into();
-        }
-        // A renewal may have come in between: then only the bundles are taken.
+        let Some(next) = known.with_bundles(bundle, foreign)? else { return Ok(true) };
+        shared.line.believe(&next.bundle().x509_authorities).await?;
+        // If a renewal came in the meantime, its certificate stays and only the bundles change.
         shared.current.send_modify(|current| *current = Arc::new(current.hearing(&next)));
+        Ok(true)
+    }
+
+    fn why(&self, status: Status) -> IdentityError {
+        IdentityError::of(&status)
+    }
+
+    fn ended(&mut self, end: End<IdentityError>) -> Option<Duration> {
+        if let IdentityError::Over(why) = end.why {
+            self.shared.end(why);
+            return None;
+        }
+        // The first time after a short pause: this is how a revoked agent learns of its revocation.
+        if end.failures == 0 {
+            return Some(pace::CALLS.pause(0, chance()));
+        }
+        let current = Arc::clone(&self.shared.current.borrow());
+        Some(pace::back(current.left(SystemTime::now()), current.refresh(), chance()))
     }
 }
 
-/// Waits for a time of day.
+/// Waits until a time of day.
 pub(crate) async fn until(at: SystemTime) {
     while let Ok(left) = at.duration_since(SystemTime::now()) {
         if left.is_zero() {

@@ -1,4 +1,4 @@
-//! A key that is made here and signs here. There is no way to copy, print or serialize it.
+//! A key that is made in this process and signs in it. It cannot be copied, printed or serialized.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use zeroize::Zeroizing;
 
 use super::IdentityError;
 
-/// An ECDSA P-256 key. Its memory belongs to the cryptographic library, which clears it when the last user has gone.
-pub(super) struct Key(Arc<EcdsaKeyPair>);
+/// An ECDSA P-256 key. The cryptographic library owns its memory, and clears it when the last user is dropped.
+pub struct Key(Arc<EcdsaKeyPair>);
 
 impl Key {
-    /// A fresh one.
-    pub(super) fn new() -> Result<Key, IdentityError> {
+    /// Generates a key.
+    pub fn new() -> Result<Key, IdentityError> {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| IdentityError::Key)?;
         Ok(Key(Arc::new(pair)))
     }
 
-    /// PKCS#10 with the public key, an empty subject and nothing asked: the issuer uses nothing but the key.
-    pub(super) fn csr(&self) -> Result<Vec<u8>, IdentityError> {
+    /// A PKCS#10 request, DER, with the public key, an empty subject and no attributes: the issuer uses the key alone.
+    pub fn csr(&self) -> Result<Vec<u8>, IdentityError> {
         // RFC 2986: version 0, an empty name, the key, no attributes.
         let info = der(0x30, &[&[0x02, 0x01, 0x00, 0x30, 0x00], &self.public()?, &[0xa0, 0x00]]);
         let signature = self.0.sign(&SystemRandom::new(), &info).map_err(|_| IdentityError::Key)?;
-        // A bit string begins with the number of bits that are unused in its last byte.
+        // The first byte of a bit string is the number of unused bits in its last byte.
         let signature = der(0x03, &[&[0], signature.as_ref()]);
         Ok(der(0x30, &[&info, &ECDSA_WITH_SHA256, &signature]))
     }
 
-    /// With its certificates, leaf first, for TLS. The key stays where it is.
+    /// The key with its certificates, leaf first, for TLS. The key cannot be extracted from it.
     pub(super) fn certified(&self, chain: Vec<CertificateDer<'static>>) -> CertifiedKey {
         CertifiedKey::new(chain, Arc::new(ForTls(Arc::clone(&self.0))))
     }
 
-    /// PKCS#8, DER.
+    /// The key as PKCS#8, DER. Only for a program that hands it to the process that the identity belongs to, or stores it there.
     #[cfg(any(test, feature = "workload-api"))]
-    pub(super) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
+    pub fn expose_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
         let document = self.0.to_pkcs8v1().map_err(|_| IdentityError::Key)?;
         Ok(Zeroizing::new(document.as_ref().to_vec()))
     }
@@ -59,7 +59,7 @@ fn spki(pair: &EcdsaKeyPair) -> Option<Vec<u8>> {
 /// `AlgorithmIdentifier` of ecdsa-with-SHA256, 1.2.840.10045.4.3.2.
 const ECDSA_WITH_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 
-/// Tag, length and content. What is written here has under 256 bytes.
+/// An element of tag, length and content. Everything encoded here is shorter than 256 bytes.
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let length = u8::try_from(content.len()).unwrap_or(u8::MAX);
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_certification_request_is_read_by_another_and_carries_the_key() {
-        // The signature's length differs from one to the next: each must be DER.
+        // The length of a signature varies: each must be encoded correctly.
         for _ in 0..200 {
             let key = Key::new().unwrap();
             let csr = rcgen::CertificateSigningRequestParams::from_der(&key.csr().unwrap().into()).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn wa8_the_exported_key_is_pkcs8_and_the_same_key() {
         let key = Key::new().unwrap();
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_pkcs8().unwrap().to_vec()));
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.expose_pkcs8().unwrap().to_vec()));
         let loaded = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).unwrap();
         assert_eq!(loaded.public_key().unwrap().as_ref(), key.public().unwrap());
     }
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_key_is_never_printed() {
         let key = Key::new().unwrap();
-        let secret = key.to_pkcs8().unwrap();
+        let secret = key.expose_pkcs8().unwrap();
         let printed = format!("{:?}", key.certified(vec![]));
         assert!(printed.contains("a P-256 key") && !printed.contains(&format!("{:?}", &secret[36..40])), "{printed}");
     }

@@ -1,4 +1,4 @@
-//! What our own certificate says of itself: whose it is, and when it ends. Others are verified elsewhere.
+//! The SPIFFE ID and expiry in our own certificate. Certificates of others are verified elsewhere.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
-    /// None: it is no certificate, has bytes behind it, or has not exactly one URI, which is a SPIFFE ID with a path (XL-1, XL-2).
+    /// `None` if this is not exactly one certificate, or if it has not exactly one URI, a SPIFFE ID with a path (XL-1, XL-2).
     pub(crate) fn read(der: &[u8]) -> Option<Leaf> {
         let (left, cert) = X509Certificate::from_der(der).ok()?;
         let names = cert.subject_alternative_name().ok()??;

@@ -1,4 +1,4 @@
-//! The way to the issuer: every new connection shows the newest certificate.
+//! The connection to the issuer, on which every new connection presents the newest certificate.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::Issuer;
 use crate::channel::{Address, ChannelSettings, ConnectError, Dialer, Trust, following};
 use crate::tls::CurrentIdentity;
 
-/// INVARIANT: no connection is made with a certificate from before a renewal once one was made with its successor: to the
-/// issuer that would be a thief, and the agent would be cut (DESIGN 4, generations).
+/// INVARIANT: once a connection was made with a renewed certificate, none is made with its predecessor. The issuer would take
+/// the predecessor for stolen and revoke the agent (DESIGN 4, generations).
 pub(super) struct Line {
     at: Issuer,
     shown: CurrentIdentity,
-    /// Held while a connection is made, and for every change of what it is made with.
+    /// Locked while a connection is made, and while its certificate or roots change.
     dialer: Arc<Mutex<Dialer>>,
     channel: watch::Sender<Channel>,
 }
@@ -29,7 +29,7 @@ impl Line {
         Ok(Line { at: at.clone(), shown, dialer, channel })
     }
 
-    /// What connections show, now and after each renewal.
+    /// The certificate that connections present, which follows every renewal.
     pub(super) fn shown(&self) -> CurrentIdentity {
         self.shown.clone()
     }
@@ -39,12 +39,12 @@ impl Line {
         self.channel.borrow().clone()
     }
 
-    /// The channel, and the next one after each renewal.
+    /// The channel, and its replacement after each renewal.
     pub(super) fn watch(&self) -> watch::Receiver<Channel> {
         self.channel.subscribe()
     }
 
-    /// From now on connections show this certificate and believe these roots; calls go over a fresh one.
+    /// Presents this certificate and trusts these roots from the next connection on, and replaces the channel.
     pub(super) async fn show(&self, certified: Arc<CertifiedKey>, roots: &[Vec<u8>]) -> Result<(), ConnectError> {
         let next = dialer(&self.at, &self.shown, roots)?;
         let channel = following(&self.at.address, Arc::clone(&self.dialer))?;
@@ -55,7 +55,7 @@ impl Line {
         Ok(())
     }
 
-    /// From now on connections believe these roots; the one that stands goes on.
+    /// Trusts these roots from the next connection on. An open connection stays open.
     pub(super) async fn believe(&self, roots: &[Vec<u8>]) -> Result<(), ConnectError> {
         *self.dialer.lock().await = dialer(&self.at, &self.shown, roots)?;
         Ok(())

@@ -1,4 +1,4 @@
-//! JWT-SVIDs that were minted, one for each set of audiences, as long as they are worth giving out.
+//! A cache of JWT-SVIDs, one for each set of audiences.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,15 +6,15 @@ use zeroize::Zeroize;
 
 use crate::api::v1;
 
-/// Tokens that are remembered. The one whose token ends first makes room.
+/// Most cached tokens. When it is full, the token that expires first is removed.
 const MAX: usize = 64;
-/// What is nearly over is not given out: its reader's clock may be ahead.
+/// A token that expires within this time is not returned, because the receiver's clock may be ahead.
 const LAST: Duration = Duration::from_secs(5);
 
 struct Token {
     audiences: Vec<String>,
     svid: v1::JwtSvid,
-    /// From here on a fresh one is asked for.
+    /// After half of its life a new token is minted.
     half: SystemTime,
     ends_at: SystemTime,
 }
@@ -29,12 +29,12 @@ impl Drop for Token {
 pub(crate) struct Tokens(Vec<Token>);
 
 impl Tokens {
-    /// One with at least half of its life before it.
+    /// A token with at least half of its life left.
     pub(crate) fn fresh(&self, audiences: &[&str], now: SystemTime) -> Option<v1::JwtSvid> {
         self.0.iter().find(|t| t.audiences == audiences && now < t.half).map(|t| t.svid.clone())
     }
 
-    /// One that holds; for when no fresh one can be had.
+    /// A token that is still valid, for when no new one can be minted.
     pub(crate) fn holding(&self, audiences: &[&str], now: SystemTime) -> Option<v1::JwtSvid> {
         self.0.iter().find(|t| t.audiences == audiences && now + LAST < t.ends_at).map(|t| t.svid.clone())
     }

@@ -1,4 +1,4 @@
-//! A connection whose peer was verified: TLS, until the guard ends it.
+//! A TLS connection whose peer was verified, until the guard closes it.
 
 use std::future::Future;
 use std::io;
@@ -14,8 +14,8 @@ use tonic::transport::server::Connected;
 
 use crate::peers::Peer;
 
-/// A connection whose peer was verified. When its peer is nobody any more, reading and writing fail; whoever serves it reads
-/// all the time, to notice a peer that goes away, and so notices this too.
+/// A connection whose peer was verified. When the peer is revoked or expires, reading and writing fail. A server always reads,
+/// in order to notice a closed connection, and so notices this too.
 #[derive(Debug)]
 pub struct Connection {
     tls: TlsStream<TcpStream>,
@@ -35,18 +35,18 @@ impl Connection {
         Connection { tls, peer, over, ended: false, _place: place }
     }
 
-    /// Who is at the other end, for the extensions of each of its requests.
+    /// The peer, for the extensions of each request.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Wakes the reader when the guard ends it. The guard never sends: it drops its half.
+    /// Fails, or wakes the reader later, when the guard closes the connection. The guard sends nothing: it drops its sender.
     fn readable(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.ended = self.ended || Pin::new(&mut self.over).poll(cx).is_ready();
         if self.ended { Err(aborted()) } else { Ok(()) }
     }
 
-    /// Only a reader waits: a writer of another task would take its place.
+    /// Does not register a waker: the writer's would replace the reader's.
     fn writable(&mut self) -> io::Result<()> {
         self.ended = self.ended || !matches!(self.over.try_recv(), Err(TryRecvError::Empty));
         if self.ended { Err(aborted()) } else { Ok(()) }
@@ -54,7 +54,7 @@ impl Connection {
 }
 
 fn aborted() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the peer is nobody any more")
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the peer's credential was revoked or has expired")
 }
 
 impl AsyncRead for Connection {

@@ -1,4 +1,4 @@
-//! Who is still somebody: one task looks at the peers of all open connections, when a cut is known and as time passes.
+//! One task that checks the peers of all open connections, when revocations or bundles change and as time passes.
 
 use std::time::{Duration, Instant};
 
@@ -8,29 +8,29 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Bounds, Counts};
 use crate::peers::{Peer, Verifier};
 
-/// At the latest it is looked again after this: clocks are set, and machines sleep.
+/// Longest time between two checks, because clocks can be set and machines sleep.
 const LOOK: Duration = Duration::from_secs(1);
-/// New connections that wait to be guarded.
+/// New connections that wait for the guard.
 const NEW: usize = 64;
-/// So many are looked at in one go: where bundles have changed, each is a chain to verify.
+/// Connections checked before the task yields: after a change of bundles, each check verifies a chain.
 const AT_ONCE: usize = 32;
 
-/// A connection as its guard knows it.
+/// A connection, as the guard sees it.
 pub(super) struct Watched {
     peer: Peer,
-    // Dropped, it ends the connection: so does a guard that is gone.
+    // Dropping it closes the connection, so a guard that panics closes all of them.
     end: oneshot::Sender<()>,
     since: Instant,
     unknown_since: Option<Instant>,
 }
 
-/// The other half goes with the connection.
+/// Returns the guard's half and the connection's half.
 pub(super) fn watch(peer: Peer) -> (Watched, oneshot::Receiver<()>) {
     let (end, over) = oneshot::channel();
     (Watched { peer, end, since: Instant::now(), unknown_since: None }, over)
 }
 
-/// Starts a guard. It ends when nobody sends it connections any more and the last one has ended.
+/// Starts a guard. It ends when no sender is left and the last connection has closed.
 pub(super) fn start(verifier: Verifier, bounds: Bounds, counts: Counts) -> mpsc::Sender<Watched> {
     let (send, new) = mpsc::channel(NEW);
     tokio::spawn(run(verifier, bounds, counts, new));
@@ -43,12 +43,12 @@ async fn run(verifier: Verifier, bounds: Bounds, counts: Counts, mut new: mpsc::
     let mut closed = false;
     while !closed || !open.is_empty() {
         tokio::select! {
-            // A cut that came between its handshake and now is seen here.
+            // This check sees a cut that was published between the handshake and now.
             next = new.recv(), if !closed => match next {
                 Some(next) => open.extend(stands(next, &verifier, bounds, &counts)),
                 None => closed = true,
             },
-            // Who tells lives in `verifier`.
+            // Never an error: `verifier` holds the sender.
             _ = news.changed() => look(&mut open, &verifier, bounds, &counts).await,
             _ = bundles.changed() => look(&mut open, &verifier, bounds, &counts).await,
             () = tokio::time::sleep(until_next(&open, &verifier)) => look(&mut open, &verifier, bounds, &counts).await,
@@ -64,7 +64,7 @@ async fn look(open: &mut Vec<Watched>, verifier: &Verifier, bounds: Bounds, coun
     }
 }
 
-/// None: the connection is over, by itself or from now on.
+/// Returns `None` if the connection has closed or must be closed now.
 fn stands(mut one: Watched, verifier: &Verifier, bounds: Bounds, counts: &Counts) -> Option<Watched> {
     if one.end.is_closed() {
         return None;
@@ -89,7 +89,7 @@ fn stands(mut one: Watched, verifier: &Verifier, bounds: Bounds, counts: &Counts
     None
 }
 
-/// Until the first certificate ends.
+/// Time until the first certificate expires.
 fn until_next(open: &[Watched], verifier: &Verifier) -> Duration {
     let now = verifier.clock().now();
     let ends = open.iter().filter_map(|one| one.peer.svid()).map(|svid| Duration::from_secs(svid.not_after));

@@ -1,4 +1,4 @@
-//! Whom to believe: the bundle of each trust domain, never merged with another's, and replaced while running.
+//! The trusted bundles: one for each trust domain, never merged, and replaced at run time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use mayfly_verify::{Bundle, JwtAuthority, TrustDomain};
 use tokio::sync::watch;
 
-/// Bundles by trust domain. Clones share them, and every check sees them whole, before a change or after it.
+/// Bundles by trust domain. Clones share them. A check sees them either before or after a change, never in between.
 #[derive(Clone, Default)]
 pub struct Bundles(Arc<Shared>);
 
@@ -20,20 +20,20 @@ struct Shared {
 
 #[derive(Clone, Default)]
 struct Held {
-    // INVARIANT (FC-6): a bundle stands under its own trust domain, and is looked up by no other.
+    // INVARIANT (FC-6): a bundle is stored under its own trust domain, and found by no other name.
     of: BTreeMap<String, Arc<Bundle>>,
     generation: u64,
 }
 
 impl Bundles {
-    /// Believes this bundle from now on, in place of the one that its trust domain had. False: an older sequence than what is
-    /// held, and nothing was changed (FC-5): a copy of an old bundle would bring a root back that has left.
+    /// Trusts this bundle from now on, in place of the previous one of its trust domain. Returns `false` and changes nothing if
+    /// its sequence is older (FC-5), because an outdated copy would bring a removed root back.
     pub fn set(&self, bundle: Bundle) -> bool {
         let (name, bundle) = (bundle.trust_domain().to_string(), Arc::new(bundle));
         let mut taken = false;
         self.0.held.rcu(|held| {
             let before = held.of.get(&name);
-            // A publisher that gives no sequence is believed each time.
+            // Without a sequence from the publisher, the last one counts.
             taken = bundle.sequence() == 0 || before.is_none_or(|before| bundle.sequence() >= before.sequence());
             let mut after = Held::clone(held);
             if taken && !before.is_some_and(|before| same(before, &bundle)) {
@@ -46,7 +46,7 @@ impl Bundles {
         taken
     }
 
-    /// Believes nothing of a trust domain any more.
+    /// Removes the bundle of a trust domain.
     pub fn remove(&self, trust_domain: &TrustDomain) {
         self.0.held.rcu(|held| {
             let mut after = Held::clone(held);
@@ -58,17 +58,17 @@ impl Bundles {
         self.0.changes.send_replace(());
     }
 
-    /// The bundle of a trust domain.
+    /// The bundle of a trust domain, or `None`.
     pub fn get(&self, trust_domain: &str) -> Option<Arc<Bundle>> {
         self.0.held.load().of.get(trust_domain).cloned()
     }
 
-    /// Changes when a bundle may have.
+    /// Notifies when any bundle may have changed.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.0.changes.subscribe()
     }
 
-    /// Grows with every change: what was verified under an earlier one is verified again.
+    /// Increases with every change. Whatever was verified under an earlier generation must be verified again.
     pub fn generation(&self) -> u64 {
         self.0.held.load().generation
     }

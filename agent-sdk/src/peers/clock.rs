@@ -1,4 +1,4 @@
-//! The time by which credentials are judged: the machine's, or a test's.
+//! The clock by which credentials are checked: the system's, or a test's.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::UnixTime;
 
-/// Tells the time, to TLS and to every check alike. Clones share it.
+/// The time, for TLS and for every check. Clones share it.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 impl Clock {
-    /// The machine's.
+    /// The system's clock.
     pub fn system() -> Clock {
         Clock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
-    /// Whatever `now` says: time since the Unix epoch.
+    /// A clock that calls `now`, which returns the time since the Unix epoch.
     pub fn new(now: impl Fn() -> Duration + Send + Sync + 'static) -> Clock {
         Clock(Arc::new(now))
     }
 
-    /// Since the Unix epoch.
+    /// Time since the Unix epoch.
     pub fn now(&self) -> Duration {
         (self.0)()
     }

@@ -1,4 +1,4 @@
-//! What one connection proved. Signatures are looked at once; what moves while it stands is looked at for each request.
+//! The peer of one connection. Its signatures are verified once; expiry and revocation are checked again for each request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::Verifier;
 
-/// The peer of a connection, for its requests' extensions. It comes from the connection and from nowhere else: headers are
-/// never an identity (T19). Clones share it.
+/// The peer of a connection, for the extensions of its requests. It comes from the connection alone: a header is never an
+/// identity (T19). Clones share it.
 #[derive(Clone, Debug)]
 pub struct Peer(Arc<Connection>);
 
@@ -29,12 +29,12 @@ struct Proof {
 #[derive(Debug)]
 struct Proved {
     svid: Arc<X509Svid>,
-    /// Of the bundles, when the chain held.
+    /// Generation of the bundles under which the chain was verified.
     generation: u64,
 }
 
 impl Peer {
-    /// Proves a peer by the chain that it presented: leaf first, as `rustls::ServerConnection::peer_certificates` has it.
+    /// Verifies the chain that a peer presented, leaf first, as `rustls::ServerConnection::peer_certificates` returns it.
     pub fn prove(verifier: &Verifier, chain: &[CertificateDer<'_>], address: SocketAddr) -> Result<Peer, Reject> {
         let proved = ArcSwap::from_pointee(prove(verifier, chain)?);
         let chain = chain.iter().map(|cert| cert.clone().into_owned()).collect();
@@ -46,18 +46,18 @@ impl Peer {
         Peer(Arc::new(Connection { address, proof: None }))
     }
 
-    /// From where it connects. No identity.
+    /// The address it connects from. This is not an identity.
     pub fn address(&self) -> SocketAddr {
         self.0.address
     }
 
-    /// What its certificate proved last; none: it presented none. See [`check`](Self::check).
+    /// The certificate as last verified; `None` if it presented none. See [`check`](Self::check).
     pub fn svid(&self) -> Option<Arc<X509Svid>> {
         self.0.proof.as_ref().map(|proof| Arc::clone(&proof.proved.load().svid))
     }
 
-    /// What its certificate proves now; none: it presented none. Where bundles have changed since, the whole chain is
-    /// verified again: a root that has left takes its connections along (T40).
+    /// Checks the certificate now; `Ok(None)` if the peer presented none. If bundles have changed since, the whole chain is
+    /// verified again, so a root that was removed also ends its connections (T40).
     pub fn check(&self, verifier: &Verifier) -> Result<Option<Arc<X509Svid>>, Reject> {
         let Some(proof) = &self.0.proof else { return Ok(None) };
         let proved = proof.proved.load_full();
@@ -72,7 +72,7 @@ impl Peer {
 }
 
 fn prove(verifier: &Verifier, chain: &[CertificateDer<'_>]) -> Result<Proved, Reject> {
-    // ORDER: before the bundle is read. A change in between is noticed at the next look.
+    // ORDER: read before the bundle. A change in between is then noticed at the next check.
     let generation = verifier.bundles().generation();
     Ok(Proved { svid: Arc::new(verifier.verify_x509(chain)?), generation })
 }

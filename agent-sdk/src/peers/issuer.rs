@@ -1,20 +1,20 @@
-//! Our own trust domain's bundle, and those of the trust domains beside it, as the issuer streams them.
+//! The bundles that an issuer streams: its own trust domain's, and those of foreign trust domains.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
+use std::time::Duration;
 
 use mayfly_verify::{Bundle, TrustDomain};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
-use super::Bundles;
+use super::{Bundles, Foreign};
 use crate::api::v1;
 use crate::api::v1::bundles_client::BundlesClient;
-use crate::identity::Foreign;
-use crate::revocation::{LONGEST, Link, PAUSE, jittered};
+use crate::stream::{self, End, Link, Subscription};
 
-/// The stream of bundles that are followed for as long as this lives. What was believed through a break stays believed.
+/// Follows an issuer's bundles until it is dropped. While the stream is broken, the last bundles stay trusted.
 #[derive(Debug)]
 pub struct FollowingBundle {
     link: watch::Receiver<Link>,
@@ -22,7 +22,7 @@ pub struct FollowingBundle {
 }
 
 impl FollowingBundle {
-    /// How the stream stands, and each change of that.
+    /// State of the stream, and each change of it.
     pub fn link(&self) -> watch::Receiver<Link> {
         self.link.clone()
     }
@@ -35,60 +35,81 @@ impl Drop for FollowingBundle {
 }
 
 impl Bundles {
-    /// Believes what the issuer says its bundle is, and each change of that. The channel is what makes it believable: it has
-    /// verified the issuer of this trust domain.
+    /// Trusts the issuer's bundle and each change of it. The channel must have verified the issuer of this trust domain.
     ///
-    /// A channel that shows an identity also brings the bundles of the trust domains beside ours, and takes them away when the
-    /// issuer does. Nothing of them holds before the [`Verifier`](super::Verifier) is told what they revoke.
+    /// If the channel presents an identity, the issuer also sends the bundles of foreign trust domains, and they are removed when
+    /// the issuer removes them. Their credentials are refused until the [`Verifier`](super::Verifier) knows their revocations.
+    ///
+    /// An [`Identity`](crate::identity::Identity) follows this stream already: use its `bundles()`.
     pub fn follow(&self, channel: Channel, trust_domain: TrustDomain) -> FollowingBundle {
         let (told, link) = watch::channel(Link::Connecting);
-        let task = tokio::spawn(run(BundlesClient::new(channel), trust_domain, self.clone(), told));
+        let issuer = FromIssuer::new(self.clone(), trust_domain);
+        let mut stream = BundleStream { client: BundlesClient::new(channel), issuer, link: told };
+        let task = tokio::spawn(async move { stream::follow(&mut stream).await });
         FollowingBundle { link, task }
     }
 }
 
-async fn run(mut client: BundlesClient<Channel>, trust_domain: TrustDomain, bundles: Bundles, told: watch::Sender<Link>) {
-    let (mut pause, mut known) = (PAUSE, BTreeSet::new());
-    loop {
-        let why = match session(&mut client, &trust_domain, &bundles, &mut known, &told).await {
-            Ok(never) => match never {},
-            Err(why) => why,
-        };
-        if *told.borrow() == Link::Open {
-            pause = PAUSE;
+/// Keeps a set of bundles as the issuer's messages say: its own bundle, and those of the foreign trust domains that it trusts.
+pub(crate) struct FromIssuer {
+    bundles: Bundles,
+    trust_domain: TrustDomain,
+    /// The foreign trust domains of the last message. Only their bundles are removed again; others were set by the program.
+    foreign: BTreeSet<TrustDomain>,
+}
+
+impl FromIssuer {
+    pub(crate) fn new(bundles: Bundles, trust_domain: TrustDomain) -> FromIssuer {
+        FromIssuer { bundles, trust_domain, foreign: BTreeSet::new() }
+    }
+
+    /// Sets the bundles of one message.
+    pub(crate) fn take(&mut self, own: &v1::Bundle, foreign: &Foreign) -> Result<(), String> {
+        // FC-2: the trust domain is known beforehand, and never learned from a message.
+        if own.trust_domain != self.trust_domain.as_str() {
+            let other = own.trust_domain.chars().take(255).collect::<String>();
+            return Err(format!("the bundle is of trust domain `{other}`, expected `{}`", self.trust_domain));
         }
-        told.send_replace(Link::Broken(why));
-        tokio::time::sleep(jittered(pause)).await;
-        pause = (pause * 2).min(LONGEST);
+        self.bundles.set(Bundle::from_json(self.trust_domain.clone(), &own.spiffe_json).map_err(|e| e.to_string())?);
+        let named: BTreeSet<_> = foreign.iter().map(|one| one.trust_domain().clone()).collect();
+        self.foreign.difference(&named).for_each(|gone| self.bundles.remove(gone));
+        for one in foreign.iter() {
+            self.bundles.set(Bundle::clone(one.bundle()));
+        }
+        self.foreign = named;
+        Ok(())
     }
 }
 
-/// One stream to its end, which is always a reason.
-async fn session(
-    client: &mut BundlesClient<Channel>,
-    trust_domain: &TrustDomain,
-    bundles: &Bundles,
-    known: &mut BTreeSet<TrustDomain>,
-    told: &watch::Sender<Link>,
-) -> Result<Infallible, String> {
-    let said = |status: tonic::Status| status.message().to_owned();
-    let mut stream = client.watch_bundle(v1::WatchBundleRequest {}).await.map_err(said)?.into_inner();
-    loop {
-        let next = stream.message().await.map_err(said)?.ok_or("the stream ended")?;
-        let wire = next.bundle.ok_or("there is no bundle in the answer")?;
-        // FC-2: whose it is, we know; it is never learned from what comes.
-        if wire.trust_domain != trust_domain.as_str() {
-            return Err(format!("the bundle is of `{}`", wire.trust_domain.chars().take(255).collect::<String>()));
-        }
-        bundles.set(Bundle::from_json(trust_domain.clone(), &wire.spiffe_json).map_err(|e| e.to_string())?);
-        let foreign = Foreign::read(&wire.trust_domain, &next.foreign);
-        let named: BTreeSet<_> = foreign.iter().map(|one| one.trust_domain().clone()).collect();
-        // What somebody else set is theirs.
-        known.difference(&named).for_each(|gone| bundles.remove(gone));
-        for one in foreign.iter() {
-            bundles.set(Bundle::clone(one.bundle()));
-        }
-        *known = named;
-        told.send_if_modified(|link| std::mem::replace(link, Link::Open) != Link::Open);
+/// The issuer's stream of bundles.
+struct BundleStream {
+    client: BundlesClient<Channel>,
+    issuer: FromIssuer,
+    link: watch::Sender<Link>,
+}
+
+impl Subscription for BundleStream {
+    type Message = v1::WatchBundleResponse;
+    type Why = String;
+
+    async fn open(&mut self) -> Result<Streaming<Self::Message>, Status> {
+        Ok(self.client.watch_bundle(v1::WatchBundleRequest {}).await?.into_inner())
+    }
+
+    async fn take(&mut self, message: Self::Message) -> Result<bool, String> {
+        let own = message.bundle.ok_or("the issuer's message has no bundle")?;
+        self.issuer.take(&own, &Foreign::read(&own.trust_domain, &message.foreign))?;
+        self.link.send_if_modified(|link| std::mem::replace(link, Link::Open) != Link::Open);
+        Ok(true)
+    }
+
+    fn why(&self, status: Status) -> String {
+        status.message().to_owned()
+    }
+
+    fn ended(&mut self, end: End<String>) -> Option<Duration> {
+        let pause = end.backoff();
+        self.link.send_replace(Link::Broken(end.why));
+        Some(pause)
     }
 }

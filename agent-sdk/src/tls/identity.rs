@@ -1,4 +1,4 @@
-//! What we show: an identity that is replaced while running.
+//! Our own certificate and key, replaced at run time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,43 +8,51 @@ use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::provider;
-use crate::channel::Identity;
 
-/// What every handshake shows from its beginning on. Clones share it.
+/// A certificate chain with its key, as one end of a connection presents it. It has no `Debug`, because of the key.
+pub struct Identity {
+    /// The leaf, then its issuing CA.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// The certificate that the next handshake presents. Clones share it.
 ///
-/// Where there is nothing to show any more, servers end each handshake, and clients show nothing.
+/// While there is none, a server refuses every handshake, and a client presents no certificate.
 #[derive(Clone)]
 pub struct CurrentIdentity(Arc<ArcSwapOption<CertifiedKey>>);
 
 impl CurrentIdentity {
-    /// Refuses a chain that is empty or whose leaf has another key.
+    /// Fails if the chain is empty, or if its leaf belongs to another key.
     pub fn new(identity: Identity) -> Result<CurrentIdentity, rustls::Error> {
         Ok(CurrentIdentity::of(Arc::new(certified(identity)?)))
     }
 
-    /// Of a key that is held elsewhere and never given away.
+    /// The certificate of a key that is held elsewhere and cannot be extracted.
     pub(crate) fn of(certified: Arc<CertifiedKey>) -> CurrentIdentity {
         CurrentIdentity(Arc::new(ArcSwapOption::new(Some(certified))))
     }
 
-    /// Shows this from the next handshake on.
+    /// Presents this certificate from the next handshake on.
     pub(crate) fn show(&self, certified: Arc<CertifiedKey>) {
         self.0.store(Some(certified));
     }
 
-    /// Of somebody who is nobody yet.
+    /// Starts without a certificate.
     pub(crate) fn nobody() -> CurrentIdentity {
         CurrentIdentity(Arc::default())
     }
 
-    /// Shows nothing from the next handshake on.
+    /// Presents no certificate from the next handshake on.
     pub(crate) fn hide(&self) {
         self.0.store(None);
     }
 
-    /// Shows this from the next handshake on. Where it is refused, what was shown before stays.
+    /// Presents this certificate from the next handshake on. If it is refused, the previous one stays.
     pub fn replace(&self, identity: Identity) -> Result<(), rustls::Error> {
         self.0.store(Some(Arc::new(certified(identity)?)));
         Ok(())

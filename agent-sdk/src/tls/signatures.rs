@@ -1,6 +1,6 @@
-//! The half of a verifier that is the same in all: whether the peer holds the key of its certificate.
+//! The part that all verifiers share: whether the peer holds the key of its certificate.
 
-/// The methods of a verifier that has `algorithms`, those of the provider. What is not among them is neither offered nor
+/// The signature methods of a verifier with a field `algorithms`. Algorithms that are not among these are neither offered nor
 /// accepted.
 macro_rules! handshake_signatures {
     () => {

@@ -1,4 +1,4 @@
-//! Whether the other end of a handshake is who it may be: one rule for servers and clients.
+//! Verifies the other end of a handshake: one rule for servers and clients.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use super::provider;
 use super::signatures::handshake_signatures;
 use crate::peers::{Authorize, Verifier};
 
-/// A credential that does not hold, where TLS has no word for why.
+/// A refused credential, for reasons that TLS has no alert for.
 #[derive(thiserror::Error)]
 #[error("{code}: {0}", code = .0.code())]
 struct Refusal(Reject);
 
-// TLS shows this in place of the text.
+// TLS shows the debug form.
 impl fmt::Debug for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-// What has an alert of its own is told by it.
+// Some reasons have a TLS alert of their own.
 fn refused(reject: Reject) -> rustls::Error {
     match reject {
         Reject::Cut => CertificateError::Revoked,
@@ -38,9 +38,9 @@ fn refused(reject: Reject) -> rustls::Error {
     .into()
 }
 
-/// Accepts peers whose credentials hold and whom an [`Authorize`] allows; as the verifier of a server's clients and of a
-/// client's servers. Use it where [`server_config`](super::server_config) and [`client_config`](super::client_config) do not
-/// fit, and turn resumption and tickets off there (T40).
+/// Accepts peers with valid credentials that an [`Authorize`] allows, for a server's clients and a client's servers. Use it where
+/// [`server_config`](super::server_config) and [`client_config`](super::client_config) do not fit, and turn session resumption
+/// and tickets off there (T40).
 #[derive(Debug)]
 pub struct PeerVerifier {
     verifier: Verifier,
@@ -50,19 +50,19 @@ pub struct PeerVerifier {
 }
 
 impl PeerVerifier {
-    /// Clients must present a certificate.
+    /// Requires clients to present a certificate.
     pub fn new(verifier: Verifier, authorize: Authorize) -> PeerVerifier {
         let algorithms = provider().signature_verification_algorithms;
         PeerVerifier { verifier, authorize, algorithms, mandatory: true }
     }
 
-    /// Clients may present none, and have proved nothing then.
+    /// Allows clients to present no certificate. They have proved nothing then.
     #[must_use]
     pub fn optional(self) -> PeerVerifier {
         PeerVerifier { mandatory: false, ..self }
     }
 
-    // The time is the verifier's own: rustls has whole seconds, and staleness is finer.
+    // Uses the verifier's own clock: rustls passes whole seconds, and staleness needs a finer time.
     fn verify(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
         let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf).chain(rest).cloned().collect();
         let svid = self.verifier.verify_x509(&chain).map_err(refused)?;
@@ -91,7 +91,7 @@ impl ClientCertVerifier for PeerVerifier {
         self.mandatory
     }
 
-    // Bundles change while running, and a client has one certificate: there is nothing to hint.
+    // Bundles change at run time, and a client has only one certificate, so there is nothing to hint.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

@@ -1,4 +1,4 @@
-//! Where a Workload API is, and a channel to it.
+//! The address of a Workload API, and a channel to it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,47 +11,47 @@ use tower::service_fn;
 
 use super::WorkloadError;
 
-/// Where clients of a Workload API look for it (CL-1).
+/// Environment variable with the address of the Workload API (CL-1).
 pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 
-/// How long a local socket may take to accept.
+/// Time limit for a local socket to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The address of a Workload API. It is on this machine, or on a network that knows the workload by other means (WE-2): the API
-/// itself proves nothing.
+/// The address of a Workload API, on this machine or on a network that identifies the workload by other means (WE-2): the API
+/// itself does not authenticate its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// An absolute path.
     Unix(PathBuf),
-    /// Never a name.
+    /// An IP address, never a name.
     Tcp(SocketAddr),
 }
 
 impl Endpoint {
-    /// What `SPIFFE_ENDPOINT_SOCKET` says.
+    /// Reads `SPIFFE_ENDPOINT_SOCKET`.
     pub fn from_env() -> Result<Endpoint, WorkloadError> {
         let text = std::env::var_os(ENDPOINT).filter(|text| !text.is_empty()).ok_or(WorkloadError::NoEndpoint)?;
         Endpoint::parse(&text.to_string_lossy())
     }
 
-    /// WE-10: `unix:///path` or `tcp://IP:port`.
+    /// Parses `unix:///path` or `tcp://IP:port` (WE-10).
     pub fn parse(text: &str) -> Result<Endpoint, WorkloadError> {
         let read = || {
             if let Some(address) = text.strip_prefix("tcp://") {
                 return address.parse().ok().filter(|at: &SocketAddr| at.port() != 0).map(Endpoint::Tcp);
             }
             let path = text.strip_prefix("unix:")?;
-            // An authority would stand between the second slash and the third.
+            // Between the second and the third slash there would be an authority.
             let path = if path.starts_with("//") { path.strip_prefix("//")? } else { path };
             let whole = path.starts_with('/') && !path.starts_with("//") && !path.ends_with('/');
-            // What has a meaning in a URI and would be taken for a letter here.
+            // Characters that are special in a URI but that we would treat literally.
             (whole && !path.contains(['%', '?', '#', '\0'])).then(|| Endpoint::Unix(PathBuf::from(path)))
         };
         read().ok_or_else(|| WorkloadError::Endpoint(text.chars().take(256).collect()))
     }
 
-    /// Connects when it is used, and again whenever the connection is lost. There are no keep-alive pings: servers in Go take
-    /// more than one in five minutes for an attack.
+    /// A channel that connects when it is used, and again whenever the connection is lost. It sends no keep-alive pings: gRPC
+    /// servers in Go treat more than one in five minutes as an attack.
     pub(super) fn channel(&self) -> Channel {
         let at = At::from_static("http://localhost");
         match self.clone() {

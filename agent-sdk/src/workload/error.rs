@@ -1,59 +1,59 @@
-//! Why a Workload API gives nothing, or nothing any more. Each says whose turn it is.
+//! Why a Workload API provides no identity or token. Each variant says who has to act.
 
 use tonic::{Code, Status};
 
-/// Why something was not had from a Workload API.
+/// Why a request to a Workload API failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkloadError {
-    /// Our turn: the address is none.
-    #[error("`{0}` is no address of a Workload API: write unix:///path or tcp://IP:port")]
+    /// The address cannot be parsed. The caller has to correct it.
+    #[error("`{0}` is not the address of a Workload API: write unix:///path or tcp://IP:port")]
     Endpoint(String),
-    /// Our turn: nobody says where it is.
+    /// The environment has no address. The caller has to set it, or start the program differently.
     #[error("there is no Workload API: start under `mayfly run` or a SPIRE agent, or set SPIFFE_ENDPOINT_SOCKET")]
     NoEndpoint,
-    /// The turn of who runs the Workload API: it knows no identity of ours, or no such token is for us. It may come.
-    #[error("the Workload API says no: {0}; see whether this process is registered there")]
+    /// There is no identity for this process, or no such token. The operator of the Workload API has to register it.
+    #[error("the Workload API refuses: {0}; check that this process is registered there")]
     Denied(String),
-    /// The turn of who runs the Workload API: it is away, busy or has a fault. Ask again.
-    #[error("the Workload API cannot answer now: {0}; ask again, and see whether it runs")]
+    /// The API cannot be reached, is busy or failed. Retry; its operator has to act if this persists.
+    #[error("the Workload API cannot answer now: {0}; retry, and check that it runs")]
     Unavailable(String),
-    /// Ours or theirs: it will never answer this.
-    #[error("the Workload API refuses this for good: {0}")]
+    /// The API will never answer this request. The caller, or the API's operator, has to change something.
+    #[error("the Workload API refuses this permanently: {0}")]
     Refused(String),
-    /// Theirs: an answer lacks something, or does not belong together.
+    /// The answer is incomplete or contradictory. The API's operator has to act.
     #[error("the Workload API's answer cannot be used: {0}")]
     Answer(&'static str),
-    /// The turn of who sent it: a token does not hold.
-    #[error("the token does not hold: {0}")]
+    /// The token is not valid. Its sender has to get another.
+    #[error("the token is not valid: {0}")]
     Token(String),
-    /// We have no identity right now.
+    /// There is no identity now.
     #[error(transparent)]
     Lost(#[from] Lost),
 }
 
-/// Why there is no identity right now. It may come back, and then [`Source::changed`](super::Source::changed) says so.
+/// Why there is no identity now. It may come back; [`Source::changed`](super::Source::changed) notifies then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lost {
-    /// The Workload API took it back (CL-5).
-    #[error("the identity was taken back: {0}")]
+    /// The Workload API withdrew it (CL-5).
+    #[error("the identity was revoked: {0}")]
     Redacted(String),
-    /// Its certificate ran out, and no other came.
-    #[error("the identity expired: no other came in time, see whether the Workload API runs")]
+    /// Its certificate expired, and no other arrived.
+    #[error("the identity expired: no new certificate arrived in time; check that the Workload API runs")]
     Expired,
 }
 
-/// How the stream of our X.509-SVIDs stands. What is held stays held through a break.
+/// State of the stream of our X.509-SVIDs. While it is broken, the last ones stay in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// Not open yet.
+    /// The first connection is being made.
     Connecting,
-    /// Messages come.
+    /// Messages arrive.
     Open,
-    /// Broken, and opened again before long; says why.
+    /// The stream broke, for this reason, and is opened again after a short pause.
     Broken(String),
-    /// Ended for good: the API does not serve this, or takes our requests for malformed (CL-4). Says why.
+    /// The stream ended for good, for this reason: the API does not implement it, or considers our requests malformed (CL-4).
     Refused(String),
 }
 
@@ -73,7 +73,7 @@ impl WorkloadError {
         }
     }
 
-    /// CL-4: whether the same may succeed later.
+    /// Whether the same request may succeed later (CL-4).
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Denied(_) | Self::Unavailable(_) | Self::Lost(_))
     }

@@ -1,9 +1,9 @@
-//! What the two streams and the clock change, and everybody reads.
+//! The shared state of a source: two streams and a clock change it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mayfly_verify::TrustDomain;
 use parking_lot::Mutex;
@@ -11,9 +11,8 @@ use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
-use super::follow::{Told, follow};
 use super::svid::{self, Roots};
 use super::trust::{self, Trust};
 use super::{Current, Endpoint, Link, Lost, WorkloadError};
@@ -22,15 +21,16 @@ use crate::api::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use crate::identity::keep::until;
 use crate::identity::tokens::Tokens;
 use crate::peers::Bundles;
+use crate::stream::{self, End, Subscription};
 use crate::tls::CurrentIdentity;
 
 type Header = fn(Request<()>) -> Result<Request<()>, Status>;
 pub(super) type Client = SpiffeWorkloadApiClient<InterceptedService<Channel, Header>>;
 
-/// Messages that could not be used: they were discarded whole (CL-3).
+/// Messages that could not be used. They were discarded as a whole (CL-3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Discarded {
-    /// How many.
+    /// Their number.
     pub count: u64,
     /// What was wrong with the last one.
     pub why: &'static str,
@@ -43,18 +43,18 @@ pub(super) struct Shared {
     pub(super) discarded: watch::Sender<Discarded>,
     pub(super) shown: CurrentIdentity,
     pub(super) bundles: Bundles,
-    /// Guards whom to believe, for a change by one of two streams.
+    /// Guards the authorities of both kinds, for a change by one of the two streams.
     trust: Mutex<Trust>,
-    /// Guards the tokens alone, for a look or a change; never while one is fetched.
+    /// Guards the cached tokens, for a look-up or a change; never while one is fetched.
     pub(super) tokens: Mutex<Tokens>,
-    /// Whether the API validates tokens; believed until it says no.
+    /// Whether the API validates tokens. True until it says that it does not.
     pub(super) validates: AtomicBool,
 }
 
 impl Shared {
     pub(super) fn new(endpoint: &Endpoint) -> Shared {
         Shared {
-            // Answers have at most 4 MiB, as tonic has it.
+            // tonic limits an answer to 4 MiB.
             client: Client::new(InterceptedService::new(endpoint.channel(), with_header as Header)),
             current: watch::Sender::default(),
             link: watch::Sender::new(Link::Connecting),
@@ -67,7 +67,7 @@ impl Shared {
         }
     }
 
-    /// Waits for the first identity; its trust domain.
+    /// Waits for the first identity, and returns its trust domain.
     pub(super) async fn first(&self) -> Result<TrustDomain, WorkloadError> {
         let (mut current, mut link) = (self.current.subscribe(), self.link.subscribe());
         loop {
@@ -85,7 +85,7 @@ impl Shared {
         }
     }
 
-    /// Why there is no identity yet.
+    /// The reason why there is no identity yet.
     pub(super) fn why_not(&self) -> WorkloadError {
         if let Some(Lost::Redacted(why)) = &self.current.borrow().lost {
             return WorkloadError::Denied(why.clone());
@@ -93,19 +93,19 @@ impl Shared {
         match (*self.discarded.borrow(), &*self.link.borrow()) {
             (Discarded { count: 1.., why }, _) => WorkloadError::Answer(why),
             (_, Link::Broken(why)) => WorkloadError::Unavailable(why.clone()),
-            _ => WorkloadError::Unavailable("nothing came in time".into()),
+            _ => WorkloadError::Unavailable("no identity arrived in time".into()),
         }
     }
 
     pub(super) async fn follow_svids(self: Arc<Self>) {
-        follow(&Svids(self)).await;
+        stream::follow(&mut Svids(self)).await;
     }
 
     pub(super) async fn follow_jwt_bundles(self: Arc<Self>) {
-        follow(&JwtBundles(self)).await;
+        stream::follow(&mut JwtBundles(self)).await;
     }
 
-    /// Uses no certificate beyond its end.
+    /// Stops using each certificate when it expires.
     pub(super) async fn expire(self: Arc<Self>) {
         let mut current = self.current.subscribe();
         loop {
@@ -123,14 +123,14 @@ impl Shared {
         }
     }
 
-    /// Nothing is ours any more, if that is so of the end of what we have.
+    /// Drops the identity, if the predicate holds for the expiry of the current certificate (`None` if there is none).
     fn lose(&self, lost: &Lost, so: impl Fn(Option<SystemTime>) -> bool) {
         self.current.send_if_modified(|current| {
             let ends_at = current.svid().map(|svid| svid.expires_at());
             if !so(ends_at) || current.lost.as_ref() == Some(lost) {
                 return false;
             }
-            // ORDER: before anybody is told, so that whoever is finds nothing left.
+            // ORDER: before anybody is notified, so that whoever is notified finds no certificate.
             self.shown.hide();
             *current = Arc::new(Current { svids: Vec::new(), lost: Some(lost.clone()) });
             true
@@ -147,22 +147,23 @@ impl Shared {
 /// The stream of X.509-SVIDs.
 struct Svids(Arc<Shared>);
 
-impl Told for Svids {
+impl Subscription for Svids {
     type Message = api::X509svidResponse;
+    type Why = Status;
 
-    async fn open(&self) -> Result<Streaming<Self::Message>, Status> {
+    async fn open(&mut self) -> Result<Streaming<Self::Message>, Status> {
         Ok(self.0.client.clone().fetch_x509svid(api::X509svidRequest {}).await?.into_inner())
     }
 
-    fn take(&self, message: Self::Message) -> bool {
+    async fn take(&mut self, message: Self::Message) -> Result<bool, Status> {
         let (svids, roots) = match svid::read(message) {
             Ok(read) => read,
-            Err(why) => return self.0.discard(why),
+            Err(why) => return Ok(self.0.discard(why)),
         };
         let Some(first) = svids.first().filter(|first| first.expires_at() > SystemTime::now()) else {
-            return self.0.discard("the certificate has run out");
+            return Ok(self.0.discard("the certificate has expired"));
         };
-        // ORDER: whom to believe, then who we are: whoever is told of the one has the other.
+        // ORDER: the bundles first, then the certificates: whoever is notified of a certificate finds its bundle.
         self.0.trust.lock().set_x509(roots, &self.0.bundles);
         let (certified, id) = (first.certified_key(), first.spiffe_id().clone());
         self.0.link.send_if_modified(|link| std::mem::replace(link, Link::Open) != Link::Open);
@@ -170,49 +171,71 @@ impl Told for Svids {
             let other = current.svid().is_none_or(|before| *before.spiffe_id() != id);
             self.0.shown.show(certified);
             if other {
-                // CL-5: of whom we are no more.
+                // CL-5: these tokens belong to an identity that is no longer ours.
                 self.0.tokens.lock().clear();
             }
             *current = Arc::new(Current { svids, lost: None });
         });
-        true
+        Ok(true)
     }
 
-    fn redacted(&self, why: &str) {
-        self.0.trust.lock().set_x509(Roots::new(), &self.0.bundles);
-        self.0.lose(&Lost::Redacted(why.to_owned()), |_| true);
+    fn why(&self, status: Status) -> Status {
+        status
     }
 
-    fn broken(&self, why: String, good: bool) {
-        self.0.link.send_replace(if good { Link::Refused(why) } else { Link::Broken(why) });
+    fn ended(&mut self, end: End<Status>) -> Option<Duration> {
+        if end.why.code() == Code::PermissionDenied {
+            self.0.trust.lock().set_x509(Roots::new(), &self.0.bundles);
+            self.0.lose(&Lost::Redacted(end.why.message().to_owned()), |_| true);
+        }
+        let why = format!("{:?}: {}", end.why.code(), end.why.message());
+        let pause = pause(&end);
+        self.0.link.send_replace(if pause.is_some() { Link::Broken(why) } else { Link::Refused(why) });
+        pause
     }
 }
 
-/// The stream of JWT bundles. Not every API has one, and whoever verifies no tokens needs none.
+/// The stream of JWT bundles. Not every API implements it; only programs that verify tokens need it.
 struct JwtBundles(Arc<Shared>);
 
-impl Told for JwtBundles {
+impl Subscription for JwtBundles {
     type Message = api::JwtBundlesResponse;
+    type Why = Status;
 
-    async fn open(&self) -> Result<Streaming<Self::Message>, Status> {
+    async fn open(&mut self) -> Result<Streaming<Self::Message>, Status> {
         Ok(self.0.client.clone().fetch_jwt_bundles(api::JwtBundlesRequest {}).await?.into_inner())
     }
 
-    fn take(&self, message: Self::Message) -> bool {
-        match trust::read(message) {
+    async fn take(&mut self, message: Self::Message) -> Result<bool, Status> {
+        Ok(match trust::read(message) {
             Ok(keys) => {
                 self.0.trust.lock().set_jwt(keys, &self.0.bundles);
                 true
             }
             Err(why) => self.0.discard(why),
+        })
+    }
+
+    fn why(&self, status: Status) -> Status {
+        status
+    }
+
+    fn ended(&mut self, end: End<Status>) -> Option<Duration> {
+        if end.why.code() == Code::PermissionDenied {
+            self.0.trust.lock().set_jwt(BTreeMap::new(), &self.0.bundles);
         }
+        pause(&end)
     }
+}
 
-    fn redacted(&self, _: &str) {
-        self.0.trust.lock().set_jwt(BTreeMap::new(), &self.0.bundles);
+/// The pause before a stream is opened again. `None`: the API will never answer this request (CL-4).
+fn pause(end: &End<Status>) -> Option<Duration> {
+    match end.why.code() {
+        Code::InvalidArgument | Code::Unimplemented => None,
+        // CL-2: a stream that went well is opened again at once.
+        _ if end.heard && end.failures == 0 => Some(Duration::ZERO),
+        _ => Some(end.backoff()),
     }
-
-    fn broken(&self, _: String, _: bool) {}
 }
 
 // CL-1: on every call.

@@ -1,4 +1,4 @@
-//! What a message of X.509-SVIDs says, read whole or not at all.
+//! Decodes a message of X.509-SVIDs, completely or not at all.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,17 +15,17 @@ use super::Lost;
 use crate::api::workload as api;
 use crate::identity::leaf::Leaf;
 
-/// SVIDs of one message at most.
+/// Most SVIDs in one message.
 const MAX_SVIDS: usize = 64;
 /// Longest hint, in bytes (WA-7).
 const MAX_HINT: usize = 1024;
-/// Certificates of one chain or one bundle at most.
+/// Most certificates in one chain or bundle.
 const MAX_CERTIFICATES: usize = 1000;
 
 /// DER roots by trust domain.
 pub(super) type Roots = BTreeMap<String, Vec<Vec<u8>>>;
 
-/// One X.509-SVID with its key. It signs, and the key cannot be taken from it.
+/// One X.509-SVID with its key. It can sign, but the key cannot be extracted.
 pub struct Svid {
     id: SpiffeId,
     hint: String,
@@ -33,7 +33,7 @@ pub struct Svid {
     certified: Arc<CertifiedKey>,
 }
 
-/// What a Workload API gives us right now.
+/// The identities that a Workload API provides now.
 #[derive(Clone, Debug, Default)]
 pub struct Current {
     pub(super) svids: Vec<Arc<Svid>>,
@@ -41,17 +41,17 @@ pub struct Current {
 }
 
 impl Svid {
-    /// Who it says we are.
+    /// Our SPIFFE ID.
     pub fn spiffe_id(&self) -> &SpiffeId {
         &self.id
     }
 
-    /// What tells it from our others; empty where nobody said.
+    /// Distinguishes it from our other identities; empty if the API gives no hint.
     pub fn hint(&self) -> &str {
         &self.hint
     }
 
-    /// When the certificate ends.
+    /// When the certificate expires.
     pub fn expires_at(&self) -> SystemTime {
         self.ends_at
     }
@@ -66,7 +66,7 @@ impl Svid {
         Arc::clone(&self.certified)
     }
 
-    /// Whom a Mayfly agent acts for, and below whom. None for a workload, whoever issued it: a SPIRE knows of no such thing.
+    /// The binding of a Mayfly agent. `None` for a workload, and always `None` from a SPIRE.
     pub fn binding(&self, oid: &BindingOid) -> Option<Binding> {
         inspect_x509(self.certified.cert.first()?, self.id.trust_domain(), oid).ok()?.binding
     }
@@ -79,7 +79,7 @@ impl fmt::Debug for Svid {
 }
 
 impl Current {
-    /// The default identity: the first (CL-6). None: there is none right now.
+    /// The default identity: the first (CL-6). `None` if there is none now.
     pub fn svid(&self) -> Option<&Arc<Svid>> {
         self.svids.first()
     }
@@ -89,18 +89,18 @@ impl Current {
         &self.svids
     }
 
-    /// The one with a hint, while its certificate holds.
+    /// The identity with a hint, while its certificate is valid.
     pub fn hinted(&self, hint: &str) -> Option<&Arc<Svid>> {
         self.svids.iter().find(|svid| svid.hint == hint && svid.ends_at > SystemTime::now())
     }
 
-    /// Why there is none, where there was one before.
+    /// Why there is no identity any more. `None` if there is one, or has not been one yet.
     pub fn lost(&self) -> Option<&Lost> {
         self.lost.as_ref()
     }
 }
 
-/// CL-3: the SVIDs, and every X.509 bundle; or what is missing in the message.
+/// Decodes the SVIDs and every X.509 bundle, or says what is missing in the message (CL-3).
 pub(super) fn read(message: api::X509svidResponse) -> Result<(Vec<Arc<Svid>>, Roots), &'static str> {
     if message.svids.is_empty() || message.svids.len() > MAX_SVIDS {
         return Err("there are no SVIDs, or too many");
@@ -115,7 +115,7 @@ pub(super) fn read(message: api::X509svidResponse) -> Result<(Vec<Arc<Svid>>, Ro
         }
     }
     for (name, ders) in message.federated_bundles {
-        // FC-6: ours comes with our SVID. What cannot be read is believed no more than what is absent, and costs us nothing else.
+        // FC-6: the bundle of our own trust domain comes with our SVID. A bundle that cannot be read is treated as absent.
         let (Some(name), Some(bundle)) = (trust_domain(&name), certificates(&ders)) else { continue };
         if !bundle.is_empty() {
             roots.entry(name.to_string()).or_insert_with(|| bundle.iter().map(|der| der.to_vec()).collect());
@@ -124,7 +124,7 @@ pub(super) fn read(message: api::X509svidResponse) -> Result<(Vec<Arc<Svid>>, Ro
     Ok((svids, roots))
 }
 
-/// Of the form `spiffe://td`, in its one spelling.
+/// Parses `spiffe://td`, in its one spelling.
 pub(super) fn trust_domain(key: &str) -> Option<TrustDomain> {
     let id = parse_spiffe_id(key).ok().filter(|id| id.path().is_empty())?;
     Some(id.trust_domain().clone())
@@ -136,10 +136,10 @@ fn read_one(mut entry: api::X509svid) -> Result<(Svid, Vec<Vec<u8>>), &'static s
         return Err("a mandatory field is empty");
     }
     let chain = certificates(&entry.x509_svid).ok_or("the certificates cannot be read")?;
-    let leaf = chain.first().and_then(|der| Leaf::read(der)).ok_or("the leaf is no X.509-SVID")?;
-    // Who we are is what the certificate says, and nothing beside it says otherwise.
+    let leaf = chain.first().and_then(|der| Leaf::read(der)).ok_or("the leaf is not an X.509-SVID")?;
+    // The SPIFFE ID in the message must be the one in the certificate.
     if leaf.id.to_string() != entry.spiffe_id {
-        return Err("the SPIFFE ID is not the certificate's");
+        return Err("the SPIFFE ID differs from the certificate's");
     }
     if entry.hint.len() > MAX_HINT {
         return Err("a hint is too long");
@@ -147,13 +147,13 @@ fn read_one(mut entry: api::X509svid) -> Result<(Svid, Vec<Vec<u8>>), &'static s
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.as_slice()));
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(|_| "the key cannot be read")?;
     let certified = CertifiedKey::new(chain, key);
-    certified.keys_match().map_err(|_| "the key is not the certificate's")?;
+    certified.keys_match().map_err(|_| "the key does not belong to the certificate")?;
     let bundle = certificates(&entry.bundle).ok_or("the bundle cannot be read")?;
     let bundle = bundle.iter().map(|der| der.to_vec()).collect();
     Ok((Svid { id: leaf.id, hint: entry.hint, ends_at: leaf.ends_at, certified: Arc::new(certified) }, bundle))
 }
 
-/// DER certificates, one after the other. None: there is something else among them.
+/// Splits DER certificates that follow one another. `None` if there is anything else among them.
 fn certificates(mut ders: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let mut all = Vec::new();
     while !ders.is_empty() {

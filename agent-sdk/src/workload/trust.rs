@@ -1,5 +1,5 @@
-//! Whom a Workload API says to believe: X.509 authorities from one stream, JWT authorities from another, never one for the other
-//! (CL-7).
+//! The authorities that a Workload API provides: X.509 authorities from one stream, JWT authorities from another, and never one
+//! in place of the other (CL-7).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::svid::{Roots, trust_domain};
 use crate::api::workload as api;
 use crate::peers::Bundles;
 
-/// Both kinds by trust domain, and what of them stands in `bundles`.
+/// Both kinds of authorities by trust domain, and the names of those that are in `bundles`.
 #[derive(Default)]
 pub(super) struct Trust {
     x509: Roots,
@@ -18,13 +18,13 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// All X.509 authorities there are: what is absent is not believed any more (CL-3).
+    /// Sets all X.509 authorities. Those that are absent are removed (CL-3).
     pub(super) fn set_x509(&mut self, roots: Roots, bundles: &Bundles) {
         self.x509 = roots;
         self.tell(bundles);
     }
 
-    /// All JWT authorities there are.
+    /// Sets all JWT authorities.
     pub(super) fn set_jwt(&mut self, keys: BTreeMap<String, Vec<JwtAuthority>>, bundles: &Bundles) {
         self.jwt = keys;
         self.tell(bundles);
@@ -36,7 +36,7 @@ impl Trust {
             let Ok(trust_domain) = TrustDomain::new(name) else { continue };
             let roots = self.x509.get(name).cloned().unwrap_or_default();
             let keys = self.jwt.get(name).cloned().unwrap_or_default();
-            // Without a sequence: whatever came last counts.
+            // No sequence: the last one set counts.
             bundles.set(Bundle::new(trust_domain, roots, keys, 0, 0));
         }
         for gone in self.told.difference(&names).filter_map(|name| TrustDomain::new(name).ok()) {
@@ -46,14 +46,14 @@ impl Trust {
     }
 }
 
-/// CL-3: the JWT authorities of a message; or what is missing in it.
+/// Decodes the JWT authorities of a message, or says what is missing in it (CL-3).
 pub(super) fn read(message: api::JwtBundlesResponse) -> Result<BTreeMap<String, Vec<JwtAuthority>>, &'static str> {
     if message.bundles.is_empty() {
         return Err("there are no JWT bundles");
     }
     let mut keys = BTreeMap::new();
     for (name, set) in message.bundles {
-        // What cannot be read is believed no more than what is absent.
+        // A bundle that cannot be read is treated as absent.
         let Some(name) = trust_domain(&name) else { continue };
         let Ok(bundle) = Bundle::from_jwk_set(name, &set) else { continue };
         keys.insert(bundle.trust_domain().to_string(), bundle.jwt_authorities().to_vec());

@@ -1,4 +1,4 @@
-//! Bundles of trust domains beside ours, as the issuer hands them on: each for itself, and never merged (FC-6).
+//! Bundles of foreign trust domains, as the issuer distributes them: kept apart, and never merged (FC-6).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ pub struct ForeignBundle {
 }
 
 impl Foreign {
-    /// What can be read of what the issuer says; a bundle that cannot be is none, and nothing of its trust domain holds.
+    /// Reads the bundles in the issuer's message. One that cannot be read is left out, and its trust domain is not trusted.
     pub(crate) fn read(own: &str, told: &[v1::ForeignBundle]) -> Foreign {
         let mut read = BTreeMap::new();
         for one in told {
             let Ok(name) = TrustDomain::new(&one.trust_domain) else { continue };
-            // FC-6: ours comes from the issuer itself and from nowhere else, and no name has a second spelling.
+            // FC-6: the bundle of our own trust domain comes only from the issuer's own field, and a name has one spelling.
             if name.as_str() != one.trust_domain || name.as_str() == own {
                 continue;
             }
             let Ok(bundle) = Bundle::from_json(name.clone(), &one.spiffe_json) else { continue };
-            // What is no certificate is no anchor, and would spoil the rest for whoever reads them one after the other.
+            // Anything that is not a certificate is left out, because it would break readers that parse them one after another.
             let roots = bundle.x509_authorities().iter().filter(|der| is_certificate(der)).cloned().collect();
             let jwt = bundle.jwt_authorities().to_vec();
             let bundle = Arc::new(Bundle::new(name.clone(), roots, jwt, bundle.sequence(), bundle.refresh_hint()));
@@ -39,39 +39,39 @@ impl Foreign {
         Foreign(Arc::new(read))
     }
 
-    /// The bundle of a trust domain.
+    /// The bundle of a trust domain, or `None`.
     pub fn get(&self, trust_domain: &str) -> Option<&ForeignBundle> {
         self.0.get(trust_domain)
     }
 
-    /// All of them, in order of names.
+    /// All bundles, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &ForeignBundle> {
         self.0.values()
     }
 
-    /// How many there are.
+    /// The number of bundles.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no bundles.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether both say the same.
-    pub(super) fn same(&self, other: &Foreign) -> bool {
+    /// Whether both hold the same documents.
+    pub(crate) fn same(&self, other: &Foreign) -> bool {
         self.0.iter().map(|(name, one)| (name, &one.document)).eq(other.0.iter().map(|(name, one)| (name, &one.document)))
     }
 }
 
 impl ForeignBundle {
-    /// Whose it is.
+    /// The trust domain that the bundle belongs to.
     pub fn trust_domain(&self) -> &TrustDomain {
         self.bundle.trust_domain()
     }
 
-    /// What a verifier needs.
+    /// The bundle, parsed for a verifier.
     pub fn bundle(&self) -> &Arc<Bundle> {
         &self.bundle
     }
