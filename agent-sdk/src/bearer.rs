@@ -1,5 +1,5 @@
-//! A JWT-SVID on its way to whoever reads it (CL-10; JWT-SVID 5.2, 5.3): from an [`Identity`](crate::identity::Identity) or a
-//! [`Source`](crate::workload::Source), into a request. What reads it there is [`delegation`](crate::delegation).
+//! Sends a JWT-SVID with a request (CL-10; JWT-SVID 5.2, 5.3). The token comes from an [`Identity`](crate::identity::Identity)
+//! or a [`Source`](crate::workload::Source); a service verifies it with [`delegation`](crate::delegation).
 //!
 //! ```
 //! # fn example(token: &mayfly_agent::api::v1::JwtSvid) -> Result<(), Box<dyn std::error::Error>> {
@@ -25,14 +25,14 @@ use zeroize::Zeroizing;
 
 use crate::api::v1::JwtSvid;
 
-/// The value of an `authorization` header.
+/// Returns the value of an `authorization` header.
 pub fn header(token: &JwtSvid) -> Result<HeaderValue, InvalidHeaderValue> {
     let mut value = HeaderValue::from_str(&Zeroizing::new(format!("Bearer {}", token.token)))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Puts it into the metadata of a call, in place of what is there.
+/// Sets the metadata `authorization` of a call, and replaces a value that is already there.
 pub fn attach<T>(token: &JwtSvid, call: &mut tonic::Request<T>) -> Result<(), InvalidMetadataValue> {
     let mut value = MetadataValue::try_from(Zeroizing::new(format!("Bearer {}", token.token)).as_str())?;
     value.set_sensitive(true);

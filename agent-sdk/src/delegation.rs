@@ -1,4 +1,5 @@
-//! What the agent behind a request may do, and for whom: proved for each request, and no other way to have it.
+//! What the agent behind a request may do, and for which user. Each request is verified, and there is no other way to a
+//! [`Delegation`].
 //!
 //! ```no_run
 //! use mayfly_agent::delegation::Delegation;
@@ -11,26 +12,27 @@
 //! }
 //! ```
 //!
-//! [`DelegationLayer`] stands before a service and puts a [`Delegation`] into the extensions of each request, or answers:
+//! [`DelegationLayer`] wraps a service. It puts a [`Delegation`] into the extensions of each request, or answers with an error:
 //!
 //! | reason | gRPC status | HTTP | when |
 //! |---|---|---|---|
-//! | `CREDENTIAL_REVOKED`, `CREDENTIAL_EXPIRED`, other reasons of [`Reject::code`] | UNAUTHENTICATED | 401 | the credential does not hold |
-//! | `CREDENTIAL_STALE` | UNAVAILABLE, with `RetryInfo` | 503, `Retry-After` | whether it is revoked is not known; ask again |
-//! | `CREDENTIAL_MISSING` | UNAUTHENTICATED | 401 | neither certificate nor token |
-//! | `CREDENTIALS_DIFFER` | UNAUTHENTICATED | 401 | certificate and token are of two |
-//! | `TOKEN_MALFORMED` | UNAUTHENTICATED | 401 | two `Authorization` headers, or one that is no bearer token |
-//! | `TOKEN_NOT_ACCEPTED` | UNAUTHENTICATED | 401 | an `Authorization` header, and [`Tokens::Refused`] |
-//! | `CALLER_NOT_AN_AGENT`, `CALLER_NOT_AUTHORIZED` | PERMISSION_DENIED | 403 | it holds, and has no place here |
-//! | `SCOPE_MISSING` | PERMISSION_DENIED | | [`Delegation::require_scope`] |
+//! | `CREDENTIAL_REVOKED`, `CREDENTIAL_EXPIRED`, other reasons of [`Reject::code`] | UNAUTHENTICATED | 401 | the credential is not valid |
+//! | `CREDENTIAL_STALE` | UNAVAILABLE, with `RetryInfo` | 503, `Retry-After` | it is unknown whether the credential is revoked; retry |
+//! | `CREDENTIAL_MISSING` | UNAUTHENTICATED | 401 | there is neither a certificate nor a token |
+//! | `CREDENTIALS_DIFFER` | UNAUTHENTICATED | 401 | the certificate and the token belong to two callers |
+//! | `TOKEN_MALFORMED` | UNAUTHENTICATED | 401 | there are two `Authorization` headers, or one that is not a bearer token |
+//! | `TOKEN_NOT_ACCEPTED` | UNAUTHENTICATED | 401 | there is an `Authorization` header, and the layer has [`Tokens::Refused`] |
+//! | `CALLER_NOT_AN_AGENT`, `CALLER_NOT_AUTHORIZED` | PERMISSION_DENIED | 403 | the credential is valid but may not call this service |
+//! | `SCOPE_MISSING` | PERMISSION_DENIED | | [`Delegation::require_scope`] failed |
 //!
-//! The reason stands in `google.rpc.ErrorInfo`, domain `mayfly.v1`; in plain HTTP, in `Mayfly-Reason`. What exactly is wrong is
-//! for the service alone: [`Refused`], in the extensions of the response.
+//! gRPC carries the reason in `google.rpc.ErrorInfo`, domain `mayfly.v1`; plain HTTP in the header `Mayfly-Reason`. The detailed
+//! cause is for the service alone: see [`Refused`], in the extensions of the response.
 //!
-//! A request is judged when it begins, and its answer for as long as it goes on: one whose certificate or token is cut or
-//! expires ends with that reason ([`DelegationBody`]). While it is not known whether anything is cut new requests are refused
-//! and open answers go on, until their credential expires or [`listen`](crate::listen) ends the connection. What a handler does
-//! besides answering, such as to read a long stream, is its own to end: [`Delegation::over`].
+//! A request is verified when it begins, and its response for as long as it is sent: if the certificate or token is revoked or
+//! expires, the response ends with that reason ([`DelegationBody`]). While it is unknown whether anything is revoked, new
+//! requests are refused and open responses continue, until their credential expires or [`listen`](crate::listen) closes the
+//! connection. Other work of a handler, such as reading a long request stream, does not end by itself: see
+//! [`Delegation::over`].
 
 mod body;
 mod layer;
@@ -50,10 +52,10 @@ use crate::peers::Verifier;
 use refusal::Refusal;
 pub use refusal::Refused;
 
-/// How often time alone is looked at, in [`Delegation::over`].
+/// How often [`Delegation::over`] checks the time.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the agent behind one request may do, and for whom. It exists only by verification. Clones share it.
+/// What the agent behind one request may do, and for which user. Only verification creates one. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Delegation(Arc<Proved>);
 
@@ -66,7 +68,7 @@ struct Proved {
     verifier: Verifier,
 }
 
-/// What was verified, to be checked again.
+/// A verified credential, to be checked again.
 #[derive(Clone, Debug)]
 enum Credential {
     X509(Arc<X509Svid>),
@@ -74,79 +76,79 @@ enum Credential {
 }
 
 impl Delegation {
-    /// The delegation of a request: of `tonic::Request::extensions` or `http::Request::extensions`. UNAUTHENTICATED where the
-    /// layer does not stand before the service.
+    /// The delegation of a request, from `tonic::Request::extensions` or `http::Request::extensions`. UNAUTHENTICATED if the
+    /// layer does not wrap the service.
     pub fn of(extensions: &http::Extensions) -> Result<&Delegation, Status> {
         extensions.get::<Delegation>().ok_or_else(|| Refusal::Missing.status())
     }
 
-    /// Its SPIFFE ID: acts are attributed to instances.
+    /// The agent, as one instance of its class.
     pub fn agent(&self) -> &AgentId {
         &self.0.agent
     }
 
-    /// Its class, which only means something within its trust domain.
+    /// The agent's class. The same name means another class in another trust domain.
     pub fn class(&self) -> &ClassName {
         &self.0.agent.class
     }
 
-    /// For whom it acts, as the issuer tells them here: the subject may be a pseudonym. None: for nobody.
+    /// The user that the agent acts for; the subject may be a pseudonym. `None` for an autonomous agent.
     pub fn user(&self) -> Option<&User> {
         self.0.binding.user.as_ref()
     }
 
-    /// The record of what the user let a workload do. None: for nobody.
+    /// Id of the delegation by which it acts for the user. `None` for an autonomous agent.
     pub fn id(&self) -> Option<DelegationId> {
         self.0.binding.delegation
     }
 
-    /// SPIFFE IDs from who spawned it up to the root workload; at least one.
+    /// SPIFFE IDs from the parent up to the root workload; at least one.
     pub fn chain(&self) -> &[String] {
         &self.0.binding.chain
     }
 
-    /// SPIFFE ID of the workload at the top.
+    /// SPIFFE ID of the root workload.
     pub fn root(&self) -> &str {
         self.0.binding.root_id()
     }
 
-    /// Levels below the root workload; 1 directly below it.
+    /// Number of levels below the root workload; 1 directly below it.
     pub fn depth(&self) -> usize {
         self.0.binding.depth()
     }
 
-    /// By which right it exists.
+    /// Whether it acts for a user or for nobody.
     pub fn mode(&self) -> Mode {
         self.0.binding.mode
     }
 
-    /// What it may do; sorted, none twice.
+    /// Its scopes, sorted, without duplicates.
     pub fn scopes(&self) -> &[String] {
         &self.0.binding.scopes
     }
 
-    /// Unix seconds at which the credential ends, or the lease if that is earlier.
+    /// When the credential or the agent's lease ends, whichever is earlier, in Unix seconds.
     pub fn expires_at(&self) -> u64 {
         self.0.expires_at
     }
 
-    /// Whether it may do this. Scopes are compared whole: none stands for others.
+    /// Whether it has this scope. Scopes are compared as a whole; there are no wildcards.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.0.binding.scopes.iter().any(|own| own == scope)
     }
 
-    /// PERMISSION_DENIED, reason `SCOPE_MISSING` with the scope, unless it may do this.
+    /// Fails with PERMISSION_DENIED, reason `SCOPE_MISSING`, if it lacks this scope.
     pub fn require_scope(&self, scope: &str) -> Result<(), Status> {
         if self.has_scope(scope) { Ok(()) } else { Err(Refusal::Scope(scope.to_owned()).status()) }
     }
 
-    /// Whether it still holds. No signature is looked at.
+    /// Fails if the credential is revoked or expired by now. No signature is verified again.
     pub fn check(&self) -> Result<(), Status> {
         self.holds().map_err(|reject| Refusal::Credential(reject).status())
     }
 
-    /// Resolves when it does not hold any more, and says why; for work that outlasts the beginning of its request. It waits
-    /// through a time in which that is not known.
+    /// Resolves when the credential is revoked or expires, with the reason; for work that goes on after a request began. While it
+    /// is unknown whether the credential is revoked, this waits.
     pub async fn over(&self) -> Status {
         let mut news = self.0.verifier.news();
         loop {
@@ -157,7 +159,7 @@ impl Delegation {
         }
     }
 
-    /// Why it does not hold any more, if that is known.
+    /// Why the credential is not valid any more; `None` if it is valid, or if that is unknown.
     fn ended(&self) -> Option<Status> {
         let reject = self.holds().err().filter(|reject| !matches!(reject, Reject::Stale(_)))?;
         Some(Refusal::Credential(reject).status())

@@ -1,4 +1,4 @@
-//! `host:port`, checked once and in one spelling.
+//! An address of the form `host:port`, checked once.
 
 use std::net::Ipv6Addr;
 
@@ -6,7 +6,7 @@ use rustls_pki_types::ServerName;
 
 use super::ConnectError;
 
-/// Longest address, in bytes: it must fit a ticket.
+/// Longest address, in bytes: its length must fit one byte of a ticket.
 const MAX: usize = 255;
 
 /// A checked `host:port`.
@@ -17,7 +17,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Parses `name:port`, `1.2.3.4:port` or `[::1]:port`; the port is decimal, without sign, leading zero, or being zero.
+    /// Parses `name:port`, `1.2.3.4:port` or `[::1]:port`. The port is decimal and not zero, without sign or leading zero.
     pub(crate) fn parse(text: &str) -> Result<Self, ConnectError> {
         Self::read(text).ok_or_else(|| ConnectError::Address(text.chars().take(MAX).collect()))
     }
@@ -25,20 +25,20 @@ impl Address {
     fn read(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':').filter(|_| text.len() <= MAX)?;
         let number: u16 = port.parse().ok().filter(|port| *port != 0)?;
-        // INVARIANT: one address has one spelling of its port.
+        // INVARIANT: a port has one spelling.
         if number.to_string() != port {
             return None;
         }
         let host = match host.strip_prefix('[') {
             Some(rest) => ServerName::IpAddress(rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into()),
-            // A bare IPv6 address would hide where the port begins.
+            // In a bare IPv6 address, the port could not be told from the address.
             None if host.contains(':') => return None,
             None => ServerName::try_from(host).ok()?.to_owned(),
         };
         Some(Self { text: text.to_owned(), host })
     }
 
-    /// As it was given.
+    /// The address as it was given.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }

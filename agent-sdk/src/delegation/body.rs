@@ -1,4 +1,4 @@
-//! An answer that goes on only while what it relies on holds.
+//! A response body that ends when the credential of its request is revoked or expires.
 
 use std::fmt;
 use std::future::Future;
@@ -14,9 +14,9 @@ use super::Delegation;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Over = Pin<Box<dyn Future<Output = Status> + Send>>;
 
-/// The body of an answer. Its first frame is that of a request that was judged; before every later one, and while it waits
-/// for one, it is looked at whether the delegation still holds. If not it ends: with that status in gRPC, otherwise with an
-/// error, so that nobody takes a part for the whole.
+/// The body of a response. Its first frame is sent without a check, because the request was just verified. Before each later
+/// frame, and while it waits for one, it checks the credential. If that is no longer valid, the body ends: in gRPC with the
+/// status, otherwise with an error, so that the receiver does not take a part for the whole.
 pub struct DelegationBody<B> {
     inner: B,
     relies_on: Option<Delegation>,

@@ -1,4 +1,4 @@
-//! Stands before a service: no request reaches it but with a delegation.
+//! The layer around a service: a request reaches the service only with a delegation.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use super::proof::{Tokens, prove};
 use super::refusal::speaks_grpc;
 use crate::peers::{Authorize, Verifier};
 
-/// Before any service over `http::Request`: of tonic, axum or hyper. See [`delegation`](super).
+/// Wraps any service over `http::Request`, such as those of tonic, axum and hyper. See [`delegation`](super).
 #[derive(Clone, Debug)]
 pub struct DelegationLayer(Arc<Rule>);
 
@@ -26,21 +26,21 @@ struct Rule {
 }
 
 impl DelegationLayer {
-    /// For every agent of our own trust domain, by its certificate: the [`Peer`](crate::peers::Peer) in the request's
-    /// extensions, which [`listen`](crate::listen) puts there. Bearer tokens are refused.
+    /// Allows every agent of our own trust domain, by its certificate: the [`Peer`](crate::peers::Peer) that
+    /// [`listen`](crate::listen) puts into the request's extensions. Requests with bearer tokens are refused.
     pub fn new(verifier: Verifier) -> DelegationLayer {
         let authorize = Authorize::agents(verifier.own().clone());
         DelegationLayer(Arc::new(Rule { verifier, authorize, tokens: Tokens::Refused }))
     }
 
-    /// For these agents, by whatever credential. What an agent of another trust domain says of its user and its scopes is
-    /// that trust domain's word.
+    /// Allows these agents, by certificate or token. For an agent of another trust domain, that trust domain vouches for the user
+    /// and the scopes.
     #[must_use]
     pub fn with_authorize(self, authorize: Authorize) -> DelegationLayer {
         DelegationLayer(Arc::new(Rule { authorize, ..Rule::clone(&self.0) }))
     }
 
-    /// What bearer tokens are worth.
+    /// Whether bearer tokens are accepted, and for which audience.
     #[must_use]
     pub fn with_tokens(self, tokens: Tokens) -> DelegationLayer {
         DelegationLayer(Arc::new(Rule { tokens, ..Rule::clone(&self.0) }))
@@ -55,7 +55,7 @@ impl<S> Layer<S> for DelegationLayer {
     }
 }
 
-/// A service with [`DelegationLayer`] before it.
+/// A service wrapped in a [`DelegationLayer`].
 #[derive(Clone, Debug)]
 pub struct DelegationService<S> {
     inner: S,
@@ -80,7 +80,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // INVARIANT: only what is proved here stands there.
+        // INVARIANT: a delegation in the extensions was verified here; a caller of the layer cannot bring one.
         request.extensions_mut().remove::<Delegation>();
         let Rule { verifier, authorize, tokens } = &*self.rule;
         match prove(verifier, authorize, tokens, (request.extensions(), request.headers())) {

@@ -1,4 +1,4 @@
-//! Which credential of a request counts, and what follows from it.
+//! Which credential of a request counts, and the delegation that follows from it.
 
 use std::sync::Arc;
 
@@ -10,34 +10,35 @@ use super::refusal::Refusal;
 use super::{Credential, Delegation, Proved};
 use crate::peers::{Authorize, Peer, Verifier};
 
-/// What bearer tokens (`Authorization: Bearer`, a JWT-SVID) are worth here.
+/// Whether bearer tokens (`Authorization: Bearer`, a JWT-SVID) are accepted.
 #[derive(Clone, Debug, Default)]
 pub enum Tokens {
-    /// Nothing, and a request with one is refused: who sends it believes to be somebody else here than it is.
+    /// A request with a bearer token is refused, because its sender expects to be identified by the token.
     #[default]
     Refused,
-    /// Nothing: the header is the service's own affair.
+    /// The header is ignored, and left to the service.
     Ignored,
-    /// An agent, when the connection has proved nobody, or the same agent; of that, what both say.
+    /// A token identifies the agent if the connection has no certificate, or one of the same agent. In the second case the agent
+    /// has the scopes that both have.
     Accepted {
-        /// Ours, which the token must be for.
+        /// Our audience, which the token must be for.
         audience: String,
     },
-    /// An agent, whoever the connection is: for a service behind a gateway that passes tokens on.
+    /// A token identifies the agent, whoever the connection belongs to: for a service behind a gateway that passes tokens on.
     Preferred {
-        /// Ours, which the token must be for.
+        /// Our audience, which the token must be for.
         audience: String,
     },
 }
 
-/// Whose the request is. Everything is verified for this request: a connection that stands proves nothing by that.
+/// Verifies the credentials of one request. An open connection alone proves nothing.
 pub(super) fn prove(
     verifier: &Verifier,
     authorize: &Authorize,
     tokens: &Tokens,
     (extensions, headers): (&Extensions, &HeaderMap),
 ) -> Result<Delegation, Refusal> {
-    // T40: also when a token will count. The connection of a cut peer carries nothing.
+    // T40: the certificate is checked even if a token will count, because a revoked peer may not send requests at all.
     let peer = extensions.get::<Peer>().map(|peer| peer.check(verifier)).transpose()?.flatten();
     let token = match tokens {
         Tokens::Ignored => None,
@@ -60,7 +61,7 @@ pub(super) fn prove(
             let mut ends_at = token.expires_at;
             match peer {
                 Some(svid) if svid.id == token.id => {
-                    // Of one agent, and perhaps of two times: what both say.
+                    // Both are the same agent's, perhaps issued at different times: only scopes that both have count.
                     narrow(&mut binding, svid.binding.as_ref());
                     ends_at = ends_at.min(svid.not_after);
                     relies_on.push(Credential::X509(svid));
@@ -96,7 +97,7 @@ fn narrow(binding: &mut Binding, other: Option<&Binding>) {
     binding.lease_expires_at = binding.lease_expires_at.min(other.map_or(0, |b| b.lease_expires_at));
 }
 
-/// RFC 6750 2.1; the scheme in any case. Two headers mean two things (T24).
+/// Reads a bearer token by RFC 6750 2.1; the scheme is case-insensitive. Two headers would be ambiguous (T24).
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (all.next(), all.next());

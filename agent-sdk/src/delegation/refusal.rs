@@ -1,4 +1,4 @@
-//! The one place where a refusal becomes an answer: a gRPC status, or plain HTTP.
+//! Turns a refusal into a response: a gRPC status, or plain HTTP.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain of `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "mayfly.v1";
-/// When to ask again while nothing is known; heartbeats come every second.
+/// When to retry while it is unknown what is revoked; heartbeats come every second.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Stands in the extensions of a response by which the layer refused a request: for logs and metrics outside of it, and never
-/// for the caller.
+/// Why the layer refused a request: in the extensions of its response, for logs and metrics in outer layers. It is never sent to
+/// the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     reason: &'static str,
@@ -23,12 +23,12 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// One of a fixed set of labels; the caller has it too.
+    /// One of a fixed set of labels. The caller receives it too.
     pub fn reason(&self) -> &'static str {
         self.reason
     }
 
-    /// What exactly was wrong.
+    /// The detailed cause.
     pub fn cause(&self) -> &str {
         &self.cause
     }
@@ -75,18 +75,18 @@ impl Refusal {
         }
     }
 
-    // What exactly is wrong with a credential stands in `Refused`: a stranger learns the reason alone.
+    // The detailed cause is in `Refused` only, so that a stranger learns no more than the reason.
     fn message(&self) -> String {
         match self {
             Refusal::Credential(Reject::Cut) => "the credential was revoked".into(),
             Refusal::Credential(Reject::Expired(_)) => "the credential has expired".into(),
-            Refusal::Credential(Reject::Stale(_)) => "whether the credential is revoked is not known now; ask again".into(),
-            Refusal::Credential(_) => "the credential does not hold".into(),
+            Refusal::Credential(Reject::Stale(_)) => "it is not known now whether the credential is revoked; ask again".into(),
+            Refusal::Credential(_) => "the credential is not valid".into(),
             Refusal::Missing => "show an agent's certificate or bearer token".into(),
-            Refusal::Differ => "the connection's certificate and the bearer token are of two callers".into(),
-            Refusal::TokenMalformed => "the authorization header is no single bearer token".into(),
+            Refusal::Differ => "the connection's certificate and the bearer token belong to two callers".into(),
+            Refusal::TokenMalformed => "there must be one authorization header, with a bearer token".into(),
             Refusal::TokenNotAccepted => "bearer tokens are not accepted here".into(),
-            Refusal::NotAnAgent => "only agents call this".into(),
+            Refusal::NotAnAgent => "only agents may call this".into(),
             Refusal::NotAuthorized => "this agent may not call this".into(),
             Refusal::Scope(scope) => format!("the agent lacks the scope `{scope}`"),
         }
@@ -108,7 +108,7 @@ impl Refusal {
         if let Refusal::Credential(reject) = self { reject.to_string() } else { self.message() }
     }
 
-    /// As the request speaks.
+    /// The response in the protocol of the request.
     pub(super) fn response<B: Default>(&self, request: &HeaderMap) -> Response<B> {
         let mut response = self.answer(request);
         response.extensions_mut().insert(Refused { reason: self.reason(), cause: self.cause() });
@@ -129,7 +129,7 @@ impl Refusal {
             }
             Code::PermissionDenied => StatusCode::FORBIDDEN,
             _ => {
-                // RFC 6750 3.1: a request without any credential is told the scheme alone.
+                // RFC 6750 3.1: the response to a request without any credential names the scheme and nothing else.
                 let challenge = if matches!(self, Refusal::Missing) { "Bearer" } else { "Bearer error=\"invalid_token\"" };
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
                 StatusCode::UNAUTHORIZED
@@ -140,7 +140,7 @@ impl Refusal {
     }
 }
 
-/// Whether a request or an answer is one of gRPC.
+/// Whether a request or a response belongs to gRPC.
 pub(super) fn speaks_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
