@@ -1,17 +1,18 @@
-//! An identity in a folder: `svid.pem`, `key.pem` (0600), `bundle.pem`, `bundle.json`.
+//! An identity in a folder: `svid.pem`, `key.pem` (0600), `bundle.pem`, `bundle.json`. The SDK reads it; this file writes it.
 
 use std::path::Path;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::channel::Identity;
-use rcgen::{CertificateParams, KeyPair};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use mayfly_agent::folder::certificates_from_pem;
+use mayfly_agent::identity;
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::authority::keystore::write_private;
 use crate::authority::pem;
 
-/// A fresh key with its certification request.
+/// A fresh key with its certificate signing request.
 pub struct Key {
     pem: Zeroizing<String>,
     /// PKCS#10, DER.
@@ -21,15 +22,14 @@ pub struct Key {
 impl Key {
     /// Makes a P-256 key. Nothing but its public half leaves this process.
     pub fn new() -> Result<Key, String> {
-        let key = KeyPair::generate().map_err(|e| e.to_string())?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        let csr = params.serialize_request(&key).map_err(|e| e.to_string())?;
-        Ok(Key { pem: Zeroizing::new(key.serialize_pem()), csr: csr.der().to_vec() })
+        let key = identity::Key::new().map_err(|e| e.to_string())?;
+        let csr = key.csr().map_err(|e| e.to_string())?;
+        let pkcs8 = key.expose_pkcs8().map_err(|e| e.to_string())?;
+        Ok(Key { pem: Zeroizing::new(pem("PRIVATE KEY", &pkcs8)), csr })
     }
 }
 
-/// Writes an identity. The certificate comes last: who sees it finds the rest in place.
+/// Writes an identity. The certificate is written last: a reader who finds it finds the other files in place.
 pub fn write(dir: &Path, key: &Key, svid: &v1::X509Svid, bundle: &v1::Bundle) -> Result<(), String> {
     let text = |e: &dyn std::fmt::Display| format!("`{}`: {e}", dir.display());
     std::fs::create_dir_all(dir).map_err(|e| text(&e))?;
@@ -41,20 +41,13 @@ pub fn write(dir: &Path, key: &Key, svid: &v1::X509Svid, bundle: &v1::Bundle) ->
     put("svid.pem", pems(&svid.certificates).as_bytes())
 }
 
-/// Reads the certificates of a PEM file.
+/// Reads the certificates of a PEM file, or of a pipe; at least one.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = std::fs::read(path).map_err(|e| format!("`{}`: {e}", path.display()))?;
-    let parsed = ::pem::parse_many(text).map_err(|e| format!("`{}`: {e}", path.display()))?;
-    let certs: Vec<_> =
-        parsed.into_iter().filter(|p| p.tag() == "CERTIFICATE").map(|p| CertificateDer::from(p.into_contents())).collect();
-    if certs.is_empty() { Err(format!("`{}` holds no certificate", path.display())) } else { Ok(certs) }
+    certificates_from_pem(&text).map_err(|e| format!("`{}`: {e}", path.display()))
 }
 
-/// Reads an identity to connect with.
+/// Reads an identity to connect with. A key that others may read is refused.
 pub fn identity(dir: &Path) -> Result<Identity, String> {
-    let path = dir.join("key.pem");
-    let text = Zeroizing::new(std::fs::read(&path).map_err(|e| format!("`{}`: {e}", path.display()))?);
-    let parsed = ::pem::parse(&*text).map_err(|e| format!("`{}`: {e}", path.display()))?;
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(parsed.into_contents()));
-    Ok(Identity { chain: certificates(&dir.join("svid.pem"))?, key })
+    mayfly_agent::folder::identity(dir).map_err(|e| e.to_string())
 }

@@ -1,10 +1,10 @@
-//! Foreign trust domains: the bundle of each, fetched, kept, and used for that trust domain alone (clauses FC-1 to FC-7).
+//! Foreign trust domains: the bundle of each is fetched, stored, and used for that trust domain alone (clauses FC-1 to FC-7).
 
+mod document;
 mod fetch;
 mod newest;
 #[cfg(test)]
 mod tests;
-mod verifier;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,16 +25,16 @@ use crate::clock::Clock;
 use fetch::{FetchError, Way};
 use newest::Refused;
 
-/// A trust domain beside ours. Who controls its bundle is every workload of it that is listed.
+/// A foreign trust domain. Whoever controls its bundle can act as every workload of it that a class lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Its name; never ours.
     pub trust_domain: TrustDomain,
-    /// Where its bundle comes from.
+    /// The source of its bundle.
     pub source: Source,
 }
 
-/// Where a foreign bundle comes from (FC-1, FC-2).
+/// The source of a foreign bundle (FC-1, FC-2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A bundle document on this machine.
@@ -43,32 +43,32 @@ pub enum Source {
     Web {
         /// Its https URL.
         url: String,
-        /// PEM file with the only roots its certificate may lead to; none: the roots of the system.
+        /// PEM file with the only roots its certificate may lead to. `None` means the roots of the system.
         ca_file: Option<PathBuf>,
     },
     /// An endpoint that is verified by its SPIFFE ID.
     Spiffe {
         /// Its https URL.
         url: String,
-        /// Its exact SPIFFE ID, of the trust domain itself.
+        /// Its exact SPIFFE ID, in the same trust domain.
         id: SpiffeId,
-        /// Bundle document by which the first connection is verified.
+        /// Bundle document that verifies the first connection.
         bootstrap: PathBuf,
     },
 }
 
-/// How often a bundle is asked for whose publisher does not say.
+/// Interval between fetches if the publisher gives none.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
-/// A publisher's wish counts within these bounds.
+/// Shortest and longest interval that a publisher can ask for.
 const INTERVALS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(86_400));
-/// How often a file is looked at.
+/// Interval between two looks at a file.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
-/// Bytes of all documents together that agents are told: with ours it fits what gRPC clients take by default, 4 MiB.
+/// Bytes of all documents that are sent to agents. Together with our own bundle they fit gRPC's default limit of 4 MiB.
 const MAX_TOLD: usize = 1 << 20;
 
-/// Every configured foreign trust domain with its newest bundle.
+/// The configured foreign trust domains, each with its newest bundle.
 pub struct Foreign {
-    // INVARIANT (FC-6): a bundle stands under the trust domain it was configured for, and is looked up by no other.
+    // INVARIANT (FC-6): a bundle is stored under the trust domain it was configured for, and found by no other name.
     domains: BTreeMap<TrustDomain, Arc<Domain>>,
     spawners: BTreeSet<Arc<SpiffeId>>,
     changes: watch::Sender<u64>,
@@ -78,13 +78,13 @@ struct Domain {
     trust_domain: TrustDomain,
     way: Way,
     stored_at: PathBuf,
-    // Guards the newest bundle: swapped whole by this domain's task, cloned by readers.
+    // Guards the newest bundle: this domain's task swaps it, readers clone it.
     newest: RwLock<Option<Arc<Newest>>>,
-    // Guards the trouble that was logged last.
+    // Guards the failure that was logged last.
     told: Mutex<String>,
 }
 
-/// Why there is nothing newer.
+/// Why there is no newer bundle.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -94,7 +94,8 @@ enum Failure {
 }
 
 impl Foreign {
-    /// Prepares every source and loads what was stored in `dir` before; opens no connection. `spawners` may call.
+    /// Prepares every source and loads what was stored in `dir` before. Opens no connection. `spawners` are the ids that may
+    /// call.
     pub fn open(
         settings: &[Settings],
         spawners: impl IntoIterator<Item = Arc<SpiffeId>>,
@@ -117,29 +118,29 @@ impl Foreign {
         Ok(Arc::new(foreign))
     }
 
-    /// Whether there is none.
+    /// Whether no foreign trust domain is configured.
     pub fn is_empty(&self) -> bool {
         self.domains.is_empty()
     }
 
-    /// The newest bundle of a trust domain.
+    /// The newest bundle of a trust domain, or `None`.
     pub fn newest(&self, of: &TrustDomain) -> Option<Arc<Newest>> {
         self.domains.get(of)?.newest()
     }
 
-    /// The same id, when some class lists it.
+    /// The shared copy of an id that some class lists as a spawner, or `None`.
     pub fn spawner(&self, id: &SpiffeId) -> Option<Arc<SpiffeId>> {
         self.spawners.get(id).map(Arc::clone)
     }
 
-    /// Every foreign root, for the handshake alone: whose peer it is, is proved by the bundle of its own trust domain.
+    /// The roots of all foreign bundles, for the handshake alone: a peer is then verified by the bundle of its own trust domain.
     pub fn roots(&self) -> Vec<CertificateDer<'static>> {
         let newest = self.domains.values().filter_map(|domain| domain.newest());
         newest.flat_map(|n| n.bundle().x509_authorities().to_vec()).map(CertificateDer::from).collect()
     }
 
-    /// What agents are told: the newest document of each trust domain, in order of names. Documents that do not fit are left
-    /// out whole: of those trust domains agents believe nothing.
+    /// The documents that are sent to agents: the newest of each trust domain, in the order of names. Documents that do not fit
+    /// are left out completely, and agents do not trust those trust domains.
     pub fn told(&self) -> Vec<(&TrustDomain, Arc<Newest>)> {
         let mut left = MAX_TOLD;
         let mut fits = |length: usize| left.checked_sub(length).map(|less| left = less).is_some();
@@ -147,12 +148,12 @@ impl Foreign {
         newest.filter(|(name, newest)| fits(name.as_str().len() + newest.text().len())).collect()
     }
 
-    /// Moves with every change of a bundle.
+    /// Notifies when any bundle changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Starts one task for each trust domain, until `stop`.
+    /// Starts one task for each trust domain, which runs until `stop`.
     pub fn keep(self: &Arc<Self>, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
         let task = |domain: &Arc<Domain>| tokio::spawn(Arc::clone(self).keep_one(Arc::clone(domain), stop.clone()));
         self.domains.values().map(task).collect()
@@ -163,7 +164,10 @@ impl Foreign {
         let untold = known - self.told().len();
         metrics::gauge!("mayfly_foreign_bundles_untold").set(u32::try_from(untold).unwrap_or(u32::MAX));
         if untold > 0 {
-            tracing::error!(untold, "foreign bundles are too large: together more than {MAX_TOLD} bytes are not told to agents");
+            tracing::error!(
+                untold,
+                "foreign bundles are too large: beyond {MAX_TOLD} bytes in total they are not sent to agents"
+            );
         }
     }
 
@@ -178,7 +182,7 @@ impl Foreign {
                 self.count_untold();
                 self.changes.send_modify(|n| *n += 1);
             }
-            // FC-4: what failed waits for the next interval too.
+            // FC-4: after a failure too, the next fetch comes one interval later.
             tokio::select! {
                 () = tokio::time::sleep(domain.interval()) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -196,30 +200,31 @@ impl Domain {
         self.newest.read().clone()
     }
 
-    /// Takes what is on this machine: the stored bundle (FC-5), and a configured file.
+    /// Loads the bundle from this machine: the stored one (FC-5), or a configured file.
     fn load(&self) {
         match newest::load(&self.trust_domain, &self.stored_at) {
             Ok(stored) => *self.newest.write() = stored.map(Arc::new),
             Err(cause) => tracing::error!(trust_domain = %self.trust_domain, %cause, "the stored foreign bundle is not used"),
         }
         if let Way::File(path) = &self.way {
-            let taken = fetch::read(path).map_err(Failure::from).and_then(|text| Ok(self.take(&text)?));
+            let taken =
+                document::read(path).map_err(|e| Failure::from(FetchError::from(e))).and_then(|text| Ok(self.take(&text)?));
             self.tell(&taken);
         }
     }
 
-    /// Fetches once; whether there is something newer now.
+    /// Fetches once, and returns whether there is a newer bundle now.
     async fn poll(self: &Arc<Self>) -> Result<bool, Failure> {
         let text = self.way.fetch(self.newest()).await?;
         let domain = Arc::clone(self);
         spawn_blocking(move || domain.take(&text)).await.map_err(|e| FetchError::Stopped(e.to_string()))?.map_err(Failure::from)
     }
 
-    /// Takes a document, unless it is the same or older.
+    /// Takes a document and returns whether it is newer than the known one.
     fn take(&self, text: &[u8]) -> Result<bool, Refused> {
         let known = self.newest();
         let Some(newest) = Newest::after(known.as_deref(), &self.trust_domain, text)? else { return Ok(false) };
-        // FC-5. What cannot be stored still counts: only the next start knows no better.
+        // FC-5. A bundle that cannot be stored is used too; it is only missing after the next start.
         if let Err(cause) = write_private(&self.stored_at, newest.to_store(&self.trust_domain).as_bytes()) {
             tracing::error!(trust_domain = %self.trust_domain, %cause, "cannot store the foreign bundle");
         }
@@ -236,7 +241,7 @@ impl Domain {
         }
     }
 
-    /// Counts and logs; the same trouble is logged once, until it ends.
+    /// Counts and logs the result. The same failure is logged once, until it ends.
     fn tell(&self, taken: &Result<bool, Failure>) {
         let outcome = match taken {
             Ok(_) => "ok",

@@ -1,49 +1,44 @@
-//! One fetch of a bundle document: from a file, or over HTTPS in one of the two profiles.
+//! Fetches a bundle document once: from a file, or over HTTPS in one of the two profiles.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_agent::tls::ServerVerifier;
 use mayfly_verify::{SpiffeId, TrustDomain};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::task::spawn_blocking;
 
+use super::Source;
+use super::document::{DocumentError, bounded, read};
 use super::newest::Newest;
-use super::{Source, verifier};
 use crate::assertion::{ClientError, https_client, https_client_over, with_causes};
 use crate::clock::Clock;
 
-/// Longest document, in bytes.
-const MAX_DOCUMENT: u64 = 512 * 1024;
-/// Redirects in one fetch.
+/// Most redirects in one fetch.
 const REDIRECTS: usize = 3;
-/// For everything that one fetch does.
+/// Time limit for one fetch.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A source that is ready to be asked.
+/// A source, prepared for fetching.
 pub(super) enum Way {
     File(PathBuf),
     Web { client: Client, url: Url },
     Spiffe { url: Url, id: SpiffeId, bootstrap: Arc<Newest>, clock: Clock },
 }
 
-/// Why there is no document.
+/// Why a fetch failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("`{0}`: {1}")]
-    File(PathBuf, std::io::Error),
-    #[error("`{0}` is no plain file")]
-    NotPlain(PathBuf),
-    #[error("the document has more than {MAX_DOCUMENT} bytes")]
-    TooLarge,
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     #[error("`{0}`: {1}")]
     Url(String, String),
-    #[error("`{0}` cannot be read: {1}")]
+    #[error("`{0}` cannot be fetched: {1}")]
     Connection(String, String),
     #[error("`{0}` answered {1}")]
     Status(String, StatusCode),
-    #[error("`{0}` redirects to no endpoint URL: {1}")]
+    #[error("`{0}` redirects to a URL that is not an endpoint's: {1}")]
     Redirect(String, String),
     #[error("more than {REDIRECTS} redirects")]
     TooManyRedirects,
@@ -57,10 +52,10 @@ pub(super) enum FetchError {
     Stopped(String),
 }
 
-/// An endpoint's URL: https, and no user (FE-8).
+/// Parses the URL of an endpoint: https, without a user (FE-8).
 pub fn endpoint_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|e| e.to_string())?;
-    // What a URL parser quietly drops must not be there either.
+    // Parts that the URL parser would silently drop are refused too.
     let authority = text.split_once("//").map_or("", |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
     let dropped =
         text.chars().any(|c| c.is_control() || c.is_whitespace()) || authority.contains(['@', '\\']) || authority.is_empty();
@@ -87,48 +82,34 @@ impl Way {
         })
     }
 
-    /// The document as it is there now.
+    /// The current document.
     pub(super) async fn fetch(&self, newest: Option<Arc<Newest>>) -> Result<Vec<u8>, FetchError> {
         match self {
             Way::File(path) => {
                 let path = path.clone();
-                spawn_blocking(move || read(&path)).await.map_err(|e| FetchError::Stopped(e.to_string()))?
+                Ok(spawn_blocking(move || read(&path)).await.map_err(|e| FetchError::Stopped(e.to_string()))??)
             }
             Way::Web { client, url } => get(client, url).await,
             Way::Spiffe { url, id, bootstrap, clock } => {
-                // FC-3: by the newest bundle; the bootstrap counts at first, or when somebody put a later one there.
+                // FC-3: the newest bundle verifies the endpoint. The bootstrap bundle does at first, or if somebody provided a
+                // later one.
                 let later = |n: &Arc<Newest>| n.bundle().sequence() >= bootstrap.bundle().sequence();
                 let by = newest.filter(later).unwrap_or_else(|| Arc::clone(bootstrap));
-                // A client of its own: no connection outlives what proved it.
-                get(&https_client_over(verifier::tls(by, id.clone(), clock)?)?, url).await
+                // A client for this fetch alone, because no connection may outlive the bundle that verified it.
+                let verifier = ServerVerifier::new(by.bundle().clone(), id.clone());
+                let tls = verifier.client_config(Arc::new(clock.clone())).map_err(|e| ClientError::Tls(e.to_string()))?;
+                get(&https_client_over(tls)?, url).await
             }
         }
     }
-}
-
-/// Reads a document from this machine.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, FetchError> {
-    let io = |e| FetchError::File(path.to_owned(), e);
-    // A link is fine, a pipe that never ends is not.
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(FetchError::NotPlain(path.to_owned()));
-    }
-    let mut text = Vec::new();
-    std::fs::File::open(path).map_err(io)?.take(MAX_DOCUMENT + 1).read_to_end(&mut text).map_err(io)?;
-    bounded(text)
-}
-
-fn bounded(text: Vec<u8>) -> Result<Vec<u8>, FetchError> {
-    let fits = u64::try_from(text.len()).is_ok_and(|len| len <= MAX_DOCUMENT);
-    if fits { Ok(text) } else { Err(FetchError::TooLarge) }
 }
 
 async fn get(client: &Client, url: &Url) -> Result<Vec<u8>, FetchError> {
     tokio::time::timeout(TOTAL_TIMEOUT, follow(client, url)).await.unwrap_or(Err(FetchError::TimedOut))
 }
 
-/// FC-7: every redirect is temporary, so each fetch begins at the configured URL. The client verifies each hop alike: by its
-/// host name, or by the one SPIFFE ID.
+/// FC-7: every redirect is temporary, so each fetch begins at the configured URL. The client verifies every hop in the same way:
+/// by its host name, or by the one SPIFFE ID.
 async fn follow(client: &Client, start: &Url) -> Result<Vec<u8>, FetchError> {
     let mut url = start.clone();
     for _ in 0..=REDIRECTS {

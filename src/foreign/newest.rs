@@ -1,4 +1,4 @@
-//! A foreign bundle as it was read: for one trust domain, never older than the one before, stored with the name it is for.
+//! The newest bundle of a foreign trust domain: never older than the one before, and stored together with its trust domain.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::fetch::{FetchError, read as read_file};
+use super::document::{DocumentError, read};
 
 /// The newest bundle of a foreign trust domain.
 pub struct Newest {
@@ -18,49 +18,51 @@ pub struct Newest {
     generation: u64,
 }
 
-/// Why a document does not count.
+/// Why a document is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
-    /// No bundle document, or one with too many keys.
+    /// It is not a bundle document, or has too many keys.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// FC-6: what it holds is of another trust domain.
-    #[error("the bundle of `{of}` holds an authority of `{found}`: bundles are never merged, and each stands under its own name")]
+    /// FC-6: it holds an authority of another trust domain.
+    #[error(
+        "the bundle of `{of}` holds an authority of `{found}`; each bundle may hold only the authorities of its own trust domain"
+    )]
     OtherDomain { of: TrustDomain, found: String },
-    /// FC-5: it is from before the one we have.
-    #[error("its sequence is {got}, and {known} is known: remove the stored bundle if its publisher began anew")]
+    /// FC-5: it is older than the known one.
+    #[error("bundle sequence went back ({got} < {known}); if the publisher reset it on purpose, delete the stored bundle")]
     Older { got: u64, known: u64 },
-    /// The store holds something else.
-    #[error("`{0}` is no stored bundle of `{1}`")]
+    /// The stored file is not the bundle of this trust domain.
+    #[error("`{0}` is not a stored bundle of `{1}`")]
     NotStored(String, TrustDomain),
-    /// The store cannot be read.
+    /// The stored file cannot be read.
     #[error("{0}")]
     Unreadable(String),
 }
 
 impl Newest {
-    /// What a verifier needs.
+    /// The bundle, parsed for a verifier.
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
     }
 
-    /// The document, as it is handed on: what its publisher says, without white space.
+    /// The document for agents: its publisher's, without white space.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Moves when the content does; what was proved under another is proved again.
+    /// Changes with the content. Whatever was verified under another generation is verified again.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Reads a document; none when it says what is known already.
+    /// Reads a document. Returns `None` if it says the same as the known one.
     pub(super) fn after(known: Option<&Newest>, of: &TrustDomain, text: &[u8]) -> Result<Option<Newest>, Refused> {
         let bundle = Bundle::from_json(of.clone(), text)?;
         check_authorities(&bundle, of)?;
         let document: Value = serde_json::from_slice(text).map_err(|e| BundleError::Malformed(e.to_string()))?;
         match known.map(|known| (known, known.bundle.sequence())) {
-            // FC-5: compared by sequence. One that stays the same may still bring other keys.
+            // FC-5: the sequences are compared. A document with the same sequence may still bring other keys.
             Some((_, sequence)) if bundle.sequence() < sequence => {
                 Err(Refused::Older { got: bundle.sequence(), known: sequence })
             }
@@ -72,17 +74,17 @@ impl Newest {
         }
     }
 
-    /// As it is stored: a bundle map of one, so that the file says whose it is (Bundle 5.1).
+    /// The form in which it is stored: a bundle map with one entry, so that the file names its trust domain (Bundle 5.1).
     pub(super) fn to_store(&self, of: &TrustDomain) -> String {
         json!({ "trust_domains": { of.as_str(): self.document } }).to_string()
     }
 }
 
-/// Reads what was stored; none when nothing was.
+/// Reads the stored bundle, or returns `None` if there is none.
 pub(super) fn load(of: &TrustDomain, path: &Path) -> Result<Option<Newest>, Refused> {
-    let text = match read_file(path) {
+    let text = match read(path) {
         Ok(text) => text,
-        Err(FetchError::File(_, e)) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(DocumentError::File(_, e)) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Refused::Unreadable(e.to_string())),
     };
     let other = || Refused::NotStored(path.display().to_string(), of.clone());
@@ -92,9 +94,9 @@ pub(super) fn load(of: &TrustDomain, path: &Path) -> Result<Option<Newest>, Refu
     Newest::after(None, of, document.to_string().as_bytes())
 }
 
-// A signing certificate may name its trust domain (X509-SVID 4.1): then it is the one that was configured.
+// A signing certificate may name its trust domain (X509-SVID 4.1). Then that must be the configured one.
 fn check_authorities(bundle: &Bundle, of: &TrustDomain) -> Result<(), Refused> {
-    // What does not parse is no anchor for anybody.
+    // A certificate that cannot be parsed is no anchor for any verifier, so its names do not matter.
     for (_, cert) in bundle.x509_authorities().iter().filter_map(|der| X509Certificate::from_der(der).ok()) {
         let names = cert.subject_alternative_name().ok().flatten().map(|ext| ext.value.general_names.as_slice());
         for name in names.unwrap_or_default() {

@@ -4,6 +4,7 @@
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use serde_json::json;
 
+use super::document::DocumentError;
 use super::newest::load;
 use super::*;
 
@@ -111,11 +112,11 @@ fn a_file_is_bounded_and_is_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bundle.json");
     std::fs::write(&path, vec![b' '; 512 * 1024]).unwrap();
-    assert_eq!(fetch::read(&path).unwrap().len(), 512 * 1024);
+    assert_eq!(document::read(&path).unwrap().len(), 512 * 1024);
     std::fs::write(&path, vec![b' '; 512 * 1024 + 1]).unwrap();
-    assert!(matches!(fetch::read(&path), Err(FetchError::TooLarge)));
-    assert!(matches!(fetch::read(dir.path()), Err(FetchError::NotPlain(_))));
-    assert!(matches!(fetch::read(&dir.path().join("none")), Err(FetchError::File(..))));
+    assert!(matches!(document::read(&path), Err(DocumentError::TooLarge)));
+    assert!(matches!(document::read(dir.path()), Err(DocumentError::NotPlain(_))));
+    assert!(matches!(document::read(&dir.path().join("none")), Err(DocumentError::File(..))));
 }
 
 #[test]

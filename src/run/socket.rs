@@ -1,34 +1,34 @@
-//! A socket of one's own: in a fresh folder that only one user may enter, for one process tree.
+//! A private socket for one process tree, in a new folder that only one user may enter.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use mayfly_agent::listen::{Accepted, accept_each};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::lenient::Lenient;
 use super::tree::Tree;
 use super::workload::Served;
 
-/// Connections at once.
+/// Most connections open at once.
 const CONNECTIONS: usize = 256;
-/// How long open streams have to end.
+/// How long open streams may take to end.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// The folder with the socket. Both are gone when this is.
+/// The folder with the socket. Dropping this removes both.
 pub struct Private {
     dir: PathBuf,
     path: PathBuf,
 }
 
 impl Private {
-    /// Makes the folder, for `owner` (uid and gid) where that is somebody else, and listens in it.
+    /// Creates the folder, for `owner` (uid and gid) if that is another user, and listens in it.
     pub fn new(owner: Option<(u32, u32)>) -> Result<(Private, UnixListener), String> {
         let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute() && owner.is_none());
         let base = base.unwrap_or_else(std::env::temp_dir);
@@ -36,7 +36,7 @@ impl Private {
         aws_lc_rs::rand::fill(&mut name).map_err(|_| "no random name could be made")?;
         let dir = base.join(format!("mayfly-{}", hex::encode(name)));
         let text = |e: std::io::Error| format!("`{}`: {e}", dir.display());
-        // Fails if anything is there.
+        // Fails if the path exists.
         DirBuilder::new().mode(0o700).create(&dir).map_err(text)?;
         let private = Private { path: dir.join("workload.sock"), dir: dir.clone() };
         let listener = UnixListener::bind(&private.path).map_err(text)?;
@@ -48,7 +48,7 @@ impl Private {
         Ok((private, listener))
     }
 
-    /// Where the socket is: an absolute path.
+    /// Absolute path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -61,32 +61,24 @@ impl Drop for Private {
     }
 }
 
-/// Serves until `stop`. Who does not belong to the tree may connect, and is told that there is no identity for them.
+/// Serves until `stop`. A process outside of the tree may connect, and gets the answer that there is no identity for it.
 pub async fn serve(listener: UnixListener, router: axum::Router, tree: Tree, mut stop: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
     let open = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            // An error of one connection, or too many open files, never ends the loop.
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let (router, tree, stop) = (router.clone(), tree.clone(), stop.clone());
-        open.spawn(async move {
-            let served = judge(&stream, &tree);
-            converse(stream, router, served, stop).await;
-            drop(place);
-        });
-    }
+    let stopping = stop.clone();
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let each = |accepted| match accepted {
+        Accepted::Connection(stream, place) => {
+            let (router, tree, stop) = (router.clone(), tree.clone(), stopping.clone());
+            drop(open.spawn(async move {
+                let served = judge(&stream, &tree);
+                converse(stream, router, served, stop).await;
+                drop(place);
+            }));
+        }
+        Accepted::Full => {}
+        Accepted::Failed(error) => tracing::warn!(%error, "cannot accept a connection"),
+    };
+    accept_each(&listener, CONNECTIONS, stopped, each).await;
     open.close();
     open.wait().await;
 }
@@ -106,7 +98,7 @@ fn judge(stream: &UnixStream, tree: &Tree) -> Served {
 
 async fn converse(stream: UnixStream, router: axum::Router, served: Served, mut stop: watch::Receiver<bool>) {
     let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        // Who calls comes from the connection alone.
+        // The connection alone says who calls.
         request.extensions_mut().insert(served);
         tower::ServiceExt::oneshot(router.clone(), request)
     });
