@@ -1,28 +1,30 @@
-//! `mayfly run`: what stands beside one agent, in whatever language it is written.
+//! `mayfly run`: starts a command beside an identity, whatever language the command is written in.
 //!
-//! It holds the identity, serves it to the agent's process tree over the SPIFFE Workload API, and lives exactly as long as
-//! the command. Nothing of the issuer is in here: it is no door of the issuer, and beside the doors it would be one.
+//! It holds the identity of one agent, serves it to the command's process tree over the SPIFFE Workload API, and lives exactly as
+//! long as the command. It uses no part of the issuer.
 //!
-//! # What it means for security
+//! # Security
 //!
-//! The private key lives in this process and in those of the tree. This process cannot be dumped, traced or read by
-//! processes of its user (`PR_SET_DUMPABLE`), and the socket lies in a folder that only its user may enter. A peer is served
-//! if it belongs to the tree at the moment it connects, held by a pidfd meanwhile: its line of parents leads here; it is in the
-//! tree's control group (cgroup v2; [`group`]) where the system lets us have one; and it bears the mark of this tree and of
-//! no run below it ([`tree`]). What has itself moved to another control group, as containers, `systemd-run --scope` and snaps
-//! do, has left the tree, though it is stopped with it. A connection may be handed on, as anything may.
+//! The private key is in this process and in those of the tree. Other processes of the same user cannot dump, trace or read this
+//! process (`PR_SET_DUMPABLE`), and the socket is in a folder that only its user may enter. A peer is served if it belongs to the
+//! tree at the moment it connects; a pidfd pins it during the check. It belongs to the tree if its line of parents leads to this
+//! process, if it is in the tree's control group (cgroup v2; [`group`]) where the system allows one, and if it has the mark of
+//! this tree and not that of a nested run ([`tree`]). A process that moved itself to another control group, as containers,
+//! `systemd-run --scope` and snaps do, has left the tree, though it is still stopped with it. A connection may be passed on to
+//! another process, like any file descriptor.
 //!
-//! Processes of *one* user can trace, signal and read each other where the system does not forbid it, so within one user the
-//! tree is a border for the honest. Where a command is not to be trusted with what else its user has, start `mayfly run` as
-//! root with `--uid`: then the command cannot reach this process, other trees of other users, or their folders.
+//! Processes of *one* user can trace, signal and read each other unless the system forbids it, so within one user the tree is no
+//! protection against malicious programs. If the command must not reach the other processes of its user, or they must not reach
+//! it, start `mayfly run` as root with `--uid`: then the command cannot reach this process, trees of other users, or their
+//! folders.
 //!
-//! If this process is killed the socket is gone, the tree goes on without it, and the identity runs out with its last
-//! certificate. A tree that is stopped at a terminal (Ctrl-Z) does not renew either.
+//! If this process is killed, the socket disappears, the tree continues without it, and the identity expires with its last
+//! certificate. A tree that is stopped at a terminal (Ctrl-Z) is not renewed either.
 //!
 //! # In a container, and as a service
 //!
-//! As process 1 it reaps what loses its parent, and ends with the command's exit code. Under systemd it is the main process: it
-//! passes on what it is sent, and the command gets the control group that it needs when the unit delegates one:
+//! As process 1 it reaps orphaned processes, and exits with the command's exit code. Under systemd it is the main process: it
+//! forwards signals, and the command gets the control group that it needs if the unit delegates one:
 //!
 //! ```text
 //! [Service]
@@ -32,17 +34,19 @@
 //! KillMode=mixed
 //! ```
 //!
-//! With `KillMode=mixed` a stop tells `mayfly run` alone, which tells the command, stops the rest of the tree and ends the
-//! identity. Without `Delegate=yes` a service with a `User=` has no right to make a group, and in most containers they are
-//! read-only: there lines of parents alone are looked at. As root say `Delegate=yes` too: the unit's group is systemd's else.
+//! With `KillMode=mixed`, systemd stops `mayfly run` alone, which then stops the command and the rest of the tree and ends the
+//! identity. Without `Delegate=yes`, a service with a `User=` may not create a control group, and in most containers they are
+//! read-only: then the line of parents alone decides. Set `Delegate=yes` for root too, because the unit's group otherwise belongs
+//! to systemd.
 //!
-//! Before Linux 6.5 a peer is pinned by its number when its connection is taken, which may be a moment after it was made. On macOS there is no `mayfly run`: use
-//! `mayfly spawn --out DIR` and `mayfly renew --as DIR`, or `mayfly_agent::identity` within the program.
+//! Before Linux 6.5, a peer is pinned by its process id when its connection is accepted, which may be a moment after it was made.
+//! There is no `mayfly run` on macOS: use `mayfly spawn --out DIR` and `mayfly renew --as DIR`, or `mayfly_agent::identity` in
+//! the program.
 //!
 //! # Clauses
 //!
-//! Of the SPIFFE Workload Endpoint and Workload API, with the test of each: `w` is `tests/workload.rs`, `r` `tests/run.rs`,
-//! `o` `tests/oracles/workload` with stock clients.
+//! From the SPIFFE Workload Endpoint and Workload API specifications, with the test of each: `w` is `tests/workload.rs`, `r`
+//! `tests/run.rs`, `o` `tests/oracles/workload` with stock clients.
 //!
 //! | clause | what | test |
 //! |---|---|---|
@@ -92,52 +96,52 @@ use files::Files;
 use socket::Private;
 use tree::Tree;
 
-/// Where clients of the Workload API look for it (WE-10).
+/// Environment variable with the address of the Workload API (WE-10).
 pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
-/// What is left of a tree after SIGKILL is looked for so often: there may be many.
+/// How often to check whether processes of the tree are left after SIGKILL: there may be many.
 const LOOKS: u32 = 250;
-/// Between two looks.
+/// Pause between two such checks.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long the command waits for the issuer's first word of foreign bundles.
+/// How long to wait for the foreign bundles before the command starts.
 const FIRST_WORD: Duration = Duration::from_secs(1);
-/// How long the issuer may take for the end of the agent.
+/// Time limit for ending the agent at the issuer.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// A command, and how it is to be run.
+/// A command, and how to run it.
 pub struct Launch {
     /// The program and its arguments; at least one.
     pub command: Vec<OsString>,
-    /// Between SIGTERM and SIGKILL.
+    /// Time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// Folder for PEM files; none: only the socket.
+    /// Folder for PEM files. `None` means the socket alone.
     pub files: Option<PathBuf>,
-    /// What the command is told after new files were written.
+    /// Signal for the command after new files were written. `None` means no signal.
     pub reload: Option<Signal>,
-    /// Uid and gid of the command; none: ours.
+    /// Uid and gid of the command. `None` means those of this process.
     pub user: Option<(u32, u32)>,
-    /// Under which OID tokens carry the binding.
+    /// OID of the binding in tokens.
     pub oid: BindingOid,
 }
 
-/// Makes this process fit to hold a key, before it has one: nobody may look into it, and all of its descendants stay below it.
+/// Protects this process before it holds a key: other processes cannot look into it, and its descendants stay below it.
 pub fn prepare() -> Result<(), String> {
     use rustix::process::{DumpableBehavior, set_child_subreaper, set_dumpable_behavior};
     let text = |e: rustix::io::Errno| format!("cannot prepare the process: {e}");
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(text)?;
-    // Any process will do: the number only says yes.
+    // The value has no meaning: any process id turns it on.
     set_child_subreaper(Some(rustix::process::getpid())).map_err(text)?;
     Tree::begin().map(drop)
 }
 
-/// Runs the command with the identity to its end, and ends the identity. The command's exit code; 128 + n after signal n.
+/// Runs the command with the identity, then ends the identity. Returns the command's exit code; 128 + n after signal n.
 pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
     let identity = Arc::new(identity);
     let (stop, stopped) = watch::channel(false);
     let (private, listener) = Private::new(launch.user)?;
     let router = workload::routes(Arc::clone(&identity), launch.oid.clone(), stopped.clone())?;
-    // So that a command has them that asks once, at its start.
+    // A command that asks only once, at its start, gets them then.
     let _ = tokio::time::timeout(FIRST_WORD, identity.changed().wait_for(|current| current.foreign().is_some())).await;
-    // Who connects before waits at the socket: it is served when it is known who belongs to the tree.
+    // A process that connects earlier waits at the socket, until it can be checked whether it belongs to the tree.
     let serve = |tree| tokio::spawn(socket::serve(listener, router, tree, stopped));
     let ended = beside(&identity, &launch, &private, serve).await;
     let ended = match ended {
@@ -148,16 +152,16 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
         }
         Err(not) => Err(not),
     };
-    // ORDER: when nobody is left who could use it. What the issuer does not hear now, it sees when no renewal comes.
+    // ORDER: after every process that could use the identity has gone. If the issuer cannot be reached, the identity expires.
     match tokio::time::timeout(FAREWELL, identity.end()).await {
         Ok(Ok(())) => {}
-        Ok(Err(e)) => tracing::warn!("the identity runs out by itself: {e}"),
-        Err(_) => tracing::warn!("the identity runs out by itself: the issuer did not answer"),
+        Ok(Err(e)) => tracing::warn!("the identity was not ended and will expire: {e}"),
+        Err(_) => tracing::warn!("the identity was not ended and will expire: the issuer did not answer"),
     }
     ended
 }
 
-/// The command's exit code, and who serves its socket.
+/// Runs the command to its end. Returns its exit code and what `serve` returned.
 async fn beside<T>(
     identity: &Identity,
     launch: &Launch,
@@ -184,27 +188,27 @@ async fn beside<T>(
                 taken = true;
                 let why = why.ok().and_then(|over| over.as_ref().map(ToString::to_string)).unwrap_or_default();
                 tracing::error!("stopping the command: {why}");
-                // Beside the loop: the command's end is waited for in the same way as always.
+                // In a task of its own, so that this loop still waits for the end of the command.
                 tokio::spawn(stop_tree(running.tree().clone(), launch.grace));
             }
             Ok(()) = changed.changed(), if files.is_some() => {
                 let current = Arc::clone(&changed.borrow_and_update());
                 match files.as_ref().map(|files| files.write(&current)) {
                     Some(Ok(true)) => launch.reload.into_iter().for_each(|signal| running.signal(signal)),
-                    // The old files hold for a while yet, and the next rotation tries again.
+                    // The old files are valid for a while, and the next rotation tries again.
                     Some(Err(why)) => tracing::error!("cannot write the files: {why}"),
                     _ => {}
                 }
             }
         }
     };
-    // The tree ends with its command: what the command left behind is stopped.
+    // When the command has ended, the rest of its tree is stopped.
     let left = tokio::spawn(stop_tree(running.tree().clone(), launch.grace));
     let _ = running.until_all_gone(left).await;
     Ok((code, serving))
 }
 
-/// SIGTERM to all of the tree, and SIGKILL to what is left after the grace, until nothing is.
+/// Sends SIGTERM to the whole tree, and after the grace period SIGKILL to the rest, until no process is left.
 async fn stop_tree(tree: Tree, grace: Duration) {
     if tree.signal(Signal::TERM) == 0 {
         return;

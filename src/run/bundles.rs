@@ -1,25 +1,25 @@
-//! Bundles as the Workload API gives them: each under the SPIFFE ID of its own trust domain (WA-9), with one kind of key alone
-//! (WA-14, CL-7). A foreign trust domain without such keys is not there: clients then believe nothing of it (CL-3).
+//! Bundles in the form of the Workload API: each under the SPIFFE ID of its own trust domain (WA-9), with one kind of key alone
+//! (WA-14, CL-7). A foreign trust domain without such keys is left out, and clients do not trust it (CL-3).
 
 use std::collections::HashMap;
 
 use mayfly_agent::identity::{Current, ForeignBundle};
 use serde_json::{Value, json};
 
-/// X.509 authorities of every foreign trust domain: DER, one after the other.
+/// X.509 authorities of every foreign trust domain: DER certificates that follow one another.
 pub(super) fn x509_foreign(current: &Current) -> HashMap<String, Vec<u8>> {
     let roots = foreign(current).map(|one| (key(one.trust_domain().as_str()), one.bundle().x509_authorities().concat()));
     roots.filter(|(_, roots)| !roots.is_empty()).collect()
 }
 
-/// The same, and ours (WA-12).
+/// The same, with those of our own trust domain (WA-12).
 pub(super) fn x509(current: &Current) -> HashMap<String, Vec<u8>> {
     let mut all = x509_foreign(current);
     all.insert(key(&current.bundle().trust_domain), current.bundle().x509_authorities.concat());
     all
 }
 
-/// JWT authorities of ours and of every foreign trust domain: JWK sets.
+/// JWT authorities of our own and of every foreign trust domain, as JWK sets.
 pub(super) fn jwt(current: &Current) -> HashMap<String, Vec<u8>> {
     let sets = foreign(current).map(|one| (key(one.trust_domain().as_str()), jwt_keys(one.document())));
     let mut all: HashMap<_, _> = sets.filter(|(_, keys)| !keys.is_empty()).collect();
@@ -35,7 +35,7 @@ fn key(trust_domain: &str) -> String {
     format!("spiffe://{trust_domain}")
 }
 
-/// What lacks its `kid`, or is of no kind that signs JWT-SVIDs, would cost clients the whole set.
+/// Only keys with a `kid` and of a kind that signs JWT-SVIDs. Any other key would make clients refuse the whole set.
 fn jwt_keys(document: &[u8]) -> Vec<Value> {
     let Ok(Value::Object(mut document)) = serde_json::from_slice(document) else { return Vec::new() };
     let Some(Value::Array(keys)) = document.remove("keys") else { return Vec::new() };

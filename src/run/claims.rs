@@ -1,10 +1,10 @@
-//! The claims of a token, as the Workload API writes them.
+//! The claims of a token, in the form of the Workload API.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// What a token says that was verified before.
+/// The claims of a token that was verified before. `None` if they cannot be read.
 pub(super) fn of(token: &str) -> Option<prost_types::Struct> {
     let body = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     match value(serde_json::from_slice(&body).ok()?).kind? {

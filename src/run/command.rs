@@ -1,4 +1,4 @@
-//! The command: started, told of signals, waited for; and the terminal it works at.
+//! The command: it is started, gets our signals, and is waited for; and its terminal is handed over.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,25 +18,25 @@ use super::group::Group;
 use super::tree::Tree;
 use super::{LOOKS, PAUSE};
 
-/// What ends us is the command's end: these are for the command.
+/// Signals that are forwarded to the command. This process ends when the command does.
 const PASSED: [Signal; 8] =
     [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2, Signal::ALARM, Signal::WINCH];
 
-/// What happens while the command runs.
+/// An event while the command runs.
 #[derive(Debug)]
 pub enum Event {
-    /// It has ended, with this exit code.
+    /// The command has ended, with this exit code.
     Ended(u8),
-    /// We got a signal that is the command's.
+    /// We received a signal that is meant for the command.
     Signal(Signal),
 }
 
-/// Why there is no command.
+/// Why the command could not be run.
 #[derive(Debug)]
 pub struct NotRun {
-    /// What to end with: 127 no such program, 126 it cannot be run, 1 anything else.
+    /// Our exit code: 127 if there is no such program, 126 if it cannot be run, 1 for anything else.
     pub code: u8,
-    /// What happened.
+    /// The error message.
     pub message: String,
 }
 
@@ -46,7 +46,7 @@ impl From<String> for NotRun {
     }
 }
 
-/// A running command: a process group of its own, at the terminal if we were.
+/// A running command, in a process group of its own, and in the foreground of the terminal if we were.
 pub struct Running {
     pid: Pid,
     tree: Tree,
@@ -57,11 +57,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it, in a control group of its own where the system lets us have one. Its environment is ours and `env`.
+    /// Starts it, in a control group of its own where the system allows one. Its environment is ours and `env`.
     pub fn start(command: &[OsString], env: &[(&str, &str)], user: Option<(u32, u32)>) -> Result<Running, NotRun> {
         let ours = |message: &dyn ToString| NotRun { code: 1, message: message.to_string() };
-        let (program, arguments) = command.split_first().ok_or_else(|| ours(&"say what to run"))?;
-        // ORDER: before the command starts, so that no signal and no end of it is lost.
+        let (program, arguments) = command.split_first().ok_or_else(|| ours(&"give a command to run"))?;
+        // ORDER: before the command starts, so that no signal and no exit is missed.
         let children = signal(SignalKind::child()).map_err(|e| ours(&e))?;
         let signals = listen().map_err(|e| ours(&e))?;
         let terminal = isatty(stdin()) && tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp());
@@ -73,22 +73,22 @@ impl Running {
         }
         let (child, group) = started(&mut command, Group::new())?;
         let child = child.map_err(|e| NotRun {
-            // As shells have it.
+            // The exit codes that shells use.
             code: if e.kind() == io::ErrorKind::NotFound { 127 } else { 126 },
             message: format!("cannot run `{}`: {e}", program.display()),
         })?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| ours(&"the command has no number"))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| ours(&"the command has no process id"))?;
         let running = Running { pid, tree: Tree::here().within(group), signals, children, terminal, ended: None };
         running.give_terminal();
         Ok(running)
     }
 
-    /// The tree that the command is the top of.
+    /// The process tree of the command.
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// What happens next.
+    /// Waits for the next event.
     pub async fn next(&mut self) -> Event {
         loop {
             if let Some(code) = self.reap() {
@@ -101,15 +101,15 @@ impl Running {
         }
     }
 
-    /// Tells the command a signal.
+    /// Sends the command a signal.
     pub fn signal(&self, signal: Signal) {
-        // Until it is reaped its number is its own, and we alone reap it.
+        // Its process id cannot be reused before it is reaped, and only this process reaps it.
         if self.ended.is_none() {
             let _ = kill_process(self.pid, signal);
         }
     }
 
-    /// Reaps the rest of the tree while somebody stops it.
+    /// Reaps the rest of the tree while another task stops it.
     pub async fn until_all_gone(&mut self, mut stopping: JoinHandle<()>) {
         loop {
             self.reap();
@@ -121,7 +121,7 @@ impl Running {
         self.reap();
     }
 
-    /// Takes every child that has ended, ours or one that lost its parent; the exit code of the command once it has.
+    /// Reaps every child that has ended, including orphans. Returns the command's exit code once it has ended.
     fn reap(&mut self) -> Option<u8> {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
             if pid != self.pid {
@@ -140,7 +140,7 @@ impl Running {
     fn give_terminal(&self) {
         if self.terminal {
             at_terminal(self.pid);
-            // It may have been stopped for reading before the terminal was its own.
+            // It may have been stopped for reading from the terminal before it was in the foreground.
             let _ = kill_process_group(self.pid, Signal::CONT);
         }
     }
@@ -151,7 +151,7 @@ impl Running {
         }
     }
 
-    /// Ctrl-Z: the shell must see us stop, and its `fg` starts both again.
+    /// Ctrl-Z: this process stops too, so that the shell sees it, and the shell's `fg` continues both.
     fn pause(&self) {
         if self.terminal {
             self.take_terminal();
@@ -161,7 +161,7 @@ impl Running {
     }
 }
 
-/// The command's process, and the group that it is in.
+/// Starts the command and returns its process and its control group.
 fn started(command: &mut Command, group: Result<Group, String>) -> Result<(io::Result<Child>, Option<Arc<Group>>), NotRun> {
     let tried = group.and_then(|group| match group.inside(|| command.spawn()) {
         Ok(done) => Ok((done, group)),
@@ -187,7 +187,7 @@ fn started(command: &mut Command, group: Result<Group, String>) -> Result<(io::R
     }
 }
 
-/// Gives the terminal to a process group. Whoever does not have it is stopped for asking, unless that signal is blocked.
+/// Brings a process group to the foreground. A process in the background is stopped for this, unless the signal is blocked.
 fn at_terminal(group: Pid) {
     let mut blocked = SigSet::empty();
     blocked.add(NixSignal::SIGTTOU);

@@ -1,4 +1,4 @@
-//! The identity as PEM files, for programs that read nothing else.
+//! The identity as PEM files, for programs that cannot use a socket.
 
 use std::path::{Path, PathBuf};
 
@@ -9,21 +9,21 @@ use zeroize::Zeroizing;
 use crate::authority::keystore::write_private;
 use crate::authority::pem;
 
-/// `svid.pem`, `svid_key.pem` and `bundle.pem` in a folder, each replaced whole.
+/// `svid.pem`, `svid_key.pem` and `bundle.pem` in a folder. Each file is replaced as a whole.
 pub struct Files {
     dir: PathBuf,
     owner: Option<(u32, u32)>,
-    /// What was written last, so that nobody is told to reload what has not changed. Guards that alone.
+    /// The contents written last, so that a command is not told to reload unchanged files. The lock guards these alone.
     last: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl Files {
-    /// In this folder, which is made if need be; for `owner` (uid and gid) where that is somebody else.
+    /// Writes to this folder, which is created if needed, for `owner` (uid and gid) if that is another user.
     pub fn new(dir: &Path, owner: Option<(u32, u32)>) -> Files {
         Files { dir: dir.to_owned(), owner, last: Mutex::default() }
     }
 
-    /// Writes what has changed; whether something has. The certificate comes last: who sees it finds its key in place.
+    /// Writes what has changed, and returns whether anything has. The certificate is written last: its reader finds the key.
     pub fn write(&self, current: &Current) -> Result<bool, String> {
         let pems = |ders: &mut dyn Iterator<Item = &[u8]>| ders.map(|der| pem("CERTIFICATE", der)).collect::<String>();
         let svid = pems(&mut current.chain().iter().map(|der| der.as_ref())).into_bytes();

@@ -1,35 +1,35 @@
-//! A control group (cgroup v2) for the tree, where the system lets us have one: below our own, as a service with
-//! `Delegate=yes`, a container or root has it.
+//! A control group (cgroup v2) for the tree, where the system allows one: below our own group, for a service with
+//! `Delegate=yes`, in a container, or as root.
 //!
-//! Whatever the command starts is in it, however often it forks, and nothing leaves it but by a process that may write to the
-//! groups above. So all of it can be killed at once, also what forks faster than it could be found. Who has the right to write to
-//! the group may enter it: to be a member is not enough to belong to the tree.
+//! Every process that the command starts is in the group, however often it forks, and it leaves the group only if a process with
+//! write access to the groups above moves it. So the whole tree can be killed at once, even if it forks faster than it could be
+//! searched. A process with write access to the group can enter it, so membership alone does not prove that it is in the tree.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What our groups are called: this and a random number.
+/// Prefix of our groups' names, before a random number.
 const NAME: &str = "mayfly-";
-/// Bytes of it, in hexadecimal digits.
+/// Bytes of the random number, written in hex.
 const RANDOM: usize = 12;
-/// An empty group that is so old was left by a run that was killed.
+/// An empty group of this age was left behind by a run that was killed.
 const ABANDONED: Duration = Duration::from_secs(60);
-/// So many groups of runs are looked at, at most.
+/// Most groups of other runs that are checked.
 const LOOKS: usize = 64;
 
-/// A group of our own. It is gone when this is, if nothing is left in it.
+/// A control group of our own. Dropping it removes the group, if no process is left in it.
 #[derive(Debug)]
 pub struct Group {
-    /// Its folder.
+    /// Folder of the group.
     dir: PathBuf,
-    /// Its name in `/proc/<pid>/cgroup`.
+    /// Name of the group in `/proc/<pid>/cgroup`.
     path: String,
 }
 
 impl Group {
-    /// Makes one below the group we are in; why there is none.
+    /// Creates a group below the one we are in, or says why that is not possible.
     pub fn new() -> Result<Group, String> {
         let (path, above) = ours()?;
         clear_up(&above);
@@ -41,34 +41,34 @@ impl Group {
         Ok(Group { dir, path })
     }
 
-    /// Does this as a member of the group, so that what is started then begins in it; and whether we got out again. The first
-    /// error: the system does not let us in, and nothing was done.
+    /// Runs `start` as a member of the group, so that processes started by it begin in the group, and then leaves the group. The
+    /// outer error means that we could not enter, and `start` was not run; the inner one, that we could not leave.
     ///
-    /// All threads of this process are members meanwhile, and none of them may start a process that is not of the tree.
+    /// Meanwhile all threads of this process are members, and none of them may start a process that is not part of the tree.
     pub fn inside<T>(&self, start: impl FnOnce() -> T) -> io::Result<(T, io::Result<()>)> {
         enter(&self.dir)?;
         let started = start();
         Ok((started, enter(self.dir.parent().unwrap_or(&self.dir))))
     }
 
-    /// Whether a process is a member, also of a group below.
+    /// Whether a process is a member of this group or of one below it.
     pub fn holds(&self, pid: i32) -> io::Result<bool> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
         Ok(unified(&text).is_some_and(|path| is_below(path, &self.path)))
     }
 
-    /// All members that have not ended, of this group and those below.
+    /// All members of this group and of those below it that have not ended.
     pub fn members(&self) -> Vec<i32> {
         let members = |dir: &PathBuf| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         let members: Vec<_> = folders(&self.dir).iter().map(members).collect();
-        // 0 is a process of another namespace.
+        // 0 stands for a process in another namespace.
         members.iter().flat_map(|text| text.lines()).filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
     }
 
-    /// Kills all members at once, so that none of them can fork away. Before Linux 5.14 there is no such thing.
+    /// Kills all members at once, so that none of them can escape by forking. Linux before 5.14 cannot do this.
     pub fn kill(&self) {
         if let Err(e) = fs::write(self.dir.join("cgroup.kill"), "1") {
-            tracing::debug!("`{}` cannot be killed as one: {e}", self.dir.display());
+            tracing::debug!("the group `{}` cannot be killed at once: {e}", self.dir.display());
         }
     }
 }
@@ -79,7 +79,7 @@ impl Drop for Group {
     }
 }
 
-/// A group's folder and those below it, each before what is in it.
+/// The folder of a group and those below it, parents first.
 fn folders(group: &Path) -> Vec<PathBuf> {
     let (mut all, mut looked_at) = (vec![group.to_owned()], 0);
     while let Some(dir) = all.get(looked_at) {
@@ -92,25 +92,25 @@ fn folders(group: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// A group with members stays: the system sees to that.
+/// Removes the groups. The system refuses to remove a group with members.
 fn remove(group: &Path) {
     for dir in folders(group).iter().rev() {
         let _ = fs::remove_dir(dir);
     }
 }
 
-/// 0 is whoever writes it. Makes no file: where there is none, this is no group.
+/// Moves this process into a group: 0 stands for the writer. Creates no file if there is no such group.
 fn enter(group: &Path) -> io::Result<()> {
     fs::OpenOptions::new().write(true).open(group.join("cgroup.procs"))?.write_all(b"0")
 }
 
-/// The name and the folder of the group we are in.
+/// Name and folder of the group that this process is in.
 fn ours() -> Result<(String, PathBuf), String> {
     let read = |path: &str| fs::read_to_string(path).map_err(|e| format!("`{path}`: {e}"));
     let groups = read("/proc/self/cgroup")?;
     let path = unified(&groups).ok_or("there is no cgroup v2")?;
     let dir = folder(&read("/proc/self/mountinfo")?, path).ok_or("no cgroup v2 is mounted where it could be reached")?;
-    // What is mounted there may be covered by something else.
+    // Another mount may cover the folder.
     let (members, own) = (read(&dir.join("cgroup.procs").to_string_lossy())?, std::process::id().to_string());
     if !members.lines().any(|pid| pid == own) {
         return Err(format!("`{}` is not the group we are in", dir.display()));
@@ -118,7 +118,7 @@ fn ours() -> Result<(String, PathBuf), String> {
     Ok((path.to_owned(), dir))
 }
 
-/// The cgroup v2 of a process, of the lines in `/proc/<pid>/cgroup`.
+/// The cgroup v2 in the lines of `/proc/<pid>/cgroup`.
 fn unified(groups: &str) -> Option<&str> {
     groups.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| path.starts_with('/'))
 }
@@ -127,7 +127,7 @@ fn is_below(path: &str, group: &str) -> bool {
     path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Where a group's folder is, by `/proc/self/mountinfo`: `id parent device root mountpoint options … - type …`.
+/// The folder of a group, by `/proc/self/mountinfo`: `id parent device root mountpoint options … - type …`.
 fn folder(mounts: &str, path: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
@@ -140,7 +140,7 @@ fn folder(mounts: &str, path: &str) -> Option<PathBuf> {
     })
 }
 
-/// Spaces, tabs, newlines and backslashes are written as `\` and three octal digits.
+/// Decodes a field in which spaces, tabs, newlines and backslashes are written as `\` and three octal digits.
 fn unescaped(field: &str) -> Option<String> {
     let mut parts = field.split('\\');
     let mut text = parts.next()?.to_owned();
@@ -152,7 +152,7 @@ fn unescaped(field: &str) -> Option<String> {
     Some(text)
 }
 
-/// Removes what runs that were killed have left.
+/// Removes groups that were left behind by runs that were killed.
 fn clear_up(above: &Path) {
     let entries = fs::read_dir(above).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| is_ours(&entry.file_name().to_string_lossy())).take(LOOKS) {

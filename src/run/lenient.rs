@@ -1,8 +1,8 @@
-//! HTTP/2 from clients that name a socket by its path.
+//! Accepts HTTP/2 clients that use the path of a socket as the authority.
 //!
-//! Clients on gRPC's C core (Python, C++, Ruby, PHP) and on Java send the socket's path as `:authority`, as in
-//! `tmp%2Fmayfly%2Fworkload.sock`. That is none by RFC 3986, and our HTTP library refuses the request. On a private socket
-//! the field says nothing, so here it becomes `localhost` on the way in. Everything else passes as it is.
+//! Clients on gRPC's C core (Python, C++, Ruby, PHP) and in Java send the socket's path as `:authority`, such as
+//! `tmp%2Fmayfly%2Fworkload.sock`. RFC 3986 does not allow that, and our HTTP library refuses the request. On a private socket
+//! the field has no meaning, so it is replaced by `localhost` here. Everything else passes unchanged.
 
 use std::io;
 use std::pin::Pin;
@@ -14,19 +14,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Length, type, flags, stream.
 const HEADER: usize = 9;
-/// RFC 9113, 6.2: a frame of this type begins a request. Its flags:
+/// RFC 9113, 6.2: a frame of this type begins a request. Its flags follow.
 const HEADERS: u8 = 1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// Longest frame that a client may send us.
 const MAX_FRAME: usize = 16_384;
-/// RFC 7541, appendix A: the entry of `:authority`, which some clients spell out instead.
+/// RFC 7541, appendix A: the index of `:authority`. Some clients spell the name out instead.
 const INDEX: usize = 1;
 const NAME: &[u8] = b":authority";
 const INSTEAD: &[u8] = b"localhost";
 
-/// A stream whose requests have a proper authority.
+/// A stream whose requests have a valid authority.
 pub(super) struct Lenient<S> {
     inner: S,
     frames: Frames,
@@ -80,13 +80,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lenient<S> {
     }
 }
 
-/// Bytes in, bytes out. At most one frame of headers waits inside.
+/// Takes and gives bytes. At most one frame of headers is held back.
 #[derive(Default)]
 struct Frames {
     begun: bool,
-    /// Not HTTP/2, or nothing that can be read: everything passes.
+    /// Not HTTP/2, or not readable: everything passes.
     plain: bool,
-    /// So much of a frame passes as it is.
+    /// Bytes of the current frame that still have to pass unchanged.
     passing: usize,
     waiting: Vec<u8>,
     out: Vec<u8>,
@@ -99,7 +99,7 @@ impl Frames {
         while self.step() {}
     }
 
-    /// One step; false: more bytes are needed.
+    /// One step. Returns false if more bytes are needed.
     fn step(&mut self) -> bool {
         if self.plain {
             self.flush();
@@ -118,7 +118,7 @@ impl Frames {
         }
         let Some([a, b, c, kind, flags, ..]) = self.waiting.get(..HEADER) else { return false };
         let (kind, flags, length) = (*kind, *flags, usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c));
-        // Headers that go on in another frame are longer than any of this API.
+        // Headers that continue in another frame are longer than any of this API's, and pass unchanged.
         if kind != HEADERS || flags & END_HEADERS == 0 || length > MAX_FRAME {
             self.passing = length;
             return self.pass(HEADER);
@@ -146,7 +146,7 @@ impl Frames {
         self.out.append(&mut self.waiting);
     }
 
-    /// Gives what fits; whether something was given.
+    /// Gives as many bytes as fit, and returns whether there were any.
     fn give(&mut self, to: &mut ReadBuf<'_>) -> bool {
         let left = self.out.get(self.given..).unwrap_or_default();
         let now = left.get(..left.len().min(to.remaining())).unwrap_or_default();
@@ -161,7 +161,7 @@ impl Frames {
     }
 }
 
-/// The payload of a frame of headers with another authority. None: there is nothing to change, or it cannot be read.
+/// The payload of a frame of headers with another authority. `None` if there is nothing to change, or it cannot be read.
 fn rewritten(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
     let padded = flags & PADDED != 0;
     let before = usize::from(padded) + if flags & PRIORITY != 0 { 5 } else { 0 };
@@ -173,8 +173,8 @@ fn rewritten(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
 
 /// A block of headers (RFC 7541, 6) with another authority.
 ///
-/// The new value is never longer than the old one: so an entry that the client's table still has, ours has too, and indices
-/// count from the newest.
+/// The new value is never longer than the old one. So every entry that is still in the client's table is also in ours, and the
+/// indices stay right, because they count from the newest entry.
 fn other_authority(block: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut rest, mut changed) = (Vec::with_capacity(block.len()), block, false);
     while let Some(first) = rest.first() {
@@ -186,7 +186,7 @@ fn other_authority(block: &[u8]) -> Option<Vec<u8>> {
             _ => 4,
         };
         let index = number(&mut rest, prefix)?;
-        // An entry of the tables, or a change of their size.
+        // An entry of the tables, or a change of their size: no literal value.
         if prefix == 7 || prefix == 5 {
             out.extend_from_slice(begin.get(..begin.len() - rest.len())?);
             continue;
@@ -197,7 +197,7 @@ fn other_authority(block: &[u8]) -> Option<Vec<u8>> {
         let (huffman, value) = text(&mut rest)?;
         out.extend_from_slice(name);
         if named && (huffman || http::uri::Authority::try_from(value).is_err()) && !value.is_empty() {
-            // A letter of a path takes at most 15 bits there.
+            // In the Huffman code, a character of a path takes at most 15 bits.
             let length = if huffman { value.len().div_ceil(2) } else { value.len() };
             let instead = INSTEAD.get(..INSTEAD.len().min(length))?;
             out.push(u8::try_from(instead.len()).ok()?);
@@ -210,7 +210,7 @@ fn other_authority(block: &[u8]) -> Option<Vec<u8>> {
     changed.then_some(out)
 }
 
-/// An integer (RFC 7541, 5.1) that is no larger than what fits a frame.
+/// Reads an integer (RFC 7541, 5.1). `None` if it is larger than a frame can be.
 fn number(rest: &mut &[u8], prefix: u32) -> Option<usize> {
     let mask = (1usize << prefix) - 1;
     let (first, mut left) = rest.split_first()?;
@@ -231,7 +231,7 @@ fn number(rest: &mut &[u8], prefix: u32) -> Option<usize> {
     Some(value)
 }
 
-/// A string (RFC 7541, 5.2): whether it is compressed, and its bytes.
+/// Reads a string (RFC 7541, 5.2): whether it is compressed, and its bytes.
 fn text<'a>(rest: &mut &'a [u8]) -> Option<(bool, &'a [u8])> {
     let huffman = rest.first()? & 0x80 != 0;
     let length = number(rest, 7)?;
@@ -258,7 +258,7 @@ mod tests {
         [first, &[value.len() as u8], value].concat()
     }
 
-    /// What comes out, however the bytes are cut on their way in.
+    /// The output for an input that arrives in pieces of this size.
     fn through(bytes: &[u8], cut: usize) -> Vec<u8> {
         let (mut frames, mut all) = (Frames::default(), Vec::new());
         let mut give = |frames: &mut Frames| {
@@ -314,7 +314,7 @@ mod tests {
         #[test]
         fn no_bytes_are_lost_or_made(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 1usize..40) {
             prop_assert_eq!(&through(&bytes, cut), &bytes);
-            // Frames of any kind but headers.
+            // Frames of every type except headers.
             let frames: Vec<u8> = bytes.chunks(20).flat_map(|chunk| frame(chunk[0] | 2, chunk[0], chunk)).collect();
             let sent = [PREFACE, &frames].concat();
             prop_assert_eq!(through(&sent, cut), sent);

@@ -1,12 +1,12 @@
-//! The process tree below us: who belongs to it, and how it is stopped.
+//! The process tree below this process: which processes belong to it, and how it is stopped.
 //!
-//! We are its subreaper: whatever of it loses its parent becomes our child, also a daemon with a session of its own. So a
-//! process belongs to the tree exactly while its line of parents leads to us. Where the tree has a control group
-//! ([`Group`]), it is in that too: who was taken out of it does not belong any more.
+//! This process is the subreaper of the tree: an orphan in it becomes our child, even a daemon with a session of its own. So a
+//! process belongs to the tree exactly while its line of parents leads to us. If the tree has a control group ([`Group`]), the
+//! process must be in that too: a process that was moved out of it does not belong to the tree any more.
 //!
-//! A nested `mayfly run` is a tree of its own, also after somebody killed it and its processes have become our children. So
-//! each run marks what is below it with something that is inherited and that nobody can take off: a hard resource limit one
-//! below its own. It is one that nothing ever reaches, the time of a real-time process between two waits.
+//! A nested `mayfly run` has a tree of its own, even after it was killed and its processes have become our children. So each run
+//! marks its descendants with a property that is inherited and that no process can remove: a hard resource limit, one below its
+//! own. The limit is one that no process ever reaches, the time that a real-time process may run without waiting.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,28 +23,28 @@ use tokio::net::UnixStream;
 
 use super::group::Group;
 
-/// The mark of a run that is not nested, in microseconds: a hundred thousand years.
+/// The mark of a run that is not nested, in microseconds: more than a hundred thousand years.
 const FIRST: u64 = 1 << 62;
-/// Levels of processes that are looked at.
+/// Most generations of parents that are followed.
 const DEEPEST: usize = 256;
-/// Lines of parents change while they are read.
+/// Number of attempts to read a line of parents, which may change meanwhile.
 const LOOKS: usize = 5;
 
-/// Why a process has no identity here.
+/// Why a process gets no identity here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stranger {
-    /// It has gone, or the system does not tell who it is.
-    #[error("it cannot be told who connected: {0}")]
+    /// It has ended, or the system does not say which process it is.
+    #[error("the connecting process cannot be identified: {0}")]
     Unknown(String),
     /// It is not in our control group, or its line of parents does not lead to us.
-    #[error("process {0} is not of this tree")]
+    #[error("process {0} does not belong to this tree")]
     Outside(i32),
-    /// It does not bear the mark of this tree.
+    /// It has the mark of a nested run.
     #[error("process {0} belongs to a `mayfly run` below this one")]
     Nested(i32),
 }
 
-/// The tree below a process: ours.
+/// The process tree below one process.
 #[derive(Clone, Debug)]
 pub struct Tree {
     root: i32,
@@ -53,17 +53,17 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The one below this process.
+    /// The tree below this process.
     pub fn here() -> Tree {
         Tree { root: getpid().as_raw_nonzero().get(), mark: getrlimit(Resource::Rttime).maximum, group: None }
     }
 
-    /// The same, all of it in a control group.
+    /// The same tree with its control group.
     pub fn within(self, group: Option<Arc<Group>>) -> Tree {
         Tree { group, ..self }
     }
 
-    /// Begins a tree of its own: what is started from now on is told from what is above.
+    /// Begins a new tree: processes started from now on are distinguished from those of an outer tree.
     pub fn begin() -> Result<Tree, String> {
         let mark = match getrlimit(Resource::Rttime).maximum {
             None => FIRST,
@@ -80,12 +80,12 @@ impl Tree {
     pub fn admit(&self, stream: &UnixStream) -> Result<i32, Stranger> {
         let unknown = |e: &dyn std::fmt::Display| Stranger::Unknown(e.to_string());
         let pid = stream.peer_cred().map_err(|e| unknown(&e))?.pid().filter(|pid| *pid > 0);
-        let pid = pid.ok_or_else(|| unknown(&"it is of another namespace of processes"))?;
-        // INVARIANT: while this lives, its number is nobody else's.
+        let pid = pid.ok_or_else(|| unknown(&"it is in another process namespace"))?;
+        // INVARIANT: while this lives, its process id is not reused.
         let pinned = pin(stream, pid).map_err(|e| unknown(&e))?;
         let verdict = self.place(pid).and_then(|()| self.marked(pid));
         if has_ended(&pinned) {
-            return Err(unknown(&"it has gone"));
+            return Err(unknown(&"it has ended"));
         }
         verdict.map(|()| pid)
     }
@@ -96,7 +96,8 @@ impl Tree {
     }
 
     fn place(&self, pid: i32) -> Result<(), Stranger> {
-        // Both: whoever has our uid may enter a group that is delegated to it, and nobody becomes our descendant.
+        // Both conditions are needed: a process with our uid may enter a group that is delegated to it, but cannot become our
+        // descendant.
         if let Some(group) = &self.group
             && !group.holds(pid).map_err(|e| Stranger::Unknown(e.to_string()))?
         {
@@ -108,10 +109,10 @@ impl Tree {
                 None => std::thread::yield_now(),
             }
         }
-        Err(Stranger::Unknown("its parents change".into()))
+        Err(Stranger::Unknown("its parents keep changing".into()))
     }
 
-    /// None: something changed meanwhile.
+    /// Returns `None` if a parent changed meanwhile.
     fn look(&self, pid: i32) -> Option<Result<(), Stranger>> {
         let (mut line, mut at) = (Vec::new(), pid);
         let verdict = loop {
@@ -124,24 +125,24 @@ impl Tree {
                 parent => at = parent,
             }
         };
-        // A parent that went in between left its number to somebody else: then its child has another parent now. So a line
-        // that is the same twice was the line.
+        // If a parent ended meanwhile, its process id may belong to another process, and its child has another parent now. So a
+        // line that reads the same twice is right.
         let same = line.iter().all(|(pid, before)| Process::read(*pid).as_ref() == Some(before));
         (same || verdict.is_err()).then_some(verdict)
     }
 
-    /// Sends a signal to every process of the tree, nested ones too; how many there are.
+    /// Sends a signal to every process of the tree, including nested runs. Returns the number of processes.
     pub fn signal(&self, signal: Signal) -> usize {
         let members = self.members();
         if signal == Signal::KILL
             && let Some(group) = &self.group
-            // Whoever put us there did not mean that.
+            // If somebody moved this process into the group, killing the group would kill this process too.
             && group.holds(self.root).is_ok_and(|held| !held)
         {
             group.kill();
         }
         for pid in &members {
-            // Pinned, then looked at again: the number is still theirs.
+            // Pinned first and checked then, so the process id still belongs to the tree.
             if let Some(pinned) = Pid::from_raw(*pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
                 && self.has(*pid)
             {
@@ -151,7 +152,7 @@ impl Tree {
         members.len()
     }
 
-    /// Whether nothing of it is left.
+    /// Whether no process is left.
     pub fn is_empty(&self) -> bool {
         self.members().is_empty()
     }
@@ -171,7 +172,7 @@ impl Tree {
         false
     }
 
-    /// Everything below us and in our group that has not ended.
+    /// All processes below us or in our group that have not ended.
     fn members(&self) -> Vec<i32> {
         let mut members = self.group.as_ref().map_or_else(Vec::new, |group| group.members());
         members.extend(self.below());
@@ -182,8 +183,8 @@ impl Tree {
     }
 
     fn below(&self) -> Vec<i32> {
-        // INVARIANT: we are its subreaper, so nothing is below us that is not below a child of ours. On a machine with thousands
-        // of processes this is most of what a short command costs.
+        // INVARIANT: we are the subreaper, so every process below us is below a child of ours. On a machine with thousands of
+        // processes, reading them all would be most of the cost of a short command.
         if self.root == getpid().as_raw_nonzero().get() && has_no_child() {
             return Vec::new();
         }
@@ -202,16 +203,16 @@ impl Tree {
 fn pin(stream: &UnixStream, pid: i32) -> Result<OwnedFd, std::io::Error> {
     match getsockopt(stream, sockopt::PeerPidfd) {
         Ok(pinned) => Ok(pinned),
-        // Before Linux 6.5. Later any other error says that whoever connected has gone, and its number may be somebody else's.
+        // Before Linux 6.5. Since then any other error means that the process has ended, and its id may be reused.
         Err(nix::errno::Errno::ENOPROTOOPT) => {
-            let pid = Pid::from_raw(pid).ok_or_else(|| std::io::Error::other("no process"))?;
+            let pid = Pid::from_raw(pid).ok_or_else(|| std::io::Error::other("its process id is not valid"))?;
             Ok(pidfd_open(pid, PidfdFlags::empty())?)
         }
         Err(e) => Err(e.into()),
     }
 }
 
-/// Also no child that has ended and waits to be reaped.
+/// True only if there is no child at all, not even a zombie.
 fn has_no_child() -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     matches!(waitid(WaitId::All, look), Err(rustix::io::Errno::CHILD))
@@ -222,7 +223,7 @@ fn has_ended(pinned: &OwnedFd) -> bool {
     !matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
 }
 
-/// What the system tells of a process. Two readings of one process are the same until it gets another parent.
+/// What the system says about a process. Two readings of one process are equal until its parent changes.
 #[derive(Clone, Debug)]
 struct Process {
     state: char,
@@ -242,7 +243,7 @@ impl Process {
         Process::parse(&String::from_utf8_lossy(&text))
     }
 
-    /// `pid (name) state ppid …`. The name may hold anything, also brackets and spaces.
+    /// Parses `pid (name) state ppid …`. The name may contain anything, even brackets and spaces.
     fn parse(text: &str) -> Option<Process> {
         let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
         Some(Process {
@@ -254,7 +255,7 @@ impl Process {
     }
 }
 
-/// The hard limit in `/proc/<pid>/limits`: `Max realtime timeout  soft  hard  us`. The inner None: there is no limit.
+/// The hard limit in `/proc/<pid>/limits`: `Max realtime timeout  soft  hard  us`. The inner `None` means that there is no limit.
 fn mark(limits: &str) -> Option<Option<u64>> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"))?;
     match line.split_ascii_whitespace().nth(1)? {

@@ -1,4 +1,4 @@
-//! The SPIFFE Workload API of one identity. Clause numbers are of the standard's lists I and J.
+//! The SPIFFE Workload API for one identity. Clause numbers are those of the table in [`run`](super).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,25 +33,25 @@ mod server {
 
 use server::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
 
-/// File descriptors, for reflection.
+/// File descriptors for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/workloadapi.bin"));
 
-/// Tells an agent's own identity from others that it may hold one day (WA-7).
+/// Distinguishes an agent's own identity from others that it may have one day (WA-7).
 const HINT: &str = "instance";
-/// Audiences of one token at most, as the issuer has it.
+/// Most audiences of one token, as at the issuer.
 const MAX_AUDIENCES: usize = 16;
-/// Longest audience, in bytes, as the issuer has it.
+/// Longest audience, in bytes, as at the issuer.
 const MAX_AUDIENCE: usize = 256;
-/// Bytes of a request: a token to be validated has 16 KiB at most.
+/// Largest request, in bytes: a token to validate has at most 16 KiB.
 const MESSAGE: usize = 64 * 1024;
-/// How long the first word of revocations is waited for.
+/// How long to wait for the first heartbeat of the feed, or for the foreign bundles.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 
-/// Whether the peer of a connection may have the identity: decided by who it is, when it connects (WE-5, WE-6).
+/// Whether the peer of a connection may use the identity. It is decided when the peer connects, by its process (WE-5, WE-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served(pub bool);
 
-/// The services of one socket: the Workload API, and reflection (WE-9).
+/// The services on the socket: the Workload API, and reflection (WE-9).
 pub fn routes(identity: Arc<Identity>, oid: BindingOid, stop: watch::Receiver<bool>) -> Result<axum::Router, String> {
     let door = Door(Arc::new(Inside { identity, oid, stop, feed: OnceCell::new() }));
     let api = SpiffeWorkloadApiServer::new(door).max_decoding_message_size(MESSAGE);
@@ -61,12 +61,12 @@ pub fn routes(identity: Arc<Identity>, oid: BindingOid, stop: watch::Receiver<bo
     Ok(routes.add_service(reflection).into_axum_router())
 }
 
-// WE-3: a request that somebody made another program send does not carry this.
+// WE-3: a program that was tricked into sending a request does not send this header.
 fn check_header(request: Request<()>) -> Result<Request<()>, Status> {
     let mut values = request.metadata().get_all("workload.spiffe.io").iter();
     match (values.next(), values.next()) {
         (Some(value), None) if value.as_encoded_bytes() == b"true" => Ok(request),
-        _ => Err(Status::invalid_argument("every request carries the metadata `workload.spiffe.io: true`, once")),
+        _ => Err(Status::invalid_argument("every request must carry the metadata `workload.spiffe.io: true` exactly once")),
     }
 }
 
@@ -76,7 +76,7 @@ struct Inside {
     identity: Arc<Identity>,
     oid: BindingOid,
     stop: watch::Receiver<bool>,
-    /// Followed from the first token on that is to be validated: most agents never ask.
+    /// Followed as soon as a token is to be validated, because most agents never ask for that.
     feed: OnceCell<Following>,
 }
 
@@ -97,7 +97,7 @@ impl SpiffeWorkloadApi for Door {
         self.stream(&request, |current| {
             let svid = api::X509svid {
                 spiffe_id: current.spiffe_id().to_owned(),
-                // WA-8: DER one after the other, leaf first; the key as PKCS#8.
+                // WA-8: DER certificates that follow one another, leaf first; the key as PKCS#8.
                 x509_svid: current.chain().iter().flat_map(|der| der.iter().copied()).collect(),
                 x509_svid_key: current.expose_pkcs8().map_err(|e| status_of(&e))?.to_vec(),
                 bundle: current.bundle().x509_authorities.concat(),
@@ -118,11 +118,11 @@ impl SpiffeWorkloadApi for Door {
     async fn fetch_jwtsvid(&self, request: Request<api::JwtsvidRequest>) -> Result<Response<api::JwtsvidResponse>, Status> {
         self.admit(&request)?;
         let asked = request.into_inner();
-        // WA-5, WA-13: exactly what is asked for, and nothing is asked twice.
+        // WA-5, WA-13: exactly the requested audiences, without duplicates.
         let mut audiences: Vec<&str> = Vec::new();
         for audience in &asked.audience {
             if audience.is_empty() || audience.len() > MAX_AUDIENCE {
-                return Err(Status::invalid_argument(format!("an audience has 1 to {MAX_AUDIENCE} bytes")));
+                return Err(Status::invalid_argument(format!("an audience must have 1 to {MAX_AUDIENCE} bytes")));
             }
             if !audiences.contains(&audience.as_str()) {
                 audiences.push(audience);
@@ -136,7 +136,7 @@ impl SpiffeWorkloadApi for Door {
             mayfly_verify::parse_spiffe_id(&asked.spiffe_id).map_err(|e| Status::invalid_argument(e.to_string()))?;
             return Err(no_identity());
         }
-        // Workloads have X.509-SVIDs alone.
+        // Workloads have X.509-SVIDs only.
         if current.agent().is_none() {
             return Err(no_identity());
         }
@@ -161,7 +161,7 @@ impl SpiffeWorkloadApi for Door {
         if asked.audience.is_empty() || asked.svid.is_empty() {
             return Err(Status::invalid_argument("give an audience and a token"));
         }
-        // WA-15, XV-1: by which bundle follows from whose token it says it is, and from nothing else.
+        // WA-15, XV-1: the bundle is that of the trust domain in the token, and nothing else selects it.
         let named = inspect_jwt(&asked.svid).map_err(|e| refused(&e))?;
         let current = self.0.identity.current();
         let ours = named.trust_domain_name() == current.bundle().trust_domain;
@@ -171,9 +171,9 @@ impl SpiffeWorkloadApi for Door {
             self.0.foreign_bundle(named.trust_domain_name()).await?
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // ORDER: what is malformed is told before anything is waited for.
+        // ORDER: a malformed token is refused before anything is waited for.
         let svid = verify_jwt(&asked.svid, &asked.audience, &bundle, &self.0.oid, now.as_secs()).map_err(|e| refused(&e))?;
-        // What a foreign trust domain takes back, nobody tells: its tokens hold until they expire.
+        // There is no feed of what a foreign trust domain revokes, so its tokens are valid until they expire.
         if ours {
             let feed = self.0.feed.get_or_try_init(|| self.0.begin_feed()).await?;
             let mut link = feed.link();
@@ -204,7 +204,7 @@ impl Door {
         if served && self.0.identity.over().borrow().is_none() { Ok(()) } else { Err(no_identity()) }
     }
 
-    /// A stream of full sets: one at once (WA-3), another when what it says has changed (WA-2, WA-4).
+    /// A stream of complete sets: one at once (WA-3), and another whenever the content changes (WA-2, WA-4).
     fn stream<R, T: Clone + PartialEq + Send + Sync + 'static>(
         &self,
         request: &Request<R>,
@@ -216,7 +216,7 @@ impl Door {
         tokio::spawn(async move {
             tokio::select! {
                 end = inside.tell(&answer, make) => {
-                    // Waits for a reader that is slow: a stream that ends with OK would end its client for good (WA-18).
+                    // Waits for a slow reader, because a stream that ended with OK would end its client for good (WA-18).
                     let _ = answer.send(Err(end)).await;
                 }
                 () = answer.closed() => {}
@@ -227,7 +227,7 @@ impl Door {
 }
 
 impl Inside {
-    /// Sends what is, and each change of it, until there is nothing more to send; says why.
+    /// Sends the current state and each change of it, and returns why it stopped.
     async fn tell<T: Clone + PartialEq>(
         &self,
         answer: &mpsc::Sender<Result<T, Status>>,
@@ -242,7 +242,7 @@ impl Inside {
                 Ok(message) if last.as_ref() == Some(&message) => {}
                 Ok(message) => {
                     last = Some(message.clone());
-                    // Of several changes a slow reader gets only the last; the end is told whatever it reads.
+                    // A slow reader gets only the last of several changes, but always the end of the identity.
                     tokio::select! {
                         biased;
                         _ = over.wait_for(Option::is_some) => return no_identity(),
@@ -265,8 +265,8 @@ impl Inside {
     async fn foreign_bundle(&self, trust_domain: &str) -> Result<Arc<Bundle>, Status> {
         let mut changed = self.identity.changed();
         let told = tokio::time::timeout(FIRST_WORD, changed.wait_for(|current| current.foreign().is_some())).await;
-        // INVALID_ARGUMENT would be for good, and this passes by itself.
-        let unknown = || Status::unavailable("whom the issuer trusts beside itself is not known yet");
+        // Not INVALID_ARGUMENT, which is permanent, while this passes by itself.
+        let unknown = || Status::unavailable("the bundles of foreign trust domains are not known yet");
         let current = told.map_err(|_| unknown())?.map_err(internal)?.clone();
         let bundle = current.foreign().and_then(|foreign| foreign.get(trust_domain)).map(|one| Arc::clone(one.bundle()));
         bundle.ok_or_else(|| refused(&Reject::Untrusted(format!("there is no bundle of `{trust_domain}`"))))
@@ -284,13 +284,13 @@ fn no_identity() -> Status {
     Status::permission_denied("no identity issued")
 }
 
-/// The status of what the issuer said, or did not.
+/// The status for an error of the identity.
 fn status_of(error: &IdentityError) -> Status {
     match error {
         IdentityError::Over(_) => no_identity(),
         IdentityError::Denied { .. } => Status::permission_denied(error.to_string()),
         IdentityError::Key | IdentityError::Answer(_) => internal(error),
-        // INVALID_ARGUMENT would be for good, and this passes by itself.
+        // Not INVALID_ARGUMENT, which is permanent, while this passes by itself.
         _ => Status::new(Code::Unavailable, error.to_string()),
     }
 }
