@@ -267,3 +267,17 @@ async fn what_was_cut_or_has_run_out_is_not_taken_over() {
     let late = Identity::take_over(&saved, issuer(&dev)).await.err().unwrap();
     assert!(matches!(&late, IdentityError::Over(Over::Expired(_))), "{late:?}");
 }
+
+#[test]
+fn t27_a_command_refuses_an_identity_whose_key_others_may_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dev = dev();
+    dev.json("spawn --class researcher --user-token demo.jwt --out a1");
+    let key = dev.path("a1/key.pem");
+    let set = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+    set(0o640);
+    let told = dev.fails("renew --as a1", 1);
+    assert!(told.contains("key.pem` has mode 640") && told.contains("run `chmod 600 "), "{told}");
+    set(0o600);
+    dev.json("renew --as a1");
+}
