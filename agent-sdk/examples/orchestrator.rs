@@ -1,6 +1,6 @@
-//! An orchestrator with sub-agents: one agent for a user, and below it some that each do a part of the work.
+//! An orchestrator with sub-agents: one agent acts for a user, and its children each do a part of the work.
 //!
-//! With `mayfly dev` running, and `mayfly token demo > demo.jwt`:
+//! While `mayfly dev` runs, and after `mayfly token demo > demo.jwt`:
 //!
 //! ```text
 //! MAYFLY_JOIN_TOKEN=$(mayfly join orchestrator) cargo run --example orchestrator -- demo.jwt
@@ -20,11 +20,11 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> Result<(), Error> {
     let token_file = std::env::args().nth(1).ok_or("say which file holds the user's token")?;
     let user_token = std::fs::read_to_string(token_file)?.trim().to_owned();
-    // The workload: it joins once, and keeps itself certified from then on.
+    // The workload joins once, and renews its certificate from then on.
     let ticket = Ticket::parse(std::env::var("MAYFLY_JOIN_TOKEN")?.trim())?;
     let workload = Identity::redeem(&ticket, Duration::from_secs(5)).await?;
 
-    // For this user, and for no more than this needs.
+    // An agent for this user, with no more scopes than the work needs.
     let request = SpawnRequest {
         class: "researcher".into(),
         user_token,
@@ -36,13 +36,13 @@ async fn main() -> Result<(), Error> {
 
     let mut parts = JoinSet::new();
     for part in 1..=3 {
-        // A child acts for the same user, and may do no more than its parent.
+        // A child acts for the same user, and has no more scopes than its parent.
         let request = SpawnRequest { class: "worker".into(), scopes: vec!["search:read".into()], ..Default::default() };
         let worker = lead.spawn_child(request).await?;
         parts.spawn(async move {
             let done = tokio::select! {
                 done = work(&worker, part) => done,
-                // Whoever takes the user, the lead or this one back ends the work, wherever it is.
+                // Revoking the user, the lead or this agent ends the work.
                 over = worker.ended() => return Err(over.into()),
             };
             worker.end().await?;
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Error> {
     while let Some(part) = parts.join_next().await {
         println!("{}", part??);
     }
-    // What still lived below it would end with it.
+    // Children that still live end with it.
     lead.end().await?;
     Ok(())
 }

@@ -1,14 +1,14 @@
-//! A pair over tonic: a service and an agent that calls it, by mTLS, each with an identity that rotates itself. The service
-//! learns from the layer before it which agent calls, what that may do and for whom.
+//! A service and an agent that calls it, over tonic and mTLS, each with an identity that renews itself. The service learns from a
+//! layer which agent calls, what it may do, and for which user.
 //!
-//! In the folder of this repository, the issuer in a terminal of its own:
+//! Run the issuer in a terminal of its own, in the folder of this repository:
 //!
 //! ```text
 //! mayfly dev
 //! mayfly token demo > demo.jwt
 //! mayfly join orchestrator | cargo run -p mayfly-agent --example pair -- serve 127.0.0.1:8500
 //! mayfly spawn --class worker --user-token demo.jwt --ticket --out a1
-//! cargo run -p mayfly-agent --example pair -- call 127.0.0.1:8500 < a1/ticket      # until somebody says
+//! cargo run -p mayfly-agent --example pair -- call 127.0.0.1:8500 < a1/ticket      # until somebody runs
 //! mayfly revoke --user dev/demo
 //! ```
 #![expect(clippy::print_stdout, reason = "an example")]
@@ -40,7 +40,7 @@ use tonic_prost::ProstCodec;
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Whom callers expect: names and addresses prove nothing.
+/// The SPIFFE ID that callers expect. Host names and addresses prove nothing.
 const SERVICE: &str = "spiffe://dev.mayfly.test/workload/orchestrator";
 
 #[tokio::main]
@@ -60,7 +60,7 @@ async fn main() -> Result<(), Error> {
     }
 }
 
-/// Somebody with an identity, who knows whom to believe and what is revoked. All of it is followed for as long as this lives.
+/// An identity with the trust bundles and the revocations, all followed until this is dropped.
 pub(crate) struct Member {
     pub(crate) identity: Identity,
     verifier: Verifier,
@@ -73,14 +73,14 @@ impl Member {
         let (channel, trust_domain) = (identity.channel(), ticket.trust_domain().clone());
         let key = FeedKey::from_point(&identity.current().bundle().feed_key)?;
         let feed = follow(channel, key, trust_domain, Freshness::default());
-        // Before it is known what is revoked, nobody is believed.
+        // Until the revocations are known, every credential is refused.
         feed.link().wait_for(|link| *link == Link::Open).await?;
         let verifier = Verifier::new(identity.bundles(), feed.live().clone());
         Ok(Member { identity, verifier, _feed: feed })
     }
 }
 
-/// Agents may connect, and each of their requests carries its delegation.
+/// Serves agents. Each of their requests carries its delegation.
 pub(crate) async fn serve(member: Member, listener: TcpListener) -> Result<(), Error> {
     let verifier = member.verifier.clone();
     let config = server_config(&member.identity.shown(), &verifier, Authorize::agents(verifier.own().clone()))?;
@@ -93,7 +93,7 @@ pub(crate) async fn serve(member: Member, listener: TcpListener) -> Result<(), E
     }
 }
 
-/// What the service does with a request.
+/// Handles one request.
 async fn search(request: Request<String>) -> Result<Response<String>, Status> {
     let agent = Delegation::of(request.extensions())?;
     agent.require_scope("search:read")?;
@@ -117,7 +117,7 @@ impl Caller {
     }
 
     pub(crate) async fn search(&mut self, what: &str) -> Result<String, Error> {
-        // A connection ends with the certificate that it was opened with. So the next one is opened when there is another.
+        // A connection ends when the certificate that it was opened with expires, so a new one is opened after each renewal.
         if self.changed.has_changed()? {
             self.changed.mark_unchanged();
             self.channel = connect(&self.member, &self.address).await?;
@@ -136,7 +136,8 @@ async fn connect(member: &Member, address: &str) -> Result<Channel, Error> {
     Ok(connect_peer(address, config, PATIENCE).await?)
 }
 
-// What `tonic-prost-build` makes of a service with `rpc Search(google.protobuf.StringValue) returns (google.protobuf.StringValue)`.
+// This is what `tonic-prost-build` generates for a service with
+// `rpc Search(google.protobuf.StringValue) returns (google.protobuf.StringValue)`.
 
 const SEARCH: &str = "/example.Searches/Search";
 

@@ -1,6 +1,7 @@
-//! A service that knows its callers: agents, each with what it may do and for whom, and none a moment longer than it may.
+//! A service whose callers are agents. It learns from each request what the agent may do and for which user, and stops serving an
+//! agent as soon as it is revoked.
 //!
-//! In the folder of this repository, the issuer in a terminal of its own. PORT is that of `gRPC`, which `mayfly dev` prints:
+//! Run the issuer in a terminal of its own, in the folder of this repository. PORT is that of `gRPC`, which `mayfly dev` prints:
 //!
 //! ```text
 //! mayfly dev
@@ -10,12 +11,13 @@
 //! curl -k --cert a1/svid.pem --key a1/key.pem https://127.0.0.1:8500/search
 //! curl -k -H "Authorization: Bearer $(cat a1/svid.jwt)" https://127.0.0.1:8500/search
 //! curl -k --cert a1/svid.pem --key a1/key.pem -X POST https://127.0.0.1:8500/mail          # 403: a worker sends no mail
-//! curl -k -N --cert a1/svid.pem --key a1/key.pem https://127.0.0.1:8500/events            # until somebody says
+//! curl -k -N --cert a1/svid.pem --key a1/key.pem https://127.0.0.1:8500/events            # until somebody runs
 //! mayfly revoke --user dev/demo
 //! ```
 //!
-//! `-k`: curl compares names, and an SVID has a SPIFFE ID; a client of ours has `mayfly_agent::tls::client_config`. The
-//! service's own certificate lasts a quarter of an hour; `mayfly renew --as .mayfly/workloads/orchestrator` gives it the next.
+//! curl needs `-k`, because it compares host names and an SVID has a SPIFFE ID; a Rust client uses
+//! `mayfly_agent::tls::client_config`. The service's own certificate is valid for a quarter of an hour, and
+//! `mayfly renew --as .mayfly/workloads/orchestrator` renews it.
 #![expect(clippy::print_stdout, reason = "an example")]
 
 use std::convert::Infallible;
@@ -28,16 +30,15 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use mayfly_agent::api::v1::GetBundleRequest;
 use mayfly_agent::api::v1::bundles_client::BundlesClient;
-use mayfly_agent::channel::{ChannelSettings, Identity, Trust, connect_as};
+use mayfly_agent::channel::{ChannelSettings, Trust, connect_as};
 use mayfly_agent::delegation::{Delegation, DelegationLayer, Tokens};
+use mayfly_agent::folder::identity;
 use mayfly_agent::listen::{Bounds, accept};
 use mayfly_agent::peers::{Authorize, Bundles, Verifier};
 use mayfly_agent::revocation::{Freshness, follow};
 use mayfly_agent::tls::{CurrentIdentity, server_config_optional};
 use mayfly_verify::feed::FeedKey;
 use mayfly_verify::{Bundle, TrustDomain};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::IntervalStream;
@@ -57,20 +58,20 @@ async fn main() -> Result<(), Error> {
 
 /// Serves with the identity in a folder, in the trust domain of `mayfly dev`.
 pub(crate) async fn serve(issuer: &str, folder: &Path, listener: TcpListener) -> Result<(), Error> {
-    // 1. Who we are, and a channel to the issuer on which both ends are verified.
+    // 1. Our identity, and a channel to the issuer on which both ends are verified.
     let trust_domain = TrustDomain::new("dev.mayfly.test")?;
     let settings = ChannelSettings {
         address: issuer.into(),
         trust_domain: trust_domain.clone(),
-        trust: Trust::Roots(CertificateDer::pem_file_iter(folder.join("bundle.pem"))?.collect::<Result<_, _>>()?),
+        trust: Trust::Roots(mayfly_agent::folder::roots(folder)?),
         identity: None,
         connect_timeout: Duration::from_secs(5),
     };
-    let own = CurrentIdentity::new(read(folder)?)?;
+    let own = CurrentIdentity::new(identity(folder)?)?;
     let channel = connect_as(settings, own.clone()).await?;
     tokio::spawn(renewed(own.clone(), folder.into()));
 
-    // 2. Whom to believe, and what is revoked: both are followed from here on.
+    // 2. The trust bundles and the revocations, both followed from here on.
     let got = BundlesClient::new(channel.clone()).get_bundle(GetBundleRequest {}).await?.into_inner();
     let bundle = got.bundle.ok_or("there is no bundle in the answer")?;
     let bundles = Bundles::default();
@@ -79,7 +80,7 @@ pub(crate) async fn serve(issuer: &str, folder: &Path, listener: TcpListener) ->
     let key = FeedKey::from_point(&bundle.feed_key)?;
     let feed = follow(channel, key, trust_domain.clone(), Freshness::default());
 
-    // 3. Agents connect, or somebody with an agent's token; each request carries its delegation.
+    // 3. Agents connect, or gateways with an agent's token; each request carries its delegation.
     let verifier = Verifier::new(bundles, feed.live().clone());
     let config = server_config_optional(&own, &verifier, Authorize::agents(trust_domain))?;
     let incoming = accept(listener, config, verifier.clone(), Bounds::default());
@@ -100,7 +101,7 @@ async fn mail(Extension(agent): Extension<Delegation>) -> Result<&'static str, S
     allowed(&agent, "mail:send").map(|()| "sent\n")
 }
 
-/// For as long as it is asked for, and as the agent may: the layer ends it.
+/// Goes on until the client closes it, or until the layer ends it because the agent is revoked or expires.
 async fn events(Extension(agent): Extension<Delegation>) -> Result<Body, StatusCode> {
     allowed(&agent, "search:read")?;
     let every = IntervalStream::new(tokio::time::interval(Duration::from_millis(100)));
@@ -111,15 +112,10 @@ fn allowed(agent: &Delegation, scope: &str) -> Result<(), StatusCode> {
     if agent.has_scope(scope) { Ok(()) } else { Err(StatusCode::FORBIDDEN) }
 }
 
-fn read(folder: &Path) -> Result<Identity, Error> {
-    let chain = CertificateDer::pem_file_iter(folder.join("svid.pem"))?.collect::<Result<_, _>>()?;
-    Ok(Identity { chain, key: PrivateKeyDer::from_pem_file(folder.join("key.pem"))? })
-}
-
-/// `mayfly renew` writes into the folder; what it wrote is shown from the next handshake on.
+/// `mayfly renew` writes into the folder. The next handshake presents the new certificate.
 async fn renewed(own: CurrentIdentity, folder: PathBuf) {
     loop {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let _ = read(&folder).map(|identity| own.replace(identity));
+        let _ = identity(&folder).map(|identity| own.replace(identity));
     }
 }

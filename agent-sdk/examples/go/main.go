@@ -1,6 +1,6 @@
-// An orchestrator in Go, over gRPC alone: an agent for a user, and below it one that does a part of the work.
+// An orchestrator in Go, with gRPC alone: one agent acts for a user, and its child does a part of the work.
 //
-// In the folder of this repository, the issuer in a terminal of its own. PORT is that of `gRPC`, which `mayfly dev` prints.
+// Run the issuer in a terminal of its own, in the folder of this repository. PORT is that of `gRPC`, which `mayfly dev` prints.
 // The stubs need a protoc; the one of `pip install grpcio-tools` is called `python -m grpc_tools.protoc`:
 //
 //	mayfly dev
@@ -12,7 +12,7 @@
 //	PATH=$PWD/bin:$PATH protoc -I ../../../proto --go_out=$M:. --go-grpc_out=$M:. mayfly/v1/mayfly.proto
 //	go run . 127.0.0.1:PORT ../../../.mayfly/workloads/orchestrator ../../../demo.jwt
 //
-// Nothing here outlives its certificate. What does calls `Renew` with the next key, well before `svid.expires_at`.
+// This program ends before its certificates expire. A longer one calls `Renew` with a new key, well before `svid.expires_at`.
 package main
 
 import (
@@ -61,7 +61,7 @@ func run(ctx context.Context, address, folder, tokenFile string) error {
 	if err != nil {
 		return err
 	}
-	// 1. The workload, as it joined.
+	// 1. The workload, with the identity it joined with.
 	workload, err := load(folder)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func run(ctx context.Context, address, folder, tokenFile string) error {
 	}
 	defer done()
 
-	// 2. An agent for the user, for no more and no longer than this needs. Its first token comes along.
+	// 2. An agent for the user, with the scopes and the lifetime that the work needs. The answer includes its first token.
 	lead, first, err := spawn(ctx, asWorkload, &mayflyv1.SpawnRequest{
 		Class:        "researcher",
 		UserToken:    strings.TrimSpace(string(userToken)),
@@ -86,7 +86,7 @@ func run(ctx context.Context, address, folder, tokenFile string) error {
 	fmt.Println("lead", lead.svid.ID)
 	fmt.Println("token", first.GetSpiffeId())
 
-	// 3. A child, by the agent's own certificate: for the same user, without their token.
+	// 3. A child, spawned with the agent's certificate. It acts for the same user, without their token.
 	asLead, done, err := lead.connect(address)
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func run(ctx context.Context, address, folder, tokenFile string) error {
 	}
 	fmt.Println("worker", worker.svid.ID)
 
-	// 4. The child's own token. It lasts minutes: mint one when it is needed.
+	// 4. A token for the child. It is valid for minutes, so mint one when it is needed.
 	asWorker, done, err := worker.connect(address)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func run(ctx context.Context, address, folder, tokenFile string) error {
 	}
 	fmt.Println("token", minted.GetSvid().GetSpiffeId())
 
-	// 5. A no has a reason, the same in every release.
+	// 5. A denial has a reason, which is the same in every release.
 	_, _, err = spawn(ctx, asLead, &mayflyv1.SpawnRequest{Class: "worker", Scopes: []string{"mail:send"}})
 	info := reason(err)
 	if info == nil {
@@ -118,7 +118,7 @@ func run(ctx context.Context, address, folder, tokenFile string) error {
 	}
 	fmt.Println("denied", status.Code(err), info.GetDomain(), info.GetReason())
 
-	// 6. The work is done. What still lived below the lead would end with it.
+	// 6. The work is done. Children of the lead that still live end with it.
 	if _, err := asLead.End(ctx, &mayflyv1.EndRequest{Agent: worker.svid.ID.String()}); err != nil {
 		return err
 	}
@@ -126,13 +126,13 @@ func run(ctx context.Context, address, folder, tokenFile string) error {
 	return err
 }
 
-// An SVID with its key, and whom it believes.
+// An SVID with its key, and the roots that it trusts.
 type identity struct {
 	svid   *x509svid.SVID
 	bundle *x509bundle.Bundle
 }
 
-// Reads what `mayfly redeem` wrote into a folder.
+// Reads the folder that `mayfly redeem` wrote.
 func load(folder string) (*identity, error) {
 	svid, err := x509svid.Load(filepath.Join(folder, "svid.pem"), filepath.Join(folder, "key.pem"))
 	if err != nil {
@@ -142,7 +142,7 @@ func load(folder string) (*identity, error) {
 	return &identity{svid, bundle}, err
 }
 
-// Speaks mTLS as this identity with the issuer, and with nobody else: names are not compared, its SPIFFE ID is.
+// Connects to the issuer by mTLS with this identity. It verifies the server's SPIFFE ID, not its host name.
 func (i *identity) connect(address string) (mayflyv1.IdentitiesClient, func() error, error) {
 	issuer, err := spiffeid.FromPath(i.svid.ID.TrustDomain(), "/issuer")
 	if err != nil {
@@ -156,7 +156,7 @@ func (i *identity) connect(address string) (mayflyv1.IdentitiesClient, func() er
 	return mayflyv1.NewIdentitiesClient(connection), connection.Close, nil
 }
 
-// Spawns an agent under a fresh key, which never leaves this process.
+// Spawns an agent with a new key, which never leaves this process.
 func spawn(
 	ctx context.Context, identities mayflyv1.IdentitiesClient, request *mayflyv1.SpawnRequest,
 ) (*identity, *mayflyv1.JwtSvid, error) {
@@ -176,7 +176,7 @@ func spawn(
 	if err != nil {
 		return nil, nil, err
 	}
-	// It refuses a certificate that is for another key, or no SVID.
+	// It refuses a certificate for another key, and one that is not an SVID.
 	svid, err := x509svid.ParseRaw(slices.Concat(got.GetSvid().GetCertificates()...), pkcs8)
 	if err != nil {
 		return nil, nil, err
@@ -185,7 +185,7 @@ func spawn(
 	return &identity{svid, bundle}, got.GetJwt(), err
 }
 
-// The google.rpc.ErrorInfo of a denial; nil for what has none.
+// The google.rpc.ErrorInfo of a denial, or nil if it has none.
 func reason(err error) *errdetails.ErrorInfo {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {

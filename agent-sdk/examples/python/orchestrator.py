@@ -1,6 +1,6 @@
-"""An orchestrator in Python, over gRPC alone: an agent for a user, and below it one that does a part of the work.
+"""An orchestrator in Python, with gRPC alone: one agent acts for a user, and its child does a part of the work.
 
-In the folder of this repository, the issuer in a terminal of its own. PORT is that of `gRPC`, which `mayfly dev` prints:
+Run the issuer in a terminal of its own, in the folder of this repository. PORT is that of `gRPC`, which `mayfly dev` prints:
 
     mayfly dev
     mayfly token demo > demo.jwt
@@ -9,7 +9,7 @@ In the folder of this repository, the issuer in a terminal of its own. PORT is t
     python -m grpc_tools.protoc -I proto --python_out=stubs --grpc_python_out=stubs mayfly/v1/mayfly.proto
     PYTHONPATH=stubs python agent-sdk/examples/python/orchestrator.py 127.0.0.1:PORT .mayfly/workloads/orchestrator demo.jwt
 
-Nothing here outlives its certificate. What does calls `Renew` with the next key, well before `svid.expires_at`.
+This program ends before its certificates expire. A longer one calls `Renew` with a new key, well before `svid.expires_at`.
 """
 import ssl
 import sys
@@ -53,9 +53,9 @@ class Identity:
 
 
 def main(address, folder, token_file):
-    # 1. The workload, as it joined.
+    # 1. The workload, with the identity it joined with.
     with Identity.read(Path(folder)).connect(address) as channel:
-        # 2. An agent for the user, for no more and no longer than this needs. Its first token comes along.
+        # 2. An agent for the user, with the scopes and the lifetime that the work needs. The answer includes its first token.
         lead, lead_id, first = spawn(
             services.IdentitiesStub(channel),
             "researcher",
@@ -69,16 +69,16 @@ def main(address, folder, token_file):
 
     with lead.connect(address) as channel:
         identities = services.IdentitiesStub(channel)
-        # 3. A child, by the agent's own certificate: for the same user, without their token.
+        # 3. A child, spawned with the agent's certificate. It acts for the same user, without their token.
         worker, worker_id, _ = spawn(identities, "worker", scopes=["search:read"])
         print("worker", worker_id)
 
-        # 4. The child's own token. It lasts minutes: mint one when it is needed.
+        # 4. A token for the child. It is valid for minutes, so mint one when it is needed.
         with worker.connect(address) as below:
             minted = services.IdentitiesStub(below).MintJwt(api.MintJwtRequest(audience=SEARCH), timeout=SECONDS)
         print("token", minted.svid.spiffe_id)
 
-        # 5. A no has a reason, the same in every release.
+        # 5. A denial has a reason, which is the same in every release.
         try:
             spawn(identities, "worker", scopes=["mail:send"])
             sys.exit("a worker may send mail")
@@ -86,16 +86,16 @@ def main(address, folder, token_file):
             info = reason(error)
             print("denied", error.code().name, info.domain, info.reason)
 
-        # 6. The work is done. What still lived below the lead would end with it.
+        # 6. The work is done. Children of the lead that still live end with it.
         identities.End(api.EndRequest(agent=worker_id), timeout=SECONDS)
         identities.End(api.EndRequest(), timeout=SECONDS)
 
 
 def spawn(identities, class_, **asked):
-    """Spawns an agent under a fresh key, which never leaves this process."""
+    """Spawns an agent with a new key, which never leaves this process."""
     key = ec.generate_private_key(ec.SECP256R1())
     csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    # `class` is a word of Python's own.
+    # `class` is a keyword in Python.
     request = api.SpawnRequest(**{"class": class_}, csr=csr.public_bytes(serialization.Encoding.DER), **asked)
     got = identities.Spawn(request, timeout=SECONDS)
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
