@@ -10,7 +10,7 @@
 //! let request = http::Request::get("https://search.example").header(http::header::AUTHORIZATION, header).body(())?;
 //!
 //! // gRPC: metadata `authorization`.
-//! let mut call = tonic::Request::new("what is asked");
+//! let mut call = tonic::Request::new("a question");
 //! bearer::attach(token, &mut call)?;
 //! # let _ = (request, call);
 //! # Ok(())

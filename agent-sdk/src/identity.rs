@@ -29,14 +29,14 @@
 //! ```
 
 mod begin;
+mod connection;
 mod current;
 mod error;
-pub(crate) mod keep;
 mod key;
 pub(crate) mod leaf;
-mod line;
 mod pace;
 mod saved;
+pub(crate) mod tasks;
 pub(crate) mod tokens;
 
 use std::sync::Arc;
@@ -54,10 +54,10 @@ use crate::api::v1::identities_client::IdentitiesClient;
 use crate::peers::Bundles;
 pub use crate::peers::{Foreign, ForeignBundle};
 use crate::tls::CurrentIdentity;
+use connection::Connection;
 pub use current::Current;
 pub use error::{IdentityError, Over};
 pub use key::Key;
-use line::Line;
 pub use saved::Saved;
 use tokens::Tokens;
 
@@ -83,7 +83,7 @@ pub struct Identity {
 
 struct Shared {
     at: Issuer,
-    line: Line,
+    connection: Connection,
     current: watch::Sender<Arc<Current>>,
     bundles: Bundles,
     over: watch::Sender<Option<Over>>,
@@ -119,12 +119,12 @@ impl Identity {
 
     /// A channel to the issuer that presents our certificate. Ask for it before each call: a renewal replaces it.
     pub fn channel(&self) -> Channel {
-        self.shared.line.channel()
+        self.shared.connection.channel()
     }
 
     /// The certificate for TLS settings, which follows every renewal: see [`tls`](crate::tls).
     pub fn shown(&self) -> CurrentIdentity {
-        self.shared.line.shown()
+        self.shared.connection.shown()
     }
 
     /// The bundles of our trust domain and of the foreign ones that the issuer trusts, kept up to date by this identity's own

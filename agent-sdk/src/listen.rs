@@ -164,12 +164,12 @@ pub fn accept(listener: TcpListener, config: ServerConfig, verifier: Verifier, b
     let (give, ready) = mpsc::channel(READY);
     let counts = Counts::default();
     let guard = guard::start(verifier.clone(), bounds, counts.clone());
-    let desk = Desk { acceptor: Arc::new(config).into(), verifier, bounds, guard, give, counts: counts.clone() };
-    let accepting = tokio::spawn(run(listener, Arc::new(desk))).abort_handle();
+    let listening = Listening { acceptor: Arc::new(config).into(), verifier, bounds, guard, give, counts: counts.clone() };
+    let accepting = tokio::spawn(run(listener, Arc::new(listening))).abort_handle();
     Incoming { ready, accepting, counts }
 }
 
-struct Desk {
+struct Listening {
     acceptor: TlsAcceptor,
     verifier: Verifier,
     bounds: Bounds,
@@ -178,27 +178,29 @@ struct Desk {
     counts: Counts,
 }
 
-async fn run(listener: TcpListener, desk: Arc<Desk>) {
+async fn run(listener: TcpListener, listening: Arc<Listening>) {
     let each = |accepted| match accepted {
-        Accepted::Connection((stream, address), place) => drop(tokio::spawn(admit(Arc::clone(&desk), stream, address, place))),
-        Accepted::Full => count(&desk.counts.0.full),
+        Accepted::Connection((stream, address), place) => {
+            tokio::spawn(admit(Arc::clone(&listening), stream, address, place));
+        }
+        Accepted::Full => count(&listening.counts.0.full),
         Accepted::Failed(_) => {}
     };
-    accept_each(&listener, desk.bounds.connections, std::future::pending(), each).await;
+    accept_each(&listener, listening.bounds.connections, std::future::pending(), each).await;
 }
 
 /// Takes one connection through the handshake, verifies its peer, and gives it to the guard and the server.
-async fn admit(desk: Arc<Desk>, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
-    let counts = &desk.counts.0;
+async fn admit(listening: Arc<Listening>, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
+    let counts = &listening.counts.0;
     let _ = stream.set_nodelay(true);
-    let tls = match tokio::time::timeout(desk.bounds.handshake, desk.acceptor.accept(stream)).await {
+    let tls = match tokio::time::timeout(listening.bounds.handshake, listening.acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(_)) => return count(&counts.refused),
         Err(_) => return count(&counts.slow),
     };
     let peer = match tls.get_ref().1.peer_certificates() {
         // Verified again, because the TLS settings do not return what they verified, and may belong to another verifier.
-        Some(chain) => match Peer::prove(&desk.verifier, chain, address) {
+        Some(chain) => match Peer::prove(&listening.verifier, chain, address) {
             Ok(peer) => peer,
             Err(_) => return count(&counts.refused),
         },
@@ -206,9 +208,9 @@ async fn admit(desk: Arc<Desk>, stream: TcpStream, address: SocketAddr, place: O
     };
     let (watched, over) = guard::watch(peer.clone());
     // Without a guard, no connection is given out.
-    if desk.guard.send(watched).await.is_ok() {
+    if listening.guard.send(watched).await.is_ok() {
         count(&counts.accepted);
-        let _ = desk.give.send(Connection::new(tls, peer, over, place)).await;
+        let _ = listening.give.send(Connection::new(tls, peer, over, place)).await;
     }
 }
 

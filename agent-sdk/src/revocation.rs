@@ -90,9 +90,9 @@ pub fn follow_with(
 fn begin(channel: Channel, key: FeedKey, trust_domain: TrustDomain, freshness: Freshness, tap: Option<Tap>) -> Following {
     let live = Live::new(trust_domain.clone(), freshness);
     let follower = Follower::new(key, trust_domain, Limits::default());
-    let (told, link) = watch::channel(Link::Connecting);
+    let (sender, link) = watch::channel(Link::Connecting);
     let client = RevocationsClient::new(channel);
-    let mut feed = Feed { client, follower, live: live.clone(), link: told, tap, messages: Vec::new() };
+    let mut feed = Feed { client, follower, live: live.clone(), link: sender, tap, messages: Vec::new() };
     let task = tokio::spawn(async move { stream::follow(&mut feed).await });
     Following { live, link, task }
 }

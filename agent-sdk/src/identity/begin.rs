@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use super::line::Line;
-use super::{Current, Identity, IdentityError, Issuer, Key, Saved, Shared, keep, pace, timely};
+use super::connection::Connection;
+use super::{Current, Identity, IdentityError, Issuer, Key, Saved, Shared, pace, tasks, timely};
 use crate::api::v1;
 use crate::api::v1::identities_client::IdentitiesClient;
 use crate::channel::{ChannelSettings, Trust, connect, connect_as};
@@ -98,10 +98,10 @@ impl Identity {
         }
         let bundles = Bundles::default();
         bundles.set(first.trust().clone());
-        let line = Line::new(&at, first.certified_key(), &first.bundle().x509_authorities)?;
+        let connection = Connection::new(&at, first.certified_key(), &first.bundle().x509_authorities)?;
         let (current, over) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(None));
-        let shared = Arc::new(Shared { at, line, current, bundles, over, tokens: Mutex::default() });
-        let tasks = [tokio::spawn(keep::renew(Arc::clone(&shared))), tokio::spawn(keep::follow_bundle(Arc::clone(&shared)))];
+        let shared = Arc::new(Shared { at, connection, current, bundles, over, tokens: Mutex::default() });
+        let tasks = [tokio::spawn(tasks::renew(Arc::clone(&shared))), tokio::spawn(tasks::follow_bundle(Arc::clone(&shared)))];
         Ok(Identity { shared, tasks })
     }
 }

@@ -13,7 +13,7 @@ use crate::tls::CurrentIdentity;
 
 /// INVARIANT: once a connection was made with a renewed certificate, none is made with its predecessor. The issuer would take
 /// the predecessor for stolen and revoke the agent (DESIGN 4, generations).
-pub(super) struct Line {
+pub(super) struct Connection {
     at: Issuer,
     shown: CurrentIdentity,
     /// Locked while a connection is made, and while its certificate or roots change.
@@ -21,12 +21,12 @@ pub(super) struct Line {
     channel: watch::Sender<Channel>,
 }
 
-impl Line {
-    pub(super) fn new(at: &Issuer, certified: Arc<CertifiedKey>, roots: &[Vec<u8>]) -> Result<Line, ConnectError> {
+impl Connection {
+    pub(super) fn new(at: &Issuer, certified: Arc<CertifiedKey>, roots: &[Vec<u8>]) -> Result<Connection, ConnectError> {
         let shown = CurrentIdentity::of(certified);
         let dialer = Arc::new(Mutex::new(dialer(at, &shown, roots)?));
         let channel = watch::Sender::new(following(&at.address, Arc::clone(&dialer))?);
-        Ok(Line { at: at.clone(), shown, dialer, channel })
+        Ok(Connection { at: at.clone(), shown, dialer, channel })
     }
 
     /// The certificate that connections present, which follows every renewal.

@@ -65,20 +65,20 @@ impl Current {
     pub(super) fn with_bundles(&self, bundle: v1::Bundle, foreign: Foreign) -> Result<Option<Current>, IdentityError> {
         let trust = Arc::new(read(&bundle)?);
         let newer = trust.sequence() > self.trust.sequence();
-        let other = self.foreign.as_ref().is_none_or(|known| !known.same(&foreign));
-        let told = Current { held: Arc::clone(&self.held), bundle: Arc::new(bundle), trust, foreign: Some(foreign) };
-        Ok((newer || other).then(|| self.hearing(&told)))
+        let differs = self.foreign.as_ref().is_none_or(|known| !known.same(&foreign));
+        let other = Current { held: Arc::clone(&self.held), bundle: Arc::new(bundle), trust, foreign: Some(foreign) };
+        Ok((newer || differs).then(|| self.with_bundles_of(&other)))
     }
 
-    /// The same certificate with the bundles of `told`. The newer bundle of our own trust domain counts, because an answer may
+    /// The same certificate with the bundles of `other`. The newer bundle of our own trust domain counts, because an answer may
     /// arrive late. The foreign bundles come from one stream alone, so its last message counts.
-    pub(super) fn hearing(&self, told: &Current) -> Current {
-        let newer = if told.trust.sequence() > self.trust.sequence() { told } else { self };
+    pub(super) fn with_bundles_of(&self, other: &Current) -> Current {
+        let newer = if other.trust.sequence() > self.trust.sequence() { other } else { self };
         Current {
             held: Arc::clone(&self.held),
             bundle: Arc::clone(&newer.bundle),
             trust: Arc::clone(&newer.trust),
-            foreign: told.foreign.clone(),
+            foreign: other.foreign.clone(),
         }
     }
 

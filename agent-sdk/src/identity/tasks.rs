@@ -38,7 +38,7 @@ pub(super) async fn renew(shared: Arc<Shared>) {
             Ok(next) => {
                 at = next_renewal(&next, SystemTime::now());
                 shared.bundles.set(next.trust().clone());
-                shared.current.send_modify(|current| *current = Arc::new(next.hearing(current)));
+                shared.current.send_modify(|current| *current = Arc::new(next.with_bundles_of(current)));
             }
             Err(IdentityError::Over(over)) => {
                 shared.end(over);
@@ -64,14 +64,14 @@ fn next_renewal(current: &Current, now: SystemTime) -> Option<SystemTime> {
 async fn once(shared: &Shared) -> Result<Current, IdentityError> {
     let key = Key::new()?;
     let request = v1::RenewRequest { csr: key.csr()? };
-    let got = timely(IdentitiesClient::new(shared.line.channel()).renew(request)).await?;
+    let got = timely(IdentitiesClient::new(shared.connection.channel()).renew(request)).await?;
     let next = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
-    let next = next.hearing(&shared.current.borrow());
+    let next = next.with_bundles_of(&shared.current.borrow());
     if next.spiffe_id() != shared.current.borrow().spiffe_id() {
         return Err(IdentityError::Answer("the certificate has another SPIFFE ID"));
     }
     // ORDER: before the certificate is published, so that no new connection is made with its predecessor.
-    shared.line.show(next.certified_key(), &next.bundle().x509_authorities).await?;
+    shared.connection.show(next.certified_key(), &next.bundle().x509_authorities).await?;
     Ok(next)
 }
 
@@ -79,15 +79,15 @@ async fn once(shared: &Shared) -> Result<Current, IdentityError> {
 /// it is opened again.
 pub(super) async fn follow_bundle(shared: Arc<Shared>) {
     let mut over = shared.over.subscribe();
-    let mut line = shared.line.watch();
+    let mut channels = shared.connection.watch();
     let bundles = FromIssuer::new(shared.bundles.clone(), shared.at.trust_domain.clone());
-    let mut stream = BundleStream { shared: Arc::clone(&shared), channel: shared.line.channel(), bundles };
+    let mut stream = BundleStream { shared: Arc::clone(&shared), channel: shared.connection.channel(), bundles };
     loop {
-        stream.channel = line.borrow_and_update().clone();
+        stream.channel = channels.borrow_and_update().clone();
         tokio::select! {
             () = stream::follow(&mut stream) => return,
             // Reopened over a connection with the renewed certificate, which also tells the issuer that it is in use.
-            changed = line.changed() => if changed.is_err() { return },
+            changed = channels.changed() => if changed.is_err() { return },
             _ = over.wait_for(Option::is_some) => return,
         }
     }
@@ -117,9 +117,9 @@ impl Subscription for BundleStream {
         self.bundles.take(&bundle, &foreign).map_err(|_| IdentityError::Answer("the bundle cannot be used"))?;
         let known = Arc::clone(&shared.current.borrow());
         let Some(next) = known.with_bundles(bundle, foreign)? else { return Ok(true) };
-        shared.line.believe(&next.bundle().x509_authorities).await?;
+        shared.connection.believe(&next.bundle().x509_authorities).await?;
         // If a renewal came in the meantime, its certificate stays and only the bundles change.
-        shared.current.send_modify(|current| *current = Arc::new(current.hearing(&next)));
+        shared.current.send_modify(|current| *current = Arc::new(current.with_bundles_of(&next)));
         Ok(true)
     }
 

@@ -38,38 +38,38 @@ pub(super) fn start(verifier: Verifier, bounds: Bounds, counts: Counts) -> mpsc:
 }
 
 async fn run(verifier: Verifier, bounds: Bounds, counts: Counts, mut new: mpsc::Receiver<Watched>) {
-    let (mut news, mut bundles) = (verifier.news(), verifier.bundles().changes());
+    let (mut revocations, mut bundles) = (verifier.news(), verifier.bundles().changes());
     let mut open: Vec<Watched> = Vec::new();
     let mut closed = false;
     while !closed || !open.is_empty() {
         tokio::select! {
             // This check sees a cut that was published between the handshake and now.
             next = new.recv(), if !closed => match next {
-                Some(next) => open.extend(stands(next, &verifier, bounds, &counts)),
+                Some(next) => open.extend(checked(next, &verifier, bounds, &counts)),
                 None => closed = true,
             },
             // Never an error: `verifier` holds the sender.
-            _ = news.changed() => look(&mut open, &verifier, bounds, &counts).await,
-            _ = bundles.changed() => look(&mut open, &verifier, bounds, &counts).await,
-            () = tokio::time::sleep(until_next(&open, &verifier)) => look(&mut open, &verifier, bounds, &counts).await,
+            _ = revocations.changed() => check_all(&mut open, &verifier, bounds, &counts).await,
+            _ = bundles.changed() => check_all(&mut open, &verifier, bounds, &counts).await,
+            () = tokio::time::sleep(until_next(&open, &verifier)) => check_all(&mut open, &verifier, bounds, &counts).await,
         }
     }
 }
 
-async fn look(open: &mut Vec<Watched>, verifier: &Verifier, bounds: Bounds, counts: &Counts) {
+async fn check_all(open: &mut Vec<Watched>, verifier: &Verifier, bounds: Bounds, counts: &Counts) {
     let mut left = std::mem::take(open).into_iter();
     while left.len() > 0 {
-        open.extend(left.by_ref().take(AT_ONCE).filter_map(|one| stands(one, verifier, bounds, counts)));
+        open.extend(left.by_ref().take(AT_ONCE).filter_map(|one| checked(one, verifier, bounds, counts)));
         tokio::task::yield_now().await;
     }
 }
 
 /// Returns `None` if the connection has closed or must be closed now.
-fn stands(mut one: Watched, verifier: &Verifier, bounds: Bounds, counts: &Counts) -> Option<Watched> {
+fn checked(mut one: Watched, verifier: &Verifier, bounds: Bounds, counts: &Counts) -> Option<Watched> {
     if one.end.is_closed() {
         return None;
     }
-    let stands = match one.peer.check(verifier) {
+    let allowed = match one.peer.check(verifier) {
         Ok(None) => one.since.elapsed() < bounds.stranger,
         Ok(Some(_)) => {
             one.unknown_since = None;
@@ -78,7 +78,7 @@ fn stands(mut one: Watched, verifier: &Verifier, bounds: Bounds, counts: &Counts
         Err(Reject::Stale(_)) => one.unknown_since.get_or_insert_with(Instant::now).elapsed() < bounds.stale,
         Err(_) => false,
     };
-    if stands {
+    if allowed {
         return Some(one);
     }
     super::count(&counts.0.ended);

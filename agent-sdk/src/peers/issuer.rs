@@ -42,9 +42,9 @@ impl Bundles {
     ///
     /// An [`Identity`](crate::identity::Identity) follows this stream already: use its `bundles()`.
     pub fn follow(&self, channel: Channel, trust_domain: TrustDomain) -> FollowingBundle {
-        let (told, link) = watch::channel(Link::Connecting);
+        let (sender, link) = watch::channel(Link::Connecting);
         let issuer = FromIssuer::new(self.clone(), trust_domain);
-        let mut stream = BundleStream { client: BundlesClient::new(channel), issuer, link: told };
+        let mut stream = BundleStream { client: BundlesClient::new(channel), issuer, link: sender };
         let task = tokio::spawn(async move { stream::follow(&mut stream).await });
         FollowingBundle { link, task }
     }

@@ -43,7 +43,7 @@ impl CurrentIdentity {
     }
 
     /// Starts without a certificate.
-    pub(crate) fn nobody() -> CurrentIdentity {
+    pub(crate) fn empty() -> CurrentIdentity {
         CurrentIdentity(Arc::default())
     }
 

@@ -18,7 +18,7 @@ use super::trust::{self, Trust};
 use super::{Current, Endpoint, Link, Lost, WorkloadError};
 use crate::api::workload as api;
 use crate::api::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use crate::identity::keep::until;
+use crate::identity::tasks::until;
 use crate::identity::tokens::Tokens;
 use crate::peers::Bundles;
 use crate::stream::{self, End, Subscription};
@@ -59,7 +59,7 @@ impl Shared {
             current: watch::Sender::default(),
             link: watch::Sender::new(Link::Connecting),
             discarded: watch::Sender::default(),
-            shown: CurrentIdentity::nobody(),
+            shown: CurrentIdentity::empty(),
             bundles: Bundles::default(),
             trust: Mutex::default(),
             tokens: Mutex::default(),

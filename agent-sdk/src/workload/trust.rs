@@ -14,23 +14,23 @@ use crate::peers::Bundles;
 pub(super) struct Trust {
     x509: Roots,
     jwt: BTreeMap<String, Vec<JwtAuthority>>,
-    told: BTreeSet<String>,
+    held: BTreeSet<String>,
 }
 
 impl Trust {
     /// Sets all X.509 authorities. Those that are absent are removed (CL-3).
     pub(super) fn set_x509(&mut self, roots: Roots, bundles: &Bundles) {
         self.x509 = roots;
-        self.tell(bundles);
+        self.publish(bundles);
     }
 
     /// Sets all JWT authorities.
     pub(super) fn set_jwt(&mut self, keys: BTreeMap<String, Vec<JwtAuthority>>, bundles: &Bundles) {
         self.jwt = keys;
-        self.tell(bundles);
+        self.publish(bundles);
     }
 
-    fn tell(&mut self, bundles: &Bundles) {
+    fn publish(&mut self, bundles: &Bundles) {
         let names: BTreeSet<_> = self.x509.keys().chain(self.jwt.keys()).cloned().collect();
         for name in &names {
             let Ok(trust_domain) = TrustDomain::new(name) else { continue };
@@ -39,10 +39,10 @@ impl Trust {
             // No sequence: the last one set counts.
             bundles.set(Bundle::new(trust_domain, roots, keys, 0, 0));
         }
-        for gone in self.told.difference(&names).filter_map(|name| TrustDomain::new(name).ok()) {
+        for gone in self.held.difference(&names).filter_map(|name| TrustDomain::new(name).ok()) {
             bundles.remove(&gone);
         }
-        self.told = names;
+        self.held = names;
     }
 }
 

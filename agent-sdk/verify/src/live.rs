@@ -104,15 +104,15 @@ impl Live {
     pub fn publish(&self, known: Arc<Known>) {
         self.0.known.store(Some(known));
         // ORDER: after the store, so that a subscriber who is notified finds the new knowledge.
-        self.0.listeners.tell();
+        self.0.listeners.notify();
     }
 
-    /// Calls `told` after each [`publish`](Self::publish), on the publishing thread, for as long as the subscription lives. The
-    /// callback should wake a task and return at once, because the next cut waits for it.
+    /// Calls `callback` after each [`publish`](Self::publish), on the publishing thread, for as long as the subscription lives.
+    /// The callback should wake a task and return at once, because the next cut waits for it.
     ///
     /// There is no call for knowledge that was published before: subscribe first, then check.
-    pub fn subscribe(&self, told: impl Fn() + Send + Sync + 'static) -> Subscription {
-        self.0.listeners.add(Arc::new(told))
+    pub fn subscribe(&self, callback: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.0.listeners.add(Arc::new(callback))
     }
 
     /// The current knowledge, or `None` before the first heartbeat.
@@ -186,11 +186,14 @@ impl Live {
 /// fresher than an old one.
 fn aged(known: Option<&Known>, bound: Duration, now: Duration) -> Result<(), Staleness> {
     let as_of = Duration::from_micros(known.ok_or(Staleness::Never)?.as_of);
-    let (age, ahead) = (now.saturating_sub(as_of), as_of.saturating_sub(now));
-    match () {
-        () if age > bound => Err(Staleness::Old(age)),
-        () if ahead > SKEW => Err(Staleness::Future(ahead)),
-        () => Ok(()),
+    let age = now.saturating_sub(as_of);
+    let ahead = as_of.saturating_sub(now);
+    if age > bound {
+        Err(Staleness::Old(age))
+    } else if ahead > SKEW {
+        Err(Staleness::Future(ahead))
+    } else {
+        Ok(())
     }
 }
 

@@ -220,10 +220,12 @@ fn signing_certificate(der: &[u8], now: u64) -> Result<Vec<u8>, Reject> {
     let (_, cert) = X509Certificate::from_der(der).map_err(|e| Reject::Malformed(e.to_string()))?;
     let signs = matches!(cert.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign());
     let not_after = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or(0);
-    match () {
-        () if !cert.is_ca() || !signs => Err(Reject::Untrusted("a signing certificate lacks cA or keyCertSign".into())),
-        () if now >= not_after => Err(Reject::Expired(not_after)),
-        () => Ok(key_id(&cert)),
+    if !cert.is_ca() || !signs {
+        Err(Reject::Untrusted("a signing certificate lacks cA or keyCertSign".into()))
+    } else if now >= not_after {
+        Err(Reject::Expired(not_after))
+    } else {
+        Ok(key_id(&cert))
     }
 }
 

@@ -123,13 +123,17 @@ impl Follower {
         }
         let Some(known) = &self.known else { return Ok(()) };
         let same = known.cuts.incarnation == heartbeat.incarnation;
-        match () {
-            () if !same && !self.pending.snapshot => Err(FeedError::Incarnation),
-            // Time goes on from one epoch of the journal to the next, so a heartbeat of an earlier epoch is a replay too.
-            () if heartbeat.as_of < known.as_of => Err(FeedError::Time(known.as_of, heartbeat.as_of)),
-            () if same && heartbeat.head < known.head => Err(FeedError::Head(known.head, heartbeat.head)),
-            () => Ok(()),
+        if !same && !self.pending.snapshot {
+            return Err(FeedError::Incarnation);
         }
+        // Time goes on from one epoch of the journal to the next, so a heartbeat of an earlier epoch is a replay too.
+        if heartbeat.as_of < known.as_of {
+            return Err(FeedError::Time(known.as_of, heartbeat.as_of));
+        }
+        if same && heartbeat.head < known.head {
+            return Err(FeedError::Head(known.head, heartbeat.head));
+        }
+        Ok(())
     }
 
     /// Replaces the whole state by a snapshot.
@@ -180,12 +184,16 @@ impl Follower {
 
     /// Compares the cuts with the signed count and digest: this detects what a relay dropped or invented.
     fn compare(&self, cuts: &Cuts, digest: CutDigest, heartbeat: &Heartbeat) -> Result<(), FeedError> {
-        match () {
-            () if cuts.len() > self.limits.cuts => Err(FeedError::TooMany(self.limits.cuts)),
-            () if u64::try_from(cuts.len()) != Ok(heartbeat.count) => Err(FeedError::Count(cuts.len(), heartbeat.count)),
-            () if digest.to_bytes() != heartbeat.digest => Err(FeedError::Digest),
-            () => Ok(()),
+        if cuts.len() > self.limits.cuts {
+            return Err(FeedError::TooMany(self.limits.cuts));
         }
+        if u64::try_from(cuts.len()) != Ok(heartbeat.count) {
+            return Err(FeedError::Count(cuts.len(), heartbeat.count));
+        }
+        if digest.to_bytes() != heartbeat.digest {
+            return Err(FeedError::Digest);
+        }
+        Ok(())
     }
 
     fn know(&mut self, cuts: Cuts, digest: CutDigest, heartbeat: &Heartbeat) -> Arc<Known> {

@@ -37,11 +37,14 @@ fn check(live: &Live) -> Result<(), Reject> {
 
 /// The result of a check in a sequential execution after this many publications and with this requirement.
 fn sequential(published: u64, required: u64) -> Result<(), Reject> {
-    match () {
-        () if published >= CUT => Err(Reject::Cut),
-        () if required > published => Err(Reject::Stale(Staleness::Behind { known: published, required })),
-        () if published == 0 => Err(Reject::Stale(Staleness::Never)),
-        () => Ok(()),
+    if published >= CUT {
+        Err(Reject::Cut)
+    } else if required > published {
+        Err(Reject::Stale(Staleness::Behind { known: published, required }))
+    } else if published == 0 {
+        Err(Reject::Stale(Staleness::Never))
+    } else {
+        Ok(())
     }
 }
 
@@ -150,7 +153,7 @@ fn t84_to_tell_before_it_is_known_is_noticed() {
         let tell_first = |live: &Live, known: Arc<Known>| {
             // Only for the first cut: the notification of the next one would hide the mistake.
             if known.head == CUT {
-                live.0.listeners.tell();
+                live.0.listeners.notify();
             }
             live.0.known.store(Some(known));
         };
