@@ -249,7 +249,7 @@ impl Process {
         Some(Process {
             state: fields.next()?.chars().next()?,
             parent: fields.next()?.parse().ok()?,
-            // The 22nd field of all.
+            // Start time, field 22 of the line.
             started: fields.nth(17)?.parse().ok()?,
         })
     }

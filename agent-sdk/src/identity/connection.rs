@@ -1,4 +1,4 @@
-//! The connection to the issuer, on which every new connection presents the newest certificate.
+//! The channel to the issuer. Every new connection presents the newest certificate.
 
 use std::sync::Arc;
 

@@ -34,7 +34,7 @@ pub enum NameError {
     #[error("`{0}` is not an agent: expected spiffe://<trust domain>/agent/<class>/<uuid>")]
     NotAnAgent(String),
     /// It is a SPIFFE ID that cannot be a workload's: it has no path, or it is an agent's.
-    #[error("`{0}` is not a workload: expected a SPIFFE ID with a path, and not an agent's")]
+    #[error("`{0}` is no workload: expected a SPIFFE ID with a path, and not an agent's")]
     NotAWorkload(String),
     /// It is not a SHA-256 in hex.
     #[error("`{0}` is not a delegation id: expected 64 hex digits")]

@@ -186,7 +186,7 @@ pub fn inspect_x509(leaf: &CertificateDer<'_>, own: &spiffe::TrustDomain, oid: &
     Ok(X509Svid { id, principal, not_before, not_after, serial, key, authority, binding: bound, subjects })
 }
 
-/// Checks that an agent has a binding, and nobody else.
+/// Checks that an agent has a binding, and that no other principal has one.
 pub(crate) fn check_binding(
     principal: &Principal,
     binding: Option<Binding>,
