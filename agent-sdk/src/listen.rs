@@ -32,6 +32,8 @@
 //!
 //! To the server the connection then looks broken, and its open streams end with an error on both sides. A peer without a
 //! certificate cannot be revoked; the layer verifies its bearer tokens for each request.
+//!
+//! A server with rules of its own for its peers takes the accept loop alone: [`accept_each`].
 
 mod accept;
 mod connection;
