@@ -1,4 +1,5 @@
-//! Foreign trust domains: whose bundles count, and where each comes from. Nothing is inferred from anything else (FC-2).
+//! `[[foreign]]`: the foreign trust domains whose bundles we trust, and the source of each bundle. The file states all of it;
+//! nothing is inferred from a bundle or a URL (FC-2).
 
 use std::path::PathBuf;
 
@@ -7,13 +8,16 @@ use mayfly_verify::{SpiffeId, TrustDomain, Workload, WorkloadName, parse_spiffe_
 use super::reader::Reader;
 use crate::foreign::{Settings, Source, endpoint_url};
 
-/// Workloads that classes and audiences may name.
+/// The workloads that classes and audiences may name.
 pub(super) struct Known<'a> {
+    /// The configured workloads of our trust domain.
     pub(super) own: &'a [WorkloadName],
+    /// The configured foreign trust domains. All their workloads may be named.
     pub(super) foreign: &'a [TrustDomain],
 }
 
 impl Known<'_> {
+    /// A configured workload of ours, by its name.
     pub(super) fn own(&self, name: &str) -> Result<Workload, String> {
         match name.parse::<WorkloadName>() {
             Ok(w) if self.own.contains(&w) => Ok(w.into()),
@@ -22,24 +26,26 @@ impl Known<'_> {
         }
     }
 
-    /// A foreign id is only ever listed in full.
+    /// A workload of a configured foreign trust domain, by its complete SPIFFE ID.
     pub(super) fn foreign(&self, id: &str) -> Result<Workload, String> {
         match id.parse::<Workload>() {
             Ok(Workload::Foreign(id)) if self.foreign.contains(id.trust_domain()) => Ok(Workload::Foreign(id)),
-            Ok(_) => Err("its trust domain stands in no `[[foreign]]`".into()),
+            Ok(_) => Err("its trust domain is not configured: add it as a `[[foreign]]`".into()),
             Err(e) => Err(e.to_string()),
         }
     }
 }
 
-/// Every `[[foreign]]`, and the trust domains they name: of those with another fault too, so that it is told once.
+/// Reads every `[[foreign]]`, and the trust domains that they name. Those with a faulty source count as named too, so that
+/// workloads of theirs are not reported as a second fault.
 pub(super) fn read_foreign(top: &mut Reader, own: Option<&TrustDomain>) -> (Vec<Settings>, Vec<TrustDomain>) {
-    let (mut all, mut domains) = (Vec::new(), Vec::new());
+    let mut all = Vec::new();
+    let mut domains = Vec::new();
     for mut f in top.sections("foreign") {
         let trust_domain = f.parsed("trust_domain", None, |s| match parse_spiffe_id(&format!("spiffe://{s}")) {
             Ok(id) if !id.path().is_empty() => Err("write a trust domain, without a path".into()),
             Ok(id) if own == Some(id.trust_domain()) => Err("it is ours: our bundle comes from our own authorities".into()),
-            Ok(id) if domains.contains(id.trust_domain()) => Err("it stands here twice".into()),
+            Ok(id) if domains.contains(id.trust_domain()) => Err("another `[[foreign]]` has the same trust domain".into()),
             Ok(id) => Ok(id.trust_domain().clone()),
             Err(e) => Err(e.to_string()),
         });
@@ -57,6 +63,7 @@ enum Profile {
     Spiffe,
 }
 
+/// Reads where the bundle of `of` comes from. Keys that do not belong to the kind of source are faults.
 fn read_source(f: &mut Reader, of: Option<&TrustDomain>) -> Option<Source> {
     let given: Vec<&str> = ["profile", "ca_file", "endpoint_id", "bootstrap"].into_iter().filter(|k| f.has(k)).collect();
     let either = (f.has("file"), f.has("endpoint"));
@@ -102,12 +109,13 @@ fn read_source(f: &mut Reader, of: Option<&TrustDomain>) -> Option<Source> {
     }
 }
 
-/// The endpoint proves itself by the bundle that it serves, so its id is of that trust domain.
+/// Reads the SPIFFE ID of a bundle endpoint. The endpoint is verified by the bundle that it serves, so its id is in the trust domain
+/// `of`.
 fn endpoint_id(s: &str, of: Option<&TrustDomain>) -> Result<SpiffeId, String> {
     let id = parse_spiffe_id(s).map_err(|e| e.to_string())?;
     match of {
-        _ if id.path().is_empty() => Err("write the whole SPIFFE ID of the endpoint, with its path".into()),
-        Some(of) if of != id.trust_domain() => Err(format!("write an id of `{of}`: the endpoint is proved by that bundle")),
+        _ if id.path().is_empty() => Err("write the complete SPIFFE ID of the endpoint, with its path".into()),
+        Some(of) if of != id.trust_domain() => Err(format!("write an id of `{of}`: the endpoint is verified by that bundle")),
         _ => Ok(id),
     }
 }
@@ -187,7 +195,7 @@ mod tests {
             assert!(found.iter().any(|f| f.contains("trust_domain") && f.contains(part)), "{of}: {found:#?}");
         }
         let twice = with("a.example.org", WEB) + &with("a.example.org", WEB).replace(BASE, "");
-        assert!(faults(&twice).iter().any(|f| f.contains("foreign[1].trust_domain") && f.contains("twice")));
+        assert!(faults(&twice).iter().any(|f| f.contains("foreign[1].trust_domain") && f.contains("another `[[foreign]]`")));
     }
 
     #[test]
@@ -205,8 +213,8 @@ mod tests {
         assert!(config.classes.values().all(|c| c.workloads == [listed.clone()]));
         assert!(config.issuers.iter().all(|i| i.audiences.iter().all(|a| a.workloads == [listed.clone()])));
         for (spawner, part) in [
-            ("spiffe://b.example.org/ns/x", "stands in no `[[foreign]]`"),
-            ("spiffe://prod.example.org/workload/x", "stands in no `[[foreign]]`"),
+            ("spiffe://b.example.org/ns/x", "add it as a `[[foreign]]`"),
+            ("spiffe://prod.example.org/workload/x", "add it as a `[[foreign]]`"),
             ("spiffe://a.example.org", "no workload"),
             ("spiffe://a.example.org/ns/*", "no SPIFFE ID"),
             ("spiffe://a.example.org/agent/w/0190aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee", "no workload"),

@@ -1,31 +1,41 @@
-//! Reads a TOML table key by key, and remembers everything that is wrong instead of stopping at it.
+//! Reads a TOML table key by key. The reader collects faults and goes on, instead of stopping at the first.
+//!
+//! Each method removes its key from the table, so that a key that is left at the end is unknown.
 
 use std::time::Duration;
 
 use toml::{Table, Value};
 
+/// A table, and the faults found in it so far.
 pub(super) struct Reader {
+    // The keys that have not been read yet.
     table: Table,
+    // Path of the table in the file, such as `classes[0]`; empty for the file itself.
     path: String,
+    // Every key that has been read, present or not.
     asked: Vec<String>,
+    /// One sentence for each fault, after the path of its key.
     pub(super) faults: Vec<String>,
 }
 
 impl Reader {
+    /// Reads `table`, which stands at `path` of the file.
     pub(super) fn new(table: Table, path: String) -> Reader {
         Reader { table, path, asked: Vec::new(), faults: Vec::new() }
     }
 
+    /// Adds a fault of `key`.
     pub(super) fn fault(&mut self, key: &str, what: &str) {
         let at = self.at(key);
         self.faults.push(format!("{at}: {what}"));
     }
 
+    /// Whether `key` is present and has not been read.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
-    /// A string that parses; without a default it must be there.
+    /// A string that parses. Returns `None` if it is faulty. A key without a default is required.
     pub(super) fn parsed<T>(&mut self, key: &str, default: Option<&str>, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = match (self.take(key), default) {
             (Some(Value::String(text)), _) => text,
@@ -39,6 +49,7 @@ impl Reader {
         parse(&text).map_err(|e| self.fault(key, &format!("`{text}`: {e}"))).ok()
     }
 
+    /// A string that parses. Returns `None` if the key is absent or faulty.
     pub(super) fn optional<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         if self.has(key) {
             self.parsed(key, None, parse)
@@ -48,7 +59,8 @@ impl Reader {
         }
     }
 
-    /// Strings that parse; those that do not are reported one by one.
+    /// A list of strings that parse. Strings that do not parse are left out, and each is a fault. A key without a default is
+    /// required.
     pub(super) fn list<T>(&mut self, key: &str, default: Option<&[&str]>, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         let texts: Vec<String> = match (self.take(key), default) {
             (Some(Value::Array(values)), _) => {
@@ -75,6 +87,7 @@ impl Reader {
         parsed
     }
 
+    /// An integer from `least` to `most`. Returns `default` if the key is absent or faulty.
     pub(super) fn integer(&mut self, key: &str, default: u64, least: u64, most: u64) -> u64 {
         match self.take(key) {
             None => default,
@@ -89,6 +102,18 @@ impl Reader {
         }
     }
 
+    /// As [`Reader::integer`], for a number of things in memory.
+    pub(super) fn size(&mut self, key: &str, default: u32, least: u32, most: u32) -> usize {
+        usize::try_from(self.small(key, default, least, most)).unwrap_or(usize::MAX)
+    }
+
+    /// As [`Reader::integer`], for 32 bits.
+    pub(super) fn small(&mut self, key: &str, default: u32, least: u32, most: u32) -> u32 {
+        let value = self.integer(key, default.into(), least.into(), most.into());
+        u32::try_from(value).unwrap_or(default)
+    }
+
+    /// A list of integers of 32 bits. Returns `None` if the key is absent or faulty.
     pub(super) fn integers(&mut self, key: &str) -> Option<Vec<u32>> {
         match self.take(key)? {
             Value::Array(values) => {
@@ -99,6 +124,7 @@ impl Reader {
         }
     }
 
+    /// `true` or `false`. Returns `default` if the key is absent or faulty.
     pub(super) fn boolean(&mut self, key: &str, default: bool) -> bool {
         match self.take(key) {
             None => default,
@@ -107,7 +133,8 @@ impl Reader {
         }
     }
 
-    /// A duration such as `90s`, `15m`, `8h`, `2d`; bounds in seconds. No zero, and nothing means infinite.
+    /// A duration such as `90s`, `15m`, `8h` or `2d`, from `least` to `most` seconds. No value means infinite. Returns zero if the
+    /// key is faulty.
     pub(super) fn duration(&mut self, key: &str, default: &str, least: u64, most: u64) -> Duration {
         let read = |text: &str| {
             let (number, unit) = text.split_at(text.len().saturating_sub(1));
@@ -127,6 +154,7 @@ impl Reader {
         self.parsed(key, Some(default), read).unwrap_or_default()
     }
 
+    /// The table under `key`, which is empty if the key is absent or faulty. It must be given back to [`Reader::close`].
     pub(super) fn section(&mut self, key: &str) -> Reader {
         let path = self.at(key);
         match self.take(key) {
@@ -139,6 +167,7 @@ impl Reader {
         }
     }
 
+    /// The list of tables under `key`, which is empty if the key is absent or faulty. Each must be given back to [`Reader::close`].
     pub(super) fn sections(&mut self, key: &str) -> Vec<Reader> {
         let path = self.at(key);
         match self.take(key) {
@@ -148,7 +177,7 @@ impl Reader {
                 for (n, value) in values.into_iter().enumerate() {
                     match value {
                         Value::Table(table) => readers.push(Reader::new(table, format!("{path}[{n}]"))),
-                        _ => self.fault(key, "is a list of sections"),
+                        _ => self.fault(key, "write a list of sections"),
                     }
                 }
                 readers
@@ -157,13 +186,13 @@ impl Reader {
         }
     }
 
-    /// Takes over what a section found wrong.
+    /// Takes over the faults of a section, and adds its unknown keys to them.
     pub(super) fn close(&mut self, mut section: Reader) {
         section.finish();
         self.faults.append(&mut section.faults);
     }
 
-    /// Reports every key that nobody asked for.
+    /// Adds a fault for every key that was not read, with the most similar known key if there is one.
     pub(super) fn finish(&mut self) {
         let unknown: Vec<String> = self.table.keys().cloned().collect();
         for key in unknown {
@@ -188,7 +217,8 @@ impl Reader {
     }
 }
 
-/// Lays one file over another: sections are merged, lists of named sections are joined and the later one wins.
+/// Lays one file over another. Sections are merged. Lists of sections are joined, where a section replaces an earlier one with the
+/// same `name`. Any other value replaces the earlier one.
 pub(super) fn lay_over(below: &mut Table, above: Table) {
     for (key, value) in above {
         match (below.get_mut(&key), value) {
@@ -206,7 +236,7 @@ pub(super) fn lay_over(below: &mut Table, above: Table) {
     }
 }
 
-/// Edits between two short words.
+/// The edit distance (Levenshtein) between the first 40 characters of two words.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(40).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

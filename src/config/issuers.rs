@@ -1,0 +1,69 @@
+//! `[[issuers]]`: the OIDC providers whose tokens prove a user.
+
+use std::path::PathBuf;
+
+use mayfly_verify::ClassName;
+
+use super::foreign::Known;
+use super::reader::Reader;
+use crate::assertion::{AudienceSettings, DEFAULT_ALGS, IssuerSettings};
+
+/// Reads every `[[issuers]]`.
+pub(super) fn read_issuers(top: &mut Reader, known: &Known<'_>) -> Vec<IssuerSettings> {
+    let mut issuers: Vec<IssuerSettings> = Vec::new();
+    for mut i in top.sections("issuers") {
+        if let Some(issuer) = read_issuer(&mut i, known) {
+            if issuers.iter().any(|o| o.name == issuer.name || o.issuer == issuer.issuer) {
+                i.fault("name", "another issuer has the same name or URL");
+            }
+            issuers.push(issuer);
+        }
+        top.close(i);
+    }
+    issuers
+}
+
+fn read_issuer(i: &mut Reader, known: &Known<'_>) -> Option<IssuerSettings> {
+    let name = i.parsed("name", None, |s| s.parse::<ClassName>().map(|n| n.to_string()).map_err(|e| e.to_string()));
+    let issuer = i.parsed("issuer", None, https);
+    let jwks_url = i.optional("jwks_url", https);
+    let ca_file = i.optional("ca_file", |s| Ok(PathBuf::from(s)));
+    // At most a day: a user's revocation is kept that long for tokens that were issued before it.
+    let max_age = i.duration("max_age", "1h", 60, 86_400);
+    let mut audiences = Vec::new();
+    for mut a in i.sections("audiences") {
+        audiences.extend(read_audience(&mut a, known));
+        i.close(a);
+    }
+    if audiences.is_empty() {
+        i.fault("audiences", "list the accepted audiences, and for each the workloads that may present its tokens");
+    }
+    Some(IssuerSettings {
+        name: name?,
+        issuer: issuer?,
+        jwks_url,
+        ca_file,
+        audiences,
+        max_age,
+        allowed_algs: DEFAULT_ALGS.to_vec(),
+    })
+}
+
+fn read_audience(a: &mut Reader, known: &Known<'_>) -> Option<AudienceSettings> {
+    let audience = a.parsed("audience", None, |s| Ok(s.to_owned()));
+    let revokes = a.boolean("revokes", false);
+    // Tokens that only revoke need no workload, so `workloads` may be left out.
+    let default: Option<&[&str]> = revokes.then_some(&[]);
+    let workloads = a.list("workloads", default, |s| if s.starts_with("spiffe:") { known.foreign(s) } else { known.own(s) });
+    let scopes = a.has("scopes").then(|| a.list("scopes", None, |s| Ok(s.to_owned())));
+    let max_lease = a.has("max_lease").then(|| a.duration("max_lease", "1h", 60, 30 * 86_400));
+    Some(AudienceSettings { audience: audience?, workloads, scopes, max_lease, revokes })
+}
+
+/// Accepts an https URL without user, password, query and fragment.
+pub(super) fn https(s: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(s).map_err(|e| e.to_string())?;
+    let plain = url.scheme() == "https" && url.username().is_empty() && url.password().is_none();
+    let bare = url.fragment().is_none() && url.query().is_none();
+    if plain && bare { Ok(s.to_owned()) } else { Err("write an https URL without user, query or fragment".into()) }
+}

@@ -1,0 +1,243 @@
+//! The sections that stand once in a file, and the whole file from them.
+//!
+//! Every section is read before the first missing value ends the reading, so that each fault of a file is reported.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use mayfly_verify::{BindingOid, TrustDomain, WorkloadName};
+
+use super::classes::read_classes;
+use super::foreign::{Known, read_foreign};
+use super::issuers::{https, read_issuers};
+use super::limits::read_limits;
+use super::reader::Reader;
+use super::{BundleEndpoint, Config, LogFormat};
+use crate::authority::RootFiles;
+use crate::doors::listen::Bounds;
+
+/// Reads a whole file. Returns `None` if a value is missing or malformed; `top` then holds the fault.
+pub(super) fn read(top: &mut Reader) -> Option<Config> {
+    let trust_domain = top.parsed("trust_domain", None, |s: &str| match TrustDomain::new(s) {
+        Ok(td) if td.as_str() == s => Ok(td),
+        Ok(_) => Err("write it in lower case, without a scheme".into()),
+        Err(e) => Err(e.to_string()),
+    });
+    let home = top.parsed("home", Some(".mayfly"), |s| Ok(PathBuf::from(s)));
+    let server = within(top, "server", read_server);
+    let http = within(top, "http", read_http);
+    let operator = within(top, "operator", read_operator);
+    let log = within(top, "log", read_log);
+    let journal = within(top, "journal", read_journal);
+    let credentials = within(top, "credentials", read_credentials);
+    let authorities = within(top, "authorities", read_authorities);
+    let bundle_endpoint = within(top, "bundle_endpoint", read_bundle_endpoint);
+
+    let workloads = read_workloads(top);
+    if let Some(unknown) = operator.workloads.iter().find(|name| !workloads.contains(name)) {
+        top.fault("operator.workloads", &format!("workload `{unknown}` is not configured"));
+    }
+    let (foreign, domains) = read_foreign(top, trust_domain.as_ref());
+    let known = Known { own: &workloads, foreign: &domains };
+    let classes = read_classes(top, &known);
+    let limits = read_limits(top);
+    let issuers = read_issuers(top, &known);
+    Some(Config {
+        trust_domain: trust_domain?,
+        home: home?,
+        listen: server.listen?,
+        names: server.names,
+        bounds: server.bounds,
+        message: server.message,
+        reflection: server.reflection,
+        http: http?,
+        socket: operator.socket,
+        uids: operator.uids,
+        operators: operator.workloads,
+        log: log.format?,
+        log_filter: log.filter?,
+        batch: journal.batch,
+        queue: journal.queue,
+        journal_max: journal.max_bytes,
+        oid: credentials.oid?,
+        jwt_ttl: credentials.jwt_ttl,
+        jwt_issuer: credentials.jwt_issuer,
+        workload_ttl: credentials.workload_ttl,
+        root: authorities.root,
+        rotate_x509: authorities.rotate_x509,
+        rotate_jwt: authorities.rotate_jwt,
+        refresh: authorities.refresh,
+        bundle_endpoint,
+        workloads,
+        foreign,
+        issuers,
+        classes,
+        limits,
+    })
+}
+
+/// Reads the section `key`, and takes over the faults found in it.
+fn within<T>(top: &mut Reader, key: &str, read: fn(&mut Reader) -> T) -> T {
+    let mut section = top.section(key);
+    let value = read(&mut section);
+    top.close(section);
+    value
+}
+
+struct Server {
+    listen: Option<SocketAddr>,
+    names: Vec<String>,
+    bounds: Bounds,
+    message: usize,
+    reflection: bool,
+}
+
+fn read_server(s: &mut Reader) -> Server {
+    let listen = s.parsed("listen", Some("127.0.0.1:8443"), |s| s.parse::<SocketAddr>().map_err(|e| e.to_string()));
+    let names = s.list("names", Some(&["localhost", "127.0.0.1"]), |s| {
+        let dns = !s.is_empty() && s.len() <= 253 && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+        // T34: a wildcard is never accepted.
+        if dns || s.parse::<IpAddr>().is_ok() { Ok(s.to_owned()) } else { Err("write a DNS name or an IP address".into()) }
+    });
+    if names.is_empty() {
+        s.fault("names", "give at least one name");
+    }
+    let bounds = Bounds {
+        handshake: s.duration("handshake_timeout", "5s", 1, 60),
+        request: s.duration("request_timeout", "10s", 1, 300),
+        drain: s.duration("drain_timeout", "10s", 1, 600),
+        connections: s.size("max_connections", 1024, 1, 1_000_000),
+        headers: s.small("max_header_bytes", 16 * 1024, 4096, 1 << 20),
+        streams: s.small("max_concurrent_streams", 256, 1, 10_000),
+    };
+    let message = s.size("max_message_bytes", 64 * 1024, 16 * 1024, 4 << 20);
+    let reflection = s.boolean("reflection", false);
+    Server { listen, names, bounds, message, reflection }
+}
+
+fn read_http(h: &mut Reader) -> Option<SocketAddr> {
+    h.parsed("listen", Some("127.0.0.1:9464"), |s| match s.parse::<SocketAddr>() {
+        Ok(a) if a.ip().is_loopback() => Ok(a),
+        Ok(_) => Err("metrics and health are served on loopback only".into()),
+        Err(e) => Err(e.to_string()),
+    })
+}
+
+struct Operator {
+    socket: Option<PathBuf>,
+    uids: Option<Vec<u32>>,
+    workloads: Vec<WorkloadName>,
+}
+
+fn read_operator(o: &mut Reader) -> Operator {
+    Operator {
+        socket: o.optional("socket", |s| Ok(PathBuf::from(s))),
+        uids: o.integers("uids"),
+        workloads: o.list("workloads", Some(&[]), |s| s.parse::<WorkloadName>().map_err(|e| e.to_string())),
+    }
+}
+
+struct Log {
+    format: Option<LogFormat>,
+    filter: Option<String>,
+}
+
+fn read_log(l: &mut Reader) -> Log {
+    let format = l.parsed("format", Some("text"), |s| match s {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("write `text` or `json`".into()),
+    });
+    let filter = l.parsed("filter", Some("info"), |s| Ok(s.to_owned()));
+    Log { format, filter }
+}
+
+struct Journal {
+    batch: usize,
+    queue: usize,
+    max_bytes: Option<u64>,
+}
+
+fn read_journal(j: &mut Reader) -> Journal {
+    Journal {
+        batch: j.size("batch_max", 256, 1, 10_000),
+        queue: j.size("queue_max", 4096, 1, 1_000_000),
+        // In a file 0 means no bound.
+        max_bytes: Some(j.integer("max_bytes", 0, 0, u64::MAX >> 1)).filter(|m| *m > 0),
+    }
+}
+
+struct Credentials {
+    oid: Option<BindingOid>,
+    jwt_ttl: u64,
+    jwt_issuer: Option<String>,
+    workload_ttl: u64,
+}
+
+fn read_credentials(c: &mut Reader) -> Credentials {
+    Credentials {
+        oid: c.parsed("binding_oid", Some("1.3.6.1.4.1.32473.1"), str::parse::<BindingOid>),
+        jwt_ttl: c.duration("jwt_ttl", "5m", 10, 3600).as_secs(),
+        jwt_issuer: c.optional("jwt_issuer", https),
+        workload_ttl: c.duration("workload_ttl", "1h", 60, 7 * 86_400).as_secs(),
+    }
+}
+
+struct Authorities {
+    root: Option<RootFiles>,
+    rotate_x509: u64,
+    rotate_jwt: u64,
+    refresh: u64,
+}
+
+fn read_authorities(a: &mut Reader) -> Authorities {
+    let certificate = a.optional("root_certificate", |s| Ok(PathBuf::from(s)));
+    let key = a.optional("root_key", |s| Ok(PathBuf::from(s)));
+    if certificate.is_some() != key.is_some() {
+        a.fault("root_certificate", "give both `root_certificate` and `root_key`, or neither");
+    }
+    Authorities {
+        root: certificate.zip(key).map(|(certificate, key)| RootFiles { certificate, key }),
+        rotate_x509: a.duration("rotate_x509", "30d", 1, 365 * 86_400).as_secs(),
+        rotate_jwt: a.duration("rotate_jwt", "30d", 1, 365 * 86_400).as_secs(),
+        refresh: a.duration("bundle_refresh", "5m", 1, 86_400).as_secs(),
+    }
+}
+
+/// Returns `None` if the bundle is not served, or if the section has a fault.
+fn read_bundle_endpoint(e: &mut Reader) -> Option<BundleEndpoint> {
+    let listen = e.optional("listen", |s| s.parse::<SocketAddr>().map_err(|e| e.to_string()));
+    let web = e.parsed("profile", Some("https_spiffe"), |s| match s {
+        "https_spiffe" => Ok(false),
+        "https_web" => Ok(true),
+        _ => Err("write `https_spiffe` or `https_web`".to_owned()),
+    })?;
+    let certificate = e.optional("certificate", |s| Ok(PathBuf::from(s)));
+    let key = e.optional("key", |s| Ok(PathBuf::from(s)));
+    match (web, certificate.zip(key)) {
+        (true, Some(files)) => Some(BundleEndpoint { listen: listen?, web: Some(files) }),
+        (false, None) => Some(BundleEndpoint { listen: listen?, web: None }),
+        (true, None) => {
+            e.fault("certificate", "`https_web` needs `certificate` and `key`");
+            None
+        }
+        (false, Some(_)) => {
+            e.fault("certificate", "`https_spiffe` is served with our own SVID: leave `certificate` and `key` out");
+            None
+        }
+    }
+}
+
+fn read_workloads(top: &mut Reader) -> Vec<WorkloadName> {
+    let mut workloads: Vec<WorkloadName> = Vec::new();
+    for mut w in top.sections("workloads") {
+        if let Some(name) = w.parsed("name", None, |s| s.parse::<WorkloadName>().map_err(|e| e.to_string())) {
+            if workloads.contains(&name) {
+                w.fault("name", &format!("`{name}` is already the name of another workload"));
+            }
+            workloads.push(name);
+        }
+        top.close(w);
+    }
+    workloads
+}
