@@ -2,6 +2,7 @@
 //! only the first.
 
 mod classes;
+mod digest;
 mod foreign;
 mod issuers;
 mod limits;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use mayfly_verify::{BindingOid, ClassName, TrustDomain, WorkloadName, sha256};
+use mayfly_verify::{BindingOid, ClassName, TrustDomain, WorkloadName};
 
 use crate::assertion::IssuerSettings;
 use crate::authority::RootFiles;
@@ -159,9 +160,10 @@ impl Config {
         }
     }
 
-    /// SHA-256 over classes and limits, as the journal records it.
+    /// SHA-256 of classes and limits in a canonical form, as the journal records it. It changes if and only if one of their
+    /// values does.
     pub fn digest(&self) -> [u8; 32] {
-        sha256(format!("{:?} {:?}", self.classes, self.limits).as_bytes())
+        digest::digest(&self.classes, &self.limits)
     }
 
     /// Reads texts that are laid over each other. Faults begin with the name of the last one.

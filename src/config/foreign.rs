@@ -109,8 +109,8 @@ fn read_source(f: &mut Reader, of: Option<&TrustDomain>) -> Option<Source> {
     }
 }
 
-/// Reads the SPIFFE ID of a bundle endpoint. The endpoint is verified by the bundle that it serves, so its id is in the trust domain
-/// `of`.
+/// Reads the SPIFFE ID of a bundle endpoint. The endpoint is verified by the bundle that it serves, so its id is in the trust
+/// domain `of`.
 fn endpoint_id(s: &str, of: Option<&TrustDomain>) -> Result<SpiffeId, String> {
     let id = parse_spiffe_id(s).map_err(|e| e.to_string())?;
     match of {

@@ -19,7 +19,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads `table`, which stands at `path` of the file.
+    /// Makes a reader of `table`, which is at `path` in the file.
     pub(super) fn new(table: Table, path: String) -> Reader {
         Reader { table, path, asked: Vec::new(), faults: Vec::new() }
     }
@@ -133,8 +133,8 @@ impl Reader {
         }
     }
 
-    /// A duration such as `90s`, `15m`, `8h` or `2d`, from `least` to `most` seconds. No value means infinite. Returns zero if the
-    /// key is faulty.
+    /// A duration such as `90s`, `15m`, `8h` or `2d`, from `least` to `most` seconds. No value means infinite. Returns zero if
+    /// the key is faulty.
     pub(super) fn duration(&mut self, key: &str, default: &str, least: u64, most: u64) -> Duration {
         let read = |text: &str| {
             let (number, unit) = text.split_at(text.len().saturating_sub(1));
@@ -167,7 +167,8 @@ impl Reader {
         }
     }
 
-    /// The list of tables under `key`, which is empty if the key is absent or faulty. Each must be given back to [`Reader::close`].
+    /// The list of tables under `key`, which is empty if the key is absent or faulty. Each must be given back to
+    /// [`Reader::close`].
     pub(super) fn sections(&mut self, key: &str) -> Vec<Reader> {
         let path = self.at(key);
         match self.take(key) {
@@ -217,8 +218,8 @@ impl Reader {
     }
 }
 
-/// Lays one file over another. Sections are merged. Lists of sections are joined, where a section replaces an earlier one with the
-/// same `name`. Any other value replaces the earlier one.
+/// Lays one file over another. Sections are merged. Lists of sections are joined, where a section replaces an earlier one with
+/// the same `name`. Any other value replaces the earlier one.
 pub(super) fn lay_over(below: &mut Table, above: Table) {
     for (key, value) in above {
         match (below.get_mut(&key), value) {

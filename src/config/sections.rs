@@ -1,6 +1,6 @@
-//! The sections that stand once in a file, and the whole file from them.
+//! The sections that a file has once, and the complete configuration.
 //!
-//! Every section is read before the first missing value ends the reading, so that each fault of a file is reported.
+//! Every section is read before a missing value ends the reading, so that each fault of a file is reported.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,0 +1,189 @@
+//! The digest of classes and limits, which the journal records at each start that finds it changed.
+//!
+//! The digest is SHA-256 over one JSON document in the form of RFC 8785: members are sorted, there is no white space, and values
+//! are strings, integers, lists and objects. Only this module decides what the document contains, so neither another compiler nor
+//! a renamed field changes a digest.
+//!
+//! ```text
+//! {"classes": [{"audiences": ["https://a.example"], "classes": ["researcher"], "max_depth": 2, "max_lease": 14400,
+//!               "modes": ["delegated"], "name": "worker", "owner": "ops", "scopes": ["a:read"], "svid_ttl": 900,
+//!               "workloads": ["orchestrator"]}],
+//!  "limits": [{"live": 100, "name": "agents-of-a-user", "per": "user"}],
+//!  "version": 1}
+//! ```
+//!
+//! - `classes` is sorted by name. The lists within a class are sets: they are sorted, and hold nothing twice. A workload of this
+//!   trust domain is written as its name, a foreign one as its SPIFFE ID. `svid_ttl` and `max_lease` are seconds.
+//! - `limits` keeps the order of the file, because a spawn that exceeds several limits is denied by the first of them. A limit
+//!   has `live`, `fan_out`, `period` with `burst`, or `total` with `window`. `period` and `window` are microseconds.
+//! - `version` counts the changes of this form.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mayfly_verify::{ClassName, sha256};
+use serde_json::{Value, json};
+
+use crate::judge::limits::{Limit, Measure};
+use crate::judge::policy::Class;
+
+/// The version of this form.
+const VERSION: u64 = 1;
+
+/// SHA-256 of the canonical form of classes and limits.
+pub(super) fn digest(classes: &BTreeMap<ClassName, Class>, limits: &[Limit]) -> [u8; 32] {
+    sha256(canonical(classes, limits).as_bytes())
+}
+
+/// The document that is hashed.
+fn canonical(classes: &BTreeMap<ClassName, Class>, limits: &[Limit]) -> String {
+    let classes: Vec<Value> = classes.values().map(class).collect();
+    let limits: Vec<Value> = limits.iter().map(limit).collect();
+    json!({ "classes": classes, "limits": limits, "version": VERSION }).to_string()
+}
+
+// The patterns in `class` and `limit` name every field, so that a new field does not compile until it is part of this form.
+fn class(class: &Class) -> Value {
+    let Class { name, owner, scopes, audiences, svid_ttl, max_lease, max_depth, modes, workloads, classes } = class;
+    json!({
+        "audiences": audiences,
+        "classes": set(classes),
+        "max_depth": max_depth,
+        "max_lease": max_lease,
+        "modes": set(modes),
+        "name": name.to_string(),
+        "owner": owner,
+        "scopes": scopes,
+        "svid_ttl": svid_ttl,
+        "workloads": set(workloads),
+    })
+}
+
+fn limit(limit: &Limit) -> Value {
+    let Limit { name, per, measure } = limit;
+    let per = per.as_str();
+    match measure {
+        Measure::Live(live) => json!({ "live": live, "name": name, "per": per }),
+        Measure::FanOut(fan_out) => json!({ "fan_out": fan_out, "name": name, "per": per }),
+        Measure::Rate { period, burst } => json!({ "burst": burst, "name": name, "per": per, "period": period }),
+        Measure::Total { most, window } => json!({ "name": name, "per": per, "total": most, "window": window }),
+    }
+}
+
+/// The texts of a list whose order has no meaning, sorted and without duplicates.
+fn set<T: ToString>(items: &[T]) -> BTreeSet<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use mayfly_verify::{Mode, Workload};
+
+    use super::*;
+    use crate::judge::limits::Per;
+
+    fn worker() -> Class {
+        Class {
+            name: "worker".parse().unwrap(),
+            owner: "ops".into(),
+            scopes: ["b:read".into(), "a:\"read\"".into()].into(),
+            audiences: ["https://a.example".into()].into(),
+            svid_ttl: 900,
+            max_lease: 14_400,
+            max_depth: 2,
+            modes: vec![Mode::Delegated, Mode::Autonomous],
+            workloads: vec![workload("spiffe://td.example/ns/x"), workload("orchestrator")],
+            classes: vec!["worker".parse().unwrap(), "researcher".parse().unwrap()],
+        }
+    }
+
+    fn workload(text: &str) -> Workload {
+        match text.parse::<mayfly_verify::WorkloadName>() {
+            Ok(own) => own.into(),
+            Err(_) => text.parse().unwrap(),
+        }
+    }
+
+    fn limits() -> Vec<Limit> {
+        let limit = |name: &str, per, measure| Limit { name: name.into(), per, measure };
+        vec![
+            limit("live", Per::User, Measure::Live(100)),
+            limit("children", Per::Parent, Measure::FanOut(8)),
+            limit("rate", Per::Root, Measure::Rate { period: 20_000, burst: 50 }),
+            limit("total", Per::Class, Measure::Total { most: 1000, window: 3_600_000_000 }),
+        ]
+    }
+
+    fn of(class: Class, limits: &[Limit]) -> [u8; 32] {
+        digest(&BTreeMap::from([(class.name.clone(), class)]), limits)
+    }
+
+    #[test]
+    fn the_canonical_form_is_frozen() {
+        let text = concat!(
+            r#"{"classes":[{"audiences":["https://a.example"],"classes":["researcher","worker"],"max_depth":2,"#,
+            r#""max_lease":14400,"modes":["autonomous","delegated"],"name":"worker","owner":"ops","#,
+            r#""scopes":["a:\"read\"","b:read"],"svid_ttl":900,"workloads":["orchestrator","spiffe://td.example/ns/x"]}],"#,
+            r#""limits":[{"live":100,"name":"live","per":"user"},{"fan_out":8,"name":"children","per":"parent"},"#,
+            r#"{"burst":50,"name":"rate","per":"root","period":20000},"#,
+            r#"{"name":"total","per":"class","total":1000,"window":3600000000}],"version":1}"#
+        );
+        let classes = BTreeMap::from([("worker".parse().unwrap(), worker())]);
+        assert_eq!(canonical(&classes, &limits()), text);
+        // As `printf '%s' "$text" | sha256sum` prints it.
+        assert_eq!(hex::encode(of(worker(), &limits())), "662b83836bc4a04afa49633148a029acfac13dad6d03b0c0d6081b8e3365fb20");
+    }
+
+    #[test]
+    fn each_field_of_a_class_changes_the_digest() {
+        let changes: [fn(&mut Class); 10] = [
+            |c| c.name = "other".parse().unwrap(),
+            |c| c.owner = "others".into(),
+            |c| c.scopes = ["b:read".into()].into(),
+            |c| c.audiences = ["https://b.example".into()].into(),
+            |c| c.svid_ttl = 901,
+            |c| c.max_lease = 14_401,
+            |c| c.max_depth = 3,
+            |c| c.modes = vec![Mode::Delegated],
+            |c| c.workloads = vec![workload("orchestrator")],
+            |c| c.classes = vec!["worker".parse().unwrap()],
+        ];
+        let mut seen = BTreeSet::from([of(worker(), &limits())]);
+        for change in changes {
+            let mut changed = worker();
+            change(&mut changed);
+            assert!(seen.insert(of(changed, &limits())), "after {} changes", seen.len());
+        }
+    }
+
+    #[test]
+    fn each_field_of_a_limit_changes_the_digest() {
+        let changes: [fn(&mut [Limit; 4]); 10] = [
+            |[live, ..]| live.name = "other".into(),
+            |[live, ..]| live.per = Per::Class,
+            |[live, ..]| live.measure = Measure::Live(101),
+            |[live, ..]| live.measure = Measure::FanOut(100),
+            |[_, children, ..]| children.measure = Measure::FanOut(9),
+            |[.., rate, _]| rate.measure = Measure::Rate { period: 20_001, burst: 50 },
+            |[.., rate, _]| rate.measure = Measure::Rate { period: 20_000, burst: 51 },
+            |[.., total]| total.measure = Measure::Total { most: 1001, window: 3_600_000_000 },
+            |[.., total]| total.measure = Measure::Total { most: 1000, window: 60_000_000 },
+            |all| all.swap(0, 1),
+        ];
+        let mut seen = BTreeSet::from([of(worker(), &limits())]);
+        for change in changes {
+            let mut changed: [Limit; 4] = limits().try_into().unwrap();
+            change(&mut changed);
+            assert!(seen.insert(of(worker(), &changed)), "after {} changes", seen.len());
+        }
+    }
+
+    #[test]
+    fn the_order_of_a_set_does_not_change_the_digest() {
+        let mut reversed = worker();
+        reversed.modes.reverse();
+        reversed.workloads.reverse();
+        reversed.classes.reverse();
+        assert_eq!(of(reversed, &limits()), of(worker(), &limits()));
+    }
+}
