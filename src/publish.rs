@@ -1,4 +1,4 @@
-//! Publish: what verifiers get. It follows the records; no request waits for it.
+//! Publish: the bundle and the feed, which verifiers get. Both follow the records; no request waits for them.
 
 pub mod feed;
 
@@ -14,17 +14,17 @@ use crate::state::Authorities;
 
 /// The public half of the authorities, at one revision.
 pub struct Published {
-    /// For our own use.
+    /// The bundle, for the issuer's own use.
     pub bundle: Bundle,
-    /// The same as a SPIFFE bundle document, UTF-8 JSON.
+    /// The same bundle as a SPIFFE bundle document, JSON in UTF-8.
     pub document: Vec<u8>,
-    /// Who signs, signed and will sign.
+    /// Every recorded authority that is prepared, active, retired or tainted.
     pub authorities: Arc<Authorities>,
-    /// The key of heartbeats: an uncompressed P-256 point.
+    /// Public key of heartbeats: an uncompressed P-256 point, 65 bytes.
     pub feed_key: Vec<u8>,
 }
 
-/// Keeps what is published up to date.
+/// Publishes the bundle, and a new one after each change.
 #[derive(Clone)]
 pub struct Publisher {
     ledger: Ledger,
@@ -34,17 +34,19 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes what stands. Verifiers are told to look again after `refresh` seconds.
+    /// Publishes the bundle of the recorded authorities. Its refresh hint is `refresh` seconds. Fails if a recorded key cannot be
+    /// encoded.
     pub fn start(ledger: &Ledger, authority: &Arc<Authority>, refresh: u64) -> Result<Publisher, Fault> {
         let first = published(ledger, authority, refresh)?;
-        let (ledger, authority) = (ledger.clone(), Arc::clone(authority));
-        Ok(Publisher { ledger, authority, refresh, now: watch::Sender::new(Arc::new(first)) })
+        let now = watch::Sender::new(Arc::new(first));
+        Ok(Publisher { ledger: ledger.clone(), authority: Arc::clone(authority), refresh, now })
     }
 
-    /// Publishes what stands now, if it is not what was published before. Called after every change, by whoever made it.
+    /// Publishes the bundle again if its sequence has grown. The rotation calls this after each change of the authorities. Fails
+    /// if a recorded key cannot be encoded.
     pub fn follow(&self) -> Result<(), Fault> {
         let next = published(&self.ledger, &self.authority, self.refresh)?;
-        // BU-2: a sequence never goes back, whoever comes last.
+        // BU-2: a sequence never goes back, in whatever order concurrent callers arrive.
         self.now.send_if_modified(|now| {
             let newer = next.bundle.sequence() > now.bundle.sequence();
             if newer {
@@ -55,12 +57,12 @@ impl Publisher {
         Ok(())
     }
 
-    /// What is published.
+    /// What is published now.
     pub fn now(&self) -> Arc<Published> {
         Arc::clone(&self.now.borrow())
     }
 
-    /// What is published, and each change of it; of several only the last.
+    /// Notifies of each change. A receiver that is slow sees only the last one.
     pub fn watch(&self) -> watch::Receiver<Arc<Published>> {
         self.now.subscribe()
     }

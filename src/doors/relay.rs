@@ -32,7 +32,7 @@ impl Revocations for Door {
 
     async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
         // T69: nothing is said before something was heard.
-        if !self.feed.has_spoken() {
+        if !self.feed.has_heartbeat() {
             return Err(Status::unavailable("the relay has heard nothing from the issuer yet: ask again"));
         }
         let stream = subscribe(&self.feed, request.get_ref(), self.stop.clone());

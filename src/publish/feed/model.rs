@@ -1,25 +1,27 @@
-//! T84: the real line, feed and ring under random schedules: what a subscriber knows is whole up to its head, wherever it
-//! begins, goes on or begins again.
+//! T84: the real line, feed and ring under random schedules: a subscriber has every cut up to its head, whether it begins,
+//! resumes or begins again.
 //!
-//! Threads are switched before each access to what is shared, as if memory were sequentially consistent. The writer is played;
-//! what it tells is told by the real [`Told`]. Signatures and the follower are real ones.
+//! The model switches threads before each access to shared data, as if memory were sequentially consistent. Only the writer is a
+//! fake, and it uses the real [`Told`]. Signatures and the follower are real.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
 
 use mayfly_agent::revocation::message;
 use mayfly_verify::feed::{FeedKey, Follower, Limits};
-use mayfly_verify::{BindingOid, Target};
+use mayfly_verify::{BindingOid, Target, TrustDomain};
 use shuttle::thread;
 
 use super::sync::model;
 use super::*;
 use crate::authority::keystore::Keystore;
+use crate::ledger::Observer;
 
 const SCHEDULES: usize = 1000;
 const MANY: usize = 1_000_000;
 const NOW: u64 = 1_800_000_000 * SECOND;
-/// The commits that cut.
+/// The revisions of commits with a cut.
 const CUTS: [u64; 2] = [2, 3];
 const LAST: u64 = 4;
 
@@ -37,7 +39,7 @@ fn subject(revision: u64) -> Subject {
     Target::Agent(Uuid::from_u128(u128::from(revision))).subject()
 }
 
-/// Somebody who takes the feed.
+/// A subscriber of the feed.
 struct Subscriber {
     feed: Arc<Feed>,
     follower: Follower,
@@ -67,7 +69,7 @@ impl Subscriber {
         }
     }
 
-    /// The connection breaks; the next one goes on from where this one was.
+    /// The connection breaks, and the next one resumes from its position.
     fn reconnect(&mut self) {
         let position = self.follower.connect();
         self.cursor = position.and_then(|at| self.feed.resume(at.incarnation, at.head));
@@ -76,11 +78,12 @@ impl Subscriber {
 
 fn a_head_is_whole(commit: fn(&mut Told, u64, Vec<CutMade>)) {
     let (mut told, heard) = line();
-    let (incarnation, clock) = (Uuid::from_u128(1), Clock::set(Arc::new(std::sync::atomic::AtomicU64::new(NOW))));
+    let incarnation = Uuid::from_u128(1);
+    let clock = Clock::set(Arc::new(std::sync::atomic::AtomicU64::new(NOW)));
     let speaker = Speaker { trust_domain: td(), incarnation, authority: Arc::clone(&KEYS) };
     let feed = Arc::new(Feed::of(Set::default()));
     feed.ring.lock().begin(incarnation);
-    feed.say(&speaker, &heard, &clock, Vec::new()).unwrap();
+    feed.publish(&speaker, &heard, &clock, Vec::new()).unwrap();
     let writer = thread::spawn(move || {
         for revision in 1..=LAST {
             let cut = CutMade { subject: subject(revision), before: u64::MAX, keep_until: u64::MAX, revision };
@@ -89,7 +92,7 @@ fn a_head_is_whole(commit: fn(&mut Told, u64, Vec<CutMade>)) {
     });
     let its = Arc::clone(&feed);
     let speaking = thread::spawn(move || {
-        (0..3).for_each(|_| its.say(&speaker, &heard, &clock, Vec::new()).unwrap());
+        (0..3).for_each(|_| its.publish(&speaker, &heard, &clock, Vec::new()).unwrap());
         (speaker, heard, clock)
     });
     let subscribers = [(); 2].map(|()| {
@@ -104,7 +107,7 @@ fn a_head_is_whole(commit: fn(&mut Told, u64, Vec<CutMade>)) {
     });
     writer.join().unwrap();
     let (speaker, heard, clock) = speaking.join().unwrap();
-    feed.say(&speaker, &heard, &clock, Vec::new()).unwrap();
+    feed.publish(&speaker, &heard, &clock, Vec::new()).unwrap();
     let late = Subscriber::new(&feed);
     for mut subscriber in subscribers.map(|s| s.join().unwrap()).into_iter().chain([late]) {
         subscriber.take();

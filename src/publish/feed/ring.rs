@@ -1,26 +1,26 @@
-//! The messages of the last while, in order; bounded in number and in bytes.
+//! The most recent ticks, in order; bounded in number and in bytes.
 
 use std::collections::VecDeque;
 
 use prost::bytes::Bytes;
 use uuid::Uuid;
 
-/// Ticks that are kept at most: 20 seconds of a storm, a quarter of an hour of quiet.
+/// Most ticks that are kept: 20 seconds of cuts in every tick, or a quarter of an hour without any.
 const TICKS: usize = 1024;
-/// Bytes that are kept at most.
+/// Most bytes of messages that are kept, apart from the last tick.
 const BYTES: usize = 8 << 20;
 
 struct Tick {
     messages: Vec<Bytes>,
     head: u64,
-    // Says nothing but what time it is.
+    // The tick has a heartbeat and no cut.
     quiet: bool,
 }
 
-/// What was said. Ticks are numbered from 1 on, without a gap.
+/// The most recent ticks. Ticks are numbered from 1 on, without a gap; the beginning of an epoch takes a number too.
 #[derive(Default)]
 pub(super) struct Ring {
-    // Of which life of the journal they are.
+    // Incarnation of the journal that the ticks belong to.
     incarnation: Uuid,
     ticks: VecDeque<Tick>,
     // Number of the last tick.
@@ -30,23 +30,26 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Nothing that was said leads on from here: whoever stood somewhere gets everything anew.
+    /// Removes every tick, because none is of this incarnation. No earlier position leads on, so every subscriber gets a
+    /// snapshot.
     pub(super) fn begin(&mut self, incarnation: Uuid) {
         self.incarnation = incarnation;
         self.ticks.clear();
-        (self.last, self.bytes) = (self.last + 1, 0);
+        self.last += 1;
+        self.bytes = 0;
     }
 
-    /// Of which life of the journal it is.
+    /// Incarnation of the journal that the ticks belong to.
     pub(super) fn incarnation(&self) -> Uuid {
         self.incarnation
     }
 
-    /// Adds a tick, whose last message holds its heartbeat; its number.
+    /// Adds a tick, whose last message has its heartbeat. Returns the number of the tick. `as_of` is in Unix microseconds.
     pub(super) fn push(&mut self, messages: Vec<Bytes>, head: u64, as_of: u64, quiet: bool) -> u64 {
         self.bytes += size(&messages);
         self.ticks.push_back(Tick { messages, head, quiet });
-        (self.last, self.as_of) = (self.last + 1, as_of);
+        self.last += 1;
+        self.as_of = as_of;
         while self.ticks.len() > 1 && (self.ticks.len() > TICKS || self.bytes > BYTES) {
             if let Some(gone) = self.ticks.pop_front() {
                 self.bytes -= size(&gone.messages);
@@ -55,31 +58,33 @@ impl Ring {
         self.last
     }
 
-    /// The head of the last tick.
+    /// Head of the last tick; 0 if there is none.
     pub(super) fn head(&self) -> u64 {
         self.ticks.back().map_or(0, |tick| tick.head)
     }
 
-    /// The time of the last tick, in unix microseconds.
+    /// Time of the last tick in Unix microseconds; 0 if there never was one.
     pub(super) fn as_of(&self) -> u64 {
         self.as_of
     }
 
-    /// The last message, and the number of its tick.
+    /// The last message, and the number of the last tick. The message is `None` if there is no tick.
     pub(super) fn last(&self) -> (Option<Bytes>, u64) {
         (self.ticks.back().and_then(|tick| tick.messages.last().cloned()), self.last)
     }
 
-    /// Messages after tick `at`, and the last number; none when some of them are gone, or were never said.
+    /// The messages after tick `at`, and the number of the last tick. Returns `None` if some of those ticks have been dropped, or
+    /// if `at` lies beyond the last tick.
     pub(super) fn after(&self, at: u64) -> Option<(Vec<Bytes>, u64)> {
         let first = self.last + 1 - u64::try_from(self.ticks.len()).unwrap_or(0);
         if at > self.last || at + 1 < first {
             return None;
         }
         let skip = usize::try_from(at + 1 - first).ok()?;
-        let (mut messages, mut quiet) = (Vec::new(), false);
+        let mut messages = Vec::new();
+        let mut quiet = false;
         for tick in self.ticks.iter().skip(skip) {
-            // Of what time it was only the last word counts.
+            // A heartbeat without cuts is superseded by the next tick.
             if quiet {
                 messages.pop();
             }
@@ -89,7 +94,7 @@ impl Ring {
         Some((messages, self.last))
     }
 
-    /// The number of the last tick with this head: who has taken that goes on from there.
+    /// Number of the last tick with this head, from which a subscriber that got it can resume. Returns `None` if there is none.
     pub(super) fn after_head(&self, head: u64) -> Option<u64> {
         let back = self.ticks.iter().rev().position(|tick| tick.head == head)?;
         Some(self.last - u64::try_from(back).ok()?)

@@ -1,4 +1,5 @@
-//! Where the feed's threads meet. In the tests of this crate a model steps in before each access.
+//! The locks, queues and counters that the feed's threads share. In the tests of this crate a model scheduler runs before each
+//! access.
 
 #[cfg(not(test))]
 pub(super) use std::sync::{
@@ -11,7 +12,7 @@ pub(super) use parking_lot::Mutex;
 #[cfg(test)]
 pub(super) use stepped::{AtomicU64, Mutex, Receiver, SyncSender, channel, model};
 
-/// The same things, and before each use of one another thread of the model may go on. Outside of a model nothing differs.
+/// The same types, except that in a model another thread may run before each use of one. Outside of a model they do not differ.
 #[cfg(test)]
 mod stepped {
     use std::cell::Cell;
@@ -23,14 +24,14 @@ mod stepped {
 
     thread_local!(static MODEL: Cell<bool> = const { Cell::new(false) });
 
-    /// Runs it under so many random schedules. All of its threads run on this one, in turn.
+    /// Runs `run` under `schedules` random schedules. All its threads take turns on the calling thread.
     pub(in crate::publish::feed) fn model(schedules: usize, run: impl Fn() + Send + Sync + 'static) {
         let _over = Over;
         MODEL.set(true);
         shuttle::check_random(run, schedules);
     }
 
-    /// Also where a model fails, as some should.
+    /// Ends the model, also when it panics, as some models should.
     struct Over;
 
     impl Drop for Over {
@@ -76,7 +77,7 @@ mod stepped {
             Mutex(parking_lot::Mutex::new(value))
         }
 
-        // In a model whoever waits lets others run: one of them holds it.
+        // In a model a thread that waits lets others run, because one of them holds the lock.
         pub(in crate::publish::feed) fn lock(&self) -> MutexGuard<'_, T> {
             while MODEL.get() {
                 step();
