@@ -1,7 +1,7 @@
-//! Room 2: turns a user token into a verified [`Delegator`].
+//! Assertion: turns a user token into a verified [`Delegator`].
 //!
-//! A token is taken apart once, its issuer found by exact name, its signature checked with a key of that issuer, and
-//! only then its claims read. Nothing a token or a provider says makes this room connect to another host than the
+//! The token is parsed once. Its issuer is found by its exact URL, its signature is checked with a key of that issuer, and only
+//! then its claims are read. No content of a token or of a provider's answer makes this room connect to a host other than the
 //! configured ones.
 
 mod jwks;
@@ -29,9 +29,9 @@ use token::{Parsed, Statement};
 
 /// Longest user token, in bytes.
 pub const MAX_TOKEN: usize = 16 * 1024;
-/// How long ago a token may have been issued, unless configured otherwise.
+/// Greatest age of a token since its `iat`, unless configured otherwise.
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(3600);
-/// The algorithms accepted, unless configured otherwise: all that use a key pair.
+/// The accepted algorithms, unless configured otherwise: all that use a key pair.
 pub const DEFAULT_ALGS: [Algorithm; 9] = [
     Algorithm::ES256,
     Algorithm::ES384,
@@ -44,27 +44,27 @@ pub const DEFAULT_ALGS: [Algorithm; 9] = [
     Algorithm::EdDSA,
 ];
 
-/// An OIDC provider whose tokens count. An attacker who controls this configuration can speak for every user.
+/// An OIDC provider whose tokens prove a user. An attacker who controls this configuration can act for every user.
 #[derive(Clone, Debug)]
 pub struct IssuerSettings {
-    /// What the operator calls it, in logs and metrics.
+    /// The operator's name for it, used in logs and metrics.
     pub name: String,
-    /// Its `iss`, byte for byte: an https URL.
+    /// Its `iss`, compared byte for byte: an https URL.
     pub issuer: String,
-    /// Where its keys are, if not where its discovery document says. Then no discovery document is read.
+    /// URL of its JWK Set. `None` means the URL in its discovery document, which is not read otherwise.
     pub jwks_url: Option<String>,
-    /// PEM file with the only roots its TLS certificate may lead to; `None`: the roots of the system.
+    /// PEM file with the only roots that its TLS certificate may lead to. `None` means the roots of the system.
     pub ca_file: Option<PathBuf>,
-    /// The audiences accepted from it, at least one.
+    /// Its accepted audiences, at least one.
     pub audiences: Vec<AudienceSettings>,
-    /// How long ago a token may have been issued.
+    /// Greatest age of a token since its `iat`.
     pub max_age: Duration,
-    /// The algorithms accepted; symmetric ones are refused.
+    /// The accepted algorithms, at least one. Symmetric ones are refused.
     pub allowed_algs: Vec<Algorithm>,
 }
 
 impl IssuerSettings {
-    /// An issuer with the defaults and no audience yet.
+    /// An issuer with defaults, and without audiences.
     pub fn new(name: impl Into<String>, issuer: impl Into<String>) -> Self {
         IssuerSettings {
             name: name.into(),
@@ -78,50 +78,50 @@ impl IssuerSettings {
     }
 }
 
-/// What a token for one audience is good for, and in whose hands.
+/// What a token for one audience allows, and which workloads may present it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AudienceSettings {
-    /// The `aud`, byte for byte.
+    /// The `aud`, compared byte for byte.
     pub audience: String,
-    /// The workloads that may present it.
+    /// The workloads that may present such a token.
     pub workloads: Vec<Workload>,
-    /// The most it can allow; `None`: no ceiling.
+    /// Ceiling of the scopes that the token allows. `None` means no ceiling.
     pub scopes: Option<Vec<String>>,
-    /// The longest lease it can allow; `None`: no ceiling.
+    /// Longest lease that the token allows. `None` means no ceiling.
     pub max_lease: Option<Duration>,
-    /// Whether its users revoke what is theirs with it: the audience of a client that only they use.
+    /// Whether users can revoke their own access with such a token. Its client must be one that only the users themselves use.
     pub revokes: bool,
 }
 
 /// Why issuer settings are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum AssertionError {
-    /// The issuer, or its `jwks_url`, is no plain https URL.
-    #[error("issuer `{name}`: `{url}` is no https URL without user, query and fragment")]
+    /// The issuer or its `jwks_url` is not a plain https URL.
+    #[error("issuer `{name}`: `{url}` is not an https URL without user, query and fragment")]
     Url {
         /// The issuer's name.
         name: String,
-        /// The offending URL.
+        /// The URL that is refused.
         url: String,
     },
-    /// Two issuers share a name or a URL.
+    /// Two issuers have the same name or URL.
     #[error("issuer `{0}` is configured twice: give every issuer a name and a URL of its own")]
     Twice(String),
-    /// An issuer without a name.
+    /// An issuer has no name.
     #[error("the issuer `{0}` has no name")]
     NoName(String),
-    /// No audience, an empty one, or the same one twice.
-    #[error("issuer `{0}`: list at least one audience, each once, none empty")]
+    /// An issuer has no audience, an empty one, or the same one twice.
+    #[error("issuer `{0}`: list at least one audience, each of them once, and none that is empty")]
     Audiences(String),
-    /// No algorithm, or a symmetric one.
+    /// An issuer has no algorithm, or a symmetric one.
     #[error("issuer `{0}`: list at least one algorithm, and none of HS256, HS384, HS512")]
     Algorithms(String),
-    /// The CA file cannot be used, or the system has no roots.
+    /// The CA file is unusable, or the system has no roots.
     #[error("issuer `{name}`: {cause}")]
     Client {
         /// The issuer's name.
         name: String,
-        /// What is wrong.
+        /// Why no client can be made.
         cause: ClientError,
     },
 }
@@ -151,28 +151,28 @@ pub struct Delegator {
 }
 
 impl Delegator {
-    /// Who it is.
+    /// The user.
     pub fn user(&self) -> &User {
         &self.user
     }
 
-    /// When the token was issued, in Unix seconds; it must lie after the user's last cut.
+    /// When the token was issued, in Unix seconds. A token from before the user's last revocation is no proof.
     pub fn issued_at(&self) -> u64 {
         self.issued_at
     }
 
-    /// When the token ends, in Unix seconds; no delegation made from it lives longer.
+    /// When the token expires, in Unix seconds. A delegation made from it expires no later.
     pub fn expires_at(&self) -> u64 {
         self.expires_at
     }
 
-    /// Which token it was: SHA-256 of what its signature covers (`header.payload`, as sent). The signature is left out
-    /// because a second good one can be made from the first without the key, and this must stay the same token.
+    /// Identifies the token: SHA-256 of the bytes that its signature covers (`header.payload`, as sent). The signature is left
+    /// out, because anybody can turn one valid ECDSA signature into another, and the token must keep its identity.
     pub fn proof(&self) -> &[u8; 32] {
         &self.proof
     }
 
-    /// The audience the token names.
+    /// The configured audience that the token names.
     pub fn audience(&self) -> &str {
         &self.audience.audience
     }
@@ -182,22 +182,22 @@ impl Delegator {
         &self.audience.workloads
     }
 
-    /// The most it can allow; `None`: no ceiling.
+    /// Ceiling of the scopes that the token allows. `None` means no ceiling.
     pub fn scopes(&self) -> Option<&[String]> {
         self.audience.scopes.as_deref()
     }
 
-    /// Whether the user may revoke what is theirs with it.
+    /// Whether the user can revoke their own access with the token.
     pub fn revokes(&self) -> bool {
         self.audience.revokes
     }
 
-    /// The longest lease it can allow; `None`: no ceiling.
+    /// Longest lease that the token allows. `None` means no ceiling.
     pub fn max_lease(&self) -> Option<Duration> {
         self.audience.max_lease
     }
 
-    /// A delegator out of thin air, for tests of other rooms.
+    /// Makes a delegator without a token, for tests of other rooms.
     #[cfg(test)]
     #[doc(hidden)]
     pub fn for_tests(user: User, issued_at: u64, expires_at: u64, proof: [u8; 32], audience: AudienceSettings) -> Self {
@@ -205,7 +205,7 @@ impl Delegator {
     }
 }
 
-/// The configured issuers, and the keys they publish.
+/// The configured issuers with their published keys.
 pub struct Assertions {
     issuers: Vec<Issuer>,
 }
@@ -216,7 +216,7 @@ struct Issuer {
 }
 
 impl Assertions {
-    /// Checks the settings and prepares a client per issuer; opens no connection.
+    /// Checks the settings and makes an HTTPS client for each issuer. It opens no connection.
     pub fn new(settings: Vec<IssuerSettings>) -> Result<Self, AssertionError> {
         check_settings(&settings)?;
         let issuers = settings.into_iter().map(|settings| {
@@ -226,17 +226,18 @@ impl Assertions {
         Ok(Assertions { issuers: issuers.collect::<Result<_, AssertionError>>()? })
     }
 
-    /// Verifies a user token at `now` (Unix seconds). Reads the provider's keys when they are missing or old.
+    /// Verifies a user token at `now`, in Unix seconds. Fetches the provider's keys if they are missing, old, or lack the token's
+    /// key.
     pub async fn verify(&self, token: &str, now: u64) -> Result<Delegator, Refusal> {
-        // 1. Shape: taken apart once, everything below reads the same bytes.
+        // 1. Shape. The token is parsed once, so that all steps below read the same bytes.
         let parsed = Parsed::of(token)?;
-        // 2. Issuer, by exact name.
+        // 2. Issuer, by its exact URL.
         let iss = parsed.issuer()?;
         let issuer = self.issuers.iter().find(|i| i.settings.issuer == iss).ok_or(Refusal::IssuerUnknown)?;
         if !issuer.settings.allowed_algs.contains(&parsed.alg()) {
             return Err(Refusal::Algorithm);
         }
-        // 3. Signature, by a key of that issuer.
+        // 3. Signature, with a key of that issuer.
         let signed = issuer.keys.check(parsed, now).await?;
         // 4. Claims.
         let Statement { sub, issued_at, expires_at, proof, audience } = signed.check(&issuer.settings, now)?;
@@ -244,12 +245,12 @@ impl Assertions {
         Ok(Delegator { user, issued_at, expires_at, proof, audience: audience.clone() })
     }
 
-    /// The configured name of an issuer, by its exact URL.
+    /// The configured name of the issuer with this exact URL. Returns `None` if it is not configured.
     pub fn issuer_name(&self, iss: &str) -> Option<&str> {
         self.issuers.iter().find(|i| i.settings.issuer == iss).map(|i| i.settings.name.as_str())
     }
 
-    /// The URL of an issuer, by its configured name.
+    /// The URL of the issuer with this configured name. Returns `None` if it is not configured.
     pub fn issuer_url(&self, name: &str) -> Option<&str> {
         self.issuers.iter().find(|i| i.settings.name == name).map(|i| i.settings.issuer.as_str())
     }

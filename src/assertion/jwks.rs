@@ -1,4 +1,4 @@
-//! The keys an issuer publishes, and whether one of them signed a token. The key decides the algorithm, never the token.
+//! The keys that an issuer publishes, and whether one of them signed a token. The key decides the algorithm; the token does not.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,14 +10,14 @@ use serde_json::Value;
 use super::Refusal;
 use super::token::Parsed;
 
-/// Most keys taken from one document.
+/// Most keys in one document.
 pub(super) const MAX_KEYS: usize = 100;
-/// Most keys tried for a token that names none.
+/// Most keys that are tried for one token.
 const MAX_TRIES: usize = 20;
 const RSA_ALGS: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
-/// The usable keys of one issuer; never changed, replaced whole.
+/// The usable keys of one issuer. A set never changes; a newer one replaces it whole.
 pub(super) struct KeySet {
     keys: Vec<Key>,
 }
@@ -31,16 +31,16 @@ struct Key {
 /// Why a key document is refused as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KeySetError {
-    /// Not a JSON object with an array `keys`.
-    #[error("the key document is no JSON Web Key Set")]
+    /// The document is not a JSON object with an array `keys`.
+    #[error("the key document is not a JSON Web Key Set")]
     NoKeySet,
-    /// Over [`MAX_KEYS`].
+    /// The document has more than [`MAX_KEYS`] keys.
     #[error("the key document has {0} keys, and {MAX_KEYS} are allowed")]
     TooMany(usize),
 }
 
 impl KeySet {
-    /// Reads a JWK Set. A key that cannot be used is left out, and takes no other key with it.
+    /// Reads a JWK Set. A key that cannot be used is left out, and the others are kept.
     pub(super) fn parse(document: &[u8]) -> Result<KeySet, KeySetError> {
         #[derive(Deserialize)]
         struct Document {
@@ -53,12 +53,13 @@ impl KeySet {
         Ok(KeySet { keys: keys.into_iter().filter_map(usable).collect() })
     }
 
-    /// How many keys can be used.
+    /// Number of usable keys.
     pub(super) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether one of these keys made the token's signature.
+    /// Checks that one of these keys made the token's signature. A token with a `kid` is checked with the keys of that id, a
+    /// token without one with every key of its algorithm. Fails with `KeyUnknown`, `Algorithm` or `Signature`.
     pub(super) fn check(&self, token: &Parsed<'_>) -> Result<(), Refusal> {
         let fits = |key: &&Key| key.algs.contains(&token.alg());
         let candidates: Vec<&Key> = match token.kid() {
@@ -80,8 +81,9 @@ impl KeySet {
     }
 }
 
+/// Reads one JWK. Returns `None` unless it is a public key of sufficient size for signatures.
 fn usable(value: Value) -> Option<Key> {
-    // A symmetric key, or a private key somebody published: whoever reads the document could sign with it.
+    // A symmetric key, or a private key that was published: every reader of the document could sign with it.
     if value.get("d").is_some() || value.get("k").is_some() {
         return None;
     }
@@ -115,10 +117,12 @@ fn usable(value: Value) -> Option<Key> {
     Some(Key { kid: jwk.common.key_id, algs, key })
 }
 
+/// Length in bytes of a base64url text.
 fn octets(text: &str) -> Option<usize> {
     URL_SAFE_NO_PAD.decode(text).ok().map(|bytes| bytes.len())
 }
 
+/// Length in bits of a base64url integer, without leading zeros.
 fn bits(modulus: &str) -> Option<usize> {
     let bytes = URL_SAFE_NO_PAD.decode(modulus).ok()?;
     let zeros = bytes.iter().take_while(|b| **b == 0).count();

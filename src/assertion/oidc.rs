@@ -1,4 +1,4 @@
-//! Where an issuer's keys come from: discovery over HTTPS, and a cache with bounds in time, size and traffic.
+//! Fetches an issuer's keys: discovery over HTTPS, and a cache with bounds on age, size and traffic.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use super::jwks::{KeySet, KeySetError};
 use super::token::{Parsed, Signed};
 use super::{IssuerSettings, Refusal};
 
-/// Longest document a provider may answer with, in bytes.
+/// Longest document of a provider, in bytes.
 const MAX_DOCUMENT: usize = 256 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// For one request; and once more for discovery and keys together.
+/// Bound of one request, and also of discovery and keys together.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From this age on, in seconds, keys are refreshed while they still serve.
+/// Age in seconds from which on keys are refreshed in the background, while they are still used.
 const REFRESH_AFTER: u64 = 5 * 60;
-/// From this age on a request waits for fresh keys, unless the last attempt to get them failed.
+/// Age in seconds from which on a request waits for fresh keys, unless the last attempt to fetch them failed.
 const STALE_AFTER: u64 = 10 * 60;
-/// From this age on keys no longer count.
+/// Age in seconds from which on keys are no longer used.
 const DEAD_AFTER: u64 = 60 * 60;
-/// Seconds between two attempts that tokens with unknown keys may cause.
+/// Least seconds between two attempts that tokens with unknown keys cause.
 const UNKNOWN_KEY_PACE: u64 = 10;
-/// Seconds between two attempts while the provider fails.
+/// Least seconds between two attempts while the provider fails.
 const FAILURE_PACE: u64 = 2;
 
-/// Why no HTTPS client can be made.
+/// Why an HTTPS client cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The CA file cannot be read.
     #[error("the CA file `{0}` cannot be read: {1}")]
     Read(PathBuf, std::io::Error),
-    /// The CA file holds no usable certificate.
-    #[error("the CA file `{0}` holds no usable certificate: put the provider's root there, as PEM")]
+    /// The CA file has no certificate, or one that cannot be used.
+    #[error("the CA file `{0}` must have usable certificates only, at least one: put the provider's root there, as PEM")]
     NoRoots(PathBuf),
     /// TLS cannot be set up, for instance because the system has no root certificates.
-    #[error("no TLS client can be made: {0}")]
+    #[error("the TLS client cannot be set up: {0}")]
     Tls(String),
 }
 
@@ -56,17 +56,19 @@ impl ClientError {
     }
 }
 
-/// An HTTPS client that follows no redirect, uses no proxy, and trusts `ca_file` alone, or else the roots of the system.
+/// Makes an HTTPS client that follows no redirect and uses no proxy. It trusts only the roots in `ca_file`; `None` means the
+/// roots of the system.
 pub(crate) fn https_client(ca_file: Option<&Path>) -> Result<Client, ClientError> {
     if let Some(file) = ca_file {
         return https_client_over(tls_with_roots(file)?);
     }
-    // The system verifier takes the process's provider, and would panic without one. An earlier one stays.
+    // The system verifier uses the default provider of the process, and would panic without one. A provider that is already
+    // installed stays.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     built(bounds())
 }
 
-/// The same over TLS settings of the caller's own.
+/// Makes an HTTPS client with the same bounds, over the caller's TLS configuration.
 pub(crate) fn https_client_over(tls: rustls::ClientConfig) -> Result<Client, ClientError> {
     built(bounds().tls_backend_preconfigured(tls))
 }
@@ -104,9 +106,9 @@ fn tls_with_roots(file: &Path) -> Result<rustls::ClientConfig, ClientError> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Whether `url` is https with a host, and without user, query and fragment.
+/// Whether `url` is an https URL with a host, and without user, query and fragment.
 pub(super) fn plain_https(url: &str) -> bool {
-    // Exact names are compared byte for byte, so what URL parsers quietly drop must not be there.
+    // URLs are compared byte for byte, so characters that URL parsers silently drop are refused.
     if url.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return false;
     }
@@ -120,7 +122,7 @@ pub(super) fn plain_https(url: &str) -> bool {
     })
 }
 
-/// Why the provider's keys could not be read; for the operator, never for the caller.
+/// Why the provider's keys could not be fetched. This is for the log; callers do not see it.
 #[derive(Debug, thiserror::Error)]
 enum Unavailable {
     #[error("`{0}` cannot be read: {1}")]
@@ -131,11 +133,11 @@ enum Unavailable {
     TooLarge(String),
     #[error("the provider took longer than {} seconds", TOTAL_TIMEOUT.as_secs())]
     TimedOut,
-    #[error("the discovery document of `{0}` is not well-formed")]
+    #[error("the discovery document of `{0}` is malformed")]
     Discovery(String),
     #[error("the discovery document of `{0}` names another issuer, `{1}`")]
     OtherIssuer(String, String),
-    #[error("the keys of `{0}` would be at another origin, `{1}`: configure `jwks_url` if that is right")]
+    #[error("the discovery document of `{0}` names keys at another origin, `{1}`: configure `jwks_url` if that is right")]
     OtherOrigin(String, String),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
@@ -147,28 +149,30 @@ enum Unavailable {
 pub(super) struct Keys {
     name: String,
     source: Source,
-    /// Guards the cached keys and the outcome of the last attempt; held for a copy, never across an await.
+    /// Guards the cached keys and the outcome of the last attempt. It is held for a copy, never across an await.
     state: Mutex<State>,
-    /// Held by the one task that talks to the provider.
+    /// Held by the one task that fetches from the provider.
     flight: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Clone, Default)]
 struct State {
     fetched: Option<Arc<Fetched>>,
-    /// The last attempt that ended; one under way does not show here, so that requests join it.
+    /// The last attempt that ended. An attempt that is still running is not recorded here, so that requests wait for it.
     attempt: Option<Attempt>,
-    /// How many attempts have ended.
+    /// Number of attempts that have ended.
     ended: u64,
 }
 
 struct Fetched {
     set: KeySet,
+    /// Unix seconds.
     at: u64,
 }
 
 #[derive(Clone, Copy)]
 struct Attempt {
+    /// Unix seconds.
     at: u64,
     failed: bool,
 }
@@ -184,14 +188,14 @@ enum Source {
 }
 
 impl Keys {
-    /// Prepares; opens no connection.
+    /// Makes the HTTPS client. It opens no connection.
     pub(super) fn new(settings: &IssuerSettings) -> Result<Arc<Keys>, ClientError> {
         let client = https_client(settings.ca_file.as_deref())?;
         let source = Source::Web { client, issuer: settings.issuer.clone(), jwks_url: settings.jwks_url.clone() };
         Ok(Keys::from(settings.name.clone(), source))
     }
 
-    /// Keys from a fake instead of the network.
+    /// Keys that come from a fake instead of the network.
     #[cfg(test)]
     pub(super) fn fake(name: &str, fake: Arc<super::tests::FakeSource>) -> Arc<Keys> {
         Keys::from(name.to_owned(), Source::Fake(fake))
@@ -201,7 +205,7 @@ impl Keys {
         Arc::new(Keys { name, source, state: Mutex::default(), flight: Arc::default() })
     }
 
-    /// Checks the token's signature; asks the provider once more when its key is not known.
+    /// Checks the token's signature. If its key is not known, fetches the keys once more. `now` is in Unix seconds.
     pub(super) async fn check(self: &Arc<Self>, token: Parsed<'_>, now: u64) -> Result<Signed, Refusal> {
         let mut keys = self.current(now).await?;
         if might_be_new(&token, keys.set.check(&token)) {
@@ -211,7 +215,7 @@ impl Keys {
             }
             let State { fetched, attempt, .. } = self.state.lock().clone();
             keys = fetched.unwrap_or(keys);
-            // Who cannot ask must not say "unknown": the key may have been published since.
+            // After a failed attempt the key must not be called unknown, because it may have been published since.
             let unsure = attempt.is_some_and(|a| a.failed);
             if unsure && keys.set.check(&token) == Err(Refusal::KeyUnknown) {
                 return Err(Refusal::IssuerUnavailable);
@@ -220,12 +224,12 @@ impl Keys {
         token.signed_by(|token| keys.set.check(token))
     }
 
-    /// Keys young enough to count.
+    /// Keys below `DEAD_AFTER`. Fails with `IssuerUnavailable` if there are none and they cannot be fetched.
     async fn current(self: &Arc<Self>, now: u64) -> Result<Arc<Fetched>, Refusal> {
         let State { fetched, attempt, .. } = self.state.lock().clone();
         let failing = attempt.is_some_and(|a| a.failed);
         let paced = failing && attempt.is_some_and(|a| a.at.abs_diff(now) < FAILURE_PACE);
-        // A clock that went back makes keys old, not young.
+        // A clock that went back makes keys old, not fresh.
         let age = fetched.as_ref().map_or(u64::MAX, |f| f.at.abs_diff(now));
         match (fetched, age) {
             (Some(keys), 0..REFRESH_AFTER) => Ok(keys),
@@ -247,7 +251,7 @@ impl Keys {
         }
     }
 
-    /// Starts an attempt nobody waits for, unless one is under way.
+    /// Starts an attempt in the background, unless one is running.
     fn refresh_behind(self: &Arc<Self>, paced: bool, now: u64) {
         if paced {
             return;
@@ -258,15 +262,15 @@ impl Keys {
         }
     }
 
-    /// Waits for an attempt: the one under way, or else its own.
+    /// Waits for an attempt: the one that is running, or a new one.
     async fn refresh(self: &Arc<Self>, now: u64) {
         let before = self.state.lock().ended;
         let guard = Arc::clone(&self.flight).lock_owned().await;
-        // Whoever waited shares the outcome, good or bad; a hundred waiters are one request to the provider.
+        // All waiters share the outcome of one attempt, so a hundred waiters cause one request to the provider.
         if self.state.lock().ended != before {
             return;
         }
-        // In a task of its own: a caller that hangs up stops no attempt that others wait for.
+        // The attempt runs in its own task, so that a caller that hangs up does not stop it for the others.
         let keys = Arc::clone(self);
         let _ = tokio::spawn(async move { keys.attempt(guard, now).await }).await;
     }
@@ -277,11 +281,11 @@ impl Keys {
         metrics::counter!("mayfly_oidc_fetches_total", "issuer" => self.name.clone(), "outcome" => label).increment(1);
         let fetched = match outcome {
             Ok(set) => {
-                tracing::debug!(issuer = self.name, keys = set.len(), "read the provider's keys");
+                tracing::debug!(issuer = self.name, keys = set.len(), "fetched the provider's keys");
                 Some(Arc::new(Fetched { set, at: now }))
             }
             Err(cause) => {
-                tracing::warn!(issuer = self.name, %cause, "the provider's keys cannot be read");
+                tracing::warn!(issuer = self.name, %cause, "the provider's keys cannot be fetched");
                 None
             }
         };
@@ -292,7 +296,7 @@ impl Keys {
     }
 }
 
-/// Whether newer keys could change the outcome: the key is not known, or the token names none.
+/// Whether newer keys could change the outcome: the token's key is not known, or the token names no key.
 fn might_be_new(token: &Parsed<'_>, outcome: Result<(), Refusal>) -> bool {
     match outcome {
         Ok(()) => false,
@@ -302,6 +306,7 @@ fn might_be_new(token: &Parsed<'_>, outcome: Result<(), Refusal>) -> bool {
 }
 
 impl Source {
+    /// Fetches the keys once. Fails also if none of them is usable.
     async fn fetch(&self) -> Result<KeySet, Unavailable> {
         let document = match self {
             Source::Web { client, issuer, jwks_url } => {
@@ -315,12 +320,12 @@ impl Source {
             Source::Fake(fake) => fake.fetch().await.ok_or(Unavailable::TimedOut)?,
         };
         let set = KeySet::parse(&document)?;
-        // An empty set would turn every user away for minutes; what we have is better.
+        // An empty set would refuse every user for minutes; the keys that we have are better.
         if set.len() == 0 { Err(Unavailable::NoKeys) } else { Ok(set) }
     }
 }
 
-/// Reads where the keys are (OIDC Discovery 4).
+/// The URL of the keys, from the discovery document (OIDC Discovery 4).
 async fn discover(client: &Client, issuer: &str) -> Result<String, Unavailable> {
     #[derive(Deserialize)]
     struct Discovery {
@@ -333,7 +338,7 @@ async fn discover(client: &Client, issuer: &str) -> Result<String, Unavailable> 
     if found.issuer != issuer {
         return Err(Unavailable::OtherIssuer(issuer.to_owned(), found.issuer.chars().take(256).collect()));
     }
-    // An address learned at run time may be any host inside our network: only the issuer's own is followed.
+    // A URL learned at run time could point to any host in our network, so only the issuer's own origin is accepted.
     let same = match (Url::parse(&found.jwks_uri), Url::parse(issuer)) {
         (Ok(keys), Ok(own)) => keys.scheme() == "https" && keys.username().is_empty() && keys.origin() == own.origin(),
         _ => false,
@@ -345,6 +350,7 @@ async fn discover(client: &Client, issuer: &str) -> Result<String, Unavailable> 
     }
 }
 
+/// Fetches a document of at most `MAX_DOCUMENT` bytes.
 async fn get(client: &Client, url: &str) -> Result<Vec<u8>, Unavailable> {
     let failed = |e: reqwest::Error| Unavailable::Connection(url.to_owned(), with_causes(&e.without_url()));
     let mut answer = client.get(url).header("accept", "application/json").send().await.map_err(failed)?;
@@ -361,7 +367,7 @@ async fn get(client: &Client, url: &str) -> Result<Vec<u8>, Unavailable> {
     Ok(body)
 }
 
-/// An error with everything that caused it.
+/// The text of an error and of all its causes.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,38 +1,39 @@
-//! Why a user token is no proof.
+//! Why a user token is refused.
 
-/// Why a user token is refused. [`Refusal::IssuerUnavailable`] says nothing about the token and may be retried; all others are final.
+/// Why a user token is refused. [`Refusal::IssuerUnavailable`] is not about the token, and the request may be retried; all others
+/// are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// Not three base64url parts of JSON objects, or a member name occurs twice.
-    #[error("the user token is no compact JWS of two JSON objects: send the token exactly as the provider issued it")]
+    /// The token does not have three base64url parts, header and payload are not JSON objects, or a member name occurs twice.
+    #[error("the user token is not a compact JWS with two JSON objects: send the token exactly as the provider issued it")]
     Malformed,
-    /// Over [`MAX_TOKEN`](super::MAX_TOKEN) bytes.
+    /// The token has more than [`MAX_TOKEN`](super::MAX_TOKEN) bytes.
     #[error("the user token has more than 16384 bytes: ask the provider for fewer claims")]
     TooLarge,
-    /// A header member that would change how the token is checked or with which key.
+    /// The header has a member that would change how the token is checked, or with which key.
     #[error(
         "the user token's header has a member that is not accepted (`crit`, `b64`, `jku`, `jwk`, `x5u`, `x5c`, `zip`, `enc`)"
     )]
     Header,
-    /// Neither an ID token nor an RFC 9068 access token, or one that needs more than possession.
+    /// The token is neither an ID token nor an RFC 9068 access token, or it is bound to a key of its client.
     #[error("the user token is neither an ID token nor an access token of type `at+jwt`")]
     Type,
-    /// `iss` is not, byte for byte, a configured issuer.
-    #[error("the user token's `iss` is no configured issuer")]
+    /// `iss` does not equal the URL of a configured issuer, byte for byte.
+    #[error("the user token's `iss` is not a configured issuer")]
     IssuerUnknown,
-    /// `alg` is not allowed, or not the algorithm of the key.
-    #[error("the user token's `alg` is not allowed, or is not the algorithm of its key")]
+    /// `alg` is not allowed for the issuer, or is not an algorithm of the key.
+    #[error("the user token's `alg` is not allowed, or is not an algorithm of its key")]
     Algorithm,
-    /// The issuer publishes no such key.
-    #[error("the user token's key is not among the keys its issuer publishes")]
+    /// The issuer publishes no key with the token's `kid`.
+    #[error("the user token's key is not among the keys that its issuer publishes")]
     KeyUnknown,
-    /// The signature does not hold.
-    #[error("the user token's signature does not hold")]
+    /// No key of the issuer verifies the signature.
+    #[error("the user token's signature is not valid")]
     Signature,
     /// A claim is missing, of the wrong JSON type, or out of range.
-    #[error("a claim of the user token is missing or of the wrong form")]
+    #[error("a claim of the user token is missing or malformed")]
     Claim,
-    /// It already speaks of an actor; only the user's own token is a proof.
+    /// The token has an `act` claim, so it was issued to an actor and not to the user.
     #[error("the user token has an `act` claim: present the token that was issued to the user")]
     Actor,
     /// `exp` has passed.
@@ -44,11 +45,11 @@ pub enum Refusal {
     /// `iat` is longer ago than the issuer's configuration allows.
     #[error("the user token was issued too long ago: obtain a new one")]
     TooOld,
-    /// Not exactly one configured audience.
+    /// `aud` does not name exactly one configured audience, or `azp` names another.
     #[error("the user token's `aud` does not name exactly one configured audience")]
     Audience,
-    /// The provider's keys cannot be had right now.
-    #[error("the keys of the user token's issuer cannot be had at the moment: try again")]
+    /// The provider's keys cannot be fetched at the moment.
+    #[error("the keys of the user token's issuer cannot be fetched at the moment: try again")]
     IssuerUnavailable,
 }
 

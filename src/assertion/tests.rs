@@ -27,7 +27,7 @@ const ISSUER: &str = "https://login.example.org";
 pub(super) struct FakeSource {
     document: Mutex<Option<Vec<u8>>>,
     fetches: AtomicUsize,
-    /// How often an answer makes way for other tasks.
+    /// How many times an answer yields to other tasks.
     delay: AtomicUsize,
 }
 
@@ -83,7 +83,7 @@ fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Something that can sign.
+/// A key that signs tokens.
 enum Signer {
     Ec(EcdsaKeyPair, &'static str),
     Rsa(RsaKeyPair, &'static dyn RsaEncoding, &'static str),
@@ -133,7 +133,8 @@ impl Signer {
                 json!({ "kty": "EC", "crv": curve, "x": b64(x), "y": b64(y), "kid": kid })
             }
             Signer::Rsa(key, _, _) => {
-                let (n, e) = (key.public_key().modulus(), key.public_key().exponent());
+                let n = key.public_key().modulus();
+                let e = key.public_key().exponent();
                 json!({ "kty": "RSA", "n": b64(n.big_endian_without_leading_zero()),
                         "e": b64(e.big_endian_without_leading_zero()), "kid": kid })
             }
@@ -155,13 +156,13 @@ impl Signer {
         }
     }
 
-    /// A compact JWS of exactly these texts.
+    /// A compact JWS with exactly these texts.
     fn raw(&self, header: &str, claims: &str) -> String {
         let signed = format!("{}.{}", b64(header), b64(claims));
         format!("{signed}.{}", b64(self.signature(signed.as_bytes())))
     }
 
-    /// A good ID token but for `header` and `claims`, whose members replace its own; `null` removes one.
+    /// A valid ID token, except that members of `header` and `claims` replace its own. A `null` removes a member.
     fn token(&self, header: &Value, claims: &Value) -> String {
         let header = with(json!({ "alg": self.alg(), "kid": "k", "typ": "JWT" }), header);
         self.raw(&header.to_string(), &with(id_claims(), claims).to_string())
@@ -172,7 +173,7 @@ fn id_claims() -> Value {
     json!({ "iss": ISSUER, "sub": "alice", "aud": "mayfly", "iat": NOW - 10, "exp": NOW + 600 })
 }
 
-/// `base` with the members of `change`; a `null` removes, `{"literally": v}` puts even a `null`.
+/// `base` with the members of `change`. A `null` removes a member; `{"literally": v}` inserts `v`, even if that is `null`.
 fn with(mut base: Value, change: &Value) -> Value {
     for (name, value) in change.as_object().unwrap() {
         let members = base.as_object_mut().unwrap();

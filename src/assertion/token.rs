@@ -1,4 +1,4 @@
-//! A user token taken apart, once, from its exact bytes; and what its claims must say.
+//! Parses a user token once, from its exact bytes, and checks its claims.
 
 use std::fmt;
 
@@ -11,18 +11,19 @@ use serde_json::{Map, Value};
 
 use super::{AudienceSettings, IssuerSettings, MAX_TOKEN, Refusal};
 
-/// How far the clocks of provider and issuer may differ, in seconds. An expired token gets no such grace.
+/// How far the provider's clock may be ahead of ours, in seconds. Expiry has no such tolerance.
 const LEEWAY: u64 = 5;
 /// Longest `sub`, in bytes (OIDC Core 2).
 const MAX_SUB: usize = 255;
 /// Longest `kid`, in bytes.
 const MAX_KID: usize = 512;
-/// Last second of the year 9999: a later time is a mistake or an attack.
+/// Last second of the year 9999. A later time is a mistake or an attack.
 const MAX_TIME: u64 = 253_402_300_799;
-/// Header members that choose the key or change what is checked. Ignoring them is what attackers count on in other verifiers.
+/// Header members that choose the key or change how the token is checked. Attackers rely on verifiers that ignore them, so they
+/// are refused.
 const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "b64", "jku", "jwk", "x5u", "x5c", "zip", "enc"];
 
-/// A token that has the right shape and proves nothing yet.
+/// A token with the right shape. Its signature is not checked yet, so it proves nothing.
 pub(super) struct Parsed<'t> {
     signed: &'t str,
     signature: &'t str,
@@ -34,19 +35,20 @@ pub(super) struct Parsed<'t> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// An ID token.
     Id,
-    /// RFC 9068.
+    /// An RFC 9068 access token.
     Access,
 }
 
-/// A token whose signature holds under a key of the issuer it was checked for. Made by [`Parsed::signed_by`] only.
+/// A token whose signature was verified with a key of its issuer. Only [`Parsed::signed_by`] makes one.
 pub(super) struct Signed {
     kind: Kind,
     claims: Map<String, Value>,
     proof: [u8; 32],
 }
 
-/// What a verified token says.
+/// The claims of a verified token. Times are in Unix seconds.
 pub(super) struct Statement<'i> {
     pub(super) sub: String,
     pub(super) issued_at: u64,
@@ -56,7 +58,7 @@ pub(super) struct Statement<'i> {
 }
 
 impl<'t> Parsed<'t> {
-    /// Takes a compact JWS apart. A JWE has five parts and ends here, so nothing is ever decompressed.
+    /// Parses a compact JWS. A JWE has five parts and is refused here, so nothing is ever decompressed.
     pub(super) fn of(token: &'t str) -> Result<Self, Refusal> {
         if token.len() > MAX_TOKEN {
             return Err(Refusal::TooLarge);
@@ -65,7 +67,7 @@ impl<'t> Parsed<'t> {
         let (header, payload) = signed.split_once('.').ok_or(Refusal::Malformed)?;
         let mut header = object(header)?;
         let claims = object(payload)?;
-        // The decoder takes one spelling of a signature only: no padding, no stray bits, no fourth part.
+        // The decoder accepts only one encoding of a signature: no padding, no stray bits, no fourth part.
         URL_SAFE_NO_PAD.decode(signature).map_err(|_| Refusal::Malformed)?;
 
         if FORBIDDEN_HEADERS.iter().any(|name| header.contains_key(*name)) {
@@ -90,31 +92,31 @@ impl<'t> Parsed<'t> {
         Ok(Parsed { signed, signature, alg, kid, kind, claims })
     }
 
-    /// Whom the token says it is from; good for choosing keys, and for nothing else before the signature is checked.
+    /// The unverified `iss`. Until the signature is checked it may only be used to choose the issuer's keys.
     pub(super) fn issuer(&self) -> Result<&str, Refusal> {
         text(&self.claims, "iss")
     }
 
-    /// The algorithm the header names.
+    /// The algorithm that the header names.
     pub(super) fn alg(&self) -> Algorithm {
         self.alg
     }
 
-    /// The key id the header names.
+    /// The key id that the header names, or `None` if it names none.
     pub(super) fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }
 
-    /// What the signature covers, and the signature.
+    /// The text that the signature covers, and the signature in base64url.
     pub(super) fn signature(&self) -> (&'t str, &'t str) {
         (self.signed, self.signature)
     }
 
-    /// Asks `holds` whether the signature is good; only then the claims count.
+    /// Checks the signature with `holds`. Only a token that passes gives access to its claims.
     pub(super) fn signed_by(self, holds: impl FnOnce(&Self) -> Result<(), Refusal>) -> Result<Signed, Refusal> {
         holds(&self)?;
-        // The signature is left out: ECDSA lets anybody turn one good signature into a second one, and a token that was
-        // bound to its first presenter would pass as new.
+        // The signature is left out: anybody can turn one valid ECDSA signature into another, and a token that is bound to its
+        // first presenter would pass as a new one.
         let digest = digest::digest(&digest::SHA256, self.signed.as_bytes());
         let proof = digest.as_ref().try_into().map_err(|_| Refusal::Malformed)?;
         Ok(Signed { kind: self.kind, claims: self.claims, proof })
@@ -122,13 +124,14 @@ impl<'t> Parsed<'t> {
 }
 
 impl Signed {
-    /// Checks every claim for what `issuer` is configured to accept at `now` (seconds).
+    /// Checks every claim against the configuration of `issuer` at `now`, in Unix seconds.
     pub(super) fn check(self, issuer: &IssuerSettings, now: u64) -> Result<Statement<'_>, Refusal> {
         let claims = &self.claims;
         if text(claims, "iss")? != issuer.issuer {
             return Err(Refusal::IssuerUnknown);
         }
-        // Every claim has its JSON type before any is judged: a wrong type never reads as "absent" (CVE-2026-25537).
+        // The JSON type of every claim is checked before any value: a claim of the wrong type never counts as absent
+        // (CVE-2026-25537).
         let sub = text(claims, "sub")?;
         let exp = time(claims, "exp")?.ok_or(Refusal::Claim)?;
         let iat = time(claims, "iat")?.ok_or(Refusal::Claim)?;
@@ -136,7 +139,7 @@ impl Signed {
         let aud = audiences(claims)?;
         let azp = if claims.contains_key("azp") { Some(text(claims, "azp")?) } else { None };
         if self.kind == Kind::Access {
-            // RFC 9068 2.2: required, beside those above.
+            // RFC 9068 2.2: these are required too.
             text(claims, "client_id")?;
             text(claims, "jti")?;
         }
@@ -146,8 +149,8 @@ impl Signed {
         if claims.contains_key("act") {
             return Err(Refusal::Actor);
         }
-        // A logout or security event token is no ID token (OIDC Back-Channel Logout 2.4); a token bound to a key of its
-        // client is worth nothing without that key (RFC 7800 3, RFC 9449 7).
+        // A logout or security event token is not an ID token (OIDC Back-Channel Logout 2.4). A token bound to a key of its
+        // client proves nothing without that key (RFC 7800 3, RFC 9449 7).
         if claims.contains_key("events") || claims.contains_key("cnf") {
             return Err(Refusal::Type);
         }
@@ -161,7 +164,7 @@ impl Signed {
             return Err(Refusal::TooOld);
         }
         let audience = one_audience(issuer, &aud)?;
-        // OIDC Core 3.1.3.7: with several audiences, the one it was issued to is named by `azp`.
+        // OIDC Core 3.1.3.7: a token with several audiences names in `azp` the one that it was issued to.
         if self.kind == Kind::Id && aud.len() > 1 && azp != Some(audience.audience.as_str()) {
             return Err(Refusal::Audience);
         }
@@ -169,6 +172,7 @@ impl Signed {
     }
 }
 
+/// The configured audience that `aud` names. Fails unless there is exactly one.
 fn one_audience<'i>(issuer: &'i IssuerSettings, aud: &[&str]) -> Result<&'i AudienceSettings, Refusal> {
     let mut matching = issuer.audiences.iter().filter(|a| aud.contains(&a.audience.as_str()));
     match (matching.next(), matching.next()) {
@@ -177,6 +181,7 @@ fn one_audience<'i>(issuer: &'i IssuerSettings, aud: &[&str]) -> Result<&'i Audi
     }
 }
 
+/// `aud`, which is a string or an array of strings.
 fn audiences(claims: &Map<String, Value>) -> Result<Vec<&str>, Refusal> {
     match claims.get("aud") {
         Some(Value::String(one)) => Ok(vec![one]),
@@ -185,10 +190,12 @@ fn audiences(claims: &Map<String, Value>) -> Result<Vec<&str>, Refusal> {
     }
 }
 
+/// A required claim that is a string.
 fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<&'c str, Refusal> {
     claims.get(name).and_then(Value::as_str).ok_or(Refusal::Claim)
 }
 
+/// A claim in Unix seconds. Returns `None` if it is absent.
 fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Refusal> {
     match claims.get(name) {
         None => Ok(None),
@@ -196,12 +203,13 @@ fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Refusal>
     }
 }
 
+/// Decodes one base64url part that is a JSON object.
 fn object(part: &str) -> Result<Map<String, Value>, Refusal> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Malformed)?;
     serde_json::from_slice::<UniqueNames>(&bytes).map(|o| o.0).map_err(|_| Refusal::Malformed)
 }
 
-/// A JSON object in which no member name occurs twice, so that no two readers can see different values.
+/// A JSON object in which no member name occurs twice, so that all readers see the same values.
 pub(super) struct UniqueNames(pub(super) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for UniqueNames {

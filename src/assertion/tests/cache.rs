@@ -1,4 +1,4 @@
-//! The cache of keys: how old they may get, and how often a provider is asked.
+//! The cache of keys: how old keys may become, and how often a provider is asked.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn token_at(key: &Signer, kid: &str, now: u64) -> String {
     key.token(&json!({ "kid": kid }), &json!({ "iat": now, "exp": now + 60 }))
 }
 
-/// Lets a refresh that nobody waits for come to its end.
+/// Lets a refresh in the background end.
 async fn settle() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
@@ -83,14 +83,14 @@ async fn t57_unknown_keys_cause_one_request_in_ten_seconds() {
         }
     }
     assert_eq!(fake.fetches(), 3);
-    // A key published since is found, with its name or without.
+    // A key that was published since is found, whether the token has a `kid` or not.
     fake.publish(&[key.jwk("k"), new.jwk("n")]);
     assert_eq!(verify(&assertions, &token_at(&new, "n", NOW + 40), NOW + 40).await, Ok(()));
     let newer = Signer::p256();
     fake.publish(&[newer.jwk("m")]);
     let unnamed = newer.token(&json!({ "kid": null }), &json!({ "iat": NOW + 60 }));
     assert_eq!(verify(&assertions, &unnamed, NOW + 60).await, Ok(()));
-    // What cannot be asked is not "unknown".
+    // While the provider cannot be reached, a key is not called unknown.
     fake.go_down();
     let token = token_at(&key, "k", NOW + 80);
     assert_eq!(verify(&assertions, &token, NOW + 80).await, Err(Refusal::IssuerUnavailable));

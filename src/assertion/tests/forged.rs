@@ -1,4 +1,4 @@
-//! Tokens that prove something, and forged ones: each is refused, and for its own reason.
+//! Valid tokens, and forged ones, each of which is refused for its own reason.
 
 use super::*;
 
@@ -8,7 +8,7 @@ async fn refusal(assertions: &Assertions, token: &str) -> &'static str {
 
 async fn expect(cases: Vec<(&str, String, &str)>, key: &Signer) {
     let assertions = assertions(&FakeSource::new(&[key.jwk("k")]));
-    // The control: the same key and claims without the forgery.
+    // Control: the same key and claims without the forgery.
     assert_eq!(refusal(&assertions, &key.token(&json!({}), &json!({}))).await, "ACCEPTED");
     for (what, token, code) in cases {
         assert_eq!(refusal(&assertions, &token).await, code, "{what}");
@@ -69,7 +69,7 @@ async fn t47_the_key_decides_the_algorithm() {
         let unsigned = format!("{}.", token.rsplit_once('.').unwrap().0);
         cases.push((alg, unsigned, "USER_TOKEN_ALGORITHM"));
     }
-    // Keyed with what everybody knows: our public key in its several spellings.
+    // HMAC with a key that everybody knows: the public key in each of its encodings.
     for secret in [jwk.clone().into_bytes(), URL_SAFE_NO_PAD.decode(key.jwk("k")["n"].as_str().unwrap()).unwrap()] {
         cases.push(("hmac", Signer::Hmac(secret).token(&json!({}), &json!({})), "USER_TOKEN_ALGORITHM"));
     }
@@ -173,7 +173,7 @@ async fn t49_keys_for_another_use_or_too_weak_ones_are_no_keys() {
         ("RSA of 16384 bits", weak(2048), &rsa),
         ("no object", json!("key"), &key),
     ] {
-        // A bad key is left out and takes no other with it.
+        // A bad key is left out, and the others are kept.
         let assertions = assertions(&FakeSource::new(&[bad, good.jwk("good")]));
         assert_eq!(refusal(&assertions, &signer.token(&json!({}), &json!({}))).await, "USER_TOKEN_KEY_UNKNOWN", "{what}");
         assert_eq!(refusal(&assertions, &good.token(&json!({ "kid": "good" }), &json!({}))).await, "ACCEPTED", "{what}");
@@ -270,7 +270,7 @@ async fn t53_the_audience_is_matched_exactly_and_only_one() {
     for (azp, code) in [("mayfly", "ACCEPTED"), ("other", "USER_TOKEN_AUDIENCE"), ("mayfly-ci", "USER_TOKEN_AUDIENCE")] {
         cases.push((azp, key.token(&json!({}), &json!({ "aud": ["other", "mayfly"], "azp": azp })), code));
     }
-    // Both audiences and an `azp` that would choose: still not one.
+    // A token for both audiences is refused even if `azp` names one of them.
     let both = json!({ "aud": ["mayfly", "mayfly-ci"], "azp": "mayfly" });
     cases.push(("both", key.token(&json!({}), &both), "USER_TOKEN_AUDIENCE"));
     expect(cases, &key).await;
@@ -384,7 +384,7 @@ async fn only_id_and_access_tokens_of_the_user_are_a_proof() {
 async fn another_good_signature_makes_no_other_proof() {
     let key = Signer::p256();
     let assertions = assertions(&FakeSource::new(&[key.jwk("k")]));
-    // Signing the same text twice stands for what anybody can do to an ECDSA signature without the key.
+    // The second signature of the same text is a stand-in for one that anybody can derive from the first without the key.
     let (one, two) = (key.token(&json!({}), &json!({})), key.token(&json!({}), &json!({})));
     assert_ne!(one, two);
     let proof = |d: Delegator| *d.proof();
