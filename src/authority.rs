@@ -1,4 +1,5 @@
-//! Room 6: who signs. A root, below it X.509 authorities, beside it JWT authorities; both rotate. Heartbeats have a key too.
+//! Authority: the signing keys. The root certifies X.509 authorities, JWT authorities have keys of their own, and both kinds
+//! rotate. Heartbeats are signed with a separate key.
 
 pub mod jwt;
 pub mod keystore;
@@ -30,22 +31,23 @@ pub use root::RootFiles;
 pub use seal::Seal;
 use x509::X509Authority;
 
-/// Seconds the server's own certificate lasts at most.
+/// Longest lifetime of the server's own certificate, in seconds.
 const SERVER_LIFE: u64 = 7 * 86_400;
-/// How long before its signature a certificate of an authority or of the server itself begins, in seconds, for peers whose
-/// clocks are behind.
+/// Seconds between the start of validity and the signing of a certificate for an authority or for the server itself, for peers
+/// whose clocks are behind.
 const BACKDATE: u64 = 60;
 
-/// Why there is no authority.
+/// Why the signing keys cannot be opened, loaded or made.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// The keystore refused.
+    /// A file of keys cannot be read or written, or its mode is too open.
     #[error(transparent)]
     Keystore(#[from] KeystoreError),
-    /// A file holds something else, or a certificate does not belong to its key.
+    /// A file has other contents than expected, or a certificate does not belong to its key. The first field names the file or
+    /// the key.
     #[error("`{0}` cannot be used: {1}")]
     Unusable(String, String),
-    /// A root for development under `serve`, or the other way round.
+    /// The root is for development and the issuer is not, or the other way round.
     #[error("the root of this home is {0}: use another `home`")]
     WrongKind(&'static str),
 }
@@ -64,30 +66,34 @@ pub struct Authority {
     feed: Box<dyn Signer>,
     tickets: hmac::Key,
     oid: BindingOid,
-    // Guards which authorities have their keys in memory; it is held for a look-up or an insertion, never for a signature.
+    // Guards the X.509 authorities whose keys are in memory, by id. It is held for a look-up or an insertion, never for a
+    // signature.
     x509: RwLock<HashMap<Arc<str>, Arc<X509Authority>>>,
-    // The same.
+    // Guards the JWT authorities whose keys are in memory, by id. It is held for a look-up or an insertion, never for a
+    // signature.
     jwt: RwLock<HashMap<Arc<str>, Arc<JwtAuthority>>>,
 }
 
-/// A chain as it leaves: the leaf, and what stands between it and the root.
+/// A signed certificate with its intermediates.
 #[derive(Clone, Debug)]
 pub struct Signed {
-    /// The leaf.
+    /// The leaf certificate.
     pub leaf: CertificateDer<'static>,
-    /// The authority's certificate first; never our root.
+    /// The intermediates: the authority's certificate, then those above it. The root of our bundle is not among them.
     pub above: Arc<[CertificateDer<'static>]>,
 }
 
 impl Signed {
-    /// DER certificates, leaf first.
+    /// The chain as DER certificates, leaf first.
     pub fn chain(&self) -> Vec<Vec<u8>> {
         std::iter::once(&self.leaf).chain(self.above.iter()).map(|c| c.to_vec()).collect()
     }
 }
 
 impl Authority {
-    /// Opens the keystore, and makes what is missing. `now` is in unix seconds. Authorities come with [`Authority::load`].
+    /// Opens the root, the key of heartbeats and the key of tickets, and makes those that are missing. `files` is the root that
+    /// the operator brings; `None` means a root in the keystore. `now` is in Unix seconds. [`Authority::load`] loads the
+    /// authorities.
     pub fn open(
         keystore: Keystore,
         td: &TrustDomain,
@@ -111,9 +117,10 @@ impl Authority {
         })
     }
 
-    /// Loads the keys of the recorded authorities, and throws away those that no record knows.
+    /// Loads the keys of the recorded authorities that sign or will sign, and deletes keys that belong to no recorded authority.
     ///
-    /// Gives the ids of those that could sign and have no usable key, with the reason.
+    /// Returns the ids of those authorities whose key is missing or unusable, each with the reason. Fails if the keystore cannot
+    /// be read, or is too open.
     pub fn load(&self, authorities: &Authorities) -> Result<Vec<(Arc<str>, String)>, AuthorityError> {
         let mut missing = Vec::new();
         for slot in authorities.slots.iter().filter(|s| matches!(s.status, Status::Prepared | Status::Active)) {
@@ -123,12 +130,12 @@ impl Authority {
             };
             match loaded {
                 Ok(()) => {}
-                // Who may read our keys is never passed over.
+                // A keystore that is too open, or unreadable, is never ignored.
                 Err(AuthorityError::Keystore(e)) => return Err(e.into()),
                 Err(e) => missing.push((Arc::clone(&slot.id), e.to_string())),
             }
         }
-        // T83: a key whose authority was never recorded.
+        // T83: a key whose authority was never recorded, or was tainted, is deleted.
         for kind in [Kind::X509, Kind::Jwt] {
             for name in self.keystore.names(&format!("{kind}-"))? {
                 let known = authorities.of(kind).any(|s| s.status != Status::Tainted && key_name(kind, &s.id) == name);
@@ -140,8 +147,8 @@ impl Authority {
         Ok(missing)
     }
 
-    /// Makes an authority that lasts until `ends_at` (unix seconds) or as long as the root: its key is in the keystore, and
-    /// nothing is recorded yet.
+    /// Makes an authority that expires at `ends_at`, or with the root if that is earlier and the authority is an X.509 one. Its
+    /// key is in the keystore; the caller records the slot. `ends_at` and `now` are in Unix seconds.
     pub fn make(&self, kind: Kind, ends_at: u64, now: u64) -> Result<Slot, AuthorityError> {
         let slot = match kind {
             Kind::X509 => {
@@ -160,7 +167,7 @@ impl Authority {
         Ok(slot)
     }
 
-    /// Destroys the key of an authority that signs nothing any more, or was never recorded.
+    /// Deletes the key of an authority that no longer signs, or was never recorded.
     pub fn destroy(&self, kind: Kind, id: &str) -> Result<(), AuthorityError> {
         match kind {
             Kind::X509 => drop(self.x509.write().remove(id)),
@@ -169,41 +176,42 @@ impl Authority {
         Ok(self.keystore.remove(&key_name(kind, id))?)
     }
 
-    /// Signs with an X.509 authority, by the id of its slot.
+    /// Signs with the X.509 authority `id`. Fails if its key is not loaded, or if the certificate is not what was to be signed.
     fn sign_x509(&self, id: &str, unsigned: &svid::x509::Unsigned) -> Result<Signed, Fault> {
         let authority = self.x509.read().get(id).cloned();
         let authority = authority.ok_or_else(|| Fault::new("sign x509", format!("no key of authority `{id}`")))?;
         authority.sign(unsigned, &self.trust_domain, &self.oid)
     }
 
-    /// Signs with a JWT authority, by the id of its slot.
+    /// Signs with the JWT authority `id`. Fails if its key is not loaded, or if the claims are not what was to be signed.
     fn sign_jwt(&self, id: &str, unsigned: &svid::jwt::Unsigned) -> Result<String, Fault> {
         let authority = self.jwt.read().get(id).cloned();
         let authority = authority.ok_or_else(|| Fault::new("sign jwt", format!("no key of authority `{id}`")))?;
         authority.sign(unsigned)
     }
 
-    /// The root certificate; never one that somebody else signed.
+    /// The root certificate in our bundle, which is self-signed.
     pub fn root(&self) -> &CertificateDer<'static> {
         self.root.anchor()
     }
 
-    /// Unix seconds at which the root ends.
+    /// When the CA that signs X.509 authorities expires, in Unix seconds.
     pub fn root_ends_at(&self) -> u64 {
         self.root.ends_at()
     }
 
-    /// Under which OID the binding stands.
+    /// OID of the binding.
     pub fn oid(&self) -> &BindingOid {
         &self.oid
     }
 
-    /// SHA-256 of the root's `SubjectPublicKeyInfo`: what a ticket pins.
+    /// SHA-256 of the root's `SubjectPublicKeyInfo`, which tickets pin.
     pub fn root_pin(&self) -> [u8; 32] {
         self.root.pin()
     }
 
-    /// The public half of what is recorded. `refresh_hint` is in seconds.
+    /// The bundle of the root and the recorded JWT authorities, except tainted ones. Its sequence is the revision of
+    /// `authorities`. `refresh_hint` is in seconds. Fails if a recorded public key is malformed.
     pub fn bundle(&self, authorities: &Authorities, refresh_hint: u64) -> Result<Bundle, BundleError> {
         let published = authorities.of(Kind::Jwt).filter(|s| s.status != Status::Tainted);
         let jwt = published.map(|s| jwt::public(&s.id, &s.public)).collect::<Result<Vec<_>, _>>()?;
@@ -211,32 +219,33 @@ impl Authority {
         Ok(Bundle::new(self.trust_domain.clone(), roots, jwt, authorities.revision, refresh_hint))
     }
 
-    /// The secret of a ticket that a request may ask for again.
+    /// The secret of the ticket for a request. It is derived from the digest `request`, so that a retry gets the same secret.
     pub fn ticket_secret(&self, request: &[u8; 32]) -> Zeroizing<[u8; 32]> {
         let mut secret = Zeroizing::new([0u8; 32]);
         secret.copy_from_slice(hmac::sign(&self.tickets, request).as_ref());
         secret
     }
 
-    /// Signs a heartbeat, with a key of its own.
+    /// Signs a heartbeat with the feed's key. The signature has 64 bytes.
     pub fn sign_heartbeat(&self, message: &[u8]) -> Result<Vec<u8>, Fault> {
         self.feed.sign(message).map(|signature| signature.to_vec())
     }
 
-    /// The public half of that key: an uncompressed P-256 point.
+    /// The feed's public key: an uncompressed P-256 point, 65 bytes.
     pub fn feed_key(&self) -> Vec<u8> {
         self.feed.point().to_vec()
     }
 
-    /// Whether a heartbeat is ours.
+    /// Whether the feed's key signed a heartbeat.
     pub fn is_heartbeat(&self, message: &[u8], signature: &[u8]) -> bool {
         let alg = &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED;
         aws_lc_rs::signature::UnparsedPublicKey::new(alg, self.feed.point()).verify(message, signature).is_ok()
     }
 
-    /// A fresh certificate and key for our own server, signed by the X.509 authority in the slot: leaf, authority, root.
+    /// Makes a key and a certificate for our own server, signed by the X.509 authority `by`. Returns the chain of leaf,
+    /// intermediates and root, and the key in PKCS#8 DER. `now` is in Unix seconds.
     ///
-    /// The root goes along so that a ticket's pin is enough to know it.
+    /// The chain includes the root, so that a client that has only a ticket's pin can verify it.
     pub fn server_certificate(
         &self,
         by: &Slot,
@@ -264,11 +273,13 @@ impl Authority {
     }
 }
 
+/// File name of an authority's key in the keystore.
 fn key_name(kind: Kind, id: &str) -> String {
     format!("{kind}-{id}.key")
 }
 
-// T46: the public half is derived from the private one; a certificate that does not fit it is refused.
+/// Reads the key `name`, or makes it.
+// T46: the public key is always derived from the private one.
 fn key(keystore: &Keystore, name: &str) -> Result<KeyPair, AuthorityError> {
     if let Some(text) = keystore.read(name)? {
         return KeyPair::from_pem(&text).map_err(|e| AuthorityError::unusable(name, e));
@@ -278,7 +289,7 @@ fn key(keystore: &Keystore, name: &str) -> Result<KeyPair, AuthorityError> {
     Ok(key)
 }
 
-/// From it the secrets of tickets are derived that a retry must give again.
+/// Reads or makes the key from which [`Authority::ticket_secret`] derives secrets.
 fn ticket_key(keystore: &Keystore) -> Result<hmac::Key, AuthorityError> {
     const NAME: &str = "tickets.key";
     let unusable = |e: &dyn std::fmt::Display| AuthorityError::unusable(NAME, e);
@@ -300,7 +311,7 @@ fn serial() -> Result<[u8; 16], aws_lc_rs::error::Unspecified> {
     Ok(serial_of(random))
 }
 
-/// PEM of one DER document.
+/// The PEM text of one DER document.
 pub fn pem(tag: &str, der: &[u8]) -> String {
     ::pem::encode_config(&::pem::Pem::new(tag, der), ::pem::EncodeConfig::new().set_line_ending(::pem::LineEnding::LF))
 }

@@ -1,4 +1,4 @@
-//! A JWT authority: one key that signs JWT-SVIDs.
+//! A JWT authority: a key that signs JWT-SVIDs.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Kind, Slot};
 use crate::svid;
 
-/// Signs tokens.
+/// A key with its encoded header.
 pub struct JwtAuthority {
     id: Arc<str>,
     signer: Box<dyn Signer>,
@@ -23,7 +23,7 @@ pub struct JwtAuthority {
 }
 
 impl JwtAuthority {
-    /// Makes a key and stores it.
+    /// Makes a key, and stores it.
     pub(super) fn make(keystore: &Keystore) -> Result<JwtAuthority, AuthorityError> {
         let key = KeyPair::generate().map_err(|e| AuthorityError::unusable("a new key", e))?;
         let made = JwtAuthority::of("a new key", &key)?;
@@ -31,13 +31,13 @@ impl JwtAuthority {
         Ok(made)
     }
 
-    /// Loads the key of a recorded authority.
+    /// Loads the key of a recorded authority. Fails if it is missing or is not the recorded one.
     pub(super) fn load(keystore: &Keystore, slot: &Slot) -> Result<JwtAuthority, AuthorityError> {
         let name = key_name(Kind::Jwt, &slot.id);
         let text = keystore.read(&name)?.ok_or_else(|| AuthorityError::unusable(&name, "it is not in the keystore"))?;
         let key = KeyPair::from_pem(&text).map_err(|e| AuthorityError::unusable(&name, e))?;
         let loaded = JwtAuthority::of(&name, &key)?;
-        // T46: the public half is the private one's, and the one that was recorded.
+        // T46: the public key is derived from the private one, and must be the one that was recorded.
         if loaded.id != slot.id || loaded.signer.point() != slot.public {
             return Err(AuthorityError::unusable(&name, "it is not the key that was recorded"));
         }
@@ -47,7 +47,7 @@ impl JwtAuthority {
     fn of(name: &str, key: &KeyPair) -> Result<JwtAuthority, AuthorityError> {
         let signer = LocalKey::from_pkcs8(key.serialized_der()).map_err(|e| AuthorityError::unusable(name, e))?;
         let kid = URL_SAFE_NO_PAD.encode(sha256(signer.point()).get(..16).unwrap_or_default());
-        // JW-2, JW-4, JW-5: alg, kid, typ and nothing else.
+        // JW-2, JW-4, JW-5: the header has alg, kid and typ, and nothing else.
         let header = URL_SAFE_NO_PAD.encode(serde_json::json!({ "alg": "ES256", "kid": kid, "typ": "JWT" }).to_string());
         Ok(JwtAuthority { id: kid.into(), signer: Box::new(signer), header })
     }
@@ -57,11 +57,13 @@ impl JwtAuthority {
         &self.id
     }
 
+    /// The slot to record. `ends_at` is in Unix seconds.
     pub(super) fn slot(&self, ends_at: u64) -> Slot {
         Slot::new(Kind::Jwt, Arc::clone(&self.id), self.signer.point().to_vec(), ends_at)
     }
 
-    /// Signs a token, and compares what was encoded with what was to be signed. JW-1: compact serialization.
+    /// Encodes the claims, compares them with what was to be signed, and signs. Returns a compact JWS (JW-1). Fails if the claims
+    /// differ.
     pub(super) fn sign(&self, unsigned: &svid::jwt::Unsigned) -> Result<String, Fault> {
         let fault = |what: &dyn std::fmt::Display| Fault::new("sign jwt", what);
         let claims = serde_json::to_vec(unsigned).map_err(|e| fault(&e))?;
@@ -78,7 +80,7 @@ impl JwtAuthority {
     }
 }
 
-/// What verifiers get of a key: its `kid` and its point.
+/// The public key in the bundle, from its `kid` and its uncompressed P-256 point. Fails if the point is malformed.
 pub(super) fn public(kid: &str, point: &[u8]) -> Result<mayfly_verify::JwtAuthority, BundleError> {
     let coordinate = |from: usize| point.get(from..from + 32).unwrap_or_default();
     mayfly_verify::JwtAuthority::es256(kid, coordinate(1), coordinate(33))

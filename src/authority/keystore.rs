@@ -1,4 +1,4 @@
-//! Where private keys live: one folder, one file each, readable by their owner alone (T27).
+//! The folder of private keys: one file for each key, readable by its owner alone (T27).
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// Why a key is not used.
+/// Why a file of keys cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum KeystoreError {
-    /// Others may read or change it.
+    /// Other users may read or change it. The fields are the path, its mode, and the widest mode that is allowed.
     #[error("`{0}` has mode {1:o}: run `chmod {2:o} {0}`, and replace the keys if others could read them")]
     TooOpen(PathBuf, u32, u32),
-    /// It is a link, a folder, or anything but a file.
+    /// It is a link, or not a file or folder as expected.
     #[error("`{0}` is not a plain {1}: keys are never read through links")]
     NotPlain(PathBuf, &'static str),
-    /// The system refused.
+    /// The operating system reports an error.
     #[error("`{0}`: {1}")]
     Io(PathBuf, std::io::Error),
 }
@@ -26,11 +26,11 @@ pub enum KeystoreError {
 pub struct Keystore(PathBuf);
 
 impl Keystore {
-    /// Opens the folder, or makes it with mode 0700.
+    /// Opens the folder, or makes it with mode 0700. Fails if `dir` is a link, or if other users have access to it.
     pub fn open(dir: &Path) -> Result<Keystore, KeystoreError> {
         let io = |e| KeystoreError::Io(dir.to_owned(), e);
         match fs::DirBuilder::new().mode(0o700).create(dir) {
-            // The mode asked for is narrowed by the umask; it must be exactly ours.
+            // The umask may have narrowed the mode, so it is set once more.
             Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(io)?,
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             Err(e) => return Err(io(e)),
@@ -43,12 +43,12 @@ impl Keystore {
         Ok(Keystore(dir.to_owned()))
     }
 
-    /// Reads a file of the store; none when there is none.
+    /// Reads a file of the store. Returns `None` if it does not exist.
     pub fn read(&self, name: &str) -> Result<Option<Zeroizing<String>>, KeystoreError> {
         read_private(&self.0.join(name))
     }
 
-    /// Names of the files that begin so.
+    /// Names of the files that begin with `prefix`.
     pub fn names(&self, prefix: &str) -> Result<Vec<String>, KeystoreError> {
         let io = |e| KeystoreError::Io(self.0.clone(), e);
         let mut names = Vec::new();
@@ -61,7 +61,7 @@ impl Keystore {
         Ok(names)
     }
 
-    /// Takes a file away; one that is not there is gone already.
+    /// Deletes a file. A file that does not exist is not an error.
     pub fn remove(&self, name: &str) -> Result<(), KeystoreError> {
         let path = self.0.join(name);
         match fs::remove_file(&path) {
@@ -70,13 +70,14 @@ impl Keystore {
         }
     }
 
-    /// Writes a file of the store, whole or not at all, with mode 0600.
+    /// Writes a file of the store as a whole or not at all, with mode 0600.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<(), KeystoreError> {
         write_private(&self.0.join(name), content)
     }
 }
 
-/// Reads a file that only its owner may read, and no link; none when there is none.
+/// Reads a file that only its owner may read. Returns `None` if it does not exist. Fails if it is a link, or if other users have
+/// access to it.
 pub fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>, KeystoreError> {
     let io = |e| KeystoreError::Io(path.to_owned(), e);
     let looked_at = match fs::symlink_metadata(path) {
@@ -89,7 +90,7 @@ pub fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>, KeystoreEr
     }
     let mut file = fs::File::open(path).map_err(io)?;
     let opened = file.metadata().map_err(io)?;
-    // What was looked at is what is read.
+    // The file that was opened must be the one that was checked.
     if (opened.dev(), opened.ino()) != (looked_at.dev(), looked_at.ino()) {
         return Err(KeystoreError::NotPlain(path.to_owned(), "file"));
     }
@@ -99,7 +100,7 @@ pub fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>, KeystoreEr
     Ok(Some(text))
 }
 
-/// Writes a file that only its owner may read: whole or not at all.
+/// Writes a file that only its owner may read, as a whole or not at all. It is durable on return.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), KeystoreError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -119,6 +120,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), KeystoreError> {
     })
 }
 
+/// Checks that a mode is not wider than `most`.
 fn narrow(path: &Path, metadata: &fs::Metadata, most: u32) -> Result<(), KeystoreError> {
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & !most == 0 { Ok(()) } else { Err(KeystoreError::TooOpen(path.to_owned(), mode, most)) }

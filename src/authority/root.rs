@@ -1,4 +1,4 @@
-//! The root: made here, or given in files. It signs authorities and nothing else.
+//! The root: made here, or given in files. It certifies X.509 authorities and signs nothing else.
 
 use std::path::PathBuf;
 
@@ -16,34 +16,40 @@ use super::keystore::{Keystore, read_private};
 use super::{AuthorityError, BACKDATE, key, pem, serial};
 use crate::svid;
 
-/// Seconds a root lasts that is made here: ten years.
+/// Lifetime of a root that is made here, in seconds: ten years.
 const ROOT_LIFE: u64 = 3650 * 86_400;
-/// What a development root is called, so that `serve` refuses it.
+/// Organizational unit of a development root, by which `serve` recognizes and refuses it.
 const DEVELOPMENT: &str = "development only";
-/// Certificates above ours that go along with every chain at most.
+/// Most certificates between an authority and the corporate root.
 const UPSTREAM: usize = 3;
 
-/// A root that somebody else made.
+/// A root that the operator brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootFiles {
-    /// PEM: our CA certificate, then those above it unless it is a root of its own. Who controls it names every identity.
+    /// PEM file of our CA certificate, followed by those above it unless it is self-signed. An attacker who controls it names
+    /// every identity.
     pub certificate: PathBuf,
-    /// PEM: its key, mode 0600. The same.
+    /// PEM file of its key, mode 0600. An attacker who controls it names every identity.
     pub key: PathBuf,
 }
 
-/// Signs authorities.
+/// The CA that signs X.509 authorities.
 pub(super) struct Root {
+    // The self-signed certificate in our bundle.
     anchor: CertificateDer<'static>,
     upstream: Vec<CertificateDer<'static>>,
     key_id: Vec<u8>,
+    // DER.
     subject: Vec<u8>,
+    // DER.
     spki: Vec<u8>,
+    // Unix seconds.
     ends_at: u64,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Root {
+    /// Opens the root in `files`, or the one in the keystore, which is made if it is missing. `now` is in Unix seconds.
     pub(super) fn open(
         keystore: &Keystore,
         td: &TrustDomain,
@@ -58,6 +64,7 @@ impl Root {
         }
     }
 
+    /// The root in the keystore, which is made if it is missing.
     fn own(keystore: &Keystore, td: &TrustDomain, development: bool, now: u64) -> Result<Root, AuthorityError> {
         const NAME: &str = "root.pem";
         let key = key(keystore, "root.key")?;
@@ -85,9 +92,11 @@ impl Root {
         Root::of(NAME, root.clone(), &root, vec![], key)
     }
 
-    /// Our own root from files, or a CA of ours that a corporate root certified. The bundle anchors only what is ours: of the
-    /// latter a self-signed twin, so that nobody else below the corporate root is trusted with our names; and a twin with the
-    /// trust domain's SPIFFE ID of a root that has none (XC-1).
+    /// The root in files: our own root, or our CA that a corporate root certified.
+    ///
+    /// The bundle must not contain a corporate root. For a CA below one we therefore publish a self-signed certificate for the
+    /// same key, the twin, so that relying parties trust our CA and no other CA of the corporate PKI. A root without a SPIFFE ID
+    /// gets a twin with the SPIFFE ID of the trust domain (XC-1).
     fn given(keystore: &Keystore, td: &TrustDomain, files: &RootFiles, now: u64) -> Result<Root, AuthorityError> {
         const TWIN: &str = "root-twin.pem";
         let name = files.certificate.display().to_string();
@@ -99,20 +108,28 @@ impl Root {
         let key_text = read_private(&files.key)?.ok_or_else(|| AuthorityError::unusable(&key_name, "it does not exist"))?;
         let key = KeyPair::from_pem(&key_text).map_err(|e| AuthorityError::unusable(&key_name, e))?;
         let read = read_ca(&name, &ours)?;
-        // XC-1: a SPIFFE ID, where there is one, is the trust domain's.
+        // XC-1: a CA's SPIFFE ID is that of the trust domain.
         if read.uris.iter().any(|uri| *uri != format!("spiffe://{td}")) {
-            return Err(unusable(&format!("it carries `{}`, and not `spiffe://{td}` alone", read.uris.join(" "))));
+            return Err(unusable(&format!("its URI names are `{}`, and must be `spiffe://{td}` alone", read.uris.join(" "))));
         }
-        match () {
-            () if !read.signs => return Err(unusable(&"it lacks cA or keyCertSign")),
-            () if read.path == Some(0) => return Err(unusable(&"its path length leaves no room for authorities below it")),
-            () if read.constrained => return Err(unusable(&"it has name constraints, which SPIFFE verifiers refuse (T33)")),
-            () if read.key_id.is_none() => return Err(unusable(&"it has no subject key id")),
-            () if now >= read.ends_at || now < read.begins_at => return Err(unusable(&"it is not valid now")),
-            () if read.spki != rcgen::PublicKeyData::subject_public_key_info(&key) => {
-                return Err(unusable(&"it does not belong to the key"));
-            }
-            () => {}
+        if !read.signs {
+            return Err(unusable(&"it lacks cA or keyCertSign"));
+        }
+        if read.path == Some(0) {
+            return Err(unusable(&"its path length leaves no room for authorities below it"));
+        }
+        // T33.
+        if read.constrained {
+            return Err(unusable(&"it has name constraints, which SPIFFE verifiers refuse"));
+        }
+        if read.key_id.is_none() {
+            return Err(unusable(&"it has no subject key id"));
+        }
+        if now >= read.ends_at || now < read.begins_at {
+            return Err(unusable(&"it is not valid now"));
+        }
+        if read.spki != rcgen::PublicKeyData::subject_public_key_info(&key) {
+            return Err(unusable(&"it does not belong to the key"));
         }
         if read.self_signed && !read.uris.is_empty() {
             return Root::of(&name, ours.clone(), &ours, vec![], key);
@@ -132,15 +149,18 @@ impl Root {
                 made
             }
         };
-        // A corporate root itself is what its verifiers have; it never goes along.
+        // Verifiers that trust the corporate root have it, so it is left out of chains.
         let above = chain.filter(|c| read_ca(&name, c).is_ok_and(|c| !c.self_signed));
         let upstream: Vec<_> = std::iter::once(ours.clone()).filter(|_| !read.self_signed).chain(above).collect();
         if upstream.len() > UPSTREAM {
-            return Err(unusable(&format!("at most {UPSTREAM} certificates go along with a chain")));
+            return Err(unusable(&format!(
+                "at most {UPSTREAM} certificates may stand between an authority and the corporate root"
+            )));
         }
         Root::of(&name, twin, &ours, upstream, key)
     }
 
+    /// Checks that `signing` belongs to `key`, and keeps both.
     fn of(
         name: &str,
         anchor: CertificateDer<'static>,
@@ -157,39 +177,46 @@ impl Root {
         Ok(Root { anchor, upstream, key_id, subject: read.subject, spki: read.spki, ends_at: read.ends_at, issuer })
     }
 
-    /// What the bundle anchors.
+    /// The self-signed certificate in our bundle.
     pub(super) fn anchor(&self) -> &CertificateDer<'static> {
         &self.anchor
     }
 
-    /// What goes along with a chain for those who anchor something above us.
+    /// The certificates that each chain has above the authority, for verifiers that trust a corporate root. It is empty for a
+    /// root of our own.
     pub(super) fn upstream(&self) -> &[CertificateDer<'static>] {
         &self.upstream
     }
 
+    /// Subject key id.
     pub(super) fn key_id(&self) -> &[u8] {
         &self.key_id
     }
 
-    /// Its subject, DER.
+    /// Subject, DER.
     pub(super) fn subject(&self) -> &[u8] {
         &self.subject
     }
 
+    /// When the signing certificate expires, in Unix seconds.
     pub(super) fn ends_at(&self) -> u64 {
         self.ends_at
     }
 
+    /// Name and key for signing authorities.
     pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
 
+    /// SHA-256 of the `SubjectPublicKeyInfo`.
     pub(super) fn pin(&self) -> [u8; 32] {
         sha256(&self.spki)
     }
 }
 
-// XC-1, XC-3, XC-4: an SVID of the trust domain itself, cA, keyCertSign; cRLSign for what comes later.
+/// The template of a CA certificate. Its common name is `name` and a random suffix, its organizational unit is `unit`. `now` and
+/// `ends_at` are in Unix seconds.
+// XC-1, XC-3, XC-4: the SPIFFE ID of the trust domain, cA and keyCertSign. The cRLSign is for CRLs, which are not signed yet.
 pub(super) fn ca(
     td: &TrustDomain,
     name: &str,
@@ -206,7 +233,8 @@ pub(super) fn ca(
     if let Some(unit) = unit {
         params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
     }
-    // X.520 allows 64 characters, so the trust domain stands in the URI alone; two CAs of one name would be tried for each other.
+    // X.520 allows 64 characters, so only the URI has the trust domain. The suffix keeps names apart: verifiers would try two CAs
+    // of one name for each other.
     let serial = serial().map_err(|e| e.to_string())?;
     params.distinguished_name.push(DnType::CommonName, format!("{name} {}", hex::encode(serial.get(..4).unwrap_or_default())));
     params.serial_number = Some(serial.to_vec().into());
@@ -218,16 +246,22 @@ pub(super) fn ca(
     Ok(params)
 }
 
-/// The same name, key and key id, signed by itself: what verifies below one verifies below the other.
+/// Makes a self-signed certificate with the subject, key and key id of `ours`, so that a chain below one verifies below the
+/// other.
 fn twin_of(td: &TrustDomain, ours: &CertificateDer<'_>, read: &ReadCa, key: &KeyPair) -> Result<CertificateDer<'static>, String> {
     let mut params = ca(td, "", None, read.begins_at + BACKDATE, read.ends_at, BasicConstraints::Unconstrained)?;
     params.distinguished_name = subject_of(ours)?;
     params.key_identifier_method = KeyIdMethod::PreSpecified(read.key_id.clone().unwrap_or_default());
     let twin = params.self_signed(key).map_err(|e| e.to_string())?.der().clone();
     let same = read_ca("the twin", &twin).is_ok_and(|twin| twin.subject == read.subject);
-    if same { Ok(twin) } else { Err("its subject cannot be written again: use single attributes, none twice".to_owned()) }
+    if same {
+        Ok(twin)
+    } else {
+        Err("its subject cannot be reproduced: use single-valued RDNs, and each attribute only once".to_owned())
+    }
 }
 
+/// The subject of a certificate, for a template.
 fn subject_of(der: &CertificateDer<'_>) -> Result<DistinguishedName, String> {
     let (_, cert) = X509Certificate::from_der(der).map_err(|e| e.to_string())?;
     let mut name = DistinguishedName::new();
@@ -244,26 +278,37 @@ fn subject_of(der: &CertificateDer<'_>) -> Result<DistinguishedName, String> {
     Ok(name)
 }
 
-/// What a CA certificate says.
+/// The parts of a CA certificate that are checked here.
 pub(super) struct ReadCa {
+    /// DER.
     pub(super) subject: Vec<u8>,
+    /// DER.
     pub(super) issuer: Vec<u8>,
+    /// Its URI names.
     pub(super) uris: Vec<String>,
+    /// Whether it is marked as a development root.
     pub(super) development: bool,
     pub(super) self_signed: bool,
+    /// Whether it has cA and keyCertSign.
     pub(super) signs: bool,
+    /// Whether it has name constraints.
     pub(super) constrained: bool,
+    /// Path length. `None` means that it is not limited.
     pub(super) path: Option<u32>,
     pub(super) key_id: Option<Vec<u8>>,
     pub(super) authority_key_id: Option<Vec<u8>>,
+    /// DER.
     pub(super) spki: Vec<u8>,
+    /// Unix seconds.
     pub(super) begins_at: u64,
+    /// Unix seconds.
     pub(super) ends_at: u64,
 }
 
+/// Reads a CA certificate in DER. `name` names it in errors.
 pub(super) fn read_ca(name: &str, der: &[u8]) -> Result<ReadCa, AuthorityError> {
     let (_, cert) = X509Certificate::from_der(der).map_err(|e| AuthorityError::unusable(name, e))?;
-    // rcgen panics at an empty set.
+    // rcgen panics on an empty set.
     if cert.subject().iter_rdn().any(|rdn| rdn.iter().next().is_none()) {
         return Err(AuthorityError::unusable(name, "its subject holds an empty set"));
     }
@@ -300,11 +345,13 @@ pub(super) fn read_ca(name: &str, der: &[u8]) -> Result<ReadCa, AuthorityError> 
     Ok(read)
 }
 
+/// Every certificate in a PEM text; other PEM blocks are skipped.
 fn certificates(name: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
     let parsed = ::pem::parse_many(text).map_err(|e| AuthorityError::unusable(name, e))?;
     Ok(parsed.into_iter().filter(|p| p.tag() == "CERTIFICATE").map(|p| CertificateDer::from(p.into_contents())).collect())
 }
 
+/// The first certificate in a PEM text.
 fn one_certificate(name: &str, text: &[u8]) -> Result<CertificateDer<'static>, AuthorityError> {
     certificates(name, text)?.into_iter().next().ok_or_else(|| AuthorityError::unusable(name, "it holds no certificate"))
 }

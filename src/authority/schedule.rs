@@ -1,35 +1,36 @@
-//! When authorities rotate. Pure: what stands and what time it is say what is next.
+//! When authorities rotate. The schedule is pure: the recorded authorities and the time decide the next step.
 
 use crate::clock::SECOND;
 use crate::state::authority::{Authorities, Kind};
 
-/// How often authorities rotate. All in seconds.
+/// How often authorities rotate. All fields are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// An X.509 authority signs for so long.
+    /// How long an X.509 authority signs.
     pub x509: u64,
-    /// A JWT authority signs for so long.
+    /// How long a JWT authority signs.
     pub jwt: u64,
-    /// One is published for so long before it signs (BU-9: three to five times the refresh hint).
+    /// How long an authority is published before it signs (BU-9: three to five times the refresh hint).
     pub ahead: u64,
-    /// Certificates last so long at most.
+    /// Longest lifetime of a certificate.
     pub x509_life: u64,
-    /// Tokens last so long at most.
+    /// Longest lifetime of a token.
     pub jwt_life: u64,
-    /// Unix seconds at which the root ends, and with it every X.509 authority.
+    /// When the root expires, and with it every X.509 authority, in Unix seconds.
     pub root_ends_at: u64,
 }
 
-/// What is to be done for one kind.
+/// The next step of the rotation of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Make and publish the next one.
+    /// Make and publish the next authority.
     Prepare,
-    /// Let the prepared one sign.
+    /// Let the prepared authority sign.
     Activate,
 }
 
 impl Schedule {
+    /// How long an authority of a kind signs, and the longest lifetime of what it signs.
     fn of(&self, kind: Kind) -> (u64, u64) {
         match kind {
             Kind::X509 => (self.x509, self.x509_life),
@@ -37,13 +38,14 @@ impl Schedule {
         }
     }
 
-    /// Seconds that an authority of a kind lasts: when it has signed for its time, and as long again, all it signed still fits.
+    /// Lifetime of a new authority of a kind, in seconds. It is twice the time of publication and signing, plus the longest
+    /// credential, so an authority whose successor is late still outlives what it signs.
     pub fn life(&self, kind: Kind) -> u64 {
         let (period, longest) = self.of(kind);
         longest.saturating_add(period.saturating_add(self.ahead).saturating_mul(2))
     }
 
-    /// The next step, if one is due at `now` (unix microseconds).
+    /// The step that is due at `now`, in Unix microseconds. Returns `None` if none is due.
     pub fn step(&self, kind: Kind, all: &Authorities, now: u64) -> Option<Step> {
         let (period, longest) = self.of(kind);
         let since = |at: u64| now.saturating_sub(at) / SECOND;
@@ -53,7 +55,8 @@ impl Schedule {
             (Some(_), Some(prepared)) => (since(prepared.prepared_at) >= self.ahead).then_some(Step::Activate),
             (Some(active), None) => {
                 let old = since(active.activated_at).saturating_add(self.ahead) >= period;
-                // T17: also one that would cut short what it signs; a shorter period than before may have made it so.
+                // T17: a successor is also due if a credential that is signed when the successor takes over would outlive the
+                // active authority. The configured times may have changed since that was made.
                 let short = (now / SECOND).saturating_add(longest).saturating_add(self.ahead) >= active.ends_at
                     && (kind == Kind::Jwt || active.ends_at < self.root_ends_at);
                 (old || short).then_some(Step::Prepare)
@@ -61,19 +64,19 @@ impl Schedule {
         }
     }
 
-    /// BU-9: whether a JWT key that is due may still be news to verifiers. One that was published before we were away is, to whoever
-    /// could not ask meanwhile: so nothing new signs before they had two refreshes to come back, in a process that `began` then
-    /// (unix microseconds), unless what signs now would cut short what it signs.
+    /// BU-9: whether verifiers may not have the prepared JWT key yet. They could not fetch it while the issuer was down, so for
+    /// two refreshes after the process `began` the prepared key does not sign, unless the active one is so close to its expiry
+    /// that it would cut tokens short. Returns `false` if no key is active. `began` and `now` are in Unix microseconds.
     pub fn is_news(&self, all: &Authorities, began: u64, now: u64) -> bool {
         let fits = (now / SECOND).saturating_add(self.jwt_life);
         let signs = all.active(Kind::Jwt).is_some_and(|active| fits < active.ends_at);
         signs && now < began.saturating_add(self.ahead.saturating_mul(SECOND) / 2)
     }
 
-    /// Keys of a kind that are published at once while this goes on.
+    /// Most keys of a kind that this schedule publishes at once.
     pub fn published(&self, kind: Kind) -> u64 {
         let (period, longest) = self.of(kind);
-        // One that signs, one that is prepared, and those whose last credential has not run out: 2 minutes of skew with it.
+        // The active one, a prepared one, and the retired ones whose last credential has not expired, with 2 minutes of skew.
         2 + (longest + 120).div_ceil(period.max(self.ahead).max(1))
     }
 }
@@ -86,7 +89,7 @@ mod tests {
     use crate::state::authority::{Slot, Status};
     use proptest::prelude::*;
 
-    /// What the writer does with a step, as far as the schedule can see it.
+    /// Does what the writer does with a step, as far as the schedule can see it.
     fn take(step: Step, kind: Kind, slots: &mut Vec<Slot>, schedule: &Schedule, now: u64) {
         match step {
             Step::Prepare => {
@@ -112,36 +115,43 @@ mod tests {
     #[test]
     fn bu9_a_key_from_before_an_outage_waits_until_verifiers_are_back() {
         let schedule = Schedule { x509: 60, jwt: 60, ahead: 40, x509_life: 10, jwt_life: 10, root_ends_at: u64::MAX };
-        let (start, at) = (1_000_000, |seconds: u64| seconds * SECOND);
+        let start = 1_000_000;
+        let at = |seconds: u64| seconds * SECOND;
         let mut slots = Vec::new();
         take(Step::Prepare, Kind::Jwt, &mut slots, &schedule, at(start));
         take(Step::Activate, Kind::Jwt, &mut slots, &schedule, at(start));
-        // Published, and then we are away for a minute.
+        // The key is published, and then the issuer is down for a minute.
         take(Step::Prepare, Kind::Jwt, &mut slots, &schedule, at(start + 20));
-        let (all, back) = (Authorities::new(1, slots), start + 80);
+        let all = Authorities::new(1, slots);
+        let back = start + 80;
         assert_eq!(schedule.step(Kind::Jwt, &all, at(back)), Some(Step::Activate));
         let news = |now| schedule.is_news(&all, at(back), at(now));
         assert_eq!([back, back + 19, back + 20].map(news), [true, true, false]);
-        // What signs now ends, and what it signs with it.
+        // The active key is close to its expiry, so it would cut tokens short.
         let ends_at = all.active(Kind::Jwt).unwrap().ends_at;
         assert!(!schedule.is_news(&all, at(ends_at - 9), at(ends_at - 9)));
-        assert!(!schedule.is_news(&Authorities::new(1, Vec::new()), at(back), at(back)), "somebody must sign");
+        assert!(
+            !schedule.is_news(&Authorities::new(1, Vec::new()), at(back), at(back)),
+            "without an active key the prepared one signs"
+        );
     }
 
     proptest! {
-        /// T17, T57, BU-9 over thirty rotations: nothing is cut short by its authority, nothing signs before it was published
+        /// T17, T57, BU-9 over thirty rotations: no credential outlives its authority, no authority signs before it was published
         /// for long enough, and no more keys are published than relying parties read.
         #[test]
         fn t17_t57_bu9_a_schedule_never_cuts_short_and_never_publishes_too_many(
             refresh in 1u64..600, times in 1u64..20, longest in 10u64..7200, tick in 1u64..30,
         ) {
             let ahead = 4 * refresh;
-            // As the configuration allows: see `published`.
+            // The shortest period that the configuration allows: see `published`.
             let period = (ahead * times).max((longest + 120).div_ceil(16)).max(tick);
             let schedule = Schedule { x509: period, jwt: period, ahead, x509_life: longest, jwt_life: longest, root_ends_at: u64::MAX };
             prop_assert!(schedule.published(Kind::Jwt) <= PUBLISHED as u64);
             for kind in [Kind::X509, Kind::Jwt] {
-                let (mut slots, mut now, mut rotated) = (Vec::new(), 1_000_000 * SECOND, 0);
+                let mut slots = Vec::new();
+                let mut now = 1_000_000 * SECOND;
+                let mut rotated = 0;
                 while rotated < 30 {
                     now += tick * SECOND;
                     slots.retain(|s: &Slot| s.status != Status::Retired || s.keep_until > now);
@@ -155,7 +165,7 @@ mod tests {
                         take(step, kind, &mut slots, &schedule, now);
                     }
                     let all = Authorities::new(1, slots.clone());
-                    let Some(active) = all.active(kind) else { panic!("nobody signs") };
+                    let Some(active) = all.active(kind) else { panic!("no authority is active") };
                     prop_assert!(now / SECOND + longest <= active.ends_at, "T17");
                     prop_assert!(slots.len() <= PUBLISHED, "T57: {} published", slots.len());
                 }

@@ -1,4 +1,4 @@
-//! An X.509 authority: an intermediate below the root that signs X.509-SVIDs.
+//! An X.509 authority: an intermediate below the root, which signs X.509-SVIDs.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Kind, Slot};
 use crate::svid;
 
-/// Signs certificates.
+/// An intermediate with its key.
 pub struct X509Authority {
     id: Arc<str>,
     key_id: Vec<u8>,
@@ -27,7 +27,7 @@ pub struct X509Authority {
 }
 
 impl X509Authority {
-    /// Makes a key, has the root certify it, and stores the key.
+    /// Makes a key, lets the root certify it, and stores the key. `ends_at` and `now` are in Unix seconds.
     pub(super) fn make(
         keystore: &Keystore,
         td: &TrustDomain,
@@ -38,7 +38,7 @@ impl X509Authority {
         let unusable = |e: &dyn std::fmt::Display| AuthorityError::unusable("a new authority", e);
         let key = KeyPair::generate().map_err(|e| unusable(&e))?;
         let pem = Zeroizing::new(key.serialize_pem());
-        // T33: no name constraints; verifiers refuse URI constraints altogether.
+        // T33: without name constraints, because verifiers refuse URI constraints altogether.
         let path = BasicConstraints::Constrained(0);
         let ends_at = ends_at.min(root.ends_at());
         let params = ca(td, "Mayfly issuing", None, now, ends_at, path).map_err(|e| unusable(&e))?;
@@ -48,7 +48,7 @@ impl X509Authority {
         Ok(made)
     }
 
-    /// Loads the key of a recorded authority.
+    /// Loads the key of a recorded authority. Fails if it is missing or does not belong to the recorded certificate.
     pub(super) fn load(keystore: &Keystore, root: &Root, slot: &Slot) -> Result<X509Authority, AuthorityError> {
         let name = key_name(Kind::X509, &slot.id);
         let text = keystore.read(&name)?.ok_or_else(|| AuthorityError::unusable(&name, "it is not in the keystore"))?;
@@ -62,12 +62,12 @@ impl X509Authority {
 
     fn of(name: &str, certificate: CertificateDer<'static>, key: KeyPair, root: &Root) -> Result<X509Authority, AuthorityError> {
         let read = read_ca(name, &certificate)?;
-        // T46: a certificate that does not fit the key is refused; so is one of another root.
+        // T46: a certificate of another key or another root is refused.
         if read.spki != rcgen::PublicKeyData::subject_public_key_info(&key) {
             return Err(AuthorityError::unusable(name, "the certificate does not belong to the key"));
         }
         if read.authority_key_id.as_deref() != Some(root.key_id()) || read.issuer != root.subject() {
-            return Err(AuthorityError::unusable(name, "it stands below another root"));
+            return Err(AuthorityError::unusable(name, "it was certified by another root"));
         }
         let key_id = read.key_id.ok_or_else(|| AuthorityError::unusable(name, "the certificate has no key id"))?;
         let signer = LocalKey::from_pkcs8(key.serialized_der()).map_err(|e| AuthorityError::unusable(name, e))?;
@@ -84,16 +84,17 @@ impl X509Authority {
         })
     }
 
-    /// Its key id in hex.
+    /// Its subject key id in hex.
     pub fn id(&self) -> &Arc<str> {
         &self.id
     }
 
+    /// The slot to record. Its times are set when it is recorded.
     pub(super) fn slot(&self) -> Slot {
         Slot::new(Kind::X509, Arc::clone(&self.id), self.certificate.to_vec(), self.ends_at)
     }
 
-    /// Signs a certificate, then reads it back and compares it with what was to be signed.
+    /// Signs a certificate, then parses it and compares it with what was to be signed. Fails if they differ.
     pub(super) fn sign(&self, unsigned: &svid::x509::Unsigned, td: &TrustDomain, oid: &BindingOid) -> Result<Signed, Fault> {
         let fault = |what: &dyn std::fmt::Display| Fault::new("sign x509", what);
         let to_be_signed = self.template.to_be_signed(unsigned)?;
