@@ -1,3 +1,3 @@
-//! `mayfly dev`: what a development trust domain has and a real one must not.
+//! `mayfly dev`: the parts of a development trust domain that a real one must not have.
 
 pub mod provider;

@@ -1,6 +1,6 @@
-//! A small OIDC provider for development: loopback only, over HTTPS, verified like any other.
+//! A small OIDC provider for development. It listens on loopback only, over HTTPS, and is verified like any other provider.
 //!
-//! It has two users, `demo` and `guest`, and asks nobody for a password: whoever reaches it is whom they say.
+//! The provider has two users, `demo` and `guest`, and no passwords: everybody who can reach it can be either of them.
 
 mod codes;
 mod flow;
@@ -33,23 +33,23 @@ use crate::assertion::{ClientError, https_client};
 use flow::Shared;
 use keys::{Ca, Signer};
 
-/// The audience of its tokens, and the only client it knows.
+/// The audience of its tokens, and the id of its only client.
 pub const AUDIENCE: &str = "mayfly-dev";
-/// The audience of tokens with which a user revokes what is theirs.
+/// The audience of tokens with which users revoke their own access.
 pub const REVOKES: &str = "mayfly-dev-revoke";
-/// Its users.
+/// The users of the provider.
 pub const USERS: [&str; 2] = ["demo", "guest"];
-/// The grant type with which a script obtains a token without a browser.
+/// The grant type with which a script gets a token without a browser.
 pub const DEV_GRANT: &str = "urn:mayfly:dev:user";
 
-/// Most connections served at a time.
+/// Most connections at a time.
 const MAX_CONNECTIONS: usize = 64;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest answer of a provider that is read, in bytes.
+/// Longest response that [`fetch_token`] reads, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// A running provider; it stops when dropped.
+/// A running provider, which stops when this is dropped.
 pub struct Provider {
     issuer: String,
     ca_file: PathBuf,
@@ -58,7 +58,8 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts serving on `listener`, which must be bound to loopback. `dir` keeps the CA and the keys across restarts.
+    /// Starts a provider on `listener`. The CA and the keys are kept in `dir`. Fails if the listener is not on loopback, or if
+    /// the files in `dir` are unusable.
     pub async fn start(dir: &Path, listener: TcpListener) -> io::Result<Provider> {
         let address = listener.local_addr()?;
         require_loopback(address)?;
@@ -81,12 +82,12 @@ impl Provider {
         &self.issuer
     }
 
-    /// The PEM file with the root of its TLS certificate.
+    /// The PEM file of the CA that signs its TLS certificate.
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
     }
 
-    /// Stops, and waits until every connection is closed.
+    /// Stops the provider, and waits until every connection is closed.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
@@ -105,7 +106,7 @@ fn require_loopback(address: SocketAddr) -> io::Result<()> {
     if address.ip().is_loopback() {
         return Ok(());
     }
-    let why = format!("`{address}` is not on loopback: the development provider lets anybody be any user");
+    let why = format!("`{address}` is not a loopback address: the development provider lets everybody be any user");
     Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }
 
@@ -119,7 +120,8 @@ async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, st
             Some(_) = connections.join_next() => {}
             accepted = accept(&listener, &places) => {
                 if let Some((stream, place)) = accepted {
-                    let (acceptor, router) = (acceptor.clone(), router.clone());
+                    let acceptor = acceptor.clone();
+                    let router = router.clone();
                     connections.spawn(async move {
                         connection(stream, acceptor, router).await;
                         drop(place);
@@ -137,7 +139,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
         Ok((stream, _)) => Some((stream, place)),
         Err(error) => {
             tracing::warn!(%error, "the development provider cannot accept a connection");
-            // Out of file descriptors, mostly: without a pause the loop would spin.
+            // The usual cause is a lack of file descriptors. Without a pause the loop would spin.
             tokio::time::sleep(Duration::from_millis(100)).await;
             None
         }
@@ -153,16 +155,16 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     }
 }
 
-/// Why no token was obtained from a development provider.
+/// Why a token cannot be obtained from a development provider.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No HTTPS client can be made.
+    /// The HTTPS client cannot be made.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The provider cannot be reached, or is not the one of the CA file.
+    /// The provider cannot be reached, or the CA in the file did not sign its certificate.
     #[error("the development provider at `{0}` cannot be reached: check that `mayfly dev` is running")]
     Unreachable(String, #[source] reqwest::Error),
-    /// It answered, and not with a token.
+    /// The provider's response is not a token.
     #[error("the development provider refused: {0}")]
     Refused(String),
 }
@@ -178,7 +180,7 @@ impl FetchError {
     }
 }
 
-/// Obtains an ID token of `user` for an audience from the development provider whose issuer is `url`.
+/// Obtains an ID token of `user` for `audience` from the development provider with the issuer `url`.
 pub async fn fetch_token(url: &str, ca_file: &Path, user: &str, audience: &str) -> Result<String, FetchError> {
     #[derive(Deserialize)]
     struct Answer {
@@ -194,7 +196,7 @@ pub async fn fetch_token(url: &str, ca_file: &Path, user: &str, audience: &str) 
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
         if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(FetchError::Refused(format!("the answer has more than {MAX_ANSWER} bytes")));
+            return Err(FetchError::Refused(format!("the response has more than {MAX_ANSWER} bytes")));
         }
         body.extend_from_slice(&chunk);
     }

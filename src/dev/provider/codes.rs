@@ -1,4 +1,4 @@
-//! Authorization codes: single-use, short-lived, few.
+//! Authorization codes. They are few, expire soon, and can be used once.
 
 use std::collections::HashMap;
 
@@ -6,28 +6,29 @@ use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Most codes outstanding.
+/// Most outstanding codes.
 pub(super) const MAX_CODES: usize = 100;
-/// How long a code lives, in seconds.
+/// Lifetime of a code, in seconds.
 pub(super) const CODE_LIFE: u64 = 60;
 
-/// The codes given out and not yet redeemed.
+/// The outstanding codes: issued, and not redeemed yet.
 #[derive(Default)]
 pub(super) struct Codes {
+    // By code: its grant, and when it expires in Unix seconds.
     outstanding: HashMap<String, (Grant, u64)>,
 }
 
-/// What a code stands for.
+/// The authorization request behind a code.
 pub(super) struct Grant {
     pub(super) user: String,
     pub(super) redirect_uri: String,
     pub(super) nonce: Option<String>,
-    /// RFC 7636, S256.
+    /// The S256 challenge (RFC 7636).
     pub(super) challenge: String,
 }
 
 impl Codes {
-    /// A new code, or `None` when too many are outstanding.
+    /// Makes a code. Returns `None` if [`MAX_CODES`] are outstanding, or if there is no randomness. `now` is in Unix seconds.
     pub(super) fn issue(&mut self, grant: Grant, now: u64) -> Option<String> {
         self.outstanding.retain(|_, (_, ends)| *ends > now);
         if self.outstanding.len() >= MAX_CODES {
@@ -40,7 +41,8 @@ impl Codes {
         Some(code)
     }
 
-    /// Takes a code out, whether or not the rest of the request is right.
+    /// Redeems a code. Returns `None` if it is unknown or expired, or if the rest of the request does not match. The code is used
+    /// up in any case. `now` is in Unix seconds.
     pub(super) fn redeem(&mut self, code: &str, redirect_uri: &str, verifier: &str, now: u64) -> Option<Grant> {
         let (grant, ends) = self.outstanding.remove(code)?;
         let good = ends > now && grant.redirect_uri == redirect_uri && challenge_of(verifier) == grant.challenge;

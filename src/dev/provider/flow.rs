@@ -1,4 +1,4 @@
-//! What the provider answers: discovery, keys, the authorization code flow with PKCE, and a shortcut for scripts.
+//! The provider's endpoints: discovery, keys, the authorization code flow with PKCE, and a shortcut for scripts.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,23 +18,23 @@ use super::codes::{Codes, Grant};
 use super::keys::Signer;
 use super::{AUDIENCE, DEV_GRANT, USERS};
 
-/// How long a token lives, in seconds.
-/// As long as a development agent may live: no lease outlasts the token that it came from.
+/// Lifetime of a token in seconds. It is the longest lease of a development agent, because no lease outlasts the token that it
+/// comes from.
 const TOKEN_LIFE: u64 = 8 * 3600;
 /// Longest request body, in bytes.
 const MAX_BODY: usize = 16 * 1024;
 /// Longest audience, nonce or state, in bytes.
 const MAX_PARAMETER: usize = 512;
 
-/// What the endpoints share.
+/// The state that the endpoints share.
 pub(super) struct Shared {
     pub(super) issuer: String,
     pub(super) signer: Signer,
-    /// Guards the outstanding codes; held for one look-up.
+    /// Guards the outstanding codes. It is held for one look-up.
     pub(super) codes: Mutex<Codes>,
 }
 
-/// All endpoints.
+/// The routes of all endpoints.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/.well-known/openid-configuration", get(discovery))
@@ -82,9 +82,9 @@ struct AuthorizeRequest {
 }
 
 async fn authorize(State(shared): State<Arc<Shared>>, Query(request): Query<AuthorizeRequest>) -> Response {
-    // ORDER: nothing is sent to an address before it is known to be the developer's own machine.
+    // ORDER: first of all, so that no answer is redirected to another machine.
     let Some(redirect_uri) = request.redirect_uri.as_deref().filter(|uri| on_loopback(uri)) else {
-        return error(StatusCode::BAD_REQUEST, "invalid_request", "`redirect_uri` must be an address on loopback");
+        return error(StatusCode::BAD_REQUEST, "invalid_request", "`redirect_uri` must be a loopback address");
     };
     if request.client_id.as_deref() != Some(AUDIENCE) {
         return error(StatusCode::BAD_REQUEST, "invalid_client", "`client_id` must be `mayfly-dev`");
@@ -136,11 +136,19 @@ async fn token(State(shared): State<Arc<Shared>>, Form(request): Form<TokenReque
                 return error(StatusCode::BAD_REQUEST, "invalid_client", "`client_id` must be `mayfly-dev`");
             }
             let (Some(code), Some(uri), Some(verifier)) = (&request.code, &request.redirect_uri, &request.code_verifier) else {
-                return error(StatusCode::BAD_REQUEST, "invalid_request", "`code`, `redirect_uri`, `code_verifier` are required");
+                return error(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_request",
+                    "`code`, `redirect_uri` and `code_verifier` are required",
+                );
             };
             let grant = shared.codes.lock().redeem(code, uri, verifier, now);
             let Some(grant) = grant else {
-                return error(StatusCode::BAD_REQUEST, "invalid_grant", "the code is unknown, spent, too old or another's");
+                return error(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_grant",
+                    "the code is unknown, used, expired or not for this request",
+                );
             };
             answer(&shared, &grant.user, AUDIENCE, grant.nonce.as_deref(), now, &[Kind::Id, Kind::Access])
         }
@@ -173,6 +181,7 @@ enum Kind {
     Access,
 }
 
+/// The token response with one token of each kind.
 fn answer(shared: &Shared, user: &str, audience: &str, nonce: Option<&str>, now: u64, kinds: &[Kind]) -> Response {
     let mut body = json!({ "token_type": "Bearer", "expires_in": TOKEN_LIFE });
     for kind in kinds {
@@ -202,16 +211,17 @@ fn answer(shared: &Shared, user: &str, audience: &str, nonce: Option<&str>, now:
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
+/// Adds a member, unless `value` is `None`.
 fn set(object: &mut Value, name: &str, value: Option<&str>) {
     if let (Some(members), Some(value)) = (object.as_object_mut(), value) {
         members.insert(name.to_owned(), value.into());
     }
 }
 
-/// The page on which a developer chooses who to be.
+/// The page on which a developer chooses a user.
 fn choose(issuer: &str, request: &AuthorizeRequest) -> Response {
     let Ok(mut url) = Url::parse(&format!("{issuer}/authorize")) else {
-        return error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the issuer is no URL");
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the issuer is not a URL");
     };
     let mut links = String::new();
     for user in USERS {
@@ -232,7 +242,7 @@ fn choose(issuer: &str, request: &AuthorizeRequest) -> Response {
             }
         }
         drop(pairs);
-        // Form encoding leaves no character that means something in HTML, except `&`.
+        // Form encoding leaves only one character that is special in HTML: `&`.
         let link = url.as_str().replace('&', "&amp;");
         links.push_str(&format!("<li><a href=\"{link}\">{user}</a></li>"));
     }
@@ -241,9 +251,10 @@ fn choose(issuer: &str, request: &AuthorizeRequest) -> Response {
     ([(header::CONTENT_SECURITY_POLICY, policy), (header::CACHE_CONTROL, "no-store")], Html(page)).into_response()
 }
 
+/// Sends the browser back to the client with `answer` as query parameters.
 fn redirect(issuer: &str, to: &str, state: Option<&str>, answer: &[(&str, &str)]) -> Response {
     let Ok(mut url) = Url::parse(to) else {
-        return error(StatusCode::BAD_REQUEST, "invalid_request", "`redirect_uri` is no URL");
+        return error(StatusCode::BAD_REQUEST, "invalid_request", "`redirect_uri` is not a URL");
     };
     {
         let mut pairs = url.query_pairs_mut();
@@ -253,7 +264,7 @@ fn redirect(issuer: &str, to: &str, state: Option<&str>, answer: &[(&str, &str)]
         if let Some(state) = state {
             pairs.append_pair("state", state);
         }
-        // RFC 9207: tells the client which provider answers.
+        // RFC 9207: `iss` tells the client which provider responds.
         pairs.append_pair("iss", issuer);
     }
     let headers = [(header::LOCATION, url.as_str()), (header::CACHE_CONTROL, "no-store")];

@@ -1,4 +1,4 @@
-//! The provider's keys on disk: a CA that only speaks for loopback, and the key that signs tokens.
+//! The provider's keys on disk: a CA that can certify only loopback, and the key that signs tokens.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -27,10 +27,10 @@ const CA_KEY: &str = "oidc-ca.key";
 const SIGNING_KEY: &str = "oidc-signing.key";
 const CA_LIFE: Duration = Duration::days(3650);
 const LEAF_LIFE: Duration = Duration::days(90);
-/// Longest file read back, in bytes.
+/// Longest file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// The provider's CA, kept in a directory.
+/// The provider's CA, which is kept in a directory.
 pub(super) struct Ca {
     file: PathBuf,
     pem: String,
@@ -38,11 +38,11 @@ pub(super) struct Ca {
 }
 
 impl Ca {
-    /// Reads the CA from `dir`, or makes one there.
+    /// Reads the CA in `dir`, or makes one there.
     pub(super) fn open(dir: &Path) -> io::Result<Ca> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let (file, key_file) = (dir.join(CA_FILE), dir.join(CA_KEY));
-        let key = key_in(&key_file)?;
+        let file = dir.join(CA_FILE);
+        let key = key_in(&dir.join(CA_KEY))?;
         let pem = match read(&file)? {
             Some(pem) => pem.to_string(),
             None => {
@@ -54,12 +54,12 @@ impl Ca {
         Ok(Ca { file, pem, key })
     }
 
-    /// Where the certificate is.
+    /// Path of the certificate.
     pub(super) fn file(&self) -> &Path {
         &self.file
     }
 
-    /// A TLS configuration with a new leaf for `address` and the usual names of this machine.
+    /// A TLS configuration with a new leaf for `address`, `localhost` and 127.0.0.1.
     pub(super) fn server_config(&self, address: IpAddr) -> io::Result<Arc<ServerConfig>> {
         let issuer = Issuer::from_ca_cert_pem(&self.pem, &self.key).map_err(|_| spoilt(&self.file))?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(io::Error::other)?;
@@ -92,28 +92,29 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    /// Reads the key from `dir`, or makes one there.
+    /// Reads the key in `dir`, or makes one there.
     pub(super) fn open(dir: &Path) -> io::Result<Signer> {
         let file = dir.join(SIGNING_KEY);
         let der = Zeroizing::new(key_in(&file)?.serialize_der());
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).map_err(|_| spoilt(&file))?;
-        // SEC 1: 04, then x and y of 32 bytes each.
+        // SEC 1: the byte 04, then x and y of 32 bytes each.
         let point = key.public_key().as_ref().strip_prefix(&[4]).and_then(|xy| xy.split_at_checked(32));
         let (x, y) = point.ok_or_else(|| spoilt(&file))?;
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        // RFC 7638: the thumbprint is over exactly these members in this order.
+        let x = URL_SAFE_NO_PAD.encode(x);
+        let y = URL_SAFE_NO_PAD.encode(y);
+        // RFC 7638: the thumbprint covers exactly these members in this order.
         let thumbprint = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
         let kid = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, thumbprint.as_bytes()));
         let jwk = json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": kid, "alg": "ES256", "use": "sig" });
         Ok(Signer { key, kid, jwk })
     }
 
-    /// The public half, as a JWK.
+    /// The public key as a JWK.
     pub(super) fn jwk(&self) -> &Value {
         &self.jwk
     }
 
-    /// Signs claims into a compact JWS.
+    /// Signs claims. Returns a compact JWS whose header has the type `typ`.
     pub(super) fn sign(&self, typ: &str, claims: &Value) -> io::Result<String> {
         let header = json!({ "alg": "ES256", "kid": self.kid, "typ": typ });
         let encode = |v: &Value| URL_SAFE_NO_PAD.encode(v.to_string());
@@ -127,7 +128,7 @@ fn new_ca(key: &KeyPair) -> io::Result<String> {
     let mut ca = params("mayfly development provider CA", CA_LIFE)?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    // Who trusts this CA, and even who steals its key, gets no further than loopback.
+    // A certificate of this CA is valid only on loopback, even if the CA's key is stolen.
     ca.name_constraints = Some(NameConstraints {
         permitted_subtrees: vec![
             GeneralSubtree::DnsName("localhost".into()),
@@ -142,7 +143,7 @@ fn new_ca(key: &KeyPair) -> io::Result<String> {
 fn params(name: &str, life: Duration) -> io::Result<CertificateParams> {
     let mut serial = [0u8; 16];
     rand::fill(&mut serial).map_err(|_| io::Error::other("no randomness"))?;
-    // Positive and never shortened: the first bits are 01.
+    // The first bits are 01, so that the serial number is positive and always has 16 bytes.
     if let Some(first) = serial.first_mut() {
         *first = *first & 0x3f | 0x40;
     }
@@ -156,6 +157,7 @@ fn params(name: &str, life: Duration) -> io::Result<CertificateParams> {
     Ok(params)
 }
 
+/// Reads the P-256 key in `file`, or makes one there.
 fn key_in(file: &Path) -> io::Result<KeyPair> {
     if let Some(pem) = read(file)? {
         let key = KeyPair::from_pem(&pem).map_err(|_| spoilt(file))?;
@@ -166,7 +168,7 @@ fn key_in(file: &Path) -> io::Result<KeyPair> {
     Ok(key)
 }
 
-/// The file's text, `None` if there is none. A link, or a file others may read, is refused.
+/// The text of a file. Returns `None` if it does not exist. Fails if it is a link, or if other users have access to it.
 fn read(file: &Path) -> io::Result<Option<Zeroizing<String>>> {
     match fs::symlink_metadata(file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -181,7 +183,7 @@ fn read(file: &Path) -> io::Result<Option<Zeroizing<String>>> {
     Ok(Some(text))
 }
 
-/// Writes a file whole or not at all, mode 0600.
+/// Writes a file with mode 0600, as a whole or not at all.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let draft = file.with_extension("new");
     match fs::remove_file(&draft) {
@@ -195,7 +197,7 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 }
 
 fn spoilt(file: &Path) -> io::Error {
-    refused(format!("`{}` is not what the provider wrote: remove the directory to begin anew", file.display()))
+    refused(format!("`{}` was not written by the provider: delete its directory to start again", file.display()))
 }
 
 fn refused(why: String) -> io::Error {

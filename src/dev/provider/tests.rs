@@ -1,4 +1,4 @@
-//! The provider as its users meet it.
+//! The provider as its clients see it.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::os::unix::fs::PermissionsExt;
@@ -68,7 +68,8 @@ async fn nobody_but_demo_and_guest_gets_a_token() {
 
 #[tokio::test]
 async fn a_provider_under_another_ca_is_unavailable() {
-    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let dir = TempDir::new().unwrap();
+    let other = TempDir::new().unwrap();
     let provider = provider(&dir).await;
     let stranger = Ca::open(other.path()).unwrap();
     let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE).await.unwrap();
@@ -83,7 +84,8 @@ async fn a_provider_under_another_ca_is_unavailable() {
 async fn keys_and_ca_stay_across_restarts_and_are_private() {
     let dir = TempDir::new().unwrap();
     let first = provider(&dir).await;
-    let (ca, address) = (std::fs::read(first.ca_file()).unwrap(), first.issuer().to_owned());
+    let ca = std::fs::read(first.ca_file()).unwrap();
+    let address = first.issuer().to_owned();
     let token = fetch_token(first.issuer(), first.ca_file(), "demo", AUDIENCE).await.unwrap();
     first.shutdown().await;
     let listener = TcpListener::bind(address.strip_prefix("https://").unwrap()).await.unwrap();
@@ -142,7 +144,7 @@ async fn the_code_flow_needs_pkce_and_works_once() {
         to.query_pairs().into_owned().collect::<std::collections::HashMap<_, _>>()
     };
 
-    // Not to another machine, not for another client, not without S256.
+    // Nothing is issued to another machine, to another client, or without S256.
     for (name, value) in
         [("redirect_uri", "https://example.org/cb"), ("redirect_uri", "http://127.0.0.1@evil/"), ("client_id", "x")]
     {
@@ -152,7 +154,7 @@ async fn the_code_flow_needs_pkce_and_works_once() {
         let sent = location(&authorize((name, value)).await.unwrap());
         assert_eq!(sent["error"], "invalid_request", "{name} {value}");
     }
-    // Without a user: a page to choose from, with nothing of the request unescaped.
+    // Without a user there is a page of users, and everything from the request is escaped.
     let page = authorize(("login_hint", "")).await.unwrap().text().await.unwrap();
     assert!(page.contains(">demo</a>") && page.contains(">guest</a>") && !page.contains("s<"));
 
@@ -174,7 +176,7 @@ async fn the_code_flow_needs_pkce_and_works_once() {
     assert_eq!(body(redeem().await.unwrap()).await["error"], "invalid_grant");
 }
 
-/// A server with a leaf of `dir`'s CA that answers every path with `answer`.
+/// A server with a leaf of the CA in `dir`, which answers every path with `answer`.
 async fn impostor(dir: &TempDir, answer: impl Fn(&str) -> Response + Clone + Send + Sync + 'static) -> Impostor {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("https://{}", listener.local_addr().unwrap());
@@ -199,7 +201,7 @@ async fn verify_at(impostor: &Impostor, dir: &TempDir) -> Result<(), Refusal> {
     assertions.verify(&token, now()).await.map(|_| ())
 }
 
-/// One document that serves as discovery and as keys.
+/// One document that is both a discovery document and a JWK Set.
 fn document(issuer: &str, jwks_uri: &str, jwk: &Value) -> String {
     json!({ "issuer": issuer, "jwks_uri": jwks_uri, "keys": [jwk] }).to_string()
 }
@@ -210,7 +212,7 @@ async fn t08_only_the_issuers_own_document_leads_to_keys() {
     let honest = provider(&dir).await;
     let jwk = Signer::open(dir.path()).unwrap().jwk().clone();
 
-    // The control: an answer that is right. Each one below is wrong in one thing, and its key would hold.
+    // Control: a valid response. Each response below has one fault, and keys that would verify the token.
     let key = jwk.clone();
     let right = impostor(&dir, move |own| document(own, &format!("{own}/jwks"), &key).into_response()).await;
     assert_eq!(verify_at(&right, &dir).await, Ok(()));
@@ -218,7 +220,8 @@ async fn t08_only_the_issuers_own_document_leads_to_keys() {
     let key = jwk.clone();
     let other_issuer =
         impostor(&dir, move |own| document(&format!("{own}/"), &format!("{own}/jwks"), &key).into_response()).await;
-    let (key, keys_of) = (jwk.clone(), honest.issuer().to_owned());
+    let key = jwk.clone();
+    let keys_of = honest.issuer().to_owned();
     let other_origin = impostor(&dir, move |own| document(own, &format!("{keys_of}/jwks"), &key).into_response()).await;
     let key = jwk.clone();
     let not_tls = impostor(&dir, move |own| document(own, &own.replace("https", "http"), &key).into_response()).await;
@@ -227,7 +230,8 @@ async fn t08_only_the_issuers_own_document_leads_to_keys() {
         format!("{}{}", " ".repeat(256 * 1024), document(own, &format!("{own}/jwks"), &key)).into_response()
     });
     let failing = impostor(&dir, move |own| (StatusCode::NOT_FOUND, document(own, &format!("{own}/jwks"), &jwk)).into_response());
-    let (too_large, failing) = (too_large.await, failing.await);
+    let too_large = too_large.await;
+    let failing = failing.await;
     for (what, at) in
         [("issuer", other_issuer), ("origin", other_origin), ("scheme", not_tls), ("size", too_large), ("status", failing)]
     {
