@@ -1,4 +1,4 @@
-//! The one clock: microseconds since 1970, real or set by a test.
+//! The one clock, in Unix microseconds. It is the machine's clock, or one that a test sets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use rustls_pki_types::UnixTime;
 /// Microseconds in a second.
 pub const SECOND: u64 = 1_000_000;
 
-/// Tells the time. Everything that is not a door or `app` gets `now` as an argument instead.
+/// The clock. Doors, acts, and the threads of the ledger and the feed read it; whatever judges, applies or signs gets `now` as an
+/// argument.
 #[derive(Clone)]
 pub struct Clock(Source);
 
@@ -27,12 +28,12 @@ impl Clock {
         Clock(Source::System)
     }
 
-    /// A clock that stands where the cell says, in microseconds.
+    /// A clock whose time is the value of the cell, in Unix microseconds.
     pub fn set(at: Arc<AtomicU64>) -> Clock {
         Clock(Source::Set(at))
     }
 
-    /// Microseconds since 1970.
+    /// The time in Unix microseconds. It is 0 if the machine's clock is before 1970.
     pub fn now(&self) -> u64 {
         match &self.0 {
             Source::System => {
@@ -43,7 +44,7 @@ impl Clock {
         }
     }
 
-    /// Seconds since 1970.
+    /// The time in Unix seconds, rounded down.
     pub fn seconds(&self) -> u64 {
         self.now() / SECOND
     }
@@ -55,7 +56,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-// TLS and minting share one clock.
+// With this, TLS and the issuing of credentials share one clock.
 impl TimeProvider for Clock {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(std::time::Duration::from_micros(self.now())))

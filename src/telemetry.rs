@@ -1,11 +1,11 @@
-//! Logs and metrics. Labels come from fixed sets and never name anybody.
+//! Logs and metrics. The labels of metrics come from fixed or configured sets, and never identify an agent or a user.
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
-/// Every metric: name, kind, labels, meaning. `src/docs/operate.md` lists the same.
+/// Every metric: its name, kind, labels and meaning. `src/docs/operate.md` has the same list.
 pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_requests_total", "counter", "method, outcome", "requests by outcome: ok, denied, malformed, fault"),
     ("mayfly_request_seconds", "histogram", "method, outcome", "time from request to answer"),
@@ -33,11 +33,11 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_connections_refused_total", "counter", "reason", "connections refused: full, tls, slow"),
 ];
 
-/// Writes the log to stderr.
+/// Starts the log, which goes to stderr. Fails if `filter` is malformed.
 pub fn logs(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter `{filter}`: {e}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // An error means that there is a log already: in a test.
+    // An error means that the log has been started already, as in tests.
     let _ = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
@@ -45,7 +45,7 @@ pub fn logs(format: LogFormat, filter: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Installs the recorder. Its upkeep is the caller's: [`PrometheusHandle::run_upkeep`] every few seconds.
+/// Installs the recorder of metrics. The caller must call [`PrometheusHandle::run_upkeep`] every few seconds.
 pub fn metrics() -> Result<PrometheusHandle, String> {
     let seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
     let records = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];

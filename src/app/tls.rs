@@ -1,4 +1,4 @@
-//! The server certificates: made anew when who signs has changed, and well before they end.
+//! The TLS configurations of listeners. A server certificate is replaced when the bundle changes, and well before it expires.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,34 +16,34 @@ use crate::foreign::Foreign;
 use crate::publish::Publisher;
 use crate::state::authority::Kind;
 
-/// How often a server certificate is made anew though nothing has changed.
+/// How often a server certificate is replaced although nothing has changed.
 const RENEW: Duration = Duration::from_secs(600);
 
-/// What a listener shows.
+/// The server certificate of a listener.
 #[derive(Clone)]
 pub(super) enum Shows {
-    /// Our own SVID, and client certificates are asked for.
+    /// Our own SVID with these DNS names and IP addresses. The listener asks for client certificates, and does not require them.
     Mutual(Vec<String>),
-    /// Our own SVID to anybody.
+    /// Our own SVID with these DNS names and IP addresses. The listener asks for no client certificates.
     Svid(Vec<String>),
-    /// The certificate of a public CA: chain and key, PEM files.
+    /// The certificate of a public CA: the PEM files of its chain and its key.
     Web(std::path::PathBuf, std::path::PathBuf),
 }
 
-/// Makes and keeps the configuration of a listener.
+/// Makes the configurations of a listener.
 pub(super) struct Tls {
-    /// Who signs.
+    /// Signs server certificates.
     pub(super) authority: Arc<Authority>,
-    /// Tells when that changes.
+    /// Notifies when the authorities change.
     pub(super) publisher: Publisher,
-    /// Whose peers get through the handshake too.
+    /// The foreign trust domains whose peers may complete the handshake.
     pub(super) foreign: Arc<Foreign>,
-    /// Tells the time.
+    /// The clock of certificates.
     pub(super) clock: Clock,
 }
 
 impl Tls {
-    /// The configuration now; it follows until `stop`.
+    /// Makes the configuration, and a task that replaces it until `stop`. Fails if the first one cannot be made.
     pub(super) fn keep(
         self,
         shows: Shows,
@@ -80,14 +80,14 @@ impl Tls {
                 let (chain, key) = own(names)?;
                 let mut roots = rustls::RootCertStore::empty();
                 roots.add(self.authority.root().clone()).map_err(|e| e.to_string())?;
-                // T33: so that a foreign peer gets through the handshake. Whose it is, is proved after it by the bundle of its own
-                // trust domain; our bundle anchors only our own CAs.
+                // T33: with the foreign roots a foreign peer completes the handshake. Only after it the peer is verified with the
+                // bundle of its own trust domain; our bundle has only our own CAs.
                 roots.add_parsable_certificates(self.foreign.roots());
                 listen::tls(chain, &key, Some(roots), Some(self.clock.clone()))
             }
             Shows::Svid(names) => {
                 let (mut chain, key) = own(names)?;
-                // FE-6: a SPIFFE client has the root; a certificate that is not needed is not shown.
+                // FE-6: the root is left out, because a SPIFFE client has it.
                 chain.pop();
                 listen::tls(chain, &key, None, Some(self.clock.clone()))
             }

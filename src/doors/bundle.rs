@@ -1,4 +1,4 @@
-//! The SPIFFE bundle endpoint: the bundle over HTTPS, to anybody (clauses FE-1 to FE-9).
+//! The SPIFFE bundle endpoint, which serves the bundle over HTTPS to anybody (clauses FE-1 to FE-9).
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -6,7 +6,7 @@ use axum::routing::get;
 
 use crate::publish::Publisher;
 
-/// `GET /`: the newest bundle (FE-4).
+/// The route `GET /`, which serves the newest bundle (FE-4).
 pub fn router(publisher: Publisher) -> Router {
     let document = move || {
         let document = publisher.now().document.clone();

@@ -6,7 +6,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
-/// `/metrics`, `/livez`, `/readyz`.
+/// The routes `/metrics`, `/livez` and `/readyz`. `ready` decides the answer of the last.
 pub fn router(metrics: PrometheusHandle, ready: watch::Receiver<bool>) -> Router {
     let render = move || {
         let metrics = metrics.clone();

@@ -1,4 +1,4 @@
-//! Accepts connections, with bounds: how many, how long a handshake takes, how long a stop waits.
+//! Accepts connections within bounds: on their number, the time of a handshake and of a request, and the time that a stop waits.
 
 mod life;
 
@@ -26,17 +26,17 @@ use crate::ledger::Ledger;
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// For the TLS handshake (T39).
+    /// Longest TLS handshake (T39).
     pub handshake: Duration,
-    /// Open at once.
+    /// Most open connections.
     pub connections: usize,
-    /// Of one HTTP/2 connection.
+    /// Most concurrent streams of one HTTP/2 connection.
     pub streams: u32,
-    /// Bytes of a request's headers.
+    /// Most bytes of a request's headers.
     pub headers: u32,
-    /// From a request's headers to those of its answer: the answers of a stream may take longer.
+    /// Longest time from a request's headers to those of its response. The messages of a stream may take longer.
     pub request: Duration,
-    /// For open requests when the process stops, or when the certificate of their peer ends.
+    /// Longest time for open requests to end when the process stops, or when their peer's certificate expires.
     pub drain: Duration,
 }
 
@@ -54,22 +54,24 @@ impl Default for Bounds {
     }
 }
 
-/// How long the open requests of a revoked peer have to end.
+/// Longest time for open requests of a revoked peer to end.
 const CUT_DRAIN: Duration = Duration::from_millis(250);
 
-/// Bytes of the largest TLS record. Answers fill records before they are written.
+/// Bytes of the largest TLS record. Responses are buffered up to this size before they are written.
 const RECORD: usize = 16 * 1024;
 
-/// What a listener for certificates needs to know of the issuer behind it.
+/// The parts of the issuer that a listener with client certificates needs.
 #[derive(Clone)]
 pub struct Behind {
-    /// The journal, whose head is remembered for each connection.
+    /// The ledger. Each connection remembers its head at the start.
     pub ledger: Ledger,
-    /// Ends the connections of revoked peers.
+    /// Closes the connections of revoked peers.
     pub guard: Guard,
 }
 
-/// A server's TLS settings. With `roots`, client certificates are asked for, and not required.
+/// A server's TLS configuration. `chain` has the leaf first, `key` is PKCS#8 DER. With `roots`, client certificates are asked for
+/// and not required; `None` means that they are not asked for. `clock` is the clock of verification; `None` means the machine's.
+/// Fails if the key does not belong to the leaf, or if `roots` is empty.
 pub fn tls(
     chain: Vec<CertificateDer<'static>>,
     key: &Zeroizing<Vec<u8>>,
@@ -79,7 +81,7 @@ pub fn tls(
     tls_with(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec())), roots, clock)
 }
 
-/// A server's TLS settings, with a key of any form.
+/// As [`tls`], with a key of any encoding.
 pub fn tls_with(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -103,15 +105,15 @@ pub fn tls_with(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, key)?;
-    // T40: a resumed session would skip the client verifier.
+    // T40: a resumed session would skip the verification of the client.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// Serves HTTP over TLS until `stop`, then drains. The configuration may change between connections. `behind` is `None` for a
-/// listener that asks for no client certificates.
+/// Serves HTTP over TLS until `stop`, then waits until the open connections have ended. Each connection uses the newest
+/// configuration. `behind` is `None` for a listener that asks for no client certificates.
 pub async fn serve_tls(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
@@ -141,10 +143,13 @@ pub async fn serve_tls(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        // ORDER: before the handshake. A peer that renews while it runs is not a thief.
+        // ORDER: before the handshake. A peer that renews during the handshake must not look like one that uses a stolen key.
         let opened = behind.as_ref().map_or(0, |behind| behind.ledger.read(|state| state.revision));
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
-        let (router, gauge, clock, mut stop) = (router.clone(), gauge.clone(), clock.clone(), stop.clone());
+        let router = router.clone();
+        let gauge = gauge.clone();
+        let clock = clock.clone();
+        let mut stop = stop.clone();
         let behind = behind.clone();
         open.spawn(async move {
             let _place = place;
@@ -165,14 +170,14 @@ pub async fn serve_tls(
             gauge.increment(1);
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(BufWriter::with_capacity(RECORD, tls)), service);
-            let over = async {
+            let closes = async {
                 tokio::select! {
                     () = life::expiry(&peer.chain, &clock) => bounds.drain,
-                    // Just long enough for the peer to hear why.
+                    // This is just enough for the peer to get the reason.
                     () = peer.revoked() => CUT_DRAIN,
                 }
             };
-            life::stand(connection, over, stop, bounds.drain).await;
+            life::serve(connection, closes, stop, bounds.drain).await;
             gauge.decrement(1);
         });
     }
@@ -181,7 +186,7 @@ pub async fn serve_tls(
     open.wait().await;
 }
 
-/// Serves the operator socket: a peer whose uid is not listed is not served at all.
+/// Serves the operator socket until `stop`. A connection from a uid that is not in `uids` is closed at once.
 pub async fn serve_operators(
     listener: UnixListener,
     uids: Vec<u32>,
@@ -217,13 +222,14 @@ pub async fn serve_operators(
             let _place = place;
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(BufWriter::with_capacity(RECORD, stream)), service);
-            life::stand(connection, std::future::pending::<Duration>(), stop, bounds.drain).await;
+            life::serve(connection, std::future::pending::<Duration>(), stop, bounds.drain).await;
         });
     }
     open.close();
     open.wait().await;
 }
 
+/// The HTTP settings of a connection.
 fn builder(bounds: Bounds) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -239,6 +245,7 @@ fn builder(bounds: Bounds) -> Builder<TokioExecutor> {
 
 type Incoming = http::Request<hyper::body::Incoming>;
 
+/// The service of one connection: the router, with the peer as an extension of each request and a timeout of `within`.
 fn with_peer(
     router: axum::Router,
     peer: Peer,
@@ -250,16 +257,18 @@ fn with_peer(
     Future = impl Future<Output = Result<axum::response::Response, std::convert::Infallible>> + Send,
 > + Send {
     hyper::service::service_fn(move |mut request: Incoming| {
-        // T19: who calls comes from the connection; headers are never an identity.
+        // T19: the caller's identity comes from the connection, never from headers.
         request.extensions_mut().insert(peer.clone());
-        let (method, started) = (grpc::method(request.uri().path()), Instant::now());
+        let method = grpc::method(request.uri().path());
+        let started = Instant::now();
         let answer = tower::ServiceExt::oneshot(router.clone(), request);
-        // Around all of it: a body that never comes holds a stream no longer than any other request.
+        // The timeout covers the request's body too: a body that never arrives holds a stream no longer than any other request.
         async move { tokio::time::timeout(within, answer).await.unwrap_or_else(|_| Ok(status::late(method, started))) }
     })
 }
 
-// T63: an error of one connection, or too many open files, never ends the loop.
+/// Logs an error of `accept`, and waits before the next try.
+// T63: an error of one connection, or a lack of file descriptors, never ends the loop.
 async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     tokio::time::sleep(Duration::from_millis(50)).await;

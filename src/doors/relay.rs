@@ -1,4 +1,5 @@
-//! The feed once more: what a relay has heard and verified, to those who verify. It signs nothing and knows no names.
+//! The feed of a relay: it forwards the issuer's verified feed to verifiers. It signs nothing, and has no names of agents or
+//! users.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::grpc::server::revocations_server::{Revocations, RevocationsServer};
 use super::status;
 use crate::publish::feed::Feed;
 
-/// The method as metrics call it.
+/// The method's label in metrics.
 const METHOD: &str = "Revocations/WatchCuts";
 
 struct Door {
@@ -21,7 +22,7 @@ struct Door {
     stop: watch::Receiver<bool>,
 }
 
-/// The service over a feed that is forwarded. Streams end when `stop` says so.
+/// The service over a forwarded feed. Streams end at `stop`.
 pub fn routes(feed: Arc<Feed>, stop: watch::Receiver<bool>) -> tonic::service::Routes {
     tonic::service::Routes::new(RevocationsServer::new(Door { feed, stop }))
 }
@@ -31,9 +32,9 @@ impl Revocations for Door {
     type WatchCutsStream = Pin<Box<dyn Stream<Item = Answer> + Send>>;
 
     async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
-        // T69: nothing is said before something was heard.
+        // T69: the relay answers only after it has a heartbeat of the issuer.
         if !self.feed.has_heartbeat() {
-            return Err(Status::unavailable("the relay has heard nothing from the issuer yet: ask again"));
+            return Err(Status::unavailable("the relay has no heartbeat of the issuer yet: try again"));
         }
         let stream = subscribe(&self.feed, request.get_ref(), self.stop.clone());
         let stream = stream.map_err(|denial| status::of(&denial.into(), METHOD).0)?;
@@ -41,6 +42,6 @@ impl Revocations for Door {
     }
 
     async fn list_cuts(&self, _: Request<v1::ListCutsRequest>) -> Result<Response<v1::ListCutsResponse>, Status> {
-        Err(Status::unimplemented("a relay knows no names: ask the issuer"))
+        Err(Status::unimplemented("a relay does not have the names of revoked subjects: ask the issuer"))
     }
 }

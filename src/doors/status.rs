@@ -1,4 +1,4 @@
-//! The one place where a denial or a fault becomes a gRPC status.
+//! Maps denials and faults to gRPC statuses. No other place does.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use crate::denial::{Denial, Kind, No};
 /// The domain of `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "mayfly.v1";
 
-/// The status of a denial, with its reason as `google.rpc.ErrorInfo`.
+/// The status of a denial. Its details are `ErrorInfo` with the reason, `RetryInfo` if a retry can help, and `QuotaFailure` for a
+/// limit (all of `google.rpc`).
 pub fn of_denial(denial: &Denial) -> Status {
     let code = match denial.kind {
         Kind::Malformed => Code::InvalidArgument,
@@ -36,29 +37,29 @@ pub fn of_denial(denial: &Denial) -> Status {
     Status::with_error_details(code, &denial.message, details)
 }
 
-/// The same as a message, for one answer of many.
+/// A status as a message, for one answer in a batch.
 pub fn proto(status: &Status) -> tonic_types::Status {
     use prost::Message;
     let plain = || tonic_types::Status { code: status.code() as i32, message: status.message().to_owned(), details: vec![] };
-    // The details of a status are this very message, encoded.
+    // The details of a status are this message in encoded form.
     if status.details().is_empty() { plain() } else { tonic_types::Status::decode(status.details()).unwrap_or_else(|_| plain()) }
 }
 
-/// The answer to a request that took too long, whole, and counted: whoever would have answered is gone.
+/// The complete response to a request that took too long. The request is counted here, because its handler was dropped.
 pub fn late(method: &'static str, started: Instant) -> axum::response::Response {
-    let message = "the answer took too long: ask again, with the same request id where you gave one";
+    let message = "the request took too long: try again, with the same request id if you gave one";
     let (status, outcome) = of(&Denial::new(Kind::Deadline, "DEADLINE", message).into(), method);
     count(method, outcome, started);
     status.into_http()
 }
 
-/// Counts an answer. `method` and `outcome` come from fixed sets.
+/// Counts a response, and the time since `started`. `method` and `outcome` come from fixed sets.
 pub fn count(method: &'static str, outcome: &'static str, started: Instant) {
     metrics::counter!("mayfly_requests_total", "method" => method, "outcome" => outcome).increment(1);
     metrics::histogram!("mayfly_request_seconds", "method" => method, "outcome" => outcome).record(started.elapsed());
 }
 
-/// The status of a no, and what metrics call it. A fault's cause goes to the log alone.
+/// The status of a denial or a fault, and its outcome as a label of metrics. Only the log gets the cause of a fault.
 pub fn of(no: &No, method: &str) -> (Status, &'static str) {
     match no {
         No::Denial(denial) => {

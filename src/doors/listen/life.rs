@@ -1,4 +1,4 @@
-//! How long a connection stands: until it ends by itself, the process stops, or its peer's certificate has ended.
+//! The lifetime of a connection: it ends by itself, when the process stops, or when its peer's certificate expires or is revoked.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -12,20 +12,21 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::{Clock, SECOND};
 
-/// How often the clock is looked at: it may be set while a connection stands, and machines sleep.
+/// Longest time between two looks at the clock, which may be set, or stand still while the machine sleeps.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Serves a connection. When it is over nothing new begins, and what is open has as long to end as `over` says; at a stop, `drain`.
-pub(super) async fn stand(
+/// Serves a connection until it ends. It is closed when `closes` ends or at a stop: then no request begins any more, and open
+/// requests have the time that `closes` returns to end, or `drain` at a stop.
+pub(super) async fn serve(
     connection: impl GracefulConnection,
-    over: impl Future<Output = Duration>,
+    closes: impl Future<Output = Duration>,
     mut stop: watch::Receiver<bool>,
     drain: Duration,
 ) {
     let mut connection = pin!(connection);
     let drain = tokio::select! {
         () = gathered(connection.as_mut()) => return,
-        drain = over => drain,
+        drain = closes => drain,
         _ = stop.wait_for(|stop| *stop) => drain,
     };
     connection.as_mut().graceful_shutdown();
@@ -34,14 +35,14 @@ pub(super) async fn stand(
     }
 }
 
-/// Serves a connection so that everybody else who is ready has their turn before it: what was asked comes in together, and the
-/// answers of a group leave in one write. A connection that is alone waits for nobody.
+/// Polls a connection only every second time, after all other tasks that are ready. So its requests are read together, and the
+/// responses of a group leave in one write. If no other task is ready there is no delay.
 async fn gathered(mut connection: Pin<&mut impl GracefulConnection>) {
     let mut waited = false;
     poll_fn(|cx| {
         waited = !waited;
         if waited {
-            // A task that wakes itself goes to the end of the queue.
+            // A task that wakes itself is put at the end of the queue.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -50,10 +51,10 @@ async fn gathered(mut connection: Pin<&mut impl GracefulConnection>) {
     .await;
 }
 
-/// Waits until the certificate that a peer presented has ended, by our clock (DESIGN 4). Without one that never comes.
+/// Waits until the peer's certificate, the first in `chain`, expires by our clock. Without a certificate it waits forever.
 pub(super) async fn expiry(chain: &[CertificateDer<'_>], clock: &Clock) {
     let Some(leaf) = chain.first() else { return std::future::pending().await };
-    // What cannot be read has ended: its holder could call nothing anyway.
+    // A malformed certificate counts as expired: its holder could not call anything anyway.
     let ends_at = X509Certificate::from_der(leaf).map_or(0, |(_, leaf)| leaf.validity().not_after.timestamp());
     let ends_at = u64::try_from(ends_at).unwrap_or(0).saturating_mul(SECOND);
     loop {
