@@ -41,8 +41,7 @@ pub trait Act: Send + 'static {
     /// What is allowed if the verdict is yes. It is worth nothing before the ledger has recorded it.
     type Permit: Send + 'static;
 
-    /// Judges the act. On `Ok` its records have joined the batch; on `Err` the ledger drops whatever the act added, but for
-    /// what [`Judgement::caller`] recorded about the caller itself.
+    /// Judges the act. Its records join the batch last, when nothing can be denied any more, so that a denial leaves none behind.
     fn judge(&self, judgement: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Self::Permit, No>;
 }
 

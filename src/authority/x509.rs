@@ -43,7 +43,7 @@ impl X509Authority {
         let ends_at = ends_at.min(root.ends_at());
         let params = ca(td, "Mayfly issuing", None, now, ends_at, path).map_err(|e| unusable(&e))?;
         let certificate = params.signed_by(&key, root.issuer()).map_err(|e| unusable(&e))?.der().clone();
-        let made = X509Authority::of("a new authority", certificate, key, root)?;
+        let made = X509Authority::of("a new authority", certificate, &key, root)?;
         keystore.write(&key_name(Kind::X509, &made.id), pem.as_bytes())?;
         Ok(made)
     }
@@ -53,17 +53,17 @@ impl X509Authority {
         let name = key_name(Kind::X509, &slot.id);
         let text = keystore.read(&name)?.ok_or_else(|| AuthorityError::unusable(&name, "it is not in the keystore"))?;
         let key = KeyPair::from_pem(&text).map_err(|e| AuthorityError::unusable(&name, e))?;
-        let loaded = X509Authority::of(&name, CertificateDer::from(slot.public.clone()), key, root)?;
+        let loaded = X509Authority::of(&name, CertificateDer::from(slot.public.clone()), &key, root)?;
         if loaded.id != slot.id || loaded.ends_at != slot.ends_at {
             return Err(AuthorityError::unusable(&name, "it is not the authority that was recorded"));
         }
         Ok(loaded)
     }
 
-    fn of(name: &str, certificate: CertificateDer<'static>, key: KeyPair, root: &Root) -> Result<X509Authority, AuthorityError> {
+    fn of(name: &str, certificate: CertificateDer<'static>, key: &KeyPair, root: &Root) -> Result<X509Authority, AuthorityError> {
         let read = read_ca(name, &certificate)?;
         // T46: a certificate of another key or another root is refused.
-        if read.spki != rcgen::PublicKeyData::subject_public_key_info(&key) {
+        if read.spki != rcgen::PublicKeyData::subject_public_key_info(key) {
             return Err(AuthorityError::unusable(name, "the certificate does not belong to the key"));
         }
         if read.authority_key_id.as_deref() != Some(root.key_id()) || read.issuer != root.subject() {

@@ -2,18 +2,19 @@
 
 mod life;
 
-use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use mayfly_agent::listen::{Accepted, accept_each};
 use rustls::ServerConfig;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::BufWriter;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
@@ -56,6 +57,9 @@ impl Default for Bounds {
 
 /// Longest time for open requests of a revoked peer to end.
 const CUT_DRAIN: Duration = Duration::from_millis(250);
+
+/// Connections to the operator socket that may be open at once.
+const OPERATORS: usize = 64;
 
 /// Bytes of the largest TLS record. Responses are buffered up to this size before they are written.
 const RECORD: usize = 16 * 1024;
@@ -123,24 +127,15 @@ pub async fn serve_tls(
     bounds: Bounds,
     mut stop: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(bounds.connections));
     let open = TaskTracker::new();
     let gauge = metrics::gauge!("mayfly_connections");
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        let (stream, _) = match accepted {
-            Ok(accepted) => accepted,
-            Err(e) => {
-                pause(&e).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-            metrics::counter!("mayfly_connections_refused_total", "reason" => "full").increment(1);
-            continue;
+    let stopping = stop.clone();
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let each = |accepted: Accepted<(TcpStream, SocketAddr)>| {
+        let (stream, place) = match accepted {
+            Accepted::Connection((stream, _), place) => (stream, place),
+            Accepted::Full => return metrics::counter!("mayfly_connections_refused_total", "reason" => "full").increment(1),
+            Accepted::Failed(error) => return tracing::warn!(%error, "cannot accept a connection"),
         };
         let _ = stream.set_nodelay(true);
         // ORDER: before the handshake. A peer that renews during the handshake must not look like one that uses a stolen key.
@@ -149,7 +144,7 @@ pub async fn serve_tls(
         let router = router.clone();
         let gauge = gauge.clone();
         let clock = clock.clone();
-        let mut stop = stop.clone();
+        let mut stop = stopping.clone();
         let behind = behind.clone();
         open.spawn(async move {
             let _place = place;
@@ -180,7 +175,8 @@ pub async fn serve_tls(
             life::serve(connection, closes, stop, bounds.drain).await;
             gauge.decrement(1);
         });
-    }
+    };
+    accept_each(&listener, bounds.connections, stopped, each).await;
     drop(listener);
     open.close();
     open.wait().await;
@@ -194,37 +190,32 @@ pub async fn serve_operators(
     bounds: Bounds,
     mut stop: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(64));
     let open = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(e) => {
-                pause(&e).await;
-                continue;
-            }
+    let stopping = stop.clone();
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let each = |accepted: Accepted<UnixStream>| {
+        let (stream, place) = match accepted {
+            Accepted::Connection(stream, place) => (stream, place),
+            Accepted::Full => return,
+            Accepted::Failed(error) => return tracing::warn!(%error, "cannot accept a connection"),
         };
         let uid = match stream.peer_cred() {
             Ok(cred) if uids.contains(&cred.uid()) => cred.uid(),
             refused => {
                 tracing::warn!(uid = ?refused.map(|c| c.uid()).ok(), "the operator socket refused a peer that is not listed");
-                continue;
+                return;
             }
         };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
         let service = with_peer(router.clone(), Peer::Operator(uid), bounds.request);
-        let stop = stop.clone();
+        let stop = stopping.clone();
         open.spawn(async move {
             let _place = place;
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(BufWriter::with_capacity(RECORD, stream)), service);
             life::serve(connection, std::future::pending::<Duration>(), stop, bounds.drain).await;
         });
-    }
+    };
+    accept_each(&listener, OPERATORS, stopped, each).await;
     open.close();
     open.wait().await;
 }
@@ -265,11 +256,4 @@ fn with_peer(
         // The timeout covers the request's body too: a body that never arrives holds a stream no longer than any other request.
         async move { tokio::time::timeout(within, answer).await.unwrap_or_else(|_| Ok(status::late(method, started))) }
     })
-}
-
-/// Logs an error of `accept`, and waits before the next try.
-// T63: an error of one connection, or a lack of file descriptors, never ends the loop.
-async fn pause(error: &io::Error) {
-    tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(Duration::from_millis(50)).await;
 }
