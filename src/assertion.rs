@@ -4,7 +4,6 @@
 //! then its claims are read. No content of a token or of a provider's answer makes this room connect to a host other than the
 //! configured ones.
 
-mod jwks;
 mod oidc;
 mod refusal;
 mod token;
@@ -18,11 +17,9 @@ use std::time::Duration;
 
 use mayfly_verify::{User, Workload};
 
+pub use crate::https::ClientError;
 pub use jsonwebtoken::Algorithm;
-pub use oidc::ClientError;
 pub use refusal::Refusal;
-
-pub(crate) use oidc::{https_client, https_client_over, with_causes};
 
 use oidc::Keys;
 use token::{Parsed, Statement};

@@ -2,7 +2,6 @@
 //! rotate. Heartbeats are signed with a separate key.
 
 pub mod jwt;
-pub mod keystore;
 mod root;
 pub mod schedule;
 mod seal;
@@ -20,12 +19,12 @@ use zeroize::Zeroizing;
 
 use crate::denial::Fault;
 use crate::judge::serial_of;
+use crate::keys::keystore::{Keystore, KeystoreError};
 use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Authorities, Kind, Slot, Status};
 use crate::svid;
 use crate::svid::x509::Name;
 use jwt::JwtAuthority;
-use keystore::{Keystore, KeystoreError};
 use root::Root;
 pub use root::RootFiles;
 pub use seal::Seal;

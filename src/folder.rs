@@ -9,8 +9,8 @@ use mayfly_agent::identity;
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use crate::authority::keystore::write_private;
 use crate::authority::pem;
+use crate::keys::keystore::write_private;
 
 /// A fresh key with its certificate signing request.
 pub struct Key {

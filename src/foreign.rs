@@ -20,8 +20,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 pub use fetch::endpoint_url;
 pub use newest::Newest;
 
-use crate::authority::keystore::write_private;
 use crate::clock::Clock;
+use crate::keys::keystore::write_private;
 use fetch::{FetchError, Way};
 use newest::Refused;
 

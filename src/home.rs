@@ -11,7 +11,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::authority::Authority;
-use crate::authority::keystore::write_private;
+use crate::keys::keystore::write_private;
 use crate::ledger::Watermark;
 
 /// A home that this process holds.

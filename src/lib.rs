@@ -16,6 +16,7 @@
 //! publish    bundle  feed                  what verifiers get: follows the records, and no request waits for it
 //! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
+//! https jose the HTTPS client and the JSON Web Keys that assertion and foreign share
 //! app        builds everything once; beside it config, home, folder, telemetry, cli, dev
 //! ```
 //!
@@ -81,3 +82,5 @@ pub mod run;
 pub mod clock;
 pub mod denial;
 pub mod docs;
+pub mod https;
+mod jose;

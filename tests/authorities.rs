@@ -292,7 +292,7 @@ impl Served {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         std::fs::write(path("root.pem"), certificates).unwrap();
-        mayfly::authority::keystore::write_private(Path::new(&path("root.key")), key.serialize_pem().as_bytes()).unwrap();
+        mayfly::keys::keystore::write_private(Path::new(&path("root.key")), key.serialize_pem().as_bytes()).unwrap();
         let config = format!(
             "trust_domain = \"prod.example.org\"\nhome = \"{}\"\n[server]\nlisten = \"127.0.0.1:{}\"\nnames = [\"localhost\"]\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n[authorities]\nroot_certificate = \"{}\"\nroot_key = \"{}\"\n\

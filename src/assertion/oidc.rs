@@ -1,24 +1,18 @@
 //! Fetches an issuer's keys: discovery over HTTPS, and a cache with bounds on age, size and traffic.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::{Client, ClientBuilder, StatusCode, Url, redirect};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
+use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
-use super::jwks::{KeySet, KeySetError};
 use super::token::{Parsed, Signed};
 use super::{IssuerSettings, Refusal};
+use crate::https::{self, ClientError, https_client, with_causes};
+use crate::jose::{KeySet, KeySetError, Mismatch};
 
 /// Longest document of a provider, in bytes.
 const MAX_DOCUMENT: usize = 256 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bound of one request, and also of discovery and keys together.
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Age in seconds from which on keys are refreshed in the background, while they are still used.
 const REFRESH_AFTER: u64 = 5 * 60;
@@ -30,81 +24,6 @@ const DEAD_AFTER: u64 = 60 * 60;
 const UNKNOWN_KEY_PACE: u64 = 10;
 /// Least seconds between two attempts while the provider fails.
 const FAILURE_PACE: u64 = 2;
-
-/// Why an HTTPS client cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The CA file cannot be read.
-    #[error("the CA file `{0}` cannot be read: {1}")]
-    Read(PathBuf, std::io::Error),
-    /// The CA file has no certificate, or one that cannot be used.
-    #[error("the CA file `{0}` must have usable certificates only, at least one: put the provider's root there, as PEM")]
-    NoRoots(PathBuf),
-    /// TLS cannot be set up, for instance because the system has no root certificates.
-    #[error("the TLS client cannot be set up: {0}")]
-    Tls(String),
-}
-
-impl ClientError {
-    /// The stable label of this error.
-    pub fn code(&self) -> &'static str {
-        match self {
-            ClientError::Read(..) => "CA_FILE_UNREADABLE",
-            ClientError::NoRoots(_) => "CA_FILE_EMPTY",
-            ClientError::Tls(_) => "TLS_CLIENT",
-        }
-    }
-}
-
-/// Makes an HTTPS client that follows no redirect and uses no proxy. It trusts only the roots in `ca_file`; `None` means the
-/// roots of the system.
-pub(crate) fn https_client(ca_file: Option<&Path>) -> Result<Client, ClientError> {
-    if let Some(file) = ca_file {
-        return https_client_over(tls_with_roots(file)?);
-    }
-    // The system verifier uses the default provider of the process, and would panic without one. A provider that is already
-    // installed stays.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    built(bounds())
-}
-
-/// Makes an HTTPS client with the same bounds, over the caller's TLS configuration.
-pub(crate) fn https_client_over(tls: rustls::ClientConfig) -> Result<Client, ClientError> {
-    built(bounds().tls_backend_preconfigured(tls))
-}
-
-fn bounds() -> ClientBuilder {
-    Client::builder()
-        .https_only(true)
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(TOTAL_TIMEOUT)
-}
-
-fn built(builder: ClientBuilder) -> Result<Client, ClientError> {
-    builder.build().map_err(|e| ClientError::Tls(with_causes(&e)))
-}
-
-fn tls_with_roots(file: &Path) -> Result<rustls::ClientConfig, ClientError> {
-    let pem = std::fs::read(file).map_err(|e| ClientError::Read(file.to_owned(), e))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&pem) {
-        let added = cert.map(|cert| roots.add(cert));
-        if !matches!(added, Ok(Ok(()))) {
-            return Err(ClientError::NoRoots(file.to_owned()));
-        }
-    }
-    if roots.is_empty() {
-        return Err(ClientError::NoRoots(file.to_owned()));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| ClientError::Tls(e.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
 
 /// Whether `url` is an https URL with a host, and without user, query and fragment.
 pub(super) fn plain_https(url: &str) -> bool {
@@ -131,7 +50,7 @@ enum Unavailable {
     Status(String, StatusCode),
     #[error("`{0}` answered with more than {MAX_DOCUMENT} bytes")]
     TooLarge(String),
-    #[error("the provider took longer than {} seconds", TOTAL_TIMEOUT.as_secs())]
+    #[error("the provider took longer than {} seconds", https::TIMEOUT.as_secs())]
     TimedOut,
     #[error("the discovery document of `{0}` is malformed")]
     Discovery(String),
@@ -208,7 +127,7 @@ impl Keys {
     /// Checks the token's signature. If its key is not known, fetches the keys once more. `now` is in Unix seconds.
     pub(super) async fn check(self: &Arc<Self>, token: Parsed<'_>, now: u64) -> Result<Signed, Refusal> {
         let mut keys = self.current(now).await?;
-        if might_be_new(&token, keys.set.check(&token)) {
+        if might_be_new(&token, check(&keys.set, &token)) {
             let paced = self.state.lock().attempt.is_some_and(|a| a.at.abs_diff(now) < UNKNOWN_KEY_PACE);
             if !paced {
                 self.refresh(now).await;
@@ -217,11 +136,11 @@ impl Keys {
             keys = fetched.unwrap_or(keys);
             // After a failed attempt the key must not be called unknown, because it may have been published since.
             let unsure = attempt.is_some_and(|a| a.failed);
-            if unsure && keys.set.check(&token) == Err(Refusal::KeyUnknown) {
+            if unsure && check(&keys.set, &token) == Err(Refusal::KeyUnknown) {
                 return Err(Refusal::IssuerUnavailable);
             }
         }
-        token.signed_by(|token| keys.set.check(token))
+        token.signed_by(|token| check(&keys.set, token))
     }
 
     /// Keys below `DEAD_AFTER`. Fails with `IssuerUnavailable` if there are none and they cannot be fetched.
@@ -276,7 +195,7 @@ impl Keys {
     }
 
     async fn attempt(&self, _flight: tokio::sync::OwnedMutexGuard<()>, now: u64) {
-        let outcome = tokio::time::timeout(TOTAL_TIMEOUT, self.source.fetch()).await.unwrap_or(Err(Unavailable::TimedOut));
+        let outcome = tokio::time::timeout(https::TIMEOUT, self.source.fetch()).await.unwrap_or(Err(Unavailable::TimedOut));
         let label = if outcome.is_ok() { "ok" } else { "failed" };
         metrics::counter!("mayfly_oidc_fetches_total", "issuer" => self.name.clone(), "outcome" => label).increment(1);
         let fetched = match outcome {
@@ -367,13 +286,12 @@ async fn get(client: &Client, url: &str) -> Result<Vec<u8>, Unavailable> {
     Ok(body)
 }
 
-/// The text of an error and of all its causes.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text = format!("{text}: {e}");
-        cause = e.source();
-    }
-    text
+/// Checks that one of the keys made the token's signature.
+fn check(set: &KeySet, token: &Parsed<'_>) -> Result<(), Refusal> {
+    let (signed, signature) = token.signature();
+    set.verify(token.kid(), token.alg(), signed, signature).map_err(|mismatch| match mismatch {
+        Mismatch::KeyUnknown => Refusal::KeyUnknown,
+        Mismatch::Algorithm => Refusal::Algorithm,
+        Mismatch::Signature => Refusal::Signature,
+    })
 }

@@ -8,9 +8,9 @@ use mayfly_verify::{BundleError, sha256};
 use rcgen::KeyPair;
 use zeroize::Zeroizing;
 
-use super::keystore::Keystore;
 use super::{AuthorityError, key_name};
 use crate::denial::Fault;
+use crate::keys::keystore::Keystore;
 use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Kind, Slot};
 use crate::svid;

@@ -12,8 +12,8 @@ use x509_parser::asn1_rs::Tag;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::keystore::{Keystore, read_private};
 use super::{AuthorityError, BACKDATE, key, pem, serial};
+use crate::keys::keystore::{Keystore, read_private};
 use crate::svid;
 
 /// Lifetime of a root that is made here, in seconds: ten years.

@@ -7,10 +7,10 @@ use rcgen::{BasicConstraints, KeyPair};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::keystore::Keystore;
 use super::root::{Root, ca, read_ca};
 use super::{AuthorityError, Signed, key_name};
 use crate::denial::Fault;
+use crate::keys::keystore::Keystore;
 use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Kind, Slot};
 use crate::svid;

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::exit::Failure;
-use crate::authority::keystore::write_private;
+use crate::keys::keystore::write_private;
 
 /// At most this many bytes are read from stdin.
 const STDIN_LIMIT: u64 = 1 << 20;

@@ -11,11 +11,11 @@ use super::exit::Failure;
 use super::global::Global;
 use super::output;
 use crate::authority::Authority;
-use crate::authority::keystore::Keystore;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::home::{Beats, Home};
 use crate::journal::sqlite::Sqlite;
+use crate::keys::keystore::Keystore;
 use crate::ledger::{Watermark as _, restore};
 
 /// Put a copy in the place of the journal of a stopped issuer: a new incarnation begins, and everything issued before is revoked

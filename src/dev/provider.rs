@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::assertion::{ClientError, https_client};
+use crate::https::{ClientError, https_client};
 
 use flow::Shared;
 use keys::{Ca, Signer};

@@ -12,8 +12,8 @@ use tokio::task::spawn_blocking;
 use super::Source;
 use super::document::{DocumentError, bounded, read};
 use super::newest::Newest;
-use crate::assertion::{ClientError, https_client, https_client_over, with_causes};
 use crate::clock::Clock;
+use crate::https::{ClientError, https_client, https_client_over, with_causes};
 
 /// Most redirects in one fetch.
 const REDIRECTS: usize = 3;

@@ -6,8 +6,8 @@ use mayfly_agent::identity::Current;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::authority::keystore::write_private;
 use crate::authority::pem;
+use crate::keys::keystore::write_private;
 
 /// `svid.pem`, `svid_key.pem` and `bundle.pem` in a folder. Each file is replaced as a whole.
 pub struct Files {

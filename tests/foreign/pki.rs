@@ -91,7 +91,7 @@ impl Leaf {
     pub(crate) fn write(&self, dir: &Path) {
         std::fs::create_dir_all(dir).unwrap();
         std::fs::write(dir.join("svid.pem"), pem(&self.chain)).unwrap();
-        mayfly::authority::keystore::write_private(&dir.join("key.pem"), self.key.serialize_pem().as_bytes()).unwrap();
+        mayfly::keys::keystore::write_private(&dir.join("key.pem"), self.key.serialize_pem().as_bytes()).unwrap();
     }
 }
 

@@ -15,7 +15,7 @@ use shuttle::thread;
 
 use super::sync::model;
 use super::*;
-use crate::authority::keystore::Keystore;
+use crate::keys::keystore::Keystore;
 use crate::ledger::Observer;
 
 const SCHEDULES: usize = 1000;

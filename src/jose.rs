@@ -1,4 +1,5 @@
-//! The keys that an issuer publishes, and whether one of them signed a token. The key decides the algorithm; the token does not.
+//! JSON Web Keys: the keys that an issuer publishes, and whether one of them made a signature. The key decides the algorithm; the
+//! token does not.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,18 +8,15 @@ use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Refusal;
-use super::token::Parsed;
-
 /// Most keys in one document.
-pub(super) const MAX_KEYS: usize = 100;
+pub(crate) const MAX_KEYS: usize = 100;
 /// Most keys that are tried for one token.
 const MAX_TRIES: usize = 20;
 const RSA_ALGS: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 /// The usable keys of one issuer. A set never changes; a newer one replaces it whole.
-pub(super) struct KeySet {
+pub(crate) struct KeySet {
     keys: Vec<Key>,
 }
 
@@ -30,7 +28,7 @@ struct Key {
 
 /// Why a key document is refused as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum KeySetError {
+pub(crate) enum KeySetError {
     /// The document is not a JSON object with an array `keys`.
     #[error("the key document is not a JSON Web Key Set")]
     NoKeySet,
@@ -39,9 +37,20 @@ pub(super) enum KeySetError {
     TooMany(usize),
 }
 
+/// Why none of the keys made a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mismatch {
+    /// No key has the id.
+    KeyUnknown,
+    /// No key is for the algorithm.
+    Algorithm,
+    /// The signature is not valid under any of the keys.
+    Signature,
+}
+
 impl KeySet {
     /// Reads a JWK Set. A key that cannot be used is left out, and the others are kept.
-    pub(super) fn parse(document: &[u8]) -> Result<KeySet, KeySetError> {
+    pub(crate) fn parse(document: &[u8]) -> Result<KeySet, KeySetError> {
         #[derive(Deserialize)]
         struct Document {
             keys: Vec<Value>,
@@ -54,30 +63,29 @@ impl KeySet {
     }
 
     /// Number of usable keys.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Checks that one of these keys made the token's signature. A token with a `kid` is checked with the keys of that id, a
-    /// token without one with every key of its algorithm. Fails with `KeyUnknown`, `Algorithm` or `Signature`.
-    pub(super) fn check(&self, token: &Parsed<'_>) -> Result<(), Refusal> {
-        let fits = |key: &&Key| key.algs.contains(&token.alg());
-        let candidates: Vec<&Key> = match token.kid() {
+    /// Checks that one of these keys made a signature, in base64url, over `signed`. With a `kid` only the keys of that id are tried,
+    /// without one every key of the algorithm.
+    pub(crate) fn verify(&self, kid: Option<&str>, alg: Algorithm, signed: &str, signature: &str) -> Result<(), Mismatch> {
+        let fits = |key: &&Key| key.algs.contains(&alg);
+        let candidates: Vec<&Key> = match kid {
             Some(kid) => {
                 let named: Vec<&Key> = self.keys.iter().filter(|key| key.kid.as_deref() == Some(kid)).collect();
                 if named.is_empty() {
-                    return Err(Refusal::KeyUnknown);
+                    return Err(Mismatch::KeyUnknown);
                 }
                 named.into_iter().filter(fits).take(MAX_TRIES).collect()
             }
             None => self.keys.iter().filter(fits).take(MAX_TRIES).collect(),
         };
         if candidates.is_empty() {
-            return Err(Refusal::Algorithm);
+            return Err(Mismatch::Algorithm);
         }
-        let (signed, signature) = token.signature();
-        let holds = |key: &Key| crypto::verify(signature, signed.as_bytes(), &key.key, token.alg()).unwrap_or(false);
-        if candidates.into_iter().any(holds) { Ok(()) } else { Err(Refusal::Signature) }
+        let holds = |key: &Key| crypto::verify(signature, signed.as_bytes(), &key.key, alg).unwrap_or(false);
+        if candidates.into_iter().any(holds) { Ok(()) } else { Err(Mismatch::Signature) }
     }
 }
 
