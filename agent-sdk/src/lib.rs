@@ -30,6 +30,7 @@
 //! | [`workload`] | an identity from any SPIFFE Workload API, such as that of `mayfly run` or of a SPIRE agent |
 //! | [`bearer`] | sending a JWT-SVID with a request |
 //! | [`peers`] | verifying credentials, and deciding who may be a peer |
+//! | [`reason`] | the reason codes of denials: what each means, who has to act, and whether the identity has ended |
 //! | [`revocation`] | following the issuer's feed of revocations |
 //! | [`tls`] | TLS settings by SPIFFE ID, for services and their clients |
 //! | [`listen`] | accepting connections with verified peers, and closing them when a peer is revoked |
@@ -101,7 +102,7 @@
 //! # Errors
 //!
 //! The error types say what to do, and have a `code()` that stays the same between releases. The issuer's denials arrive as a
-//! `tonic::Status` with `google.rpc.ErrorInfo`.
+//! `tonic::Status` with `google.rpc.ErrorInfo`; [`reason`] lists the codes.
 //!
 //! # Short-lived processes
 //!
