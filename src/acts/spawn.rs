@@ -97,12 +97,10 @@ impl Act for Spawn {
         };
         let svid_ends_at = j.svid_end(life, spawner.permit.lease_ends_at)?;
         let uuid = new_agent_id(j, chance)?;
-        // 4. The limits.
-        let charges = j.charge(&spawner.workload, spawner.delegation.as_deref(), spawner.lineage.as_deref(), class)?;
-        // 5. The agent as it will be recorded.
+        // 4. The agent as it will be recorded, and the limits.
         let Spawner { workload, delegation, fresh, lineage, permit } = spawner;
         let parent = lineage.as_ref().and_then(|lineage| lineage.agents.first());
-        let admitted = record::Admitted {
+        let mut admitted = record::Admitted {
             agent: uuid.as_bytes().to_vec(),
             class: class.name.to_string(),
             workload: workload.to_string(),
@@ -119,15 +117,16 @@ impl Act for Spawn {
             request: self.request.as_ref().map(request_record),
             clipped: permit.clipped,
             ticket,
-            charges,
+            charges: Vec::new(),
         };
         let revision = j.view().revision() + 1 + u64::from(fresh.is_some());
         let mandate = j.view_mut().mandate(&admitted).map_err(|what| Fault::new("spawn", what))?;
+        admitted.charges = j.charge(&mandate, delegation.as_deref(), lineage.as_deref())?;
         let agent = Agent::admitted(revision, j.at(), &admitted, mandate, delegation, lineage);
         let agent = agent.map_err(|e| Fault::new("spawn", e))?;
         let admission = j.admission(&agent, agent.current.clone())?;
         self.check_binding(j, &admission)?;
-        // 6. Its records. Nothing is denied from here on.
+        // 5. Its records. Nothing is denied from here on.
         if let Some(delegated) = fresh {
             j.push(caller, Body::Delegated(delegated))?;
         }

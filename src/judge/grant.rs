@@ -9,6 +9,7 @@ use super::{Chance, Check, Judgement, Note};
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record;
+use crate::state::mandate::EVERYTHING;
 use crate::state::{Delegation, seconds};
 
 /// What proves that a user lets the caller act.
@@ -94,7 +95,7 @@ impl Judgement<'_> {
             return Err(Denial::denied("USER_TOKEN_OF_ANOTHER", message));
         }
         self.check_user(&known.user, None)?;
-        let everything = Stamp { subject: Target::TrustDomain.subject(), since: known.revision };
+        let everything = Stamp { subject: *EVERYTHING, since: known.revision };
         if known.stamps().iter().chain([&everything]).any(|stamp| self.view().kills(stamp)) {
             let message = "what this user token allowed was revoked: bring one that was issued after that";
             return Err(Denial::denied("DELEGATION_REVOKED", message));

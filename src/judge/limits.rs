@@ -1,11 +1,11 @@
 //! Limits: how many, how fast, how many in a window. They are counted where the order is decided, so none is ever exceeded.
 
-use mayfly_verify::{Target, Workload, sha256};
+use mayfly_verify::{Subject, Target, sha256};
 
-use super::policy::Class;
 use super::{Check, Judgement};
 use crate::denial::{Denial, Kind};
 use crate::journal::record;
+use crate::state::mandate::Mandate;
 pub use crate::state::meter::WINDOW;
 use crate::state::{Count, Delegation, Lineage, Reading, Seat};
 
@@ -125,29 +125,27 @@ impl Judgement<'_> {
     /// What a spawn uses up of every limit that applies, or the denial of the first limit that is full.
     pub fn charge(
         &self,
-        root: &Workload,
+        mandate: &Mandate,
         delegation: Option<&Delegation>,
         lineage: Option<&Lineage>,
-        class: &Class,
     ) -> Result<Vec<record::Charge>, Denial> {
         let mut charges = Vec::new();
         for (index, limit) in self.rules().limits.iter().enumerate() {
             self.checking(Check::Limit(index));
             let agents = lineage.map(|l| l.agents.as_slice()).unwrap_or_default();
-            let targets: Vec<Target> = match limit.per {
-                Per::User => delegation.iter().map(|d| Target::User(d.user.clone())).collect(),
-                Per::Root => vec![Target::Workload(root.clone())],
-                Per::Workload if agents.is_empty() => vec![Target::Workload(root.clone())],
+            let subjects: Vec<Subject> = match limit.per {
+                Per::User => delegation.iter().map(|d| d.user_subject()).collect(),
+                Per::Root => vec![mandate.workload_subject],
+                Per::Workload if agents.is_empty() => vec![mandate.workload_subject],
                 Per::Workload => vec![],
-                // Only the spawner has children; what lives below counts for everybody above.
+                // A fan-out counts children, which only the spawner has; everything else counts for each ancestor.
                 Per::Parent if matches!(limit.measure, Measure::FanOut(_)) => {
-                    agents.first().map(|(_, uuid)| Target::Agent(*uuid)).into_iter().collect()
+                    agents.first().map(|(_, uuid)| Target::Agent(*uuid).subject()).into_iter().collect()
                 }
-                Per::Parent => agents.iter().map(|(_, uuid)| Target::Agent(*uuid)).collect(),
-                Per::Class => vec![Target::Class(class.name.clone())],
+                Per::Parent => agents.iter().map(|(_, uuid)| Target::Agent(*uuid).subject()).collect(),
+                Per::Class => vec![mandate.class_subject],
             };
-            for target in targets {
-                let subject = target.subject();
+            for subject in subjects {
                 let refuse = |full: Full| refused(limit, full);
                 match limit.measure {
                     Measure::Live(most) => {

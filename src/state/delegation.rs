@@ -47,6 +47,11 @@ impl Delegation {
         })
     }
 
+    /// The subject of its user.
+    pub fn user_subject(&self) -> Subject {
+        self.subjects.0
+    }
+
     /// The stamps of everything that relies on it.
     pub fn stamps(&self) -> [Stamp; 2] {
         let since = self.revision;

@@ -11,7 +11,7 @@ use mayfly_verify::{ClassName, Subject, Target, Workload};
 use crate::journal::record;
 
 /// The subject of the trust domain.
-pub(super) static EVERYTHING: LazyLock<Subject> = LazyLock::new(|| Target::TrustDomain.subject());
+pub(crate) static EVERYTHING: LazyLock<Subject> = LazyLock::new(|| Target::TrustDomain.subject());
 
 /// The class of an agent, its root, and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +26,10 @@ pub struct Mandate {
     pub audiences: Vec<String>,
     /// Levels of agents that may be spawned below the agent.
     pub depth_left: u32,
-    pub(super) class_subject: Subject,
-    pub(super) workload_subject: Subject,
+    /// The subject of the class.
+    pub class_subject: Subject,
+    /// The subject of the root workload.
+    pub workload_subject: Subject,
 }
 
 /// A mandate in the words of a record.
