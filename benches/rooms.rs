@@ -244,7 +244,8 @@ impl World {
         let mut judgement = Judgement::new(&self.state, &self.rules, START * SECOND);
         for (n, ask) in (1u64..).zip(asks) {
             let mut random = [0; Chance::LEN];
-            random.iter_mut().zip(sha256(&n.to_be_bytes()).into_iter().cycle()).for_each(|(to, from)| *to = from);
+            // Enough to tell their ids apart.
+            random[..8].copy_from_slice(&n.to_be_bytes());
             drop(judgement.verdict(&ask.proposal, &ask.caller, &Chance::new(random)));
         }
         judgement.finish().0

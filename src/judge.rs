@@ -50,7 +50,7 @@ pub struct Entry {
     /// The record.
     pub record: Record,
     /// The agent of an admission.
-    pub agent: Option<Agent>,
+    pub agent: Option<Box<Agent>>,
 }
 
 /// A batch while it is judged.
@@ -128,6 +128,7 @@ impl<'a> Judgement<'a> {
     pub fn push_with(&mut self, caller: &Caller, body: Body, agent: Option<Agent>) -> Result<u64, No> {
         let operator = if let Caller::Operator { name, .. } = caller { name.clone() } else { String::new() };
         let record = Record { at: self.at, operator, body: Some(body) };
+        let agent = agent.map(Box::new);
         let revision = self.overlay.push(&record, agent.clone()).map_err(|e| Fault::new("judge", e))?;
         self.entries.push(Entry { record, agent });
         Ok(revision)

@@ -100,7 +100,7 @@ impl State {
 
     /// Applies one record. `agent` is the agent of an admission if it was made already; `None` means that it is made from the
     /// record.
-    pub fn apply_with(&mut self, revision: u64, record: &Record, agent: Option<Agent>) -> Result<(), Misfit> {
+    pub fn apply_with(&mut self, revision: u64, record: &Record, agent: Option<Box<Agent>>) -> Result<(), Misfit> {
         self.expire(record.at);
         self.insert(revision, record, agent)
     }

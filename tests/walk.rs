@@ -125,7 +125,7 @@ fn t04_a_workload_joins_once_and_renews() {
     dev.token("guest", "guest.jwt");
     dev.json("spawn --as w1 --class worker --user-token guest.jwt --out g1");
     assert!(dev.fails("join nobody", 3).contains("WORKLOAD_UNKNOWN"));
-    assert!(dev.fails("redeem --ticket-file guest.jwt --out w3", 1).contains("no ticket"));
+    assert!(dev.fails("redeem --ticket-file guest.jwt --out w3", 1).contains("not a ticket"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::journal::record::{self, Record, record::Body};
 
 impl State {
     /// What a record changes, without what its time lets expire. `agent` is the agent of an admission if it was made already.
-    pub(super) fn insert(&mut self, revision: u64, record: &Record, agent: Option<Agent>) -> Result<(), Misfit> {
+    pub(super) fn insert(&mut self, revision: u64, record: &Record, agent: Option<Box<Agent>>) -> Result<(), Misfit> {
         let misfit = |what| Misfit { revision, what };
         if revision <= self.revision || record.at < self.at {
             return Err(misfit("revision or time goes back"));
@@ -41,7 +41,7 @@ impl State {
             Body::Admitted(a) => {
                 let agent = match agent {
                     Some(made) => self.share(a, made),
-                    None => self.read_agent(revision, at, a)?,
+                    None => Box::new(self.read_agent(revision, at, a)?),
                 };
                 self.admit(revision, a, agent)?;
             }
@@ -168,7 +168,7 @@ impl State {
     }
 
     /// An agent that was made already, on the mandate and the delegation that this state knows.
-    fn share(&mut self, a: &record::Admitted, mut agent: Agent) -> Agent {
+    fn share(&mut self, a: &record::Admitted, mut agent: Box<Agent>) -> Box<Agent> {
         agent.mandate = self.mandates.adopt(&Words::of(a), agent.mandate);
         if let Some(known) = agent.delegation.as_ref().and_then(|d| self.delegations.get(&d.id)) {
             agent.delegation = Some(Arc::clone(known));
@@ -196,7 +196,7 @@ impl State {
         Agent::admitted(revision, at, a, mandate, delegation, lineage)
     }
 
-    fn admit(&mut self, revision: u64, a: &record::Admitted, agent: Agent) -> Result<(), Misfit> {
+    fn admit(&mut self, revision: u64, a: &record::Admitted, agent: Box<Agent>) -> Result<(), Misfit> {
         let misfit = |what| Misfit { revision, what };
         let uuid = agent.uuid;
         if self.agents.contains_key(&uuid) {
@@ -233,7 +233,7 @@ impl State {
         }
         self.due(agent.expires_at(), revision, Due::Seat(uuid));
         self.last(seconds(agent.lease_ends_at), true);
-        self.agents.insert(uuid, Box::new(agent));
+        self.agents.insert(uuid, agent);
         Ok(())
     }
 

@@ -45,7 +45,7 @@ impl<'a> Overlay<'a> {
     }
 
     /// Lays one more record over the state. `agent` is the agent of an admission.
-    pub fn push(&mut self, record: &Record, agent: Option<Agent>) -> Result<u64, Misfit> {
+    pub fn push(&mut self, record: &Record, agent: Option<Box<Agent>>) -> Result<u64, Misfit> {
         let revision = self.top.revision + 1;
         self.adopt(record);
         self.top.insert(revision, record, agent)?;
