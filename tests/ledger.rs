@@ -43,6 +43,9 @@ impl Journal for Memory {
         if self.0.full.load(Ordering::SeqCst) {
             return Err(AppendError::Full("no room".into()));
         }
+        if self.0.rows.lock().last().is_some_and(|(revision, _)| *revision >= first) {
+            return Err(AppendError::Behind);
+        }
         let broken = self.0.broken.load(Ordering::SeqCst);
         if !broken || self.0.written_though_broken.load(Ordering::SeqCst) {
             let rows: Vec<_> = (first..).zip(records.iter().cloned()).collect();
@@ -440,6 +443,37 @@ fn an_operator_is_judged_by_what_proved_it() {
     house.ask(operator(), Proposal::Ticket { workload: "other".parse().unwrap(), hash: [8; 32], ttl: 60 }).unwrap();
     house.ask(Caller::Stranger, Proposal::Redeem { hash: [8; 32], key: [3; 32] }).unwrap();
     assert_eq!(code(house.ask(by(&other), reopen())), "ROLE_NOT_ALLOWED");
+}
+
+/// A journal that others append to says so; the ledger then applies what they recorded and judges the same batch again.
+#[test]
+fn what_another_issuer_recorded_first_is_judged_first() {
+    use mayfly::journal::record::{self, Record, record::Body};
+    use prost::Message as _;
+
+    let house = House::new();
+    house.spawn("demo", 1).map(drop).unwrap();
+    let head = house.revision();
+    let cut = record::Cut {
+        before: head + 1,
+        closes: true,
+        keep_until: (START + 7200) * SECOND,
+        reason: String::new(),
+        by: String::new(),
+        time: 0,
+        target: Some(record::cut::Target::User(record::User { iss: user("demo").iss, sub: user("demo").sub })),
+    };
+    let at = house.ledger.read(|state| state.at);
+    let theirs = Record { at, operator: "another issuer".into(), body: Some(Body::Cut(cut)) }.encode_to_vec();
+    house.disk.rows.lock().push((head + 1, theirs.clone()));
+    house.disk.every.lock().push((head + 1, theirs));
+    let group = ["demo", "guest"]
+        .map(|who| Ask { caller: house.caller.clone(), proposal: house.spawning(house.proof(who, who.len() as u8), None) });
+    let answers: Vec<_> = commit(&house.ledger, group.into()).into_iter().map(code).collect();
+    assert_eq!(answers, ["USER_CLOSED", "ok"]);
+    assert_eq!(house.revision(), head + 3, "theirs, then the guest's delegation and agent");
+    assert!(!house.fatal.load(Ordering::SeqCst));
+    house.check();
 }
 
 #[test]

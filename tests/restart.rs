@@ -145,3 +145,48 @@ fn t80_a_million_live_agents_and_none() {
     assert_eq!((known, left), (1_000_000, 0));
     assert!(empty < full / 20.0, "time follows what lives");
 }
+
+/// A backup is the journal as of one revision, however much is recorded and dropped while it is copied.
+#[test]
+fn a_backup_is_of_one_moment_and_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, now) = (dir.path().join("journal.db"), Arc::new(AtomicU64::new(START * SECOND)));
+    let ledger = open(&path, &now);
+    let operator = Caller::Operator { name: "uid:0".into(), by: None };
+    let cut = |n: u64| {
+        let user = User { iss: "https://idp.example".into(), sub: format!("nobody-{}", n % 7) };
+        let proposal =
+            Proposal::Revoke { target: Target::User(user), since: None, dry: false, reason: String::new(), allow_new: true };
+        commit(&ledger, vec![Ask { caller: operator.clone(), proposal }]).pop().unwrap().unwrap();
+        // A later revocation of the same user makes the earlier one's row obsolete, after a day.
+        now.fetch_add(3600 * SECOND, Ordering::SeqCst);
+    };
+    (0..3000).for_each(cut);
+    let copy = dir.path().join("copy.db");
+    let (head, bytes) = std::thread::scope(|scope| {
+        let backup = scope.spawn(|| ledger.backup(&copy).unwrap());
+        let mut meanwhile = 3000;
+        while !backup.is_finished() {
+            cut(meanwhile);
+            meanwhile += 1;
+        }
+        backup.join().unwrap()
+    });
+    assert!(bytes > 0 && head <= ledger.read(|state| state.revision));
+    let copied = replay(&mut Sqlite::open(&copy, None).unwrap()).unwrap();
+    assert_eq!(copied.revision, head);
+    // The rows of the copy are all the rows that the journal has up to that revision, and perhaps some that were dropped since.
+    let rows = |path: &Path, up_to: u64| {
+        let mut found = std::collections::BTreeSet::new();
+        let mut each = |revision: u64, _: &[u8]| {
+            found.extend((revision <= up_to).then_some(revision));
+            Ok(())
+        };
+        Sqlite::open(path, None).unwrap().replay(&mut each).unwrap();
+        found
+    };
+    assert!(ledger.backup(&copy).is_err(), "a file that exists is not overwritten");
+    ledger.stop();
+    drop(ledger);
+    assert!(rows(&path, head).is_subset(&rows(&copy, u64::MAX)));
+}
