@@ -105,7 +105,7 @@ impl X509Authority {
             && svid.key == expected.key
             && svid.serial == expected.serial
             && (svid.not_before, svid.not_after) == (expected.begins_at, expected.ends_at)
-            && svid.binding == expected.binding
+            && svid.binding.as_ref() == expected.binding.as_deref()
             && svid.authority == self.key_id
             // XL-13, T17.
             && svid.not_after <= self.ends_at;

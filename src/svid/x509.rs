@@ -1,5 +1,7 @@
 //! An X.509-SVID before it is signed (clauses XL-1 to XL-13), from a template that is encoded once for each authority.
 
+use std::sync::Arc;
+
 use mayfly_verify::{Binding, BindingOid, TrustDomain, issuer_id, workload_id};
 
 use super::der::{self, OCTETS, SEQUENCE, SET_OF_BITS};
@@ -32,7 +34,7 @@ pub(crate) struct Expected {
     pub(crate) serial: Vec<u8>,
     pub(crate) begins_at: u64,
     pub(crate) ends_at: u64,
-    pub(crate) binding: Option<Binding>,
+    pub(crate) binding: Option<Arc<Binding>>,
 }
 
 /// An agent's certificate.
@@ -49,7 +51,7 @@ pub fn agent(admission: &Recorded<Admission>, key: &PublicKey, oid: &BindingOid)
         serial: certificate.serial.to_vec(),
         begins_at: certificate.begins_at,
         ends_at: certificate.ends_at,
-        binding: Some(binding.as_ref().clone()),
+        binding: Some(Arc::clone(binding)),
     };
     // XL-10: not critical, so that verifiers which do not know the extension accept the certificate.
     let extension = Some((oid.arcs().to_vec(), der));

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 pub use oid::BindingOid;
 
+use crate::ids::agent_of;
 use crate::subject::Stamp;
-use crate::{AgentId, DelegationId, MAX_SPIFFE_ID, Mode, User, parse_spiffe_id};
+use crate::{DelegationId, MAX_SPIFFE_ID, Mode, User, parse_spiffe_id};
 
 /// Longest DER encoding, in bytes.
 pub const MAX_DER: usize = 2048;
@@ -76,13 +77,13 @@ impl Binding {
         if self.chain.is_empty() || self.chain.len() > MAX_CHAIN {
             return bad("the chain must hold 1 to 17 ids");
         }
-        if self.chain.iter().any(|id| parse_spiffe_id(id).is_err()) {
-            return bad("the chain holds something that is not a SPIFFE ID");
-        }
-        // All ancestors below the root workload are agents.
-        let (root, between) = self.chain.split_last().map_or(("", &[][..]), |(root, rest)| (root.as_str(), rest));
-        if between.iter().any(|id| AgentId::parse(id).is_err()) || AgentId::parse(root).is_ok() {
-            return bad("the chain must consist of agents below one workload");
+        // All ancestors below the root workload are agents, and the root is none.
+        let last = self.chain.len() - 1;
+        for (n, id) in self.chain.iter().enumerate() {
+            let Ok(id) = parse_spiffe_id(id) else { return bad("the chain holds something that is not a SPIFFE ID") };
+            if agent_of(&id).is_some() == (n == last) {
+                return bad("the chain must consist of agents below one workload");
+            }
         }
         let delegated = self.mode == Mode::Delegated;
         if self.user.is_some() != delegated || self.delegation.is_some() != delegated {

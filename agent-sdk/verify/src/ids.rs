@@ -48,7 +48,8 @@ pub fn parse_spiffe_id(s: &str) -> Result<SpiffeId, NameError> {
     }
     let id = SpiffeId::new(s).map_err(|e| NameError::SpiffeId(s.chars().take(128).collect(), e.to_string()))?;
     // INVARIANT: the id is byte-equal to the input, so that no id has two spellings.
-    if id.to_string() != s || id.trust_domain_name().len() > MAX_TRUST_DOMAIN {
+    let spelled = s.strip_prefix("spiffe://").and_then(|rest| rest.strip_prefix(id.trust_domain_name()));
+    if spelled != Some(id.path()) || id.trust_domain_name().len() > MAX_TRUST_DOMAIN {
         return Err(NameError::SpiffeId(s.chars().take(128).collect(), "not in canonical form".into()));
     }
     Ok(id)
@@ -113,7 +114,7 @@ impl Principal {
     }
 }
 
-fn agent_of(id: &SpiffeId) -> Option<AgentId> {
+pub(crate) fn agent_of(id: &SpiffeId) -> Option<AgentId> {
     let (class, uuid) = id.path().strip_prefix("/agent/")?.split_once('/')?;
     let parsed = Uuid::try_parse(uuid).ok()?;
     // The UUID parser accepts several spellings; an id has one.

@@ -60,7 +60,7 @@ fn a_certificate_is_to_the_byte_what_rcgen_would_sign() {
             serial: serial.clone(),
             begins_at: 1_800_000_000,
             ends_at,
-            binding: Some(binding.clone()),
+            binding: Some(binding.clone().into()),
         };
         let names = vec![Name::Dns("localhost".into()), Name::Ip(ips[0]), Name::Ip(ips[1])];
         let extension = (n > 0).then(|| (oid.arcs().to_vec(), binding.to_der().unwrap()));
