@@ -467,9 +467,9 @@ fn what_another_issuer_recorded_first_is_judged_first() {
     let theirs = Record { at, operator: "another issuer".into(), body: Some(Body::Cut(cut)) }.encode_to_vec();
     house.disk.rows.lock().push((head + 1, theirs.clone()));
     house.disk.every.lock().push((head + 1, theirs));
-    let group = ["demo", "guest"]
-        .map(|who| Ask { caller: house.caller.clone(), proposal: house.spawning(house.proof(who, who.len() as u8), None) });
-    let answers: Vec<_> = commit(&house.ledger, group.into()).into_iter().map(code).collect();
+    let spawn = |who, n| Ask { caller: house.caller.clone(), proposal: house.spawning(house.proof(who, n), None) };
+    let group = vec![spawn("demo", 4), spawn("guest", 5)];
+    let answers: Vec<_> = commit(&house.ledger, group).into_iter().map(code).collect();
     assert_eq!(answers, ["USER_CLOSED", "ok"]);
     assert_eq!(house.revision(), head + 3, "theirs, then the guest's delegation and agent");
     assert!(!house.fatal.load(Ordering::SeqCst));
