@@ -162,8 +162,19 @@ fn busy() -> Denial {
 /// The lane of acts that sign nothing: everything that has queued is one group.
 fn record(ledger: &Ledger, queue: &Queue<Box<dyn Job>>) {
     while let Some(jobs) = queue.take(|queued| queued.len()) {
-        let done = ledger.commit(Jobs { jobs: jobs.into(), urgent: true });
-        done.jobs.into_iter().for_each(|job| job.release());
+        survive(|| {
+            let done = ledger.commit(Jobs { jobs: jobs.into(), urgent: true });
+            done.jobs.into_iter().for_each(|job| job.release());
+        });
+    }
+}
+
+/// Keeps a thread of the pipeline alive when the work on one group panics. The callers of that group hear that their acts were
+/// dropped; a panic while the ledger is held stops the process before this is reached.
+fn survive(work: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+        metrics::counter!("mayfly_pipeline_panics_total").increment(1);
+        tracing::error!("a thread of the pipeline panicked; it goes on with the next group");
     }
 }
 
@@ -193,7 +204,7 @@ impl Worker {
                     }
                 }
             }
-            self.carry(jobs);
+            survive(|| self.carry(jobs));
         }
     }
 
