@@ -4,6 +4,7 @@
 use mayfly_verify::sha256;
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 use x509_parser::public_key::PublicKey as Parsed;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::denial::{Denial, Fault};
 
@@ -78,7 +79,99 @@ pub fn verify(der: &[u8]) -> Result<PublicKey, Denial> {
         // Envoy refuses Ed25519 leaves; P-256 is what everybody takes.
         _ => return Err(bad("holds a key that is neither P-256, P-384 nor RSA of 2048 to 4096 bits")),
     }
+    // One key has one digest: other spellings of it would pass for other keys, and what is signed is exactly what is hashed.
+    if canonical(spki).as_deref() != Some(spki.raw) {
+        return Err(bad("holds a key that is not in its one DER form: uncompressed points, shortest lengths, nothing after it"));
+    }
     csr.verify_signature()
         .map_err(|_| Denial::malformed("CSR_SIGNATURE", "the certification request is not signed by its own key"))?;
     Ok(PublicKey { spki: spki.raw.to_vec(), digest: sha256(spki.raw) })
+}
+
+/// Algorithm and curve of a P-256 key (RFC 5480 2.1.1).
+const P256: &[u8] = &[
+    0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+];
+/// Algorithm and curve of a P-384 key.
+const P384: &[u8] = &[0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+/// rsaEncryption with NULL parameters (RFC 3279 2.3.1).
+const RSA: &[u8] = &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+
+/// The one DER form of a public key. `None` for a key of another kind, or a compressed point.
+fn canonical(spki: &SubjectPublicKeyInfo<'_>) -> Option<Vec<u8>> {
+    let (algorithm, key) = match spki.parsed().ok()? {
+        Parsed::EC(point) => {
+            let point = point.data();
+            match (point.first(), point.len()) {
+                (Some(4), 65) => (P256, point.to_vec()),
+                (Some(4), 97) => (P384, point.to_vec()),
+                _ => return None,
+            }
+        }
+        Parsed::RSA(rsa) => (RSA, tlv(0x30, &[integer(rsa.modulus), integer(rsa.exponent)].concat())),
+        _ => return None,
+    };
+    let bits = tlv(0x03, &[&[0], key.as_slice()].concat());
+    Some(tlv(0x30, &[algorithm, bits.as_slice()].concat()))
+}
+
+/// A positive integer in DER, from big-endian bytes.
+fn integer(bytes: &[u8]) -> Vec<u8> {
+    let significant: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
+    let sign = significant.first().is_none_or(|first| *first > 0x7f).then_some(0);
+    tlv(0x02, &sign.into_iter().chain(significant).collect::<Vec<u8>>())
+}
+
+/// A value with its tag and the shortest form of its length.
+fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
+    let bytes = value.len().to_be_bytes();
+    let length = bytes.iter().copied().skip_while(|byte| *byte == 0);
+    let long = (value.len() > 0x7f).then(|| 0x80 | u8::try_from(length.clone().count()).unwrap_or(0x7f));
+    let short = value.is_empty().then_some(0);
+    std::iter::once(tag).chain(long).chain(short).chain(length).chain(value.iter().copied()).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn is_canonical(raw: &[u8]) -> bool {
+        let (_, spki) = SubjectPublicKeyInfo::from_der(raw).unwrap();
+        canonical(&spki).as_deref() == Some(raw)
+    }
+
+    #[test]
+    fn t88_one_key_has_one_spelling() {
+        for alg in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384] {
+            let key = rcgen::KeyPair::generate_for(alg).unwrap();
+            let good = rcgen::PublicKeyData::subject_public_key_info(&key);
+            assert!(is_canonical(&good));
+            // A length in two bytes where one is enough.
+            let long = [&[0x30, 0x81, good[1]], &good[2..]].concat();
+            assert!(!is_canonical(&long));
+            // The compressed form of the same point.
+            let at = good.len() - if good.len() == 91 { 65 } else { 97 };
+            let half = (good.len() - at - 1) / 2;
+            let parity = 2 + (good[good.len() - 1] & 1);
+            let bits = tlv(0x03, &[&[0, parity], &good[at + 1..at + 1 + half]].concat());
+            let algorithm = if half == 32 { P256 } else { P384 };
+            assert!(!is_canonical(&tlv(0x30, &[algorithm, bits.as_slice()].concat())));
+            // Bytes after the key, inside its sequence.
+            let trailing = tlv(0x30, &[&good[2..], &[0x05, 0x00]].concat());
+            let (_, spki) = SubjectPublicKeyInfo::from_der(&trailing).unwrap();
+            assert!(canonical(&spki).as_deref() != Some(spki.raw));
+        }
+    }
+
+    #[test]
+    fn lengths_and_numbers_are_the_shortest() {
+        assert_eq!(tlv(0x30, &[]), [0x30, 0]);
+        assert_eq!(tlv(0x30, &[7; 127])[..3], [0x30, 0x7f, 7]);
+        assert_eq!(tlv(0x30, &[7; 128])[..4], [0x30, 0x81, 0x80, 7]);
+        assert_eq!(tlv(0x30, &[7; 300])[..5], [0x30, 0x82, 0x01, 0x2c, 7]);
+        assert_eq!(integer(&[0, 0, 0x80]), [0x02, 2, 0, 0x80]);
+        assert_eq!(integer(&[0, 1]), [0x02, 1, 1]);
+        assert_eq!(integer(&[]), [0x02, 1, 0]);
+    }
 }
