@@ -188,7 +188,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     // ORDER: after those who follow its changes.
     tasks.extend(foreign.keep(&stopped));
     let guard = peer::Guard::default();
-    tasks.push(tokio::spawn(guard.clone().follow(Arc::clone(&issuer), stopped.clone())));
+    tasks.push(tokio::spawn(guard.clone().follow(Arc::clone(&issuer), issuer.feed.cuts(), stopped.clone())));
     tasks.push(tokio::spawn(listen::serve_tls(
         grpc_listener,
         current_tls,

@@ -146,17 +146,20 @@ impl Ledger {
         }
         let slot = Arc::new(Slot::new(Box::new(group)));
         self.0.waiting.lock().push(Arc::clone(&slot));
-        loop {
+        let settled: Box<dyn Any> = loop {
             let mut writer = self.0.writer.lock();
+            // Another thread may have carried this group while this one waited for the lock.
             if let Some(settled) = slot.take() {
-                drop(writer);
-                let any: Box<dyn Any> = settled;
-                // Unwrap safety: the slot gives back the group that was put into it.
-                #[expect(clippy::unwrap_used, reason = "see above")]
-                return *any.downcast::<G>().unwrap();
+                break settled;
             }
             writer.carry(&self.0, None);
-        }
+            if let Some(settled) = slot.take() {
+                break settled;
+            }
+        };
+        // Unwrap safety: the slot gives back the group that was put into it.
+        #[expect(clippy::unwrap_used, reason = "see above")]
+        *settled.downcast::<G>().unwrap()
     }
 
     /// The revision that separates what was recorded before a time (Unix microseconds, not in the future) from the rest. Records

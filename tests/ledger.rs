@@ -397,7 +397,7 @@ fn a_foreign_caller_is_judged_again_at_commit() {
 
 /// An operator is a workload first: what ends the workload between the door and the commit ends the operator.
 #[test]
-fn an_operator_is_judged_by_what_proved_it() {
+fn t89_an_operator_is_judged_by_what_proved_it() {
     let reopen = || Proposal::Reopen { target: Target::User(user("demo")) };
     let close = |house: &House| {
         let target = Target::User(user("demo"));
@@ -464,14 +464,21 @@ fn what_another_issuer_recorded_first_is_judged_first() {
         target: Some(record::cut::Target::User(record::User { iss: user("demo").iss, sub: user("demo").sub })),
     };
     let at = house.ledger.read(|state| state.at);
-    let theirs = Record { at, operator: "another issuer".into(), body: Some(Body::Cut(cut)) }.encode_to_vec();
-    house.disk.rows.lock().push((head + 1, theirs.clone()));
-    house.disk.every.lock().push((head + 1, theirs));
+    let other = record::Cut {
+        target: Some(record::cut::Target::User(record::User { iss: user("x").iss, sub: "x".into() })),
+        ..cut.clone()
+    };
+    // A row between the two no longer matters, and was dropped already.
+    for (revision, cut) in [(head + 1, cut), (head + 3, other)] {
+        let theirs = Record { at, operator: "another issuer".into(), body: Some(Body::Cut(cut)) }.encode_to_vec();
+        house.disk.rows.lock().push((revision, theirs.clone()));
+        house.disk.every.lock().push((revision, theirs));
+    }
     let spawn = |who, n| Ask { caller: house.caller.clone(), proposal: house.spawning(house.proof(who, n), None) };
     let group = vec![spawn("demo", 4), spawn("guest", 5)];
     let answers: Vec<_> = commit(&house.ledger, group).into_iter().map(code).collect();
     assert_eq!(answers, ["USER_CLOSED", "ok"]);
-    assert_eq!(house.revision(), head + 3, "theirs, then the guest's delegation and agent");
+    assert_eq!(house.revision(), head + 5, "theirs, then the guest's delegation and agent");
     assert!(!house.fatal.load(Ordering::SeqCst));
     house.check();
 }

@@ -100,9 +100,8 @@ impl Guard {
         Guarded { open: Arc::clone(&self.0), number }
     }
 
-    /// Follows the cuts of the issuer until `stop`.
-    pub async fn follow(self, issuer: Arc<Issuer>, mut stop: watch::Receiver<bool>) {
-        let mut cuts = issuer.feed.cuts();
+    /// Follows `cuts` until `stop`. The cuts are subscribed to before the first connection is accepted, so that none is missed.
+    pub async fn follow(self, issuer: Arc<Issuer>, mut cuts: watch::Receiver<u64>, mut stop: watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 changed = cuts.changed() => if changed.is_err() { return },

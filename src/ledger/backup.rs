@@ -1,6 +1,6 @@
 //! A backup: a consistent copy of the journal, read piece by piece between commits, so that nobody waits for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Ledger;
 use crate::denial::Fault;
@@ -12,7 +12,13 @@ const PIECE: usize = 1000;
 impl Ledger {
     /// Writes a copy of the journal to a new file, as of now. Its head, and its size in bytes. Blocks.
     pub fn backup(&self, to: &Path) -> Result<(u64, u64), Fault> {
-        let mut copy = Sqlite::create(to).map_err(|e| Fault::new("backup", e))?;
+        if to.exists() {
+            return Err(Fault::new("backup", format!("`{}` exists already", to.display())));
+        }
+        // A copy has its name once it is whole: an interrupted one is never taken for a backup.
+        let partial = named(to, &format!(".{}.partial", uuid::Uuid::now_v7()));
+        let mut copy = Sqlite::create(&partial).map_err(|e| Fault::new("backup", e))?;
+        let partial = Partial(partial);
         // INVARIANT: no row is dropped while the copy is made. Otherwise the copy might hold the row of a revocation and lack
         // that of the reopening after it.
         let _keeps = Keeps::begin(self);
@@ -30,8 +36,29 @@ impl Ledger {
             }
         }
         let bytes = copy.close().map_err(|e| Fault::new("backup", e))?;
+        // A link is not made over a file that has come in the meantime.
+        std::fs::hard_link(&partial.0, to).map_err(|e| Fault::new("backup", e))?;
+        let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| Fault::new("backup", e))?;
         Ok((head, bytes))
     }
+}
+
+/// A file that is removed when it is dropped, with what SQLite writes beside it.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        for suffix in ["", "-journal", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(named(&self.0, suffix));
+        }
+    }
+}
+
+fn named(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Keeps the journal's rows as long as it exists.

@@ -134,11 +134,17 @@ impl Writer {
             return settle(groups, &Fate::Stopped);
         }
         let started = Instant::now();
-        let (fate, notes, count) = match self.record(inner, groups) {
-            Ok((notes, count)) => (Fate::Durable(Durable(())), notes, count),
+        let mut notes = Vec::new();
+        let recorded = self.record(inner, groups, &mut notes);
+        // Also of a batch that was not recorded: an operator should hear of a thief though the disk is full.
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+        let (fate, count) = match recorded {
+            Ok(count) => (Fate::Durable(Durable(())), count),
             Err(AppendError::Full(cause)) => {
                 tracing::error!(%cause, "the journal has no room; nothing of this batch was recorded");
-                (Fate::Full, Vec::new(), 0)
+                (Fate::Full, 0)
             }
             Err(cause) => {
                 // A failed fsync: nobody knows what is on the disk. The process stops, and its next start replays it.
@@ -148,9 +154,6 @@ impl Writer {
                 return (self.fatal)(&cause);
             }
         };
-        for note in notes {
-            tracing::warn!("{note}");
-        }
         if count > 0 {
             self.measures.commit_seconds.record(started.elapsed());
             #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
@@ -162,22 +165,23 @@ impl Writer {
         settle(groups, &fate);
     }
 
-    /// Judges, appends and applies; if others appended in the meantime, catches up and judges again. The notes of the batch, and
-    /// the number of its records.
-    fn record(&mut self, inner: &Inner, groups: &mut [&mut dyn Group]) -> Result<(Vec<Note>, usize), AppendError> {
+    /// Judges, appends and applies; if others appended in the meantime, catches up and judges again. Fills `notes`, and returns
+    /// the number of records.
+    fn record(&mut self, inner: &Inner, groups: &mut [&mut dyn Group], notes: &mut Vec<Note>) -> Result<usize, AppendError> {
         for _ in 0..BEHIND {
             let now = self.clock.now();
             // Only the holder of this lock changes the state, so what is judged under the read lock is still true below.
-            let (entries, notes, first, dropped) = {
+            let (entries, first, dropped) = {
                 let state = inner.state.read();
                 let mut judgement = Judgement::new(&state, &inner.rules, now);
                 groups.iter_mut().for_each(|group| group.judge(&mut judgement));
-                let (entries, notes) = judgement.finish();
+                let (entries, found) = judgement.finish();
+                *notes = found;
                 let dropped = if self.backups > 0 { Vec::new() } else { state.obsolete(DROP) };
-                (entries, notes, state.revision + 1, dropped)
+                (entries, state.revision + 1, dropped)
             };
             if entries.is_empty() {
-                return Ok((notes, 0));
+                return Ok(0);
             }
             match self.append(first, &entries, &dropped) {
                 Ok(()) => {}
@@ -188,8 +192,8 @@ impl Writer {
                 Err(other) => return Err(other),
             }
             let count = entries.len();
-            self.apply(inner, first, entries, &dropped)?;
-            return Ok((notes, count));
+            self.apply(inner, (first..).zip(entries), &dropped)?;
+            return Ok(count);
         }
         Err(AppendError::Fatal("others append to this journal faster than this issuer".into()))
     }
@@ -203,10 +207,15 @@ impl Writer {
     }
 
     /// Durable already.
-    fn apply(&mut self, inner: &Inner, first: u64, entries: Vec<Entry>, dropped: &[u64]) -> Result<(), AppendError> {
+    fn apply(
+        &mut self,
+        inner: &Inner,
+        entries: impl IntoIterator<Item = (u64, Entry)>,
+        dropped: &[u64],
+    ) -> Result<(), AppendError> {
         let mut cuts = Vec::new();
         let mut state = inner.state.write();
-        for (revision, Entry { record, agent }) in (first..).zip(entries) {
+        for (revision, Entry { record, agent }) in entries {
             state.apply_with(revision, &record, agent).map_err(|misfit| AppendError::Fatal(misfit.to_string()))?;
             cuts.extend(state.cuts_of(revision, &record));
         }
@@ -225,15 +234,13 @@ impl Writer {
             let rows = self.journal.read(from, CATCH_UP).map_err(AppendError::Fatal)?;
             let more = rows.len() == CATCH_UP;
             let mut entries = Vec::with_capacity(rows.len());
-            for (at, (revision, body)) in (from..).zip(rows) {
-                if revision != at {
-                    return Err(AppendError::Fatal(format!("the journal lacks revision {at}")));
-                }
+            // Revisions have gaps where others dropped rows that no longer matter.
+            for (revision, body) in rows {
                 let record = journal::decode(&body).map_err(AppendError::Fatal)?;
-                entries.push(Entry { record, agent: None });
+                entries.push((revision, Entry { record, agent: None }));
             }
             if !entries.is_empty() {
-                self.apply(inner, from, entries, &[])?;
+                self.apply(inner, entries, &[])?;
             }
             if !more {
                 return Ok(());

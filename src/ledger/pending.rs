@@ -95,7 +95,7 @@ impl<A: Act> Pending<A> {
     }
 
     /// Judges the act.
-    pub fn judge(&mut self, judgement: &mut Judgement<'_>) {
+    pub(crate) fn judge(&mut self, judgement: &mut Judgement<'_>) {
         let verdict = judgement.verdict(&self.act, &self.caller, &self.chance);
         self.outcome = match verdict.result {
             Ok(permit) => Outcome::Allowed(permit),
@@ -108,7 +108,7 @@ impl<A: Act> Pending<A> {
     }
 
     /// Settles the act: what was allowed is recorded now, or denied because nothing was recorded. What was denied stays denied.
-    pub fn settle(&mut self, fate: &Fate) {
+    pub(crate) fn settle(&mut self, fate: &Fate) {
         self.outcome = match (std::mem::replace(&mut self.outcome, Outcome::Waiting), fate) {
             (settled @ Outcome::Settled(_), _) => settled,
             (Outcome::Allowed(permit), Fate::Durable(durable)) => Outcome::Settled(Ok(Recorded::new(permit, durable))),
