@@ -48,7 +48,7 @@ pub struct Issuer {
     pub ledger: Ledger,
     /// The signing keys.
     pub authority: Arc<Authority>,
-    /// Bundles of foreign trust domains, and whose listed workloads may spawn.
+    /// The configured foreign trust domains: their bundles, and which of their workloads may spawn.
     pub foreign: Arc<Foreign>,
     /// Verifies user tokens.
     pub assertions: Assertions,
@@ -111,7 +111,8 @@ impl Issuer {
             let (caller, generation) = self.now(state, peer)?;
             Ok::<_, Denial>((access::acting(action, caller, state, rules), generation))
         })?;
-        // The first use of a renewed certificate is recorded, and the use of a past one has consequences: the ledger decides.
+        // The ledger decides on any certificate but the current one: it records the first use of a renewed one, refuses a
+        // replaced one, and revokes the agent if a past one is used on a new connection.
         if generation != Generation::Current {
             present::present(self, caller.clone()).await?;
         }
@@ -136,7 +137,7 @@ impl Issuer {
         Ok((caller, generation))
     }
 
-    /// The OID of the binding.
+    /// OID of the certificate extension that carries an agent's binding.
     pub fn oid(&self) -> &BindingOid {
         self.authority.oid()
     }

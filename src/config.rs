@@ -125,7 +125,7 @@ pub struct BundleEndpoint {
 }
 
 impl Config {
-    /// Reads a file for `serve`. Returns every fault of it, or the error of the file system.
+    /// Reads the configuration file for `mayfly serve`. Returns all errors in it, or why it cannot be read.
     pub fn load(path: &Path) -> Result<Config, Faults> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|e| Faults(vec![format!("{name}: {e}")]))?;

@@ -37,7 +37,7 @@ pub(crate) enum KeySetError {
     TooMany(usize),
 }
 
-/// Why none of the keys made a signature.
+/// Why no key of the set verifies a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mismatch {
     /// No key has the id.

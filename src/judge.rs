@@ -36,7 +36,7 @@ pub use rules::Rules;
 pub use verdict::{Check, Defined, Note, Verdict};
 pub use who::{operates, who};
 
-/// One thing that may be asked of the issuer. The implementation stands in the act's own file.
+/// One kind of request to the issuer. Each act's own file implements it.
 pub trait Act: Send + 'static {
     /// What is allowed if the verdict is yes. It is worth nothing before the ledger has recorded it.
     type Permit: Send + 'static;
@@ -89,7 +89,7 @@ impl<'a> Judgement<'a> {
         &self.overlay
     }
 
-    /// The same, for what a lookup may keep.
+    /// The same view, mutable because a lookup may fill the cache of mandates.
     pub fn view_mut(&mut self) -> &mut Overlay<'a> {
         &mut self.overlay
     }

@@ -32,11 +32,11 @@ pub use watermark::{Keeper, Watermark, keep as keep_watermark};
 /// Bounds of the writer.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Acts in one commit at most, but for the last group, which is never split.
+    /// A commit with this many acts takes no further group. Groups are never split, so the last may go beyond the bound.
     pub batch: usize,
 }
 
-/// Hears of each commit once it is applied, and before its acts are answered.
+/// Notified of each commit after it is applied and before its acts are answered.
 pub trait Observer: Send {
     /// The head after the commit, and the cuts that the commit made.
     fn committed(&mut self, head: u64, cuts: Vec<CutMade>);

@@ -20,7 +20,7 @@ use crate::state::State;
 use job::{Carried, Job, Recording, Reply};
 use queue::{PushError, Queue};
 
-/// Acts in one group at most: a larger group only waits longer.
+/// Most single acts in one group. A larger group would only delay its first answers.
 const GROUP: usize = 16;
 
 /// Batches that wait or are carried at once: each holds up to a thousand acts in memory.
@@ -37,7 +37,7 @@ pub trait Issue: Act {
     /// 4. Signs what was recorded, and nothing else.
     fn sign(&self, permit: Recorded<Self::Permit>, seal: &Seal) -> Result<Self::Answer, Fault>;
 
-    /// 5. Looks again: what was revoked after it was recorded does not leave, though it is signed (T85).
+    /// 5. Checks the signed answer against the state now: what was revoked after it was recorded is withheld (T85).
     fn look_again(answer: &Self::Answer, state: &State) -> Result<(), Denial>;
 }
 
@@ -103,7 +103,7 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Carries one act to its end, whether or not the caller still waits.
+    /// Runs one act through every step, even if the caller has gone.
     pub async fn issue<A: Issue>(&self, caller: Caller, act: A) -> Result<A::Answer, No> {
         let (answer, done) = oneshot::channel();
         let job = Carried::new(caller, act, chance()?, Reply::One(answer));
@@ -111,7 +111,7 @@ impl Pipeline {
         done.await.map_err(|_| Fault::new("pipeline", "the act was dropped"))?
     }
 
-    /// Carries many acts to their ends, recorded in one commit. The answers come as they are signed.
+    /// Runs many acts through every step, recorded in one commit. The answers arrive as they are released, each with its index.
     pub fn issue_many<A: Issue>(&self, caller: &Caller, acts: Vec<A>) -> Result<mpsc::Receiver<Item<A::Answer>>, No> {
         let place = Arc::clone(&self.batches).try_acquire_owned().map_err(|_| busy())?;
         let (answer, done) = mpsc::channel(acts.len().max(1));

@@ -52,7 +52,7 @@ use crate::peers::Verifier;
 use refusal::Refusal;
 pub use refusal::Refused;
 
-/// How often [`Delegation::over`] checks the time.
+/// Longest pause between two checks in [`Delegation::over`]; news from the feed ends it early.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What the agent behind one request may do, and for which user. Only verification creates one. Clones share it.

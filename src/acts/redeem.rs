@@ -71,7 +71,7 @@ fn workload(
     if j.at() >= ticket.ends_at || !j.rules().workloads.contains(name) {
         return Err(refused().into());
     }
-    // The rule that judges agents judges tickets too: what relies on something revoked is dead.
+    // A ticket is revoked with its workload or its trust domain, as an agent is.
     let target = Target::Workload(Workload::Own(name.clone()));
     let stamp = |target: &Target| Stamp { subject: target.subject(), since: ticket.revision };
     let killed = [stamp(&target), stamp(&Target::TrustDomain)].iter().any(|stamp| j.view().kills(stamp));

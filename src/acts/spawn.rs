@@ -31,7 +31,7 @@ pub struct Spawn {
     pub class: ClassName,
     /// How the agent gets its first certificate.
     pub credential: Credential,
-    /// The proof of the user. `None` asks for an autonomous agent, or comes from an agent, whose user is inherited.
+    /// Proof of the user. With `None`, a workload's new agent is autonomous, and an agent's new agent inherits its user.
     pub proof: Option<Proof>,
     /// The authority that is asked for.
     pub asked: Asked,

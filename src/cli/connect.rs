@@ -35,7 +35,7 @@ impl Acting {
     }
 }
 
-/// Where the issuer of a home is.
+/// Reads from the home directory how to reach its issuer: the operator socket, the gRPC address and the trust domain.
 pub(super) fn endpoint(home: &Path) -> Result<Endpoint, Failure> {
     home::endpoint(home).map_err(|e| Failure::new(UNREACHABLE, e))
 }
@@ -77,7 +77,7 @@ pub(super) async fn as_stranger(home: &Path, server: Option<&str>, bundle: Optio
     Ok(connect(ChannelSettings { address, trust_domain, trust, identity: None, connect_timeout: TIMEOUT }).await?)
 }
 
-/// How to connect with the identity of a folder.
+/// Channel settings with the identity and the trust bundle in the folder `dir`.
 pub(super) fn settings(home: &Path, server: Option<&str>, dir: &Path) -> Result<ChannelSettings, Failure> {
     let identity = folder::identity(dir)?;
     let address = address(home, server)?;

@@ -66,7 +66,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let following = follow_with(channel.clone(), key, trust_domain.clone(), Freshness::default(), move |tick| {
         onward.forward(tick);
     });
-    // 4. It is served to peers of the trust domain that are not revoked.
+    // 4. The feed is served to peers of the trust domain that are not revoked.
     let listener = TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let verifier = Verifier::new(bundles, following.live().clone());

@@ -12,7 +12,7 @@ use crate::caller::{Caller, Proved};
 use crate::denial::No;
 use crate::judge::access::Action;
 
-/// What a connection proved; the extensions of its requests carry it.
+/// The other end of a connection. Each request carries it in its extensions.
 #[derive(Clone, Debug)]
 pub enum Peer {
     /// Over TLS.

@@ -46,7 +46,7 @@ impl Newest {
         &self.bundle
     }
 
-    /// The document for agents: its publisher's, without white space.
+    /// The publisher's bundle document, written again without white space. Agents get this text.
     pub fn text(&self) -> &[u8] {
         &self.text
     }

@@ -23,7 +23,7 @@ pub struct Cutting<'a> {
 /// A time, and the revision that separates what was recorded before it from the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since {
-    /// The first record that is not from before the time, or the revision that comes next.
+    /// The first revision that was not recorded before the time; if there is none, the next revision.
     pub revision: u64,
     /// Unix microseconds, not in the future.
     pub time: u64,
@@ -59,7 +59,7 @@ impl Judgement<'_> {
                 self.at().saturating_add(lease).max(self.view().lasts_until()).saturating_add(SKEW)
             }
         };
-        // INVARIANT: the last record of a target says its whole standing; the rows before it are dropped.
+        // INVARIANT: the last cut of a target holds its whole standing, because the rows before it are dropped.
         let reopenable = matches!(target, Target::User(_) | Target::Workload(_) | Target::Class(_));
         let closes = cutting.closes() || reopenable && self.view().is_closed(target);
         let by = match caller {

@@ -32,7 +32,8 @@ pub enum Proof {
         /// Ceiling of scopes of its audience. `None` means no ceiling.
         scopes: Option<Vec<String>>,
     },
-    /// A token that recorded a delegation before, byte for byte the same; by its `proof`.
+    /// A token whose exact bytes were verified and recorded as a delegation before. The value is its SHA-256, as in
+    /// `Token::proof`.
     Recorded([u8; 32]),
     /// A delegation that was recorded before and names the caller.
     Delegation(DelegationId),

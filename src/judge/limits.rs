@@ -1,4 +1,4 @@
-//! Limits: how many, how fast, how many in a window. They are counted where the order is decided, so none is ever exceeded.
+//! Limits on numbers, rates and totals. They are counted in commit order, while a batch is judged, so none is ever exceeded.
 
 use mayfly_verify::{Subject, Target, sha256};
 
@@ -14,13 +14,13 @@ use crate::state::{Count, Delegation, Lineage, Reading, Seat};
 pub struct Limit {
     /// Its name, as denials and operators use it.
     pub name: String,
-    /// Who has the limit each for themselves.
+    /// What has a count of its own under this limit.
     pub per: Per,
     /// What is counted.
     pub measure: Measure,
 }
 
-/// Who has a limit each for themselves.
+/// What has a count of its own under a limit, such as each user or each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Per {
     /// The delegating user.
@@ -62,7 +62,7 @@ pub enum Measure {
         /// How many may come at once.
         burst: u64,
     },
-    /// Spawns in each window of `window` microseconds, counted from the epoch.
+    /// Spawns in each window of `window` microseconds; windows are aligned to the Unix epoch.
     Total {
         /// How many.
         most: u64,

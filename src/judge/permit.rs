@@ -12,7 +12,7 @@ use crate::journal::record;
 use crate::state::authority::{Kind as AuthorityKind, Slot};
 use crate::state::{Agent, Certificate, Done, Owner, Token, View};
 
-/// How long before its signature a certificate begins, in seconds, for verifiers whose clocks are behind.
+/// How far the start of a certificate is backdated, in seconds, for verifiers whose clocks are behind.
 pub(crate) const BACKDATE: u64 = 10;
 
 /// An agent's X.509-SVID may be signed, or its ticket handed out.
@@ -161,7 +161,7 @@ impl Judgement<'_> {
     /// The permit for a certificate of an agent; `None` for an agent with a ticket.
     pub fn admission(&self, agent: &Agent, certificate: Option<Certificate>) -> Result<Admission, Denial> {
         let signer = self.signer(AuthorityKind::X509)?;
-        // Only a retry can ask for a certificate that another authority was to sign.
+        // Only a retry can bring a certificate that was recorded under an earlier authority.
         if certificate.as_ref().is_some_and(|c| c.ends_at > signer.ends_at) {
             let message = "the credential of this request outlasts the authority that signs now: make a new request";
             return Err(Denial::new(Kind::Conflict, "REQUEST_DONE", message));
@@ -247,7 +247,7 @@ impl Judgement<'_> {
         Ok(())
     }
 
-    /// Unix microseconds at which the last certificate or token ends that was signed before now.
+    /// Unix microseconds by which every certificate or token that has been signed so far has expired.
     pub fn last_ends(&self, kind: AuthorityKind) -> u64 {
         let (life, until) = match (self.view().configured(), kind) {
             (Some((c, _)), AuthorityKind::X509) => (c.x509_life, c.x509_until),

@@ -31,20 +31,20 @@ pub struct Class {
     pub classes: Vec<ClassName>,
 }
 
-/// The authority that a request asks for. An empty list asks for all that can be given.
+/// What a request asks for. An empty list asks for everything that can be given.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     /// Scopes.
     pub scopes: Vec<String>,
     /// Audiences.
     pub audiences: Vec<String>,
-    /// Seconds; 0 asks for as long as allowed.
+    /// How long the agent may live, in seconds; 0 asks for as long as allowed.
     pub lease: u64,
     /// Levels below the agent. `None` asks for as many as allowed.
     pub depth: Option<u32>,
     /// Give what can be given instead of denying the rest.
     pub clip: bool,
-    /// The mode. `None` means: as it follows from the spawner.
+    /// The mode. `None` means the mode that follows from the spawner.
     pub mode: Option<Mode>,
 }
 

@@ -18,7 +18,7 @@ pub struct Verdict<P> {
 pub enum Check {
     /// The caller is still who its credential says.
     Caller,
-    /// The request id is new, or stands for this very request.
+    /// The request id is new, or was used before for the same request.
     Request,
     /// The class is configured.
     ClassKnown,
@@ -46,7 +46,7 @@ pub enum Check {
     Ticket,
     /// The certificate is the agent's current one.
     Generation,
-    /// What is left of the agent's authority today.
+    /// The agent's class, and those of its ancestors, still allow some of the agent's scopes.
     AuthorityLeft,
     /// The target belongs to the caller.
     Ownership,

@@ -11,7 +11,7 @@ use crate::judge::{Entry, Judgement, Note};
 
 /// Rows that one commit drops at most.
 const DROP: usize = 512;
-/// How often a batch is judged again because somebody else appended first.
+/// Attempts to append one batch. It is judged again after each attempt that another process preceded.
 const BEHIND: usize = 16;
 /// Rows that are read at once to catch up.
 const CATCH_UP: usize = 1024;

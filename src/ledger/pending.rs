@@ -49,7 +49,7 @@ pub enum Either<A, B> {
 }
 
 impl<A, B> Recorded<Either<A, B>> {
-    /// The permit that it is, which can be signed once.
+    /// The permit by its kind. It can still be signed only once.
     pub fn either(self) -> Either<Recorded<A>, Recorded<B>> {
         match self.0 {
             Either::First(permit) => Either::First(Recorded(permit)),

@@ -44,9 +44,9 @@ pub fn restore(journal: &mut Sqlite, trust_domain: &TrustDomain, last_head: u64,
         };
         records.push(Record { at, operator: "restore".into(), body: Some(Body::Cut(body)) }.encode_to_vec());
     };
-    // Nobody knows whom the lost part of the journal revoked: no user token counts that may be from before now.
+    // The lost part of the journal may hold revocations, so no user token from before now counts.
     cut(&Target::TrustDomain, false, at, u64::MAX, "restored from a backup");
-    // What was closed stays closed, and no key comes back.
+    // Closed targets stay closed, and revoked keys stay revoked.
     for closed in state.closed() {
         cut(closed, true, 0, at + CUT_KEEP, "closed before the restore");
     }

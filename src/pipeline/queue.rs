@@ -52,7 +52,8 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Waits for items and takes as many of the first as `most` says, at least one. `None` once the queue is closed and empty.
+    /// Waits for items, then takes the oldest ones: as many as `most` returns, at least one. Returns `None` once the queue is
+    /// closed and empty.
     pub(super) fn take(&self, most: impl Fn(&VecDeque<T>) -> usize) -> Option<VecDeque<T>> {
         let mut inner = self.inner.lock();
         loop {

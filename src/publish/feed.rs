@@ -147,7 +147,8 @@ impl Feed {
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // A single cut is published at once; many of them are published in ticks.
+            // Waits until `TICK` has passed since the last message, so that a burst of cuts shares a message. After a quiet
+            // time a cut is published at once.
             if let Some(rest) = TICK.checked_sub(last.elapsed()).filter(|_| !first.is_empty()) {
                 std::thread::sleep(rest);
             }

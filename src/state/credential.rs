@@ -9,7 +9,7 @@ use crate::journal::record;
 /// Who owns a certified key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner<'a> {
-    /// An agent. The key of an agent never belongs to anybody else.
+    /// An agent. While the issuer remembers the agent, its keys are certified for nobody else.
     Agent(Uuid),
     /// A workload, until its certificate ends, in Unix seconds.
     Workload(&'a WorkloadName, u64),

@@ -36,7 +36,7 @@ impl State {
         cuts.chain(tainted).chain(ended)
     }
 
-    /// The cuts that a record made which was just applied.
+    /// The cuts made by a record that was just applied.
     pub fn cuts_of(&self, revision: u64, record: &Record) -> Vec<CutMade> {
         let made = |subject: Subject, before: u64, until: u64| CutMade {
             subject,
@@ -98,7 +98,7 @@ pub fn cut_target(target: &Target) -> Option<cut::Target> {
     })
 }
 
-/// The `before` of a cut that the record at `revision` makes: for good, or for everything recorded so far.
+/// The `before` of a cut recorded at `revision`: `u64::MAX` for a target that never comes back, otherwise `revision` itself.
 pub fn before(target: &Target, revision: u64) -> u64 {
     match target {
         Target::Agent(_) | Target::Delegation(_) | Target::Key(_) | Target::Authority(_) => u64::MAX,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{KEEP, State, half, seconds};
 
-/// When something is due, in Unix microseconds; then its record, with what tells several things of one record apart.
+/// Key of an entry: the due time in Unix microseconds, then a number made of the record's revision, `nth` and the kind.
 pub(super) type When = (u64, u64);
 
 /// The highest number that tells things of one kind and one record apart.
@@ -120,7 +120,7 @@ impl State {
                 },
                 Due::Record => true,
                 Due::Seat(uuid) => {
-                    // A renewal since then has an entry of its own.
+                    // An agent that was renewed after this entry was made has a later entry, which frees its seats.
                     let over = self.agents.get(&uuid).filter(|agent| agent.expires_at() <= when);
                     if let Some(forgotten_at) = over.map(|agent| agent.forgotten_at()) {
                         self.unseat(&uuid);

@@ -32,7 +32,7 @@ pub struct Mandate {
     pub workload_subject: Subject,
 }
 
-/// A mandate in the words of a record.
+/// The fields of a mandate as a record holds them, for a lookup without allocation.
 #[derive(Clone, Copy, Hash)]
 pub(crate) struct Words<'a> {
     class: &'a str,

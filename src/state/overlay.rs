@@ -26,7 +26,7 @@ impl<'a> Overlay<'a> {
     /// An overlay without records, as of `at` (Unix microseconds, not before the base's last record).
     pub fn new(base: &'a State, at: u64) -> Overlay<'a> {
         let mut top = State { incarnation: base.incarnation, revision: base.revision, at: base.at, ..State::default() };
-        // Seats are free to the moment, whether or not a record has come since.
+        // An agent gives its seats back when it expires. The base does that only with its next record, so it is done here.
         let expired = base.run_out(at);
         for agent in expired.iter().filter_map(|uuid| base.agent(uuid)) {
             top.count(agent.seats(), -1);
@@ -71,7 +71,7 @@ impl<'a> Overlay<'a> {
                     self.top.tickets.entry(*hash).or_insert_with(|| Ticket::clone(ticket));
                 }
             }
-            // The record says the whole standing of its target.
+            // A cut record holds the whole standing of its target, so only an agent must be copied.
             Some(Body::Cut(record::Cut { target: Some(record::cut::Target::Agent(id)), .. })) => self.adopt_agent(id),
             _ => {}
         }

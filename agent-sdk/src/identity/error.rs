@@ -16,8 +16,8 @@ pub enum IdentityError {
     /// cannot be used; the issuer's operator has to act if the issuer cannot be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The issuer is away or busy, or has a fault. The same call may succeed later; if it does not, the issuer's operator has to
-    /// act.
+    /// The issuer is unreachable or overloaded, or has an internal error. The same call may succeed later; if it does not, the
+    /// issuer's operator has to act.
     #[error("the issuer cannot answer now: {0}; ask again, and see whether it runs")]
     Unavailable(String),
     /// The issuer denied this one call; the identity stays as it is. [`Entry::actor`] says who has to act.

@@ -25,7 +25,8 @@ impl Foreign {
         let mut read = BTreeMap::new();
         for one in told {
             let Ok(name) = TrustDomain::new(&one.trust_domain) else { continue };
-            // FC-6: the bundle of our own trust domain comes only from the issuer's own field, and a name has one spelling.
+            // FC-6: skips our own trust domain, whose bundle comes only from the issuer's own field, and any name that is not
+            // in its canonical spelling.
             if name.as_str() != one.trust_domain || name.as_str() == own {
                 continue;
             }

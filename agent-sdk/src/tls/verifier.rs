@@ -56,7 +56,7 @@ impl PeerVerifier {
         PeerVerifier { verifier, authorize, algorithms, mandatory: true }
     }
 
-    /// Allows clients to present no certificate. They have proved nothing then.
+    /// Also accepts clients without a certificate. Such a client is not authenticated.
     #[must_use]
     pub fn optional(self) -> PeerVerifier {
         PeerVerifier { mandatory: false, ..self }

@@ -89,7 +89,7 @@ impl Current {
         &self.svids
     }
 
-    /// The identity with a hint, while its certificate is valid.
+    /// The identity with this hint. `None` if there is none or its certificate has expired.
     pub fn hinted(&self, hint: &str) -> Option<&Arc<Svid>> {
         self.svids.iter().find(|svid| svid.hint == hint && svid.ends_at > SystemTime::now())
     }

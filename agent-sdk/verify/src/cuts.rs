@@ -47,7 +47,7 @@ pub struct Cuts {
 }
 
 impl Cuts {
-    /// An empty set for this epoch.
+    /// An empty set for the incarnation of the journal that `incarnation` names.
     pub fn new(incarnation: Uuid) -> Cuts {
         Cuts { incarnation, len: 0, bits: 0, shards: Arc::new(vec![Shard::default()]) }
     }

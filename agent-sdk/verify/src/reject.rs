@@ -7,7 +7,7 @@ use crate::{BindingError, NameError};
 /// Why a credential is refused. [`Reject::code`] is its stable label.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// It is not a certificate, or not a JWS in compact form.
+    /// The credential is neither an X.509 certificate nor a JWS in compact form.
     #[error("the credential is malformed: {0}")]
     Malformed(String),
     /// It can be read but breaks a rule of the SPIFFE profile.

@@ -237,7 +237,8 @@ fn key_id(cert: &X509Certificate<'_>) -> Vec<u8> {
     ids.next().unwrap_or_default()
 }
 
-/// Accepts any extended key usage: the profile's rule is checked on the leaf, and CA certificates may restrict it or not.
+/// Accepts every extended key usage. Only the leaf has a rule for it, which is checked separately; CA certificates may or may
+/// not carry the extension.
 struct AnyUsage;
 
 impl ExtendedKeyUsageValidator for AnyUsage {

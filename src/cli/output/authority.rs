@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Format, insert, optional_timestamp, print, timestamp};
 use crate::cli::exit::Failure;
 
-/// Prints what became of an authority, with the revision at which that was recorded.
+/// Prints an authority after a change, and the revision of the record of that change.
 pub(in crate::cli) fn receipt(format: Format, authority: &v1::Authority, revision: u64) -> Result<(), Failure> {
     let mut object = object(authority);
     insert(&mut object, "revision", revision);

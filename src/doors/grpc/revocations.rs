@@ -68,7 +68,7 @@ pub(in crate::doors) fn subscribe(
     tokio::spawn(async move {
         let subscribers = metrics::gauge!("mayfly_feed_subscribers");
         subscribers.increment(1);
-        // Clients stop for good at CANCELLED and at OK.
+        // UNAVAILABLE, because clients do not connect again after CANCELLED or OK.
         let end = tokio::select! {
             end = follow(&feed, from, &answer) => end,
             () = async { drop(stop.wait_for(|stop| *stop).await) } => Some(Status::unavailable("stopping: connect again")),

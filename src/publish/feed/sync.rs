@@ -12,7 +12,7 @@ pub(super) use parking_lot::Mutex;
 #[cfg(test)]
 pub(super) use stepped::{AtomicU64, Mutex, Receiver, SyncSender, channel, model};
 
-/// The same types, except that in a model another thread may run before each use of one. Outside of a model they do not differ.
+/// The same types for tests. Inside a model, each use of one first lets another thread run; outside, they behave as usual.
 #[cfg(test)]
 mod stepped {
     use std::cell::Cell;

@@ -18,7 +18,8 @@ pub fn workload_id(td: &TrustDomain, name: &WorkloadName) -> String {
 pub enum Workload {
     /// A workload of our trust domain.
     Own(WorkloadName),
-    /// A workload of a trusted foreign trust domain, listed by its exact SPIFFE ID. All agents below it share it.
+    /// A workload of a trusted foreign trust domain, listed by its exact SPIFFE ID. All agents below the workload share one
+    /// allocation of the ID.
     Foreign(Arc<SpiffeId>),
 }
 
