@@ -158,7 +158,8 @@ impl Issuer {
         }
     }
 
-    /// The one string that is enough to connect safely from nothing.
+    /// The ticket string: the address, trust domain and root pin of the issuer, and the secret. A process needs nothing else to
+    /// connect.
     fn ticket(&self, secret: &[u8; 32]) -> Result<Ticket, Fault> {
         let pin = self.authority.root_pin();
         Ticket::new(&self.address, self.trust_domain.clone(), pin, Secret::new(*secret)).map_err(|e| Fault::new("ticket", e))

@@ -1,4 +1,4 @@
-//! Room 2: judge. Everything that may be said yes or no to is decided here: view, act, time and chance in, a verdict out.
+//! Room 2: judge. Every permit and every denial is decided here, from the state, the act, the time and the randomness.
 //!
 //! Judging is pure. It reads an overlay (a state with the records of the batch so far over it) and the configured rules; the
 //! time and all randomness come in with the act. Nothing is logged, drawn or made durable, so an act that is judged again on the
@@ -119,12 +119,12 @@ impl<'a> Judgement<'a> {
         self.notes.push(note);
     }
 
-    /// Records something. Its revision.
+    /// Adds a record to the batch. Returns its revision.
     pub fn push(&mut self, caller: &Caller, body: Body) -> Result<u64, No> {
         self.push_with(caller, body, None)
     }
 
-    /// Records something. `agent` is the agent of an admission.
+    /// Adds a record to the batch. Returns its revision. `agent` is the agent of an admission.
     pub fn push_with(&mut self, caller: &Caller, body: Body, agent: Option<Agent>) -> Result<u64, No> {
         let operator = if let Caller::Operator { name, .. } = caller { name.clone() } else { String::new() };
         let record = Record { at: self.at, operator, body: Some(body) };
@@ -134,8 +134,8 @@ impl<'a> Judgement<'a> {
         Ok(revision)
     }
 
-    /// The caller as of now, where the order is decided. The first use of a renewed certificate is recorded here, and the use of
-    /// a past one has consequences.
+    /// Checks the caller again on the state that the batch is judged on. Records the first use of a renewed certificate, and
+    /// revokes the agent if a past one is used on a new connection.
     fn caller(&mut self, caller: &Caller) -> Result<(), No> {
         self.checking(Check::Caller);
         let generation = who(&self.overlay, self.rules, caller, self.at)?;

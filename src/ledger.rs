@@ -85,7 +85,7 @@ pub struct Ledger(Arc<Inner>);
 struct Inner {
     // Guards the state: the writer holds it while it applies what is durable already, readers hold it for one look-up.
     state: RwLock<State>,
-    // Guards the order: its holder is the writer.
+    // Serializes commits: the thread that holds it is the writer.
     writer: Mutex<Writer>,
     // Guards the groups that wait for the writer; held to add one or to take some.
     waiting: Mutex<Waiting>,
@@ -178,7 +178,7 @@ impl Ledger {
         Ok(from)
     }
 
-    /// Ends the ledger: whatever comes later is told that the issuer is stopping.
+    /// Stops the ledger. Every later group is denied with `STOPPING`.
     pub fn stop(&self) {
         self.0.writer.lock().stop();
     }

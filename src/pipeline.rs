@@ -245,7 +245,7 @@ impl Worker {
         });
     }
 
-    /// Works on many items with as many threads as issue, and on a group with this one.
+    /// Works on more than `GROUP` items with up to `threads` threads, and on fewer with this one.
     fn in_parts<T: Send, R: Send>(&self, mut items: Vec<T>, work: impl Fn(Vec<T>) -> R + Sync) -> Vec<R> {
         if items.len() <= GROUP {
             return vec![work(items)];
@@ -256,7 +256,7 @@ impl Worker {
             let rest = items.split_off(each);
             parts.push(Mutex::new(Some(std::mem::replace(&mut items, rest))));
         }
-        // Whoever takes a part does it: a thread of its own, or this one where the system gives no thread.
+        // Each part is taken once: by a new thread, or by this one if no thread could be started.
         let take = |part: &Mutex<Option<Vec<T>>>| part.lock().take().map(&work);
         std::thread::scope(|scope| {
             let start = |part| std::thread::Builder::new().spawn_scoped(scope, move || take(part)).ok();

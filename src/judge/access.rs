@@ -57,7 +57,7 @@ pub fn roles(action: Action) -> &'static [Role] {
 }
 
 /// The caller in the role in which it asks: a workload that is configured as an operator asks as one where operators may, and as
-/// itself everywhere else. What proved the workload stays beside the operator's name.
+/// itself everywhere else. The operator keeps the workload that it is in `by`.
 pub fn acting(action: Action, caller: Caller, view: &impl View, rules: &Rules) -> Caller {
     if roles(action).contains(&Operator) && operates(view, rules, &caller).is_ok() {
         return Caller::Operator { name: caller.scope(), by: Some(Box::new(caller)) };

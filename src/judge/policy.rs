@@ -102,7 +102,8 @@ pub struct Permit {
     pub clipped: Vec<String>,
 }
 
-/// Decides on a spawn: what is asked ∩ class ∩ (delegation or parent), and never nothing.
+/// Decides on a spawn: the agent gets what the request, the class, and the delegation or parent all allow. If the class has
+/// scopes, at least one must be left.
 ///
 /// `now` is in Unix seconds.
 pub fn decide_spawn(class: &Class, by: &Standing<'_>, asked: &Asked, now: u64) -> Result<Permit, Denial> {

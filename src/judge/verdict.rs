@@ -58,7 +58,7 @@ pub enum Check {
     AuthorityStatus,
 }
 
-/// Where the answer to a check is defined.
+/// Where the rule or data behind a check is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defined {
     /// In the records of the journal.

@@ -7,8 +7,8 @@ use crate::caller::{Caller, unauthenticated};
 use crate::denial::Denial;
 use crate::state::{Generation, Owner, View, seconds};
 
-/// Whether a caller is still who its credential says, at `at` (Unix microseconds); for an agent, which of its certificates the
-/// caller has used. Callers that are no agents have but one generation.
+/// Whether a caller is still who its credential says, at `at` (Unix microseconds). Returns the generation of an agent's
+/// certificate; for a caller that is no agent this is `Current`.
 pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<Generation, Denial> {
     match caller {
         Caller::Stranger | Caller::User(_) | Caller::Operator { by: None, .. } => Ok(Generation::Current),

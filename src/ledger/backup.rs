@@ -10,7 +10,7 @@ use crate::journal::sqlite::Sqlite;
 const PIECE: usize = 1000;
 
 impl Ledger {
-    /// Writes a copy of the journal to a new file, as of now. Its head, and its size in bytes. Blocks.
+    /// Copies the journal as of now to a new file. Returns the copy's head and its size in bytes. Blocks.
     pub fn backup(&self, to: &Path) -> Result<(u64, u64), Fault> {
         if to.exists() {
             return Err(Fault::new("backup", format!("`{}` exists already", to.display())));

@@ -206,7 +206,7 @@ impl Writer {
         appended
     }
 
-    /// Durable already.
+    /// Applies records that are durable already to the state, and tells the observer.
     fn apply(
         &mut self,
         inner: &Inner,
@@ -253,7 +253,7 @@ fn settle(groups: &mut [&mut dyn Group], fate: &Fate) {
     groups.iter_mut().for_each(|group| group.settle(fate));
 }
 
-/// Stops the ledger when a thread panics while it is the writer: what it left behind is believed by nobody.
+/// Stops the ledger if a thread panics while it is the writer: it may have left the state half changed.
 struct Panicked<'a> {
     writer: &'a mut Writer,
     armed: bool,

@@ -107,7 +107,7 @@ impl<A: Act> Pending<A> {
         };
     }
 
-    /// Settles the act: what was allowed is recorded now, or denied because nothing was recorded. What was denied stays denied.
+    /// Settles the act. An allowed act gets its recorded permit if the batch is durable, and an error if not. A denial stays.
     pub(crate) fn settle(&mut self, fate: &Fate) {
         self.outcome = match (std::mem::replace(&mut self.outcome, Outcome::Waiting), fate) {
             (settled @ Outcome::Settled(_), _) => settled,

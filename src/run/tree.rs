@@ -1,12 +1,12 @@
 //! The process tree below this process: which processes belong to it, and how it is stopped.
 //!
-//! This process is the subreaper of the tree: an orphan in it becomes our child, even a daemon with a session of its own. So a
-//! process belongs to the tree exactly while its line of parents leads to us. If the tree has a control group ([`Group`]), the
-//! process must be in that too: a process that was moved out of it does not belong to the tree any more.
+//! This process is the subreaper of the tree: an orphan in it becomes our child, even a daemon with its own session. So a process
+//! belongs to the tree exactly while we are its ancestor. If the tree has a control group ([`Group`]), the process must also be
+//! in that group.
 //!
-//! A nested `mayfly run` has a tree of its own, even after it was killed and its processes have become our children. So each run
-//! marks its descendants with a property that is inherited and that no process can remove: a hard resource limit, one below its
-//! own. The limit is one that no process ever reaches, the time that a real-time process may run without waiting.
+//! A nested `mayfly run` has a tree of its own, and keeps it after it was killed and we have inherited its processes. To tell
+//! trees apart, each run lowers its hard limit RLIMIT_RTTIME to one below what it inherited: its descendants inherit the limit,
+//! and no unprivileged process can raise it. No process ever reaches it.
 
 use std::collections::HashMap;
 use std::fs;

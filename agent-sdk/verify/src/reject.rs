@@ -10,22 +10,22 @@ pub enum Reject {
     /// The credential is neither an X.509 certificate nor a JWS in compact form.
     #[error("the credential is malformed: {0}")]
     Malformed(String),
-    /// It can be read but breaks a rule of the SPIFFE profile.
+    /// The credential can be read but breaks a rule of the SPIFFE profile.
     #[error("the credential breaks the SPIFFE profile: {0}")]
     Profile(String),
-    /// Its SPIFFE ID is not valid.
+    /// The credential's SPIFFE ID is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// It belongs to another trust domain than the bundle.
+    /// The credential belongs to another trust domain than the bundle.
     #[error("the credential is of trust domain `{0}`, and the bundle of `{1}`")]
     TrustDomain(String, String),
     /// There is no chain to the bundle or no key with that id, or a signature does not verify.
     #[error("the credential is not signed by an authority of the bundle: {0}")]
     Untrusted(String),
-    /// It has expired.
+    /// The credential has expired.
     #[error("the credential expired at {0} (Unix seconds)")]
     Expired(u64),
-    /// It is not valid yet.
+    /// The credential is not valid yet.
     #[error("the credential is not valid before {0} (Unix seconds)")]
     NotYetValid(u64),
     /// The token is meant for other audiences.
