@@ -164,6 +164,26 @@ mod tests {
         }
     }
 
+    /// `openssl req -new -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=ignored -outform DER | base64`
+    const RSA_REQUEST: &str = "\
+        MIICVzCCAT8CAQAwEjEQMA4GA1UEAwwHaWdub3JlZDCCASIwDQYJKoZIhvcNAQEBBQADggEPADCCAQoCggEBANBW79YAU5KaXlO0QE/Uq6IHbB\
+        fjX0pRHnG2i+Wt2sLAUQTxdDzg/oGPI/ecCSZcbULHQ9TVClAW7em/d6LNqgywVNwLl6uBRxwJKRxqCJxvDqTRHzsITkvdnOuI/gzU7vg4J8T6\
+        t08yBd9AxC1yT4FHwZHh7i7k+9+1A51v2uzp+JBXBWlu2DfWBGtP+E9upB1PqnzCRn76LkSqtscdSvKYL5aL+VJclbUfGeZ+ukVWD87agCXXJp\
+        9aRbOETT2lJ4O0F4LKX0Wx/TKuDx/MH5zqf4LBj7dZuifPGoLgvQS/tQrXibcZ4Hl7HHubTXTSDJ6ibNwA6ZD8IzMw/UPzD7UCAwEAAaAAMA0G\
+        CSqGSIb3DQEBCwUAA4IBAQDCILZiooJ9I01Hd1T5hd3mry1RMddg80VmdWIaMEzxUVDN8e3y47M2lZVkBaB9vDE1smcjy+lNgYpii3qxJ+62fQ\
+        AJs/mWopXLVIK0cMJ5WX111UAuY8F0lAEHONRg3PxhgRO50P65t1ihAuvaaJ7q5yxNDzZJdqN9s0weEKdqmpSLCmqqVTMn2/dZAvQqMeT/iw4+\
+        nJj1QDlmFO+hjXUU6xjIcLf8PR8TcSq7oLec06G7uQ9O/+VQ7J4NI7mAiyj77J+dHXJkjfnMeu42DEFQVpAX0fesTt45hjpq7mMmjWrf0QV7d2\
+        gJSR2xnqRe8wTd3PoNUfp3Mg5+tvfxilKk";
+
+    #[test]
+    fn an_rsa_key_of_openssl_is_in_its_one_form() {
+        use base64::Engine as _;
+        let der = base64::engine::general_purpose::STANDARD.decode(RSA_REQUEST).unwrap();
+        let key = verify(&der).unwrap();
+        assert!(is_canonical(key.spki()));
+        assert_eq!(key.digest(), sha256(key.spki()));
+    }
+
     #[test]
     fn lengths_and_numbers_are_the_shortest() {
         assert_eq!(tlv(0x30, &[]), [0x30, 0]);
