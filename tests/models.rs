@@ -1,7 +1,7 @@
 //! T84, T85: the protocol between writer, desk and whoever revokes, as a small model under random schedules.
 //!
-//! It is a model, not the code: the same steps in the same order as `src/registry/writer.rs` (admit, commit, apply under the
-//! lock, answer) and `src/stories/desk.rs` (commit, sign, look at the cuts under the lock, release), with one agent below one
+//! It is a model, not the code: the same steps in the same order as `src/ledger/commit.rs` (admit, commit, apply under the
+//! lock, answer) and `src/pipeline.rs` (commit, sign, look at the cuts under the lock, release), with one agent below one
 //! subject. The rule: what was not answered when a receipt was is never released afterwards, and what was released before
 //! carries a stamp that the cut kills. `tests/races.rs` holds the code to the same rule, without choosing its schedules.
 #![expect(clippy::unwrap_used, reason = "tests")]
