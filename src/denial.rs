@@ -2,28 +2,7 @@
 
 use std::fmt;
 
-/// What kind of no; each becomes one gRPC status code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The request is malformed, whoever asks: INVALID_ARGUMENT.
-    Malformed,
-    /// The caller proved no identity, or one that does not hold: UNAUTHENTICATED.
-    Unauthenticated,
-    /// Not for this caller: PERMISSION_DENIED.
-    Denied,
-    /// No such thing, or none that this caller may see: NOT_FOUND.
-    NotFound,
-    /// It exists already, as something else: ALREADY_EXISTS.
-    Conflict,
-    /// Not as things stand; the message says what must come first: FAILED_PRECONDITION.
-    Precondition,
-    /// A limit, a full queue or a full disk: RESOURCE_EXHAUSTED.
-    Exhausted,
-    /// The answer took longer than the configuration allows; what was recorded stands: DEADLINE_EXCEEDED.
-    Deadline,
-    /// Starting, stopping, or something we rely on is away; asking again may help: UNAVAILABLE.
-    Unavailable,
-}
+pub use mayfly_agent::reason::Kind;
 
 /// A no with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]

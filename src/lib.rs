@@ -20,7 +20,8 @@
 //! app        builds everything once; beside it config, home, folder, telemetry, cli, dev
 //! ```
 //!
-//! A room may use the types of rooms above it and of those it is built on, and `mayfly-verify`; there is no circle.
+//! A room may use the types of rooms above it and of those it is built on, `mayfly-verify`, and of `mayfly-agent` what both sides
+//! share: the kinds of denials, and tickets. There is no circle.
 //! `tests/house.rs` holds the list of allowed arrows.
 //!
 //! **The way of a request.** A door finds out who asks ([`doors::peer`]) and calls an act. The act's evidence is proved, the act

@@ -1,9 +1,9 @@
-//! Maps denials and faults to gRPC statuses. No other place does.
+//! Turns denials and faults into gRPC statuses. No other place does; the code of each kind is [`Kind::code`].
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tonic::{Code, Status};
+use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::denial::{Denial, Kind, No};
@@ -14,17 +14,6 @@ pub const DOMAIN: &str = "mayfly.v1";
 /// The status of a denial. Its details are `ErrorInfo` with the reason, `RetryInfo` if a retry can help, and `QuotaFailure` for a
 /// limit (all of `google.rpc`).
 pub fn of_denial(denial: &Denial) -> Status {
-    let code = match denial.kind {
-        Kind::Malformed => Code::InvalidArgument,
-        Kind::Unauthenticated => Code::Unauthenticated,
-        Kind::Denied => Code::PermissionDenied,
-        Kind::NotFound => Code::NotFound,
-        Kind::Conflict => Code::AlreadyExists,
-        Kind::Precondition => Code::FailedPrecondition,
-        Kind::Exhausted => Code::ResourceExhausted,
-        Kind::Deadline => Code::DeadlineExceeded,
-        Kind::Unavailable => Code::Unavailable,
-    };
     let facts: HashMap<String, String> = denial.facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     let mut details = ErrorDetails::with_error_info(denial.code, DOMAIN, facts);
     if denial.retry.is_some() || matches!(denial.kind, Kind::Exhausted | Kind::Unavailable) {
@@ -34,7 +23,7 @@ pub fn of_denial(denial: &Denial) -> Status {
     if let (Some(limit), Some(per)) = (fact("limit"), fact("per")) {
         details.add_quota_failure_violation(format!("{per}:{limit}"), denial.message.clone());
     }
-    Status::with_error_details(code, &denial.message, details)
+    Status::with_error_details(denial.kind.code(), &denial.message, details)
 }
 
 /// A status as a message, for one answer in a batch.
