@@ -309,6 +309,7 @@ fn rules() -> Rules {
         workload_ttl: 1_000_000,
         jwt_ttl: 300,
         publish_ahead: 60,
+        taken_back: 10_000,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod reopen;
 pub mod revoke;
 pub mod rotate;
 pub mod spawn;
+mod throttle;
 pub mod user;
 pub mod whoami;
 
@@ -39,6 +40,7 @@ use crate::publish::Publisher;
 use crate::publish::feed::Feed;
 use crate::state::{Generation, State};
 use rotate::Rotator;
+pub use throttle::Throttle;
 
 /// Everything that the acts need, built once.
 pub struct Issuer {
@@ -62,6 +64,8 @@ pub struct Issuer {
     pub rotator: Rotator,
     /// A dry run looks at every agent: one at a time.
     pub counting: Semaphore,
+    /// Keeps callers to the paces of what is written down.
+    pub throttle: Throttle,
     /// Tells the time.
     pub clock: Clock,
     /// The address in tickets: `host:port`.
@@ -116,6 +120,13 @@ impl Issuer {
         if generation != Generation::Current {
             present::present(self, caller.clone()).await?;
         }
+        Ok(caller)
+    }
+
+    /// Whether a caller may ask for an action, and has not asked too often. Every door asks this before it acts.
+    pub fn may(&self, action: Action, caller: Caller) -> Result<Caller, No> {
+        access::check(action, &caller)?;
+        self.throttle(&caller, action)?;
         Ok(caller)
     }
 

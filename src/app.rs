@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::acts::rotate::Rotation;
-use crate::acts::{Certified, Issuer, configure, join, redeem};
+use crate::acts::{Certified, Issuer, Throttle, configure, join, redeem};
 use crate::assertion::{Assertions, AudienceSettings, IssuerSettings};
 use crate::authority::{Authority, Seal, Signed};
 use crate::caller::Caller;
@@ -163,6 +163,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         ledger: ledger.clone(),
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
+        throttle: Throttle::new(config.writes.clone()),
         counting: tokio::sync::Semaphore::new(1),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
@@ -272,6 +273,7 @@ fn open_ledger(
         workload_ttl: config.workload_ttl,
         jwt_ttl: config.jwt_ttl,
         publish_ahead: config.schedule(0).ahead,
+        taken_back: config.taken_back,
     };
     let bounds = Bounds { batch: config.batch };
     let fatal = Box::new(|cause: &str| {

@@ -8,6 +8,7 @@ mod issuers;
 mod limits;
 mod reader;
 mod sections;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::authority::schedule::Schedule;
 use crate::doors::listen::Bounds;
 use crate::foreign::Settings;
 use crate::judge::limits::Limit;
+use crate::judge::pace::{Paces, Verb};
 use crate::judge::policy::Class;
 use crate::state::authority::{Kind, PUBLISHED};
 use reader::Reader;
@@ -112,6 +114,11 @@ pub struct Config {
     /// How many agents there may be, and how fast they are spawned. An attacker who controls the limits can let a tree grow, or
     /// stop it.
     pub limits: Vec<Limit>,
+    /// How often callers may ask for what is written down. An attacker who controls the paces can fill the journal, or stop agents
+    /// from renewing.
+    pub writes: Vec<(Verb, Paces)>,
+    /// Agents below one agent that may be taken back one by one before it is revoked itself.
+    pub taken_back: usize,
 }
 
 /// Where the SPIFFE bundle is served to anybody (SPIFFE Federation 5).

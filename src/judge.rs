@@ -10,6 +10,7 @@ mod cut;
 mod grant;
 pub mod limits;
 mod ownership;
+pub mod pace;
 mod permit;
 pub mod policy;
 pub mod release;

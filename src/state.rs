@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
 pub use authority::Authorities;
 pub use credential::{Certificate, Done, Holder, Owner, Ticket, Token};
-pub use cuts::{CutMade, before, cut_target};
+pub use cuts::{CutMade, before, cut_target, end_of_cut};
 use expiry::Due;
 use mandate::Mandates;
 pub use meter::Reading;
@@ -54,8 +54,7 @@ pub struct State {
     /// The authorities that sign, signed and will sign. Revision 0 in an overlay means: the same as in the base.
     pub authorities: Arc<Authorities>,
     trust_domain: String,
-    // By subject: the revision before which reliance on it is dead, and the Unix microseconds until which that matters.
-    cuts: HashMap<Subject, (u64, u64)>,
+    cuts: HashMap<Subject, InForce>,
     // INVARIANT: the agents that were ended while agents below them are known. They have no row of their own.
     ended_trees: HashSet<Subject>,
     standings: HashMap<Target, TargetStanding>,
@@ -65,6 +64,8 @@ pub struct State {
     // INVARIANT: for each known delegation and lease its end, and how many end at that time. No cut is forgotten before the
     // last thing that it kills.
     lasting: BTreeMap<u64, u64>,
+    /// The ends of the last credentials that are out.
+    out: Out,
     proofs: HashMap<[u8; 32], DelegationId>,
     mandates: Mandates,
     agents: BTreeMap<Uuid, Box<Agent>>,
@@ -78,8 +79,65 @@ pub struct State {
     seats: HashMap<Seat, i64>,
     meters: HashMap<[u8; 16], Reading>,
     configured_at: u64,
+    subsumed: Subsumed,
     due: BTreeMap<expiry::When, Due>,
     obsolete: Vec<u64>,
+}
+
+/// The agents whose cuts the last record made superfluous, because it revoked an ancestor of theirs. Says nothing about the
+/// state: two states with different lists are equal.
+#[derive(Clone, Debug, Default)]
+struct Subsumed(Vec<Subject>);
+
+impl PartialEq for Subsumed {
+    fn eq(&self, _: &Subsumed) -> bool {
+        true
+    }
+}
+
+impl Eq for Subsumed {}
+
+/// A cut in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct InForce {
+    /// Revision before which reliance on the subject is dead.
+    before: u64,
+    /// Unix microseconds until which it matters to the issuer.
+    until: u64,
+    /// Unix seconds until which it matters to verifiers: then the last credential that it kills has ended.
+    verifiers_until: u64,
+    /// Revision of its last record.
+    revision: u64,
+}
+
+/// When the last credentials end that were ever allowed, in Unix seconds. An end is forgotten an hour after it has passed, as the
+/// records are that it was read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Out {
+    /// Certificates of agents.
+    pub certificates: u64,
+    /// JWT-SVIDs.
+    pub tokens: u64,
+}
+
+impl Out {
+    /// The end of the last credential of any agent.
+    pub fn last(self) -> u64 {
+        self.certificates.max(self.tokens)
+    }
+
+    /// The later of two ends, for each kind.
+    fn max(self, other: Out) -> Out {
+        Out { certificates: self.certificates.max(other.certificates), tokens: self.tokens.max(other.tokens) }
+    }
+
+    fn forget(&mut self, now: u64) {
+        for end in [&mut self.certificates, &mut self.tokens] {
+            if seconds(*end).saturating_add(KEEP) <= now {
+                *end = 0;
+            }
+        }
+    }
 }
 
 /// A record that does not fit: the journal is damaged, or belongs to another version.
@@ -101,6 +159,7 @@ impl State {
     /// Applies one record. `agent` is the agent of an admission if it was made already; `None` means that it is made from the
     /// record.
     pub fn apply_with(&mut self, revision: u64, record: &Record, agent: Option<Box<Agent>>) -> Result<(), Misfit> {
+        self.subsumed.0.clear();
         self.expire(record.at);
         self.insert(revision, record, agent)
     }
@@ -113,8 +172,8 @@ impl State {
     /// The cuts as verifiers use them.
     pub fn cuts(&self) -> Cuts {
         let mut cuts = Cuts::new(self.incarnation);
-        for (subject, (before, _)) in &self.cuts {
-            cuts.cut(*subject, *before);
+        for (subject, cut) in &self.cuts {
+            cuts.cut(*subject, cut.before);
         }
         for subject in &self.ended_trees {
             cuts.cut(*subject, u64::MAX);
@@ -134,12 +193,17 @@ impl State {
 
     /// Whether a cut kills what relies on this stamp.
     pub fn kills(&self, stamp: &Stamp) -> bool {
-        self.cuts.get(&stamp.subject).is_some_and(|(before, _)| stamp.since < *before)
+        self.cuts.get(&stamp.subject).is_some_and(|cut| stamp.since < cut.before)
     }
 
     /// One agent.
     pub fn agent(&self, uuid: &Uuid) -> Option<&Agent> {
         self.agents.get(uuid).map(Box::as_ref)
+    }
+
+    /// A ticket, by the SHA-256 of its secret.
+    pub fn ticket(&self, hash: &[u8; 32]) -> Option<&Ticket> {
+        self.tickets.get(hash)
     }
 
     /// The agents after `after`, in order of id.
@@ -177,7 +241,7 @@ impl State {
         let after = (std::ops::Bound::Excluded(revision), std::ops::Bound::Unbounded);
         self.told.range(after).filter_map(|(_, target)| {
             let standing = self.standings.get(target)?;
-            Some((target, standing, self.cuts.get(&target.subject())?.0))
+            Some((target, standing, self.cuts.get(&target.subject())?.before))
         })
     }
 

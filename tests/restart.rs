@@ -37,6 +37,7 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> Ledger {
         workload_ttl: 1_000_000,
         jwt_ttl: 300,
         publish_ahead: 60,
+        taken_back: 10_000,
     };
     let mut journal = Sqlite::open(path, None).unwrap();
     let state = replay(&mut journal).unwrap();

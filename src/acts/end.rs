@@ -1,6 +1,6 @@
 //! End: an agent ends, by itself or by somebody whose it is.
 
-use mayfly_verify::AgentId;
+use mayfly_verify::{AgentId, Target};
 use uuid::Uuid;
 
 use super::Issuer;
@@ -42,6 +42,13 @@ impl Act for End {
         let known = j.owned(caller, &uuid)?;
         let agent = known.id(&j.rules().trust_domain);
         if let Some(revision) = known.rare.ended {
+            return Ok(Ended { agent, revision });
+        }
+        // Verifiers are told of an end while there are agents below.
+        if known.has_children()
+            && let Some(above) = j.crowded(&Target::Agent(uuid))
+        {
+            let revision = j.collapse(caller, &above)?;
             return Ok(Ended { agent, revision });
         }
         let by = match caller {

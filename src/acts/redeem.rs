@@ -35,6 +35,7 @@ pub async fn redeem(issuer: &Issuer, secret: &[u8], csr: Vec<u8>) -> Result<Cert
     }
     // T03: a ticket is found by the hash of its exact bytes; its record says who may redeem it.
     let act = Redeem { hash: sha256(secret), key: Key::Request(csr) };
+    issuer.throttle_redemption(&act.hash)?;
     issuer.pipeline.issue(Caller::Stranger, act).await
 }
 

@@ -9,7 +9,7 @@ use super::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::{Act, Chance, Check, Cutting, Judgement, Since};
-use crate::state::{Agent, Count, Owner, Seat, Standing, View};
+use crate::state::{Agent, Count, Owner, Seat, Standing, View, end_of_cut};
 
 /// A revocation.
 #[derive(Clone, Debug)]
@@ -132,13 +132,38 @@ impl Act for Revoke {
         if self.dry {
             return Ok(revoked(j.view().revision(), j.at()));
         }
-        // 3. Its record. An agent, a delegation and a key never come back, and an earlier time is part of a later one: then the
-        // first record is enough.
-        let first = j.view().target(target).map(|first| (first.since, first.revision, first.why.at));
-        match first {
-            Some((since, revision, at)) if lasting || self.since.is_some_and(|s| s.time <= since) => Ok(revoked(revision, at)),
-            _ => Ok(revoked(j.cut(caller, &cutting)?, j.at())),
+        // 3. Its record; none if everything that it could end is over already, or was revoked by an earlier one. An agent, a
+        // delegation and a key never come back, an earlier time is part of a later one, and a closed target stays closed.
+        if let Target::Agent(uuid) = target
+            && let Some(agent) = j.view().agent(uuid)
+            && is_over(j, agent)
+        {
+            return Ok(revoked(j.view().revision(), j.at()));
         }
+        if let Some(first) = j.view().target(target) {
+            let within = |since: Since| since.time <= first.since;
+            let again = first.closed || !cutting.closes() && j.view().last_cut(target) == Some(j.view().revision());
+            let again = again && self.since.is_none();
+            if lasting || again || self.since.is_some_and(within) {
+                return Ok(revoked(first.revision, first.why.at));
+            }
+        }
+        // 4. Past a bound, an agent that loses one after the other of those below it is revoked itself.
+        let revision = match j.crowded(target) {
+            Some(above) => j.collapse(caller, &above)?,
+            None => j.cut(caller, &cutting)?,
+        };
+        Ok(revoked(revision, j.at()))
+    }
+}
+
+/// Whether a revocation of an agent would change nothing: it was revoked with something that it relies on and counts nowhere any
+/// more, or it can do nothing any more and its last credential has ended.
+fn is_over(j: &Judgement<'_>, agent: &Agent) -> bool {
+    match View::standing(j.view(), agent, j.at()) {
+        Standing::Live => false,
+        Standing::Cut => !agent.is_seated(),
+        Standing::Expired | Standing::Ended | Standing::Orphaned => end_of_cut(agent, j.view().out()) <= j.now(),
     }
 }
 

@@ -62,7 +62,7 @@ fn read_limit(l: &mut Reader) -> Option<Limit> {
 }
 
 /// Reads a rate such as `50/s` as the microseconds between two spawns.
-fn read_period(rate: &str) -> Result<u64, String> {
+pub(super) fn read_period(rate: &str) -> Result<u64, String> {
     let (count, unit) = rate.split_once('/').ok_or("write it as `50/s`, `100/m` or `1000/h`")?;
     let count = count.parse::<u64>().ok().filter(|c| *c > 0).ok_or("begin with a number above 0")?;
     let unit = match unit {

@@ -12,6 +12,7 @@ use super::foreign::{Known, read_foreign};
 use super::issuers::{https, read_issuers};
 use super::limits::read_limits;
 use super::reader::Reader;
+use super::writes::read_writes;
 use super::{BundleEndpoint, Config, LogFormat};
 use crate::authority::RootFiles;
 use crate::doors::listen::Bounds;
@@ -32,6 +33,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let credentials = within(top, "credentials", read_credentials);
     let authorities = within(top, "authorities", read_authorities);
     let bundle_endpoint = within(top, "bundle_endpoint", read_bundle_endpoint);
+    let writes = within(top, "writes", read_writes);
 
     let workloads = read_workloads(top);
     if let Some(unknown) = operator.workloads.iter().find(|name| !workloads.contains(name)) {
@@ -73,6 +75,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         issuers,
         classes,
         limits,
+        writes: writes.paces,
+        taken_back: writes.taken_back,
     })
 }
 

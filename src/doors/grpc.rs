@@ -22,7 +22,6 @@ use super::status;
 use crate::acts::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Fault, No};
-use crate::judge::access;
 pub use methods::{METHODS, Method, method};
 
 /// The server traits, generated onto the messages of `mayfly-agent`.
@@ -100,7 +99,7 @@ impl Door {
         F: Future<Output = Result<R, No>> + Send + 'static,
     {
         let started = Instant::now();
-        let result = match caller.and_then(|caller| may(method, caller)) {
+        let result = match caller.and_then(|caller| self.issuer.may(method.action, caller)) {
             Ok(caller) => {
                 // From here on in a task of its own: a client that hangs up, or an answer that is late, changes nothing.
                 let task = tokio::spawn(act(Arc::clone(&self.issuer), caller, request.into_inner()));
@@ -123,7 +122,7 @@ impl Door {
         F: Future<Output = Result<R, No>> + Send,
     {
         let started = Instant::now();
-        let result = match self.caller(method, &request).await.and_then(|caller| may(method, caller)) {
+        let result = match self.caller(method, &request).await.and_then(|caller| self.issuer.may(method.action, caller)) {
             Ok(caller) => act(Arc::clone(&self.issuer), caller, request.into_inner()).await,
             Err(no) => Err(no),
         };
@@ -133,11 +132,6 @@ impl Door {
     async fn caller<T>(&self, method: Method, request: &Request<T>) -> Result<Caller, No> {
         peer::caller(&self.issuer, request.extensions().get::<Peer>(), method.action).await
     }
-}
-
-fn may(method: Method, caller: Caller) -> Result<Caller, No> {
-    access::check(method.action, &caller)?;
-    Ok(caller)
 }
 
 fn answer<R>(method: Method, started: Instant, result: Result<R, No>) -> Result<Response<R>, Status> {

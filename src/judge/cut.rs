@@ -1,12 +1,13 @@
 //! The record of a cut: by somebody who revokes, or by the issuer itself.
 
-use mayfly_verify::Target;
+use mayfly_verify::{AgentId, Target};
 
-use super::Judgement;
+use super::{Judgement, Note};
 use crate::caller::Caller;
+use crate::clock::SECOND;
 use crate::denial::{Fault, No};
 use crate::journal::record::{self, record::Body};
-use crate::state::{CUT_KEEP, SKEW, View, before, cut_target, seconds};
+use crate::state::{CUT_KEEP, KEEP, Owner, SKEW, View, before, cut_target, end_of_cut, seconds};
 
 /// A cut that is asked for.
 pub struct Cutting<'a> {
@@ -49,16 +50,7 @@ impl Judgement<'_> {
     /// Records a cut. Its revision.
     pub fn cut(&mut self, caller: &Caller, cutting: &Cutting<'_>) -> Result<u64, No> {
         let target = cutting.target;
-        // Kept until the last thing it can kill has ended: a delegation lasts as long as its token, whatever classes say, and a
-        // lease as long as its class said when it was given.
-        let keep_until = match target {
-            // The first record of an incarnation is one of these, and is kept for good.
-            Target::TrustDomain => u64::MAX,
-            _ => {
-                let lease = seconds(self.rules().longest_lease()).max(CUT_KEEP);
-                self.at().saturating_add(lease).max(self.view().lasts_until()).saturating_add(SKEW)
-            }
-        };
+        let (keep_until, verifiers_until) = self.kept(target);
         // INVARIANT: the last cut of a target holds its whole standing, because the rows before it are dropped.
         let reopenable = matches!(target, Target::User(_) | Target::Workload(_) | Target::Class(_));
         let closes = cutting.closes() || reopenable && self.view().is_closed(target);
@@ -70,11 +62,70 @@ impl Judgement<'_> {
             before: cutting.since.map_or_else(|| before(target, self.view().revision() + 1), |since| since.revision),
             closes,
             keep_until,
+            verifiers_until,
             reason: cutting.reason.to_owned(),
             by,
             time: cutting.since.map_or(0, |since| since.time),
             target: Some(cut_target(target).ok_or_else(|| Fault::new("revoke", "authorities are tainted, not cut"))?),
         };
         self.push(caller, Body::Cut(body))
+    }
+
+    /// The agent to revoke instead of `target`, because as many agents below it have been taken back as verifiers are to be told
+    /// of one by one. `None` means that the target itself is taken back.
+    pub fn crowded(&self, target: &Target) -> Option<AgentId> {
+        let Target::Agent(uuid) = target else { return None };
+        let above = self.view().agent(uuid)?.ancestors().filter_map(|above| self.view().agent(&above));
+        let mut crowded = above.filter(|above| above.rare.taken_back.len() >= self.rules().taken_back);
+        crowded.next().map(|above| above.id(&self.rules().trust_domain))
+    }
+
+    /// Revokes an agent because it is crowded. Its revision.
+    pub fn collapse(&mut self, caller: &Caller, above: &AgentId) -> Result<u64, No> {
+        self.note(Note::Collapsed(above.clone()));
+        let target = Target::Agent(above.uuid);
+        self.cut(caller, &Cutting::by_issuer(&target, "too many agents below it were taken back"))
+    }
+
+    /// How long a cut is kept: by the issuer, in Unix microseconds, until the last delegation, ticket or lease has ended that it
+    /// kills; by verifiers, in Unix seconds, until the last credential has.
+    fn kept(&self, target: &Target) -> (u64, u64) {
+        let out = self.view().out();
+        let skew = SKEW / SECOND;
+        // No credential is given out under what is cut, so the last one is out already.
+        let last = out.last().max(self.now()).saturating_add(skew);
+        let everything = {
+            let lease = seconds(self.rules().longest_lease()).max(CUT_KEEP);
+            // A delegation lasts as long as its token, whatever classes say, and a lease as long as its class said when it was
+            // given.
+            self.at().saturating_add(lease).max(self.view().lasts_until()).saturating_add(SKEW)
+        };
+        match target {
+            // The first record of an incarnation is one of these, and is kept for good.
+            Target::TrustDomain => (u64::MAX, u64::MAX),
+            Target::Agent(uuid) => match self.view().agent(uuid) {
+                Some(agent) => {
+                    let lease = if agent.has_children() { agent.lease_ends_at } else { 0 };
+                    let ends = end_of_cut(agent, out);
+                    // As long as the agent is known, it is known to be revoked.
+                    let until = agent.forgotten_at().max(seconds(lease.max(ends))).saturating_add(SKEW);
+                    (until, ends)
+                }
+                None => (everything, last),
+            },
+            Target::Delegation(id) => match self.view().known_delegation(id) {
+                Some(delegation) => (delegation.ends_at.saturating_add(KEEP).saturating_add(SKEW), last),
+                None => (everything, last),
+            },
+            Target::Key(key) => {
+                let ends = match self.view().owner(key) {
+                    Some(Owner::Agent(uuid)) => self.view().agent(&uuid).map_or(0, |agent| agent.svid_ends_at),
+                    Some(Owner::Workload(_, ends_at)) => ends_at,
+                    None => self.now(),
+                };
+                (seconds(ends).saturating_add(SKEW), ends.saturating_add(skew))
+            }
+            _ => (everything, last),
+        }
     }
 }

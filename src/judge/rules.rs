@@ -18,6 +18,8 @@ pub struct Rules {
     pub workloads: Vec<WorkloadName>,
     /// The workloads that are operators too.
     pub operators: Vec<WorkloadName>,
+    /// Agents below one agent that may be taken back one by one. The next one that is revoked takes that agent with it.
+    pub taken_back: usize,
     /// Every configured limit.
     pub limits: Vec<Limit>,
     /// Lifetime of a workload's certificate, in seconds.

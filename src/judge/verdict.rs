@@ -127,6 +127,9 @@ pub enum Note {
     /// Somebody holds a copy of an agent's certificate.
     #[error("agent {0}: a certificate from before its renewal was used again, so the agent was revoked")]
     CertificateReused(AgentId),
+    /// Too many agents below this one were revoked, so it was revoked itself.
+    #[error("agent {0}: as many agents below it were revoked as verifiers are told of one by one, so it was revoked itself")]
+    Collapsed(AgentId),
     /// Somebody else has the secret of a workload's ticket.
     #[error("workload `{0}`: its ticket was presented again with another key")]
     WorkloadTicketReused(WorkloadName),

@@ -218,6 +218,7 @@ impl Writer {
         for (revision, Entry { record, agent }) in entries {
             state.apply_with(revision, &record, agent).map_err(|misfit| AppendError::Fatal(misfit.to_string()))?;
             cuts.extend(state.cuts_of(revision, &record));
+            cuts.extend(state.take_subsumed());
         }
         state.dropped(dropped);
         let head = state.revision;

@@ -5,6 +5,7 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::{OpenError, opened, replay};
+use crate::clock::SECOND;
 use crate::journal::record::{self, Record, record::Body};
 use crate::journal::{Journal as _, sqlite::Sqlite};
 use crate::state::{CUT_KEEP, before, cut_target};
@@ -37,6 +38,8 @@ pub fn restore(journal: &mut Sqlite, trust_domain: &TrustDomain, last_head: u64,
             before: before(target, first + u64::try_from(records.len()).unwrap_or(0)),
             closes,
             keep_until,
+            // Nothing from before the restore is accepted: it is of another incarnation.
+            verifiers_until: at / SECOND,
             reason: reason.to_owned(),
             by: String::new(),
             time,

@@ -69,7 +69,7 @@ impl Feed {
     pub fn start(ledger: &Ledger, authority: &Arc<Authority>, clock: Clock, heard: Heard) -> Result<Arc<Feed>, Fault> {
         let mut set = Set::default();
         let (incarnation, head) = ledger.read(|state| {
-            state.all_cuts().for_each(|cut| set.add(&cut));
+            state.all_cuts().for_each(|mut cut| drop(set.add(&mut cut)));
             (state.incarnation, state.revision)
         });
         heard.begin(head);
@@ -107,14 +107,14 @@ impl Feed {
             let subject = Subject(cut.subject.as_slice().try_into().ok()?);
             Some(CutMade { subject, before: cut.before, keep_until: cut.keep_until, revision: cut.revision })
         };
-        let cuts: Vec<CutMade> = tick.messages.iter().flat_map(|m| &m.cuts).filter_map(made).collect();
+        let mut cuts: Vec<CutMade> = tick.messages.iter().flat_map(|m| &m.cuts).filter_map(made).collect();
         let mut ring = self.ring.lock();
         {
             let mut set = self.set.lock();
             if all {
                 *set = Set::default();
             }
-            cuts.iter().for_each(|cut| set.add(cut));
+            cuts.retain_mut(|cut| set.add(cut));
             set.expire(known.as_of / SECOND);
         }
         if all {
@@ -171,7 +171,7 @@ impl Feed {
         let as_of = as_of.max(ring.as_of());
         let (count, digest) = {
             let mut set = self.set.lock();
-            cuts.iter().for_each(|cut| set.add(cut));
+            cuts.retain_mut(|cut| set.add(cut));
             set.expire(as_of / SECOND);
             (set.len(), set.digest())
         };

@@ -1,5 +1,6 @@
 //! One agent as state knows it: its place in the tree, its certificates, and what it relies on.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct Agent {
     pub(super) over: bool,
     /// Whether it is counted as live.
     pub(super) seated: bool,
+    /// Whether it stands in `taken_back` of its ancestors.
+    pub(super) taken_back: bool,
 }
 
 /// Fields that most agents leave empty.
@@ -70,6 +73,9 @@ pub struct More {
     pub clipped: Vec<String>,
     /// Revision of its end. `None` if nobody ended it.
     pub ended: Option<u64>,
+    /// The agents below it that were revoked, or ended with agents below them, and of which verifiers are told. Empty once it is
+    /// revoked itself.
+    pub taken_back: BTreeSet<Uuid>,
     /// What its children inherit. `None` before the first child.
     pub(super) below: Option<Arc<Lineage>>,
     /// Revisions of its other records.
@@ -84,6 +90,7 @@ static NOTHING_MORE: More = More {
     ticket: None,
     clipped: Vec::new(),
     ended: None,
+    taken_back: BTreeSet::new(),
     below: None,
     rows: Vec::new(),
     keys: Vec::new(),
@@ -203,6 +210,7 @@ impl Agent {
             children: 0,
             over: false,
             seated: true,
+            taken_back: false,
         })
     }
 
@@ -233,6 +241,11 @@ impl Agent {
             AgentId { trust_domain: td.clone(), class: class.clone(), uuid: *uuid }.to_string()
         };
         agents.map(id).chain(std::iter::once(self.mandate.workload.id(td))).collect()
+    }
+
+    /// Whether it is counted as live.
+    pub fn is_seated(&self) -> bool {
+        self.seated
     }
 
     /// Whether children of it are known.
@@ -345,7 +358,7 @@ impl Agent {
     }
 
     /// Unix microseconds at which state forgets it.
-    pub(super) fn forgotten_at(&self) -> u64 {
+    pub(crate) fn forgotten_at(&self) -> u64 {
         seconds(self.svid_ends_at).saturating_add(KEEP)
     }
 }

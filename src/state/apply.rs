@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::expiry::Due;
 use super::mandate::Words;
 use super::{
-    Agent, Authorities, CUT_KEEP, Certificate, Delegation, Done, Holder, KEEP, Misfit, Reading, SKEW, Seat, State,
-    TargetStanding, Ticket, Token, Why, authority, cuts, fixed, half, seconds,
+    Agent, Authorities, CUT_KEEP, Certificate, Delegation, Done, Holder, InForce, KEEP, Misfit, Reading, SKEW, Seat, State,
+    TargetStanding, Ticket, Token, authority, cuts, fixed, half, seconds,
 };
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, record::Body};
@@ -28,7 +28,8 @@ impl State {
                 *self = State::default();
                 self.incarnation = Uuid::from_slice(&opened.incarnation).map_err(|_| misfit("incarnation"))?;
                 self.trust_domain.clone_from(&opened.trust_domain);
-                self.cuts.insert(Target::TrustDomain.subject(), (revision, u64::MAX));
+                let cut = InForce { before: revision, until: u64::MAX, verifiers_until: u64::MAX, revision };
+                self.cuts.insert(Target::TrustDomain.subject(), cut);
             }
             Body::Delegated(d) => {
                 let delegation = Delegation::recorded(revision, d)?;
@@ -47,6 +48,7 @@ impl State {
             }
             Body::Minted(m) => {
                 let token = Token::recorded(revision, m)?;
+                self.out.tokens = self.out.tokens.max(m.ends_at);
                 let gone = seconds(m.ends_at).saturating_add(KEEP);
                 match &m.request {
                     Some(request) => {
@@ -106,31 +108,18 @@ impl State {
                         // An end is published as a cut while agents below it are known.
                         if agent.children > 0 {
                             self.ended_trees.insert(Target::Agent(uuid).subject());
+                            self.taken_back(uuid);
                         }
                     }
                     None => self.obsolete.push(revision),
                 }
             }
-            Body::Cut(c) => {
-                let target = cuts::target_of(revision, c)?;
-                if let Target::Agent(uuid) = &target {
-                    self.unseat(uuid);
-                }
-                let subject = target.subject();
-                let closed = c.closes || self.standings.get(&target).is_some_and(|s| s.closed);
-                let by = if record.operator.is_empty() { c.by.clone() } else { record.operator.clone() };
-                let why = Arc::new(Why { reason: c.reason.clone(), by, at });
-                let since = if c.time > 0 { c.time } else { at };
-                self.set_standing(target, TargetStanding { closed, since, revision, until: c.keep_until, why });
-                let cut = self.cuts.entry(subject).or_default();
-                *cut = (cut.0.max(c.before), cut.1.max(c.keep_until));
-                self.due(c.keep_until, revision, Due::Cut(subject));
-            }
+            Body::Cut(c) => self.cut(revision, record, c)?,
             Body::Reopened(r) => {
                 let target = cuts::reopened(revision, r)?;
                 let until = at.saturating_add(CUT_KEEP + SKEW);
                 let why = self.standings.get(&target).map(|s| Arc::clone(&s.why)).unwrap_or_default();
-                self.set_standing(target, TargetStanding { closed: false, since: at, revision, until, why });
+                self.set_standing(target, TargetStanding { closed: false, since: at, revision, until, why }, false);
             }
             Body::TicketMade(t) => {
                 let hash = fixed(&t.hash).ok_or(misfit("hash"))?;
@@ -222,6 +211,7 @@ impl State {
         }
         if let Some(certificate) = &agent.current {
             self.agent_keys.insert(half(&certificate.key), uuid);
+            self.out.certificates = self.out.certificates.max(certificate.ends_at);
         }
         for (n, charge) in (0..).zip(&a.charges) {
             let meter = fixed(&charge.meter).ok_or(misfit("meter"))?;
@@ -245,6 +235,7 @@ impl State {
         change(agent);
         agent.rare.rows.push(revision);
         let expires_at = agent.expires_at();
+        self.out.certificates = self.out.certificates.max(agent.svid_ends_at);
         self.agent_keys.insert(half(&key), uuid);
         self.due(expires_at, revision, Due::Seat(uuid));
     }
@@ -268,7 +259,8 @@ impl State {
         }
     }
 
-    fn set_standing(&mut self, target: Target, mut standing: TargetStanding) {
+    /// `superseded` says that this record holds all that the one before it says of the target.
+    pub(super) fn set_standing(&mut self, target: Target, mut standing: TargetStanding, superseded: bool) {
         let revision = standing.revision;
         // INVARIANT: the last row goes last. If an earlier one outlived it, a replay would bring the earlier standing back.
         let before = self.standings.get(&target);
@@ -277,8 +269,13 @@ impl State {
         self.told.insert(revision, target.clone());
         if let Some(before) = self.standings.insert(target.clone(), standing) {
             self.told.remove(&before.revision);
-            // Only the last standing matters, but the row of a cut is needed as long as the cut.
-            self.due(until, before.revision, Due::Record);
+            self.no_longer_due(before.until, before.revision, &Due::Standing(Box::new(target.clone())));
+            if superseded {
+                self.obsolete.push(before.revision);
+            } else {
+                // Only the last standing matters, but the row of a cut is needed as long as the cut.
+                self.due(until, before.revision, Due::Record);
+            }
         }
         self.due(until, revision, Due::Standing(Box::new(target)));
     }

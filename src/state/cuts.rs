@@ -1,10 +1,14 @@
 //! Cuts: from a record, and as verifiers get them.
 
+use std::sync::Arc;
+
 use mayfly_verify::{DelegationId, Subject, Target, User};
 use uuid::Uuid;
 
 use super::authority::Status;
-use super::{Misfit, SKEW, State, fixed, seconds};
+use super::expiry::Due;
+use super::{Agent, InForce, Misfit, Out, SKEW, State, TargetStanding, Why, fixed};
+use crate::clock::SECOND;
 use crate::journal::record::{self, Record, cut, record::Body, reopened};
 
 /// One cut: everything that relies on `subject` since before `before` is dead.
@@ -12,53 +16,42 @@ use crate::journal::record::{self, Record, cut, record::Body, reopened};
 pub struct CutMade {
     /// The subject that is revoked.
     pub subject: Subject,
-    /// The revision before which reliance on it is dead.
+    /// The revision before which reliance on it is dead. 0 takes the subject's cut off: another one kills all that it did.
     pub before: u64,
-    /// Unix seconds after which it can kill nothing.
+    /// Unix seconds at which the last credential that it kills has ended.
     pub keep_until: u64,
     /// Revision of the record that made it; in a list of all cuts, the journal's head.
     pub revision: u64,
 }
 
 impl State {
-    /// Every cut in force.
+    /// Every cut that verifiers need.
     pub fn all_cuts(&self) -> impl Iterator<Item = CutMade> {
-        let made = |subject: Subject, before: u64, until: u64| {
-            let keep_until = until.div_ceil(crate::clock::SECOND);
-            CutMade { subject, before, keep_until, revision: self.revision }
-        };
-        let cuts = self.cuts.iter().map(move |(subject, (before, until))| made(*subject, *before, *until));
+        let revision = self.revision;
+        let made = move |subject: Subject, before: u64, keep_until: u64| CutMade { subject, before, keep_until, revision };
+        let cuts = self.cuts.iter().map(move |(subject, cut)| made(*subject, cut.before, cut.verifiers_until));
         let tainted = self.authorities.slots.iter().filter(|s| s.status == Status::Tainted);
         let tainted = tainted.map(move |s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until));
         let ended = self.agents.values().filter(|a| a.rare.ended.is_some() && a.has_children());
-        let ended =
-            ended.map(move |a| made(Target::Agent(a.uuid).subject(), u64::MAX, seconds(a.lease_ends_at).saturating_add(SKEW)));
-        cuts.chain(tainted).chain(ended)
+        let ended = ended.map(move |a| made(Target::Agent(a.uuid).subject(), u64::MAX, end_of_cut(a, self.out)));
+        let now = self.at / SECOND;
+        cuts.chain(tainted).chain(ended).filter(move |cut| cut.keep_until > now)
     }
 
-    /// The cuts made by a record that was just applied.
+    /// The cuts made by a record that was just applied, as far as they can kill anything that a verifier would accept.
     pub fn cuts_of(&self, revision: u64, record: &Record) -> Vec<CutMade> {
-        let made = |subject: Subject, before: u64, until: u64| CutMade {
-            subject,
-            before,
-            keep_until: until.div_ceil(crate::clock::SECOND),
-            revision,
-        };
-        match &record.body {
-            Some(Body::Cut(c)) => target_of(revision, c)
-                .ok()
-                .and_then(|target| {
-                    let subject = target.subject();
-                    self.cuts.get(&subject).map(|(before, until)| made(subject, *before, *until))
-                })
-                .into_iter()
-                .collect(),
+        let made = |subject: Subject, before: u64, keep_until: u64| CutMade { subject, before, keep_until, revision };
+        let mut cuts: Vec<CutMade> = match &record.body {
+            Some(Body::Cut(c)) => {
+                let subject = target_of(revision, c).ok().map(|target| target.subject());
+                let cut = subject.and_then(|subject| Some((subject, self.cuts.get(&subject)?)));
+                cut.map(|(subject, cut)| made(subject, cut.before, cut.verifiers_until)).into_iter().collect()
+            }
             // An end is published as a cut while agents below it are known.
             Some(Body::Ended(e)) => {
                 let agent = Uuid::from_slice(&e.agent).ok().and_then(|uuid| self.agents.get(&uuid));
                 let agent = agent.filter(|a| a.has_children());
-                let until = |a: &super::Agent| seconds(a.lease_ends_at).saturating_add(SKEW);
-                agent.map(|a| made(Target::Agent(a.uuid).subject(), u64::MAX, until(a))).into_iter().collect()
+                agent.map(|a| made(Target::Agent(a.uuid).subject(), u64::MAX, end_of_cut(a, self.out))).into_iter().collect()
             }
             Some(Body::Authorities(_)) => {
                 let now = |s: &&super::authority::Slot| s.status == Status::Tainted && s.retired_at == record.at;
@@ -66,8 +59,101 @@ impl State {
                 slots.map(|s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until)).collect()
             }
             _ => Vec::new(),
+        };
+        cuts.retain(|cut| cut.keep_until > record.at / SECOND);
+        cuts
+    }
+}
+
+impl State {
+    /// Applies the record of a cut.
+    pub(super) fn cut(&mut self, revision: u64, record: &Record, c: &record::Cut) -> Result<(), Misfit> {
+        let target = target_of(revision, c)?;
+        let subject = target.subject();
+        let verifiers_until = if c.verifiers_until > 0 { c.verifiers_until } else { c.keep_until.div_ceil(SECOND) };
+        let new = InForce { before: c.before, until: c.keep_until, verifiers_until, revision };
+        let old = self.cuts.get(&subject).copied().unwrap_or_default();
+        let standing = self.standings.get(&target);
+        // The row of the cut before this one goes at once when it says nothing more. A reopening stays, because it stands between
+        // the two.
+        let superseded = standing.is_some_and(|s| s.revision == old.revision && (c.closes || !s.closed) && s.until <= new.until)
+            && new.before >= old.before
+            && new.until >= old.until
+            && new.verifiers_until >= old.verifiers_until;
+        let closed = c.closes || standing.is_some_and(|s| s.closed);
+        let by = if record.operator.is_empty() { c.by.clone() } else { record.operator.clone() };
+        let why = Arc::new(Why { reason: c.reason.clone(), by, at: record.at });
+        let since = if c.time > 0 { c.time } else { record.at };
+        if let Target::Agent(uuid) = target {
+            self.unseat(&uuid);
+            self.taken_back(uuid);
+            self.subsume(uuid);
+        }
+        self.set_standing(target, TargetStanding { closed, since, revision, until: c.keep_until, why }, superseded);
+        let cut = InForce {
+            before: new.before.max(old.before),
+            until: new.until.max(old.until),
+            verifiers_until: new.verifiers_until.max(old.verifiers_until),
+            revision,
+        };
+        self.cuts.insert(subject, cut);
+        self.no_longer_due(old.until, old.revision, &Due::Cut(subject));
+        self.due(cut.until, revision, Due::Cut(subject));
+        Ok(())
+    }
+
+    /// Notes with every ancestor of an agent that verifiers are told of its end or of its revocation.
+    pub(super) fn taken_back(&mut self, uuid: Uuid) {
+        let Some(agent) = self.agents.get_mut(&uuid).filter(|agent| !agent.taken_back) else { return };
+        agent.taken_back = true;
+        let ancestors: Vec<Uuid> = agent.ancestors().collect();
+        for ancestor in ancestors {
+            if let Some(ancestor) = self.agents.get_mut(&ancestor) {
+                ancestor.rare.taken_back.insert(uuid);
+            }
         }
     }
+
+    /// Takes back what [`State::taken_back`] noted.
+    pub(super) fn no_longer_taken_back(&mut self, uuid: &Uuid) {
+        let Some(agent) = self.agents.get_mut(uuid).filter(|agent| agent.taken_back) else { return };
+        agent.taken_back = false;
+        let ancestors: Vec<Uuid> = agent.ancestors().collect();
+        for ancestor in ancestors {
+            if let Some(ancestor) = self.agents.get_mut(&ancestor).filter(|ancestor| !ancestor.rare.taken_back.is_empty()) {
+                ancestor.rare.taken_back.remove(uuid);
+            }
+        }
+    }
+
+    /// A cut of an agent kills everything below it, so verifiers need the cuts below it no more. Each agent below stays revoked by
+    /// its own standing.
+    fn subsume(&mut self, uuid: Uuid) {
+        let Some(agent) = self.agents.get_mut(&uuid).filter(|agent| !agent.rare.taken_back.is_empty()) else { return };
+        for below in std::mem::take(&mut agent.rare.taken_back) {
+            self.no_longer_taken_back(&below);
+            let subject = Target::Agent(below).subject();
+            self.subsumed.0.push(subject);
+            if let Some(cut) = self.cuts.get_mut(&subject) {
+                cut.verifiers_until = 0;
+            }
+        }
+    }
+
+    /// The cuts that the last record made superfluous for verifiers.
+    pub fn take_subsumed(&mut self) -> Vec<CutMade> {
+        let revision = self.revision;
+        let gone = |subject| CutMade { subject, before: 0, keep_until: 0, revision };
+        std::mem::take(&mut self.subsumed.0).into_iter().map(gone).collect()
+    }
+}
+
+/// Unix seconds at which the last credential has ended that a cut of an agent kills: its own, and those of agents below it, which
+/// have ended with its lease. `out` is when the last credentials of anybody end.
+pub fn end_of_cut(agent: &Agent, out: Out) -> u64 {
+    let own = agent.svid_ends_at.max(out.tokens);
+    let last = if agent.has_children() { own.max(out.certificates) } else { own };
+    last.min(agent.lease_ends_at).saturating_add(SKEW / SECOND)
 }
 
 /// The target of a cut.

@@ -41,6 +41,24 @@ pub(super) enum Due {
     Meter([u8; 16]),
 }
 
+/// The number of an entry: the record's revision, `nth` and the kind.
+fn number(revision: u64, nth: u16, what: &Due) -> u64 {
+    let kind = match what {
+        Due::Agent(_) => 0,
+        Due::Delegation(_) => 1,
+        Due::Ticket(_) => 2,
+        Due::Request(_) => 3,
+        Due::Key(_) => 4,
+        Due::Cut(_) => 5,
+        Due::Standing(_) => 6,
+        Due::Record => 7,
+        Due::Seat(_) => 8,
+        Due::Meter(_) => 9,
+    };
+    // INVARIANT: revisions stay below 2^48, which at a million a second takes nine years; one record has 4,096 such things.
+    revision << 16 | u64::from(nth & NTH) << 4 | kind
+}
+
 impl State {
     pub(super) fn due(&mut self, when: u64, revision: u64, what: Due) {
         self.due_nth(when, revision, 0, what);
@@ -48,20 +66,12 @@ impl State {
 
     /// `nth` tells things of one kind and one record apart.
     pub(super) fn due_nth(&mut self, when: u64, revision: u64, nth: u16, what: Due) {
-        let kind = match what {
-            Due::Agent(_) => 0,
-            Due::Delegation(_) => 1,
-            Due::Ticket(_) => 2,
-            Due::Request(_) => 3,
-            Due::Key(_) => 4,
-            Due::Cut(_) => 5,
-            Due::Standing(_) => 6,
-            Due::Record => 7,
-            Due::Seat(_) => 8,
-            Due::Meter(_) => 9,
-        };
-        // INVARIANT: revisions stay below 2^48, which at a million a second takes nine years; one record has 4,096 such things.
-        self.due.insert((when, revision << 16 | u64::from(nth & NTH) << 4 | kind), what);
+        self.due.insert((when, number(revision, nth, &what)), what);
+    }
+
+    /// Takes back what [`State::due`] was told.
+    pub(super) fn no_longer_due(&mut self, when: u64, revision: u64, what: &Due) {
+        self.due.remove(&(when, number(revision, 0, what)));
     }
 
     /// Agents that have expired by `now` (Unix microseconds) and still hold their seats, because no record has come since.
@@ -73,6 +83,7 @@ impl State {
 
     /// Lets the time of a record (Unix microseconds) take effect.
     pub(super) fn expire(&mut self, now: u64) {
+        self.out.forget(now);
         while let Some(entry) = self.due.first_entry().filter(|e| e.key().0 <= now) {
             let ((when, by), what) = entry.remove_entry();
             let (revision, nth) = (by >> 16, u16::try_from(by >> 4 & u64::from(NTH)).unwrap_or(NTH));
@@ -103,7 +114,7 @@ impl State {
                     true
                 }
                 Due::Cut(subject) => {
-                    if self.cuts.get(&subject).is_some_and(|(_, until)| *until <= when) {
+                    if self.cuts.get(&subject).is_some_and(|cut| cut.until <= when) {
                         self.cuts.remove(&subject);
                     }
                     false
@@ -114,6 +125,11 @@ impl State {
                     Some(standing) if standing.revision == revision => {
                         self.standings.remove(&*target);
                         self.told.remove(&revision);
+                        if let Target::Agent(uuid) = *target
+                            && !self.ended_trees.contains(&target.subject())
+                        {
+                            self.no_longer_taken_back(&uuid);
+                        }
                         true
                     }
                     _ => false,
@@ -155,6 +171,7 @@ impl State {
                 return;
             }
             self.unseat(&uuid);
+            self.no_longer_taken_back(&uuid);
             let Some(agent) = self.agents.remove(&uuid) else { return };
             self.last(seconds(agent.lease_ends_at), false);
             if let Some(hash) = &agent.rare.ticket {
@@ -171,10 +188,11 @@ impl State {
                 above.children = above.children.saturating_sub(1);
                 if above.children == 0 {
                     above.rare.below = None;
-                    self.ended_trees.remove(&Target::Agent(parent).subject());
-                }
-                if above.over && above.children == 0 {
-                    next = Some(parent);
+                    next = above.over.then_some(parent);
+                    let ended = self.ended_trees.remove(&Target::Agent(parent).subject());
+                    if ended && !self.standings.contains_key(&Target::Agent(parent)) {
+                        self.no_longer_taken_back(&parent);
+                    }
                 }
             }
         }

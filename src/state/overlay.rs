@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::mandate::{Mandate, Words};
 use super::{
-    Agent, Authorities, Delegation, Done, Misfit, Owner, Reading, Seat, Standing, State, TargetStanding, Ticket, fixed, standing,
+    Agent, Authorities, Delegation, Done, Misfit, Out, Owner, Reading, Seat, Standing, State, TargetStanding, Ticket, fixed,
+    standing,
 };
 use crate::journal::record::{self, Record, record::Body};
 
@@ -62,7 +63,7 @@ impl<'a> Overlay<'a> {
                 }
                 self.adopt_agent(&a.parent);
             }
-            Some(Body::Ended(e)) => self.adopt_agent(&e.agent),
+            Some(Body::Ended(e)) => self.adopt_line(&e.agent),
             Some(Body::Redeemed(r)) => self.adopt_agent(&r.agent),
             Some(Body::Renewed(r)) => self.adopt_agent(&r.agent),
             Some(Body::Used(u)) => self.adopt_agent(&u.agent),
@@ -71,9 +72,19 @@ impl<'a> Overlay<'a> {
                     self.top.tickets.entry(*hash).or_insert_with(|| Ticket::clone(ticket));
                 }
             }
-            // A cut record holds the whole standing of its target, so only an agent must be copied.
-            Some(Body::Cut(record::Cut { target: Some(record::cut::Target::Agent(id)), .. })) => self.adopt_agent(id),
+            // A cut record holds the whole standing of its target, so only an agent must be copied, with its ancestors, which
+            // remember whom it was taken from.
+            Some(Body::Cut(record::Cut { target: Some(record::cut::Target::Agent(id)), .. })) => self.adopt_line(id),
             _ => {}
+        }
+    }
+
+    /// Copies an agent and its ancestors.
+    fn adopt_line(&mut self, id: &[u8]) {
+        self.adopt_agent(id);
+        let ancestors = Uuid::from_slice(id).ok().and_then(|id| self.base.agents.get(&id)).map(|agent| agent.ancestors());
+        for ancestor in ancestors.into_iter().flatten() {
+            self.adopt_agent(ancestor.as_bytes());
         }
     }
 
@@ -111,6 +122,12 @@ impl<'a> Overlay<'a> {
     /// The standing of a target. `None` means that it was never revoked, or that its revocation no longer matters.
     pub fn target(&self, target: &Target) -> Option<&TargetStanding> {
         self.top.standings.get(target).or_else(|| self.base.standings.get(target))
+    }
+
+    /// Revision of the last cut of a target.
+    pub fn last_cut(&self, target: &Target) -> Option<u64> {
+        let subject = target.subject();
+        self.top.cuts.get(&subject).or_else(|| self.base.cuts.get(&subject)).map(|cut| cut.revision)
     }
 
     /// Whether a cut kills what relies on this stamp.
@@ -165,6 +182,11 @@ impl<'a> Overlay<'a> {
             Some(configured) => Some((configured, of(&self.top))),
             None => self.base.configured.as_ref().map(|configured| (configured, of(self.base))),
         }
+    }
+
+    /// When the last credentials end that were ever allowed.
+    pub fn out(&self) -> Out {
+        self.base.out.max(self.top.out)
     }
 
     /// Unix microseconds at which the last known delegation or lease ends.

@@ -666,7 +666,8 @@ pub struct Cut {
     /// Of whom: 16 bytes (see `mayfly-verify`, `Target::subject`).
     #[prost(bytes = "vec", tag = "1")]
     pub subject: ::prost::alloc::vec::Vec<u8>,
-    /// Everything that relies on the subject since before this revision is dead.
+    /// Everything that relies on the subject since before this revision is dead. 0 takes the subject's cut off, because another cut
+    /// kills all that it did; `keep_until` is then that of the cut that goes.
     #[prost(uint64, tag = "2")]
     pub before: u64,
     /// Unix seconds after which it can hit nothing.

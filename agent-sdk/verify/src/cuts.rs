@@ -23,12 +23,19 @@ pub(crate) struct Entry {
     pub(crate) before: u64,
     /// Unix seconds after which no credential can be affected any more; `u64::MAX` if unknown.
     pub(crate) keep_until: u64,
+    /// The signed revision with which the cut arrived: it was made at this revision or before.
+    pub(crate) arrived: u64,
 }
 
 impl Entry {
     /// Merges two cuts of one subject: the higher revision and the later end count.
     pub(crate) fn merged(self, other: Entry) -> Entry {
-        Entry { subject: self.subject, before: self.before.max(other.before), keep_until: self.keep_until.max(other.keep_until) }
+        Entry {
+            subject: self.subject,
+            before: self.before.max(other.before),
+            keep_until: self.keep_until.max(other.keep_until),
+            arrived: self.arrived.max(other.arrived),
+        }
     }
 }
 
@@ -70,7 +77,7 @@ impl Cuts {
 
     /// Revokes everything that relies on `subject` since a revision below `before`. A second cut never lowers `before`.
     pub fn cut(&mut self, subject: Subject, before: u64) {
-        self.insert(Entry { subject, before, keep_until: u64::MAX });
+        self.insert(Entry { subject, before, keep_until: u64::MAX, arrived: 0 });
     }
 
     /// Adds a cut, or merges it with the cut of its subject.
@@ -202,7 +209,8 @@ mod tests {
 
     #[test]
     fn one_more_cut_copies_one_shard_and_leaves_readers_what_they_had() {
-        let entry = |n: u128| Entry { subject: Target::Agent(Uuid::from_u128(n)).subject(), before: 1, keep_until: 1 };
+        let entry =
+            |n: u128| Entry { subject: Target::Agent(Uuid::from_u128(n)).subject(), before: 1, keep_until: 1, arrived: 0 };
         let readers = Cuts::collect(Uuid::nil(), (0..100_000).map(entry).collect());
         let mut next = readers.clone();
         assert!(Arc::ptr_eq(&readers.shards, &next.shards), "a clone copies nothing");
@@ -227,7 +235,7 @@ mod tests {
                 *at = before.max(*at);
             };
             bulk.iter().for_each(|(n, before)| enter(&mut model, *n, *before));
-            let entries = bulk.iter().map(|(n, before)| Entry { subject: subject(*n), before: *before, keep_until: 0 });
+            let entries = bulk.iter().map(|(n, before)| Entry { subject: subject(*n), before: *before, keep_until: 0, arrived: 0 });
             let mut cuts = Cuts::collect(Uuid::nil(), entries.collect());
             for (add, n, before) in steps {
                 if add {

@@ -6,6 +6,7 @@
 //! | `key` | the signature over a heartbeat, which proves its author |
 //! | `digest` | a sum over all cuts, which proves that none is missing |
 //! | `follower` | the state machine that takes messages |
+//! | `forgotten` | what is kept of more cuts than can be held |
 //! | `error` | why a message is refused |
 //!
 //! A relay is not trusted. All it can do unnoticed is to delay messages, and heartbeats reveal a delay; a message that it drops,
@@ -15,6 +16,7 @@
 mod digest;
 mod error;
 mod follower;
+mod forgotten;
 mod key;
 mod message;
 

@@ -165,10 +165,15 @@ impl Live {
             credential.binding.map_or(Ok(()), |binding| check_cuts(binding, &known.cuts))?;
         }
         self.behind(known.as_deref()).map_err(Reject::Stale)?;
+        let held = || {
+            let (forgotten, revision) =
+                (known.as_deref().map_or(0, |k| k.forgotten), credential.binding.map_or(0, |binding| binding.revision));
+            if forgotten > 0 && revision <= forgotten { Err(Staleness::Forgotten { forgotten, revision }) } else { Ok(()) }
+        };
         match self.0.freshness {
-            Freshness::Strict(bound) => aged(known.as_deref(), bound, now).map_err(Reject::Stale),
+            Freshness::Strict(bound) => aged(known.as_deref(), bound, now).and_then(|()| held()).map_err(Reject::Stale),
             Freshness::BestEffort => {
-                if aged(known.as_deref(), BOUND, now).is_err() {
+                if aged(known.as_deref(), BOUND, now).and_then(|()| held()).is_err() {
                     self.0.unknown.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())

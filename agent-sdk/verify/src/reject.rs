@@ -57,6 +57,15 @@ pub enum Staleness {
     /// The last heartbeat lies further in the future than clocks may differ.
     #[error("the last heartbeat lies {0:?} in the future")]
     Future(Duration),
+    /// There were more cuts than this verifier holds, and the credential is too old to be judged by the rest. A renewed
+    /// credential can be.
+    #[error("cuts up to revision {forgotten} are no longer held, and the credential is of revision {revision}: renew it")]
+    Forgotten {
+        /// Revision up to which cuts may be missing.
+        forgotten: u64,
+        /// Revision of the credential; 0 if it has none.
+        revision: u64,
+    },
     /// The caller requires a later revision (see [`Live::require`](crate::Live::require)).
     #[error("revision {known} is known, and {required} is required")]
     Behind {

@@ -7,6 +7,7 @@ mod issuer;
 use std::collections::HashMap;
 
 use issuer::{Issuer, Model, START, subject};
+use mayfly_verify::Target;
 use mayfly_verify::feed::{FeedError, FeedKey, FeedMessage, Heartbeat, Known, Limits, heartbeat_message};
 use mayfly_verify::{TrustDomain, sha256};
 use proptest::prelude::*;
@@ -153,6 +154,80 @@ fn t66_what_a_feed_makes_a_verifier_hold_is_bounded() {
     let more = FeedMessage { snapshot: false, ..endless };
     follower.take(more.clone()).unwrap();
     assert_eq!(follower.take(more).unwrap_err(), FeedError::TooMany(25));
+}
+
+/// T101: the feed holds more cuts than the verifier. What was issued before the cuts that it forgot is refused, and what was issued
+/// later is judged as ever; nothing revoked is accepted.
+#[test]
+fn t101_more_cuts_than_can_be_held_refuse_old_credentials_and_judge_new_ones() {
+    let mut issuer = Issuer::new();
+    let limits = Limits { cuts: 16, pending: 1000 };
+    let mut follower = issuer.follower(limits);
+    // One that can come back, which is never forgotten.
+    issuer.cut(Target::TrustDomain.subject(), 1, u64::MAX);
+    follower.take(issuer.snapshot()).unwrap();
+    let mut forgotten = 0;
+    for n in 1..200u64 {
+        let head = issuer.head;
+        issuer.cut(subject(n), u64::MAX, issuer.now + 20);
+        if n % 3 == 0 {
+            issuer.pass(1);
+        }
+        let known = follower.take(issuer.delta(head)).unwrap().unwrap();
+        assert!(known.cuts.len() <= limits.cuts && known.cuts.before(Target::TrustDomain.subject()) == Some(1));
+        assert!(known.forgotten < known.head, "what is issued now can be judged");
+        for (subject, (_, keep_until)) in &issuer.model {
+            assert!(known.cuts.before(*subject).is_some() || *keep_until > issuer.now, "only what has not ended is owed");
+        }
+        // Each cut that is not held was made at the revision that is told, or before.
+        let missing = (1..=n).filter(|n| issuer.model.contains_key(&subject(*n)) && known.cuts.before(subject(*n)).is_none());
+        assert!(missing.clone().all(|n| n < known.forgotten + 1), "agent {:?} of {}", missing.max(), known.forgotten);
+        forgotten = known.forgotten;
+    }
+    assert!(forgotten > 0);
+    // A snapshot, in pieces, of more than can be held.
+    let mut late = issuer.follower(limits);
+    let mut all = issuer.snapshot();
+    let heartbeat = all.heartbeat.take();
+    for (n, cuts) in all.cuts.chunks(7).enumerate() {
+        late.take(FeedMessage { snapshot: n == 0, cuts: cuts.to_vec(), heartbeat: None }).unwrap();
+    }
+    let known = late.take(FeedMessage { snapshot: false, cuts: Vec::new(), heartbeat }).unwrap().unwrap();
+    assert_eq!(known.forgotten, issuer.head);
+    // Deltas go on from there; when what was forgotten has ended, everything can be judged again.
+    let (head, mut at) = (issuer.head, issuer.head);
+    issuer.cut(subject(1000), u64::MAX, issuer.now + 100);
+    assert!(late.take(issuer.delta(head)).unwrap().unwrap().forgotten < issuer.head);
+    at = at.max(issuer.head);
+    issuer.pass(21);
+    let known = late.take(issuer.delta(at)).unwrap().unwrap();
+    assert_eq!((known.forgotten, known.cuts.len()), (0, 2));
+    let known = follower.take(issuer.delta(at - 1)).unwrap().unwrap();
+    assert_eq!((known.forgotten, known.cuts.len()), (0, 2));
+}
+
+/// A cut that another one makes superfluous is taken off, whether or not it is held.
+#[test]
+fn a_cut_that_is_taken_off_is_forgotten() {
+    let mut issuer = Issuer::new();
+    let mut whole = issuer.follower(Limits::default());
+    let mut small = issuer.follower(Limits { cuts: 4, pending: 1000 });
+    for follower in [&mut whole, &mut small] {
+        follower.take(issuer.snapshot()).unwrap();
+    }
+    for n in 1..=8 {
+        issuer.cut(subject(n), u64::MAX, issuer.now + n);
+    }
+    for follower in [&mut whole, &mut small] {
+        follower.take(issuer.delta(0)).unwrap();
+    }
+    let head = issuer.head;
+    issuer.cut(subject(100), u64::MAX, issuer.now + 50);
+    (1..=8).for_each(|n| issuer.take_off(subject(n)));
+    for (follower, held) in [(&mut whole, 1), (&mut small, 1)] {
+        let known = follower.take(issuer.delta(head)).unwrap().unwrap();
+        assert_eq!((known.cuts.len(), known.cuts.before(subject(100))), (held, Some(u64::MAX)));
+    }
 }
 
 #[test]

@@ -31,11 +31,17 @@ impl Default for Set {
 }
 
 impl Set {
-    /// Adds a cut. With an earlier cut of the same subject it is merged: the later `before` and the later `keep_until` hold.
-    pub(super) fn add(&mut self, cut: &CutMade) {
+    /// Adds a cut. With an earlier cut of the same subject it is merged: the later `before` and the later `keep_until` hold. One
+    /// with `before` 0 takes the subject's cut off, and gets the `keep_until` of that. Returns whether there is something to tell.
+    pub(super) fn add(&mut self, cut: &mut CutMade) -> bool {
         let known = self.cuts.get(&cut.subject).copied();
         if let Some(known) = known {
             self.digest.remove(cut.subject, known.before);
+        }
+        if cut.before == 0 {
+            self.cuts.remove(&cut.subject);
+            cut.keep_until = known.map_or(0, |known| known.keep_until);
+            return known.is_some();
         }
         let merged = Cut {
             before: cut.before.max(known.map_or(0, |k| k.before)),
@@ -44,6 +50,7 @@ impl Set {
         self.cuts.insert(cut.subject, merged);
         self.digest.add(cut.subject, merged.before);
         self.earliest = self.earliest.min(merged.keep_until);
+        true
     }
 
     /// Removes every cut that can kill nothing any more at `now`, in Unix seconds.

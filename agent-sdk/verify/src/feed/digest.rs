@@ -17,18 +17,28 @@ pub struct CutDigest {
 impl CutDigest {
     /// Adds one cut.
     pub fn add(&mut self, subject: Subject, before: u64) {
+        self.add_all(CutDigest { limbs: term(subject, before) });
+    }
+
+    /// Removes one cut.
+    pub fn remove(&mut self, subject: Subject, before: u64) {
+        self.remove_all(CutDigest { limbs: term(subject, before) });
+    }
+
+    /// Adds all cuts of another digest.
+    pub fn add_all(&mut self, other: CutDigest) {
         let mut carry = 0u128;
-        for (limb, term) in self.limbs.iter_mut().zip(term(subject, before)) {
+        for (limb, term) in self.limbs.iter_mut().zip(other.limbs) {
             let sum = u128::from(*limb) + u128::from(term) + carry;
             *limb = low(sum);
             carry = sum >> 64;
         }
     }
 
-    /// Removes one cut.
-    pub fn remove(&mut self, subject: Subject, before: u64) {
+    /// Removes all cuts of another digest.
+    pub fn remove_all(&mut self, other: CutDigest) {
         let mut borrow = false;
-        for (limb, term) in self.limbs.iter_mut().zip(term(subject, before)) {
+        for (limb, term) in self.limbs.iter_mut().zip(other.limbs) {
             let (less, first) = limb.overflowing_sub(term);
             let (less, second) = less.overflowing_sub(u64::from(borrow));
             (*limb, borrow) = (less, first || second);

@@ -1,11 +1,12 @@
 //! The state machine of a verifier: it takes messages in order, and each valid heartbeat yields a new state.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use spiffe::TrustDomain;
 use uuid::Uuid;
 
+use super::forgotten::{Forgotten, SHARE};
 use super::{CutDigest, FeedCut, FeedError, FeedKey, FeedMessage, Heartbeat};
 use crate::Subject;
 use crate::cuts::{Cuts, Entry};
@@ -19,6 +20,10 @@ pub struct Known {
     pub head: u64,
     /// The time up to which this is complete, Unix microseconds.
     pub as_of: u64,
+    /// If there were more cuts than this verifier holds, the revision up to which those of agents, delegations, keys and
+    /// authorities may be missing; 0 if all of them are held. Nothing is issued under what was revoked, so a credential of a
+    /// later revision can be judged, and an earlier one cannot.
+    pub forgotten: u64,
 }
 
 /// The place from which to resume a feed.
@@ -33,14 +38,15 @@ pub struct Position {
 /// Limits of a follower.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Greatest number of known cuts.
+    /// Greatest number of cuts that are held. Beyond it the oldest cuts of agents, delegations, keys and authorities are
+    /// forgotten: see [`Known::forgotten`].
     pub cuts: usize,
     /// Greatest number of cuts that wait for their heartbeat.
     pub pending: usize,
 }
 
 impl Default for Limits {
-    /// 4 million of each, about 130 MB.
+    /// 4 million of each, about 260 MB.
     fn default() -> Limits {
         Limits { cuts: 4_000_000, pending: 4_000_000 }
     }
@@ -54,8 +60,9 @@ pub struct Follower {
     limits: Limits,
     known: Option<Arc<Known>>,
     digest: CutDigest,
-    /// The known cuts by the time at which they can be forgotten (Unix seconds).
-    due: BTreeSet<(u64, Subject)>,
+    /// The known cuts by the second at which they end. A cut that was prolonged or forgotten may stand here for nothing.
+    due: BTreeMap<u64, Vec<Subject>>,
+    forgotten: Forgotten,
     pending: Pending,
     /// A message was refused, so that only a snapshot can be accepted next.
     lost: bool,
@@ -66,13 +73,15 @@ pub struct Follower {
 struct Pending {
     snapshot: bool,
     cuts: Vec<FeedCut>,
+    /// Those of a snapshot that is larger than what is held.
+    forgotten: Forgotten,
 }
 
 impl Follower {
     /// Starts without any knowledge.
     pub fn new(key: FeedKey, trust_domain: TrustDomain, limits: Limits) -> Follower {
-        let (digest, due, pending) = (CutDigest::default(), BTreeSet::new(), Pending::default());
-        Follower { key, trust_domain, limits, known: None, digest, due, pending, lost: false }
+        let (digest, due, pending) = (CutDigest::default(), BTreeMap::new(), Pending::default());
+        Follower { key, trust_domain, limits, known: None, digest, due, forgotten: Forgotten::default(), pending, lost: false }
     }
 
     /// Begins a new connection, and drops cuts that still waited for a heartbeat. Returns the place from which to resume, or
@@ -97,20 +106,23 @@ impl Follower {
 
     fn step(&mut self, message: FeedMessage) -> Result<Option<Arc<Known>>, FeedError> {
         if message.snapshot {
-            self.pending = Pending { snapshot: true, cuts: Vec::new() };
+            self.pending = Pending { snapshot: true, ..Pending::default() };
         }
         if !self.pending.snapshot && (self.lost || self.known.is_none()) {
             return Err(FeedError::NoSnapshot);
         }
-        if self.pending.cuts.len() + message.cuts.len() > self.limits.pending {
+        if self.pending.cuts.len() + message.cuts.len() > self.limits.pending && !self.pending.snapshot {
             return Err(FeedError::TooMany(self.limits.pending));
         }
         self.pending.cuts.extend(message.cuts);
+        let most = self.limits.cuts.min(self.limits.pending);
+        if self.pending.snapshot && self.pending.cuts.len() > most {
+            self.pending.thin(most)?;
+        }
         let Some(heartbeat) = message.heartbeat else { return Ok(None) };
         self.believe(&heartbeat)?;
         let pending = std::mem::take(&mut self.pending);
-        let known =
-            if pending.snapshot { self.replace(pending.cuts, &heartbeat)? } else { self.change(&pending.cuts, &heartbeat)? };
+        let known = if pending.snapshot { self.replace(pending, &heartbeat)? } else { self.change(&pending.cuts, &heartbeat)? };
         self.lost = false;
         Ok(Some(known))
     }
@@ -137,74 +149,114 @@ impl Follower {
     }
 
     /// Replaces the whole state by a snapshot.
-    fn replace(&mut self, pending: Vec<FeedCut>, heartbeat: &Heartbeat) -> Result<Arc<Known>, FeedError> {
-        let kept = pending.into_iter().map(entry).filter(|e| e.keep_until > seconds(heartbeat)).collect();
-        let cuts = Cuts::collect(heartbeat.incarnation, kept);
-        let mut digest = CutDigest::default();
+    fn replace(&mut self, pending: Pending, heartbeat: &Heartbeat) -> Result<Arc<Known>, FeedError> {
+        let entries = pending.cuts.into_iter().map(|cut| entry(cut, heartbeat));
+        let cuts = Cuts::collect(heartbeat.incarnation, entries.filter(|e| e.keep_until > seconds(heartbeat)).collect());
+        let mut forgotten = pending.forgotten;
+        forgotten.expire(seconds(heartbeat));
+        let mut digest = forgotten.digest;
         cuts.entries().for_each(|e| digest.add(e.subject, e.before));
-        self.compare(&cuts, digest, heartbeat)?;
-        self.due = cuts.entries().map(|e| (e.keep_until, e.subject)).collect();
-        Ok(self.know(cuts, digest, heartbeat))
+        compare(&cuts, &forgotten, digest, heartbeat)?;
+        if forgotten.count > 0 {
+            forgotten.until = heartbeat.head;
+        }
+        self.due.clear();
+        for e in cuts.entries() {
+            self.due.entry(e.keep_until).or_default().push(e.subject);
+        }
+        Ok(self.know(cuts, digest, forgotten, heartbeat))
     }
 
     /// Applies changes to a copy of the state, so that nothing changes if they are refused.
     fn change(&mut self, pending: &[FeedCut], heartbeat: &Heartbeat) -> Result<Arc<Known>, FeedError> {
         let before = Arc::clone(self.known.as_ref().ok_or(FeedError::NoSnapshot)?);
         let mut cuts = before.cuts.clone();
-        // Every subject whose cut may differ afterwards.
-        let mut touched: Vec<Subject> = pending.iter().map(|c| c.subject).collect();
-        pending.iter().copied().map(entry).for_each(|e| cuts.insert(e));
-        let over = self.due.range(..=(seconds(heartbeat), Subject([0xff; 16])));
-        touched.extend(over.map(|(_, subject)| *subject));
-        touched.sort_unstable();
-        touched.dedup();
-        let mut digest = self.digest;
-        for subject in &touched {
-            if cuts.get(*subject).is_some_and(|e| e.keep_until <= seconds(heartbeat)) {
-                cuts.forget(*subject);
+        let (mut digest, mut forgotten) = (self.digest, self.forgotten.clone());
+        for cut in pending {
+            let old = cuts.get(cut.subject);
+            if let Some(old) = old {
+                digest.remove(cut.subject, old.before);
             }
-            if let Some(old) = before.cuts.get(*subject) {
-                digest.remove(*subject, old.before);
+            // Taken off, because another cut kills all that it did.
+            if cut.before == 0 {
+                match old {
+                    Some(_) => cuts.forget(cut.subject),
+                    None => forgotten.take(cut, &mut digest),
+                }
+                continue;
             }
-            if let Some(new) = cuts.get(*subject) {
-                digest.add(*subject, new.before);
+            let new = entry(*cut, heartbeat);
+            let new = old.map_or(new, |old| old.merged(new));
+            digest.add(new.subject, new.before);
+            cuts.insert(new);
+        }
+        let over: Vec<u64> = self.due.range(..=seconds(heartbeat)).map(|(end, _)| *end).collect();
+        for subject in over.iter().filter_map(|end| self.due.get(end)).flatten().copied().chain(pending.iter().map(|c| c.subject))
+        {
+            if let Some(ended) = cuts.get(subject).filter(|e| e.keep_until <= seconds(heartbeat)) {
+                digest.remove(subject, ended.before);
+                cuts.forget(subject);
             }
         }
-        self.compare(&cuts, digest, heartbeat)?;
-        for subject in touched {
-            if let Some(old) = before.cuts.get(subject) {
-                self.due.remove(&(old.keep_until, subject));
-            }
-            if let Some(new) = cuts.get(subject) {
-                self.due.insert((new.keep_until, subject));
-            }
+        digest.remove_all(forgotten.expire(seconds(heartbeat)));
+        compare(&cuts, &forgotten, digest, heartbeat)?;
+        for end in over {
+            self.due.remove(&end);
         }
-        Ok(self.know(cuts, digest, heartbeat))
+        for e in pending.iter().filter_map(|cut| cuts.get(cut.subject)) {
+            self.due.entry(e.keep_until).or_default().push(e.subject);
+        }
+        Ok(self.know(cuts, digest, forgotten, heartbeat))
     }
 
-    /// Compares the cuts with the signed count and digest: this detects what a relay dropped or invented.
-    fn compare(&self, cuts: &Cuts, digest: CutDigest, heartbeat: &Heartbeat) -> Result<(), FeedError> {
+    /// Takes over a state that was compared with its heartbeat. If it holds too many cuts, the oldest ones are forgotten.
+    fn know(&mut self, mut cuts: Cuts, digest: CutDigest, mut forgotten: Forgotten, heartbeat: &Heartbeat) -> Arc<Known> {
         if cuts.len() > self.limits.cuts {
-            return Err(FeedError::TooMany(self.limits.cuts));
+            cuts = forgotten.thin(&cuts, self.limits.cuts);
+            self.due.clear();
+            for e in cuts.entries() {
+                self.due.entry(e.keep_until).or_default().push(e.subject);
+            }
         }
-        if u64::try_from(cuts.len()) != Ok(heartbeat.count) {
-            return Err(FeedError::Count(cuts.len(), heartbeat.count));
-        }
-        if digest.to_bytes() != heartbeat.digest {
-            return Err(FeedError::Digest);
-        }
-        Ok(())
-    }
-
-    fn know(&mut self, cuts: Cuts, digest: CutDigest, heartbeat: &Heartbeat) -> Arc<Known> {
-        let known = Arc::new(Known { cuts, head: heartbeat.head, as_of: heartbeat.as_of });
-        (self.digest, self.known) = (digest, Some(Arc::clone(&known)));
+        let known = Arc::new(Known { cuts, head: heartbeat.head, as_of: heartbeat.as_of, forgotten: forgotten.until });
+        (self.digest, self.forgotten, self.known) = (digest, forgotten, Some(Arc::clone(&known)));
         known
     }
 }
 
-fn entry(cut: FeedCut) -> Entry {
-    Entry { subject: cut.subject, before: cut.before, keep_until: cut.keep_until }
+/// Compares the cuts with the signed count and digest: this detects what a relay dropped or invented.
+fn compare(cuts: &Cuts, forgotten: &Forgotten, digest: CutDigest, heartbeat: &Heartbeat) -> Result<(), FeedError> {
+    let count = cuts.len().saturating_add(forgotten.count);
+    if u64::try_from(count) != Ok(heartbeat.count) {
+        return Err(FeedError::Count(count, heartbeat.count));
+    }
+    if digest.to_bytes() != heartbeat.digest {
+        return Err(FeedError::Digest);
+    }
+    Ok(())
+}
+
+impl Pending {
+    /// Forgets cuts of a snapshot that are more than `most`.
+    fn thin(&mut self, most: usize) -> Result<(), FeedError> {
+        let keep = most - most / SHARE;
+        let mut excess = self.cuts.len().saturating_sub(keep);
+        let forgotten = &mut self.forgotten;
+        self.cuts.retain(|cut| {
+            let goes = excess > 0 && cut.before == u64::MAX;
+            if goes {
+                excess -= 1;
+                forgotten.add(cut.subject, cut.keep_until);
+            }
+            !goes
+        });
+        // What can come back is never forgotten.
+        if self.cuts.len() > most { Err(FeedError::TooMany(most)) } else { Ok(()) }
+    }
+}
+
+fn entry(cut: FeedCut, heartbeat: &Heartbeat) -> Entry {
+    Entry { subject: cut.subject, before: cut.before, keep_until: cut.keep_until, arrived: heartbeat.head }
 }
 
 fn seconds(heartbeat: &Heartbeat) -> u64 {

@@ -21,7 +21,8 @@ pub struct FeedMessage {
 pub struct FeedCut {
     /// The subject that is revoked.
     pub subject: Subject,
-    /// Every credential that relies on the subject since a revision below this one is revoked.
+    /// Every credential that relies on the subject since a revision below this one is revoked. 0 takes the subject's cut off,
+    /// because another cut revokes all that it did; `keep_until` is then that of the cut that goes.
     pub before: u64,
     /// Unix seconds after which the cut cannot affect any credential.
     pub keep_until: u64,

@@ -52,6 +52,12 @@ impl Issuer {
         self.log.push(FeedCut { subject, before: at.0, keep_until: at.1, revision: self.head });
     }
 
+    /// A cut goes because another one kills all that it did.
+    pub(crate) fn take_off(&mut self, subject: Subject) {
+        let (_, keep_until) = self.model.remove(&subject).unwrap();
+        self.log.push(FeedCut { subject, before: 0, keep_until, revision: self.head });
+    }
+
     pub(crate) fn pass(&mut self, seconds: u64) {
         self.now += seconds;
         self.model.retain(|_, (_, keep_until)| *keep_until > self.now);

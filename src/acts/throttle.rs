@@ -1,0 +1,144 @@
+//! Keeps callers to the paces of what is written down. Readings are in memory alone: a restart forgets them, and a request that is
+//! refused here has cost the ledger nothing.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
+
+use mayfly_verify::User;
+use parking_lot::Mutex;
+
+use super::Issuer;
+use crate::caller::Caller;
+use crate::denial::Denial;
+use crate::judge::access::Action;
+use crate::judge::pace::{Pace, Paces, Verb, Whose, paced};
+use crate::state::Holder;
+
+/// Locks among which the readings are spread.
+const SHARDS: usize = 16;
+/// Readings under one lock. One that has run out says nothing and is dropped; only callers who asked a moment ago have one.
+const READINGS: usize = 16_384;
+
+/// The readings of all paces.
+pub struct Throttle {
+    paces: Vec<(Verb, Paces)>,
+    // Each guards its readings: by whose it is, the time from which on the whole burst is free again. Held for one look-up.
+    shards: Vec<Mutex<HashMap<u64, u64>>>,
+    hasher: RandomState,
+    started: Instant,
+}
+
+impl Throttle {
+    /// Throttles by these paces. A kind without one is not throttled.
+    pub fn new(paces: Vec<(Verb, Paces)>) -> Throttle {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Throttle { paces, shards, hasher: RandomState::new(), started: Instant::now() }
+    }
+
+    /// Counts one request, first for its root, then for its caller; refused by the first that has asked too often. Who has no
+    /// name, or no root, has no pace of that kind.
+    fn count(&self, verb: Verb, caller: Option<&str>, root: Option<&str>) -> Result<(), Denial> {
+        let Some((_, paces)) = self.paces.iter().find(|(of, _)| *of == verb) else { return Ok(()) };
+        let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // ORDER: the caller first, so that one who asks too often uses up nothing of its root.
+        for (whose, name, pace) in [(Whose::Caller, caller, paces.caller), (Whose::Root, root, paces.root)] {
+            if let Some(name) = name {
+                self.take(verb, whose, name, pace, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, verb: Verb, whose: Whose, name: &str, pace: Pace, now: u64) -> Result<(), Denial> {
+        let key = self.hasher.hash_one((verb, whose, name));
+        let shard = usize::try_from(key % u64::try_from(SHARDS).unwrap_or(1)).unwrap_or(0);
+        let Some(shard) = self.shards.get(shard) else { return Ok(()) };
+        let mut readings = shard.lock();
+        let after = paced(verb, whose, pace, readings.get(&key).copied(), now).inspect_err(|_| {
+            let per = if whose == Whose::Caller { "caller" } else { "root" };
+            metrics::counter!("mayfly_throttled_total", "verb" => verb.as_str(), "per" => per).increment(1);
+        })?;
+        if readings.len() >= READINGS && !readings.contains_key(&key) {
+            readings.retain(|_, reading| *reading > now);
+            // Full of callers who all asked within their burst: this one is counted with its root alone.
+            if readings.len() >= READINGS {
+                return Ok(());
+            }
+        }
+        readings.insert(key, after);
+        Ok(())
+    }
+}
+
+impl Issuer {
+    /// Counts a request of a caller against its pace. An operator on the local socket has none: it is the machine's own
+    /// administrator, and its revocations are never refused.
+    pub fn throttle(&self, caller: &Caller, action: Action) -> Result<(), Denial> {
+        let Some(verb) = Verb::of(action) else { return Ok(()) };
+        match caller {
+            Caller::Stranger | Caller::Operator { by: None, .. } => Ok(()),
+            Caller::Operator { by: Some(by), .. } => self.throttle.count(verb, Some(&by.scope()), None),
+            Caller::User(user) => self.throttle.count(Verb::RevokeOwn, Some(&name(user)), None),
+            Caller::Workload { .. } | Caller::Foreign { .. } => {
+                let root = caller.workload().map(|workload| workload.to_string());
+                self.throttle.count(verb, Some(&caller.scope()), root.as_deref())
+            }
+            Caller::Agent { id, .. } => {
+                let root = self.ledger.read(|state| state.agent(&id.uuid).map(|agent| agent.mandate.workload.clone()));
+                self.throttle.count(verb, Some(&caller.scope()), root.map(|workload| workload.to_string()).as_deref())
+            }
+        }
+    }
+
+    /// Counts the redemption of a ticket against the pace of its root. A ticket is redeemed once, so it needs no pace of its own,
+    /// and nothing is counted for one that is unknown or was redeemed before: its redemption writes nothing.
+    pub fn throttle_redemption(&self, hash: &[u8; 32]) -> Result<(), Denial> {
+        let root = self.ledger.read(|state| {
+            let ticket = state.ticket(hash).filter(|ticket| ticket.redeemed.is_none())?;
+            match &ticket.holder {
+                Holder::Agent(uuid) => state.agent(uuid).filter(|a| a.current.is_none()).map(|a| a.mandate.workload.to_string()),
+                Holder::Workload(name) => Some(name.to_string()),
+            }
+        });
+        root.map_or(Ok(()), |root| self.throttle.count(Verb::Redeem, None, Some(&root)))
+    }
+}
+
+fn name(user: &User) -> String {
+    format!("{}\0{}", user.iss, user.sub)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn throttle(per_caller: u64, per_root: u64) -> Throttle {
+        let pace = |burst| Pace { period: 3_600_000_000, burst };
+        Throttle::new(vec![(Verb::Mint, Paces { caller: pace(per_caller), root: pace(per_root) })])
+    }
+
+    #[test]
+    fn t105_a_caller_and_a_root_write_at_their_pace_and_others_at_theirs() {
+        let throttle = throttle(3, 5);
+        let mint = |caller, root| throttle.count(Verb::Mint, Some(caller), Some(root)).map_err(|denial| denial.code);
+        assert_eq!([mint("a", "x"), mint("a", "x"), mint("a", "x")], [Ok(()); 3]);
+        assert_eq!(mint("a", "x"), Err("LIMIT_REACHED"), "the caller's own");
+        assert_eq!([mint("b", "x"), mint("b", "x"), mint("b", "x")], [Ok(()), Ok(()), Err("LIMIT_REACHED")], "the root's");
+        assert_eq!(mint("a", "y"), Err("LIMIT_REACHED"));
+        assert_eq!(mint("c", "y"), Ok(()), "another root has its own");
+        assert_eq!(throttle.count(Verb::Renew, Some("a"), Some("x")).map_err(|d| d.code), Ok(()), "another kind too");
+        let denial = throttle.count(Verb::Mint, Some("a"), None).unwrap_err();
+        assert!(denial.retry.is_some_and(|retry| retry > 0), "it says when to ask again");
+    }
+
+    #[test]
+    fn t105_readings_are_bounded_and_those_that_say_nothing_are_dropped() {
+        let throttle = throttle(2, u64::from(u32::MAX));
+        for n in 0..2 * SHARDS * READINGS {
+            throttle.count(Verb::Mint, Some(&n.to_string()), Some("x")).unwrap();
+        }
+        assert!(throttle.shards.iter().all(|shard| shard.lock().len() <= READINGS));
+    }
+}

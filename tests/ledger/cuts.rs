@@ -1,0 +1,149 @@
+//! How long cuts are kept, how many there can be, and what a repeated one costs.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+use mayfly::clock::SECOND;
+use mayfly::judge::Admission;
+use mayfly::state::{Standing, State};
+use mayfly_verify::{Subject, Target};
+
+use super::asks::Proposal;
+use super::{House, START, caller_of, code, operator, replay, user};
+
+fn revoke(target: Target, allow_new: bool) -> Proposal {
+    Proposal::Revoke { target, since: None, dry: false, reason: "test".into(), allow_new }
+}
+
+/// What verifiers are told, with the second until which each cut is kept.
+fn told(state: &State) -> Vec<(Subject, u64)> {
+    state.all_cuts().filter(|cut| cut.subject != Target::TrustDomain.subject()).map(|c| (c.subject, c.keep_until)).collect()
+}
+
+/// A child of an agent.
+fn child(house: &House, parent: &Admission) -> Admission {
+    house.child(caller_of(parent, house.revision()), "worker").unwrap()
+}
+
+#[test]
+fn t102_a_cut_is_kept_for_verifiers_until_the_last_credential_that_it_kills_has_ended() {
+    let house = House::new();
+    // Somebody else's delegation lasts ten years.
+    let mut proof = house.proof("guest", 1);
+    if let mayfly::judge::Proof::Token { ends_at, .. } = &mut proof {
+        *ends_at = START + 10 * 365 * 86_400;
+    }
+    house.ask(house.caller.clone(), house.spawning(proof, None)).unwrap();
+    let (alone, parent) = (house.admitted("demo", 2), house.admitted("demo", 3));
+    child(&house, &parent);
+    let skew = 120;
+    for admission in [&alone, &parent] {
+        house.ask(operator(), revoke(Target::Agent(admission.id().uuid), false)).unwrap();
+    }
+    house.ask(operator(), revoke(Target::User(user("guest")), true)).unwrap();
+    let state = house.ledger.read(Clone::clone);
+    let kept = told(&state);
+    let until = |target: Target| kept.iter().find(|(subject, _)| *subject == target.subject()).map(|(_, until)| *until);
+    let svid = house.seconds() + 900;
+    assert_eq!(until(Target::Agent(alone.id().uuid)), Some(svid + skew), "its own certificate");
+    assert_eq!(until(Target::Agent(parent.id().uuid)), Some(svid + skew), "and those of agents below it");
+    assert_eq!(until(Target::User(user("guest"))), Some(svid + skew), "and not for a day, or for ten years");
+    // A token lives on after the certificate of its agent's class was shortened; its end is what counts.
+    house.pass(1100);
+    house.spawn("demo", 4).unwrap();
+    assert_eq!(house.ledger.read(|state| told(state)), vec![], "then verifiers hold nothing");
+    // For the issuer the user stays revoked as long as something of theirs might be presented.
+    let proof = house.ledger.read(|state| state.standings_after(0).count());
+    assert!(proof >= 1, "the user's standing is known");
+}
+
+#[test]
+fn t102_what_has_nothing_living_below_it_is_no_cut() {
+    let house = House::new();
+    let agent = house.admitted("demo", 1);
+    house.pass(1100);
+    let head = house.revision();
+    assert_eq!(code(house.ask(operator(), revoke(Target::Agent(agent.id().uuid), false))), "ok");
+    assert_eq!(house.revision(), head, "an agent that has expired with all of its credentials");
+}
+
+#[test]
+fn t103_repeated_cuts_are_one_and_a_later_one_replaces_the_row_of_the_earlier() {
+    let house = House::new();
+    house.spawn("demo", 1).map(drop).unwrap();
+    let target = Target::User(user("demo"));
+    house.ask(operator(), revoke(target.clone(), true)).unwrap();
+    let head = house.revision();
+    for _ in 0..100 {
+        house.ask(operator(), revoke(target.clone(), true)).unwrap();
+    }
+    assert_eq!(house.revision(), head, "nothing was recorded since, so nothing new can be killed");
+    // With something between them, each is a record; all but the last row are dropped.
+    for n in 2..40 {
+        house.spawn("guest", n).map(drop).unwrap();
+        house.ask(operator(), revoke(target.clone(), true)).unwrap();
+    }
+    house.spawn("guest", 40).map(drop).unwrap();
+    let cuts = |rows: &[(u64, Vec<u8>)]| {
+        let records = rows.iter().map(|(_, body)| mayfly::journal::decode(body).unwrap());
+        records.filter(|r| matches!(&r.body, Some(mayfly::journal::record::record::Body::Cut(_)))).count()
+    };
+    assert_eq!((cuts(&house.disk.every.lock()), cuts(&house.disk.rows.lock())), (39, 1));
+    // One that closes is more than one that does not, and a closed target stays closed.
+    house.ask(operator(), revoke(target.clone(), false)).unwrap();
+    let closed = house.revision();
+    house.ask(operator(), revoke(target.clone(), false)).unwrap();
+    house.ask(operator(), revoke(target.clone(), true)).unwrap();
+    assert_eq!(house.revision(), closed);
+    assert_eq!(code(house.spawn("demo", 50)), "USER_CLOSED");
+    house.ask(operator(), Proposal::Reopen { target: target.clone() }).unwrap();
+    house.ask(operator(), revoke(target.clone(), true)).unwrap();
+    assert_eq!(house.revision(), closed + 2, "a cut after a reopening is a cut");
+    let (mut live, mut kept) = (house.ledger.read(Clone::clone), replay(&house.disk.rows.lock()));
+    drop((live.take_obsolete(), kept.take_obsolete()));
+    assert_eq!(kept.closed().count(), live.closed().count());
+    assert_eq!(told(&kept), told(&live));
+}
+
+#[test]
+fn t104_an_agent_that_loses_too_many_is_taken_with_them_and_its_neighbours_stay() {
+    let house = House::bounded(vec![], 3);
+    let (noisy, calm) = (house.admitted("demo", 1), house.admitted("demo", 2));
+    let by = |parent: &Admission| caller_of(parent, house.revision());
+    let spared = child(&house, &calm);
+    let revoked: Vec<Admission> = (0..3).map(|_| child(&house, &noisy)).collect();
+    for child in &revoked {
+        house.ask(by(&noisy), revoke(Target::Agent(child.id().uuid), false)).unwrap();
+    }
+    assert_eq!(house.ledger.read(|state| told(state).len()), 3);
+    let last = child(&house, &noisy);
+    house.ask(by(&noisy), revoke(Target::Agent(last.id().uuid), false)).unwrap();
+    // The three cuts and the fourth are one.
+    let state = house.ledger.read(Clone::clone);
+    let subjects: HashSet<Subject> = told(&state).into_iter().map(|(subject, _)| subject).collect();
+    assert_eq!(subjects, HashSet::from([Target::Agent(noisy.id().uuid).subject()]));
+    let standing = |admission: &Admission| {
+        let agent = state.agent(&admission.id().uuid).unwrap();
+        state.standing(agent, house.now.load(Ordering::SeqCst))
+    };
+    for dead in revoked.iter().chain([&last, &noisy]) {
+        assert_eq!(standing(dead), Standing::Cut);
+    }
+    assert_eq!((standing(&calm), standing(&spared)), (Standing::Live, Standing::Live));
+    assert_eq!(code(house.ask(by(&noisy), revoke(Target::Agent(last.id().uuid), false))), "AGENT_REVOKED");
+    // The same from the records.
+    let mut live = state.clone();
+    let mut every = replay(&house.disk.every.lock());
+    drop((live.take_obsolete(), every.take_obsolete()));
+    assert!(live == every);
+    assert_eq!(told(&replay(&house.disk.rows.lock())), told(&live));
+    // The count goes down again as what was revoked is forgotten.
+    let again = house.admitted("demo", 3);
+    let child = child(&house, &again);
+    house.ask(by(&again), revoke(Target::Agent(child.id().uuid), false)).unwrap();
+    let taken = |house: &House| house.ledger.read(|s| s.agent(&again.id().uuid).map(|a| a.rare.taken_back.len()));
+    assert_eq!(taken(&house), Some(1));
+    house.now.fetch_add(8000 * SECOND, Ordering::SeqCst);
+    house.spawn("guest", 9).unwrap();
+    assert!(matches!(taken(&house), Some(0) | None), "{:?}", taken(&house));
+}
