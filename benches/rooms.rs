@@ -288,6 +288,7 @@ impl World {
             clipped: Vec::new(),
             ticket: Vec::new(),
             charges: Vec::new(),
+            ticket_nonce: Vec::new(),
         }));
         uuid
     }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use mayfly_agent::ticket::{Secret, Ticket};
 use mayfly_verify::{AgentId, BindingOid, TrustDomain, inspect_x509, sha256};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::assertion::Assertions;
@@ -66,6 +66,8 @@ pub struct Issuer {
     pub counting: Semaphore,
     /// Keeps callers to the paces of what is written down.
     pub throttle: Throttle,
+    /// In development: lets the development workload join again, and answers when it has. `None` under `serve`.
+    pub rejoin: Option<mpsc::Sender<oneshot::Sender<()>>>,
     /// Tells the time.
     pub clock: Clock,
     /// The address in tickets: `host:port`.

@@ -1,29 +1,27 @@
 //! Builds everything once, runs it, and takes it down in order.
 
+mod joined;
 mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_agent::api::v1;
 use mayfly_verify::Workload;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::acts::rotate::Rotation;
-use crate::acts::{Certified, Issuer, Throttle, configure, join, redeem};
+use crate::acts::{Issuer, Throttle, configure};
 use crate::assertion::{Assertions, AudienceSettings, IssuerSettings};
-use crate::authority::{Authority, Seal, Signed};
-use crate::caller::Caller;
+use crate::authority::{Authority, Seal};
 use crate::clock::Clock;
 use crate::config::{BundleEndpoint, Config};
 use crate::dev::provider;
 use crate::doors::{bundle, grpc, http, listen, peer};
-use crate::folder;
 use crate::foreign::Foreign;
 use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
@@ -31,9 +29,8 @@ use crate::judge::Rules;
 use crate::keys::keystore::Keystore;
 use crate::ledger::{self, Bounds, Ledger, replay};
 use crate::pipeline::Pipeline;
+use crate::publish::Publisher;
 use crate::publish::feed::{self, Feed};
-use crate::publish::{Published, Publisher};
-use crate::state::authority::Status;
 use crate::telemetry;
 
 /// A running issuer.
@@ -153,6 +150,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     rotation.begin()?;
     let publisher = Publisher::start(&ledger, &authority, config.refresh).map_err(|e| e.to_string())?;
     let seal = Seal::new(Arc::clone(&authority), config.jwt_issuer.clone());
+    let (rejoin, rejoining) = mpsc::channel(1);
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
         pipeline: Pipeline::start(&ledger, seal, config.queue, 2).map_err(|e| e.to_string())?,
@@ -164,6 +162,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
         throttle: Throttle::new(config.writes.clone()),
+        rejoin: development.then_some(rejoin),
         counting: tokio::sync::Semaphore::new(1),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
@@ -219,8 +218,8 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     }
     if development {
         let dir = home.dir.join("workloads").join("orchestrator");
-        join(&issuer, &dir).await?;
-        tasks.push(tokio::spawn(keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, stopped)));
+        joined::join(&issuer, &dir).await?;
+        tasks.push(tokio::spawn(joined::keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, rejoining, stopped)));
     }
     home.announce(&endpoint)?;
     let _ = ready.send(true);
@@ -353,38 +352,4 @@ async fn every(period: Duration, mut stop: watch::Receiver<bool>, act: impl Fn()
             _ = stop.wait_for(|s| *s) => return,
         }
     }
-}
-
-/// Joins the development workload: a ticket and its redemption, without the wire.
-async fn join(issuer: &Issuer, dir: &Path) -> Result<(), String> {
-    let operator = Caller::Operator { name: "mayfly dev".into(), by: None };
-    let name = "orchestrator".parse().map_err(|e: mayfly_verify::NameError| e.to_string())?;
-    let (ticket, ..) = join::join_token(issuer, operator, name, 60).await.map_err(|e| e.to_string())?;
-    let key = folder::Key::new()?;
-    match redeem::redeem(issuer, ticket.secret().expose(), key.csr.clone()).await.map_err(|e| e.to_string())? {
-        Certified::Workload(_, leaf) => put(issuer, dir, &key, &leaf),
-        Certified::Agent(..) => Err("a join token was redeemed for an agent".into()),
-    }
-}
-
-/// The development workload never has to join by hand: not when its certificate ends, nor when who signed it is tainted.
-async fn keep_joined(issuer: Arc<Issuer>, dir: PathBuf, life: u64, mut stop: watch::Receiver<bool>) {
-    let tainted = |p: &Published| p.authorities.slots.iter().filter(|s| s.status == Status::Tainted).count();
-    let mut published = issuer.publisher.watch();
-    loop {
-        let known = tainted(&published.borrow_and_update());
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs((life / 2).max(1))) => {}
-            more = published.wait_for(|p| tainted(p) > known) => if more.is_err() { return },
-            _ = stop.wait_for(|s| *s) => return,
-        }
-        if let Err(cause) = join(&issuer, &dir).await {
-            tracing::error!(%cause, "cannot renew the development workload");
-        }
-    }
-}
-
-fn put(issuer: &Issuer, dir: &Path, key: &folder::Key, signed: &Signed) -> Result<(), String> {
-    let svid = v1::X509Svid { spiffe_id: String::new(), certificates: signed.chain(), expires_at: None };
-    folder::write(dir, key, &svid, &grpc::message::bundle_message(&issuer.publisher.now()))
 }

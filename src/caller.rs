@@ -48,7 +48,12 @@ pub enum Caller {
         authority: Vec<u8>,
     },
     /// A user, by an ID token for an audience with `revokes = true`. Users revoke their own access, and nothing else.
-    User(User),
+    User {
+        /// The user.
+        user: User,
+        /// When the token was issued, Unix seconds.
+        issued_at: u64,
+    },
     /// An operator.
     Operator {
         /// `uid:<n>`, or the scope of the workload that it is.
@@ -83,7 +88,7 @@ impl Caller {
             Caller::Workload { .. } => Role::Workload,
             Caller::Foreign { .. } => Role::Foreign,
             Caller::Agent { .. } => Role::Agent,
-            Caller::User(_) => Role::User,
+            Caller::User { .. } => Role::User,
             Caller::Operator { .. } => Role::Operator,
         }
     }
@@ -95,7 +100,7 @@ impl Caller {
             Caller::Workload { name, .. } => format!("workload/{name}"),
             Caller::Foreign { id, .. } => id.to_string(),
             Caller::Agent { id, .. } => id.to_string(),
-            Caller::User(user) => format!("user {} of {}", user.sub, user.iss),
+            Caller::User { user, .. } => format!("user {} of {}", user.sub, user.iss),
             Caller::Operator { name, .. } => name.clone(),
         }
     }

@@ -13,7 +13,7 @@ mod overlay;
 mod target;
 mod view;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, WorkloadName};
@@ -23,6 +23,7 @@ pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
 pub use authority::Authorities;
 pub use credential::{Certificate, Done, Holder, Owner, Ticket, Token};
 pub use cuts::{CutMade, before, cut_target, end_of_cut};
+pub use expiry::AT_ONCE;
 use expiry::Due;
 use mandate::Mandates;
 pub use meter::Reading;
@@ -81,7 +82,7 @@ pub struct State {
     configured_at: u64,
     subsumed: Subsumed,
     due: BTreeMap<expiry::When, Due>,
-    obsolete: Vec<u64>,
+    obsolete: VecDeque<u64>,
 }
 
 /// The agents whose cuts the last record made superfluous, because it revoked an ancestor of theirs. Says nothing about the
@@ -159,8 +160,22 @@ impl State {
     /// Applies one record. `agent` is the agent of an admission if it was made already; `None` means that it is made from the
     /// record.
     pub fn apply_with(&mut self, revision: u64, record: &Record, agent: Option<Box<Agent>>) -> Result<(), Misfit> {
+        let mut everything = usize::MAX;
+        self.apply_within(revision, record, agent, &mut everything)
+    }
+
+    /// Applies one record, and lets at most `budget` of the things that are due by its time happen, the earliest first; what is
+    /// left happens with later records. Takes what it used off the budget. What an agent or a cut may do follows from the time and
+    /// not from this: only memory, rows and places are given back later.
+    pub fn apply_within(
+        &mut self,
+        revision: u64,
+        record: &Record,
+        agent: Option<Box<Agent>>,
+        budget: &mut usize,
+    ) -> Result<(), Misfit> {
         self.subsumed.0.clear();
-        self.expire(record.at);
+        self.expire(record.at, budget);
         self.insert(revision, record, agent)
     }
 
@@ -206,6 +221,11 @@ impl State {
         self.tickets.get(hash)
     }
 
+    /// The agent that a request made, by the key of its request id.
+    pub fn agent_of_request(&self, key: &[u8; 32]) -> Option<&Agent> {
+        self.agent(&self.requests.get(key)?.agent?)
+    }
+
     /// The agents after `after`, in order of id.
     pub fn agents_after(&self, after: Option<Uuid>) -> impl Iterator<Item = &Agent> {
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
@@ -214,7 +234,7 @@ impl State {
 
     /// Takes the revisions of all records that no longer matter.
     pub fn take_obsolete(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.obsolete)
+        std::mem::take(&mut self.obsolete).into()
     }
 
     /// At most `most` revisions of records that no longer matter.
@@ -222,11 +242,12 @@ impl State {
         self.obsolete.iter().take(most).copied().collect()
     }
 
-    /// Forgets revisions whose rows were dropped.
+    /// Forgets revisions whose rows were dropped: the ones that [`State::obsolete`] named first.
     pub fn dropped(&mut self, revisions: &[u64]) {
-        if !revisions.is_empty() {
-            let gone: HashSet<u64> = revisions.iter().copied().collect();
-            self.obsolete.retain(|revision| !gone.contains(revision));
+        for revision in revisions {
+            if self.obsolete.front() == Some(revision) {
+                self.obsolete.pop_front();
+            }
         }
     }
 

@@ -23,6 +23,12 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_journal_sync_seconds", "histogram", "", "the durable append alone, of one batch"),
     ("mayfly_journal_records_total", "counter", "", "records that became durable"),
     ("mayfly_journal_queue_full_total", "counter", "", "requests refused because too many waited"),
+    (
+        "mayfly_throttled_total",
+        "counter",
+        "verb, per",
+        "requests refused because a caller, or a root with all of its agents, asked too often (`[writes]`)",
+    ),
     ("mayfly_pipeline_panics_total", "counter", "", "groups of requests that were dropped because a thread panicked"),
     ("mayfly_rotation_failures_total", "counter", "", "rotations of authorities that failed and are tried again"),
     ("mayfly_cuts_published_total", "counter", "", "cuts that were sent to verifiers"),

@@ -183,6 +183,10 @@ impl Arena {
             let request = v1::ReopenRequest { target: Some(target) };
             OperationsClient::new(self.operator.clone()).reopen(request).await.unwrap();
         }
+        if cut == Cut::Workload {
+            // Its own certificates went with it, and it has joined again.
+            self.spawner = channel(&self.dev, Some(ORCHESTRATOR)).await;
+        }
         if matches!(cut, Cut::User | Cut::Delegation) {
             // Tokens tell whole seconds.
             let second = now().as_secs();

@@ -115,6 +115,7 @@ fn admitted(at: u64, class: &str, parent: &[u8], delegation: &[u8]) -> Result<(U
         clipped: Vec::new(),
         ticket: Vec::new(),
         charges: Vec::new(),
+        ticket_nonce: Vec::new(),
     };
     Ok((uuid, Body::Admitted(body)))
 }

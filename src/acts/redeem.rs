@@ -7,7 +7,7 @@ use super::{Certified, Issuer};
 use crate::authority::Seal;
 use crate::caller::Caller;
 use crate::csr::Key;
-use crate::denial::{Denial, Fault, No};
+use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Admission, BACKDATE, Certification, Chance, Check, Judgement, Note, release};
 use crate::ledger::{Either, Recorded};
@@ -15,6 +15,9 @@ use crate::pipeline::Issue;
 use crate::state::{Certificate, Holder, Owner, Standing, State, Ticket, View};
 
 use std::sync::Arc;
+
+/// Certified keys of one workload that may be valid at once. They are revoked together, in one commit.
+const KEYS: usize = 1000;
 
 /// The redemption of a ticket.
 #[derive(Clone, Debug)]
@@ -140,6 +143,10 @@ pub(super) fn certify(
     j.check_workload(&Workload::Own(workload.clone()))?;
     let renewal = matches!(source, Source::Renewal(_));
     j.check_owner(&key, |owner| renewal && matches!(owner, Owner::Workload(of, _) if of == workload))?;
+    if j.view().keys_of(workload, j.at()).len() >= KEYS {
+        let message = format!("workload `{workload}` has {KEYS} certified keys that have not expired: wait until one does");
+        return Err(Denial::new(Kind::Exhausted, "LIMIT_REACHED", message).with("limit", "keys of a workload").into());
+    }
     let authority = Arc::clone(&j.signer(crate::state::authority::Kind::X509)?.id);
     let certificate = Certificate {
         key,

@@ -1,6 +1,9 @@
 //! Reopen: a closed user, workload or class gets new credentials again.
 
+use std::time::Duration;
+
 use mayfly_verify::Target;
+use tokio::sync::oneshot;
 
 use super::Issuer;
 use crate::caller::Caller;
@@ -8,6 +11,9 @@ use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body, reopened};
 use crate::judge::{Act, Chance, Check, Judgement};
 use crate::state::View;
+
+/// How long a reopening waits in development for the development workload to join again.
+const REJOIN: Duration = Duration::from_secs(5);
 
 /// A reopening.
 #[derive(Clone, Debug)]
@@ -27,7 +33,15 @@ pub struct Reopened {
 
 /// Opens a user, a workload or a class again.
 pub async fn reopen(issuer: &Issuer, caller: Caller, target: Target) -> Result<Reopened, No> {
-    issuer.pipeline.record(caller, Reopen { target: super::revoke::sound(target)? }).await
+    let workload = matches!(target, Target::Workload(_));
+    let reopened = issuer.pipeline.record(caller, Reopen { target: super::revoke::sound(target)? }).await?;
+    if let Some(rejoin) = issuer.rejoin.as_ref().filter(|_| workload) {
+        let (joined, done) = oneshot::channel();
+        if rejoin.try_send(joined).is_ok() {
+            let _ = tokio::time::timeout(REJOIN, done).await;
+        }
+    }
+    Ok(reopened)
 }
 
 impl Act for Reopen {

@@ -148,7 +148,15 @@ impl Act for Revoke {
                 return Ok(revoked(first.revision, first.why.at));
             }
         }
-        // 4. Past a bound, an agent that loses one after the other of those below it is revoked itself.
+        // 4. A workload that is closed loses its own certificates: verifiers are told of their keys, which never come back.
+        if let Target::Workload(Workload::Own(name)) = target
+            && cutting.closes()
+        {
+            for key in j.view().keys_of(name, j.at()) {
+                j.cut(caller, &Cutting { target: &Target::Key(key), since: None, reason: &self.reason, closes: true })?;
+            }
+        }
+        // 5. Past a bound, an agent that loses one after the other of those below it is revoked itself.
         let revision = match j.crowded(target) {
             Some(above) => j.collapse(caller, &above)?,
             None => j.cut(caller, &cutting)?,

@@ -48,6 +48,8 @@ pub enum Credential {
     Key(Key),
     /// By a ticket.
     Ticket {
+        /// From it and the request the secret is derived again for a retry.
+        nonce: [u8; 16],
         /// SHA-256 of its secret.
         hash: [u8; 32],
         /// Seconds for which it may be redeemed.
@@ -86,14 +88,14 @@ impl Act for Spawn {
             j.signer(AuthorityKind::Jwt)?;
         }
         // 3. The key, and how long its certificate lasts.
-        let (key, ticket, life) = match &self.credential {
+        let (key, ticket, nonce, life) = match &self.credential {
             Credential::Key(key) => {
                 let key = key.proved()?.digest();
                 j.check_key(&key)?;
                 j.check_owner(&key, |_| false)?;
-                (key.to_vec(), Vec::new(), class.svid_ttl)
+                (key.to_vec(), Vec::new(), Vec::new(), class.svid_ttl)
             }
-            Credential::Ticket { hash, life } => (Vec::new(), hash.to_vec(), *life),
+            Credential::Ticket { hash, nonce, life } => (Vec::new(), hash.to_vec(), nonce.to_vec(), *life),
         };
         let svid_ends_at = j.svid_end(life, spawner.permit.lease_ends_at)?;
         let uuid = new_agent_id(j, chance)?;
@@ -118,6 +120,7 @@ impl Act for Spawn {
             clipped: permit.clipped,
             ticket,
             charges: Vec::new(),
+            ticket_nonce: nonce,
         };
         let revision = j.view().revision() + 1 + u64::from(fresh.is_some());
         let mandate = j.view_mut().mandate(&admitted).map_err(|what| Fault::new("spawn", what))?;
@@ -219,7 +222,8 @@ impl Spawn {
         j.checking(Check::Request);
         let first = match &self.credential {
             Credential::Key(_) => agent.last().is_some_and(|certificate| certificate.revision == agent.revision),
-            Credential::Ticket { hash, .. } => agent.rare.ticket == Some(*hash) && agent.current.is_none(),
+            // The secret is derived again from the nonce that was recorded.
+            Credential::Ticket { .. } => agent.rare.ticket.is_some() && agent.current.is_none(),
         };
         if !first {
             let message = "the agent of this request has its identity already, and has moved on from the first one";

@@ -38,7 +38,7 @@ pub async fn revoker(issuer: &Issuer, token: &str) -> Result<Caller, Denial> {
         let message = "tokens of this audience do not revoke: use one of an audience that is configured with `revokes = true`";
         return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
     }
-    Ok(Caller::User(delegator.user().clone()))
+    Ok(Caller::User { user: delegator.user().clone(), issued_at: delegator.issued_at() })
 }
 
 async fn verify(issuer: &Issuer, token: &str) -> Result<Delegator, Denial> {

@@ -10,7 +10,7 @@ use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record;
 use crate::state::mandate::EVERYTHING;
-use crate::state::{Delegation, seconds};
+use crate::state::{Delegation, View, seconds};
 
 /// What proves that a user lets the caller act.
 #[derive(Clone, Debug)]
@@ -131,15 +131,20 @@ impl Judgement<'_> {
         if standing.is_some_and(|s| s.closed) {
             return Err(Denial::denied("USER_CLOSED", "this user was revoked: an operator must reopen them"));
         }
-        let everything = self.view().target(&Target::TrustDomain);
-        let since = standing.into_iter().chain(everything).map(|s| s.since).max();
-        // A token tells whole seconds: one from the second of the revocation may be from before it.
-        if issued_at.zip(since).is_some_and(|(at, since)| at <= since / SECOND) {
-            let message = "the user token is from before the user's revocation: bring a fresh one";
-            return Err(Denial::denied("USER_TOKEN_TOO_EARLY", message));
-        }
-        Ok(())
+        issued_at.map_or(Ok(()), |issued_at| check_token(self.view(), user, issued_at))
     }
+}
+
+/// Whether a user's token, issued at `issued_at` (Unix seconds), is from after their last revocation or reopening.
+pub(super) fn check_token(view: &impl View, user: &User, issued_at: u64) -> Result<(), Denial> {
+    let of = |target: &Target| view.revoked_at(target);
+    let since = of(&Target::User(user.clone())).max(of(&Target::TrustDomain));
+    // A token tells whole seconds: one from the second of the revocation may be from before it.
+    if since.is_some_and(|since| issued_at <= since / SECOND) {
+        let message = "the user token is from before the user's revocation: bring a fresh one";
+        return Err(Denial::denied("USER_TOKEN_TOO_EARLY", message));
+    }
+    Ok(())
 }
 
 fn unknown_delegation(id: &DelegationId) -> Denial {

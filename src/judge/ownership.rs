@@ -11,7 +11,7 @@ use crate::state::Agent;
 /// Whether a caller may see an agent.
 pub fn sees(caller: &Caller, agent: &Agent) -> bool {
     // A user revokes by name and has no list of agents.
-    !matches!(caller, Caller::User(_)) && owns(caller, agent)
+    !matches!(caller, Caller::User { .. }) && owns(caller, agent)
 }
 
 /// Whether a caller may end or revoke an agent.
@@ -20,7 +20,7 @@ pub fn owns(caller: &Caller, agent: &Agent) -> bool {
         Caller::Operator { .. } => true,
         Caller::Agent { id, .. } => id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid),
         Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.mandate.workload),
-        Caller::User(user) => agent.delegation.as_ref().is_some_and(|delegation| delegation.user == *user),
+        Caller::User { user, .. } => agent.delegation.as_ref().is_some_and(|delegation| delegation.user == *user),
         Caller::Stranger => false,
     }
 }
@@ -38,12 +38,12 @@ impl Judgement<'_> {
         self.checking(Check::Ownership);
         match (caller, target) {
             (Caller::Operator { .. }, _) | (_, Target::Agent(_)) => Ok(()),
-            (Caller::User(user), Target::User(of)) if user == of => Ok(()),
-            (Caller::User(user), Target::Delegation(id)) => {
+            (Caller::User { user, .. }, Target::User(of)) if user == of => Ok(()),
+            (Caller::User { user, .. }, Target::Delegation(id)) => {
                 let theirs = self.view().known_delegation(id).is_some_and(|delegation| delegation.user == *user);
                 if theirs { Ok(()) } else { Err(unknown_delegation(id)) }
             }
-            (Caller::User(_), _) => {
+            (Caller::User { .. }, _) => {
                 let message = "you may revoke yourself, your delegations and the agents that act for you";
                 Err(Denial::denied("ROLE_NOT_ALLOWED", message))
             }

@@ -113,6 +113,16 @@ pub fn decide_spawn(class: &Class, by: &Standing<'_>, asked: &Asked, now: u64) -
         Standing::Workload(_, None) => Mode::Autonomous,
         Standing::Agent(parent) => parent.mode,
     };
+    // Whoever loses the user's token must not get authority of its own by that.
+    if mode == Mode::Autonomous
+        && asked.mode.is_none()
+        && class.modes.contains(&Mode::Delegated)
+        && matches!(by, Standing::Workload(..))
+    {
+        let message =
+            format!("class `{}` has delegated and autonomous agents: give a user token, or say `autonomous`", class.name);
+        return Err(Denial::denied("MODE_NOT_ALLOWED", message));
+    }
     if asked.mode.is_some_and(|asked| asked != mode) {
         let message = format!("this spawner's agents here are `{}`: leave the mode out", mode.as_str());
         return Err(Denial::denied("MODE_NOT_ALLOWED", message));

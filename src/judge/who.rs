@@ -1,8 +1,9 @@
 //! Who a caller is now. One function answers, at the door, at the commit, and before a signature is released.
 
-use mayfly_verify::Target;
+use mayfly_verify::{Target, Workload};
 
 use super::Rules;
+use super::grant::check_token;
 use crate::caller::{Caller, unauthenticated};
 use crate::denial::Denial;
 use crate::state::{Generation, Owner, View, seconds};
@@ -11,7 +12,15 @@ use crate::state::{Generation, Owner, View, seconds};
 /// certificate; for a caller that is no agent this is `Current`.
 pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<Generation, Denial> {
     match caller {
-        Caller::Stranger | Caller::User(_) | Caller::Operator { by: None, .. } => Ok(Generation::Current),
+        Caller::Stranger | Caller::Operator { by: None, .. } => Ok(Generation::Current),
+        // A token from before the user's last revocation proves nothing once they are open again. While they are closed, everything
+        // of theirs is revoked already, and a repeated request gets the same answer.
+        Caller::User { user, issued_at } => {
+            if !view.is_closed(&Target::User(user.clone())) {
+                check_token(view, user, *issued_at)?;
+            }
+            Ok(Generation::Current)
+        }
         // An operator is a workload first: what ends the workload ends the operator.
         Caller::Operator { by: Some(by), .. } => {
             let generation = who(view, rules, by, at)?;
@@ -19,6 +28,10 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             Ok(generation)
         }
         Caller::Workload { name, key, authority } => {
+            // Its keys were revoked with it; that is not what it has to know.
+            if view.key_revoked(key) && view.is_closed(&Target::Workload(Workload::Own(name.clone()))) {
+                return Err(workload_closed());
+            }
             check_signature(view, key, authority)?;
             match view.owner(key) {
                 Some(Owner::Workload(owner, ends_at)) if owner == name && at < seconds(ends_at) => {}

@@ -8,6 +8,7 @@ use super::{Bounds, Durable, Fate, Group, Inner, Observer};
 use crate::clock::Clock;
 use crate::journal::{self, AppendError, Journal};
 use crate::judge::{Entry, Judgement, Note};
+use crate::state::AT_ONCE;
 
 /// Rows that one commit drops at most.
 const DROP: usize = 512;
@@ -214,9 +215,10 @@ impl Writer {
         dropped: &[u64],
     ) -> Result<(), AppendError> {
         let mut cuts = Vec::new();
+        let mut budget = AT_ONCE;
         let mut state = inner.state.write();
         for (revision, Entry { record, agent }) in entries {
-            state.apply_with(revision, &record, agent).map_err(|misfit| AppendError::Fatal(misfit.to_string()))?;
+            state.apply_within(revision, &record, agent, &mut budget).map_err(|misfit| AppendError::Fatal(misfit.to_string()))?;
             cuts.extend(state.cuts_of(revision, &record));
             cuts.extend(state.take_subsumed());
         }

@@ -8,7 +8,8 @@ use super::{OpenError, opened, replay};
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, record::Body};
 use crate::journal::{Journal as _, sqlite::Sqlite};
-use crate::state::{CUT_KEEP, before, cut_target};
+use crate::state::authority::{Kind, Slot, Status};
+use crate::state::{CUT_KEEP, before, cut_target, seconds};
 
 /// The new incarnation.
 pub struct Restored {
@@ -52,6 +53,17 @@ pub fn restore(journal: &mut Sqlite, trust_domain: &TrustDomain, last_head: u64,
     // Closed targets stay closed, and revoked keys stay revoked.
     for closed in state.closed() {
         cut(closed, true, 0, at + CUT_KEEP, "closed before the restore");
+    }
+    // Workloads' own certificates say nothing of an incarnation. What signed them is tainted, so verifiers refuse them too.
+    let lost = state.authorities.slots.iter().filter(|slot| slot.kind == Kind::X509);
+    let lost = lost.map(|slot| {
+        let keep_until = slot.keep_until.max(seconds(slot.ends_at));
+        Slot { status: Status::Tainted, retired_at: at, keep_until, ..slot.clone() }.write()
+    });
+    let lost: Vec<_> = lost.collect();
+    if !lost.is_empty() {
+        let body = Body::Authorities(record::Authorities { authorities: lost });
+        records.push(Record { at, operator: "restore".into(), body: Some(body) }.encode_to_vec());
     }
     journal.append(first, &records, &[])?;
     journal.drop_below(first).map_err(OpenError::Replay)?;

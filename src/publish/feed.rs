@@ -69,7 +69,9 @@ impl Feed {
     pub fn start(ledger: &Ledger, authority: &Arc<Authority>, clock: Clock, heard: Heard) -> Result<Arc<Feed>, Fault> {
         let mut set = Set::default();
         let (incarnation, head) = ledger.read(|state| {
-            state.all_cuts().for_each(|mut cut| drop(set.add(&mut cut)));
+            for mut cut in state.all_cuts() {
+                let _ = set.add(&mut cut);
+            }
             (state.incarnation, state.revision)
         });
         heard.begin(head);

@@ -69,6 +69,8 @@ pub struct More {
     pub replaced: Vec<[u8; 16]>,
     /// SHA-256 of the secret of its ticket. `None` if it came with a key.
     pub ticket: Option<[u8; 32]>,
+    /// From it and the request the ticket's secret is derived again for a retry.
+    pub ticket_nonce: [u8; 16],
     /// What the request asked for and did not get.
     pub clipped: Vec<String>,
     /// Revision of its end. `None` if nobody ended it.
@@ -88,6 +90,7 @@ static NOTHING_MORE: More = More {
     next: None,
     replaced: Vec::new(),
     ticket: None,
+    ticket_nonce: [0; 16],
     clipped: Vec::new(),
     ended: None,
     taken_back: BTreeSet::new(),
@@ -185,6 +188,9 @@ impl Agent {
         let mut rare = Rare::default();
         if !a.ticket.is_empty() {
             rare.ticket = Some(fixed(&a.ticket).ok_or(misfit("ticket"))?);
+            if !a.ticket_nonce.is_empty() {
+                rare.ticket_nonce = fixed(&a.ticket_nonce).ok_or(misfit("ticket nonce"))?;
+            }
         }
         if !a.clipped.is_empty() {
             rare.clipped.clone_from(&a.clipped);

@@ -95,7 +95,7 @@ impl State {
                 let uuid = Uuid::from_slice(&u.agent).map_err(|_| misfit("agent"))?;
                 match self.agents.get_mut(&uuid) {
                     Some(agent) => agent.used(revision),
-                    None => self.obsolete.push(revision),
+                    None => self.obsolete.push_back(revision),
                 }
             }
             Body::Ended(e) => {
@@ -111,7 +111,7 @@ impl State {
                             self.taken_back(uuid);
                         }
                     }
-                    None => self.obsolete.push(revision),
+                    None => self.obsolete.push_back(revision),
                 }
             }
             Body::Cut(c) => self.cut(revision, record, c)?,
@@ -138,14 +138,14 @@ impl State {
             }
             Body::Configured(c) => {
                 if self.configured_at > 0 {
-                    self.obsolete.push(self.configured_at);
+                    self.obsolete.push_back(self.configured_at);
                 }
                 self.configured_at = revision;
                 self.configured = Some(c.clone());
             }
             Body::Authorities(all) => {
                 if self.authorities.revision > 0 {
-                    self.obsolete.push(self.authorities.revision);
+                    self.obsolete.push_back(self.authorities.revision);
                 }
                 let slots = all.authorities.iter().map(|a| authority::Slot::read(revision, a)).collect::<Result<_, _>>()?;
                 self.authorities = Arc::new(Authorities::new(revision, slots));
@@ -230,7 +230,7 @@ impl State {
     /// A later certificate of an agent.
     fn certified(&mut self, revision: u64, uuid: Uuid, key: [u8; 32], change: impl FnOnce(&mut Agent)) {
         let Some(agent) = self.agents.get_mut(&uuid) else {
-            return self.obsolete.push(revision);
+            return self.obsolete.push_back(revision);
         };
         change(agent);
         agent.rare.rows.push(revision);
@@ -271,7 +271,7 @@ impl State {
             self.told.remove(&before.revision);
             self.no_longer_due(before.until, before.revision, &Due::Standing(Box::new(target.clone())));
             if superseded {
-                self.obsolete.push(before.revision);
+                self.obsolete.push_back(before.revision);
             } else {
                 // Only the last standing matters, but the row of a cut is needed as long as the cut.
                 self.due(until, before.revision, Due::Record);

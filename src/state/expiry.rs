@@ -41,6 +41,9 @@ pub(super) enum Due {
     Meter([u8; 16]),
 }
 
+/// Things that one commit lets happen at most. When 700,000 agents end in one second, nobody waits for all of them.
+pub const AT_ONCE: usize = 1024;
+
 /// The number of an entry: the record's revision, `nth` and the kind.
 fn number(revision: u64, nth: u16, what: &Due) -> u64 {
     let kind = match what {
@@ -74,17 +77,21 @@ impl State {
         self.due.remove(&(when, number(revision, 0, what)));
     }
 
-    /// Agents that have expired by `now` (Unix microseconds) and still hold their seats, because no record has come since.
+    /// Agents that have expired by `now` (Unix microseconds) and still hold their seats, because no record has come since: the
+    /// first of them, if many things are due.
     pub(crate) fn run_out(&self, now: u64) -> BTreeSet<Uuid> {
-        let due = self.due.range(..=(now, u64::MAX));
+        let due = self.due.range(..=(now, u64::MAX)).take(AT_ONCE);
         let seats = due.filter_map(|(_, what)| if let Due::Seat(uuid) = what { Some(*uuid) } else { None });
         seats.filter(|uuid| self.agents.get(uuid).is_some_and(|a| a.seated && a.expires_at() <= now)).collect()
     }
 
-    /// Lets the time of a record (Unix microseconds) take effect.
-    pub(super) fn expire(&mut self, now: u64) {
+    /// Lets the time of a record (Unix microseconds) take effect, on at most `budget` things.
+    pub(super) fn expire(&mut self, now: u64, budget: &mut usize) {
         self.out.forget(now);
-        while let Some(entry) = self.due.first_entry().filter(|e| e.key().0 <= now) {
+        while *budget > 0
+            && let Some(entry) = self.due.first_entry().filter(|e| e.key().0 <= now)
+        {
+            *budget -= 1;
             let ((when, by), what) = entry.remove_entry();
             let (revision, nth) = (by >> 16, u16::try_from(by >> 4 & u64::from(NTH)).unwrap_or(NTH));
             let obsolete = match what {
@@ -153,7 +160,7 @@ impl State {
                 }
             };
             if obsolete {
-                self.obsolete.push(revision);
+                self.obsolete.push_back(revision);
             }
         }
     }
@@ -180,8 +187,8 @@ impl State {
             for key in agent.keys() {
                 self.agent_keys.remove(&half(key));
             }
-            self.obsolete.push(agent.revision);
-            self.obsolete.extend_from_slice(&agent.rare.rows);
+            self.obsolete.push_back(agent.revision);
+            self.obsolete.extend(&agent.rare.rows);
             if let Some(parent) = agent.parent()
                 && let Some(above) = self.agents.get_mut(&parent)
             {

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mayfly_verify::{DelegationId, Stamp, Target};
+use mayfly_verify::{DelegationId, Stamp, Target, WorkloadName};
 use uuid::Uuid;
 
 use super::mandate::{Mandate, Words};
 use super::{
     Agent, Authorities, Delegation, Done, Misfit, Out, Owner, Reading, Seat, Standing, State, TargetStanding, Ticket, fixed,
-    standing,
+    seconds, standing,
 };
 use crate::journal::record::{self, Record, record::Body};
 
@@ -112,6 +112,13 @@ impl<'a> Overlay<'a> {
     /// The owner of a key.
     pub fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
         self.top.owner(key).or_else(|| self.base.owner(key))
+    }
+
+    /// The keys that are certified for a workload at `at` (Unix microseconds), without those that were revoked.
+    pub fn keys_of(&self, name: &WorkloadName, at: u64) -> Vec<[u8; 32]> {
+        let all = self.base.workload_keys.iter().chain(&self.top.workload_keys);
+        let live = all.filter(|(_, (of, ends_at))| of == name && at < seconds(*ends_at)).map(|(key, _)| *key);
+        live.filter(|key| !self.key_revoked(key)).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Whether a public key with this SHA-256 was revoked.

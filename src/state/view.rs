@@ -19,6 +19,8 @@ pub trait View {
     fn key_revoked(&self, key: &[u8; 32]) -> bool;
     /// Whether nothing new is issued for a target.
     fn is_closed(&self, target: &Target) -> bool;
+    /// Unix microseconds of the last revocation or reopening of a target. `None` if that no longer matters.
+    fn revoked_at(&self, target: &Target) -> Option<u64>;
     /// Whether an authority is tainted, by the id that credentials carry.
     fn authority_tainted(&self, key_id: &[u8]) -> bool;
 }
@@ -46,6 +48,10 @@ impl View for State {
 
     fn is_closed(&self, target: &Target) -> bool {
         self.standings.get(target).is_some_and(|standing| standing.closed)
+    }
+
+    fn revoked_at(&self, target: &Target) -> Option<u64> {
+        self.standings.get(target).map(|standing| standing.since)
     }
 
     fn authority_tainted(&self, key_id: &[u8]) -> bool {
@@ -76,6 +82,10 @@ impl View for Overlay<'_> {
 
     fn is_closed(&self, target: &Target) -> bool {
         self.target(target).is_some_and(|standing| standing.closed)
+    }
+
+    fn revoked_at(&self, target: &Target) -> Option<u64> {
+        self.target(target).map(|standing| standing.since)
     }
 
     fn authority_tainted(&self, key_id: &[u8]) -> bool {

@@ -51,7 +51,7 @@ fn t102_a_cut_is_kept_for_verifiers_until_the_last_credential_that_it_kills_has_
     // A token lives on after the certificate of its agent's class was shortened; its end is what counts.
     house.pass(1100);
     house.spawn("demo", 4).unwrap();
-    assert_eq!(house.ledger.read(|state| told(state)), vec![], "then verifiers hold nothing");
+    assert_eq!(house.ledger.read(told), vec![], "then verifiers hold nothing");
     // For the issuer the user stays revoked as long as something of theirs might be presented.
     let proof = house.ledger.read(|state| state.standings_after(0).count());
     assert!(proof >= 1, "the user's standing is known");
@@ -97,7 +97,7 @@ fn t103_repeated_cuts_are_one_and_a_later_one_replaces_the_row_of_the_earlier() 
     assert_eq!(house.revision(), closed);
     assert_eq!(code(house.spawn("demo", 50)), "USER_CLOSED");
     house.ask(operator(), Proposal::Reopen { target: target.clone() }).unwrap();
-    house.ask(operator(), revoke(target.clone(), true)).unwrap();
+    house.ask(operator(), revoke(target, true)).unwrap();
     assert_eq!(house.revision(), closed + 2, "a cut after a reopening is a cut");
     let (mut live, mut kept) = (house.ledger.read(Clone::clone), replay(&house.disk.rows.lock()));
     drop((live.take_obsolete(), kept.take_obsolete()));
@@ -146,4 +146,45 @@ fn t104_an_agent_that_loses_too_many_is_taken_with_them_and_its_neighbours_stay(
     house.now.fetch_add(8000 * SECOND, Ordering::SeqCst);
     house.spawn("guest", 9).unwrap();
     assert!(matches!(taken(&house), Some(0) | None), "{:?}", taken(&house));
+}
+
+#[test]
+fn t107_what_ends_together_ends_in_slices() {
+    let house = House::new();
+    // All of them expire at one moment, and are forgotten at one moment an hour later.
+    let count = 3 * mayfly::state::AT_ONCE;
+    for first in (0..count).step_by(512) {
+        let asks = (first..count.min(first + 512))
+            .map(|_| super::asks::Ask { caller: house.caller.clone(), proposal: house.spawning(house.proof("demo", 1), None) });
+        for outcome in super::asks::commit(&house.ledger, asks.collect()) {
+            outcome.unwrap();
+        }
+    }
+    let live = |state: &State| state.seats(mayfly::state::Seat(mayfly::state::Count::OfClass, researcher()));
+    assert_eq!(house.ledger.read(|state| live(state)), i64::try_from(count).unwrap());
+    house.now.fetch_add(1000 * SECOND, Ordering::SeqCst);
+    let mut before = i64::MAX;
+    let mut commits = 0;
+    while before > 0 {
+        house.ask(operator(), Proposal::Ticket { workload: "other".parse().unwrap(), hash: [commits; 32], ttl: 60 }).unwrap();
+        let after = house.ledger.read(|state| live(state));
+        let most = i64::try_from(mayfly::state::AT_ONCE).unwrap();
+        assert!(before == i64::MAX || before - after <= most, "{before} {after}");
+        (before, commits) = (after, commits + 1);
+        assert!(commits < 50, "all of them end");
+    }
+    assert!(commits > 1, "not all at once");
+    // Whatever is left is left to later records, and the end is the same.
+    for n in 100..120 {
+        house.now.fetch_add(3600 * SECOND, Ordering::SeqCst);
+        house.ask(operator(), Proposal::Ticket { workload: "other".parse().unwrap(), hash: [n; 32], ttl: 60 }).unwrap();
+    }
+    assert_eq!(house.ledger.read(State::agent_count), 0);
+    let (mut live, mut every) = (house.ledger.read(Clone::clone), replay(&house.disk.every.lock()));
+    drop((live.take_obsolete(), every.take_obsolete()));
+    assert!(live == every);
+}
+
+fn researcher() -> Subject {
+    Target::Class("researcher".parse().unwrap()).subject()
 }

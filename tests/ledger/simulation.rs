@@ -208,7 +208,7 @@ impl Simulation {
         let key = self.unique();
         let spawn = Spawn {
             class: if parent.is_some() { "worker" } else { "researcher" }.parse().unwrap(),
-            credential: ticket.map_or(asks::key(key), |hash| Credential::Ticket { hash, life: 60 }),
+            credential: ticket.map_or(asks::key(key), |hash| Credential::Ticket { nonce: [0; 16], hash, life: 60 }),
             proof,
             asked: Asked { lease: self.chance.below(4) * 500, clip: true, ..Asked::default() },
             audience: None,

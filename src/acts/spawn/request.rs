@@ -61,8 +61,13 @@ pub enum Holds {
     Ticket(Ticket),
 }
 
-/// The secret of a ticket.
-pub(super) type Secret = Zeroizing<[u8; 32]>;
+/// The secret of a ticket, with what it was derived from.
+pub(super) struct Secret {
+    secret: Zeroizing<[u8; 32]>,
+    nonce: [u8; 16],
+    /// `None` if the client gave no request id. Then the nonce is all there is.
+    request: Option<RequestId>,
+}
 
 /// Spawns an agent. The caller is proved already.
 pub async fn spawn(issuer: &Issuer, caller: Caller, request: SpawnRequest, keys: Keys) -> Result<Spawned, No> {
@@ -96,9 +101,9 @@ pub(super) async fn acts(
             // One id for the batch makes one id for each of its agents.
             id.key = digest(&[&id.key, &n.to_be_bytes()]);
         }
-        let secret = if tickets { Some(secret(issuer, id.as_ref())?) } else { None };
+        let secret = if tickets { Some(secret(issuer, id.clone())?) } else { None };
         let credential = match &secret {
-            Some(secret) => Credential::Ticket { hash: sha256(secret.as_slice()), life: TICKET_LIFE },
+            Some(made) => Credential::Ticket { nonce: made.nonce, hash: sha256(made.secret.as_slice()), life: TICKET_LIFE },
             None => Credential::Key(Key::Request(csr)),
         };
         let act = Spawn {
@@ -151,14 +156,28 @@ fn identify(caller: &Caller, request: &SpawnRequest, csr: &[u8], ticket: bool) -
     request_id(caller, "spawn", &request.request_id, &what)
 }
 
-/// The secret of a ticket: random, or the same again for a retry of the same request.
-fn secret(issuer: &Issuer, request: Option<&RequestId>) -> Result<Secret, Fault> {
-    if let Some(request) = request {
-        return Ok(issuer.authority.ticket_secret(&digest(&[&request.key, &request.digest])));
-    }
-    let mut secret = Zeroizing::new([0u8; 32]);
-    aws_lc_rs::rand::fill(secret.as_mut_slice()).map_err(|e| Fault::new("ticket", e))?;
-    Ok(secret)
+/// The secret of a ticket. For a retry of a request that is known, it is derived from the nonce that was recorded, so it is the same
+/// again; the same request in another incarnation of the journal, or after it was forgotten, gets another one.
+fn secret(issuer: &Issuer, request: Option<RequestId>) -> Result<Secret, Fault> {
+    let recorded = request.as_ref().and_then(|request| {
+        issuer.ledger.read(|state| state.agent_of_request(&request.key).map(|agent| agent.rare.ticket_nonce))
+    });
+    let nonce = match recorded {
+        Some(nonce) => nonce,
+        None => {
+            let mut nonce = [0u8; 16];
+            aws_lc_rs::rand::fill(&mut nonce).map_err(|e| Fault::new("ticket", e))?;
+            nonce
+        }
+    };
+    Ok(derive(issuer, nonce, request))
+}
+
+fn derive(issuer: &Issuer, nonce: [u8; 16], request: Option<RequestId>) -> Secret {
+    let incarnation = issuer.ledger.read(|state| state.incarnation);
+    let (key, asked) = request.as_ref().map_or((&[][..], &[][..]), |request| (&request.key, &request.digest));
+    let secret = issuer.authority.ticket_secret(&digest(&[incarnation.as_bytes(), &nonce, key, asked]));
+    Secret { secret, nonce, request }
 }
 
 /// The answer for one agent.
@@ -166,7 +185,12 @@ pub(super) fn answer(issuer: &Issuer, signed: Signatures, secret: Option<Secret>
     let Signatures { admission, certificate, jwt } = signed;
     let holds = match (certificate, secret) {
         (Some(certificate), None) => Holds::Certificate(certificate),
-        (None, Some(secret)) => Holds::Ticket(issuer.ticket(&secret)?),
+        (None, Some(made)) => {
+            // Two requests with one id may have come at once: the nonce of the one that was recorded counts.
+            let recorded = admission.agent().rare.ticket_nonce;
+            let made = if recorded == made.nonce { made } else { derive(issuer, recorded, made.request) };
+            Holds::Ticket(issuer.ticket(&made.secret)?)
+        }
         _ => return Err(Fault::new("spawn", "neither a certificate nor a ticket").into()),
     };
     Ok(Spawned { admission, holds, jwt })

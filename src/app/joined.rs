@@ -1,0 +1,61 @@
+//! The workload that has joined in development, so that nobody needs to do it by hand.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly_agent::api::v1;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::acts::{Certified, Issuer, join as joining, redeem};
+use crate::authority::Signed;
+use crate::caller::Caller;
+use crate::doors::grpc;
+use crate::folder;
+use crate::publish::Published;
+use crate::state::authority::Status;
+
+/// Joins the development workload: a ticket and its redemption, without the wire.
+pub(super) async fn join(issuer: &Issuer, dir: &Path) -> Result<(), String> {
+    let operator = Caller::Operator { name: "mayfly dev".into(), by: None };
+    let name = "orchestrator".parse().map_err(|e: mayfly_verify::NameError| e.to_string())?;
+    let (ticket, ..) = joining::join_token(issuer, operator, name, 60).await.map_err(|e| e.to_string())?;
+    let key = folder::Key::new()?;
+    match redeem::redeem(issuer, ticket.secret().expose(), key.csr.clone()).await.map_err(|e| e.to_string())? {
+        Certified::Workload(_, leaf) => put(issuer, dir, &key, &leaf),
+        Certified::Agent(..) => Err("a join token was redeemed for an agent".into()),
+    }
+}
+
+/// The development workload never has to join by hand: not when its certificate ends, nor when the authority that signed it is
+/// tainted, nor when it was revoked and is open again.
+pub(super) async fn keep_joined(
+    issuer: Arc<Issuer>,
+    dir: PathBuf,
+    life: u64,
+    mut reopened: mpsc::Receiver<oneshot::Sender<()>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let tainted = |p: &Published| p.authorities.slots.iter().filter(|s| s.status == Status::Tainted).count();
+    let mut published = issuer.publisher.watch();
+    loop {
+        let known = tainted(&published.borrow_and_update());
+        let mut asked = None;
+        tokio::select! {
+            Some(joined) = reopened.recv() => asked = Some(joined),
+            () = tokio::time::sleep(Duration::from_secs((life / 2).max(1))) => {}
+            more = published.wait_for(|p| tainted(p) > known) => if more.is_err() { return },
+            _ = stop.wait_for(|s| *s) => return,
+        }
+        if let Err(cause) = join(&issuer, &dir).await {
+            tracing::error!(%cause, "cannot renew the development workload");
+        }
+        // Whoever asked may have gone.
+        let _ = asked.map(|joined| joined.send(()));
+    }
+}
+
+fn put(issuer: &Issuer, dir: &Path, key: &folder::Key, signed: &Signed) -> Result<(), String> {
+    let svid = v1::X509Svid { spiffe_id: String::new(), certificates: signed.chain(), expires_at: None };
+    folder::write(dir, key, &svid, &grpc::message::bundle_message(&issuer.publisher.now()))
+}
