@@ -18,6 +18,10 @@
 //! it, start `mayfly run` as root with `--uid`: then the command cannot reach this process, trees of other users, or their
 //! folders.
 //!
+//! That user may replace whatever it can write to while root works there. So the folder of `--files` is reached without its links,
+//! must belong to that user or to root, and is used by descriptor, as the folder of the socket is ([`folder`]). A folder that is
+//! missing is made for the user with mode 0700; those above it that are missing stay root's.
+//!
 //! If this process is killed, the socket disappears, the tree continues without it, and the identity expires with its last
 //! certificate. A tree that is stopped at a terminal (Ctrl-Z) is not renewed either.
 //!
@@ -75,6 +79,7 @@ mod bundles;
 mod claims;
 pub mod command;
 pub mod files;
+pub mod folder;
 pub mod group;
 mod lenient;
 pub mod socket;

@@ -45,7 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("doors", &["acts", "authority", "caller", "clock", "denial", "judge", "ledger", "publish", "state"]),
-    ("run", &["authority", "keys"]),
+    ("run", &["authority"]),
     ("dev", &["https"]),
     ("folder", &["authority", "keys"]),
     ("home", &["authority", "keys", "ledger"]),

@@ -552,6 +552,108 @@ fn files_are_replaced_whole_and_the_command_is_told() {
     assert_eq!(std::fs::read_dir(dev.path("pem")).unwrap().count(), 3, "nothing half written is left");
 }
 
+/// Uid of the user for whom root runs commands in these tests, and of another whose folder is attacked.
+const MALLORY: u32 = 65534;
+const VICTIM: u32 = 65533;
+/// Files of `--files`.
+const FILES: [&str; 3] = ["svid.pem", "svid_key.pem", "bundle.pem"];
+
+/// A folder of mallory's in which commands are run, and a folder with files of the victim elsewhere.
+fn two_users(dev: &Dev) -> (PathBuf, PathBuf) {
+    use std::os::unix::fs::chown;
+    let (theirs, victims) = (dev.path("theirs"), dev.path("victims"));
+    std::fs::set_permissions(dev.dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
+    for (dir, uid) in [(&theirs, MALLORY), (&victims, VICTIM)] {
+        std::fs::create_dir(dir).unwrap();
+        chown(dir, Some(uid), Some(uid)).unwrap();
+    }
+    for name in FILES {
+        std::fs::write(victims.join(name), "victim").unwrap();
+        chown(victims.join(name), Some(VICTIM), Some(VICTIM)).unwrap();
+    }
+    (theirs, victims)
+}
+
+fn assert_untouched(victims: &Path) {
+    for name in FILES {
+        let path = victims.join(name);
+        assert_eq!(std::fs::metadata(&path).unwrap().uid(), VICTIM, "{name} was given away");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "victim", "{name} was replaced");
+    }
+    assert_eq!(std::fs::read_dir(victims).unwrap().count(), FILES.len());
+}
+
+#[test]
+fn t90_files_for_another_user_never_go_through_its_links() {
+    if !root() {
+        return;
+    }
+    let dev = dev();
+    let (theirs, victims) = two_users(&dev);
+    std::os::unix::fs::symlink(&victims, theirs.join("pem")).unwrap();
+    let out = run(&dev, "--uid 65534:65534 --files theirs/pem", "exit 0").output().unwrap();
+    assert_untouched(&victims);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("a link on the way to it"), "{out:?}");
+    // Nor into what is neither the user's folder nor ours, and nor through a link further up.
+    assert_eq!(code(&dev, "--uid 65534:65534 --files victims", "exit 0"), Some(1));
+    std::os::unix::fs::symlink(dev.dir.path(), theirs.join("up")).unwrap();
+    assert_eq!(code(&dev, "--uid 65534:65534 --files theirs/up/victims", "exit 0"), Some(1));
+    assert_untouched(&victims);
+    // A link of our own in a folder of our own is followed, and what is missing is made: the last folder for the user.
+    std::os::unix::fs::symlink("theirs", dev.path("ours")).unwrap();
+    let script = "cat ours/made/svid_key.pem > /dev/null && echo > ours/made/written";
+    assert_eq!(code(&dev, "--uid 65534:65534 --files ours/made", script), Some(0));
+    for name in FILES {
+        let of = std::fs::metadata(theirs.join("made").join(name)).unwrap();
+        assert_eq!((of.uid(), of.gid(), of.mode() & 0o777), (MALLORY, MALLORY, 0o600));
+    }
+    // So it is for what lies above: that stays ours.
+    assert_eq!(code(&dev, "--uid 65534:65534 --files above/made", "cat above/made/svid.pem > /dev/null"), Some(0));
+    let uids = ["above", "above/made"].map(|dir| std::fs::metadata(dev.path(dir)).unwrap().uid());
+    assert_eq!(uids, [0, MALLORY]);
+}
+
+/// The user waits for a file to have its name, and puts a link to the victim's folder in the place of its own before root gives
+/// the file away.
+#[test]
+fn t90_a_folder_that_is_replaced_meanwhile_gives_nothing_away() {
+    if !root() {
+        return;
+    }
+    let dev = dev();
+    let (theirs, victims) = two_users(&dev);
+    let (pem, away) = (theirs.join("pem"), theirs.join("away"));
+    std::fs::create_dir(&pem).unwrap();
+    std::os::unix::fs::chown(&pem, Some(MALLORY), Some(MALLORY)).unwrap();
+    let mut child = Reaped(run(&dev, "--uid 65534:65534 --files theirs/pem", "exit 0").stderr(Stdio::null()).spawn().unwrap());
+    let until = Instant::now() + SOON;
+    while !pem.join("svid_key.pem").exists() {
+        assert!(Instant::now() < until, "no file came");
+        std::hint::spin_loop();
+    }
+    std::fs::rename(&pem, &away).unwrap();
+    std::os::unix::fs::symlink(&victims, &pem).unwrap();
+    let _ = child.0.wait().unwrap();
+    assert_untouched(&victims);
+    assert_eq!(std::fs::metadata(away.join("svid_key.pem")).unwrap().uid(), MALLORY);
+}
+
+#[test]
+fn t90_the_folder_of_the_socket_is_removed_and_nothing_in_its_place() {
+    if !root() {
+        return;
+    }
+    let dev = dev();
+    let (theirs, victims) = two_users(&dev);
+    std::fs::write(victims.join("workload.sock"), "victim").unwrap();
+    std::fs::set_permissions(&theirs, PermissionsExt::from_mode(0o777)).unwrap();
+    let script = format!("d=$(dirname ${{SPIFFE_ENDPOINT_SOCKET#unix://}}); mv $d $d.away; ln -s {} $d", victims.display());
+    let status = run(&dev, "--uid 65534:65534", &script).env("TMPDIR", &theirs).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(std::fs::read_to_string(victims.join("workload.sock")).unwrap(), "victim");
+}
+
 #[test]
 fn a_ticket_and_a_join_token_run_a_command_too() {
     let dev = dev();

@@ -42,7 +42,8 @@ pub(super) struct Args {
     /// Seconds between SIGTERM and SIGKILL when the tree is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     grace: u64,
-    /// Also keep svid.pem, svid_key.pem and bundle.pem in this folder, replaced whole at each rotation
+    /// Also keep svid.pem, svid_key.pem and bundle.pem in this folder, replaced whole at each rotation. With --uid the folder
+    /// belongs to that user or to root, and no link of that user leads to it
     #[arg(long, value_name = "DIR")]
     files: Option<PathBuf>,
     /// Signal for the command when the files have changed: HUP, USR1, USR2 or WINCH

@@ -6,20 +6,20 @@ use mayfly_agent::identity::Current;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use super::folder::{Folder, Owner};
 use crate::authority::pem;
-use crate::keys::keystore::write_private;
 
 /// `svid.pem`, `svid_key.pem` and `bundle.pem` in a folder. Each file is replaced as a whole.
 pub struct Files {
     dir: PathBuf,
-    owner: Option<(u32, u32)>,
+    owner: Option<Owner>,
     /// The contents written last, so that a command is not told to reload unchanged files. The lock guards these alone.
     last: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl Files {
-    /// Writes to this folder, which is created if needed, for `owner` (uid and gid) if that is another user.
-    pub fn new(dir: &Path, owner: Option<(u32, u32)>) -> Files {
+    /// Writes to this folder, which is created if needed, for `owner` if that is another user.
+    pub fn new(dir: &Path, owner: Option<Owner>) -> Files {
         Files { dir: dir.to_owned(), owner, last: Mutex::default() }
     }
 
@@ -33,28 +33,22 @@ impl Files {
         if last.as_ref() == Some(&next) {
             return Ok(false);
         }
-        std::fs::create_dir_all(&self.dir).map_err(|e| format!("`{}`: {e}", self.dir.display()))?;
+        // Opened again each time: the folder may have been removed meanwhile.
+        let folder = Folder::open(&self.dir, self.owner)?;
         if last.as_ref().is_none_or(|last| last.1 != next.1) {
-            self.put("bundle.pem", &next.1)?;
+            self.put(&folder, "bundle.pem", &next.1)?;
         }
         if last.as_ref().is_none_or(|last| last.0 != next.0) {
             let key = current.expose_pkcs8().map_err(|e| e.to_string())?;
             let key = Zeroizing::new(pem("PRIVATE KEY", &key));
-            self.put("svid_key.pem", key.as_bytes())?;
-            self.put("svid.pem", &next.0)?;
+            self.put(&folder, "svid_key.pem", key.as_bytes())?;
+            self.put(&folder, "svid.pem", &next.0)?;
         }
         *self.last.lock() = Some(next);
         Ok(true)
     }
 
-    fn put(&self, name: &str, content: &[u8]) -> Result<(), String> {
-        let path = self.dir.join(name);
-        write_private(&path, content).map_err(|e| e.to_string())?;
-        match self.owner {
-            Some((uid, gid)) => {
-                std::os::unix::fs::lchown(&path, Some(uid), Some(gid)).map_err(|e| format!("`{}`: {e}", path.display()))
-            }
-            None => Ok(()),
-        }
+    fn put(&self, folder: &Folder, name: &str, content: &[u8]) -> Result<(), String> {
+        folder.write(name, content, self.owner).map_err(|e| format!("`{}`: {e}", self.dir.join(name).display()))
     }
 }

@@ -1,7 +1,6 @@
 //! A private socket for one process tree, in a new folder that only one user may enter.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::folder::{Folder, Owner};
 use super::lenient::Lenient;
 use super::tree::Tree;
 use super::workload::Served;
@@ -21,29 +21,36 @@ const CONNECTIONS: usize = 256;
 /// How long open streams may take to end.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// Name of the socket in its folder.
+const SOCKET: &str = "workload.sock";
+
 /// The folder with the socket. Dropping this removes both.
 pub struct Private {
-    dir: PathBuf,
+    /// The folder above.
+    base: Folder,
+    dir: Folder,
+    name: String,
     path: PathBuf,
 }
 
 impl Private {
-    /// Creates the folder, for `owner` (uid and gid) if that is another user, and listens in it.
-    pub fn new(owner: Option<(u32, u32)>) -> Result<(Private, UnixListener), String> {
+    /// Creates the folder, for `owner` if that is another user, and listens in it.
+    pub fn new(owner: Option<Owner>) -> Result<(Private, UnixListener), String> {
         let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute() && owner.is_none());
         let base = base.unwrap_or_else(std::env::temp_dir);
         let mut name = [0u8; 12];
         aws_lc_rs::rand::fill(&mut name).map_err(|_| "no random name could be made")?;
-        let dir = base.join(format!("mayfly-{}", hex::encode(name)));
+        let name = format!("mayfly-{}", hex::encode(name));
+        let dir = base.join(&name);
         let text = |e: std::io::Error| format!("`{}`: {e}", dir.display());
-        // Fails if the path exists.
-        DirBuilder::new().mode(0o700).create(&dir).map_err(text)?;
-        let private = Private { path: dir.join("workload.sock"), dir: dir.clone() };
+        let base = Folder::existing(&base).map_err(text)?;
+        let folder = base.create(OsStr::new(&name)).map_err(text)?;
+        let private = Private { base, dir: folder, name, path: dir.join(SOCKET) };
         let listener = UnixListener::bind(&private.path).map_err(text)?;
-        if let Some((uid, gid)) = owner {
-            for path in [&private.path, &private.dir] {
-                std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(text)?;
-            }
+        if let Some(owner) = owner {
+            // ORDER: the socket first. As long as the folder is ours, nobody else can put another file in the socket's place.
+            private.dir.give(OsStr::new(SOCKET), owner).map_err(text)?;
+            private.dir.give_all(owner).map_err(text)?;
         }
         Ok((private, listener))
     }
@@ -56,8 +63,9 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_dir(&self.dir);
+        // By descriptor: the folder belongs to its user, who may have put a link to another folder in its place.
+        let _ = self.dir.remove(OsStr::new(SOCKET));
+        let _ = self.base.remove_folder(OsStr::new(&self.name));
     }
 }
 
