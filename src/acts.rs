@@ -2,6 +2,7 @@
 //! signature and its answer, in numbered steps; the rooms below have the parts.
 
 pub mod authorities;
+pub mod backup;
 pub mod configure;
 pub mod end;
 pub mod inspect;
@@ -18,6 +19,7 @@ mod throttle;
 pub mod user;
 pub mod whoami;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mayfly_agent::ticket::{Secret, Ticket};
@@ -54,6 +56,8 @@ pub struct Issuer {
     pub foreign: Arc<Foreign>,
     /// Verifies user tokens.
     pub assertions: Assertions,
+    /// The folder for copies of the journal, below the home.
+    pub backups: PathBuf,
     /// Carries acts in groups.
     pub pipeline: Pipeline,
     /// The public half of the authorities.

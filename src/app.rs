@@ -159,6 +159,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         publisher: publisher.clone(),
         feed: Feed::start(&ledger, &authority, clock.clone(), heard).map_err(|e| e.to_string())?,
         ledger: ledger.clone(),
+        backups: home.backups(),
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
         throttle: Throttle::new(config.writes.clone()),

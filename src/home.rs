@@ -65,6 +65,11 @@ impl Home {
         self.dir.join("journal.db")
     }
 
+    /// The folder for copies of the journal. It is made when the first copy is.
+    pub fn backups(&self) -> PathBuf {
+        self.dir.join("backups")
+    }
+
     /// Writes down where the issuer is, for the other commands.
     pub fn announce(&self, endpoint: &Endpoint) -> Result<(), String> {
         let json = serde_json::to_vec_pretty(endpoint).map_err(|e| e.to_string())?;

@@ -915,3 +915,39 @@ async fn t63_a_process_out_of_files_serves_again_when_there_are_some() {
 fn own_id(dev: &Dev) -> String {
     dev.json("verify a1/svid.pem")["spiffe_id"].as_str().unwrap().to_owned()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t91_a_backup_is_made_for_local_operators_and_below_the_home() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = "[operator]\nworkloads = [\"desk\"]\n[[workloads]]\nname = \"desk\"\n";
+    std::fs::write(dir.path().join("more.toml"), more).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "more.toml"], &[]);
+    std::fs::write(dev.path("ticket"), dev.run("join desk").stdout).unwrap();
+    dev.json("redeem --ticket-file ticket --out desk");
+    let backup = async |channel: Channel, name: &str| {
+        let request = v1::BackupRequest { name: name.to_owned() };
+        OperationsClient::new(channel).backup(request).await.map(|got| got.into_inner().path)
+    };
+    let code = |status: Status| status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+    // An operator from elsewhere does other things, and this not.
+    let remote = channel(&dev, Some("desk")).await;
+    dev.json("cuts list --as desk");
+    for name in ["copy.db", "/tmp/mayfly-t91", ""] {
+        let refused = backup(remote.clone(), name).await.unwrap_err();
+        assert_eq!((refused.code(), code(refused).as_str()), (Code::PermissionDenied, "ROLE_NOT_ALLOWED"), "{name}");
+    }
+    // Here, a name is no path, whatever is at its end.
+    let local = connect_unix(&dev.path(".mayfly/operator.sock")).await.unwrap();
+    let absolute = dev.path("elsewhere.db").display().to_string();
+    for name in [absolute.as_str(), "/etc/passwd", "../elsewhere.db", ".hidden", "..", "a/b", "a\nb", "", &"x".repeat(129)] {
+        let refused = backup(local.clone(), name).await.unwrap_err();
+        assert_eq!((refused.code(), code(refused).as_str()), (Code::InvalidArgument, "PATH_UNUSABLE"), "{name}");
+    }
+    assert!(!dev.path("elsewhere.db").exists() && !dev.path(".mayfly/backups").exists());
+    let made = backup(local.clone(), "copy.db").await.unwrap();
+    assert_eq!(std::path::PathBuf::from(made), dev.path(".mayfly/backups/copy.db").canonicalize().unwrap());
+    assert_eq!(code(backup(local.clone(), "copy.db").await.unwrap_err()), "PATH_UNUSABLE");
+    // Nor does a folder that others may enter take a copy.
+    std::fs::set_permissions(dev.path(".mayfly/backups"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    assert_eq!(backup(local, "another.db").await.unwrap_err().code(), Code::Internal);
+}

@@ -153,7 +153,14 @@ fn a_backup_restored_begins_a_new_life() {
     dev.json("revoke --user dev/guest");
     let copy = dev.json("backup --out copy.db");
     assert!(copy["bytes"].as_u64().unwrap() > 0);
-    assert!(dev.fails("backup --out copy.db", 1).contains("PATH_UNUSABLE"), "a copy is never written over");
+    assert!(dev.fails("backup --out copy.db", 1).contains("exists already"), "a copy is never written over");
+    // Without a place for it, it stays below the home, for its user alone; one that was moved has left nothing there.
+    let kept = dev.json("backup")["path"].as_str().unwrap().to_owned();
+    let below = dev.path(".mayfly/backups").canonicalize().unwrap();
+    assert_eq!(std::path::Path::new(&kept).parent(), Some(below.as_path()));
+    let mode = |path: &std::path::Path| std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap()) & 0o777;
+    assert_eq!((mode(&below), mode(kept.as_ref()), mode(&dev.path("copy.db"))), (0o700, 0o600, 0o600));
+    assert_eq!(std::fs::read_dir(&below).unwrap().count(), 1);
     let later = dev.json(&format!("{SPAWN} a2"));
     // The writer tells the head once a second; let it.
     std::thread::sleep(std::time::Duration::from_millis(2500));

@@ -21,7 +21,7 @@ use crate::ledger::{Watermark as _, restore};
 /// Put a copy in the place of the journal of a stopped issuer: a new incarnation begins, and everything issued before is revoked
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// A file that `mayfly backup --out` wrote
+    /// A file that `mayfly backup` wrote
     file: PathBuf,
     /// The configuration of `serve`; without it, the home is a development one
     #[arg(long, value_name = "FILE")]

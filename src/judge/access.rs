@@ -51,6 +51,9 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::ChangeAuthorities, &[Operator]),
 ];
 
+/// Actions that are for operators on the issuer's machine alone, on its socket: they write there.
+const LOCAL: &[Action] = &[Action::Backup];
+
 /// The roles that may ask for an action.
 pub fn roles(action: Action) -> &'static [Role] {
     TABLE.iter().find(|(listed, _)| *listed == action).map_or(&[], |(_, roles)| roles)
@@ -68,7 +71,13 @@ pub fn acting(action: Action, caller: Caller, view: &impl View, rules: &Rules) -
 /// Whether the caller's role may ask for an action.
 pub fn check(action: Action, caller: &Caller) -> Result<(), Denial> {
     if roles(action).contains(&caller.role()) {
-        return Ok(());
+        return match caller {
+            Caller::Operator { by: Some(_), .. } if LOCAL.contains(&action) => {
+                let message = "this call is for operators on the issuer's machine: use the operator socket there";
+                Err(Denial::denied("ROLE_NOT_ALLOWED", message))
+            }
+            _ => Ok(()),
+        };
     }
     if matches!(caller, Caller::Stranger) {
         let message = "this call needs a client certificate: connect with the SVID of a workload or an agent";

@@ -506,16 +506,20 @@ pub struct ReopenResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackupRequest {
-    /// Absolute path on the issuer's machine; must not exist.
-    #[prost(string, tag = "1")]
-    pub path: ::prost::alloc::string::String,
+    /// Name of the copy in the folder `backups` of the issuer's home: a plain file name of at most 128 bytes, without `/`, control
+    /// characters, and a dot at its beginning. There must be no copy of this name.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BackupResponse {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
+    /// Where the copy is, on the issuer's machine.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBundleRequest {}
@@ -1053,7 +1057,7 @@ pub enum Reason {
     NothingLeft = 66,
     /// The page token is not one that this issuer gave.
     PageToken = 67,
-    /// The path for the backup is not absolute, or it exists already.
+    /// The name for the backup is not a plain file name, or there is a copy of this name already.
     PathUnusable = 68,
     /// The reason for the revocation has more than 256 bytes.
     ReasonTooLong = 69,
@@ -1899,7 +1903,8 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Operations", "Reopen"));
             self.inner.unary(req, path, codec).await
         }
-        /// Writes a consistent copy of the journal to a path on the issuer's machine. Role: operator.
+        /// Writes a consistent copy of the journal into the folder `backups` of the issuer's home. Role: operator, on the operator
+        /// socket alone.
         pub async fn backup(
             &mut self,
             request: impl tonic::IntoRequest<super::BackupRequest>,

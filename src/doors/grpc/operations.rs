@@ -6,10 +6,10 @@ use tonic::{Request, Response, Status};
 use super::message::timestamp;
 use super::server::operations_server::Operations;
 use super::{Door, methods, targets};
-use crate::acts::{join, reopen, revoke, user};
+use crate::acts::{backup, join, reopen, revoke, user};
 use crate::caller::Caller;
 use crate::clock::SECOND;
-use crate::denial::{Denial, Fault, No};
+use crate::denial::{Denial, No};
 
 #[tonic::async_trait]
 impl Operations for Door {
@@ -66,15 +66,8 @@ impl Operations for Door {
 
     async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<v1::BackupResponse>, Status> {
         self.run(methods::BACKUP, request, |issuer, _, r| async move {
-            let path = std::path::PathBuf::from(&r.path);
-            if !path.is_absolute() || path.exists() {
-                let message = "give an absolute path on the issuer's machine that does not exist yet";
-                return Err(Denial::malformed("PATH_UNUSABLE", message).into());
-            }
-            let ledger = issuer.ledger.clone();
-            let done = tokio::task::spawn_blocking(move || ledger.backup(&path)).await;
-            let (revision, bytes) = done.map_err(|e| Fault::new("backup", e))??;
-            Ok(v1::BackupResponse { revision, bytes })
+            let backup::Copied { revision, bytes, path } = backup::backup(&issuer, &r.name).await?;
+            Ok(v1::BackupResponse { revision, bytes, path: path.display().to_string() })
         })
         .await
     }
