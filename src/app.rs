@@ -29,6 +29,7 @@ use crate::judge::Rules;
 use crate::keys::keystore::Keystore;
 use crate::ledger::{self, Bounds, Ledger, replay};
 use crate::pipeline::Pipeline;
+use crate::process;
 use crate::publish::Publisher;
 use crate::publish::feed::{self, Feed};
 use crate::telemetry;
@@ -117,7 +118,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         endpoint.oidc = Some(made.issuer().to_owned());
         endpoint.oidc_ca = Some(made.ca_file().to_owned());
         let mut stopping = stopped.clone();
-        tasks.push(tokio::spawn(async move {
+        tasks.push(process::task("development provider", async move {
             let _ = stopping.wait_for(|s| *s).await;
             made.shutdown().await;
         }));
@@ -127,7 +128,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     // From here on probes are answered: alive, and not ready before everything is loaded (T69).
     let monitor = http::router(metrics.clone(), is_ready);
     let mut monitor_stop = stopped.clone();
-    tasks.push(tokio::spawn(async move {
+    tasks.push(process::task("metrics and health", async move {
         let serve = axum::serve(http_listener, monitor).with_graceful_shutdown(async move {
             let _ = monitor_stop.wait_for(|s| *s).await;
         });
@@ -189,8 +190,11 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     // ORDER: after those who follow its changes.
     tasks.extend(foreign.keep(&stopped));
     let guard = peer::Guard::default();
-    tasks.push(tokio::spawn(guard.clone().follow(Arc::clone(&issuer), issuer.feed.cuts(), stopped.clone())));
-    tasks.push(tokio::spawn(listen::serve_tls(
+    tasks.push(process::task(
+        "guard of connections",
+        guard.clone().follow(Arc::clone(&issuer), issuer.feed.cuts(), stopped.clone()),
+    ));
+    let serving = listen::serve_tls(
         grpc_listener,
         current_tls,
         router.clone(),
@@ -198,29 +202,25 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         clock.clone(),
         config.bounds,
         stopped.clone(),
-    )));
+    );
+    tasks.push(process::task("listener", serving));
     let socket = operator_socket(&endpoint.socket)?;
     let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
-    tasks.push(tokio::spawn(listen::serve_operators(socket, uids, router, config.bounds, stopped.clone())));
-    tasks.push(tokio::spawn(every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
+    let serving = listen::serve_operators(socket, uids, router, config.bounds, stopped.clone());
+    tasks.push(process::task("operator socket", serving));
+    tasks.push(process::task("upkeep of metrics", every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
     if let Some((listener, shows)) = bundle_listener {
         let (bundle_tls, renewing) = tls().keep(shows, stopped.clone())?;
         let router = bundle::router(publisher);
         tasks.push(renewing);
-        tasks.push(tokio::spawn(listen::serve_tls(
-            listener,
-            bundle_tls,
-            router,
-            None,
-            clock.clone(),
-            config.bounds,
-            stopped.clone(),
-        )));
+        let serving = listen::serve_tls(listener, bundle_tls, router, None, clock.clone(), config.bounds, stopped.clone());
+        tasks.push(process::task("bundle endpoint", serving));
     }
     if development {
         let dir = home.dir.join("workloads").join("orchestrator");
         joined::join(&issuer, &dir).await?;
-        tasks.push(tokio::spawn(joined::keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, rejoining, stopped)));
+        let joined = joined::keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, rejoining, stopped);
+        tasks.push(process::task("development workload", joined));
     }
     home.announce(&endpoint)?;
     let _ = ready.send(true);
@@ -322,9 +322,9 @@ fn operator_socket(path: &Path) -> Result<UnixListener, String> {
     Ok(listener)
 }
 
-// The home was made by this process or one of the same uid: its lock could not be opened for writing otherwise.
+// Where the system does not tell: the home was made by this process or one of the same uid.
 fn own_uid(home: &Path) -> u32 {
-    std::fs::metadata("/proc/self").or_else(|_| std::fs::metadata(home)).map_or(0, |m| m.uid())
+    process::uid().unwrap_or_else(|| std::fs::metadata(home).map_or(0, |m| m.uid()))
 }
 
 /// A development home stays one, and a real one never becomes one.

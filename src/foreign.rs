@@ -22,6 +22,7 @@ pub use newest::Newest;
 
 use crate::clock::Clock;
 use crate::keys::keystore::write_private;
+use crate::process;
 use fetch::{FetchError, Way};
 use newest::Refused;
 
@@ -155,7 +156,10 @@ impl Foreign {
 
     /// Starts one task for each trust domain, which runs until `stop`.
     pub fn keep(self: &Arc<Self>, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-        let task = |domain: &Arc<Domain>| tokio::spawn(Arc::clone(self).keep_one(Arc::clone(domain), stop.clone()));
+        let task = |domain: &Arc<Domain>| {
+            let (all, domain, stop) = (Arc::clone(self), Arc::clone(domain), stop.clone());
+            process::healing("foreign bundle", move || Arc::clone(&all).keep_one(Arc::clone(&domain), stop.clone()))
+        };
         self.domains.values().map(task).collect()
     }
 

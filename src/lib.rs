@@ -17,6 +17,7 @@
 //! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
 //! https jose the HTTPS client and the JSON Web Keys that assertion and foreign share
+//! process    what others see of this process's memory, and what a panic does to it; all long-lived work starts there
 //! app        builds everything once; beside it config, home, folder, telemetry, cli, dev
 //! ```
 //!
@@ -45,6 +46,7 @@ pub mod config;
 pub mod dev;
 pub mod folder;
 pub mod home;
+pub mod process;
 pub mod telemetry;
 
 pub mod doors;

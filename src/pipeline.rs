@@ -16,6 +16,7 @@ use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::{Act, Chance, Judgement};
 use crate::ledger::{Fate, Group, Ledger, Recorded};
+use crate::process;
 use crate::state::State;
 use job::{Carried, Job, Recording, Reply};
 use queue::{PushError, Queue};
@@ -94,12 +95,10 @@ impl Pipeline {
             let worker =
                 Worker { ledger: ledger.clone(), seal: Arc::clone(&seal), runtime: Handle::current(), threads: threads.max(1) };
             let queue = Arc::clone(&pipeline.issue);
-            let thread = std::thread::Builder::new().name(format!("mayfly-issue-{n}"));
-            thread.spawn(move || worker.run(&queue)).map_err(|e| Fault::new("pipeline", e))?;
+            process::thread(&format!("mayfly-issue-{n}"), move || worker.run(&queue)).map_err(|e| Fault::new("pipeline", e))?;
         }
         let (queue, ledger) = (Arc::clone(&pipeline.record), ledger.clone());
-        let thread = std::thread::Builder::new().name("mayfly-record".into());
-        thread.spawn(move || record(&ledger, &queue)).map_err(|e| Fault::new("pipeline", e))?;
+        process::thread("mayfly-record", move || record(&ledger, &queue)).map_err(|e| Fault::new("pipeline", e))?;
         Ok(pipeline)
     }
 
@@ -173,9 +172,13 @@ fn record(ledger: &Ledger, queue: &Queue<Box<dyn Job>>) {
 /// dropped; a panic while the ledger is held stops the process before this is reached.
 fn survive(work: impl FnOnce()) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-        metrics::counter!("mayfly_pipeline_panics_total").increment(1);
-        tracing::error!("a thread of the pipeline panicked; it goes on with the next group");
+        panicked();
     }
+}
+
+fn panicked() {
+    metrics::counter!("mayfly_pipeline_panics_total").increment(1);
+    tracing::error!("a thread of the pipeline panicked; it goes on with the next group");
 }
 
 struct Worker {
@@ -239,7 +242,10 @@ impl Worker {
                 // the first of them is written.
                 match <[Box<dyn Job>; 1]>::try_from(group) {
                     Ok([job]) => job.release(),
-                    Err(group) => drop(self.runtime.spawn(async move { group.into_iter().for_each(|job| job.release()) })),
+                    Err(group) => {
+                        let release = move || group.into_iter().for_each(|job| job.release());
+                        drop(self.runtime.spawn(async move { survive(release) }));
+                    }
                 }
             }
         });
@@ -264,7 +270,7 @@ impl Worker {
             let last = work(items);
             // A part that panicked is lost, as the whole would be: its callers hear that their acts were dropped.
             let done = |(part, thread): (_, Option<std::thread::ScopedJoinHandle<'_, _>>)| match thread {
-                Some(thread) => thread.join().ok().flatten(),
+                Some(thread) => thread.join().inspect_err(|_| panicked()).ok().flatten(),
                 None => take(part),
             };
             others.into_iter().filter_map(done).chain([last]).collect()

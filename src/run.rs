@@ -101,6 +101,8 @@ use files::Files;
 use socket::Private;
 use tree::Tree;
 
+use crate::process::memory;
+
 /// Environment variable with the address of the Workload API (WE-10).
 pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// How often to check whether processes of the tree are left after SIGKILL: there may be many.
@@ -130,9 +132,9 @@ pub struct Launch {
 
 /// Protects this process before it holds a key: other processes cannot look into it, and its descendants stay below it.
 pub fn prepare() -> Result<(), String> {
-    use rustix::process::{DumpableBehavior, set_child_subreaper, set_dumpable_behavior};
+    use rustix::process::set_child_subreaper;
     let text = |e: rustix::io::Errno| format!("cannot prepare the process: {e}");
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(text)?;
+    memory::hide()?;
     // The value has no meaning: any process id turns it on.
     set_child_subreaper(Some(rustix::process::getpid())).map_err(text)?;
     Tree::begin().map(drop)

@@ -895,7 +895,11 @@ async fn t63_a_process_out_of_files_serves_again_when_there_are_some() {
         let mut set = std::process::Command::new("prlimit");
         set.args(["--pid", &pid, &limit]).status().is_ok_and(|status| status.success())
     };
-    let open = std::fs::read_dir(format!("/proc/{}/fd", dev.pid())).unwrap().count();
+    // The files of a process that nobody may look into are root's to list.
+    let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", dev.pid())).map(Iterator::count) else {
+        assert!(std::env::var_os("MAYFLY_CI").is_none(), "MAYFLY_CI needs root");
+        return eprintln!("SKIPPED: only root can do this");
+    };
     if !files(&format!("{0}:4096", open + 8)) {
         assert!(std::env::var_os("MAYFLY_CI").is_none(), "prlimit is missing");
         return eprintln!("SKIPPED: prlimit is not installed, this test did not run");

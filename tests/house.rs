@@ -8,6 +8,7 @@ use std::path::Path;
 /// A module, and the modules of this crate that it may use. Rooms are listed from the bottom up: a room uses the ones it is built
 /// on, so there is no circle.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("process", &[]),
     ("clock", &[]),
     ("denial", &[]),
     ("journal", &[]),
@@ -18,14 +19,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("csr", &["denial"]),
     ("state", &["clock", "journal"]),
     ("judge", &["caller", "clock", "denial", "journal", "state"]),
-    ("ledger", &["caller", "clock", "denial", "journal", "judge", "state"]),
+    ("ledger", &["caller", "clock", "denial", "journal", "judge", "process", "state"]),
     ("svid", &["csr", "denial", "judge", "ledger"]),
     ("keys", &["denial"]),
     ("authority", &["clock", "csr", "denial", "judge", "keys", "ledger", "state", "svid"]),
-    ("pipeline", &["authority", "caller", "denial", "judge", "ledger", "state"]),
-    ("publish", &["authority", "clock", "denial", "ledger", "state"]),
+    ("pipeline", &["authority", "caller", "denial", "judge", "ledger", "process", "state"]),
+    ("publish", &["authority", "clock", "denial", "ledger", "process", "state"]),
     // Files are written in one way: whole, and readable by their owner alone.
-    ("foreign", &["clock", "https", "keys"]),
+    ("foreign", &["clock", "https", "keys", "process"]),
     (
         "acts",
         &[
@@ -40,12 +41,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "judge",
             "ledger",
             "pipeline",
+            "process",
             "publish",
             "state",
         ],
     ),
     ("doors", &["acts", "authority", "caller", "clock", "denial", "judge", "ledger", "publish", "state"]),
-    ("run", &["authority"]),
+    ("run", &["authority", "process"]),
     ("dev", &["https"]),
     ("folder", &["authority", "keys"]),
     ("home", &["authority", "keys", "ledger"]),
@@ -70,6 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "keys",
             "ledger",
             "pipeline",
+            "process",
             "publish",
             "state",
             "telemetry",
@@ -89,6 +92,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "journal",
             "keys",
             "ledger",
+            "process",
             "publish",
             "run",
             "telemetry",
@@ -182,6 +186,37 @@ fn no_file_is_long_and_no_room_is_large() {
     let all: usize = rooms.values().sum();
     for (room, count) in &rooms {
         assert!(count * 100 < all * 13, "`{room}` has {count} of {all} lines");
+    }
+}
+
+/// Where threads and tasks are started that do not last as long as the process, or where a panic ends nothing else.
+const SHORT_LIVED: &[(&str, &str)] = &[
+    ("src/assertion/oidc.rs", "one attempt to fetch the keys of a provider"),
+    ("src/dev/provider.rs", "the development provider, which other commands replace"),
+    ("src/doors/grpc.rs", "one request, whose caller hears of a panic"),
+    ("src/doors/grpc/batches.rs", "the answers of one request"),
+    ("src/doors/grpc/bundles.rs", "one subscriber"),
+    ("src/doors/grpc/revocations.rs", "one subscriber"),
+    ("src/ledger/replay.rs", "a part of the start, which fails with it"),
+    ("src/pipeline.rs", "a part of one group, and its answers"),
+    ("src/run.rs", "another program: it ends with its command"),
+    ("src/run/command.rs", "another program: it ends with its command"),
+    ("src/run/workload.rs", "one subscriber"),
+];
+
+#[test]
+fn t92_what_lasts_as_long_as_the_process_is_started_in_one_place() {
+    let mut starting = BTreeSet::new();
+    for (file, text) in sources(Path::new("src")).into_iter().filter(|(file, _)| !is_test(file)) {
+        let code = without_tests(&text);
+        let starts = ["tokio::spawn(", "thread::spawn(", "thread::Builder", "thread::scope(", "runtime.spawn("];
+        if starts.iter().any(|start| code.contains(start)) && file != "src/process/vital.rs" {
+            assert!(SHORT_LIVED.iter().any(|(listed, _)| *listed == file), "{file}: start it with `process::thread` or `task`");
+            starting.insert(file);
+        }
+    }
+    for (file, why) in SHORT_LIVED {
+        assert!(starting.contains(*file), "{file} starts nothing any more ({why}): take it off the list");
     }
 }
 

@@ -5,6 +5,8 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -458,4 +460,60 @@ async fn a_stop_waits_for_what_is_open_and_for_nothing_else() {
         assert_eq!(serve.log().contains("did not end in time"), watching);
         drop(watch);
     }
+}
+
+/// Nothing looks into a process that holds keys: no other process of its user, and no core.
+#[test]
+fn the_memory_of_an_issuer_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    // As another user where that can be had: root looks into everything.
+    let user = if root { 65534 } else { std::fs::metadata("/proc/self").unwrap().uid() };
+    let as_user = |program: &str| {
+        let mut command = Command::new(program);
+        command.current_dir(dir.path());
+        if root {
+            command.uid(user).gid(user);
+        }
+        command
+    };
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    write_config(dir.path(), free_port(), free_port(), "");
+    // Where that user can reach it.
+    let mayfly = dir.path().join("mayfly").display().to_string();
+    std::fs::copy(BIN, &mayfly).unwrap();
+    let reads = |pid: u32, file: &str| {
+        let read = as_user("cat").arg(format!("/proc/{pid}/{file}")).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        read.unwrap().success()
+    };
+    let mut ours = as_user("sleep").arg("60").spawn().unwrap();
+    assert!(reads(ours.id(), "environ"), "another process of this user can be looked into");
+    let _ = (ours.kill(), ours.wait());
+    for line in ["serve --config mayfly.toml", "dev --home dev"] {
+        let mut child = as_user(&mayfly).args(line.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let home = if line.starts_with("serve") { "home" } else { "dev" };
+        let started = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            dir.path().join(home).join("endpoint.json").exists()
+        });
+        let looked = [reads(child.id(), "environ"), reads(child.id(), "maps")];
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap_or_default();
+        // Operators are told by uid: it is that of the process still, whoever its files in /proc belong to.
+        let operator = as_user(&mayfly).args(["--home", home, "cuts", "list"]).stdout(Stdio::null()).status().unwrap();
+        let _ = (child.kill(), child.wait());
+        assert!(started, "{line}");
+        assert_eq!(looked, [false, false], "{line}");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{line}: {core}");
+        assert!(operator.success(), "{line}");
+    }
+}
+
+#[test]
+fn memory_is_locked_where_it_may_be_and_a_refusal_is_said_once() {
+    let serve = Serve::start();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", serve.child.id())).unwrap();
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap().trim() != "0 kB";
+    let refused = serve.log().lines().filter(|line| line.contains("the memory is not locked")).count();
+    assert_eq!(refused, usize::from(!locked), "{}", serve.log());
 }

@@ -13,6 +13,7 @@ use crate::clock::{Clock, SECOND};
 use crate::denial::{Denial, Fault, Kind as DenialKind, No};
 use crate::ledger::{Ledger, Pending};
 use crate::pipeline::chance;
+use crate::process;
 use crate::publish::Publisher;
 use crate::state::Authorities;
 use crate::state::authority::{Kind, Status};
@@ -110,8 +111,7 @@ impl Rotation {
     pub fn start(self, publisher: Publisher) -> Result<Rotator, String> {
         let (orders, queue) = sync_channel(16);
         let ahead = self.schedule.ahead;
-        let thread = std::thread::Builder::new().name("mayfly-rotation".into());
-        thread.spawn(move || self.run(&queue, &publisher)).map_err(|e| e.to_string())?;
+        process::thread("mayfly-rotation", move || self.run(&queue, &publisher)).map_err(|e| e.to_string())?;
         Ok(Rotator { orders, ahead })
     }
 

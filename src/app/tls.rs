@@ -13,6 +13,7 @@ use crate::authority::Authority;
 use crate::clock::Clock;
 use crate::doors::listen;
 use crate::foreign::Foreign;
+use crate::process;
 use crate::publish::Publisher;
 use crate::state::authority::Kind;
 
@@ -52,7 +53,7 @@ impl Tls {
         let (sender, receiver) = watch::channel(self.make(&shows)?);
         let mut published = self.publisher.watch();
         let mut foreign = self.foreign.changes();
-        let task = tokio::spawn(async move {
+        let task = process::task("server certificate", async move {
             loop {
                 tokio::select! {
                     () = tokio::time::sleep(RENEW) => {}

@@ -11,6 +11,7 @@ use crate::app;
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat};
 use crate::home::Endpoint;
+use crate::process;
 use crate::telemetry;
 
 /// Run a development trust domain: issuer, journal and OpenID provider in one process
@@ -28,6 +29,8 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     if !args.listen.ip().is_loopback() {
         return Err(Failure::usage("`mayfly dev` listens on loopback only: use `mayfly serve` for others to reach it"));
     }
+    // Keys of development may be swapped; else this is as it is in production.
+    process::begin()?;
     let config = load(&global.home, args.listen, args.config.as_deref())?;
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
     let running = app::start(config, true, Clock::system()).await?;

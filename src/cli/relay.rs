@@ -23,9 +23,12 @@ use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
 use super::{output, shutdown};
+use crate::config::LogFormat;
 use crate::doors::relay;
 use crate::folder::{self, Key};
+use crate::process;
 use crate::publish::feed::Feed;
+use crate::telemetry;
 
 /// Hand the feed of revocations on to many verifiers
 ///
@@ -49,6 +52,10 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say as whom the relay listens with --as DIR")?.to_owned();
+    telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
+    // ORDER: before there is a key in memory.
+    process::begin()?;
+    process::lock_memory();
     // 1. The relay's identity, and a channel to the issuer that follows its renewals.
     let own = CurrentIdentity::new(folder::identity(&dir)?).map_err(|e| e.to_string())?;
     let settings = connect::settings(&global.home, args.acting.server.as_deref(), &dir)?;
@@ -75,7 +82,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let incoming = accept(listener, config, verifier, bounds);
     let (stop, stopping) = watch::channel(false);
     let server = Server::builder().add_routes(relay::routes(feed, stopping.clone()));
-    let renewing = tokio::spawn(keep_renewing(channel, own, dir));
+    let renewing = process::task("certificate of the relay", keep_renewing(channel, own, dir));
     output::print(global.output, &json!({ "listen": address.to_string() }), || {
         format!("relaying revocations on {address}; Ctrl-C stops it")
     })?;

@@ -7,6 +7,7 @@ use super::shutdown;
 use crate::app;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::process;
 use crate::telemetry;
 
 /// Run the issuer in production
@@ -18,8 +19,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    // ORDER: before there is a key in memory.
+    process::begin()?;
     let config = Config::load(&args.config).map_err(|e| e.to_string())?;
     telemetry::logs(config.log, &config.log_filter)?;
+    process::lock_memory();
     let running = app::start(config, false, Clock::system()).await?;
     shutdown::requested().await?;
     running.stop().await;

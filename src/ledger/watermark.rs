@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Ledger;
 use crate::clock::Clock;
+use crate::process;
 
 /// How often the head is written, if it has moved.
 const EVERY: Duration = Duration::from_secs(1);
@@ -42,8 +43,7 @@ pub fn keep(ledger: Ledger, mut watermark: Box<dyn Watermark>, clock: Clock) -> 
         watermark.write(incarnation, head, clock.now());
     };
     write();
-    let thread = std::thread::Builder::new().name("mayfly-watermark".into());
-    let thread = thread.spawn(move || {
+    let thread = process::thread("mayfly-watermark", move || {
         while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
             write();
         }

@@ -28,6 +28,7 @@ use crate::authority::Authority;
 use crate::clock::{Clock, SECOND};
 use crate::denial::Fault;
 use crate::ledger::Ledger;
+use crate::process;
 use crate::state::CutMade;
 pub use line::{Heard, Told, line};
 use ring::Ring;
@@ -80,8 +81,7 @@ impl Feed {
         feed.ring.lock().begin(incarnation);
         feed.publish(&speaker, &heard, &clock, Vec::new())?;
         let its = Arc::clone(&feed);
-        let thread = std::thread::Builder::new().name("mayfly-feed".into());
-        thread.spawn(move || its.run(&speaker, &heard, &clock)).map_err(|e| Fault::new("feed", e))?;
+        process::thread("mayfly-feed", move || its.run(&speaker, &heard, &clock)).map_err(|e| Fault::new("feed", e))?;
         Ok(feed)
     }
 
