@@ -17,6 +17,7 @@
 //! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
 //! https jose the HTTPS client and the JSON Web Keys that assertion and foreign share
+//! lenient    what stock gRPC clients need of a Unix socket; the operator socket and that of `run` share it
 //! process    what others see of this process's memory, and what a panic does to it; all long-lived work starts there
 //! app        builds everything once; beside it config, home, folder, telemetry, cli, dev
 //! ```
@@ -87,3 +88,4 @@ pub mod denial;
 pub mod docs;
 pub mod https;
 mod jose;
+mod lenient;

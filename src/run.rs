@@ -81,7 +81,6 @@ pub mod command;
 pub mod files;
 pub mod folder;
 pub mod group;
-mod lenient;
 pub mod socket;
 pub mod tree;
 pub mod workload;

@@ -9,6 +9,7 @@ use std::path::Path;
 /// on, so there is no circle.
 const ARROWS: &[(&str, &[&str])] = &[
     ("process", &[]),
+    ("lenient", &[]),
     ("clock", &[]),
     ("denial", &[]),
     ("journal", &[]),
@@ -46,8 +47,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "state",
         ],
     ),
-    ("doors", &["acts", "authority", "caller", "clock", "denial", "judge", "ledger", "publish", "state"]),
-    ("run", &["authority", "process"]),
+    ("doors", &["acts", "authority", "caller", "clock", "denial", "judge", "ledger", "lenient", "publish", "state"]),
+    ("run", &["authority", "lenient", "process"]),
     ("dev", &["https"]),
     ("folder", &["authority", "keys"]),
     ("home", &["authority", "keys", "ledger"]),

@@ -517,3 +517,48 @@ fn memory_is_locked_where_it_may_be_and_a_refusal_is_said_once() {
     let refused = serve.log().lines().filter(|line| line.contains("the memory is not locked")).count();
     assert_eq!(refused, usize::from(!locked), "{}", serve.log());
 }
+
+/// What clients on gRPC's C core send over a Unix socket: its path as the authority, which is none by RFC 3986.
+#[test]
+fn the_operator_socket_answers_clients_that_call_it_by_its_path() {
+    let serve = Serve::start();
+    let path = serve.dir.path().join("home/operator.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream][..], payload].concat()
+    };
+    let literal = |name: &[u8], value: &str| {
+        let length = u8::try_from(value.len()).unwrap();
+        assert!(length < 127, "in one byte");
+        [name, &[length], value.as_bytes()].concat()
+    };
+    // POST and http of the static table; the rest as literals: `:authority` is 1, `:path` 4, `content-type` 31, and `te` spelled out.
+    let block = [
+        &[0x83, 0x86][..],
+        &literal(&[0x01], &path.display().to_string().replace('/', "%2F")),
+        &literal(&[0x04], "/mayfly.v1.Operations/Reopen"),
+        &literal(&[0x0f, 31 - 15], "application/grpc"),
+        &literal(&[0x00, 2, b't', b'e'], "trailers"),
+    ];
+    let request = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &[]),
+        frame(1, 0x4, 1, &block.concat()),
+        frame(0, 0x1, 1, &[0; 5]),
+    ];
+    stream.write_all(&request.concat()).unwrap();
+    let answered = loop {
+        let mut header = [0; 9];
+        stream.read_exact(&mut header).unwrap();
+        let length = header[..3].iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).unwrap();
+        match (header[3], header[8]) {
+            (1, 1) => break true,
+            (3, 1) | (7, 0) => break false,
+            _ => {}
+        }
+    };
+    assert!(answered, "the stream was reset");
+}

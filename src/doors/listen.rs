@@ -23,6 +23,7 @@ use super::peer::{Connection, Guard, Peer};
 use super::{grpc, status};
 use crate::clock::Clock;
 use crate::ledger::Ledger;
+use crate::lenient::Lenient;
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -211,7 +212,8 @@ pub async fn serve_operators(
         open.spawn(async move {
             let _place = place;
             let builder = builder(bounds);
-            let connection = builder.serve_connection(TokioIo::new(BufWriter::with_capacity(RECORD, stream)), service);
+            let connection =
+                builder.serve_connection(TokioIo::new(BufWriter::with_capacity(RECORD, Lenient::new(stream))), service);
             life::serve(connection, std::future::pending::<Duration>(), stop, bounds.drain).await;
         });
     };

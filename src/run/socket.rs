@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::folder::{Folder, Owner};
-use super::lenient::Lenient;
 use super::tree::Tree;
 use super::workload::Served;
+use crate::lenient::Lenient;
 
 /// Most connections open at once.
 const CONNECTIONS: usize = 256;

@@ -1,8 +1,8 @@
 //! Accepts HTTP/2 clients that use the path of a socket as the authority.
 //!
 //! Clients on gRPC's C core (Python, C++, Ruby, PHP) and in Java send the socket's path as `:authority`, such as
-//! `tmp%2Fmayfly%2Fworkload.sock`. RFC 3986 does not allow that, and our HTTP library refuses the request. On a private socket
-//! the field has no meaning, so it is replaced by `localhost` here. Everything else passes unchanged.
+//! `tmp%2Fmayfly%2Fworkload.sock`. RFC 3986 does not allow that, and our HTTP library refuses the request. On a Unix socket the
+//! field has no meaning, so it is replaced by `localhost` here. Everything else passes unchanged.
 
 use std::io;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ const NAME: &[u8] = b":authority";
 const INSTEAD: &[u8] = b"localhost";
 
 /// A stream whose requests have a valid authority.
-pub(super) struct Lenient<S> {
+pub(crate) struct Lenient<S> {
     inner: S,
     frames: Frames,
     read: Box<[u8; 4096]>,
@@ -35,7 +35,7 @@ pub(super) struct Lenient<S> {
 }
 
 impl<S> Lenient<S> {
-    pub(super) fn new(inner: S) -> Lenient<S> {
+    pub(crate) fn new(inner: S) -> Lenient<S> {
         Lenient { inner, frames: Frames::default(), read: Box::new([0; 4096]), ended: false }
     }
 }
