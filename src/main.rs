@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("mayfly: {}", failure.message);
+                eprintln!("mayfly: {failure}");
             }
             ExitCode::from(failure.code)
         }

@@ -1,9 +1,18 @@
 //! Logs and metrics. The labels of metrics come from fixed or configured sets, and never identify an agent or a user.
 
+mod escape;
+
+use std::fmt;
+use std::io::IsTerminal as _;
+
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::debug_fn;
 
 use crate::config::LogFormat;
+pub use escape::{Escaping, escaped, escaped_lines};
 
 /// Every metric: its name, kind, labels and meaning. `src/docs/operate.md` has the same list.
 pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
@@ -44,13 +53,27 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
 /// Starts the log, which goes to stderr. Fails if `filter` is malformed.
 pub fn logs(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter `{filter}`: {e}"))?;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // An error means that the log has been started already, as in tests.
     let _ = match format {
-        LogFormat::Text => builder.try_init(),
+        LogFormat::Text => builder.with_ansi(colours).fmt_fields(fields()).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
     Ok(())
+}
+
+/// The fields of an event as text: each event is one line, whatever callers sent. JSON escapes by itself.
+fn fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    let each =
+        |writer: &mut tracing_subscriber::fmt::format::Writer<'_>, field: &tracing::field::Field, value: &dyn fmt::Debug| {
+            let mut escaping = Escaping(writer);
+            match field.name() {
+                "message" => fmt::Write::write_fmt(&mut escaping, format_args!("{value:?}")),
+                name => fmt::Write::write_fmt(&mut escaping, format_args!("{name}={value:?}")),
+            }
+        };
+    debug_fn(each).delimited(" ")
 }
 
 /// Installs the recorder of metrics. The caller must call [`PrometheusHandle::run_upkeep`] every few seconds.
@@ -74,4 +97,50 @@ pub fn metrics() -> Result<PrometheusHandle, String> {
         }
     }
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::io;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn t93_an_event_is_one_line_whatever_callers_sent() {
+        let written = Written::default();
+        let writer = written.clone();
+        let builder = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).with_target(false);
+        tracing::subscriber::with_default(builder.fmt_fields(fields()).without_time().finish(), || {
+            let sent = "x\n2026-11-27T07:00:00Z ERROR forged \u{1b}[2J\u{9b}";
+            let error = io::Error::other(sent);
+            tracing::info!(method = "Spawn", reason = "SCOPE", "denied: `{sent}`");
+            tracing::warn!(%error, debug = ?sent, shown = %sent, text = sent, boxed = &error as &dyn std::error::Error, count = 7, "sent");
+        });
+        let text = String::from_utf8(written.0.lock().clone()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        let sent = "x\\n2026-11-27T07:00:00Z ERROR forged \\u{1b}[2J\\u{9b}";
+        assert_eq!(lines.first().unwrap().trim_start(), format!("INFO denied: `{sent}` method=\"Spawn\" reason=\"SCOPE\""));
+        let second = lines.get(1).unwrap();
+        assert!(second.contains(&format!("shown={sent}")) && second.contains("count=7"), "{second}");
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
 }

@@ -201,3 +201,43 @@ fn key_of(dev: &Dev, dir: &str) -> String {
     let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
     hex::encode(mayfly_verify::sha256(leaf.public_key().raw))
 }
+
+/// Reasons of users and scopes of agents, on an operator's terminal and in the log.
+#[test]
+fn t93_what_others_wrote_forges_no_line_and_commands_no_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let mut child = std::process::Command::new(support::BIN)
+        .args(["dev", "--home", "home"])
+        .current_dir(dir.path())
+        .env("MAYFLY_LOG", "info")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(support::BIN);
+        command.args(["--home", "home"]).args(arguments).current_dir(dir.path()).output().unwrap()
+    };
+    let started = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        dir.path().join("home/endpoint.json").exists()
+    });
+    let evil = "x\n2026-11-27T07:00:00Z ERROR forged\u{1b}[2J\u{1b}]0;title\u{7}\u{202e}";
+    let revoked = run(&["revoke", "--class", "worker", "--reason", evil]);
+    let denied = run(&["revoke", "--subtree", evil]);
+    let (listed, json) = (run(&["cuts", "list"]), run(&["cuts", "list", "-o", "json"]));
+    let _ = (child.kill(), child.wait());
+    assert!(started && revoked.status.success() && listed.status.success(), "{revoked:?}");
+    assert!(!denied.status.success());
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.lines().count() == 1 && listed.contains("x\\n2026-11-27T07:00:00Z ERROR forged\\u{1b}[2J"), "{listed:?}");
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["cuts"][0]["reason"], evil, "programs get what was written");
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.contains("AGENT_MALFORMED"), "{log}");
+    for text in [&log, &listed, &String::from_utf8(denied.stderr).unwrap()] {
+        assert!(!text.lines().any(|line| line.starts_with("2026-11-27T07:00:00Z ERROR")), "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()) && !text.contains('\u{202e}'), "{text:?}");
+    }
+}

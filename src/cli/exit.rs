@@ -1,10 +1,14 @@
 //! How a command fails: its exit code, and what it says on stderr.
 
+use std::fmt;
+
 use mayfly_agent::channel::ConnectError;
 use mayfly_agent::identity::IdentityError;
 use mayfly_verify::Reject;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+
+use crate::telemetry::{escaped, escaped_lines};
 
 /// Exit code of a failure that no other code describes.
 pub(super) const FAILURE: u8 = 1;
@@ -45,6 +49,12 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&escaped_lines(&self.message))
+    }
+}
+
 impl From<String> for Failure {
     fn from(message: String) -> Failure {
         Failure::new(FAILURE, message)
@@ -57,7 +67,7 @@ impl From<ConnectError> for Failure {
             ConnectError::Address(_) | ConnectError::Identity(_) | ConnectError::Roots(_) => FAILURE,
             _ => UNREACHABLE,
         };
-        Failure::new(code, e.to_string())
+        Failure::new(code, escaped(&e))
     }
 }
 
@@ -73,7 +83,7 @@ impl From<Status> for Failure {
             Some(info) if !info.reason.is_empty() => info.reason,
             _ => format!("{:?}", status.code()),
         };
-        Failure::new(code, format!("{kind}: {reason}: {}", status.message()))
+        Failure::new(code, format!("{kind}: {}: {}", escaped(&reason), escaped(&status.message())))
     }
 }
 
@@ -85,7 +95,7 @@ impl From<IdentityError> for Failure {
             IdentityError::Unavailable(_) => UNREACHABLE,
             _ => FAILURE,
         };
-        Failure::new(code, e.to_string())
+        Failure::new(code, escaped(&e))
     }
 }
 
@@ -96,6 +106,6 @@ impl From<Reject> for Failure {
             Reject::Stale(_) => STALE,
             _ => INVALID,
         };
-        Failure::new(code, format!("the credential is not valid: {}: {e}", e.code()))
+        Failure::new(code, format!("the credential is not valid: {}: {}", e.code(), escaped(&e)))
     }
 }

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::exit::{FAILURE, Failure};
+use crate::telemetry::escaped;
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
@@ -18,7 +19,7 @@ pub(super) enum Format {
     Json,
 }
 
-/// Prints one line to stdout. It is no failure when the reader has closed the pipe.
+/// Prints text of our own to stdout as it is. It is no failure when the reader has closed the pipe.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::new(FAILURE, e.to_string())),
@@ -26,11 +27,32 @@ pub(super) fn line(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Text for people. What others wrote is in it, so each line is escaped when it is printed, and a text of one line stays one.
+pub(super) struct Text(Vec<String>);
+
+impl From<String> for Text {
+    fn from(line: String) -> Text {
+        Text(vec![line])
+    }
+}
+
+impl From<Vec<String>> for Text {
+    fn from(lines: Vec<String>) -> Text {
+        Text(lines)
+    }
+}
+
+impl Text {
+    fn escaped(&self) -> String {
+        self.0.iter().map(|line| escaped(line)).collect::<Vec<_>>().join("\n")
+    }
+}
+
 /// Prints the result of a command: an object over several lines, or its text.
-pub(super) fn print(format: Format, object: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+pub(super) fn print<T: Into<Text>>(format: Format, object: &Value, text: impl FnOnce() -> T) -> Result<(), Failure> {
     match format {
         Format::Json => line(&serde_json::to_string_pretty(object).map_err(|e| e.to_string())?),
-        Format::Text => line(&text()),
+        Format::Text => line(&text().into().escaped()),
     }
 }
 
@@ -38,18 +60,18 @@ pub(super) fn print(format: Format, object: &Value, text: impl FnOnce() -> Strin
 pub(super) fn print_one(format: Format, object: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
     match format {
         Format::Json => line(&object.to_string()),
-        Format::Text => line(&text()),
+        Format::Text => line(&escaped(&text())),
     }
 }
 
 /// The fields of an object, one line each.
-pub(super) fn fields(object: &Value) -> String {
+pub(super) fn fields(object: &Value) -> Vec<String> {
     let fields = object.as_object().into_iter().flatten();
     let lines = fields.map(|(name, value)| match value {
         Value::String(text) => format!("{name:<17} {text}"),
         other => format!("{name:<17} {other}"),
     });
-    lines.collect::<Vec<_>>().join("\n")
+    lines.collect()
 }
 
 /// RFC 3339 of unix seconds; empty if there is no such date.
@@ -76,9 +98,9 @@ pub(super) fn insert(object: &mut Value, name: &str, value: impl Into<Value>) {
 }
 
 /// One line for each item, or what to say when there are none.
-pub(super) fn lines<T>(items: &[T], none: &str, line: impl Fn(&T) -> String) -> String {
+pub(super) fn lines<T>(items: &[T], none: &str, line: impl Fn(&T) -> String) -> Vec<String> {
     if items.is_empty() {
-        return none.to_owned();
+        return vec![none.to_owned()];
     }
-    items.iter().map(line).collect::<Vec<_>>().join("\n")
+    items.iter().map(line).collect()
 }

@@ -141,31 +141,36 @@ fn receipt(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
         "recorded_at": output::timestamp(got.recorded_at.as_ref()),
     });
     output::print(format, &object, || {
-        format!(
-            "revoked at revision {}: at most {} live agents end\nnew issuance is {}\n\
-             a verifier that receives no revocations accepts revoked credentials for at most {} seconds",
-            got.revision,
-            got.agents_at_most,
-            open_or_closed(got),
-            got.worst_case_seconds
-        )
+        vec![
+            format!("revoked at revision {}: at most {} live agents end", got.revision, got.agents_at_most),
+            format!("new issuance is {}", open_or_closed(got)),
+            format!(
+                "a verifier that receives no revocations accepts revoked credentials for at most {} seconds",
+                got.worst_case_seconds
+            ),
+        ]
     })
 }
 
 fn would_end(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
     let mut by_class = Vec::new();
     let mut by_user = Vec::new();
-    let mut lines = String::new();
+    let first = format!(
+        "nothing was revoked: {} live agents would end, and new issuance would be {}",
+        got.agents_at_most,
+        open_or_closed(got)
+    );
+    let mut lines = vec![first];
     for count in got.by_class.iter().chain(&got.by_user) {
         let agents = count.agents;
         match &count.of {
             Some(Of::Class(class)) => {
                 by_class.push(json!({ "class": class, "agents": agents }));
-                lines += &format!("\n  {agents:>9}  of class {class}");
+                lines.push(format!("  {agents:>9}  of class {class}"));
             }
             Some(Of::User(user)) => {
                 by_user.push(json!({ "iss": user.iss, "sub": user.sub, "agents": agents }));
-                lines += &format!("\n  {agents:>9}  of user {} at {}", user.sub, user.iss);
+                lines.push(format!("  {agents:>9}  of user {} at {}", user.sub, user.iss));
             }
             None => {}
         }
@@ -179,13 +184,7 @@ fn would_end(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
         "by_class": Value::Array(by_class),
         "by_user": Value::Array(by_user),
     });
-    output::print(format, &object, || {
-        format!(
-            "nothing was revoked: {} live agents would end, and new issuance would be {}{lines}",
-            got.agents_at_most,
-            open_or_closed(got)
-        )
-    })
+    output::print(format, &object, || lines)
 }
 
 fn open_or_closed(got: &v1::RevokeResponse) -> &'static str {

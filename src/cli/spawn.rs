@@ -80,15 +80,17 @@ async fn one(channel: Channel, mut request: v1::SpawnRequest, out: &Path, format
     let got = IdentitiesClient::new(channel).spawn(request).await?.into_inner();
     let agent = save(out, key.as_ref(), &got, got.bundle.as_ref())?;
     output::print(format, &object(agent, &got, out), || {
-        let clipped = if got.clipped.is_empty() { String::new() } else { format!("\nclipped: {}", got.clipped.join(" ")) };
-        format!(
-            "{}\nacts for {} until {}\nmay {}{clipped}\nin {}",
-            agent.agent_id,
-            output::agent::user(agent),
-            output::timestamp(agent.lease_expires_at.as_ref()),
-            agent.scopes.join(" "),
-            out.display()
-        )
+        let until = output::timestamp(agent.lease_expires_at.as_ref());
+        let mut lines = vec![
+            agent.agent_id.clone(),
+            format!("acts for {} until {until}", output::agent::user(agent)),
+            format!("may {}", agent.scopes.join(" ")),
+        ];
+        if !got.clipped.is_empty() {
+            lines.push(format!("clipped: {}", got.clipped.join(" ")));
+        }
+        lines.push(format!("in {}", out.display()));
+        lines
     })
 }
 

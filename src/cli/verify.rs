@@ -128,14 +128,16 @@ fn since_epoch() -> Duration {
     Duration::from_micros(Clock::system().now())
 }
 
-fn lines(object: &Value, binding: Option<&Binding>) -> String {
+fn lines(object: &Value, binding: Option<&Binding>) -> Vec<String> {
     let field = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
-    let mut text = format!("valid: {} until {}", field("spiffe_id"), field("expires_at"));
+    let mut lines = vec![format!("valid: {} until {}", field("spiffe_id"), field("expires_at"))];
     if let Some(binding) = binding {
         let user = binding.user.as_ref().map_or("nobody".into(), |user| format!("{} of {}", user.sub, user.iss));
-        text += &format!("\nacts for {user}\nspawned by {}\nmay {}", binding.parent_id(), binding.scopes.join(" "));
+        lines.push(format!("acts for {user}"));
+        lines.push(format!("spawned by {}", binding.parent_id()));
+        lines.push(format!("may {}", binding.scopes.join(" ")));
     }
-    text
+    lines
 }
 
 fn binding_object(id: &SpiffeId, principal: &Principal, binding: Option<&Binding>) -> Value {
