@@ -2,6 +2,7 @@
 //! nothing.
 
 pub mod bundle;
+mod counted;
 pub mod grpc;
 pub mod http;
 pub mod listen;

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use super::counted::Counted;
 use super::peer::{Connection, Guard, Peer};
 use super::{grpc, status};
 use crate::clock::Clock;
@@ -163,7 +164,7 @@ pub async fn serve_tls(
             let peer = Arc::new(Connection::new(chain, opened));
             let _guarded = behind.as_ref().map(|behind| behind.guard.watch(&peer));
             let service = with_peer(router, Peer::Tls(Arc::clone(&peer)), bounds.request);
-            gauge.increment(1);
+            let _counted = Counted::new(gauge);
             let builder = builder(bounds);
             let connection = builder.serve_connection(TokioIo::new(BufWriter::with_capacity(RECORD, tls)), service);
             let closes = async {
@@ -174,7 +175,6 @@ pub async fn serve_tls(
                 }
             };
             life::serve(connection, closes, stop, bounds.drain).await;
-            gauge.decrement(1);
         });
     };
     accept_each(&listener, bounds.connections, stopped, each).await;

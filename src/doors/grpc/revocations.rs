@@ -15,6 +15,7 @@ use super::server::revocations_server::Revocations;
 use super::{Door, methods, targets};
 use crate::acts::inspect;
 use crate::denial::{Denial, No};
+use crate::doors::counted::Counted;
 use crate::publish::feed::{Cursor, Encoded, Feed};
 
 /// A subscriber that takes no message for so long has gone.
@@ -66,8 +67,7 @@ pub(in crate::doors) fn subscribe(
     let (answer, answers) = mpsc::channel(1);
     let feed = Arc::clone(feed);
     tokio::spawn(async move {
-        let subscribers = metrics::gauge!("mayfly_feed_subscribers");
-        subscribers.increment(1);
+        let _counted = Counted::new(metrics::gauge!("mayfly_feed_subscribers"));
         // UNAVAILABLE, because clients do not connect again after CANCELLED or OK.
         let end = tokio::select! {
             end = follow(&feed, from, &answer) => end,
@@ -76,7 +76,6 @@ pub(in crate::doors) fn subscribe(
         if let Some(end) = end {
             let _ = answer.try_send(Err(end));
         }
-        subscribers.decrement(1);
     });
     Ok(ReceiverStream::new(answers))
 }
