@@ -80,7 +80,7 @@ pub struct Config {
     pub log_filter: String,
     /// Most requests in one commit.
     pub batch: usize,
-    /// Most requests that wait.
+    /// Most requests that wait or are carried, in each lane.
     pub queue: usize,
     /// Most bytes of the journal. `None` means that only the disk bounds it.
     pub journal_max: Option<u64>,

@@ -7,13 +7,13 @@
 
 mod backup;
 mod commit;
+mod lane;
 mod pending;
 mod replay;
 pub mod restore;
 mod watermark;
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mayfly_verify::TrustDomain;
@@ -25,6 +25,8 @@ use crate::journal::{self, Journal};
 use crate::judge::{Judgement, Rules};
 use crate::state::{CutMade, State};
 use commit::{Slot, Writer};
+use lane::Waiting;
+pub use lane::{InLane, Lane};
 pub use pending::{Either, Pending, Recorded};
 pub use replay::{OpenError, opened, replay};
 pub use watermark::{Keeper, Watermark, keep as keep_watermark};
@@ -53,9 +55,9 @@ impl Observer for Unobserved {
 pub trait Group: Any + Send {
     /// Number of acts.
     fn count(&self) -> usize;
-    /// Whether these acts go before others that wait: revocations, ends and reopenings.
-    fn urgent(&self) -> bool {
-        false
+    /// The lane in which the group waits for the writer.
+    fn lane(&self) -> Lane {
+        Lane::Issuance
     }
     /// Judges every act, in order. It may be called again on a later state, if the journal has moved on.
     fn judge(&mut self, judgement: &mut Judgement<'_>);
@@ -90,13 +92,6 @@ struct Inner {
     // Guards the groups that wait for the writer; held to add one or to take some.
     waiting: Mutex<Waiting>,
     rules: Rules,
-}
-
-/// Groups that wait, each in its slot. Their number is bounded by the threads that commit.
-#[derive(Default)]
-struct Waiting {
-    urgent: VecDeque<Arc<Slot>>,
-    others: VecDeque<Arc<Slot>>,
 }
 
 impl Ledger {
@@ -186,16 +181,6 @@ impl Ledger {
     /// At most `most` rows of the journal from a revision on.
     fn rows(&self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, Fault> {
         self.0.writer.lock().rows(from, most).map_err(|e| Fault::new("read the journal", e))
-    }
-}
-
-impl Waiting {
-    fn push(&mut self, slot: Arc<Slot>) {
-        if slot.urgent { self.urgent.push_back(slot) } else { self.others.push_back(slot) }
-    }
-
-    fn pop(&mut self) -> Option<Arc<Slot>> {
-        self.urgent.pop_front().or_else(|| self.others.pop_front())
     }
 }
 

@@ -1,36 +1,70 @@
 //! The pipeline: takes what has queued as a group and carries it through prove, commit, sign, look again, and release. It knows
-//! no act. Acts that sign nothing have a lane of their own, which does nothing but commit: a revocation never waits behind
-//! signatures.
+//! no act.
+//!
+//! Each lane ([`Lane`]) has a queue and threads of its own: a revocation never waits behind signatures. In a queue callers take
+//! turns ([`turns`]), and each may have only so much in the pipeline ([`places`]). What nobody waits for any more is dropped
+//! until it is in a commit: from there on it is carried to its end.
 
 mod job;
+mod places;
 mod queue;
+mod turns;
 
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use mayfly_verify::User;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::authority::Seal;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::{Act, Chance, Judgement};
-use crate::ledger::{Fate, Group, Ledger, Recorded};
+use crate::ledger::{Fate, Group, Lane, Ledger, Recorded};
 use crate::process;
 use crate::state::State;
 use job::{Carried, Job, Recording, Reply};
-use queue::{PushError, Queue};
+use places::{Place, Places};
+use queue::{Closed, Queue};
+use turns::{OPERATORS, STRANGERS, Turn};
 
-/// Most single acts in one group. A larger group would only delay its first answers.
+/// Most acts in one group, unless commits are slow. A larger group would only delay its first answers.
 const GROUP: usize = 16;
 
+/// A commit that takes so long is slow: then groups are larger, so that more acts share a commit.
+const SLOW: Duration = Duration::from_millis(5);
+
+/// Most acts in one group while commits are slow, and in one group that signs nothing.
+const LARGE: usize = 128;
+
+/// Acts of a batch that are carried together. Others get in between.
+const SLICE: usize = 64;
+
 /// Batches that wait or are carried at once: each holds up to a thousand acts in memory.
-const BATCHES: usize = 16;
+const BATCHES: usize = 32;
+
+/// What a workload asks for itself.
+const OWN: u64 = 2;
+/// What the agents of a workload ask that act for no user.
+const AUTONOMOUS: u64 = 3;
+
+/// An act that signs nothing.
+pub trait Record: Act {
+    /// The lane in which it waits.
+    fn lane(&self) -> Lane;
+}
 
 /// An act that ends in signatures.
 pub trait Issue: Act {
     /// What the caller gets.
     type Answer: Send + 'static;
+
+    /// The user whom it is for, where that is known without a search: users of one workload take turns.
+    fn user<'a>(&'a self, _: &'a State) -> Option<&'a User> {
+        None
+    }
 
     /// 1. Proves what came from the wire, by its signatures.
     fn prove(&mut self) -> Result<(), Denial>;
@@ -47,21 +81,30 @@ pub type Item<T> = (usize, Result<T, No>);
 
 /// Hands acts to the threads that carry them.
 pub struct Pipeline {
-    issue: Arc<Queue<Work>>,
-    record: Arc<Queue<Box<dyn Job>>>,
-    batches: Arc<Semaphore>,
+    ledger: Ledger,
+    issuance: Entrance<Work>,
+    revocations: Entrance<Box<dyn Job>>,
+    questions: Entrance<Box<dyn Job>>,
+    batches: Arc<Places>,
+    hasher: RandomState,
+}
+
+/// A queue, and the places for what waits in it or was taken from it.
+struct Entrance<T> {
+    queue: Arc<Queue<T>>,
+    places: Arc<Places>,
 }
 
 enum Work {
     One(Box<dyn Job>),
-    /// A group of its own: committed together, answered one by one.
-    Many(Vec<Box<dyn Job>>, OwnedSemaphorePermit),
+    /// Acts of a batch: a group of their own, answered one by one.
+    Slice(Vec<Box<dyn Job>>),
 }
 
 /// Acts that are committed together.
 struct Jobs {
     jobs: Vec<Box<dyn Job>>,
-    urgent: bool,
+    lane: Lane,
 }
 
 impl Group for Jobs {
@@ -69,8 +112,8 @@ impl Group for Jobs {
         self.jobs.len()
     }
 
-    fn urgent(&self) -> bool {
-        self.urgent
+    fn lane(&self) -> Lane {
+        self.lane
     }
 
     fn judge(&mut self, judgement: &mut Judgement<'_>) {
@@ -82,60 +125,125 @@ impl Group for Jobs {
     }
 }
 
+impl<T> Entrance<T> {
+    fn new(bound: usize) -> Entrance<T> {
+        Entrance { queue: Arc::new(Queue::new()), places: Places::new(bound) }
+    }
+
+    fn place(&self, turn: Turn) -> Result<Place, Denial> {
+        self.places.take(turn).ok_or_else(busy)
+    }
+
+    fn push(&self, turn: Turn, items: impl IntoIterator<Item = (usize, T)>) -> Result<(), Denial> {
+        self.queue.push(turn, items).map_err(|Closed| crate::ledger::stopping())
+    }
+}
+
 impl Pipeline {
-    /// Starts `threads` threads that issue and one that records, over queues of `bound` acts each; within a tokio runtime.
+    /// Starts `threads` threads that issue, one that revokes and one for questions, over queues of `bound` acts each; within a tokio
+    /// runtime.
     pub fn start(ledger: &Ledger, seal: Seal, bound: usize, threads: usize) -> Result<Pipeline, Fault> {
         let pipeline = Pipeline {
-            issue: Arc::new(Queue::new(bound)),
-            record: Arc::new(Queue::new(bound)),
-            batches: Arc::new(Semaphore::new(BATCHES)),
+            ledger: ledger.clone(),
+            issuance: Entrance::new(bound),
+            revocations: Entrance::new(bound),
+            questions: Entrance::new(bound),
+            batches: Places::new(BATCHES),
+            hasher: RandomState::new(),
         };
         let seal = Arc::new(seal);
         for n in 0..threads.max(1) {
             let worker =
-                Worker { ledger: ledger.clone(), seal: Arc::clone(&seal), runtime: Handle::current(), threads: threads.max(1) };
-            let queue = Arc::clone(&pipeline.issue);
+                Worker { ledger: ledger.clone(), seal: Arc::clone(&seal), runtime: Handle::current(), last: Duration::ZERO };
+            let queue = Arc::clone(&pipeline.issuance.queue);
             process::thread(&format!("mayfly-issue-{n}"), move || worker.run(&queue)).map_err(|e| Fault::new("pipeline", e))?;
         }
-        let (queue, ledger) = (Arc::clone(&pipeline.record), ledger.clone());
-        process::thread("mayfly-record", move || record(&ledger, &queue)).map_err(|e| Fault::new("pipeline", e))?;
+        let lanes =
+            [(&pipeline.revocations, Lane::Revocation, "mayfly-revoke"), (&pipeline.questions, Lane::Question, "mayfly-ask")];
+        for (entrance, lane, name) in lanes {
+            let (queue, ledger) = (Arc::clone(&entrance.queue), ledger.clone());
+            process::thread(name, move || record(&ledger, lane, &queue)).map_err(|e| Fault::new("pipeline", e))?;
+        }
         Ok(pipeline)
     }
 
-    /// Runs one act through every step, even if the caller has gone.
+    /// Runs one act through every step. It is dropped if the returned future is, as long as it is in no commit.
     pub async fn issue<A: Issue>(&self, caller: Caller, act: A) -> Result<A::Answer, No> {
+        let turn = self.turn(&caller, |state| act.user(state).map(|user| self.number(user)));
+        let place = self.issuance.place(turn)?;
         let (answer, done) = oneshot::channel();
-        let job = Carried::new(caller, act, chance()?, Reply::One(answer));
-        self.issue.push(Work::One(Box::new(job))).map_err(refused)?;
+        let job = Carried::new(caller, act, chance()?, Reply::One(answer), Arc::new(place));
+        self.issuance.push(turn, [(1, Work::One(Box::new(job)))])?;
         done.await.map_err(|_| Fault::new("pipeline", "the act was dropped"))?
     }
 
-    /// Runs many acts through every step, recorded in one commit. The answers arrive as they are released, each with its index.
+    /// Runs many acts through every step, in slices that are recorded together. The answers arrive as they are released, each with
+    /// its index. Slices that are in no commit when the receiver is dropped are dropped too.
     pub fn issue_many<A: Issue>(&self, caller: &Caller, acts: Vec<A>) -> Result<mpsc::Receiver<Item<A::Answer>>, No> {
-        let place = Arc::clone(&self.batches).try_acquire_owned().map_err(|_| busy())?;
+        let turn = self.turn(caller, |state| acts.first()?.user(state).map(|user| self.number(user)));
+        // Single acts of a caller do not wait behind its own batches.
+        let turn = Turn { part: self.number((turn.part, "batches")), ..turn };
+        let place = Arc::new(self.batches.take(turn).ok_or_else(busy)?);
         let (answer, done) = mpsc::channel(acts.len().max(1));
         let jobs = acts.into_iter().enumerate().map(|(n, act)| {
             let reply = Reply::OneOf(n, answer.clone());
-            Ok(Box::new(Carried::new(caller.clone(), act, chance()?, reply)) as Box<dyn Job>)
+            Ok(Box::new(Carried::new(caller.clone(), act, chance()?, reply, Arc::clone(&place))) as Box<dyn Job>)
         });
-        let jobs = jobs.collect::<Result<Vec<_>, Fault>>()?;
-        self.issue.push(Work::Many(jobs, place)).map_err(refused)?;
+        let mut jobs = jobs.collect::<Result<Vec<_>, Fault>>()?.into_iter();
+        let slices = std::iter::from_fn(|| {
+            let slice: Vec<_> = jobs.by_ref().take(SLICE).collect();
+            (!slice.is_empty()).then(|| (slice.len(), Work::Slice(slice)))
+        });
+        self.issuance.push(turn, slices)?;
         Ok(done)
     }
 
-    /// Records one act that signs nothing, whether or not the caller still waits.
-    pub async fn record<A: Act>(&self, caller: Caller, act: A) -> Result<A::Permit, No> {
-        let (answer, done) = oneshot::channel();
-        let job = Recording::new(caller, act, chance()?, answer);
-        self.record.push(Box::new(job)).map_err(refused)?;
+    /// Records one act that signs nothing. It is dropped if the returned future is, as long as it is in no commit.
+    pub async fn record<A: Record>(&self, caller: Caller, act: A) -> Result<A::Permit, No> {
+        let turn = self.turn(&caller, |_| None);
+        let (lane, (answer, done)) = (act.lane(), oneshot::channel());
+        let job = |place| Ok::<_, No>(Box::new(Recording::new(caller, act, chance()?, answer, place)));
+        match lane {
+            Lane::Issuance => self.issuance.push(turn, [(1, Work::One(job(self.issuance.place(turn)?)?))])?,
+            Lane::Question => self.questions.push(turn, [(1, job(self.questions.place(turn)?)? as Box<dyn Job>)])?,
+            Lane::Revocation | Lane::Authority => {
+                self.revocations.push(turn, [(1, job(self.revocations.place(turn)?)? as Box<dyn Job>)])?;
+            }
+        }
         done.await.map_err(|_| Fault::new("pipeline", "the act was dropped"))?
+    }
+
+    /// In whose turn an act of a caller waits: of its root workload, and there of the user whom it is for. One short look at the
+    /// state, under no other lock.
+    fn turn(&self, caller: &Caller, user: impl FnOnce(&State) -> Option<u64>) -> Turn {
+        match caller {
+            Caller::Stranger => STRANGERS,
+            Caller::Operator { .. } => OPERATORS,
+            Caller::User(user) => Turn { root: self.number(user), part: OWN },
+            Caller::Workload { .. } | Caller::Foreign { .. } => {
+                let root = self.number(caller.workload());
+                Turn { root, part: self.ledger.read(user).unwrap_or(OWN) }
+            }
+            Caller::Agent { id, .. } => self.ledger.read(|state| {
+                state.agent(&id.uuid).map_or(STRANGERS, |agent| Turn {
+                    root: self.number(Some(&agent.mandate.workload)),
+                    part: agent.delegation.as_ref().map_or(AUTONOMOUS, |delegation| self.number(&delegation.user)),
+                })
+            }),
+        }
+    }
+
+    /// The number of a root or of a part of it. Nobody outside can choose a name that gets the number of another.
+    fn number(&self, name: impl Hash) -> u64 {
+        self.hasher.hash_one(name).max(AUTONOMOUS + 1)
     }
 }
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        self.issue.close();
-        self.record.close();
+        self.issuance.queue.close();
+        self.revocations.queue.close();
+        self.questions.queue.close();
     }
 }
 
@@ -146,23 +254,29 @@ pub fn chance() -> Result<Chance, Fault> {
     Ok(Chance::new(random))
 }
 
-fn refused(error: PushError) -> Denial {
-    match error {
-        PushError::Full => busy(),
-        PushError::Closed => Denial::new(Kind::Unavailable, "STOPPING", "the issuer is stopping"),
-    }
-}
-
 fn busy() -> Denial {
     metrics::counter!("mayfly_journal_queue_full_total").increment(1);
-    Denial::new(Kind::Exhausted, "BUSY", "too many requests are waiting: ask again in a moment")
+    Denial::new(Kind::Exhausted, "BUSY", "too many of your requests are waiting: ask again in a moment")
 }
 
-/// The lane of acts that sign nothing: everything that has queued is one group.
-fn record(ledger: &Ledger, queue: &Queue<Box<dyn Job>>) {
-    while let Some(jobs) = queue.take(|queued| queued.len()) {
+/// Whether somebody waits for an act. One that nobody waits for is counted and dropped.
+fn is_awaited(job: &dyn Job) -> bool {
+    let abandoned = job.is_abandoned();
+    if abandoned {
+        job::count_abandoned();
+    }
+    !abandoned
+}
+
+/// A lane of acts that sign nothing.
+fn record(ledger: &Ledger, lane: Lane, queue: &Queue<Box<dyn Job>>) {
+    while let Some(mut jobs) = queue.take(LARGE) {
+        jobs.retain(|job| is_awaited(&**job));
+        if jobs.is_empty() {
+            continue;
+        }
         survive(|| {
-            let done = ledger.commit(Jobs { jobs: jobs.into(), urgent: true });
+            let done = ledger.commit(Jobs { jobs, lane });
             done.jobs.into_iter().for_each(|job| job.release());
         });
     }
@@ -185,95 +299,57 @@ struct Worker {
     ledger: Ledger,
     seal: Arc<Seal>,
     runtime: Handle,
-    threads: usize,
+    /// How long the last commit took.
+    last: Duration,
 }
 
 impl Worker {
-    fn run(self, queue: &Queue<Work>) {
-        // A group is at most `GROUP` single acts, or one batch.
-        let group = |queued: &std::collections::VecDeque<Work>| {
-            let single = queued.iter().take(GROUP).take_while(|work| matches!(work, Work::One(_))).count();
-            single.max(1)
-        };
-        while let Some(work) = queue.take(group) {
+    fn run(mut self, queue: &Queue<Work>) {
+        while let Some(work) = queue.take(if self.last < SLOW { GROUP } else { LARGE }) {
             let mut jobs = Vec::with_capacity(work.len());
-            let mut places = Vec::new();
             for work in work {
                 match work {
                     Work::One(job) => jobs.push(job),
-                    Work::Many(many, place) => {
-                        jobs = many;
-                        places.push(place);
-                    }
+                    Work::Slice(slice) => jobs.extend(slice),
                 }
             }
             survive(|| self.carry(jobs));
         }
     }
 
-    fn carry(&self, jobs: Vec<Box<dyn Job>>) {
+    fn carry(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+        jobs.retain(|job| is_awaited(&**job));
         // 1. Prove: each key by its holder's signature.
-        let proved = self.in_parts(jobs, |mut part| {
-            part.iter_mut().for_each(|job| job.prove());
-            part
-        });
-        let mut jobs = Vec::new();
-        for job in proved.into_iter().flatten() {
-            if job.is_denied() { job.release() } else { jobs.push(job) }
-        }
+        jobs.iter_mut().for_each(|job| job.prove());
+        let (denied, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.is_denied());
+        denied.into_iter().for_each(|job| job.release());
         if jobs.is_empty() {
             return;
         }
         // 2. and 3. Judge and record. Durable from here.
-        let recorded = self.ledger.commit(Jobs { jobs, urgent: false });
-        self.in_parts(recorded.jobs, |part| {
-            let mut rest = part.into_iter();
-            loop {
-                let mut group: Vec<_> = rest.by_ref().take(GROUP).collect();
-                if group.is_empty() {
-                    return;
-                }
-                // 4. Sign what was recorded, and nothing else.
-                group.iter_mut().for_each(|job| job.sign(&self.seal));
-                // 5. Look again, at the callers and at what was signed.
-                let rules = self.ledger.rules();
-                self.ledger.read(|state| group.iter_mut().for_each(|job| job.look_again(state, rules)));
-                // 6. Release. A group is released by one task: one wake-up for all of its answers, and they are all ready before
-                // the first of them is written.
-                match <[Box<dyn Job>; 1]>::try_from(group) {
-                    Ok([job]) => job.release(),
-                    Err(group) => {
-                        let release = move || group.into_iter().for_each(|job| job.release());
-                        drop(self.runtime.spawn(async move { survive(release) }));
-                    }
+        let started = Instant::now();
+        let recorded = self.ledger.commit(Jobs { jobs, lane: Lane::Issuance });
+        self.last = started.elapsed();
+        let mut rest = recorded.jobs.into_iter();
+        loop {
+            let mut group: Vec<_> = rest.by_ref().take(GROUP).collect();
+            if group.is_empty() {
+                return;
+            }
+            // 4. Sign what was recorded, and nothing else.
+            group.iter_mut().for_each(|job| job.sign(&self.seal));
+            // 5. Look again, at the callers and at what was signed.
+            let rules = self.ledger.rules();
+            self.ledger.read(|state| group.iter_mut().for_each(|job| job.look_again(state, rules)));
+            // 6. Release. A group is released by one task: one wake-up for all of its answers, and they are all ready before the
+            // first of them is written.
+            match <[Box<dyn Job>; 1]>::try_from(group) {
+                Ok([job]) => job.release(),
+                Err(group) => {
+                    let release = move || group.into_iter().for_each(|job| job.release());
+                    drop(self.runtime.spawn(async move { survive(release) }));
                 }
             }
-        });
-    }
-
-    /// Works on more than `GROUP` items with up to `threads` threads, and on fewer with this one.
-    fn in_parts<T: Send, R: Send>(&self, mut items: Vec<T>, work: impl Fn(Vec<T>) -> R + Sync) -> Vec<R> {
-        if items.len() <= GROUP {
-            return vec![work(items)];
         }
-        let each = items.len().div_ceil(self.threads);
-        let mut parts = Vec::with_capacity(self.threads);
-        while items.len() > each {
-            let rest = items.split_off(each);
-            parts.push(Mutex::new(Some(std::mem::replace(&mut items, rest))));
-        }
-        // Each part is taken once: by a new thread, or by this one if no thread could be started.
-        let take = |part: &Mutex<Option<Vec<T>>>| part.lock().take().map(&work);
-        std::thread::scope(|scope| {
-            let start = |part| std::thread::Builder::new().spawn_scoped(scope, move || take(part)).ok();
-            let others: Vec<_> = parts.iter().map(|part| (part, start(part))).collect();
-            let last = work(items);
-            // A part that panicked is lost, as the whole would be: its callers hear that their acts were dropped.
-            let done = |(part, thread): (_, Option<std::thread::ScopedJoinHandle<'_, _>>)| match thread {
-                Some(thread) => thread.join().inspect_err(|_| panicked()).ok().flatten(),
-                None => take(part),
-            };
-            others.into_iter().filter_map(done).chain([last]).collect()
-        })
     }
 }

@@ -31,7 +31,8 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_journal_commit_seconds", "histogram", "", "admit, sync and apply of one batch"),
     ("mayfly_journal_sync_seconds", "histogram", "", "the durable append alone, of one batch"),
     ("mayfly_journal_records_total", "counter", "", "records that became durable"),
-    ("mayfly_journal_queue_full_total", "counter", "", "requests refused because too many waited"),
+    ("mayfly_journal_queue_full_total", "counter", "", "requests refused because too many waited, of all or of one caller"),
+    ("mayfly_requests_abandoned_total", "counter", "", "requests dropped before their commit because nobody waited any more"),
     (
         "mayfly_throttled_total",
         "counter",

@@ -8,6 +8,8 @@ use crate::caller::Caller;
 use crate::denial::{Denial, No};
 use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Chance, Judgement};
+use crate::ledger::Lane;
+use crate::pipeline::Record;
 
 /// An end.
 #[derive(Clone, Debug)]
@@ -28,6 +30,12 @@ pub struct Ended {
 /// Ends an agent; `None` is the caller itself.
 pub async fn end(issuer: &Issuer, caller: Caller, agent: Option<Uuid>) -> Result<Ended, No> {
     issuer.pipeline.record(caller, End { agent }).await
+}
+
+impl Record for End {
+    fn lane(&self) -> Lane {
+        Lane::Revocation
+    }
 }
 
 impl Act for End {

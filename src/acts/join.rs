@@ -9,6 +9,8 @@ use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Chance, Check, Judgement};
+use crate::ledger::Lane;
+use crate::pipeline::Record;
 use crate::state::seconds;
 
 /// Longest lifetime of a join token, in seconds.
@@ -45,6 +47,12 @@ pub async fn join_token(issuer: &Issuer, caller: Caller, workload: WorkloadName,
     let hash = sha256(secret.as_slice());
     let joinable = issuer.pipeline.record(caller, Join { workload, hash, ttl }).await?;
     Ok((issuer.ticket(&secret)?, joinable))
+}
+
+impl Record for Join {
+    fn lane(&self) -> Lane {
+        Lane::Issuance
+    }
 }
 
 impl Act for Join {

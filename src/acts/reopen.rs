@@ -10,6 +10,8 @@ use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body, reopened};
 use crate::judge::{Act, Chance, Check, Judgement};
+use crate::ledger::Lane;
+use crate::pipeline::Record;
 use crate::state::View;
 
 /// How long a reopening waits in development for the development workload to join again.
@@ -42,6 +44,12 @@ pub async fn reopen(issuer: &Issuer, caller: Caller, target: Target) -> Result<R
         }
     }
     Ok(reopened)
+}
+
+impl Record for Reopen {
+    fn lane(&self) -> Lane {
+        Lane::Revocation
+    }
 }
 
 impl Act for Reopen {

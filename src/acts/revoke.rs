@@ -9,6 +9,8 @@ use super::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::{Act, Chance, Check, Cutting, Judgement, Since};
+use crate::ledger::Lane;
+use crate::pipeline::Record;
 use crate::state::{Agent, Count, Owner, Seat, Standing, View, end_of_cut};
 
 /// A revocation.
@@ -105,6 +107,12 @@ pub(super) fn sound(target: Target) -> Result<Target, Denial> {
             Err(Denial::malformed("USER_MALFORMED", "a user is an issuer URL and a subject, neither empty"))
         }
         _ => Ok(target),
+    }
+}
+
+impl Record for Revoke {
+    fn lane(&self) -> Lane {
+        if self.dry { Lane::Question } else { Lane::Revocation }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::authority::{Authority, AuthorityError};
 use crate::caller::Caller;
 use crate::clock::{Clock, SECOND};
 use crate::denial::{Denial, Fault, Kind as DenialKind, No};
-use crate::ledger::{Ledger, Pending};
+use crate::ledger::{InLane, Lane, Ledger, Pending};
 use crate::pipeline::chance;
 use crate::process;
 use crate::publish::Publisher;
@@ -120,6 +120,10 @@ impl Rotation {
         let (began, mut quiet_until) = (self.clock.now(), Instant::now());
         loop {
             match queue.recv_timeout(tick) {
+                // Nobody waits for it any more, and nothing of it is done.
+                Ok((_, _, answer)) if answer.is_closed() => {
+                    metrics::counter!("mayfly_requests_abandoned_total").increment(1);
+                }
                 Ok((caller, order, answer)) => {
                     let done = self.order(&caller, &order);
                     let published = publisher.follow();
@@ -219,7 +223,7 @@ impl Rotation {
         let before = self.authorities().revision;
         let told = change.as_str();
         let pending = Pending::new(caller.clone(), change, chance()?);
-        let settled = self.ledger.commit(vec![pending]).pop().map(|mut pending| pending.take());
+        let settled = self.ledger.commit(InLane(Lane::Authority, vec![pending])).1.pop().map(|mut pending| pending.take());
         let revision = settled.ok_or_else(|| Fault::new("rotate", "the change was not settled"))??.spend();
         if revision > before {
             let by = if let Caller::Operator { name, .. } = caller { name } else { "schedule" };

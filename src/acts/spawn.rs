@@ -3,7 +3,7 @@
 mod many;
 mod request;
 
-use mayfly_verify::{Binding, BindingError, ClassName, Workload};
+use mayfly_verify::{Binding, BindingError, ClassName, User, Workload};
 use uuid::Uuid;
 
 use crate::authority::{Seal, Signed};
@@ -253,6 +253,15 @@ pub struct Signatures {
 
 impl Issue for Spawn {
     type Answer = Signatures;
+
+    fn user<'a>(&'a self, state: &'a State) -> Option<&'a User> {
+        let delegation = match self.proof.as_ref()? {
+            Proof::Token { user, .. } => return Some(user),
+            Proof::Recorded(proof) => state.delegation_by_proof(proof, state.at),
+            Proof::Delegation(id) => state.delegation(id, state.at),
+        };
+        delegation.map(|delegation| &delegation.user)
+    }
 
     fn prove(&mut self) -> Result<(), Denial> {
         match &mut self.credential {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::{Bounds, Durable, Fate, Group, Inner, Observer};
+use super::{Bounds, Durable, Fate, Group, Inner, Lane, Observer};
 use crate::clock::Clock;
 use crate::journal::{self, AppendError, Journal};
 use crate::judge::{Entry, Judgement, Note};
@@ -19,14 +19,14 @@ const CATCH_UP: usize = 1024;
 
 /// A group that waits for the writer, and is found here again once it is settled.
 pub(super) struct Slot {
-    pub(super) urgent: bool,
+    pub(super) lane: Lane,
     // Guards the group: the writer takes it out, and puts it back settled.
     group: Mutex<(Option<Box<dyn Group>>, bool)>,
 }
 
 impl Slot {
     pub(super) fn new(group: Box<dyn Group>) -> Slot {
-        Slot { urgent: group.urgent(), group: Mutex::new((Some(group), false)) }
+        Slot { lane: group.lane(), group: Mutex::new((Some(group), false)) }
     }
 
     /// The group, if it is settled.
@@ -116,11 +116,11 @@ impl Writer {
         }
         let mut guard = Panicked { writer: self, armed: true };
         {
-            // Urgent groups first; among the others, those that waited before the one that is new.
+            // In order of lanes; within a lane, those that waited before the one that is new.
             let mut groups: Vec<&mut dyn Group> = Vec::with_capacity(taken.len() + 1);
             groups.extend(taken.iter_mut().map(|(_, group)| &mut **group as &mut dyn Group));
             groups.extend(mine);
-            groups.sort_by_key(|group| !group.urgent());
+            groups.sort_by_key(|group| group.lane());
             guard.writer.commit(inner, &mut groups);
         }
         guard.armed = false;

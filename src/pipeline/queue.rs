@@ -1,66 +1,64 @@
-//! A bounded queue between tasks that ask and threads that work. One waiting thread wakes for one item, and takes what has
-//! queued in one go.
-
-use std::collections::VecDeque;
+//! A queue between tasks that ask and threads that work. One waiting thread wakes for one item, and takes what has queued in one
+//! go, from each caller in turn. Its bound is that of [`super::places`]: nothing is queued without a place.
 
 use parking_lot::{Condvar, Mutex};
 
-/// A bounded queue.
+use super::turns::{Turn, Turns};
+
+/// A queue.
 pub(super) struct Queue<T> {
-    // Guards the items; held to add one or to take some.
+    // Guards the items; held to add some or to take some.
     inner: Mutex<Inner<T>>,
     news: Condvar,
-    bound: usize,
 }
 
 struct Inner<T> {
-    items: VecDeque<T>,
+    items: Turns<T>,
     idle: usize,
     closed: bool,
 }
 
-/// Why an item was not taken.
+/// The queue was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PushError {
-    /// The queue is at its bound.
-    Full,
-    /// The queue was closed.
-    Closed,
-}
+pub(super) struct Closed;
 
 impl<T> Queue<T> {
-    pub(super) fn new(bound: usize) -> Queue<T> {
-        let inner = Inner { items: VecDeque::new(), idle: 0, closed: false };
-        Queue { inner: Mutex::new(inner), news: Condvar::new(), bound: bound.max(1) }
+    pub(super) fn new() -> Queue<T> {
+        let inner = Inner { items: Turns::default(), idle: 0, closed: false };
+        Queue { inner: Mutex::new(inner), news: Condvar::new() }
     }
 
-    /// Adds an item, and wakes a thread if one waits.
-    pub(super) fn push(&self, item: T) -> Result<(), PushError> {
+    /// Adds items of one caller, each with the number of acts that it counts as, and wakes as many threads if they wait.
+    pub(super) fn push(&self, turn: Turn, items: impl IntoIterator<Item = (usize, T)>) -> Result<(), Closed> {
         let mut inner = self.inner.lock();
         if inner.closed {
-            return Err(PushError::Closed);
+            return Err(Closed);
         }
-        if inner.items.len() >= self.bound {
-            return Err(PushError::Full);
-        }
-        inner.items.push_back(item);
-        let wake = inner.idle > 0;
+        let before = inner.items.len();
+        items.into_iter().for_each(|(cost, item)| inner.items.push(turn, cost, item));
+        let wake = inner.idle.min(inner.items.len() - before);
         drop(inner);
-        if wake {
+        for _ in 0..wake {
             self.news.notify_one();
         }
         Ok(())
     }
 
-    /// Waits for items, then takes the oldest ones: as many as `most` returns, at least one. Returns `None` once the queue is
-    /// closed and empty.
-    pub(super) fn take(&self, most: impl Fn(&VecDeque<T>) -> usize) -> Option<VecDeque<T>> {
+    /// Waits for items, then takes those whose turn it is: at least one, and no more than `most` acts together. Returns `None` once
+    /// the queue is closed and empty.
+    pub(super) fn take(&self, most: usize) -> Option<Vec<T>> {
         let mut inner = self.inner.lock();
         loop {
-            if !inner.items.is_empty() {
-                let count = most(&inner.items).clamp(1, inner.items.len());
-                let rest = inner.items.split_off(count);
-                return Some(std::mem::replace(&mut inner.items, rest));
+            if let Some((cost, item)) = inner.items.pop(usize::MAX) {
+                let mut left = most.saturating_sub(cost);
+                let mut taken = vec![item];
+                while left > 0
+                    && let Some((cost, item)) = inner.items.pop(left)
+                {
+                    left -= cost;
+                    taken.push(item);
+                }
+                return Some(taken);
             }
             if inner.closed {
                 return None;
@@ -83,35 +81,44 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
 
+    const ANY: Turn = Turn { root: 10, part: 0 };
+
     #[test]
     fn what_was_queued_before_the_end_is_taken_and_nothing_after_it() {
-        let queue = Queue::new(2);
-        queue.push(1).unwrap();
-        queue.push(2).unwrap();
-        assert_eq!(queue.push(3), Err(PushError::Full));
+        let queue = Queue::new();
+        queue.push(ANY, [(1, 1), (1, 2), (1, 3)]).unwrap();
         queue.close();
-        assert_eq!(queue.push(3), Err(PushError::Closed));
-        assert_eq!(queue.take(|_| 1), Some([1].into()));
-        assert_eq!(queue.take(VecDeque::len), Some([2].into()));
-        assert_eq!(queue.take(VecDeque::len), None);
+        assert_eq!(queue.push(ANY, [(1, 4)]), Err(Closed));
+        assert_eq!(queue.take(1), Some(vec![1]));
+        assert_eq!(queue.take(16), Some(vec![2, 3]));
+        assert_eq!(queue.take(16), None);
+    }
+
+    #[test]
+    fn a_group_holds_no_more_acts_than_asked_for_unless_one_item_does() {
+        let queue = Queue::new();
+        queue.push(ANY, [(64, "slice"), (1, "a"), (1, "b"), (64, "slice")]).unwrap();
+        assert_eq!(queue.take(16), Some(vec!["slice"]));
+        assert_eq!(queue.take(16), Some(vec!["a", "b"]));
+        assert_eq!(queue.take(16), Some(vec!["slice"]));
     }
 
     #[test]
     fn every_item_is_taken_once_by_some_thread() {
-        let queue = Queue::new(1_000_000);
+        let queue = Queue::new();
         let sum = std::thread::scope(|scope| {
             let takers: Vec<_> = (0..3)
                 .map(|_| {
                     scope.spawn(|| {
                         let mut sum = 0u64;
-                        while let Some(items) = queue.take(|queued| queued.len().min(16)) {
+                        while let Some(items) = queue.take(16) {
                             sum += items.into_iter().sum::<u64>();
                         }
                         sum
                     })
                 })
                 .collect();
-            (1..=10_000u64).for_each(|n| queue.push(n).unwrap());
+            (1..=10_000u64).for_each(|n| queue.push(Turn { root: n % 7, part: n % 3 }, [(1, n)]).unwrap());
             queue.close();
             takers.into_iter().map(|taker| taker.join().unwrap()).sum::<u64>()
         });

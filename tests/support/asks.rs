@@ -6,7 +6,7 @@ use mayfly::caller::Caller;
 use mayfly::csr::Key;
 use mayfly::denial::No;
 use mayfly::judge::{self, Act, Admission, Certification, Chance, Judgement, RequestId, Since};
-use mayfly::ledger::{Either, Ledger, Pending, Recorded};
+use mayfly::ledger::{Either, Lane, Ledger, Pending, Recorded};
 use mayfly_verify::{AgentId, Target, WorkloadName};
 use uuid::Uuid;
 
@@ -76,7 +76,7 @@ impl Act for Proposal {
             }
             Proposal::Renew { key } => certified(renew::Renew { key: Key::known_by_digest(key) }.judge(j, caller, chance)?),
             Proposal::Present => {
-                present::Present.judge(j, caller, chance)?;
+                present::Present { lane: Lane::Issuance }.judge(j, caller, chance)?;
                 Outcome::Present
             }
             Proposal::Revoke { target, since, dry, reason, allow_new } => {

@@ -1716,7 +1716,8 @@ pub mod batches_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Admits up to 1,000 agents together, in one commit; each has its own answer, streamed as it is signed, in any order.
+        /// Admits up to 1,000 agents, in slices that are recorded together; each has its own answer, streamed as it is signed, in any
+        /// order. What is not recorded when the caller hangs up is not recorded at all.
         /// Role: workload, listed foreign workload, agent.
         pub async fn spawn(
             &mut self,
