@@ -6,39 +6,12 @@ mod support;
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use support::Dev;
+use support::faults::Faults;
 
 const SPAWN: &str = "spawn --class researcher --user-token demo.jwt --out";
-
-/// A library that is loaded before the system's and fails on command. The compiler is the one that the build needs anyway.
-struct Faults {
-    dir: tempfile::TempDir,
-    library: PathBuf,
-}
-
-impl Faults {
-    fn new() -> Faults {
-        let dir = tempfile::tempdir().unwrap();
-        let library = dir.path().join("faults.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/shim.c");
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
-        assert!(built.unwrap().success(), "cc");
-        Faults { dir, library }
-    }
-
-    fn start(&self, home: tempfile::TempDir) -> Dev {
-        let (library, dir) = (self.library.to_str().unwrap(), self.dir.path().to_str().unwrap());
-        Dev::start_with(home, &[("LD_PRELOAD", library), ("MAYFLY_FAULTS", dir)])
-    }
-
-    fn set(&self, what: &str, on: bool) {
-        let flag = self.dir.path().join(what);
-        if on { std::fs::write(flag, "").unwrap() } else { std::fs::remove_file(flag).unwrap() }
-    }
-}
 
 fn ids(dev: &Dev) -> Vec<String> {
     let list = dev.json("agents list --all");

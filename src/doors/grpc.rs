@@ -10,11 +10,13 @@ mod methods;
 mod operations;
 pub(super) mod revocations;
 mod targets;
+mod until;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use super::peer::{self, Peer};
@@ -23,6 +25,7 @@ use crate::acts::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Fault, No};
 pub use methods::{METHODS, Method, method};
+use until::Until;
 
 /// The server traits, generated onto the messages of `mayfly-agent`.
 #[allow(
@@ -83,13 +86,15 @@ impl Door {
         R: Send + 'static,
         F: Future<Output = Result<R, No>> + Send + 'static,
     {
-        let caller = self.caller(method, &request).await;
-        self.run_as(method, caller, request, act).await
+        let until = Until::of(request.metadata());
+        let caller = until.wait(self.caller(method, &request)).await;
+        self.run_as(method, until, caller, request, act).await
     }
 
     async fn run_as<T, R, F>(
         &self,
         method: Method,
+        until: Until,
         caller: Result<Caller, No>,
         request: Request<T>,
         act: impl FnOnce(Arc<Issuer>, Caller, T) -> F,
@@ -101,17 +106,18 @@ impl Door {
         let started = Instant::now();
         let result = match caller.and_then(|caller| self.issuer.may(method.action, caller)) {
             Ok(caller) => {
-                // From here on in a task of its own: a client that hangs up, or an answer that is late, changes nothing.
+                // A task of its own, which a panic ends alone. It ends too when nobody waits any more: what is in a commit by then
+                // is carried to its end by the pipeline, and nothing else is done.
                 let task = tokio::spawn(act(Arc::clone(&self.issuer), caller, request.into_inner()));
-                task.await.unwrap_or_else(|panic| Err(Fault::new("request", panic).into()))
+                let task = AbortOnDropHandle::new(task);
+                until.wait(async { task.await.unwrap_or_else(|panic| Err(Fault::new("request", panic).into())) }).await
             }
             Err(no) => Err(no),
         };
         answer(method, started, result)
     }
 
-    /// The same for an act that goes into the pipeline and does nothing beside that. The pipeline carries it to its end, whether
-    /// or not somebody waits, so it needs no task of its own.
+    /// The same for an act that goes into the pipeline and does nothing beside that, without a task of its own.
     async fn hand_in<T, R, F>(
         &self,
         method: Method,
@@ -122,10 +128,12 @@ impl Door {
         F: Future<Output = Result<R, No>> + Send,
     {
         let started = Instant::now();
-        let result = match self.caller(method, &request).await.and_then(|caller| self.issuer.may(method.action, caller)) {
-            Ok(caller) => act(Arc::clone(&self.issuer), caller, request.into_inner()).await,
-            Err(no) => Err(no),
+        let until = Until::of(request.metadata());
+        let work = async {
+            let caller = self.issuer.may(method.action, self.caller(method, &request).await?)?;
+            act(Arc::clone(&self.issuer), caller, request.into_inner()).await
         };
+        let result = until.wait(work).await;
         answer(method, started, result)
     }
 

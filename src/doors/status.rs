@@ -34,10 +34,15 @@ pub fn proto(status: &Status) -> tonic_types::Status {
     if status.details().is_empty() { plain() } else { tonic_types::Status::decode(status.details()).unwrap_or_else(|_| plain()) }
 }
 
+/// The denial of a request that took too long.
+pub fn deadline() -> Denial {
+    let message = "the request took too long: try again, with the same request id if you gave one";
+    Denial::new(Kind::Deadline, "DEADLINE", message)
+}
+
 /// The complete response to a request that took too long. The request is counted here, because its handler was dropped.
 pub fn late(method: &'static str, started: Instant) -> axum::response::Response {
-    let message = "the request took too long: try again, with the same request id if you gave one";
-    let (status, outcome) = of(&Denial::new(Kind::Deadline, "DEADLINE", message).into(), method);
+    let (status, outcome) = of(&deadline().into(), method);
     count(method, outcome, started);
     status.into_http()
 }

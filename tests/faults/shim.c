@@ -1,4 +1,5 @@
-/* Makes the calls that write the journal fail while a file says so: $MAYFLY_FAULTS/sync (EIO) or $MAYFLY_FAULTS/full (ENOSPC). */
+/* Makes the calls that write the journal fail while a file says so: $MAYFLY_FAULTS/sync (EIO) or $MAYFLY_FAULTS/full (ENOSPC).
+ * While there is $MAYFLY_FAULTS/hang, a sync of the journal waits. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,10 +22,21 @@ static int fails(int fd, const char *what) {
     return strstr(path, "journal.db") != NULL;
 }
 
+/* Waits while $MAYFLY_FAULTS/hang is there, and says so in $MAYFLY_FAULTS/hanging. */
+static void hang(int fd, const char *flag) {
+    char path[4096];
+    if (strcmp(flag, "sync") || !fails(fd, "hang")) return;
+    snprintf(path, sizeof path, "%s/hanging", getenv("MAYFLY_FAULTS"));
+    FILE *says = fopen(path, "w");
+    if (says) fclose(says);
+    while (fails(fd, "hang")) usleep(5000);
+}
+
 #define FAULTY(type, name, flag, error, params, args)                         \
     type name params {                                                        \
         static type(*real) params;                                            \
         if (!real) real = (type(*) params)dlsym(RTLD_NEXT, #name);            \
+        hang(fd, flag);                                                       \
         if (fails(fd, flag)) { errno = error; return -1; }                    \
         return real args;                                                     \
     }

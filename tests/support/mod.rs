@@ -8,6 +8,9 @@
     reason = "each test file uses what it needs"
 )]
 
+#[cfg(target_os = "linux")]
+pub mod faults;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

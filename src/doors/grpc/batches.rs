@@ -48,7 +48,7 @@ impl Batches for Door {
                         Err(no) => batch_response::Result::Denied(status::proto(&status::of(&no, METHOD).0)),
                     };
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
-                    // Whoever has gone, or does not read, finds everything recorded.
+                    // Of a batch whose reader has gone, or does not read, what is in no commit yet is dropped.
                     let sent = answer.send(Ok(v1::SpawnBatchResponse { index, result: Some(result) }));
                     if !matches!(tokio::time::timeout(patience, sent).await, Ok(Ok(()))) {
                         return;

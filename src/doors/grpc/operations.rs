@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::message::timestamp;
 use super::server::operations_server::Operations;
+use super::until::Until;
 use super::{Door, methods, targets};
 use crate::acts::{backup, join, reopen, revoke, user};
 use crate::caller::Caller;
@@ -35,15 +36,16 @@ impl Operations for Door {
     }
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
-        let caller = match request.get_ref().user_token.as_str() {
-            "" => self.caller(methods::REVOKE, &request).await,
-            token => match self.caller(methods::REVOKE, &request).await {
-                Ok(Caller::Stranger) => user::revoker(&self.issuer, token).await.map_err(No::from),
-                Ok(_) => Err(targets::two_callers().into()),
-                Err(no) => Err(no),
-            },
+        let until = Until::of(request.metadata());
+        let caller = async {
+            match (self.caller(methods::REVOKE, &request).await?, request.get_ref().user_token.as_str()) {
+                (caller, "") => Ok(caller),
+                (Caller::Stranger, token) => user::revoker(&self.issuer, token).await.map_err(No::from),
+                _ => Err(targets::two_callers().into()),
+            }
         };
-        self.run_as(methods::REVOKE, caller, request, |issuer, caller, r| async move {
+        let caller = until.wait(caller).await;
+        self.run_as(methods::REVOKE, until, caller, request, |issuer, caller, r| async move {
             let what = targets::revoked(&issuer, r.target)?;
             let how = revoke::How { reason: r.reason, allow_new: r.allow_new };
             if r.dry_run {
