@@ -26,6 +26,15 @@ impl Key {
         Ok(())
     }
 
+    /// SHA-256 of the key that a request names. The request has the right form, and nothing proves yet that its sender holds the
+    /// key: good for a look, not for a decision to issue.
+    pub fn claimed(&self) -> Result<[u8; 32], Denial> {
+        match self {
+            Key::Request(der) => Ok(sha256(parse(der)?.certification_request_info.subject_pki.raw)),
+            Key::Proved(key) => Ok(key.digest),
+        }
+    }
+
     /// The key, once it is proved.
     pub fn proved(&self) -> Result<&PublicKey, Fault> {
         match self {
@@ -64,6 +73,15 @@ impl PublicKey {
 
 /// Verifies a PKCS#10 request in DER (RFC 2986). T02: subject and requested extensions are ignored, whatever they say.
 pub fn verify(der: &[u8]) -> Result<PublicKey, Denial> {
+    let csr = parse(der)?;
+    csr.verify_signature()
+        .map_err(|_| Denial::malformed("CSR_SIGNATURE", "the certification request is not signed by its own key"))?;
+    let spki = csr.certification_request_info.subject_pki.raw;
+    Ok(PublicKey { spki: spki.to_vec(), digest: sha256(spki) })
+}
+
+/// Everything about a request but its signature, which costs a hundred times as much.
+fn parse(der: &[u8]) -> Result<X509CertificationRequest<'_>, Denial> {
     let bad = |what: &str| Denial::malformed("CSR_MALFORMED", format!("the certification request {what}"));
     if der.is_empty() || der.len() > MAX {
         return Err(bad("is missing or over 4 KiB: send PKCS#10 in DER"));
@@ -83,9 +101,7 @@ pub fn verify(der: &[u8]) -> Result<PublicKey, Denial> {
     if canonical(spki).as_deref() != Some(spki.raw) {
         return Err(bad("holds a key that is not in its one DER form: uncompressed points, shortest lengths, nothing after it"));
     }
-    csr.verify_signature()
-        .map_err(|_| Denial::malformed("CSR_SIGNATURE", "the certification request is not signed by its own key"))?;
-    Ok(PublicKey { spki: spki.raw.to_vec(), digest: sha256(spki.raw) })
+    Ok(csr)
 }
 
 /// Algorithm and curve of a P-256 key (RFC 5480 2.1.1).

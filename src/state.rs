@@ -302,6 +302,11 @@ impl State {
         self.delegations.get(self.proofs.get(proof)?).filter(|d| now < d.ends_at)
     }
 
+    /// A ticket, by the SHA-256 of its secret.
+    pub fn ticket(&self, hash: &[u8; 32]) -> Option<&Ticket> {
+        self.tickets.get(hash)
+    }
+
     /// A delegation, if it still counts at `now` (Unix microseconds).
     pub fn delegation(&self, id: &DelegationId, now: u64) -> Option<&Arc<Delegation>> {
         self.delegations.get(id).filter(|d| now < d.ends_at)

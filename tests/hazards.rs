@@ -490,6 +490,41 @@ async fn t04_of_256_who_redeem_at_once_one_does() {
     }
 }
 
+#[tokio::test]
+async fn t100_without_a_ticket_of_use_no_signature_is_verified() {
+    let dev = dev();
+    let token = dev.json("join orchestrator")["token"].as_str().unwrap().to_owned();
+    let secret = Ticket::parse(&token).unwrap().secret().expose().to_vec();
+    let mut client = IdentitiesClient::new(channel(&dev, None).await);
+    let good = Key::new().unwrap().csr;
+    // The last byte belongs to the signature.
+    let forged = |mut csr: Vec<u8>| {
+        *csr.last_mut().unwrap() ^= 1;
+        csr
+    };
+    let mut redeem = async |secret: &[u8], csr: &[u8]| {
+        said(client.redeem(v1::RedeemRequest { secret: secret.to_vec(), csr: csr.to_vec() }).await)
+    };
+    let unknown = (Code::PermissionDenied, "TICKET_REFUSED".to_owned());
+    assert_eq!(redeem(&[7; 32], &forged(good.clone())).await, unknown, "the ticket comes before the signature");
+    assert_eq!(redeem(&[7; 32], &good[..9]).await, (Code::InvalidArgument, "CSR_MALFORMED".to_owned()), "as before");
+    assert_eq!(redeem(&secret, &forged(good.clone())).await, (Code::InvalidArgument, "CSR_SIGNATURE".to_owned()));
+    // A forged request has used nothing up.
+    assert_eq!(redeem(&secret, &good).await.0, Code::Ok);
+    assert_eq!(redeem(&secret, &good).await.0, Code::Ok, "the same key again");
+    assert_eq!(redeem(&secret, &forged(good.clone())).await.1, "CSR_SIGNATURE", "the same key, not proved");
+    assert_eq!(redeem(&secret, &forged(Key::new().unwrap().csr)).await, unknown, "another key, proved or not");
+    // The ticket of an agent that has ended.
+    dev.json("spawn --class researcher --user-token demo.jwt --ticket --out t1");
+    let ticket = Ticket::parse(&dev.file("t1/ticket")).unwrap().secret().expose().to_vec();
+    let csr = Key::new().unwrap().csr;
+    assert_eq!(redeem(&ticket, &forged(csr.clone())).await.1, "CSR_SIGNATURE");
+    let list = dev.json("agents list");
+    let waiting = list["agents"].as_array().unwrap().iter().map(|agent| agent["agent_id"].as_str().unwrap()).max().unwrap();
+    dev.json(&format!("revoke --agent {waiting} --reason test"));
+    assert_eq!(redeem(&ticket, &forged(csr)).await, unknown);
+}
+
 async fn tls(dev: &Dev, config: Arc<rustls::ClientConfig>) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let tcp = tokio::net::TcpStream::connect(dev.text("grpc")).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();

@@ -12,7 +12,7 @@ use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Admission, BACKDATE, Certification, Chance, Check, Judgement, Note, release};
 use crate::ledger::{Either, Recorded};
 use crate::pipeline::Issue;
-use crate::state::{Certificate, Holder, Owner, Standing, State, Ticket, View};
+use crate::state::{Agent, Certificate, Holder, Owner, Standing, State, Ticket, View};
 
 use std::sync::Arc;
 
@@ -38,8 +38,47 @@ pub async fn redeem(issuer: &Issuer, secret: &[u8], csr: Vec<u8>) -> Result<Cert
     }
     // T03: a ticket is found by the hash of its exact bytes; its record says who may redeem it.
     let act = Redeem { hash: sha256(secret), key: Key::Request(csr) };
+    // Strangers pay for a signature with a ticket: without one they get no further.
+    act.look(issuer)?;
     issuer.throttle_redemption(&act.hash)?;
     issuer.pipeline.issue(Caller::Stranger, act).await
+}
+
+impl Redeem {
+    /// Refuses a ticket that is unknown, has ended, or was redeemed with another key, before anything is verified for it or waits
+    /// for it. Every other ticket is for the ledger to judge.
+    fn look(&self, issuer: &Issuer) -> Result<(), Denial> {
+        let key = self.key.claimed()?;
+        let rules = issuer.ledger.rules();
+        let (judged, notes) = issuer.ledger.read(|state| {
+            let at = issuer.clock.now().max(state.at);
+            let ticket = state.ticket(&self.hash).ok_or_else(refused)?;
+            let used = match &ticket.holder {
+                Holder::Workload(_) if at >= ticket.ends_at => return Err(refused()),
+                Holder::Workload(_) => ticket.redeemed.is_some(),
+                Holder::Agent(uuid) => {
+                    let live = |agent: &&Agent| state.standing(agent, at) == Standing::Live;
+                    state.agent(uuid).filter(live).ok_or_else(refused)?.current.is_some()
+                }
+            };
+            if !used {
+                return Ok((Ok(()), Vec::new()));
+            }
+            // Somebody may have a copy of the secret, or ask again with the same key: judged as it would be, and not recorded.
+            let mut judgement = Judgement::new(state, rules, at);
+            let claimed = Redeem { hash: self.hash, key: Key::known_by_digest(key) };
+            let verdict = judgement.verdict(&claimed, &Caller::Stranger, &Chance::new([0; Chance::LEN]));
+            Ok::<_, Denial>((verdict.result.map(drop), judgement.finish().1))
+        })?;
+        match judged {
+            // About its own ticket anybody may hear; about a key only who holds it.
+            Err(No::Denial(denial)) if denial.code == refused().code => {
+                notes.iter().for_each(|note| tracing::warn!("{note}"));
+                Err(denial)
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Act for Redeem {
