@@ -4,6 +4,7 @@
 //! then its claims are read. No content of a token or of a provider's answer makes this room connect to a host other than the
 //! configured ones.
 
+mod gate;
 mod oidc;
 mod refusal;
 mod token;
@@ -18,9 +19,11 @@ use std::time::Duration;
 use mayfly_verify::{User, Workload};
 
 pub use crate::https::ClientError;
+pub use gate::Presenter;
 pub use jsonwebtoken::Algorithm;
 pub use refusal::Refusal;
 
+use gate::Gate;
 use oidc::Keys;
 use token::{Parsed, Statement};
 
@@ -205,6 +208,7 @@ impl Delegator {
 /// The configured issuers with their published keys.
 pub struct Assertions {
     issuers: Vec<Issuer>,
+    gate: Gate,
 }
 
 struct Issuer {
@@ -220,12 +224,12 @@ impl Assertions {
             let keys = Keys::new(&settings).map_err(|cause| AssertionError::Client { name: settings.name.clone(), cause })?;
             Ok(Issuer { settings, keys })
         });
-        Ok(Assertions { issuers: issuers.collect::<Result<_, AssertionError>>()? })
+        Ok(Assertions { issuers: issuers.collect::<Result<_, AssertionError>>()?, gate: Gate::default() })
     }
 
     /// Verifies a user token at `now`, in Unix seconds. Fetches the provider's keys if they are missing, old, or lack the token's
-    /// key.
-    pub async fn verify(&self, token: &str, now: u64) -> Result<Delegator, Refusal> {
+    /// key. The signature is verified apart from the runtime, in the presenter's turn.
+    pub async fn verify(&self, token: &str, now: u64, presenter: Presenter) -> Result<Delegator, Refusal> {
         // 1. Shape. The token is parsed once, so that all steps below read the same bytes.
         let parsed = Parsed::of(token)?;
         // 2. Issuer, by its exact URL.
@@ -235,7 +239,7 @@ impl Assertions {
             return Err(Refusal::Algorithm);
         }
         // 3. Signature, with a key of that issuer.
-        let signed = issuer.keys.check(parsed, now).await?;
+        let signed = issuer.keys.check(parsed, now, &self.gate, presenter).await?;
         // 4. Claims.
         let Statement { sub, issued_at, expires_at, proof, audience } = signed.check(&issuer.settings, now)?;
         let user = User { iss: issuer.settings.issuer.clone(), sub };
@@ -254,7 +258,8 @@ impl Assertions {
 
     #[cfg(test)]
     fn with_keys(settings: Vec<(IssuerSettings, Arc<Keys>)>) -> Self {
-        Assertions { issuers: settings.into_iter().map(|(settings, keys)| Issuer { settings, keys }).collect() }
+        let issuers = settings.into_iter().map(|(settings, keys)| Issuer { settings, keys }).collect();
+        Assertions { issuers, gate: Gate::default() }
     }
 }
 

@@ -1,6 +1,8 @@
 //! JSON Web Keys: the keys that an issuer publishes, and whether one of them made a signature. The key decides the algorithm; the
 //! token does not.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
@@ -10,17 +12,18 @@ use serde_json::Value;
 
 /// Most keys in one document.
 pub(crate) const MAX_KEYS: usize = 100;
-/// Most keys that are tried for one token.
-const MAX_TRIES: usize = 20;
+/// Most keys that are tried for one signature: an issuer that replaces a key under its name publishes two for a while.
+const MAX_TRIES: usize = 2;
 const RSA_ALGS: [Algorithm; 6] =
     [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 /// The usable keys of one issuer. A set never changes; a newer one replaces it whole.
 pub(crate) struct KeySet {
-    keys: Vec<Key>,
+    keys: Vec<Arc<Key>>,
 }
 
-struct Key {
+/// A usable key.
+pub(crate) struct Key {
     kid: Option<String>,
     algs: Vec<Algorithm>,
     key: DecodingKey,
@@ -37,15 +40,15 @@ pub(crate) enum KeySetError {
     TooMany(usize),
 }
 
-/// Why no key of the set verifies a signature.
+/// Why no key of the set can have made a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mismatch {
     /// No key has the id.
     KeyUnknown,
     /// No key is for the algorithm.
     Algorithm,
-    /// The signature is not valid under any of the keys.
-    Signature,
+    /// The signature names no key, and several could have made it.
+    Unnamed,
 }
 
 impl KeySet {
@@ -59,7 +62,7 @@ impl KeySet {
         if keys.len() > MAX_KEYS {
             return Err(KeySetError::TooMany(keys.len()));
         }
-        Ok(KeySet { keys: keys.into_iter().filter_map(usable).collect() })
+        Ok(KeySet { keys: keys.into_iter().filter_map(usable).map(Arc::new).collect() })
     }
 
     /// Number of usable keys.
@@ -67,25 +70,26 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Checks that one of these keys made a signature, in base64url, over `signed`. With a `kid` only the keys of that id are tried,
-    /// without one every key of the algorithm.
-    pub(crate) fn verify(&self, kid: Option<&str>, alg: Algorithm, signed: &str, signature: &str) -> Result<(), Mismatch> {
-        let fits = |key: &&Key| key.algs.contains(&alg);
-        let candidates: Vec<&Key> = match kid {
-            Some(kid) => {
-                let named: Vec<&Key> = self.keys.iter().filter(|key| key.kid.as_deref() == Some(kid)).collect();
-                if named.is_empty() {
-                    return Err(Mismatch::KeyUnknown);
-                }
-                named.into_iter().filter(fits).take(MAX_TRIES).collect()
-            }
-            None => self.keys.iter().filter(fits).take(MAX_TRIES).collect(),
-        };
-        if candidates.is_empty() {
-            return Err(Mismatch::Algorithm);
+    /// The keys that may have made a signature: at least one, and at most [`MAX_TRIES`], because anybody can have them tried. With
+    /// a `kid` they are the keys of that name. Without one it is the only key of the algorithm.
+    pub(crate) fn candidates(&self, kid: Option<&str>, alg: Algorithm) -> Result<Vec<Arc<Key>>, Mismatch> {
+        let named = |key: &&Arc<Key>| kid.is_none() || key.kid.as_deref() == kid;
+        if kid.is_some() && !self.keys.iter().any(|key| named(&key)) {
+            return Err(Mismatch::KeyUnknown);
         }
-        let holds = |key: &Key| crypto::verify(signature, signed.as_bytes(), &key.key, alg).unwrap_or(false);
-        if candidates.into_iter().any(holds) { Ok(()) } else { Err(Mismatch::Signature) }
+        let found = self.keys.iter().filter(named).filter(|key| key.algs.contains(&alg)).take(MAX_TRIES).cloned();
+        match found.collect::<Vec<_>>() {
+            none if none.is_empty() => Err(Mismatch::Algorithm),
+            several if kid.is_none() && several.len() > 1 => Err(Mismatch::Unnamed),
+            found => Ok(found),
+        }
+    }
+}
+
+impl Key {
+    /// Whether this key made a signature, in base64url, over `signed`.
+    pub(crate) fn made(&self, alg: Algorithm, signed: &str, signature: &str) -> bool {
+        crypto::verify(signature, signed.as_bytes(), &self.key, alg).unwrap_or(false)
     }
 }
 

@@ -290,6 +290,8 @@ pub const REASONS: &[Entry] = &[
         "The header of the user token has a member that is not accepted, such as `crit` or `jwk`."),
     says("USER_TOKEN_ISSUER_UNKNOWN", &[Denied], Operator, "The `iss` of the user token is not a configured issuer."),
     says("USER_TOKEN_KEY_UNKNOWN", &[Denied], User, "The key of the user token is not among those that its issuer publishes."),
+    says("USER_TOKEN_KEY_UNNAMED", &[Denied], Operator,
+        "The user token names no key, and its issuer publishes several: let the provider send a `kid`."),
     says("USER_TOKEN_MALFORMED", &[Denied], Caller, "The user token is not a compact JWS of two JSON objects."),
     says("USER_TOKEN_NOT_YET_VALID", &[Denied], Operator,
         "The user token is not valid yet: compare the clocks of the provider and the issuer."),

@@ -3,7 +3,7 @@
 use mayfly_verify::sha256;
 
 use super::Issuer;
-use crate::assertion::{Delegator, Refusal};
+use crate::assertion::{Delegator, Presenter, Refusal};
 use crate::caller::Caller;
 use crate::denial::{Denial, Kind};
 use crate::judge::Proof;
@@ -18,7 +18,7 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
     if issuer.ledger.read(known) {
         return Ok(Proof::Recorded(signed));
     }
-    let delegator = verify(issuer, token).await?;
+    let delegator = verify(issuer, token, Presenter::Certified).await?;
     let most = delegator.max_lease().map_or(u64::MAX, |most| issuer.clock.seconds().saturating_add(most.as_secs()));
     Ok(Proof::Token {
         user: delegator.user().clone(),
@@ -33,7 +33,7 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
 
 /// Authenticates a user who revokes their own access: verifies an ID token whose audience has `revokes = true`.
 pub async fn revoker(issuer: &Issuer, token: &str) -> Result<Caller, Denial> {
-    let delegator = verify(issuer, token).await?;
+    let delegator = verify(issuer, token, Presenter::Stranger).await?;
     if !delegator.revokes() {
         let message = "tokens of this audience do not revoke: use one of an audience that is configured with `revokes = true`";
         return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
@@ -41,9 +41,13 @@ pub async fn revoker(issuer: &Issuer, token: &str) -> Result<Caller, Denial> {
     Ok(Caller::User { user: delegator.user().clone(), issued_at: delegator.issued_at() })
 }
 
-async fn verify(issuer: &Issuer, token: &str) -> Result<Delegator, Denial> {
-    issuer.assertions.verify(token, issuer.clock.seconds()).await.map_err(|refusal| {
-        let kind = if refusal == Refusal::IssuerUnavailable { Kind::Unavailable } else { Kind::Denied };
+async fn verify(issuer: &Issuer, token: &str, presenter: Presenter) -> Result<Delegator, Denial> {
+    issuer.assertions.verify(token, issuer.clock.seconds(), presenter).await.map_err(|refusal| {
+        let kind = match refusal {
+            Refusal::IssuerUnavailable => Kind::Unavailable,
+            Refusal::Busy => Kind::Exhausted,
+            _ => Kind::Denied,
+        };
         Denial::new(kind, refusal.code(), refusal.to_string())
     })
 }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
+use super::gate::{Gate, Presenter};
 use super::token::{Parsed, Signed};
 use super::{IssuerSettings, Refusal};
 use crate::https::{self, ClientError, https_client, with_causes};
@@ -124,23 +125,32 @@ impl Keys {
         Arc::new(Keys { name, source, state: Mutex::default(), flight: Arc::default() })
     }
 
-    /// Checks the token's signature. If its key is not known, fetches the keys once more. `now` is in Unix seconds.
-    pub(super) async fn check(self: &Arc<Self>, token: Parsed<'_>, now: u64) -> Result<Signed, Refusal> {
-        let mut keys = self.current(now).await?;
-        if might_be_new(&token, check(&keys.set, &token)) {
+    /// Checks the token's signature, at the gate. If its key is not known, fetches the keys once more. `now` is in Unix seconds.
+    pub(super) async fn check(
+        self: &Arc<Self>,
+        token: Parsed<'_>,
+        now: u64,
+        gate: &Gate,
+        presenter: Presenter,
+    ) -> Result<Signed, Refusal> {
+        let keys = self.current(now).await?;
+        let mut outcome = check(&keys.set, &token, gate, presenter).await;
+        if might_be_new(&token, outcome) {
             let paced = self.state.lock().attempt.is_some_and(|a| a.at.abs_diff(now) < UNKNOWN_KEY_PACE);
             if !paced {
                 self.refresh(now).await;
             }
             let State { fetched, attempt, .. } = self.state.lock().clone();
-            keys = fetched.unwrap_or(keys);
+            if let Some(newer) = fetched.filter(|newer| !Arc::ptr_eq(newer, &keys)) {
+                outcome = check(&newer.set, &token, gate, presenter).await;
+            }
             // After a failed attempt the key must not be called unknown, because it may have been published since.
             let unsure = attempt.is_some_and(|a| a.failed);
-            if unsure && check(&keys.set, &token) == Err(Refusal::KeyUnknown) {
+            if unsure && outcome == Err(Refusal::KeyUnknown) {
                 return Err(Refusal::IssuerUnavailable);
             }
         }
-        token.signed_by(|token| check(&keys.set, token))
+        token.signed_by(|_| outcome)
     }
 
     /// Keys below `DEAD_AFTER`. Fails with `IssuerUnavailable` if there are none and they cannot be fetched.
@@ -218,7 +228,7 @@ impl Keys {
 /// Whether newer keys could change the outcome: the token's key is not known, or the token names no key.
 fn might_be_new(token: &Parsed<'_>, outcome: Result<(), Refusal>) -> bool {
     match outcome {
-        Ok(()) => false,
+        Ok(()) | Err(Refusal::Busy) => false,
         Err(Refusal::KeyUnknown) => true,
         Err(_) => token.kid().is_none(),
     }
@@ -286,12 +296,15 @@ async fn get(client: &Client, url: &str) -> Result<Vec<u8>, Unavailable> {
     Ok(body)
 }
 
-/// Checks that one of the keys made the token's signature.
-fn check(set: &KeySet, token: &Parsed<'_>) -> Result<(), Refusal> {
-    let (signed, signature) = token.signature();
-    set.verify(token.kid(), token.alg(), signed, signature).map_err(|mismatch| match mismatch {
+/// Checks that one of the keys made the token's signature. Only a key that can have made it is tried.
+async fn check(set: &KeySet, token: &Parsed<'_>, gate: &Gate, presenter: Presenter) -> Result<(), Refusal> {
+    let keys = set.candidates(token.kid(), token.alg()).map_err(|mismatch| match mismatch {
         Mismatch::KeyUnknown => Refusal::KeyUnknown,
         Mismatch::Algorithm => Refusal::Algorithm,
-        Mismatch::Signature => Refusal::Signature,
-    })
+        Mismatch::Unnamed => Refusal::KeyUnnamed,
+    })?;
+    let (alg, (signed, signature)) = (token.alg(), token.signature());
+    let (signed, signature) = (signed.to_owned(), signature.to_owned());
+    let work = move || if keys.iter().any(|key| key.made(alg, &signed, &signature)) { Ok(()) } else { Err(Refusal::Signature) };
+    gate.pass(presenter, work).await
 }

@@ -1,7 +1,7 @@
 //! Why a user token is refused.
 
-/// Why a user token is refused. [`Refusal::IssuerUnavailable`] is not about the token, and the request may be retried; all others
-/// are final.
+/// Why a user token is refused. [`Refusal::IssuerUnavailable`] and [`Refusal::Busy`] are not about the token, and the request may be
+/// retried; all others are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// The token does not have three base64url parts, header and payload are not JSON objects, or a member name occurs twice.
@@ -27,6 +27,9 @@ pub enum Refusal {
     /// The issuer publishes no key with the token's `kid`.
     #[error("the user token's key is not among the keys that its issuer publishes")]
     KeyUnknown,
+    /// The token has no `kid`, and its issuer publishes several keys for its algorithm.
+    #[error("the user token names no key and its issuer has several: let the provider send a `kid`")]
+    KeyUnnamed,
     /// No key of the issuer verifies the signature.
     #[error("the user token's signature is not valid")]
     Signature,
@@ -51,6 +54,9 @@ pub enum Refusal {
     /// The provider's keys cannot be fetched at the moment.
     #[error("the keys of the user token's issuer cannot be fetched at the moment: try again")]
     IssuerUnavailable,
+    /// Too many tokens wait to be verified.
+    #[error("too many user tokens wait to be verified: ask again in a moment")]
+    Busy,
 }
 
 impl Refusal {
@@ -64,6 +70,7 @@ impl Refusal {
             Refusal::IssuerUnknown => "USER_TOKEN_ISSUER_UNKNOWN",
             Refusal::Algorithm => "USER_TOKEN_ALGORITHM",
             Refusal::KeyUnknown => "USER_TOKEN_KEY_UNKNOWN",
+            Refusal::KeyUnnamed => "USER_TOKEN_KEY_UNNAMED",
             Refusal::Signature => "USER_TOKEN_SIGNATURE",
             Refusal::Claim => "USER_TOKEN_CLAIM",
             Refusal::Actor => "USER_TOKEN_ACTOR",
@@ -72,6 +79,7 @@ impl Refusal {
             Refusal::TooOld => "USER_TOKEN_TOO_OLD",
             Refusal::Audience => "USER_TOKEN_AUDIENCE",
             Refusal::IssuerUnavailable => "USER_ISSUER_UNAVAILABLE",
+            Refusal::Busy => "BUSY",
         }
     }
 }

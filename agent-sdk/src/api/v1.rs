@@ -1149,6 +1149,8 @@ pub enum Reason {
     WorkloadNotClosed = 112,
     /// The workload is not in the configuration; with UNAUTHENTICATED also: the key is not certified for it.
     WorkloadUnknown = 113,
+    /// The user token names no key, and its issuer publishes several: let the provider send a `kid`.
+    UserTokenKeyUnnamed = 114,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1271,6 +1273,7 @@ impl Reason {
             Self::WorkloadMalformed => "REASON_WORKLOAD_MALFORMED",
             Self::WorkloadNotClosed => "REASON_WORKLOAD_NOT_CLOSED",
             Self::WorkloadUnknown => "REASON_WORKLOAD_UNKNOWN",
+            Self::UserTokenKeyUnnamed => "REASON_USER_TOKEN_KEY_UNNAMED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1390,6 +1393,7 @@ impl Reason {
             "REASON_WORKLOAD_MALFORMED" => Some(Self::WorkloadMalformed),
             "REASON_WORKLOAD_NOT_CLOSED" => Some(Self::WorkloadNotClosed),
             "REASON_WORKLOAD_UNKNOWN" => Some(Self::WorkloadUnknown),
+            "REASON_USER_TOKEN_KEY_UNNAMED" => Some(Self::UserTokenKeyUnnamed),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 async fn verify(assertions: &Assertions, token: &str, now: u64) -> Result<(), Refusal> {
-    assertions.verify(token, now).await.map(|_| ())
+    assertions.verify(token, now, Presenter::Certified).await.map(|_| ())
 }
 
 fn token_at(key: &Signer, kid: &str, now: u64) -> String {
@@ -22,10 +22,10 @@ async fn keys_are_read_once_and_refreshed_while_they_serve() {
     let key = Signer::p256();
     let fake = FakeSource::new(&[key.jwk("k")]);
     let assertions = assertions(&fake);
-    for (age, fetches) in [(0, 1), (299, 1), (300, 1), (301, 2), (599, 2)] {
+    for (age, fetches) in [(0, 1), (299, 1), (300, 2), (301, 2), (599, 2)] {
         verify(&assertions, &token_at(&key, "k", NOW + age), NOW + age).await.unwrap();
-        assert_eq!(fake.fetches(), fetches, "at {age}");
         settle().await;
+        assert_eq!(fake.fetches(), fetches, "at {age}");
     }
 }
 
@@ -148,12 +148,25 @@ async fn t57_a_key_document_has_at_most_a_hundred_keys() {
 }
 
 #[tokio::test]
-async fn an_unnamed_key_is_looked_for_among_twenty() {
-    let key = Signer::p256();
-    let mut keys: Vec<_> = (0..30).map(|i| Signer::p256().jwk(&i.to_string())).collect();
-    keys.insert(19, key.jwk("k"));
+async fn t100_a_token_that_names_no_key_of_several_is_refused_and_nothing_is_tried() {
+    let (key, other, of_another_kind) = (Signer::p256(), Signer::p256(), Signer::rs256());
     let unnamed = key.token(&json!({ "kid": null }), &json!({}));
-    assert_eq!(verify(&assertions(&FakeSource::new(&keys)), &unnamed, NOW).await, Ok(()));
-    keys.swap(19, 20);
-    assert_eq!(verify(&assertions(&FakeSource::new(&keys)), &unnamed, NOW).await, Err(Refusal::Signature));
+    let only = [key.jwk("k"), of_another_kind.jwk("r")];
+    assert_eq!(verify(&assertions(&FakeSource::new(&only)), &unnamed, NOW).await, Ok(()), "one key fits its algorithm");
+    let several = [key.jwk("k"), other.jwk("o")];
+    let assertions = assertions(&FakeSource::new(&several));
+    assert_eq!(verify(&assertions, &unnamed, NOW).await, Err(Refusal::KeyUnnamed));
+    assert_eq!(verify(&assertions, &token_at(&key, "k", NOW), NOW).await, Ok(()));
+}
+
+#[tokio::test]
+async fn t100_of_keys_with_one_name_two_are_tried() {
+    let keys: Vec<_> = (0..3).map(|_| Signer::p256()).collect();
+    let published: Vec<_> = keys.iter().map(|key| key.jwk("k")).collect();
+    let assertions = assertions(&FakeSource::new(&published));
+    let mut outcomes = Vec::new();
+    for key in &keys {
+        outcomes.push(verify(&assertions, &token_at(key, "k", NOW), NOW).await);
+    }
+    assert_eq!(outcomes, [Ok(()), Ok(()), Err(Refusal::Signature)]);
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 async fn refusal(assertions: &Assertions, token: &str) -> &'static str {
-    assertions.verify(token, NOW).await.map_or_else(Refusal::code, |_| "ACCEPTED")
+    assertions.verify(token, NOW, Presenter::Certified).await.map_or_else(Refusal::code, |_| "ACCEPTED")
 }
 
 async fn expect(cases: Vec<(&str, String, &str)>, key: &Signer) {
@@ -21,7 +21,7 @@ async fn an_id_token_of_every_kind_of_key_is_accepted() {
         let assertions = assertions(&FakeSource::new(&[key.jwk("k")]));
         for header in [json!({}), json!({ "typ": null }), json!({ "kid": null }), json!({ "typ": "jwt" }), json!({ "x5t": "a" })]
         {
-            let delegator = assertions.verify(&key.token(&header, &json!({})), NOW).await;
+            let delegator = assertions.verify(&key.token(&header, &json!({})), NOW, Presenter::Certified).await;
             assert_eq!(delegator.map(|d| d.user().sub.clone()), Ok("alice".into()), "{} {header}", key.alg());
         }
     }
@@ -32,7 +32,7 @@ async fn a_delegator_carries_what_the_token_and_its_audience_say() {
     let key = Signer::p256();
     let assertions = assertions(&FakeSource::new(&[key.jwk("k")]));
     let token = key.token(&json!({}), &json!({ "aud": ["other", "mayfly-ci"], "azp": "mayfly-ci" }));
-    let delegator = assertions.verify(&token, NOW).await.unwrap();
+    let delegator = assertions.verify(&token, NOW, Presenter::Certified).await.unwrap();
     assert_eq!(delegator.user(), &User { iss: ISSUER.into(), sub: "alice".into() });
     assert_eq!((delegator.issued_at(), delegator.expires_at()), (NOW - 10, NOW + 600));
     assert_eq!((delegator.audience(), delegator.max_lease()), ("mayfly-ci", Some(Duration::from_secs(900))));
@@ -388,10 +388,10 @@ async fn another_good_signature_makes_no_other_proof() {
     let (one, two) = (key.token(&json!({}), &json!({})), key.token(&json!({}), &json!({})));
     assert_ne!(one, two);
     let proof = |d: Delegator| *d.proof();
-    let first = proof(assertions.verify(&one, NOW).await.unwrap());
-    assert_eq!(proof(assertions.verify(&two, NOW).await.unwrap()), first);
+    let first = proof(assertions.verify(&one, NOW, Presenter::Certified).await.unwrap());
+    assert_eq!(proof(assertions.verify(&two, NOW, Presenter::Certified).await.unwrap()), first);
     let other = key.token(&json!({}), &json!({ "jti": "2" }));
-    assert_ne!(proof(assertions.verify(&other, NOW).await.unwrap()), first);
+    assert_ne!(proof(assertions.verify(&other, NOW, Presenter::Certified).await.unwrap()), first);
 }
 
 #[test]

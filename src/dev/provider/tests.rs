@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::codes::challenge_of;
 use super::*;
-use crate::assertion::{Assertions, AudienceSettings, IssuerSettings, Refusal};
+use crate::assertion::{Assertions, AudienceSettings, IssuerSettings, Presenter, Refusal};
 
 const VERIFIER: &str = "a-verifier-of-at-least-forty-three-characters";
 
@@ -39,7 +39,7 @@ async fn a_fetched_token_is_verified_like_any_other() {
     let provider = provider(&dir).await;
     let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE).await.unwrap();
     let assertions = Assertions::new(vec![settings(provider.issuer(), provider.ca_file())]).unwrap();
-    let delegator = assertions.verify(&token, now()).await.unwrap();
+    let delegator = assertions.verify(&token, now(), Presenter::Certified).await.unwrap();
     assert_eq!((delegator.user().iss.as_str(), delegator.user().sub.as_str()), (provider.issuer(), "demo"));
     assert_eq!(delegator.expires_at() - delegator.issued_at(), 8 * 3600);
     assert_eq!(delegator.workloads(), ["orchestrator".parse().unwrap()]);
@@ -54,7 +54,7 @@ async fn the_shortcut_also_issues_access_tokens() {
     let form = [("grant_type", DEV_GRANT), ("user", "guest"), ("token_type", "access")];
     let answer = body(client.post(format!("{}/token", provider.issuer())).form(&form).send().await.unwrap()).await;
     let assertions = Assertions::new(vec![settings(provider.issuer(), provider.ca_file())]).unwrap();
-    let delegator = assertions.verify(answer["access_token"].as_str().unwrap(), now()).await.unwrap();
+    let delegator = assertions.verify(answer["access_token"].as_str().unwrap(), now(), Presenter::Certified).await.unwrap();
     assert_eq!(delegator.user().sub, "guest");
 }
 
@@ -74,7 +74,7 @@ async fn a_provider_under_another_ca_is_unavailable() {
     let stranger = Ca::open(other.path()).unwrap();
     let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE).await.unwrap();
     let assertions = Assertions::new(vec![settings(provider.issuer(), stranger.file())]).unwrap();
-    let refusal = assertions.verify(&token, now()).await.unwrap_err();
+    let refusal = assertions.verify(&token, now(), Presenter::Certified).await.unwrap_err();
     assert_eq!((refusal, refusal.code()), (Refusal::IssuerUnavailable, "USER_ISSUER_UNAVAILABLE"));
     let refused = fetch_token(provider.issuer(), stranger.file(), "demo", AUDIENCE).await.unwrap_err();
     assert_eq!(refused.code(), "PROVIDER_UNREACHABLE");
@@ -92,7 +92,7 @@ async fn keys_and_ca_stay_across_restarts_and_are_private() {
     let second = Provider::start(dir.path(), listener).await.unwrap();
     assert_eq!(std::fs::read(second.ca_file()).unwrap(), ca);
     let assertions = Assertions::new(vec![settings(second.issuer(), second.ca_file())]).unwrap();
-    assert!(assertions.verify(&token, now()).await.is_ok());
+    assert!(assertions.verify(&token, now(), Presenter::Certified).await.is_ok());
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -171,7 +171,7 @@ async fn the_code_flow_needs_pkce_and_works_once() {
     let answer = body(redeem().await.unwrap()).await;
     let assertions = Assertions::new(vec![settings(provider.issuer(), provider.ca_file())]).unwrap();
     for name in ["id_token", "access_token"] {
-        assert!(assertions.verify(answer[name].as_str().unwrap(), now()).await.is_ok(), "{name}");
+        assert!(assertions.verify(answer[name].as_str().unwrap(), now(), Presenter::Certified).await.is_ok(), "{name}");
     }
     assert_eq!(body(redeem().await.unwrap()).await["error"], "invalid_grant");
 }
@@ -198,7 +198,7 @@ async fn verify_at(impostor: &Impostor, dir: &TempDir) -> Result<(), Refusal> {
     let claims = json!({ "iss": impostor.issuer, "sub": "demo", "aud": AUDIENCE, "iat": now(), "exp": now() + 60 });
     let token = Signer::open(dir.path()).unwrap().sign("JWT", &claims).unwrap();
     let assertions = Assertions::new(vec![settings(&impostor.issuer, ca.file())]).unwrap();
-    assertions.verify(&token, now()).await.map(|_| ())
+    assertions.verify(&token, now(), Presenter::Certified).await.map(|_| ())
 }
 
 /// One document that is both a discovery document and a JWK Set.
@@ -250,7 +250,7 @@ async fn t08_a_redirect_of_the_key_document_is_refused() {
     let token = Signer::open(dir.path()).unwrap().sign("JWT", &claims).unwrap();
     let jwks_url = Some(format!("{}/jwks", redirecting.issuer));
     let assertions = Assertions::new(vec![IssuerSettings { jwks_url, ..settings(issuer, honest.ca_file()) }]).unwrap();
-    assert_eq!(assertions.verify(&token, now()).await.unwrap_err(), Refusal::IssuerUnavailable);
+    assert_eq!(assertions.verify(&token, now(), Presenter::Certified).await.unwrap_err(), Refusal::IssuerUnavailable);
 }
 
 #[tokio::test]
@@ -262,5 +262,5 @@ async fn a_configured_jwks_url_may_be_at_another_origin() {
     let token = Signer::open(dir.path()).unwrap().sign("JWT", &claims).unwrap();
     let jwks_url = Some(format!("{}/jwks", honest.issuer()));
     let assertions = Assertions::new(vec![IssuerSettings { jwks_url, ..settings(issuer, honest.ca_file()) }]).unwrap();
-    assert_eq!(assertions.verify(&token, now()).await.unwrap().user().iss, issuer);
+    assert_eq!(assertions.verify(&token, now(), Presenter::Certified).await.unwrap().user().iss, issuer);
 }
