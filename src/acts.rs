@@ -25,7 +25,7 @@ use std::sync::Arc;
 use mayfly_agent::ticket::{Secret, Ticket};
 use mayfly_verify::{AgentId, BindingOid, TrustDomain, inspect_x509, sha256};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::assertion::Assertions;
@@ -67,7 +67,7 @@ pub struct Issuer {
     /// Rotates the authorities.
     pub rotator: Rotator,
     /// A dry run looks at every agent: one at a time.
-    pub counting: Semaphore,
+    pub counting: revoke::Counting,
     /// Keeps callers to the paces of what is written down.
     pub throttle: Throttle,
     /// In development: lets the development workload join again, and answers when it has. `None` under `serve`.

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
 use crate::acts::rotate::Rotation;
-use crate::acts::{Issuer, Throttle, configure};
+use crate::acts::{Issuer, Throttle, configure, revoke};
 use crate::assertion::{Assertions, AudienceSettings, IssuerSettings};
 use crate::authority::{Authority, Seal};
 use crate::clock::Clock;
@@ -165,7 +165,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         foreign: Arc::clone(&foreign),
         throttle: Throttle::new(config.writes.clone()),
         rejoin: development.then_some(rejoin),
-        counting: tokio::sync::Semaphore::new(1),
+        counting: revoke::Counting::default(),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
     });

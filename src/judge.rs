@@ -30,7 +30,7 @@ pub(crate) use chance::serial_of;
 pub use cut::{Cutting, Since};
 pub use grant::Proof;
 pub(crate) use ownership::unknown_agent;
-pub use ownership::{owns, sees};
+pub use ownership::{may_revoke, owns, sees};
 pub use permit::{Admission, Certification, Mint, RequestId};
 pub(crate) use permit::{BACKDATE, request_record};
 pub use rules::Rules;

@@ -99,6 +99,12 @@ fn user(sub: &str) -> v1::RevokeRequest {
     v1::RevokeRequest { target, reason: "a test".into(), ..Default::default() }
 }
 
+/// The code and the reason of a no that must come although the journal hangs.
+async fn at_once<T>(call: impl Future<Output = Result<T, Status>>) -> (Code, String) {
+    let status = tokio::time::timeout(Duration::from_secs(30), call).await.unwrap().err().unwrap();
+    (status.code(), status.get_details_error_info().map(|info| info.reason).unwrap_or_default())
+}
+
 /// Waits until something is so, for as long as a loaded machine may need.
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     for _ in 0..600 {
@@ -230,4 +236,49 @@ async fn t98_t99_others_get_in_between_a_batch_and_its_rest_is_dropped_when_its_
     let recorded = house.metric("mayfly_journal_records_total") - before;
     let abandoned = house.metric("mayfly_requests_abandoned_total");
     assert_eq!(recorded - 1 + abandoned, 1000, "each is recorded or dropped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t98_nobody_gets_to_the_writer_who_may_not_ask_it() {
+    let house = House::new();
+    let workload = channel(&house.dev, Some(ORCHESTRATOR)).await;
+    let (agent, other) = (channel(&house.dev, Some("a1")).await, channel(&house.dev, Some("b1")).await);
+    let other_id = IdentitiesClient::new(other).whoami(v1::WhoamiRequest {}).await.unwrap().into_inner().spiffe_id;
+    for agent in [&agent, &workload] {
+        IdentitiesClient::new(agent.clone()).whoami(v1::WhoamiRequest {}).await.unwrap();
+    }
+    let mut operator = house.operator().await;
+    let mut stranger = IdentitiesClient::new(channel(&house.dev, None).await);
+    let first = house.hang(spawn(workload.clone(), house.request())).await;
+    let target = |target| v1::RevokeRequest { target: Some(v1::Target { target: Some(target) }), ..user("x") };
+    let before = target(v1::target::Target::RecordedBefore(prost_types::Timestamp { seconds: 1_000_000_000, nanos: 0 }));
+    let denied = (Code::PermissionDenied, "ROLE_NOT_ALLOWED".to_owned());
+    for dry_run in [false, true] {
+        for caller in [&agent, &workload] {
+            let mut client = OperationsClient::new(caller.clone());
+            let request = v1::RevokeRequest { dry_run, ..before.clone() };
+            assert_eq!(at_once(client.revoke(request)).await, denied, "the journal is not read for it");
+            assert_eq!(at_once(client.revoke(v1::RevokeRequest { dry_run, ..user("x") })).await, denied);
+        }
+        let request = v1::RevokeRequest { dry_run, ..target(v1::target::Target::Agent(other_id.clone())) };
+        let got = at_once(OperationsClient::new(agent.clone()).revoke(request)).await;
+        assert_eq!(got, (Code::NotFound, "AGENT_UNKNOWN".to_owned()));
+    }
+    let unknown = v1::RedeemRequest { secret: vec![7; 32], csr: Key::new().unwrap().csr };
+    assert_eq!(at_once(stranger.redeem(unknown)).await.1, "TICKET_REFUSED", "T100");
+    // A dry run that waits keeps the place of its own kind.
+    let own = IdentitiesClient::new(agent.clone()).whoami(v1::WhoamiRequest {}).await.unwrap().into_inner().spiffe_id;
+    let own = v1::RevokeRequest { dry_run: true, ..target(v1::target::Target::Agent(own)) };
+    let waits = tokio::spawn({
+        let (mut client, own) = (OperationsClient::new(agent.clone()), own.clone());
+        async move { client.revoke(own).await }
+    });
+    let dry = tokio::spawn(async move { operator.revoke(v1::RevokeRequest { dry_run: true, ..user("x") }).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!waits.is_finished() && !dry.is_finished());
+    assert_eq!(at_once(OperationsClient::new(agent).revoke(own)).await.1, "BUSY");
+    house.go_on();
+    first.await.unwrap().unwrap();
+    waits.await.unwrap().unwrap();
+    dry.await.unwrap().unwrap();
 }

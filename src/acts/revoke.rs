@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use mayfly_verify::{ClassName, Target, User, Workload};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
-use crate::judge::{Act, Chance, Check, Cutting, Judgement, Since};
+use crate::judge::{Act, Chance, Check, Cutting, Judgement, Since, may_revoke};
 use crate::ledger::Lane;
 use crate::pipeline::Record;
 use crate::state::{Agent, Count, Owner, Seat, Standing, View, end_of_cut};
@@ -61,40 +62,69 @@ pub struct How {
 
 /// Revokes a target. A user, a workload or a class is closed by that, unless `allow_new`.
 pub async fn revoke(issuer: &Issuer, caller: Caller, what: What, how: How) -> Result<Revoked, No> {
-    let act = act(issuer, what, how, false).await?;
+    let act = act(issuer, &caller, what, how, false).await?;
     issuer.pipeline.record(caller, act).await
 }
 
 /// What a revocation would end, by the same judgement, with nothing recorded.
 pub async fn would_end(issuer: &Arc<Issuer>, caller: Caller, what: What, how: How) -> Result<(Revoked, Reach), No> {
-    let act = act(issuer, what, how, true).await?;
+    let act = act(issuer, &caller, what, how, true).await?;
+    // Every agent is looked at: whoever asks for that must not make the others wait, nor the writer in vain.
+    let place = issuer.counting.place(&caller)?;
     let target = act.target.clone();
     let before = act.since.map_or(u64::MAX, |since| since.revision);
     let revoked = issuer.pipeline.record(caller, act).await?;
-    // Every agent is looked at: whoever asks for that must not make the others wait.
-    let _place = issuer
-        .counting
-        .try_acquire()
-        .map_err(|_| Denial::new(Kind::Exhausted, "BUSY", "another dry run is being counted: ask again in a moment"))?;
-    let counting = Arc::clone(issuer);
-    let counted = tokio::task::spawn_blocking(move || reach(&counting, &target, before)).await;
-    Ok((revoked, counted.map_err(|e| Fault::new("count", e))?))
+    // The count ends when nobody waits for it any more.
+    let waits = Arc::new(());
+    let (counting, awaited) = (Arc::clone(issuer), Arc::downgrade(&waits));
+    let counted = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        reach(&counting, &target, before, || awaited.strong_count() > 0)
+    });
+    let counted = counted.await.map_err(|e| Fault::new("count", e))?;
+    drop(waits);
+    Ok((revoked, counted))
 }
 
-async fn act(issuer: &Issuer, what: What, how: How, dry: bool) -> Result<Revoke, No> {
+/// Places for dry runs, each of which looks at every agent: one for operators, and one for everybody else.
+pub struct Counting {
+    operators: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+impl Default for Counting {
+    fn default() -> Counting {
+        Counting { operators: Arc::new(Semaphore::new(1)), others: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+impl Counting {
+    fn place(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Denial> {
+        let places = if matches!(caller, Caller::Operator { .. }) { &self.operators } else { &self.others };
+        let busy = |_| Denial::new(Kind::Exhausted, "BUSY", "another dry run is being counted: ask again in a moment");
+        Arc::clone(places).try_acquire_owned().map_err(busy)
+    }
+}
+
+async fn act(issuer: &Issuer, caller: &Caller, what: What, how: How, dry: bool) -> Result<Revoke, No> {
     if how.reason.len() > 256 {
         return Err(Denial::malformed("REASON_TOO_LONG", "a reason has at most 256 bytes").into());
     }
-    let (target, since) = match what {
+    let (target, time) = match what {
         What::Target(target) => (sound(target)?, None),
-        What::Before(time) => {
-            if time > issuer.clock.now() {
-                return Err(Denial::malformed("TIME_IN_FUTURE", "`--before` must not be in the future").into());
-            }
+        What::Before(time) if time > issuer.clock.now() => {
+            return Err(Denial::malformed("TIME_IN_FUTURE", "`--before` must not be in the future").into());
+        }
+        What::Before(time) => (Target::TrustDomain, Some(time)),
+    };
+    // ORDER: before the journal is read, a place is taken or the writer is asked. The ledger decides again.
+    issuer.ledger.read(|state| may_revoke(state, caller, &target))?;
+    let since = match time {
+        None => None,
+        Some(time) => {
             let ledger = issuer.ledger.clone();
             let revision = tokio::task::spawn_blocking(move || ledger.revision_at(time)).await;
-            let revision = revision.map_err(|e| Fault::new("revoke", e))??;
-            (Target::TrustDomain, Some(Since { revision, time }))
+            Some(Since { revision: revision.map_err(|e| Fault::new("revoke", e))??, time })
         }
     };
     Ok(Revoke { target, since, dry, reason: how.reason, allow_new: how.allow_new })
@@ -244,7 +274,7 @@ pub struct Reach {
 /// Agents that are looked at under one lock.
 const LOOK: usize = 1000;
 
-fn reach(issuer: &Issuer, target: &Target, before: u64) -> Reach {
+fn reach(issuer: &Issuer, target: &Target, before: u64, is_awaited: impl Fn() -> bool) -> Reach {
     let (mut reach, mut after) = (Reach::default(), None);
     let (subject, now) = (target.subject(), issuer.clock.now());
     let hit = |agent: &Agent| match target {
@@ -266,8 +296,25 @@ fn reach(issuer: &Issuer, target: &Target, before: u64) -> Reach {
             }
             seen
         });
-        if seen < LOOK {
+        if seen < LOOK || !is_awaited() {
             return reach;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_never_take_the_operators_place_for_dry_runs() {
+        let counting = Counting::default();
+        let operator = Caller::Operator { name: "uid:0".into(), by: None };
+        let taken = counting.place(&Caller::Stranger);
+        assert!(taken.is_ok() && counting.place(&Caller::Stranger).is_err_and(|denial| denial.code == "BUSY"));
+        let first = counting.place(&operator);
+        assert!(first.is_ok() && counting.place(&operator).is_err_and(|denial| denial.code == "BUSY"));
+        drop((taken, first));
+        assert!(counting.place(&Caller::Stranger).is_ok() && counting.place(&operator).is_ok());
     }
 }

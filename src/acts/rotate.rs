@@ -11,6 +11,7 @@ use crate::authority::{Authority, AuthorityError};
 use crate::caller::Caller;
 use crate::clock::{Clock, SECOND};
 use crate::denial::{Denial, Fault, Kind as DenialKind, No};
+use crate::judge::who;
 use crate::ledger::{InLane, Lane, Ledger, Pending};
 use crate::pipeline::chance;
 use crate::process;
@@ -145,6 +146,8 @@ impl Rotation {
     }
 
     fn order(&self, caller: &Caller, order: &Order) -> Result<(), No> {
+        // ORDER: before a key is made. The ledger looks again.
+        self.ledger.read(|state| who(state, self.ledger.rules(), caller, self.clock.now()))?;
         match order {
             Order::Prepare(kind) => self.prepare(caller, *kind),
             Order::Activate { kind, early } => self.change(caller, Change::Activate { kind: *kind, id: None, early: *early }),

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Check, Judgement};
 use crate::caller::Caller;
 use crate::denial::{Denial, Kind};
-use crate::state::Agent;
+use crate::state::{Agent, View};
 
 /// Whether a caller may see an agent.
 pub fn sees(caller: &Caller, agent: &Agent) -> bool {
@@ -32,23 +32,35 @@ impl Judgement<'_> {
         self.view().agent(uuid).filter(|agent| owns(caller, agent)).ok_or_else(unknown_agent)
     }
 
-    /// Whether a caller may revoke a target. Operators may revoke anything; agents are a matter of [`Judgement::owned`], which
-    /// hides those of others.
+    /// Whether a caller may revoke a target, as [`may_revoke`] says.
     pub fn may_revoke(&self, caller: &Caller, target: &Target) -> Result<(), Denial> {
         self.checking(Check::Ownership);
-        match (caller, target) {
-            (Caller::Operator { .. }, _) | (_, Target::Agent(_)) => Ok(()),
-            (Caller::User { user, .. }, Target::User(of)) if user == of => Ok(()),
-            (Caller::User { user, .. }, Target::Delegation(id)) => {
-                let theirs = self.view().known_delegation(id).is_some_and(|delegation| delegation.user == *user);
-                if theirs { Ok(()) } else { Err(unknown_delegation(id)) }
+        may_revoke(self.view(), caller, target)
+    }
+}
+
+/// Whether a caller may revoke a target. Operators may revoke anything. T13: an agent of somebody else looks as if it did not
+/// exist. Costs nothing, so that it can be asked before anything that does.
+pub fn may_revoke(view: &impl View, caller: &Caller, target: &Target) -> Result<(), Denial> {
+    match (caller, target) {
+        (Caller::Operator { .. }, _) => Ok(()),
+        (_, Target::Agent(uuid)) => {
+            if view.agent(uuid).is_some_and(|agent| owns(caller, agent)) {
+                Ok(())
+            } else {
+                Err(unknown_agent())
             }
-            (Caller::User { .. }, _) => {
-                let message = "you may revoke yourself, your delegations and the agents that act for you";
-                Err(Denial::denied("ROLE_NOT_ALLOWED", message))
-            }
-            _ => Err(Denial::denied("ROLE_NOT_ALLOWED", "only operators revoke anything but agents")),
         }
+        (Caller::User { user, .. }, Target::User(of)) if user == of => Ok(()),
+        (Caller::User { user, .. }, Target::Delegation(id)) => {
+            let theirs = view.known_delegation(id).is_some_and(|delegation| delegation.user == *user);
+            if theirs { Ok(()) } else { Err(unknown_delegation(id)) }
+        }
+        (Caller::User { .. }, _) => {
+            let message = "you may revoke yourself, your delegations and the agents that act for you";
+            Err(Denial::denied("ROLE_NOT_ALLOWED", message))
+        }
+        _ => Err(Denial::denied("ROLE_NOT_ALLOWED", "only operators revoke anything but agents")),
     }
 }
 

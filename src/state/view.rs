@@ -1,9 +1,11 @@
 //! The questions that are asked of a state and of an overlay alike.
 
-use mayfly_verify::Target;
+use std::sync::Arc;
+
+use mayfly_verify::{DelegationId, Target};
 use uuid::Uuid;
 
-use super::{Agent, Overlay, Owner, Standing, State};
+use super::{Agent, Delegation, Overlay, Owner, Standing, State};
 
 /// What judging reads, whether or not records of a batch lie over the state.
 pub trait View {
@@ -13,6 +15,8 @@ pub trait View {
     fn agent(&self, uuid: &Uuid) -> Option<&Agent>;
     /// The standing of an agent at `at` (Unix microseconds).
     fn standing(&self, agent: &Agent, at: u64) -> Standing;
+    /// A delegation that was recorded, whether or not it still counts.
+    fn known_delegation(&self, id: &DelegationId) -> Option<&Arc<Delegation>>;
     /// The owner of a key.
     fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>>;
     /// Whether a public key with this SHA-256 was revoked.
@@ -36,6 +40,10 @@ impl View for State {
 
     fn standing(&self, agent: &Agent, at: u64) -> Standing {
         State::standing(self, agent, at)
+    }
+
+    fn known_delegation(&self, id: &DelegationId) -> Option<&Arc<Delegation>> {
+        self.delegations.get(id)
     }
 
     fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
@@ -70,6 +78,10 @@ impl View for Overlay<'_> {
 
     fn standing(&self, agent: &Agent, at: u64) -> Standing {
         Overlay::standing(self, agent, at)
+    }
+
+    fn known_delegation(&self, id: &DelegationId) -> Option<&Arc<Delegation>> {
+        Overlay::known_delegation(self, id)
     }
 
     fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
