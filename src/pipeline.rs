@@ -9,12 +9,11 @@ mod job;
 mod places;
 mod queue;
 mod turns;
+mod whose;
 
-use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mayfly_verify::User;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,7 +27,9 @@ use crate::state::State;
 use job::{Carried, Job, Recording, Reply};
 use places::{Place, Places};
 use queue::{Closed, Queue};
-use turns::{OPERATORS, STRANGERS, Turn};
+use turns::Turn;
+pub use whose::Behalf;
+use whose::Whose;
 
 /// Most acts in one group, unless commits are slow. A larger group would only delay its first answers.
 const GROUP: usize = 16;
@@ -45,11 +46,6 @@ const SLICE: usize = 64;
 /// Batches that wait or are carried at once: each holds up to a thousand acts in memory.
 const BATCHES: usize = 32;
 
-/// What a workload asks for itself.
-const OWN: u64 = 2;
-/// What the agents of a workload ask that act for no user.
-const AUTONOMOUS: u64 = 3;
-
 /// An act that signs nothing.
 pub trait Record: Act {
     /// The lane in which it waits.
@@ -61,9 +57,9 @@ pub trait Issue: Act {
     /// What the caller gets.
     type Answer: Send + 'static;
 
-    /// The user whom it is for, where that is known without a search: users of one workload take turns.
-    fn user<'a>(&'a self, _: &'a State) -> Option<&'a User> {
-        None
+    /// For whom it is, where that is known without a search: the users of one workload take turns.
+    fn behalf<'a>(&'a self, _: &'a State) -> Behalf<'a> {
+        Behalf::Caller
     }
 
     /// 1. Proves what came from the wire, by its signatures.
@@ -86,7 +82,7 @@ pub struct Pipeline {
     revocations: Entrance<Box<dyn Job>>,
     questions: Entrance<Box<dyn Job>>,
     batches: Arc<Places>,
-    hasher: RandomState,
+    whose: Whose,
 }
 
 /// A queue, and the places for what waits in it or was taken from it.
@@ -149,7 +145,7 @@ impl Pipeline {
             revocations: Entrance::new(bound),
             questions: Entrance::new(bound),
             batches: Places::new(BATCHES),
-            hasher: RandomState::new(),
+            whose: Whose::default(),
         };
         let seal = Arc::new(seal);
         for n in 0..threads.max(1) {
@@ -169,7 +165,7 @@ impl Pipeline {
 
     /// Runs one act through every step. It is dropped if the returned future is, as long as it is in no commit.
     pub async fn issue<A: Issue>(&self, caller: Caller, act: A) -> Result<A::Answer, No> {
-        let turn = self.turn(&caller, |state| act.user(state).map(|user| self.number(user)));
+        let turn = self.ledger.read(|state| self.whose.turn(state, &caller, act.behalf(state)));
         let place = self.issuance.place(turn)?;
         let (answer, done) = oneshot::channel();
         let job = Carried::new(caller, act, chance()?, Reply::One(answer), Arc::new(place));
@@ -180,9 +176,8 @@ impl Pipeline {
     /// Runs many acts through every step, in slices that are recorded together. The answers arrive as they are released, each with
     /// its index. Slices that are in no commit when the receiver is dropped are dropped too.
     pub fn issue_many<A: Issue>(&self, caller: &Caller, acts: Vec<A>) -> Result<mpsc::Receiver<Item<A::Answer>>, No> {
-        let turn = self.turn(caller, |state| acts.first()?.user(state).map(|user| self.number(user)));
-        // Single acts of a caller do not wait behind its own batches.
-        let turn = Turn { part: self.number((turn.part, "batches")), ..turn };
+        let behalf = |state: &State| self.whose.turn(state, caller, acts.first().map_or(Behalf::Caller, |act| act.behalf(state)));
+        let turn = self.whose.of_batches(self.ledger.read(behalf));
         let place = Arc::new(self.batches.take(turn).ok_or_else(busy)?);
         let (answer, done) = mpsc::channel(acts.len().max(1));
         let jobs = acts.into_iter().enumerate().map(|(n, act)| {
@@ -200,7 +195,7 @@ impl Pipeline {
 
     /// Records one act that signs nothing. It is dropped if the returned future is, as long as it is in no commit.
     pub async fn record<A: Record>(&self, caller: Caller, act: A) -> Result<A::Permit, No> {
-        let turn = self.turn(&caller, |_| None);
+        let turn = self.ledger.read(|state| self.whose.turn(state, &caller, Behalf::Caller));
         let (lane, (answer, done)) = (act.lane(), oneshot::channel());
         let job = |place| Ok::<_, No>(Box::new(Recording::new(caller, act, chance()?, answer, place)));
         match lane {
@@ -211,31 +206,6 @@ impl Pipeline {
             }
         }
         done.await.map_err(|_| Fault::new("pipeline", "the act was dropped"))?
-    }
-
-    /// In whose turn an act of a caller waits: of its root workload, and there of the user whom it is for. One short look at the
-    /// state, under no other lock.
-    fn turn(&self, caller: &Caller, user: impl FnOnce(&State) -> Option<u64>) -> Turn {
-        match caller {
-            Caller::Stranger => STRANGERS,
-            Caller::Operator { .. } => OPERATORS,
-            Caller::User(user) => Turn { root: self.number(user), part: OWN },
-            Caller::Workload { .. } | Caller::Foreign { .. } => {
-                let root = self.number(caller.workload());
-                Turn { root, part: self.ledger.read(user).unwrap_or(OWN) }
-            }
-            Caller::Agent { id, .. } => self.ledger.read(|state| {
-                state.agent(&id.uuid).map_or(STRANGERS, |agent| Turn {
-                    root: self.number(Some(&agent.mandate.workload)),
-                    part: agent.delegation.as_ref().map_or(AUTONOMOUS, |delegation| self.number(&delegation.user)),
-                })
-            }),
-        }
-    }
-
-    /// The number of a root or of a part of it. Nobody outside can choose a name that gets the number of another.
-    fn number(&self, name: impl Hash) -> u64 {
-        self.hasher.hash_one(name).max(AUTONOMOUS + 1)
     }
 }
 

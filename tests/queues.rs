@@ -282,3 +282,30 @@ async fn t98_nobody_gets_to_the_writer_who_may_not_ask_it() {
     waits.await.unwrap().unwrap();
     dry.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t98_who_holds_a_ticket_waits_in_its_owners_turn_and_not_among_strangers() {
+    let house = House::new();
+    let (of_demo, stranger) = (channel(&house.dev, Some("a1")).await, channel(&house.dev, None).await);
+    let template = Some(v1::SpawnRequest { class: "worker".into(), ticket: true, ..Default::default() });
+    let request = v1::SpawnBatchRequest { template, csrs: vec![], count: 14 };
+    let mut answers = BatchesClient::new(of_demo.clone()).spawn(request).await.unwrap().into_inner();
+    let mut secrets = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        let v1::spawn_batch_response::Result::Spawned(spawned) = answer.result.unwrap() else { panic!("denied") };
+        secrets.push(mayfly_agent::ticket::Ticket::parse(&spawned.ticket).unwrap().secret().expose().to_vec());
+    }
+    let first = house.hang(mint(of_demo)).await;
+    // More than the eighth of the places that all strangers have together.
+    let mut calls = JoinSet::new();
+    for secret in secrets {
+        let mut client = IdentitiesClient::new(stranger.clone());
+        calls.spawn(async move { client.redeem(v1::RedeemRequest { secret, csr: Key::new().unwrap().csr }).await });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    house.go_on();
+    first.await.unwrap().unwrap();
+    for got in calls.join_all().await {
+        got.unwrap();
+    }
+}

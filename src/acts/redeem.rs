@@ -11,7 +11,7 @@ use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Admission, BACKDATE, Certification, Chance, Check, Judgement, Note, release};
 use crate::ledger::{Either, Recorded};
-use crate::pipeline::Issue;
+use crate::pipeline::{Behalf, Issue};
 use crate::state::{Agent, Certificate, Holder, Owner, Standing, State, Ticket, View};
 
 use std::sync::Arc;
@@ -213,6 +213,15 @@ pub(super) fn certify(
 
 impl Issue for Redeem {
     type Answer = Certified;
+
+    /// Who holds a ticket waits in the turn of those that it is for, and not behind other strangers.
+    fn behalf<'a>(&'a self, state: &'a State) -> Behalf<'a> {
+        match state.ticket(&self.hash).map(|ticket| &ticket.holder) {
+            Some(Holder::Agent(uuid)) => state.agent(uuid).map_or(Behalf::Caller, Behalf::Agent),
+            Some(Holder::Workload(name)) => Behalf::Workload(name),
+            None => Behalf::Caller,
+        }
+    }
 
     fn prove(&mut self) -> Result<(), Denial> {
         self.key.prove()

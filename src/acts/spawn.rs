@@ -3,7 +3,7 @@
 mod many;
 mod request;
 
-use mayfly_verify::{Binding, BindingError, ClassName, User, Workload};
+use mayfly_verify::{Binding, BindingError, ClassName, Workload};
 use uuid::Uuid;
 
 use crate::authority::{Seal, Signed};
@@ -16,7 +16,7 @@ use crate::judge::{
     Act, Admission, BACKDATE, Chance, Check, Judgement, Mint, Proof, RequestId, release, request_record, unknown_agent,
 };
 use crate::ledger::Recorded;
-use crate::pipeline::Issue;
+use crate::pipeline::{Behalf, Issue};
 use crate::state::authority::Kind as AuthorityKind;
 use crate::state::{Agent, Delegation, Done, Lineage, State, Token, View};
 pub use many::{Many, spawn_many};
@@ -254,13 +254,14 @@ pub struct Signatures {
 impl Issue for Spawn {
     type Answer = Signatures;
 
-    fn user<'a>(&'a self, state: &'a State) -> Option<&'a User> {
-        let delegation = match self.proof.as_ref()? {
-            Proof::Token { user, .. } => return Some(user),
-            Proof::Recorded(proof) => state.delegation_by_proof(proof, state.at),
-            Proof::Delegation(id) => state.delegation(id, state.at),
+    fn behalf<'a>(&'a self, state: &'a State) -> Behalf<'a> {
+        let delegation = match &self.proof {
+            None => None,
+            Some(Proof::Token { user, .. }) => return Behalf::User(user),
+            Some(Proof::Recorded(proof)) => state.delegation_by_proof(proof, state.at),
+            Some(Proof::Delegation(id)) => state.delegation(id, state.at),
         };
-        delegation.map(|delegation| &delegation.user)
+        delegation.map_or(Behalf::Caller, |delegation| Behalf::User(&delegation.user))
     }
 
     fn prove(&mut self) -> Result<(), Denial> {
