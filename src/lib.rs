@@ -6,7 +6,7 @@
 //! ```text
 //! doors      peer  grpc  http  listen      wire <-> act; `status` maps denials to the wire; a door decides nothing
 //! acts       spawn redeem renew mint end join | revoke reopen | authorities rotate | configure inspect
-//! pipeline                                 groups of acts through prove | commit | sign | release; knows no act
+//! pipeline                                 lanes and turns; groups of acts through prove | commit | sign | release; knows no act
 //! rooms   1  caller  assertion  csr        evidence -> who: a peer's certificates, a user's token, a key's holder
 //!         2  judge                         (view, act, time, chance) -> verdict: checks, records, permit or denial; pure
 //!         3  state                         what the records say; apply
