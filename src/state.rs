@@ -216,11 +216,6 @@ impl State {
         self.agents.get(uuid).map(Box::as_ref)
     }
 
-    /// A ticket, by the SHA-256 of its secret.
-    pub fn ticket(&self, hash: &[u8; 32]) -> Option<&Ticket> {
-        self.tickets.get(hash)
-    }
-
     /// The agent that a request made, by the key of its request id.
     pub fn agent_of_request(&self, key: &[u8; 32]) -> Option<&Agent> {
         self.agent(&self.requests.get(key)?.agent?)

@@ -34,7 +34,7 @@ impl Whose {
     pub(super) fn turn(&self, state: &State, caller: &Caller, behalf: Behalf<'_>) -> Turn {
         match (caller, behalf) {
             (Caller::Operator { .. }, _) => OPERATORS,
-            (Caller::User(user), _) => Turn { root: self.number(user), part: OWN },
+            (Caller::User { user, .. }, _) => Turn { root: self.number(user), part: OWN },
             (Caller::Workload { .. } | Caller::Foreign { .. }, behalf) => Turn {
                 root: self.number(caller.workload()),
                 part: if let Behalf::User(user) = behalf { self.number(user) } else { OWN },
