@@ -48,6 +48,10 @@ impl House {
     where
         T: Send + 'static,
     {
+        // What an earlier hang said, perhaps only just.
+        if self.faults.is_set("hanging") {
+            self.faults.set("hanging", false);
+        }
         self.faults.set("hang", true);
         let first = tokio::spawn(first);
         while !self.faults.is_set("hanging") {
@@ -58,7 +62,6 @@ impl House {
 
     fn go_on(&self) {
         self.faults.set("hang", false);
-        self.faults.set("hanging", false);
     }
 
     async fn operator(&self) -> OperationsClient<Channel> {

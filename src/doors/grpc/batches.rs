@@ -39,7 +39,13 @@ impl Batches for Door {
             // With the first answer, for all.
             let mut shared = bundle_unless(&issuer, known);
             tokio::spawn(async move {
-                while let Some((index, spawned)) = many.next(&issuer).await {
+                loop {
+                    let next = tokio::select! {
+                        next = many.next(&issuer) => next,
+                        // At once, and not with the next answer: until then more of the batch would be recorded.
+                        () = answer.closed() => return,
+                    };
+                    let Some((index, spawned)) = next else { return };
                     let result = match spawned {
                         Ok(spawned) => {
                             let bundle = shared.take();
