@@ -1,5 +1,6 @@
 //! Builds everything once, runs it, and takes it down in order.
 
+pub mod files;
 mod joined;
 mod tls;
 
@@ -21,13 +22,14 @@ use crate::authority::{Authority, Seal};
 use crate::clock::Clock;
 use crate::config::{BundleEndpoint, Config};
 use crate::dev::provider;
-use crate::doors::{bundle, grpc, http, listen, peer};
+use crate::doors::{bundle, grpc, http, peer};
 use crate::foreign::Foreign;
 use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
 use crate::judge::Rules;
 use crate::keys::keystore::Keystore;
 use crate::ledger::{self, Bounds, Ledger, replay};
+use crate::listen;
 use crate::pipeline::Pipeline;
 use crate::process;
 use crate::publish::Publisher;
@@ -59,6 +61,12 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let http_listener = bind(config.http, before.as_ref().map(|e| e.http.as_str())).await?;
     let local = |l: &TcpListener| l.local_addr().map_err(|e| e.to_string());
     let grpc_at = local(&grpc_listener)?;
+    let files = files::raise();
+    let shares = listen::Shares::of(&config.bounds, files);
+    if shares.total < config.bounds.connections {
+        let (places, wanted) = (shares.total, config.bounds.connections);
+        tracing::warn!(places, wanted, files, "the limit on open files allows fewer connections than `server.max_connections`");
+    }
     let (stop, stopped) = watch::channel(false);
     let (ready, is_ready) = watch::channel(false);
     let mut tasks = Vec::new();
@@ -127,15 +135,8 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
 
     // From here on probes are answered: alive, and not ready before everything is loaded (T69).
     let monitor = http::router(metrics.clone(), is_ready);
-    let mut monitor_stop = stopped.clone();
-    tasks.push(process::task("metrics and health", async move {
-        let serve = axum::serve(http_listener, monitor).with_graceful_shutdown(async move {
-            let _ = monitor_stop.wait_for(|s| *s).await;
-        });
-        if let Err(e) = serve.await {
-            tracing::error!(error = %e, "metrics and health ended");
-        }
-    }));
+    let serving = listen::serve_local(http_listener, monitor, config.bounds, stopped.clone());
+    tasks.push(process::task("metrics and health", serving));
 
     let listed = spawners(&config).into_iter().filter_map(|w| if let Workload::Foreign(id) = w { Some(id) } else { None });
     let foreign = Foreign::open(&config.foreign, listed, &home.dir.join("foreign"), &clock)?;
@@ -170,13 +171,14 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         address: endpoint.grpc.clone(),
     });
 
-    let mut routes = grpc::routes(Arc::clone(&issuer), config.message, config.bounds.request, stopped.clone());
+    let mut routes = grpc::routes(Arc::clone(&issuer), config.bounds.message, config.bounds.request, stopped.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    routes = routes.add_service(health_service);
+    routes = routes.add_service(health_service.max_decoding_message_size(config.bounds.message));
     if config.reflection {
         let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(grpc::DESCRIPTORS);
-        routes = routes.add_service(reflection.build_v1().map_err(|e| e.to_string())?);
+        routes = routes
+            .add_service(reflection.build_v1().map_err(|e| e.to_string())?.max_decoding_message_size(config.bounds.message));
     }
     let router = routes.into_axum_router();
     let tls = || tls::Tls {
@@ -198,22 +200,23 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         grpc_listener,
         current_tls,
         router.clone(),
-        Some(listen::Behind { ledger, guard: guard.clone() }),
+        Some(listen::Behind { issuer: Arc::clone(&issuer), guard }),
         clock.clone(),
-        config.bounds,
+        (config.bounds, shares),
         stopped.clone(),
     );
     tasks.push(process::task("listener", serving));
     let socket = operator_socket(&endpoint.socket)?;
     let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
-    let serving = listen::serve_operators(socket, uids, router, config.bounds, stopped.clone());
+    let serving = listen::serve_operators(socket, uids, router, Arc::clone(&issuer), config.bounds, stopped.clone());
     tasks.push(process::task("operator socket", serving));
     tasks.push(process::task("upkeep of metrics", every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
     if let Some((listener, shows)) = bundle_listener {
         let (bundle_tls, renewing) = tls().keep(shows, stopped.clone())?;
         let router = bundle::router(publisher);
         tasks.push(renewing);
-        let serving = listen::serve_tls(listener, bundle_tls, router, None, clock.clone(), config.bounds, stopped.clone());
+        let bounds = (config.bounds, listen::Shares::bundle());
+        let serving = listen::serve_tls(listener, bundle_tls, router, None, clock.clone(), bounds, stopped.clone());
         tasks.push(process::task("bundle endpoint", serving));
     }
     if development {

@@ -163,6 +163,11 @@ fn verify(chain: &[CertificateDer<'_>], bundle: &Bundle, oid: &BindingOid, now: 
 }
 
 impl Proved {
+    /// Its SPIFFE ID.
+    pub fn id(&self) -> &SpiffeId {
+        &self.svid.id
+    }
+
     /// Its SPIFFE ID, when it is of a foreign trust domain.
     pub fn foreign(&self) -> Option<&SpiffeId> {
         self.foreign.as_ref().map(|_| &self.svid.id)

@@ -19,11 +19,11 @@ use mayfly_verify::{BindingOid, ClassName, TrustDomain, WorkloadName};
 use crate::assertion::IssuerSettings;
 use crate::authority::RootFiles;
 use crate::authority::schedule::Schedule;
-use crate::doors::listen::Bounds;
 use crate::foreign::Settings;
 use crate::judge::limits::Limit;
 use crate::judge::pace::{Paces, Verb};
 use crate::judge::policy::Class;
+use crate::listen::Bounds;
 use crate::state::authority::{Kind, PUBLISHED};
 use reader::Reader;
 
@@ -62,8 +62,6 @@ pub struct Config {
     pub names: Vec<String>,
     /// Bounds of the gRPC listener. An attacker who raises them can exhaust the machine.
     pub bounds: Bounds,
-    /// Longest gRPC message, in bytes.
-    pub message: usize,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
     /// Address of the listener for metrics and health. It is a loopback address.

@@ -2,10 +2,9 @@
 //! nothing.
 
 pub mod bundle;
-mod counted;
+pub(crate) mod counted;
 pub mod grpc;
 pub mod http;
-pub mod listen;
 pub mod peer;
 pub mod relay;
 pub mod status;

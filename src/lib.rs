@@ -4,7 +4,8 @@
 //! each:
 //!
 //! ```text
-//! doors      peer  grpc  http  listen      wire <-> act; `status` maps denials to the wire; a door decides nothing
+//! listen     connections: their places, budgets and ends; who may not call is told before a body is read
+//! doors      peer  grpc  http              wire <-> act; `status` maps denials to the wire; a door decides nothing
 //! acts       spawn redeem renew mint end join | revoke reopen | authorities rotate | configure inspect
 //! pipeline                                 lanes and turns; groups of acts through prove | commit | sign | release; knows no act
 //! rooms   1  caller  assertion  csr        evidence -> who: a peer's certificates, a user's token, a key's holder
@@ -49,6 +50,8 @@ pub mod folder;
 pub mod home;
 pub mod process;
 pub mod telemetry;
+
+pub mod listen;
 
 pub mod doors;
 

@@ -47,8 +47,25 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_feed_snapshots_total", "counter", "", "subscribers that were sent everything, because they are new or too slow"),
     ("mayfly_feed_subscribers", "gauge", "", "subscribers of the feed"),
     ("mayfly_agents_known", "gauge", "", "agents in state, ended ones until they are forgotten"),
-    ("mayfly_connections", "gauge", "", "open connections"),
-    ("mayfly_connections_refused_total", "counter", "reason", "connections refused: full, tls, slow"),
+    (
+        "mayfly_connections",
+        "gauge",
+        "kind",
+        "open connections: handshake, stranger, certified, operator; bundle and http are those of their listeners",
+    ),
+    ("mayfly_connection_places", "gauge", "kind", "places left: handshake, stranger, certified"),
+    (
+        "mayfly_connections_refused_total",
+        "counter",
+        "reason",
+        "connections refused before their first request: full, identity (it has as many as one may), tls, slow",
+    ),
+    (
+        "mayfly_connections_ended_total",
+        "counter",
+        "reason",
+        "connections ended: silent, idle, unread, old, full (another needed the place), flood, revoked",
+    ),
 ];
 
 /// Starts the log, which goes to stderr. Fails if `filter` is malformed.

@@ -23,6 +23,9 @@ use tonic_types::StatusExt;
 use support::faults::Faults;
 use support::{Dev, ORCHESTRATOR, channel};
 
+/// Open connections of peers with a certificate.
+const CONNECTIONS: &str = "mayfly_connections{kind=\"certified\"}";
+
 /// A development issuer with agents `a1` of `demo` and `b1` of `guest`, whose journal can be made to hang.
 struct House {
     faults: Faults,
@@ -178,17 +181,17 @@ async fn t99_what_nobody_waits_for_is_not_recorded() {
     assert_eq!(Status::from_header_map(answer.headers()).unwrap().code(), Code::DeadlineExceeded);
     connection.abort();
     // Others whose clients hang up: a crowd, part of which waits for the writer already, and a connection that is closed.
-    let open = house.metric("mayfly_connections");
+    let open = house.metric(CONNECTIONS);
     let other = channel(&house.dev, Some(ORCHESTRATOR)).await;
     let mut calls = JoinSet::new();
     for _ in 0..6 {
         calls.spawn(spawn(other.clone(), house.request()));
     }
-    until("the crowd is there", || house.metric("mayfly_connections") > open).await;
+    until("the crowd is there", || house.metric(CONNECTIONS) > open).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     calls.shutdown().await;
     drop(other);
-    until("the crowd has gone", || house.metric("mayfly_connections") == open).await;
+    until("the crowd has gone", || house.metric(CONNECTIONS) == open).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     house.go_on();
     first.await.unwrap().unwrap();
@@ -227,11 +230,11 @@ async fn t98_t99_others_get_in_between_a_batch_and_its_rest_is_dropped_when_its_
     }
     // A reader that goes: what is in no commit by then is dropped.
     let before = house.metric("mayfly_journal_records_total");
-    let open = house.metric("mayfly_connections");
+    let open = house.metric(CONNECTIONS);
     let other = channel(&house.dev, Some("a1")).await;
     let answers = house.hang(batch(other.clone())).await.await.unwrap().unwrap();
     drop((answers, other));
-    until("the reader has gone", || house.metric("mayfly_connections") <= open).await;
+    until("the reader has gone", || house.metric(CONNECTIONS) <= open).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     house.go_on();
     mint(of_guest).await.unwrap();

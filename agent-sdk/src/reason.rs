@@ -185,6 +185,8 @@ pub const REASONS: &[Entry] = &[
     says("CLASS_MALFORMED", &[Malformed], Caller, "The name of the class is not well-formed."),
     says("CLASS_NOT_CLOSED", &[NotFound], Caller, "The class is not closed, so there is nothing to reopen."),
     says("CLASS_UNKNOWN", &[NotFound, Denied], ClassOwner, "The class is not in the configuration, or was removed from it."),
+    says("CONNECTIONS_FULL", &[Exhausted], Operator,
+        "The issuer, or the caller's identity, has as many connections as it may; the message says which."),
     says("CREDENTIALS_DIFFER", &[Unauthenticated], Caller,
         "From a service: the certificate of the connection and the bearer token belong to two callers."),
     says("CREDENTIAL_AUDIENCE", &[Unauthenticated], Caller, "From a service: the token is for another audience."),

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::authority::Authority;
 use crate::clock::Clock;
-use crate::doors::listen;
 use crate::foreign::Foreign;
+use crate::listen;
 use crate::process;
 use crate::publish::Publisher;
 use crate::state::authority::Kind;

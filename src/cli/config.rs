@@ -6,7 +6,9 @@ use clap::Subcommand;
 
 use super::exit::{FAILURE, Failure};
 use super::output;
+use crate::app::files;
 use crate::config::{Config, EXAMPLE};
+use crate::listen::Shares;
 
 /// Check a configuration, or print an example
 #[derive(clap::Args)]
@@ -39,12 +41,22 @@ fn check(path: &Path) -> Result<(), Failure> {
         let plural = if count == 1 { "" } else { "s" };
         Failure::new(FAILURE, format!("{faults}\n{count} fault{plural}"))
     })?;
+    let shares = Shares::of(&config.bounds, files::most());
     output::line(&format!(
-        "{}: good: trust domain {}, {} workloads, {} issuers, {} classes",
+        "{}: good: trust domain {}, {} workloads, {} issuers, {} classes, {} connections",
         path.display(),
         config.trust_domain,
         config.workloads.len(),
         config.issuers.len(),
-        config.classes.len()
-    ))
+        config.classes.len(),
+        shares.total
+    ))?;
+    if shares.total < config.bounds.connections {
+        let wanted = config.bounds.connections;
+        output::line(&format!(
+            "the limit on open files here (`ulimit -Hn`) allows {} of the {wanted} connections of `server.max_connections`",
+            shares.total
+        ))?;
+    }
+    Ok(())
 }

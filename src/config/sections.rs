@@ -15,7 +15,7 @@ use super::reader::Reader;
 use super::writes::read_writes;
 use super::{BundleEndpoint, Config, LogFormat};
 use crate::authority::RootFiles;
-use crate::doors::listen::Bounds;
+use crate::listen::Bounds;
 
 /// Reads a whole file. Returns `None` if a value is missing or malformed; `top` then holds the fault.
 pub(super) fn read(top: &mut Reader) -> Option<Config> {
@@ -50,7 +50,6 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         listen: server.listen?,
         names: server.names,
         bounds: server.bounds,
-        message: server.message,
         reflection: server.reflection,
         http: http?,
         socket: operator.socket,
@@ -92,7 +91,6 @@ struct Server {
     listen: Option<SocketAddr>,
     names: Vec<String>,
     bounds: Bounds,
-    message: usize,
     reflection: bool,
 }
 
@@ -110,13 +108,26 @@ fn read_server(s: &mut Reader) -> Server {
         handshake: s.duration("handshake_timeout", "5s", 1, 60),
         request: s.duration("request_timeout", "10s", 1, 300),
         drain: s.duration("drain_timeout", "10s", 1, 600),
-        connections: s.size("max_connections", 1024, 1, 1_000_000),
+        connections: s.size("max_connections", 16_384, 4, 1_000_000),
+        per_address: places(s, "max_connections_per_address"),
+        per_identity: places(s, "max_connections_per_identity"),
+        first: s.duration("first_request_timeout", "10s", 1, 300),
+        idle: s.duration("stranger_idle_timeout", "60s", 1, 3600),
+        unread: s.duration("stranger_unread_timeout", "30s", 1, 3600),
+        age: s.duration("stranger_max_age", "10m", 1, 86_400),
         headers: s.small("max_header_bytes", 16 * 1024, 4096, 1 << 20),
         streams: s.small("max_concurrent_streams", 256, 1, 10_000),
+        message: s.size("max_message_bytes", 64 * 1024, 16 * 1024, 4 << 20),
+        bodies: s.size("max_inflight_bytes", 32 << 20, 4 << 20, 1 << 30),
     };
-    let message = s.size("max_message_bytes", 64 * 1024, 16 * 1024, 4 << 20);
     let reflection = s.boolean("reflection", false);
-    Server { listen, names, bounds, message, reflection }
+    Server { listen, names, bounds, reflection }
+}
+
+/// A number of connections, or none.
+fn places(s: &mut Reader, key: &str) -> Option<usize> {
+    // 0 is no number of connections that anybody wants.
+    Some(s.size(key, 0, 0, 1_000_000)).filter(|n| *n > 0)
 }
 
 fn read_http(h: &mut Reader) -> Option<SocketAddr> {

@@ -3,10 +3,10 @@
 use metrics::Gauge;
 
 /// Adds one to a gauge for as long as it lives.
-pub(super) struct Counted(Gauge);
+pub(crate) struct Counted(Gauge);
 
 impl Counted {
-    pub(super) fn new(gauge: Gauge) -> Counted {
+    pub(crate) fn new(gauge: Gauge) -> Counted {
         gauge.increment(1);
         Counted(gauge)
     }

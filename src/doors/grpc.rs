@@ -24,7 +24,7 @@ use super::status;
 use crate::acts::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Fault, No};
-pub use methods::{METHODS, Method, method};
+pub use methods::{METHODS, Method, OTHER, find};
 use until::Until;
 
 /// The server traits, generated onto the messages of `mayfly-agent`.
@@ -52,15 +52,12 @@ use server::revocations_server::RevocationsServer;
 /// File descriptors of the API, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.bin"));
 
-/// Bytes of a request for a batch: a thousand certification requests.
-const BATCH_MESSAGE: usize = 1 << 20;
-
 /// Every service as one router. `message` bounds a request in bytes, `patience` how long the reader of a batch may take
 /// for one answer. Streams end when `stop` says so.
 pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: watch::Receiver<bool>) -> tonic::service::Routes {
     let door = Arc::new(Door { issuer, patience, stop });
     tonic::service::Routes::new(IdentitiesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
-        .add_service(BatchesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message.max(BATCH_MESSAGE)))
+        .add_service(BatchesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(methods::SPAWN_BATCH.longest(message)))
         .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BundlesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::acts::Issuer;
 use crate::caller::{Caller, Proved};
-use crate::denial::No;
+use crate::denial::{Denial, No};
 use crate::judge::access::Action;
 
 /// The other end of a connection. Each request carries it in its extensions.
@@ -51,20 +51,31 @@ pub async fn caller(issuer: &Issuer, peer: Option<&Peer>, action: Action) -> Res
     match peer {
         Some(Peer::Tls(connection)) if connection.chain.is_empty() => Ok(Caller::Stranger),
         Some(Peer::Tls(connection)) => {
-            let proved = match connection.proved.get() {
-                Some(proved) => proved,
-                None => {
-                    // Only a chain that verifies is remembered: any other is verified again at the next call.
-                    let proved = issuer.prove(&connection.chain, connection.opened)?;
-                    connection.proved.get_or_init(|| proved)
-                }
-            };
+            let proved = prove(issuer, connection)?;
             issuer.prove_again(proved, &connection.chain)?;
             issuer.caller(proved, action).await
         }
         Some(Peer::Operator(uid)) => Ok(Caller::Operator { name: format!("uid:{uid}"), by: None }),
         None => Ok(Caller::Stranger),
     }
+}
+
+fn prove<'a>(issuer: &Issuer, connection: &'a Connection) -> Result<&'a Proved, Denial> {
+    match connection.proved.get() {
+        Some(proved) => Ok(proved),
+        None => {
+            // Only a chain that verifies is remembered: any other is verified again at the next call.
+            let proved = issuer.prove(&connection.chain, connection.opened)?;
+            Ok(connection.proved.get_or_init(|| proved))
+        }
+    }
+}
+
+/// The SPIFFE ID of a peer that may call something now. Returns `None` for any other, which counts as a stranger for everything
+/// that a connection costs: whoever a foreign trust domain certifies completes the handshake too.
+pub fn known(issuer: &Issuer, connection: &Connection) -> Option<Arc<str>> {
+    let proved = (!connection.chain.is_empty()).then(|| prove(issuer, connection))?.ok()?;
+    (!issuer.is_over(proved)).then(|| proved.id().to_string().into())
 }
 
 /// The open connections. One task looks at all of them after each cut and ends those of revoked peers; a peer that has not called

@@ -40,9 +40,9 @@ pub fn deadline() -> Denial {
     Denial::new(Kind::Deadline, "DEADLINE", message)
 }
 
-/// The complete response to a request that took too long. The request is counted here, because its handler was dropped.
-pub fn late(method: &'static str, started: Instant) -> axum::response::Response {
-    let (status, outcome) = of(&deadline().into(), method);
+/// The complete response to a request that is refused outside its handler, which would count it.
+pub fn refusal(no: &No, method: &'static str, started: Instant) -> axum::response::Response {
+    let (status, outcome) = of(no, method);
     count(method, outcome, started);
     status.into_http()
 }

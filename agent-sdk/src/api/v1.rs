@@ -1151,6 +1151,8 @@ pub enum Reason {
     WorkloadUnknown = 113,
     /// The user token names no key, and its issuer publishes several: let the provider send a `kid`.
     UserTokenKeyUnnamed = 114,
+    /// The issuer, or the caller's identity, has as many connections as it may; the message says which.
+    ConnectionsFull = 115,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1274,6 +1276,7 @@ impl Reason {
             Self::WorkloadNotClosed => "REASON_WORKLOAD_NOT_CLOSED",
             Self::WorkloadUnknown => "REASON_WORKLOAD_UNKNOWN",
             Self::UserTokenKeyUnnamed => "REASON_USER_TOKEN_KEY_UNNAMED",
+            Self::ConnectionsFull => "REASON_CONNECTIONS_FULL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1394,6 +1397,7 @@ impl Reason {
             "REASON_WORKLOAD_NOT_CLOSED" => Some(Self::WorkloadNotClosed),
             "REASON_WORKLOAD_UNKNOWN" => Some(Self::WorkloadUnknown),
             "REASON_USER_TOKEN_KEY_UNNAMED" => Some(Self::UserTokenKeyUnnamed),
+            "REASON_CONNECTIONS_FULL" => Some(Self::ConnectionsFull),
             _ => None,
         }
     }

@@ -35,6 +35,16 @@ pub(super) const ROTATE_AUTHORITY: Method = Method { name: "Authorities/RotateAu
 pub(super) const RETIRE_AUTHORITY: Method = Method { name: "Authorities/RetireAuthority", action: Action::ChangeAuthorities };
 pub(super) const TAINT_AUTHORITY: Method = Method { name: "Authorities/TaintAuthority", action: Action::ChangeAuthorities };
 
+/// Bytes of a request for a batch: a thousand certification requests.
+const BATCH_MESSAGE: usize = 1 << 20;
+
+impl Method {
+    /// Bytes of its longest message, where `message` is that of most methods.
+    pub fn longest(&self, message: usize) -> usize {
+        if self.name == SPAWN_BATCH.name { message.max(BATCH_MESSAGE) } else { message }
+    }
+}
+
 /// Every method. A test compares the list with the proto file.
 pub const METHODS: &[Method] = &[
     REDEEM,
@@ -62,8 +72,11 @@ pub const METHODS: &[Method] = &[
     TAINT_AUTHORITY,
 ];
 
-/// The name of a path's method as metrics use it. Names come from this list, so no caller can make labels.
-pub fn method(path: &str) -> &'static str {
-    let name = path.strip_prefix("/mayfly.v1.");
-    METHODS.iter().find(|method| Some(method.name) == name).map_or("other", |method| method.name)
+/// The name of every method that is not in the list, as metrics use it.
+pub const OTHER: &str = "other";
+
+/// The method of a path. Its name is a label of metrics: names come from the list, so no caller can make labels.
+pub fn find(path: &str) -> Option<&'static Method> {
+    let name = path.strip_prefix("/mayfly.v1.")?;
+    METHODS.iter().find(|method| method.name == name)
 }

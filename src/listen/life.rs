@@ -15,23 +15,39 @@ use crate::clock::{Clock, SECOND};
 /// Longest time between two looks at the clock, which may be set, or stand still while the machine sleeps.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// Why a connection closes, and the time that its open requests then have to end.
+pub(super) enum Closing {
+    /// The peer's certificate has expired.
+    Expired(Duration),
+    /// The peer was revoked, or the connection has used up its time or its place; this is counted with the reason.
+    Ended(Duration, &'static str),
+}
+
 /// Serves a connection until it ends. It is closed when `closes` ends or at a stop: then no request begins any more, and open
 /// requests have the time that `closes` returns to end, or `drain` at a stop.
 pub(super) async fn serve(
     connection: impl GracefulConnection,
-    closes: impl Future<Output = Duration>,
+    closes: impl Future<Output = Closing>,
     mut stop: watch::Receiver<bool>,
     drain: Duration,
 ) {
     let mut connection = pin!(connection);
-    let drain = tokio::select! {
+    let closing = tokio::select! {
         () = gathered(connection.as_mut()) => return,
-        drain = closes => drain,
-        _ = stop.wait_for(|stop| *stop) => drain,
+        closing = closes => closing,
+        _ = stop.wait_for(|stop| *stop) => Closing::Expired(drain),
     };
     connection.as_mut().graceful_shutdown();
-    if tokio::time::timeout(drain, gathered(connection)).await.is_err() {
-        tracing::warn!("a connection's requests did not end in time");
+    match closing {
+        Closing::Ended(drain, reason) => {
+            metrics::counter!("mayfly_connections_ended_total", "reason" => reason).increment(1);
+            let _ = tokio::time::timeout(drain, gathered(connection)).await;
+        }
+        Closing::Expired(drain) => {
+            if tokio::time::timeout(drain, gathered(connection)).await.is_err() {
+                tracing::warn!("a connection's requests did not end in time");
+            }
+        }
     }
 }
 

@@ -1,0 +1,255 @@
+//! Accepts connections within bounds: on their number, the time of a handshake and of a request, and the time that a stop waits.
+
+mod activity;
+mod body;
+mod budget;
+mod connection;
+mod frames;
+mod gate;
+mod life;
+mod places;
+mod settings;
+mod tls;
+mod turns;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use mayfly_agent::listen::{Accepted, accept_each};
+use rustls::ServerConfig;
+use tokio::io::BufWriter;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use crate::acts::Issuer;
+use crate::clock::Clock;
+use crate::doors::counted::Counted;
+use crate::doors::peer::{Guard, Peer};
+use crate::lenient::Lenient;
+use activity::Times;
+use budget::Payer;
+use connection::{Incoming, Listening};
+use gate::Gate;
+use life::Closing;
+pub use places::Shares;
+use places::{MONITORS, OPERATORS, Places};
+pub use tls::{tls, tls_with};
+use turns::Turns;
+
+/// Bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Longest TLS handshake (T39).
+    pub handshake: Duration,
+    /// Most open connections, without those in their handshake. Strangers have a quarter of them together.
+    pub connections: usize,
+    /// Most open connections of strangers from one address; half of what strangers have if there is none.
+    pub per_address: Option<usize>,
+    /// Most open connections of one identity; an eighth of all if there is none.
+    pub per_identity: Option<usize>,
+    /// Longest time from the accept to the first byte after the handshake, and for a stranger to the headers of its first request.
+    pub first: Duration,
+    /// How long a stranger's connection may stay without a request.
+    pub idle: Duration,
+    /// How long a part of a response to a stranger may wait to be taken.
+    pub unread: Duration,
+    /// How long a stranger's connection may stay at all.
+    pub age: Duration,
+    /// Most concurrent streams of one HTTP/2 connection.
+    pub streams: u32,
+    /// Most bytes of a request's headers.
+    pub headers: u32,
+    /// Longest message of most methods, in bytes.
+    pub message: usize,
+    /// Most bytes of all requests that are being read. Strangers have a quarter of them together.
+    pub bodies: usize,
+    /// Longest time from a request's headers to those of its response. The messages of a stream may take longer.
+    pub request: Duration,
+    /// Longest time for open requests to end when the process stops, or when their peer's certificate expires.
+    pub drain: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        let seconds = Duration::from_secs;
+        Bounds {
+            handshake: seconds(5),
+            connections: 16_384,
+            per_address: None,
+            per_identity: None,
+            unread: seconds(30),
+            first: seconds(10),
+            idle: seconds(60),
+            age: seconds(600),
+            streams: 256,
+            headers: 16 * 1024,
+            message: 64 * 1024,
+            bodies: 32 << 20,
+            request: seconds(10),
+            drain: seconds(10),
+        }
+    }
+}
+
+/// Longest time for open requests of a revoked peer to end.
+const CUT_DRAIN: Duration = Duration::from_millis(250);
+
+/// Why a peer with an identity has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    /// As many connections as allowed are open.
+    All,
+    /// As many as one identity may have are open.
+    Identity,
+}
+
+/// The parts of the issuer that a listener with client certificates needs.
+#[derive(Clone)]
+pub struct Behind {
+    /// Decides who may begin a request. Each connection remembers the head of its journal at the start.
+    pub issuer: Arc<Issuer>,
+    /// Closes the connections of revoked peers.
+    pub guard: Guard,
+}
+
+/// Serves HTTP over TLS until `stop`, then waits until the open connections have ended. Each connection uses the newest
+/// configuration. `behind` is `None` for a listener that asks for no client certificates: it serves the bundle.
+pub async fn serve_tls(
+    listener: TcpListener,
+    config: watch::Receiver<Arc<ServerConfig>>,
+    router: axum::Router,
+    behind: Option<Behind>,
+    clock: Clock,
+    (bounds, shares): (Bounds, Shares),
+    mut stop: watch::Receiver<bool>,
+) {
+    let open = TaskTracker::new();
+    let stopping = stop.clone();
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let issuer = behind.as_ref().map(|behind| Arc::clone(&behind.issuer));
+    let places = Places::new(shares, behind.is_none().then_some("bundle"));
+    let gate = Gate::new(router, issuer, bounds, shares.streams());
+    let listening = Listening { gate, behind, places, turns: Turns::new(), clock, bounds };
+    let each = |accepted: Accepted<(TcpStream, SocketAddr)>| {
+        let (stream, address, file) = match accepted {
+            Accepted::Connection((stream, address), file) => (stream, address, file),
+            Accepted::Full => return connection::refused("full"),
+            Accepted::Failed(error) => return tracing::warn!(%error, "cannot accept a connection"),
+        };
+        let _ = stream.set_nodelay(true);
+        let network = network(address.ip());
+        // ORDER: before the handshake. A peer that renews during the handshake must not look like one that uses a stolen key.
+        let opened = listening.behind.as_ref().map_or(0, |behind| behind.issuer.ledger.read(|state| state.revision));
+        let seat = listening.places.begin(network);
+        let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
+        let incoming = Incoming { stream, network, opened, seat, acceptor };
+        let (listening, stop) = (listening.clone(), stopping.clone());
+        open.spawn(async move {
+            let _file = file;
+            listening.serve(incoming, stop).await;
+        });
+    };
+    accept_each(&listener, shares.files(), stopped, each).await;
+    drop(listener);
+    open.close();
+    open.wait().await;
+}
+
+/// The network of an address: itself in IPv4, and its first half in IPv6, because a host may use all of the rest.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::from((v6.to_bits() >> 64 << 64).to_be_bytes()),
+        v4 => v4,
+    }
+}
+
+/// Serves HTTP without TLS to this machine until `stop`: metrics and health.
+pub async fn serve_local(listener: TcpListener, router: axum::Router, bounds: Bounds, mut stop: watch::Receiver<bool>) {
+    let open = TaskTracker::new();
+    let stopping = stop.clone();
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let shares = Shares::strangers(MONITORS);
+    let places = Places::new(shares, Some("http"));
+    let each = |accepted: Accepted<(TcpStream, SocketAddr)>| {
+        let (stream, address, file) = match accepted {
+            Accepted::Connection((stream, address), file) => (stream, address, file),
+            Accepted::Full => return connection::refused("full"),
+            Accepted::Failed(error) => return tracing::warn!(%error, "cannot accept a connection"),
+        };
+        let seat = places.begin(network(address.ip()));
+        // The listener has as many places as there are for strangers, so there is always one to end.
+        let _ = seat.stranger();
+        let (router, stop) = (router.clone(), stopping.clone());
+        open.spawn(async move {
+            let _file = file;
+            let activity = Arc::clone(&seat.activity);
+            let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
+                let (router, open) = (router.clone(), activity.begin(false));
+                async move {
+                    let _open = open;
+                    tower::ServiceExt::oneshot(router, request).await
+                }
+            });
+            let builder = settings::http(bounds, true);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let times = Times { first: bounds.first, idle: bounds.idle, unread: bounds.unread, life: bounds.age };
+            let closes = async {
+                tokio::select! {
+                    why = activity.ended() => Closing::Ended(CUT_DRAIN, why),
+                    why = activity.over(true, times) => Closing::Ended(CUT_DRAIN, why),
+                }
+            };
+            life::serve(connection, closes, stop, bounds.drain).await;
+        });
+    };
+    accept_each(&listener, shares.files(), stopped, each).await;
+    open.close();
+    open.wait().await;
+}
+
+/// Serves the operator socket until `stop`. A connection from a uid that is not in `uids` is closed at once.
+pub async fn serve_operators(
+    listener: UnixListener,
+    uids: Vec<u32>,
+    router: axum::Router,
+    issuer: Arc<Issuer>,
+    bounds: Bounds,
+    mut stop: watch::Receiver<bool>,
+) {
+    let open = TaskTracker::new();
+    let stopping = stop.clone();
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    // A budget of their own: nobody else can use it up.
+    let gate = Gate::new(router, Some(issuer), bounds, 0);
+    let each = |accepted: Accepted<UnixStream>| {
+        let (stream, place) = match accepted {
+            Accepted::Connection(stream, place) => (stream, place),
+            Accepted::Full => return connection::refused("full"),
+            Accepted::Failed(error) => return tracing::warn!(%error, "cannot accept a connection"),
+        };
+        let uid = match stream.peer_cred() {
+            Ok(cred) if uids.contains(&cred.uid()) => cred.uid(),
+            refused => {
+                tracing::warn!(uid = ?refused.map(|c| c.uid()).ok(), "the operator socket refused a peer that is not listed");
+                return;
+            }
+        };
+        let service = gate.clone().service(Peer::Operator(uid), Payer::Known(format!("uid:{uid}").into()), None);
+        let stop = stopping.clone();
+        open.spawn(async move {
+            let _place = place;
+            let _open = Counted::new(metrics::gauge!("mayfly_connections", "kind" => "operator"));
+            let builder = settings::http(bounds, false);
+            let stream = BufWriter::with_capacity(settings::written(false), Lenient::new(stream));
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            life::serve(connection, std::future::pending::<Closing>(), stop, bounds.drain).await;
+        });
+    };
+    accept_each(&listener, OPERATORS, stopped, each).await;
+    open.close();
+    open.wait().await;
+}

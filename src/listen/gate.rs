@@ -1,0 +1,155 @@
+//! The way of a request into the router: whether it may begin is decided from its headers and its peer, before its body is read.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::response::Response;
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+
+use super::Bounds;
+use super::activity::{Activity, Open};
+use super::body::{Charged, Held, Refused};
+use super::budget::{Budget, Charge, Payer};
+use crate::acts::Issuer;
+use crate::caller::{Caller, Role};
+use crate::denial::{Denial, Kind, No};
+use crate::doors::grpc::{self, Method};
+use crate::doors::peer::{self, Peer};
+use crate::doors::status;
+use crate::judge::access::{self, Action};
+
+/// Bytes of a gRPC message's header.
+const HEADER: usize = 5;
+
+/// The longest message of a stranger, in bytes.
+const STRANGER_MESSAGE: usize = 64 * 1024;
+
+/// The way into a router. Clones share the budget.
+#[derive(Clone)]
+pub(super) struct Gate {
+    router: axum::Router,
+    issuer: Option<Arc<Issuer>>,
+    budget: Budget,
+    /// Streams that strangers may still open.
+    streams: Arc<Semaphore>,
+    message: usize,
+    within: Duration,
+}
+
+/// A peer that has proved nothing.
+pub(super) struct Stranger {
+    /// What happens on its connection.
+    pub(super) activity: Arc<Activity>,
+}
+
+/// Methods for strangers whose responses go on for as long as their reader wants.
+const STREAMS: [&str; 4] = [
+    "/mayfly.v1.Bundles/WatchBundle",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+type Request = http::Request<Incoming>;
+
+impl Gate {
+    /// The way into `router`, with a budget of its own. Strangers may keep `streams` streams open. `issuer` is `None` where the router
+    /// is for everybody, and reads no body.
+    pub(super) fn new(router: axum::Router, issuer: Option<Arc<Issuer>>, bounds: Bounds, streams: usize) -> Gate {
+        let (budget, streams) = (Budget::new(bounds.bodies), Arc::new(Semaphore::new(streams)));
+        Gate { router, issuer, budget, streams, message: bounds.message, within: bounds.request }
+    }
+
+    /// The service of one connection.
+    pub(super) fn service(
+        self,
+        peer: Peer,
+        payer: Payer,
+        stranger: Option<Stranger>,
+    ) -> impl hyper::service::Service<
+        Request,
+        Response = Response,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Response, Infallible>> + Send,
+    > + Send {
+        let shared = Arc::new((self, peer, payer, stranger));
+        hyper::service::service_fn(move |request: Request| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let (gate, peer, payer, stranger) = &*shared;
+                let method = grpc::find(request.uri().path());
+                let (name, started) = (method.map_or(grpc::OTHER, |method| method.name), Instant::now());
+                // The timeout covers the request's body too: a body that never arrives holds a stream no longer than any other
+                // request.
+                let answer = async {
+                    // What a stranger's request holds, it holds until its response has been taken.
+                    let held = stranger.as_ref().map(|stranger| gate.hold(&request, stranger)).transpose()?;
+                    Ok::<_, No>((gate.answer(request, method, peer, payer, started).await?, held))
+                };
+                Ok(match tokio::time::timeout(gate.within, answer).await {
+                    Ok(Ok(((response, charge), Some((open, permit))))) => {
+                        response.map(|body| Body::new(Held::new(body, open, (permit, charge))))
+                    }
+                    Ok(Ok(((response, _), None))) => response,
+                    Ok(Err(no)) => status::refusal(&no, name, started),
+                    Err(_) => status::refusal(&status::deadline().into(), name, started),
+                })
+            }
+        })
+    }
+
+    fn hold(&self, request: &Request, stranger: &Stranger) -> Result<(Open, Option<OwnedSemaphorePermit>), Denial> {
+        let stream = STREAMS.contains(&request.uri().path());
+        let open = stranger.activity.begin(stream).ok_or_else(busy)?;
+        let permit = stream.then(|| Arc::clone(&self.streams).try_acquire_owned().map_err(|_| busy())).transpose()?;
+        Ok((open, permit))
+    }
+
+    async fn answer(
+        &self,
+        mut request: Request,
+        method: Option<&'static Method>,
+        peer: &Peer,
+        payer: &Payer,
+        started: Instant,
+    ) -> Result<(Response, Arc<Charge>), No> {
+        // T94: who asks and for what is known from the headers. Whoever may not ask is told so before a byte of the body is read.
+        // The same is decided again when the body is there, because time has passed.
+        if let (Some(issuer), Some(method)) = (&self.issuer, method) {
+            may_begin(method.action, &peer::caller(issuer, Some(peer), method.action).await?)?;
+        }
+        let charge = self.budget.begin(payer).ok_or_else(busy)?;
+        // T19: the caller's identity comes from the connection, never from headers.
+        request.extensions_mut().insert(peer.clone());
+        let message = method.map_or(self.message, |method| method.longest(self.message));
+        let message = if payer.is_stranger() { message.min(STRANGER_MESSAGE) } else { message };
+        let request = request.map(|body| Charged::new(body, Arc::clone(&charge), message + HEADER));
+        let Ok(response) = tower::ServiceExt::oneshot(self.router.clone(), request).await;
+        match charge.refused() {
+            Some(Refused::Busy) => Err(busy().into()),
+            Some(Refused::Long) => {
+                status::count(method.map_or(grpc::OTHER, |method| method.name), "malformed", started);
+                let status = Status::out_of_range(format!("the message is too long: it may have {message} bytes"));
+                Ok((status.into_http(), charge))
+            }
+            None => Ok((response, charge)),
+        }
+    }
+}
+
+/// Whether a caller's request may go on to its body.
+fn may_begin(action: Action, caller: &Caller) -> Result<(), Denial> {
+    // A user's token is in the body: until that is read, a user is a stranger.
+    if matches!(caller, Caller::Stranger) && access::roles(action).contains(&Role::User) {
+        return Ok(());
+    }
+    access::check(action, caller)
+}
+
+fn busy() -> Denial {
+    Denial::new(Kind::Exhausted, "BUSY", "too many requests are being read, or too many streams are open: ask again in a moment")
+}

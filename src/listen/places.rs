@@ -1,0 +1,270 @@
+//! The places of a listener: how many connections there may be of each kind, from one network and of one identity, and which one
+//! ends when another needs its place.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::activity::Activity;
+use super::{Bounds, Full};
+
+/// Connections to the operator socket, to the listener of metrics and health, and to the bundle endpoint: each has its own.
+pub(super) const OPERATORS: usize = 64;
+pub(super) const MONITORS: usize = 64;
+const BUNDLE: usize = 256;
+
+/// Files for everything that is no connection of a client: the journal, the log, and what the issuer fetches.
+const OTHER_FILES: usize = 128;
+
+/// How many places a listener has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// All together, without handshakes.
+    pub total: usize,
+    /// Of strangers together.
+    pub strangers: usize,
+    /// Of strangers from one network.
+    pub network: usize,
+    /// Of one identity.
+    pub identity: usize,
+    /// Of peers that are in their handshake; half of them for one network.
+    pub handshakes: usize,
+}
+
+impl Shares {
+    /// The shares of the gRPC listener, of a process that may open `files` files.
+    pub fn of(bounds: &Bounds, files: usize) -> Shares {
+        let left = files.saturating_sub(OPERATORS + MONITORS + BUNDLE + OTHER_FILES);
+        // Twice the handshakes have room: a connection that has to end holds its file for a moment longer.
+        let fits = if left >= 3 * 2048 { left - 2048 } else { (left / 3 * 2).min(left.saturating_sub(128)) };
+        let total = bounds.connections.min(fits).max(4);
+        let strangers = (total / 4).max(1);
+        Shares {
+            total,
+            strangers,
+            network: bounds.per_address.unwrap_or((strangers / 2).max(64)).min(strangers),
+            identity: bounds.per_identity.unwrap_or((total / 8).max(64)).min(total),
+            handshakes: (total / 4).clamp(64, 1024),
+        }
+    }
+
+    /// The shares of the bundle endpoint, which knows strangers only.
+    pub fn bundle() -> Shares {
+        Shares::strangers(BUNDLE)
+    }
+
+    /// The shares of a listener that knows strangers only.
+    pub(super) fn strangers(all: usize) -> Shares {
+        Shares { total: all, strangers: all, network: all, identity: 0, handshakes: all }
+    }
+
+    /// Files that the listener may hold open.
+    pub(super) fn files(&self) -> usize {
+        self.total + 2 * self.handshakes
+    }
+
+    /// Streams that strangers may keep open together.
+    pub(super) fn streams(&self) -> usize {
+        (self.strangers / 16).max(4)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Handshake,
+    Stranger,
+    Certified,
+}
+
+/// The places of one listener. Clones share them.
+#[derive(Clone)]
+pub(super) struct Places(Arc<Shared>);
+
+struct Shared {
+    shares: Shares,
+    /// What connections to this listener are called in metrics; `None` for the gRPC listener, whose connections have kinds.
+    listener: Option<&'static str>,
+    // Guards who has a place; held to give one, to take one back, and to look for the idlest stranger.
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    seats: HashMap<u64, Seated>,
+    kinds: HashMap<Kind, usize>,
+    networks: HashMap<(Kind, IpAddr), usize>,
+    identities: HashMap<Arc<str>, usize>,
+}
+
+struct Seated {
+    kind: Kind,
+    network: IpAddr,
+    identity: Option<Arc<str>>,
+    activity: Arc<Activity>,
+}
+
+impl Places {
+    pub(super) fn new(shares: Shares, listener: Option<&'static str>) -> Places {
+        let places = Places(Arc::new(Shared { shares, listener, table: Mutex::default() }));
+        places.tell(&places.0.table.lock());
+        places
+    }
+
+    /// Gives a place to a connection whose handshake begins. If there is none, the oldest handshake ends: of the same network if that
+    /// has used up its share. So whoever finishes in time always gets in.
+    pub(super) fn begin(&self, network: IpAddr) -> Seat {
+        let (activity, shares) = (Arc::new(Activity::new()), self.0.shares);
+        let mut table = self.0.table.lock();
+        if table.of(Kind::Handshake, network) >= (shares.handshakes / 2).max(1) {
+            table.end_idlest(Kind::Handshake, Some(network));
+        } else if table.all(Kind::Handshake) >= shares.handshakes {
+            table.end_idlest(Kind::Handshake, None);
+        }
+        let number = table.next;
+        table.next += 1;
+        table.add(number, Seated { kind: Kind::Handshake, network, identity: None, activity: Arc::clone(&activity) });
+        self.tell(&table);
+        Seat { places: self.clone(), number, network, activity }
+    }
+
+    fn tell(&self, table: &Table) {
+        let gauge = |kind: &'static str, n: usize| metrics::gauge!("mayfly_connections", "kind" => kind).set(figure(n));
+        let (strangers, certified) = (table.all(Kind::Stranger), table.all(Kind::Certified));
+        if let Some(listener) = self.0.listener {
+            return gauge(listener, strangers);
+        }
+        gauge("handshake", table.all(Kind::Handshake));
+        gauge("stranger", strangers);
+        gauge("certified", certified);
+        let shares = self.0.shares;
+        let left = |kind: &'static str, n: usize| metrics::gauge!("mayfly_connection_places", "kind" => kind).set(figure(n));
+        left("stranger", shares.strangers.saturating_sub(strangers));
+        left("certified", shares.total.saturating_sub(certified));
+        left("handshake", shares.handshakes.saturating_sub(table.all(Kind::Handshake)));
+    }
+}
+
+fn figure(n: usize) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
+}
+
+/// The place of one connection. Dropping it gives the place back.
+pub(super) struct Seat {
+    places: Places,
+    number: u64,
+    network: IpAddr,
+    /// What happens on the connection.
+    pub(super) activity: Arc<Activity>,
+}
+
+impl Seat {
+    /// The handshake is done, and the peer has proved nothing. If strangers, or those of its network, have no place left, the idlest of
+    /// them ends.
+    pub(super) fn stranger(&self) -> Result<(), Full> {
+        let shares = self.places.0.shares;
+        let mut table = self.places.0.table.lock();
+        if table.of(Kind::Stranger, self.network) >= shares.network {
+            table.end_idlest(Kind::Stranger, Some(self.network));
+        } else if table.all(Kind::Stranger) >= shares.strangers {
+            table.end_idlest(Kind::Stranger, None);
+        }
+        // Those with an identity may have taken every place.
+        if table.taken() >= shares.total && !table.end_idlest(Kind::Stranger, None) {
+            return Err(Full::All);
+        }
+        if table.remove(self.number).is_some() {
+            table.add(self.number, self.seated(Kind::Stranger, None));
+        }
+        self.places.tell(&table);
+        Ok(())
+    }
+
+    /// The handshake is done, and the peer has an identity. The idlest stranger makes room for it. Otherwise the connection stays in
+    /// its place of a handshake.
+    pub(super) fn certified(&self, identity: &Arc<str>) -> Result<(), Full> {
+        let shares = self.places.0.shares;
+        let mut table = self.places.0.table.lock();
+        if table.identities.get(identity).is_some_and(|n| *n >= shares.identity) {
+            return Err(Full::Identity);
+        }
+        if table.taken() >= shares.total && !table.end_idlest(Kind::Stranger, None) {
+            return Err(Full::All);
+        }
+        if table.remove(self.number).is_some() {
+            table.add(self.number, self.seated(Kind::Certified, Some(Arc::clone(identity))));
+        }
+        self.places.tell(&table);
+        Ok(())
+    }
+
+    fn seated(&self, kind: Kind, identity: Option<Arc<str>>) -> Seated {
+        Seated { kind, network: self.network, identity, activity: Arc::clone(&self.activity) }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut table = self.places.0.table.lock();
+        // Not there if it was taken from this connection.
+        table.remove(self.number);
+        self.places.tell(&table);
+    }
+}
+
+impl Table {
+    fn all(&self, kind: Kind) -> usize {
+        self.kinds.get(&kind).copied().unwrap_or(0)
+    }
+
+    fn of(&self, kind: Kind, network: IpAddr) -> usize {
+        self.networks.get(&(kind, network)).copied().unwrap_or(0)
+    }
+
+    fn taken(&self) -> usize {
+        self.all(Kind::Stranger) + self.all(Kind::Certified)
+    }
+
+    fn add(&mut self, number: u64, seated: Seated) {
+        *self.kinds.entry(seated.kind).or_default() += 1;
+        *self.networks.entry((seated.kind, seated.network)).or_default() += 1;
+        if let Some(identity) = &seated.identity {
+            *self.identities.entry(Arc::clone(identity)).or_default() += 1;
+        }
+        self.seats.insert(number, seated);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Seated> {
+        let seated = self.seats.remove(&number)?;
+        one_less(&mut self.kinds, &seated.kind);
+        one_less(&mut self.networks, &(seated.kind, seated.network));
+        if let Some(identity) = &seated.identity {
+            one_less(&mut self.identities, identity);
+        }
+        Some(seated)
+    }
+
+    /// Ends the connection of a kind, from a network or from any, on which the least happens. Returns whether there was one.
+    fn end_idlest(&mut self, kind: Kind, network: Option<IpAddr>) -> bool {
+        let among = self.seats.iter().filter(|(_, s)| s.kind == kind && network.is_none_or(|network| s.network == network));
+        let idlest = among.min_by_key(|(number, seated)| (seated.activity.rank(), **number)).map(|(number, _)| *number);
+        let Some(seated) = idlest.and_then(|number| self.remove(number)) else { return false };
+        seated.activity.end("full");
+        true
+    }
+}
+
+fn one_less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(n) = counts.get_mut(key) {
+        *n -= 1;
+        if *n == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "places/tests.rs"]
+mod tests;
