@@ -72,6 +72,8 @@ pub struct Issuer {
     pub throttle: Throttle,
     /// In development: lets the development workload join again, and answers when it has. `None` under `serve`.
     pub rejoin: Option<mpsc::Sender<oneshot::Sender<()>>>,
+    /// Seals the page tokens of lists.
+    pub pages: inspect::Pages,
     /// Tells the time.
     pub clock: Clock,
     /// The address in tickets: `host:port`.

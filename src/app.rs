@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
 use crate::acts::rotate::Rotation;
-use crate::acts::{Issuer, Throttle, configure, revoke};
+use crate::acts::{Issuer, Throttle, configure, inspect, revoke};
 use crate::assertion::{Assertions, AudienceSettings, IssuerSettings};
 use crate::authority::{Authority, Seal};
 use crate::clock::Clock;
@@ -164,6 +164,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         backups: home.backups(),
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
+        pages: inspect::Pages::new().map_err(|e| e.to_string())?,
         throttle: Throttle::new(config.writes.clone()),
         rejoin: development.then_some(rejoin),
         counting: revoke::Counting::default(),
@@ -271,6 +272,7 @@ fn open_ledger(
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.clone(),
+        issuers: config.issuers.iter().map(|issuer| issuer.issuer.clone()).collect(),
         operators: config.operators.clone(),
         limits: config.limits.clone(),
         workload_ttl: config.workload_ttl,

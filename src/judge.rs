@@ -140,7 +140,7 @@ impl<'a> Judgement<'a> {
     fn caller(&mut self, caller: &Caller) -> Result<(), No> {
         self.checking(Check::Caller);
         let generation = who(&self.overlay, self.rules, caller, self.at)?;
-        let Some(Caller::Agent { id, opened, .. }) = caller.agent() else { return Ok(()) };
+        let Some(Caller::Agent { id, opened, serial, .. }) = caller.agent() else { return Ok(()) };
         match generation {
             Generation::Current => Ok(()),
             Generation::Next => {
@@ -152,11 +152,13 @@ impl<'a> Judgement<'a> {
                 Err(Denial::new(Kind::Unauthenticated, "GENERATION_REPLACED", message).into())
             }
             Generation::Past => {
-                // T15: a pooled connection of an honest agent was opened before its renewal was used. On a connection that is
-                // newer, the past certificate is a thief's or a copy of the agent's own. Nobody can tell which, so the agent is
-                // revoked.
-                let used_since = self.overlay.agent(&id.uuid).map_or(0, |agent| agent.used_since);
-                if *opened < used_since {
+                // T15: a pooled connection of an honest agent was opened while its certificate was the one in use. On a connection
+                // that is newer, the past certificate is a thief's or a copy of the agent's own. Nobody can tell which, so the
+                // agent is revoked. T108: what counts is when this certificate was replaced, and not the last renewal: a
+                // connection that was silent meanwhile is excused by nothing.
+                let agent = self.overlay.agent(&id.uuid);
+                let replaced = agent.map_or(0, |agent| agent.replaced_at(serial).unwrap_or(agent.used_since));
+                if *opened < replaced {
                     return Ok(());
                 }
                 self.note(Note::CertificateReused(id.clone()));

@@ -7,6 +7,7 @@ mod credential;
 mod cuts;
 mod delegation;
 mod expiry;
+mod generation;
 pub mod mandate;
 pub mod meter;
 mod overlay;

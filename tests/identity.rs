@@ -92,6 +92,8 @@ async fn an_identity_renews_itself_while_it_is_used_and_is_never_taken_for_a_thi
                     Ok(_) => calls += 1,
                     // It was under way when its connection was closed.
                     Err(s) if matches!(s.code(), tonic::Code::Unavailable | tonic::Code::Cancelled) => {}
+                    // tonic tells a GOAWAY that met the request as an internal error.
+                    Err(s) if format!("{s:?}").contains("GoAway(b\"\", NO_ERROR, Remote)") => {}
                     // The first channel's certificate ended, and its connection was not closed yet. Who asks for the channel at each
                     // use has long had another.
                     Err(s) => assert!(n == 0 && s.message().contains("expired"), "{n}: {s:?}"),

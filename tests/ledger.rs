@@ -87,21 +87,29 @@ fn open_with(
     foreign: &[&str],
     taken_back: usize,
 ) -> (Ledger, Arc<AtomicBool>) {
+    open_by(disk, now, rules(limits, foreign, taken_back))
+}
+
+fn rules(limits: Vec<Limit>, foreign: &[&str], taken_back: usize) -> Rules {
     let mut config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
     for class in config.classes.values_mut() {
         class.workloads.extend(foreign.iter().map(|id| id.parse::<mayfly_verify::Workload>().unwrap()));
     }
-    let rules = Rules {
+    Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.into_iter().chain(["other".parse().unwrap()]).collect(),
+        issuers: vec!["https://idp.example".into()],
         operators: vec!["orchestrator".parse().unwrap()],
         limits,
         workload_ttl: 1_000_000,
         jwt_ttl: 300,
         publish_ahead: 60,
         taken_back,
-    };
+    }
+}
+
+fn open_by(disk: &Arc<Disk>, now: &Arc<AtomicU64>, rules: Rules) -> (Ledger, Arc<AtomicBool>) {
     let fatal = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&fatal);
     let mut journal = Memory(Arc::clone(disk));
@@ -870,8 +878,9 @@ fn t15_a_renewed_certificate_replaces_the_one_before_when_it_is_used() {
     let pooled = house.revision();
     let new = caller_of(&second, house.revision());
     assert_eq!(house.mint(&new), "ok");
-    // A connection from before goes on, and cannot renew; a new one is a thief's.
-    assert_eq!(house.mint(&caller_of(&first, pooled)), "ok");
+    // A connection from before finishes what it has begun, and gets nothing new; a new one is a thief's.
+    assert_eq!(code(house.ask(caller_of(&first, pooled), Proposal::Present)), "ok");
+    assert_eq!(house.mint(&caller_of(&first, pooled)), "GENERATION_PAST");
     assert_eq!(house.renew(&caller_of(&first, pooled)).unwrap_err(), "GENERATION_PAST");
     assert_eq!(house.standing(&first), Standing::Live);
     let thief = caller_of(&first, house.revision());
@@ -1078,6 +1087,9 @@ mod simulation;
 
 #[path = "ledger/cuts.rs"]
 mod cuts;
+
+#[path = "ledger/lingering.rs"]
+mod lingering;
 
 /// Everything that may come of a tree: spawn, child spawn, redeem, renew, mint.
 fn matrix(house: &House, n: u8, old: &Admission, hash: [u8; 32]) -> [&'static str; 5] {

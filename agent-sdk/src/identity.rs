@@ -153,7 +153,13 @@ impl Identity {
         let mut all = audiences.iter().map(|audience| (*audience).to_owned());
         let (request_id, audience) = (String::new(), all.next().unwrap_or_default());
         let request = v1::MintJwtRequest { request_id, audience, further_audiences: all.collect() };
-        match timely(IdentitiesClient::new(self.channel()).mint_jwt(request)).await {
+        let mint = async || timely(IdentitiesClient::new(self.channel()).mint_jwt(request.clone())).await;
+        let minted = match mint().await {
+            // A renewal was used while this call was under way on the connection from before it: the next one is on the new one.
+            Err(e) if e.is_past() => mint().await,
+            minted => minted,
+        };
+        match minted {
             Ok(got) => {
                 let svid = got.svid.ok_or(IdentityError::Answer("there is no token"))?;
                 self.shared.tokens.lock().put(audiences, &svid, SystemTime::now());

@@ -1,13 +1,56 @@
 //! Inspect: the agents that a caller may see, and what was revoked.
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use mayfly_verify::Target;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::Issuer;
 use crate::caller::Caller;
-use crate::denial::Denial;
+use crate::denial::{Denial, Fault};
 use crate::judge::{sees, unknown_agent};
 use crate::state::{Agent, Standing, TargetStanding};
+
+/// Page tokens: sealed for one caller, so that they tell nothing and nobody else's work. The key lives as long as the process.
+pub struct Pages(LessSafeKey);
+
+impl Pages {
+    /// A fresh key.
+    pub fn new() -> Result<Pages, Fault> {
+        let mut key = Zeroizing::new([0u8; 32]);
+        aws_lc_rs::rand::fill(key.as_mut_slice()).map_err(|e| Fault::new("page tokens", e))?;
+        let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).map_err(|e| Fault::new("page tokens", e))?;
+        Ok(Pages(LessSafeKey::new(key)))
+    }
+
+    /// The token with which a caller goes on after an agent.
+    pub fn seal(&self, caller: &Caller, after: Uuid) -> Result<String, Fault> {
+        let fault = |_| Fault::new("page tokens", "the seal failed");
+        let mut nonce = [0u8; NONCE_LEN];
+        aws_lc_rs::rand::fill(&mut nonce).map_err(fault)?;
+        let mut sealed = after.as_bytes().to_vec();
+        let whose = Aad::from(caller.scope().into_bytes());
+        self.0.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), whose, &mut sealed).map_err(fault)?;
+        Ok(hex::encode([&nonce[..], &sealed].concat()))
+    }
+
+    /// The agent after which a token of this caller goes on. An empty one begins at the start.
+    pub fn open(&self, caller: &Caller, token: &str) -> Result<Option<Uuid>, Denial> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let opened = || {
+            let bytes = hex::decode(token).ok()?;
+            let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
+            let mut sealed = sealed.to_vec();
+            let whose = Aad::from(caller.scope().into_bytes());
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            Uuid::from_slice(self.0.open_in_place(nonce, whose, &mut sealed).ok()?).ok()
+        };
+        let message = "the page token is not one of this list: start again without one";
+        opened().map(Some).ok_or_else(|| Denial::malformed("PAGE_TOKEN", message))
+    }
+}
 
 /// Agents on one page at most.
 pub const PAGE: usize = 1000;

@@ -45,6 +45,7 @@ impl Act for Mint {
         let Caller::Agent { id, .. } = caller else {
             return Err(Denial::denied("ROLE_NOT_ALLOWED", "only agents mint JWT-SVIDs for themselves").into());
         };
+        j.check_generation(caller)?;
         if let Some(done) = j.done(self.request.as_ref())? {
             let token = done.token.ok_or_else(|| Fault::new("mint", "a request without its token"))?;
             return j.mint(*token);

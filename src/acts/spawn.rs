@@ -173,7 +173,11 @@ impl Spawn {
                 if self.proof.is_some() {
                     return Err(policy::token_of_agent().into());
                 }
+                j.check_generation(caller)?;
                 let parent = j.view().agent(&id.uuid).ok_or_else(|| Fault::new("spawn", "the caller is gone"))?;
+                if let Some(delegation) = &parent.delegation {
+                    j.check_issuer(&delegation.user)?;
+                }
                 let standing = policy::Standing::Agent(policy::Parent {
                     class: &parent.mandate.class,
                     mode: parent.mode(),

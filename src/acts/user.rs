@@ -8,6 +8,9 @@ use crate::caller::Caller;
 use crate::denial::{Denial, Kind};
 use crate::judge::Proof;
 
+/// Longest delegation, in seconds: thirty days.
+const LONGEST: u64 = 30 * 86_400;
+
 /// The proof that a user token is. Which workload it lets act is judged later.
 pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial> {
     let now = issuer.clock.now();
@@ -19,7 +22,9 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
         return Ok(Proof::Recorded(signed));
     }
     let delegator = verify(issuer, token, Presenter::Certified).await?;
-    let most = delegator.max_lease().map_or(u64::MAX, |most| issuer.clock.seconds().saturating_add(most.as_secs()));
+    // No delegation outlasts what a configured ceiling may say, however long the provider's token does.
+    let most = delegator.max_lease().map_or(LONGEST, |most| most.as_secs());
+    let most = issuer.clock.seconds().saturating_add(most);
     Ok(Proof::Token {
         user: delegator.user().clone(),
         proof: *delegator.proof(),

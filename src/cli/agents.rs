@@ -8,14 +8,16 @@ use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
-use super::connect;
+use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
 use super::output::{self, Format};
 
-/// See the agents that the issuer knows (operator)
+/// See the agents that the issuer knows (operator); with --as, those that the identity may see
 #[derive(clap::Args)]
 pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
     #[command(subcommand)]
     command: Command,
 }
@@ -48,7 +50,7 @@ type Children<'a> = BTreeMap<&'a str, Vec<&'a v1::Agent>>;
 const NONE: &str = "no agents";
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let client = InspectionClient::new(connect::as_operator(&global.home).await?);
+    let client = InspectionClient::new(connect::as_identity_or_operator(&global.home, &args.acting).await?);
     match args.command {
         Command::List { all } => list(client, all, global.output).await,
         Command::Tree { all } => tree(client, all, global.output).await,

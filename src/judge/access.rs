@@ -42,7 +42,7 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::Revoke, &[Agent, Workload, Foreign, User, Operator]),
     (Action::Reopen, &[Operator]),
     (Action::Backup, &[Operator]),
-    (Action::ListAgents, &[Workload, Foreign, Operator]),
+    (Action::ListAgents, &[Agent, Workload, Foreign, Operator]),
     (Action::GetAgent, &[Agent, Workload, Foreign, Operator]),
     (Action::GetBundle, &[Stranger, Agent, Workload, Foreign, Operator]),
     (Action::WatchCuts, &[Agent, Workload, Foreign, Operator]),

@@ -95,6 +95,7 @@ impl Judgement<'_> {
             let message = "this user token belongs to another workload: every workload brings its own";
             return Err(Denial::denied("USER_TOKEN_OF_ANOTHER", message));
         }
+        self.check_issuer(&known.user)?;
         self.check_user(&known.user, None)?;
         let everything = Stamp { subject: *EVERYTHING, since: known.revision };
         if known.stamps().iter().chain([&everything]).any(|stamp| self.view().kills(stamp)) {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use mayfly_verify::{AgentId, Binding, ClassName, Target, Workload, WorkloadName};
+use mayfly_verify::{AgentId, Binding, ClassName, Target, User, Workload, WorkloadName};
 use uuid::Uuid;
 
 use super::{Check, Judgement, policy, who};
+use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record;
 use crate::state::authority::{Kind as AuthorityKind, Slot};
-use crate::state::{Agent, Certificate, Done, Owner, Token, View};
+use crate::state::{Agent, Certificate, Done, Generation, Owner, Token, View};
 
 /// How far the start of a certificate is backdated, in seconds, for verifiers whose clocks are behind.
 pub(crate) const BACKDATE: u64 = 10;
@@ -158,6 +159,28 @@ impl Judgement<'_> {
         if ends_at > self.now() { Ok(ends_at) } else { Err(Fault::new("certify", "the lease has ended").into()) }
     }
 
+    /// Whether a caller may give out authority. An agent's past certificate may finish what it has begun, on a connection from when
+    /// it was the one in use, and get nothing new: somebody may hold a copy of it.
+    pub fn check_generation(&self, caller: &Caller) -> Result<(), Denial> {
+        self.checking(Check::Generation);
+        let Caller::Agent { id, serial, .. } = caller else { return Ok(()) };
+        if self.view().agent(&id.uuid).is_some_and(|agent| agent.generation(serial) == Generation::Past) {
+            let message = "this connection is from before the last renewal: connect with the renewed certificate";
+            return Err(Denial::denied("GENERATION_PAST", message));
+        }
+        Ok(())
+    }
+
+    /// Whether the provider that vouched for a delegation's user is still configured.
+    pub fn check_issuer(&self, user: &User) -> Result<(), Denial> {
+        self.checking(Check::Grant);
+        if self.rules().issuers.contains(&user.iss) {
+            return Ok(());
+        }
+        let message = format!("the provider `{}` is no longer configured: what its users allowed has ended", user.iss);
+        Err(Denial::denied("USER_TOKEN_ISSUER_UNKNOWN", message))
+    }
+
     /// The permit for a certificate of an agent; `None` for an agent with a ticket.
     pub fn admission(&self, agent: &Agent, certificate: Option<Certificate>) -> Result<Admission, Denial> {
         let signer = self.signer(AuthorityKind::X509)?;
@@ -196,6 +219,9 @@ impl Judgement<'_> {
 
     /// What is left of an agent's authority today: its own, within its class and within that of every ancestor.
     pub fn authority_left(&self, agent: &Agent) -> Result<policy::Kept, Denial> {
+        if let Some(delegation) = &agent.delegation {
+            self.check_issuer(&delegation.user)?;
+        }
         self.checking(Check::AuthorityLeft);
         let classes = &self.rules().classes;
         let left = |of: &Agent| policy::decide_again(classes.get(&of.mandate.class), &of.mandate.scopes, &of.mandate.audiences);

@@ -9,6 +9,8 @@ use mayfly_verify::{AgentId, Binding, ClassName, Mode, Stamp, Subject, Target, T
 use uuid::Uuid;
 
 pub use super::delegation::Delegation;
+pub use super::generation::Generation;
+use super::generation::Past;
 use super::mandate::{EVERYTHING, Mandate};
 use super::{Certificate, KEEP, Misfit, fixed, seconds};
 use crate::journal::record;
@@ -65,6 +67,8 @@ pub struct Agent {
 pub struct More {
     /// A renewed certificate that has not been used yet.
     pub next: Option<Certificate>,
+    /// Earlier certificates that have not expired, the oldest first.
+    pub(super) past: Vec<Past>,
     /// Serial numbers of renewed certificates that were replaced before they were used.
     pub replaced: Vec<[u8; 16]>,
     /// SHA-256 of the secret of its ticket. `None` if it came with a key.
@@ -88,6 +92,7 @@ pub struct More {
 
 static NOTHING_MORE: More = More {
     next: None,
+    past: Vec::new(),
     replaced: Vec::new(),
     ticket: None,
     ticket_nonce: [0; 16],
@@ -159,19 +164,6 @@ impl Standing {
             }
         }
     }
-}
-
-/// Which of its agent's certificates a certificate is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Generation {
-    /// The one in use.
-    Current,
-    /// Renewed, and now used for the first time.
-    Next,
-    /// Renewed, then replaced before it was used.
-    Replaced,
-    /// From before the one in use.
-    Past,
 }
 
 impl Agent {
@@ -294,41 +286,9 @@ impl Agent {
         }
     }
 
-    /// Which of its certificates has this serial number. The caller has verified the chain, so it is one of them.
-    pub fn generation(&self, serial: &[u8]) -> Generation {
-        let is = |certificate: &Option<Certificate>| certificate.as_ref().is_some_and(|c| c.serial == serial);
-        if is(&self.current) {
-            Generation::Current
-        } else if is(&self.rare.next) {
-            Generation::Next
-        } else if self.rare.replaced.iter().any(|replaced| replaced == serial) {
-            Generation::Replaced
-        } else {
-            Generation::Past
-        }
-    }
-
     /// Its last certificate. `None` before its ticket is redeemed.
     pub fn last(&self) -> Option<&Certificate> {
         self.rare.next.as_ref().or(self.current.as_ref())
-    }
-
-    /// Takes a renewed certificate, which waits for its first use.
-    pub(super) fn renewed(&mut self, certificate: Certificate) {
-        if let Some(unused) = self.rare.next.replace(certificate) {
-            self.rare.replaced.push(unused.serial);
-            self.rare.keys.push(unused.key);
-        }
-    }
-
-    /// Makes the renewed certificate the one in use, as of the record at `revision`.
-    pub(super) fn used(&mut self, revision: u64) {
-        if let Some(next) = self.rare.next.take() {
-            let past = self.current.replace(next);
-            self.rare.keys.extend(past.map(|c| c.key));
-        }
-        self.used_since = revision;
-        self.rare.rows.push(revision);
     }
 
     /// What its children inherit.

@@ -94,7 +94,7 @@ impl State {
             Body::Used(u) => {
                 let uuid = Uuid::from_slice(&u.agent).map_err(|_| misfit("agent"))?;
                 match self.agents.get_mut(&uuid) {
-                    Some(agent) => agent.used(revision),
+                    Some(agent) => agent.used(revision, at),
                     None => self.obsolete.push_back(revision),
                 }
             }

@@ -56,7 +56,12 @@ impl Identity {
     /// Spawns a child of this identity, as an identity in this process.
     pub async fn spawn_child(&self, request: v1::SpawnRequest) -> Result<Identity, IdentityError> {
         self.holds()?;
-        Identity::spawn(self.channel(), self.shared.at.clone(), request).await
+        let spawned = Identity::spawn(self.channel(), self.shared.at.clone(), request.clone()).await;
+        match spawned {
+            // A renewal was used while this call was under way on the connection from before it: the next one is on the new one.
+            Err(e) if e.is_past() => Identity::spawn(self.channel(), self.shared.at.clone(), request).await,
+            spawned => spawned,
+        }
     }
 
     /// Takes over an agent from its files. The certificate is renewed at once under a new key that is made here.

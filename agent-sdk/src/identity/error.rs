@@ -89,6 +89,11 @@ impl IdentityError {
         }
     }
 
+    /// Whether the call was made on a connection from before the last renewal.
+    pub(super) fn is_past(&self) -> bool {
+        matches!(self, Self::Denied { reason, .. } if reason == "GENERATION_PAST")
+    }
+
     pub(super) fn of(status: &Status) -> IdentityError {
         if let Some(e) = ConnectError::behind(status) {
             return Self::Connect(e.clone());

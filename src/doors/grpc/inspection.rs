@@ -2,26 +2,22 @@
 
 use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 use super::message::agent_message;
 use super::server::inspection_server::Inspection;
 use super::{Door, methods};
 use crate::acts::inspect;
-use crate::denial::Denial;
 
 #[tonic::async_trait]
 impl Inspection for Door {
     async fn list_agents(&self, request: Request<v1::ListAgentsRequest>) -> Result<Response<v1::ListAgentsResponse>, Status> {
         self.run(methods::LIST_AGENTS, request, |issuer, caller, r| async move {
-            let after = match r.page_token.as_str() {
-                "" => None,
-                token => Some(Uuid::try_parse(token).map_err(|_| Denial::malformed("PAGE_TOKEN", "the page token is not ours"))?),
-            };
+            let after = issuer.pages.open(&caller, &r.page_token)?;
             let size = usize::try_from(r.page_size).unwrap_or(usize::MAX);
             let (agents, next, revision) = inspect::list(&issuer, &caller, after, size, r.all);
             let agents = agents.iter().map(|(agent, standing)| agent_message(&issuer, agent, *standing)).collect();
-            Ok(v1::ListAgentsResponse { agents, next_page_token: next.map(|n| n.to_string()).unwrap_or_default(), revision })
+            let next = next.map(|next| issuer.pages.seal(&caller, next)).transpose()?;
+            Ok(v1::ListAgentsResponse { agents, next_page_token: next.unwrap_or_default(), revision })
         })
         .await
     }

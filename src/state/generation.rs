@@ -1,0 +1,69 @@
+//! The generations of an agent's certificates: which one is in use, which waits for its first use, and which are past.
+
+use super::{Agent, Certificate, seconds};
+
+/// Which of its agent's certificates a certificate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// The one in use.
+    Current,
+    /// Renewed, and now used for the first time.
+    Next,
+    /// Renewed, then replaced before it was used.
+    Replaced,
+    /// From before the one in use.
+    Past,
+}
+
+/// An earlier certificate of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Past {
+    serial: [u8; 16],
+    /// Unix seconds at which it expires.
+    ends_at: u64,
+    /// Revision of the record that says that its successor was used.
+    replaced: u64,
+}
+
+impl Agent {
+    /// Which of its certificates has this serial number. The caller has verified the chain, so it is one of them.
+    pub fn generation(&self, serial: &[u8]) -> Generation {
+        let is = |certificate: &Option<Certificate>| certificate.as_ref().is_some_and(|c| c.serial == serial);
+        if is(&self.current) {
+            Generation::Current
+        } else if is(&self.rare.next) {
+            Generation::Next
+        } else if self.rare.replaced.iter().any(|replaced| replaced == serial) {
+            Generation::Replaced
+        } else {
+            Generation::Past
+        }
+    }
+
+    /// Takes a renewed certificate, which waits for its first use.
+    pub(super) fn renewed(&mut self, certificate: Certificate) {
+        if let Some(unused) = self.rare.next.replace(certificate) {
+            self.rare.replaced.push(unused.serial);
+            self.rare.keys.push(unused.key);
+        }
+    }
+
+    /// The revision from which on a certificate with this serial was no longer the one in use. `None` if it is, or if it has
+    /// expired.
+    pub fn replaced_at(&self, serial: &[u8]) -> Option<u64> {
+        self.rare.past.iter().find(|past| past.serial == serial).map(|past| past.replaced)
+    }
+
+    /// Makes the renewed certificate the one in use, as of the record at `revision` and its time `at` (Unix microseconds).
+    pub(super) fn used(&mut self, revision: u64, at: u64) {
+        if let Some(next) = self.rare.next.take() {
+            self.rare.past.retain(|past| seconds(past.ends_at) > at);
+            if let Some(past) = self.current.replace(next) {
+                self.rare.past.push(Past { serial: past.serial, ends_at: past.ends_at, replaced: revision });
+                self.rare.keys.push(past.key);
+            }
+        }
+        self.used_since = revision;
+        self.rare.rows.push(revision);
+    }
+}
