@@ -1,5 +1,5 @@
 //! The house rules that no compiler holds: arrows between rooms, floors and bans of dependencies, docs that follow the code.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -241,6 +241,13 @@ fn t11_only_recorded_permits_reach_a_signature() {
     assert_eq!(callers, expected);
 }
 
+/// The words of the lines of `.ci/dependencies` that begin with `kind`, without it.
+fn listed(kind: &str) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(".ci/dependencies").unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix(kind)?.strip_prefix(' '));
+    lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
 #[test]
 fn t45_dependencies_keep_their_floors_and_the_banned_stay_out() {
     let lock = fs::read_to_string("Cargo.lock").unwrap();
@@ -253,17 +260,10 @@ fn t45_dependencies_keep_their_floors_and_the_banned_stay_out() {
         packages.push((field("name"), field("version")));
     }
     let parts = |v: &str| v.split(['.', '-', '+']).take(3).map(|p| p.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
-    for (name, floor) in [
-        ("aws-lc-sys", "0.39.0"),
-        ("rustls", "0.23.18"),
-        ("rustls-webpki", "0.103.13"),
-        ("h2", "0.4.16"),
-        ("tonic", "0.12.3"),
-        ("bytes", "1.11.1"),
-        ("time", "0.3.47"),
-        ("tokio", "1.44.2"),
-        ("jsonwebtoken", "10.3.0"),
-    ] {
+    let floors = listed("floor");
+    assert!(floors.len() >= 9, "the list is read");
+    for floor in floors {
+        let [name, floor, _, ..] = floor.as_slice() else { panic!("{floor:?}: name, version, and what it mends") };
         let versions: Vec<_> = packages.iter().filter(|(n, _)| n == name).collect();
         assert!(!versions.is_empty(), "{name} is gone: take it off the list");
         for (_, version) in versions {
@@ -272,14 +272,74 @@ fn t45_dependencies_keep_their_floors_and_the_banned_stay_out() {
     }
     // The lock file also names what no feature of ours turns on: ask for the graph.
     let graph = std::process::Command::new(env!("CARGO"))
-        .args(["tree", "--workspace", "--locked", "--target", "all", "--edges", "all", "--prefix", "none", "--format", "{p}"])
+        .args(["tree", "--workspace", "--locked", "--target", "all", "--edges", "all", "--prefix", "none", "--format", "{p}|{l}"])
         .output()
         .unwrap();
     assert!(graph.status.success(), "{}", String::from_utf8_lossy(&graph.stderr));
     let graph = String::from_utf8(graph.stdout).unwrap();
     assert!(graph.lines().any(|l| l.starts_with("aws-lc-rs ")));
-    for banned in ["ring", "rsa", "rustls-pemfile", "bincode", "openssl-sys", "native-tls"] {
-        assert!(!graph.lines().any(|l| l.split(' ').next() == Some(banned)), "{banned} is banned");
+    for banned in listed("ban") {
+        assert!(!graph.lines().any(|l| l.split(' ').next() == Some(&banned[0])), "{} is banned", banned[0]);
+    }
+    let allowed: BTreeSet<String> = listed("licence").into_iter().flatten().collect();
+    for (package, licence) in graph.lines().filter_map(|line| line.split_once('|')) {
+        let licence = licence.trim_end_matches(" (*)");
+        assert!(may_use(licence, &allowed), "{package}: `{licence}` is not in .ci/dependencies");
+    }
+}
+
+/// Whether an SPDX expression is satisfied by these licences. The slash of older manifests means OR.
+fn may_use(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let expression = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let words: Vec<&str> = expression.split_whitespace().collect();
+    either(&mut words.as_slice(), allowed)
+}
+
+/// `a OR b`, the words of which it takes.
+fn either(words: &mut &[&str], allowed: &BTreeSet<String>) -> bool {
+    let mut holds = both(words, allowed);
+    while words.first() == Some(&"OR") {
+        *words = &words[1..];
+        holds = both(words, allowed) || holds;
+    }
+    holds
+}
+
+/// `a AND b`, which binds more closely.
+fn both(words: &mut &[&str], allowed: &BTreeSet<String>) -> bool {
+    let mut holds = true;
+    loop {
+        let word = words[0];
+        *words = &words[1..];
+        holds &= if word == "(" { either(words, allowed) } else { allowed.contains(word) };
+        if word == "(" {
+            *words = &words[1..];
+        } else if words.first() == Some(&"WITH") {
+            // An exception only gives more.
+            *words = &words[2..];
+        }
+        if words.first() != Some(&"AND") {
+            return holds;
+        }
+        *words = &words[1..];
+    }
+}
+
+#[test]
+fn a_licence_is_allowed_if_one_of_its_alternatives_is() {
+    let allowed: BTreeSet<String> = ["MIT", "Apache-2.0"].map(String::from).into();
+    for (expression, expected) in [
+        ("MIT", true),
+        ("GPL-3.0", false),
+        ("GPL-3.0 OR MIT", true),
+        ("MIT/Apache-2.0", true),
+        ("MIT AND GPL-3.0", false),
+        ("GPL-3.0 AND MIT OR MIT", true),
+        ("MIT AND (GPL-3.0 OR Apache-2.0)", true),
+        ("(GPL-3.0 OR LGPL-3.0) AND MIT", false),
+        ("Apache-2.0 WITH LLVM-exception OR GPL-3.0", true),
+    ] {
+        assert_eq!(may_use(expression, &allowed), expected, "{expression}");
     }
 }
 
