@@ -1,0 +1,285 @@
+//! A hostile hour: strangers, a hostile agent, a hostile workload and a hostile user, all at once, beside honest agents, an honest
+//! spawner, an operator and a strict verifier. `MAYFLY_HOSTILE_SECONDS` says how long; three minutes if it is not set.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mayfly::folder::Key;
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::batches_client::BatchesClient;
+use mayfly_agent::api::v1::bundles_client::BundlesClient;
+use mayfly_agent::api::v1::identities_client::IdentitiesClient;
+use mayfly_agent::api::v1::operations_client::OperationsClient;
+use mayfly_agent::channel::connect_unix;
+use mayfly_agent::identity::{Identity, Issuer};
+use mayfly_agent::revocation::{Freshness, follow};
+use mayfly_verify::TrustDomain;
+use mayfly_verify::feed::FeedKey;
+use support::{Dev, ORCHESTRATOR, channel};
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+
+const CONFIG: &str = r#"
+[writes]
+taken_back_below = 1000
+[[workloads]]
+name = "rival"
+[[classes]]
+name = "swarm"
+owner = "a rival"
+scopes = []
+audiences = ["https://search.example"]
+svid_ttl = "1m"
+max_lease = "10m"
+max_depth = 3
+modes = ["autonomous"]
+spawners = ["workload/rival", "class/swarm"]
+"#;
+const SEARCH: &str = "https://search.example";
+const AGENTS: usize = 100;
+
+/// What the honest saw.
+#[derive(Default)]
+struct Seen {
+    spawns: parking_lot::Mutex<Vec<Duration>>,
+    revocations: parking_lot::Mutex<Vec<Duration>>,
+    refused: AtomicU64,
+    stale: AtomicU64,
+    minted: AtomicU64,
+    hostile: AtomicU64,
+}
+
+fn p(of: &parking_lot::Mutex<Vec<Duration>>, percent: usize) -> Duration {
+    let mut all = of.lock().clone();
+    all.sort_unstable();
+    all.get((all.len() * percent / 100).min(all.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+/// Resident memory of a process, in MiB.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+fn swarm(ticket: bool, csr: Vec<u8>) -> v1::SpawnRequest {
+    v1::SpawnRequest { class: "swarm".into(), ticket, csr, lease_seconds: 60, ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: MAYFLY_HOSTILE_SECONDS=3600 cargo test --release --test hostile -- --ignored --nocapture"]
+async fn the_honest_are_served_whatever_the_hostile_do() {
+    let seconds = std::env::var("MAYFLY_HOSTILE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(180);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("more.toml"), CONFIG).unwrap();
+    let dev = Arc::new(Dev::start_args(dir, &["--config", "more.toml"], &[]));
+    for user in ["demo", "guest"] {
+        dev.token(user, &format!("{user}.jwt"));
+    }
+    std::fs::write(dev.path("ticket"), dev.run("join rival").stdout).unwrap();
+    dev.json("redeem --ticket-file ticket --out rival");
+    std::fs::write(dev.path("own.jwt"), dev.run("token guest --audience mayfly-dev-revoke").stdout).unwrap();
+
+    // The honest.
+    let at = Issuer {
+        address: dev.text("grpc"),
+        trust_domain: TrustDomain::new("dev.mayfly.test").unwrap(),
+        connect_timeout: Duration::from_secs(10),
+    };
+    let spawner = channel(&dev, Some(ORCHESTRATOR)).await;
+    let request = v1::SpawnRequest { class: "researcher".into(), user_token: dev.file("demo.jwt"), ..Default::default() };
+    let mut identities = Vec::new();
+    for _ in 0..AGENTS {
+        identities.push(Identity::spawn(spawner.clone(), at.clone(), request.clone()).await.unwrap());
+    }
+    let operator = connect_unix(&dev.path(".mayfly/operator.sock")).await.unwrap();
+    let got = BundlesClient::new(operator.clone()).get_bundle(v1::GetBundleRequest {}).await.unwrap().into_inner();
+    let key = FeedKey::from_point(&got.bundle.unwrap().feed_key).unwrap();
+    let verifier = follow(identities[0].channel(), key, at.trust_domain.clone(), Freshness::Strict(Duration::from_secs(2)));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+
+    let (seen, over, before) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)), resident(dev.pid()));
+    let mut honest = JoinSet::new();
+    for (n, identity) in identities.into_iter().enumerate() {
+        let (seen, over) = (Arc::clone(&seen), Arc::clone(&over));
+        honest.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(20 * n as u64)).await;
+            while !over.load(Ordering::SeqCst) {
+                let request = v1::MintJwtRequest { audience: SEARCH.into(), ..Default::default() };
+                match IdentitiesClient::new(identity.channel()).mint_jwt(request).await {
+                    Ok(_) => drop(seen.minted.fetch_add(1, Ordering::SeqCst)),
+                    Err(status) => {
+                        println!("an honest agent heard {status:?}");
+                        seen.refused.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        });
+    }
+    {
+        let (seen, over, operator) = (Arc::clone(&seen), Arc::clone(&over), operator.clone());
+        honest.spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                let (key, started) = (Key::new().unwrap(), Instant::now());
+                let request = v1::SpawnRequest { csr: key.csr, ..request.clone() };
+                let spawned = match IdentitiesClient::new(spawner.clone()).spawn(request).await {
+                    Ok(spawned) => spawned.into_inner(),
+                    Err(status) => {
+                        println!("the honest spawner heard {status:?}");
+                        seen.refused.fetch_add(1, Ordering::SeqCst);
+                        continue;
+                    }
+                };
+                seen.spawns.lock().push(started.elapsed());
+                let target = v1::target::Target::Agent(spawned.agent.unwrap().agent_id);
+                let revoke = v1::RevokeRequest { target: Some(v1::Target { target: Some(target) }), ..Default::default() };
+                let started = Instant::now();
+                match OperationsClient::new(operator.clone()).revoke(revoke).await {
+                    Ok(_) => seen.revocations.lock().push(started.elapsed()),
+                    Err(status) => {
+                        println!("the operator heard {status:?}");
+                        seen.refused.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+    {
+        let (seen, over, live) = (Arc::clone(&seen), Arc::clone(&over), verifier.live().clone());
+        honest.spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                if live.fresh(SystemTime::now().duration_since(UNIX_EPOCH).unwrap()).is_err() {
+                    seen.stale.fetch_add(1, Ordering::SeqCst);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+
+    // The hostile.
+    let mut hostile = JoinSet::new();
+    let stranger = |dev: Arc<Dev>| async move { channel(&dev, None).await };
+    for _ in 0..150 {
+        // Idle strangers, who come again when they are ended.
+        let (dev, over) = (Arc::clone(&dev), Arc::clone(&over));
+        hostile.spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                let idle = stranger(Arc::clone(&dev)).await;
+                let _ = BundlesClient::new(idle.clone()).get_bundle(v1::GetBundleRequest {}).await;
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        });
+    }
+    for n in 0..16u8 {
+        // Tickets that nobody made, from strangers.
+        let (dev, over, seen) = (Arc::clone(&dev), Arc::clone(&over), Arc::clone(&seen));
+        hostile.spawn(async move {
+            let from = stranger(dev).await;
+            let csr = Key::new().unwrap().csr;
+            while !over.load(Ordering::SeqCst) {
+                let calls = (0..8).map(|m| {
+                    let request = v1::RedeemRequest { secret: vec![n ^ m; 32], csr: csr.clone() };
+                    let mut client = IdentitiesClient::new(from.clone());
+                    async move { client.redeem(request).await }
+                });
+                for call in calls.collect::<Vec<_>>() {
+                    let _ = call.await;
+                    seen.hostile.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+    }
+    let rival = channel(&dev, Some("rival")).await;
+    {
+        // A workload that asks for batches of tickets.
+        let (over, rival) = (Arc::clone(&over), rival.clone());
+        hostile.spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                let request = v1::SpawnBatchRequest { template: Some(swarm(true, vec![])), csrs: vec![], count: 200 };
+                if let Ok(answers) = BatchesClient::new(rival.clone()).spawn(request).await {
+                    let mut answers = answers.into_inner();
+                    while let Ok(Some(_)) = answers.message().await {}
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+    {
+        // An agent that revokes what it spawns; when it is taken with them, the rival sends another.
+        let (dev, over, seen) = (Arc::clone(&dev), Arc::clone(&over), Arc::clone(&seen));
+        hostile.spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                let Some(agent) = noisy(&dev, rival.clone()).await else {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                };
+                while let Ok(child) = IdentitiesClient::new(agent.clone()).spawn(swarm(true, vec![])).await {
+                    let target = v1::target::Target::Agent(child.into_inner().agent.unwrap().agent_id);
+                    let request = v1::RevokeRequest { target: Some(v1::Target { target: Some(target) }), ..Default::default() };
+                    let _ = OperationsClient::new(agent.clone()).revoke(request).await;
+                    seen.hostile.fetch_add(1, Ordering::SeqCst);
+                    if over.load(Ordering::SeqCst) {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+    {
+        // A user who revokes their own access without end.
+        let (dev, over) = (Arc::clone(&dev), Arc::clone(&over));
+        hostile.spawn(async move {
+            let (from, user_token) = (stranger(Arc::clone(&dev)).await, dev.file("own.jwt"));
+            let user = v1::User { iss: dev.text("oidc"), sub: "guest".into() };
+            while !over.load(Ordering::SeqCst) {
+                let target = Some(v1::Target { target: Some(v1::target::Target::User(user.clone())) });
+                let request = v1::RevokeRequest { target, user_token: user_token.clone(), allow_new: true, ..Default::default() };
+                let _ = OperationsClient::new(from.clone()).revoke(request).await;
+            }
+        });
+    }
+
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    over.store(true, Ordering::SeqCst);
+    let after = resident(dev.pid());
+    hostile.abort_all();
+    while let Some(done) = honest.join_next().await {
+        done.unwrap();
+    }
+    let journal: u64 = ["journal.db", "journal.db-wal"]
+        .iter()
+        .filter_map(|name| std::fs::metadata(dev.path(".mayfly").join(name)).ok())
+        .map(|file| file.len() >> 20)
+        .sum();
+    let (spawns, revocations) = (p(&seen.spawns, 99), p(&seen.revocations, 99));
+    println!(
+        "{seconds} s: {} spawns p50 {:?} p99 {spawns:?}; {} revocations p50 {:?} p99 {revocations:?}; {} mints; {} refused; {} looks \
+         stale; {} hostile acts; resident {before} MiB before, {after} after; journal {journal} MiB",
+        seen.spawns.lock().len(),
+        p(&seen.spawns, 50),
+        seen.revocations.lock().len(),
+        p(&seen.revocations, 50),
+        seen.minted.load(Ordering::SeqCst),
+        seen.refused.load(Ordering::SeqCst),
+        seen.stale.load(Ordering::SeqCst),
+        seen.hostile.load(Ordering::SeqCst),
+    );
+    assert_eq!((seen.refused.load(Ordering::SeqCst), seen.stale.load(Ordering::SeqCst)), (0, 0), "refused, stale");
+    assert!(seen.spawns.lock().len() > 10 && seen.minted.load(Ordering::SeqCst) > AGENTS as u64);
+    assert!(after < before + 1024 && journal < 1024, "memory and journal are bounded");
+}
+
+/// An agent of the rival, on a connection of its own.
+async fn noisy(dev: &Dev, rival: Channel) -> Option<Channel> {
+    let key = Key::new().ok()?;
+    let got = IdentitiesClient::new(rival).spawn(swarm(false, key.csr.clone())).await.ok()?.into_inner();
+    mayfly::folder::write(&dev.path("noisy"), &key, got.svid.as_ref()?, got.bundle.as_ref()?).ok()?;
+    Some(channel(dev, Some("noisy")).await)
+}
