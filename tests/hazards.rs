@@ -1,6 +1,8 @@
 //! Hazards on the wire: what a hostile caller would send, and exactly what it gets. Numbers are those of the list of hazards.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+#[path = "support/raw.rs"]
+mod raw;
 mod support;
 
 use std::collections::{BTreeMap, HashSet};
@@ -15,54 +17,11 @@ use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use mayfly_agent::api::v1::operations_client::OperationsClient;
 use mayfly_agent::channel::connect_unix;
 use mayfly_agent::ticket::Ticket;
-use prost::bytes::{Buf, BufMut};
+use raw::call;
 use support::{Dev, ORCHESTRATOR, channel};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
-
-/// A message of raw bytes: what no client of ours would send.
-#[derive(Clone, Debug, Default)]
-struct Raw(Vec<u8>);
-
-impl prost::Message for Raw {
-    fn encode_raw(&self, buf: &mut impl BufMut) {
-        buf.put_slice(&self.0);
-    }
-
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire: prost::encoding::WireType,
-        buf: &mut impl Buf,
-        context: prost::encoding::DecodeContext,
-    ) -> Result<(), prost::DecodeError> {
-        prost::encoding::skip_field(wire, tag, buf, context)
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
-async fn call(channel: &Channel, method: &str, body: Vec<u8>) -> Result<(), Status> {
-    let mut grpc = tonic::client::Grpc::new(channel.clone());
-    grpc.ready().await.unwrap();
-    let path = format!("/mayfly.v1.{method}").parse().unwrap();
-    let codec = tonic_prost::ProstCodec::<Raw, Raw>::default();
-    let mut stream = grpc.server_streaming(Request::new(Raw(body)), path, codec).await?.into_inner();
-    while stream.message().await?.is_some() {
-        // One that goes on as long as the issuer does.
-        if method.contains("/Watch") {
-            break;
-        }
-    }
-    Ok(())
-}
 
 fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()

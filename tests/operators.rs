@@ -2,53 +2,23 @@
 //! connection from before and on a new one (T89).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "support/raw.rs"]
+mod raw;
 mod support;
 
 use mayfly::caller::Role;
 use mayfly::judge::access;
-use prost::bytes::{Buf, BufMut};
 use support::{Dev, channel};
+use tonic::Code;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 const OPERATORS: &str = "[operator]\nworkloads = [\"desk\", \"rival\"]\n";
 const WORKLOADS: &str = "[[workloads]]\nname = \"desk\"\n[[workloads]]\nname = \"rival\"\n[[workloads]]\nname = \"other\"\n";
 
-/// An empty message.
-#[derive(Clone, Debug, Default)]
-struct Empty;
-
-impl prost::Message for Empty {
-    fn encode_raw(&self, _: &mut impl BufMut) {}
-
-    fn merge_field(
-        &mut self,
-        tag: u32,
-        wire: prost::encoding::WireType,
-        buf: &mut impl Buf,
-        context: prost::encoding::DecodeContext,
-    ) -> Result<(), prost::DecodeError> {
-        prost::encoding::skip_field(wire, tag, buf, context)
-    }
-
-    fn encoded_len(&self) -> usize {
-        0
-    }
-
-    fn clear(&mut self) {}
-}
-
+/// The code and the reason of the answer to an empty message.
 async fn call(channel: &Channel, method: &str) -> (Code, String) {
-    let told = async {
-        let mut grpc = tonic::client::Grpc::new(channel.clone());
-        grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
-        let path = format!("/mayfly.v1.{method}").parse().unwrap();
-        let codec = tonic_prost::ProstCodec::<Empty, Empty>::default();
-        let mut stream = grpc.server_streaming(Request::new(Empty), path, codec).await?.into_inner();
-        stream.message().await.map(drop)
-    };
-    match told.await {
+    match raw::call(channel, method, Vec::new()).await {
         Ok(()) => (Code::Ok, String::new()),
         Err(status) => (status.code(), status.get_details_error_info().map(|info| info.reason).unwrap_or_default()),
     }
