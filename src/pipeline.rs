@@ -2,7 +2,7 @@
 //! no act.
 //!
 //! Each lane ([`Lane`]) has a queue and threads of its own: a revocation never waits behind signatures. In a queue callers take
-//! turns ([`turns`]), and each may have only so much in the pipeline ([`places`]). What nobody waits for any more is dropped
+//! turns (`turns`), and each may have only so much in the pipeline (`places`). What nobody waits for any more is dropped
 //! until it is in a commit: from there on it is carried to its end.
 
 mod job;
