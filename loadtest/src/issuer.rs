@@ -31,8 +31,16 @@ pub(crate) const BATCH: usize = 1000;
 /// For connection and handshake.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limits of every kind, so that what they cost is measured; none is ever reached.
+/// Limits and paces of every kind, so that what they cost is measured; none is ever reached.
 const LIMITS: &str = r#"
+[writes]
+mint = { caller = "1000000/s", root = "1000000/s" }
+renew = { caller = "1000000/s", root = "1000000/s" }
+redeem = { root = "1000000/s" }
+end = { caller = "1000000/s", root = "1000000/s" }
+revoke = { caller = "1000000/s", root = "1000000/s" }
+taken_back_below = 1000000
+
 [[limits]]
 name = "live-of-a-user"
 per = "user"
