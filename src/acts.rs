@@ -156,6 +156,13 @@ impl Issuer {
         Ok((caller, generation))
     }
 
+    /// The SPIFFE ID of the root workload of a known agent. `None` for anybody else.
+    pub fn root_of(&self, id: &mayfly_verify::SpiffeId) -> Option<String> {
+        let agent = AgentId::parse(&id.to_string()).ok()?;
+        let workload = self.ledger.read(|state| state.agent(&agent.uuid).map(|agent| agent.mandate.workload.clone()))?;
+        Some(workload.id(&self.trust_domain))
+    }
+
     /// OID of the certificate extension that carries an agent's binding.
     pub fn oid(&self) -> &BindingOid {
         self.authority.oid()

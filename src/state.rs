@@ -75,7 +75,8 @@ pub struct State {
     // (2^64 attempts) is told that the second is in use.
     agent_keys: HashMap<[u8; 16], Uuid>,
     workload_keys: HashMap<[u8; 32], (WorkloadName, u64)>,
-    tickets: HashMap<[u8; 32], Ticket>,
+    // Sorted, because a table of half a million would stop the writer when it grows.
+    tickets: BTreeMap<[u8; 32], Ticket>,
     requests: HashMap<[u8; 32], Done>,
     // Signed, because in an overlay these are differences.
     seats: HashMap<Seat, i64>,

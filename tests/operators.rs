@@ -8,6 +8,8 @@ mod support;
 
 use mayfly::caller::Role;
 use mayfly::judge::access;
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::operations_client::OperationsClient;
 use support::{Dev, channel};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -89,7 +91,15 @@ async fn t89_what_ends_a_workload_ends_the_operator_by_every_method() {
     join(&dev, "rival");
     join(&dev, "desk");
     std::fs::write(dev.path("late"), dev.run("join desk").stdout).unwrap();
+    // It makes tokens for others too, to come back by; those of another operator stay.
+    for (by, file) in [("desk", "other-late"), ("rival", "other-fine")] {
+        let request = v1::CreateJoinTokenRequest { workload: "other".into(), ttl_seconds: 60 };
+        let got = OperationsClient::new(channel(&dev, Some(by)).await).create_join_token(request).await.unwrap().into_inner();
+        std::fs::write(dev.path(file), got.token).unwrap();
+    }
     dev.json("revoke --as rival --root desk");
+    dev.fails("redeem --ticket-file other-late --out late", 3);
+    dev.json("redeem --ticket-file other-fine --out other");
     dev.fails("redeem --ticket-file late --out late", 3);
     dev.json("reopen --as rival --root desk");
     dev.fails("redeem --ticket-file late --out late", 3);

@@ -117,7 +117,9 @@ fn workload(
     // A ticket is revoked with its workload or its trust domain, as an agent is.
     let target = Target::Workload(Workload::Own(name.clone()));
     let stamp = |target: &Target| Stamp { subject: target.subject(), since: ticket.revision };
-    let killed = [stamp(&target), stamp(&Target::TrustDomain)].iter().any(|stamp| j.view().kills(stamp));
+    // A revoked operator must not come back by a token that it made before.
+    let maker = ticket.by.as_ref().map(|by| stamp(&Target::Workload(Workload::Own(by.clone()))));
+    let killed = maker.iter().chain(&[stamp(&target), stamp(&Target::TrustDomain)]).any(|stamp| j.view().kills(stamp));
     if killed || j.view().is_closed(&target) {
         return Err(refused().into());
     }

@@ -73,9 +73,23 @@ fn prove<'a>(issuer: &Issuer, connection: &'a Connection) -> Result<&'a Proved, 
 
 /// The SPIFFE ID of a peer that may call something now. Returns `None` for any other, which counts as a stranger for everything
 /// that a connection costs: whoever a foreign trust domain certifies completes the handshake too.
-pub fn known(issuer: &Issuer, connection: &Connection) -> Option<Arc<str>> {
+pub fn known(issuer: &Issuer, connection: &Connection) -> Option<Known> {
     let proved = (!connection.chain.is_empty()).then(|| prove(issuer, connection))?.ok()?;
-    (!issuer.is_over(proved)).then(|| proved.id().to_string().into())
+    if issuer.is_over(proved) {
+        return None;
+    }
+    let id: Arc<str> = proved.id().to_string().into();
+    let root = issuer.root_of(proved.id()).map_or_else(|| Arc::clone(&id), Arc::from);
+    Some(Known { id, root })
+}
+
+/// Who a peer is, for what its connections may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its SPIFFE ID.
+    pub id: Arc<str>,
+    /// The SPIFFE ID of the workload at its root: its own, unless it is an agent.
+    pub root: Arc<str>,
 }
 
 /// The open connections. One task looks at all of them after each cut and ends those of revoked peers; a peer that has not called

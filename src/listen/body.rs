@@ -22,22 +22,56 @@ pub(super) enum Refused {
     Long,
 }
 
-/// The body of a request. What arrives is charged before it is read on, and at its head what the message says that it will have:
-/// the reader reserves that at once.
+/// The body of a request. What arrives is charged before it is read on; and as soon as the head of a message is there, so is what
+/// the message says that it will have, because the reader reserves that at once.
 pub(super) struct Charged {
     incoming: Incoming,
     charge: Arc<Charge>,
-    // Bytes that may still come.
-    left: usize,
-    // Bytes that were charged and have not arrived yet.
-    ahead: usize,
-    begun: bool,
+    // The longest body, in bytes, and the bytes that have arrived and that were charged so far.
+    most: usize,
+    arrived: usize,
+    charged: usize,
+    heads: Heads,
+}
+
+/// Bytes of a gRPC message's head: a flag, and the length in four bytes.
+pub(super) const HEAD: usize = 5;
+
+/// Follows the heads of gRPC messages, wherever a client splits them.
+#[derive(Default)]
+struct Heads {
+    // What has arrived of the next head.
+    head: Vec<u8>,
+    // Bytes of the current message that have not arrived.
+    rest: usize,
+}
+
+impl Heads {
+    /// Takes what has arrived. Returns how much of the current message is still to come.
+    fn take(&mut self, mut data: &[u8]) -> usize {
+        while !data.is_empty() {
+            if self.rest > 0 {
+                let (_, after) = data.split_at(self.rest.min(data.len()));
+                self.rest -= data.len() - after.len();
+                data = after;
+                continue;
+            }
+            let (head, after) = data.split_at((HEAD - self.head.len()).min(data.len()));
+            self.head.extend_from_slice(head);
+            data = after;
+            if let &[_, a, b, c, d] = self.head.as_slice() {
+                self.rest = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+                self.head.clear();
+            }
+        }
+        self.rest
+    }
 }
 
 impl Charged {
     /// A body of at most `most` bytes.
     pub(super) fn new(incoming: Incoming, charge: Arc<Charge>, most: usize) -> Charged {
-        Charged { incoming, charge, left: most, ahead: 0, begun: false }
+        Charged { incoming, charge, most, arrived: 0, charged: 0, heads: Heads::default() }
     }
 }
 
@@ -52,22 +86,15 @@ impl hyper::body::Body for Charged {
             None => return Poll::Ready(None),
         };
         if let Some(data) = frame.data_ref() {
-            let Some(left) = self.left.checked_sub(data.len()) else {
+            self.arrived = self.arrived.saturating_add(data.len());
+            if self.arrived > self.most {
                 self.charge.refuse(Refused::Long);
                 return Poll::Ready(Some(Err(Refused::Long.into())));
-            };
-            let most = self.left;
-            self.left = left;
-            let mut expected = data.len();
-            // The head of a gRPC message: a flag, and the length in four bytes. A client that splits it pays for what arrives.
-            if let (false, Some((&[_, a, b, c, d], _))) = (self.begun, data.split_first_chunk::<5>()) {
-                let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-                // A message that is too long is refused by its reader.
-                expected = length.saturating_add(5).min(most).max(expected);
             }
-            self.begun = true;
-            let more = expected.saturating_sub(self.ahead);
-            self.ahead = (self.ahead + more).saturating_sub(data.len());
+            // A message that is too long is refused by its reader, which reserves nothing for it.
+            let ahead = Some(self.heads.take(data)).filter(|rest| *rest <= self.most).unwrap_or(0);
+            let more = (self.arrived + ahead).saturating_sub(self.charged);
+            self.charged += more;
             if more > 0 && !self.charge.add(more) {
                 return Poll::Ready(Some(Err(Refused::Busy.into())));
             }
@@ -120,5 +147,26 @@ impl<T: Unpin> hyper::body::Body for Held<T> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t94_a_head_counts_wherever_it_is_split_and_so_does_the_next_one() {
+        let long = [&[0, 0, 16, 0, 0][..], &[7; 10]].concat();
+        for at in 0..=HEAD {
+            let (mut heads, (first, second)) = (Heads::default(), long.split_at(at));
+            heads.take(first);
+            assert_eq!(heads.take(second), (1 << 20) - 10, "split at {at}");
+        }
+        // A message of no bytes, and the head of another behind it; in one piece, and byte by byte.
+        let two = [&[0; HEAD][..], &[1, 0, 0, 1, 0]].concat();
+        assert_eq!(Heads::default().take(&two), 256);
+        let mut heads = Heads::default();
+        assert_eq!(two.iter().map(|byte| heads.take(&[*byte])).last(), Some(256));
+        assert_eq!(heads.take(&[9; 256]), 0);
     }
 }

@@ -69,11 +69,11 @@ impl Listening {
         let peer = Arc::new(Connection::new(chain, opened));
         // Who has no identity that may call something is a stranger for all that a connection costs.
         let known = self.behind.as_ref().and_then(|behind| peer::known(&behind.issuer, &peer));
-        let seated = known.as_ref().map_or_else(|| seat.stranger(), |id| seat.certified(id));
+        let seated = known.as_ref().map_or_else(|| seat.stranger(), |known| seat.certified(known));
         if let Err(full) = seated {
             return tell(tls, full, self.bounds, stop).await;
         }
-        let payer = known.map_or(Payer::Stranger(network), Payer::Known);
+        let payer = known.map_or(Payer::Stranger(network), |known| Payer::Known(known.id));
         self.run(tls, peer, payer, &seat, stop).await;
     }
 

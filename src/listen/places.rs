@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::activity::Activity;
 use super::{Bounds, Full};
+use crate::doors::peer::Known;
 
 /// Connections to the operator socket, to the listener of metrics and health, and to the bundle endpoint: each has its own.
 pub(super) const OPERATORS: usize = 64;
@@ -97,12 +98,13 @@ struct Table {
     kinds: HashMap<Kind, usize>,
     networks: HashMap<(Kind, IpAddr), usize>,
     identities: HashMap<Arc<str>, usize>,
+    roots: HashMap<Arc<str>, usize>,
 }
 
 struct Seated {
     kind: Kind,
     network: IpAddr,
-    identity: Option<Arc<str>>,
+    known: Option<Known>,
     activity: Arc<Activity>,
 }
 
@@ -125,7 +127,7 @@ impl Places {
         }
         let number = table.next;
         table.next += 1;
-        table.add(number, Seated { kind: Kind::Handshake, network, identity: None, activity: Arc::clone(&activity) });
+        table.add(number, Seated { kind: Kind::Handshake, network, known: None, activity: Arc::clone(&activity) });
         self.tell(&table);
         Seat { places: self.clone(), number, network, activity }
     }
@@ -184,24 +186,27 @@ impl Seat {
 
     /// The handshake is done, and the peer has an identity. The idlest stranger makes room for it. Otherwise the connection stays in
     /// its place of a handshake.
-    pub(super) fn certified(&self, identity: &Arc<str>) -> Result<(), Full> {
+    ///
+    /// Identities cost nothing, because agents spawn agents. So when everything is taken, the idlest connection of the root that has
+    /// most makes room for one of a root that has less.
+    pub(super) fn certified(&self, known: &Known) -> Result<(), Full> {
         let shares = self.places.0.shares;
         let mut table = self.places.0.table.lock();
-        if table.identities.get(identity).is_some_and(|n| *n >= shares.identity) {
+        if table.identities.get(&known.id).is_some_and(|n| *n >= shares.identity) {
             return Err(Full::Identity);
         }
-        if table.taken() >= shares.total && !table.end_idlest(Kind::Stranger, None) {
+        if table.taken() >= shares.total && !table.end_idlest(Kind::Stranger, None) && !table.end_of_greediest(&known.root) {
             return Err(Full::All);
         }
         if table.remove(self.number).is_some() {
-            table.add(self.number, self.seated(Kind::Certified, Some(Arc::clone(identity))));
+            table.add(self.number, self.seated(Kind::Certified, Some(known.clone())));
         }
         self.places.tell(&table);
         Ok(())
     }
 
-    fn seated(&self, kind: Kind, identity: Option<Arc<str>>) -> Seated {
-        Seated { kind, network: self.network, identity, activity: Arc::clone(&self.activity) }
+    fn seated(&self, kind: Kind, known: Option<Known>) -> Seated {
+        Seated { kind, network: self.network, known, activity: Arc::clone(&self.activity) }
     }
 }
 
@@ -230,8 +235,9 @@ impl Table {
     fn add(&mut self, number: u64, seated: Seated) {
         *self.kinds.entry(seated.kind).or_default() += 1;
         *self.networks.entry((seated.kind, seated.network)).or_default() += 1;
-        if let Some(identity) = &seated.identity {
-            *self.identities.entry(Arc::clone(identity)).or_default() += 1;
+        if let Some(known) = &seated.known {
+            *self.identities.entry(Arc::clone(&known.id)).or_default() += 1;
+            *self.roots.entry(Arc::clone(&known.root)).or_default() += 1;
         }
         self.seats.insert(number, seated);
     }
@@ -240,15 +246,30 @@ impl Table {
         let seated = self.seats.remove(&number)?;
         one_less(&mut self.kinds, &seated.kind);
         one_less(&mut self.networks, &(seated.kind, seated.network));
-        if let Some(identity) = &seated.identity {
-            one_less(&mut self.identities, identity);
+        if let Some(known) = &seated.known {
+            one_less(&mut self.identities, &known.id);
+            one_less(&mut self.roots, &known.root);
         }
         Some(seated)
     }
 
     /// Ends the connection of a kind, from a network or from any, on which the least happens. Returns whether there was one.
     fn end_idlest(&mut self, kind: Kind, network: Option<IpAddr>) -> bool {
-        let among = self.seats.iter().filter(|(_, s)| s.kind == kind && network.is_none_or(|network| s.network == network));
+        self.end_idlest_of(|seated| seated.kind == kind && network.is_none_or(|network| seated.network == network))
+    }
+
+    /// Ends the idlest connection of the root that has most, if that has more than `root` would have with one more. Returns whether
+    /// it did.
+    fn end_of_greediest(&mut self, root: &Arc<str>) -> bool {
+        let own = self.roots.get(root).copied().unwrap_or(0);
+        let Some((greediest, most)) = self.roots.iter().max_by_key(|(_, n)| **n).map(|(root, n)| (Arc::clone(root), *n)) else {
+            return false;
+        };
+        most > own + 1 && self.end_idlest_of(|seated| seated.known.as_ref().is_some_and(|known| known.root == greediest))
+    }
+
+    fn end_idlest_of(&mut self, is: impl Fn(&Seated) -> bool) -> bool {
+        let among = self.seats.iter().filter(|(_, seated)| is(seated));
         let idlest = among.min_by_key(|(number, seated)| (seated.activity.rank(), **number)).map(|(number, _)| *number);
         let Some(seated) = idlest.and_then(|number| self.remove(number)) else { return false };
         seated.activity.end("full");

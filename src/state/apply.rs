@@ -124,7 +124,8 @@ impl State {
             Body::TicketMade(t) => {
                 let hash = fixed(&t.hash).ok_or(misfit("hash"))?;
                 let holder = Holder::Workload(t.workload.parse().map_err(|_| misfit("workload"))?);
-                self.tickets.insert(hash, Ticket { holder, ends_at: t.ends_at, redeemed: None, revision });
+                let by = record.operator.strip_prefix("workload/").and_then(|name| name.parse().ok());
+                self.tickets.insert(hash, Ticket { holder, by, ends_at: t.ends_at, redeemed: None, revision });
                 self.due(t.ends_at.saturating_add(KEEP), revision, Due::Ticket(Box::new(hash)));
             }
             Body::Certified(c) => {
@@ -207,7 +208,7 @@ impl State {
         }
         if let Some(hash) = agent.rare.ticket {
             let ends_at = seconds(agent.svid_ends_at);
-            self.tickets.insert(hash, Ticket { holder: Holder::Agent(uuid), ends_at, redeemed: None, revision });
+            self.tickets.insert(hash, Ticket { holder: Holder::Agent(uuid), by: None, ends_at, redeemed: None, revision });
         }
         if let Some(certificate) = &agent.current {
             self.agent_keys.insert(half(&certificate.key), uuid);

@@ -29,6 +29,8 @@ pub enum Holder {
 pub struct Ticket {
     /// Who may redeem it.
     pub holder: Holder,
+    /// The operator that made it, if that is a workload: what revokes the operator revokes its join tokens.
+    pub by: Option<WorkloadName>,
     /// Unix microseconds.
     pub ends_at: u64,
     /// The certificate that a workload got for it. `None` before that, and for an agent's ticket.

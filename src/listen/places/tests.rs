@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use super::*;
 
 fn network(n: u8) -> IpAddr {
@@ -15,9 +17,14 @@ fn stranger(places: &Places, n: u8) -> Seat {
     seat
 }
 
+/// A peer whose identity is at the root of its own tree.
 fn certified(places: &Places, id: &str) -> Result<Seat, Full> {
+    certified_below(places, id, id)
+}
+
+fn certified_below(places: &Places, id: &str, root: &str) -> Result<Seat, Full> {
     let seat = places.begin(network(9));
-    seat.certified(&id.into()).map(|()| seat)
+    seat.certified(&Known { id: id.into(), root: root.into() }).map(|()| seat)
 }
 
 async fn ended(seats: &[&Seat]) -> Vec<bool> {
@@ -83,9 +90,24 @@ async fn t95_who_has_an_identity_takes_the_place_of_a_stranger_and_never_the_oth
     assert!(seats.iter().all(Result::is_ok));
     assert_eq!(counts(&places), (0, 0, 8));
     assert_eq!(ended(&strangers.iter().collect::<Vec<_>>()).await, [true; 4]);
-    assert_eq!(certified(&places, "c").err(), Some(Full::All));
     assert_eq!(places.begin(network(1)).stranger(), Err(Full::All));
     assert_eq!(counts(&places), (0, 0, 8));
+}
+
+#[tokio::test]
+async fn t95_a_tree_of_identities_makes_room_for_whoever_has_less() {
+    let places = places();
+    let swarm: Vec<_> =
+        (0..8).map(|n| certified_below(&places, &format!("agent-{}", n / 2), "greedy")).collect::<Result<_, _>>().unwrap();
+    let modest: Vec<_> = (0..3).map(|_| certified(&places, "modest")).collect::<Result<_, _>>().unwrap();
+    let ends = ended(&swarm.iter().collect::<Vec<_>>()).await;
+    assert_eq!(ends.iter().filter(|ended| **ended).count(), 3, "the swarm makes room");
+    assert_eq!(ended(&modest.iter().collect::<Vec<_>>()).await, [false; 3]);
+    assert_eq!(counts(&places), (0, 0, 8));
+    assert_eq!(certified_below(&places, "agent-9", "greedy").err(), Some(Full::All), "and gets nothing back while it has most");
+    // Where all have the same, nobody ends for another.
+    let _fourth = certified(&places, "modest").unwrap();
+    assert_eq!(certified(&places, "modest").err(), Some(Full::All));
 }
 
 #[test]
