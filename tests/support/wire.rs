@@ -98,10 +98,22 @@ pub async fn call(client: &SendRequest<Bytes>, method: &str) -> (Code, String) {
 
 /// A figure of the metrics, by its name with labels; 0 where it is not there.
 pub fn metric(dev: &Dev, name: &str) -> u64 {
-    let mut stream = std::net::TcpStream::connect(dev.text("http")).unwrap();
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
+    // A crowd of connections may take the place of this one before its request is there: then a probe asks again.
+    let ask = || {
+        let mut stream = std::net::TcpStream::connect(dev.text("http"))?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let again = std::iter::repeat_with(ask).take(100).find_map(|told| {
+        let told = told.ok().filter(|text| !text.is_empty());
+        told.or_else(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            None
+        })
+    });
+    let text = again.unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0, |n| n.parse().unwrap())
 }
