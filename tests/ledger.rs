@@ -148,8 +148,12 @@ impl House {
     }
 
     fn bounded(limits: Vec<Limit>, taken_back: usize) -> House {
+        House::by(rules(limits, &[], taken_back))
+    }
+
+    fn by(rules: Rules) -> House {
         let (disk, now) = (Arc::new(Disk::default()), Arc::new(AtomicU64::new(START * SECOND)));
-        let (ledger, fatal) = open_with(&disk, &now, limits, &[], taken_back);
+        let (ledger, fatal) = open_by(&disk, &now, rules);
         appoint(&ledger);
         let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
         let house = House { ledger, disk, now, fatal, caller: workload(name.as_str(), 1), keys: AtomicU64::new(2) };

@@ -170,8 +170,9 @@ impl Act for Revoke {
         if self.dry {
             return Ok(revoked(j.view().revision(), j.at()));
         }
-        // 3. Its record; none if everything that it could end is over already, or was revoked by an earlier one. An agent, a
-        // delegation and a key never come back, an earlier time is part of a later one, and a closed target stays closed.
+        // 3. Its record. Nothing is recorded if all credentials that it could end have expired, or if an earlier revocation covers
+        // it: an agent, a delegation and a key never come back, an earlier time is part of a later one, and a closed target stays
+        // closed.
         if let Target::Agent(uuid) = target
             && let Some(agent) = j.view().agent(uuid)
             && is_over(j, agent)

@@ -36,8 +36,8 @@ impl Throttle {
         Throttle { paces, shards, hasher: RandomState::new(), started: Instant::now() }
     }
 
-    /// Counts one request, first for its root, then for its caller; refused by the first that has asked too often. Who has no
-    /// name, or no root, has no pace of that kind.
+    /// Counts one request for its caller and for its root. It is refused if either has asked too often. A request without a caller's
+    /// name, or without a root, is not counted there.
     fn count(&self, verb: Verb, caller: Option<&str>, root: Option<&str>) -> Result<(), Denial> {
         let Some((_, paces)) = self.paces.iter().find(|(of, _)| *of == verb) else { return Ok(()) };
         let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -72,8 +72,8 @@ impl Throttle {
 }
 
 impl Issuer {
-    /// Counts a request of a caller against its pace. An operator on the local socket has none: it is the machine's own
-    /// administrator, and its revocations are never refused.
+    /// Counts a request of a caller against its pace. Operators on the local socket are not paced: they administer the
+    /// machine, and their revocations are never refused.
     pub fn throttle(&self, caller: &Caller, action: Action) -> Result<(), Denial> {
         let Some(verb) = Verb::of(action) else { return Ok(()) };
         match caller {

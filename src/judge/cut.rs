@@ -7,7 +7,10 @@ use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Fault, No};
 use crate::journal::record::{self, record::Body};
-use crate::state::{CUT_KEEP, KEEP, Owner, SKEW, View, before, cut_target, end_of_cut, seconds};
+use crate::state::{Agent, CUT_KEEP, KEEP, Owner, SKEW, View, before, cut_target, end_of_cut, seconds};
+
+/// One part in so many of what was taken back below an agent is a good part.
+const PART: usize = 16;
 
 /// A cut that is asked for.
 pub struct Cutting<'a> {
@@ -71,13 +74,23 @@ impl Judgement<'_> {
         self.push(caller, Body::Cut(body))
     }
 
-    /// The agent to revoke instead of `target`, because as many agents below it have been taken back as verifiers are to be told
-    /// of one by one. `None` means that the target itself is taken back.
+    /// The agent to revoke instead of `target`, because as many agents below an ancestor have been taken back as verifiers are to be
+    /// told of one by one. `None` means that the target itself is taken back.
+    ///
+    /// It is the ancestor; or, so that children cannot bring down their parent together, the one below it on the way to the target,
+    /// if that alone has a good part of them.
     pub fn crowded(&self, target: &Target) -> Option<AgentId> {
         let Target::Agent(uuid) = target else { return None };
-        let above = self.view().agent(uuid)?.ancestors().filter_map(|above| self.view().agent(&above));
-        let mut crowded = above.filter(|above| above.rare.taken_back.len() >= self.rules().taken_back);
-        crowded.next().map(|above| above.id(&self.rules().trust_domain))
+        let most = self.rules().taken_back;
+        let mut below: Option<&Agent> = None;
+        for above in self.view().agent(uuid)?.ancestors().filter_map(|above| self.view().agent(&above)) {
+            if above.rare.taken_back.len() >= most {
+                let part = below.filter(|below| below.rare.taken_back.len() >= (most / PART).max(1));
+                return Some(part.unwrap_or(above).id(&self.rules().trust_domain));
+            }
+            below = Some(above);
+        }
+        None
     }
 
     /// Revokes an agent because it is crowded. Its revision.

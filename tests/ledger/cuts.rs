@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
+use mayfly::acts::authorities::Change;
 use mayfly::clock::SECOND;
 use mayfly::judge::Admission;
+use mayfly::state::authority::Kind as AuthorityKind;
 use mayfly::state::{Standing, State};
 use mayfly_verify::{Subject, Target};
 
 use super::asks::Proposal;
-use super::{House, START, caller_of, code, operator, replay, user};
+use super::{House, START, caller_of, code, operator, replay, rules, user};
 
 fn revoke(target: Target, allow_new: bool) -> Proposal {
     Proposal::Revoke { target, since: None, dry: false, reason: "test".into(), allow_new }
@@ -146,6 +148,43 @@ fn t104_an_agent_that_loses_too_many_is_taken_with_them_and_its_neighbours_stay(
     house.now.fetch_add(8000 * SECOND, Ordering::SeqCst);
     house.spawn("guest", 9).unwrap();
     assert!(matches!(taken(&house), Some(0) | None), "{:?}", taken(&house));
+}
+
+/// T104: two children that lose many each do not bring down the parent that they share.
+#[test]
+fn t104_children_do_not_bring_down_their_parent_together() {
+    let mut nesting = rules(vec![], &[], 8);
+    let researcher = "researcher".parse().unwrap();
+    nesting.classes.get_mut(&researcher).unwrap().classes.push(researcher.clone());
+    let house = House::by(nesting);
+    let parent = house.admitted("demo", 1);
+    let by = |of: &Admission| caller_of(of, house.revision());
+    let nested = |of: &Admission| house.child(by(of), "researcher").unwrap();
+    let (a, b) = (nested(&parent), nested(&parent));
+    for n in 0..10 {
+        let noisy = if n % 2 == 0 { &a } else { &b };
+        let child = house.child(by(noisy), "worker").unwrap();
+        house.ask(by(noisy), revoke(Target::Agent(child.id().uuid), false)).unwrap();
+        if house.standing(&a) == Standing::Cut {
+            break;
+        }
+    }
+    assert_eq!((house.standing(&a), house.standing(&parent)), (Standing::Cut, Standing::Live));
+    assert_eq!(house.standing(&b), Standing::Live);
+    assert!(house.ledger.read(|state| told(state).len()) <= 8);
+    house.check();
+}
+
+/// The cut of a tainted authority ends for verifiers when its certificate does.
+#[test]
+fn t102_the_cut_of_an_authority_ends_with_its_certificate() {
+    let house = House::new();
+    house.prepare(AuthorityKind::X509, "x510", START + 80 * 86_400).unwrap();
+    house.activate(AuthorityKind::X509, true).unwrap();
+    house.change(Change::Taint { id: hex::encode("x509") }).unwrap();
+    let kept = house.ledger.read(told);
+    let (_, until) = kept.first().unwrap();
+    assert!((START..START + 400 * 86_400).contains(until), "{until} is in seconds");
 }
 
 #[test]

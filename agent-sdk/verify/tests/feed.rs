@@ -179,7 +179,7 @@ fn t101_more_cuts_than_can_be_held_refuse_old_credentials_and_judge_new_ones() {
         for (subject, (_, keep_until)) in &issuer.model {
             assert!(known.cuts.before(*subject).is_some() || *keep_until > issuer.now, "only what has not ended is owed");
         }
-        // Each cut that is not held was made at the revision that is told, or before.
+        // Each forgotten cut was made at revision `forgotten` or before.
         let missing = (1..=n).filter(|n| issuer.model.contains_key(&subject(*n)) && known.cuts.before(subject(*n)).is_none());
         assert!(missing.clone().all(|n| n < known.forgotten + 1), "agent {:?} of {}", missing.max(), known.forgotten);
         forgotten = known.forgotten;
