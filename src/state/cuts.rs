@@ -31,7 +31,8 @@ impl State {
         let made = move |subject: Subject, before: u64, keep_until: u64| CutMade { subject, before, keep_until, revision };
         let cuts = self.cuts.iter().map(move |(subject, cut)| made(*subject, cut.before, cut.verifiers_until));
         let tainted = self.authorities.slots.iter().filter(|s| s.status == Status::Tainted);
-        let tainted = tainted.map(move |s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until.div_ceil(SECOND)));
+        let tainted =
+            tainted.map(move |s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until.div_ceil(SECOND)));
         let ended = self.agents.values().filter(|a| a.rare.ended.is_some() && a.has_children());
         let ended = ended.map(move |a| made(Target::Agent(a.uuid).subject(), u64::MAX, end_of_cut(a, self.out)));
         let now = self.at / SECOND;
