@@ -33,14 +33,9 @@ pub(super) struct Gate {
     budget: Budget,
     /// Streams that strangers may still open.
     streams: Arc<Semaphore>,
-    /// Turns of strangers in the router: however many ask, few of their requests are worked on at once.
-    turns: Arc<Semaphore>,
     message: usize,
     within: Duration,
 }
-
-/// Requests of strangers that are worked on at once.
-const TURNS: usize = 16;
 
 /// A peer that has proved nothing.
 pub(super) struct Stranger {
@@ -63,8 +58,7 @@ impl Gate {
     /// is for everybody, and reads no body.
     pub(super) fn new(router: axum::Router, issuer: Option<Arc<Issuer>>, bounds: Bounds, streams: usize) -> Gate {
         let (budget, streams) = (Budget::new(bounds.bodies), Arc::new(Semaphore::new(streams)));
-        let turns = Arc::new(Semaphore::new(TURNS));
-        Gate { router, issuer, budget, streams, turns, message: bounds.message, within: bounds.request }
+        Gate { router, issuer, budget, streams, message: bounds.message, within: bounds.request }
     }
 
     /// The service of one connection.
@@ -130,21 +124,8 @@ impl Gate {
         request.extensions_mut().insert(peer.clone());
         let message = method.map_or(self.message, |method| method.longest(self.message));
         let message = if payer.is_stranger() { message.min(STRANGER_MESSAGE) } else { message };
-        let turns = payer.is_stranger() && !STREAMS.contains(&request.uri().path());
-        let mut request = request.map(|body| Body::new(Charged::new(body, Arc::clone(&charge), message + HEAD)));
-        let mut turn = None;
-        if turns {
-            // ORDER: the body first, so that no turn waits for a body that never comes.
-            let (head, body) = request.into_parts();
-            let body = axum::body::to_bytes(body, usize::MAX).await;
-            let refused = charge.refused();
-            request = http::Request::from_parts(head, body.map_or_else(|_| Body::empty(), Body::from));
-            if refused.is_none() {
-                turn = self.turns.acquire().await.ok();
-            }
-        }
+        let request = request.map(|body| Charged::new(body, Arc::clone(&charge), message + HEAD));
         let Ok(response) = tower::ServiceExt::oneshot(self.router.clone(), request).await;
-        drop(turn);
         match charge.refused() {
             Some(Refused::Busy) => Err(busy().into()),
             Some(Refused::Long) => {
