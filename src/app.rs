@@ -1,6 +1,7 @@
 //! Builds everything once, runs it, and takes it down in order.
 
 pub mod files;
+mod https;
 mod joined;
 mod tls;
 
@@ -22,7 +23,7 @@ use crate::authority::{Authority, Seal};
 use crate::clock::Clock;
 use crate::config::{BundleEndpoint, Config};
 use crate::dev::provider;
-use crate::doors::{bundle, grpc, http, peer};
+use crate::doors::{self, bundle, grpc, http, peer};
 use crate::foreign::Foreign;
 use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
@@ -86,13 +87,18 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         }
         None => None,
     };
+    let https = https::bind_https(&config, development, before.as_ref()).await?;
     let host = if development { "127.0.0.1" } else { config.names.first().map_or("localhost", String::as_str) };
+    let iss = https::issuer(&config.https, https.as_ref(), host, config.trust_domain.as_str());
     let mut endpoint = Endpoint {
         trust_domain: config.trust_domain.to_string(),
         grpc: format!("{host}:{}", grpc_at.port()),
         bundle: bundle_listener.as_ref().map(|(l, _)| local(l)).transpose()?.map(|at| format!("https://{host}:{}/", at.port())),
         http: local(&http_listener)?.to_string(),
         socket: config.socket.clone().unwrap_or_else(|| home.dir.join("operator.sock")),
+        https_issuer: https.is_some().then(|| iss.clone()),
+        https: https.as_ref().map(|bound| format!("{host}:{}", bound.port)),
+        https_ca: None,
         oidc: None,
         oidc_ca: None,
         issuers: BTreeMap::new(),
@@ -151,7 +157,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let rotation = Rotation { ledger: ledger.clone(), authority: Arc::clone(&authority), schedule, clock: clock.clone() };
     rotation.begin()?;
     let publisher = Publisher::start(&ledger, &authority, config.refresh).map_err(|e| e.to_string())?;
-    let seal = Seal::new(Arc::clone(&authority), config.jwt_issuer.clone());
+    let seal = Seal::new(Arc::clone(&authority), iss.clone());
     let (rejoin, rejoining) = mpsc::channel(1);
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
@@ -201,7 +207,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         grpc_listener,
         current_tls,
         router.clone(),
-        Some(listen::Behind { issuer: Arc::clone(&issuer), guard }),
+        listen::Serves::Peers(listen::Behind { issuer: Arc::clone(&issuer), guard }),
         clock.clone(),
         (config.bounds, shares),
         stopped.clone(),
@@ -212,13 +218,22 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let serving = listen::serve_operators(socket, uids, router, Arc::clone(&issuer), config.bounds, stopped.clone());
     tasks.push(process::task("operator socket", serving));
     tasks.push(process::task("upkeep of metrics", every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
+    let public = |name, listener, shows, router, shares| -> Result<[tokio::task::JoinHandle<()>; 2], String> {
+        let (config_of_tls, renewing) = tls().keep(shows, stopped.clone())?;
+        let (serves, bounds) = (listen::Serves::Strangers(name), (config.bounds, shares));
+        let serving = listen::serve_tls(listener, config_of_tls, router, serves, clock.clone(), bounds, stopped.clone());
+        Ok([renewing, process::task(name, serving)])
+    };
     if let Some((listener, shows)) = bundle_listener {
-        let (bundle_tls, renewing) = tls().keep(shows, stopped.clone())?;
-        let router = bundle::router(publisher);
-        tasks.push(renewing);
-        let bounds = (config.bounds, listen::Shares::bundle());
-        let serving = listen::serve_tls(listener, bundle_tls, router, None, clock.clone(), bounds, stopped.clone());
-        tasks.push(process::task("bundle endpoint", serving));
+        tasks.extend(public("bundle", listener, shows, bundle::router(publisher.clone()), listen::Shares::bundle())?);
+    }
+    if let Some(bound) = https {
+        if config.https.web.is_none() {
+            endpoint.https_ca = Some(https::write_ca(&home.dir, &authority)?);
+        }
+        let about = doors::https::Issuer { url: iss, binding_claim: config.oid.claim(), refresh: config.refresh };
+        let router = doors::https::router(&about, &publisher);
+        tasks.extend(public("https", bound.listener, bound.shows, router, listen::Shares::https())?);
     }
     if development {
         let dir = home.dir.join("workloads").join("orchestrator");

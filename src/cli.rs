@@ -23,6 +23,7 @@ mod revoke;
 mod run;
 mod serve;
 mod spawn;
+mod status;
 mod token;
 mod verify;
 mod watch;
@@ -73,6 +74,7 @@ enum Command {
     Mint(mint::Args),
     End(end::Args),
     Whoami(whoami::Args),
+    Status(status::Args),
     Agents(agents::Args),
     Revoke(revoke::Args),
     Reopen(reopen::Args),
@@ -110,6 +112,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Mint(args) => mint::run(args, global).await,
         Command::End(args) => end::run(args, global).await,
         Command::Whoami(args) => whoami::run(args, global).await,
+        Command::Status(args) => status::run(args, global).await,
         Command::Agents(args) => agents::run(args, global).await,
         Command::Revoke(args) => revoke::run(args, global).await,
         Command::Reopen(args) => reopen::run(args, global).await,

@@ -4,6 +4,7 @@
 mod classes;
 mod digest;
 mod foreign;
+mod https;
 mod issuers;
 mod limits;
 mod reader;
@@ -86,8 +87,6 @@ pub struct Config {
     pub oid: BindingOid,
     /// Lifetime of a JWT-SVID, in seconds.
     pub jwt_ttl: u64,
-    /// The `iss` of JWT-SVIDs, an https URL. `None` means that they have no `iss`.
-    pub jwt_issuer: Option<String>,
     /// Lifetime of a workload's certificate, in seconds.
     pub workload_ttl: u64,
     /// Files of a root that the operator brings. `None` means that a root is made in the home.
@@ -99,6 +98,8 @@ pub struct Config {
     /// Seconds between two fetches of the bundle by a verifier. A new key is published for four times as long before its first
     /// use.
     pub refresh: u64,
+    /// The HTTPS listener, and the `iss` of tokens.
+    pub https: Https,
     /// Where the bundle is served over HTTPS. `None` means that it is not.
     pub bundle_endpoint: Option<BundleEndpoint>,
     /// Workloads that may join, and spawn agents.
@@ -117,6 +118,18 @@ pub struct Config {
     pub writes: Vec<(Verb, Paces)>,
     /// Agents below one agent that may be taken back one by one before it is revoked itself.
     pub taken_back: usize,
+}
+
+/// The listener for relying parties that speak OIDC and OAuth (RFC 8414, OpenID Connect Discovery 1.0).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Https {
+    /// Its address. `None` means that nothing is served; another server may publish the documents.
+    pub listen: Option<SocketAddr>,
+    /// The `iss` of tokens, an https URL without a slash at its end. `None` means the listener's own address, or the SPIFFE ID of the
+    /// trust domain if there is no listener.
+    pub issuer: Option<String>,
+    /// PEM files of the certificate's chain and its key. `None` means our own SVID, which relying parties verify with our root.
+    pub web: Option<(PathBuf, PathBuf)>,
 }
 
 /// Where the SPIFFE bundle is served to anybody (SPIFFE Federation 5).

@@ -5,6 +5,7 @@ pub mod bundle;
 pub(crate) mod counted;
 pub mod grpc;
 pub mod http;
+pub mod https;
 pub mod peer;
 pub mod relay;
 pub mod status;

@@ -36,6 +36,15 @@ pub struct Endpoint {
     /// URL of the SPIFFE bundle endpoint, where there is one.
     #[serde(default)]
     pub bundle: Option<String>,
+    /// The `iss` of tokens, where relying parties find its documents; `None` if the HTTPS listener is not served.
+    #[serde(default)]
+    pub https_issuer: Option<String>,
+    /// `host:port` of the HTTPS listener.
+    #[serde(default)]
+    pub https: Option<String>,
+    /// PEM of the CA that the HTTPS listener's certificate is verified with; `None` if the operator brought a certificate.
+    #[serde(default)]
+    pub https_ca: Option<PathBuf>,
     /// Issuer URL of the development provider.
     pub oidc: Option<String>,
     /// PEM of its CA.

@@ -116,13 +116,22 @@ pub struct Behind {
     pub guard: Guard,
 }
 
+/// Who is served by a listener with TLS.
+#[derive(Clone)]
+pub enum Serves {
+    /// Peers with client certificates, and strangers.
+    Peers(Behind),
+    /// Strangers only. Connections are called this in metrics.
+    Strangers(&'static str),
+}
+
 /// Serves HTTP over TLS until `stop`, then waits until the open connections have ended. Each connection uses the newest
-/// configuration. `behind` is `None` for a listener that asks for no client certificates: it serves the bundle.
+/// configuration.
 pub async fn serve_tls(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
     router: axum::Router,
-    behind: Option<Behind>,
+    serves: Serves,
     clock: Clock,
     (bounds, shares): (Bounds, Shares),
     mut stop: watch::Receiver<bool>,
@@ -130,8 +139,12 @@ pub async fn serve_tls(
     let open = TaskTracker::new();
     let stopping = stop.clone();
     let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let (behind, name) = match serves {
+        Serves::Peers(behind) => (Some(behind), None),
+        Serves::Strangers(name) => (None, Some(name)),
+    };
     let issuer = behind.as_ref().map(|behind| Arc::clone(&behind.issuer));
-    let places = Places::new(shares, behind.is_none().then_some("bundle"));
+    let places = Places::new(shares, name);
     let gate = Gate::new(router, issuer, bounds, shares.streams());
     let listening = Listening { gate, behind, places, turns: Turns::new(), clock, bounds };
     let each = |accepted: Accepted<(TcpStream, SocketAddr)>| {

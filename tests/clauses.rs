@@ -152,7 +152,7 @@ fn jw1_to_jw12_the_token_of_an_agent() {
     assert!(iat <= now() && exp - iat == 300, "JW-10");
     assert!(issued.claims.get("nbf").is_none(), "JW-11");
     let names: BTreeSet<&str> = issued.claims.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["aud", "exp", "iat", "jti", "sub", "urn:oid:1.3.6.1.4.1.32473.1"].into(), "JW-9");
+    assert_eq!(names, ["aud", "exp", "iat", "iss", "jti", "sub", "urn:oid:1.3.6.1.4.1.32473.1"].into(), "JW-9");
     let user = &issued.claims["urn:oid:1.3.6.1.4.1.32473.1"]["user"];
     assert_eq!(user.as_object().unwrap().len(), 2, "ID-11: issuer and subject, no e-mail and no name");
     // JW-10: another token has another jti.

@@ -289,7 +289,7 @@ fn t95_the_limit_on_open_files_is_raised_and_the_places_follow_it() {
     };
     // What `serve` may open is the hard limit, because it raises the soft one.
     let text = limit(1024, 4096, "config check mayfly.toml");
-    assert!(text.contains("allows 2388 of the 16384 connections"), "{text}");
+    assert!(text.contains("allows 2218 of the 16384 connections"), "{text}");
     let dev = dev("");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", dev.pid())).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();

@@ -13,13 +13,13 @@ use crate::svid;
 /// Signs what is recorded.
 pub struct Seal {
     authority: Arc<Authority>,
-    jwt_issuer: Option<String>,
+    iss: String,
 }
 
 impl Seal {
-    /// A seal over the signing keys. `jwt_issuer` is the `iss` of tokens.
-    pub fn new(authority: Arc<Authority>, jwt_issuer: Option<String>) -> Seal {
-        Seal { authority, jwt_issuer }
+    /// A seal over the signing keys. `iss` is that of every token.
+    pub fn new(authority: Arc<Authority>, iss: String) -> Seal {
+        Seal { authority, iss }
     }
 
     /// An agent's certificate.
@@ -38,7 +38,7 @@ impl Seal {
 
     /// An agent's token.
     pub fn token(&self, permit: Recorded<Mint>) -> Result<(Mint, String), Fault> {
-        let unsigned = svid::jwt::agent(&permit, self.jwt_issuer.as_deref(), self.authority.oid())?;
+        let unsigned = svid::jwt::agent(&permit, &self.iss, self.authority.oid())?;
         let token = self.authority.sign_jwt(permit.authority(), &unsigned)?;
         Ok((permit.spend(), token))
     }

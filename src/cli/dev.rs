@@ -59,7 +59,7 @@ fn welcome(home: &Path, at: &Endpoint) -> String {
     format!(
         "mayfly dev is ready: trust domain {td}, for development only\n\
          \x20 gRPC (mTLS)      {grpc}\n\x20 OpenID provider  {oidc}   users demo, guest\n\
-         \x20 SPIFFE bundle    {bundle}\n\x20 metrics, health  http://{http}\n\x20 operator socket  {socket}\n\
+         \x20 OIDC discovery   {https}   verify with {home}/https-ca.pem\n\x20 SPIFFE bundle    {bundle}\n\x20 metrics, health  http://{http}\n\x20 operator socket  {socket}\n\
          \x20 workload         {home}/workloads/orchestrator\n\n\
          Paste into a second terminal:\n\n\
          \x20 {option}mayfly token demo > demo.jwt\n\
@@ -73,6 +73,7 @@ fn welcome(home: &Path, at: &Endpoint) -> String {
         grpc = at.grpc,
         oidc = at.oidc.as_deref().unwrap_or_default(),
         http = at.http,
+        https = at.https_issuer.as_deref().unwrap_or_default(),
         bundle = at.bundle.as_deref().unwrap_or_default(),
         socket = at.socket.display(),
     )

@@ -9,7 +9,8 @@ use mayfly_verify::{BindingOid, TrustDomain, WorkloadName};
 
 use super::classes::read_classes;
 use super::foreign::{Known, read_foreign};
-use super::issuers::{https, read_issuers};
+use super::https::read_https;
+use super::issuers::read_issuers;
 use super::limits::read_limits;
 use super::reader::Reader;
 use super::writes::read_writes;
@@ -32,6 +33,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let journal = within(top, "journal", read_journal);
     let credentials = within(top, "credentials", read_credentials);
     let authorities = within(top, "authorities", read_authorities);
+    let https = within(top, "https", read_https);
     let bundle_endpoint = within(top, "bundle_endpoint", read_bundle_endpoint);
     let writes = within(top, "writes", read_writes);
 
@@ -44,6 +46,10 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let classes = read_classes(top, &known);
     let limits = read_limits(top);
     let issuers = read_issuers(top, &known);
+    if let Some(own) = issuers.iter().find(|i| Some(&i.issuer) == https.issuer.as_ref()) {
+        // A token of ours is never the proof of a user.
+        top.fault("https.issuer", &format!("`{}` is the issuer of users too: it cannot be ours", own.issuer));
+    }
     Some(Config {
         trust_domain: trust_domain?,
         home: home?,
@@ -62,12 +68,12 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         journal_max: journal.max_bytes,
         oid: credentials.oid?,
         jwt_ttl: credentials.jwt_ttl,
-        jwt_issuer: credentials.jwt_issuer,
         workload_ttl: credentials.workload_ttl,
         root: authorities.root,
         rotate_x509: authorities.rotate_x509,
         rotate_jwt: authorities.rotate_jwt,
         refresh: authorities.refresh,
+        https,
         bundle_endpoint,
         workloads,
         foreign,
@@ -185,7 +191,6 @@ fn read_journal(j: &mut Reader) -> Journal {
 struct Credentials {
     oid: Option<BindingOid>,
     jwt_ttl: u64,
-    jwt_issuer: Option<String>,
     workload_ttl: u64,
 }
 
@@ -193,7 +198,6 @@ fn read_credentials(c: &mut Reader) -> Credentials {
     Credentials {
         oid: c.parsed("binding_oid", Some("1.3.6.1.4.1.32473.1"), str::parse::<BindingOid>),
         jwt_ttl: c.duration("jwt_ttl", "5m", 10, 3600).as_secs(),
-        jwt_issuer: c.optional("jwt_issuer", https),
         workload_ttl: c.duration("workload_ttl", "1h", 60, 7 * 86_400).as_secs(),
     }
 }

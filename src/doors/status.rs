@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::response::IntoResponse;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -45,6 +48,16 @@ pub fn refusal(no: &No, method: &'static str, started: Instant) -> axum::respons
     let (status, outcome) = of(no, method);
     count(method, outcome, started);
     status.into_http()
+}
+
+/// The response to a request of plain HTTP that is refused outside its handler.
+pub fn plain(denial: &Denial) -> axum::response::Response {
+    let status = match denial.kind {
+        Kind::Exhausted | Kind::Unavailable | Kind::Deadline => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let retry = denial.retry.map_or(1, |after| after.div_ceil(1_000_000));
+    (status, [(RETRY_AFTER, retry.to_string())], format!("{denial}\n")).into_response()
 }
 
 /// Counts a response, and the time since `started`. `method` and `outcome` come from fixed sets.

@@ -92,6 +92,9 @@ impl Gate {
                         response.map(|body| Body::new(Held::new(body, open, (permit, charge))))
                     }
                     Ok(Ok(((response, _), None))) => response,
+                    // Not gRPC: the status is HTTP's.
+                    Ok(Err(No::Denial(denial))) if gate.issuer.is_none() => status::plain(&denial),
+                    Err(_) if gate.issuer.is_none() => status::plain(&status::deadline()),
                     Ok(Err(no)) => status::refusal(&no, name, started),
                     Err(_) => status::refusal(&status::deadline().into(), name, started),
                 })

@@ -11,10 +11,12 @@ use super::activity::Activity;
 use super::{Bounds, Full};
 use crate::doors::peer::Known;
 
-/// Connections to the operator socket, to the listener of metrics and health, and to the bundle endpoint: each has its own.
+/// Connections to the operator socket, to the listener of metrics and health, to the bundle endpoint and to the HTTPS listener: each
+/// has its own.
 pub(super) const OPERATORS: usize = 64;
 pub(super) const MONITORS: usize = 64;
 const BUNDLE: usize = 256;
+const HTTPS: usize = 256;
 
 /// Files for everything that is no connection of a client: the journal, the log, and what the issuer fetches.
 const OTHER_FILES: usize = 128;
@@ -37,7 +39,7 @@ pub struct Shares {
 impl Shares {
     /// The shares of the gRPC listener, of a process that may open `files` files.
     pub fn of(bounds: &Bounds, files: usize) -> Shares {
-        let left = files.saturating_sub(OPERATORS + MONITORS + BUNDLE + OTHER_FILES);
+        let left = files.saturating_sub(OPERATORS + MONITORS + BUNDLE + HTTPS + OTHER_FILES);
         // Twice the handshakes have room: a connection that has to end holds its file for a moment longer.
         let fits = if left >= 3 * 2048 { left - 2048 } else { (left / 3 * 2).min(left.saturating_sub(128)) };
         let total = bounds.connections.min(fits).max(4);
@@ -54,6 +56,11 @@ impl Shares {
     /// The shares of the bundle endpoint, which knows strangers only.
     pub fn bundle() -> Shares {
         Shares::strangers(BUNDLE)
+    }
+
+    /// The shares of the HTTPS listener, which knows strangers only. One network has half of them.
+    pub fn https() -> Shares {
+        Shares { network: HTTPS / 2, ..Shares::strangers(HTTPS) }
     }
 
     /// The shares of a listener that knows strangers only.

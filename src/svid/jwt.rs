@@ -12,7 +12,7 @@ use crate::ledger::Recorded;
 pub struct Unsigned {
     pub(crate) said: Said,
     audiences: Vec<String>,
-    issuer: Option<String>,
+    issuer: String,
     // JW-9: a collision-resistant name.
     binding: (String, Box<RawValue>),
 }
@@ -27,14 +27,14 @@ pub(crate) struct Said {
 }
 
 /// An agent's token: `sub` is the agent, never the user (JWT-SVID 3.1).
-pub fn agent(mint: &Recorded<Mint>, issuer: Option<&str>, oid: &BindingOid) -> Result<Unsigned, Fault> {
+pub fn agent(mint: &Recorded<Mint>, issuer: &str, oid: &BindingOid) -> Result<Unsigned, Fault> {
     let token = mint.token();
     let binding = mint.binding().to_claim_text().map_err(|e| Fault::new("svid", e))?;
     let binding = RawValue::from_string(binding).map_err(|e| Fault::new("svid", e))?;
     Ok(Unsigned {
         said: Said { sub: mint.id().to_string(), iat: token.issued_at, exp: token.ends_at, jti: hex::encode(token.jti) },
         audiences: token.audiences.clone(),
-        issuer: issuer.map(str::to_owned),
+        issuer: issuer.to_owned(),
         binding: (oid.claim(), binding),
     })
 }
@@ -45,9 +45,7 @@ impl Serialize for Unsigned {
         claims.serialize_entry("aud", &self.audiences)?;
         claims.serialize_entry("exp", &self.said.exp)?;
         claims.serialize_entry("iat", &self.said.iat)?;
-        if let Some(issuer) = &self.issuer {
-            claims.serialize_entry("iss", issuer)?;
-        }
+        claims.serialize_entry("iss", &self.issuer)?;
         claims.serialize_entry("jti", &self.said.jti)?;
         claims.serialize_entry("sub", &self.said.sub)?;
         claims.serialize_entry(&self.binding.0, &self.binding.1)?;

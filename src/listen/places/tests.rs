@@ -125,7 +125,7 @@ fn t95_one_identity_has_a_share() {
 fn places_fit_into_the_files_of_the_process() {
     for files in [0, 64, 256, 1024, 4096, 20_000, 1 << 20] {
         let shares = Shares::of(&Bounds::default(), files);
-        let all = shares.files() + OPERATORS + MONITORS + BUNDLE + OTHER_FILES;
+        let all = shares.files() + OPERATORS + MONITORS + BUNDLE + HTTPS + OTHER_FILES;
         assert!(all <= files || shares.total == 4, "{files}: {shares:?}");
         assert!(shares.strangers * 4 <= shares.total.max(4) && shares.network <= shares.strangers, "{shares:?}");
     }

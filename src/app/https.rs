@@ -1,0 +1,57 @@
+//! Builds the HTTPS listener: its address, the issuer's URL, and the certificate.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokio::net::TcpListener;
+
+use super::{bind, tls};
+use crate::authority::{Authority, pem};
+use crate::config::{Config, Https};
+use crate::home::Endpoint;
+use crate::keys::keystore::write_private;
+
+/// The listener before it is served.
+pub(super) struct Bound {
+    /// Where it listens.
+    pub(super) listener: TcpListener,
+    /// Its certificate.
+    pub(super) shows: tls::Shows,
+    /// The port it got.
+    pub(super) port: u16,
+}
+
+/// Binds the listener if there is one. Development has one always, and keeps its port.
+pub(super) async fn bind_https(config: &Config, development: bool, before: Option<&Endpoint>) -> Result<Option<Bound>, String> {
+    let at = match config.https.listen {
+        Some(at) => at,
+        None if development => SocketAddr::from(([127, 0, 0, 1], 0)),
+        None => return Ok(None),
+    };
+    let listener = bind(at, before.and_then(|e| e.https.as_deref())).await?;
+    let port = listener.local_addr().map_err(|e| e.to_string())?.port();
+    let shows = match config.https.web.clone() {
+        Some((certificate, key)) => tls::Shows::Web(certificate, key),
+        None => tls::Shows::Svid(config.names.clone()),
+    };
+    Ok(Some(Bound { listener, shows, port }))
+}
+
+/// The `iss` of tokens. `host` is the name that clients know this machine by.
+pub(super) fn issuer(https: &Https, bound: Option<&Bound>, host: &str, trust_domain: &str) -> String {
+    match (&https.issuer, bound) {
+        (Some(issuer), _) => issuer.clone(),
+        (None, Some(bound)) => {
+            let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+            if bound.port == 443 { format!("https://{host}") } else { format!("https://{host}:{}", bound.port) }
+        }
+        (None, None) => format!("spiffe://{trust_domain}"),
+    }
+}
+
+/// Writes the CA that verifies the listener's certificate, for clients on this machine.
+pub(super) fn write_ca(home: &Path, authority: &Authority) -> Result<PathBuf, String> {
+    let path = home.join("https-ca.pem");
+    write_private(&path, pem("CERTIFICATE", authority.root()).as_bytes()).map_err(|e| format!("`{}`: {e}", path.display()))?;
+    Ok(path)
+}

@@ -1,0 +1,87 @@
+//! The HTTPS listener, for everybody: how relying parties that speak OIDC or OAuth find the issuer and its keys.
+//!
+//! An issuer's URL may have a path. Its documents are then served at every address that a client may build from it: OpenID Connect
+//! Discovery 1.0 section 4 appends to the path, RFC 8414 section 3 inserts before it.
+
+use axum::Router;
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use crate::publish::{Published, Publisher};
+
+const OPENID: &str = "/.well-known/openid-configuration";
+const OAUTH: &str = "/.well-known/oauth-authorization-server";
+
+/// What the documents say.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// The `iss` of tokens, an https URL without a slash at its end, query or fragment.
+    pub url: String,
+    /// Name of the claim that holds the binding.
+    pub binding_claim: String,
+    /// How long clients may keep a document, in seconds.
+    pub refresh: u64,
+}
+
+impl Issuer {
+    /// The path of the URL; empty if it has none.
+    fn path(&self) -> &str {
+        let after = self.url.strip_prefix("https://").unwrap_or_default();
+        after.find('/').and_then(|at| after.get(at..)).unwrap_or_default()
+    }
+}
+
+/// The routes of discovery, the JWK set and the SPIFFE bundle.
+pub fn router(issuer: &Issuer, publisher: &Publisher) -> Router {
+    let path = issuer.path().to_owned();
+    let mut router = Router::new();
+    let mut discovery = vec![format!("{path}{OPENID}"), format!("{path}{OAUTH}")];
+    if !path.is_empty() {
+        discovery.extend([format!("{OPENID}{path}"), format!("{OAUTH}{path}")]);
+    }
+    for at in discovery {
+        router = router.route(&at, document(issuer, publisher, metadata));
+    }
+    router
+        .route(&format!("{path}/oauth/jwks"), document(issuer, publisher, |_, now| now.bundle.oidc_jwks()))
+        // The bundle is a document already. FE-4: a client may not keep it for longer than its refresh hint.
+        .route(&format!("{path}/bundle"), document(issuer, publisher, |_, now| json_of(&now.document)))
+}
+
+fn document(issuer: &Issuer, publisher: &Publisher, write: fn(&Issuer, &Published) -> Value) -> axum::routing::MethodRouter {
+    let (issuer, publisher) = (issuer.clone(), publisher.clone());
+    get(move || {
+        let body = write(&issuer, &publisher.now()).to_string();
+        let kept = format!("public, max-age={}", issuer.refresh);
+        // A page in a browser may verify tokens too, and there is nothing secret in here.
+        let headers = [(CONTENT_TYPE, "application/json"), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
+        async move { (headers, [(CACHE_CONTROL, kept)], body).into_response() }
+    })
+}
+
+fn json_of(document: &[u8]) -> Value {
+    serde_json::from_slice(document).unwrap_or_default()
+}
+
+/// The metadata of OpenID Connect Discovery 1.0 and of RFC 8414 in one document. It names only what is served.
+fn metadata(issuer: &Issuer, now: &Published) -> Value {
+    let url = &issuer.url;
+    let mut algorithms: Vec<Value> = Vec::new();
+    for key in now.bundle.jwt_authorities() {
+        let algorithm = key.oidc_jwk().get("alg").cloned().unwrap_or_default();
+        if !algorithms.contains(&algorithm) {
+            algorithms.push(algorithm);
+        }
+    }
+    json!({
+        "issuer": url,
+        "jwks_uri": format!("{url}/oauth/jwks"),
+        // Both standards require these two. Nobody signs in here; SPIRE's discovery provider answers the same.
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": algorithms,
+        "claims_supported": ["iss", "sub", "aud", "exp", "iat", "jti", issuer.binding_claim],
+    })
+}
