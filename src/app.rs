@@ -3,6 +3,7 @@
 pub mod files;
 mod https;
 mod joined;
+mod standard;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -178,15 +179,9 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         address: endpoint.grpc.clone(),
     });
 
-    let mut routes = grpc::routes(Arc::clone(&issuer), config.bounds.message, config.bounds.request, stopped.clone());
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    routes = routes.add_service(health_service.max_decoding_message_size(config.bounds.message));
-    if config.reflection {
-        let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(grpc::DESCRIPTORS);
-        routes = routes
-            .add_service(reflection.build_v1().map_err(|e| e.to_string())?.max_decoding_message_size(config.bounds.message));
-    }
+    let routes = grpc::routes(Arc::clone(&issuer), config.bounds.message, config.bounds.request, stopped.clone());
+    let (routes, stopping) = standard::add(routes, config.reflection, config.bounds.message, stopped.clone()).await?;
+    tasks.push(stopping);
     let router = routes.into_axum_router();
     let tls = || tls::Tls {
         authority: Arc::clone(&authority),

@@ -97,7 +97,7 @@ pub struct AudienceSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum AssertionError {
     /// The issuer or its `jwks_url` is not a plain https URL.
-    #[error("issuer `{name}`: `{url}` is not an https URL without user, query and fragment")]
+    #[error("issuer `{name}`: `{url}` is not an https URL without user and fragment, and without a query if it is the issuer's")]
     Url {
         /// The issuer's name.
         name: String,
@@ -272,8 +272,9 @@ fn check_settings(all: &[IssuerSettings]) -> Result<(), AssertionError> {
         if all.iter().take(at).any(|other| other.name == one.name || other.issuer == one.issuer) {
             return Err(AssertionError::Twice(name()));
         }
-        for url in [Some(&one.issuer), one.jwks_url.as_ref()].into_iter().flatten() {
-            if !oidc::plain_https(url) {
+        for (url, query) in [(Some(&one.issuer), false), (one.jwks_url.as_ref(), true)] {
+            let Some(url) = url else { continue };
+            if !oidc::plain_https(url, query) {
                 return Err(AssertionError::Url { name: name(), url: url.clone() });
             }
         }

@@ -19,8 +19,8 @@ pub enum ClientError {
     /// The CA file cannot be read.
     #[error("the CA file `{0}` cannot be read: {1}")]
     Read(PathBuf, std::io::Error),
-    /// The CA file has no certificate, or one that cannot be used.
-    #[error("the CA file `{0}` must have usable certificates only, at least one: put the provider's root there, as PEM")]
+    /// The CA file has no certificate that can be used.
+    #[error("the CA file `{0}` has no usable certificate: put the provider's root there, as PEM")]
     NoRoots(PathBuf),
     /// TLS cannot be set up, for instance because the system has no root certificates.
     #[error("the TLS client cannot be set up: {0}")]
@@ -72,10 +72,12 @@ fn built(builder: ClientBuilder) -> Result<Client, ClientError> {
 fn tls_with_roots(file: &Path) -> Result<rustls::ClientConfig, ClientError> {
     let pem = std::fs::read(file).map_err(|e| ClientError::Read(file.to_owned(), e))?;
     let mut roots = rustls::RootCertStore::empty();
-    for cert in CertificateDer::pem_slice_iter(&pem) {
-        let added = cert.map(|cert| roots.add(cert));
-        if !matches!(added, Ok(Ok(()))) {
-            return Err(ClientError::NoRoots(file.to_owned()));
+    for (at, cert) in CertificateDer::pem_slice_iter(&pem).enumerate() {
+        // Bundles of corporate CAs hold odd certificates beside good ones. Leaving one out trusts less, never more.
+        let added = cert.map_err(|e| e.to_string()).and_then(|cert| roots.add(cert).map_err(|e| e.to_string()));
+        if let Err(cause) = added {
+            let (file, number) = (file.display().to_string(), at + 1);
+            tracing::warn!(file, number, cause, "a certificate of the CA file cannot be used, and is left out");
         }
     }
     if roots.is_empty() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, EllipticCurveKeyParameters, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::Value;
@@ -20,6 +20,8 @@ const RSA_ALGS: [Algorithm; 6] =
 /// The usable keys of one issuer. A set never changes; a newer one replaces it whole.
 pub(crate) struct KeySet {
     keys: Vec<Arc<Key>>,
+    /// The keys that cannot be used, each with its reason.
+    left_out: Vec<String>,
 }
 
 /// A usable key.
@@ -62,7 +64,20 @@ impl KeySet {
         if keys.len() > MAX_KEYS {
             return Err(KeySetError::TooMany(keys.len()));
         }
-        Ok(KeySet { keys: keys.into_iter().filter_map(usable).map(Arc::new).collect() })
+        let mut set = KeySet { keys: Vec::new(), left_out: Vec::new() };
+        for (at, value) in keys.into_iter().enumerate() {
+            let kid: Option<String> = value.get("kid").and_then(Value::as_str).map(|kid| kid.chars().take(64).collect());
+            match usable(value) {
+                Ok(key) => set.keys.push(Arc::new(key)),
+                Err(why) => set.left_out.push(format!("`{}` {why}", kid.unwrap_or_else(|| format!("keys[{at}]")))),
+            }
+        }
+        Ok(set)
+    }
+
+    /// The keys that cannot be used: the `kid` or the position of each, and why.
+    pub(crate) fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// Number of usable keys.
@@ -93,40 +108,64 @@ impl Key {
     }
 }
 
-/// Reads one JWK. Returns `None` unless it is a public key of sufficient size for signatures.
-fn usable(value: Value) -> Option<Key> {
+/// Reads one JWK. Fails unless it is a public key of sufficient size for signatures; the text says why, as the rest of a sentence.
+fn usable(mut value: Value) -> Result<Key, String> {
     // A symmetric key, or a private key that was published: every reader of the document could sign with it.
     if value.get("d").is_some() || value.get("k").is_some() {
-        return None;
+        return Err("is a secret that was published".into());
     }
-    let jwk: Jwk = serde_json::from_value(value).ok()?;
+    // RFC 9864 names the curve of EdDSA.
+    if let Some(alg) = value.get_mut("alg").filter(|alg| *alg == "Ed25519") {
+        *alg = "EdDSA".into();
+    }
+    for integer in ["n", "e"] {
+        without_zeros(&mut value, integer);
+    }
+    let jwk: Jwk = serde_json::from_value(value).map_err(|e| format!("cannot be read: {e}"))?;
     if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
-        return None;
+        return Err("is not for signatures (`use`)".into());
     }
     if jwk.common.key_operations.as_ref().is_some_and(|ops| !ops.contains(&KeyOperations::Verify)) {
-        return None;
+        return Err("does not verify (`key_ops`)".into());
     }
+    let coordinates = |p: &EllipticCurveKeyParameters, length| match (octets(&p.x), octets(&p.y)) {
+        (Some(x), Some(y)) if x == length && y == length => Ok(()),
+        _ => Err(format!("has coordinates that are not {length} bytes in base64url")),
+    };
     let mut algs = match &jwk.algorithm {
         AlgorithmParameters::EllipticCurve(p) => match p.curve {
-            EllipticCurve::P256 if octets(&p.x) == Some(32) && octets(&p.y) == Some(32) => vec![Algorithm::ES256],
-            EllipticCurve::P384 if octets(&p.x) == Some(48) && octets(&p.y) == Some(48) => vec![Algorithm::ES384],
-            _ => return None,
+            EllipticCurve::P256 => coordinates(p, 32).map(|()| vec![Algorithm::ES256])?,
+            EllipticCurve::P384 => coordinates(p, 48).map(|()| vec![Algorithm::ES384])?,
+            _ => return Err("is on a curve that is not supported".into()),
         },
-        AlgorithmParameters::RSA(p) if (2048..=8192).contains(&bits(&p.n)?) => RSA_ALGS.to_vec(),
+        AlgorithmParameters::RSA(p) => match bits(&p.n) {
+            Some(2048..=8192) => RSA_ALGS.to_vec(),
+            Some(bits) => return Err(format!("has {bits} bits, and 2048 to 8192 are allowed")),
+            None => return Err("has a modulus that is not base64url".into()),
+        },
         AlgorithmParameters::OctetKeyPair(p) if p.curve == EllipticCurve::Ed25519 && octets(&p.x) == Some(32) => {
             vec![Algorithm::EdDSA]
         }
-        _ => return None,
+        _ => return Err("is of a type that is not supported".into()),
     };
     if let Some(only) = jwk.common.key_algorithm {
-        let only = Algorithm::try_from(only).ok()?;
+        let only = Algorithm::try_from(only).map_err(|_| "is for an algorithm that is not supported (`alg`)")?;
         algs.retain(|alg| *alg == only);
     }
     if algs.is_empty() {
-        return None;
+        return Err("is of another type than its `alg`".into());
     }
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
-    Some(Key { kid: jwk.common.key_id, algs, key })
+    let key = DecodingKey::from_jwk(&jwk).map_err(|e| format!("cannot be used: {e}"))?;
+    Ok(Key { kid: jwk.common.key_id, algs, key })
+}
+
+/// Removes the leading zeros of an integer, which RFC 7518 forbids and some providers publish.
+fn without_zeros(jwk: &mut Value, name: &str) {
+    let Some(bytes) = jwk.get(name).and_then(Value::as_str).and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()) else { return };
+    let zeros = bytes.iter().take_while(|b| **b == 0).count();
+    if let (Some(rest), Some(value)) = (bytes.get(zeros..).filter(|_| zeros > 0), jwk.get_mut(name)) {
+        *value = URL_SAFE_NO_PAD.encode(rest).into();
+    }
 }
 
 /// Length in bytes of a base64url text.

@@ -5,6 +5,7 @@ mod escape;
 use std::fmt;
 use std::io::IsTerminal as _;
 
+use mayfly_agent::reason::REASONS;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
@@ -68,6 +69,12 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
+/// Values of labels that are known before anything happens. A series that begins at zero shows its first event as an increase.
+const KNOWN: &[(&str, &str, &[&str])] = &[
+    ("mayfly_connections_refused_total", "reason", &["full", "identity", "tls", "slow"]),
+    ("mayfly_connections_ended_total", "reason", &["silent", "idle", "unread", "old", "full", "flood", "revoked"]),
+];
+
 /// Starts the log, which goes to stderr. Fails if `filter` is malformed.
 pub fn logs(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter `{filter}`: {e}"))?;
@@ -107,12 +114,25 @@ pub fn metrics() -> Result<PrometheusHandle, String> {
     if let Err(e) = ::metrics::set_global_recorder(recorder) {
         tracing::debug!(error = %e, "metrics are recorded elsewhere");
     }
-    for (name, kind, _, help) in CATALOGUE {
+    for (name, kind, labels, help) in CATALOGUE {
         match *kind {
-            "counter" => ::metrics::describe_counter!(*name, *help),
+            "counter" => {
+                ::metrics::describe_counter!(*name, *help);
+                if labels.is_empty() {
+                    ::metrics::counter!(*name).absolute(0);
+                }
+            }
             "gauge" => ::metrics::describe_gauge!(*name, *help),
             _ => ::metrics::describe_histogram!(*name, *help),
         }
+    }
+    for (name, label, values) in KNOWN {
+        for value in *values {
+            ::metrics::counter!(*name, *label => *value).absolute(0);
+        }
+    }
+    for reason in REASONS {
+        ::metrics::counter!("mayfly_denials_total", "reason" => reason.code).absolute(0);
     }
     Ok(handle)
 }

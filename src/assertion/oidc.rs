@@ -26,8 +26,8 @@ const UNKNOWN_KEY_PACE: u64 = 10;
 /// Least seconds between two attempts while the provider fails.
 const FAILURE_PACE: u64 = 2;
 
-/// Whether `url` is an https URL with a host, and without user, query and fragment.
-pub(super) fn plain_https(url: &str) -> bool {
+/// Whether `url` is an https URL with a host, and without user and fragment. Only the URL of keys may have a query.
+pub(super) fn plain_https(url: &str, query: bool) -> bool {
     // URLs are compared byte for byte, so characters that URL parsers silently drop are refused.
     if url.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return false;
@@ -37,7 +37,7 @@ pub(super) fn plain_https(url: &str) -> bool {
             && u.has_host()
             && u.username().is_empty()
             && u.password().is_none()
-            && u.query().is_none()
+            && (query || u.query().is_none())
             && u.fragment().is_none()
     })
 }
@@ -61,8 +61,8 @@ enum Unavailable {
     OtherOrigin(String, String),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
-    #[error("none of the published keys can be used")]
-    NoKeys,
+    #[error("none of the published keys can be used: {0}")]
+    NoKeys(String),
 }
 
 /// The keys of one issuer.
@@ -211,6 +211,7 @@ impl Keys {
         let fetched = match outcome {
             Ok(set) => {
                 tracing::debug!(issuer = self.name, keys = set.len(), "fetched the provider's keys");
+                self.tell_left_out(&set);
                 Some(Arc::new(Fetched { set, at: now }))
             }
             Err(cause) => {
@@ -223,13 +224,23 @@ impl Keys {
         state.ended = state.ended.wrapping_add(1);
         state.fetched = fetched.or(state.fetched.take());
     }
+
+    /// Names the keys that cannot be used, once for each change.
+    fn tell_left_out(&self, set: &KeySet) {
+        let before = self.state.lock().fetched.clone();
+        if !set.left_out().is_empty() && before.is_none_or(|before| before.set.left_out() != set.left_out()) {
+            let left_out = set.left_out().join("; ");
+            tracing::warn!(issuer = self.name, left_out, "some of the provider's keys cannot be used");
+        }
+    }
 }
 
-/// Whether newer keys could change the outcome: the token's key is not known, or the token names no key.
+/// Whether newer keys could change the outcome: the token's key is not known, there is a newer key of the same name, or the token
+/// names no key.
 fn might_be_new(token: &Parsed<'_>, outcome: Result<(), Refusal>) -> bool {
     match outcome {
         Ok(()) | Err(Refusal::Busy) => false,
-        Err(Refusal::KeyUnknown) => true,
+        Err(Refusal::KeyUnknown | Refusal::Signature) => true,
         Err(_) => token.kid().is_none(),
     }
 }
@@ -250,7 +261,7 @@ impl Source {
         };
         let set = KeySet::parse(&document)?;
         // An empty set would refuse every user for minutes; the keys that we have are better.
-        if set.len() == 0 { Err(Unavailable::NoKeys) } else { Ok(set) }
+        if set.len() == 0 { Err(Unavailable::NoKeys(set.left_out().join("; "))) } else { Ok(set) }
     }
 }
 

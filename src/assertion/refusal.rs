@@ -12,7 +12,8 @@ pub enum Refusal {
     TooLarge,
     /// The header has a member that would change how the token is checked, or with which key.
     #[error(
-        "the user token's header has a member that is not accepted (`crit`, `b64`, `jku`, `jwk`, `x5u`, `x5c`, `zip`, `enc`)"
+        "the user token's header has a member that is not accepted (`crit`, `b64`, `jwk`, `zip`, `enc`; without a `kid` also `jku`, `x5u`, \
+         `x5c`)"
     )]
     Header,
     /// The token is neither an ID token nor an RFC 9068 access token, or it is bound to a key of its client.
@@ -33,9 +34,9 @@ pub enum Refusal {
     /// No key of the issuer verifies the signature.
     #[error("the user token's signature is not valid")]
     Signature,
-    /// A claim is missing, of the wrong JSON type, or out of range.
-    #[error("a claim of the user token is missing or malformed")]
-    Claim,
+    /// This claim is missing, of the wrong JSON type, or out of range.
+    #[error("the claim `{0}` of the user token is missing or malformed")]
+    Claim(&'static str),
     /// The token has an `act` claim, so it was issued to an actor and not to the user.
     #[error("the user token has an `act` claim: present the token that was issued to the user")]
     Actor,
@@ -72,7 +73,7 @@ impl Refusal {
             Refusal::KeyUnknown => "USER_TOKEN_KEY_UNKNOWN",
             Refusal::KeyUnnamed => "USER_TOKEN_KEY_UNNAMED",
             Refusal::Signature => "USER_TOKEN_SIGNATURE",
-            Refusal::Claim => "USER_TOKEN_CLAIM",
+            Refusal::Claim(_) => "USER_TOKEN_CLAIM",
             Refusal::Actor => "USER_TOKEN_ACTOR",
             Refusal::Expired => "USER_TOKEN_EXPIRED",
             Refusal::NotYetValid => "USER_TOKEN_NOT_YET_VALID",

@@ -19,9 +19,12 @@ const MAX_SUB: usize = 255;
 const MAX_KID: usize = 512;
 /// Last second of the year 9999. A later time is a mistake or an attack.
 const MAX_TIME: u64 = 253_402_300_799;
-/// Header members that choose the key or change how the token is checked. Attackers rely on verifiers that ignore them, so they
-/// are refused.
-const FORBIDDEN_HEADERS: [&str; 8] = ["crit", "b64", "jku", "jwk", "x5u", "x5c", "zip", "enc"];
+/// Header members that bring a key or change how the token is checked. Attackers rely on verifiers that ignore them, so they are
+/// refused.
+const FORBIDDEN_HEADERS: [&str; 5] = ["crit", "b64", "jwk", "zip", "enc"];
+/// Header members that say where the key could be had. Some providers send one with every token. They are not looked at, which needs a
+/// `kid` that names a published key.
+const POINTERS: [&str; 3] = ["jku", "x5u", "x5c"];
 
 /// A token with the right shape. Its signature is not checked yet, so it proves nothing.
 pub(super) struct Parsed<'t> {
@@ -74,6 +77,8 @@ impl<'t> Parsed<'t> {
             return Err(Refusal::Header);
         }
         let alg = match header.get("alg") {
+            // RFC 9864 names the curve of EdDSA.
+            Some(Value::String(alg)) if alg == "Ed25519" => Algorithm::EdDSA,
             Some(Value::String(alg)) => alg.parse().map_err(|_| Refusal::Algorithm)?,
             _ => return Err(Refusal::Algorithm),
         };
@@ -85,6 +90,7 @@ impl<'t> Parsed<'t> {
             Some(_) => return Err(Refusal::Type),
         };
         let kid = match header.remove("kid") {
+            None if POINTERS.iter().any(|name| header.contains_key(*name)) => return Err(Refusal::Header),
             None => None,
             Some(Value::String(kid)) if kid.len() <= MAX_KID => Some(kid),
             Some(_) => return Err(Refusal::Header),
@@ -133,8 +139,8 @@ impl Signed {
         // The JSON type of every claim is checked before any value: a claim of the wrong type never counts as absent
         // (CVE-2026-25537).
         let sub = text(claims, "sub")?;
-        let exp = time(claims, "exp")?.ok_or(Refusal::Claim)?;
-        let iat = time(claims, "iat")?.ok_or(Refusal::Claim)?;
+        let exp = time(claims, "exp")?.ok_or(Refusal::Claim("exp"))?;
+        let iat = time(claims, "iat")?.ok_or(Refusal::Claim("iat"))?;
         let nbf = time(claims, "nbf")?;
         let aud = audiences(claims)?;
         let azp = if claims.contains_key("azp") { Some(text(claims, "azp")?) } else { None };
@@ -144,7 +150,7 @@ impl Signed {
             text(claims, "jti")?;
         }
         if sub.is_empty() || sub.len() > MAX_SUB || sub.chars().any(char::is_control) {
-            return Err(Refusal::Claim);
+            return Err(Refusal::Claim("sub"));
         }
         if claims.contains_key("act") {
             return Err(Refusal::Actor);
@@ -185,22 +191,28 @@ fn one_audience<'i>(issuer: &'i IssuerSettings, aud: &[&str]) -> Result<&'i Audi
 fn audiences(claims: &Map<String, Value>) -> Result<Vec<&str>, Refusal> {
     match claims.get("aud") {
         Some(Value::String(one)) => Ok(vec![one]),
-        Some(Value::Array(many)) => many.iter().map(|one| one.as_str().ok_or(Refusal::Claim)).collect(),
-        _ => Err(Refusal::Claim),
+        Some(Value::Array(many)) => many.iter().map(|one| one.as_str().ok_or(Refusal::Claim("aud"))).collect(),
+        _ => Err(Refusal::Claim("aud")),
     }
 }
 
 /// A required claim that is a string.
-fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<&'c str, Refusal> {
-    claims.get(name).and_then(Value::as_str).ok_or(Refusal::Claim)
+fn text<'c>(claims: &'c Map<String, Value>, name: &'static str) -> Result<&'c str, Refusal> {
+    claims.get(name).and_then(Value::as_str).ok_or(Refusal::Claim(name))
 }
 
-/// A claim in Unix seconds. Returns `None` if it is absent.
-fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Refusal> {
-    match claims.get(name) {
-        None => Ok(None),
-        Some(value) => value.as_u64().filter(|t| *t <= MAX_TIME).map(Some).ok_or(Refusal::Claim),
-    }
+/// A claim in whole Unix seconds. A NumericDate may have a fraction (RFC 7519 2), which is cut off. Returns `None` if the claim is
+/// absent.
+fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, Refusal> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let whole = match (value.as_u64(), value.as_f64()) {
+        (Some(seconds), _) => Some(seconds),
+        // No number this large has lost its seconds in a double.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive and below 2^53")]
+        (None, Some(seconds)) if (0.0..1e12).contains(&seconds) => Some(seconds as u64),
+        _ => None,
+    };
+    whole.filter(|seconds| *seconds <= MAX_TIME).map(Some).ok_or(Refusal::Claim(name))
 }
 
 /// Decodes one base64url part that is a JSON object.

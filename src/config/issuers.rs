@@ -26,7 +26,7 @@ pub(super) fn read_issuers(top: &mut Reader, known: &Known<'_>) -> Vec<IssuerSet
 fn read_issuer(i: &mut Reader, known: &Known<'_>) -> Option<IssuerSettings> {
     let name = i.parsed("name", None, |s| s.parse::<ClassName>().map(|n| n.to_string()).map_err(|e| e.to_string()));
     let issuer = i.parsed("issuer", None, https);
-    let jwks_url = i.optional("jwks_url", https);
+    let jwks_url = i.optional("jwks_url", https_with_query);
     let ca_file = i.optional("ca_file", |s| Ok(PathBuf::from(s)));
     // At most a day: a user's revocation is kept that long for tokens that were issued before it.
     let max_age = i.duration("max_age", "1h", 60, 86_400);
@@ -62,8 +62,13 @@ fn read_audience(a: &mut Reader, known: &Known<'_>) -> Option<AudienceSettings> 
 
 /// Accepts an https URL without user, password, query and fragment.
 pub(super) fn https(s: &str) -> Result<String, String> {
+    let url = https_with_query(s)?;
+    if url.contains('?') { Err("write an https URL without a query".into()) } else { Ok(url) }
+}
+
+/// Accepts an https URL without user, password and fragment.
+fn https_with_query(s: &str) -> Result<String, String> {
     let url = reqwest::Url::parse(s).map_err(|e| e.to_string())?;
-    let plain = url.scheme() == "https" && url.username().is_empty() && url.password().is_none();
-    let bare = url.fragment().is_none() && url.query().is_none();
-    if plain && bare { Ok(s.to_owned()) } else { Err("write an https URL without user, query or fragment".into()) }
+    let plain = url.scheme() == "https" && url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    if plain { Ok(s.to_owned()) } else { Err("write an https URL without user or fragment".into()) }
 }

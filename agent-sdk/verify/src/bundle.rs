@@ -1,5 +1,6 @@
 //! The trust bundle: the public keys of a trust domain's authorities, in the SPIFFE bundle format.
 
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
@@ -31,8 +32,44 @@ pub enum BundleError {
 pub struct JwtAuthority {
     kid: String,
     jwk: Map<String, Value>,
-    key: DecodingKey,
-    algorithms: Vec<Algorithm>,
+    key: Key,
+    algorithms: Vec<Alg>,
+}
+
+#[derive(Clone)]
+enum Key {
+    /// For every algorithm but ES512.
+    Jose(DecodingKey),
+    /// An uncompressed point on P-521.
+    P521(Vec<u8>),
+}
+
+/// An algorithm of a JWT-SVID (JWT-SVID 2.1), in the order of their preference for a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alg {
+    /// One that `jsonwebtoken` knows.
+    Jose(Algorithm),
+    /// ECDSA on P-521 with SHA-512.
+    Es512,
+}
+
+impl Alg {
+    /// Reads the name of an algorithm that a JWT-SVID may have.
+    pub(crate) fn of(name: &str) -> Option<Alg> {
+        if name == "ES512" {
+            return Some(Alg::Es512);
+        }
+        let alg: Algorithm = name.parse().ok()?;
+        let symmetric_or_edwards = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512, Algorithm::EdDSA].contains(&alg);
+        (!symmetric_or_edwards).then_some(Alg::Jose(alg))
+    }
+
+    fn name(self) -> String {
+        match self {
+            Alg::Jose(alg) => format!("{alg:?}"),
+            Alg::Es512 => "ES512".into(),
+        }
+    }
 }
 
 impl JwtAuthority {
@@ -50,25 +87,50 @@ impl JwtAuthority {
     fn from_jwk(map: Map<String, Value>) -> Option<JwtAuthority> {
         let kid = map.get("kid")?.as_str().filter(|k| !k.is_empty() && k.len() <= 256)?.to_owned();
         let mut plain = map.clone();
-        // SPIFFE's values of `use` are unknown to RFC 7517.
-        plain.remove("use");
+        // SPIFFE's values of `use` are unknown to RFC 7517. `alg` and `key_ops` are read below.
+        for name in ["use", "alg", "key_ops"] {
+            plain.remove(name);
+        }
+        // RFC 7517 4.3: a key that says what it is for is for nothing else.
+        if map.get("key_ops").is_some_and(|ops| !ops.as_array().is_some_and(|ops| ops.iter().any(|op| op == "verify"))) {
+            return None;
+        }
         let jwk: Jwk = serde_json::from_value(Value::Object(plain)).ok()?;
+        let mut key = None;
         // T47: the algorithms follow from the key, never from a token's header.
-        let algorithms = match &jwk.algorithm {
+        let mut algorithms = match &jwk.algorithm {
             AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
-                EllipticCurve::P256 => vec![Algorithm::ES256],
-                EllipticCurve::P384 => vec![Algorithm::ES384],
+                EllipticCurve::P256 => vec![Alg::Jose(Algorithm::ES256)],
+                EllipticCurve::P384 => vec![Alg::Jose(Algorithm::ES384)],
+                EllipticCurve::P521 => {
+                    key = Some(Key::P521(point_521(&ec.x, &ec.y)?));
+                    vec![Alg::Es512]
+                }
                 _ => return None,
             },
             AlgorithmParameters::RSA(rsa) => {
                 if URL_SAFE_NO_PAD.decode(&rsa.n).ok()?.len() < 256 {
                     return None;
                 }
-                vec![Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512]
+                [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512]
+                    .map(Alg::Jose)
+                    .to_vec()
             }
             _ => return None,
         };
-        Some(JwtAuthority { kid, key: DecodingKey::from_jwk(&jwk).ok()?, jwk: map, algorithms })
+        // RFC 7517 4.4: a key with an `alg` verifies nothing of another.
+        if let Some(only) = map.get("alg") {
+            let only = Alg::of(only.as_str()?)?;
+            algorithms.retain(|alg| *alg == only);
+        }
+        if algorithms.is_empty() {
+            return None;
+        }
+        let key = match key {
+            Some(key) => key,
+            None => Key::Jose(DecodingKey::from_jwk(&jwk).ok()?),
+        };
+        Some(JwtAuthority { kid, key, jwk: map, algorithms })
     }
 
     /// The key id.
@@ -76,12 +138,20 @@ impl JwtAuthority {
         &self.kid
     }
 
-    pub(crate) fn key(&self) -> &DecodingKey {
-        &self.key
-    }
-
-    pub(crate) fn allows(&self, alg: Algorithm) -> bool {
-        self.algorithms.contains(&alg)
+    /// Whether this key made a signature, in base64url, over `signed`, with an algorithm that it is for.
+    pub(crate) fn made(&self, alg: Alg, signed: &str, signature: &str) -> bool {
+        if !self.algorithms.contains(&alg) {
+            return false;
+        }
+        match (&self.key, alg) {
+            (Key::Jose(key), Alg::Jose(alg)) => {
+                jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, alg).unwrap_or(false)
+            }
+            (Key::P521(point), Alg::Es512) => URL_SAFE_NO_PAD.decode(signature).is_ok_and(|signature| {
+                UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point).verify(signed.as_bytes(), &signature).is_ok()
+            }),
+            _ => false,
+        }
     }
 
     /// The key as RFC 7517 has it, with `alg` and `use: sig`, for OIDC relying parties.
@@ -89,10 +159,16 @@ impl JwtAuthority {
         let mut jwk = self.jwk.clone();
         jwk.insert("use".into(), "sig".into());
         if let Some(alg) = self.algorithms.first() {
-            jwk.insert("alg".into(), format!("{alg:?}").into());
+            jwk.insert("alg".into(), alg.name().into());
         }
         Value::Object(jwk)
     }
+}
+
+/// An uncompressed point of P-521 from its coordinates, 66 bytes each (RFC 7518 6.2.1.2).
+fn point_521(x: &str, y: &str) -> Option<Vec<u8>> {
+    let coordinate = |text: &str| URL_SAFE_NO_PAD.decode(text).ok().filter(|bytes| bytes.len() == 66);
+    Some([vec![4], coordinate(x)?, coordinate(y)?].concat())
 }
 
 /// The bundle of one trust domain. Bundles of different trust domains are never merged.

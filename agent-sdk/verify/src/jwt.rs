@@ -1,13 +1,11 @@
 //! JWT-SVIDs: header, signature, claims, binding.
 
-use std::str::FromStr;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 use spiffe::SpiffeId;
 
+use crate::bundle::Alg;
 use crate::x509::check_binding;
 use crate::{Binding, BindingOid, Bundle, Principal, Reject, Subject, Target, parse_spiffe_id};
 
@@ -54,11 +52,10 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     };
     let (kid, alg) = read_header(&object(header)?)?;
     // T49: the key is found by its exact id, among the keys whose use is jwt-svid. JV-7: without a kid, all of them are tried.
-    let keys = bundle.jwt_authorities().iter().filter(|a| kid.as_deref().is_none_or(|kid| kid == a.kid()));
+    let mut keys = bundle.jwt_authorities().iter().filter(|a| kid.as_deref().is_none_or(|kid| kid == a.kid()));
     let message = format!("{header}.{claims}");
     let authority = keys
-        .filter(|a| a.allows(alg))
-        .find(|a| jsonwebtoken::crypto::verify(signature, message.as_bytes(), a.key(), alg).unwrap_or(false))
+        .find(|a| a.made(alg, &message, signature))
         .ok_or_else(|| Reject::Untrusted("no key of the bundle verifies its signature".into()))?;
 
     let claims = object(claims)?;
@@ -83,7 +80,7 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     // T50, T52: a value of the wrong type is not an absent one, and `exp` is mandatory.
     let seconds = |name: &str| match claims.get(name) {
         None => Ok(None),
-        Some(v) => v.as_u64().filter(|s| *s < 1 << 53).map(Some).ok_or_else(|| malformed(&format!("`{name}` is not an integer"))),
+        Some(v) => numeric_date(v).map(Some).ok_or_else(|| malformed(&format!("`{name}` is not a time in seconds"))),
     };
     let expires_at = seconds("exp")?.ok_or_else(|| malformed("`exp` is missing"))?;
     if now >= expires_at {
@@ -108,8 +105,18 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
 
 /// The expiry that a token claims, Unix seconds, for a holder who knows the token's origin. The token is not verified.
 pub fn inspect_jwt_end(token: &str) -> Result<u64, Reject> {
-    let end = inspect(token)?.get("exp").and_then(Value::as_u64).filter(|end| *end < 1 << 53);
-    end.ok_or_else(|| Reject::Malformed("`exp` is missing or not an integer".into()))
+    let end = inspect(token)?.get("exp").and_then(numeric_date);
+    end.ok_or_else(|| Reject::Malformed("`exp` is missing or not a time in seconds".into()))
+}
+
+/// A NumericDate in whole seconds: it may have a fraction (RFC 7519 2), which is cut off. Returns `None` if it is no such number.
+fn numeric_date(value: &Value) -> Option<u64> {
+    match (value.as_u64(), value.as_f64()) {
+        (Some(seconds), _) => Some(seconds).filter(|s| *s < 1 << 53),
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive and below 2^53")]
+        (None, Some(seconds)) if (0.0..1e12).contains(&seconds) => Some(seconds as u64),
+        _ => None,
+    }
 }
 
 /// The SPIFFE ID that a token claims, to find the bundle by which to verify it. The token is not verified.
@@ -132,7 +139,7 @@ fn inspect(token: &str) -> Result<Map<String, Value>, Reject> {
 }
 
 // JWT-SVID 2: alg, kid, typ and nothing else. T48, T51: so jwk, jku, x5c, crit and b64 are refused and never read.
-fn read_header(header: &Map<String, Value>) -> Result<(Option<String>, Algorithm), Reject> {
+fn read_header(header: &Map<String, Value>) -> Result<(Option<String>, Alg), Reject> {
     let profile = |what: &str| Reject::Profile(what.to_owned());
     if let Some(extra) = header.keys().find(|k| !matches!(k.as_str(), "alg" | "kid" | "typ")) {
         return Err(profile(&format!(
@@ -145,12 +152,8 @@ fn read_header(header: &Map<String, Value>) -> Result<(Option<String>, Algorithm
         Some(Value::String(typ)) if typ == "JWT" || typ == "JOSE" => {}
         Some(_) => return Err(profile("`typ` must be JWT or JOSE")),
     }
-    let alg = header
-        .get("alg")
-        .and_then(Value::as_str)
-        .and_then(|alg| Algorithm::from_str(alg).ok())
-        .filter(|alg| !matches!(alg, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 | Algorithm::EdDSA))
-        .ok_or_else(|| profile("`alg` must be one of the RS, ES and PS algorithms"))?;
+    let alg = header.get("alg").and_then(Value::as_str).and_then(Alg::of);
+    let alg = alg.ok_or_else(|| profile("`alg` must be one of the RS, ES and PS algorithms"))?;
     let kid = match header.get("kid") {
         None => None,
         Some(Value::String(kid)) => Some(kid.clone()),

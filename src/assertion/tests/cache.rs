@@ -170,3 +170,18 @@ async fn t100_of_keys_with_one_name_two_are_tried() {
     }
     assert_eq!(outcomes, [Ok(()), Ok(()), Err(Refusal::Signature)]);
 }
+
+#[tokio::test]
+async fn t158_a_new_key_under_an_old_name_is_fetched_as_an_unknown_one_is() {
+    let (old, new) = (Signer::p256(), Signer::p256());
+    let fake = FakeSource::new(&[old.jwk("k")]);
+    let assertions = assertions(&fake);
+    verify(&assertions, &token_at(&old, "k", NOW), NOW).await.unwrap();
+    fake.publish(&[new.jwk("k")]);
+    // A forged signature causes no more requests than an unknown key does.
+    assert_eq!(verify(&assertions, &token_at(&new, "k", NOW), NOW).await, Err(Refusal::Signature));
+    let later = NOW + 11;
+    verify(&assertions, &token_at(&new, "k", later), later).await.unwrap();
+    assert_eq!(verify(&assertions, &token_at(&old, "k", later), later).await, Err(Refusal::Signature));
+    assert_eq!(fake.fetches(), 2);
+}

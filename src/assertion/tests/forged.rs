@@ -115,9 +115,6 @@ async fn t48_t51_t58_a_header_cannot_bring_a_key_or_change_the_rules() {
     let mut cases = Vec::new();
     for (name, value) in [
         ("jwk", attacker.jwk("k")),
-        ("x5c", json!(["AAAA"])),
-        ("jku", json!("https://evil.example/jwks")),
-        ("x5u", json!("https://evil.example/x")),
         ("crit", json!(["x"])),
         ("crit", json!([])),
         ("crit", json!({ "literally": null })),
@@ -127,6 +124,14 @@ async fn t48_t51_t58_a_header_cannot_bring_a_key_or_change_the_rules() {
     ] {
         cases.push((name, attacker.token(&json!({ name: value }), &json!({})), "USER_TOKEN_HEADER"));
         cases.push((name, key.token(&json!({ name: value }), &json!({})), "USER_TOKEN_HEADER"));
+    }
+    // A pointer to a key is never followed: the signature is held against the published key of that name.
+    for (name, value) in
+        [("x5c", json!(["AAAA"])), ("jku", json!("https://evil.example/jwks")), ("x5u", json!("https://evil.example/x"))]
+    {
+        cases.push((name, attacker.token(&json!({ name: value }), &json!({})), "USER_TOKEN_SIGNATURE"));
+        cases.push((name, key.token(&json!({ name: value }), &json!({})), "ACCEPTED"));
+        cases.push((name, key.token(&json!({ name: value, "kid": null }), &json!({})), "USER_TOKEN_HEADER"));
     }
     cases.push(("attacker's key, unknown kid", attacker.token(&json!({ "kid": "evil" }), &json!({})), "USER_TOKEN_KEY_UNKNOWN"));
     cases.push(("jwe", "e30.e30.e30.e30.e30".into(), "USER_TOKEN_MALFORMED"));
@@ -196,7 +201,7 @@ async fn t50_t52_a_wrong_json_type_never_reads_as_absent() {
             "[]",
             "{}",
             "-1",
-            "1.8e9",
+            "-0.1",
             "9223372036854775808",
             "1e300",
             "true",
@@ -228,6 +233,55 @@ async fn t50_t52_a_wrong_json_type_never_reads_as_absent() {
         cases.push((name, key.token(&json!({}), &json!({ name: value })), "USER_TOKEN_CLAIM"));
     }
     expect(cases, &key).await;
+}
+
+#[tokio::test]
+async fn t158_a_time_with_a_fraction_is_the_second_that_has_begun() {
+    let key = Signer::p256();
+    let at = |seconds: f64| json!({ "exp": seconds + 600.0, "iat": seconds, "nbf": seconds });
+    let cases = vec![
+        ("a fraction", key.token(&json!({}), &at(1_800_000_000.123)), "ACCEPTED"),
+        ("no digits behind the point", key.token(&json!({}), &at(1_800_000_000.0)), "ACCEPTED"),
+        ("over by now", key.token(&json!({}), &json!({ "exp": 1_800_000_000.9 })), "USER_TOKEN_EXPIRED"),
+        ("milliseconds", key.token(&json!({}), &json!({ "exp": 1_800_000_000_123.5 })), "USER_TOKEN_CLAIM"),
+    ];
+    expect(cases, &key).await;
+}
+
+#[tokio::test]
+async fn t158_keys_in_the_forms_that_providers_publish_are_keys() {
+    let (rsa, ed) = (Signer::rs256(), Signer::ed());
+    let padded = |name: &str, jwk: Value| {
+        let bytes = URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+        with(jwk, &json!({ name: b64([vec![0], bytes].concat()) }))
+    };
+    for (what, jwk, token) in [
+        ("a modulus with a zero in front", padded("n", rsa.jwk("k")), rsa.token(&json!({}), &json!({}))),
+        ("an exponent with a zero in front", padded("e", rsa.jwk("k")), rsa.token(&json!({}), &json!({}))),
+        ("RFC 9864's name", with(ed.jwk("k"), &json!({ "alg": "Ed25519" })), ed.token(&json!({ "alg": "Ed25519" }), &json!({}))),
+    ] {
+        assert_eq!(refusal(&assertions(&FakeSource::new(&[jwk])), &token).await, "ACCEPTED", "{what}");
+    }
+}
+
+#[test]
+fn t158_what_is_left_out_of_a_key_set_is_named_with_its_reason() {
+    let key = Signer::p256();
+    let keys = [
+        with(key.jwk("cut"), &json!({ "x": "AAAA" })),
+        with(key.jwk("none"), &json!({ "key_ops": [] })),
+        with(key.jwk("leaked"), &json!({ "d": "AAAA" })),
+        with(key.jwk("x"), &json!({ "kid": null })),
+        json!({ "kty": "EC" }),
+    ];
+    let set = crate::jose::KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
+    assert_eq!(set.len(), 1, "a key without a name is a key");
+    let left_out = set.left_out();
+    for (at, (name, why)) in
+        [("cut", "32 bytes"), ("none", "key_ops"), ("leaked", "secret"), ("keys[4]", "not supported")].iter().enumerate()
+    {
+        assert!(left_out[at].contains(name) && left_out[at].contains(why), "{left_out:?}");
+    }
 }
 
 #[tokio::test]
