@@ -39,6 +39,7 @@ use crate::judge::{Admission, Certification, RequestId, unknown_agent, who};
 use crate::ledger::Ledger;
 use crate::pipeline::Pipeline;
 use crate::publish::Publisher;
+use crate::publish::crl::Crls;
 use crate::publish::feed::Feed;
 use crate::state::{Generation, State};
 use rotate::Rotator;
@@ -62,6 +63,8 @@ pub struct Issuer {
     pub pipeline: Pipeline,
     /// The public half of the authorities.
     pub publisher: Publisher,
+    /// CRLs, for verifiers that read nothing else.
+    pub crls: Crls,
     /// Tells verifiers of cuts.
     pub feed: Arc<Feed>,
     /// Rotates the authorities.

@@ -35,6 +35,7 @@ use crate::listen;
 use crate::pipeline::Pipeline;
 use crate::process;
 use crate::publish::Publisher;
+use crate::publish::crl::Crls;
 use crate::publish::feed::{self, Feed};
 use crate::telemetry;
 
@@ -166,6 +167,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
         rotator: rotation.start(publisher.clone())?,
         publisher: publisher.clone(),
+        crls: Crls::new(&ledger, &authority, &clock),
         feed: Feed::start(&ledger, &authority, clock.clone(), heard).map_err(|e| e.to_string())?,
         ledger: ledger.clone(),
         backups: home.backups(),
@@ -227,7 +229,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
             endpoint.https_ca = Some(https::write_ca(&home.dir, &authority)?);
         }
         let about = doors::https::Issuer { url: iss, binding_claim: config.oid.claim(), refresh: config.refresh };
-        let router = doors::https::router(&about, &publisher);
+        let router = doors::https::router(&about, &publisher, &issuer.crls);
         tasks.extend(public("https", bound.listener, bound.shows, router, listen::Shares::https())?);
     }
     if development {

@@ -1,6 +1,7 @@
 //! Authority: the signing keys. The root certifies X.509 authorities, JWT authorities have keys of their own, and both kinds
 //! rotate. Heartbeats are signed with a separate key.
 
+mod crl;
 pub mod jwt;
 mod root;
 pub mod schedule;
@@ -24,6 +25,7 @@ use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Authorities, Kind, Slot, Status};
 use crate::svid;
 use crate::svid::x509::Name;
+pub use crl::{Crl, Span};
 use jwt::JwtAuthority;
 use root::Root;
 pub use root::RootFiles;
@@ -116,13 +118,19 @@ impl Authority {
         })
     }
 
-    /// Loads the keys of the recorded authorities that sign or will sign, and deletes keys that belong to no recorded authority.
+    /// Loads the keys of the recorded authorities, and deletes keys that belong to no recorded authority. A retired X.509 authority signs
+    /// CRLs as long as one of its certificates may be valid.
     ///
-    /// Returns the ids of those authorities whose key is missing or unusable, each with the reason. Fails if the keystore cannot
+    /// Returns the ids of those authorities that should sign and whose key is missing or unusable, each with the reason. Fails if the keystore cannot
     /// be read, or is too open.
     pub fn load(&self, authorities: &Authorities) -> Result<Vec<(Arc<str>, String)>, AuthorityError> {
         let mut missing = Vec::new();
-        for slot in authorities.slots.iter().filter(|s| matches!(s.status, Status::Prepared | Status::Active)) {
+        let signs = |s: &&Slot| match s.status {
+            Status::Prepared | Status::Active => true,
+            Status::Retired => s.kind == Kind::X509,
+            Status::Tainted => false,
+        };
+        for slot in authorities.slots.iter().filter(signs) {
             let loaded = match slot.kind {
                 Kind::X509 => X509Authority::load(&self.keystore, &self.root, slot).map(|a| self.hold_x509(a)),
                 Kind::Jwt => JwtAuthority::load(&self.keystore, slot).map(|a| self.hold_jwt(a)),
@@ -131,6 +139,7 @@ impl Authority {
                 Ok(()) => {}
                 // A keystore that is too open, or unreadable, is never ignored.
                 Err(AuthorityError::Keystore(e)) => return Err(e.into()),
+                Err(e) if slot.status == Status::Retired => tracing::warn!(authority = %slot.id, %e, "no CRL can be signed"),
                 Err(e) => missing.push((Arc::clone(&slot.id), e.to_string())),
             }
         }

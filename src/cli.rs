@@ -9,6 +9,7 @@ mod authority;
 mod backup;
 mod bundle;
 mod config;
+mod crl;
 mod cuts;
 mod dev;
 mod end;
@@ -79,6 +80,7 @@ enum Command {
     Revoke(revoke::Args),
     Reopen(reopen::Args),
     Cuts(cuts::Args),
+    Crl(crl::Args),
     Watch(watch::Args),
     Relay(relay::Args),
     Authority(authority::Args),
@@ -117,6 +119,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Revoke(args) => revoke::run(args, global).await,
         Command::Reopen(args) => reopen::run(args, global).await,
         Command::Cuts(args) => cuts::run(args, global).await,
+        Command::Crl(args) => crl::run(args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
         Command::Relay(args) => relay::run(args, global).await,
         Command::Authority(args) => authority::run(args, global).await,

@@ -14,7 +14,7 @@
 //!         4  ledger                        one writer, one order; watermark, observers, backup, restore; knows records only
 //!         5  journal                       the port, the records, and SQLite that keeps them; durable from here
 //!         6  authority  svid               a recorded permit -> unsigned -> signed and read back
-//! publish    bundle  feed                  what verifiers get: follows the records, and no request waits for it
+//! publish    bundle  feed  crl             what verifiers get: follows the records, and no request waits for it
 //! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
 //! https jose the HTTPS client and the JSON Web Keys that assertion and foreign share

@@ -1,5 +1,6 @@
 //! Publish: the bundle and the feed, which verifiers get. Both follow the records; no request waits for them.
 
+pub mod crl;
 pub mod feed;
 
 use std::sync::Arc;

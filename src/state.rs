@@ -11,6 +11,7 @@ mod generation;
 pub mod mandate;
 pub mod meter;
 mod overlay;
+mod revoked;
 mod target;
 mod view;
 
@@ -74,7 +75,7 @@ pub struct State {
     // By the first half of the key's SHA-256, as subjects are. Somebody who makes two keys of their own whose halves agree
     // (2^64 attempts) is told that the second is in use.
     agent_keys: HashMap<[u8; 16], Uuid>,
-    workload_keys: HashMap<[u8; 32], (WorkloadName, u64)>,
+    workload_keys: HashMap<[u8; 32], WorkloadKey>,
     // Sorted, because a table of half a million would stop the writer when it grows.
     tickets: BTreeMap<[u8; 32], Ticket>,
     requests: HashMap<[u8; 32], Done>,
@@ -99,6 +100,16 @@ impl PartialEq for Subsumed {
 }
 
 impl Eq for Subsumed {}
+
+/// A key that is certified for a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct WorkloadKey {
+    name: WorkloadName,
+    /// Unix seconds at which the last of its certificates expires.
+    ends_at: u64,
+    /// Serial numbers of its certificates.
+    serials: Vec<[u8; 16]>,
+}
 
 /// A cut in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -291,7 +302,7 @@ impl State {
         if let Some(uuid) = self.agent_keys.get(&half(key)) {
             return Some(Owner::Agent(*uuid));
         }
-        self.workload_keys.get(key).map(|(name, ends_at)| Owner::Workload(name, *ends_at))
+        self.workload_keys.get(key).map(|known| Owner::Workload(&known.name, known.ends_at))
     }
 
     /// The delegation that a token recorded, if it still counts at `now` (Unix microseconds).

@@ -209,6 +209,7 @@ pub const REASONS: &[Entry] = &[
         "The credential belongs to a trust domain that is not accepted here."),
     says("CREDENTIAL_UNTRUSTED", &[Unauthenticated], Holder,
         "The credential is not signed by an authority in the bundle of its trust domain."),
+    says("CRL_FULL", &[Exhausted], Nobody, "More certificates are revoked than a CRL may list."),
     says("CSR_MALFORMED", &[Malformed], Caller,
         "The CSR is missing, over 4 KiB or not PKCS#10 in DER, or its key is of a kind that is not accepted."),
     says("CSR_OR_TICKET", &[Malformed], Caller,

@@ -216,7 +216,7 @@ impl Root {
 
 /// The template of a CA certificate. Its common name is `name` and a random suffix, its organizational unit is `unit`. `now` and
 /// `ends_at` are in Unix seconds.
-// XC-1, XC-3, XC-4: the SPIFFE ID of the trust domain, cA and keyCertSign. The cRLSign is for CRLs, which are not signed yet.
+// XC-1, XC-3, XC-4: the SPIFFE ID of the trust domain, cA and keyCertSign. The cRLSign is for CRLs.
 pub(super) fn ca(
     td: &TrustDomain,
     name: &str,

@@ -115,4 +115,9 @@ impl X509Authority {
             Err(fault(&"the certificate is not what was to be signed"))
         }
     }
+
+    /// Signs a CRL. Fails if the certificate lacks cRLSign.
+    pub(super) fn sign_crl(&self, crl: &rcgen::CertificateRevocationListParams) -> Result<Vec<u8>, rcgen::Error> {
+        super::crl::sign(crl, &self.certificate, &*self.signer)
+    }
 }

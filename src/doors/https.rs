@@ -4,11 +4,17 @@
 //! Discovery 1.0 section 4 appends to the path, RFC 8414 section 3 inserts before it.
 
 use axum::Router;
+use axum::extract::Path;
+use axum::http::StatusCode;
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use super::status;
+use crate::authority::pem;
+use crate::denial::No;
+use crate::publish::crl::Crls;
 use crate::publish::{Published, Publisher};
 
 const OPENID: &str = "/.well-known/openid-configuration";
@@ -33,8 +39,8 @@ impl Issuer {
     }
 }
 
-/// The routes of discovery, the JWK set and the SPIFFE bundle.
-pub fn router(issuer: &Issuer, publisher: &Publisher) -> Router {
+/// The routes of discovery, the JWK set, the SPIFFE bundle and the CRLs.
+pub fn router(issuer: &Issuer, publisher: &Publisher, crls: &Crls) -> Router {
     let path = issuer.path().to_owned();
     let mut router = Router::new();
     let mut discovery = vec![format!("{path}{OPENID}"), format!("{path}{OAUTH}")];
@@ -44,7 +50,13 @@ pub fn router(issuer: &Issuer, publisher: &Publisher) -> Router {
     for at in discovery {
         router = router.route(&at, document(issuer, publisher, metadata));
     }
+    let (all, one) = (crls.clone(), crls.clone());
     router
+        .route(&format!("{path}/crl.pem"), get(move || async move { pem_lists(&all).await }))
+        .route(
+            &format!("{path}/crl/{{issuer}}"),
+            get(move |Path(issuer): Path<String>| async move { der_list(&one, &issuer).await }),
+        )
         .route(&format!("{path}/oauth/jwks"), document(issuer, publisher, |_, now| now.bundle.oidc_jwks()))
         // The bundle is a document already. FE-4: a client may not keep it for longer than its refresh hint.
         .route(&format!("{path}/bundle"), document(issuer, publisher, |_, now| json_of(&now.document)))
@@ -59,6 +71,39 @@ fn document(issuer: &Issuer, publisher: &Publisher, write: fn(&Issuer, &Publishe
         let headers = [(CONTENT_TYPE, "application/json"), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
         async move { (headers, [(CACHE_CONTROL, kept)], body).into_response() }
     })
+}
+
+/// Every list in one file, as nginx, Envoy and PostgreSQL read it.
+async fn pem_lists(crls: &Crls) -> Response {
+    match crls.newest().await {
+        Ok(lists) => {
+            let text: String = lists.crls.iter().map(|crl| pem("X509 CRL", &crl.der)).collect();
+            ([(CONTENT_TYPE, "application/x-pem-file"), (CACHE_CONTROL, "no-store")], text).into_response()
+        }
+        Err(no) => refused(&no),
+    }
+}
+
+/// The list of one CA (RFC 5280 4.2.1.13): `<subject key id in hex>.crl`.
+async fn der_list(crls: &Crls, name: &str) -> Response {
+    let lists = match crls.newest().await {
+        Ok(lists) => lists,
+        Err(no) => return refused(&no),
+    };
+    match lists.crls.iter().find(|crl| name.strip_suffix(".crl") == Some(&*crl.issuer)) {
+        Some(crl) => ([(CONTENT_TYPE, "application/pkix-crl"), (CACHE_CONTROL, "no-store")], crl.der.clone()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn refused(no: &No) -> Response {
+    match no {
+        No::Denial(denial) => status::plain(denial),
+        No::Fault(fault) => {
+            tracing::error!(during = fault.during, cause = %fault.cause, "fault");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }
 
 fn json_of(document: &[u8]) -> Value {

@@ -9,7 +9,7 @@ use super::expiry::Due;
 use super::mandate::Words;
 use super::{
     Agent, Authorities, CUT_KEEP, Certificate, Delegation, Done, Holder, InForce, KEEP, Misfit, Reading, SKEW, Seat, State,
-    TargetStanding, Ticket, Token, authority, cuts, fixed, half, seconds,
+    TargetStanding, Ticket, Token, WorkloadKey, authority, cuts, fixed, half, seconds,
 };
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, record::Body};
@@ -130,8 +130,11 @@ impl State {
             }
             Body::Certified(c) => {
                 let certificate = Certificate::recorded(revision, &c.key, &c.serial, c.begins_at, c.ends_at)?;
-                let workload = c.workload.parse().map_err(|_| misfit("workload"))?;
-                self.workload_keys.insert(certificate.key, (workload, c.ends_at));
+                let name = c.workload.parse().map_err(|_| misfit("workload"))?;
+                let fresh = || WorkloadKey { name, ends_at: c.ends_at, serials: Vec::new() };
+                let known = self.workload_keys.entry(certificate.key).or_insert_with(fresh);
+                known.ends_at = c.ends_at;
+                known.serials.push(certificate.serial);
                 self.due(seconds(c.ends_at).saturating_add(KEEP), revision, Due::Key(Box::new(certificate.key)));
                 if let Some(ticket) = fixed(&c.ticket).and_then(|hash| self.tickets.get_mut(&hash)) {
                     ticket.redeemed = Some(certificate);

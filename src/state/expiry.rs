@@ -114,7 +114,8 @@ impl State {
                 Due::Request(key) => self.requests.remove(&*key).is_some_and(|done| done.agent.is_none()),
                 Due::Key(key) => {
                     // A key that was certified again lives on under its later record.
-                    let over = self.workload_keys.get(&*key).is_some_and(|(_, ends)| seconds(*ends).saturating_add(KEEP) <= when);
+                    let over =
+                        self.workload_keys.get(&*key).is_some_and(|known| seconds(known.ends_at).saturating_add(KEEP) <= when);
                     if over {
                         self.workload_keys.remove(&*key);
                     }

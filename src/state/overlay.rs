@@ -117,7 +117,7 @@ impl<'a> Overlay<'a> {
     /// The keys that are certified for a workload at `at` (Unix microseconds), without those that were revoked.
     pub fn keys_of(&self, name: &WorkloadName, at: u64) -> Vec<[u8; 32]> {
         let all = self.base.workload_keys.iter().chain(&self.top.workload_keys);
-        let live = all.filter(|(_, (of, ends_at))| of == name && at < seconds(*ends_at)).map(|(key, _)| *key);
+        let live = all.filter(|(_, known)| known.name == *name && at < seconds(known.ends_at)).map(|(key, _)| *key);
         live.filter(|key| !self.key_revoked(key)).collect::<BTreeSet<_>>().into_iter().collect()
     }
 

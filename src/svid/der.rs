@@ -72,7 +72,7 @@ pub(super) fn put_time(out: &mut Vec<u8>, seconds: u64) -> Result<(), Fault> {
 }
 
 /// Appends an ECDSA signature as X.509 has it: a sequence of `r` and `s` (RFC 3279 2.2.3).
-pub(super) fn put_signature(out: &mut Vec<u8>, signature: &[u8; 64]) {
+pub(crate) fn put_signature(out: &mut Vec<u8>, signature: &[u8; 64]) {
     let (r, s) = signature.split_at(32);
     put(out, SEQUENCE, |out| {
         put_integer(out, r);

@@ -533,6 +533,29 @@ pub struct GetBundleResponse {
     pub foreign: ::prost::alloc::vec::Vec<ForeignBundle>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetCrlsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetCrlsResponse {
+    /// One list of each CA that a chain may contain, the root's first. A CA that a corporate root certified has its list from there.
+    #[prost(message, repeated, tag = "1")]
+    pub crls: ::prost::alloc::vec::Vec<Crl>,
+    /// Every revocation up to this revision is in the lists.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    /// Verifiers refuse the lists from then on, and with them every certificate.
+    #[prost(message, optional, tag = "3")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Crl {
+    /// Subject key id of the CA, in hex.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    /// DER.
+    #[prost(bytes = "vec", tag = "2")]
+    pub der: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchBundleRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchBundleResponse {
@@ -1153,6 +1176,8 @@ pub enum Reason {
     UserTokenKeyUnnamed = 114,
     /// The issuer, or the caller's identity, has as many connections as it may; the message says which.
     ConnectionsFull = 115,
+    /// More certificates are revoked than a CRL may list.
+    CrlFull = 170,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1277,6 +1302,7 @@ impl Reason {
             Self::WorkloadUnknown => "REASON_WORKLOAD_UNKNOWN",
             Self::UserTokenKeyUnnamed => "REASON_USER_TOKEN_KEY_UNNAMED",
             Self::ConnectionsFull => "REASON_CONNECTIONS_FULL",
+            Self::CrlFull => "REASON_CRL_FULL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1398,6 +1424,7 @@ impl Reason {
             "REASON_WORKLOAD_UNKNOWN" => Some(Self::WorkloadUnknown),
             "REASON_USER_TOKEN_KEY_UNNAMED" => Some(Self::UserTokenKeyUnnamed),
             "REASON_CONNECTIONS_FULL" => Some(Self::ConnectionsFull),
+            "REASON_CRL_FULL" => Some(Self::CrlFull),
             _ => None,
         }
     }
@@ -2223,6 +2250,31 @@ pub mod bundles_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Bundles", "WatchBundle"));
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// Certificate revocation lists (RFC 5280), for verifiers that read nothing else. They are made when somebody asks, once a second at
+        /// most. Role: agent, workload, foreign workload, operator; over HTTPS anyone.
+        pub async fn get_crls(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetCrlsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetCrlsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Bundles/GetCrls",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Bundles", "GetCrls"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }

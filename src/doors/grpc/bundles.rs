@@ -9,10 +9,11 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::message::bundle;
+use super::message::{self, bundle};
 use super::server::bundles_server::Bundles;
 use super::{Door, methods};
 use crate::acts::Issuer;
+use crate::authority::Crl;
 use crate::caller::Caller;
 use crate::denial::No;
 
@@ -21,6 +22,16 @@ impl Bundles for Door {
     async fn get_bundle(&self, request: Request<v1::GetBundleRequest>) -> Result<Response<v1::GetBundleResponse>, Status> {
         self.run(methods::GET_BUNDLE, request, |issuer, caller, _| async move {
             Ok(v1::GetBundleResponse { bundle: Some(bundle(&issuer)), foreign: foreign(&issuer, &caller) })
+        })
+        .await
+    }
+
+    async fn get_crls(&self, request: Request<v1::GetCrlsRequest>) -> Result<Response<v1::GetCrlsResponse>, Status> {
+        self.run(methods::GET_CRLS, request, |issuer, _, _| async move {
+            let lists = issuer.crls.newest().await?;
+            let crl = |crl: &Crl| v1::Crl { issuer: crl.issuer.to_string(), der: crl.der.clone() };
+            let expires_at = Some(message::timestamp(lists.expires_at));
+            Ok(v1::GetCrlsResponse { crls: lists.crls.iter().map(crl).collect(), revision: lists.revision, expires_at })
         })
         .await
     }

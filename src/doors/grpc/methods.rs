@@ -26,6 +26,7 @@ pub(super) const LIST_AGENTS: Method = Method { name: "Inspection/ListAgents", a
 pub(super) const GET_AGENT: Method = Method { name: "Inspection/GetAgent", action: Action::GetAgent };
 pub(super) const GET_BUNDLE: Method = Method { name: "Bundles/GetBundle", action: Action::GetBundle };
 pub(super) const WATCH_BUNDLE: Method = Method { name: "Bundles/WatchBundle", action: Action::GetBundle };
+pub(super) const GET_CRLS: Method = Method { name: "Bundles/GetCrls", action: Action::WatchCuts };
 pub(super) const WATCH_CUTS: Method = Method { name: "Revocations/WatchCuts", action: Action::WatchCuts };
 pub(super) const LIST_CUTS: Method = Method { name: "Revocations/ListCuts", action: Action::ListCuts };
 pub(super) const LIST_AUTHORITIES: Method = Method { name: "Authorities/ListAuthorities", action: Action::ListAuthorities };
@@ -62,6 +63,7 @@ pub const METHODS: &[Method] = &[
     GET_AGENT,
     GET_BUNDLE,
     WATCH_BUNDLE,
+    GET_CRLS,
     WATCH_CUTS,
     LIST_CUTS,
     LIST_AUTHORITIES,

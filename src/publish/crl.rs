@@ -1,0 +1,108 @@
+//! CRLs, made when somebody asks and something has changed. Nobody else pays for them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::authority::{Authority, Crl, Span};
+use crate::clock::Clock;
+use crate::denial::{Denial, Fault, Kind, No};
+use crate::ledger::Ledger;
+
+/// How long a list counts, in seconds. A verifier that gets no newer one refuses everybody from then on.
+const LIFE: u64 = 600;
+/// Least time between two lists.
+const PACE: Duration = Duration::from_secs(1);
+/// Agents that are looked at in one go. The writer waits no longer than that takes.
+const SLICE: usize = 2_000;
+/// Most certificates in a list: what is more would take verifiers longer to read than an agent lives.
+pub const MOST: usize = 200_000;
+
+/// The lists of all CAs, as of one revision.
+#[derive(Debug)]
+pub struct Lists {
+    /// The list of each CA that a chain may contain, the root's first.
+    pub crls: Vec<Crl>,
+    /// Revision up to which they are complete.
+    pub revision: u64,
+    /// Unix seconds from which on verifiers refuse them.
+    pub expires_at: u64,
+    made: Instant,
+    made_at: u64,
+}
+
+/// Makes the lists. Clones share them.
+#[derive(Clone)]
+pub struct Crls(Arc<Shared>);
+
+struct Shared {
+    ledger: Ledger,
+    authority: Arc<Authority>,
+    clock: Clock,
+    // Guards the newest lists; held for a copy.
+    newest: Mutex<Option<Arc<Lists>>>,
+    // Held by the one who makes them. It is held while agents are looked at and lists are signed.
+    making: tokio::sync::Mutex<()>,
+}
+
+impl Crls {
+    /// Makes nothing yet.
+    pub fn new(ledger: &Ledger, authority: &Arc<Authority>, clock: &Clock) -> Crls {
+        let (ledger, authority, clock) = (ledger.clone(), Arc::clone(authority), clock.clone());
+        Crls(Arc::new(Shared { ledger, authority, clock, newest: Mutex::default(), making: tokio::sync::Mutex::default() }))
+    }
+
+    /// The newest lists. They are made anew if something was recorded since, once a second at most, or if half of their life has
+    /// passed. Fails if there are more than [`MOST`] refused certificates, or if a key is missing.
+    pub async fn newest(&self) -> Result<Arc<Lists>, No> {
+        if let Some(lists) = self.fresh() {
+            return Ok(lists);
+        }
+        let _making = self.0.making.lock().await;
+        // Somebody else may have made them meanwhile.
+        if let Some(lists) = self.fresh() {
+            return Ok(lists);
+        }
+        let shared = Arc::clone(&self.0);
+        let made = tokio::task::spawn_blocking(move || shared.make()).await;
+        let lists = Arc::new(made.map_err(|e| Fault::new("crl", e))??);
+        *self.0.newest.lock() = Some(Arc::clone(&lists));
+        Ok(lists)
+    }
+
+    fn fresh(&self) -> Option<Arc<Lists>> {
+        let newest = self.0.newest.lock().clone()?;
+        let age = self.0.clock.seconds().abs_diff(newest.made_at);
+        let revision = self.0.ledger.read(|state| state.revision);
+        (newest.made.elapsed() < PACE || newest.revision == revision && age < LIFE / 2).then_some(newest)
+    }
+}
+
+impl Shared {
+    fn make(&self) -> Result<Lists, No> {
+        let now = self.clock.now();
+        // Complete up to here: what is revoked while we look may be in the lists, and is in the next ones.
+        let (revision, authorities, mut serials) =
+            self.ledger.read(|state| (state.revision, Arc::clone(&state.authorities), state.revoked_workload_serials(now)));
+        let mut after = None;
+        loop {
+            let (found, next) = self.ledger.read(|state| state.revoked_serials(after, SLICE, now));
+            serials.extend(found);
+            if serials.len() > MOST {
+                let message =
+                    format!("more than {MOST} certificates that have not expired are revoked: follow the feed instead of a CRL");
+                return Err(Denial::new(Kind::Exhausted, "CRL_FULL", message).into());
+            }
+            match next {
+                Some(_) => after = next,
+                None => break,
+            }
+        }
+        serials.sort_unstable();
+        let made_at = now / 1_000_000;
+        let span = Span { made_at, expires_at: made_at + LIFE };
+        let crls = self.authority.crls(&authorities, &serials, span, now)?;
+        Ok(Lists { crls, revision, expires_at: span.expires_at, made: Instant::now(), made_at })
+    }
+}

@@ -1,0 +1,42 @@
+//! The certificates that have not expired and are refused all the same, by serial number: what a CRL says.
+
+use std::ops::Bound;
+
+use uuid::Uuid;
+
+use super::{Agent, Standing, State, seconds};
+
+impl State {
+    /// Serial numbers of agents' certificates that are refused at `now` (Unix microseconds), among `most` agents from `after` on; and
+    /// the agent to go on after. `None` means that all agents were looked at. The look costs about as much as `most` look-ups.
+    pub fn revoked_serials(&self, after: Option<Uuid>, most: usize, now: u64) -> (Vec<[u8; 16]>, Option<Uuid>) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut serials = Vec::new();
+        let mut last = None;
+        for (seen, agent) in self.agents.range((from, Bound::Unbounded)).map(|(_, agent)| agent).enumerate() {
+            if seen == most {
+                return (serials, last);
+            }
+            last = Some(agent.uuid);
+            if self.refused(agent, now) {
+                serials.extend(agent.serials(now));
+            }
+        }
+        (serials, None)
+    }
+
+    fn refused(&self, agent: &Agent, now: u64) -> bool {
+        // Whoever has no certificate that lasts needs no entry; that is most of those who are known and over.
+        if seconds(agent.svid_ends_at) <= now {
+            return false;
+        }
+        // A single key of an agent can be revoked, by which the others are not. There are few agents with one.
+        self.standing(agent, now) != Standing::Live || agent.last().is_some_and(|c| self.key_revoked(&c.key))
+    }
+
+    /// The same of workloads: those whose key was revoked.
+    pub fn revoked_workload_serials(&self, now: u64) -> Vec<[u8; 16]> {
+        let refused = self.workload_keys.iter().filter(|(key, known)| seconds(known.ends_at) > now && self.key_revoked(key));
+        refused.flat_map(|(_, known)| known.serials.iter().copied()).collect()
+    }
+}
