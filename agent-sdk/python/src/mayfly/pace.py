@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 #: Shortest pause before any retry.
@@ -36,7 +37,7 @@ def again(left: float, chance: float) -> float:
 
     Whoever has little time left comes first, and at least a fifth of the time remains for one more attempt.
     """
-    return max(left * (0.2 + 0.6 * chance**0.7), FIRST * (0.5 + 0.5 * chance))
+    return max(left * (0.2 + 0.6 * math.pow(chance, 0.7)), FIRST * (0.5 + 0.5 * chance))
 
 
 def back(left: float, refresh: float, chance: float) -> float:
