@@ -62,7 +62,7 @@ def Workload(source: str | os.PathLike[str], *, server: str | None = None) -> Id
 
 def _from_environment(server: str | None, patience: float) -> Identity:
     if endpoint := os.environ.get("SPIFFE_ENDPOINT_SOCKET"):
-        return _open(endpoint, server, patience)
+        return Identity(Served(endpoint, patience, server or _server_of(None)))
     if ticket := os.environ.get("MAYFLY_TICKET"):
         return _redeem(Ticket.parse(ticket.strip()), patience)
     raise NoIdentity(

@@ -206,7 +206,7 @@ class Identity:
             raise TypeError("scopes and audiences are lists of strings")
         seconds = lease.total_seconds() if isinstance(lease, timedelta) else lease
         asked = Asked(agent_class, tuple(scopes), tuple(audiences), seconds, max_depth, user_token, delegation, autonomous, clip)
-        return Spawn(self._keeper, asked, Identity)
+        return Spawn(self, self._keeper, asked)
 
     # How it stops.
 

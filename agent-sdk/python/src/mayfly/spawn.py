@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -41,8 +41,9 @@ class Asked:
 class Spawn:
     """An agent to be: entered with `with` or `async with`, awaited, or started."""
 
-    def __init__(self, keeper: Keeper, asked: Asked, identity: Callable[..., Identity]) -> None:
-        self._keeper, self._asked, self._identity = keeper, asked, identity
+    def __init__(self, parent: Identity, keeper: Keeper, asked: Asked) -> None:
+        # The parent is needed as long as this is: `Workload(…).spawn(…)` has no other reference to it.
+        self._parent, self._keeper, self._asked = parent, keeper, asked
         self._child: Identity | None = None
 
     def start(self) -> Identity:
@@ -72,7 +73,7 @@ class Spawn:
         got = insist(ask, self._keeper.stopped.wait)
         issuer = self._keeper.issuer
         assert issuer is not None, "who is connected knows where the issuer is"
-        return self._identity(Own(issuer, answered(key, got), lease_of(got)), got.clipped)
+        return type(self._parent)(Own(issuer, answered(key, got), lease_of(got)), got.clipped)
 
     def __enter__(self) -> Identity:
         self._child = self.start()

@@ -27,9 +27,7 @@ def requires(*scopes: str, guard: Guard | None = None) -> Callable[[F], F]:
                 flask.g.caller = (guard or _guard()).check_header(authorization(flask.request.environ), scopes)
             except Refused as e:
                 return flask.Response(e.body, e.status, e.headers, content_type="application/json")
-            return (
-                flask.current_app.ensure_sync(view)(*args, **kwargs) if inspect.iscoroutinefunction(view) else view(*args, **kwargs)
-            )
+            return flask.current_app.ensure_sync(view)(*args, **kwargs)
 
         return checked  # type: ignore[return-value]
 

@@ -135,6 +135,13 @@ class Guard:
         credential = bearer(authorization, scopes)
         return await asyncio.to_thread(self.check, credential, scopes)
 
+    def close(self) -> None:
+        """Closes the connections that are kept open; the next question opens another."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
     def _ask(self, body: bytes) -> tuple[int, dict[str, Any]]:
         for kept in (True, False):
             connection = self._take() if kept else None
