@@ -4,6 +4,18 @@
 #[doc = "[run]: ../../../mayfly/run/index.html"]
 #[doc = "[numbers]: ../../../mayfly/docs/numbers/index.html"]
 #[doc = "[reasons]: crate::reason"]
+#[doc = "[contract]: crate::docs::contract"]
+#[doc = "[python]: crate::docs::python"]
 #[doc = ""]
 #[doc = include_str!("../docs/agents.md")]
 pub mod agents {}
+
+#[doc = "[reasons]: crate::reason"]
+#[doc = ""]
+#[doc = include_str!("../docs/contract.md")]
+pub mod contract {}
+
+#[doc = "[contract]: crate::docs::contract"]
+#[doc = ""]
+#[doc = include_str!("../python/README.md")]
+pub mod python {}

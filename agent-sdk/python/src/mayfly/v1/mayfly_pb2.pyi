@@ -1,0 +1,910 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from mayfly.v1 import details_pb2 as _status_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODE_UNSPECIFIED: _ClassVar[Mode]
+    MODE_DELEGATED: _ClassVar[Mode]
+    MODE_AUTONOMOUS: _ClassVar[Mode]
+
+class Excess(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXCESS_UNSPECIFIED: _ClassVar[Excess]
+    EXCESS_DENY: _ClassVar[Excess]
+    EXCESS_CLIP: _ClassVar[Excess]
+
+class IdentityKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    IDENTITY_KIND_UNSPECIFIED: _ClassVar[IdentityKind]
+    IDENTITY_KIND_AGENT: _ClassVar[IdentityKind]
+    IDENTITY_KIND_WORKLOAD: _ClassVar[IdentityKind]
+
+class AgentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AGENT_STATE_UNSPECIFIED: _ClassVar[AgentState]
+    AGENT_STATE_LIVE: _ClassVar[AgentState]
+    AGENT_STATE_EXPIRED: _ClassVar[AgentState]
+    AGENT_STATE_ENDED: _ClassVar[AgentState]
+    AGENT_STATE_CUT: _ClassVar[AgentState]
+    AGENT_STATE_ORPHANED: _ClassVar[AgentState]
+
+class AuthorityKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AUTHORITY_KIND_UNSPECIFIED: _ClassVar[AuthorityKind]
+    AUTHORITY_KIND_X509: _ClassVar[AuthorityKind]
+    AUTHORITY_KIND_JWT: _ClassVar[AuthorityKind]
+
+class AuthorityStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AUTHORITY_STATUS_UNSPECIFIED: _ClassVar[AuthorityStatus]
+    AUTHORITY_STATUS_PREPARED: _ClassVar[AuthorityStatus]
+    AUTHORITY_STATUS_ACTIVE: _ClassVar[AuthorityStatus]
+    AUTHORITY_STATUS_RETIRED: _ClassVar[AuthorityStatus]
+    AUTHORITY_STATUS_TAINTED: _ClassVar[AuthorityStatus]
+
+class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_UNSPECIFIED: _ClassVar[Reason]
+    REASON_AGENT_ENDED: _ClassVar[Reason]
+    REASON_AGENT_EXPIRED: _ClassVar[Reason]
+    REASON_AGENT_MALFORMED: _ClassVar[Reason]
+    REASON_AGENT_MISSING: _ClassVar[Reason]
+    REASON_AGENT_ORPHANED: _ClassVar[Reason]
+    REASON_AGENT_REVOKED: _ClassVar[Reason]
+    REASON_AGENT_UNKNOWN: _ClassVar[Reason]
+    REASON_AUDIENCE_MALFORMED: _ClassVar[Reason]
+    REASON_AUDIENCE_NOT_ALLOWED: _ClassVar[Reason]
+    REASON_AUTHORITIES_FULL: _ClassVar[Reason]
+    REASON_AUTHORITY_KIND: _ClassVar[Reason]
+    REASON_AUTHORITY_MISSING: _ClassVar[Reason]
+    REASON_AUTHORITY_STATE: _ClassVar[Reason]
+    REASON_AUTHORITY_TAINTED: _ClassVar[Reason]
+    REASON_AUTHORITY_UNKNOWN: _ClassVar[Reason]
+    REASON_BATCH_MALFORMED: _ClassVar[Reason]
+    REASON_BATCH_SIZE: _ClassVar[Reason]
+    REASON_BINDING_TOO_LARGE: _ClassVar[Reason]
+    REASON_BUSY: _ClassVar[Reason]
+    REASON_CALLER_NOT_AN_AGENT: _ClassVar[Reason]
+    REASON_CALLER_NOT_AUTHORIZED: _ClassVar[Reason]
+    REASON_CALLER_UNKNOWN: _ClassVar[Reason]
+    REASON_CERTIFICATE_NEEDED: _ClassVar[Reason]
+    REASON_CLASS_CLOSED: _ClassVar[Reason]
+    REASON_CLASS_MALFORMED: _ClassVar[Reason]
+    REASON_CLASS_NOT_CLOSED: _ClassVar[Reason]
+    REASON_CLASS_UNKNOWN: _ClassVar[Reason]
+    REASON_CREDENTIALS_DIFFER: _ClassVar[Reason]
+    REASON_CREDENTIAL_AUDIENCE: _ClassVar[Reason]
+    REASON_CREDENTIAL_BINDING: _ClassVar[Reason]
+    REASON_CREDENTIAL_EXPIRED: _ClassVar[Reason]
+    REASON_CREDENTIAL_MALFORMED: _ClassVar[Reason]
+    REASON_CREDENTIAL_MISSING: _ClassVar[Reason]
+    REASON_CREDENTIAL_NOT_YET_VALID: _ClassVar[Reason]
+    REASON_CREDENTIAL_PROFILE: _ClassVar[Reason]
+    REASON_CREDENTIAL_REUSED: _ClassVar[Reason]
+    REASON_CREDENTIAL_REVOKED: _ClassVar[Reason]
+    REASON_CREDENTIAL_SPIFFE_ID: _ClassVar[Reason]
+    REASON_CREDENTIAL_STALE: _ClassVar[Reason]
+    REASON_CREDENTIAL_TRUST_DOMAIN: _ClassVar[Reason]
+    REASON_CREDENTIAL_UNTRUSTED: _ClassVar[Reason]
+    REASON_CSR_MALFORMED: _ClassVar[Reason]
+    REASON_CSR_OR_TICKET: _ClassVar[Reason]
+    REASON_CSR_SIGNATURE: _ClassVar[Reason]
+    REASON_DEADLINE: _ClassVar[Reason]
+    REASON_DELEGATION_EXPIRED: _ClassVar[Reason]
+    REASON_DELEGATION_MALFORMED: _ClassVar[Reason]
+    REASON_DELEGATION_REVOKED: _ClassVar[Reason]
+    REASON_DELEGATION_UNKNOWN: _ClassVar[Reason]
+    REASON_DEPTH_EXHAUSTED: _ClassVar[Reason]
+    REASON_EXCEEDS_AUTHORITY: _ClassVar[Reason]
+    REASON_EXCESS_UNKNOWN: _ClassVar[Reason]
+    REASON_GENERATION_PAST: _ClassVar[Reason]
+    REASON_GENERATION_REPLACED: _ClassVar[Reason]
+    REASON_INCARNATION_MALFORMED: _ClassVar[Reason]
+    REASON_JOURNAL_FULL: _ClassVar[Reason]
+    REASON_KEY_IN_USE: _ClassVar[Reason]
+    REASON_KEY_MALFORMED: _ClassVar[Reason]
+    REASON_KEY_REVOKED: _ClassVar[Reason]
+    REASON_LEASE_EXPIRED: _ClassVar[Reason]
+    REASON_LIMIT_REACHED: _ClassVar[Reason]
+    REASON_LIST_TOO_LONG: _ClassVar[Reason]
+    REASON_MODE_CONTRADICTION: _ClassVar[Reason]
+    REASON_MODE_NOT_ALLOWED: _ClassVar[Reason]
+    REASON_MODE_UNKNOWN: _ClassVar[Reason]
+    REASON_NOTHING_LEFT: _ClassVar[Reason]
+    REASON_PAGE_TOKEN: _ClassVar[Reason]
+    REASON_PATH_UNUSABLE: _ClassVar[Reason]
+    REASON_REASON_TOO_LONG: _ClassVar[Reason]
+    REASON_RENEWALS_UNUSED: _ClassVar[Reason]
+    REASON_REQUEST_DONE: _ClassVar[Reason]
+    REASON_REQUEST_ID_MALFORMED: _ClassVar[Reason]
+    REASON_REQUEST_ID_REUSED: _ClassVar[Reason]
+    REASON_ROLE_NOT_ALLOWED: _ClassVar[Reason]
+    REASON_SCOPE_MISSING: _ClassVar[Reason]
+    REASON_SPAWNER_NOT_ALLOWED: _ClassVar[Reason]
+    REASON_STOPPING: _ClassVar[Reason]
+    REASON_TARGET_MISSING: _ClassVar[Reason]
+    REASON_TICKET_MALFORMED: _ClassVar[Reason]
+    REASON_TICKET_REFUSED: _ClassVar[Reason]
+    REASON_TICKET_WITH_JWT: _ClassVar[Reason]
+    REASON_TIME_IN_FUTURE: _ClassVar[Reason]
+    REASON_TIME_MALFORMED: _ClassVar[Reason]
+    REASON_TOKEN_MALFORMED: _ClassVar[Reason]
+    REASON_TOKEN_NOT_ACCEPTED: _ClassVar[Reason]
+    REASON_TOKEN_OR_DELEGATION: _ClassVar[Reason]
+    REASON_TTL_TOO_LONG: _ClassVar[Reason]
+    REASON_TWO_CALLERS: _ClassVar[Reason]
+    REASON_USER_CLOSED: _ClassVar[Reason]
+    REASON_USER_ISSUER_UNAVAILABLE: _ClassVar[Reason]
+    REASON_USER_MALFORMED: _ClassVar[Reason]
+    REASON_USER_NOT_CLOSED: _ClassVar[Reason]
+    REASON_USER_TOKEN_ACTOR: _ClassVar[Reason]
+    REASON_USER_TOKEN_ALGORITHM: _ClassVar[Reason]
+    REASON_USER_TOKEN_AUDIENCE: _ClassVar[Reason]
+    REASON_USER_TOKEN_CLAIM: _ClassVar[Reason]
+    REASON_USER_TOKEN_EXPIRED: _ClassVar[Reason]
+    REASON_USER_TOKEN_HEADER: _ClassVar[Reason]
+    REASON_USER_TOKEN_ISSUER_UNKNOWN: _ClassVar[Reason]
+    REASON_USER_TOKEN_KEY_UNKNOWN: _ClassVar[Reason]
+    REASON_USER_TOKEN_MALFORMED: _ClassVar[Reason]
+    REASON_USER_TOKEN_NOT_YET_VALID: _ClassVar[Reason]
+    REASON_USER_TOKEN_OF_AGENT: _ClassVar[Reason]
+    REASON_USER_TOKEN_OF_ANOTHER: _ClassVar[Reason]
+    REASON_USER_TOKEN_SIGNATURE: _ClassVar[Reason]
+    REASON_USER_TOKEN_TOO_EARLY: _ClassVar[Reason]
+    REASON_USER_TOKEN_TOO_LARGE: _ClassVar[Reason]
+    REASON_USER_TOKEN_TOO_OLD: _ClassVar[Reason]
+    REASON_USER_TOKEN_TYPE: _ClassVar[Reason]
+    REASON_WORKLOAD_CLOSED: _ClassVar[Reason]
+    REASON_WORKLOAD_MALFORMED: _ClassVar[Reason]
+    REASON_WORKLOAD_NOT_CLOSED: _ClassVar[Reason]
+    REASON_WORKLOAD_UNKNOWN: _ClassVar[Reason]
+    REASON_USER_TOKEN_KEY_UNNAMED: _ClassVar[Reason]
+    REASON_CONNECTIONS_FULL: _ClassVar[Reason]
+MODE_UNSPECIFIED: Mode
+MODE_DELEGATED: Mode
+MODE_AUTONOMOUS: Mode
+EXCESS_UNSPECIFIED: Excess
+EXCESS_DENY: Excess
+EXCESS_CLIP: Excess
+IDENTITY_KIND_UNSPECIFIED: IdentityKind
+IDENTITY_KIND_AGENT: IdentityKind
+IDENTITY_KIND_WORKLOAD: IdentityKind
+AGENT_STATE_UNSPECIFIED: AgentState
+AGENT_STATE_LIVE: AgentState
+AGENT_STATE_EXPIRED: AgentState
+AGENT_STATE_ENDED: AgentState
+AGENT_STATE_CUT: AgentState
+AGENT_STATE_ORPHANED: AgentState
+AUTHORITY_KIND_UNSPECIFIED: AuthorityKind
+AUTHORITY_KIND_X509: AuthorityKind
+AUTHORITY_KIND_JWT: AuthorityKind
+AUTHORITY_STATUS_UNSPECIFIED: AuthorityStatus
+AUTHORITY_STATUS_PREPARED: AuthorityStatus
+AUTHORITY_STATUS_ACTIVE: AuthorityStatus
+AUTHORITY_STATUS_RETIRED: AuthorityStatus
+AUTHORITY_STATUS_TAINTED: AuthorityStatus
+REASON_UNSPECIFIED: Reason
+REASON_AGENT_ENDED: Reason
+REASON_AGENT_EXPIRED: Reason
+REASON_AGENT_MALFORMED: Reason
+REASON_AGENT_MISSING: Reason
+REASON_AGENT_ORPHANED: Reason
+REASON_AGENT_REVOKED: Reason
+REASON_AGENT_UNKNOWN: Reason
+REASON_AUDIENCE_MALFORMED: Reason
+REASON_AUDIENCE_NOT_ALLOWED: Reason
+REASON_AUTHORITIES_FULL: Reason
+REASON_AUTHORITY_KIND: Reason
+REASON_AUTHORITY_MISSING: Reason
+REASON_AUTHORITY_STATE: Reason
+REASON_AUTHORITY_TAINTED: Reason
+REASON_AUTHORITY_UNKNOWN: Reason
+REASON_BATCH_MALFORMED: Reason
+REASON_BATCH_SIZE: Reason
+REASON_BINDING_TOO_LARGE: Reason
+REASON_BUSY: Reason
+REASON_CALLER_NOT_AN_AGENT: Reason
+REASON_CALLER_NOT_AUTHORIZED: Reason
+REASON_CALLER_UNKNOWN: Reason
+REASON_CERTIFICATE_NEEDED: Reason
+REASON_CLASS_CLOSED: Reason
+REASON_CLASS_MALFORMED: Reason
+REASON_CLASS_NOT_CLOSED: Reason
+REASON_CLASS_UNKNOWN: Reason
+REASON_CREDENTIALS_DIFFER: Reason
+REASON_CREDENTIAL_AUDIENCE: Reason
+REASON_CREDENTIAL_BINDING: Reason
+REASON_CREDENTIAL_EXPIRED: Reason
+REASON_CREDENTIAL_MALFORMED: Reason
+REASON_CREDENTIAL_MISSING: Reason
+REASON_CREDENTIAL_NOT_YET_VALID: Reason
+REASON_CREDENTIAL_PROFILE: Reason
+REASON_CREDENTIAL_REUSED: Reason
+REASON_CREDENTIAL_REVOKED: Reason
+REASON_CREDENTIAL_SPIFFE_ID: Reason
+REASON_CREDENTIAL_STALE: Reason
+REASON_CREDENTIAL_TRUST_DOMAIN: Reason
+REASON_CREDENTIAL_UNTRUSTED: Reason
+REASON_CSR_MALFORMED: Reason
+REASON_CSR_OR_TICKET: Reason
+REASON_CSR_SIGNATURE: Reason
+REASON_DEADLINE: Reason
+REASON_DELEGATION_EXPIRED: Reason
+REASON_DELEGATION_MALFORMED: Reason
+REASON_DELEGATION_REVOKED: Reason
+REASON_DELEGATION_UNKNOWN: Reason
+REASON_DEPTH_EXHAUSTED: Reason
+REASON_EXCEEDS_AUTHORITY: Reason
+REASON_EXCESS_UNKNOWN: Reason
+REASON_GENERATION_PAST: Reason
+REASON_GENERATION_REPLACED: Reason
+REASON_INCARNATION_MALFORMED: Reason
+REASON_JOURNAL_FULL: Reason
+REASON_KEY_IN_USE: Reason
+REASON_KEY_MALFORMED: Reason
+REASON_KEY_REVOKED: Reason
+REASON_LEASE_EXPIRED: Reason
+REASON_LIMIT_REACHED: Reason
+REASON_LIST_TOO_LONG: Reason
+REASON_MODE_CONTRADICTION: Reason
+REASON_MODE_NOT_ALLOWED: Reason
+REASON_MODE_UNKNOWN: Reason
+REASON_NOTHING_LEFT: Reason
+REASON_PAGE_TOKEN: Reason
+REASON_PATH_UNUSABLE: Reason
+REASON_REASON_TOO_LONG: Reason
+REASON_RENEWALS_UNUSED: Reason
+REASON_REQUEST_DONE: Reason
+REASON_REQUEST_ID_MALFORMED: Reason
+REASON_REQUEST_ID_REUSED: Reason
+REASON_ROLE_NOT_ALLOWED: Reason
+REASON_SCOPE_MISSING: Reason
+REASON_SPAWNER_NOT_ALLOWED: Reason
+REASON_STOPPING: Reason
+REASON_TARGET_MISSING: Reason
+REASON_TICKET_MALFORMED: Reason
+REASON_TICKET_REFUSED: Reason
+REASON_TICKET_WITH_JWT: Reason
+REASON_TIME_IN_FUTURE: Reason
+REASON_TIME_MALFORMED: Reason
+REASON_TOKEN_MALFORMED: Reason
+REASON_TOKEN_NOT_ACCEPTED: Reason
+REASON_TOKEN_OR_DELEGATION: Reason
+REASON_TTL_TOO_LONG: Reason
+REASON_TWO_CALLERS: Reason
+REASON_USER_CLOSED: Reason
+REASON_USER_ISSUER_UNAVAILABLE: Reason
+REASON_USER_MALFORMED: Reason
+REASON_USER_NOT_CLOSED: Reason
+REASON_USER_TOKEN_ACTOR: Reason
+REASON_USER_TOKEN_ALGORITHM: Reason
+REASON_USER_TOKEN_AUDIENCE: Reason
+REASON_USER_TOKEN_CLAIM: Reason
+REASON_USER_TOKEN_EXPIRED: Reason
+REASON_USER_TOKEN_HEADER: Reason
+REASON_USER_TOKEN_ISSUER_UNKNOWN: Reason
+REASON_USER_TOKEN_KEY_UNKNOWN: Reason
+REASON_USER_TOKEN_MALFORMED: Reason
+REASON_USER_TOKEN_NOT_YET_VALID: Reason
+REASON_USER_TOKEN_OF_AGENT: Reason
+REASON_USER_TOKEN_OF_ANOTHER: Reason
+REASON_USER_TOKEN_SIGNATURE: Reason
+REASON_USER_TOKEN_TOO_EARLY: Reason
+REASON_USER_TOKEN_TOO_LARGE: Reason
+REASON_USER_TOKEN_TOO_OLD: Reason
+REASON_USER_TOKEN_TYPE: Reason
+REASON_WORKLOAD_CLOSED: Reason
+REASON_WORKLOAD_MALFORMED: Reason
+REASON_WORKLOAD_NOT_CLOSED: Reason
+REASON_WORKLOAD_UNKNOWN: Reason
+REASON_USER_TOKEN_KEY_UNNAMED: Reason
+REASON_CONNECTIONS_FULL: Reason
+
+class User(_message.Message):
+    __slots__ = ("iss", "sub")
+    ISS_FIELD_NUMBER: _ClassVar[int]
+    SUB_FIELD_NUMBER: _ClassVar[int]
+    iss: str
+    sub: str
+    def __init__(self, iss: _Optional[str] = ..., sub: _Optional[str] = ...) -> None: ...
+
+class X509Svid(_message.Message):
+    __slots__ = ("spiffe_id", "certificates", "expires_at")
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, spiffe_id: _Optional[str] = ..., certificates: _Optional[_Iterable[bytes]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Bundle(_message.Message):
+    __slots__ = ("trust_domain", "spiffe_json", "x509_authorities", "feed_key", "sequence")
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_JSON_FIELD_NUMBER: _ClassVar[int]
+    X509_AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
+    FEED_KEY_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    trust_domain: str
+    spiffe_json: bytes
+    x509_authorities: _containers.RepeatedScalarFieldContainer[bytes]
+    feed_key: bytes
+    sequence: int
+    def __init__(self, trust_domain: _Optional[str] = ..., spiffe_json: _Optional[bytes] = ..., x509_authorities: _Optional[_Iterable[bytes]] = ..., feed_key: _Optional[bytes] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class ForeignBundle(_message.Message):
+    __slots__ = ("trust_domain", "spiffe_json")
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_JSON_FIELD_NUMBER: _ClassVar[int]
+    trust_domain: str
+    spiffe_json: bytes
+    def __init__(self, trust_domain: _Optional[str] = ..., spiffe_json: _Optional[bytes] = ...) -> None: ...
+
+class RedeemRequest(_message.Message):
+    __slots__ = ("secret", "csr")
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    secret: bytes
+    csr: bytes
+    def __init__(self, secret: _Optional[bytes] = ..., csr: _Optional[bytes] = ...) -> None: ...
+
+class RedeemResponse(_message.Message):
+    __slots__ = ("svid", "bundle", "revision", "agent")
+    SVID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    svid: X509Svid
+    bundle: Bundle
+    revision: int
+    agent: Agent
+    def __init__(self, svid: _Optional[_Union[X509Svid, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., revision: _Optional[int] = ..., agent: _Optional[_Union[Agent, _Mapping]] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("csr",)
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    csr: bytes
+    def __init__(self, csr: _Optional[bytes] = ...) -> None: ...
+
+class RenewResponse(_message.Message):
+    __slots__ = ("svid", "bundle", "revision", "agent")
+    SVID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    svid: X509Svid
+    bundle: Bundle
+    revision: int
+    agent: Agent
+    def __init__(self, svid: _Optional[_Union[X509Svid, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., revision: _Optional[int] = ..., agent: _Optional[_Union[Agent, _Mapping]] = ...) -> None: ...
+
+class SpawnRequest(_message.Message):
+    __slots__ = ("request_id", "csr", "user_token", "mode", "scopes", "audiences", "lease_seconds", "max_depth", "excess", "jwt_audience", "ticket", "delegation", "known_bundle")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    EXCESS_FIELD_NUMBER: _ClassVar[int]
+    JWT_AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    DELEGATION_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    csr: bytes
+    user_token: str
+    mode: Mode
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    audiences: _containers.RepeatedScalarFieldContainer[str]
+    lease_seconds: int
+    max_depth: int
+    excess: Excess
+    jwt_audience: str
+    ticket: bool
+    delegation: str
+    known_bundle: int
+    def __init__(self, request_id: _Optional[str] = ..., csr: _Optional[bytes] = ..., user_token: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., lease_seconds: _Optional[int] = ..., max_depth: _Optional[int] = ..., excess: _Optional[_Union[Excess, str]] = ..., jwt_audience: _Optional[str] = ..., ticket: _Optional[bool] = ..., delegation: _Optional[str] = ..., known_bundle: _Optional[int] = ..., **kwargs) -> None: ...
+
+class SpawnResponse(_message.Message):
+    __slots__ = ("agent", "svid", "bundle", "revision", "clipped", "jwt", "ticket")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SVID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CLIPPED_FIELD_NUMBER: _ClassVar[int]
+    JWT_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    agent: Agent
+    svid: X509Svid
+    bundle: Bundle
+    revision: int
+    clipped: _containers.RepeatedScalarFieldContainer[str]
+    jwt: JwtSvid
+    ticket: str
+    def __init__(self, agent: _Optional[_Union[Agent, _Mapping]] = ..., svid: _Optional[_Union[X509Svid, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., revision: _Optional[int] = ..., clipped: _Optional[_Iterable[str]] = ..., jwt: _Optional[_Union[JwtSvid, _Mapping]] = ..., ticket: _Optional[str] = ...) -> None: ...
+
+class SpawnBatchRequest(_message.Message):
+    __slots__ = ("template", "csrs", "count")
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    CSRS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    template: SpawnRequest
+    csrs: _containers.RepeatedScalarFieldContainer[bytes]
+    count: int
+    def __init__(self, template: _Optional[_Union[SpawnRequest, _Mapping]] = ..., csrs: _Optional[_Iterable[bytes]] = ..., count: _Optional[int] = ...) -> None: ...
+
+class SpawnBatchResponse(_message.Message):
+    __slots__ = ("index", "spawned", "denied")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    SPAWNED_FIELD_NUMBER: _ClassVar[int]
+    DENIED_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    spawned: SpawnResponse
+    denied: _status_pb2.Status
+    def __init__(self, index: _Optional[int] = ..., spawned: _Optional[_Union[SpawnResponse, _Mapping]] = ..., denied: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class JwtSvid(_message.Message):
+    __slots__ = ("spiffe_id", "token", "expires_at")
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    token: str
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, spiffe_id: _Optional[str] = ..., token: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class MintJwtRequest(_message.Message):
+    __slots__ = ("request_id", "audience", "further_audiences")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    audience: str
+    further_audiences: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., audience: _Optional[str] = ..., further_audiences: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class MintJwtResponse(_message.Message):
+    __slots__ = ("svid", "revision")
+    SVID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    svid: JwtSvid
+    revision: int
+    def __init__(self, svid: _Optional[_Union[JwtSvid, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class EndRequest(_message.Message):
+    __slots__ = ("agent",)
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    def __init__(self, agent: _Optional[str] = ...) -> None: ...
+
+class EndResponse(_message.Message):
+    __slots__ = ("agent_id", "revision")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    revision: int
+    def __init__(self, agent_id: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class WhoamiRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WhoamiResponse(_message.Message):
+    __slots__ = ("spiffe_id", "kind", "agent", "revision")
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    kind: IdentityKind
+    agent: Agent
+    revision: int
+    def __init__(self, spiffe_id: _Optional[str] = ..., kind: _Optional[_Union[IdentityKind, str]] = ..., agent: _Optional[_Union[Agent, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Agent(_message.Message):
+    __slots__ = ("agent_id", "parent_id", "root_id", "delegation_id", "user", "mode", "depth", "scopes", "audiences", "admitted_at", "lease_expires_at", "svid_expires_at", "revision", "state")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ROOT_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    DELEGATION_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    ADMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    LEASE_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    SVID_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    parent_id: str
+    root_id: str
+    delegation_id: str
+    user: User
+    mode: Mode
+    depth: int
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    audiences: _containers.RepeatedScalarFieldContainer[str]
+    admitted_at: _timestamp_pb2.Timestamp
+    lease_expires_at: _timestamp_pb2.Timestamp
+    svid_expires_at: _timestamp_pb2.Timestamp
+    revision: int
+    state: AgentState
+    def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., **kwargs) -> None: ...
+
+class ListAgentsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "all")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    all: bool
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., all: _Optional[bool] = ...) -> None: ...
+
+class ListAgentsResponse(_message.Message):
+    __slots__ = ("agents", "next_page_token", "revision")
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    agents: _containers.RepeatedCompositeFieldContainer[Agent]
+    next_page_token: str
+    revision: int
+    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetAgentRequest(_message.Message):
+    __slots__ = ("agent",)
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    def __init__(self, agent: _Optional[str] = ...) -> None: ...
+
+class GetAgentResponse(_message.Message):
+    __slots__ = ("agent",)
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    agent: Agent
+    def __init__(self, agent: _Optional[_Union[Agent, _Mapping]] = ...) -> None: ...
+
+class CreateJoinTokenRequest(_message.Message):
+    __slots__ = ("workload", "ttl_seconds")
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    workload: str
+    ttl_seconds: int
+    def __init__(self, workload: _Optional[str] = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
+
+class CreateJoinTokenResponse(_message.Message):
+    __slots__ = ("token", "workload_id", "expires_at", "revision")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    workload_id: str
+    expires_at: _timestamp_pb2.Timestamp
+    revision: int
+    def __init__(self, token: _Optional[str] = ..., workload_id: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Target(_message.Message):
+    __slots__ = ("agent", "user", "delegation", "workload", "key", "recorded_before")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    DELEGATION_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    user: User
+    delegation: str
+    workload: str
+    key: str
+    recorded_before: _timestamp_pb2.Timestamp
+    def __init__(self, agent: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation: _Optional[str] = ..., workload: _Optional[str] = ..., key: _Optional[str] = ..., recorded_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., **kwargs) -> None: ...
+
+class RevokeRequest(_message.Message):
+    __slots__ = ("target", "reason", "allow_new", "dry_run", "user_token")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_NEW_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    target: Target
+    reason: str
+    allow_new: bool
+    dry_run: bool
+    user_token: str
+    def __init__(self, target: _Optional[_Union[Target, _Mapping]] = ..., reason: _Optional[str] = ..., allow_new: _Optional[bool] = ..., dry_run: _Optional[bool] = ..., user_token: _Optional[str] = ...) -> None: ...
+
+class AgentCount(_message.Message):
+    __slots__ = ("user", "agents")
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    user: User
+    agents: int
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., agents: _Optional[int] = ..., **kwargs) -> None: ...
+
+class RevokeResponse(_message.Message):
+    __slots__ = ("revision", "agents_at_most", "open_for_new", "worst_case_seconds", "recorded_at", "by_class", "by_user")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_AT_MOST_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FOR_NEW_FIELD_NUMBER: _ClassVar[int]
+    WORST_CASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
+    BY_CLASS_FIELD_NUMBER: _ClassVar[int]
+    BY_USER_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    agents_at_most: int
+    open_for_new: bool
+    worst_case_seconds: int
+    recorded_at: _timestamp_pb2.Timestamp
+    by_class: _containers.RepeatedCompositeFieldContainer[AgentCount]
+    by_user: _containers.RepeatedCompositeFieldContainer[AgentCount]
+    def __init__(self, revision: _Optional[int] = ..., agents_at_most: _Optional[int] = ..., open_for_new: _Optional[bool] = ..., worst_case_seconds: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by_class: _Optional[_Iterable[_Union[AgentCount, _Mapping]]] = ..., by_user: _Optional[_Iterable[_Union[AgentCount, _Mapping]]] = ...) -> None: ...
+
+class ListCutsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListCutsResponse(_message.Message):
+    __slots__ = ("cuts", "next_page_token", "revision")
+    CUTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    cuts: _containers.RepeatedCompositeFieldContainer[MadeCut]
+    next_page_token: str
+    revision: int
+    def __init__(self, cuts: _Optional[_Iterable[_Union[MadeCut, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class MadeCut(_message.Message):
+    __slots__ = ("target", "revision", "before", "closed", "reason", "by", "recorded_at", "kept_until")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    target: Target
+    revision: int
+    before: int
+    closed: bool
+    reason: str
+    by: str
+    recorded_at: _timestamp_pb2.Timestamp
+    kept_until: _timestamp_pb2.Timestamp
+    def __init__(self, target: _Optional[_Union[Target, _Mapping]] = ..., revision: _Optional[int] = ..., before: _Optional[int] = ..., closed: _Optional[bool] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kept_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ReopenRequest(_message.Message):
+    __slots__ = ("user", "workload")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    user: User
+    workload: str
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., workload: _Optional[str] = ..., **kwargs) -> None: ...
+
+class ReopenResponse(_message.Message):
+    __slots__ = ("revision", "recorded_at")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    recorded_at: _timestamp_pb2.Timestamp
+    def __init__(self, revision: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class BackupResponse(_message.Message):
+    __slots__ = ("revision", "bytes", "path")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    bytes: int
+    path: str
+    def __init__(self, revision: _Optional[int] = ..., bytes: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
+
+class GetBundleRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetBundleResponse(_message.Message):
+    __slots__ = ("bundle", "foreign")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    FOREIGN_FIELD_NUMBER: _ClassVar[int]
+    bundle: Bundle
+    foreign: _containers.RepeatedCompositeFieldContainer[ForeignBundle]
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., foreign: _Optional[_Iterable[_Union[ForeignBundle, _Mapping]]] = ...) -> None: ...
+
+class WatchBundleRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WatchBundleResponse(_message.Message):
+    __slots__ = ("bundle", "foreign")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    FOREIGN_FIELD_NUMBER: _ClassVar[int]
+    bundle: Bundle
+    foreign: _containers.RepeatedCompositeFieldContainer[ForeignBundle]
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., foreign: _Optional[_Iterable[_Union[ForeignBundle, _Mapping]]] = ...) -> None: ...
+
+class Authority(_message.Message):
+    __slots__ = ("kind", "id", "status", "expires_at", "prepared_at", "activated_at", "retired_at", "kept_until", "signs_from")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_AT_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATED_AT_FIELD_NUMBER: _ClassVar[int]
+    RETIRED_AT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    SIGNS_FROM_FIELD_NUMBER: _ClassVar[int]
+    kind: AuthorityKind
+    id: str
+    status: AuthorityStatus
+    expires_at: _timestamp_pb2.Timestamp
+    prepared_at: _timestamp_pb2.Timestamp
+    activated_at: _timestamp_pb2.Timestamp
+    retired_at: _timestamp_pb2.Timestamp
+    kept_until: _timestamp_pb2.Timestamp
+    signs_from: _timestamp_pb2.Timestamp
+    def __init__(self, kind: _Optional[_Union[AuthorityKind, str]] = ..., id: _Optional[str] = ..., status: _Optional[_Union[AuthorityStatus, str]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., prepared_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retired_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kept_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., signs_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ListAuthoritiesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListAuthoritiesResponse(_message.Message):
+    __slots__ = ("authorities", "revision")
+    AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    authorities: _containers.RepeatedCompositeFieldContainer[Authority]
+    revision: int
+    def __init__(self, authorities: _Optional[_Iterable[_Union[Authority, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class PrepareAuthorityRequest(_message.Message):
+    __slots__ = ("kind",)
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    kind: AuthorityKind
+    def __init__(self, kind: _Optional[_Union[AuthorityKind, str]] = ...) -> None: ...
+
+class PrepareAuthorityResponse(_message.Message):
+    __slots__ = ("authority", "revision")
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    authority: Authority
+    revision: int
+    def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ActivateAuthorityRequest(_message.Message):
+    __slots__ = ("kind", "now")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    kind: AuthorityKind
+    now: bool
+    def __init__(self, kind: _Optional[_Union[AuthorityKind, str]] = ..., now: _Optional[bool] = ...) -> None: ...
+
+class ActivateAuthorityResponse(_message.Message):
+    __slots__ = ("authority", "revision")
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    authority: Authority
+    revision: int
+    def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class RotateAuthorityRequest(_message.Message):
+    __slots__ = ("kind", "now")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    kind: AuthorityKind
+    now: bool
+    def __init__(self, kind: _Optional[_Union[AuthorityKind, str]] = ..., now: _Optional[bool] = ...) -> None: ...
+
+class RotateAuthorityResponse(_message.Message):
+    __slots__ = ("authority", "revision")
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    authority: Authority
+    revision: int
+    def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class RetireAuthorityRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class RetireAuthorityResponse(_message.Message):
+    __slots__ = ("authority", "revision")
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    authority: Authority
+    revision: int
+    def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class TaintAuthorityRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class TaintAuthorityResponse(_message.Message):
+    __slots__ = ("authority", "revision")
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    authority: Authority
+    revision: int
+    def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class WatchCutsRequest(_message.Message):
+    __slots__ = ("incarnation", "after")
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    incarnation: bytes
+    after: int
+    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ...) -> None: ...
+
+class WatchCutsResponse(_message.Message):
+    __slots__ = ("snapshot", "cuts", "heartbeat")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    CUTS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    snapshot: bool
+    cuts: _containers.RepeatedCompositeFieldContainer[Cut]
+    heartbeat: Heartbeat
+    def __init__(self, snapshot: _Optional[bool] = ..., cuts: _Optional[_Iterable[_Union[Cut, _Mapping]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+
+class Cut(_message.Message):
+    __slots__ = ("subject", "before", "keep_until", "revision")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    subject: bytes
+    before: int
+    keep_until: int
+    revision: int
+    def __init__(self, subject: _Optional[bytes] = ..., before: _Optional[int] = ..., keep_until: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("trust_domain", "incarnation", "head", "as_of", "count", "digest", "signature")
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    trust_domain: str
+    incarnation: bytes
+    head: int
+    as_of: int
+    count: int
+    digest: bytes
+    signature: bytes
+    def __init__(self, trust_domain: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., head: _Optional[int] = ..., as_of: _Optional[int] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...

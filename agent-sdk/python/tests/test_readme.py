@@ -1,0 +1,46 @@
+"""The page of the package as a reader follows it: each program and each `$` line, in order, from an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from mayfly.testing import issuer
+
+
+def test_every_program_and_line_of_the_page_does_what_it_says(package: Path) -> None:
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (package / "README.md").read_text(), re.M | re.S)
+    seen: list[str] = []
+    said: dict[str, str] = {}
+    with issuer() as dev:
+        python = str(Path(sys.executable).parent)
+        path = os.pathsep.join([python, str(Path(dev.binary).resolve().parent), os.environ["PATH"]])
+        environment = dev.environment({"PATH": path, "MAYFLY": dev.binary})
+        # The page starts an issuer in the folder, and so does this test.
+        del environment["MAYFLY_HOME"], environment["MAYFLY_SERVER"]
+        for language, text in blocks:
+            if language == "python":
+                name = re.match(r"# (\w+\.py)\n", text)
+                assert name, f"a program says where it is saved: {text}"
+                (dev.folder / name[1]).write_text(text)
+                continue
+            for line in text.splitlines() if language == "console" else ():
+                assert line.startswith("$ ")
+                command = line[2:]
+                seen.append(command)
+                if "runs until Ctrl-C" in command:
+                    assert command.startswith("mayfly dev ")
+                    continue
+                done = subprocess.run(
+                    ["sh", "-c", command], cwd=dev.folder, env=environment, capture_output=True, text=True, timeout=120
+                )
+                assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+                said[command.split()[-1]] = done.stdout
+    assert len(seen) == 8
+    assert re.search(r"I am spiffe://.*\nI act for demo and may .*search:read\na token: ey", said["agent.py"])
+    assert "ants: worker for demo, True\nbees: worker for demo, True\nEXCEEDS_AUTHORITY - " in said["lead.py"]
+    assert said["pair.py"] == "hello worker\n"
+    assert "1 passed" in said["test_mine.py"]
