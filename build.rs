@@ -31,6 +31,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     generator.compile_fds(workload.clone())?;
 
+    // What a guard reads and writes of Envoy's API.
+    let envoy = protox::compile(["proto/envoy/service/auth/v3/external_auth.proto"], ["proto"])?;
+    let into = out.join("envoy");
+    std::fs::create_dir_all(&into)?;
+    let generator = tonic_prost_build::configure().build_client(false).extern_path(".google.rpc", "::tonic_types::pb");
+    generator.out_dir(into).include_file("api.rs").compile_fds(envoy)?;
+
     let journal = protox::compile(["proto/mayfly/journal/v1/journal.proto"], ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(journal)?;
     Ok(())

@@ -13,6 +13,7 @@ mod crl;
 mod cuts;
 mod dev;
 mod end;
+mod guard;
 mod join;
 mod mint;
 mod redeem;
@@ -83,6 +84,7 @@ enum Command {
     Crl(crl::Args),
     Watch(watch::Args),
     Relay(relay::Args),
+    Guard(guard::Args),
     Authority(authority::Args),
     Bundle(bundle::Args),
     Verify(verify::Args),
@@ -93,7 +95,7 @@ enum Command {
 impl Cli {
     /// Whether the command serves many callers, or must go on while a reader of its output is slow.
     pub fn needs_threads(&self) -> bool {
-        matches!(self.command, Command::Dev(_) | Command::Serve(_) | Command::Relay(_) | Command::Watch(_))
+        matches!(self.command, Command::Dev(_) | Command::Serve(_) | Command::Relay(_) | Command::Guard(_) | Command::Watch(_))
     }
 }
 
@@ -121,6 +123,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Cuts(args) => cuts::run(args, global).await,
         Command::Crl(args) => crl::run(args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
+        Command::Guard(args) => guard::run(args, global).await,
         Command::Relay(args) => relay::run(args, global).await,
         Command::Authority(args) => authority::run(args, global).await,
         Command::Bundle(args) => bundle::run(args, global).await,

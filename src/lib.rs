@@ -16,7 +16,9 @@
 //!         6  authority  svid               a recorded permit -> unsigned -> signed and read back
 //! publish    bundle  feed  crl             what verifiers get: follows the records, and no request waits for it
 //! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
+//! follow     a program beside the issuer with an identity in a folder: a relay, a guard
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
+//! guard      beside one service: says whether a credential is valid now; uses nothing of the issuer
 //! https jose the HTTPS client and the JSON Web Keys that assertion and foreign share
 //! lenient    what stock gRPC clients need of a Unix socket; the operator socket and that of `run` share it
 //! process    what others see of this process's memory, and what a panic does to it; all long-lived work starts there
@@ -82,6 +84,10 @@ pub mod authority;
 pub mod svid;
 
 pub mod foreign;
+
+pub mod follow;
+
+pub mod guard;
 
 #[cfg(target_os = "linux")]
 pub mod run;

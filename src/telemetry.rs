@@ -67,6 +67,32 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
         "reason",
         "connections ended: silent, idle, unread, old, full (another needed the place), flood, revoked",
     ),
+    (
+        "mayfly_guard_checks_total",
+        "counter",
+        "door, outcome, reason",
+        "from `mayfly guard`: checks by outcome: allowed, denied with its reason code, malformed",
+    ),
+    (
+        "mayfly_guard_verifications_total",
+        "counter",
+        "",
+        "from `mayfly guard`: credentials whose signatures were verified; for the other checks that was done before",
+    ),
+    ("mayfly_guard_staleness_seconds", "gauge", "", "from `mayfly guard`: age of what it knows of revocations"),
+    (
+        "mayfly_guard_accepted_unknown_total",
+        "counter",
+        "",
+        "from `mayfly guard --best-effort`: credentials accepted while it was unknown whether they are revoked",
+    ),
+    ("mayfly_guard_connections", "gauge", "", "from `mayfly guard`: open connections"),
+    (
+        "mayfly_guard_refused_total",
+        "counter",
+        "reason",
+        "from `mayfly guard`: what it had no room or time for: connections, requests, slow",
+    ),
 ];
 
 /// Values of labels that are known before anything happens. A series that begins at zero shows its first event as an increase.

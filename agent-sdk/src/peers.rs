@@ -131,12 +131,18 @@ impl Verifier {
         &self.bundles
     }
 
-    /// Verifies a chain, leaf first, by the bundle of the leaf's own trust domain (XV-1), at the current time, and not revoked.
+    /// Verifies a chain, leaf first, by the bundle of the leaf's own trust domain (XV-1), at the current time, and not revoked. A
+    /// leaf alone, as proxies hand it on, is completed by the authority that the issuer published ([`Bundles::intermediate`]).
     pub fn verify_x509(&self, chain: &[CertificateDer<'_>]) -> Result<X509Svid, Reject> {
         let leaf = chain.first().ok_or_else(|| Reject::Malformed("there is no certificate".into()))?;
         let claimed = inspect_x509(leaf, &self.own, &self.oid)?;
         let bundle = self.bundle(claimed.id.trust_domain_name())?;
-        let svid = verify_x509(chain, &bundle, &self.oid, self.clock.seconds())?;
+        let above = match chain {
+            [_] => self.bundles.intermediate(claimed.id.trust_domain_name(), &claimed.authority),
+            _ => None,
+        };
+        let completed: Vec<_> = chain.iter().cloned().chain(above.as_deref().map(CertificateDer::from)).collect();
+        let svid = verify_x509(&completed, &bundle, &self.oid, self.clock.seconds())?;
         self.check(&svid)?;
         Ok(svid)
     }

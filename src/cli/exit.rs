@@ -8,6 +8,7 @@ use mayfly_verify::Reject;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::follow::FollowError;
 use crate::telemetry::{escaped, escaped_lines};
 
 /// Exit code of a failure that no other code describes.
@@ -96,6 +97,17 @@ impl From<IdentityError> for Failure {
             _ => FAILURE,
         };
         Failure::new(code, escaped(&e))
+    }
+}
+
+impl From<FollowError> for Failure {
+    fn from(e: FollowError) -> Failure {
+        match e {
+            FollowError::Connect(e) => e.into(),
+            FollowError::Status(status) => status.into(),
+            FollowError::Silent => Failure::new(UNREACHABLE, e.to_string()),
+            FollowError::Folder(_) | FollowError::Bundle(_) => Failure::new(FAILURE, escaped(&e)),
+        }
     }
 }
 

@@ -1,23 +1,16 @@
 //! `mayfly relay`.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use mayfly_agent::api::v1;
-use mayfly_agent::api::v1::identities_client::IdentitiesClient;
-use mayfly_agent::channel::connect_as;
 use mayfly_agent::listen::{self, accept};
-use mayfly_agent::peers::{Authorize, Bundles, Verifier};
-use mayfly_agent::revocation::{Freshness, follow_with};
-use mayfly_agent::tls::{CurrentIdentity, server_config};
-use mayfly_verify::Bundle;
-use mayfly_verify::feed::FeedKey;
+use mayfly_agent::peers::{Authorize, Verifier};
+use mayfly_agent::revocation::Freshness;
+use mayfly_agent::tls::server_config;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Server};
+use tonic::transport::Server;
 
 use super::connect::{self, Acting};
 use super::exit::Failure;
@@ -25,7 +18,7 @@ use super::global::Global;
 use super::{output, shutdown};
 use crate::config::LogFormat;
 use crate::doors::relay;
-use crate::folder::{self, Key};
+use crate::follow;
 use crate::process;
 use crate::publish::feed::Feed;
 use crate::telemetry;
@@ -47,42 +40,28 @@ pub(super) struct Args {
 /// At most this many verifiers connect.
 const CONNECTIONS: usize = 10_000;
 
-/// Between two attempts to renew.
-const PAUSE: Duration = Duration::from_secs(10);
-
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say as whom the relay listens with --as DIR")?.to_owned();
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
     // ORDER: before there is a key in memory.
     process::begin()?;
     process::lock_memory();
-    // 1. The relay's identity, and a channel to the issuer that follows its renewals.
-    let own = CurrentIdentity::new(folder::identity(&dir)?).map_err(|e| e.to_string())?;
+    // 1. The relay's identity, which is renewed; what the issuer says is verified, and only then forwarded.
     let settings = connect::settings(&global.home, args.acting.server.as_deref(), &dir)?;
     let trust_domain = settings.trust_domain.clone();
-    let channel = connect_as(settings, own.clone()).await?;
-    // 2. What the relay trusts: the bundle, and the key of heartbeats that comes with it.
-    let got = connect::fetch_bundle(channel.clone()).await?;
-    let key = FeedKey::from_point(&got.feed_key).map_err(|e| e.to_string())?;
-    let bundles = Bundles::default();
-    bundles.set(Bundle::from_json(trust_domain.clone(), &got.spiffe_json).map_err(|e| e.to_string())?);
-    let _following_bundle = bundles.follow(channel.clone(), trust_domain.clone());
-    // 3. What the issuer says is verified, and only then forwarded.
     let feed = Feed::relay();
     let onward = Arc::clone(&feed);
-    let following = follow_with(channel.clone(), key, trust_domain.clone(), Freshness::default(), move |tick| {
-        onward.forward(tick);
-    });
-    // 4. The feed is served to peers of the trust domain that are not revoked.
+    let tap = Box::new(move |tick| onward.forward(tick));
+    let followed = follow::begin(settings, dir, Freshness::default(), Some(tap)).await?;
+    // 2. The feed is served to peers of the trust domain that are not revoked.
     let listener = TcpListener::bind(args.listen).await.map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
-    let verifier = Verifier::new(bundles, following.live().clone());
-    let config = server_config(&own, &verifier, Authorize::trust_domain(trust_domain)).map_err(|e| e.to_string())?;
+    let verifier = Verifier::new(followed.bundles.clone(), followed.revocations.live().clone());
+    let config = server_config(&followed.own, &verifier, Authorize::trust_domain(trust_domain)).map_err(|e| e.to_string())?;
     let bounds = listen::Bounds { connections: CONNECTIONS, ..Default::default() };
     let incoming = accept(listener, config, verifier, bounds);
     let (stop, stopping) = watch::channel(false);
     let server = Server::builder().add_routes(relay::routes(feed, stopping.clone()));
-    let renewing = process::task("certificate of the relay", keep_renewing(channel, own, dir));
     output::print(global.output, &json!({ "listen": address.to_string() }), || {
         format!("relaying revocations on {address}; Ctrl-C stops it")
     })?;
@@ -94,35 +73,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         requested
     };
     let (served, requested) = tokio::join!(serving, stopper);
-    renewing.abort();
+    drop(followed);
     served.map_err(|e| e.to_string())?;
     requested
-}
-
-/// Renews in place whenever half of the certificate's remaining life has passed.
-async fn keep_renewing(channel: Channel, own: CurrentIdentity, dir: PathBuf) {
-    loop {
-        tokio::time::sleep(half_of_life(&dir).unwrap_or(PAUSE)).await;
-        while let Err(cause) = renew(&channel, &own, &dir).await {
-            tracing::error!(%cause, "the relay's certificate could not be renewed: trying again");
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-}
-
-async fn renew(channel: &Channel, own: &CurrentIdentity, dir: &Path) -> Result<(), String> {
-    let key = Key::new()?;
-    let mut client = IdentitiesClient::new(channel.clone());
-    let got = client.renew(v1::RenewRequest { csr: key.csr.clone() }).await.map_err(|e| e.to_string())?.into_inner();
-    let (svid, bundle) = got.svid.zip(got.bundle).ok_or("the answer is incomplete")?;
-    folder::write(dir, &key, &svid, &bundle)?;
-    own.replace(folder::identity(dir)?).map_err(|e| e.to_string())
-}
-
-/// Half of what is left of the certificate's life, at least a second; `None` if the certificate cannot be read or has expired.
-fn half_of_life(dir: &Path) -> Option<Duration> {
-    let chain = folder::certificates(&dir.join("svid.pem")).ok()?;
-    let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
-    let left = leaf.validity().time_to_expiration()?;
-    Some((left.unsigned_abs() / 2).max(Duration::from_secs(1)))
 }

@@ -564,6 +564,10 @@ pub struct WatchBundleResponse {
     /// As in GetBundleResponse. What is not there any more is not to be believed any more.
     #[prost(message, repeated, tag = "2")]
     pub foreign: ::prost::alloc::vec::Vec<ForeignBundle>,
+    /// DER certificates of the authorities below the root that sign X.509-SVIDs, those that are prepared or retired too; not those
+    /// that are tainted. They are no roots: they complete the chain of a leaf that a proxy hands on alone.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub x509_intermediates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Authority {

@@ -114,7 +114,8 @@ impl Subscription for BundleStream {
             message.bundle.filter(|b| !b.x509_authorities.is_empty()).ok_or(IdentityError::Answer("there is no bundle"))?;
         let shared = &self.shared;
         let foreign = Foreign::read(&bundle.trust_domain, &message.foreign);
-        self.bundles.take(&bundle, &foreign).map_err(|_| IdentityError::Answer("the bundle cannot be used"))?;
+        let below = &message.x509_intermediates;
+        self.bundles.take(&bundle, &foreign, below).map_err(|_| IdentityError::Answer("the bundle cannot be used"))?;
         let known = Arc::clone(&shared.current.borrow());
         let Some(next) = known.with_bundles(bundle, foreign)? else { return Ok(true) };
         shared.connection.believe(&next.bundle().x509_authorities).await?;

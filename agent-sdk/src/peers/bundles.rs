@@ -7,6 +7,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use mayfly_verify::{Bundle, JwtAuthority, TrustDomain};
 use tokio::sync::watch;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Most authorities below the roots of one trust domain.
+const MAX_INTERMEDIATES: usize = 64;
+/// Largest certificate of an authority, in bytes.
+const MAX_CERTIFICATE: usize = 8192;
 
 /// Bundles by trust domain. Clones share them. A check sees them either before or after a change, never in between.
 #[derive(Clone, Default)]
@@ -22,6 +29,8 @@ struct Shared {
 struct Held {
     // INVARIANT (FC-6): a bundle is stored under its own trust domain, and found by no other name.
     of: BTreeMap<String, Arc<Bundle>>,
+    /// By trust domain and key id: certificates of authorities below a root, DER.
+    below: BTreeMap<(String, Vec<u8>), Arc<[u8]>>,
     generation: u64,
 }
 
@@ -44,6 +53,33 @@ impl Bundles {
         });
         self.0.changes.send_replace(());
         taken
+    }
+
+    /// Knows these authorities below the roots of a trust domain from now on, in place of the previous ones: certificates, DER.
+    /// They prove nothing by themselves; they complete the chain of a leaf that somebody hands on alone. What is no certificate
+    /// of a CA with a key id, or over 8 KiB, is left out, and so is everything after the first 64.
+    pub fn set_intermediates(&self, trust_domain: &TrustDomain, certificates: &[Vec<u8>]) {
+        let own = |key: &(String, Vec<u8>)| key.0 == trust_domain.as_str();
+        let read = certificates.iter().take(MAX_INTERMEDIATES).filter_map(|der| {
+            let key_id = authority_key_id(der)?;
+            Some(((trust_domain.to_string(), key_id), Arc::from(der.as_slice())))
+        });
+        let read: BTreeMap<_, Arc<[u8]>> = read.collect();
+        self.0.held.rcu(|held| {
+            let mut after = Held::clone(held);
+            after.below.retain(|key, _| !own(key));
+            after.below.extend(read.clone());
+            if after.below != held.below {
+                after.generation += 1;
+            }
+            after
+        });
+        self.0.changes.send_replace(());
+    }
+
+    /// The certificate of an authority below a root, DER, by the key id that a leaf names. `None` if it is not known.
+    pub fn intermediate(&self, trust_domain: &str, key_id: &[u8]) -> Option<Arc<[u8]>> {
+        self.0.held.load().below.get(&(trust_domain.to_owned(), key_id.to_owned())).cloned()
     }
 
     /// Removes the bundle of a trust domain.
@@ -80,6 +116,19 @@ impl fmt::Debug for Bundles {
     }
 }
 
+/// The key id of a CA's certificate; `None` for anything else.
+fn authority_key_id(der: &[u8]) -> Option<Vec<u8>> {
+    if der.len() > MAX_CERTIFICATE {
+        return None;
+    }
+    let (_, certificate) = X509Certificate::from_der(der).ok().filter(|(left, _)| left.is_empty())?;
+    let key_id = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) if !id.0.is_empty() => Some(id.0.to_vec()),
+        _ => None,
+    });
+    key_id.filter(|_| certificate.is_ca())
+}
+
 fn same(a: &Bundle, b: &Bundle) -> bool {
     let kids = |bundle: &Bundle| bundle.jwt_authorities().iter().map(JwtAuthority::oidc_jwk).collect::<Vec<_>>();
     a.sequence() == b.sequence() && a.x509_authorities() == b.x509_authorities() && kids(a) == kids(b)
@@ -112,5 +161,30 @@ mod tests {
         assert!(bundles.set(bundle("td", &[3], 0)), "one that does not count");
         bundles.remove(&TrustDomain::new("td").unwrap());
         assert_eq!((roots("td"), roots("other")), (None, Some(vec![vec![9]])));
+    }
+
+    #[test]
+    fn fc6_authorities_below_a_root_stay_apart_and_nothing_else_is_taken_for_one() {
+        let (key, bundles) = (rcgen::KeyPair::generate().unwrap(), Bundles::default());
+        let certificate = |ca| {
+            let mut params = rcgen::CertificateParams::default();
+            params.is_ca = if ca { rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained) } else { rcgen::IsCa::ExplicitNoCa };
+            params.self_signed(&key).unwrap().der().to_vec()
+        };
+        let (ca, leaf) = (certificate(true), certificate(false));
+        let key_id = authority_key_id(&ca).unwrap();
+        let [td, other] = ["td", "other"].map(|name| TrustDomain::new(name).unwrap());
+        let generation = bundles.generation();
+        let mixed = [leaf.clone(), b"no certificate".to_vec(), [ca.as_slice(), b"x"].concat(), vec![0; 9000], ca.clone()];
+        bundles.set_intermediates(&td, &mixed);
+        assert_eq!(bundles.intermediate("td", &key_id).as_deref(), Some(ca.as_slice()));
+        assert!(bundles.intermediate("other", &key_id).is_none() && bundles.intermediate("td", b"").is_none());
+        assert!(bundles.generation() > generation, "whatever was verified before is verified again");
+        let generation = bundles.generation();
+        bundles.set_intermediates(&td, &[ca]);
+        bundles.set_intermediates(&other, &[]);
+        assert_eq!(bundles.generation(), generation, "nothing has changed");
+        bundles.set_intermediates(&td, &[leaf]);
+        assert!(bundles.intermediate("td", &key_id).is_none(), "one that is not named any more is gone");
     }
 }

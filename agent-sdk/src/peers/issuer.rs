@@ -63,14 +63,16 @@ impl FromIssuer {
         FromIssuer { bundles, trust_domain, foreign: BTreeSet::new() }
     }
 
-    /// Sets the bundles of one message.
-    pub(crate) fn take(&mut self, own: &v1::Bundle, foreign: &Foreign) -> Result<(), String> {
+    /// Sets the bundles of one message, and the authorities below our own roots.
+    pub(crate) fn take(&mut self, own: &v1::Bundle, foreign: &Foreign, below: &[Vec<u8>]) -> Result<(), String> {
         // FC-2: the trust domain is known beforehand, and never learned from a message.
         if own.trust_domain != self.trust_domain.as_str() {
             let other = own.trust_domain.chars().take(255).collect::<String>();
             return Err(format!("the bundle is of trust domain `{other}`, expected `{}`", self.trust_domain));
         }
-        self.bundles.set(Bundle::from_json(self.trust_domain.clone(), &own.spiffe_json).map_err(|e| e.to_string())?);
+        if self.bundles.set(Bundle::from_json(self.trust_domain.clone(), &own.spiffe_json).map_err(|e| e.to_string())?) {
+            self.bundles.set_intermediates(&self.trust_domain, below);
+        }
         let named: BTreeSet<_> = foreign.iter().map(|one| one.trust_domain().clone()).collect();
         self.foreign.difference(&named).for_each(|gone| self.bundles.remove(gone));
         for one in foreign.iter() {
@@ -98,7 +100,7 @@ impl Subscription for BundleStream {
 
     async fn take(&mut self, message: Self::Message) -> Result<bool, String> {
         let own = message.bundle.ok_or("the issuer's message has no bundle")?;
-        self.issuer.take(&own, &Foreign::read(&own.trust_domain, &message.foreign))?;
+        self.issuer.take(&own, &Foreign::read(&own.trust_domain, &message.foreign), &message.x509_intermediates)?;
         self.link.send_if_modified(|link| std::mem::replace(link, Link::Open) != Link::Open);
         Ok(true)
     }

@@ -16,6 +16,7 @@ use crate::acts::Issuer;
 use crate::authority::Crl;
 use crate::caller::Caller;
 use crate::denial::No;
+use crate::state::authority::{Kind, Status as Standing};
 
 #[tonic::async_trait]
 impl Bundles for Door {
@@ -62,7 +63,11 @@ async fn tell(
         // ORDER: before the look, so that what comes in between is told at the next turn.
         published.mark_unchanged();
         changes.mark_unchanged();
-        let message = v1::WatchBundleResponse { bundle: Some(bundle(&issuer)), foreign: foreign(&issuer, &caller) };
+        let message = v1::WatchBundleResponse {
+            bundle: Some(bundle(&issuer)),
+            foreign: foreign(&issuer, &caller),
+            x509_intermediates: intermediates(&issuer),
+        };
         // A reader that does not read holds one message, and then gets only the last.
         if answer.send(Ok(message)).await.is_err() {
             return;
@@ -79,6 +84,13 @@ async fn tell(
             }
         }
     }
+}
+
+/// The certificates of the authorities that sign X.509-SVIDs, DER. Nothing that a tainted one signed is valid.
+fn intermediates(issuer: &Issuer) -> Vec<Vec<u8>> {
+    let published = issuer.publisher.now();
+    let valid = published.authorities.of(Kind::X509).filter(|slot| slot.status != Standing::Tainted);
+    valid.map(|slot| slot.public.clone()).collect()
 }
 
 /// Our own keys are public; which other trust domains we trust is for callers that we know.

@@ -1,0 +1,93 @@
+//! `mayfly guard`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use mayfly_agent::revocation::Freshness;
+use mayfly_verify::BindingOid;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::connect;
+use super::exit::Failure;
+use super::global::Global;
+use super::{output, shutdown};
+use crate::config::LogFormat;
+use crate::follow;
+use crate::guard::address::{Address, Socket};
+use crate::guard::{Guard, health, metrics_only, routes, serve};
+use crate::process;
+use crate::telemetry;
+
+/// Answer for a service beside it whether a credential is valid now, whose it is and what it may do
+///
+/// A guard follows the bundle and the feed of revocations with the identity of a workload, which it renews. Services ask it with
+/// POST /verify. It is strict: when it has had no news for 5 seconds it refuses everything, and says so.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The guard's own identity: a folder that `mayfly redeem` has written
+    #[arg(long = "as", value_name = "DIR")]
+    identity: PathBuf,
+    /// host:port of the issuer; without it, the one of the home
+    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    server: Option<String>,
+    /// Where the service asks: unix:PATH, or an address of loopback
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9191")]
+    listen: Address,
+    /// Who may open a Unix socket: its mode, octal
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
+    socket_mode: u32,
+    /// Without news, accept credentials until they expire, and count them
+    #[arg(long)]
+    best_effort: bool,
+    /// Serve /metrics, /healthz and /readyz here too, for those who cannot open the socket
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// OID of the binding, if the issuer is configured with another
+    #[arg(long, default_value = "1.3.6.1.4.1.32473.1")]
+    binding_oid: String,
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| "a mode is octal, such as 0660".into())
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    let oid: BindingOid = args.binding_oid.parse().map_err(|_| Failure::usage("`--binding-oid` is no OID"))?;
+    telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
+    // ORDER: before there is a key in memory.
+    process::begin()?;
+    process::lock_memory();
+    let metrics = telemetry::metrics()?;
+    // ORDER: bound before the issuer is asked, so that a place that is taken is said at once.
+    let socket = args.listen.bind(args.socket_mode).await?;
+    let more = match args.metrics {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address}: {e}"))?),
+        None => None,
+    };
+    let freshness = if args.best_effort { Freshness::BestEffort } else { Freshness::default() };
+    let settings = connect::settings(&global.home, args.server.as_deref(), &args.identity)?;
+    let followed = follow::begin(settings, args.identity, freshness, None).await?;
+    let guard = Guard::new(followed.bundles.clone(), followed.revocations.live().clone(), oid, args.best_effort);
+    let (stop, stopping) = watch::channel(false);
+    let (router, reporter) = routes(&guard, &metrics);
+    let looking = process::task("health of the guard", health(guard.clone(), metrics.clone(), reporter));
+    let address = socket.name();
+    let more = more.map(|listener| {
+        let router = metrics_only(&guard, &metrics);
+        process::task("metrics of the guard", serve::serve(Socket::Tcp(listener), router, stopping.clone()))
+    });
+    let serving = process::task("guard", serve::serve(socket, router, stopping));
+    output::print(global.output, &json!({ "listen": address }), || format!("the guard is ready on {address}; Ctrl-C stops it"))?;
+    let requested = shutdown::requested().await;
+    stop.send_replace(true);
+    // A panic in either has ended the process already.
+    let _ = serving.await;
+    if let Some(more) = more {
+        let _ = more.await;
+    }
+    looking.abort();
+    drop(followed);
+    requested
+}

@@ -1,0 +1,88 @@
+//! The guard: one small program beside any service, which says whether a credential is valid now, whose it is and what it may do.
+//! It uses nothing of the issuer: it follows bundle and feed like every verifier, and answers with `mayfly-verify`.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `check` | one question: credentials, audience, scopes; one answer |
+//! | `kept` | credentials whose signatures were verified before; what is revoked is looked up for every answer |
+//! | `decision` | the answer, as JSON, as headers, as a challenge |
+//! | `rule` | what a proxy's configuration asks for: audience, scopes, which credential |
+//! | `verify` | `POST /verify` and `/verify/batch` |
+//! | `forward` | `/auth`, for nginx, Traefik and Caddy |
+//! | `envoy` | `ext_authz` of Envoy, over gRPC |
+//! | `text` | percent encoding, and the times of answers |
+//! | `routes` | all of these behind one bound for requests, with health and metrics |
+//! | `address` | where it listens: a Unix socket, or loopback |
+//! | `serve` | connections, and their end |
+//! | `patient` | a connection that may be idle, but not forever |
+//!
+//! **Who can ask.** Whoever reaches the socket learns what is in a credential that they have already, and nothing else. No answer
+//! proves that somebody *holds* a certificate's key: the proxy's handshake did, so certificates count only from where a proxy puts
+//! them (T111).
+
+pub mod address;
+mod check;
+mod decision;
+pub mod envoy;
+mod forward;
+mod kept;
+mod patient;
+mod routes;
+mod rule;
+pub mod serve;
+mod text;
+mod verify;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly_agent::peers::{Bundles, Verifier};
+use mayfly_verify::{BindingOid, Live, Staleness};
+
+pub use routes::{health, metrics_only, routes};
+
+/// What every check shares. Clones share it too.
+#[derive(Clone)]
+pub struct Guard(Arc<Inside>);
+
+struct Inside {
+    verifier: Verifier,
+    live: Live,
+    kept: kept::Kept,
+    best_effort: bool,
+}
+
+impl Guard {
+    /// Answers by these bundles and revocations. `best_effort` says that `live` accepts credentials until they expire while
+    /// nothing is heard; it decides readiness alone.
+    pub fn new(bundles: Bundles, live: Live, oid: BindingOid, best_effort: bool) -> Guard {
+        let verifier = Verifier::new(bundles, live.clone()).with_oid(oid);
+        Guard(Arc::new(Inside { verifier, live, kept: kept::Kept::default(), best_effort }))
+    }
+
+    /// Whether the issuer was heard within the bound.
+    pub fn fresh(&self) -> Result<(), Staleness> {
+        self.0.live.fresh(self.0.verifier.clock().now())
+    }
+
+    /// Whether credentials are accepted while the issuer is not heard.
+    pub fn is_best_effort(&self) -> bool {
+        self.0.best_effort
+    }
+
+    /// Credentials that were accepted while it was unknown whether they are revoked.
+    pub fn accepted_unknown(&self) -> u64 {
+        self.0.live.accepted_unknown()
+    }
+
+    /// The revision up to which every revocation is known; 0 before the first heartbeat.
+    fn revision(&self) -> u64 {
+        self.0.live.known().map_or(0, |known| known.head)
+    }
+
+    /// Age of what is known of revocations; `None` before the first heartbeat.
+    fn staleness(&self) -> Option<Duration> {
+        let known = self.0.live.known()?;
+        Some(self.0.verifier.clock().now().saturating_sub(Duration::from_micros(known.as_of)))
+    }
+}

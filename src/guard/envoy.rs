@@ -1,0 +1,158 @@
+//! `ext_authz` of Envoy (`envoy.service.auth.v3.Authorization/Check`): the credential is what Envoy saw, and the rule stands in its
+//! configuration, as `context_extensions`.
+//!
+//! An answer is always a decision: a gRPC error would let everybody in where Envoy is told `failure_mode_allow`.
+
+use std::collections::BTreeMap;
+
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
+use serde_json::Value as Json;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::pb;
+
+use super::Guard;
+use super::check::Shown;
+use super::decision::{Allowed, Denied};
+use super::forward::{bearer, certificate};
+use super::routes::count;
+use super::rule::{Rule, Which};
+
+/// The part of Envoy's API that is used here, generated from `proto/envoy`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated"
+)]
+pub mod api {
+    include!(concat!(env!("OUT_DIR"), "/envoy/api.rs"));
+}
+
+use api::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use api::envoy::service::auth::v3 as auth;
+use api::envoy::r#type::v3::HttpStatus;
+use auth::authorization_server::{Authorization, AuthorizationServer};
+use auth::check_response::HttpResponse;
+
+const DOOR: &str = "envoy";
+/// Largest request, in bytes: Envoy's headers and a certificate. A body that Envoy is told to send along may be larger; it is of no
+/// use here.
+const MESSAGE: usize = 256 * 1024;
+
+/// Full name of the service, for health.
+pub(super) const SERVICE: &str = "envoy.service.auth.v3.Authorization";
+
+pub(super) fn service(guard: &Guard) -> AuthorizationServer<impl Authorization> {
+    AuthorizationServer::new(Door(guard.clone())).max_decoding_message_size(MESSAGE)
+}
+
+struct Door(Guard);
+
+#[tonic::async_trait]
+impl Authorization for Door {
+    async fn check(&self, request: Request<auth::CheckRequest>) -> Result<Response<auth::CheckResponse>, Status> {
+        let context = request.into_inner().attributes.unwrap_or_default();
+        let pairs = context.context_extensions.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let rule = match Rule::read(pairs, Which::Any, false) {
+            Ok(rule) => rule,
+            Err(why) => {
+                count(DOOR, "malformed", "");
+                tracing::warn!(%why, "Envoy's context_extensions are malformed: the request is refused");
+                return Ok(Response::new(answered(Code::InvalidArgument, malformed(), Struct::default())));
+            }
+        };
+        Ok(Response::new(match decide(&self.0, &rule, &context) {
+            Ok(allowed) => {
+                count(DOOR, "allowed", "");
+                let metadata = structure(&allowed.object(&self.0));
+                answered(Code::Ok, pass(&allowed), metadata)
+            }
+            Err(denied) => {
+                count(DOOR, "denied", denied.code());
+                let metadata = structure(&serde_json::json!({ "decision": false, "reason": denied.code() }));
+                let code = if denied.status() == 401 { Code::Unauthenticated } else { Code::PermissionDenied };
+                answered(code, refuse(&denied), metadata)
+            }
+        }))
+    }
+}
+
+fn decide(guard: &Guard, rule: &Rule, context: &auth::AttributeContext) -> Result<Allowed, Denied> {
+    let http = context.request.as_ref().and_then(|request| request.http.as_ref());
+    let values = http.map(authorization).unwrap_or_default();
+    let values: Option<Vec<&str>> = values.iter().map(|value| std::str::from_utf8(value).ok()).collect();
+    let values = values.ok_or_else(|| Denied::of("TOKEN_MALFORMED"))?;
+    let token = match rule.which {
+        Which::Peer => None,
+        // Without an audience, the header is the service's own business unless the rule asks for a token.
+        Which::Any if rule.audience.is_none() => None,
+        Which::Any | Which::Bearer => bearer(&values)?,
+    };
+    let shown = context.source.as_ref().filter(|_| rule.which.peer()).map_or("", |peer| peer.certificate.as_str());
+    let certificate = certificate(&[shown])?;
+    let shown = Shown { token, certificate: certificate.as_deref() };
+    guard.check(shown, rule.audience.as_deref(), &rule.scopes)?.agent()
+}
+
+/// The values of the header `authorization`.
+fn authorization(http: &auth::attribute_context::HttpRequest) -> Vec<&[u8]> {
+    let joined = http.headers.iter().map(|(name, value)| (name, value.as_bytes()));
+    let each = http.header_map.iter().flat_map(|map| &map.headers);
+    let each =
+        each.map(|header| (&header.key, if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value }));
+    joined.chain(each).filter(|(name, _)| name.eq_ignore_ascii_case("authorization")).map(|(_, value)| value).collect()
+}
+
+/// What is known goes to the service, and whatever else the client has sent under these names does not.
+fn pass(allowed: &Allowed) -> HttpResponse {
+    let values = allowed.headers();
+    let headers = values.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| header(name, value)).collect();
+    let absent = values.iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| (*name).to_owned()).collect();
+    HttpResponse::OkResponse(auth::OkHttpResponse { headers, headers_to_remove: absent })
+}
+
+fn refuse(denied: &Denied) -> HttpResponse {
+    let mut headers = vec![header("mayfly-reason", denied.code())];
+    headers.extend(denied.challenge().map(|challenge| header("www-authenticate", &challenge)));
+    HttpResponse::DeniedResponse(auth::DeniedHttpResponse {
+        status: Some(HttpStatus { code: i32::from(denied.status().as_u16()) }),
+        headers,
+        body: format!("{}: {}\n", denied.code(), denied.meaning()),
+    })
+}
+
+fn malformed() -> HttpResponse {
+    let body = "the rule of the proxy is malformed\n".to_owned();
+    HttpResponse::DeniedResponse(auth::DeniedHttpResponse { status: Some(HttpStatus { code: 403 }), headers: Vec::new(), body })
+}
+
+fn answered(code: Code, http: HttpResponse, metadata: Struct) -> auth::CheckResponse {
+    let status = pb::Status { code: code.into(), ..Default::default() };
+    auth::CheckResponse { status: Some(status), http_response: Some(http), dynamic_metadata: Some(metadata) }
+}
+
+fn header(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption { header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: Vec::new() }) }
+}
+
+/// A JSON object as Envoy's metadata has it.
+fn structure(object: &Json) -> Struct {
+    let fields = object.as_object().into_iter().flatten();
+    Struct { fields: fields.map(|(name, one)| (name.clone(), value(one))).collect::<BTreeMap<_, _>>() }
+}
+
+fn value(json: &Json) -> Value {
+    let kind = match json {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(yes) => Kind::BoolValue(*yes),
+        Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Json::String(text) => Kind::StringValue(text.clone()),
+        Json::Array(items) => Kind::ListValue(ListValue { values: items.iter().map(value).collect() }),
+        Json::Object(_) => Kind::StructValue(structure(json)),
+    };
+    Value { kind: Some(kind) }
+}

@@ -1,0 +1,96 @@
+//! Credentials whose signatures were verified before, by digest. Nothing here says that a credential is valid *now*: expiry and
+//! revocation are looked up for every answer (T112).
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use mayfly_verify::{Binding, JwtSvid, Principal, Reliance, SpiffeId, X509Svid};
+
+/// Places. One digest has one place, so the memory is bounded and a look-up takes no lock; two credentials with one place
+/// replace each other.
+const PLACES: usize = 4096;
+/// Seconds after which signatures are verified again, because authorities expire too.
+const AGE: u64 = 60;
+
+/// A verified credential.
+#[derive(Clone)]
+pub(super) enum Svid {
+    X509(Arc<X509Svid>),
+    Jwt(Arc<JwtSvid>),
+}
+
+impl Svid {
+    pub(super) fn id(&self) -> &SpiffeId {
+        match self {
+            Svid::X509(svid) => &svid.id,
+            Svid::Jwt(svid) => &svid.id,
+        }
+    }
+
+    pub(super) fn principal(&self) -> &Principal {
+        match self {
+            Svid::X509(svid) => &svid.principal,
+            Svid::Jwt(svid) => &svid.principal,
+        }
+    }
+
+    pub(super) fn binding(&self) -> Option<&Binding> {
+        match self {
+            Svid::X509(svid) => svid.binding.as_ref(),
+            Svid::Jwt(svid) => svid.binding.as_ref(),
+        }
+    }
+
+    /// Unix seconds.
+    pub(super) fn ends_at(&self) -> u64 {
+        match self {
+            Svid::X509(svid) => svid.not_after,
+            Svid::Jwt(svid) => svid.expires_at,
+        }
+    }
+
+    pub(super) fn reliance(&self) -> Reliance<'_> {
+        match self {
+            Svid::X509(svid) => Reliance::from(&**svid),
+            Svid::Jwt(svid) => Reliance::from(&**svid),
+        }
+    }
+}
+
+pub(super) struct Kept(Box<[ArcSwapOption<Entry>]>);
+
+struct Entry {
+    digest: [u8; 32],
+    /// Of the bundles by which it was verified.
+    generation: u64,
+    /// Unix seconds.
+    verified_at: u64,
+    svid: Svid,
+}
+
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept((0..PLACES).map(|_| ArcSwapOption::empty()).collect())
+    }
+}
+
+impl Kept {
+    /// The credential with this digest, if it was verified by the bundles of this generation, not long ago.
+    pub(super) fn get(&self, digest: &[u8; 32], generation: u64, now: u64) -> Option<Svid> {
+        let entry = self.place(digest)?.load();
+        let entry = entry.as_ref()?;
+        let recent = entry.verified_at <= now && now - entry.verified_at < AGE;
+        (entry.digest == *digest && entry.generation == generation && recent).then(|| entry.svid.clone())
+    }
+
+    pub(super) fn put(&self, digest: [u8; 32], generation: u64, now: u64, svid: Svid) {
+        if let Some(place) = self.place(&digest) {
+            place.store(Some(Arc::new(Entry { digest, generation, verified_at: now, svid })));
+        }
+    }
+
+    fn place(&self, digest: &[u8; 32]) -> Option<&ArcSwapOption<Entry>> {
+        let [a, b, ..] = digest;
+        self.0.get(usize::from(u16::from_be_bytes([*a, *b])) % PLACES)
+    }
+}

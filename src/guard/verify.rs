@@ -1,0 +1,140 @@
+//! `POST /verify` and `POST /verify/batch`: JSON in, a decision out. What is malformed as a request is told from a credential that
+//! is.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Guard;
+use super::check::Shown;
+use super::routes::count;
+use super::rule::{bounded_audience, bounded_scopes};
+
+/// Largest body of one question, in bytes.
+pub(super) const BODY: usize = 64 * 1024;
+/// Largest body of many, in bytes.
+pub(super) const BATCH_BODY: usize = 512 * 1024;
+/// Most questions at once.
+const BATCH: usize = 64;
+/// How long a client may take to send a body.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A question. A field that is not known is refused: a misspelt `scopes` would ask for nothing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    /// A JWT-SVID, or a certificate in PEM, alone or with its chain.
+    credential: String,
+    /// The own audience of the service; a token must be for it.
+    audience: Option<String>,
+    /// Every one of them must be there.
+    #[serde(default)]
+    scopes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    checks: Vec<Question>,
+}
+
+/// A refusal of the request itself.
+type Malformed = (StatusCode, Json<Value>);
+
+fn malformed(status: StatusCode, error: impl Into<String>) -> Malformed {
+    // What serde says may hold a part of the request.
+    let error: String = error.into().chars().take(300).collect();
+    (status, Json(json!({ "error": error })))
+}
+
+/// One question. 200 or 403 with a decision; 400, 408 or 413 for what is no question.
+pub(super) async fn one(State(guard): State<Guard>, request: Request) -> Response {
+    let answered = async {
+        let body = read(request).await?;
+        let question: Question = parsed(&body)?;
+        answer(&guard, &question, "verify")
+    };
+    match answered.await {
+        Ok((status, object)) => (status, Json(object)).into_response(),
+        Err(refusal) => refused("verify", refusal),
+    }
+}
+
+/// Many questions, with one answer each, in their order. 200 whatever the answers are.
+pub(super) async fn many(State(guard): State<Guard>, request: Request) -> Response {
+    let answered = async {
+        let body = read(request).await?;
+        let batch: Batch = parsed(&body)?;
+        if batch.checks.is_empty() || batch.checks.len() > BATCH {
+            return Err(malformed(StatusCode::BAD_REQUEST, format!("`checks` must hold 1 to {BATCH} questions")));
+        }
+        let mut answers = Vec::with_capacity(batch.checks.len());
+        for (at, question) in batch.checks.iter().enumerate() {
+            let (_, object) = answer(&guard, question, "batch").map_err(|(status, Json(error))| {
+                malformed(status, format!("checks[{at}]: {}", error.get("error").and_then(Value::as_str).unwrap_or_default()))
+            })?;
+            answers.push(object);
+            // Each may cost four signatures; others get in between.
+            tokio::task::yield_now().await;
+        }
+        Ok(json!({ "answers": answers }))
+    };
+    match answered.await {
+        Ok(object) => Json(object).into_response(),
+        Err(refusal) => refused("batch", refusal),
+    }
+}
+
+fn refused(door: &'static str, refusal: Malformed) -> Response {
+    count(door, "malformed", "");
+    refusal.into_response()
+}
+
+fn answer(guard: &Guard, question: &Question, door: &'static str) -> Result<(StatusCode, Value), Malformed> {
+    let bad = |error: String| malformed(StatusCode::BAD_REQUEST, error);
+    bounded_scopes(&question.scopes).map_err(bad)?;
+    let audience = question.audience.as_deref();
+    audience.map_or(Ok(()), bounded_audience).map_err(bad)?;
+    let credential = question.credential.trim();
+    let shown = if credential.contains("-----BEGIN") {
+        Shown { certificate: Some(credential), token: None }
+    } else if audience.is_none() {
+        return Err(bad("a token is for one audience: say which with `audience`".into()));
+    } else {
+        Shown { token: Some(credential).filter(|token| !token.is_empty()), certificate: None }
+    };
+    Ok(match guard.check(shown, audience, &question.scopes) {
+        Ok(allowed) => {
+            count(door, "allowed", "");
+            (StatusCode::OK, allowed.object(guard))
+        }
+        Err(denied) => {
+            count(door, "denied", denied.code());
+            (StatusCode::FORBIDDEN, denied.object(guard))
+        }
+    })
+}
+
+/// Reads a body of any content type: `curl -d` says that it sends a form. The routes limit its length.
+async fn read(request: Request) -> Result<Bytes, Malformed> {
+    let Ok(read) = tokio::time::timeout(PATIENCE, Bytes::from_request(request, &())).await else {
+        return Err(malformed(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"));
+    };
+    read.map_err(|e| match e.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => malformed(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a body has at most {} KiB, that of a batch {} KiB", BODY / 1024, BATCH_BODY / 1024),
+        ),
+        _ => malformed(StatusCode::BAD_REQUEST, "the body cannot be read"),
+    })
+}
+
+fn parsed<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Malformed> {
+    serde_json::from_slice(body).map_err(|e| malformed(StatusCode::BAD_REQUEST, format!("the body is no question: {e}")))
+}
