@@ -272,7 +272,7 @@ fn open_ledger(
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.clone(),
-        issuers: config.issuers.iter().map(|issuer| issuer.issuer.clone()).collect(),
+        issuers: config.issuers.iter().map(|issuer| (issuer.issuer.clone(), issuer.name.clone())).collect(),
         operators: config.operators.clone(),
         limits: config.limits.clone(),
         workload_ttl: config.workload_ttl,

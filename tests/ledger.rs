@@ -14,7 +14,7 @@ use mayfly::denial::{Kind, No};
 use mayfly::journal::{AppendError, Each, Journal};
 use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::Asked;
-use mayfly::judge::{Admission, Proof, RequestId, Rules, release};
+use mayfly::judge::{Admission, Proof, RequestId, Rules, SubjectTemplate, release};
 use mayfly::ledger::{Bounds, Ledger, Unobserved};
 use mayfly::state::authority::{Kind as AuthorityKind, PUBLISHED, Slot, Status};
 use mayfly::state::{Standing, State};
@@ -99,7 +99,7 @@ fn rules(limits: Vec<Limit>, foreign: &[&str], taken_back: usize) -> Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.into_iter().chain(["other".parse().unwrap()]).collect(),
-        issuers: vec!["https://idp.example".into()],
+        issuers: [("https://idp.example".into(), "idp".into())].into(),
         operators: vec!["orchestrator".parse().unwrap()],
         limits,
         workload_ttl: 1_000_000,
@@ -1267,4 +1267,49 @@ fn t82_no_cut_is_forgotten_before_the_delegation_that_it_kills() {
         assert_eq!(code(house.ask(house.caller.clone(), long("demo", 1))), "DELEGATION_REVOKED");
         house.check();
     }
+}
+
+#[test]
+fn t117_a_name_that_does_not_fit_the_subject_is_denied_before_anything_is_recorded() {
+    let template = |text: &str| {
+        let mut rules = rules(vec![], &[], 10_000);
+        rules.classes.values_mut().for_each(|class| class.subject = Some(SubjectTemplate::parse(text).unwrap()));
+        rules
+    };
+    let house = House::by(template("CN={user.sub},OU={class}"));
+    let rows = || house.disk.rows.lock().len();
+    let (long, fits) = ("é".repeat(65), "é".repeat(64));
+    for (n, sub) in ["", " demo", "demo\0", "demo\nOU=admin", "\u{202e}omed", &long].into_iter().enumerate() {
+        let before = rows();
+        let n = u8::try_from(n).unwrap();
+        assert_eq!(code(house.spawn(sub, n)), "SUBJECT_UNUSABLE", "{sub:?}");
+        let ticket = Proposal::Spawn(Box::new(Spawn {
+            class: "researcher".parse().unwrap(),
+            credential: Credential::Ticket { nonce: [n; 16], hash: [n; 32], life: 60 },
+            proof: Some(house.proof(sub, n)),
+            asked: Asked::default(),
+            audience: None,
+            request: None,
+        }));
+        assert_eq!(code(house.ask(house.caller.clone(), ticket)), "SUBJECT_UNUSABLE", "{sub:?}");
+        assert_eq!(rows(), before, "{sub:?}");
+    }
+    for (n, sub) in ["demo", "demo,OU=admin", "a+OU=admin", "\\", "\"{user.iss}\"", &fits].into_iter().enumerate() {
+        let Ok(Outcome::Spawned(admission, _)) = house.spawn(sub, 100 + u8::try_from(n).unwrap()) else { panic!("{sub}") };
+        let subject = admission.subject().unwrap();
+        let shown: Vec<(&str, &str)> = subject.attributes().map(|(attribute, value)| (attribute.name, value)).collect();
+        assert_eq!(shown, [("OU", "researcher"), ("CN", sub)]);
+    }
+    // A template that was tightened since: the agent keeps what it has, and gets no other.
+    let Ok(Outcome::Spawned(admission, _)) = house.spawn(&fits, 200) else { panic!() };
+    let agent = caller_of(&admission, u64::MAX);
+    let (House { ledger, disk, now, .. }, key) = {
+        let key = house.key();
+        (house, key)
+    };
+    drop(ledger);
+    let (ledger, _) = open_by(&disk, &now, template("CN=user:{user.sub}"));
+    let before = disk.rows.lock().len();
+    let renewed = commit(&ledger, vec![Ask { caller: agent, proposal: Proposal::Renew { key } }]).pop().unwrap();
+    assert_eq!((code(renewed), disk.rows.lock().len()), ("SUBJECT_UNUSABLE", before));
 }

@@ -259,6 +259,8 @@ pub const REASONS: &[Entry] = &[
     says("SCOPE_MISSING", &[Denied], ClassOwner, "From a service: the agent lacks a scope, which is named in the metadata."),
     says("SPAWNER_NOT_ALLOWED", &[Denied], ClassOwner, "The class does not list the caller in its `spawners`."),
     says("STOPPING", &[Unavailable], Nobody, "The issuer is stopping."),
+    says("SUBJECT_UNUSABLE", &[Denied], ClassOwner,
+        "The subject template of the class names something that does not fit into a certificate; the message says what."),
     says("TARGET_MISSING", &[Malformed], Caller,
         "The request does not say what to revoke or reopen, or says it in a way that this version does not know."),
     says("TICKET_MALFORMED", &[Malformed], Caller, "The secret of the ticket does not have 32 bytes."),

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! - `classes` is sorted by name. The lists within a class are sets: they are sorted, and hold nothing twice. A workload of this
-//!   trust domain is written as its name, a foreign one as its SPIFFE ID. `svid_ttl` and `max_lease` are seconds.
+//!   trust domain is written as its name, a foreign one as its SPIFFE ID. `svid_ttl` and `max_lease` are seconds. `subject` is
+//!   there where it is configured.
 //! - `limits` keeps the order of the file, because a spawn that exceeds several limits is denied by the first of them. A limit
 //!   has `live`, `fan_out`, `period` with `burst`, or `total` with `window`. `period` and `window` are microseconds.
 //! - `version` counts the changes of this form.
@@ -43,8 +44,8 @@ fn canonical(classes: &BTreeMap<ClassName, Class>, limits: &[Limit]) -> String {
 
 // The patterns in `class` and `limit` name every field, so that a new field does not compile until it is part of this form.
 fn class(class: &Class) -> Value {
-    let Class { name, owner, scopes, audiences, svid_ttl, max_lease, max_depth, modes, workloads, classes } = class;
-    json!({
+    let Class { name, owner, scopes, audiences, svid_ttl, max_lease, max_depth, modes, workloads, classes, subject } = class;
+    let mut form = json!({
         "audiences": audiences,
         "classes": set(classes),
         "max_depth": max_depth,
@@ -55,7 +56,12 @@ fn class(class: &Class) -> Value {
         "scopes": scopes,
         "svid_ttl": svid_ttl,
         "workloads": set(workloads),
-    })
+    });
+    // Left out where there is none, so that the digest of what was configured before stays.
+    if let (Some(form), Some(subject)) = (form.as_object_mut(), subject) {
+        form.insert("subject".to_owned(), subject.text().into());
+    }
+    form
 }
 
 fn limit(limit: &Limit) -> Value {
@@ -94,6 +100,7 @@ mod tests {
             modes: vec![Mode::Delegated, Mode::Autonomous],
             workloads: vec![workload("spiffe://td.example/ns/x"), workload("orchestrator")],
             classes: vec!["worker".parse().unwrap(), "researcher".parse().unwrap()],
+            subject: None,
         }
     }
 
@@ -136,17 +143,20 @@ mod tests {
 
     #[test]
     fn each_field_of_a_class_changes_the_digest() {
-        let changes: [fn(&mut Class); 10] = [
-            |c| c.name = "other".parse().unwrap(),
-            |c| c.owner = "others".into(),
-            |c| c.scopes = ["b:read".into()].into(),
-            |c| c.audiences = ["https://b.example".into()].into(),
-            |c| c.svid_ttl = 901,
-            |c| c.max_lease = 14_401,
-            |c| c.max_depth = 3,
-            |c| c.modes = vec![Mode::Delegated],
-            |c| c.workloads = vec![workload("orchestrator")],
-            |c| c.classes = vec!["worker".parse().unwrap()],
+        let subject = |text: &str| Some(crate::judge::SubjectTemplate::parse(text).unwrap());
+        let changes: [&dyn Fn(&mut Class); 12] = [
+            &|c| c.name = "other".parse().unwrap(),
+            &|c| c.owner = "others".into(),
+            &|c| c.scopes = ["b:read".into()].into(),
+            &|c| c.audiences = ["https://b.example".into()].into(),
+            &|c| c.svid_ttl = 901,
+            &|c| c.max_lease = 14_401,
+            &|c| c.max_depth = 3,
+            &|c| c.modes = vec![Mode::Delegated],
+            &|c| c.workloads = vec![workload("orchestrator")],
+            &|c| c.classes = vec!["worker".parse().unwrap()],
+            &|c| c.subject = subject("CN={agent}"),
+            &|c| c.subject = subject("CN={class}"),
         ];
         let mut seen = BTreeSet::from([of(worker(), &limits())]);
         for change in changes {

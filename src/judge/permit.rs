@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::{AgentId, Binding, ClassName, Target, User, Workload, WorkloadName};
 use uuid::Uuid;
 
-use super::{Check, Judgement, policy, who};
+use super::{Check, DistinguishedName, Judgement, policy, who};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
@@ -23,6 +23,7 @@ pub struct Admission {
     agent: Agent,
     certificate: Option<Certificate>,
     binding: Arc<Binding>,
+    subject: Option<Arc<DistinguishedName>>,
     authority: Arc<str>,
 }
 
@@ -45,6 +46,11 @@ impl Admission {
     /// The binding that the certificate carries.
     pub fn binding(&self) -> &Arc<Binding> {
         &self.binding
+    }
+
+    /// The Subject of the certificate. `None` means that it is empty.
+    pub fn subject(&self) -> Option<&DistinguishedName> {
+        self.subject.as_deref()
     }
 
     /// Id of the authority that was active when this was judged.
@@ -174,7 +180,7 @@ impl Judgement<'_> {
     /// Whether the provider that vouched for a delegation's user is still configured.
     pub fn check_issuer(&self, user: &User) -> Result<(), Denial> {
         self.checking(Check::Grant);
-        if self.rules().issuers.contains(&user.iss) {
+        if self.rules().issuers.contains_key(&user.iss) {
             return Ok(());
         }
         let message = format!("the provider `{}` is no longer configured: what its users allowed has ended", user.iss);
@@ -197,6 +203,7 @@ impl Judgement<'_> {
             agent: agent.clone(),
             certificate,
             binding: Arc::new(binding),
+            subject: self.subject(agent)?.map(Arc::new),
             authority: Arc::clone(&signer.id),
         })
     }

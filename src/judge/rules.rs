@@ -16,8 +16,8 @@ pub struct Rules {
     pub classes: BTreeMap<ClassName, Class>,
     /// Every configured workload.
     pub workloads: Vec<WorkloadName>,
-    /// `iss` of every configured provider of users.
-    pub issuers: Vec<String>,
+    /// `iss` of every configured provider of users, and its configured name.
+    pub issuers: BTreeMap<String, String>,
     /// The workloads that are operators too.
     pub operators: Vec<WorkloadName>,
     /// Agents below one agent that may be taken back one by one. The next one that is revoked takes that agent with it.

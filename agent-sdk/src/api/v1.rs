@@ -1153,6 +1153,8 @@ pub enum Reason {
     UserTokenKeyUnnamed = 114,
     /// The issuer, or the caller's identity, has as many connections as it may; the message says which.
     ConnectionsFull = 115,
+    /// The subject template of the class names something that does not fit into a certificate; the message says what.
+    SubjectUnusable = 120,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1277,6 +1279,7 @@ impl Reason {
             Self::WorkloadUnknown => "REASON_WORKLOAD_UNKNOWN",
             Self::UserTokenKeyUnnamed => "REASON_USER_TOKEN_KEY_UNNAMED",
             Self::ConnectionsFull => "REASON_CONNECTIONS_FULL",
+            Self::SubjectUnusable => "REASON_SUBJECT_UNUSABLE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1398,6 +1401,7 @@ impl Reason {
             "REASON_WORKLOAD_UNKNOWN" => Some(Self::WorkloadUnknown),
             "REASON_USER_TOKEN_KEY_UNNAMED" => Some(Self::UserTokenKeyUnnamed),
             "REASON_CONNECTIONS_FULL" => Some(Self::ConnectionsFull),
+            "REASON_SUBJECT_UNUSABLE" => Some(Self::SubjectUnusable),
             _ => None,
         }
     }
