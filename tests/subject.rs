@@ -1,5 +1,5 @@
 //! The Subject of a certificate, by the template of its class, as others read it.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod support;
 
