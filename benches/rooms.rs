@@ -301,6 +301,7 @@ fn rules() -> Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads,
+        audiences: Default::default(),
         issuers: [("https://idp.example".into(), "idp".into())].into(),
         operators: vec![],
         limits: vec![

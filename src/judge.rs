@@ -5,6 +5,7 @@
 //! same state gets the same verdict. What an operator should hear of leaves as a [`Note`].
 
 pub mod access;
+pub mod audience;
 mod chance;
 mod cut;
 mod dn;

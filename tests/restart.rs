@@ -32,6 +32,7 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> Ledger {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads,
+        audiences: Default::default(),
         issuers: [("https://idp.example".into(), "idp".into())].into(),
         operators: vec![],
         limits: vec![],

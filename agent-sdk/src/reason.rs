@@ -181,6 +181,8 @@ pub const REASONS: &[Entry] = &[
     says("CALLER_UNKNOWN", &[Unauthenticated], ClassOwner,
         "The certificate is that of a foreign workload which no class lists, or of neither a workload nor an agent."),
     says("CERTIFICATE_NEEDED", &[Unauthenticated], Caller, "The method needs a client certificate, and the connection has none."),
+    says("CLAIMS_UNUSABLE", &[Denied], Operator,
+        "The claims that the catalogue has for the audience do not fit the agent, or are asked for beside another audience."),
     says("CLASS_CLOSED", &[Denied], Operator, "The class was revoked and stays closed until an operator reopens it."),
     says("CLASS_MALFORMED", &[Malformed], Caller, "The name of the class is not well-formed."),
     says("CLASS_NOT_CLOSED", &[NotFound], Caller, "The class is not closed, so there is nothing to reopen."),

@@ -1,4 +1,4 @@
-//! The digest of classes and limits, which the journal records at each start that finds it changed.
+//! The digest of classes, limits and the catalogue of audiences, which the journal records at each start that finds it changed.
 //!
 //! The digest is SHA-256 over one JSON document in the form of RFC 8785: members are sorted, there is no white space, and values
 //! are strings, integers, lists and objects. Only this module decides what the document contains, so neither another compiler nor
@@ -17,6 +17,7 @@
 //!   there where it is configured.
 //! - `limits` keeps the order of the file, because a spawn that exceeds several limits is denied by the first of them. A limit
 //!   has `live`, `fan_out`, `period` with `burst`, or `total` with `window`. `period` and `window` are microseconds.
+//! - `audiences` is there where a catalogue is configured: by name, with each claim as it is configured.
 //! - `version` counts the changes of this form.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mayfly_verify::{ClassName, sha256};
 use serde_json::{Value, json};
 
+use crate::judge::audience::{Audience, SYSTEMS};
 use crate::judge::limits::{Limit, Measure};
 use crate::judge::policy::Class;
 
@@ -31,15 +33,20 @@ use crate::judge::policy::Class;
 const VERSION: u64 = 1;
 
 /// SHA-256 of the canonical form of classes and limits.
-pub(super) fn digest(classes: &BTreeMap<ClassName, Class>, limits: &[Limit]) -> [u8; 32] {
-    sha256(canonical(classes, limits).as_bytes())
+pub(super) fn digest(classes: &BTreeMap<ClassName, Class>, limits: &[Limit], audiences: &BTreeMap<String, Audience>) -> [u8; 32] {
+    sha256(canonical(classes, limits, audiences).as_bytes())
 }
 
 /// The document that is hashed.
-fn canonical(classes: &BTreeMap<ClassName, Class>, limits: &[Limit]) -> String {
+fn canonical(classes: &BTreeMap<ClassName, Class>, limits: &[Limit], audiences: &BTreeMap<String, Audience>) -> String {
     let classes: Vec<Value> = classes.values().map(class).collect();
     let limits: Vec<Value> = limits.iter().map(limit).collect();
-    json!({ "classes": classes, "limits": limits, "version": VERSION }).to_string()
+    let mut form = json!({ "classes": classes, "limits": limits, "version": VERSION });
+    // Left out where there are none, so that the digest of what was configured before stays.
+    if let (Some(form), false) = (form.as_object_mut(), audiences.is_empty()) {
+        form.insert("audiences".to_owned(), audiences.iter().map(|(name, of)| (name.clone(), audience(of))).collect());
+    }
+    form.to_string()
 }
 
 // The patterns in `class` and `limit` name every field, so that a new field does not compile until it is part of this form.
@@ -62,6 +69,13 @@ fn class(class: &Class) -> Value {
         form.insert("subject".to_owned(), subject.text().into());
     }
     form
+}
+
+fn audience(audience: &Audience) -> Value {
+    let Audience { owner, kind, lifetime, leeway, claims } = audience;
+    let kind = SYSTEMS.iter().find(|(_, system)| Some(*system) == *kind).map(|(name, _)| *name);
+    let claims: Value = claims.iter().map(|(name, claim)| (name.clone(), claim.configured())).collect();
+    json!({ "claims": claims, "kind": kind, "leeway": leeway, "lifetime": lifetime, "owner": owner })
 }
 
 fn limit(limit: &Limit) -> Value {
@@ -122,7 +136,7 @@ mod tests {
     }
 
     fn of(class: Class, limits: &[Limit]) -> [u8; 32] {
-        digest(&BTreeMap::from([(class.name.clone(), class)]), limits)
+        digest(&BTreeMap::from([(class.name.clone(), class)]), limits, &BTreeMap::new())
     }
 
     #[test]
@@ -136,7 +150,7 @@ mod tests {
             r#"{"name":"total","per":"class","total":1000,"window":3600000000}],"version":1}"#
         );
         let classes = BTreeMap::from([("worker".parse().unwrap(), worker())]);
-        assert_eq!(canonical(&classes, &limits()), text);
+        assert_eq!(canonical(&classes, &limits(), &BTreeMap::new()), text);
         // As `printf '%s' "$text" | sha256sum` prints it.
         assert_eq!(hex::encode(of(worker(), &limits())), "662b83836bc4a04afa49633148a029acfac13dad6d03b0c0d6081b8e3365fb20");
     }

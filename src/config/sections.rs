@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use mayfly_verify::{BindingOid, TrustDomain, WorkloadName};
 
+use super::audiences::{check_audiences, read_audiences};
 use super::classes::read_classes;
 use super::foreign::{Known, read_foreign};
 use super::issuers::{https, read_issuers};
@@ -43,6 +44,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let known = Known { own: &workloads, foreign: &domains };
     let classes = read_classes(top, &known);
     let limits = read_limits(top);
+    let audiences = read_audiences(top, credentials.oid.as_ref());
+    check_audiences(top, &audiences, &classes, trust_domain.as_ref());
     let issuers = read_issuers(top, &known);
     Some(Config {
         trust_domain: trust_domain?,
@@ -74,6 +77,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         issuers,
         classes,
         limits,
+        audiences,
         writes: writes.paces,
         taken_back: writes.taken_back,
     })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mayfly_verify::{AgentId, Binding, ClassName, Target, User, Workload, WorkloadName};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{Check, DistinguishedName, Judgement, policy, who};
@@ -65,6 +66,7 @@ pub struct Mint {
     id: AgentId,
     token: Token,
     binding: Arc<Binding>,
+    claims: Arc<Map<String, Value>>,
     authority: Arc<str>,
 }
 
@@ -82,6 +84,11 @@ impl Mint {
     /// The binding that the token carries.
     pub fn binding(&self) -> &Binding {
         &self.binding
+    }
+
+    /// What it says beside that and the claims of every JWT-SVID.
+    pub fn claims(&self) -> &Arc<Map<String, Value>> {
+        &self.claims
     }
 
     /// Id of the authority that was active when this was judged.
@@ -221,7 +228,8 @@ impl Judgement<'_> {
         let td = &self.rules().trust_domain;
         let binding = agent.binding(td, self.view().incarnation(), token.revision, scopes);
         let authority = Arc::clone(&self.signer(AuthorityKind::Jwt)?.id);
-        Ok(Mint { id: agent.id(td), token, binding: Arc::new(binding), authority })
+        let claims = Arc::new(self.claims(agent, &token.audiences)?);
+        Ok(Mint { id: agent.id(td), token, binding: Arc::new(binding), claims, authority })
     }
 
     /// What is left of an agent's authority today: its own, within its class and within that of every ancestor.

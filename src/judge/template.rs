@@ -145,6 +145,19 @@ impl Template {
     }
 }
 
+/// As it was configured.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Variable(variable) => {
+                let name = VARIABLES.iter().find(|(_, known)| known == variable).map_or("", |(name, _)| *name);
+                write!(f, "{{{name}}}")
+            }
+        })
+    }
+}
+
 impl Facts<'_> {
     fn write(&self, variable: Variable, out: &mut String) -> Result<(), NoUser> {
         let mandate = &self.agent.mandate;

@@ -42,6 +42,8 @@ pub enum Check {
     Limit(usize),
     /// The binding fits into a credential.
     BindingSize,
+    /// The further claims of a token fit what they name.
+    Claims,
     /// The Subject of the class fits what it names.
     Subject,
     /// The ticket is known, has not ended, and belongs to this key.
@@ -93,6 +95,7 @@ impl Check {
             Check::Limit(_) => "limit",
             Check::BindingSize => "binding",
             Check::Subject => "subject",
+            Check::Claims => "claims",
             Check::Ticket => "ticket",
             Check::Generation => "certificate",
             Check::Ownership | Check::TargetKnown | Check::TargetClosed => "target",
@@ -103,7 +106,7 @@ impl Check {
     /// Where its answer is defined.
     pub fn defined_in(self) -> Defined {
         match self {
-            Check::ClassKnown | Check::WorkloadKnown => Defined::Configuration,
+            Check::ClassKnown | Check::WorkloadKnown | Check::Claims => Defined::Configuration,
             Check::Authority | Check::AuthorityLeft => Defined::ClassAndGrant,
             Check::Audience | Check::Lifetime | Check::Subject => Defined::Class,
             Check::Limit(index) => Defined::Limit(index),

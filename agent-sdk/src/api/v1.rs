@@ -1155,6 +1155,8 @@ pub enum Reason {
     ConnectionsFull = 115,
     /// The subject template of the class names something that does not fit into a certificate; the message says what.
     SubjectUnusable = 120,
+    /// The claims that the catalogue has for the audience do not fit the agent, or are asked for beside another audience.
+    ClaimsUnusable = 121,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1280,6 +1282,7 @@ impl Reason {
             Self::UserTokenKeyUnnamed => "REASON_USER_TOKEN_KEY_UNNAMED",
             Self::ConnectionsFull => "REASON_CONNECTIONS_FULL",
             Self::SubjectUnusable => "REASON_SUBJECT_UNUSABLE",
+            Self::ClaimsUnusable => "REASON_CLAIMS_UNUSABLE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1402,6 +1405,7 @@ impl Reason {
             "REASON_USER_TOKEN_KEY_UNNAMED" => Some(Self::UserTokenKeyUnnamed),
             "REASON_CONNECTIONS_FULL" => Some(Self::ConnectionsFull),
             "REASON_SUBJECT_UNUSABLE" => Some(Self::SubjectUnusable),
+            "REASON_CLAIMS_UNUSABLE" => Some(Self::ClaimsUnusable),
             _ => None,
         }
     }
