@@ -301,7 +301,8 @@ fn rules() -> Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads,
-        issuers: vec!["https://idp.example".into()],
+        audiences: Default::default(),
+        issuers: [("https://idp.example".into(), "idp".into())].into(),
         operators: vec![],
         limits: vec![
             limit("live", Per::User, Measure::Live(1_000_000_000)),

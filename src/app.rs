@@ -283,8 +283,9 @@ fn open_ledger(
     let rules = Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
+        audiences: config.audiences.clone(),
         workloads: config.workloads.clone(),
-        issuers: config.issuers.iter().map(|issuer| issuer.issuer.clone()).collect(),
+        issuers: config.issuers.iter().map(|issuer| (issuer.issuer.clone(), issuer.name.clone())).collect(),
         operators: config.operators.clone(),
         limits: config.limits.clone(),
         workload_ttl: config.workload_ttl,

@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, read once into types that are valid by construction. Every fault of a file is reported, not
 //! only the first.
 
+mod audiences;
 mod classes;
 mod digest;
 mod foreign;
@@ -21,6 +22,7 @@ use crate::assertion::IssuerSettings;
 use crate::authority::RootFiles;
 use crate::authority::schedule::Schedule;
 use crate::foreign::Settings;
+use crate::judge::audience::Audience;
 use crate::judge::limits::Limit;
 use crate::judge::pace::{Paces, Verb};
 use crate::judge::policy::Class;
@@ -110,6 +112,8 @@ pub struct Config {
     pub issuers: Vec<IssuerSettings>,
     /// Kinds of agents. An attacker who controls them decides what agents may do.
     pub classes: BTreeMap<ClassName, Class>,
+    /// What is known of audiences. An attacker who controls it decides how long tokens live, and what else they say.
+    pub audiences: BTreeMap<String, Audience>,
     /// How many agents there may be, and how fast they are spawned. An attacker who controls the limits can let a tree grow, or
     /// stop it.
     pub limits: Vec<Limit>,
@@ -173,15 +177,20 @@ impl Config {
             jwt: self.rotate_jwt,
             ahead: self.refresh.saturating_mul(4),
             x509_life: self.classes.values().map(|c| c.svid_ttl).max().unwrap_or(0).max(self.workload_ttl),
-            jwt_life: self.jwt_ttl,
+            jwt_life: self.audiences.values().filter_map(|a| a.lifetime).fold(self.jwt_ttl, u64::max),
             root_ends_at,
         }
     }
 
-    /// SHA-256 of classes and limits in a canonical form, as the journal records it. It changes if and only if one of their
+    /// SHA-256 of classes, limits and audiences in a canonical form, as the journal records it. It changes if and only if one of their
     /// values does.
     pub fn digest(&self) -> [u8; 32] {
-        digest::digest(&self.classes, &self.limits)
+        digest::digest(&self.classes, &self.limits, &self.audiences)
+    }
+
+    /// What an operator should know of this configuration that is no fault, one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        audiences::notes(&self.audiences, self.jwt_ttl)
     }
 
     /// Reads texts that are laid over each other. Faults begin with the name of the last one.

@@ -5,6 +5,7 @@
 //! | [`operate`] | the issuer in production: configuration, joining, keys, federation, metrics, backup |
 //! | [`revoke`] | who may revoke what, what it does, and what users can do themselves |
 //! | [`services`] | services that verify agents |
+//! | [`systems`] | databases, clusters and clouds that know nothing of SPIFFE |
 //! | [`mayfly_agent::docs::agents`] | programs that are agents or spawn them |
 //! | [`security`] | what is promised and what is not; how to report a flaw |
 //! | [`numbers`] | all measurements |
@@ -18,6 +19,7 @@ macro_rules! page {
         #[doc = "[operate]: crate::docs::operate"]
         #[doc = "[revoke]: crate::docs::revoke"]
         #[doc = "[services]: crate::docs::services"]
+        #[doc = "[systems]: crate::docs::systems"]
         #[doc = "[security]: crate::docs::security"]
         #[doc = "[develop]: crate::docs::develop"]
         #[doc = "[hazards]: crate::docs::hazards"]
@@ -35,6 +37,7 @@ macro_rules! page {
 page!(operate, "docs/operate.md");
 page!(revoke, "docs/revoke.md");
 page!(services, "docs/services.md");
+page!(systems, "docs/systems.md");
 page!(security, "docs/security.md");
 page!(develop, "docs/develop.md");
 page!(hazards, "docs/hazards.md");

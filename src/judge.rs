@@ -5,8 +5,10 @@
 //! same state gets the same verdict. What an operator should hear of leaves as a [`Note`].
 
 pub mod access;
+pub mod audience;
 mod chance;
 mod cut;
+mod dn;
 mod grant;
 pub mod limits;
 mod ownership;
@@ -15,6 +17,7 @@ mod permit;
 pub mod policy;
 pub mod release;
 mod rules;
+pub mod template;
 mod verdict;
 mod who;
 
@@ -28,6 +31,7 @@ use crate::state::{Agent, Generation, Overlay, State};
 pub use chance::Chance;
 pub(crate) use chance::serial_of;
 pub use cut::{Cutting, Since};
+pub use dn::{DistinguishedName, Encoding, SubjectTemplate};
 pub use grant::Proof;
 pub(crate) use ownership::unknown_agent;
 pub use ownership::{may_revoke, owns, sees};

@@ -81,7 +81,9 @@ pub mod command;
 pub mod files;
 pub mod folder;
 pub mod group;
+pub mod presets;
 pub mod socket;
+pub mod tokens;
 pub mod tree;
 pub mod workload;
 
@@ -97,7 +99,9 @@ use tokio::sync::watch;
 
 use command::{Event, NotRun, Running};
 use files::Files;
+use presets::Preset;
 use socket::Private;
+use tokens::{Tokens, Wanted};
 use tree::Tree;
 
 use crate::process::memory;
@@ -121,6 +125,10 @@ pub struct Launch {
     pub grace: Duration,
     /// Folder for PEM files. `None` means the socket alone.
     pub files: Option<PathBuf>,
+    /// Tokens that are wanted as files.
+    pub tokens: Vec<Wanted>,
+    /// Systems whose SDKs are to find a token. Each is there once.
+    pub presets: Vec<Preset>,
     /// Signal for the command after new files were written. `None` means no signal.
     pub reload: Option<Signal>,
     /// Uid and gid of the command. `None` means those of this process.
@@ -143,13 +151,13 @@ pub fn prepare() -> Result<(), String> {
 pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
     let identity = Arc::new(identity);
     let (stop, stopped) = watch::channel(false);
-    let (private, listener) = Private::new(launch.user)?;
+    let (mut private, listener) = Private::new(launch.user)?;
     let router = workload::routes(Arc::clone(&identity), launch.oid.clone(), stopped.clone())?;
     // A command that asks only once, at its start, gets them then.
     let _ = tokio::time::timeout(FIRST_WORD, identity.changed().wait_for(|current| current.foreign().is_some())).await;
     // A process that connects earlier waits at the socket, until it can be checked whether it belongs to the tree.
     let serve = |tree| tokio::spawn(socket::serve(listener, router, tree, stopped));
-    let ended = beside(&identity, &launch, &private, serve).await;
+    let ended = beside(&identity, &launch, &mut private, serve).await;
     let ended = match ended {
         Ok((code, serving)) => {
             let _ = stop.send(true);
@@ -171,7 +179,7 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
 async fn beside<T>(
     identity: &Identity,
     launch: &Launch,
-    private: &Private,
+    private: &mut Private,
     serve: impl FnOnce(Tree) -> T,
 ) -> Result<(u8, T), NotRun> {
     let mut changed = identity.changed();
@@ -179,11 +187,25 @@ async fn beside<T>(
     if let Some(files) = &files {
         files.write(&Arc::clone(&changed.borrow_and_update()))?;
     }
-    let endpoint = format!("unix://{}", private.path().display());
-    let mut running = Running::start(&launch.command, &[(ENDPOINT, &endpoint)], launch.user)?;
+    let mut env = vec![(ENDPOINT, Some(format!("unix://{}", private.path().display())))];
+    let mut wanted = launch.tokens.clone();
+    let uuid = identity.current().spiffe_id().rsplit('/').next().and_then(|name| name.parse().ok());
+    for preset in &launch.presets {
+        let laid_out = preset.lay_out(private.dir(), uuid);
+        for (name, content) in &laid_out.files {
+            private.write(name, content)?;
+        }
+        wanted.push(laid_out.token);
+        env.extend(laid_out.env);
+    }
+    // ORDER: before the command starts, which finds every file.
+    let mut tokens = Tokens::begin(wanted, launch.user, identity).await?;
+    let mut running = Running::start(&launch.command, &env, launch.user)?;
     let serving = serve(running.tree().clone());
     let mut over = identity.over();
     let mut taken = false;
+    let mut kept = std::pin::pin!(tokens.keep(identity));
+    let mut keeping = true;
     let code = loop {
         tokio::select! {
             event = running.next() => match event {
@@ -197,6 +219,7 @@ async fn beside<T>(
                 // In a task of its own, so that this loop still waits for the end of the command.
                 tokio::spawn(stop_tree(running.tree().clone(), launch.grace));
             }
+            () = kept.as_mut(), if keeping => keeping = false,
             Ok(()) = changed.changed(), if files.is_some() => {
                 let current = Arc::clone(&changed.borrow_and_update());
                 match files.as_ref().map(|files| files.write(&current)) {

@@ -1,6 +1,7 @@
 //! Room 6: what is to be signed. From a recorded permit to an unsigned document; nothing else leads here.
 
 pub(crate) mod der;
+mod dn;
 pub mod jwt;
 pub mod x509;
 

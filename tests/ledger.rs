@@ -12,9 +12,11 @@ use mayfly::clock::{Clock, SECOND};
 use mayfly::config::Config;
 use mayfly::denial::{Kind, No};
 use mayfly::journal::{AppendError, Each, Journal};
+use mayfly::judge::audience::{Audience, Claim, System};
 use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::Asked;
-use mayfly::judge::{Admission, Proof, RequestId, Rules, release};
+use mayfly::judge::template::Template;
+use mayfly::judge::{Admission, Proof, RequestId, Rules, SubjectTemplate, release};
 use mayfly::ledger::{Bounds, Ledger, Unobserved};
 use mayfly::state::authority::{Kind as AuthorityKind, PUBLISHED, Slot, Status};
 use mayfly::state::{Standing, State};
@@ -99,7 +101,8 @@ fn rules(limits: Vec<Limit>, foreign: &[&str], taken_back: usize) -> Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.into_iter().chain(["other".parse().unwrap()]).collect(),
-        issuers: vec!["https://idp.example".into()],
+        audiences: Default::default(),
+        issuers: [("https://idp.example".into(), "idp".into())].into(),
         operators: vec!["orchestrator".parse().unwrap()],
         limits,
         workload_ttl: 1_000_000,
@@ -1267,4 +1270,90 @@ fn t82_no_cut_is_forgotten_before_the_delegation_that_it_kills() {
         assert_eq!(code(house.ask(house.caller.clone(), long("demo", 1))), "DELEGATION_REVOKED");
         house.check();
     }
+}
+
+#[test]
+fn t117_a_name_that_does_not_fit_the_subject_is_denied_before_anything_is_recorded() {
+    let template = |text: &str| {
+        let mut rules = rules(vec![], &[], 10_000);
+        rules.classes.values_mut().for_each(|class| class.subject = Some(SubjectTemplate::parse(text).unwrap()));
+        rules
+    };
+    let house = House::by(template("CN={user.sub},OU={class}"));
+    let rows = || house.disk.rows.lock().len();
+    let (long, fits) = ("é".repeat(65), "é".repeat(64));
+    for (n, sub) in ["", " demo", "demo\0", "demo\nOU=admin", "\u{202e}omed", &long].into_iter().enumerate() {
+        let before = rows();
+        let n = u8::try_from(n).unwrap();
+        assert_eq!(code(house.spawn(sub, n)), "SUBJECT_UNUSABLE", "{sub:?}");
+        let ticket = Proposal::Spawn(Box::new(Spawn {
+            class: "researcher".parse().unwrap(),
+            credential: Credential::Ticket { nonce: [n; 16], hash: [n; 32], life: 60 },
+            proof: Some(house.proof(sub, n)),
+            asked: Asked::default(),
+            audience: None,
+            request: None,
+        }));
+        assert_eq!(code(house.ask(house.caller.clone(), ticket)), "SUBJECT_UNUSABLE", "{sub:?}");
+        assert_eq!(rows(), before, "{sub:?}");
+    }
+    for (n, sub) in ["demo", "demo,OU=admin", "a+OU=admin", "\\", "\"{user.iss}\"", &fits].into_iter().enumerate() {
+        let Ok(Outcome::Spawned(admission, _)) = house.spawn(sub, 100 + u8::try_from(n).unwrap()) else { panic!("{sub}") };
+        let subject = admission.subject().unwrap();
+        let shown: Vec<(&str, &str)> = subject.attributes().map(|(attribute, value)| (attribute.name, value)).collect();
+        assert_eq!(shown, [("OU", "researcher"), ("CN", sub)]);
+    }
+    // A template that was tightened since: the agent keeps what it has, and gets no other.
+    let Ok(Outcome::Spawned(admission, _)) = house.spawn(&fits, 200) else { panic!() };
+    let agent = caller_of(&admission, u64::MAX);
+    let (House { ledger, disk, now, .. }, key) = {
+        let key = house.key();
+        (house, key)
+    };
+    drop(ledger);
+    let (ledger, _) = open_by(&disk, &now, template("CN=user:{user.sub}"));
+    let before = disk.rows.lock().len();
+    let renewed = commit(&ledger, vec![Ask { caller: agent, proposal: Proposal::Renew { key } }]).pop().unwrap();
+    assert_eq!((code(renewed), disk.rows.lock().len()), ("SUBJECT_UNUSABLE", before));
+}
+
+#[test]
+fn t119_claims_that_the_other_side_would_refuse_are_denied_before_anything_is_recorded() {
+    let mut rules = rules(vec![], &[], 10_000);
+    let tag = Claim::List(vec![Claim::Text(Template::parse("{user.sub}").unwrap())]);
+    let tags = Claim::Object([("principal_tags".to_owned(), Claim::Object([("user".to_owned(), tag)].into()))].into());
+    let claims = [("https://aws.amazon.com/tags".to_owned(), tags)].into();
+    let audience = Audience { owner: "ops".into(), kind: Some(System::Aws), lifetime: Some(1200), leeway: 0, claims };
+    rules.audiences.insert("sts.amazonaws.com".into(), audience);
+    let house = House::by(rules);
+    let rows = || house.disk.rows.lock().len();
+    let spawn = |sub: &str, n: u8| {
+        let Proposal::Spawn(mut spawn) = house.spawning(house.proof(sub, n), None) else { panic!() };
+        spawn.audience = Some("sts.amazonaws.com".into());
+        house.ask(house.caller.clone(), Proposal::Spawn(spawn))
+    };
+    for (n, sub) in ["a|b", "a\nb", "a;b"].into_iter().enumerate() {
+        let n = u8::try_from(n).unwrap();
+        let before = rows();
+        assert_eq!(code(spawn(sub, n)), "CLAIMS_UNUSABLE", "{sub}");
+        assert_eq!(rows(), before, "{sub}");
+        // An agent without that token is admitted, and gets none later.
+        let Ok(Outcome::Spawned(admission, _)) = house.spawn(sub, n) else { panic!("{sub}") };
+        let before = rows();
+        let mint = Proposal::Mint { audiences: vec!["sts.amazonaws.com".into()], request: None };
+        assert_eq!(code(house.ask(caller_of(&admission, u64::MAX), mint)), "CLAIMS_UNUSABLE", "{sub}");
+        assert_eq!(rows(), before, "{sub}");
+    }
+    // Nobody else is told these claims, and for several audiences the shortest life counts.
+    let Ok(Outcome::Spawned(admission, Some(mint))) = spawn("demo+x@a.example", 100) else { panic!() };
+    let both = |further: &str| {
+        let audiences = vec!["https://search.example".into(), further.to_owned()];
+        house.ask(caller_of(&admission, u64::MAX), Proposal::Mint { audiences, request: None })
+    };
+    assert_eq!(code(both("sts.amazonaws.com")), "CLAIMS_UNUSABLE");
+    let Ok(Outcome::Minted(plain)) = both("https://mail.example") else { panic!() };
+    assert!(plain.claims().is_empty() && plain.token().ends_at - plain.token().issued_at == 300);
+    let tags = mint.claims().get("https://aws.amazon.com/tags").unwrap();
+    assert_eq!(tags.pointer("/principal_tags/user/0").unwrap(), "demo+x@a.example");
+    assert_eq!(mint.token().ends_at - mint.token().issued_at, 1200);
 }

@@ -30,6 +30,8 @@ const OTHERS: &[&str] = &[
 ];
 /// What stands before the name of an environment variable.
 const ENVIRONMENT: &[&str] = &["env!(", "env::var(", "env::var_os(", "env ="];
+/// A file whose names in upper case are variables of the SDKs of others.
+const VARIABLES: &str = "src/run/presets.rs";
 /// The last code of the first list: up to it the enum's numbers are in the order of the codes.
 const FIRST_LIST: Reason = Reason::WorkloadUnknown;
 
@@ -206,7 +208,7 @@ a status that has none. Clients must expect codes that they do not know.
 /// Every code that a file says, or the code below a folder.
 fn sites(dir: &str) -> Vec<Site> {
     let mut found = Vec::new();
-    for (file, text) in sources(Path::new(dir)) {
+    for (file, text) in sources(Path::new(dir)).into_iter().filter(|(file, _)| file != VARIABLES) {
         found.extend(codes(&text).into_iter().map(|(code, kind)| Site { file: file.clone(), code, kind }));
     }
     found

@@ -30,7 +30,7 @@ impl Act for Configure {
         let body = record::Configured {
             classes: self.classes.to_vec(),
             x509_life: j.rules().x509_life(),
-            jwt_life: j.rules().jwt_ttl,
+            jwt_life: j.rules().jwt_life(),
             // If lifetimes get shorter now, credentials that are out still last as long as they were signed for.
             x509_until: j.last_ends(Kind::X509) / SECOND,
             jwt_until: j.last_ends(Kind::Jwt) / SECOND,

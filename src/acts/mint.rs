@@ -57,6 +57,7 @@ impl Act for Mint {
             policy::decide_mint(class, &agent.mandate.audiences, audience)?;
         }
         let kept = j.authority_left(agent)?;
+        j.claims(agent, &self.audiences)?;
         let narrowed = (kept.scopes != agent.mandate.scopes).then_some(kept.scopes);
         let minted = minted(j, id.uuid, &self.audiences, agent.lease_ends_at, self.request.as_ref(), narrowed, chance)?;
         let token = push(j, caller, minted)?;
@@ -83,7 +84,7 @@ pub(super) fn minted(
         further_audiences: further.to_vec(),
         jti: chance.jti().to_vec(),
         issued_at: now,
-        ends_at: now.saturating_add(j.rules().jwt_ttl).min(lease).min(signer.ends_at),
+        ends_at: now.saturating_add(j.rules().token_life(audiences)).min(lease).min(signer.ends_at),
         request: request.map(request_record),
         narrowed: narrowed.is_some(),
         scopes: narrowed.unwrap_or_default(),

@@ -152,6 +152,7 @@ fn agent(j: &mut Judgement<'_>, uuid: Uuid, key: [u8; 32], chance: &Chance) -> R
     j.check_owner(&key, |_| false)?;
     let class = j.rules().classes.get(&agent.mandate.class).ok_or_else(refused)?;
     let ends_at = j.svid_end(class.svid_ttl, agent.lease_ends_at)?;
+    j.subject(agent)?;
     let body = record::Redeemed {
         agent: uuid.as_bytes().to_vec(),
         key: key.to_vec(),

@@ -63,6 +63,7 @@ fn agent(j: &mut Judgement<'_>, caller: &Caller, key: [u8; 32], chance: &Chance)
     let kept = j.authority_left(agent)?;
     let narrowed = kept.scopes != agent.mandate.scopes || kept.audiences != agent.mandate.audiences;
     let ends_at = j.svid_end(life, agent.lease_ends_at)?;
+    j.subject(agent)?;
     let body = record::Renewed {
         agent: id.uuid.as_bytes().to_vec(),
         key: key.to_vec(),

@@ -217,7 +217,7 @@ fn is_over(j: &Judgement<'_>, agent: &Agent) -> bool {
 fn reach_of_agent(j: &Judgement<'_>, agent: &Agent, below: u64) -> (u64, u64) {
     let live = u64::from(View::standing(j.view(), agent, j.at()) == Standing::Live).saturating_add(below);
     // The agents below it count too: none of their credentials outlives its lease.
-    let longest = if agent.has_children() { j.rules().longest_credential() } else { j.rules().jwt_ttl };
+    let longest = if agent.has_children() { j.rules().longest_credential() } else { j.rules().jwt_life() };
     let ends_at = agent.svid_ends_at.max(j.now() + longest).min(agent.lease_ends_at);
     (live, ends_at.saturating_sub(j.now()))
 }

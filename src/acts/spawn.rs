@@ -129,6 +129,9 @@ impl Act for Spawn {
         let agent = agent.map_err(|e| Fault::new("spawn", e))?;
         let admission = j.admission(&agent, agent.current.clone())?;
         self.check_binding(j, &admission)?;
+        if let Some(audience) = &self.audience {
+            j.claims(&agent, std::slice::from_ref(audience))?;
+        }
         // 5. Its records. Nothing is denied from here on.
         if let Some(delegated) = fresh {
             j.push(caller, Body::Delegated(delegated))?;

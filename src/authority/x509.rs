@@ -104,6 +104,7 @@ impl X509Authority {
         let same = svid.id.to_string() == expected.id
             && svid.key == expected.key
             && svid.serial == expected.serial
+            && svid.subject == expected.subject
             && (svid.not_before, svid.not_after) == (expected.begins_at, expected.ends_at)
             && svid.binding.as_ref() == expected.binding.as_deref()
             && svid.authority == self.key_id

@@ -51,6 +51,9 @@ fn check(path: &Path) -> Result<(), Failure> {
         config.classes.len(),
         shares.total
     ))?;
+    for note in config.notes() {
+        output::line(&note)?;
+    }
     if shares.total < config.bounds.connections {
         let wanted = config.bounds.connections;
         output::line(&format!(

@@ -46,6 +46,13 @@ pub(super) struct Args {
     /// belongs to that user or to root, and no link of that user leads to it
     #[arg(long, value_name = "DIR")]
     files: Option<PathBuf>,
+    /// Keep a JWT-SVID for this audience in a file of mode 0600, replaced whole at half of its life and removed at the end; repeat
+    #[arg(long, value_name = "AUDIENCE=FILE")]
+    jwt: Vec<String>,
+    /// Give the SDKs of a system a token file and their variables: aws, gcp, azure, anthropic, openai, kubernetes, vault or
+    /// snowflake; with =AUDIENCE if the system asks for another than its usual audience; repeat
+    #[arg(long = "for", value_name = "SYSTEM")]
+    systems: Vec<String>,
     /// Signal for the command when the files have changed: HUP, USR1, USR2 or WINCH
     #[arg(long, value_name = "SIGNAL", requires = "files")]
     reload_signal: Option<String>,
@@ -90,6 +97,8 @@ mod linux {
     use super::super::request::{self, For};
     use super::Args;
     use crate::config::LogFormat;
+    use crate::run::presets::Preset;
+    use crate::run::tokens::Wanted;
     use crate::run::{Launch, prepare, run as run_command};
     use crate::telemetry;
 
@@ -99,11 +108,16 @@ mod linux {
             command: args.command.clone(),
             grace: Duration::from_secs(args.grace),
             files: args.files.clone(),
+            tokens: tokens(&args.jwt)?,
+            presets: presets(&args.systems)?,
             reload: args.reload_signal.as_deref().map(signal).transpose()?,
             user: args.uid.as_deref().map(user).transpose()?,
             oid,
         };
         telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "error".into()))?;
+        for preset in &launch.presets {
+            preset.hint().into_iter().for_each(|hint| tracing::error!("--for {}: {hint}", preset.name()));
+        }
         // ORDER: before there is a key, so that nothing can read the key from this process.
         prepare()?;
         let identity = match &args.ticket {
@@ -134,6 +148,29 @@ mod linux {
             connect_timeout: settings.connect_timeout,
         };
         Ok(Identity::spawn(connect(settings).await?, issuer, request).await?)
+    }
+
+    fn tokens(texts: &[String]) -> Result<Vec<Wanted>, Failure> {
+        let read = |text: &String| Wanted::parse(text).map_err(|e| Failure::usage(format!("`--jwt {text}`: {e}")));
+        let wanted: Vec<Wanted> = texts.iter().map(read).collect::<Result<_, _>>()?;
+        let twice = |(n, w): &(usize, &Wanted)| wanted.iter().take(*n).any(|other| other.file == w.file);
+        match wanted.iter().enumerate().find(twice) {
+            Some((_, w)) => Err(Failure::usage(format!("two tokens cannot be in one file: `{}`", w.file.display()))),
+            None => Ok(wanted),
+        }
+    }
+
+    fn presets(texts: &[String]) -> Result<Vec<Preset>, Failure> {
+        let mut presets: Vec<Preset> = Vec::new();
+        for text in texts {
+            let env = |name: &str| std::env::var(name).ok();
+            let preset = Preset::read(text, &env).map_err(|e| Failure::usage(format!("`--for {text}`: {e}")))?;
+            if presets.iter().any(|other| other.name() == preset.name()) {
+                return Err(Failure::usage(format!("`--for {}` is given twice", preset.name())));
+            }
+            presets.push(preset);
+        }
+        Ok(presets)
     }
 
     fn signal(name: &str) -> Result<Signal, Failure> {

@@ -6,6 +6,7 @@ use mayfly_verify::{ClassName, Mode, Workload};
 
 use super::foreign::Known;
 use super::reader::Reader;
+use crate::judge::SubjectTemplate;
 use crate::judge::policy::Class;
 
 /// Reads every `[[classes]]`. A class may name any other class as a spawner, so those names are checked at the end.
@@ -58,6 +59,10 @@ fn read_class(c: &mut Reader, known: &Known<'_>) -> Option<Class> {
     let max_depth = c.integer("max_depth", 0, 0, 16);
     let modes =
         c.list("modes", Some(&["delegated"]), |s| s.parse::<Mode>().map_err(|_| "write `delegated` or `autonomous`".into()));
+    let subject = c.optional("subject", SubjectTemplate::parse);
+    if subject.as_ref().is_some_and(SubjectTemplate::names_user) && modes.contains(&Mode::Autonomous) {
+        c.fault("subject", "it names the user, and autonomous agents act for none: leave `autonomous` out of `modes`");
+    }
     let mut workloads: Vec<Workload> = Vec::new();
     let mut classes = Vec::new();
     let spawners = c.list("spawners", None, |s| match s.split_once('/') {
@@ -83,6 +88,7 @@ fn read_class(c: &mut Reader, known: &Known<'_>) -> Option<Class> {
         modes,
         workloads,
         classes,
+        subject,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The digest of classes and limits, which the journal records at each start that finds it changed.
+//! The digest of classes, limits and the catalogue of audiences, which the journal records at each start that finds it changed.
 //!
 //! The digest is SHA-256 over one JSON document in the form of RFC 8785: members are sorted, there is no white space, and values
 //! are strings, integers, lists and objects. Only this module decides what the document contains, so neither another compiler nor
@@ -13,9 +13,11 @@
 //! ```
 //!
 //! - `classes` is sorted by name. The lists within a class are sets: they are sorted, and hold nothing twice. A workload of this
-//!   trust domain is written as its name, a foreign one as its SPIFFE ID. `svid_ttl` and `max_lease` are seconds.
+//!   trust domain is written as its name, a foreign one as its SPIFFE ID. `svid_ttl` and `max_lease` are seconds. `subject` is
+//!   there where it is configured.
 //! - `limits` keeps the order of the file, because a spawn that exceeds several limits is denied by the first of them. A limit
 //!   has `live`, `fan_out`, `period` with `burst`, or `total` with `window`. `period` and `window` are microseconds.
+//! - `audiences` is there where a catalogue is configured: by name, with each claim as it is configured.
 //! - `version` counts the changes of this form.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mayfly_verify::{ClassName, sha256};
 use serde_json::{Value, json};
 
+use crate::judge::audience::{Audience, SYSTEMS};
 use crate::judge::limits::{Limit, Measure};
 use crate::judge::policy::Class;
 
@@ -30,21 +33,26 @@ use crate::judge::policy::Class;
 const VERSION: u64 = 1;
 
 /// SHA-256 of the canonical form of classes and limits.
-pub(super) fn digest(classes: &BTreeMap<ClassName, Class>, limits: &[Limit]) -> [u8; 32] {
-    sha256(canonical(classes, limits).as_bytes())
+pub(super) fn digest(classes: &BTreeMap<ClassName, Class>, limits: &[Limit], audiences: &BTreeMap<String, Audience>) -> [u8; 32] {
+    sha256(canonical(classes, limits, audiences).as_bytes())
 }
 
 /// The document that is hashed.
-fn canonical(classes: &BTreeMap<ClassName, Class>, limits: &[Limit]) -> String {
+fn canonical(classes: &BTreeMap<ClassName, Class>, limits: &[Limit], audiences: &BTreeMap<String, Audience>) -> String {
     let classes: Vec<Value> = classes.values().map(class).collect();
     let limits: Vec<Value> = limits.iter().map(limit).collect();
-    json!({ "classes": classes, "limits": limits, "version": VERSION }).to_string()
+    let mut form = json!({ "classes": classes, "limits": limits, "version": VERSION });
+    // Left out where there are none, so that the digest of what was configured before stays.
+    if let (Some(form), false) = (form.as_object_mut(), audiences.is_empty()) {
+        form.insert("audiences".to_owned(), audiences.iter().map(|(name, of)| (name.clone(), audience(of))).collect());
+    }
+    form.to_string()
 }
 
 // The patterns in `class` and `limit` name every field, so that a new field does not compile until it is part of this form.
 fn class(class: &Class) -> Value {
-    let Class { name, owner, scopes, audiences, svid_ttl, max_lease, max_depth, modes, workloads, classes } = class;
-    json!({
+    let Class { name, owner, scopes, audiences, svid_ttl, max_lease, max_depth, modes, workloads, classes, subject } = class;
+    let mut form = json!({
         "audiences": audiences,
         "classes": set(classes),
         "max_depth": max_depth,
@@ -55,7 +63,19 @@ fn class(class: &Class) -> Value {
         "scopes": scopes,
         "svid_ttl": svid_ttl,
         "workloads": set(workloads),
-    })
+    });
+    // Left out where there is none, so that the digest of what was configured before stays.
+    if let (Some(form), Some(subject)) = (form.as_object_mut(), subject) {
+        form.insert("subject".to_owned(), subject.text().into());
+    }
+    form
+}
+
+fn audience(audience: &Audience) -> Value {
+    let Audience { owner, kind, lifetime, leeway, claims } = audience;
+    let kind = SYSTEMS.iter().find(|(_, system)| Some(*system) == *kind).map(|(name, _)| *name);
+    let claims: Value = claims.iter().map(|(name, claim)| (name.clone(), claim.configured())).collect();
+    json!({ "claims": claims, "kind": kind, "leeway": leeway, "lifetime": lifetime, "owner": owner })
 }
 
 fn limit(limit: &Limit) -> Value {
@@ -94,6 +114,7 @@ mod tests {
             modes: vec![Mode::Delegated, Mode::Autonomous],
             workloads: vec![workload("spiffe://td.example/ns/x"), workload("orchestrator")],
             classes: vec!["worker".parse().unwrap(), "researcher".parse().unwrap()],
+            subject: None,
         }
     }
 
@@ -115,7 +136,7 @@ mod tests {
     }
 
     fn of(class: Class, limits: &[Limit]) -> [u8; 32] {
-        digest(&BTreeMap::from([(class.name.clone(), class)]), limits)
+        digest(&BTreeMap::from([(class.name.clone(), class)]), limits, &BTreeMap::new())
     }
 
     #[test]
@@ -129,24 +150,27 @@ mod tests {
             r#"{"name":"total","per":"class","total":1000,"window":3600000000}],"version":1}"#
         );
         let classes = BTreeMap::from([("worker".parse().unwrap(), worker())]);
-        assert_eq!(canonical(&classes, &limits()), text);
+        assert_eq!(canonical(&classes, &limits(), &BTreeMap::new()), text);
         // As `printf '%s' "$text" | sha256sum` prints it.
         assert_eq!(hex::encode(of(worker(), &limits())), "662b83836bc4a04afa49633148a029acfac13dad6d03b0c0d6081b8e3365fb20");
     }
 
     #[test]
     fn each_field_of_a_class_changes_the_digest() {
-        let changes: [fn(&mut Class); 10] = [
-            |c| c.name = "other".parse().unwrap(),
-            |c| c.owner = "others".into(),
-            |c| c.scopes = ["b:read".into()].into(),
-            |c| c.audiences = ["https://b.example".into()].into(),
-            |c| c.svid_ttl = 901,
-            |c| c.max_lease = 14_401,
-            |c| c.max_depth = 3,
-            |c| c.modes = vec![Mode::Delegated],
-            |c| c.workloads = vec![workload("orchestrator")],
-            |c| c.classes = vec!["worker".parse().unwrap()],
+        let subject = |text: &str| Some(crate::judge::SubjectTemplate::parse(text).unwrap());
+        let changes: [&dyn Fn(&mut Class); 12] = [
+            &|c| c.name = "other".parse().unwrap(),
+            &|c| c.owner = "others".into(),
+            &|c| c.scopes = ["b:read".into()].into(),
+            &|c| c.audiences = ["https://b.example".into()].into(),
+            &|c| c.svid_ttl = 901,
+            &|c| c.max_lease = 14_401,
+            &|c| c.max_depth = 3,
+            &|c| c.modes = vec![Mode::Delegated],
+            &|c| c.workloads = vec![workload("orchestrator")],
+            &|c| c.classes = vec!["worker".parse().unwrap()],
+            &|c| c.subject = subject("CN={agent}"),
+            &|c| c.subject = subject("CN={class}"),
         ];
         let mut seen = BTreeSet::from([of(worker(), &limits())]);
         for change in changes {

@@ -167,6 +167,15 @@ impl Reader {
         }
     }
 
+    /// The table under `key` as it is, which is empty if the key is absent or faulty.
+    pub(super) fn table(&mut self, key: &str) -> Table {
+        match self.take(key) {
+            None => Table::new(),
+            Some(Value::Table(table)) => table,
+            Some(_) => self.wrong(key, "a section").unwrap_or_default(),
+        }
+    }
+
     /// The list of tables under `key`, which is empty if the key is absent or faulty. Each must be given back to
     /// [`Reader::close`].
     pub(super) fn sections(&mut self, key: &str) -> Vec<Reader> {

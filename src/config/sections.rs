@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use mayfly_verify::{BindingOid, TrustDomain, WorkloadName};
 
+use super::audiences::{check_audiences, read_audiences};
 use super::classes::read_classes;
 use super::foreign::{Known, read_foreign};
 use super::https::read_https;
@@ -45,6 +46,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let known = Known { own: &workloads, foreign: &domains };
     let classes = read_classes(top, &known);
     let limits = read_limits(top);
+    let audiences = read_audiences(top, credentials.oid.as_ref());
+    check_audiences(top, &audiences, &classes, trust_domain.as_ref());
     let issuers = read_issuers(top, &known);
     if let Some(own) = issuers.iter().find(|i| Some(&i.issuer) == https.issuer.as_ref()) {
         // A token of ours is never the proof of a user.
@@ -80,6 +83,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         issuers,
         classes,
         limits,
+        audiences,
         writes: writes.paces,
         taken_back: writes.taken_back,
     })

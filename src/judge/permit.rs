@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use mayfly_verify::{AgentId, Binding, ClassName, Target, User, Workload, WorkloadName};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{Check, Judgement, policy, who};
+use super::{Check, DistinguishedName, Judgement, policy, who};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
@@ -23,6 +24,7 @@ pub struct Admission {
     agent: Agent,
     certificate: Option<Certificate>,
     binding: Arc<Binding>,
+    subject: Option<Arc<DistinguishedName>>,
     authority: Arc<str>,
 }
 
@@ -47,6 +49,11 @@ impl Admission {
         &self.binding
     }
 
+    /// The Subject of the certificate. `None` means that it is empty.
+    pub fn subject(&self) -> Option<&DistinguishedName> {
+        self.subject.as_deref()
+    }
+
     /// Id of the authority that was active when this was judged.
     pub fn authority(&self) -> &Arc<str> {
         &self.authority
@@ -59,6 +66,7 @@ pub struct Mint {
     id: AgentId,
     token: Token,
     binding: Arc<Binding>,
+    claims: Arc<Map<String, Value>>,
     authority: Arc<str>,
 }
 
@@ -76,6 +84,11 @@ impl Mint {
     /// The binding that the token carries.
     pub fn binding(&self) -> &Binding {
         &self.binding
+    }
+
+    /// What it says beside that and the claims of every JWT-SVID.
+    pub fn claims(&self) -> &Arc<Map<String, Value>> {
+        &self.claims
     }
 
     /// Id of the authority that was active when this was judged.
@@ -174,7 +187,7 @@ impl Judgement<'_> {
     /// Whether the provider that vouched for a delegation's user is still configured.
     pub fn check_issuer(&self, user: &User) -> Result<(), Denial> {
         self.checking(Check::Grant);
-        if self.rules().issuers.contains(&user.iss) {
+        if self.rules().issuers.contains_key(&user.iss) {
             return Ok(());
         }
         let message = format!("the provider `{}` is no longer configured: what its users allowed has ended", user.iss);
@@ -197,6 +210,7 @@ impl Judgement<'_> {
             agent: agent.clone(),
             certificate,
             binding: Arc::new(binding),
+            subject: self.subject(agent)?.map(Arc::new),
             authority: Arc::clone(&signer.id),
         })
     }
@@ -214,7 +228,8 @@ impl Judgement<'_> {
         let td = &self.rules().trust_domain;
         let binding = agent.binding(td, self.view().incarnation(), token.revision, scopes);
         let authority = Arc::clone(&self.signer(AuthorityKind::Jwt)?.id);
-        Ok(Mint { id: agent.id(td), token, binding: Arc::new(binding), authority })
+        let claims = Arc::new(self.claims(agent, &token.audiences)?);
+        Ok(Mint { id: agent.id(td), token, binding: Arc::new(binding), claims, authority })
     }
 
     /// What is left of an agent's authority today: its own, within its class and within that of every ancestor.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use mayfly_verify::{ClassName, Mode, User, Workload};
 
+use super::dn::SubjectTemplate;
 use crate::denial::{Denial, Kind};
 
 /// A class of agents, as it is configured.
@@ -29,6 +30,8 @@ pub struct Class {
     pub workloads: Vec<Workload>,
     /// Classes whose agents may spawn it.
     pub classes: Vec<ClassName>,
+    /// The Subject of its agents' certificates. `None` means that it is empty.
+    pub subject: Option<SubjectTemplate>,
 }
 
 /// What a request asks for. An empty list asks for everything that can be given.
@@ -279,6 +282,7 @@ mod tests {
             modes: vec![Mode::Delegated],
             workloads: vec!["orchestrator".parse().unwrap()],
             classes: vec![],
+            subject: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mayfly_verify::{ClassName, TrustDomain, WorkloadName};
 
+use super::audience::Audience;
 use super::limits::Limit;
 use super::policy::Class;
 
@@ -14,10 +15,12 @@ pub struct Rules {
     pub trust_domain: TrustDomain,
     /// Every configured class.
     pub classes: BTreeMap<ClassName, Class>,
+    /// The catalogue of audiences.
+    pub audiences: BTreeMap<String, Audience>,
     /// Every configured workload.
     pub workloads: Vec<WorkloadName>,
-    /// `iss` of every configured provider of users.
-    pub issuers: Vec<String>,
+    /// `iss` of every configured provider of users, and its configured name.
+    pub issuers: BTreeMap<String, String>,
     /// The workloads that are operators too.
     pub operators: Vec<WorkloadName>,
     /// Agents below one agent that may be taken back one by one. The next one that is revoked takes that agent with it.
@@ -26,7 +29,7 @@ pub struct Rules {
     pub limits: Vec<Limit>,
     /// Lifetime of a workload's certificate, in seconds.
     pub workload_ttl: u64,
-    /// Lifetime of a JWT-SVID, in seconds.
+    /// Lifetime of a JWT-SVID where the catalogue has no other, in seconds.
     pub jwt_ttl: u64,
     /// How long a JWT authority is published before it signs, in seconds (BU-9).
     pub publish_ahead: u64,
@@ -41,7 +44,7 @@ impl Rules {
     /// The longest lifetime of an agent's certificate or token, in seconds.
     pub(crate) fn longest_credential(&self) -> u64 {
         // Agents that have ended hold certificates too, so what is out may last as long as any class allows.
-        self.longest_svid().max(self.jwt_ttl)
+        self.longest_svid().max(self.jwt_life())
     }
 
     /// The longest lease of any class, in seconds.

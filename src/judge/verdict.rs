@@ -42,6 +42,10 @@ pub enum Check {
     Limit(usize),
     /// The binding fits into a credential.
     BindingSize,
+    /// The further claims of a token fit what they name.
+    Claims,
+    /// The Subject of the class fits what it names.
+    Subject,
     /// The ticket is known, has not ended, and belongs to this key.
     Ticket,
     /// The certificate is the agent's current one.
@@ -90,6 +94,8 @@ impl Check {
             Check::Lifetime => "lifetime",
             Check::Limit(_) => "limit",
             Check::BindingSize => "binding",
+            Check::Subject => "subject",
+            Check::Claims => "claims",
             Check::Ticket => "ticket",
             Check::Generation => "certificate",
             Check::Ownership | Check::TargetKnown | Check::TargetClosed => "target",
@@ -100,9 +106,9 @@ impl Check {
     /// Where its answer is defined.
     pub fn defined_in(self) -> Defined {
         match self {
-            Check::ClassKnown | Check::WorkloadKnown => Defined::Configuration,
+            Check::ClassKnown | Check::WorkloadKnown | Check::Claims => Defined::Configuration,
             Check::Authority | Check::AuthorityLeft => Defined::ClassAndGrant,
-            Check::Audience | Check::Lifetime => Defined::Class,
+            Check::Audience | Check::Lifetime | Check::Subject => Defined::Class,
             Check::Limit(index) => Defined::Limit(index),
             Check::BindingSize => Defined::Protocol,
             Check::Caller

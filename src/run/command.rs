@@ -57,8 +57,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it, in a control group of its own where the system allows one. Its environment is ours and `env`.
-    pub fn start(command: &[OsString], env: &[(&str, &str)], user: Option<(u32, u32)>) -> Result<Running, NotRun> {
+    /// Starts it, in a control group of its own where the system allows one. Its environment is ours and `env`, where `None` takes
+    /// a variable away.
+    pub fn start(command: &[OsString], env: &[(&str, Option<String>)], user: Option<(u32, u32)>) -> Result<Running, NotRun> {
         let ours = |message: &dyn ToString| NotRun { code: 1, message: message.to_string() };
         let (program, arguments) = command.split_first().ok_or_else(|| ours(&"give a command to run"))?;
         // ORDER: before the command starts, so that no signal and no exit is missed.
@@ -66,7 +67,13 @@ impl Running {
         let signals = listen().map_err(|e| ours(&e))?;
         let terminal = isatty(stdin()) && tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp());
         let mut command = Command::new(program);
-        command.args(arguments).envs(env.iter().copied()).process_group(0);
+        command.args(arguments).process_group(0);
+        for (name, value) in env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         if let Some((uid, gid)) = user {
             // As root, this also drops all other groups.
             command.uid(uid).gid(gid);

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -88,6 +88,16 @@ impl Folder {
     /// Gives the folder itself to another user.
     pub fn give_all(&self, (uid, gid): Owner) -> io::Result<()> {
         Ok(fchown(readable(&self.0)?, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+    }
+
+    /// Whether a file of this folder has exactly this content. A link is not followed.
+    pub fn holds(&self, name: &str, content: &[u8]) -> bool {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = openat(&self.0, name, flags, Mode::empty()) else { return false };
+        let mut found = Vec::new();
+        // One byte more tells a longer file.
+        let most = u64::try_from(content.len()).unwrap_or(u64::MAX).saturating_add(1);
+        File::from(file).take(most).read_to_end(&mut found).is_ok() && found == content
     }
 
     /// Removes a file of this folder.

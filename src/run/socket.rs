@@ -24,13 +24,15 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Name of the socket in its folder.
 const SOCKET: &str = "workload.sock";
 
-/// The folder with the socket. Dropping this removes both.
+/// The folder with the socket and other files of the command. Dropping this removes all of them.
 pub struct Private {
     /// The folder above.
     base: Folder,
     dir: Folder,
     name: String,
     path: PathBuf,
+    owner: Option<Owner>,
+    files: Vec<&'static str>,
 }
 
 impl Private {
@@ -45,7 +47,7 @@ impl Private {
         let text = |e: std::io::Error| format!("`{}`: {e}", dir.display());
         let base = Folder::existing(&base).map_err(text)?;
         let folder = base.create(OsStr::new(&name)).map_err(text)?;
-        let private = Private { base, dir: folder, name, path: dir.join(SOCKET) };
+        let private = Private { base, dir: folder, name, path: dir.join(SOCKET), owner, files: Vec::new() };
         let listener = UnixListener::bind(&private.path).map_err(text)?;
         if let Some(owner) = owner {
             // ORDER: the socket first. As long as the folder is ours, nobody else can put another file in the socket's place.
@@ -53,6 +55,17 @@ impl Private {
             private.dir.give_all(owner).map_err(text)?;
         }
         Ok((private, listener))
+    }
+
+    /// Writes another file, which the user of the command can read.
+    pub fn write(&mut self, name: &'static str, content: &[u8]) -> Result<(), String> {
+        self.files.push(name);
+        self.dir.write(name, content, self.owner).map_err(|e| format!("`{name}` beside the socket: {e}"))
+    }
+
+    /// Absolute path of the folder.
+    pub fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     /// Absolute path of the socket.
@@ -64,7 +77,9 @@ impl Private {
 impl Drop for Private {
     fn drop(&mut self) {
         // By descriptor: the folder belongs to its user, who may have put a link to another folder in its place.
-        let _ = self.dir.remove(OsStr::new(SOCKET));
+        for name in self.files.iter().chain(&[SOCKET]) {
+            let _ = self.dir.remove(OsStr::new(name));
+        }
         let _ = self.base.remove_folder(OsStr::new(&self.name));
     }
 }

@@ -1,8 +1,11 @@
 //! The claims of a JWT-SVID (clauses JW-1 to JW-12).
 
+use std::sync::Arc;
+
 use mayfly_verify::BindingOid;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::denial::Fault;
 use crate::judge::Mint;
@@ -15,6 +18,8 @@ pub struct Unsigned {
     issuer: String,
     // JW-9: a collision-resistant name.
     binding: (String, Box<RawValue>),
+    // By the catalogue of audiences, where none of the names above can stand.
+    further: Arc<Map<String, Value>>,
 }
 
 /// What the signed token must say.
@@ -36,6 +41,7 @@ pub fn agent(mint: &Recorded<Mint>, issuer: &str, oid: &BindingOid) -> Result<Un
         audiences: token.audiences.clone(),
         issuer: issuer.to_owned(),
         binding: (oid.claim(), binding),
+        further: Arc::clone(mint.claims()),
     })
 }
 
@@ -49,6 +55,9 @@ impl Serialize for Unsigned {
         claims.serialize_entry("jti", &self.said.jti)?;
         claims.serialize_entry("sub", &self.said.sub)?;
         claims.serialize_entry(&self.binding.0, &self.binding.1)?;
+        for (name, value) in self.further.iter() {
+            claims.serialize_entry(name, value)?;
+        }
         claims.end()
     }
 }

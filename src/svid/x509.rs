@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::{Binding, BindingOid, TrustDomain, issuer_id, workload_id};
 
 use super::der::{self, OCTETS, SEQUENCE, SET_OF_BITS};
+use super::dn;
 use crate::csr::PublicKey;
 use crate::denial::Fault;
 use crate::judge::{Admission, Certification};
@@ -35,6 +36,8 @@ pub(crate) struct Expected {
     pub(crate) begins_at: u64,
     pub(crate) ends_at: u64,
     pub(crate) binding: Option<Arc<Binding>>,
+    /// A DER `Name`.
+    pub(crate) subject: Vec<u8>,
 }
 
 /// An agent's certificate.
@@ -52,6 +55,7 @@ pub fn agent(admission: &Recorded<Admission>, key: &PublicKey, oid: &BindingOid)
         begins_at: certificate.begins_at,
         ends_at: certificate.ends_at,
         binding: Some(Arc::clone(binding)),
+        subject: dn::name(admission.subject()),
     };
     // XL-10: not critical, so that verifiers which do not know the extension accept the certificate.
     let extension = Some((oid.arcs().to_vec(), der));
@@ -71,6 +75,7 @@ pub fn workload(permit: &Recorded<Certification>, key: &PublicKey, td: &TrustDom
         begins_at: certificate.begins_at,
         ends_at: certificate.ends_at,
         binding: None,
+        subject: dn::name(None),
     };
     Ok(Unsigned { names: Vec::new(), spki: key.spki().to_vec(), extension: None, expected })
 }
@@ -78,7 +83,7 @@ pub fn workload(permit: &Recorded<Certification>, key: &PublicKey, td: &TrustDom
 /// The issuer's own server certificate, with the names that stock clients check.
 pub(crate) fn server(td: &TrustDomain, names: Vec<Name>, spki: &[u8], serial: Vec<u8>, begins_at: u64, ends_at: u64) -> Unsigned {
     let key = mayfly_verify::sha256(spki);
-    let expected = Expected { id: issuer_id(td), key, serial, begins_at, ends_at, binding: None };
+    let expected = Expected { id: issuer_id(td), key, serial, begins_at, ends_at, binding: None, subject: dn::name(None) };
     Unsigned { names, spki: spki.to_vec(), extension: None, expected }
 }
 
@@ -101,6 +106,8 @@ const SUBJECT_KEY_ID: [u64; 4] = [2, 5, 29, 14];
 const BASIC_CONSTRAINTS: [u64; 4] = [2, 5, 29, 19];
 const AUTHORITY_KEY_ID: [u64; 4] = [2, 5, 29, 35];
 const SERVER_AUTH: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 1];
+/// The DER of a name without attributes.
+const EMPTY: [u8; 2] = [SEQUENCE, 0];
 const CLIENT_AUTH: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 3, 2];
 
 impl Template {
@@ -141,13 +148,13 @@ impl Template {
             der::put_integer(out, &expected.serial);
             out.extend_from_slice(&self.issuer);
             der::put(out, SEQUENCE, |out| out.extend_from_slice(&validity));
-            // XL-3: no subject; the SPIFFE ID stands in the subject alternative name, which is critical then.
-            der::put(out, SEQUENCE, |_| {});
+            // XL-3: the SPIFFE ID stands in the subject alternative name, which is critical if there is no subject.
+            out.extend_from_slice(&expected.subject);
             out.extend_from_slice(spki);
             der::put(out, 0xa3, |out| {
                 der::put(out, SEQUENCE, |out| {
                     out.extend_from_slice(&self.authority_key_id);
-                    put_extension(out, &SUBJECT_ALT_NAME, true, |out| {
+                    put_extension(out, &SUBJECT_ALT_NAME, expected.subject == EMPTY, |out| {
                         der::put(out, SEQUENCE, |out| {
                             der::put(out, 0x86, |out| out.extend_from_slice(expected.id.as_bytes()));
                             names.iter().for_each(|name| put_name(out, name));

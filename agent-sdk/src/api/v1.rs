@@ -1180,6 +1180,10 @@ pub enum Reason {
     UserTokenKeyUnnamed = 114,
     /// The issuer, or the caller's identity, has as many connections as it may; the message says which.
     ConnectionsFull = 115,
+    /// The subject template of the class names something that does not fit into a certificate; the message says what.
+    SubjectUnusable = 120,
+    /// The claims that the catalogue has for the audience do not fit the agent, or are asked for beside another audience.
+    ClaimsUnusable = 121,
     /// More certificates are revoked than a CRL may list.
     CrlFull = 170,
 }
@@ -1306,6 +1310,8 @@ impl Reason {
             Self::WorkloadUnknown => "REASON_WORKLOAD_UNKNOWN",
             Self::UserTokenKeyUnnamed => "REASON_USER_TOKEN_KEY_UNNAMED",
             Self::ConnectionsFull => "REASON_CONNECTIONS_FULL",
+            Self::SubjectUnusable => "REASON_SUBJECT_UNUSABLE",
+            Self::ClaimsUnusable => "REASON_CLAIMS_UNUSABLE",
             Self::CrlFull => "REASON_CRL_FULL",
         }
     }
@@ -1428,6 +1434,8 @@ impl Reason {
             "REASON_WORKLOAD_UNKNOWN" => Some(Self::WorkloadUnknown),
             "REASON_USER_TOKEN_KEY_UNNAMED" => Some(Self::UserTokenKeyUnnamed),
             "REASON_CONNECTIONS_FULL" => Some(Self::ConnectionsFull),
+            "REASON_SUBJECT_UNUSABLE" => Some(Self::SubjectUnusable),
+            "REASON_CLAIMS_UNUSABLE" => Some(Self::ClaimsUnusable),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             _ => None,
         }

@@ -30,6 +30,8 @@ pub struct X509Svid {
     pub serial: Vec<u8>,
     /// SHA-256 of the `SubjectPublicKeyInfo`.
     pub key: [u8; 32],
+    /// The Subject, a DER `Name`. It identifies nobody here: the SPIFFE ID does.
+    pub subject: Vec<u8>,
     /// Key id of the authority that signed it. After verification it is taken from the authority's own certificate; before that,
     /// or if that certificate has no key id, from the leaf. Empty if neither has one.
     pub authority: Vec<u8>,
@@ -183,7 +185,8 @@ pub fn inspect_x509(leaf: &CertificateDer<'_>, own: &spiffe::TrustDomain, oid: &
     }
     let key = sha256(cert.public_key().raw);
     let subjects = vec![Target::Key(key).subject(), Target::Authority(authority.clone()).subject()];
-    Ok(X509Svid { id, principal, not_before, not_after, serial, key, authority, binding: bound, subjects })
+    let subject = cert.subject().as_raw().to_vec();
+    Ok(X509Svid { id, principal, not_before, not_after, serial, key, subject, authority, binding: bound, subjects })
 }
 
 /// Checks that an agent has a binding, and that no other principal has one.

@@ -2,20 +2,21 @@
 
 use mayfly_verify::{Binding, Mode, Stamp, Target, sha256};
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
+use crate::judge::DistinguishedName;
 
 /// rcgen writes the same bytes for the same certificate, so a foreign hand agrees with each of ours.
 #[test]
 fn a_certificate_is_to_the_byte_what_rcgen_would_sign() {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
-    ca.distinguished_name.push(rcgen::DnType::OrganizationName, "Mayfly");
-    ca.distinguished_name.push(rcgen::DnType::CommonName, "Mayfly issuing");
+    ca.distinguished_name.push(DnType::OrganizationName, "Mayfly");
+    ca.distinguished_name.push(DnType::CommonName, "Mayfly issuing");
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let ca = ca.self_signed(&ca_key).unwrap();
     let (_, parsed) = X509Certificate::from_der(ca.der()).unwrap();
@@ -46,6 +47,10 @@ fn a_certificate_is_to_the_byte_what_rcgen_would_sign() {
     };
     let ips: [std::net::IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
     let long = format!("spiffe://mayfly.example/agent/{}/x", "c".repeat(200));
+    // Values that would be other attributes if they were text.
+    let hostile =
+        [("C", "DE"), ("DC", "example"), ("OU", "researcher"), ("CN", "demo,OU=admin+O=\u{0}#\u{e9}"), ("SERIALNUMBER", "4:2")];
+    let named = Some(DistinguishedName::of(&hostile));
     // 2049 and 2050 have times of different forms, and a serial number may begin with a zero bit or not.
     for (n, (id, ends_at, first)) in
         [("spiffe://mayfly.example/workload/x", 1_800_000_900, 0x41), (&long, 2_524_607_999, 0x7f), (&long, 2_524_608_000, 0x40)]
@@ -61,6 +66,7 @@ fn a_certificate_is_to_the_byte_what_rcgen_would_sign() {
             begins_at: 1_800_000_000,
             ends_at,
             binding: Some(binding.clone().into()),
+            subject: dn::name(named.as_ref().filter(|_| n == 2)),
         };
         let names = vec![Name::Dns("localhost".into()), Name::Ip(ips[0]), Name::Ip(ips[1])];
         let extension = (n > 0).then(|| (oid.arcs().to_vec(), binding.to_der().unwrap()));
@@ -73,7 +79,10 @@ fn a_certificate_is_to_the_byte_what_rcgen_would_sign() {
             SanType::IpAddress(ips[0]),
             SanType::IpAddress(ips[1]),
         ];
-        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in their_names(&hostile).into_iter().filter(|_| n == 2) {
+            params.distinguished_name.push(kind, value);
+        }
         params.serial_number = Some(serial.into());
         params.not_before = der::time_of(1_800_000_000).unwrap();
         params.not_after = der::time_of(ends_at).unwrap();
@@ -91,4 +100,21 @@ fn a_certificate_is_to_the_byte_what_rcgen_would_sign() {
         let (left, read) = X509Certificate::from_der(&whole).unwrap();
         assert!(left.is_empty() && read.tbs_certificate.as_ref() == ours);
     }
+}
+
+fn their_names(names: &[(&str, &str)]) -> Vec<(DnType, DnValue)> {
+    let of = |(name, value): &(&str, &str)| {
+        let utf8 = DnValue::Utf8String((*value).to_owned());
+        let printable = || DnValue::PrintableString((*value).try_into().unwrap());
+        match *name {
+            "C" => (DnType::CountryName, printable()),
+            "DC" => {
+                (DnType::CustomDnType(vec![0, 9, 2342, 19_200_300, 100, 1, 25]), DnValue::Ia5String((*value).try_into().unwrap()))
+            }
+            "SERIALNUMBER" => (DnType::CustomDnType(vec![2, 5, 4, 5]), printable()),
+            "OU" => (DnType::OrganizationalUnitName, utf8),
+            _ => (DnType::CommonName, utf8),
+        }
+    };
+    names.iter().map(of).collect()
 }

@@ -1,0 +1,200 @@
+//! `[[audiences]]`: what is known of those who get tokens.
+
+use std::collections::BTreeMap;
+
+use mayfly_verify::{BindingOid, ClassName, Mode, TrustDomain};
+use toml::Value;
+
+use super::reader::Reader;
+use crate::judge::audience::{Audience, Claim, SYSTEMS, System};
+use crate::judge::policy::Class;
+use crate::judge::template::Template;
+
+/// Most audiences of a catalogue.
+const MOST: usize = 1024;
+/// Levels of lists and objects in a claim.
+const DEPTH: usize = 4;
+/// Most bytes of a subject at Google (`google.subject`).
+const GOOGLE_SUBJECT: usize = 127;
+/// Characters of the UUID at the end of an agent's SPIFFE ID.
+const UUID: usize = 36;
+/// Seconds for which the libraries for Entra use a token that they have read from a file.
+const ENTRA_READS: u64 = 600;
+
+/// Claims that every token has, or that would say something else of it.
+const TAKEN: [&str; 14] =
+    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "act", "may_act", "cnf", "azp", "client_id", "scope", "events"];
+
+/// Reads every `[[audiences]]`.
+pub(super) fn read_audiences(top: &mut Reader, oid: Option<&BindingOid>) -> BTreeMap<String, Audience> {
+    let mut audiences = BTreeMap::new();
+    for mut a in top.sections("audiences") {
+        let name = a.parsed("name", None, |s| {
+            let ok = (1..=256).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic());
+            if ok { Ok(s.to_owned()) } else { Err("an audience has 1 to 256 visible ASCII characters".into()) }
+        });
+        let audience = read_audience(&mut a, oid);
+        if let Some((name, audience)) = name.zip(audience)
+            && audiences.insert(name.clone(), audience).is_some()
+        {
+            a.fault("name", &format!("`{name}` is in the catalogue already"));
+        }
+        top.close(a);
+    }
+    if audiences.len() > MOST {
+        top.fault("audiences", &format!("a catalogue has at most {MOST} audiences"));
+    }
+    audiences
+}
+
+fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
+    let named = |s: &str| if s.trim().is_empty() { Err("name the owner of the audience".into()) } else { Ok(s.to_owned()) };
+    let owner = a.parsed("owner", None, named);
+    let kind = a.optional("kind", |s| {
+        let found = SYSTEMS.iter().find(|(name, _)| *name == s).map(|(_, system)| *system);
+        found.ok_or_else(|| format!("write one of {}, or leave it out", SYSTEMS.map(|(name, _)| name).join(", ")))
+    });
+    a.optional("algorithm", |s| match s {
+        "es256" => Ok(()),
+        "rs256" => Err("this issuer has no RS256 key: its tokens are signed with `es256`".into()),
+        _ => Err("write `es256`".into()),
+    });
+    let lifetime = a.has("lifetime").then(|| a.duration("lifetime", "5m", 10, 3600).as_secs());
+    // OpenBao and Vault accept a token for 150 seconds after its end, and 60 more for clocks.
+    let usual = if kind == Some(System::Vault) { "210s" } else { "0s" };
+    let leeway = a.duration("leeway", usual, 0, 86_400).as_secs();
+    let mut claims = BTreeMap::new();
+    for (name, value) in a.table("claims") {
+        let taken = TAKEN.contains(&name.as_str()) || name.is_empty() || name.len() > 256;
+        if taken || oid.is_some_and(|oid| oid.claim() == name) {
+            a.fault("claims", &format!("`{name}` is a claim of every token, or says what it is: it cannot be set"));
+            continue;
+        }
+        match claim(value, DEPTH) {
+            Ok(claim) => drop(claims.insert(name, claim)),
+            Err(what) => a.fault("claims", &format!("`{name}`: {what}")),
+        }
+    }
+    Some(Audience { owner: owner?, kind, lifetime, leeway, claims })
+}
+
+fn claim(value: Value, depth: usize) -> Result<Claim, String> {
+    if depth == 0 {
+        return Err(format!("it has more than {DEPTH} levels"));
+    }
+    Ok(match value {
+        Value::String(text) => Claim::Text(Template::parse(&text)?),
+        Value::Integer(number) => Claim::Fixed(number.into()),
+        Value::Boolean(yes) => Claim::Fixed(yes.into()),
+        Value::Array(all) => Claim::List(all.into_iter().map(|value| claim(value, depth - 1)).collect::<Result<_, _>>()?),
+        Value::Table(all) => {
+            let all = all.into_iter().map(|(name, value)| Ok((name, claim(value, depth - 1)?)));
+            Claim::Object(all.collect::<Result<_, String>>()?)
+        }
+        Value::Float(_) | Value::Datetime(_) => return Err("write a text, an integer, `true`, `false`, a list or a table".into()),
+    })
+}
+
+/// Checks the catalogue against the classes that may get its tokens.
+pub(super) fn check_audiences(
+    top: &mut Reader,
+    audiences: &BTreeMap<String, Audience>,
+    classes: &BTreeMap<ClassName, Class>,
+    td: Option<&TrustDomain>,
+) {
+    for (name, audience) in audiences {
+        for class in classes.values().filter(|class| class.audiences.contains(name)) {
+            if class.modes.contains(&Mode::Autonomous) && audience.claims.values().any(Claim::names_user) {
+                let what = "has autonomous agents, and claims of this audience name the user";
+                top.fault("audiences", &format!("`{name}`: class `{}` {what}", class.name));
+            }
+            let subject = td.map_or(0, |td| format!("spiffe://{td}/agent/{}/", class.name).len() + UUID);
+            if audience.kind == Some(System::Gcp) && subject > GOOGLE_SUBJECT {
+                let what =
+                    format!("have a `sub` of {subject} bytes, and Google allows {GOOGLE_SUBJECT}: give the class a shorter name");
+                top.fault("audiences", &format!("`{name}`: agents of class `{}` {what}", class.name));
+            }
+        }
+    }
+}
+
+/// What an operator should know of the catalogue, one sentence for each audience and for each limit of a system.
+pub(super) fn notes(audiences: &BTreeMap<String, Audience>, jwt_ttl: u64) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (name, audience) in audiences {
+        let life = audience.lifetime.unwrap_or(jwt_ttl);
+        notes.push(format!(
+            "audience `{name}` of {}: a token lives for {life} seconds; one that is revoked is accepted for up to {} seconds where the feed \
+             is not followed",
+            audience.owner,
+            life.saturating_add(audience.leeway)
+        ));
+        if audience.kind == Some(System::Azure) {
+            notes.push(format!(
+                "audience `{name}`: Entra compares the whole subject and verifies RS256, so it accepts no agent's token by a federated \
+                 credential of its own"
+            ));
+            if life < 2 * ENTRA_READS {
+                let least = 2 * ENTRA_READS;
+                notes.push(format!("audience `{name}`: the libraries for Entra read a token file every {ENTRA_READS} seconds, so tokens should live for {least}"));
+            }
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::super::Config;
+
+    fn config(audience: &str) -> String {
+        format!(
+            "trust_domain = \"prod.example.org\"\n[[classes]]\nname = \"robot-with-a-long-name-of-thirty\"\nowner = \"ops\"\n\
+             scopes = []\naudiences = [\"a\"]\nmodes = [\"autonomous\"]\nspawners = []\n[[audiences]]\nname = \"a\"\nowner = \"o\"\n{audience}"
+        )
+    }
+
+    #[test]
+    fn t119_a_claim_never_says_what_the_token_is() {
+        for name in super::TAKEN.into_iter().chain(["urn:oid:1.3.6.1.4.1.32473.1"]) {
+            let faults = Config::parse(&config(&format!("claims = {{ \"{name}\" = \"x\" }}")), "f").unwrap_err().0;
+            assert!(
+                faults.iter().any(|f| f.contains("audiences[0].claims") && f.contains("cannot be set")),
+                "{name}: {faults:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_fault_of_an_audience_is_told() {
+        for (text, part) in [
+            ("algorithm = \"rs256\"", "no RS256 key"),
+            ("algorithm = \"none\"", "write `es256`"),
+            ("lifetime = \"2h\"", "not from 10 to 3600"),
+            ("kind = \"ibm\"", "write one of aws, gcp"),
+            ("claims = { u = \"{user.sub}\" }", "has autonomous agents"),
+            ("claims = { u = \"{user}\" }", "no variable"),
+            ("claims = { u = 1.5 }", "write a text"),
+            ("claims = { u = [[[[\"x\"]]]] }", "more than 4 levels"),
+            ("claims = 1", "a section"),
+            ("leewy = \"1m\"", "did you mean `leeway`"),
+            ("[[audiences]]\nname = \"a\"\nowner = \"o\"", "in the catalogue already"),
+        ] {
+            let faults = Config::parse(&config(text), "f").unwrap_err().0;
+            assert!(faults.iter().any(|f| f.contains("audiences") && f.contains(part)), "{text}: {faults:?}");
+        }
+        let long = config("kind = \"gcp\"").replace("prod.example.org", &format!("{}.example.org", "a".repeat(40)));
+        let faults = Config::parse(&long, "f").unwrap_err().0;
+        assert!(faults.iter().any(|f| f.contains("Google allows 127")), "{faults:?}");
+    }
+
+    #[test]
+    fn the_catalogue_says_how_long_a_revoked_token_lives() {
+        let notes = |text: &str| Config::parse(&config(text), "f").unwrap().notes().join("\n");
+        assert!(notes("lifetime = \"20m\"").contains("lives for 1200 seconds; one that is revoked is accepted for up to 1200 "));
+        assert!(notes("kind = \"vault\"").contains("lives for 300 seconds; one that is revoked is accepted for up to 510 "));
+        assert!(notes("kind = \"azure\"").contains("tokens should live for 1200"));
+        assert_eq!(Config::parse(&config("lifetime = \"20m\""), "f").unwrap().schedule(u64::MAX).jwt_life, 1200);
+    }
+}
