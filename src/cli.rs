@@ -49,7 +49,7 @@ pub use self::exit::Failure;
 /// Identities for short-lived AI agents: whom they act for, who spawned them, and how to revoke them
 ///
 /// Start with `mayfly dev` in one terminal; it prints commands for another.
-/// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 the credential is not valid, 5 the issuer cannot be reached, 6 the
+/// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 the credential is not valid, or our own has expired, 5 the issuer cannot be reached, 6 the
 /// credential is revoked, 7 it is not known whether the credential is revoked. `mayfly run` exits as its command does.
 #[derive(Parser)]
 #[command(name = "mayfly", version, max_term_width = 100)]

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::bundles_client::BundlesClient;
-use mayfly_agent::channel::{ChannelSettings, Trust, connect, connect_unix};
+use mayfly_agent::channel::{ChannelSettings, Identity, Trust, connect, connect_unix};
+use mayfly_agent::validity::{self, OutOfTime, Validity};
 use mayfly_verify::TrustDomain;
 use tonic::transport::Channel;
 
-use super::exit::{FAILURE, Failure, UNREACHABLE};
+use super::exit::{FAILURE, Failure, INVALID, UNREACHABLE};
 use super::spiffe_id;
 use crate::folder;
 use crate::home::{self, Endpoint};
@@ -80,6 +81,7 @@ pub(super) async fn as_stranger(home: &Path, server: Option<&str>, bundle: Optio
 /// Channel settings with the identity and the trust bundle in the folder `dir`.
 pub(super) fn settings(home: &Path, server: Option<&str>, dir: &Path) -> Result<ChannelSettings, Failure> {
     let identity = folder::identity(dir)?;
+    in_time(dir, &identity)?;
     let address = address(home, server)?;
     let trust = Trust::Roots(folder::certificates(&dir.join("bundle.pem"))?);
     let Some(trust_domain) = identity.chain.first().and_then(|leaf| trust_domain_of(leaf)) else {
@@ -87,6 +89,19 @@ pub(super) fn settings(home: &Path, server: Option<&str>, dir: &Path) -> Result<
         return Err(Failure::new(FAILURE, format!("`{}` holds no SPIFFE identity", file.display())));
     };
     Ok(ChannelSettings { address, trust_domain, trust, identity: Some(identity), connect_timeout: TIMEOUT })
+}
+
+/// Tells of a certificate that cannot be used now before any connection is made, and what to do about it.
+fn in_time(dir: &Path, identity: &Identity) -> Result<(), Failure> {
+    let Some(leaf) = identity.chain.first() else { return Ok(()) };
+    let Some(Err(e)) = Validity::of(leaf).map(|validity| validity.check(validity::now())) else { return Ok(()) };
+    let id = spiffe_id::of_certificate(leaf).unwrap_or_default();
+    let help = match (e, id.split_once("/workload/")) {
+        (OutOfTime::ClockBehind { .. }, _) => String::new(),
+        (_, Some((_, name))) => format!(": join again with a token of `mayfly join {name}`, and let `mayfly keep` renew it"),
+        _ => ": spawn another agent, and let `mayfly keep` renew it".to_owned(),
+    };
+    Err(Failure::new(INVALID, format!("the certificate in `{}` {e}{help}", dir.display())))
 }
 
 /// The trust bundle of the issuer at the other end of a channel.

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_verify::rfc3339;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::connection::Connection;
-use super::{Current, Identity, IdentityError, Issuer, Key, Saved, Shared, pace, tasks, timely};
+use super::{Current, Identity, IdentityError, Issuer, Key, Over, Saved, Shared, pace, tasks, timely};
 use crate::api::v1;
 use crate::api::v1::identities_client::IdentitiesClient;
-use crate::channel::{ChannelSettings, Trust, connect, connect_as};
+use crate::channel::{ChannelSettings, ConnectError, Trust, connect, connect_as};
 use crate::peers::Bundles;
 use crate::random;
 use crate::ticket::Ticket;
+use crate::validity::{self, OutOfTime, Validity};
 
 /// Number of attempts to get the first certificate while the issuer does not answer.
 const TRIES: u32 = 4;
@@ -100,6 +102,17 @@ impl Identity {
     fn begin(at: Issuer, first: Current) -> Result<Identity, IdentityError> {
         if *first.trust().trust_domain() != at.trust_domain {
             return Err(IdentityError::Answer("the bundle is of another trust domain"));
+        }
+        // What was just made is valid by the issuer's clock.
+        let fresh = first.chain().first().and_then(|leaf| Validity::of(leaf)).map(|validity| validity.check(validity::now()));
+        match fresh {
+            Some(Err(OutOfTime::Expired { ends_at, now })) => {
+                let (ends_at, now) = (rfc3339(ends_at), rfc3339(now));
+                let why = format!("the certificate that was just made ends at {ends_at}, and this machine's clock says {now}");
+                return Err(Over::Expired(format!("{why}: set the clock, which is ahead")).into());
+            }
+            Some(Err(behind)) => return Err(ConnectError::from(behind).into()),
+            _ => {}
         }
         let bundles = Bundles::default();
         bundles.set(first.trust().clone());

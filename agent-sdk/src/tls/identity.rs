@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::provider;
+use crate::validity::Validity;
 
 /// A certificate chain with its key, as one end of a connection presents it. It has no `Debug`, because of the key.
 pub struct Identity {
@@ -45,6 +46,11 @@ impl CurrentIdentity {
     /// Starts without a certificate.
     pub(crate) fn empty() -> CurrentIdentity {
         CurrentIdentity(Arc::default())
+    }
+
+    /// From when and until when the certificate is valid. `None` if there is none.
+    pub fn validity(&self) -> Option<Validity> {
+        self.0.load().as_ref().and_then(|own| Validity::of(own.cert.first()?))
     }
 
     /// Presents no certificate from the next handshake on.
