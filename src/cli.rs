@@ -13,6 +13,7 @@ mod cuts;
 mod dev;
 mod end;
 mod join;
+mod keep;
 mod mint;
 mod redeem;
 mod relay;
@@ -34,6 +35,7 @@ mod connect;
 mod exit;
 mod file;
 mod global;
+mod keeping;
 mod output;
 mod request;
 mod shutdown;
@@ -69,6 +71,7 @@ enum Command {
     Join(join::Args),
     Redeem(redeem::Args),
     Renew(renew::Args),
+    Keep(keep::Args),
     Spawn(spawn::Args),
     Run(run::Args),
     Mint(mint::Args),
@@ -107,6 +110,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Join(args) => join::run(args, global).await,
         Command::Redeem(args) => redeem::run(args, global).await,
         Command::Renew(args) => renew::run(args, global).await,
+        Command::Keep(args) => keep::run(args, global).await,
         Command::Spawn(args) => spawn::run(args, global).await,
         Command::Run(args) => run::run(args, global).await,
         Command::Mint(args) => mint::run(args, global).await,

@@ -51,7 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("listen", &["acts", "caller", "clock", "denial", "doors", "judge", "lenient"]),
     ("run", &["authority", "lenient", "process"]),
     ("dev", &["https"]),
-    ("folder", &["authority", "keys"]),
+    ("folder", &[]),
     ("home", &["authority", "keys", "ledger"]),
     ("config", &["assertion", "authority", "foreign", "judge", "listen", "state"]),
     ("telemetry", &["config"]),

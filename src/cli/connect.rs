@@ -15,6 +15,8 @@ use super::spiffe_id;
 use crate::folder;
 use crate::home::{self, Endpoint};
 
+/// How long to wait for a program that renews the identity.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// For connection and handshake.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,8 @@ pub(super) async fn as_operator(home: &Path) -> Result<Channel, Failure> {
 
 /// Connects with the identity of a folder, to the issuer of the home or to `--server`.
 pub(super) async fn as_identity(home: &Path, server: Option<&str>, dir: &Path) -> Result<Channel, Failure> {
+    // ORDER: until the issuer has seen the certificate. A keeper that renews meanwhile would make it one of before.
+    let _reading = folder::reading(dir, PATIENCE);
     Ok(connect(settings(home, server, dir)?).await?)
 }
 
@@ -82,13 +86,31 @@ pub(super) async fn as_stranger(home: &Path, server: Option<&str>, bundle: Optio
 pub(super) fn settings(home: &Path, server: Option<&str>, dir: &Path) -> Result<ChannelSettings, Failure> {
     let identity = folder::identity(dir)?;
     in_time(dir, &identity)?;
-    let address = address(home, server)?;
-    let trust = Trust::Roots(folder::certificates(&dir.join("bundle.pem"))?);
+    let trust = Trust::Roots(folder::roots(dir)?);
     let Some(trust_domain) = identity.chain.first().and_then(|leaf| trust_domain_of(leaf)) else {
         let file = dir.join("svid.pem");
         return Err(Failure::new(FAILURE, format!("`{}` holds no SPIFFE identity", file.display())));
     };
+    let address = address_of(home, server, dir, &trust_domain)?;
     Ok(ChannelSettings { address, trust_domain, trust, identity: Some(identity), connect_timeout: TIMEOUT })
+}
+
+/// `host:port` of `--server`; without it, of the issuer of the home, if that is of the identity's trust domain; without it, what
+/// the folder says.
+fn address_of(home: &Path, server: Option<&str>, dir: &Path, trust_domain: &TrustDomain) -> Result<String, Failure> {
+    if let Some(address) = server {
+        return Ok(address.to_owned());
+    }
+    let local = endpoint(home);
+    if let Ok(at) = &local
+        && at.trust_domain == trust_domain.as_str()
+    {
+        return Ok(at.grpc.clone());
+    }
+    match folder::issuer(dir) {
+        Some(address) => Ok(address),
+        None => Ok(local?.grpc),
+    }
 }
 
 /// Tells of a certificate that cannot be used now before any connection is made, and what to do about it.

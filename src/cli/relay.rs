@@ -5,27 +5,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_agent::api::v1;
-use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 use mayfly_agent::channel::connect_as;
 use mayfly_agent::listen::{self, accept};
 use mayfly_agent::peers::{Authorize, Bundles, Verifier};
 use mayfly_agent::revocation::{Freshness, follow_with};
 use mayfly_agent::tls::{CurrentIdentity, server_config};
+use mayfly_agent::validity;
 use mayfly_verify::Bundle;
 use mayfly_verify::feed::FeedKey;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Server};
+use tonic::transport::Server;
 
 use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
+use super::keeping::{self, When};
 use super::{output, shutdown};
 use crate::config::LogFormat;
 use crate::doors::relay;
-use crate::folder::{self, Key};
+use crate::folder;
 use crate::process;
 use crate::publish::feed::Feed;
 use crate::telemetry;
@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let incoming = accept(listener, config, verifier, bounds);
     let (stop, stopping) = watch::channel(false);
     let server = Server::builder().add_routes(relay::routes(feed, stopping.clone()));
-    let renewing = process::task("certificate of the relay", keep_renewing(channel, own, dir));
+    let renewing = process::task("certificate of the relay", keep_renewing(global.home.clone(), args.acting.server, own, dir));
     output::print(global.output, &json!({ "listen": address.to_string() }), || {
         format!("relaying revocations on {address}; Ctrl-C stops it")
     })?;
@@ -99,30 +99,24 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     requested
 }
 
-/// Renews in place whenever half of the certificate's remaining life has passed.
-async fn keep_renewing(channel: Channel, own: CurrentIdentity, dir: PathBuf) {
+/// Renews in place whenever half of the certificate's life has passed, and shows what another program has renewed.
+async fn keep_renewing(home: PathBuf, server: Option<String>, own: CurrentIdentity, dir: PathBuf) {
     loop {
-        tokio::time::sleep(half_of_life(&dir).unwrap_or(PAUSE)).await;
-        while let Err(cause) = renew(&channel, &own, &dir).await {
+        tokio::time::sleep(until_half(&dir).unwrap_or(PAUSE)).await;
+        while let Err(cause) = renew(&home, server.as_deref(), &own, &dir).await {
             tracing::error!(%cause, "the relay's certificate could not be renewed: trying again");
             tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-async fn renew(channel: &Channel, own: &CurrentIdentity, dir: &Path) -> Result<(), String> {
-    let key = Key::new()?;
-    let mut client = IdentitiesClient::new(channel.clone());
-    let got = client.renew(v1::RenewRequest { csr: key.csr.clone() }).await.map_err(|e| e.to_string())?.into_inner();
-    let (svid, bundle) = got.svid.zip(got.bundle).ok_or("the answer is incomplete")?;
-    folder::write(dir, &key, &svid, &bundle)?;
-    own.replace(folder::identity(dir)?).map_err(|e| e.to_string())
+async fn renew(home: &Path, server: Option<&str>, own: &CurrentIdentity, dir: &Path) -> Result<(), Failure> {
+    keeping::renew(home, server, dir, When::Due).await?;
+    own.replace(folder::identity(dir)?).map_err(|e| Failure::from(e.to_string()))
 }
 
-/// Half of what is left of the certificate's life, at least a second; `None` if the certificate cannot be read or has expired.
-fn half_of_life(dir: &Path) -> Option<Duration> {
-    let chain = folder::certificates(&dir.join("svid.pem")).ok()?;
-    let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
-    let left = leaf.validity().time_to_expiration()?;
-    Some((left.unsigned_abs() / 2).max(Duration::from_secs(1)))
+/// How long until half of the certificate's life has passed, at least a second. `None` if the certificate cannot be read.
+fn until_half(dir: &Path) -> Option<Duration> {
+    let half = keeping::validity_of(dir).ok()?.half();
+    Some(Duration::from_secs(half.saturating_sub(validity::now()).max(1)))
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::connection::Connection;
+use super::kept::Kept;
 use super::{Current, Identity, IdentityError, Issuer, Key, Over, Saved, Shared, pace, tasks, timely};
 use crate::api::v1;
 use crate::api::v1::identities_client::IdentitiesClient;
@@ -38,7 +39,7 @@ impl Identity {
         let got = got.await?;
         let (address, trust_domain) = (ticket.address().to_owned(), ticket.trust_domain().clone());
         let first = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
-        Identity::begin(Issuer { address, trust_domain, connect_timeout }, first)
+        Identity::begin(Issuer { address, trust_domain, connect_timeout }, first, None)
     }
 
     /// Spawns an agent over the channel of a workload or an agent. The request's `csr` is filled in. So is its `request_id` if it
@@ -52,7 +53,7 @@ impl Identity {
         let (channel, request) = (&channel, &request);
         let ask = move || async move { timely(IdentitiesClient::new(channel.clone()).spawn(request.clone())).await };
         let got = insist(ask).await?;
-        Identity::begin(at, Current::new(key, got.svid, got.bundle, got.agent, got.revision)?)
+        Identity::begin(at, Current::new(key, got.svid, got.bundle, got.agent, got.revision)?, None)
     }
 
     /// Spawns a child of this identity, as an identity in this process.
@@ -96,10 +97,10 @@ impl Identity {
         if first.spiffe_id() != saved.agent().to_string() {
             return Err(IdentityError::Answer("the certificate has another SPIFFE ID"));
         }
-        Identity::begin(at, first)
+        Identity::begin(at, first, None)
     }
 
-    fn begin(at: Issuer, first: Current) -> Result<Identity, IdentityError> {
+    pub(super) fn begin(at: Issuer, first: Current, kept: Option<Kept>) -> Result<Identity, IdentityError> {
         if *first.trust().trust_domain() != at.trust_domain {
             return Err(IdentityError::Answer("the bundle is of another trust domain"));
         }
@@ -118,14 +119,14 @@ impl Identity {
         bundles.set(first.trust().clone());
         let connection = Connection::new(&at, first.certified_key(), &first.bundle().x509_authorities)?;
         let (current, over) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(None));
-        let shared = Arc::new(Shared { at, connection, current, bundles, over, tokens: Mutex::default() });
+        let shared = Arc::new(Shared { at, connection, current, bundles, over, kept, tokens: Mutex::default() });
         let tasks = [tokio::spawn(tasks::renew(Arc::clone(&shared))), tokio::spawn(tasks::follow_bundle(Arc::clone(&shared)))];
         Ok(Identity { shared, tasks })
     }
 }
 
 /// Repeats a call a few times while the issuer does not answer.
-async fn insist<T, F>(ask: impl Fn() -> F) -> Result<T, IdentityError>
+pub(super) async fn insist<T, F>(ask: impl Fn() -> F) -> Result<T, IdentityError>
 where
     F: Future<Output = Result<T, IdentityError>>,
 {

@@ -65,7 +65,7 @@ impl CurrentIdentity {
     }
 }
 
-fn certified(identity: Identity) -> Result<CertifiedKey, rustls::Error> {
+pub(crate) fn certified(identity: Identity) -> Result<CertifiedKey, rustls::Error> {
     let Identity { chain, key } = identity;
     if chain.is_empty() {
         return Err(rustls::Error::NoCertificatesPresented);
