@@ -90,7 +90,7 @@ async fn measure() {
             ..Default::default()
         };
         let got = IdentitiesClient::new(spawner.clone()).spawn(request).await.unwrap().into_inner();
-        folder::write(&dev.path("a"), &key, got.svid.as_ref().unwrap(), &bundle).unwrap();
+        folder::write(&dev.path("a"), &key, got.svid.as_ref().unwrap(), &bundle, None).unwrap();
         let own = CurrentIdentity::new(folder::identity(&dev.path("a")).unwrap()).unwrap();
         let bundles = Bundles::default();
         bundles.set(Bundle::from_json(td(), &bundle.spiffe_json).unwrap());

@@ -46,7 +46,7 @@ async fn parts(dev: &Dev) -> [Duration; 3] {
     };
     let got = IdentitiesClient::new(spawner).spawn(request).await.unwrap().into_inner();
     let spawned = Instant::now();
-    folder::write(&dev.path("part"), &key, &got.svid.unwrap(), &got.bundle.unwrap()).unwrap();
+    folder::write(&dev.path("part"), &key, &got.svid.unwrap(), &got.bundle.unwrap(), None).unwrap();
     let written = Instant::now();
     IdentitiesClient::new(channel(dev, Some("part")).await).end(v1::EndRequest::default()).await.unwrap();
     [connected - started, spawned - connected, written.elapsed()]

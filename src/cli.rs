@@ -15,6 +15,7 @@ mod dev;
 mod end;
 mod guard;
 mod join;
+mod keep;
 mod mint;
 mod redeem;
 mod relay;
@@ -36,6 +37,7 @@ mod connect;
 mod exit;
 mod file;
 mod global;
+mod keeping;
 mod output;
 mod request;
 mod shutdown;
@@ -51,7 +53,7 @@ pub use self::exit::Failure;
 /// Identities for short-lived AI agents: whom they act for, who spawned them, and how to revoke them
 ///
 /// Start with `mayfly dev` in one terminal; it prints commands for another.
-/// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 the credential is not valid, 5 the issuer cannot be reached, 6 the
+/// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 the credential is not valid, or our own has expired, 5 the issuer cannot be reached, 6 the
 /// credential is revoked, 7 it is not known whether the credential is revoked. `mayfly run` exits as its command does.
 #[derive(Parser)]
 #[command(name = "mayfly", version, max_term_width = 100)]
@@ -71,6 +73,7 @@ enum Command {
     Join(join::Args),
     Redeem(redeem::Args),
     Renew(renew::Args),
+    Keep(keep::Args),
     Spawn(spawn::Args),
     Run(run::Args),
     Mint(mint::Args),
@@ -111,6 +114,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Join(args) => join::run(args, global).await,
         Command::Redeem(args) => redeem::run(args, global).await,
         Command::Renew(args) => renew::run(args, global).await,
+        Command::Keep(args) => keep::run(args, global).await,
         Command::Spawn(args) => spawn::run(args, global).await,
         Command::Run(args) => run::run(args, global).await,
         Command::Mint(args) => mint::run(args, global).await,

@@ -7,20 +7,23 @@ use std::time::Duration;
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::bundles_client::BundlesClient;
 use mayfly_agent::api::v1::identities_client::IdentitiesClient;
-use mayfly_agent::channel::{ChannelSettings, ConnectError, connect_as};
+use mayfly_agent::channel::{ChannelSettings, ConnectError, Identity, Trust, connect, connect_as};
 use mayfly_agent::peers::{Bundles, FollowingBundle};
 use mayfly_agent::revocation::{Following, Freshness, Tick, follow, follow_with};
 use mayfly_agent::tls::CurrentIdentity;
-use mayfly_verify::Bundle;
+use mayfly_agent::validity;
 use mayfly_verify::feed::FeedKey;
+use mayfly_verify::{Bundle, TrustDomain};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-use crate::folder::{self, Key};
+use crate::folder::{self, Key, Locked};
 use crate::process;
 
 /// How long the issuer may take for one answer: a process that is stopped accepts connections and says nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for another program that renews the same folder.
+const LOCKED: Duration = Duration::from_secs(30);
 /// Between two attempts to renew.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -65,6 +68,35 @@ impl Drop for Followed {
     }
 }
 
+/// Where the issuer is, and by what it is trusted.
+struct Issuer {
+    address: String,
+    trust_domain: TrustDomain,
+    trust: Trust,
+    connect_timeout: Duration,
+}
+
+impl Issuer {
+    fn of(settings: &ChannelSettings) -> Issuer {
+        Issuer {
+            address: settings.address.clone(),
+            trust_domain: settings.trust_domain.clone(),
+            trust: settings.trust.clone(),
+            connect_timeout: settings.connect_timeout,
+        }
+    }
+
+    fn settings(&self, identity: Identity) -> ChannelSettings {
+        ChannelSettings {
+            address: self.address.clone(),
+            trust_domain: self.trust_domain.clone(),
+            trust: self.trust.clone(),
+            identity: Some(identity),
+            connect_timeout: self.connect_timeout,
+        }
+    }
+}
+
 /// Connects with the identity in the folder `dir`, gets the bundle, and follows from there. `settings` say where the issuer is and by
 /// what it is trusted. Fails if the identity has expired, or if the issuer cannot be reached now.
 pub async fn begin(
@@ -73,14 +105,10 @@ pub async fn begin(
     freshness: Freshness,
     tap: Option<Tap>,
 ) -> Result<Followed, FollowError> {
-    // Said here, because the issuer only ends the handshake.
-    if half_of_life(&dir).is_none() {
-        let message = "has expired: get another identity with `mayfly join` and `mayfly redeem`";
-        return Err(FollowError::Folder(format!("the certificate in `{}` {message}", dir.display())));
-    }
     let own = folder::identity(&dir).and_then(|identity| CurrentIdentity::new(identity).map_err(|e| e.to_string()));
     let own = own.map_err(FollowError::Folder)?;
     let trust_domain = settings.trust_domain.clone();
+    let issuer = Issuer::of(&settings);
     let channel = connect_as(settings, own.clone()).await?;
     // What is trusted: the bundle, and the key of heartbeats that comes with it.
     let got = tokio::time::timeout(PATIENCE, fetch_bundle(channel.clone())).await.map_err(|_| FollowError::Silent)??;
@@ -93,7 +121,7 @@ pub async fn begin(
         Some(tap) => follow_with(channel.clone(), key, trust_domain, freshness, tap),
         None => follow(channel.clone(), key, trust_domain, freshness),
     };
-    let renewing = process::task("own certificate", keep_renewing(channel, own.clone(), dir));
+    let renewing = process::task("own certificate", keep_renewing(issuer, own.clone(), dir));
     Ok(Followed { own, bundles, revocations, _bundle: bundle, renewing })
 }
 
@@ -102,11 +130,11 @@ async fn fetch_bundle(channel: Channel) -> Result<v1::Bundle, FollowError> {
     got.bundle.ok_or_else(|| FollowError::Bundle("the answer is incomplete".into()))
 }
 
-/// Renews in place whenever half of the certificate's remaining life has passed.
-async fn keep_renewing(channel: Channel, own: CurrentIdentity, dir: PathBuf) {
+/// Renews in place whenever half of the certificate's life has passed, and shows what another program has renewed.
+async fn keep_renewing(issuer: Issuer, own: CurrentIdentity, dir: PathBuf) {
     loop {
-        tokio::time::sleep(half_of_life(&dir).unwrap_or(PAUSE)).await;
-        while let Err(cause) = renew(&channel, &own, &dir).await {
+        tokio::time::sleep(until_half(&dir).unwrap_or(PAUSE)).await;
+        while let Err(cause) = renew(&issuer, &own, &dir).await {
             tracing::error!(%cause, "the own certificate could not be renewed: trying again");
             tokio::time::sleep(PAUSE).await;
             // Somebody may have put another identity into the folder, because this one has expired.
@@ -119,21 +147,27 @@ async fn keep_renewing(channel: Channel, own: CurrentIdentity, dir: PathBuf) {
     }
 }
 
-async fn renew(channel: &Channel, own: &CurrentIdentity, dir: &Path) -> Result<(), String> {
-    let key = Key::new()?;
-    let mut client = IdentitiesClient::new(channel.clone());
-    let asked = client.renew(v1::RenewRequest { csr: key.csr.clone() });
-    let answer = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| "the issuer does not answer")?;
-    let got = answer.map_err(|e| e.to_string())?.into_inner();
-    let (svid, bundle) = got.svid.zip(got.bundle).ok_or("the answer is incomplete")?;
-    folder::write(dir, &key, &svid, &bundle)?;
+async fn renew(issuer: &Issuer, own: &CurrentIdentity, dir: &Path) -> Result<(), String> {
+    // ORDER: before the certificate is read. The issuer would refuse one that another program has just replaced.
+    let locked = Locked::soon(dir, LOCKED).await.map_err(|e| e.to_string())?;
+    if folder::validity(dir)?.half() <= validity::now() {
+        let key = Key::new()?;
+        // A connection is judged by the certificate that it was opened with, so this one shows the newest.
+        let settings = issuer.settings(folder::identity(dir)?);
+        let asked = async {
+            let channel = connect(settings).await.map_err(|e| e.to_string())?;
+            let request = v1::RenewRequest { csr: key.csr.clone() };
+            IdentitiesClient::new(channel).renew(request).await.map_err(|e| e.to_string())
+        };
+        let got = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| "the issuer does not answer")??.into_inner();
+        let (svid, bundle) = got.svid.zip(got.bundle).ok_or("the answer is incomplete")?;
+        folder::write_locked(&locked, &key, &svid, &bundle, None)?;
+    }
     own.replace(folder::identity(dir)?).map_err(|e| e.to_string())
 }
 
-/// Half of what is left of the certificate's life, at least a second; `None` if the certificate cannot be read or has expired.
-fn half_of_life(dir: &Path) -> Option<Duration> {
-    let chain = folder::certificates(&dir.join("svid.pem")).ok()?;
-    let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
-    let left = leaf.validity().time_to_expiration()?;
-    Some((left.unsigned_abs() / 2).max(Duration::from_secs(1)))
+/// How long until half of the certificate's life has passed, at least a second. `None` if the certificate cannot be read.
+fn until_half(dir: &Path) -> Option<Duration> {
+    let half = folder::validity(dir).ok()?.half();
+    Some(Duration::from_secs(half.saturating_sub(validity::now()).max(1)))
 }

@@ -135,6 +135,8 @@ pub struct Launch {
     pub user: Option<(u32, u32)>,
     /// OID of the binding in tokens.
     pub oid: BindingOid,
+    /// Whether the agent ends with the command. An identity that is kept in a folder does not.
+    pub ends: bool,
 }
 
 /// Protects this process before it holds a key: other processes cannot look into it, and its descendants stay below it.
@@ -167,6 +169,9 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
         Err(not) => Err(not),
     };
     // ORDER: after every process that could use the identity has gone. If the issuer cannot be reached, the identity expires.
+    if !launch.ends {
+        return ended;
+    }
     match tokio::time::timeout(FAREWELL, identity.end()).await {
         Ok(Ok(())) => {}
         Ok(Err(e)) => tracing::warn!("the identity was not ended and will expire: {e}"),

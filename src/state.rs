@@ -206,6 +206,10 @@ impl State {
         for subject in &self.ended_trees {
             cuts.cut(*subject, u64::MAX);
         }
+        let now = self.at / SECOND;
+        for agent in self.agents.values().filter(|agent| agent.rare.told && end_of_cut(agent, self.out) > now) {
+            cuts.cut(Target::Agent(agent.uuid).subject(), u64::MAX);
+        }
         for slot in self.authorities.slots.iter().filter(|s| s.status == authority::Status::Tainted) {
             cuts.cut(Target::Authority(slot.key_id()).subject(), u64::MAX);
         }

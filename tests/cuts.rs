@@ -57,6 +57,33 @@ fn t12_t13_who_may_revoke_what() {
 }
 
 #[test]
+fn t150_verifiers_refuse_what_has_ended_whoever_ended_it() {
+    let dev = Dev::start();
+    dev.token("demo", "demo.jwt");
+    let ids: Vec<String> =
+        ["a", "b", "c"].map(|d| dev.json(&format!("{SPAWN} {d}"))["agent_id"].as_str().unwrap().to_owned()).into();
+    dev.json("spawn --as c --class worker --out w");
+    for dir in ["a", "b", "c", "w"] {
+        assert!(dev.run(&format!("verify {dir}/svid.pem --live")).status.success(), "{dir}");
+    }
+    let ended = dev.json(&format!("end {}", ids[0]));
+    assert_eq!(ended["accepted_until"], serde_json::Value::Null);
+    dev.json(&format!("end --as {ORCHESTRATOR} {}", ids[1]));
+    dev.json("end --as w");
+    for dir in ["a", "b", "w"] {
+        dev.fails(&format!("verify {dir}/svid.pem --live"), 6);
+    }
+    assert!(dev.run("verify c/svid.pem --live").status.success(), "the parent goes on");
+    // `mayfly run` ends its agent with the command: a copy of its certificate is worth nothing.
+    #[cfg(target_os = "linux")]
+    {
+        let run = dev.run("run --class researcher --user-token demo.jwt --files pem -- cp pem/svid.pem copy.pem");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        dev.fails("verify copy.pem --bundle c/bundle.json --live", 6);
+    }
+}
+
+#[test]
 fn a_dry_run_counts_what_would_end_and_ends_nothing() {
     let dev = Dev::start();
     dev.token("demo", "demo.jwt");

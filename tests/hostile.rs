@@ -288,6 +288,6 @@ async fn the_honest_are_served_whatever_the_hostile_do() {
 async fn noisy(dev: &Dev, rival: Channel) -> Option<Channel> {
     let key = Key::new().ok()?;
     let got = IdentitiesClient::new(rival).spawn(swarm(false, key.csr.clone())).await.ok()?.into_inner();
-    mayfly::folder::write(&dev.path("noisy"), &key, got.svid.as_ref()?, got.bundle.as_ref()?).ok()?;
+    mayfly::folder::write(&dev.path("noisy"), &key, got.svid.as_ref()?, got.bundle.as_ref()?, None).ok()?;
     Some(channel(dev, Some("noisy")).await)
 }

@@ -52,7 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("guard", &["lenient"]),
     ("run", &["authority", "lenient", "process"]),
     ("dev", &["https"]),
-    ("folder", &["authority", "keys"]),
+    ("folder", &[]),
     ("follow", &["folder", "process"]),
     ("home", &["authority", "keys", "ledger"]),
     ("config", &["assertion", "authority", "foreign", "judge", "listen", "state"]),

@@ -1008,7 +1008,7 @@ fn rates_and_totals_say_when_to_come_back() {
 
 /// A reproduction: the cut outlived the row that stood for it, and a restart forgot what the process knew.
 #[test]
-fn an_end_is_a_cut_only_while_something_below_is_known() {
+fn an_end_is_a_cut_while_something_below_is_known_or_a_credential_may_hold() {
     let house = House::new();
     let parent = house.admitted("demo", 1);
     let Proposal::Spawn(mut spawn) = house.spawning(house.proof("demo", 1), None) else { panic!() };

@@ -78,7 +78,7 @@ impl Arena {
     /// An agent with a connection of its own.
     async fn agent(&self, from: &Channel, request: v1::SpawnRequest, key: &Key, dir: &str) -> (v1::Agent, Channel) {
         let got = IdentitiesClient::new(from.clone()).spawn(request).await.unwrap().into_inner();
-        folder::write(&self.dev.path(dir), key, got.svid.as_ref().unwrap(), got.bundle.as_ref().unwrap()).unwrap();
+        folder::write(&self.dev.path(dir), key, got.svid.as_ref().unwrap(), got.bundle.as_ref().unwrap(), None).unwrap();
         (got.agent.unwrap(), channel(&self.dev, Some(dir)).await)
     }
 

@@ -32,6 +32,7 @@ mod begin;
 mod connection;
 mod current;
 mod error;
+mod kept;
 mod key;
 pub(crate) mod leaf;
 mod pace;
@@ -54,6 +55,7 @@ use crate::api::v1::identities_client::IdentitiesClient;
 use crate::peers::Bundles;
 pub use crate::peers::{Foreign, ForeignBundle};
 use crate::tls::CurrentIdentity;
+use begin::insist;
 use connection::Connection;
 pub use current::Current;
 pub use error::{IdentityError, Over};
@@ -87,6 +89,8 @@ struct Shared {
     current: watch::Sender<Arc<Current>>,
     bundles: Bundles,
     over: watch::Sender<Option<Over>>,
+    /// The folder that each renewal is written to. `None` if the identity lives in this process alone.
+    kept: Option<kept::Kept>,
     /// Guards the cached tokens, for a look-up or a change; never while a token is minted.
     tokens: Mutex<Tokens>,
 }

@@ -128,6 +128,7 @@ pub mod revocation;
 mod stream;
 pub mod ticket;
 pub mod tls;
+pub mod validity;
 pub mod workload;
 
 pub use mayfly_verify::TrustDomain;

@@ -36,6 +36,7 @@ mod verifier;
 
 use std::sync::Arc;
 
+pub(crate) use identity::certified;
 pub use identity::{CurrentIdentity, Identity};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;

@@ -238,7 +238,7 @@ impl Issuer {
         let got = client.redeem(request).await?;
         let (svid, bundle) = got.svid.zip(got.bundle).ok_or("an incomplete answer")?;
         self.workload = self.dir.path().join("workload");
-        folder::write(&self.workload, &key, &svid, &bundle)?;
+        folder::write(&self.workload, &key, &svid, &bundle, None)?;
         self.trust_domain = ticket.trust_domain().clone();
         ticket.address().clone_into(&mut self.grpc);
         Ok(())
@@ -301,7 +301,7 @@ impl Issuer {
         let got = self.as_workload().await?.spawn(request).await?;
         let (svid, bundle) = got.svid.zip(got.bundle).ok_or("an incomplete answer")?;
         let folder = self.dir.path().join(format!("agent-{}", self.folders.fetch_add(1, Ordering::Relaxed)));
-        folder::write(&folder, &key, &svid, &bundle)?;
+        folder::write(&folder, &key, &svid, &bundle, None)?;
         Ok((folder, key.csr.clone()))
     }
 

@@ -5,11 +5,13 @@ use uuid::Uuid;
 
 use super::Issuer;
 use crate::caller::Caller;
+use crate::clock::SECOND;
 use crate::denial::{Denial, No};
 use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Chance, Judgement};
 use crate::ledger::Lane;
 use crate::pipeline::Record;
+use crate::state::{Agent, SKEW, end_of_cut};
 
 /// An end.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Ended {
     pub agent: AgentId,
     /// Revision of the record that ended it.
     pub revision: u64,
+    /// Unix seconds until which verifiers accept its credentials. `None` if they are told of the end.
+    pub accepted_until: Option<u64>,
 }
 
 /// Ends an agent; `None` is the caller itself.
@@ -50,20 +54,28 @@ impl Act for End {
         let known = j.owned(caller, &uuid)?;
         let agent = known.id(&j.rules().trust_domain);
         if let Some(revision) = known.rare.ended {
-            return Ok(Ended { agent, revision });
+            let accepted_until = (!known.has_children() && !known.rare.told).then(|| last_credential(j, known));
+            return Ok(Ended { agent, revision, accepted_until });
         }
-        // Verifiers are told of an end while there are agents below.
         if known.has_children()
             && let Some(above) = j.crowded(&Target::Agent(uuid))
         {
             let revision = j.collapse(caller, &above)?;
-            return Ok(Ended { agent, revision });
+            return Ok(Ended { agent, revision, accepted_until: None });
         }
+        // T150: an agent that ends many below it fills no feed, and is not punished for it: then their credentials expire.
+        let told = known.has_children() || !j.ends_crowded(caller, known);
+        let accepted_until = (!told).then(|| last_credential(j, known));
         let by = match caller {
             Caller::Operator { .. } => String::new(),
             other => other.scope(),
         };
-        let revision = j.push(caller, Body::Ended(record::Ended { agent: uuid.as_bytes().to_vec(), by }))?;
-        Ok(Ended { agent, revision })
+        let revision = j.push(caller, Body::Ended(record::Ended { agent: uuid.as_bytes().to_vec(), by, told }))?;
+        Ok(Ended { agent, revision, accepted_until })
     }
+}
+
+/// Unix seconds at which the last credential of an agent expires.
+fn last_credential(j: &Judgement<'_>, agent: &Agent) -> u64 {
+    end_of_cut(agent, j.view().out()).saturating_sub(SKEW / SECOND)
 }

@@ -57,5 +57,5 @@ pub(super) async fn keep_joined(
 
 fn put(issuer: &Issuer, dir: &Path, key: &folder::Key, signed: &Signed) -> Result<(), String> {
     let svid = v1::X509Svid { spiffe_id: String::new(), certificates: signed.chain(), expires_at: None };
-    folder::write(dir, key, &svid, &grpc::message::bundle_message(&issuer.publisher.now()))
+    folder::write(dir, key, &svid, &grpc::message::bundle_message(&issuer.publisher.now()), None)
 }

@@ -31,11 +31,17 @@ impl From<v1::RenewResponse> for Certified {
 }
 
 impl Certified {
-    /// Writes the identity with its key into a folder, and prints whose it is and how long it is valid.
-    pub(super) fn save(self, format: Format, dir: &Path, key: &Key) -> Result<(), Failure> {
+    /// Writes the identity with its key into a folder, and prints it. `issuer` is `host:port`.
+    pub(super) fn save(self, format: Format, dir: &Path, key: &Key, issuer: &str) -> Result<(), Failure> {
+        let svid = self.svid.as_ref().ok_or_else(Failure::incomplete_answer)?;
+        let bundle = self.bundle.as_ref().ok_or_else(Failure::incomplete_answer)?;
+        folder::write(dir, key, svid, bundle, Some(issuer))?;
+        self.report(format, dir)
+    }
+
+    /// Prints whose the identity in a folder is and how long it is valid.
+    pub(super) fn report(self, format: Format, dir: &Path) -> Result<(), Failure> {
         let svid = self.svid.ok_or_else(Failure::incomplete_answer)?;
-        let bundle = self.bundle.ok_or_else(Failure::incomplete_answer)?;
-        folder::write(dir, key, &svid, &bundle)?;
         let expires_at = output::timestamp(svid.expires_at.as_ref());
         let mut object = self.agent.as_ref().map_or_else(|| json!({}), output::agent::object);
         output::insert(&mut object, "spiffe_id", svid.spiffe_id.as_str());

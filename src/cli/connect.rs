@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::bundles_client::BundlesClient;
-use mayfly_agent::channel::{ChannelSettings, Trust, connect, connect_unix};
+use mayfly_agent::channel::{ChannelSettings, Identity, Trust, connect, connect_unix};
+use mayfly_agent::validity::{self, OutOfTime, Validity};
 use mayfly_verify::TrustDomain;
 use tonic::transport::Channel;
 
-use super::exit::{FAILURE, Failure, UNREACHABLE};
+use super::exit::{FAILURE, Failure, INVALID, UNREACHABLE};
 use super::spiffe_id;
 use crate::folder;
 use crate::home::{self, Endpoint};
 
+/// How long to wait for a program that renews the identity.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// For connection and handshake.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -47,6 +50,8 @@ pub(super) async fn as_operator(home: &Path) -> Result<Channel, Failure> {
 
 /// Connects with the identity of a folder, to the issuer of the home or to `--server`.
 pub(super) async fn as_identity(home: &Path, server: Option<&str>, dir: &Path) -> Result<Channel, Failure> {
+    // ORDER: until the issuer has seen the certificate. A keeper that renews meanwhile would make it one of before.
+    let _reading = folder::reading(dir, PATIENCE);
     Ok(connect(settings(home, server, dir)?).await?)
 }
 
@@ -80,13 +85,45 @@ pub(super) async fn as_stranger(home: &Path, server: Option<&str>, bundle: Optio
 /// Channel settings with the identity and the trust bundle in the folder `dir`.
 pub(super) fn settings(home: &Path, server: Option<&str>, dir: &Path) -> Result<ChannelSettings, Failure> {
     let identity = folder::identity(dir)?;
-    let address = address(home, server)?;
-    let trust = Trust::Roots(folder::certificates(&dir.join("bundle.pem"))?);
+    in_time(dir, &identity)?;
+    let trust = Trust::Roots(folder::roots(dir)?);
     let Some(trust_domain) = identity.chain.first().and_then(|leaf| trust_domain_of(leaf)) else {
         let file = dir.join("svid.pem");
         return Err(Failure::new(FAILURE, format!("`{}` holds no SPIFFE identity", file.display())));
     };
+    let address = address_of(home, server, dir, &trust_domain)?;
     Ok(ChannelSettings { address, trust_domain, trust, identity: Some(identity), connect_timeout: TIMEOUT })
+}
+
+/// `host:port` of `--server`; without it, of the issuer of the home, if that is of the identity's trust domain; without it, what
+/// the folder says.
+fn address_of(home: &Path, server: Option<&str>, dir: &Path, trust_domain: &TrustDomain) -> Result<String, Failure> {
+    if let Some(address) = server {
+        return Ok(address.to_owned());
+    }
+    let local = endpoint(home);
+    if let Ok(at) = &local
+        && at.trust_domain == trust_domain.as_str()
+    {
+        return Ok(at.grpc.clone());
+    }
+    match folder::issuer(dir) {
+        Some(address) => Ok(address),
+        None => Ok(local?.grpc),
+    }
+}
+
+/// Tells of a certificate that cannot be used now before any connection is made, and what to do about it.
+fn in_time(dir: &Path, identity: &Identity) -> Result<(), Failure> {
+    let Some(leaf) = identity.chain.first() else { return Ok(()) };
+    let Some(Err(e)) = Validity::of(leaf).map(|validity| validity.check(validity::now())) else { return Ok(()) };
+    let id = spiffe_id::of_certificate(leaf).unwrap_or_default();
+    let help = match (e, id.split_once("/workload/")) {
+        (OutOfTime::ClockBehind { .. }, _) => String::new(),
+        (_, Some((_, name))) => format!(": join again with a token of `mayfly join {name}`, and let `mayfly keep` renew it"),
+        _ => ": spawn another agent, and let `mayfly keep` renew it".to_owned(),
+    };
+    Err(Failure::new(INVALID, format!("the certificate in `{}` {e}{help}", dir.display())))
 }
 
 /// The trust bundle of the issuer at the other end of a channel.

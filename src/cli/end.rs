@@ -25,6 +25,13 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
     let request = v1::EndRequest { agent: args.agent.unwrap_or_default() };
     let got = IdentitiesClient::new(channel).end(request).await?.into_inner();
-    let object = json!({ "agent_id": got.agent_id, "revision": got.revision });
-    output::print(global.output, &object, || format!("{} ended at revision {}", got.agent_id, got.revision))
+    let accepted_until = output::optional_timestamp(got.accepted_until.as_ref());
+    let object = json!({ "agent_id": got.agent_id, "revision": got.revision, "accepted_until": accepted_until });
+    output::print(global.output, &object, || {
+        let mut lines = vec![format!("{} ended at revision {}", got.agent_id, got.revision)];
+        lines.extend(accepted_until.map(|until| {
+            format!("verifiers accept its credentials until {until}: to take it back now, mayfly revoke --agent {}", got.agent_id)
+        }));
+        lines
+    })
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use mayfly_agent::channel::ConnectError;
-use mayfly_agent::identity::IdentityError;
+use mayfly_agent::identity::{IdentityError, Over};
 use mayfly_verify::Reject;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -17,7 +17,7 @@ pub(super) const FAILURE: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// Exit code when the issuer has denied the request.
 pub(super) const DENIED: u8 = 3;
-/// Exit code of `verify` for a credential that is not valid.
+/// Exit code for a credential that is not valid: of `verify`, and of every command whose own certificate has expired.
 pub(super) const INVALID: u8 = 4;
 /// Exit code when the issuer cannot be reached.
 pub(super) const UNREACHABLE: u8 = 5;
@@ -65,6 +65,7 @@ impl From<String> for Failure {
 impl From<ConnectError> for Failure {
     fn from(e: ConnectError) -> Failure {
         let code = match e {
+            ConnectError::OutOfTime(_) => INVALID,
             ConnectError::Address(_) | ConnectError::Identity(_) | ConnectError::Roots(_) => FAILURE,
             _ => UNREACHABLE,
         };
@@ -74,16 +75,23 @@ impl From<ConnectError> for Failure {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Failure {
+        // The connection was lost, and could not be made again.
+        if let Some(e) = ConnectError::behind(&status) {
+            return Failure::from(e.clone());
+        }
         let code = match status.code() {
             Code::Unavailable => UNREACHABLE,
             Code::InvalidArgument | Code::Internal | Code::Unknown => FAILURE,
             _ => DENIED,
         };
-        let kind = if code == DENIED { "denied" } else { "failed" };
         let reason = match status.get_details_error_info() {
             Some(info) if !info.reason.is_empty() => info.reason,
             _ => format!("{:?}", status.code()),
         };
+        // Of the caller's own certificate: the same exit code as when we notice it ourselves.
+        let expired = status.code() == Code::Unauthenticated && matches!(reason.as_str(), "AGENT_EXPIRED" | "CREDENTIAL_EXPIRED");
+        let code = if expired { INVALID } else { code };
+        let kind = if code == DENIED || expired { "denied" } else { "failed" };
         Failure::new(code, format!("{kind}: {}: {}", escaped(&reason), escaped(&status.message())))
     }
 }
@@ -91,6 +99,7 @@ impl From<Status> for Failure {
 impl From<IdentityError> for Failure {
     fn from(e: IdentityError) -> Failure {
         let code = match &e {
+            IdentityError::Over(Over::Expired(_)) => INVALID,
             IdentityError::Denied { .. } | IdentityError::Over(_) => DENIED,
             IdentityError::Connect(e) => return Failure::from(e.clone()),
             IdentityError::Unavailable(_) => UNREACHABLE,

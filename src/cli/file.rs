@@ -19,6 +19,20 @@ pub(super) fn read_text(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// Refuses a folder for a new identity that holds one already, unless `force`.
+pub(super) fn vacant(dir: &Path, force: bool) -> Result<(), Failure> {
+    let taken = ["svid.pem", "key.pem", "ticket"].into_iter().find(|name| dir.join(name).symlink_metadata().is_ok());
+    match taken.filter(|_| !force) {
+        Some(name) => {
+            let shown = dir.display();
+            Err(Failure::usage(format!(
+                "there is a `{name}` in `{shown}` already: give another folder, or replace it with --force"
+            )))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Writes a file that only its owner can read.
 pub(super) fn write_secret(path: &Path, content: &[u8]) -> Result<(), Failure> {
     Ok(write_private(path, content).map_err(|e| e.to_string())?)

@@ -23,14 +23,18 @@ pub(super) struct Args {
     /// Folder for svid.pem, key.pem, bundle.pem, bundle.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace the identity that is in the folder already
+    #[arg(long)]
+    force: bool,
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    file::vacant(&args.out, args.force)?;
     let text = file::read_text(&args.ticket_file)?;
     let ticket = Ticket::parse(text.trim()).map_err(|e| e.to_string())?;
     let channel = connect(ticket.channel_settings(TIMEOUT)).await?;
     let key = Key::new()?;
     let request = v1::RedeemRequest { secret: ticket.secret().expose().to_vec(), csr: key.csr.clone() };
     let got = IdentitiesClient::new(channel).redeem(request).await?.into_inner();
-    Certified::from(got).save(global.output, &args.out, &key)
+    Certified::from(got).save(global.output, &args.out, &key, ticket.address())
 }

@@ -1,13 +1,10 @@
 //! `mayfly renew`.
 
-use mayfly_agent::api::v1;
-use mayfly_agent::api::v1::identities_client::IdentitiesClient;
-
 use super::certified::Certified;
-use super::connect::{self, Acting};
+use super::connect::Acting;
 use super::exit::Failure;
 use super::global::Global;
-use crate::folder::Key;
+use super::keeping::{self, When};
 
 /// Renew an identity in place, with a fresh key
 ///
@@ -21,8 +18,6 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say whose identity to renew with --as DIR")?;
-    let key = Key::new()?;
-    let channel = connect::as_identity(&global.home, args.acting.server.as_deref(), dir).await?;
-    let got = IdentitiesClient::new(channel).renew(v1::RenewRequest { csr: key.csr.clone() }).await?.into_inner();
-    Certified::from(got).save(global.output, dir, &key)
+    let got = keeping::renew(&global.home, args.acting.server.as_deref(), dir, When::Now).await?;
+    Certified::from(got.ok_or_else(Failure::incomplete_answer)?).report(global.output, dir)
 }

@@ -22,14 +22,15 @@ use super::request::Limits;
 pub(super) struct Args {
     #[command(flatten)]
     acting: Acting,
-    /// Class of the agent
-    #[arg(long, required_unless_present = "ticket", conflicts_with = "ticket")]
+    /// Class of the agent. Without it and with --as, the command gets the identity in that folder, which is kept there
+    #[arg(long, required_unless_present_any = ["ticket", "identity"], conflicts_with = "ticket")]
     class: Option<String>,
     /// File with the user's ID token or at+jwt access token; `-` reads stdin. Not for children of an agent
     #[arg(long, value_name = "FILE", conflicts_with_all = ["autonomous", "ticket"])]
     user_token: Option<PathBuf>,
-    /// File with a ticket or join token, instead of spawning; `-` reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["autonomous", "identity"])]
+    /// File with a ticket or join token, instead of spawning; `-` reads stdin. With --as it is redeemed into that folder at the
+    /// first start, and a later start goes on with what is there
+    #[arg(long, value_name = "FILE", conflicts_with = "autonomous")]
     ticket: Option<PathBuf>,
     /// Instead of a user token: the delegation that an earlier token recorded for the same workload
     #[arg(long, value_name = "ID", conflicts_with_all = ["user_token", "autonomous", "ticket"])]
@@ -113,6 +114,8 @@ mod linux {
             reload: args.reload_signal.as_deref().map(signal).transpose()?,
             user: args.uid.as_deref().map(user).transpose()?,
             oid,
+            // The identity of a folder stays there for the next start.
+            ends: args.acting.identity.is_none() || args.class.is_some(),
         };
         telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "error".into()))?;
         for preset in &launch.presets {
@@ -120,9 +123,14 @@ mod linux {
         }
         // ORDER: before there is a key, so that nothing can read the key from this process.
         prepare()?;
-        let identity = match &args.ticket {
-            Some(file) => redeem(file).await?,
-            None => spawn(args, global).await?,
+        let folder = args.acting.identity.as_deref();
+        let identity = match (&args.ticket, folder, &args.class) {
+            (Some(file), Some(dir), _) if !dir.join("svid.pem").exists() => {
+                Identity::redeem_into(&ticket(file)?, dir, TIMEOUT).await?
+            }
+            (Some(_), Some(dir), _) | (None, Some(dir), None) => keep(dir, &args, global).await?,
+            (Some(file), None, _) => Identity::redeem(&ticket(file)?, TIMEOUT).await?,
+            _ => spawn(args, global).await?,
         };
         // The command reports its own failures; we only pass on its exit code.
         match run_command(identity, launch).await.map_err(|e| Failure::new(e.code, e.message))? {
@@ -131,10 +139,16 @@ mod linux {
         }
     }
 
-    async fn redeem(file: &Path) -> Result<Identity, Failure> {
+    fn ticket(file: &Path) -> Result<Ticket, Failure> {
         let text = Zeroizing::new(file::read_text(file)?);
-        let ticket = Ticket::parse(text.trim()).map_err(|e| e.to_string())?;
-        Ok(Identity::redeem(&ticket, TIMEOUT).await?)
+        Ok(Ticket::parse(text.trim()).map_err(|e| e.to_string())?)
+    }
+
+    /// Goes on with the identity in a folder.
+    async fn keep(dir: &Path, args: &Args, global: &Global) -> Result<Identity, Failure> {
+        // It also says what to do about a certificate that has expired.
+        let at = settings(&global.home, args.acting.server.as_deref(), dir)?;
+        Ok(Identity::keep(dir, Some(&at.address), TIMEOUT).await?)
     }
 
     async fn spawn(args: Args, global: &Global) -> Result<Identity, Failure> {

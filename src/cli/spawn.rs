@@ -56,6 +56,9 @@ pub(super) struct Args {
     /// Folder for svid.pem, key.pem, bundle.pem, bundle.json and svid.jwt
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace the identity that is in the folder already; its agent lives on without it
+    #[arg(long)]
+    force: bool,
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -65,20 +68,39 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     request.request_id = args.request_id;
     request.jwt_audience = args.audience.unwrap_or_default();
     request.ticket = args.ticket;
-    let channel = connect::as_identity(&global.home, args.acting.server.as_deref(), &spawner).await?;
+    // ORDER: before there is an agent that nobody would hold.
+    for n in args.count.map_or(0..=0, |count| 1..=count) {
+        file::vacant(&if n == 0 { args.out.clone() } else { numbered(&args.out, n) }, args.force)?;
+    }
+    let server = args.acting.server.as_deref();
+    let issuer = connect::settings(&global.home, server, &spawner)?.address;
+    let channel = connect::as_identity(&global.home, server, &spawner).await?;
+    let into = Into { dir: &args.out, issuer: &issuer };
     match args.count {
-        Some(count) => batch(channel, request, count, &args.out, global.output).await,
-        None => one(channel, request, &args.out, global.output).await,
+        Some(count) => batch(channel, request, count, &into, global.output).await,
+        None => one(channel, request, &into, global.output).await,
     }
 }
 
-async fn one(channel: Channel, mut request: v1::SpawnRequest, out: &Path, format: Format) -> Result<(), Failure> {
+/// Where identities are written, and what they say of the issuer: `host:port`.
+struct Into<'a> {
+    dir: &'a Path,
+    issuer: &'a str,
+}
+
+/// The folder of the nth of many, counted from 1.
+fn numbered(out: &Path, n: u32) -> PathBuf {
+    out.join(format!("{n:04}"))
+}
+
+async fn one(channel: Channel, mut request: v1::SpawnRequest, into: &Into<'_>, format: Format) -> Result<(), Failure> {
     let key = if request.ticket { None } else { Some(Key::new()?) };
     if let Some(key) = &key {
         request.csr = key.csr.clone();
     }
     let got = IdentitiesClient::new(channel).spawn(request).await?.into_inner();
-    let agent = save(out, key.as_ref(), &got, got.bundle.as_ref())?;
+    let out = into.dir;
+    let agent = save(out, into.issuer, key.as_ref(), &got, got.bundle.as_ref())?;
     output::print(format, &object(agent, &got, out), || {
         let until = output::timestamp(agent.lease_expires_at.as_ref());
         let mut lines = vec![
@@ -95,7 +117,7 @@ async fn one(channel: Channel, mut request: v1::SpawnRequest, out: &Path, format
 }
 
 /// Spawns many in one call, and prints a line for each as it comes. If one was denied the command fails, at the end.
-async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, out: &Path, format: Format) -> Result<(), Failure> {
+async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &Into<'_>, format: Format) -> Result<(), Failure> {
     // With tickets the agents make their own keys.
     let tickets = template.ticket;
     let keys = if tickets { Vec::new() } else { (0..count).map(|_| Key::new()).collect::<Result<Vec<_>, _>>()? };
@@ -112,11 +134,11 @@ async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, out: &P
     while let Some(answer) = answers.message().await? {
         answered += 1;
         let index = usize::try_from(answer.index).unwrap_or(usize::MAX);
-        let dir = out.join(format!("{:04}", index.saturating_add(1)));
+        let dir = numbered(into.dir, answer.index.saturating_add(1));
         match answer.result.ok_or_else(Failure::incomplete_answer)? {
             OneResult::Spawned(got) => {
                 bundle = bundle.or_else(|| got.bundle.clone());
-                let agent = save(&dir, keys.get(index), &got, bundle.as_ref())?;
+                let agent = save(&dir, into.issuer, keys.get(index), &got, bundle.as_ref())?;
                 let object = object(agent, &got, &dir);
                 output::print_one(format, &object, || format!("{} in {}", agent.agent_id, dir.display()))?;
             }
@@ -141,13 +163,14 @@ async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, out: &P
 /// Writes what the issuer gave for one agent: its identity, or its ticket. Returns the agent.
 fn save<'a>(
     dir: &Path,
+    issuer: &str,
     key: Option<&Key>,
     got: &'a v1::SpawnResponse,
     bundle: Option<&v1::Bundle>,
 ) -> Result<&'a v1::Agent, Failure> {
     let agent = got.agent.as_ref().ok_or_else(Failure::incomplete_answer)?;
     match (key, &got.svid, bundle) {
-        (Some(key), Some(svid), Some(bundle)) => folder::write(dir, key, svid, bundle)?,
+        (Some(key), Some(svid), Some(bundle)) => folder::write(dir, key, svid, bundle, Some(issuer))?,
         (None, None, _) if !got.ticket.is_empty() => {
             std::fs::create_dir_all(dir).map_err(|e| format!("`{}`: {e}", dir.display()))?;
             file::write_secret(&dir.join("ticket"), got.ticket.as_bytes())?;

@@ -93,6 +93,14 @@ impl Judgement<'_> {
         None
     }
 
+    /// Whether an agent above this one has ended as many agents as verifiers are to be told of one by one. What an operator, a
+    /// workload or a user ends is never too much: they are paced by themselves, and hold no credential of the tree.
+    pub fn ends_crowded(&self, caller: &Caller, agent: &Agent) -> bool {
+        let most = u32::try_from(self.rules().taken_back).unwrap_or(u32::MAX);
+        let mut above = agent.ancestors().filter_map(|above| self.view().agent(&above));
+        matches!(caller, Caller::Agent { .. }) && above.any(|above| above.rare.ended_below >= most)
+    }
+
     /// Revokes an agent because it is crowded. Its revision.
     pub fn collapse(&mut self, caller: &Caller, above: &AgentId) -> Result<u64, No> {
         self.note(Note::Collapsed(above.clone()));

@@ -279,3 +279,5 @@ impl prost::Message for Encoded {
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;

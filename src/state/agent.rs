@@ -79,6 +79,13 @@ pub struct More {
     pub clipped: Vec<String>,
     /// Revision of its end. `None` if nobody ended it.
     pub ended: Option<u64>,
+    /// Whether verifiers are told of its end, also if there are no agents below it.
+    pub told: bool,
+    /// Number of agents below it that ended without agents below them, of which verifiers are told, and whose certificates have
+    /// not expired.
+    pub ended_below: u32,
+    /// Whether it stands in `ended_below` of its ancestors.
+    pub(super) counted: bool,
     /// The agents below it that were revoked, or ended with agents below them, and of which verifiers are told. Empty once it is
     /// revoked itself.
     pub taken_back: BTreeSet<Uuid>,
@@ -98,6 +105,9 @@ static NOTHING_MORE: More = More {
     ticket_nonce: [0; 16],
     clipped: Vec::new(),
     ended: None,
+    told: false,
+    ended_below: 0,
+    counted: false,
     taken_back: BTreeSet::new(),
     below: None,
     rows: Vec::new(),

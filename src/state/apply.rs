@@ -104,11 +104,13 @@ impl State {
                 match self.agents.get_mut(&uuid) {
                     Some(agent) => {
                         agent.rare.ended = Some(revision);
+                        agent.rare.told = e.told;
                         agent.rare.rows.push(revision);
-                        // An end is published as a cut while agents below it are known.
                         if agent.children > 0 {
                             self.ended_trees.insert(Target::Agent(uuid).subject());
                             self.taken_back(uuid);
+                        } else if e.told && at < agent.expires_at() {
+                            self.ended_alone(uuid);
                         }
                     }
                     None => self.obsolete.push_back(revision),

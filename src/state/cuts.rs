@@ -33,7 +33,7 @@ impl State {
         let tainted = self.authorities.slots.iter().filter(|s| s.status == Status::Tainted);
         let tainted =
             tainted.map(move |s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until.div_ceil(SECOND)));
-        let ended = self.agents.values().filter(|a| a.rare.ended.is_some() && a.has_children());
+        let ended = self.agents.values().filter(|a| a.rare.ended.is_some() && is_told(a));
         let ended = ended.map(move |a| made(Target::Agent(a.uuid).subject(), u64::MAX, end_of_cut(a, self.out)));
         let now = self.at / SECOND;
         cuts.chain(tainted).chain(ended).filter(move |cut| cut.keep_until > now)
@@ -48,10 +48,10 @@ impl State {
                 let cut = subject.and_then(|subject| Some((subject, self.cuts.get(&subject)?)));
                 cut.map(|(subject, cut)| made(subject, cut.before, cut.verifiers_until)).into_iter().collect()
             }
-            // An end is published as a cut while agents below it are known.
+            // An end is published as a cut of the agent.
             Some(Body::Ended(e)) => {
                 let agent = Uuid::from_slice(&e.agent).ok().and_then(|uuid| self.agents.get(&uuid));
-                let agent = agent.filter(|a| a.has_children());
+                let agent = agent.filter(|a| is_told(a));
                 agent.map(|a| made(Target::Agent(a.uuid).subject(), u64::MAX, end_of_cut(a, self.out))).into_iter().collect()
             }
             Some(Body::Authorities(_)) => {
@@ -127,6 +127,32 @@ impl State {
         }
     }
 
+    /// Notes with every ancestor of an agent without children that verifiers are told of its end.
+    ///
+    /// A number is enough: its cut is forgotten with its last credential, whatever happens to its ancestors.
+    pub(super) fn ended_alone(&mut self, uuid: Uuid) {
+        let Some(agent) = self.agents.get_mut(&uuid).filter(|agent| !agent.rare.counted) else { return };
+        agent.rare.counted = true;
+        let ancestors: Vec<Uuid> = agent.ancestors().collect();
+        for ancestor in ancestors {
+            if let Some(ancestor) = self.agents.get_mut(&ancestor) {
+                ancestor.rare.ended_below = ancestor.rare.ended_below.saturating_add(1);
+            }
+        }
+    }
+
+    /// Takes back what [`State::ended_alone`] noted.
+    pub(super) fn no_longer_counted(&mut self, uuid: &Uuid) {
+        let Some(agent) = self.agents.get_mut(uuid).filter(|agent| agent.rare.counted) else { return };
+        agent.rare.counted = false;
+        let ancestors: Vec<Uuid> = agent.ancestors().collect();
+        for ancestor in ancestors {
+            if let Some(ancestor) = self.agents.get_mut(&ancestor).filter(|ancestor| ancestor.rare.ended_below > 0) {
+                ancestor.rare.ended_below -= 1;
+            }
+        }
+    }
+
     /// A cut of an agent kills everything below it, so verifiers need the cuts below it no more. Each agent below stays revoked by
     /// its own standing.
     fn subsume(&mut self, uuid: Uuid) {
@@ -147,6 +173,11 @@ impl State {
         let gone = |subject| CutMade { subject, before: 0, keep_until: 0, revision };
         std::mem::take(&mut self.subsumed.0).into_iter().map(gone).collect()
     }
+}
+
+/// Whether verifiers are told of the end of an agent: always while there are agents below it, otherwise if its record says so.
+fn is_told(agent: &Agent) -> bool {
+    agent.has_children() || agent.rare.told
 }
 
 /// Unix seconds at which the last credential has ended that a cut of an agent kills: its own, and those of agents below it, which

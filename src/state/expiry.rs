@@ -148,6 +148,7 @@ impl State {
                     let over = self.agents.get(&uuid).filter(|agent| agent.expires_at() <= when);
                     if let Some(forgotten_at) = over.map(|agent| agent.forgotten_at()) {
                         self.unseat(&uuid);
+                        self.no_longer_counted(&uuid);
                         self.due(forgotten_at, revision, Due::Agent(uuid));
                     }
                     false
@@ -179,6 +180,7 @@ impl State {
                 return;
             }
             self.unseat(&uuid);
+            self.no_longer_counted(&uuid);
             self.no_longer_taken_back(&uuid);
             let Some(agent) = self.agents.remove(&uuid) else { return };
             self.last(seconds(agent.lease_ends_at), false);

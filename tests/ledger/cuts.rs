@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use mayfly::acts::authorities::Change;
+use mayfly::caller::Caller;
 use mayfly::clock::SECOND;
 use mayfly::judge::Admission;
 use mayfly::state::authority::Kind as AuthorityKind;
 use mayfly::state::{Standing, State};
 use mayfly_verify::{Subject, Target};
 
-use super::asks::Proposal;
+use super::asks::{Outcome, Proposal};
 use super::{House, START, caller_of, code, operator, replay, rules, user};
 
 fn revoke(target: Target, allow_new: bool) -> Proposal {
@@ -148,6 +149,99 @@ fn t104_an_agent_that_loses_too_many_is_taken_with_them_and_its_neighbours_stay(
     house.now.fetch_add(8000 * SECOND, Ordering::SeqCst);
     house.spawn("guest", 9).unwrap();
     assert!(matches!(taken(&house), Some(0) | None), "{:?}", taken(&house));
+}
+
+fn end(house: &House, by: Caller, whom: &Admission) -> Option<u64> {
+    match house.ask(by, Proposal::End { agent: Some(whom.id().uuid) }) {
+        Ok(Outcome::Ended { accepted_until, .. }) => accepted_until,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn t150_verifiers_are_told_of_every_end_until_the_last_credential_has_expired() {
+    let house = House::new();
+    let parent = house.admitted("demo", 1);
+    let [by_operator, by_workload, by_parent, by_itself] =
+        [2, 3, 4, 5].map(|n| if n == 4 { child(&house, &parent) } else { house.admitted("demo", n) });
+    let ends = [
+        (operator(), &by_operator),
+        (house.caller.clone(), &by_workload),
+        (caller_of(&parent, house.revision()), &by_parent),
+        (caller_of(&by_itself, house.revision()), &by_itself),
+    ];
+    for (by, whom) in ends {
+        let (before, cuts) = (house.revision(), house.ledger.read(told).len());
+        assert_eq!(end(&house, by, whom), None, "verifiers are told");
+        assert_eq!((house.revision(), house.standing(whom)), (before + 1, Standing::Ended), "one record");
+        assert_eq!(house.ledger.read(told).len(), cuts + 1, "and one cut");
+    }
+    let until = house.seconds() + 900 + 120;
+    let state = house.ledger.read(Clone::clone);
+    for whom in [&by_operator, &by_workload, &by_parent, &by_itself] {
+        let subject = Target::Agent(whom.id().uuid).subject();
+        assert!(told(&state).contains(&(subject, until)), "{whom:?}");
+        assert!(mayfly_verify::check_cuts(whom.binding(), &state.cuts()).is_err());
+    }
+    house.check();
+    // What can be accepted by nobody is told to nobody.
+    house.pass(1100);
+    house.spawn("guest", 9).unwrap();
+    assert_eq!(house.ledger.read(told), vec![]);
+    house.check();
+}
+
+#[test]
+fn t150_an_agent_that_ends_many_below_it_fills_no_feed_and_lives_on() {
+    let house = House::bounded(vec![], 3);
+    let (parent, calm) = (house.admitted("demo", 1), house.admitted("demo", 2));
+    let by = |of: &Admission| caller_of(of, house.revision());
+    let told_of = |whom: &Admission| house.ledger.read(told).iter().any(|(s, _)| *s == Target::Agent(whom.id().uuid).subject());
+    for _ in 0..3 {
+        let ended = child(&house, &parent);
+        assert_eq!(end(&house, by(&parent), &ended), None);
+    }
+    // The answer says what verifiers do instead. A repeated end says the same.
+    let fourth = child(&house, &parent);
+    let until = house.seconds() + 900;
+    for _ in 0..2 {
+        assert_eq!(end(&house, by(&parent), &fourth), Some(until));
+    }
+    assert!(!told_of(&fourth) && house.standing(&fourth) == Standing::Ended && house.standing(&parent) == Standing::Live);
+    house.check();
+    // Neither others nor those who pay for it themselves are bound by what one agent did.
+    let (of_calm, fifth, sixth) = (child(&house, &calm), child(&house, &parent), child(&house, &parent));
+    assert_eq!(end(&house, by(&calm), &of_calm), None);
+    assert_eq!((end(&house, operator(), &fifth), end(&house, house.caller.clone(), &sixth)), (None, None));
+    assert!(told_of(&of_calm) && told_of(&fifth) && told_of(&sixth));
+    // A revocation still is one, of what had ended untold too, and takes nobody above with it.
+    house.ask(by(&parent), revoke(Target::Agent(fourth.id().uuid), false)).unwrap();
+    assert!(told_of(&fourth) && house.standing(&parent) == Standing::Live);
+    // The count goes down when the certificates have expired; agents that live long renew.
+    let counted = || house.ledger.read(|s| s.agent(&parent.id().uuid).map(|a| a.rare.ended_below));
+    assert_eq!(counted(), Some(5));
+    house.pass(901);
+    house.spawn("guest", 3).unwrap();
+    assert_eq!(counted(), Some(0));
+    house.check();
+}
+
+/// T150: what verifiers hold is bounded by the rate of ends and by how long a credential lasts, and does not grow after that.
+#[test]
+fn t150_what_verifiers_hold_of_ends_does_not_grow_with_time() {
+    let house = House::new();
+    let mut most = 0;
+    for minute in 0..60 {
+        let agents: Vec<Admission> = (0..10).map(|_| house.admitted("demo", 1)).collect();
+        for agent in &agents {
+            assert_eq!(end(&house, house.caller.clone(), agent), None);
+        }
+        most = most.max(house.ledger.read(told).len());
+        assert!(most <= 10 * 18, "minute {minute}: {most} cuts for 10 ends a minute that matter for 17 minutes");
+        house.pass(60);
+    }
+    assert!(most >= 10 * 16, "{most}");
+    house.check();
 }
 
 /// T104: two children that lose many each do not bring down the parent that they share.

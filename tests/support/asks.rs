@@ -40,7 +40,7 @@ pub enum Outcome {
     Renewed(Admission),
     Present,
     Minted(judge::Mint),
-    Ended { agent: AgentId, revision: u64 },
+    Ended { agent: AgentId, revision: u64, accepted_until: Option<u64> },
     Ticketed { ends_at: u64, revision: u64 },
     Certified(Certification),
     Revoked { revision: u64, agents_at_most: u64, open_for_new: bool, worst_case_seconds: u64, at: u64 },
@@ -64,8 +64,8 @@ impl Act for Proposal {
             }
             Proposal::Mint { audiences, request } => Outcome::Minted(mint::Mint { audiences, request }.judge(j, caller, chance)?),
             Proposal::End { agent } => {
-                let end::Ended { agent, revision } = end::End { agent }.judge(j, caller, chance)?;
-                Outcome::Ended { agent, revision }
+                let end::Ended { agent, revision, accepted_until } = end::End { agent }.judge(j, caller, chance)?;
+                Outcome::Ended { agent, revision, accepted_until }
             }
             Proposal::Ticket { workload, hash, ttl } => {
                 let join::Joinable { ends_at, revision } = join::Join { workload, hash, ttl }.judge(j, caller, chance)?;

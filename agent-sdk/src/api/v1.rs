@@ -232,6 +232,10 @@ pub struct EndResponse {
     /// Revision of the end; the earlier one if it had ended already.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+    /// When its last credential expires. Only set if verifiers are not told of the end and accept its credentials until then,
+    /// because an agent above it ended more agents than `writes.taken_back_below` allows.
+    #[prost(message, optional, tag = "3")]
+    pub accepted_until: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WhoamiRequest {}

@@ -13,6 +13,7 @@ use tokio_rustls::client::TlsStream;
 use super::roots::issuer_verifier;
 use super::{Address, ChannelSettings, ConnectError};
 use crate::tls::CurrentIdentity;
+use crate::validity;
 
 const ALPN_H2: &[u8] = b"h2";
 
@@ -22,6 +23,8 @@ pub(crate) struct Dialer {
     address: Address,
     tls: TlsConnector,
     timeout: Duration,
+    /// Our own certificate, whose time is looked at before each connection. `None` if there is none, or if others see to it.
+    own: Option<CurrentIdentity>,
 }
 
 impl Dialer {
@@ -34,9 +37,9 @@ impl Dialer {
         let verifier = issuer_verifier(&settings.trust_domain, settings.trust)?;
         let fixed = settings.identity.filter(|_| current.is_none()).map(CurrentIdentity::new).transpose();
         let own = fixed.map_err(|e| ConnectError::Identity(e.to_string()))?.or(current);
-        let config = verifier.client_config_as(own.map(|own| Arc::new(own) as Arc<dyn ResolvesClientCert>));
+        let config = verifier.client_config_as(own.clone().map(|own| Arc::new(own) as Arc<dyn ResolvesClientCert>));
         let config = config.map_err(|e| ConnectError::Handshake(e.to_string()))?;
-        Ok(Self::with(address, config, settings.connect_timeout))
+        Ok(Self { own, ..Self::with(address, config, settings.connect_timeout) })
     }
 
     /// A dialer by any TLS settings.
@@ -44,7 +47,7 @@ impl Dialer {
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         // T40: a resumed session would skip the verifier.
         config.resumption = Resumption::disabled();
-        Self { address, tls: TlsConnector::from(Arc::new(config)), timeout }
+        Self { address, tls: TlsConnector::from(Arc::new(config)), timeout, own: None }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -53,6 +56,9 @@ impl Dialer {
 
     /// Makes a connection and verifies the server.
     pub(crate) async fn connect_tls(&self) -> Result<TlsStream<TcpStream>, ConnectError> {
+        if let Some(validity) = self.own.as_ref().and_then(CurrentIdentity::validity) {
+            validity.check(validity::now())?;
+        }
         let address = || self.address.text().to_owned();
         tokio::time::timeout(self.timeout, self.handshake())
             .await

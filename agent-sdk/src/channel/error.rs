@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::time::Duration;
 
+use crate::validity::OutOfTime;
+
 /// Why a connection fails. It is `Clone`, because every call that waits for the connection gets the same error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -13,6 +15,9 @@ pub enum ConnectError {
     /// Our own certificates and key do not belong together, or cannot be read.
     #[error("our own identity cannot be used: {0}; give the chain, leaf first, with the leaf's key")]
     Identity(String),
+    /// Our own certificate has expired, or is not valid yet by this machine's clock. No connection was made.
+    #[error("our own certificate {0}")]
+    OutOfTime(#[from] OutOfTime),
     /// [`Trust::Roots`](super::Trust::Roots) is empty, or holds something that is not a certificate.
     #[error("the roots cannot be used: {0}; give the DER certificates of the issuer's bundle")]
     Roots(String),
@@ -49,6 +54,8 @@ impl ConnectError {
         match self {
             Self::Address(_) => "address",
             Self::Identity(_) => "identity",
+            Self::OutOfTime(OutOfTime::Expired { .. }) => "expired",
+            Self::OutOfTime(OutOfTime::ClockBehind { .. }) => "clock",
             Self::Roots(_) => "roots",
             Self::Unreachable { .. } => "unreachable",
             Self::TimedOut { .. } => "timed_out",

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_verify::rfc3339;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::connection::Connection;
-use super::{Current, Identity, IdentityError, Issuer, Key, Saved, Shared, pace, tasks, timely};
+use super::kept::Kept;
+use super::{Current, Identity, IdentityError, Issuer, Key, Over, Saved, Shared, pace, tasks, timely};
 use crate::api::v1;
 use crate::api::v1::identities_client::IdentitiesClient;
-use crate::channel::{ChannelSettings, Trust, connect, connect_as};
+use crate::channel::{ChannelSettings, ConnectError, Trust, connect, connect_as};
 use crate::peers::Bundles;
 use crate::random;
 use crate::ticket::Ticket;
+use crate::validity::{self, OutOfTime, Validity};
 
 /// Number of attempts to get the first certificate while the issuer does not answer.
 const TRIES: u32 = 4;
@@ -36,7 +39,7 @@ impl Identity {
         let got = got.await?;
         let (address, trust_domain) = (ticket.address().to_owned(), ticket.trust_domain().clone());
         let first = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
-        Identity::begin(Issuer { address, trust_domain, connect_timeout }, first)
+        Identity::begin(Issuer { address, trust_domain, connect_timeout }, first, None)
     }
 
     /// Spawns an agent over the channel of a workload or an agent. The request's `csr` is filled in. So is its `request_id` if it
@@ -50,7 +53,7 @@ impl Identity {
         let (channel, request) = (&channel, &request);
         let ask = move || async move { timely(IdentitiesClient::new(channel.clone()).spawn(request.clone())).await };
         let got = insist(ask).await?;
-        Identity::begin(at, Current::new(key, got.svid, got.bundle, got.agent, got.revision)?)
+        Identity::begin(at, Current::new(key, got.svid, got.bundle, got.agent, got.revision)?, None)
     }
 
     /// Spawns a child of this identity, as an identity in this process.
@@ -94,25 +97,36 @@ impl Identity {
         if first.spiffe_id() != saved.agent().to_string() {
             return Err(IdentityError::Answer("the certificate has another SPIFFE ID"));
         }
-        Identity::begin(at, first)
+        Identity::begin(at, first, None)
     }
 
-    fn begin(at: Issuer, first: Current) -> Result<Identity, IdentityError> {
+    pub(super) fn begin(at: Issuer, first: Current, kept: Option<Kept>) -> Result<Identity, IdentityError> {
         if *first.trust().trust_domain() != at.trust_domain {
             return Err(IdentityError::Answer("the bundle is of another trust domain"));
+        }
+        // What was just made is valid by the issuer's clock.
+        let fresh = first.chain().first().and_then(|leaf| Validity::of(leaf)).map(|validity| validity.check(validity::now()));
+        match fresh {
+            Some(Err(OutOfTime::Expired { ends_at, now })) => {
+                let (ends_at, now) = (rfc3339(ends_at), rfc3339(now));
+                let why = format!("the certificate that was just made ends at {ends_at}, and this machine's clock says {now}");
+                return Err(Over::Expired(format!("{why}: set the clock, which is ahead")).into());
+            }
+            Some(Err(behind)) => return Err(ConnectError::from(behind).into()),
+            _ => {}
         }
         let bundles = Bundles::default();
         bundles.set(first.trust().clone());
         let connection = Connection::new(&at, first.certified_key(), &first.bundle().x509_authorities)?;
         let (current, over) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(None));
-        let shared = Arc::new(Shared { at, connection, current, bundles, over, tokens: Mutex::default() });
+        let shared = Arc::new(Shared { at, connection, current, bundles, over, kept, tokens: Mutex::default() });
         let tasks = [tokio::spawn(tasks::renew(Arc::clone(&shared))), tokio::spawn(tasks::follow_bundle(Arc::clone(&shared)))];
         Ok(Identity { shared, tasks })
     }
 }
 
 /// Repeats a call a few times while the issuer does not answer.
-async fn insist<T, F>(ask: impl Fn() -> F) -> Result<T, IdentityError>
+pub(super) async fn insist<T, F>(ask: impl Fn() -> F) -> Result<T, IdentityError>
 where
     F: Future<Output = Result<T, IdentityError>>,
 {

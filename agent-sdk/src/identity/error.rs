@@ -83,7 +83,11 @@ impl IdentityError {
             Self::Unavailable(_) => true,
             Self::Connect(e) => !matches!(
                 e,
-                ConnectError::Address(_) | ConnectError::Identity(_) | ConnectError::Roots(_) | ConnectError::Untrusted(_)
+                ConnectError::Address(_)
+                    | ConnectError::Identity(_)
+                    | ConnectError::OutOfTime(_)
+                    | ConnectError::Roots(_)
+                    | ConnectError::Untrusted(_)
             ),
             _ => false,
         }

@@ -9,7 +9,6 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
-#[cfg(any(test, feature = "workload-api"))]
 use zeroize::Zeroizing;
 
 use super::IdentityError;
@@ -42,6 +41,11 @@ impl Key {
     /// The key as PKCS#8, DER. Only for a program that hands it to the process that the identity belongs to, or stores it there.
     #[cfg(any(test, feature = "workload-api"))]
     pub fn expose_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
+        self.pkcs8()
+    }
+
+    /// The key as PKCS#8, DER, to be written into the folder that the identity is kept in.
+    pub(super) fn pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
         let document = self.0.to_pkcs8v1().map_err(|_| IdentityError::Key)?;
         Ok(Zeroizing::new(document.as_ref().to_vec()))
     }

@@ -1,7 +1,6 @@
 //! An agent's identity that was saved in files: its certificates, its key, and the roots of the bundle.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use mayfly_verify::{AgentId, TrustDomain};
 use rustls_pki_types::CertificateDer;
@@ -10,13 +9,13 @@ use super::leaf::Leaf;
 use super::{IdentityError, Over};
 use crate::folder::{self, certificates_from_pem, key_from_pem};
 use crate::tls::{self, CurrentIdentity};
+use crate::validity::{self, OutOfTime};
 
 /// An agent's identity as it was saved. It was checked: its parts belong together.
 ///
 /// It has no `Debug`, because of the key.
 pub struct Saved {
     agent: AgentId,
-    ends_at: SystemTime,
     pub(super) shown: CurrentIdentity,
     pub(super) roots: Vec<CertificateDer<'static>>,
 }
@@ -45,15 +44,18 @@ impl Saved {
         let agent = agent.map_err(|_| unusable(format!("`{}` is not an agent: a workload joins with a join token", leaf.id)))?;
         let shown = CurrentIdentity::new(identity);
         let shown = shown.map_err(|e| unusable(format!("the key does not belong to the certificate, or cannot be used: {e}")))?;
-        let saved = Saved { agent, ends_at: leaf.ends_at, shown, roots };
+        let saved = Saved { agent, shown, roots };
         saved.holds()?;
         Ok(saved)
     }
 
     /// Whether it has not expired.
     pub(super) fn holds(&self) -> Result<(), Over> {
-        let over = || Over::Expired("its certificate has expired: spawn another agent, or redeem a ticket".into());
-        (self.ends_at > SystemTime::now()).then_some(()).ok_or_else(over)
+        let Some(Err(e)) = self.shown.validity().map(|validity| validity.check(validity::now())) else { return Ok(()) };
+        Err(Over::Expired(match e {
+            OutOfTime::Expired { .. } => format!("its certificate {e}: spawn another agent, or redeem a ticket"),
+            OutOfTime::ClockBehind { .. } => format!("its certificate {e}"),
+        }))
     }
 
     /// The agent.
@@ -115,6 +117,6 @@ mod tests {
             assert!(found.0 == "saved" && found.1.contains(part), "{what}: {found:?}");
         }
         let (code, told) = of(&pem(&[AGENT], &key, -1));
-        assert!(code == "expired" && told.contains("has expired"), "{told}");
+        assert!(code == "expired" && told.contains("its certificate expired 1 hour ago, at "), "{told}");
     }
 }

@@ -62,9 +62,20 @@ fn next_renewal(current: &Current, now: SystemTime) -> Option<SystemTime> {
 }
 
 async fn once(shared: &Shared) -> Result<Current, IdentityError> {
+    let locked = match &shared.kept {
+        Some(kept) => Some((kept, kept.lock().await?)),
+        None => None,
+    };
+    let current = Arc::clone(&shared.current.borrow());
+    if let Some(newer) = locked.as_ref().and_then(|(kept, _)| kept.newer(&current)) {
+        shared.connection.show(newer, &current.bundle().x509_authorities).await?;
+    }
     let key = Key::new()?;
     let request = v1::RenewRequest { csr: key.csr()? };
     let got = timely(IdentitiesClient::new(shared.connection.channel()).renew(request)).await?;
+    if let Some((kept, locked)) = &locked {
+        kept.write(locked, &key, &got, &shared.at.address)?;
+    }
     let next = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
     let next = next.with_bundles_of(&shared.current.borrow());
     if next.spiffe_id() != shared.current.borrow().spiffe_id() {

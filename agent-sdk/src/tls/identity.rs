@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::provider;
+use crate::validity::Validity;
 
 /// A certificate chain with its key, as one end of a connection presents it. It has no `Debug`, because of the key.
 pub struct Identity {
@@ -47,6 +48,11 @@ impl CurrentIdentity {
         CurrentIdentity(Arc::default())
     }
 
+    /// From when and until when the certificate is valid. `None` if there is none.
+    pub fn validity(&self) -> Option<Validity> {
+        self.0.load().as_ref().and_then(|own| Validity::of(own.cert.first()?))
+    }
+
     /// Presents no certificate from the next handshake on.
     pub(crate) fn hide(&self) {
         self.0.store(None);
@@ -59,7 +65,7 @@ impl CurrentIdentity {
     }
 }
 
-fn certified(identity: Identity) -> Result<CertifiedKey, rustls::Error> {
+pub(crate) fn certified(identity: Identity) -> Result<CertifiedKey, rustls::Error> {
     let Identity { chain, key } = identity;
     if chain.is_empty() {
         return Err(rustls::Error::NoCertificatesPresented);

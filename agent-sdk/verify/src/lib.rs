@@ -10,6 +10,7 @@ pub mod feed;
 mod ids;
 mod jwt;
 mod live;
+mod moment;
 mod reject;
 mod subject;
 mod sync;
@@ -24,6 +25,7 @@ pub use ids::{
 };
 pub use jwt::{JwtSvid, inspect_jwt, inspect_jwt_end, verify_jwt};
 pub use live::{Freshness, Live, Reliance, Subscription};
+pub use moment::{about, rfc3339};
 pub use reject::{Reject, Staleness};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use subject::{Stamp, Subject, Target, add_stamp};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BindingError, NameError};
+use crate::{BindingError, NameError, rfc3339};
 
 /// Why a credential is refused. [`Reject::code`] is its stable label.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,11 +22,11 @@ pub enum Reject {
     /// There is no chain to the bundle or no key with that id, or a signature does not verify.
     #[error("the credential is not signed by an authority of the bundle: {0}")]
     Untrusted(String),
-    /// The credential has expired.
-    #[error("the credential expired at {0} (Unix seconds)")]
+    /// The credential has expired. In Unix seconds.
+    #[error("the credential expired at {at}", at = rfc3339(*.0))]
     Expired(u64),
-    /// The credential is not valid yet.
-    #[error("the credential is not valid before {0} (Unix seconds)")]
+    /// The credential is not valid yet. In Unix seconds.
+    #[error("the credential is not valid before {at}: compare the clocks", at = rfc3339(*.0))]
     NotYetValid(u64),
     /// The token is meant for other audiences.
     #[error("the token is for another audience than `{0}`")]

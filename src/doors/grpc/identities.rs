@@ -4,7 +4,7 @@ use mayfly_agent::api::v1;
 use mayfly_verify::Mode;
 use tonic::{Request, Response, Status};
 
-use super::message::{agent_message, bundle, bundle_unless, certified, jwt_svid, spawn_response};
+use super::message::{agent_message, bundle, bundle_unless, certified, jwt_svid, spawn_response, timestamp};
 use super::server::identities_server::Identities;
 use super::{Door, methods, targets};
 use crate::acts::{end, mint, redeem, renew, spawn, whoami};
@@ -53,7 +53,8 @@ impl Identities for Door {
         self.hand_in(methods::END, request, |issuer, caller, r| async move {
             let agent = if r.agent.is_empty() { None } else { Some(issuer.agent_id(&r.agent)?) };
             let ended = end::end(&issuer, caller, agent).await?;
-            Ok(v1::EndResponse { agent_id: ended.agent.to_string(), revision: ended.revision })
+            let accepted_until = ended.accepted_until.map(timestamp);
+            Ok(v1::EndResponse { agent_id: ended.agent.to_string(), revision: ended.revision, accepted_until })
         })
         .await
     }

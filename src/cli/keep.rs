@@ -1,0 +1,131 @@
+//! `mayfly keep`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mayfly_agent::validity;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::exit::{Failure, INVALID};
+use super::global::Global;
+use super::keeping::{self, When};
+use super::{output, shutdown};
+use crate::config::LogFormat;
+use crate::process;
+use crate::telemetry;
+
+/// Keep the identities in folders fresh, of workloads and of agents
+///
+/// Each is renewed when half of its life has passed, with a fresh key; key and certificate switch together, so a program may read
+/// the folder, or start again, at any moment. Several keepers on one folder are harmless. It runs until Ctrl-C, or until no
+/// identity is left that can be renewed. The lease of an agent does not move.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Folders that `spawn --out`, `redeem --out` or `run --ticket --as` wrote
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// Renew what is due and return
+    #[arg(long)]
+    once: bool,
+    /// host:port of the issuer; without it, the one of the home, or the one that the folder names
+    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    server: Option<String>,
+}
+
+/// Shortest and longest pause after a failure.
+const PAUSES: (u64, u64) = (1, 60);
+/// Longest time without a look at the clock, which can be set, and stands still while a machine sleeps.
+const LOOK: Duration = Duration::from_secs(20);
+
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    if args.once {
+        return once(&args, global).await;
+    }
+    telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
+    // ORDER: before there is a key in memory.
+    process::begin()?;
+    let (over, mut ended) = mpsc::channel(args.dirs.len().max(1));
+    let mut left = args.dirs.len();
+    for dir in args.dirs {
+        let (home, server, over, format) = (global.home.clone(), args.server.clone(), over.clone(), global.output);
+        process::task("keeper of a folder", async move {
+            let failure = keep(&home, server.as_deref(), &dir, format).await;
+            tracing::error!(folder = %dir.display(), cause = %failure, "the identity can no longer be kept");
+            let _ = over.send(failure).await;
+        });
+    }
+    tokio::select! {
+        requested = shutdown::requested() => requested,
+        last = async {
+            while let Some(failure) = ended.recv().await {
+                left -= 1;
+                if left == 0 {
+                    return failure;
+                }
+            }
+            Failure::incomplete_answer()
+        } => Err(last),
+    }
+}
+
+/// Renews each folder that is due, also if another failed. The exit code is that of the first failure.
+async fn once(args: &Args, global: &Global) -> Result<(), Failure> {
+    let mut failed = None;
+    for dir in &args.dirs {
+        if let Err(failure) = one(&global.home, args.server.as_deref(), dir, global.output).await {
+            let shown = dir.display().to_string();
+            let object = json!({ "dir": shown, "renewed": false, "error": failure.message });
+            output::print_one(global.output, &object, || format!("{shown}: {failure}"))?;
+            failed.get_or_insert(failure);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Renews one folder if it is due, and says so. Returns when it is due next, in Unix seconds.
+async fn one(home: &Path, server: Option<&str>, dir: &Path, format: output::Format) -> Result<u64, Failure> {
+    let got = keeping::renew(home, server, dir, When::Due).await?;
+    let validity = keeping::validity_of(dir)?;
+    let (until, next) = (output::time(validity.ends_at), output::time(validity.half()));
+    let object = json!({
+        "dir": dir.display().to_string(),
+        "renewed": got.is_some(),
+        "spiffe_id": got.as_ref().and_then(|got| got.svid.as_ref()).map(|svid| &svid.spiffe_id),
+        "svid_expires_at": until,
+        "due_at": next,
+    });
+    let said = if got.is_some() { "renewed" } else { "not due" };
+    output::print_one(format, &object, || format!("{}: {said}, valid until {until}, due at {next}", dir.display()))?;
+    Ok(validity.half())
+}
+
+/// Keeps one folder until its identity is over. Returns why.
+async fn keep(home: &Path, server: Option<&str>, dir: &Path, format: output::Format) -> Failure {
+    loop {
+        let due = match keeping::validity_of(dir) {
+            Ok(validity) if validity.half() > validity::now() => validity.half(),
+            _ => match one(home, server, dir, format).await {
+                Ok(next) => next,
+                // Out of time, or the issuer says so: it never becomes valid again.
+                Err(failure) if failure.code == INVALID => return failure,
+                Err(failure) => {
+                    let pause = pause(dir);
+                    tracing::warn!(folder = %dir.display(), cause = %failure, pause, "not renewed: trying again");
+                    validity::now() + pause
+                }
+            },
+        };
+        while let Some(left) = due.checked_sub(validity::now()).filter(|left| *left > 0) {
+            tokio::time::sleep(Duration::from_secs(left).min(LOOK)).await;
+        }
+        // A certificate of a few seconds may be due again at once.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Seconds until the next attempt: a fifth of what is left of the certificate's life, within bounds.
+fn pause(dir: &Path) -> u64 {
+    let left = keeping::validity_of(dir).map_or(0, |validity| validity.ends_at.saturating_sub(validity::now()));
+    (left / 5).clamp(PAUSES.0, PAUSES.1)
+}

@@ -1,0 +1,178 @@
+//! Folders that are kept: nothing needs a person at night, whatever is killed at whatever moment.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mayfly_agent::folder::{identity, issuer};
+use mayfly_agent::identity::{Identity, IdentityError, Over};
+use mayfly_agent::tls::CurrentIdentity;
+use support::{BIN, Dev, ORCHESTRATOR};
+
+/// Certificates as short as a class may have them.
+const CONFIG: &str = r#"
+[[classes]]
+name = "researcher"
+owner = "tests"
+scopes = ["search:read"]
+audiences = ["https://search.example"]
+svid_ttl = "10s"
+max_lease = "10m"
+max_depth = 2
+modes = ["delegated"]
+spawners = ["workload/orchestrator"]
+"#;
+const MINT: &str = "mint --audience https://search.example --as";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn dev() -> Dev {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("extra.toml"), CONFIG).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    dev.json("spawn --class researcher --user-token demo.jwt --out a1");
+    dev
+}
+
+fn start(dev: &Dev, line: &str) -> Child {
+    let mut command = Command::new(BIN);
+    command.args(line.split(' ')).current_dir(dev.dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn stop(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Whether key and certificate in a folder belong together, for our readers and for those that read two files.
+fn fits(dev: &Dev, folder: &str) -> bool {
+    CurrentIdentity::new(identity(&dev.path(folder)).unwrap()).is_ok()
+}
+
+fn ends_at(dev: &Dev, folder: &str) -> i64 {
+    let chain = identity(&dev.path(folder)).unwrap().chain;
+    let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+    leaf.validity().not_after.timestamp()
+}
+
+#[test]
+fn t154_keepers_keep_one_folder_together_and_an_agent_lives_past_its_certificate() {
+    let dev = dev();
+    assert_eq!(dev.json("keep a1 --once")["renewed"], false, "half of its life has not passed");
+    let keepers: Vec<Child> = (0..4).map(|_| start(&dev, "keep a1")).collect();
+    let first = ends_at(&dev, "a1");
+    // Until two certificates later: the first one has expired by then.
+    let began = Instant::now();
+    while ends_at(&dev, "a1") < first + 10 {
+        assert!(fits(&dev, "a1"));
+        assert!(began.elapsed() < Duration::from_secs(60), "it is renewed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    keepers.into_iter().for_each(stop);
+    assert!(dev.run(&format!("{MINT} a1")).status.success(), "and it works");
+    let agents = dev.json("agents list --all");
+    assert_eq!(agents["agents"][0]["state"], "live", "nobody was taken for a thief");
+}
+
+#[test]
+fn t154_renewals_that_are_killed_at_any_moment_leave_a_folder_that_works() {
+    let dev = dev();
+    dev.json("spawn --class worker --user-token demo.jwt --out w1");
+    let mut wait = 0;
+    for round in 0..40u64 {
+        // Two at once, killed after 0 to 120 milliseconds.
+        let line = if round % 2 == 0 { "renew --as w1".to_owned() } else { format!("renew --as {ORCHESTRATOR}") };
+        let both = [start(&dev, &line), start(&dev, &line)];
+        wait = (wait + 37) % 120;
+        std::thread::sleep(Duration::from_millis(wait));
+        both.into_iter().for_each(stop);
+        assert!(fits(&dev, "w1") && fits(&dev, ORCHESTRATOR), "round {round}");
+    }
+    dev.json("renew --as w1");
+    assert!(dev.run(&format!("{MINT} w1")).status.success());
+    assert_eq!(dev.json(&format!("whoami --as {ORCHESTRATOR}"))["kind"], "workload");
+    assert_eq!(dev.json("whoami --as w1")["state"], "live");
+}
+
+#[test]
+fn t154_a_keeper_says_what_it_cannot_keep_and_keeps_the_others() {
+    let dev = dev();
+    let address = issuer(&dev.path("a1")).unwrap();
+    assert_eq!(address, dev.text("grpc"), "the folder says where its issuer is");
+    std::fs::create_dir(dev.path("empty")).unwrap();
+    let out = dev.run(&format!("keep empty missing {ORCHESTRATOR} --once"));
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert_eq!((out.status.code(), text.lines().count()), (Some(1), 3), "{text}");
+    assert!(text.contains("empty/key.pem") && text.lines().last().unwrap().contains("not due"), "{text}");
+    assert!(!dev.path("missing").exists(), "a keeper makes no folder");
+    dev.fails("keep", 2);
+    // A folder is not overwritten by accident.
+    assert!(dev.fails("spawn --class worker --user-token demo.jwt --out a1", 2).contains("--force"));
+    dev.json("spawn --class worker --user-token demo.jwt --out a1 --force");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t154_a_program_that_starts_again_goes_on_with_what_it_had() {
+    let dev = dev();
+    dev.json("spawn --class worker --user-token demo.jwt --out w1");
+    for folder in ["w1", ORCHESTRATOR] {
+        let path = dev.path(folder);
+        let address = dev.text("grpc");
+        let mut last = identity(&path).unwrap().chain;
+        for _ in 0..3 {
+            let kept = Identity::keep(&path, Some(&address), PATIENCE).await.unwrap();
+            let written = identity(&path).unwrap().chain;
+            assert!(written != last && fits(&dev, folder) && written == kept.current().chain());
+            last = written;
+            // No end: the process dies, and the folder stays.
+            drop(kept);
+        }
+    }
+    // An agent's folder names its issuer; one that says nothing needs an address.
+    drop(Identity::keep(&dev.path("w1"), None, PATIENCE).await.unwrap());
+    dev.json("end --as w1");
+    let ended = Identity::keep(&dev.path("w1"), None, PATIENCE).await.err().unwrap();
+    assert!(matches!(&ended, IdentityError::Over(Over::Revoked { reason, .. }) if reason == "AGENT_ENDED"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t154_what_a_program_renews_stands_in_its_folder_also_beside_a_keeper() {
+    let dev = dev();
+    let path = dev.path("a1");
+    let kept = Identity::keep(&path, None, PATIENCE).await.unwrap();
+    let keeper = start(&dev, "keep a1");
+    let first = kept.current().expires_at();
+    let mut changed = kept.changed();
+    let renewed = tokio::time::timeout(Duration::from_secs(60), changed.wait_for(|c| c.expires_at() > first));
+    drop(renewed.await.unwrap().unwrap());
+    assert!(fits(&dev, "a1") && kept.over().borrow().is_none());
+    stop(keeper);
+    assert_eq!(dev.json("agents list")["agents"][0]["state"], "live");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn t154_a_service_runs_with_its_own_identity_and_starts_again() {
+    let dev = dev();
+    // A join token is for the first start; later ones go on with the folder.
+    std::fs::write(dev.path("ticket"), dev.run("join orchestrator").stdout).unwrap();
+    for start in 0..3 {
+        let out = dev.run("run --ticket ticket --as service -- env");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success() && text.contains("SPIFFE_ENDPOINT_SOCKET=unix:"), "start {start}: {out:?}");
+    }
+    assert!(dev.run("run --as service -- true").status.success());
+    assert_eq!(dev.json("whoami --as service")["kind"], "workload");
+    // Also an agent's folder: the agent is there after the command.
+    assert!(dev.run("run --as a1 -- true").status.success());
+    assert_eq!(dev.json("whoami --as a1")["state"], "live");
+    // With a class it spawns, as before, and that agent ends.
+    assert!(dev.run("run --as service --class researcher --user-token demo.jwt -- true").status.success());
+    let states = dev.json("agents list --all");
+    let ended = states["agents"].as_array().unwrap().iter().filter(|agent| agent["state"] == "ended").count();
+    assert_eq!(ended, 1);
+    dev.fails("run -- true", 2);
+}
