@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The files with one of these endings below a folder, without what is built.
+/// The files with one of these endings below a folder, without what is built or installed.
 fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && name != "target" {
+        if path.is_dir() && name != "target" && name != "node_modules" {
             found.extend(files(&path, endings));
         } else if path.extension().is_some_and(|e| endings.iter().any(|ending| e == *ending)) {
             found.push(path);

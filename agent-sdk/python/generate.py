@@ -1,4 +1,4 @@
-"""Writes the committed message classes from `proto/`: `python agent-sdk/python/generate.py` (needs grpcio-tools).
+"""Writes the committed messages, and the copies for Node, from `proto/`: `python agent-sdk/python/generate.py` (grpcio-tools).
 
 The output of `protoc --python_out` runs with one or two major versions of protobuf only, and registers its names in a pool that
 the whole process shares, where two packages that have the SPIFFE Workload API clash. So a module here holds the descriptors and
@@ -83,7 +83,14 @@ def generate() -> Iterator[tuple[Path, str]]:
             yield Path(f"{module}.pyi"), stub
 
 
+def copy() -> None:
+    """The package for Node ships the protos themselves."""
+    for proto in ("mayfly/v1/mayfly.proto", "google/rpc/status.proto", "workloadapi.proto"):
+        (HERE.parent / "typescript/proto" / proto).write_bytes((PROTO / proto).read_bytes())
+
+
 if __name__ == "__main__":
+    copy()
     for file, text in generate():
         (HERE / file).parent.mkdir(exist_ok=True)
         (HERE / file).write_text(text)

@@ -6,6 +6,7 @@
 #[doc = "[reasons]: crate::reason"]
 #[doc = "[contract]: crate::docs::contract"]
 #[doc = "[python]: crate::docs::python"]
+#[doc = "[typescript]: crate::docs::typescript"]
 #[doc = ""]
 #[doc = include_str!("../docs/agents.md")]
 pub mod agents {}
@@ -19,3 +20,8 @@ pub mod contract {}
 #[doc = ""]
 #[doc = include_str!("../python/README.md")]
 pub mod python {}
+
+#[doc = "[contract]: crate::docs::contract"]
+#[doc = ""]
+#[doc = include_str!("../typescript/README.md")]
+pub mod typescript {}

@@ -170,6 +170,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_WORKLOAD_UNKNOWN: _ClassVar[Reason]
     REASON_USER_TOKEN_KEY_UNNAMED: _ClassVar[Reason]
     REASON_CONNECTIONS_FULL: _ClassVar[Reason]
+    REASON_CRL_FULL: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
 MODE_AUTONOMOUS: Mode
@@ -309,6 +310,7 @@ REASON_WORKLOAD_NOT_CLOSED: Reason
 REASON_WORKLOAD_UNKNOWN: Reason
 REASON_USER_TOKEN_KEY_UNNAMED: Reason
 REASON_CONNECTIONS_FULL: Reason
+REASON_CRL_FULL: Reason
 
 class User(_message.Message):
     __slots__ = ("iss", "sub")
@@ -741,17 +743,41 @@ class GetBundleResponse(_message.Message):
     foreign: _containers.RepeatedCompositeFieldContainer[ForeignBundle]
     def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., foreign: _Optional[_Iterable[_Union[ForeignBundle, _Mapping]]] = ...) -> None: ...
 
+class GetCrlsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetCrlsResponse(_message.Message):
+    __slots__ = ("crls", "revision", "expires_at")
+    CRLS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    crls: _containers.RepeatedCompositeFieldContainer[Crl]
+    revision: int
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, crls: _Optional[_Iterable[_Union[Crl, _Mapping]]] = ..., revision: _Optional[int] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Crl(_message.Message):
+    __slots__ = ("issuer", "der")
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    DER_FIELD_NUMBER: _ClassVar[int]
+    issuer: str
+    der: bytes
+    def __init__(self, issuer: _Optional[str] = ..., der: _Optional[bytes] = ...) -> None: ...
+
 class WatchBundleRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class WatchBundleResponse(_message.Message):
-    __slots__ = ("bundle", "foreign")
+    __slots__ = ("bundle", "foreign", "x509_intermediates")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     FOREIGN_FIELD_NUMBER: _ClassVar[int]
+    X509_INTERMEDIATES_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
     foreign: _containers.RepeatedCompositeFieldContainer[ForeignBundle]
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., foreign: _Optional[_Iterable[_Union[ForeignBundle, _Mapping]]] = ...) -> None: ...
+    x509_intermediates: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., foreign: _Optional[_Iterable[_Union[ForeignBundle, _Mapping]]] = ..., x509_intermediates: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Authority(_message.Message):
     __slots__ = ("kind", "id", "status", "expires_at", "prepared_at", "activated_at", "retired_at", "kept_until", "signs_from")

@@ -1,0 +1,6 @@
+/** The identity of an AI agent: certificates that rotate, tokens, sub-agents, and verification. */
+export type { Binding, User } from "./binding.js";
+export { current, type Options } from "./current.js";
+export { Denied, Ended, Expired, MayflyError, NoIdentity, Revoked, Unavailable, Unusable } from "./errors.js";
+export { Guard, Refused, type Caller } from "./guard.js";
+export { Identity, type Asked, type Peer } from "./identity.js";

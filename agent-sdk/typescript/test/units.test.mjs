@@ -1,0 +1,86 @@
+// What needs no issuer: pauses, the cache, rules for peers, and that protos, codes and contract are those of everybody.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { bindingOf } from "../dist/binding.js";
+import { EXPIRED, FINAL } from "../dist/errors.js";
+import { rule } from "../dist/identity.js";
+import { detailsOf, errorOf } from "../dist/issuer.js";
+import { checkAddress } from "../dist/ticket.js";
+import * as pace from "../dist/pace.js";
+import { MOST, Tokens } from "../dist/tokens.js";
+
+const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
+
+test("the protos are those of the issuer", () => {
+  for (const file of ["mayfly/v1/mayfly.proto", "google/rpc/status.proto", "workloadapi.proto"]) {
+    assert.equal(read(`../proto/${file}`), read(`../../../proto/${file}`), `${file}: copy it again`);
+  }
+});
+
+test("final are the codes that the table of reasons calls final", () => {
+  const rows = [...read("../../docs/reasons.md").matchAll(/^\| `([A-Z_]+)` \|.*\| ([a-z ]*) \|$/gm)];
+  assert.ok(rows.length > 100);
+  assert.deepEqual(new Set(rows.filter(([, , final]) => final.trim() === "final").map(([, code]) => code)), FINAL);
+  assert.ok([...EXPIRED].every((code) => FINAL.has(code)));
+});
+
+test("a status whose details cannot be read is a denial and no end", () => {
+  for (const bytes of [undefined, "text", Buffer.alloc(0), Buffer.from([0xff]), Buffer.from("1a05", "hex"), Buffer.alloc(64, 0xff)]) {
+    assert.deepEqual(detailsOf(bytes), { reason: "", retryAfter: undefined });
+  }
+  assert.equal(errorOf({ code: 16, details: "x" }).code, "UNAUTHENTICATED");
+  assert.equal(errorOf({ code: 14, details: "x" }).transient, true);
+  assert.equal(errorOf(new Error("x")).transient, true);
+});
+
+test("a renewal leaves time to try again, and nothing spins", () => {
+  for (const life of [20, 900]) {
+    assert.ok(Math.abs(pace.renewal(life, 0) - 0.3 * life) < 1e-9 && Math.abs(pace.renewal(life, 1) - 0.7 * life) < 1e-9);
+    let tries = 0;
+    for (let left = 0.3 * life; (left -= pace.again(left, 1)) > 0; ) tries++;
+    assert.ok(tries >= 3);
+  }
+  assert.ok(pace.again(0, 0) >= pace.FIRST / 2 && pace.back(0, 0) >= pace.FIRST / 2 && pace.back(86400, 1) <= pace.LONGEST);
+  assert.deepEqual([0, 1, 2, 6, 7, 1e9].map((failures) => pace.backoff(0.05, 5, failures, 1)), [0.05, 0.1, 0.2, 3.2, 5, 5]);
+});
+
+test("a token is given out until half and kept for need until its end", () => {
+  let now = 1000;
+  const tokens = new Tokens(() => now);
+  tokens.put("a", "one", 1300);
+  for (const [at, fresh, holding] of [[1149, "one", "one"], [1150, undefined, "one"], [1294, undefined, "one"], [1295, undefined, undefined]]) {
+    now = at;
+    assert.deepEqual([tokens.fresh("a"), tokens.holding("a")], [fresh, holding], String(at));
+  }
+  now = 1000;
+  for (let n = 0; n < 200; n++) tokens.put(String(n), String(n), 1100 + n);
+  assert.equal(["a", ...Array.from({ length: 200 }, (_, n) => String(n))].filter((key) => tokens.fresh(key)).length, MOST);
+  tokens.clear();
+  assert.equal(tokens.fresh("199"), undefined);
+});
+
+test("a rule for a peer never admits more than it says", () => {
+  const own = "own.example";
+  const exact = rule("spiffe://own.example/agent/a/1", own);
+  assert.ok(exact("spiffe://own.example/agent/a/1") && !exact("spiffe://own.example/agent/a/10"));
+  const below = rule("spiffe://own.example/agent/a/", own);
+  assert.ok(below("spiffe://own.example/agent/a/1") && !below("spiffe://own.example/agent/ab/1"));
+  const everybody = rule("spiffe://own.example", own);
+  assert.ok(everybody("spiffe://own.example/x") && !everybody("spiffe://own.example.evil/x"));
+  assert.ok(!rule(() => true, own)("spiffe://other.example/x"));
+});
+
+test("an address is a host and a port", () => {
+  for (const text of ["localhost:1", "issuer_1.internal:8443", "127.0.0.1:65535", "[::1]:8443"]) assert.ok(checkAddress(text).port);
+  for (const text of ["", ":", "localhost", "localhost:0", "localhost:08443", "localhost:65536", "::1:8443", "[::1]", "[localhost]:1",
+    "https://localhost:1", "u@localhost:1", "local host:1", "localhost:1/", "a..b:1", "localhost:1\n"]) {
+    assert.throws(() => checkAddress(text), { code: "address" }, text);
+  }
+});
+
+test("a certificate whose binding cannot be read is an error and never half an answer", () => {
+  for (const bytes of [Buffer.alloc(0), Buffer.from([0x30, 0x80]), Buffer.from([0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), Buffer.alloc(100, 0x30)]) {
+    assert.throws(() => bindingOf(bytes), { code: "binding" });
+  }
+});
