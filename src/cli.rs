@@ -10,6 +10,7 @@ mod backup;
 mod bundle;
 mod config;
 mod cuts;
+mod deploy;
 mod dev;
 mod end;
 mod guard;
@@ -81,6 +82,7 @@ enum Command {
     Watch(watch::Args),
     Relay(relay::Args),
     Guard(guard::Args),
+    Deploy(deploy::Args),
     Authority(authority::Args),
     Bundle(bundle::Args),
     Verify(verify::Args),
@@ -118,6 +120,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Cuts(args) => cuts::run(args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
         Command::Guard(args) => guard::run(args, global).await,
+        Command::Deploy(args) => deploy::run(&args),
         Command::Relay(args) => relay::run(args, global).await,
         Command::Authority(args) => authority::run(args, global).await,
         Command::Bundle(args) => bundle::run(args, global).await,
