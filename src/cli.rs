@@ -11,6 +11,7 @@ mod bundle;
 mod config;
 mod crl;
 mod cuts;
+mod deploy;
 mod dev;
 mod end;
 mod guard;
@@ -88,6 +89,7 @@ enum Command {
     Watch(watch::Args),
     Relay(relay::Args),
     Guard(guard::Args),
+    Deploy(deploy::Args),
     Authority(authority::Args),
     Bundle(bundle::Args),
     Verify(verify::Args),
@@ -128,6 +130,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Crl(args) => crl::run(args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
         Command::Guard(args) => guard::run(args, global).await,
+        Command::Deploy(args) => deploy::run(&args),
         Command::Relay(args) => relay::run(args, global).await,
         Command::Authority(args) => authority::run(args, global).await,
         Command::Bundle(args) => bundle::run(args, global).await,

@@ -19,6 +19,7 @@
 //! follow     a program beside the issuer with an identity in a folder: a relay, a guard
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
 //! guard      beside one service: says whether a credential is valid now; uses nothing of the issuer
+//! deploy     configurations of proxies that ask a guard
 //! https jose the HTTPS client and the JSON Web Keys that assertion and foreign share
 //! lenient    what stock gRPC clients need of a Unix socket; the operator socket and that of `run` share it
 //! process    what others see of this process's memory, and what a panic does to it; all long-lived work starts there
@@ -88,6 +89,8 @@ pub mod foreign;
 pub mod follow;
 
 pub mod guard;
+
+pub mod deploy;
 
 #[cfg(target_os = "linux")]
 pub mod run;

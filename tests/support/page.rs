@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// What the shell prints after each command, with its exit code.
 const MARK: &str = "--mayfly-walk--";
 /// Ports that pages name; each page gets free ones in their place.
-const PORTS: [&str; 3] = ["8443", "8500", "9464"];
-/// What a program says when others can use it: `dev` and `serve`, `relay`, `watch`.
+const PORTS: [&str; 4] = ["8443", "8500", "9464", "9191"];
+/// What a program says when others can use it: `dev`, `serve` and `guard`, `relay`, `watch`.
 const READY: [&str; 3] = ["ready", "relaying", "heartbeat"];
 
 /// One `$` line.

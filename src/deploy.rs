@@ -1,0 +1,57 @@
+//! Configurations of proxies that ask a guard, as the tests use them: see `tests/oracles/guard`.
+
+use std::path::Path;
+
+/// What a request needs in the configurations as they are written, the guard's socket, and the two addresses.
+const AUDIENCE: &str = "https://search.example";
+const SCOPES: &str = "search:read";
+const SOCKET: &str = "/run/mayfly/guard.sock";
+
+/// A proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Proxy {
+    /// A whole configuration, with a listener and the service behind it
+    Envoy,
+    /// A server, for the block `http`
+    Nginx,
+}
+
+/// The configuration of a proxy that lets a request pass if its agent has these scopes and its token is for this audience. The guard
+/// listens on `socket`. Fails if one of them has a character that the configuration would read as its own.
+pub fn configuration(proxy: Proxy, audience: &str, scopes: &[String], socket: &Path) -> Result<String, String> {
+    let text = match proxy {
+        Proxy::Envoy => include_str!("deploy/envoy.yaml"),
+        Proxy::Nginx => include_str!("deploy/nginx.conf"),
+    };
+    let socket = socket.to_str().ok_or("the path of the socket is not UTF-8")?;
+    for value in [audience, socket].into_iter().chain(scopes.iter().map(String::as_str)) {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/@".contains(&b);
+        if value.is_empty() || !value.bytes().all(plain) {
+            return Err(format!("`{value}` has characters that must be quoted: write them into the configuration by hand"));
+        }
+    }
+    // A space between scopes; in the query of a URL that is `+`.
+    let scopes = scopes.join(if proxy == Proxy::Nginx { "+" } else { " " });
+    Ok(text.replace(AUDIENCE, audience).replace(SCOPES, &scopes).replace(SOCKET, socket))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn t114_what_is_asked_for_stands_in_the_configuration_and_nothing_can_break_out_of_it() {
+        let scopes = ["mail:send".to_owned(), "files:read".to_owned()];
+        let made = |proxy| configuration(proxy, "https://mail.example", &scopes, Path::new("/tmp/g.sock")).unwrap();
+        assert!(made(Proxy::Nginx).contains("/auth?audience=https://mail.example&scopes=mail:send+files:read;"));
+        assert!(made(Proxy::Nginx).contains("server unix:/tmp/g.sock;"));
+        assert!(made(Proxy::Envoy).contains("{ audience: \"https://mail.example\", scopes: \"mail:send files:read\" }"));
+        assert!(made(Proxy::Envoy).contains("path: /tmp/g.sock }"));
+        for bad in ["a\"b", "a;b", "a b", "a&scopes=b", "a\nb", "a}b", "a$b", "", "ä"] {
+            assert!(configuration(Proxy::Nginx, bad, &scopes, Path::new("/g")).is_err(), "{bad}");
+            assert!(configuration(Proxy::Envoy, "x", &[bad.to_owned()], Path::new("/g")).is_err(), "{bad}");
+            assert!(configuration(Proxy::Envoy, "x", &scopes, Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+}
