@@ -1,6 +1,7 @@
 //! The acts: one file for each thing that may be asked. An act's file holds its evidence, its judgement, its records, its
 //! signature and its answer, in numbered steps; the rooms below have the parts.
 
+pub mod attest;
 pub mod authorities;
 pub mod backup;
 pub mod configure;
@@ -28,7 +29,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::assertion::Assertions;
+use crate::assertion::{Assertions, Attestations};
 use crate::authority::{Authority, Signed};
 use crate::caller::{Caller, Proved, authenticate, prove, prove_foreign, unauthenticated};
 use crate::clock::{Clock, SECOND};
@@ -57,6 +58,8 @@ pub struct Issuer {
     pub foreign: Arc<Foreign>,
     /// Verifies user tokens.
     pub assertions: Assertions,
+    /// Verifies the tokens of workloads' platforms.
+    pub attestations: Attestations,
     /// The folder for copies of the journal, below the home.
     pub backups: PathBuf,
     /// Carries acts in groups.

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::acts::rotate::Rotation;
 use crate::acts::{Issuer, Throttle, configure, inspect, revoke};
-use crate::assertion::{Assertions, AudienceSettings, IssuerSettings};
+use crate::assertion::{Assertions, Attestations, AudienceSettings, IssuerSettings};
 use crate::authority::{Authority, Seal};
 use crate::clock::Clock;
 use crate::config::{BundleEndpoint, Config};
@@ -165,6 +165,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         trust_domain: config.trust_domain.clone(),
         pipeline: Pipeline::start(&ledger, seal, config.queue, 2).map_err(|e| e.to_string())?,
         assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
+        attestations: Attestations::new(config.workload_issuers.clone(), config.attest.clone()).map_err(|e| e.to_string())?,
         rotator: rotation.start(publisher.clone())?,
         publisher: publisher.clone(),
         crls: Crls::new(&ledger, &authority, &clock),

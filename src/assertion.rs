@@ -4,6 +4,7 @@
 //! then its claims are read. No content of a token or of a provider's answer makes this room connect to a host other than the
 //! configured ones.
 
+mod attest;
 mod gate;
 mod oidc;
 mod refusal;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use mayfly_verify::{User, Workload};
 
 pub use crate::https::ClientError;
+pub use attest::{Attestations, Attested, Rule, Unattested};
 pub use gate::Presenter;
 pub use jsonwebtoken::Algorithm;
 pub use refusal::Refusal;
@@ -230,6 +232,14 @@ impl Assertions {
     /// Verifies a user token at `now`, in Unix seconds. Fetches the provider's keys if they are missing, old, or lack the token's
     /// key. The signature is verified apart from the runtime, in the presenter's turn.
     pub async fn verify(&self, token: &str, now: u64, presenter: Presenter) -> Result<Delegator, Refusal> {
+        let (issuer, statement) = self.stated(token, now, presenter).await?;
+        let Statement { sub, issued_at, expires_at, proof, audience, claims: _ } = statement;
+        let user = User { iss: issuer.issuer.clone(), sub };
+        Ok(Delegator { user, issued_at, expires_at, proof, audience: audience.clone() })
+    }
+
+    /// What a token says whose signature and claims hold, with its issuer.
+    async fn stated(&self, token: &str, now: u64, presenter: Presenter) -> Result<(&IssuerSettings, Statement<'_>), Refusal> {
         // 1. Shape. The token is parsed once, so that all steps below read the same bytes.
         let parsed = Parsed::of(token)?;
         // 2. Issuer, by its exact URL.
@@ -241,9 +251,7 @@ impl Assertions {
         // 3. Signature, with a key of that issuer.
         let signed = issuer.keys.check(parsed, now, &self.gate, presenter).await?;
         // 4. Claims.
-        let Statement { sub, issued_at, expires_at, proof, audience } = signed.check(&issuer.settings, now)?;
-        let user = User { iss: issuer.settings.issuer.clone(), sub };
-        Ok(Delegator { user, issued_at, expires_at, proof, audience: audience.clone() })
+        Ok((&issuer.settings, signed.check(&issuer.settings, now)?))
     }
 
     /// The configured name of the issuer with this exact URL. Returns `None` if it is not configured.

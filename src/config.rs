@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, read once into types that are valid by construction. Every fault of a file is reported, not
 //! only the first.
 
+mod attest;
 mod audiences;
 mod classes;
 mod digest;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use mayfly_verify::{BindingOid, ClassName, TrustDomain, WorkloadName};
 
-use crate::assertion::IssuerSettings;
+use crate::assertion::{IssuerSettings, Rule};
 use crate::authority::RootFiles;
 use crate::authority::schedule::Schedule;
 use crate::foreign::Settings;
@@ -106,6 +107,10 @@ pub struct Config {
     pub bundle_endpoint: Option<BundleEndpoint>,
     /// Workloads that may join, and spawn agents.
     pub workloads: Vec<WorkloadName>,
+    /// OIDC issuers whose tokens prove workloads. An attacker who controls one is each workload that attests by it.
+    pub workload_issuers: Vec<IssuerSettings>,
+    /// Which of their tokens prove which workload.
+    pub attest: Vec<Rule>,
     /// Foreign trust domains whose listed workloads may spawn. An attacker who controls one is each of its listed workloads.
     pub foreign: Vec<Settings>,
     /// OIDC providers whose tokens prove a user. An attacker who controls one can act for each of its users.

@@ -13,6 +13,7 @@ const APIS: [(&str, &str, &str, &[&str]); 2] = [
         "src/api/v1.rs",
         &[
             ".mayfly.v1.RedeemRequest",
+            ".mayfly.v1.AttestRequest",
             ".mayfly.v1.SpawnRequest",
             ".mayfly.v1.SpawnResponse",
             ".mayfly.v1.JwtSvid",

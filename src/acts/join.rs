@@ -66,7 +66,8 @@ impl Act for Join {
         }
         j.check_workload(&Workload::Own(self.workload.clone()))?;
         let ends_at = j.at().saturating_add(seconds(self.ttl));
-        let made = record::TicketMade { hash: self.hash.to_vec(), workload: self.workload.to_string(), ends_at };
+        let made =
+            record::TicketMade { hash: self.hash.to_vec(), workload: self.workload.to_string(), ends_at, ..Default::default() };
         let revision = j.push(caller, Body::TicketMade(made))?;
         Ok(Joinable { ends_at, revision })
     }

@@ -4,6 +4,7 @@ use mayfly_verify::{Stamp, Target, Workload, WorkloadName, sha256};
 use uuid::Uuid;
 
 use super::{Certified, Issuer};
+use crate::assertion::Attested;
 use crate::authority::Seal;
 use crate::caller::Caller;
 use crate::csr::Key;
@@ -12,7 +13,7 @@ use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Admission, BACKDATE, Certification, Chance, Check, Judgement, Note, release};
 use crate::ledger::{Either, Recorded};
 use crate::pipeline::{Behalf, Issue};
-use crate::state::{Agent, Certificate, Holder, Owner, Standing, State, Ticket, View};
+use crate::state::{Agent, Certificate, Holder, Owner, Standing, State, Ticket, View, seconds};
 
 use std::sync::Arc;
 
@@ -166,11 +167,20 @@ fn agent(j: &mut Judgement<'_>, uuid: Uuid, key: [u8; 32], chance: &Chance) -> R
 
 /// Where a workload's certificate comes from.
 #[derive(Clone, Copy)]
-pub(super) enum Source {
+pub(super) enum Source<'a> {
     /// A ticket, by the SHA-256 of its secret.
     Ticket([u8; 32]),
     /// A renewal by the key with this SHA-256.
     Renewal([u8; 32]),
+    /// The token of a platform.
+    Token {
+        /// By what its use is found again.
+        hash: [u8; 32],
+        /// SHA-256 of the whole token.
+        token: [u8; 32],
+        /// What it says.
+        attested: &'a Attested,
+    },
 }
 
 /// A certificate for a workload.
@@ -179,7 +189,7 @@ pub(super) fn certify(
     caller: &Caller,
     workload: &WorkloadName,
     key: [u8; 32],
-    source: Source,
+    source: Source<'_>,
     chance: &Chance,
 ) -> Result<Certification, No> {
     j.check_workload(&Workload::Own(workload.clone()))?;
@@ -190,15 +200,28 @@ pub(super) fn certify(
         return Err(Denial::new(Kind::Exhausted, "LIMIT_REACHED", message).with("limit", "keys of a workload").into());
     }
     let authority = Arc::clone(&j.signer(crate::state::authority::Kind::X509)?.id);
+    let ends_at = j.svid_end(j.rules().workload_ttl, u64::MAX)?;
+    // Nothing is denied from here on.
+    if let Source::Token { hash, token, attested } = source {
+        let made = record::TicketMade {
+            hash: hash.to_vec(),
+            workload: workload.to_string(),
+            ends_at: seconds(attested.ends_at),
+            token: token.to_vec(),
+            issuer: attested.iss.clone(),
+            subject: attested.sub.clone(),
+        };
+        j.push(caller, Body::TicketMade(made))?;
+    }
     let certificate = Certificate {
         key,
         serial: chance.serial(),
         begins_at: j.now().saturating_sub(BACKDATE),
-        ends_at: j.svid_end(j.rules().workload_ttl, u64::MAX)?,
+        ends_at,
         revision: j.view().revision() + 1,
     };
     let (ticket, renewed_from) = match source {
-        Source::Ticket(hash) => (hash.to_vec(), Vec::new()),
+        Source::Ticket(hash) | Source::Token { hash, .. } => (hash.to_vec(), Vec::new()),
         Source::Renewal(by) => (Vec::new(), by.to_vec()),
     };
     let body = record::Certified {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
-use mayfly_verify::User;
+use mayfly_verify::{User, WorkloadName};
 use parking_lot::Mutex;
 
 use super::Issuer;
@@ -102,6 +102,11 @@ impl Issuer {
             }
         });
         root.map_or(Ok(()), |root| self.throttle.count(Verb::Redeem, None, Some(&root)))
+    }
+
+    /// Counts an attestation for its workload.
+    pub fn throttle_attestation(&self, workload: &WorkloadName) -> Result<(), Denial> {
+        self.throttle.count(Verb::Redeem, None, Some(workload.as_str()))
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) struct Statement<'i> {
     pub(super) expires_at: u64,
     pub(super) proof: [u8; 32],
     pub(super) audience: &'i AudienceSettings,
+    pub(super) claims: Map<String, Value>,
 }
 
 impl<'t> Parsed<'t> {
@@ -174,7 +175,8 @@ impl Signed {
         if self.kind == Kind::Id && aud.len() > 1 && azp != Some(audience.audience.as_str()) {
             return Err(Refusal::Audience);
         }
-        Ok(Statement { sub: sub.to_owned(), issued_at: iat, expires_at: exp, proof: self.proof, audience })
+        let sub = sub.to_owned();
+        Ok(Statement { sub, issued_at: iat, expires_at: exp, proof: self.proof, audience, claims: self.claims })
     }
 }
 

@@ -24,6 +24,12 @@ impl From<v1::RedeemResponse> for Certified {
     }
 }
 
+impl From<v1::AttestResponse> for Certified {
+    fn from(got: v1::AttestResponse) -> Certified {
+        Certified { svid: got.svid, bundle: got.bundle, agent: None, revision: got.revision }
+    }
+}
+
 impl From<v1::RenewResponse> for Certified {
     fn from(got: v1::RenewResponse) -> Certified {
         Certified { svid: got.svid, bundle: got.bundle, agent: got.agent, revision: got.revision }

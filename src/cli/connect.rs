@@ -133,7 +133,7 @@ pub(super) async fn fetch_bundle(channel: Channel) -> Result<v1::Bundle, Failure
 }
 
 /// `host:port` of `--server`; without it, of the issuer of the home.
-fn address(home: &Path, server: Option<&str>) -> Result<String, Failure> {
+pub(super) fn address(home: &Path, server: Option<&str>) -> Result<String, Failure> {
     match server {
         Some(address) => Ok(address.to_owned()),
         None => Ok(endpoint(home)?.grpc),

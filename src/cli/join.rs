@@ -1,27 +1,52 @@
 //! `mayfly join`.
 
+use std::path::{Path, PathBuf};
+
 use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 use mayfly_agent::api::v1::operations_client::OperationsClient;
 use serde_json::json;
+use zeroize::Zeroizing;
 
+use super::certified::Certified;
 use super::connect;
 use super::exit::Failure;
 use super::global::Global;
-use super::output;
+use super::{file, output};
+use crate::folder::Key;
 
-/// Make a join token with which a workload fetches its first identity (operator)
+/// Make a join token with which a workload fetches its first identity (operator), or join by the token of a platform
+///
+/// With --attest there is no join token: the OIDC token of the platform, such as that of a Kubernetes service account or of a CI job,
+/// proves the workload as the configuration says, once.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Name of a configured workload
-    workload: String,
+    /// Name of a configured workload; with --attest only needed if the token has the claims of several
+    #[arg(required_unless_present = "attest")]
+    workload: Option<String>,
     /// Seconds until the token expires, at most 600
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    #[arg(long, default_value_t = 0, hide_default_value = true, conflicts_with = "attest")]
     ttl: u64,
+    /// File with the OIDC token of the platform; `-` reads stdin
+    #[arg(long, value_name = "FILE", requires = "out")]
+    attest: Option<PathBuf>,
+    /// With --attest: folder for svid.pem, key.pem, bundle.pem, bundle.json
+    #[arg(long, value_name = "DIR", requires = "attest")]
+    out: Option<PathBuf>,
+    /// With --attest: host:port of the issuer; without it, the one of the home
+    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    server: Option<String>,
+    /// With --attest: trust bundle (PEM) of the issuer; without it, the one of the issuer of the home
+    #[arg(long, value_name = "FILE", requires = "attest")]
+    bundle: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    if let (Some(token), Some(out)) = (&args.attest, &args.out) {
+        return attest(&args, token, out, global).await;
+    }
     let channel = connect::as_operator(&global.home).await?;
-    let request = v1::CreateJoinTokenRequest { workload: args.workload, ttl_seconds: args.ttl };
+    let request = v1::CreateJoinTokenRequest { workload: args.workload.unwrap_or_default(), ttl_seconds: args.ttl };
     let made = OperationsClient::new(channel).create_join_token(request).await?.into_inner();
     let object = json!({
         "token": made.token,
@@ -30,4 +55,15 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         "revision": made.revision,
     });
     output::print(global.output, &object, || made.token.clone())
+}
+
+async fn attest(args: &Args, token: &Path, out: &Path, global: &Global) -> Result<(), Failure> {
+    let text = Zeroizing::new(file::read_text(token)?);
+    let address = connect::address(&global.home, args.server.as_deref())?;
+    let channel = connect::as_stranger(&global.home, args.server.as_deref(), args.bundle.as_deref()).await?;
+    let key = Key::new()?;
+    let workload = args.workload.clone().unwrap_or_default();
+    let request = v1::AttestRequest { token: text.trim().to_owned(), csr: key.csr.clone(), workload };
+    let got = IdentitiesClient::new(channel).attest(request).await?.into_inner();
+    Certified::from(got).save(global.output, out, &key, &address)
 }

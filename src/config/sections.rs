@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use mayfly_verify::{BindingOid, TrustDomain, WorkloadName};
 
+use super::attest::{check_rules, read_rules, read_workload_issuers};
 use super::audiences::{check_audiences, read_audiences};
 use super::classes::read_classes;
 use super::foreign::{Known, read_foreign};
@@ -16,6 +17,7 @@ use super::limits::read_limits;
 use super::reader::Reader;
 use super::writes::read_writes;
 use super::{BundleEndpoint, Config, LogFormat};
+use crate::assertion::Rule;
 use crate::authority::RootFiles;
 use crate::listen::Bounds;
 
@@ -38,7 +40,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let bundle_endpoint = within(top, "bundle_endpoint", read_bundle_endpoint);
     let writes = within(top, "writes", read_writes);
 
-    let workloads = read_workloads(top);
+    let (workloads, attest) = read_workloads(top);
     if let Some(unknown) = operator.workloads.iter().find(|name| !workloads.contains(name)) {
         top.fault("operator.workloads", &format!("workload `{unknown}` is not configured"));
     }
@@ -53,6 +55,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         // A token of ours is never the proof of a user.
         top.fault("https.issuer", &format!("`{}` is the issuer of users too: it cannot be ours", own.issuer));
     }
+    let workload_issuers = read_workload_issuers(top, &issuers);
+    check_rules(top, &attest, &workload_issuers);
     Some(Config {
         trust_domain: trust_domain?,
         home: home?,
@@ -79,6 +83,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         https,
         bundle_endpoint,
         workloads,
+        workload_issuers,
+        attest,
         foreign,
         issuers,
         classes,
@@ -251,10 +257,12 @@ fn read_bundle_endpoint(e: &mut Reader) -> Option<BundleEndpoint> {
     }
 }
 
-fn read_workloads(top: &mut Reader) -> Vec<WorkloadName> {
-    let mut workloads: Vec<WorkloadName> = Vec::new();
+fn read_workloads(top: &mut Reader) -> (Vec<WorkloadName>, Vec<Rule>) {
+    let (mut workloads, mut rules) = (Vec::<WorkloadName>::new(), Vec::new());
     for mut w in top.sections("workloads") {
-        if let Some(name) = w.parsed("name", None, |s| s.parse::<WorkloadName>().map_err(|e| e.to_string())) {
+        let name = w.parsed("name", None, |s| s.parse::<WorkloadName>().map_err(|e| e.to_string()));
+        read_rules(&mut w, name.as_ref(), &mut rules);
+        if let Some(name) = name {
             if workloads.contains(&name) {
                 w.fault("name", &format!("`{name}` is already the name of another workload"));
             }
@@ -262,5 +270,5 @@ fn read_workloads(top: &mut Reader) -> Vec<WorkloadName> {
         }
         top.close(w);
     }
-    workloads
+    (workloads, rules)
 }

@@ -12,6 +12,7 @@ use Role::{Agent, Foreign, Operator, Stranger, User, Workload};
 #[expect(missing_docs, reason = "the names say it; each act's file has the details")]
 pub enum Action {
     Redeem,
+    Attest,
     Renew,
     Spawn,
     MintJwt,
@@ -33,6 +34,7 @@ pub enum Action {
 /// Each action, and the roles that may ask for it.
 pub const TABLE: &[(Action, &[Role])] = &[
     (Action::Redeem, &[Stranger, Workload]),
+    (Action::Attest, &[Stranger, Workload]),
     (Action::Renew, &[Agent, Workload]),
     (Action::Spawn, &[Agent, Workload, Foreign]),
     (Action::MintJwt, &[Agent]),

@@ -66,7 +66,7 @@ impl Verb {
         match action {
             Action::MintJwt => Some(Verb::Mint),
             Action::Renew => Some(Verb::Renew),
-            Action::Redeem => Some(Verb::Redeem),
+            Action::Redeem | Action::Attest => Some(Verb::Redeem),
             Action::End => Some(Verb::End),
             Action::Revoke => Some(Verb::Revoke),
             Action::CreateJoinToken | Action::Reopen | Action::ChangeAuthorities | Action::Backup => Some(Verb::Operate),

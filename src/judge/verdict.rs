@@ -139,6 +139,9 @@ pub enum Note {
     /// Somebody else has the secret of a workload's ticket.
     #[error("workload `{0}`: its ticket was presented again with another key")]
     WorkloadTicketReused(WorkloadName),
+    /// Somebody else has the token of a workload's platform.
+    #[error("workload `{0}`: a token of its platform was presented again with another key")]
+    WorkloadTokenReused(WorkloadName),
     /// Somebody else has the secret of an agent's ticket.
     #[error("agent {0}: its ticket was presented again with another key")]
     AgentTicketReused(Uuid),

@@ -4,13 +4,20 @@
 
 use std::fmt;
 
-use super::v1::{CreateJoinTokenResponse, JwtSvid, RedeemRequest, SpawnRequest, SpawnResponse};
+use super::v1::{AttestRequest, CreateJoinTokenResponse, JwtSvid, RedeemRequest, SpawnRequest, SpawnResponse};
 use super::workload::{Jwtsvid, ValidateJwtsvidRequest, Witsvid, X509svid};
 
 /// Hides `secret`.
 impl fmt::Debug for RedeemRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedeemRequest").finish_non_exhaustive()
+    }
+}
+
+/// Hides `token`.
+impl fmt::Debug for AttestRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttestRequest").field("workload", &self.workload).finish_non_exhaustive()
     }
 }
 

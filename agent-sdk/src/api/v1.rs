@@ -70,6 +70,28 @@ pub struct RedeemResponse {
     pub agent: ::core::option::Option<Agent>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct AttestRequest {
+    /// The token, as the platform issued it.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// PKCS#10, DER. Only its public key is used.
+    #[prost(bytes = "vec", tag = "2")]
+    pub csr: ::prost::alloc::vec::Vec<u8>,
+    /// Name of the workload. Empty where the token has the claims of one workload only.
+    #[prost(string, tag = "3")]
+    pub workload: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttestResponse {
+    #[prost(message, optional, tag = "1")]
+    pub svid: ::core::option::Option<X509Svid>,
+    #[prost(message, optional, tag = "2")]
+    pub bundle: ::core::option::Option<Bundle>,
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewRequest {
     /// PKCS#10, DER. Only its public key is used.
     #[prost(bytes = "vec", tag = "1")]
@@ -1188,6 +1210,16 @@ pub enum Reason {
     SubjectUnusable = 120,
     /// The claims that the catalogue has for the audience do not fit the agent, or are asked for beside another audience.
     ClaimsUnusable = 121,
+    /// The keys of the token's issuer cannot be fetched at the moment.
+    WorkloadIssuerUnavailable = 122,
+    /// The token of the platform has expired, is too old, or is from before the workload's last revocation: get a fresh one.
+    WorkloadTokenExpired = 123,
+    /// The token of the platform is malformed, not signed by a configured issuer of workloads, or for another audience.
+    WorkloadTokenRefused = 124,
+    /// The token of the platform has the claims of no configured workload, or of several where none was named.
+    WorkloadTokenUnmatched = 125,
+    /// The token of the platform has been used with another key: get a fresh one.
+    WorkloadTokenUsed = 126,
     /// More certificates are revoked than a CRL may list.
     CrlFull = 170,
 }
@@ -1316,6 +1348,11 @@ impl Reason {
             Self::ConnectionsFull => "REASON_CONNECTIONS_FULL",
             Self::SubjectUnusable => "REASON_SUBJECT_UNUSABLE",
             Self::ClaimsUnusable => "REASON_CLAIMS_UNUSABLE",
+            Self::WorkloadIssuerUnavailable => "REASON_WORKLOAD_ISSUER_UNAVAILABLE",
+            Self::WorkloadTokenExpired => "REASON_WORKLOAD_TOKEN_EXPIRED",
+            Self::WorkloadTokenRefused => "REASON_WORKLOAD_TOKEN_REFUSED",
+            Self::WorkloadTokenUnmatched => "REASON_WORKLOAD_TOKEN_UNMATCHED",
+            Self::WorkloadTokenUsed => "REASON_WORKLOAD_TOKEN_USED",
             Self::CrlFull => "REASON_CRL_FULL",
         }
     }
@@ -1440,6 +1477,11 @@ impl Reason {
             "REASON_CONNECTIONS_FULL" => Some(Self::ConnectionsFull),
             "REASON_SUBJECT_UNUSABLE" => Some(Self::SubjectUnusable),
             "REASON_CLAIMS_UNUSABLE" => Some(Self::ClaimsUnusable),
+            "REASON_WORKLOAD_ISSUER_UNAVAILABLE" => Some(Self::WorkloadIssuerUnavailable),
+            "REASON_WORKLOAD_TOKEN_EXPIRED" => Some(Self::WorkloadTokenExpired),
+            "REASON_WORKLOAD_TOKEN_REFUSED" => Some(Self::WorkloadTokenRefused),
+            "REASON_WORKLOAD_TOKEN_UNMATCHED" => Some(Self::WorkloadTokenUnmatched),
+            "REASON_WORKLOAD_TOKEN_USED" => Some(Self::WorkloadTokenUsed),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             _ => None,
         }
@@ -1558,6 +1600,29 @@ pub mod identities_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Identities", "Redeem"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Certifies a workload that proves itself by an OIDC token of the platform that it runs on, once for each token.
+        /// Role: bearer of the token; no client certificate is needed.
+        pub async fn attest(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AttestRequest>,
+        ) -> std::result::Result<tonic::Response<super::AttestResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Identities/Attest",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Identities", "Attest"));
             self.inner.unary(req, path, codec).await
         }
         /// Certifies the caller again, under a new key or the same. An agent's old certificate counts until the new one is used;

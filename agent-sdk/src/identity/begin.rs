@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mayfly_verify::rfc3339;
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
@@ -40,6 +41,37 @@ impl Identity {
         let (address, trust_domain) = (ticket.address().to_owned(), ticket.trust_domain().clone());
         let first = Current::new(key, got.svid, got.bundle, got.agent, got.revision)?;
         Identity::begin(Issuer { address, trust_domain, connect_timeout }, first, None)
+    }
+
+    /// Proves a workload by the OIDC token of the platform that it runs on, with a key that is made here and never leaves this
+    /// process. `roots` are those of the issuer. `workload` names the workload; it may be empty if the token proves only one.
+    ///
+    /// The issuer accepts a token once. The certificate is renewed like any other, without the platform.
+    pub async fn attest(
+        at: Issuer,
+        roots: Vec<CertificateDer<'static>>,
+        token: &str,
+        workload: &str,
+    ) -> Result<Identity, IdentityError> {
+        let key = Key::new()?;
+        let csr = key.csr()?;
+        // The issuer gives the same answer to the same key, so a lost answer can be asked for again.
+        let (csr, roots, issuer) = (&csr, &roots, &at);
+        let got = insist(move || async move {
+            let settings = ChannelSettings {
+                address: issuer.address.clone(),
+                trust_domain: issuer.trust_domain.clone(),
+                trust: Trust::Roots(roots.clone()),
+                identity: None,
+                connect_timeout: issuer.connect_timeout,
+            };
+            let channel = connect(settings).await?;
+            let request = v1::AttestRequest { token: token.to_owned(), csr: csr.clone(), workload: workload.to_owned() };
+            timely(IdentitiesClient::new(channel).attest(request)).await
+        });
+        let got = got.await?;
+        let first = Current::new(key, got.svid, got.bundle, None, got.revision)?;
+        Identity::begin(at, first, None)
     }
 
     /// Spawns an agent over the channel of a workload or an agent. The request's `csr` is filled in. So is its `request_id` if it
@@ -153,6 +185,7 @@ mod tests {
             unreachable!("nothing is called")
         }
         spawned(|| async { Identity::redeem(any(), any()).await });
+        spawned(|| async { Identity::attest(any(), any(), any(), any()).await });
         spawned(|| async { Identity::spawn(any(), any(), any()).await });
         spawned(|| async { Identity::take_over(any(), any()).await });
         spawned(|| async { any::<&Identity>().jwt(any()).await });

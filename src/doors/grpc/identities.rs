@@ -1,4 +1,4 @@
-//! The service of identities: redeem, renew, spawn, mint, end, whoami.
+//! The service of identities: redeem, attest, renew, spawn, mint, end, whoami.
 
 use mayfly_agent::api::v1;
 use mayfly_verify::Mode;
@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::message::{agent_message, bundle, bundle_unless, certified, jwt_svid, spawn_response, timestamp};
 use super::server::identities_server::Identities;
 use super::{Door, methods, targets};
-use crate::acts::{end, mint, redeem, renew, spawn, whoami};
+use crate::acts::{attest, end, mint, redeem, renew, spawn, whoami};
 use crate::denial::Denial;
 use crate::judge::policy::Asked;
 
@@ -17,6 +17,14 @@ impl Identities for Door {
         self.hand_in(methods::REDEEM, request, |issuer, _, r| async move {
             let (svid, agent, revision) = certified(&issuer, &redeem::redeem(&issuer, &r.secret, r.csr).await?);
             Ok(v1::RedeemResponse { svid: Some(svid), bundle: Some(bundle(&issuer)), revision, agent })
+        })
+        .await
+    }
+
+    async fn attest(&self, request: Request<v1::AttestRequest>) -> Result<Response<v1::AttestResponse>, Status> {
+        self.hand_in(methods::ATTEST, request, |issuer, _, r| async move {
+            let (svid, _, revision) = certified(&issuer, &attest::attest(&issuer, &r.token, &r.workload, r.csr).await?);
+            Ok(v1::AttestResponse { svid: Some(svid), bundle: Some(bundle(&issuer)), revision })
         })
         .await
     }

@@ -12,6 +12,7 @@ pub struct Method {
 }
 
 pub(super) const REDEEM: Method = Method { name: "Identities/Redeem", action: Action::Redeem };
+pub(super) const ATTEST: Method = Method { name: "Identities/Attest", action: Action::Attest };
 pub(super) const RENEW: Method = Method { name: "Identities/Renew", action: Action::Renew };
 pub(super) const SPAWN: Method = Method { name: "Identities/Spawn", action: Action::Spawn };
 pub(super) const MINT_JWT: Method = Method { name: "Identities/MintJwt", action: Action::MintJwt };
@@ -49,6 +50,7 @@ impl Method {
 /// Every method. A test compares the list with the proto file.
 pub const METHODS: &[Method] = &[
     REDEEM,
+    ATTEST,
     RENEW,
     SPAWN,
     MINT_JWT,

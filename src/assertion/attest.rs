@@ -1,0 +1,135 @@
+//! A workload's proof: the OIDC token of the platform that it runs on, such as that of a Kubernetes service account or of a job in
+//! GitHub Actions.
+//!
+//! It is verified as a user's token is. The issuers are others, so that no token proves a user and a workload (T120).
+
+use mayfly_verify::WorkloadName;
+use serde_json::{Map, Value};
+
+use super::{AssertionError, Assertions, IssuerSettings, Presenter, Refusal};
+
+/// Which tokens prove a workload: all that have these claims. Somebody who can change them can be the workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// The workload.
+    pub workload: WorkloadName,
+    /// Configured name of the issuer.
+    pub issuer: String,
+    /// Claims with their exact values, at least one. Of an object the members that are here must be equal, of a list everything.
+    pub claims: Map<String, Value>,
+}
+
+/// A verified token of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attested {
+    /// The workload.
+    pub workload: WorkloadName,
+    /// URL of the issuer.
+    pub iss: String,
+    /// Whom the issuer names.
+    pub sub: String,
+    /// SHA-256 of what the signature covers: it identifies the token, whoever signed it again.
+    pub proof: [u8; 32],
+    /// Unix seconds.
+    pub issued_at: u64,
+    /// When it stops to count, in Unix seconds: at its end, or when it is too old.
+    pub ends_at: u64,
+}
+
+/// Why a token proves no workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unattested {
+    /// The token is refused, or cannot be verified now.
+    Token(Refusal),
+    /// It has the claims of no workload, or not of the one that was asked for.
+    Unmatched,
+    /// It has the claims of several workloads, and none was asked for.
+    Ambiguous,
+}
+
+/// The issuers of workloads, with their published keys.
+pub struct Attestations {
+    tokens: Assertions,
+    rules: Vec<Rule>,
+}
+
+impl Attestations {
+    /// Checks the settings of the issuers. It opens no connection.
+    pub fn new(issuers: Vec<IssuerSettings>, rules: Vec<Rule>) -> Result<Attestations, AssertionError> {
+        Ok(Attestations { tokens: Assertions::new(issuers)?, rules })
+    }
+
+    /// Verifies a token at `now`, in Unix seconds, and finds the one workload that it proves. `asked` names it where the token may
+    /// prove several.
+    pub async fn verify(&self, token: &str, now: u64, asked: Option<&WorkloadName>) -> Result<Attested, Unattested> {
+        let (issuer, statement) = self.tokens.stated(token, now, Presenter::Stranger).await.map_err(Unattested::Token)?;
+        // Somebody else whom the token is for could present it here too.
+        if statement.claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() != 1) {
+            return Err(Unattested::Token(Refusal::Audience));
+        }
+        let mut proved: Vec<&WorkloadName> = Vec::new();
+        for rule in self.rules.iter().filter(|rule| rule.issuer == issuer.name && holds_all(&rule.claims, &statement.claims)) {
+            if !proved.contains(&&rule.workload) {
+                proved.push(&rule.workload);
+            }
+        }
+        let workload = match (asked, proved.as_slice()) {
+            (Some(asked), all) if all.contains(&asked) => asked,
+            (Some(_), _) | (None, []) => return Err(Unattested::Unmatched),
+            (None, [one]) => one,
+            (None, _) => return Err(Unattested::Ambiguous),
+        };
+        Ok(Attested {
+            workload: workload.clone(),
+            iss: issuer.issuer.clone(),
+            sub: statement.sub,
+            proof: statement.proof,
+            issued_at: statement.issued_at,
+            // Its use is remembered as long as it could be used again, and no longer, however long it lasts.
+            ends_at: statement.expires_at.min(statement.issued_at.saturating_add(issuer.max_age.as_secs())),
+        })
+    }
+}
+
+fn holds_all(expected: &Map<String, Value>, found: &Map<String, Value>) -> bool {
+    expected.iter().all(|(name, value)| found.get(name).is_some_and(|found| holds(value, found)))
+}
+
+/// Types count: the text `1` is not the number 1, and one text is no list of it.
+fn holds(expected: &Value, found: &Value) -> bool {
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => holds_all(expected, found),
+        (expected, found) => expected == found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn t122_claims_are_equal_with_their_types_and_whole_lists() {
+        let found = json!({ "a": "1", "list": ["x", "y"], "deep": { "b": { "c": "d", "e": 1 }, "f": true } });
+        for (expected, equal) in [
+            (json!({ "a": "1" }), true),
+            (json!({ "list": ["x", "y"] }), true),
+            (json!({ "deep": { "b": { "c": "d" } } }), true),
+            (json!({ "deep": { "b": { "e": 1 }, "f": true }, "a": "1" }), true),
+            (json!({ "a": 1 }), false),
+            (json!({ "a": ["1"] }), false),
+            (json!({ "a": "1 " }), false),
+            (json!({ "list": "x" }), false),
+            (json!({ "list": ["x"] }), false),
+            (json!({ "list": ["y", "x"] }), false),
+            (json!({ "deep": { "b": "d" } }), false),
+            (json!({ "deep": { "b": { "c": "d", "x": "y" } } }), false),
+            (json!({ "deep.b.c": "d" }), false),
+            (json!({ "missing": null }), false),
+        ] {
+            assert_eq!(holds_all(expected.as_object().unwrap(), found.as_object().unwrap()), equal, "{expected}");
+        }
+    }
+}
