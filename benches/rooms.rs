@@ -255,7 +255,7 @@ impl World {
     fn take(&mut self, ask: &Ask) {
         let entries = self.record(std::slice::from_ref(ask));
         assert!(!entries.is_empty(), "nothing was recorded");
-        for Entry { record, agent } in entries {
+        for Entry { record, agent, .. } in entries {
             self.state.apply_with(self.state.revision + 1, &record, agent).unwrap();
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A command is one file: its arguments with their help, and the function that runs it. Below the commands are the files that
 //! they share: `connect`, `output`, `exit` and the like. A command uses those, and neither another command nor this file;
-//! `backup` alone has a command below it, `restore`.
+//! `backup` and `history` alone have commands below them.
 
 mod agents;
 mod authority;
@@ -10,8 +10,10 @@ mod backup;
 mod bundle;
 mod config;
 mod cuts;
+mod delegations;
 mod dev;
 mod end;
+mod history;
 mod join;
 mod mint;
 mod redeem;
@@ -27,17 +29,20 @@ mod token;
 mod verify;
 mod watch;
 mod whoami;
+mod workloads;
 
 mod certified;
 mod connect;
 mod exit;
 mod file;
 mod global;
+mod happened;
 mod output;
 mod request;
 mod shutdown;
 mod spiffe_id;
 mod user;
+mod when;
 
 use clap::{Parser, Subcommand};
 
@@ -77,6 +82,9 @@ enum Command {
     Revoke(revoke::Args),
     Reopen(reopen::Args),
     Cuts(cuts::Args),
+    History(history::Args),
+    Delegations(delegations::Args),
+    Workloads(workloads::Args),
     Watch(watch::Args),
     Relay(relay::Args),
     Authority(authority::Args),
@@ -114,6 +122,9 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Revoke(args) => revoke::run(args, global).await,
         Command::Reopen(args) => reopen::run(args, global).await,
         Command::Cuts(args) => cuts::run(args, global).await,
+        Command::History(args) => history::run(args, global).await,
+        Command::Delegations(args) => delegations::run(args, global).await,
+        Command::Workloads(args) => workloads::run(args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
         Command::Relay(args) => relay::run(args, global).await,
         Command::Authority(args) => authority::run(args, global).await,

@@ -8,3 +8,4 @@ pub mod http;
 pub mod peer;
 pub mod relay;
 pub mod status;
+pub mod told;

@@ -14,6 +14,7 @@
 //!         4  ledger                        one writer, one order; watermark, observers, backup, restore; knows records only
 //!         5  journal                       the port, the records, and SQLite that keeps them; durable from here
 //!         6  authority  svid               a recorded permit -> unsigned -> signed and read back
+//! history    an entry for each record, denial and look: behind the ledger, and no request waits for it
 //! publish    bundle  feed                  what verifiers get: follows the records, and no request waits for it
 //! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
@@ -72,6 +73,8 @@ pub mod judge;
 pub mod state;
 
 pub mod ledger;
+
+pub mod history;
 
 pub mod journal;
 
