@@ -8,4 +8,5 @@ pub mod http;
 pub mod peer;
 pub mod relay;
 pub mod status;
+pub mod tiles;
 pub mod told;
