@@ -14,6 +14,8 @@ use mayfly::acts::spawn::Spawn;
 use mayfly::caller::Caller;
 use mayfly::clock::SECOND;
 use mayfly::config::Config;
+use mayfly::history::entry::{Draft, Kind as EntryKind, Outcome, Person, Sealed};
+use mayfly::history::tree::{Edge, leaf_hash};
 use mayfly::journal::record::{self, Record, record::Body};
 use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::{Asked, Grant, Standing, decide_spawn};
@@ -37,7 +39,7 @@ const START: u64 = 1_800_000_000;
 /// Operations in one measurement, where one alone says little.
 const TIMES: u64 = 100;
 
-const ROOMS: [(&str, fn()); 10] = [
+const ROOMS: [(&str, fn()); 11] = [
     ("decide", decide),
     ("admit", admit),
     ("apply", apply),
@@ -48,6 +50,7 @@ const ROOMS: [(&str, fn()); 10] = [
     ("check", check),
     ("encode record", encode_record),
     ("encode binding", encode_binding),
+    ("history entry", history_entry),
 ];
 
 /// Measured by hand: under valgrind a million agents take some minutes to be there.
@@ -107,6 +110,33 @@ fn measured<T>(work: impl FnOnce() -> T) -> T {
     black_box(work())
 }
 
+/// What the history does with one record, on a thread of its own: both parts, the commitment, the line, and the tree.
+fn history_entry() {
+    let mut draft = Draft::new(EntryKind::Admission, START * SECOND, Outcome::Recorded);
+    draft.leaf.agent_id = "spiffe://prod.example.org/agent/researcher/01a21cd4-22f7-7fd5-981c-a7c79b313ebf".into();
+    draft.leaf.class = "researcher".into();
+    draft.leaf.root_id = "spiffe://prod.example.org/workload/orchestrator".into();
+    draft.leaf.key = "ab".repeat(32);
+    draft.leaf.serial = "cd".repeat(16);
+    draft.leaf.decision_id = "r1204".into();
+    draft.opening.caller = "workload/orchestrator".into();
+    draft.opening.user = Some(Person { iss: "https://login.example.org".into(), sub: "alice".into() });
+    draft.opening.delegation_id = "ef".repeat(32);
+    draft.opening.scopes = vec!["search:read".into(), "mail:send".into()];
+    draft.opening.audiences = vec!["https://search.example.org".into(), "https://mail.example.org".into()];
+    draft.opening.peer = "192.0.2.17".into();
+    draft.opening.method = "Identities/Spawn".into();
+    draft.opening.request_id = "run-4711-0001".into();
+    let (mut edge, mut lines) = (Edge::default(), Vec::with_capacity(1 << 20));
+    let mut once = |index: u64| {
+        let sealed = Sealed::seal(draft.clone(), index, 1204, [7; 32]).unwrap();
+        sealed.line(&mut lines);
+        edge.push(leaf_hash(sealed.leaf.as_bytes()));
+    };
+    once(0);
+    measured(|| (1..=TIMES).for_each(&mut once));
+}
+
 fn decide() {
     let rules = rules();
     let class = &rules.classes[&"researcher".parse().unwrap()];
@@ -132,7 +162,7 @@ fn apply() {
     let entries = world.record(&(1..=TIMES).map(spawn).collect::<Vec<_>>());
     let first = world.state.revision + 1;
     measured(|| {
-        for (revision, Entry { record, agent }) in (first..).zip(entries) {
+        for (revision, Entry { record, agent, .. }) in (first..).zip(entries) {
             world.state.apply_with(revision, &record, agent).unwrap();
         }
     });
@@ -255,7 +285,7 @@ impl World {
     fn take(&mut self, ask: &Ask) {
         let entries = self.record(std::slice::from_ref(ask));
         assert!(!entries.is_empty(), "nothing was recorded");
-        for Entry { record, agent } in entries {
+        for Entry { record, agent, .. } in entries {
             self.state.apply_with(self.state.revision + 1, &record, agent).unwrap();
         }
     }

@@ -6,6 +6,7 @@ pub mod authorities;
 pub mod backup;
 pub mod configure;
 pub mod end;
+pub mod history;
 pub mod inspect;
 pub mod join;
 pub mod mint;
@@ -31,10 +32,11 @@ use uuid::Uuid;
 
 use crate::assertion::{Assertions, Attestations};
 use crate::authority::{Authority, Signed};
-use crate::caller::{Caller, Proved, authenticate, prove, prove_foreign, unauthenticated};
+use crate::caller::{Caller, Origin, Proved, authenticate, prove, prove_foreign, unauthenticated};
 use crate::clock::{Clock, SECOND};
 use crate::denial::{Denial, Fault, No};
 use crate::foreign::{Foreign, Newest};
+use crate::history::History;
 use crate::judge::access::{self, Action};
 use crate::judge::{Admission, Certification, RequestId, unknown_agent, who};
 use crate::ledger::Ledger;
@@ -78,6 +80,8 @@ pub struct Issuer {
     pub throttle: Throttle,
     /// In development: lets the development workload join again, and answers when it has. `None` under `serve`.
     pub rejoin: Option<mpsc::Sender<oneshot::Sender<()>>>,
+    /// Keeps an entry of everything.
+    pub history: Arc<History>,
     /// Seals the page tokens of lists.
     pub pages: inspect::Pages,
     /// Tells the time.
@@ -206,6 +210,7 @@ fn request_id(caller: &Caller, method: &str, id: &str, asked: &[&[u8]]) -> Resul
     if id.len() > 64 || !id.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Denial::malformed("REQUEST_ID_MALFORMED", "the request id has 1 to 64 visible ASCII characters"));
     }
+    Origin::note(|origin| drop(origin.request_id.set(id.into())));
     let key = digest(&[caller.scope().as_bytes(), method.as_bytes(), id.as_bytes()]);
     Ok(Some(RequestId { key, digest: digest(asked) }))
 }

@@ -1,6 +1,7 @@
 //! Builds everything once, runs it, and takes it down in order.
 
 pub mod files;
+mod history;
 mod https;
 mod joined;
 mod standard;
@@ -150,10 +151,13 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let foreign = Foreign::open(&config.foreign, listed, &home.dir.join("foreign"), &clock)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
     let (td, root) = (&config.trust_domain, config.root.as_ref());
+    let (history, told_history) = history::open(&config, &home, &keystore)?;
     let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
     let (told, heard) = feed::line();
-    let (ledger, watermark) = open_ledger(&config, &home, &authority, &clock, told)?;
+    let told = history::Observers { feed: told, history: told_history.clone() };
+    let (ledger, watermark) = open_ledger(&config, &home, &authority, &clock, (told, history.head()))?;
+    let history = Arc::new(history.follow(told_history, &ledger, &clock)?);
     configure::configure(&ledger, config.digest()).map_err(|e| e.to_string())?;
     let schedule = config.schedule(authority.root_ends_at());
     let rotation = Rotation { ledger: ledger.clone(), authority: Arc::clone(&authority), schedule, clock: clock.clone() };
@@ -172,6 +176,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         feed: Feed::start(&ledger, &authority, clock.clone(), heard).map_err(|e| e.to_string())?,
         ledger: ledger.clone(),
         backups: home.backups(),
+        history,
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
         pages: inspect::Pages::new().map_err(|e| e.to_string())?,
@@ -253,9 +258,11 @@ impl Running {
         for task in self.tasks {
             let _ = task.await;
         }
-        let (ledger, watermark) = (self.issuer.ledger.clone(), self.watermark);
+        let (ledger, history, watermark) = (self.issuer.ledger.clone(), Arc::clone(&self.issuer.history), self.watermark);
         let _ = tokio::task::spawn_blocking(move || {
             ledger.stop();
+            // ORDER: after the ledger, so that it holds every record; and signed before the process ends.
+            history.stop();
             drop(watermark);
         })
         .await;
@@ -268,7 +275,7 @@ fn open_ledger(
     home: &Home,
     authority: &Arc<Authority>,
     clock: &Clock,
-    feed: feed::Told,
+    (told, held): (history::Observers, u64),
 ) -> Result<(Ledger, ledger::Keeper), String> {
     let beats = Beats {
         path: home.dir.join("heartbeat.json"),
@@ -310,7 +317,14 @@ fn open_ledger(
             state.revision
         ));
     }
-    let ledger = Ledger::open(Box::new(journal), state, rules, bounds, clock.clone(), Box::new(feed), fatal);
+    if state.revision < held {
+        return Err(format!(
+            "the journal is at revision {} and the history holds {held}: somebody put an older copy in its place. Use \
+             `mayfly backup restore`, which revokes what came after it",
+            state.revision
+        ));
+    }
+    let ledger = Ledger::open(Box::new(journal), state, rules, bounds, clock.clone(), Box::new(told), fatal);
     let ledger = ledger.map_err(|e| e.to_string())?;
     let watermark = ledger::keep_watermark(ledger.clone(), Box::new(beats), clock.clone())?;
     Ok((ledger, watermark))

@@ -1,5 +1,7 @@
 //! Room 1: the caller. A peer's certificate, proved by its chain, becomes a caller; nothing else does.
 
+mod origin;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 use uuid::Uuid;
 
 use crate::denial::{Denial, Kind};
+pub use origin::{Asked, From, Origin};
 
 /// The authenticated peer of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]

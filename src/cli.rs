@@ -2,7 +2,7 @@
 //!
 //! A command is one file: its arguments with their help, and the function that runs it. Below the commands are the files that
 //! they share: `connect`, `output`, `exit` and the like. A command uses those, and neither another command nor this file;
-//! `backup` alone has a command below it, `restore`.
+//! `backup` and `history` alone have commands below them.
 
 mod agents;
 mod authority;
@@ -11,10 +11,12 @@ mod bundle;
 mod config;
 mod crl;
 mod cuts;
+mod delegations;
 mod deploy;
 mod dev;
 mod end;
 mod guard;
+mod history;
 mod join;
 mod keep;
 mod mint;
@@ -32,18 +34,21 @@ mod token;
 mod verify;
 mod watch;
 mod whoami;
+mod workloads;
 
 mod certified;
 mod connect;
 mod exit;
 mod file;
 mod global;
+mod happened;
 mod keeping;
 mod output;
 mod request;
 mod shutdown;
 mod spiffe_id;
 mod user;
+mod when;
 
 use clap::{Parser, Subcommand};
 
@@ -86,6 +91,9 @@ enum Command {
     Reopen(reopen::Args),
     Cuts(cuts::Args),
     Crl(crl::Args),
+    History(history::Args),
+    Delegations(delegations::Args),
+    Workloads(workloads::Args),
     Watch(watch::Args),
     Relay(relay::Args),
     Guard(guard::Args),
@@ -128,6 +136,9 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Reopen(args) => reopen::run(args, global).await,
         Command::Cuts(args) => cuts::run(args, global).await,
         Command::Crl(args) => crl::run(args, global).await,
+        Command::History(args) => history::run(args, global).await,
+        Command::Delegations(args) => delegations::run(args, global).await,
+        Command::Workloads(args) => workloads::run(args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
         Command::Guard(args) => guard::run(args, global).await,
         Command::Deploy(args) => deploy::run(&args),

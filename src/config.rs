@@ -23,6 +23,7 @@ use crate::assertion::{IssuerSettings, Rule};
 use crate::authority::RootFiles;
 use crate::authority::schedule::Schedule;
 use crate::foreign::Settings;
+use crate::history::Keep;
 use crate::judge::audience::Audience;
 use crate::judge::limits::Limit;
 use crate::judge::pace::{Paces, Verb};
@@ -86,6 +87,8 @@ pub struct Config {
     pub queue: usize,
     /// Most bytes of the journal. `None` means that only the disk bounds it.
     pub journal_max: Option<u64>,
+    /// How long the history is kept, and how much of it. An attacker who shortens it can make what they did forgotten.
+    pub history: Keep,
     /// OID of the binding: an extension in certificates, a claim in tokens.
     pub oid: BindingOid,
     /// Lifetime of a JWT-SVID, in seconds.

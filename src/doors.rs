@@ -9,3 +9,5 @@ pub mod https;
 pub mod peer;
 pub mod relay;
 pub mod status;
+pub mod tiles;
+pub mod told;

@@ -22,8 +22,9 @@ mod verdict;
 mod who;
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, Record, record::Body};
@@ -56,6 +57,10 @@ pub struct Entry {
     pub record: Record,
     /// The agent of an admission.
     pub agent: Option<Box<Agent>>,
+    /// Which act of the batch it belongs to, counted from 1. 0 if that is not known.
+    pub act: u32,
+    /// Where the act's request came from. `None` for an act of the issuer itself.
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// A batch while it is judged.
@@ -67,6 +72,9 @@ pub struct Judgement<'a> {
     notes: Vec<Note>,
     // The checks of the act that is judged now, in order.
     checks: RefCell<Vec<Check>>,
+    // The number of the act that is judged now, and where its request came from: for the history alone.
+    act: u32,
+    origin: Option<Arc<Origin>>,
 }
 
 impl<'a> Judgement<'a> {
@@ -74,12 +82,18 @@ impl<'a> Judgement<'a> {
     pub fn new(state: &'a State, rules: &'a Rules, now: u64) -> Judgement<'a> {
         let at = now.max(state.at);
         let overlay = Overlay::new(state, at);
-        Judgement { overlay, rules, at, entries: Vec::new(), notes: Vec::new(), checks: RefCell::default() }
+        Judgement { overlay, rules, at, entries: Vec::new(), notes: Vec::new(), checks: RefCell::default(), act: 0, origin: None }
+    }
+
+    /// Says where the request of the next act came from. The verdict does not depend on it.
+    pub fn comes_from(&mut self, origin: Option<Arc<Origin>>) {
+        self.origin = origin;
     }
 
     /// Judges one act of a caller.
     pub fn verdict<A: Act>(&mut self, act: &A, caller: &Caller, chance: &Chance) -> Verdict<A::Permit> {
         self.checks.get_mut().clear();
+        self.act += 1;
         let result = self.caller(caller).and_then(|()| act.judge(self, caller, chance));
         Verdict { checks: std::mem::take(self.checks.get_mut()), result }
     }
@@ -135,7 +149,7 @@ impl<'a> Judgement<'a> {
         let record = Record { at: self.at, operator, body: Some(body) };
         let agent = agent.map(Box::new);
         let revision = self.overlay.push(&record, agent.clone()).map_err(|e| Fault::new("judge", e))?;
-        self.entries.push(Entry { record, agent });
+        self.entries.push(Entry { record, agent, act: self.act, origin: self.origin.clone() });
         Ok(revision)
     }
 

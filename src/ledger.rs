@@ -19,8 +19,10 @@ use std::sync::Arc;
 use mayfly_verify::TrustDomain;
 use parking_lot::{Mutex, RwLock};
 
+use crate::caller::Origin;
 use crate::clock::Clock;
 use crate::denial::{Denial, Fault, Kind};
+use crate::journal::record::Record;
 use crate::journal::{self, Journal};
 use crate::judge::{Judgement, Rules};
 use crate::state::{CutMade, State};
@@ -42,6 +44,27 @@ pub struct Bounds {
 pub trait Observer: Send {
     /// The head after the commit, and the cuts that the commit made.
     fn committed(&mut self, head: u64, cuts: Vec<CutMade>);
+
+    /// The records of the commit, in order, after [`Observer::committed`]. It must not block.
+    fn recorded(&mut self, _: Vec<Noted>) {}
+
+    /// Rows of records after this revision stay in the journal, because somebody has not copied them yet.
+    fn copied(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+/// A record that is durable, with what the journal does not say of it.
+#[derive(Debug)]
+pub struct Noted {
+    /// Its revision.
+    pub revision: u64,
+    /// The record.
+    pub record: Record,
+    /// The act that it belongs to: the records of one act have the same number, and no other act has it. 0 if that is not known.
+    pub act: u64,
+    /// Where the act's request came from. `None` for an act of the issuer itself, or if that is not known any more.
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// An observer that does nothing.
@@ -178,8 +201,8 @@ impl Ledger {
         self.0.writer.lock().stop();
     }
 
-    /// At most `most` rows of the journal from a revision on.
-    fn rows(&self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, Fault> {
+    /// At most `most` rows of the journal from a revision on, each with its revision. It waits for a commit under way.
+    pub fn rows(&self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, Fault> {
         self.0.writer.lock().rows(from, most).map_err(|e| Fault::new("read the journal", e))
     }
 }

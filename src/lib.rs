@@ -14,6 +14,7 @@
 //!         4  ledger                        one writer, one order; watermark, observers, backup, restore; knows records only
 //!         5  journal                       the port, the records, and SQLite that keeps them; durable from here
 //!         6  authority  svid               a recorded permit -> unsigned -> signed and read back
+//! history    an entry for each record, denial and look: behind the ledger, and no request waits for it
 //! publish    bundle  feed  crl             what verifiers get: follows the records, and no request waits for it
 //! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
 //! follow     a program beside the issuer with an identity in a folder: a relay, a guard
@@ -75,6 +76,8 @@ pub mod judge;
 pub mod state;
 
 pub mod ledger;
+
+pub mod history;
 
 pub mod journal;
 

@@ -159,7 +159,7 @@ pub async fn serve_tls(
         let opened = listening.behind.as_ref().map_or(0, |behind| behind.issuer.ledger.read(|state| state.revision));
         let seat = listening.places.begin(network);
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
-        let incoming = Incoming { stream, network, opened, seat, acceptor };
+        let incoming = Incoming { stream, network, address: address.ip(), opened, seat, acceptor };
         let (listening, stop) = (listening.clone(), stopping.clone());
         open.spawn(async move {
             let _file = file;

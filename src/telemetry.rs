@@ -33,6 +33,16 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_journal_sync_seconds", "histogram", "", "the durable append alone, of one batch"),
     ("mayfly_journal_records_total", "counter", "", "records that became durable"),
     ("mayfly_journal_queue_full_total", "counter", "", "requests refused because too many waited, of all or of one caller"),
+    ("mayfly_history_entries_total", "counter", "", "entries that became durable in the history"),
+    (
+        "mayfly_history_unwritten_total",
+        "counter",
+        "",
+        "denials and looks that were counted in a gap instead of written, because there were too many",
+    ),
+    ("mayfly_history_records_behind", "gauge", "", "records of the journal that the history does not hold yet"),
+    ("mayfly_history_bytes", "gauge", "", "bytes of the entries that are kept"),
+    ("mayfly_history_failures_total", "counter", "", "writes of the history that failed and are tried again"),
     ("mayfly_requests_abandoned_total", "counter", "", "requests dropped before their commit because nobody waited any more"),
     (
         "mayfly_throttled_total",

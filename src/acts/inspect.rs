@@ -6,7 +6,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::Issuer;
-use crate::caller::Caller;
+use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Fault};
 use crate::judge::{sees, unknown_agent};
 use crate::state::{Agent, Standing, TargetStanding};
@@ -25,10 +25,15 @@ impl Pages {
 
     /// The token with which a caller goes on after an agent.
     pub fn seal(&self, caller: &Caller, after: Uuid) -> Result<String, Fault> {
+        self.seal_bytes(caller, after.as_bytes())
+    }
+
+    /// The token with which a caller goes on from a place.
+    pub(super) fn seal_bytes(&self, caller: &Caller, place: &[u8]) -> Result<String, Fault> {
         let fault = |_| Fault::new("page tokens", "the seal failed");
         let mut nonce = [0u8; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).map_err(fault)?;
-        let mut sealed = after.as_bytes().to_vec();
+        let mut sealed = place.to_vec();
         let whose = Aad::from(caller.scope().into_bytes());
         self.0.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), whose, &mut sealed).map_err(fault)?;
         Ok(hex::encode([&nonce[..], &sealed].concat()))
@@ -36,20 +41,32 @@ impl Pages {
 
     /// The agent after which a token of this caller goes on. An empty one begins at the start.
     pub fn open(&self, caller: &Caller, token: &str) -> Result<Option<Uuid>, Denial> {
+        let opened = self.open_bytes(caller, token)?;
+        opened.map(|bytes| Uuid::from_slice(&bytes).map_err(|_| not_ours())).transpose()
+    }
+
+    /// The place from which a token of this caller goes on. An empty one begins at the start.
+    pub(super) fn open_bytes(&self, caller: &Caller, token: &str) -> Result<Option<Vec<u8>>, Denial> {
         if token.is_empty() {
             return Ok(None);
         }
+        Origin::note(|origin| {
+            let _ = origin.continues.set(());
+        });
         let opened = || {
             let bytes = hex::decode(token).ok()?;
             let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
             let mut sealed = sealed.to_vec();
             let whose = Aad::from(caller.scope().into_bytes());
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-            Uuid::from_slice(self.0.open_in_place(nonce, whose, &mut sealed).ok()?).ok()
+            Some(self.0.open_in_place(nonce, whose, &mut sealed).ok()?.to_vec())
         };
-        let message = "the page token is not one of this list: start again without one";
-        opened().map(Some).ok_or_else(|| Denial::malformed("PAGE_TOKEN", message))
+        opened().map(Some).ok_or_else(not_ours)
     }
+}
+
+pub(super) fn not_ours() -> Denial {
+    Denial::malformed("PAGE_TOKEN", "the page token is not one of this list: start again without one")
 }
 
 /// Agents on one page at most.

@@ -4,7 +4,7 @@ use mayfly_verify::sha256;
 
 use super::Issuer;
 use crate::assertion::{Delegator, Presenter, Refusal};
-use crate::caller::Caller;
+use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Kind};
 use crate::judge::Proof;
 
@@ -22,6 +22,7 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
         return Ok(Proof::Recorded(signed));
     }
     let delegator = verify(issuer, token, Presenter::Certified).await?;
+    Origin::note(|origin| drop(origin.user.set(delegator.user().clone())));
     // No delegation outlasts what a configured ceiling may say, however long the provider's token does.
     let most = delegator.max_lease().map_or(LONGEST, |most| most.as_secs());
     let most = issuer.clock.seconds().saturating_add(most);

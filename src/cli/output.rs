@@ -15,6 +15,7 @@ use crate::telemetry::escaped;
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
+    #[value(alias = "table")]
     Text,
     Json,
 }
@@ -64,6 +65,17 @@ pub(super) fn print_one(format: Format, object: &Value, text: impl FnOnce() -> S
     }
 }
 
+/// The same, at once. Returns whether somebody still reads: when the pipe is closed, the rest of a long output is for nobody.
+pub(super) fn print_unless_closed(format: Format, object: &Value, text: impl FnOnce() -> String) -> Result<bool, Failure> {
+    let line = if format == Format::Json { object.to_string() } else { escaped(&text()) };
+    let mut out = std::io::stdout();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Failure::new(FAILURE, e.to_string())),
+    }
+}
+
 /// The fields of an object, one line each.
 pub(super) fn fields(object: &Value) -> Vec<String> {
     let fields = object.as_object().into_iter().flatten();
@@ -78,6 +90,14 @@ pub(super) fn fields(object: &Value) -> Vec<String> {
 pub(super) fn time(seconds: u64) -> String {
     let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(0));
     at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+/// RFC 3339 of a timestamp with its microseconds; empty if it is absent.
+pub(super) fn precise_timestamp(at: Option<&Timestamp>) -> String {
+    let at = at.and_then(|at| {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos)).ok()
+    });
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// RFC 3339 of a timestamp; 1970-01-01T00:00:00Z if it is absent.

@@ -13,6 +13,7 @@ use super::output;
 use crate::authority::Authority;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::history::{Place, head_of};
 use crate::home::{Beats, Home};
 use crate::journal::sqlite::Sqlite;
 use crate::keys::keystore::Keystore;
@@ -43,7 +44,9 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let authority = authority.map_err(|e| e.to_string())?;
     let mut beats =
         Beats { path: home.dir.join("heartbeat.json"), authority: Arc::new(authority), trust_domain: td.clone(), last: None };
-    let last_head = beats.read()?.map_or(0, |(_, head)| head);
+    // The history may hold records of the last second, which the watermark has not seen.
+    let held = head_of(&Place::of(&home.dir).segments())?;
+    let last_head = beats.read()?.map_or(0, |(_, head)| head).max(held);
 
     let fresh = home.dir.join("journal.restoring");
     let failed = |e: std::io::Error| format!("`{}`: {e}", args.file.display());

@@ -19,6 +19,7 @@ use super::writes::read_writes;
 use super::{BundleEndpoint, Config, LogFormat};
 use crate::assertion::Rule;
 use crate::authority::RootFiles;
+use crate::history::Keep;
 use crate::listen::Bounds;
 
 /// Reads a whole file. Returns `None` if a value is missing or malformed; `top` then holds the fault.
@@ -34,6 +35,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let operator = within(top, "operator", read_operator);
     let log = within(top, "log", read_log);
     let journal = within(top, "journal", read_journal);
+    let history = within(top, "history", read_history);
     let credentials = within(top, "credentials", read_credentials);
     let authorities = within(top, "authorities", read_authorities);
     let https = within(top, "https", read_https);
@@ -73,6 +75,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         batch: journal.batch,
         queue: journal.queue,
         journal_max: journal.max_bytes,
+        history,
         oid: credentials.oid?,
         jwt_ttl: credentials.jwt_ttl,
         workload_ttl: credentials.workload_ttl,
@@ -195,6 +198,15 @@ fn read_journal(j: &mut Reader) -> Journal {
         queue: j.size("queue_max", 4096, 1, 1_000_000),
         // In a file 0 means no bound.
         max_bytes: Some(j.integer("max_bytes", 0, 0, u64::MAX >> 1)).filter(|m| *m > 0),
+    }
+}
+
+fn read_history(h: &mut Reader) -> Keep {
+    let time = h.duration("keep", "90d", 3600, 3650 * 86_400).as_micros();
+    Keep {
+        time: u64::try_from(time).unwrap_or(u64::MAX),
+        // In a file 0 means no bound.
+        bytes: Some(h.integer("max_bytes", 0, 0, u64::MAX >> 1)).filter(|most| *most > 0),
     }
 }
 

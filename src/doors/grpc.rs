@@ -3,6 +3,7 @@
 mod authorities;
 mod batches;
 mod bundles;
+mod history;
 mod identities;
 mod inspection;
 pub mod message;
@@ -20,9 +21,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use super::peer::{self, Peer};
-use super::status;
+use super::{status, told};
 use crate::acts::Issuer;
-use crate::caller::Caller;
+use crate::caller::{Caller, Origin};
 use crate::denial::{Fault, No};
 pub use methods::{METHODS, Method, OTHER, find};
 use until::Until;
@@ -44,6 +45,7 @@ pub(super) mod server {
 use server::authorities_server::AuthoritiesServer;
 use server::batches_server::BatchesServer;
 use server::bundles_server::BundlesServer;
+use server::history_server::HistoryServer;
 use server::identities_server::IdentitiesServer;
 use server::inspection_server::InspectionServer;
 use server::operations_server::OperationsServer;
@@ -60,6 +62,7 @@ pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: wat
         .add_service(BatchesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(methods::SPAWN_BATCH.longest(message)))
         .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(HistoryServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BundlesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(RevocationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(AuthoritiesServer::from_arc(door).max_decoding_message_size(message))
@@ -101,17 +104,18 @@ impl Door {
         F: Future<Output = Result<R, No>> + Send + 'static,
     {
         let started = Instant::now();
-        let result = match caller.and_then(|caller| self.issuer.may(method.action, caller)) {
+        let (peer, origin) = whence(method, &request);
+        let result = match caller.and_then(|caller| self.may(method, caller, &origin)) {
             Ok(caller) => {
                 // A task of its own, which a panic ends alone. It ends too when nobody waits any more: what is in a commit by then
                 // is carried to its end by the pipeline, and nothing else is done.
-                let task = tokio::spawn(act(Arc::clone(&self.issuer), caller, request.into_inner()));
-                let task = AbortOnDropHandle::new(task);
+                let work = act(Arc::clone(&self.issuer), caller, request.into_inner());
+                let task = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&origin).scope(work)));
                 until.wait(async { task.await.unwrap_or_else(|panic| Err(Fault::new("request", panic).into())) }).await
             }
             Err(no) => Err(no),
         };
-        answer(method, started, result)
+        self.answer(method, started, (peer.as_ref(), &origin), result)
     }
 
     /// The same for an act that goes into the pipeline and does nothing beside that, without a task of its own.
@@ -126,27 +130,53 @@ impl Door {
     {
         let started = Instant::now();
         let until = Until::of(request.metadata());
+        let (peer, origin) = whence(method, &request);
         let work = async {
-            let caller = self.issuer.may(method.action, self.caller(method, &request).await?)?;
+            let caller = self.may(method, self.caller(method, &request).await?, &origin)?;
             act(Arc::clone(&self.issuer), caller, request.into_inner()).await
         };
-        let result = until.wait(work).await;
-        answer(method, started, result)
+        let result = until.wait(Arc::clone(&origin).scope(work)).await;
+        self.answer(method, started, (peer.as_ref(), &origin), result)
+    }
+
+    /// Whether a caller may ask for a method. The history hears who it was in any case.
+    fn may(&self, method: Method, caller: Caller, origin: &Origin) -> Result<Caller, No> {
+        let _ = origin.caller.set(caller.clone());
+        self.issuer.may(method.action, caller)
     }
 
     async fn caller<T>(&self, method: Method, request: &Request<T>) -> Result<Caller, No> {
         peer::caller(&self.issuer, request.extensions().get::<Peer>(), method.action).await
     }
+
+    /// The answer on the wire, counted; the history hears of a denial, and of a look of an operator.
+    fn answer<R>(
+        &self,
+        method: Method,
+        started: Instant,
+        (peer, origin): (Option<&Peer>, &Origin),
+        result: Result<R, No>,
+    ) -> Result<Response<R>, Status> {
+        let (result, outcome) = match result {
+            Ok(answer) => {
+                told::answered(&self.issuer, method.action, origin);
+                (Ok(Response::new(answer)), "ok")
+            }
+            Err(no) => {
+                told::denied(&self.issuer, peer, origin, &no);
+                let (status, outcome) = status::of(&no, method.name);
+                (Err(status), outcome)
+            }
+        };
+        status::count(method.name, outcome, started);
+        result
+    }
 }
 
-fn answer<R>(method: Method, started: Instant, result: Result<R, No>) -> Result<Response<R>, Status> {
-    let (result, outcome) = match result {
-        Ok(answer) => (Ok(Response::new(answer)), "ok"),
-        Err(no) => {
-            let (status, outcome) = status::of(&no, method.name);
-            (Err(status), outcome)
-        }
-    };
-    status::count(method.name, outcome, started);
-    result
+/// The peer of a request, and its origin, which the gate made.
+fn whence<T>(method: Method, request: &Request<T>) -> (Option<Peer>, Arc<Origin>) {
+    let peer = request.extensions().get::<Peer>().cloned();
+    let made = request.extensions().get::<Arc<Origin>>().cloned();
+    let origin = made.unwrap_or_else(|| Peer::origin(peer.as_ref(), method.name));
+    (peer, origin)
 }

@@ -1,6 +1,7 @@
 //! The peer of a connection: what it presented, who it is at each call, and the end of its connection when it is revoked.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -8,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 
 use crate::acts::Issuer;
-use crate::caller::{Caller, Proved};
+use crate::caller::{Caller, From, Origin, Proved};
 use crate::denial::{Denial, No};
 use crate::judge::access::Action;
 
@@ -28,6 +29,8 @@ pub struct Connection {
     pub chain: Vec<CertificateDer<'static>>,
     /// The journal's head when the connection was accepted.
     pub opened: u64,
+    /// The address that it was accepted from.
+    pub address: Option<IpAddr>,
     /// What the chain proved when it was verified. Empty before the first call.
     pub proved: OnceLock<Proved>,
     /// Notified when the peer is revoked.
@@ -37,12 +40,29 @@ pub struct Connection {
 impl Connection {
     /// A connection whose peer presented `chain`, accepted when the journal's head was `opened`.
     pub fn new(chain: Vec<CertificateDer<'static>>, opened: u64) -> Connection {
-        Connection { chain, opened, proved: OnceLock::new(), revoked: Notify::new() }
+        Connection { chain, opened, address: None, proved: OnceLock::new(), revoked: Notify::new() }
+    }
+
+    /// The same, accepted from this address.
+    pub fn at(self, address: IpAddr) -> Connection {
+        Connection { address: Some(address), ..self }
     }
 
     /// Resolves when the peer is revoked.
     pub async fn revoked(&self) {
         self.revoked.notified().await;
+    }
+}
+
+impl Peer {
+    /// The origin of a request of `method` from this peer, for the history.
+    pub fn origin(peer: Option<&Peer>, method: &'static str) -> Arc<Origin> {
+        let from = match peer {
+            Some(Peer::Tls(connection)) => connection.address.map(From::Address),
+            Some(Peer::Operator(uid)) => Some(From::Socket(*uid)),
+            None => None,
+        };
+        Arc::new(Origin::new(method, from))
     }
 }
 

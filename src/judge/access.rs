@@ -29,6 +29,7 @@ pub enum Action {
     ListCuts,
     ListAuthorities,
     ChangeAuthorities,
+    ReadHistory,
 }
 
 /// Each action, and the roles that may ask for it.
@@ -51,6 +52,7 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::ListCuts, &[Operator]),
     (Action::ListAuthorities, &[Operator]),
     (Action::ChangeAuthorities, &[Operator]),
+    (Action::ReadHistory, &[Agent, Workload, Foreign, Operator]),
 ];
 
 /// Actions that are for operators on the issuer's machine alone, on its socket: they write there.

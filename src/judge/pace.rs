@@ -77,7 +77,8 @@ impl Verb {
             | Action::GetBundle
             | Action::WatchCuts
             | Action::ListCuts
-            | Action::ListAuthorities => None,
+            | Action::ListAuthorities
+            | Action::ReadHistory => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::{Bounds, Durable, Fate, Group, Inner, Lane, Observer};
+use super::{Bounds, Durable, Fate, Group, Inner, Lane, Noted, Observer};
 use crate::clock::Clock;
 use crate::journal::{self, AppendError, Journal};
 use crate::judge::{Entry, Judgement, Note};
@@ -178,7 +178,10 @@ impl Writer {
                 groups.iter_mut().for_each(|group| group.judge(&mut judgement));
                 let (entries, found) = judgement.finish();
                 *notes = found;
-                let dropped = if self.backups > 0 { Vec::new() } else { state.obsolete(DROP) };
+                let mut dropped = if self.backups > 0 { Vec::new() } else { state.obsolete(DROP) };
+                // INVARIANT: no row is dropped that the observer has not copied; they are dropped in their order.
+                let copied = self.observer.copied();
+                dropped.truncate(dropped.iter().take_while(|revision| **revision <= copied).count());
                 (entries, state.revision + 1, dropped)
             };
             if entries.is_empty() {
@@ -214,19 +217,24 @@ impl Writer {
         entries: impl IntoIterator<Item = (u64, Entry)>,
         dropped: &[u64],
     ) -> Result<(), AppendError> {
-        let mut cuts = Vec::new();
+        let (mut cuts, mut noted) = (Vec::new(), Vec::new());
         let mut budget = AT_ONCE;
         let mut state = inner.state.write();
-        for (revision, Entry { record, agent }) in entries {
+        // Of all acts: the first revision of a commit belongs to no other one.
+        let commit = (state.revision + 1) << 16;
+        for (revision, Entry { record, agent, act, origin }) in entries {
             state.apply_within(revision, &record, agent, &mut budget).map_err(|misfit| AppendError::Fatal(misfit.to_string()))?;
             cuts.extend(state.cuts_of(revision, &record));
             cuts.extend(state.take_subsumed());
+            let act = if act == 0 { 0 } else { commit | u64::from(act & 0xffff) };
+            noted.push(Noted { revision, record, act, origin });
         }
         state.dropped(dropped);
         let head = state.revision;
         drop(state);
         // ORDER: before anybody is answered. Whoever sees this head finds every cut up to it.
         self.observer.committed(head, cuts);
+        self.observer.recorded(noted);
         Ok(())
     }
 
@@ -240,7 +248,7 @@ impl Writer {
             // Revisions have gaps where others dropped rows that no longer matter.
             for (revision, body) in rows {
                 let record = journal::decode(&body).map_err(AppendError::Fatal)?;
-                entries.push((revision, Entry { record, agent: None }));
+                entries.push((revision, Entry { record, agent: None, act: 0, origin: None }));
             }
             if !entries.is_empty() {
                 self.apply(inner, entries, &[])?;

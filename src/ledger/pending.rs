@@ -1,9 +1,10 @@
 //! One act on its way through the ledger, and what it becomes there: a permit that is recorded.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use super::{Durable, Fate, Group, stopping};
-use crate::caller::Caller;
+use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::{Act, Chance, Check, Judgement};
 
@@ -63,6 +64,7 @@ pub struct Pending<A: Act> {
     act: A,
     caller: Caller,
     chance: Chance,
+    origin: Option<Arc<Origin>>,
     outcome: Outcome<A::Permit>,
 }
 
@@ -76,7 +78,13 @@ enum Outcome<P> {
 impl<A: Act> Pending<A> {
     /// An act of a caller.
     pub fn new(caller: Caller, act: A, chance: Chance) -> Pending<A> {
-        Pending { act, caller, chance, outcome: Outcome::Waiting }
+        Pending { act, caller, chance, origin: None, outcome: Outcome::Waiting }
+    }
+
+    /// The same, with where its request came from.
+    pub fn from(mut self, origin: Option<Arc<Origin>>) -> Pending<A> {
+        self.origin = origin;
+        self
     }
 
     /// The act.
@@ -96,6 +104,7 @@ impl<A: Act> Pending<A> {
 
     /// Judges the act.
     pub(crate) fn judge(&mut self, judgement: &mut Judgement<'_>) {
+        judgement.comes_from(self.origin.clone());
         let verdict = judgement.verdict(&self.act, &self.caller, &self.chance);
         self.outcome = match verdict.result {
             Ok(permit) => Outcome::Allowed(permit),

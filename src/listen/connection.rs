@@ -43,6 +43,7 @@ pub(super) struct Listening {
 pub(super) struct Incoming {
     pub(super) stream: TcpStream,
     pub(super) network: IpAddr,
+    pub(super) address: IpAddr,
     /// The journal's head when it was accepted.
     pub(super) opened: u64,
     pub(super) seat: Seat,
@@ -52,7 +53,7 @@ pub(super) struct Incoming {
 impl Listening {
     /// Serves a connection until it ends, or for a while after `stop`.
     pub(super) async fn serve(self, incoming: Incoming, mut stop: watch::Receiver<bool>) {
-        let Incoming { stream, network, opened, seat, acceptor } = incoming;
+        let Incoming { stream, network, address, opened, seat, acceptor } = incoming;
         let handshake = self.turns.paced(network, acceptor.accept(stream));
         let accepted = tokio::select! {
             accepted = tokio::time::timeout(self.bounds.handshake, handshake) => accepted,
@@ -66,7 +67,7 @@ impl Listening {
         };
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|c| c.clone().into_owned()).collect();
-        let peer = Arc::new(Connection::new(chain, opened));
+        let peer = Arc::new(Connection::new(chain, opened).at(address));
         // Who has no identity that may call something is a stranger for all that a connection costs.
         let known = self.behind.as_ref().and_then(|behind| peer::known(&behind.issuer, &peer));
         let seated = known.as_ref().map_or_else(|| seat.stranger(), |known| seat.certified(known));

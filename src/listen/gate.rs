@@ -15,11 +15,11 @@ use super::activity::{Activity, Open};
 use super::body::{Charged, HEAD, Held, Refused};
 use super::budget::{Budget, Charge, Payer};
 use crate::acts::Issuer;
-use crate::caller::{Caller, Role};
+use crate::caller::{Caller, Origin, Role};
 use crate::denial::{Denial, Kind, No};
 use crate::doors::grpc::{self, Method};
 use crate::doors::peer::{self, Peer};
-use crate::doors::status;
+use crate::doors::{status, told};
 use crate::judge::access::{self, Action};
 
 /// The longest message of a stranger, in bytes.
@@ -80,12 +80,19 @@ impl Gate {
                 let (gate, peer, payer, stranger) = &*shared;
                 let method = grpc::find(request.uri().path());
                 let (name, started) = (method.map_or(grpc::OTHER, |method| method.name), Instant::now());
+                let origin = Peer::origin(Some(peer), name);
+                let refused = |no: No| {
+                    if let Some(issuer) = &gate.issuer {
+                        told::denied(issuer, Some(peer), &origin, &no);
+                    }
+                    status::refusal(&no, name, started)
+                };
                 // The timeout covers the request's body too: a body that never arrives holds a stream no longer than any other
                 // request.
                 let answer = async {
                     // What a stranger's request holds, it holds until its response has been taken.
                     let held = stranger.as_ref().map(|stranger| gate.hold(&request, stranger)).transpose()?;
-                    Ok::<_, No>((gate.answer(request, method, peer, payer, started).await?, held))
+                    Ok::<_, No>((gate.answer(request, method, peer, payer, (&origin, started)).await?, held))
                 };
                 Ok(match tokio::time::timeout(gate.within, answer).await {
                     Ok(Ok(((response, charge), Some((open, permit))))) => {
@@ -95,8 +102,8 @@ impl Gate {
                     // Not gRPC: the status is HTTP's.
                     Ok(Err(No::Denial(denial))) if gate.issuer.is_none() => status::plain(&denial),
                     Err(_) if gate.issuer.is_none() => status::plain(&status::deadline()),
-                    Ok(Err(no)) => status::refusal(&no, name, started),
-                    Err(_) => status::refusal(&status::deadline().into(), name, started),
+                    Ok(Err(no)) => refused(no),
+                    Err(_) => refused(status::deadline().into()),
                 })
             }
         })
@@ -115,16 +122,23 @@ impl Gate {
         method: Option<&'static Method>,
         peer: &Peer,
         payer: &Payer,
-        started: Instant,
+        (origin, started): (&Arc<Origin>, Instant),
     ) -> Result<(Response, Arc<Charge>), No> {
         // T94: who asks and for what is known from the headers. Whoever may not ask is told so before a byte of the body is read.
         // The same is decided again when the body is there, because time has passed.
         if let (Some(issuer), Some(method)) = (&self.issuer, method) {
-            may_begin(method.action, &peer::caller(issuer, Some(peer), method.action).await?)?;
+            let caller = peer::caller(issuer, Some(peer), method.action).await?;
+            let begins = may_begin(method.action, &caller);
+            if begins.is_err() {
+                // The door asks again, and says who it is by then.
+                let _ = origin.caller.set(caller);
+            }
+            begins?;
         }
         let charge = self.budget.begin(payer).ok_or_else(busy)?;
         // T19: the caller's identity comes from the connection, never from headers.
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(Arc::clone(origin));
         let message = method.map_or(self.message, |method| method.longest(self.message));
         let message = if payer.is_stranger() { message.min(STRANGER_MESSAGE) } else { message };
         let request = request.map(|body| Charged::new(body, Arc::clone(&charge), message + HEAD));

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::places::Place;
 use super::{Issue, Item};
 use crate::authority::Seal;
-use crate::caller::Caller;
+use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::{Act, Chance, Judgement, Rules, who};
 use crate::ledger::{Fate, Pending};
@@ -94,7 +94,8 @@ pub(super) struct Carried<A: Issue> {
 
 impl<A: Issue> Carried<A> {
     pub(super) fn new(caller: Caller, act: A, chance: Chance, reply: Reply<A::Answer>, place: Arc<Place>) -> Carried<A> {
-        Carried { pending: Pending::new(caller, act, chance), answer: None, taking: Taking::default(), reply, _place: place }
+        let pending = Pending::new(caller, act, chance).from(Origin::current());
+        Carried { pending, answer: None, taking: Taking::default(), reply, _place: place }
     }
 }
 
@@ -166,7 +167,7 @@ impl<A: Act> Recording<A> {
         place: Place,
     ) -> Recording<A> {
         Recording {
-            pending: Pending::new(caller, act, chance),
+            pending: Pending::new(caller, act, chance).from(Origin::current()),
             taking: Taking::default(),
             reply: Reply::One(reply),
             _place: place,

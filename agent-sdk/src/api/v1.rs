@@ -547,6 +547,164 @@ pub struct BackupResponse {
     #[prost(string, tag = "3")]
     pub path: ::prost::alloc::string::String,
 }
+/// Which entries are wanted. What is absent admits all.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEntriesRequest {
+    /// This time included.
+    #[prost(message, optional, tag = "1")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// This time not included.
+    #[prost(message, optional, tag = "2")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// For whom it was done.
+    #[prost(message, optional, tag = "3")]
+    pub user: ::core::option::Option<User>,
+    /// SPIFFE ID or UUID, also of an agent that was forgotten long ago.
+    #[prost(string, tag = "4")]
+    pub agent: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub class: ::prost::alloc::string::String,
+    /// A workload's name, or the SPIFFE ID of a foreign one.
+    #[prost(string, tag = "6")]
+    pub root: ::prost::alloc::string::String,
+    /// Such as "mint" and "denial".
+    #[prost(string, repeated, tag = "7")]
+    pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A reason code, or a part of a reason.
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+    /// At most 1,000; 0: 100.
+    #[prost(uint32, tag = "9")]
+    pub page_size: u32,
+    /// From the response before; empty: from the start.
+    #[prost(string, tag = "10")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEntriesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<HistoryEntry>,
+    /// Empty: no more by now.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// With it a later call goes on after the entries that were there, for who follows the history.
+    #[prost(string, tag = "3")]
+    pub end_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetDecisionRequest {
+    /// The `decision_id` of an entry.
+    #[prost(string, tag = "1")]
+    pub decision_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetDecisionResponse {
+    /// At least one.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<HistoryEntry>,
+    /// For operators: of each entry what the tree holds, and what opens it.
+    #[prost(message, repeated, tag = "2")]
+    pub proofs: ::prost::alloc::vec::Vec<EntryProof>,
+}
+/// One entry of the history. What the caller may not know is empty.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryEntry {
+    /// Place in the history, from 0.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Revision of the record; 0 for what is no record.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+    /// The entries of one decision share it.
+    #[prost(string, tag = "4")]
+    pub decision_id: ::prost::alloc::string::String,
+    /// opened, join_token, certificate, delegation, admission, redemption, renewal, use, mint, end, revocation, reopening,
+    /// authorities, configuration, denial, look, gap.
+    #[prost(string, tag = "5")]
+    pub kind: ::prost::alloc::string::String,
+    /// recorded, denied, failed, answered, not_written.
+    #[prost(string, tag = "6")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Why it was denied.
+    #[prost(string, tag = "7")]
+    pub reason_code: ::prost::alloc::string::String,
+    /// Who asked; "issuer" for what it does by itself.
+    #[prost(string, tag = "8")]
+    pub caller: ::prost::alloc::string::String,
+    /// Where the call came from.
+    #[prost(string, tag = "9")]
+    pub peer: ::prost::alloc::string::String,
+    /// `Service/Method`.
+    #[prost(string, tag = "10")]
+    pub method: ::prost::alloc::string::String,
+    /// As the client gave it.
+    #[prost(string, tag = "11")]
+    pub request_id: ::prost::alloc::string::String,
+    /// For whom it was done.
+    #[prost(message, optional, tag = "12")]
+    pub user: ::core::option::Option<User>,
+    /// Hex SHA-256.
+    #[prost(string, tag = "13")]
+    pub delegation_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "14")]
+    pub agent_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "15")]
+    pub class: ::prost::alloc::string::String,
+    /// SPIFFE ID of the workload at the root, or of the one that it is about.
+    #[prost(string, tag = "16")]
+    pub root_id: ::prost::alloc::string::String,
+    /// SPIFFE IDs of the agents above the agent, the parent first.
+    #[prost(string, repeated, tag = "17")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Scopes that were asked for, where they differ from those given, or were denied.
+    #[prost(string, repeated, tag = "18")]
+    pub asked: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Scopes that were given.
+    #[prost(string, repeated, tag = "19")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "20")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of what was given.
+    #[prost(message, optional, tag = "21")]
+    pub ends_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// SHA-256 of the credential's public key, in hex.
+    #[prost(string, tag = "22")]
+    pub key: ::prost::alloc::string::String,
+    /// Serial number of the certificate, or `jti` of the token, in hex.
+    #[prost(string, tag = "23")]
+    pub serial: ::prost::alloc::string::String,
+    /// What was revoked, reopened or changed.
+    #[prost(string, tag = "24")]
+    pub target: ::prost::alloc::string::String,
+    /// The reason that was given, or what the caller was told.
+    #[prost(string, tag = "25")]
+    pub reason: ::prost::alloc::string::String,
+    /// Of a gap: how many entries were not written.
+    #[prost(uint64, tag = "26")]
+    pub count: u64,
+    /// Written from the journal after a stop: peer, method and request id are not known.
+    #[prost(bool, tag = "27")]
+    pub late: bool,
+}
+/// What proves an entry to somebody outside.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EntryProof {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// The bytes of the leaf: what everybody may see of the entry.
+    #[prost(string, tag = "2")]
+    pub leaf: ::prost::alloc::string::String,
+    /// The bytes that the leaf's `commitment` is over, as HMAC-SHA-256 under the salt.
+    #[prost(string, tag = "3")]
+    pub opening: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "4")]
+    pub salt: ::prost::alloc::vec::Vec<u8>,
+    /// A C2SP tlog-proof: place, inclusion proof and signed checkpoint. Empty until a checkpoint covers the entry, about a second.
+    #[prost(string, tag = "5")]
+    pub proof: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBundleRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1220,6 +1378,12 @@ pub enum Reason {
     WorkloadTokenUnmatched = 125,
     /// The token of the platform has been used with another key: get a fresh one.
     WorkloadTokenUsed = 126,
+    /// The decision is not named as the history names them.
+    DecisionMalformed = 130,
+    /// There is no such decision in the history, or the caller may not see it.
+    DecisionUnknown = 131,
+    /// A filter of the history is not well-formed; the message says which.
+    FilterMalformed = 132,
     /// More certificates are revoked than a CRL may list.
     CrlFull = 170,
 }
@@ -1353,6 +1517,9 @@ impl Reason {
             Self::WorkloadTokenRefused => "REASON_WORKLOAD_TOKEN_REFUSED",
             Self::WorkloadTokenUnmatched => "REASON_WORKLOAD_TOKEN_UNMATCHED",
             Self::WorkloadTokenUsed => "REASON_WORKLOAD_TOKEN_USED",
+            Self::DecisionMalformed => "REASON_DECISION_MALFORMED",
+            Self::DecisionUnknown => "REASON_DECISION_UNKNOWN",
+            Self::FilterMalformed => "REASON_FILTER_MALFORMED",
             Self::CrlFull => "REASON_CRL_FULL",
         }
     }
@@ -1482,6 +1649,9 @@ impl Reason {
             "REASON_WORKLOAD_TOKEN_REFUSED" => Some(Self::WorkloadTokenRefused),
             "REASON_WORKLOAD_TOKEN_UNMATCHED" => Some(Self::WorkloadTokenUnmatched),
             "REASON_WORKLOAD_TOKEN_USED" => Some(Self::WorkloadTokenUsed),
+            "REASON_DECISION_MALFORMED" => Some(Self::DecisionMalformed),
+            "REASON_DECISION_UNKNOWN" => Some(Self::DecisionUnknown),
+            "REASON_FILTER_MALFORMED" => Some(Self::FilterMalformed),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             _ => None,
         }
@@ -2185,6 +2355,152 @@ pub mod inspection_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Inspection", "GetAgent"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod history_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What happened: an entry for each record, and for each denial and each look of an operator. Role: operator, who sees all of it;
+    /// a workload, listed foreign ones too, and an agent see what is about themselves and the agents below them, without the reasons,
+    /// the addresses and the names of others.
+    #[derive(Debug, Clone)]
+    pub struct HistoryClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl HistoryClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> HistoryClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> HistoryClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            HistoryClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Entries in the order in which they were written, each once.
+        pub async fn list_entries(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEntriesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEntriesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.History/ListEntries",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.History", "ListEntries"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The entries of one decision; for operators with what proves each of them.
+        pub async fn get_decision(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetDecisionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetDecisionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.History/GetDecision",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.History", "GetDecision"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -9,6 +9,7 @@ use super::message::{bundle_unless, spawn_response};
 use super::server::batches_server::Batches;
 use super::{Door, methods};
 use crate::acts::spawn;
+use crate::caller::Origin;
 use crate::denial::Denial;
 use crate::doors::status;
 
@@ -38,6 +39,7 @@ impl Batches for Door {
             let (answer, answers) = tokio::sync::mpsc::channel(64);
             // With the first answer, for all.
             let mut shared = bundle_unless(&issuer, known);
+            let origin = Origin::current();
             tokio::spawn(async move {
                 loop {
                     let next = tokio::select! {
@@ -51,7 +53,12 @@ impl Batches for Door {
                             let bundle = shared.take();
                             batch_response::Result::Spawned(v1::SpawnResponse { bundle, ..spawn_response(&issuer, spawned) })
                         }
-                        Err(no) => batch_response::Result::Denied(status::proto(&status::of(&no, METHOD).0)),
+                        Err(no) => {
+                            if let Some(origin) = &origin {
+                                issuer.history.denied(origin, &no);
+                            }
+                            batch_response::Result::Denied(status::proto(&status::of(&no, METHOD).0))
+                        }
                     };
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
                     // Of a batch whose reader has gone, or does not read, what is in no commit yet is dropped.

@@ -8,6 +8,7 @@ use super::message::{agent_message, bundle, bundle_unless, certified, jwt_svid, 
 use super::server::identities_server::Identities;
 use super::{Door, methods, targets};
 use crate::acts::{attest, end, mint, redeem, renew, spawn, whoami};
+use crate::caller::{Asked as AskedFor, Origin};
 use crate::denial::Denial;
 use crate::judge::policy::Asked;
 
@@ -111,6 +112,10 @@ pub(super) fn spawn_request(r: v1::SpawnRequest) -> Result<(spawn::SpawnRequest,
             return Err(too_many(what));
         }
     }
+    Origin::note(|origin| {
+        let asked = || AskedFor { class: r.class.clone(), scopes: r.scopes.clone(), audiences: r.audiences.clone() };
+        let _ = origin.asked.get_or_init(asked);
+    });
     let clip = excess == v1::Excess::Clip;
     let asked = Asked { scopes: r.scopes, audiences: r.audiences, lease: r.lease_seconds, depth: r.max_depth, clip, mode };
     let keys = if r.ticket { spawn::Keys::Tickets(1) } else { spawn::Keys::Csrs(vec![r.csr]) };

@@ -25,6 +25,8 @@ pub(super) const REOPEN: Method = Method { name: "Operations/Reopen", action: Ac
 pub(super) const BACKUP: Method = Method { name: "Operations/Backup", action: Action::Backup };
 pub(super) const LIST_AGENTS: Method = Method { name: "Inspection/ListAgents", action: Action::ListAgents };
 pub(super) const GET_AGENT: Method = Method { name: "Inspection/GetAgent", action: Action::GetAgent };
+pub(super) const LIST_ENTRIES: Method = Method { name: "History/ListEntries", action: Action::ReadHistory };
+pub(super) const GET_DECISION: Method = Method { name: "History/GetDecision", action: Action::ReadHistory };
 pub(super) const GET_BUNDLE: Method = Method { name: "Bundles/GetBundle", action: Action::GetBundle };
 pub(super) const WATCH_BUNDLE: Method = Method { name: "Bundles/WatchBundle", action: Action::GetBundle };
 pub(super) const GET_CRLS: Method = Method { name: "Bundles/GetCrls", action: Action::WatchCuts };
@@ -63,6 +65,8 @@ pub const METHODS: &[Method] = &[
     BACKUP,
     LIST_AGENTS,
     GET_AGENT,
+    LIST_ENTRIES,
+    GET_DECISION,
     GET_BUNDLE,
     WATCH_BUNDLE,
     GET_CRLS,

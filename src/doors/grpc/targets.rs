@@ -35,7 +35,7 @@ pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Wha
     target.map(What::Target)
 }
 
-fn microseconds(time: &prost_types::Timestamp) -> Result<u64, Denial> {
+pub(super) fn microseconds(time: &prost_types::Timestamp) -> Result<u64, Denial> {
     let (seconds, nanos) = (u64::try_from(time.seconds), u64::try_from(time.nanos));
     match (seconds, nanos) {
         // In a record, 0 means no time.

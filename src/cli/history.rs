@@ -1,0 +1,169 @@
+//! `mayfly history`.
+
+mod entry;
+mod export;
+mod prove;
+mod verify;
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::history_client::HistoryClient;
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::connect::Acting;
+use super::exit::Failure;
+use super::global::Global;
+use super::happened::{self, PAGE, client};
+use super::output::{self, Format};
+use super::user;
+use super::when::When;
+
+/// Between two looks for what is new.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// See what happened: an entry for each record, denial and look (operator); with --as, what the identity may see
+///
+/// Entries come in the order in which they were written.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Args {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Go on with what happens from now on, one entry a line, until the command is ended
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    acting: Acting,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The entries of one decision; for operators with what opens them to an auditor
+    Show {
+        /// As `mayfly history` prints it, such as r1204
+        decision: String,
+        #[command(flatten)]
+        acting: Acting,
+    },
+    Export(export::Args),
+    Prove(prove::Args),
+    Verify(verify::Args),
+}
+
+// No documentation comment: clap would show it as the help of the command.
+#[derive(clap::Args, Clone)]
+struct Wanted {
+    /// From a time on: RFC 3339, or how long ago, such as 1h or 30d
+    #[arg(long, value_name = "WHEN")]
+    since: Option<When>,
+    /// Up to a time: RFC 3339, or how long ago
+    #[arg(long, value_name = "WHEN")]
+    until: Option<When>,
+    /// For a user: <issuer>/<subject>, the issuer by its configured name or its URL
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// About an agent: SPIFFE ID or UUID
+    #[arg(long, value_name = "ID")]
+    agent: Option<String>,
+    /// About agents of a class
+    #[arg(long, value_name = "NAME")]
+    class: Option<String>,
+    /// About a workload and everything below it
+    #[arg(long, value_name = "WORKLOAD")]
+    root: Option<String>,
+    /// Of a kind, such as mint, revocation or denial; may be given several times
+    #[arg(long = "kind", value_name = "KIND")]
+    kinds: Vec<String>,
+    /// With a reason code, or a part of a reason
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    match args.command {
+        None => list(args, global).await,
+        Some(Command::Show { decision, acting }) => show(client(global, &acting).await?, decision, global.output).await,
+        Some(Command::Export(args)) => export::run(args, global).await,
+        Some(Command::Prove(args)) => prove::run(args, global).await,
+        Some(Command::Verify(args)) => verify::run(&args, global),
+    }
+}
+
+async fn list(args: Args, global: &Global) -> Result<(), Failure> {
+    let mut client = client(global, &args.acting).await?;
+    let request = request(&args.wanted, global)?;
+    if args.follow {
+        return follow(client, request, global.output).await;
+    }
+    let entries = happened::all(&mut client, request).await?;
+    let objects: Vec<_> = entries.iter().map(entry::object).collect();
+    output::print(global.output, &json!({ "entries": objects }), || {
+        let lines = output::lines(&entries, "nothing happened that you may see", entry::line);
+        if entries.is_empty() { lines } else { std::iter::once(entry::header()).chain(lines).collect() }
+    })
+}
+
+/// Prints each entry as it comes. It ends when nobody reads any more.
+async fn follow(mut client: HistoryClient<Channel>, request: v1::ListEntriesRequest, format: Format) -> Result<(), Failure> {
+    let mut page_token = String::new();
+    loop {
+        let page = client.list_entries(v1::ListEntriesRequest { page_token, ..request.clone() }).await?.into_inner();
+        for one in &page.entries {
+            if !output::print_unless_closed(format, &entry::object(one), || entry::line(one))? {
+                return Ok(());
+            }
+        }
+        let more = !page.next_page_token.is_empty();
+        page_token = page.end_page_token;
+        if !more {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn show(mut client: HistoryClient<Channel>, decision_id: String, format: Format) -> Result<(), Failure> {
+    let got = client.get_decision(v1::GetDecisionRequest { decision_id: decision_id.clone() }).await?.into_inner();
+    let mut objects: Vec<_> = got.entries.iter().map(entry::object).collect();
+    for (object, proof) in objects.iter_mut().zip(&got.proofs) {
+        output::insert(object, "leaf", proof.leaf.clone());
+        output::insert(object, "opening", proof.opening.clone());
+        output::insert(object, "salt", hex::encode(&proof.salt));
+    }
+    output::print(format, &json!({ "decision_id": decision_id, "entries": objects }), || {
+        objects.iter().flat_map(|object| output::fields(object).into_iter().chain([String::new()])).collect::<Vec<_>>()
+    })
+}
+
+/// What is wanted, as a request for the first page.
+fn request(wanted: &Wanted, global: &Global) -> Result<v1::ListEntriesRequest, Failure> {
+    let user = wanted.user.as_deref().map(|text| person(text, global)).transpose()?;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    Ok(v1::ListEntriesRequest {
+        since: wanted.since.map(When::timestamp),
+        until: wanted.until.map(When::timestamp),
+        user,
+        agent: text(&wanted.agent),
+        class: text(&wanted.class),
+        root: text(&wanted.root),
+        kinds: wanted.kinds.clone(),
+        reason: text(&wanted.reason),
+        page_size: PAGE,
+        page_token: String::new(),
+    })
+}
+
+/// A user by the URL of the issuer, which needs no home, or by its configured name.
+fn person(text: &str, global: &Global) -> Result<v1::User, Failure> {
+    if !text.starts_with("https://") {
+        return user::parse(&global.home, text);
+    }
+    let (iss, sub) = text.rsplit_once('/').filter(|(iss, sub)| iss.len() > 8 && !sub.is_empty()).ok_or_else(|| {
+        Failure::usage(format!("`{text}`: write <issuer URL>/<subject>, such as https://login.example.org/alice"))
+    })?;
+    Ok(v1::User { iss: iss.to_owned(), sub: sub.to_owned() })
+}

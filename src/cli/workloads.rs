@@ -1,0 +1,61 @@
+//! `mayfly workloads`.
+
+use std::collections::BTreeMap;
+
+use clap::Subcommand;
+use mayfly_agent::api::v1;
+use serde_json::{Value, json};
+
+use super::connect::Acting;
+use super::exit::Failure;
+use super::global::Global;
+use super::{happened, output};
+
+/// See which workloads have joined, from where, and until when their certificates last (operator)
+///
+/// It reads the history, so a workload that joined before what that keeps is not told.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One line for each workload
+    List,
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    let Command::List = args.command;
+    let mut client = happened::client(global, &args.acting).await?;
+    let entries = happened::of_kinds(&mut client, &["certificate"]).await?;
+    let mut workloads: BTreeMap<&str, Vec<&v1::HistoryEntry>> = BTreeMap::new();
+    for entry in &entries {
+        workloads.entry(&entry.root_id).or_default().push(entry);
+    }
+    let objects: Vec<_> = workloads.iter().map(|(id, of)| object(id, of)).collect();
+    output::print(global.output, &json!({ "workloads": objects }), || {
+        let line = |object: &Value| {
+            let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            format!("{}  joined {}, certificate until {}", text("workload_id"), text("joined_at"), text("certificate_expires_at"))
+        };
+        output::lines(&objects, "no workload has joined", line)
+    })
+}
+
+/// A workload by its certificates, the first of which is the oldest that is kept.
+fn object(id: &str, certificates: &[&v1::HistoryEntry]) -> Value {
+    let last = certificates.iter().max_by_key(|entry| entry.ends_at.as_ref().map_or(0, |at| at.seconds));
+    let at = |entry: Option<&&v1::HistoryEntry>| entry.map(|entry| output::precise_timestamp(entry.at.as_ref()));
+    json!({
+        "workload_id": id,
+        "joined_at": at(certificates.first()),
+        "certified_at": at(certificates.last()),
+        "certificate_expires_at": last.and_then(|entry| output::optional_timestamp(entry.ends_at.as_ref())),
+        "certificates": certificates.len(),
+        "peer": certificates.last().map(|entry| entry.peer.as_str()).filter(|peer| !peer.is_empty()),
+    })
+}

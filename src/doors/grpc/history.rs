@@ -1,0 +1,90 @@
+//! The service of the history: entries that the caller may see, and what proves them.
+
+use mayfly_agent::api::v1;
+use tonic::{Request, Response, Status};
+
+use super::message::timestamp;
+use super::server::history_server::History;
+use super::targets::microseconds;
+use super::{Door, methods};
+use crate::acts::history::{self, Proved, Wanted};
+use crate::clock::SECOND;
+use crate::denial::Denial;
+use crate::history::entry::Draft;
+
+#[tonic::async_trait]
+impl History for Door {
+    async fn list_entries(&self, request: Request<v1::ListEntriesRequest>) -> Result<Response<v1::ListEntriesResponse>, Status> {
+        self.run(methods::LIST_ENTRIES, request, |issuer, caller, r| async move {
+            let size = usize::try_from(r.page_size).unwrap_or(usize::MAX);
+            let token = r.page_token.clone();
+            let entries = history::list(&issuer, &caller, wanted(r)?, size, &token).await?;
+            let (next_page_token, end_page_token) = (entries.next, entries.end);
+            let entries = entries.entries.into_iter().map(message).collect();
+            Ok(v1::ListEntriesResponse { entries, next_page_token, end_page_token })
+        })
+        .await
+    }
+
+    async fn get_decision(&self, request: Request<v1::GetDecisionRequest>) -> Result<Response<v1::GetDecisionResponse>, Status> {
+        self.run(methods::GET_DECISION, request, |issuer, caller, r| async move {
+            let (entries, proofs) = history::decision(&issuer, &caller, &r.decision_id).await?;
+            let proofs = proofs.into_iter().zip(&entries).map(|(proved, entry)| proof(proved, entry.leaf.index)).collect();
+            Ok(v1::GetDecisionResponse { entries: entries.into_iter().map(message).collect(), proofs })
+        })
+        .await
+    }
+}
+
+fn wanted(r: v1::ListEntriesRequest) -> Result<Wanted, Denial> {
+    let time = |at: Option<prost_types::Timestamp>| at.map_or(Ok(0), |at| microseconds(&at));
+    Ok(Wanted {
+        since: time(r.since)?,
+        until: time(r.until)?,
+        user: r.user.map(|user| mayfly_verify::User { iss: user.iss, sub: user.sub }),
+        agent: r.agent,
+        class: r.class,
+        root: r.root,
+        kinds: r.kinds,
+        reason: r.reason,
+    })
+}
+
+fn message(entry: Draft) -> v1::HistoryEntry {
+    let Draft { leaf, opening } = entry;
+    let nanos = i32::try_from(leaf.at % SECOND * 1000).unwrap_or(0);
+    v1::HistoryEntry {
+        index: leaf.index,
+        at: Some(prost_types::Timestamp { nanos, ..timestamp(leaf.at / SECOND) }),
+        revision: leaf.revision,
+        decision_id: leaf.decision_id,
+        kind: leaf.kind.as_str().into(),
+        outcome: leaf.outcome.as_str().into(),
+        reason_code: leaf.reason_code,
+        caller: opening.caller,
+        peer: opening.peer,
+        method: opening.method,
+        request_id: opening.request_id,
+        user: opening.user.map(|user| v1::User { iss: user.iss, sub: user.sub }),
+        delegation_id: opening.delegation_id,
+        agent_id: leaf.agent_id,
+        class: leaf.class,
+        root_id: leaf.root_id,
+        chain: opening.chain,
+        asked: opening.asked,
+        scopes: opening.scopes,
+        audiences: opening.audiences,
+        ends_at: (opening.ends_at > 0).then(|| timestamp(opening.ends_at)),
+        key: leaf.key,
+        serial: leaf.serial,
+        target: opening.target,
+        reason: opening.reason,
+        count: leaf.count,
+        late: opening.late,
+    }
+}
+
+fn proof(proved: Proved, index: u64) -> v1::EntryProof {
+    let Proved { sealed, proof } = proved;
+    v1::EntryProof { index, leaf: sealed.leaf, opening: sealed.opening, salt: sealed.salt.to_vec(), proof }
+}

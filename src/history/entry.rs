@@ -1,0 +1,268 @@
+//! One entry: what everybody may see of it, and what only auditors may.
+
+use serde::{Deserialize, Serialize};
+
+pub use super::sealed::Sealed;
+
+/// The version of both parts.
+const VERSION: u32 = 1;
+
+/// What an entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it; `src/docs/history.md` has the list")]
+pub enum Kind {
+    Opened,
+    JoinToken,
+    Certificate,
+    Delegation,
+    Admission,
+    Redemption,
+    Renewal,
+    Use,
+    Mint,
+    End,
+    Revocation,
+    Reopening,
+    Authorities,
+    Configuration,
+    Denial,
+    Look,
+    Gap,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 17] = [
+        Kind::Opened,
+        Kind::JoinToken,
+        Kind::Certificate,
+        Kind::Delegation,
+        Kind::Admission,
+        Kind::Redemption,
+        Kind::Renewal,
+        Kind::Use,
+        Kind::Mint,
+        Kind::End,
+        Kind::Revocation,
+        Kind::Reopening,
+        Kind::Authorities,
+        Kind::Configuration,
+        Kind::Denial,
+        Kind::Look,
+        Kind::Gap,
+    ];
+
+    /// As entries and filters write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Opened => "opened",
+            Kind::JoinToken => "join_token",
+            Kind::Certificate => "certificate",
+            Kind::Delegation => "delegation",
+            Kind::Admission => "admission",
+            Kind::Redemption => "redemption",
+            Kind::Renewal => "renewal",
+            Kind::Use => "use",
+            Kind::Mint => "mint",
+            Kind::End => "end",
+            Kind::Revocation => "revocation",
+            Kind::Reopening => "reopening",
+            Kind::Authorities => "authorities",
+            Kind::Configuration => "configuration",
+            Kind::Denial => "denial",
+            Kind::Look => "look",
+            Kind::Gap => "gap",
+        }
+    }
+
+    /// The kind that is written so.
+    pub fn parse(text: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// How a decision ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was allowed, and recorded in the journal.
+    Recorded,
+    /// It was denied.
+    Denied,
+    /// The issuer failed.
+    Failed,
+    /// It was allowed, and changes nothing.
+    Answered,
+    /// Entries that were not written, in a gap.
+    NotWritten,
+}
+
+impl Outcome {
+    /// As entries write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Recorded => "recorded",
+            Outcome::Denied => "denied",
+            Outcome::Failed => "failed",
+            Outcome::Answered => "answered",
+            Outcome::NotWritten => "not_written",
+        }
+    }
+}
+
+/// The part that everybody may see. The fields are in the order of their names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leaf {
+    /// The SPIFFE ID of the agent that it is about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub agent_id: String,
+    /// Unix microseconds.
+    pub at: u64,
+    /// The class of the agent, or the one that was asked for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub class: String,
+    /// HMAC-SHA-256 of the opening under the salt, in hex.
+    #[serde(default)]
+    pub commitment: String,
+    /// Of a gap: how many entries were not written.
+    #[serde(default, skip_serializing_if = "none")]
+    pub count: u64,
+    /// Names the decision. The records of one decision share it.
+    pub decision_id: String,
+    /// The place in the history, from 0.
+    pub index: u64,
+    /// SHA-256 of the public key of the credential, in hex.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// What it is about.
+    pub kind: Kind,
+    /// How the decision ended.
+    pub outcome: Outcome,
+    /// Why it was denied.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason_code: String,
+    /// Revision of the record. Absent for what is no record.
+    #[serde(default, skip_serializing_if = "none")]
+    pub revision: u64,
+    /// The SPIFFE ID of the workload at the root of the agent, or of the workload that it is about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub root_id: String,
+    /// Serial number of the certificate or `jti` of the token, in hex.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub serial: String,
+    /// Version of this form.
+    pub v: u32,
+}
+
+/// A user in the opening.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Person {
+    /// Issuer URL of the provider.
+    pub iss: String,
+    /// Subject there.
+    pub sub: String,
+}
+
+/// The part for auditors. The fields are in the order of their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opening {
+    /// Scopes that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<String>,
+    /// Audiences that were given, or asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audiences: Vec<String>,
+    /// Who asked: an operator, a workload, an agent or a user; `issuer` for what it does by itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub caller: String,
+    /// SPIFFE IDs of the agents above the agent, the parent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<String>,
+    /// The delegation that it is about, in hex.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub delegation_id: String,
+    /// Unix seconds at which what was given ends.
+    #[serde(default, skip_serializing_if = "none")]
+    pub ends_at: u64,
+    /// Whether it was written from the journal after a stop: then the peer and the request id are not known any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
+    /// `Service/Method`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    /// Where the call came from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub peer: String,
+    /// The reason that was given, or what the caller was told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The request id that the client gave.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
+    /// Scopes that were given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// What was revoked or reopened, such as `user corp/alice`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub target: String,
+    /// The user for whom it was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Person>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn none(n: &u64) -> bool {
+    *n == 0
+}
+
+/// An entry with both parts, before it has its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The part for everybody.
+    pub leaf: Leaf,
+    /// The part for auditors.
+    pub opening: Opening,
+}
+
+impl Draft {
+    /// A draft of a kind at a time, in Unix microseconds.
+    pub fn new(kind: Kind, at: u64, outcome: Outcome) -> Draft {
+        let text = String::new;
+        let leaf = Leaf {
+            agent_id: text(),
+            at,
+            class: text(),
+            commitment: text(),
+            count: 0,
+            decision_id: text(),
+            index: 0,
+            key: text(),
+            kind,
+            outcome,
+            reason_code: text(),
+            revision: 0,
+            root_id: text(),
+            serial: text(),
+            v: VERSION,
+        };
+        Draft { leaf, opening: Opening::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_as_it_is_written() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::parse(kind.as_str()), Some(kind));
+            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{}\"", kind.as_str()));
+        }
+        assert_eq!(Kind::parse("spawn"), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! What proves an entry: the entries of a decision, and a C2SP tlog-proof of each.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::History;
+use super::entry::{Draft, Sealed};
+use super::query::{self, Filter};
+use super::read::Reader;
+use super::tiles::Folder;
+use super::tree;
+
+/// Entries of one decision at most: those of a revocation, with the keys of a workload.
+const MOST: usize = 1000;
+
+/// The entries of a decision that may be seen.
+pub fn decision(history: &History, id: &str, sees: impl Fn(&Draft) -> bool) -> Result<Vec<(Draft, Sealed)>, String> {
+    let reader = history.reader();
+    let revision = id.strip_prefix('r').and_then(|revision| revision.parse::<u64>().ok());
+    // Records stand in the order of their revisions, so the first entry is found by halving. Anything else was decided after the
+    // start that its name begins with, a minute of skew aside.
+    let mut from = revision.map_or(Ok(0), |revision| first_of(reader, revision))?;
+    let start = id.strip_prefix('d').and_then(|rest| u64::from_str_radix(rest.split('-').next()?, 16).ok());
+    let since = start.map_or(0, |start| start.saturating_sub(60_000).saturating_mul(1000));
+    let filter = Filter { decision: id.to_owned(), since, ..Filter::default() };
+    loop {
+        let page = query::page(reader, &filter, from, MOST, &sees)?;
+        match page.next {
+            Some(next) if page.entries.is_empty() && revision.is_none() => from = next,
+            _ => return Ok(page.entries),
+        }
+    }
+}
+
+/// The first entry at which the history holds a revision.
+fn first_of(reader: &Reader, revision: u64) -> Result<u64, String> {
+    let (mut from, mut to) = reader.places();
+    while from < to {
+        let middle = from + (to - from) / 2;
+        match reader.one(middle)? {
+            Some(sealed) if sealed.head < revision => from = middle + 1,
+            _ => to = middle,
+        }
+    }
+    Ok(from)
+}
+
+/// A tlog-proof of an entry: its place, the inclusion proof, and the last signed checkpoint. `None` if that does not cover it yet.
+pub fn of(history: &History, index: u64) -> Result<Option<String>, String> {
+    from(history.folder(), history.verifier(), index)
+}
+
+/// The same, from a folder.
+pub fn from(folder: &Folder, verifier: &super::note::Verifier, index: u64) -> Result<Option<String>, String> {
+    let Some(note) = folder.checkpoint()? else { return Ok(None) };
+    let checkpoint = verifier.open(&note)?;
+    if index >= checkpoint.size {
+        return Ok(None);
+    }
+    let path = tree::inclusion(folder, index, checkpoint.size)?;
+    let path: String = path.iter().map(|hash| format!("{}\n", BASE64.encode(hash))).collect();
+    Ok(Some(format!("c2sp.org/tlog-proof@v1\nindex {index}\n{path}\n{note}")))
+}

@@ -1,0 +1,96 @@
+//! Looking entries up: by time, user, agent, class, root, kind and reason. A look is bounded, and goes on from where it stopped.
+
+use std::ops::ControlFlow;
+
+use super::entry::{Draft, Kind, Sealed};
+use super::read::{Range, Reader};
+
+/// Entries that one look reads at most.
+const LOOKED_AT: usize = 100_000;
+
+/// Which entries are wanted. What is empty admits all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Unix microseconds, this one included.
+    pub since: u64,
+    /// Unix microseconds, this one not included. 0 means no end.
+    pub until: u64,
+    /// Issuer URL and subject of the user.
+    pub user: Option<(String, String)>,
+    /// The end of an agent's SPIFFE ID: its UUID.
+    pub agent: String,
+    /// A class.
+    pub class: String,
+    /// SPIFFE ID of a root workload.
+    pub root: String,
+    /// Kinds.
+    pub kinds: Vec<Kind>,
+    /// A reason code, or a part of a reason.
+    pub reason: String,
+    /// A decision.
+    pub decision: String,
+}
+
+impl Filter {
+    /// Whether an entry is wanted.
+    pub fn admits(&self, entry: &Draft) -> bool {
+        let (leaf, opening) = (&entry.leaf, &entry.opening);
+        let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
+        leaf.at >= self.since
+            && (self.until == 0 || leaf.at < self.until)
+            && (self.kinds.is_empty() || self.kinds.contains(&leaf.kind))
+            && is(&self.class, &leaf.class)
+            && is(&self.root, &leaf.root_id)
+            && is(&self.decision, &leaf.decision_id)
+            && (self.agent.is_empty() || leaf.agent_id.rsplit('/').next() == Some(&self.agent))
+            && self.user.as_ref().is_none_or(|(iss, sub)| opening.user.as_ref().is_some_and(|u| u.iss == *iss && u.sub == *sub))
+            && (self.reason.is_empty() || leaf.reason_code == self.reason || opening.reason.contains(&self.reason))
+    }
+}
+
+/// Entries in order, and where a later look goes on. `None` means that there are no more by now.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Each with its bytes.
+    pub entries: Vec<(Draft, Sealed)>,
+    /// The place to go on from.
+    pub next: Option<u64>,
+    /// The place after the last entry that was there.
+    pub end: u64,
+}
+
+/// At most `most` entries that are wanted and may be seen, from a place on. Blocks: not for async code.
+pub fn page(reader: &Reader, filter: &Filter, from: u64, most: usize, sees: impl Fn(&Draft) -> bool) -> Result<Page, String> {
+    let (_, end) = reader.places();
+    let mut page = Page { end, ..Page::default() };
+    let until = if filter.until == 0 { u64::MAX } else { filter.until };
+    let (mut looked_at, mut failed) = (0, None);
+    reader.each(Range { from, since: filter.since, until }, |index, sealed| {
+        if index >= end {
+            return ControlFlow::Break(());
+        }
+        // A full page goes on only if something follows that may be seen.
+        let next = if looked_at == LOOKED_AT { Some(index) } else { None };
+        if next.is_some() {
+            page.next = next;
+            return ControlFlow::Break(());
+        }
+        looked_at += 1;
+        let entry = match sealed.open() {
+            Ok(entry) => entry,
+            Err(e) => {
+                failed = Some(format!("entry {index} is damaged: {e}"));
+                return ControlFlow::Break(());
+            }
+        };
+        if filter.admits(&entry) && sees(&entry) {
+            if page.entries.len() == most {
+                page.next = Some(index);
+                return ControlFlow::Break(());
+            }
+            page.entries.push((entry, sealed.clone()));
+        }
+        ControlFlow::Continue(())
+    })?;
+    failed.map_or(Ok(page), Err)
+}
