@@ -14,6 +14,8 @@ pub enum Proxy {
     Envoy,
     /// A server, for the block `http`
     Nginx,
+    /// A Caddyfile with one site
+    Caddy,
 }
 
 /// The configuration of a proxy that lets a request pass if its agent has these scopes and its token is for this audience. The guard
@@ -22,6 +24,7 @@ pub fn configuration(proxy: Proxy, audience: &str, scopes: &[String], socket: &P
     let text = match proxy {
         Proxy::Envoy => include_str!("deploy/envoy.yaml"),
         Proxy::Nginx => include_str!("deploy/nginx.conf"),
+        Proxy::Caddy => include_str!("deploy/Caddyfile"),
     };
     let socket = socket.to_str().ok_or("the path of the socket is not UTF-8")?;
     for value in [audience, socket].into_iter().chain(scopes.iter().map(String::as_str)) {
@@ -31,7 +34,7 @@ pub fn configuration(proxy: Proxy, audience: &str, scopes: &[String], socket: &P
         }
     }
     // A space between scopes; in the query of a URL that is `+`.
-    let scopes = scopes.join(if proxy == Proxy::Nginx { "+" } else { " " });
+    let scopes = scopes.join(if proxy == Proxy::Envoy { " " } else { "+" });
     Ok(text.replace(AUDIENCE, audience).replace(SCOPES, &scopes).replace(SOCKET, socket))
 }
 
@@ -46,6 +49,8 @@ mod tests {
         let made = |proxy| configuration(proxy, "https://mail.example", &scopes, Path::new("/tmp/g.sock")).unwrap();
         assert!(made(Proxy::Nginx).contains("/auth?audience=https://mail.example&scopes=mail:send+files:read;"));
         assert!(made(Proxy::Nginx).contains("server unix:/tmp/g.sock;"));
+        assert!(made(Proxy::Caddy).contains("uri /auth?audience=https://mail.example&scopes=mail:send+files:read\n"));
+        assert!(made(Proxy::Caddy).contains("forward_auth unix//tmp/g.sock {"));
         assert!(made(Proxy::Envoy).contains("{ audience: \"https://mail.example\", scopes: \"mail:send files:read\" }"));
         assert!(made(Proxy::Envoy).contains("path: /tmp/g.sock }"));
         for bad in ["a\"b", "a;b", "a b", "a&scopes=b", "a\nb", "a}b", "a$b", "", "ä"] {

@@ -424,6 +424,27 @@ fn a_guard_says_at_the_start_what_is_wrong() {
     assert!(said.contains("REVOKED") || said.contains("CLOSED"), "{said}");
 }
 
+#[test]
+fn t115_too_many_requests_at_once_are_told_so_and_health_is_not() {
+    let dev = world();
+    let guard = Guard::start(&dev, &["127.0.0.1:0"]);
+    let question = json!({ "credential": "a.b.c", "audience": SEARCH });
+    assert_eq!(guard.verify(&question).1["reason"], "CREDENTIAL_MALFORMED");
+    // Each waits for the rest of its body.
+    let waiting: Vec<_> = (0..512)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(&guard.address).unwrap();
+            stream.write_all(b"POST /verify HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").unwrap();
+            stream
+        })
+        .collect();
+    until("full", || guard.verify(&question).0 == 503);
+    assert_eq!((guard.get("/healthz").status, guard.get("/readyz").status), (200, 200));
+    assert!(guard.get("/metrics").body.contains("mayfly_guard_refused_total{reason=\"requests\"}"));
+    drop(waiting);
+    until("room again", || guard.verify(&question).0 == 403);
+}
+
 /// Asks as Envoy does.
 struct Envoy(tonic::client::Grpc<tonic::transport::Channel>);
 

@@ -36,8 +36,9 @@ pub fn routes(guard: &Guard, metrics: &PrometheusHandle) -> (Router, HealthRepor
         .route("/auth", any(forward::auth))
         .with_state(guard.clone());
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
-    let all = grpc.merge(metrics_only(guard, metrics)).merge(questions).fallback(unknown);
-    (all.layer(middleware::from_fn_with_state(room, bounded)), reporter)
+    let checks = grpc.merge(questions).fallback(unknown).layer(middleware::from_fn_with_state(room, bounded));
+    // Outside of the bound: whoever looks after the guard would take one that is busy for one that is dead.
+    (checks.merge(metrics_only(guard, metrics)), reporter)
 }
 
 /// `/metrics`, `/healthz` and `/readyz` alone.

@@ -15,8 +15,8 @@ use super::address::Socket;
 use super::patient::Patient;
 use crate::lenient::Lenient;
 
-/// Most connections open at once.
-const CONNECTIONS: usize = 1024;
+/// Most connections open at once: within the usual limit of 1,024 open files.
+const CONNECTIONS: usize = 800;
 /// Most streams of a connection at once.
 const STREAMS: u32 = 256;
 /// Most bytes of headers, in HTTP/1 and HTTP/2: a chain in a header is large.
