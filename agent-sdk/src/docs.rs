@@ -3,6 +3,7 @@
 // In the file links name files; here the same labels are defined first, so that they lead to pages and items.
 #[doc = "[run]: ../../../mayfly/run/index.html"]
 #[doc = "[numbers]: ../../../mayfly/docs/numbers/index.html"]
+#[doc = "[systems]: ../../../mayfly/docs/systems/index.html"]
 #[doc = "[reasons]: crate::reason"]
 #[doc = "[contract]: crate::docs::contract"]
 #[doc = "[python]: crate::docs::python"]
