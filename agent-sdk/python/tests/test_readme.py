@@ -17,7 +17,10 @@ def test_every_program_and_line_of_the_page_does_what_it_says(package: Path) -> 
     said: dict[str, str] = {}
     with issuer() as dev:
         python = str(Path(sys.executable).parent)
-        path = os.pathsep.join([python, str(Path(dev.binary).resolve().parent), os.environ["PATH"]])
+        # The binary may have another name.
+        (dev.folder / "bin").mkdir()
+        (dev.folder / "bin/mayfly").symlink_to(Path(dev.binary).resolve())
+        path = os.pathsep.join([str(dev.folder / "bin"), python, os.environ["PATH"]])
         environment = dev.environment({"PATH": path, "MAYFLY": dev.binary})
         # The page starts an issuer in the folder, and so does this test.
         del environment["MAYFLY_HOME"], environment["MAYFLY_SERVER"]

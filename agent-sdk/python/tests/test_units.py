@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 import mayfly
 from mayfly import pace, reasons
 from mayfly.certificates import Credential, Leaf, new_key, pinned_root, request, split, split_id, to_pem
-from mayfly.folder import Saved
+from mayfly.folder import Saved, issuer_of
 from mayfly.issuer import error_of
 from mayfly.ticket import PREFIX, Ticket, checked_address
 from mayfly.tls import peer_id, rule
@@ -333,6 +333,27 @@ def test_a_folder_whose_key_others_may_read_is_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(mayfly.Unusable, match="mayfly run"):
         Saved.read(tmp_path)
+
+
+def test_a_folder_whose_files_are_switched_is_read_whole(tmp_path: Path) -> None:
+    keys = [new_key(), new_key()]
+    for name, key in zip(("..one", "..two"), keys, strict=True):
+        (tmp_path / name).mkdir()
+        der = certificate([AGENT], key)
+        for file in ("svid.pem", "bundle.pem"):
+            (tmp_path / name / file).write_bytes(to_pem((der,)))
+        (tmp_path / name / "key.pem").write_bytes(Credential.of((der,), key).key_pem)
+        (tmp_path / name / "key.pem").chmod(0o600)
+    (tmp_path / "..two" / "issuer").write_text("issuer.internal:8443\n")
+    (tmp_path / "..data").symlink_to("..one")
+    for file in ("svid.pem", "key.pem", "bundle.pem", "issuer"):
+        (tmp_path / file).symlink_to(f"..data/{file}")
+    first = Saved.read(tmp_path).credential
+    assert issuer_of(tmp_path) is None
+    (tmp_path / "..next").symlink_to("..two")
+    os.rename(tmp_path / "..next", tmp_path / "..data")
+    assert Saved.read(tmp_path).credential.leaf != first.leaf
+    assert issuer_of(tmp_path) == "issuer.internal:8443"
 
 
 def test_without_an_identity_the_error_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

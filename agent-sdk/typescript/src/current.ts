@@ -1,7 +1,7 @@
 /** Where the identity of this process comes from: `mayfly run`, another Workload API, a ticket or a folder. */
-import { readFile, stat } from "node:fs/promises";
+import { readFile, readlink, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { credentialOf, fromPem, newKey, pemOf, readKey, request } from "./certificate.js";
+import { credentialOf, fromPem, newKey, pemOf, readKey, request, type Credential } from "./certificate.js";
 import { Expired, NoIdentity, Unusable } from "./errors.js";
 import { Identity } from "./identity.js";
 import { Connection, insist, rootOf, type Issuer } from "./issuer.js";
@@ -12,7 +12,7 @@ import { Served } from "./workload.js";
 
 /** How to find an identity. */
 export interface Options {
-  /** `host:port` of the issuer; by default that of the ticket, `MAYFLY_SERVER`, or that of the home (`MAYFLY_HOME`). */
+  /** `host:port` of the issuer; by default that of the ticket, `MAYFLY_SERVER`, of the folder, or of the home (`MAYFLY_HOME`). */
   server?: string;
   /** Seconds for an identity to arrive from a Workload API; 10, if left out. */
   patience?: number;
@@ -75,8 +75,7 @@ async function redeem(ticket: Ticket): Promise<Identity> {
 }
 
 async function fromFolder(folder: string, { server }: Options): Promise<Identity> {
-  const credential = credentialOf(fromPem(await text(folder, "svid.pem")), readKey(await text(folder, "key.pem", true)));
-  const roots = pemOf(fromPem(await text(folder, "bundle.pem")));
+  const { credential, roots } = await saved(folder);
   if (credential.expiresAt <= Date.now() / 1000) {
     throw new Expired("expired", `the certificate in \`${folder}\` has expired: spawn another agent, or redeem a ticket`);
   }
@@ -98,6 +97,22 @@ async function fromFolder(folder: string, { server }: Options): Promise<Identity
   }
 }
 
+async function saved(folder: string): Promise<{ credential: Credential; roots: string }> {
+  for (let looks = 0; ; looks++) {
+    const base = await baseOf(folder);
+    try {
+      const credential = credentialOf(fromPem(await text(base, "svid.pem")), readKey(await text(base, "key.pem", true)));
+      return { credential, roots: pemOf(fromPem(await text(base, "bundle.pem"))) };
+    } catch (e) {
+      // Whoever renews the folder may have removed these files meanwhile; then those of the next certificate are read.
+      if (looks >= 16 || base === (await baseOf(folder))) throw e;
+    }
+  }
+}
+
+/** The folder with the files of the current certificate, to which one link leads. */
+const baseOf = async (folder: string): Promise<string> => join(folder, await readlink(join(folder, "..data")).catch(() => ""));
+
 async function text(folder: string, name: string, secret = false): Promise<string> {
   const path = join(folder, name);
   try {
@@ -115,6 +130,8 @@ async function text(folder: string, name: string, secret = false): Promise<strin
 
 async function serverOf(folder?: string): Promise<string | undefined> {
   if (process.env["MAYFLY_SERVER"]) return process.env["MAYFLY_SERVER"];
+  const named = folder === undefined ? "" : await text(await baseOf(folder), "issuer").catch(() => "");
+  if (named.trim()) return named.trim();
   const homes = [process.env["MAYFLY_HOME"] || ".mayfly"];
   const above = folder === undefined ? "" : dirname(resolve(folder));
   if (basename(above) === "workloads") homes.unshift(dirname(above));

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .certificates import new_key, request
 from .errors import Expired, NoIdentity, Unusable
-from .folder import Saved
+from .folder import Saved, issuer_of
 from .identity import Identity
 from .issuer import REDEEM, RENEW, Connection, Issuer, insist, root_of
 from .keeper import Current
@@ -36,7 +36,8 @@ def current(source: str | os.PathLike[str] | None = None, *, server: str | None 
     The folder of an agent is taken over: its certificate is renewed at once under a new key, and from then on the files are an
     outdated copy that nobody may use. Give a process that restarts a ticket of its own.
 
-    `server`: `host:port` of the issuer; by default that of the ticket, `MAYFLY_SERVER`, or that of the home (`MAYFLY_HOME`).
+    `server`: `host:port` of the issuer; by default that of the ticket, `MAYFLY_SERVER`, that which the folder names, or that of
+    the home (`MAYFLY_HOME`).
     `patience`: seconds. Raises `NoIdentity`, `Unusable`, `Unavailable`, `Denied` or `Revoked`.
     """
     if source is not None:
@@ -124,9 +125,11 @@ def _from_folder(folder: Path, server: str | None) -> Identity:
 
 
 def _server_of(folder: Path | None) -> str | None:
-    """The address of the issuer: from the environment, or from the home of a development issuer that the folder is in."""
+    """The address of the issuer: from the environment, the folder, or the home of a development issuer."""
     if address := os.environ.get("MAYFLY_SERVER"):
         return address
+    if folder is not None and (named := issuer_of(folder)):
+        return named
     homes = [Path(os.environ.get("MAYFLY_HOME") or ".mayfly")]
     if folder is not None and folder.absolute().parent.name == "workloads":
         homes.insert(0, folder.absolute().parent.parent)

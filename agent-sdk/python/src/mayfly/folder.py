@@ -11,6 +11,8 @@ from .certificates import Credential, from_pem, read_key
 from .errors import Unusable
 
 _MOST = 1 << 20
+#: How often a reader looks again because the files were switched while it read.
+_LOOKS = 16
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,39 @@ class Saved:
 
     @classmethod
     def read(cls, folder: Path) -> Saved:
-        """Reads `svid.pem`, `key.pem` and `bundle.pem`. Raises `Unusable`, also if others may read the key."""
+        """Reads `svid.pem`, `key.pem` and `bundle.pem` of one certificate. Raises `Unusable`, also if others may read the key."""
         if not (folder / "key.pem").exists() and (folder / "svid_key.pem").exists():
             raise Unusable("files", f"`{folder}` belongs to `mayfly run --files`: call mayfly.current() without a folder")
-        chain, roots = from_pem(_read(folder / "svid.pem")), from_pem(_read(folder / "bundle.pem"))
-        return cls(Credential.of(chain, read_key(_read(folder / "key.pem", secret=True), pem=True)), roots)
+        base = _base(folder)
+        for _ in range(_LOOKS):
+            try:
+                return cls._read(base)
+            except Unusable:
+                # Whoever renews the folder may have removed these files meanwhile; then those of the next certificate are read.
+                if base == (base := _base(folder)):
+                    raise
+        return cls._read(base)
+
+    @classmethod
+    def _read(cls, base: Path) -> Saved:
+        key = read_key(_read(base / "key.pem", secret=True), pem=True)
+        return cls(Credential.of(from_pem(_read(base / "svid.pem")), key), from_pem(_read(base / "bundle.pem")))
+
+
+def issuer_of(folder: Path) -> str | None:
+    """`host:port` of the issuer as the folder names it; `None` if it does not."""
+    try:
+        return _read(_base(folder) / "issuer").decode().strip() or None
+    except (Unusable, UnicodeDecodeError):
+        return None
+
+
+def _base(folder: Path) -> Path:
+    """The folder with the files of the current certificate, to which one link leads."""
+    try:
+        return folder / os.readlink(folder / "..data")
+    except OSError:
+        return folder
 
 
 def _read(path: Path, *, secret: bool = False) -> bytes:

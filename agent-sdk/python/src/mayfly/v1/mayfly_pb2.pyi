@@ -170,6 +170,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_WORKLOAD_UNKNOWN: _ClassVar[Reason]
     REASON_USER_TOKEN_KEY_UNNAMED: _ClassVar[Reason]
     REASON_CONNECTIONS_FULL: _ClassVar[Reason]
+    REASON_SUBJECT_UNUSABLE: _ClassVar[Reason]
+    REASON_CLAIMS_UNUSABLE: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
@@ -310,6 +312,8 @@ REASON_WORKLOAD_NOT_CLOSED: Reason
 REASON_WORKLOAD_UNKNOWN: Reason
 REASON_USER_TOKEN_KEY_UNNAMED: Reason
 REASON_CONNECTIONS_FULL: Reason
+REASON_SUBJECT_UNUSABLE: Reason
+REASON_CLAIMS_UNUSABLE: Reason
 REASON_CRL_FULL: Reason
 
 class User(_message.Message):
@@ -494,12 +498,14 @@ class EndRequest(_message.Message):
     def __init__(self, agent: _Optional[str] = ...) -> None: ...
 
 class EndResponse(_message.Message):
-    __slots__ = ("agent_id", "revision")
+    __slots__ = ("agent_id", "revision", "accepted_until")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_UNTIL_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     revision: int
-    def __init__(self, agent_id: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    accepted_until: _timestamp_pb2.Timestamp
+    def __init__(self, agent_id: _Optional[str] = ..., revision: _Optional[int] = ..., accepted_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class WhoamiRequest(_message.Message):
     __slots__ = ()
