@@ -172,6 +172,14 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_CONNECTIONS_FULL: _ClassVar[Reason]
     REASON_SUBJECT_UNUSABLE: _ClassVar[Reason]
     REASON_CLAIMS_UNUSABLE: _ClassVar[Reason]
+    REASON_WORKLOAD_ISSUER_UNAVAILABLE: _ClassVar[Reason]
+    REASON_WORKLOAD_TOKEN_EXPIRED: _ClassVar[Reason]
+    REASON_WORKLOAD_TOKEN_REFUSED: _ClassVar[Reason]
+    REASON_WORKLOAD_TOKEN_UNMATCHED: _ClassVar[Reason]
+    REASON_WORKLOAD_TOKEN_USED: _ClassVar[Reason]
+    REASON_DECISION_MALFORMED: _ClassVar[Reason]
+    REASON_DECISION_UNKNOWN: _ClassVar[Reason]
+    REASON_FILTER_MALFORMED: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
@@ -314,6 +322,14 @@ REASON_USER_TOKEN_KEY_UNNAMED: Reason
 REASON_CONNECTIONS_FULL: Reason
 REASON_SUBJECT_UNUSABLE: Reason
 REASON_CLAIMS_UNUSABLE: Reason
+REASON_WORKLOAD_ISSUER_UNAVAILABLE: Reason
+REASON_WORKLOAD_TOKEN_EXPIRED: Reason
+REASON_WORKLOAD_TOKEN_REFUSED: Reason
+REASON_WORKLOAD_TOKEN_UNMATCHED: Reason
+REASON_WORKLOAD_TOKEN_USED: Reason
+REASON_DECISION_MALFORMED: Reason
+REASON_DECISION_UNKNOWN: Reason
+REASON_FILTER_MALFORMED: Reason
 REASON_CRL_FULL: Reason
 
 class User(_message.Message):
@@ -375,6 +391,26 @@ class RedeemResponse(_message.Message):
     revision: int
     agent: Agent
     def __init__(self, svid: _Optional[_Union[X509Svid, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., revision: _Optional[int] = ..., agent: _Optional[_Union[Agent, _Mapping]] = ...) -> None: ...
+
+class AttestRequest(_message.Message):
+    __slots__ = ("token", "csr", "workload")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    csr: bytes
+    workload: str
+    def __init__(self, token: _Optional[str] = ..., csr: _Optional[bytes] = ..., workload: _Optional[str] = ...) -> None: ...
+
+class AttestResponse(_message.Message):
+    __slots__ = ("svid", "bundle", "revision")
+    SVID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    svid: X509Svid
+    bundle: Bundle
+    revision: int
+    def __init__(self, svid: _Optional[_Union[X509Svid, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
     __slots__ = ("csr",)
@@ -736,6 +772,124 @@ class BackupResponse(_message.Message):
     bytes: int
     path: str
     def __init__(self, revision: _Optional[int] = ..., bytes: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
+
+class ListEntriesRequest(_message.Message):
+    __slots__ = ("since", "until", "user", "agent", "root", "kinds", "reason", "page_size", "page_token")
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    since: _timestamp_pb2.Timestamp
+    until: _timestamp_pb2.Timestamp
+    user: User
+    agent: str
+    root: str
+    kinds: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    page_size: int
+    page_token: str
+    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user: _Optional[_Union[User, _Mapping]] = ..., agent: _Optional[str] = ..., root: _Optional[str] = ..., kinds: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., **kwargs) -> None: ...
+
+class ListEntriesResponse(_message.Message):
+    __slots__ = ("entries", "next_page_token", "end_page_token")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    END_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
+    next_page_token: str
+    end_page_token: str
+    def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., end_page_token: _Optional[str] = ...) -> None: ...
+
+class GetDecisionRequest(_message.Message):
+    __slots__ = ("decision_id",)
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    decision_id: str
+    def __init__(self, decision_id: _Optional[str] = ...) -> None: ...
+
+class GetDecisionResponse(_message.Message):
+    __slots__ = ("entries", "proofs")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    PROOFS_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[HistoryEntry]
+    proofs: _containers.RepeatedCompositeFieldContainer[EntryProof]
+    def __init__(self, entries: _Optional[_Iterable[_Union[HistoryEntry, _Mapping]]] = ..., proofs: _Optional[_Iterable[_Union[EntryProof, _Mapping]]] = ...) -> None: ...
+
+class HistoryEntry(_message.Message):
+    __slots__ = ("index", "at", "revision", "decision_id", "kind", "outcome", "reason_code", "caller", "peer", "method", "request_id", "user", "delegation_id", "agent_id", "root_id", "chain", "asked", "scopes", "audiences", "ends_at", "key", "serial", "target", "reason", "count", "late")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_CODE_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    DELEGATION_ID_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    ROOT_ID_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    ENDS_AT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    at: _timestamp_pb2.Timestamp
+    revision: int
+    decision_id: str
+    kind: str
+    outcome: str
+    reason_code: str
+    caller: str
+    peer: str
+    method: str
+    request_id: str
+    user: User
+    delegation_id: str
+    agent_id: str
+    root_id: str
+    chain: _containers.RepeatedScalarFieldContainer[str]
+    asked: _containers.RepeatedScalarFieldContainer[str]
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    audiences: _containers.RepeatedScalarFieldContainer[str]
+    ends_at: _timestamp_pb2.Timestamp
+    key: str
+    serial: str
+    target: str
+    reason: str
+    count: int
+    late: bool
+    def __init__(self, index: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., decision_id: _Optional[str] = ..., kind: _Optional[str] = ..., outcome: _Optional[str] = ..., reason_code: _Optional[str] = ..., caller: _Optional[str] = ..., peer: _Optional[str] = ..., method: _Optional[str] = ..., request_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., chain: _Optional[_Iterable[str]] = ..., asked: _Optional[_Iterable[str]] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., ends_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., key: _Optional[str] = ..., serial: _Optional[str] = ..., target: _Optional[str] = ..., reason: _Optional[str] = ..., count: _Optional[int] = ..., late: _Optional[bool] = ..., **kwargs) -> None: ...
+
+class EntryProof(_message.Message):
+    __slots__ = ("index", "leaf", "opening", "salt", "proof")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LEAF_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    leaf: str
+    opening: str
+    salt: bytes
+    proof: str
+    def __init__(self, index: _Optional[int] = ..., leaf: _Optional[str] = ..., opening: _Optional[str] = ..., salt: _Optional[bytes] = ..., proof: _Optional[str] = ...) -> None: ...
 
 class GetBundleRequest(_message.Message):
     __slots__ = ()
