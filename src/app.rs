@@ -2,6 +2,7 @@
 
 pub mod files;
 mod joined;
+mod ready;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -22,18 +23,20 @@ use crate::authority::{Authority, Seal};
 use crate::clock::Clock;
 use crate::config::{BundleEndpoint, Config};
 use crate::dev::provider;
+use crate::doors::http::Ready;
 use crate::doors::{bundle, grpc, http, peer};
 use crate::foreign::Foreign;
-use crate::home::{Beats, Endpoint, Home};
+use crate::home::{Beats, Endpoint, Home, Mark};
 use crate::journal::sqlite::Sqlite;
 use crate::judge::Rules;
 use crate::keys::keystore::Keystore;
-use crate::ledger::{self, Bounds, Ledger, replay};
+use crate::ledger::{self, Bounds, Ledger, replay, start};
 use crate::listen;
 use crate::pipeline::Pipeline;
 use crate::process;
 use crate::publish::Publisher;
 use crate::publish::feed::{self, Feed};
+use crate::state::State;
 use crate::telemetry;
 
 /// A running issuer.
@@ -42,7 +45,6 @@ pub struct Running {
     pub endpoint: Endpoint,
     /// The core, for what runs in the same process.
     pub issuer: Arc<Issuer>,
-    ready: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     watermark: ledger::Keeper,
@@ -51,6 +53,7 @@ pub struct Running {
 
 /// Starts an issuer. `development` adds the OpenID provider and a joined workload, and marks home and root.
 pub async fn start(mut config: Config, development: bool, clock: Clock) -> Result<Running, String> {
+    let clock = clock.steady();
     let metrics = telemetry::metrics()?;
     let home = Home::open(&config.home)?;
     check_mark(&home.dir, development)?;
@@ -68,7 +71,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         tracing::warn!(places, wanted, files, "the limit on open files allows fewer connections than `server.max_connections`");
     }
     let (stop, stopped) = watch::channel(false);
-    let (ready, is_ready) = watch::channel(false);
+    let (ready, is_ready) = watch::channel(Ready::starting());
     let mut tasks = Vec::new();
 
     let bundle_at = match (&config.bundle_endpoint, development) {
@@ -138,6 +141,8 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let serving = listen::serve_local(http_listener, monitor, config.bounds, stopped.clone());
     tasks.push(process::task("metrics and health", serving));
 
+    // ORDER: before a key is made. A wrong clock makes authorities that nobody can use.
+    let journal = open_journal(&config, &home, &clock)?;
     let listed = spawners(&config).into_iter().filter_map(|w| if let Workload::Foreign(id) = w { Some(id) } else { None });
     let foreign = Foreign::open(&config.foreign, listed, &home.dir.join("foreign"), &clock)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
@@ -145,7 +150,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
     let (told, heard) = feed::line();
-    let (ledger, watermark) = open_ledger(&config, &home, &authority, &clock, told)?;
+    let (ledger, watermark) = open_ledger(&config, &home, &authority, &clock, told, journal)?;
     configure::configure(&ledger, config.digest()).map_err(|e| e.to_string())?;
     let schedule = config.schedule(authority.root_ends_at());
     let rotation = Rotation { ledger: ledger.clone(), authority: Arc::clone(&authority), schedule, clock: clock.clone() };
@@ -223,19 +228,19 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     if development {
         let dir = home.dir.join("workloads").join("orchestrator");
         joined::join(&issuer, &dir).await?;
-        let joined = joined::keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, rejoining, stopped);
+        let joined = joined::keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, rejoining, stopped.clone());
         tasks.push(process::task("development workload", joined));
     }
     home.announce(&endpoint)?;
-    let _ = ready.send(true);
+    let looks = ready::Looks { ledger: ledger.clone(), clock: clock.clone() };
+    tasks.push(process::task("readiness", ready::keep(ready, looks, stopped)));
     tracing::info!(trust_domain = %endpoint.trust_domain, grpc = %endpoint.grpc, "ready");
-    Ok(Running { endpoint, issuer, ready, stop, tasks, watermark, _home: home })
+    Ok(Running { endpoint, issuer, stop, tasks, watermark, _home: home })
 }
 
 impl Running {
     /// Stops: no longer ready, no new connections, open requests end, the ledger last.
     pub async fn stop(self) {
-        let _ = self.ready.send(false);
         let _ = self.stop.send(true);
         for task in self.tasks {
             let _ = task.await;
@@ -250,12 +255,25 @@ impl Running {
     }
 }
 
+/// The journal and what it says, if there is one; its time is compared with the clock.
+fn open_journal(config: &Config, home: &Home, clock: &Clock) -> Result<Option<(Sqlite, State)>, String> {
+    if !home.journal().exists() {
+        start::check(0, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
+        return Ok(None);
+    }
+    let mut journal = Sqlite::open(&home.journal(), config.journal_max)?;
+    let state = replay(&mut journal).map_err(|e| e.to_string())?;
+    start::check(state.at, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
+    Ok(Some((journal, state)))
+}
+
 fn open_ledger(
     config: &Config,
     home: &Home,
     authority: &Arc<Authority>,
     clock: &Clock,
     feed: feed::Told,
+    journal: Option<(Sqlite, State)>,
 ) -> Result<(Ledger, ledger::Keeper), String> {
     let beats = Beats {
         path: home.dir.join("heartbeat.json"),
@@ -264,10 +282,13 @@ fn open_ledger(
         last: None,
     };
     let last = beats.read()?;
-    if last.is_some() && !home.journal().exists() {
-        return Err("this home has signed before and its journal is gone: restore one with `mayfly backup restore`".into());
-    }
-    let mut journal = Sqlite::open(&home.journal(), config.journal_max)?;
+    let (mut journal, mut state) = match journal {
+        Some(known) => known,
+        None if last.is_some() => {
+            return Err("this home has signed before and its journal is gone: restore one with `mayfly backup restore`".into());
+        }
+        None => (Sqlite::open(&home.journal(), config.journal_max)?, State::default()),
+    };
     let rules = Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
@@ -285,9 +306,16 @@ fn open_ledger(
         tracing::error!(%cause, "the journal failed: stopping, so that the next start replays what is durable");
         std::process::exit(74);
     });
-    let state = replay(&mut journal).map_err(|e| e.to_string())?;
+    // A first start writes the watermark right after the first record.
+    if last.is_none() && state.revision > 1 {
+        return Err(format!(
+            "the journal is at revision {}, and `heartbeat.json`, which says how far it must reach, is missing: put it back, or use \
+             `mayfly backup restore` with a copy of the journal, which revokes what was issued before",
+            state.revision
+        ));
+    }
     // ORDER: before the watermark is written anew, which would hide what this one says.
-    if let Some((incarnation, head)) = last
+    if let Some(Mark { incarnation, head, .. }) = last
         && (state.incarnation != incarnation || state.revision < head)
     {
         return Err(format!(
@@ -296,6 +324,10 @@ fn open_ledger(
             state.revision
         ));
     }
+    // The watermark also says until when this issuer ran: without records, time went on.
+    let ran_until = state.at.max(last.map_or(0, |mark| mark.as_of));
+    start::check(ran_until, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
+    start::resume(&mut journal, &mut state, ran_until, clock.now()).map_err(|e| e.to_string())?;
     let ledger = Ledger::open(Box::new(journal), state, rules, bounds, clock.clone(), Box::new(feed), fatal);
     let ledger = ledger.map_err(|e| e.to_string())?;
     let watermark = ledger::keep_watermark(ledger.clone(), Box::new(beats), clock.clone())?;

@@ -13,6 +13,7 @@ mod cuts;
 mod dev;
 mod end;
 mod join;
+mod journal;
 mod mint;
 mod redeem;
 mod relay;
@@ -84,6 +85,7 @@ enum Command {
     Verify(verify::Args),
     Token(token::Args),
     Backup(backup::Args),
+    Journal(journal::Args),
 }
 
 impl Cli {
@@ -121,5 +123,6 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args, global).await,
         Command::Token(args) => token::run(args, global).await,
         Command::Backup(args) => backup::run(args, global).await,
+        Command::Journal(args) => journal::run(&args, global),
     }
 }

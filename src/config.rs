@@ -13,6 +13,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mayfly_verify::{BindingOid, ClassName, TrustDomain, WorkloadName};
 
@@ -82,6 +83,8 @@ pub struct Config {
     pub queue: usize,
     /// Most bytes of the journal. `None` means that only the disk bounds it.
     pub journal_max: Option<u64>,
+    /// How far the clock may be ahead of the last record at a start. An attacker who controls it and the clock can end every agent.
+    pub max_downtime: Duration,
     /// OID of the binding: an extension in certificates, a claim in tokens.
     pub oid: BindingOid,
     /// Lifetime of a JWT-SVID, in seconds.

@@ -1,6 +1,7 @@
 //! The home: the folder that holds all state, for one process at a time, and where other commands find the issuer.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::authority::Authority;
+use crate::clock::SECOND;
 use crate::keys::keystore::write_private;
 use crate::ledger::Watermark;
 
@@ -105,6 +107,20 @@ impl Beat {
     }
 }
 
+/// What the last watermark says.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// The incarnation of the journal.
+    pub incarnation: Uuid,
+    /// The journal's head.
+    pub head: u64,
+    /// When it was written, in Unix microseconds.
+    pub as_of: u64,
+}
+
+/// How old the watermark may be though the head has not moved, in microseconds: it also says until when this issuer has run.
+const AGE: u64 = 60 * SECOND;
+
 /// Writes and reads the watermark, `heartbeat.json`.
 pub struct Beats {
     /// `heartbeat.json` in the home.
@@ -113,27 +129,37 @@ pub struct Beats {
     pub authority: Arc<Authority>,
     /// The trust domain of this issuer.
     pub trust_domain: TrustDomain,
-    /// The last watermark that was written: incarnation and head.
-    pub last: Option<(Uuid, u64)>,
+    /// The last watermark that was written: incarnation, head and time (Unix microseconds).
+    pub last: Option<(Uuid, u64, u64)>,
 }
 
 impl Beats {
-    /// The last watermark of this home: incarnation and head. A watermark that this issuer did not sign is refused.
-    pub fn read(&self) -> Result<Option<(Uuid, u64)>, String> {
-        let Ok(text) = fs::read(&self.path) else { return Ok(None) };
+    /// The last watermark of this home; `None` if there is none. One that cannot be read is not taken for none, and one that this
+    /// issuer did not sign is refused.
+    pub fn read(&self) -> Result<Option<Mark>, String> {
         let bad = |what: &str| format!("`{}` {what}", self.path.display());
+        let text = match fs::read(&self.path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => {
+                return Err(bad(&format!(
+                    "cannot be read ({e}): it holds the last revision that this issuer has signed, without which an older journal \
+                     would not be noticed. Make it readable, or use `mayfly backup restore`"
+                )));
+            }
+        };
         let beat: Beat = serde_json::from_slice(&text).map_err(|e| bad(&e.to_string()))?;
         let signature = hex::decode(&beat.signature).map_err(|e| bad(&e.to_string()))?;
         if beat.trust_domain != self.trust_domain.as_str() || !self.authority.is_heartbeat(&beat.message(), &signature) {
             return Err(bad("was not signed by this issuer"));
         }
-        Ok(Some((beat.incarnation, beat.head)))
+        Ok(Some(Mark { incarnation: beat.incarnation, head: beat.head, as_of: beat.as_of }))
     }
 }
 
 impl Watermark for Beats {
     fn write(&mut self, incarnation: Uuid, head: u64, now: u64) {
-        if self.last == Some((incarnation, head)) {
+        if self.last.is_some_and(|(i, h, at)| (i, h) == (incarnation, head) && now.saturating_sub(at) < AGE) {
             return;
         }
         let trust_domain = self.trust_domain.to_string();
@@ -144,7 +170,7 @@ impl Watermark for Beats {
             write_private(&self.path, &json).map_err(|e| e.to_string())
         });
         match written {
-            Ok(()) => self.last = Some((incarnation, head)),
+            Ok(()) => self.last = Some((incarnation, head, now)),
             Err(cause) => tracing::warn!(%cause, "cannot write the heartbeat"),
         }
     }

@@ -9,8 +9,10 @@ mod backup;
 mod commit;
 mod lane;
 mod pending;
+pub mod repair;
 mod replay;
 pub mod restore;
+pub mod start;
 mod watermark;
 
 use std::any::Any;
@@ -164,10 +166,11 @@ impl Ledger {
         while from < to {
             let middle = from + (to - from) / 2;
             match self.rows(middle, 1)?.pop() {
-                Some((revision, body)) if journal::decode(&body).map_err(|e| Fault::new("revision", e))?.at < time => {
-                    from = revision + 1;
+                Some((revision, body)) => {
+                    let at = journal::decode(&body).map_err(|e| Fault::new("revision", e))?.at;
+                    if self.read(|state| state.time_of(revision, at)) < time { from = revision + 1 } else { to = middle }
                 }
-                _ => to = middle,
+                None => to = middle,
             }
         }
         Ok(from)

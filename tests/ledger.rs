@@ -1268,3 +1268,6 @@ fn t82_no_cut_is_forgotten_before_the_delegation_that_it_kills() {
         house.check();
     }
 }
+
+#[path = "ledger/time.rs"]
+mod time;

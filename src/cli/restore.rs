@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let authority = authority.map_err(|e| e.to_string())?;
     let mut beats =
         Beats { path: home.dir.join("heartbeat.json"), authority: Arc::new(authority), trust_domain: td.clone(), last: None };
-    let last_head = beats.read()?.map_or(0, |(_, head)| head);
+    let last_head = beats.read()?.map_or(0, |mark| mark.head);
 
     let fresh = home.dir.join("journal.restoring");
     let failed = |e: std::io::Error| format!("`{}`: {e}", args.file.display());

@@ -11,12 +11,12 @@ use super::Ledger;
 use crate::clock::Clock;
 use crate::process;
 
-/// How often the head is written, if it has moved.
+/// How often the head is looked at.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the head somewhere outside the journal.
 pub trait Watermark: Send {
-    /// Writes the head of an incarnation. `now` is in Unix microseconds.
+    /// Writes the head of an incarnation, if it has moved or was written long ago. `now` is in Unix microseconds.
     fn write(&mut self, incarnation: Uuid, head: u64, now: u64);
 }
 
