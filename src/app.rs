@@ -26,7 +26,7 @@ use crate::dev::provider;
 use crate::doors::http::Ready;
 use crate::doors::{bundle, grpc, http, peer};
 use crate::foreign::Foreign;
-use crate::home::{Beats, Endpoint, Home, Mark};
+use crate::home::{Beats, Endpoint, Home};
 use crate::journal::sqlite::Sqlite;
 use crate::judge::Rules;
 use crate::keys::keystore::Keystore;
@@ -315,14 +315,8 @@ fn open_ledger(
         ));
     }
     // ORDER: before the watermark is written anew, which would hide what this one says.
-    if let Some(Mark { incarnation, head, .. }) = last
-        && (state.incarnation != incarnation || state.revision < head)
-    {
-        return Err(format!(
-            "the journal is at revision {} and this issuer has signed up to {head}: somebody put an older copy in its place. \
-             Use `mayfly backup restore`, which revokes what came after it",
-            state.revision
-        ));
+    if let Some(mark) = &last {
+        mark.check(&journal, &state)?;
     }
     // The watermark also says until when this issuer ran: without records, time went on.
     let ran_until = state.at.max(last.map_or(0, |mark| mark.as_of));

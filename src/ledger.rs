@@ -31,7 +31,7 @@ use lane::Waiting;
 pub use lane::{InLane, Lane};
 pub use pending::{Either, Pending, Recorded};
 pub use replay::{OpenError, opened, replay};
-pub use watermark::{Keeper, Watermark, keep as keep_watermark};
+pub use watermark::{Head, Keeper, Watermark, keep as keep_watermark};
 
 /// Bounds of the writer.
 #[derive(Clone, Copy, Debug)]

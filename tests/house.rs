@@ -52,7 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("run", &["authority", "lenient", "process"]),
     ("dev", &["https"]),
     ("folder", &["authority", "keys"]),
-    ("home", &["authority", "clock", "keys", "ledger"]),
+    ("home", &["authority", "clock", "journal", "keys", "ledger", "state"]),
     ("config", &["assertion", "authority", "foreign", "judge", "listen", "state"]),
     ("telemetry", &["config"]),
     (

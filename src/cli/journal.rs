@@ -15,8 +15,9 @@ use crate::clock::{Clock, SECOND};
 use crate::config::Config;
 use crate::home::{Beats, Home};
 use crate::journal::sqlite::Sqlite;
+use crate::journal::{Journal as _, decode};
 use crate::keys::keystore::Keystore;
-use crate::ledger::{Watermark as _, repair, replay};
+use crate::ledger::{Head, Watermark as _, repair, replay};
 
 /// Look after the journal of a stopped issuer
 #[derive(clap::Args)]
@@ -29,6 +30,8 @@ pub(super) struct Args {
 enum Command {
     /// Bring the journal's time back to that of the machine's clock, after the issuer was started under a clock that was ahead
     RepairTime(Offline),
+    /// Check each row of the journal: a changed bit and a missing row are found
+    Check(Offline),
 }
 
 /// The home of a stopped issuer.
@@ -60,7 +63,28 @@ impl Offline {
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     match &args.command {
         Command::RepairTime(offline) => repair_time(offline, global),
+        Command::Check(offline) => check(offline, global),
     }
+}
+
+/// The head of a journal, for the watermark.
+fn head(incarnation: uuid::Uuid, revision: u64, journal: &Sqlite) -> Head {
+    let chain = journal.head().filter(|(at, _)| *at == revision).map(|(_, chain)| chain);
+    Head { incarnation, revision, chain }
+}
+
+fn check(offline: &Offline, global: &Global) -> Result<(), Failure> {
+    let home = Home::open(&offline.config(global)?.home)?;
+    let mut journal = Offline::journal(&home)?;
+    let mut rows = 0u64;
+    journal.replay(&mut |revision, bytes| {
+        rows += 1;
+        decode(bytes).map(drop).map_err(|e| format!("revision {revision}: {e}"))
+    })?;
+    let state = replay(&mut journal).map_err(|e| e.to_string())?;
+    let chain = journal.head().map(|(_, chain)| hex::encode(chain)).unwrap_or_default();
+    let object = json!({ "rows": rows, "revision": state.revision, "chain": chain });
+    output::print(global.output, &object, || format!("ok: {rows} rows up to revision {}, chain {chain}", state.revision))
 }
 
 fn repair_time(offline: &Offline, global: &Global) -> Result<(), Failure> {
@@ -76,21 +100,16 @@ fn repair_time(offline: &Offline, global: &Global) -> Result<(), Failure> {
     let mark = beats.read()?;
     let state = replay(&mut journal).map_err(|e| e.to_string())?;
     // ORDER: before anything is written, which would hide what the watermark says.
-    if let Some(mark) = mark.filter(|mark| state.incarnation != mark.incarnation || state.revision < mark.head) {
-        let (is, was) = (state.revision, mark.head);
-        return Err(format!(
-            "the journal is at revision {is} and this issuer has signed up to {was}: somebody put an older copy in its place. Use \
-             `mayfly backup restore`, which revokes what came after it"
-        )
-        .into());
+    if let Some(mark) = &mark {
+        mark.check(&journal, &state)?;
     }
     let Some(done) = repair::repair(&mut journal, now).map_err(|e| e.to_string())? else {
         // Without records the watermark alone may be ahead.
-        beats.write(state.incarnation, state.revision, now);
+        beats.write(head(state.incarnation, state.revision, &journal), now);
         let object = json!({ "repaired": false, "revision": state.revision });
         return output::print(global.output, &object, || "the journal is not ahead of the clock: nothing is changed".to_owned());
     };
-    beats.write(done.incarnation, done.head, now);
+    beats.write(head(done.incarnation, done.head, &journal), now);
     let lead = done.lead / SECOND;
     let object = json!({
         "repaired": true, "revision": done.head, "first": done.first, "lead_seconds": lead, "revoked": done.revoked,

@@ -14,9 +14,10 @@ use crate::authority::Authority;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::home::{Beats, Home};
+use crate::journal::Journal as _;
 use crate::journal::sqlite::Sqlite;
 use crate::keys::keystore::Keystore;
-use crate::ledger::{Watermark as _, restore};
+use crate::ledger::{Head, Watermark as _, restore};
 
 /// Put a copy in the place of the journal of a stopped issuer: a new incarnation begins, and everything issued before is revoked
 #[derive(clap::Args)]
@@ -53,6 +54,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     std::fs::copy(&args.file, &fresh).map_err(failed)?;
     let mut journal = Sqlite::open(&fresh, None)?;
     let restored = restore::restore(&mut journal, &td, last_head, clock.now()).map_err(|e| e.to_string())?;
+    let chain = journal.head().map(|(_, chain)| chain);
     drop(journal);
     for name in ["journal.db-wal", "journal.db-shm"] {
         let _ = std::fs::remove_file(home.dir.join(name));
@@ -63,7 +65,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         let to = home.dir.join(format!("journal.db-{suffix}"));
         let _ = std::fs::rename(from, to);
     }
-    beats.write(restored.incarnation, restored.head, restored.at);
+    beats.write(Head { incarnation: restored.incarnation, revision: restored.head, chain }, restored.at);
     // Tokens carry whole seconds: one of this very second may be from before. A token from after we return counts.
     let second = clock.seconds();
     while clock.seconds() <= second {
