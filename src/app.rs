@@ -4,6 +4,8 @@ pub mod files;
 mod history;
 mod https;
 mod joined;
+mod opened;
+mod ready;
 mod standard;
 mod tls;
 
@@ -25,13 +27,12 @@ use crate::authority::{Authority, Seal};
 use crate::clock::Clock;
 use crate::config::{BundleEndpoint, Config};
 use crate::dev::provider;
+use crate::doors::http::Ready;
 use crate::doors::{self, bundle, grpc, http, peer};
 use crate::foreign::Foreign;
-use crate::home::{Beats, Endpoint, Home};
-use crate::journal::sqlite::Sqlite;
-use crate::judge::Rules;
+use crate::home::{Endpoint, Home};
 use crate::keys::keystore::Keystore;
-use crate::ledger::{self, Bounds, Ledger, replay};
+use crate::ledger;
 use crate::listen;
 use crate::pipeline::Pipeline;
 use crate::process;
@@ -46,7 +47,6 @@ pub struct Running {
     pub endpoint: Endpoint,
     /// The core, for what runs in the same process.
     pub issuer: Arc<Issuer>,
-    ready: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     watermark: ledger::Keeper,
@@ -55,6 +55,7 @@ pub struct Running {
 
 /// Starts an issuer. `development` adds the OpenID provider and a joined workload, and marks home and root.
 pub async fn start(mut config: Config, development: bool, clock: Clock) -> Result<Running, String> {
+    let clock = clock.steady();
     let metrics = telemetry::metrics()?;
     let home = Home::open(&config.home)?;
     check_mark(&home.dir, development)?;
@@ -72,7 +73,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         tracing::warn!(places, wanted, files, "the limit on open files allows fewer connections than `server.max_connections`");
     }
     let (stop, stopped) = watch::channel(false);
-    let (ready, is_ready) = watch::channel(false);
+    let (ready, is_ready) = watch::channel(Ready::starting());
     let mut tasks = Vec::new();
 
     let bundle_at = match (&config.bundle_endpoint, development) {
@@ -147,6 +148,8 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let serving = listen::serve_local(http_listener, monitor, config.bounds, stopped.clone());
     tasks.push(process::task("metrics and health", serving));
 
+    // ORDER: before a key is made. A wrong clock makes authorities that nobody can use.
+    let journal = opened::journal(&config, &home, &clock)?;
     let listed = spawners(&config).into_iter().filter_map(|w| if let Workload::Foreign(id) = w { Some(id) } else { None });
     let foreign = Foreign::open(&config.foreign, listed, &home.dir.join("foreign"), &clock)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
@@ -156,7 +159,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
     let (told, heard) = feed::line();
     let told = history::Observers { feed: told, history: told_history.clone() };
-    let (ledger, watermark) = open_ledger(&config, &home, &authority, &clock, (told, history.head()))?;
+    let (ledger, watermark) = opened::ledger(&config, &home, &authority, &clock, (told, history.head()), journal)?;
     let history = Arc::new(history.follow(told_history, &ledger, &clock)?);
     configure::configure(&ledger, config.digest()).map_err(|e| e.to_string())?;
     let schedule = config.schedule(authority.root_ends_at());
@@ -241,19 +244,19 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     if development {
         let dir = home.dir.join("workloads").join("orchestrator");
         joined::join(&issuer, &dir).await?;
-        let joined = joined::keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, rejoining, stopped);
+        let joined = joined::keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, rejoining, stopped.clone());
         tasks.push(process::task("development workload", joined));
     }
     home.announce(&endpoint)?;
-    let _ = ready.send(true);
+    let looks = ready::Looks { ledger: ledger.clone(), clock: clock.clone() };
+    tasks.push(process::task("readiness", ready::keep(ready, looks, stopped)));
     tracing::info!(trust_domain = %endpoint.trust_domain, grpc = %endpoint.grpc, "ready");
-    Ok(Running { endpoint, issuer, ready, stop, tasks, watermark, _home: home })
+    Ok(Running { endpoint, issuer, stop, tasks, watermark, _home: home })
 }
 
 impl Running {
     /// Stops: no longer ready, no new connections, open requests end, the ledger last.
     pub async fn stop(self) {
-        let _ = self.ready.send(false);
         let _ = self.stop.send(true);
         for task in self.tasks {
             let _ = task.await;
@@ -268,66 +271,6 @@ impl Running {
         .await;
         tracing::info!("stopped");
     }
-}
-
-fn open_ledger(
-    config: &Config,
-    home: &Home,
-    authority: &Arc<Authority>,
-    clock: &Clock,
-    (told, held): (history::Observers, u64),
-) -> Result<(Ledger, ledger::Keeper), String> {
-    let beats = Beats {
-        path: home.dir.join("heartbeat.json"),
-        authority: Arc::clone(authority),
-        trust_domain: config.trust_domain.clone(),
-        last: None,
-    };
-    let last = beats.read()?;
-    if last.is_some() && !home.journal().exists() {
-        return Err("this home has signed before and its journal is gone: restore one with `mayfly backup restore`".into());
-    }
-    let mut journal = Sqlite::open(&home.journal(), config.journal_max)?;
-    let rules = Rules {
-        trust_domain: config.trust_domain.clone(),
-        classes: config.classes.clone(),
-        audiences: config.audiences.clone(),
-        workloads: config.workloads.clone(),
-        issuers: config.issuers.iter().map(|issuer| (issuer.issuer.clone(), issuer.name.clone())).collect(),
-        operators: config.operators.clone(),
-        limits: config.limits.clone(),
-        workload_ttl: config.workload_ttl,
-        jwt_ttl: config.jwt_ttl,
-        publish_ahead: config.schedule(0).ahead,
-        taken_back: config.taken_back,
-    };
-    let bounds = Bounds { batch: config.batch };
-    let fatal = Box::new(|cause: &str| {
-        tracing::error!(%cause, "the journal failed: stopping, so that the next start replays what is durable");
-        std::process::exit(74);
-    });
-    let state = replay(&mut journal).map_err(|e| e.to_string())?;
-    // ORDER: before the watermark is written anew, which would hide what this one says.
-    if let Some((incarnation, head)) = last
-        && (state.incarnation != incarnation || state.revision < head)
-    {
-        return Err(format!(
-            "the journal is at revision {} and this issuer has signed up to {head}: somebody put an older copy in its place. \
-             Use `mayfly backup restore`, which revokes what came after it",
-            state.revision
-        ));
-    }
-    if state.revision < held {
-        return Err(format!(
-            "the journal is at revision {} and the history holds {held}: somebody put an older copy in its place. Use \
-             `mayfly backup restore`, which revokes what came after it",
-            state.revision
-        ));
-    }
-    let ledger = Ledger::open(Box::new(journal), state, rules, bounds, clock.clone(), Box::new(told), fatal);
-    let ledger = ledger.map_err(|e| e.to_string())?;
-    let watermark = ledger::keep_watermark(ledger.clone(), Box::new(beats), clock.clone())?;
-    Ok((ledger, watermark))
 }
 
 /// Binds an address; where it leaves the port open, the one from before if it is still free.

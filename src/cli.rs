@@ -18,6 +18,7 @@ mod end;
 mod guard;
 mod history;
 mod join;
+mod journal;
 mod keep;
 mod mint;
 mod redeem;
@@ -103,6 +104,7 @@ enum Command {
     Verify(verify::Args),
     Token(token::Args),
     Backup(backup::Args),
+    Journal(journal::Args),
 }
 
 impl Cli {
@@ -148,5 +150,6 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args, global).await,
         Command::Token(args) => token::run(args, global).await,
         Command::Backup(args) => backup::run(args, global).await,
+        Command::Journal(args) => journal::run(&args, global),
     }
 }

@@ -16,6 +16,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mayfly_verify::{BindingOid, ClassName, TrustDomain, WorkloadName};
 
@@ -89,6 +90,8 @@ pub struct Config {
     pub journal_max: Option<u64>,
     /// How long the history is kept, and how much of it. An attacker who shortens it can make what they did forgotten.
     pub history: Keep,
+    /// How far the clock may be ahead of the last record at a start. An attacker who controls it and the clock can end every agent.
+    pub max_downtime: Duration,
     /// OID of the binding: an extension in certificates, a claim in tokens.
     pub oid: BindingOid,
     /// Lifetime of a JWT-SVID, in seconds.

@@ -1,6 +1,7 @@
 //! The home: the folder that holds all state, for one process at a time, and where other commands find the issuer.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +12,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::authority::Authority;
+use crate::clock::SECOND;
+use crate::journal::chain::Digest;
+use crate::journal::sqlite::Sqlite;
 use crate::keys::keystore::write_private;
-use crate::ledger::Watermark;
+use crate::ledger::{Head, Watermark};
+use crate::state::State;
 
 /// A home that this process holds.
 pub struct Home {
@@ -105,14 +110,58 @@ struct Beat {
     incarnation: Uuid,
     head: u64,
     as_of: u64,
+    // Hex. Earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chain: Option<String>,
     signature: String,
 }
 
 impl Beat {
     fn message(&self) -> Vec<u8> {
-        format!("mayfly heartbeat v1\n{}\n{}\n{}\n{}", self.trust_domain, self.incarnation, self.head, self.as_of).into_bytes()
+        let rest = format!("{}\n{}\n{}\n{}", self.trust_domain, self.incarnation, self.head, self.as_of);
+        match &self.chain {
+            Some(chain) => format!("mayfly heartbeat v2\n{rest}\n{chain}").into_bytes(),
+            None => format!("mayfly heartbeat v1\n{rest}").into_bytes(),
+        }
     }
 }
+
+/// What the last watermark says.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// The incarnation of the journal.
+    pub incarnation: Uuid,
+    /// The journal's head.
+    pub head: u64,
+    /// When it was written, in Unix microseconds.
+    pub as_of: u64,
+    /// The digest of the journal's chain at the head; `None` if an earlier version wrote it.
+    pub chain: Option<Digest>,
+}
+
+impl Mark {
+    /// Refuses a journal that is not the one that this issuer has signed, or an older copy of it.
+    pub fn check(&self, journal: &Sqlite, state: &State) -> Result<(), String> {
+        if state.incarnation != self.incarnation || state.revision < self.head {
+            return Err(format!(
+                "the journal is at revision {} and this issuer has signed up to {}: somebody put an older copy in its place. Use \
+                 `mayfly backup restore`, which revokes what came after it",
+                state.revision, self.head
+            ));
+        }
+        match (self.chain, journal.chain_at(self.head)?) {
+            (Some(signed), Some(is)) if signed != is => Err(format!(
+                "fork: what the journal says up to revision {} is not what this issuer has signed. Somebody put another journal in its \
+                 place. Use `mayfly backup restore`, which revokes what was issued before",
+                self.head
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How old the watermark may be though the head has not moved, in microseconds: it also says until when this issuer has run.
+const AGE: u64 = 60 * SECOND;
 
 /// Writes and reads the watermark, `heartbeat.json`.
 pub struct Beats {
@@ -122,38 +171,55 @@ pub struct Beats {
     pub authority: Arc<Authority>,
     /// The trust domain of this issuer.
     pub trust_domain: TrustDomain,
-    /// The last watermark that was written: incarnation and head.
-    pub last: Option<(Uuid, u64)>,
+    /// The last watermark that was written: incarnation, head and time (Unix microseconds).
+    pub last: Option<(Uuid, u64, u64)>,
 }
 
 impl Beats {
-    /// The last watermark of this home: incarnation and head. A watermark that this issuer did not sign is refused.
-    pub fn read(&self) -> Result<Option<(Uuid, u64)>, String> {
-        let Ok(text) = fs::read(&self.path) else { return Ok(None) };
+    /// The last watermark of this home; `None` if there is none. One that cannot be read is not taken for none, and one that this
+    /// issuer did not sign is refused.
+    pub fn read(&self) -> Result<Option<Mark>, String> {
         let bad = |what: &str| format!("`{}` {what}", self.path.display());
+        let text = match fs::read(&self.path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => {
+                return Err(bad(&format!(
+                    "cannot be read ({e}): it holds the last revision that this issuer has signed, without which an older journal \
+                     would not be noticed. Make it readable, or use `mayfly backup restore`"
+                )));
+            }
+        };
         let beat: Beat = serde_json::from_slice(&text).map_err(|e| bad(&e.to_string()))?;
         let signature = hex::decode(&beat.signature).map_err(|e| bad(&e.to_string()))?;
+        let chain = beat.chain.as_ref().map(|chain| {
+            let bytes = hex::decode(chain).map_err(|e| bad(&e.to_string()))?;
+            Digest::try_from(bytes).map_err(|_| bad("holds a digest of another length"))
+        });
+        let chain = chain.transpose()?;
         if beat.trust_domain != self.trust_domain.as_str() || !self.authority.is_heartbeat(&beat.message(), &signature) {
             return Err(bad("was not signed by this issuer"));
         }
-        Ok(Some((beat.incarnation, beat.head)))
+        Ok(Some(Mark { incarnation: beat.incarnation, head: beat.head, as_of: beat.as_of, chain }))
     }
 }
 
 impl Watermark for Beats {
-    fn write(&mut self, incarnation: Uuid, head: u64, now: u64) {
-        if self.last == Some((incarnation, head)) {
+    fn write(&mut self, head: Head, now: u64) {
+        let Head { incarnation, revision: head, chain } = head;
+        if self.last.is_some_and(|(i, h, at)| (i, h) == (incarnation, head) && now.saturating_sub(at) < AGE) {
             return;
         }
         let trust_domain = self.trust_domain.to_string();
-        let mut beat = Beat { trust_domain, incarnation, head, as_of: now, signature: String::new() };
+        let mut beat =
+            Beat { trust_domain, incarnation, head, as_of: now, chain: chain.map(hex::encode), signature: String::new() };
         let written = self.authority.sign_heartbeat(&beat.message()).map_err(|e| e.to_string()).and_then(|signature| {
             beat.signature = hex::encode(signature);
             let json = serde_json::to_vec(&beat).map_err(|e| e.to_string())?;
             write_private(&self.path, &json).map_err(|e| e.to_string())
         });
         match written {
-            Ok(()) => self.last = Some((incarnation, head)),
+            Ok(()) => self.last = Some((incarnation, head, now)),
             Err(cause) => tracing::warn!(%cause, "cannot write the heartbeat"),
         }
     }

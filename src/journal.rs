@@ -1,5 +1,6 @@
 //! Room 5: the journal. Records, the port to whatever keeps them, and SQLite, which is the one that does. Durable from here.
 
+pub mod chain;
 pub mod sqlite;
 
 /// The records, generated from `proto/mayfly/journal/v1/journal.proto`.
@@ -23,6 +24,11 @@ pub trait Journal: Send {
     /// At most `most` records from a revision on, in order, each with its revision. Fewer than `most` means that there are no
     /// more. This is how a backup is copied piece by piece, and how a ledger that is behind catches up.
     fn read(&mut self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, String>;
+
+    /// The last revision and the digest of the chain there. `None` if this journal keeps no chain.
+    fn head(&self) -> Option<(u64, chain::Digest)> {
+        None
+    }
 }
 
 /// Takes a revision and its record.

@@ -9,8 +9,10 @@ mod backup;
 mod commit;
 mod lane;
 mod pending;
+pub mod repair;
 mod replay;
 pub mod restore;
+pub mod start;
 mod watermark;
 
 use std::any::Any;
@@ -31,7 +33,7 @@ use lane::Waiting;
 pub use lane::{InLane, Lane};
 pub use pending::{Either, Pending, Recorded};
 pub use replay::{OpenError, opened, replay};
-pub use watermark::{Keeper, Watermark, keep as keep_watermark};
+pub use watermark::{Head, Keeper, Watermark, keep as keep_watermark};
 
 /// Bounds of the writer.
 #[derive(Clone, Copy, Debug)]
@@ -187,10 +189,11 @@ impl Ledger {
         while from < to {
             let middle = from + (to - from) / 2;
             match self.rows(middle, 1)?.pop() {
-                Some((revision, body)) if journal::decode(&body).map_err(|e| Fault::new("revision", e))?.at < time => {
-                    from = revision + 1;
+                Some((revision, body)) => {
+                    let at = journal::decode(&body).map_err(|e| Fault::new("revision", e))?.at;
+                    if self.read(|state| state.time_of(revision, at)) < time { from = revision + 1 } else { to = middle }
                 }
-                _ => to = middle,
+                None => to = middle,
             }
         }
         Ok(from)

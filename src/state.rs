@@ -13,6 +13,7 @@ pub mod meter;
 mod overlay;
 mod revoked;
 mod target;
+mod time;
 mod view;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -31,6 +32,7 @@ use mandate::Mandates;
 pub use meter::Reading;
 pub use overlay::Overlay;
 pub use target::{TargetStanding, Why};
+pub use time::{ROWS_KEPT, Repair};
 pub use view::View;
 
 use crate::clock::SECOND;
@@ -83,6 +85,9 @@ pub struct State {
     seats: HashMap<Seat, i64>,
     meters: HashMap<[u8; 16], Reading>,
     configured_at: u64,
+    // Unix microseconds until which no row is dropped: until then the clock of the last start may turn out to be wrong.
+    rows_kept_until: u64,
+    repairs: Vec<Repair>,
     subsumed: Subsumed,
     due: BTreeMap<expiry::When, Due>,
     obsolete: VecDeque<u64>,
@@ -247,11 +252,6 @@ impl State {
     /// Takes the revisions of all records that no longer matter.
     pub fn take_obsolete(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.obsolete).into()
-    }
-
-    /// At most `most` revisions of records that no longer matter.
-    pub fn obsolete(&self, most: usize) -> Vec<u64> {
-        self.obsolete.iter().take(most).copied().collect()
     }
 
     /// Forgets revisions whose rows were dropped: the ones that [`State::obsolete`] named first.

@@ -57,6 +57,12 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_feed_queue_full_total", "counter", "", "commits that waited because the feed had too many cuts to publish"),
     ("mayfly_feed_snapshots_total", "counter", "", "subscribers that were sent everything, because they are new or too slow"),
     ("mayfly_feed_subscribers", "gauge", "", "subscribers of the feed"),
+    (
+        "mayfly_clock_lead_seconds",
+        "gauge",
+        "",
+        "lead of the machine's clock, where it leapt and is not followed; 0 while it is right",
+    ),
     ("mayfly_agents_known", "gauge", "", "agents in state, ended ones until they are forgotten"),
     (
         "mayfly_connections",

@@ -57,7 +57,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dev", &["https"]),
     ("folder", &[]),
     ("follow", &["folder", "process"]),
-    ("home", &["authority", "keys", "ledger"]),
+    ("home", &["authority", "clock", "journal", "keys", "ledger", "state"]),
     ("config", &["assertion", "authority", "foreign", "history", "judge", "listen", "state"]),
     ("telemetry", &["config"]),
     (

@@ -1357,3 +1357,6 @@ fn t119_claims_that_the_other_side_would_refuse_are_denied_before_anything_is_re
     assert_eq!(tags.pointer("/principal_tags/user/0").unwrap(), "demo+x@a.example");
     assert_eq!(mint.token().ends_at - mint.token().issued_at, 1200);
 }
+
+#[path = "ledger/time.rs"]
+mod time;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::exit::Failure;
 use super::global::Global;
@@ -23,6 +24,9 @@ pub(super) struct Args {
     /// File that adds classes, workloads and limits
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Believe the machine's clock at this start, however far it is ahead of the journal
+    #[arg(long)]
+    accept_clock: bool,
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -31,7 +35,10 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     }
     // Keys of development may be swapped; else this is as it is in production.
     process::begin()?;
-    let config = load(&global.home, args.listen, args.config.as_deref())?;
+    let mut config = load(&global.home, args.listen, args.config.as_deref())?;
+    if args.accept_clock {
+        config.max_downtime = Duration::MAX;
+    }
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
     let running = app::start(config, true, Clock::system()).await?;
     match global.output {

@@ -15,9 +15,10 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::history::{Place, head_of};
 use crate::home::{Beats, Home};
+use crate::journal::Journal as _;
 use crate::journal::sqlite::Sqlite;
 use crate::keys::keystore::Keystore;
-use crate::ledger::{Watermark as _, restore};
+use crate::ledger::{Head, Watermark as _, restore};
 
 /// Put a copy in the place of the journal of a stopped issuer: a new incarnation begins, and everything issued before is revoked
 #[derive(clap::Args)]
@@ -46,7 +47,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         Beats { path: home.dir.join("heartbeat.json"), authority: Arc::new(authority), trust_domain: td.clone(), last: None };
     // The history may hold records of the last second, which the watermark has not seen.
     let held = head_of(&Place::of(&home.dir).segments())?;
-    let last_head = beats.read()?.map_or(0, |(_, head)| head).max(held);
+    let last_head = beats.read()?.map_or(0, |mark| mark.head).max(held);
 
     let fresh = home.dir.join("journal.restoring");
     let failed = |e: std::io::Error| format!("`{}`: {e}", args.file.display());
@@ -56,6 +57,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     std::fs::copy(&args.file, &fresh).map_err(failed)?;
     let mut journal = Sqlite::open(&fresh, None)?;
     let restored = restore::restore(&mut journal, &td, last_head, clock.now()).map_err(|e| e.to_string())?;
+    let chain = journal.head().map(|(_, chain)| chain);
     drop(journal);
     for name in ["journal.db-wal", "journal.db-shm"] {
         let _ = std::fs::remove_file(home.dir.join(name));
@@ -66,7 +68,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         let to = home.dir.join(format!("journal.db-{suffix}"));
         let _ = std::fs::rename(from, to);
     }
-    beats.write(restored.incarnation, restored.head, restored.at);
+    beats.write(Head { incarnation: restored.incarnation, revision: restored.head, chain }, restored.at);
     // Tokens carry whole seconds: one of this very second may be from before. A token from after we return counts.
     let second = clock.seconds();
     while clock.seconds() <= second {

@@ -1,6 +1,7 @@
 //! `mayfly serve`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::exit::Failure;
 use super::shutdown;
@@ -16,12 +17,18 @@ pub(super) struct Args {
     /// Configuration file; see `mayfly config example`
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Believe the machine's clock at this start, however far it is ahead of the journal
+    #[arg(long)]
+    accept_clock: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     // ORDER: before there is a key in memory.
     process::begin()?;
-    let config = Config::load(&args.config).map_err(|e| e.to_string())?;
+    let mut config = Config::load(&args.config).map_err(|e| e.to_string())?;
+    if args.accept_clock {
+        config.max_downtime = Duration::MAX;
+    }
     telemetry::logs(config.log, &config.log_filter)?;
     process::lock_memory();
     let running = app::start(config, false, Clock::system()).await?;

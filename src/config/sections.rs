@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mayfly_verify::{BindingOid, TrustDomain, WorkloadName};
 
@@ -76,6 +77,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         queue: journal.queue,
         journal_max: journal.max_bytes,
         history,
+        max_downtime: journal.max_downtime,
         oid: credentials.oid?,
         jwt_ttl: credentials.jwt_ttl,
         workload_ttl: credentials.workload_ttl,
@@ -190,6 +192,7 @@ struct Journal {
     batch: usize,
     queue: usize,
     max_bytes: Option<u64>,
+    max_downtime: Duration,
 }
 
 fn read_journal(j: &mut Reader) -> Journal {
@@ -197,6 +200,7 @@ fn read_journal(j: &mut Reader) -> Journal {
         batch: j.size("batch_max", 256, 1, 10_000),
         queue: j.size("queue_max", 4096, 1, 1_000_000),
         // In a file 0 means no bound.
+        max_downtime: j.duration("max_downtime", "7d", 60, 3650 * 86_400),
         max_bytes: Some(j.integer("max_bytes", 0, 0, u64::MAX >> 1)).filter(|m| *m > 0),
     }
 }

@@ -80,6 +80,12 @@ impl Translator<'_> {
                 draft.opening.target = format!("classes {}", hex::encode(&configured.classes));
             }
             Some(Body::Authorities(authorities)) => draft.opening.target = slots(authorities),
+            Some(Body::Resumed(resumed)) => {
+                draft.opening.reason = format!("resumed; the last known time was {} (unix microseconds)", resumed.last);
+            }
+            Some(Body::TimeRepaired(repaired)) => {
+                draft.opening.reason = format!("the time was repaired, for the records from revision {} on", repaired.first);
+            }
             None => {}
         }
     }
@@ -272,7 +278,7 @@ fn kind(body: Option<&Body>) -> Kind {
         Some(Body::Renewed(_)) => Kind::Renewal,
         Some(Body::Used(_)) => Kind::Use,
         Some(Body::Authorities(_)) => Kind::Authorities,
-        Some(Body::Opened(_)) | None => Kind::Opened,
+        Some(Body::Opened(_) | Body::Resumed(_) | Body::TimeRepaired(_)) | None => Kind::Opened,
     }
 }
 

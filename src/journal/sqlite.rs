@@ -1,54 +1,70 @@
-//! The embedded journal: one append-only table in SQLite, WAL, `synchronous=FULL`.
+//! The embedded journal: one append-only table in SQLite, WAL, `synchronous=FULL`, with the digest chain beside the records.
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row as SqlRow, Transaction, TransactionBehavior, params};
 
+use super::chain::{self, Checked, Digest};
 use super::{AppendError, Each, Journal};
 
 /// Marks the file as a Mayfly journal (`PRAGMA application_id`): "MayJ".
 const APPLICATION: i32 = 0x4d61_794a;
 /// Layout of the file (`PRAGMA user_version`).
-const LAYOUT: i32 = 1;
+const LAYOUT: i32 = 2;
+/// The layout of earlier versions, without the chain.
+const UNCHAINED: i32 = 1;
+/// Rows that are chained at once when an earlier journal is adopted.
+const ADOPT: i64 = 10_000;
+/// Columns of a row, as `row` reads them.
+const COLUMNS: &str = "revision, body, chain, prev, before";
 
 /// A journal in one file.
 pub struct Sqlite {
     connection: Connection,
     path: PathBuf,
+    // The last row.
+    last: Checked,
 }
 
 impl Sqlite {
     /// Opens the file, or makes it; `max_bytes` bounds its size.
     pub fn open(path: &Path, max_bytes: Option<u64>) -> Result<Sqlite, String> {
         let text = |e: rusqlite::Error| format!("{}: {e}", path.display());
-        let connection = Connection::open(path).map_err(text)?;
+        let mut connection = Connection::open(path).map_err(text)?;
         connection.busy_timeout(std::time::Duration::ZERO).map_err(text)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(text)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(text)?;
         // One process, one connection: nobody else may even read the WAL's index.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(text)?;
-        let pragma = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).map_err(text);
-        match (pragma("application_id")?, pragma("user_version")?) {
+        let pragma = |connection: &Connection, name: &str| {
+            connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).map_err(text)
+        };
+        match (pragma(&connection, "application_id")?, pragma(&connection, "user_version")?) {
             (0, 0) => {
                 connection
                     .execute_batch(&format!(
-                        "BEGIN; CREATE TABLE record (revision INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+                        "BEGIN; CREATE TABLE record (revision INTEGER PRIMARY KEY, body BLOB NOT NULL, chain BLOB, prev INTEGER,
+                         before BLOB) STRICT;
                          PRAGMA application_id={APPLICATION}; PRAGMA user_version={LAYOUT}; COMMIT;"
                     ))
                     .map_err(text)?;
             }
             (application, layout) if application == i64::from(APPLICATION) && layout == i64::from(LAYOUT) => {}
+            (application, layout) if application == i64::from(APPLICATION) && layout == i64::from(UNCHAINED) => {
+                adopt(&mut connection).map_err(text)?;
+            }
             (application, layout) if application == i64::from(APPLICATION) => {
                 return Err(format!("{}: layout {layout} is unknown to this version", path.display()));
             }
             _ => return Err(format!("{}: this is no Mayfly journal", path.display())),
         }
         if let Some(bytes) = max_bytes {
-            let page = pragma("page_size")?.max(1);
+            let page = pragma(&connection, "page_size")?.max(1);
             let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page;
             connection.pragma_update(None, "max_page_count", pages).map_err(text)?;
         }
-        Ok(Sqlite { connection, path: path.to_owned() })
+        let last = last(&connection).map_err(text)?;
+        Ok(Sqlite { connection, path: path.to_owned(), last })
     }
 
     /// Makes a journal in a file that nobody made before us, readable by us alone; a link is not followed.
@@ -63,12 +79,13 @@ impl Sqlite {
     pub fn put(&mut self, rows: &[(u64, Vec<u8>)]) -> Result<(), String> {
         let text = |e: rusqlite::Error| format!("{}: {e}", self.path.display());
         let transaction = self.connection.unchecked_transaction().map_err(text)?;
+        let mut last = self.last;
         for (revision, body) in rows {
-            let revision = i64::try_from(*revision).map_err(|e| e.to_string())?;
-            let mut insert = transaction.prepare_cached("INSERT INTO record (revision, body) VALUES (?1, ?2)").map_err(text)?;
-            insert.execute(params![revision, body]).map_err(text)?;
+            insert(&transaction, &mut last, *revision, body).map_err(text)?;
         }
-        transaction.commit().map_err(text)
+        transaction.commit().map_err(text)?;
+        self.last = last;
+        Ok(())
     }
 
     /// Ends the journal as one durable file without a write-ahead log beside it, and returns its size in bytes.
@@ -85,33 +102,127 @@ impl Sqlite {
     /// Deletes every record below `revision`.
     pub fn drop_below(&mut self, revision: u64) -> Result<(), String> {
         let revision = i64::try_from(revision).map_err(|e| e.to_string())?;
-        self.connection.execute("DELETE FROM record WHERE revision < ?1", [revision]).map(drop).map_err(|e| e.to_string())
+        let below = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            // The first row that stays has none before it; the digest of its predecessor stays with it.
+            transaction.execute(
+                "UPDATE record SET prev = 0, before = coalesce(before, (SELECT chain FROM record p WHERE p.revision = record.revision - 1))
+                 WHERE revision = (SELECT min(revision) FROM record WHERE revision >= ?1)",
+                [revision],
+            )?;
+            transaction.execute("DELETE FROM record WHERE revision < ?1", [revision])?;
+            transaction.commit()
+        };
+        below(&mut self.connection).map_err(|e| e.to_string())
+    }
+
+    /// The digest of the chain at a revision, as far as it can still be told.
+    pub fn chain_at(&self, revision: u64) -> Result<Option<Digest>, String> {
+        let revision = i64::try_from(revision).map_err(|e| e.to_string())?;
+        let select = "SELECT coalesce((SELECT chain FROM record WHERE revision = ?1),
+                                      (SELECT before FROM record WHERE revision = ?1 + 1))";
+        self.connection.query_row(select, [revision], |row| row.get::<_, Option<Digest>>(0)).map_err(|e| e.to_string())
     }
 
     fn try_append(&mut self, first: u64, records: &[Vec<u8>], drop: &[u64]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        {
-            let mut insert = transaction.prepare_cached("INSERT INTO record (revision, body) VALUES (?1, ?2)")?;
-            for (revision, record) in (first..).zip(records) {
-                insert.execute(params![i64::try_from(revision).unwrap_or(i64::MAX), record])?;
-            }
-            let mut delete = transaction.prepare_cached("DELETE FROM record WHERE revision = ?1")?;
-            for revision in drop {
-                delete.execute([i64::try_from(*revision).unwrap_or(i64::MAX)])?;
-            }
+        let mut chained = self.last;
+        for (revision, record) in (first..).zip(records) {
+            insert(&transaction, &mut chained, revision, record)?;
         }
-        transaction.commit()
+        for revision in drop {
+            remove(&transaction, i64::try_from(*revision).unwrap_or(i64::MAX))?;
+        }
+        transaction.commit()?;
+        self.last = chained;
+        Ok(())
     }
+}
+
+/// The last row, without a check of it.
+fn last(connection: &Connection) -> rusqlite::Result<Checked> {
+    let select = "SELECT revision, chain FROM record ORDER BY revision DESC LIMIT 1";
+    let found = connection.query_row(select, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))).optional()?;
+    Ok(found.map_or_else(Checked::default, |(revision, chain)| Checked {
+        revision: u64::try_from(revision).unwrap_or(0),
+        // A digest of another length is found when the row is checked.
+        chain: chain.try_into().unwrap_or(chain::BEGIN),
+    }))
+}
+
+/// Adds a row after the last one.
+fn insert(transaction: &Transaction<'_>, last: &mut Checked, revision: u64, body: &[u8]) -> rusqlite::Result<()> {
+    let digest = chain::link(&last.chain, revision, body);
+    let before = (revision != last.revision + 1).then_some(last.chain);
+    let [number, prev] = [revision, last.revision].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+    let sql = "INSERT INTO record (revision, body, chain, prev, before) VALUES (?1, ?2, ?3, ?4, ?5)";
+    transaction.prepare_cached(sql)?.execute(params![number, body, digest, prev, before])?;
+    *last = Checked { revision, chain: digest };
+    Ok(())
+}
+
+/// Drops a row, and lets the next one know.
+fn remove(transaction: &Transaction<'_>, revision: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE record SET prev = gone.prev, before = CASE WHEN record.revision = gone.revision + 1 THEN gone.chain
+               ELSE record.before END FROM (SELECT revision, prev, chain FROM record WHERE revision = ?1) AS gone
+               WHERE record.revision = (SELECT min(revision) FROM record WHERE revision > ?1)";
+    transaction.prepare_cached(sql)?.execute([revision])?;
+    transaction.prepare_cached("DELETE FROM record WHERE revision = ?1")?.execute([revision])?;
+    Ok(())
+}
+
+/// Adds the chain to a journal of an earlier version: what is there now is what is believed.
+fn adopt(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(
+        "ALTER TABLE record ADD COLUMN chain BLOB; ALTER TABLE record ADD COLUMN prev INTEGER;
+         ALTER TABLE record ADD COLUMN before BLOB;",
+    )?;
+    let mut last = Checked::default();
+    loop {
+        let after = i64::try_from(last.revision).unwrap_or(i64::MAX);
+        let mut select =
+            transaction.prepare_cached("SELECT revision, body FROM record WHERE revision > ?1 ORDER BY revision LIMIT ?2")?;
+        let rows = select.query_map([after, ADOPT], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let rows: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
+        if rows.is_empty() {
+            break;
+        }
+        let mut update =
+            transaction.prepare_cached("UPDATE record SET chain = ?2, prev = ?3, before = ?4 WHERE revision = ?1")?;
+        for (number, body) in rows {
+            let revision = u64::try_from(number).unwrap_or(0);
+            let digest = chain::link(&last.chain, revision, &body);
+            let before = (revision != last.revision + 1).then_some(last.chain);
+            update.execute(params![number, digest, i64::try_from(last.revision).unwrap_or(i64::MAX), before])?;
+            last = Checked { revision, chain: digest };
+        }
+    }
+    transaction.execute_batch(&format!("PRAGMA user_version={LAYOUT}"))?;
+    transaction.commit()
+}
+
+/// A row of [`COLUMNS`], checked after those before it.
+fn row<'a>(row: &'a SqlRow<'_>, checked: &mut Checked) -> Result<(u64, &'a [u8]), String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let revision = u64::try_from(row.get::<_, i64>(0).map_err(|e| text(&e))?).map_err(|e| text(&e))?;
+    let damaged = |e: &dyn std::fmt::Display| format!("the journal is damaged: the row of revision {revision} was changed ({e})");
+    let body = row.get_ref(1).map_err(|e| text(&e))?.as_blob().map_err(|e| damaged(&e))?;
+    let chain = row.get_ref(2).map_err(|e| text(&e))?.as_blob().map_err(|e| damaged(&e))?;
+    let prev = u64::try_from(row.get::<_, i64>(3).map_err(|e| damaged(&e))?).map_err(|e| damaged(&e))?;
+    let before = row.get_ref(4).map_err(|e| text(&e))?.as_blob_or_null().map_err(|e| damaged(&e))?;
+    checked.next(&chain::Row { revision, body, chain, prev, before }).map_err(|e| e.to_string())?;
+    Ok((revision, body))
 }
 
 impl Journal for Sqlite {
     fn replay(&mut self, each: Each<'_>) -> Result<(), String> {
         let text = |e: rusqlite::Error| format!("{}: {e}", self.path.display());
-        let mut select = self.connection.prepare("SELECT revision, body FROM record ORDER BY revision").map_err(text)?;
+        let mut select = self.connection.prepare(&format!("SELECT {COLUMNS} FROM record ORDER BY revision")).map_err(text)?;
         let mut rows = select.query([]).map_err(text)?;
-        while let Some(row) = rows.next().map_err(text)? {
-            let revision = u64::try_from(row.get::<_, i64>(0).map_err(text)?).map_err(|e| e.to_string())?;
-            let body = row.get_ref(1).map_err(text)?.as_blob().map_err(|e| e.to_string())?;
+        let mut checked = Checked::default();
+        while let Some(next) = rows.next().map_err(text)? {
+            let (revision, body) = row(next, &mut checked).map_err(|e| format!("{}: {e}", self.path.display()))?;
             each(revision, body)?;
         }
         Ok(())
@@ -122,7 +233,13 @@ impl Journal for Sqlite {
             // T73: SQLite rolls the transaction back and stays whole.
             Some(ErrorCode::DiskFull) => AppendError::Full(e.to_string()),
             // The revision is the primary key: somebody else has appended under it.
-            Some(ErrorCode::ConstraintViolation) => AppendError::Behind,
+            Some(ErrorCode::ConstraintViolation) => match last(&self.connection) {
+                Ok(last) => {
+                    self.last = last;
+                    AppendError::Behind
+                }
+                Err(e) => AppendError::Fatal(e.to_string()),
+            },
             // T72: everything else, an I/O error or a failed fsync above all, leaves us not knowing.
             _ => AppendError::Fatal(e.to_string()),
         })
@@ -132,14 +249,23 @@ impl Journal for Sqlite {
         let text = |e: rusqlite::Error| format!("{}: {e}", self.path.display());
         let from = i64::try_from(from).map_err(|e| e.to_string())?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let select = "SELECT revision, body FROM record WHERE revision >= ?1 ORDER BY revision LIMIT ?2";
-        let mut select = self.connection.prepare_cached(select).map_err(text)?;
+        let checked = "SELECT revision, chain FROM record WHERE revision < ?1 ORDER BY revision DESC LIMIT 1";
+        let checked = self.connection.prepare_cached(checked).map_err(text)?.query_row([from], |row| {
+            Ok(Checked { revision: u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0), chain: row.get(1)? })
+        });
+        let mut checked = checked.optional().map_err(text)?.unwrap_or_default();
+        let select = format!("SELECT {COLUMNS} FROM record WHERE revision >= ?1 ORDER BY revision LIMIT ?2");
+        let mut select = self.connection.prepare_cached(&select).map_err(text)?;
         let mut rows = select.query([from, most]).map_err(text)?;
         let mut found = Vec::new();
-        while let Some(row) = rows.next().map_err(text)? {
-            let revision = u64::try_from(row.get::<_, i64>(0).map_err(text)?).map_err(|e| e.to_string())?;
-            found.push((revision, row.get(1).map_err(text)?));
+        while let Some(next) = rows.next().map_err(text)? {
+            let (revision, body) = row(next, &mut checked).map_err(|e| format!("{}: {e}", self.path.display()))?;
+            found.push((revision, body.to_vec()));
         }
         Ok(found)
+    }
+
+    fn head(&self) -> Option<(u64, Digest)> {
+        Some((self.last.revision, self.last.chain))
     }
 }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::{Bounds, Durable, Fate, Group, Inner, Lane, Noted, Observer};
 use crate::clock::Clock;
+use crate::journal::chain::Digest;
 use crate::journal::{self, AppendError, Journal};
 use crate::judge::{Entry, Judgement, Note};
 use crate::state::AT_ONCE;
@@ -89,6 +90,10 @@ impl Writer {
 
     pub(super) fn rows(&mut self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
         self.journal.read(from, most)
+    }
+
+    pub(super) fn head(&self) -> Option<(u64, Digest)> {
+        self.journal.head()
     }
 
     pub(super) fn backup_begins(&mut self) {

@@ -6,7 +6,7 @@ use mayfly_verify::TrustDomain;
 
 use crate::journal::record::{self, Record, record::Body};
 use crate::journal::{self, AppendError, Journal};
-use crate::state::State;
+use crate::state::{Repair, State};
 
 /// Records that go from the reader to the thread that applies them in one piece.
 const CHUNK: usize = 1024;
@@ -27,18 +27,53 @@ pub enum OpenError {
     Append(#[from] AppendError),
 }
 
-/// The state that a journal's records make. They are read and decoded beside the thread that applies them.
+/// The state that a journal's records make.
 pub fn replay(journal: &mut dyn Journal) -> Result<State, OpenError> {
+    replay_repaired(journal, Vec::new())
+}
+
+/// The state that a journal's records make, with repairs of their times besides those that they hold.
+pub(super) fn replay_repaired(journal: &mut dyn Journal, mut repairs: Vec<Repair>) -> Result<State, OpenError> {
+    loop {
+        match pass(journal, &repairs)? {
+            Pass::Whole(state) => return Ok(*state),
+            Pass::Repaired(repair) => repairs.push(repair),
+        }
+    }
+}
+
+/// What one reading of the records came to.
+enum Pass {
+    Whole(Box<State>),
+    // A record repairs the times of records before it: they must be read again with this.
+    Repaired(Repair),
+}
+
+/// Applies every record. They are read and decoded beside the thread that applies them.
+fn pass(journal: &mut dyn Journal, repairs: &[Repair]) -> Result<Pass, OpenError> {
     let (chunks, records) = sync_channel::<Vec<(u64, Record)>>(WAITING);
     let done = std::thread::scope(|scope| {
         let reader = scope.spawn(move || read(journal, &chunks));
         let mut state = State::default();
-        let applied = records.iter().flatten().try_for_each(|(revision, record)| state.apply(revision, &record));
+        let mut repaired = None;
+        let applied = records.iter().flatten().try_for_each(|(revision, mut record)| {
+            if repaired.is_some() {
+                return Ok(());
+            }
+            if let Some(Body::TimeRepaired(body)) = &record.body
+                && repairs.iter().all(|repair| repair.by != revision)
+            {
+                repaired = Some(Repair { first: body.first, by: revision, at: record.at });
+                return Ok(());
+            }
+            record.at = repairs.iter().fold(record.at, |at, repair| repair.time_of(revision, at));
+            state.apply(revision, &record)
+        });
         // ORDER: before the reader is joined. It ends when nobody takes its pieces any more.
         drop(records);
         let read = reader.join().map_err(|_| "the reader has died".to_owned())?;
         applied.map_err(|e| e.to_string())?;
-        read.map(|()| state)
+        read.map(|()| repaired.map_or_else(|| Pass::Whole(Box::new(state)), Pass::Repaired))
     });
     done.map_err(OpenError::Replay)
 }

@@ -27,7 +27,8 @@ pub fn restore(journal: &mut Sqlite, trust_domain: &TrustDomain, last_head: u64,
     let state = replay(journal)?;
     // Past every revision that was ever given: revisions order issuance and revocation for good.
     let first = state.revision.max(last_head) + 1;
-    let at = now.max(state.at);
+    // Nothing of the copy lives on, so its time does not bind: a copy from under a clock that was ahead comes back too.
+    let at = now;
     let begin = opened(trust_domain, at)?;
     let incarnation = match &begin.body {
         Some(Body::Opened(opened)) => Uuid::from_slice(&opened.incarnation).map_err(|e| OpenError::Replay(e.to_string()))?,

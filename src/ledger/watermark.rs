@@ -9,15 +9,38 @@ use uuid::Uuid;
 
 use super::Ledger;
 use crate::clock::Clock;
+use crate::journal::chain::Digest;
 use crate::process;
 
-/// How often the head is written, if it has moved.
+/// How often the head is looked at.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// The head of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The incarnation of the journal.
+    pub incarnation: Uuid,
+    /// Its last revision.
+    pub revision: u64,
+    /// The digest of the chain at that revision, where the journal keeps one.
+    pub chain: Option<Digest>,
+}
+
+impl Ledger {
+    /// The head of what is durable. Blocks while something is committed.
+    pub fn head(&self) -> Head {
+        // ORDER: the writer is held while the state is read, so that both are of one moment.
+        let writer = self.0.writer.lock();
+        let (incarnation, revision) = self.read(|state| (state.incarnation, state.revision));
+        let chain = writer.head().filter(|(at, _)| *at == revision).map(|(_, chain)| chain);
+        Head { incarnation, revision, chain }
+    }
+}
 
 /// Keeps the head somewhere outside the journal.
 pub trait Watermark: Send {
-    /// Writes the head of an incarnation. `now` is in Unix microseconds.
-    fn write(&mut self, incarnation: Uuid, head: u64, now: u64);
+    /// Writes the head of an incarnation, if it has moved or was written long ago. `now` is in Unix microseconds.
+    fn write(&mut self, head: Head, now: u64);
 }
 
 /// The thread that writes the watermark. Dropping it lets the thread write the last head and end.
@@ -39,8 +62,7 @@ impl Drop for Keeper {
 pub fn keep(ledger: Ledger, mut watermark: Box<dyn Watermark>, clock: Clock) -> Result<Keeper, String> {
     let (stop, stopped): (Sender<()>, Receiver<()>) = channel();
     let mut write = move || {
-        let (incarnation, head) = ledger.read(|state| (state.incarnation, state.revision));
-        watermark.write(incarnation, head, clock.now());
+        watermark.write(ledger.head(), clock.now());
     };
     write();
     let thread = process::thread("mayfly-watermark", move || {

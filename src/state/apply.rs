@@ -149,6 +149,12 @@ impl State {
                 self.configured_at = revision;
                 self.configured = Some(c.clone());
             }
+            Body::Resumed(resumed) => {
+                let until = self.resumed(at, resumed.last);
+                self.due(until, revision, Due::Record);
+            }
+            // The times of the records before it were changed when they were replayed.
+            Body::TimeRepaired(repaired) => self.repaired(repaired.first, revision, at),
             Body::Authorities(all) => {
                 if self.authorities.revision > 0 {
                     self.obsolete.push_back(self.authorities.revision);

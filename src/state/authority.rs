@@ -118,7 +118,7 @@ impl Slot {
         }
     }
 
-    pub(super) fn read(revision: u64, a: &record::Authority) -> Result<Slot, Misfit> {
+    pub(crate) fn read(revision: u64, a: &record::Authority) -> Result<Slot, Misfit> {
         use record::authority as wire;
         let misfit = |what| Misfit { revision, what };
         let kind = match a.kind() {

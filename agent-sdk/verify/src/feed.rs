@@ -9,7 +9,8 @@
 //! | `forgotten` | what is kept of more cuts than can be held |
 //! | `error` | why a message is refused |
 //!
-//! A relay is not trusted. All it can do unnoticed is to delay messages, and heartbeats reveal a delay; a message that it drops,
+//! A relay is not trusted. All it can do unnoticed is to delay messages, and heartbeats reveal a delay (what a verifier with a wrong
+//! clock tolerates, and how much a relay can hide in that, is said in `live/heard.rs`); a message that it drops,
 //! repeats, changes or invents is refused. The fields `keep_until` and `revision` of a cut are not signed. If a cut is kept for
 //! a longer or shorter time than at the issuer, the digest of the next heartbeat does not match; the revision has no effect.
 

@@ -1,11 +1,13 @@
 //! The current knowledge of revocations, shared by every check in the process.
 
+mod heard;
 mod listeners;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use heard::Heard;
 use listeners::Listeners;
 pub use listeners::Subscription;
 use spiffe::TrustDomain;
@@ -16,8 +18,6 @@ use crate::{Binding, JwtSvid, Reject, Staleness, Subject, X509Svid, check_cuts};
 
 /// Default for the greatest age of the last heartbeat.
 const BOUND: Duration = Duration::from_secs(5);
-/// Greatest lead of the issuer's clock over ours.
-const SKEW: Duration = Duration::from_secs(120);
 
 /// What to do while no heartbeats arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,9 @@ pub struct Live(Arc<Shared>);
 struct Shared {
     trust_domain: TrustDomain,
     freshness: Freshness,
-    known: ArcSwapOption<Known>,
+    known: ArcSwapOption<Heard>,
+    // Since when this verifier measures time.
+    began: Instant,
     required: AtomicU64,
     unknown: AtomicU64,
     listeners: Listeners,
@@ -91,8 +93,8 @@ impl Live {
     /// Starts without any knowledge: under [`Freshness::Strict`] it refuses every credential (T69).
     pub fn new(trust_domain: TrustDomain, freshness: Freshness) -> Live {
         let (required, unknown) = (AtomicU64::new(0), AtomicU64::new(0));
-        let (known, listeners) = (ArcSwapOption::empty(), Listeners::default());
-        Live(Arc::new(Shared { trust_domain, freshness, known, required, unknown, listeners }))
+        let (known, listeners, began) = (ArcSwapOption::empty(), Listeners::default(), Instant::now());
+        Live(Arc::new(Shared { trust_domain, freshness, known, began, required, unknown, listeners }))
     }
 
     /// The trust domain whose credentials it can check.
@@ -102,7 +104,10 @@ impl Live {
 
     /// Replaces the knowledge that checks use, and notifies the subscribers.
     pub fn publish(&self, known: Arc<Known>) {
-        self.0.known.store(Some(known));
+        let before = self.0.known.load();
+        let heard = Heard::now(known, self.0.began.elapsed(), before.as_deref());
+        drop(before);
+        self.0.known.store(Some(Arc::new(heard)));
         // ORDER: after the store, so that a subscriber who is notified finds the new knowledge.
         self.0.listeners.notify();
     }
@@ -117,7 +122,7 @@ impl Live {
 
     /// The current knowledge, or `None` before the first heartbeat.
     pub fn known(&self) -> Option<Arc<Known>> {
-        self.0.known.load_full()
+        self.0.known.load().as_ref().map(|heard| Arc::clone(&heard.known))
     }
 
     /// Refuses all credentials, in either mode, until the cuts up to `revision` are known. Call it after a revocation, with the
@@ -134,13 +139,13 @@ impl Live {
     /// Whether the knowledge is fresh at `now` (since the Unix epoch), by the strict bound or the default one. For readiness
     /// checks and metrics (T41).
     pub fn fresh(&self, now: Duration) -> Result<(), Staleness> {
-        let known = self.0.known.load();
-        self.behind(known.as_deref())?;
+        let heard = self.0.known.load();
+        self.behind(heard.as_ref().map(|heard| &*heard.known))?;
         let bound = match self.0.freshness {
             Freshness::Strict(bound) => bound,
             Freshness::BestEffort => BOUND,
         };
-        aged(known.as_deref(), bound, now)
+        self.aged(heard.as_deref(), bound, now)
     }
 
     /// Refuses a verified credential if it is revoked, if it has expired at `now` (since the Unix epoch), or if that is unknown.
@@ -156,24 +161,25 @@ impl Live {
         if now.as_secs() >= credential.ends_at {
             return Err(Reject::Expired(credential.ends_at));
         }
-        let known = self.0.known.load();
-        if let Some(known) = known.as_deref() {
+        let heard = self.0.known.load();
+        let known = heard.as_ref().map(|heard| &*heard.known);
+        if let Some(known) = known {
             // A key or authority is never reinstated, so the revision of its cut does not matter.
             if credential.subjects.iter().any(|s| known.cuts.before(*s).is_some()) {
                 return Err(Reject::Cut);
             }
             credential.binding.map_or(Ok(()), |binding| check_cuts(binding, &known.cuts))?;
         }
-        self.behind(known.as_deref()).map_err(Reject::Stale)?;
+        self.behind(known).map_err(Reject::Stale)?;
         let held = || {
             let (forgotten, revision) =
-                (known.as_deref().map_or(0, |k| k.forgotten), credential.binding.map_or(0, |binding| binding.revision));
+                (known.map_or(0, |k| k.forgotten), credential.binding.map_or(0, |binding| binding.revision));
             if forgotten > 0 && revision <= forgotten { Err(Staleness::Forgotten { forgotten, revision }) } else { Ok(()) }
         };
         match self.0.freshness {
-            Freshness::Strict(bound) => aged(known.as_deref(), bound, now).and_then(|()| held()).map_err(Reject::Stale),
+            Freshness::Strict(bound) => self.aged(heard.as_deref(), bound, now).and_then(|()| held()).map_err(Reject::Stale),
             Freshness::BestEffort => {
-                if aged(known.as_deref(), BOUND, now).and_then(|()| held()).is_err() {
+                if self.aged(heard.as_deref(), BOUND, now).and_then(|()| held()).is_err() {
                     self.0.unknown.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
@@ -181,24 +187,13 @@ impl Live {
         }
     }
 
+    fn aged(&self, heard: Option<&Heard>, bound: Duration, now: Duration) -> Result<(), Staleness> {
+        heard.ok_or(Staleness::Never)?.aged(bound, self.0.began.elapsed(), now)
+    }
+
     fn behind(&self, known: Option<&Known>) -> Result<(), Staleness> {
         let (known, required) = (known.map_or(0, |k| k.head), self.0.required.load(Ordering::Acquire));
         if known >= required { Ok(()) } else { Err(Staleness::Behind { known, required }) }
-    }
-}
-
-/// The age of the knowledge is checked in both directions: after a change of the clock, a heartbeat from the future is no
-/// fresher than an old one.
-fn aged(known: Option<&Known>, bound: Duration, now: Duration) -> Result<(), Staleness> {
-    let as_of = Duration::from_micros(known.ok_or(Staleness::Never)?.as_of);
-    let age = now.saturating_sub(as_of);
-    let ahead = as_of.saturating_sub(now);
-    if age > bound {
-        Err(Staleness::Old(age))
-    } else if ahead > SKEW {
-        Err(Staleness::Future(ahead))
-    } else {
-        Ok(())
     }
 }
 

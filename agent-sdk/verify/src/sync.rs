@@ -83,11 +83,6 @@ mod stepped {
             step();
             self.0.load()
         }
-
-        pub(crate) fn load_full(&self) -> Option<Arc<T>> {
-            step();
-            self.0.load_full()
-        }
     }
 
     #[derive(Debug, Default)]

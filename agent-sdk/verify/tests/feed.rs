@@ -139,6 +139,25 @@ fn t75_a_new_incarnation_comes_with_a_snapshot_and_the_old_one_never_again() {
 }
 
 #[test]
+fn t135_a_later_revision_with_an_earlier_time_is_a_repair_and_an_earlier_one_never() {
+    let mut issuer = Issuer::new();
+    issuer.cut(subject(1), 5, START + 10 * 86_400);
+    let mut follower = issuer.follower(Limits::default());
+    follower.take(issuer.snapshot()).unwrap();
+    // Three days ahead, and back.
+    let right = issuer.now;
+    issuer.pass(3 * 86_400);
+    issuer.cut(subject(2), 6, START + 10 * 86_400);
+    let ahead = issuer.snapshot();
+    follower.take(ahead.clone()).unwrap();
+    issuer.now = right + 5;
+    assert!(matches!(follower.take(issuer.snapshot()), Err(FeedError::Time(..))), "the same revision at an earlier time");
+    issuer.head += 1;
+    assert!(same(&follower.take(issuer.snapshot()).unwrap().unwrap(), &issuer.model));
+    assert_eq!(follower.take(ahead).unwrap_err().code(), "FEED_REPLAY", "and what was said before is a replay");
+}
+
+#[test]
 fn t66_what_a_feed_makes_a_verifier_hold_is_bounded() {
     let mut issuer = Issuer::new();
     (0..11).for_each(|n| issuer.cut(subject(n), 5, START + 1000));

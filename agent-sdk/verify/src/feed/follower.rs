@@ -138,8 +138,9 @@ impl Follower {
         if !same && !self.pending.snapshot {
             return Err(FeedError::Incarnation);
         }
-        // Time goes on from one epoch of the journal to the next, so a heartbeat of an earlier epoch is a replay too.
-        if heartbeat.as_of < known.as_of {
+        // Revisions and time go on from one epoch of the journal to the next, so a heartbeat of an earlier epoch is a replay too.
+        // After a repair of the issuer's time a later revision has an earlier time; a replay has neither later.
+        if heartbeat.as_of < known.as_of && heartbeat.head <= known.head {
             return Err(FeedError::Time(known.as_of, heartbeat.as_of));
         }
         if same && heartbeat.head < known.head {

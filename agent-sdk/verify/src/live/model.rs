@@ -155,7 +155,7 @@ fn t84_to_tell_before_it_is_known_is_noticed() {
             if known.head == CUT {
                 live.0.listeners.notify();
             }
-            live.0.known.store(Some(known));
+            live.0.known.store(Some(Arc::new(Heard::now(known, Duration::ZERO, None))));
         };
         nobody_misses_a_cut(tell_first, subscribe);
     });

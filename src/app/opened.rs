@@ -1,0 +1,96 @@
+//! Opens the journal and the ledger over it, and holds both against the clock, the watermark and the history.
+
+use std::sync::Arc;
+
+use super::history;
+use crate::authority::Authority;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::home::{Beats, Home};
+use crate::journal::sqlite::Sqlite;
+use crate::judge::Rules;
+use crate::ledger::{self, Bounds, Ledger, replay, start};
+use crate::state::State;
+
+/// The journal and what it says, if there is one; its time is compared with the clock.
+pub(super) fn journal(config: &Config, home: &Home, clock: &Clock) -> Result<Option<(Sqlite, State)>, String> {
+    if !home.journal().exists() {
+        start::check(0, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
+        return Ok(None);
+    }
+    let mut journal = Sqlite::open(&home.journal(), config.journal_max)?;
+    let state = replay(&mut journal).map_err(|e| e.to_string())?;
+    start::check(state.at, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
+    Ok(Some((journal, state)))
+}
+
+/// The ledger over the journal, and what keeps its watermark. `held` is how far the history reaches. Fails if one of them was put in its
+/// place from a copy, or if the clock is wrong.
+pub(super) fn ledger(
+    config: &Config,
+    home: &Home,
+    authority: &Arc<Authority>,
+    clock: &Clock,
+    (told, held): (history::Observers, u64),
+    journal: Option<(Sqlite, State)>,
+) -> Result<(Ledger, ledger::Keeper), String> {
+    let beats = Beats {
+        path: home.dir.join("heartbeat.json"),
+        authority: Arc::clone(authority),
+        trust_domain: config.trust_domain.clone(),
+        last: None,
+    };
+    let last = beats.read()?;
+    let (mut journal, mut state) = match journal {
+        Some(known) => known,
+        None if last.is_some() => {
+            return Err("this home has signed before and its journal is gone: restore one with `mayfly backup restore`".into());
+        }
+        None => (Sqlite::open(&home.journal(), config.journal_max)?, State::default()),
+    };
+    let rules = Rules {
+        trust_domain: config.trust_domain.clone(),
+        classes: config.classes.clone(),
+        audiences: config.audiences.clone(),
+        workloads: config.workloads.clone(),
+        issuers: config.issuers.iter().map(|issuer| (issuer.issuer.clone(), issuer.name.clone())).collect(),
+        operators: config.operators.clone(),
+        limits: config.limits.clone(),
+        workload_ttl: config.workload_ttl,
+        jwt_ttl: config.jwt_ttl,
+        publish_ahead: config.schedule(0).ahead,
+        taken_back: config.taken_back,
+    };
+    let bounds = Bounds { batch: config.batch };
+    let fatal = Box::new(|cause: &str| {
+        tracing::error!(%cause, "the journal failed: stopping, so that the next start replays what is durable");
+        std::process::exit(74);
+    });
+    // A first start writes the watermark right after the first record.
+    if last.is_none() && state.revision > 1 {
+        return Err(format!(
+            "the journal is at revision {}, and `heartbeat.json`, which says how far it must reach, is missing: put it back, or use \
+             `mayfly backup restore` with a copy of the journal, which revokes what was issued before",
+            state.revision
+        ));
+    }
+    if state.revision < held {
+        return Err(format!(
+            "the journal is at revision {} and the history holds {held}: somebody put an older copy in its place. Use \
+             `mayfly backup restore`, which revokes what came after it",
+            state.revision
+        ));
+    }
+    // ORDER: before the watermark is written anew, which would hide what this one says.
+    if let Some(mark) = &last {
+        mark.check(&journal, &state)?;
+    }
+    // The watermark also says until when this issuer ran: without records, time went on.
+    let ran_until = state.at.max(last.map_or(0, |mark| mark.as_of));
+    start::check(ran_until, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
+    start::resume(&mut journal, &mut state, ran_until, clock.now()).map_err(|e| e.to_string())?;
+    let ledger = Ledger::open(Box::new(journal), state, rules, bounds, clock.clone(), Box::new(told), fatal);
+    let ledger = ledger.map_err(|e| e.to_string())?;
+    let watermark = ledger::keep_watermark(ledger.clone(), Box::new(beats), clock.clone())?;
+    Ok((ledger, watermark))
+}

@@ -1,0 +1,81 @@
+//! Whether the issuer is ready: looked at each second, told by `/readyz`, by metrics, and once in the log when it changes.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::{Clock, SECOND};
+use crate::doors::http::Ready;
+use crate::ledger::Ledger;
+use crate::state::authority::Kind;
+
+/// How often the parts are looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What is looked at.
+pub(super) struct Looks {
+    pub(super) ledger: Ledger,
+    pub(super) clock: Clock,
+}
+
+/// Tells whether the issuer is ready, until it stops.
+pub(super) async fn keep(told: watch::Sender<Ready>, looks: Looks, mut stopped: watch::Receiver<bool>) {
+    let mut before = Ready::default();
+    loop {
+        let now = looks.look();
+        for (name, part) in now.parts.iter().filter(|part| !before.parts.contains(part)) {
+            match part {
+                Err(why) => tracing::error!(part = name, %why, "not ready"),
+                Ok(()) if before.parts.is_empty() => {}
+                Ok(()) => tracing::info!(part = name, "ready again"),
+            }
+        }
+        told.send_if_modified(|told| std::mem::replace(told, now.clone()) != now);
+        before = now;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {
+                told.send_replace(Ready::stopping());
+                return;
+            }
+        }
+    }
+}
+
+impl Looks {
+    fn look(&self) -> Ready {
+        Ready { parts: vec![("clock", self.clock()), ("authorities", self.authorities())] }
+    }
+
+    /// The clock leapt, and is not followed.
+    fn clock(&self) -> Result<(), String> {
+        let lead = self.clock.lead();
+        #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
+        metrics::gauge!("mayfly_clock_lead_seconds").set(lead as f64 / SECOND as f64);
+        let seconds = lead.unsigned_abs().div_ceil(SECOND);
+        match lead {
+            0 => Ok(()),
+            1.. => Err(leapt(seconds, "ahead of")),
+            _ => Err(leapt(seconds, "behind")),
+        }
+    }
+
+    fn authorities(&self) -> Result<(), String> {
+        let now = self.clock.seconds();
+        let missing =
+            |kind: &Kind| self.ledger.read(|state| state.authorities.active(*kind).is_none_or(|slot| slot.ends_at <= now));
+        match [Kind::X509, Kind::Jwt].iter().find(|kind| missing(kind)) {
+            None => Ok(()),
+            Some(kind) => {
+                Err(format!("no {kind} authority is active: an operator prepares and activates one with `mayfly authority`"))
+            }
+        }
+    }
+}
+
+fn leapt(seconds: u64, side: &str) -> String {
+    format!(
+        "the machine's clock is {seconds} seconds {side} the time that has passed since it was last right, and is not followed. If it \
+         is wrong, set it right and this ends by itself; if it is right, restart the issuer"
+    )
+}
