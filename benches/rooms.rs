@@ -333,6 +333,8 @@ fn rules() -> Rules {
         workloads: config.workloads,
         audiences: Default::default(),
         issuers: [("https://idp.example".into(), "idp".into())].into(),
+        client_audience: None,
+        serves: BTreeMap::new(),
         operators: vec![],
         limits: vec![
             limit("live", Per::User, Measure::Live(1_000_000_000)),

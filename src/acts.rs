@@ -4,10 +4,13 @@
 pub mod attest;
 pub mod authorities;
 pub mod backup;
+pub mod client;
 pub mod configure;
 pub mod end;
+pub mod exchange;
 pub mod history;
 pub mod inspect;
+pub mod introspect;
 pub mod join;
 pub mod mint;
 pub mod present;
@@ -15,6 +18,7 @@ pub mod redeem;
 pub mod renew;
 pub mod reopen;
 pub mod revoke;
+pub mod revoke_token;
 pub mod rotate;
 pub mod spawn;
 mod throttle;
@@ -76,6 +80,10 @@ pub struct Issuer {
     pub rotator: Rotator,
     /// A dry run looks at every agent: one at a time.
     pub counting: revoke::Counting,
+    /// Verifies the JWT-SVIDs of clients, and remembers which were used.
+    pub clients: client::Clients,
+    /// The `iss` of every token: the URL of the HTTPS listener, if there is one.
+    pub iss: String,
     /// Keeps callers to the paces of what is written down.
     pub throttle: Throttle,
     /// In development: lets the development workload join again, and answers when it has. `None` under `serve`.

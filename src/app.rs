@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
 use crate::acts::rotate::Rotation;
-use crate::acts::{Issuer, Throttle, configure, inspect, revoke};
+use crate::acts::{Issuer, Throttle, client, configure, inspect, revoke};
 use crate::assertion::{Assertions, Attestations, AudienceSettings, IssuerSettings};
 use crate::authority::{Authority, Seal};
 use crate::clock::Clock;
@@ -159,7 +159,8 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
     let (told, heard) = feed::line();
     let told = history::Observers { feed: told, history: told_history.clone() };
-    let (ledger, watermark) = opened::ledger(&config, &home, &authority, &clock, (told, history.head()), journal)?;
+    let audience = https.is_some().then(|| iss.clone());
+    let (ledger, watermark) = opened::ledger(&config, &home, &authority, &clock, (told, history.head()), journal, audience)?;
     let history = Arc::new(history.follow(told_history, &ledger, &clock)?);
     configure::configure(&ledger, config.digest()).map_err(|e| e.to_string())?;
     let schedule = config.schedule(authority.root_ends_at());
@@ -184,6 +185,8 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         foreign: Arc::clone(&foreign),
         pages: inspect::Pages::new().map_err(|e| e.to_string())?,
         throttle: Throttle::new(config.writes.clone()),
+        clients: client::Clients::default(),
+        iss: iss.clone(),
         rejoin: development.then_some(rejoin),
         counting: revoke::Counting::default(),
         clock: clock.clone(),
@@ -193,7 +196,12 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let routes = grpc::routes(Arc::clone(&issuer), config.bounds.message, config.bounds.request, stopped.clone());
     let (routes, stopping) = standard::add(routes, config.reflection, config.bounds.message, stopped.clone()).await?;
     tasks.push(stopping);
-    let router = routes.into_axum_router();
+    let about = https.is_some().then(|| https::about(&config, iss, &endpoint.grpc));
+    let mut router = routes.into_axum_router();
+    if let Some(about) = &about {
+        // Here clients may show a certificate (RFC 8705 5).
+        router = router.merge(doors::oauth::router(&issuer, about.path()));
+    }
     let tls = || tls::Tls {
         authority: Arc::clone(&authority),
         publisher: publisher.clone(),
@@ -233,19 +241,17 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     if let Some((listener, shows)) = bundle_listener {
         tasks.extend(public("bundle", listener, shows, bundle::router(publisher.clone()), listen::Shares::bundle())?);
     }
-    if let Some(bound) = https {
+    if let (Some(bound), Some(about)) = (https, about) {
         if config.https.web.is_none() {
             endpoint.https_ca = Some(https::write_ca(&home.dir, &authority)?);
         }
-        let about = doors::https::Issuer { url: iss, binding_claim: config.oid.claim(), refresh: config.refresh };
-        let router = doors::https::router(&about, &publisher, &issuer.crls);
+        let router = doors::https::router(&about, &publisher, &issuer.crls).merge(doors::oauth::router(&issuer, about.path()));
         tasks.extend(public("https", bound.listener, bound.shows, router, listen::Shares::https())?);
     }
     if development {
-        let dir = home.dir.join("workloads").join("orchestrator");
-        joined::join(&issuer, &dir).await?;
-        let joined = joined::keep_joined(Arc::clone(&issuer), dir, config.workload_ttl, rejoining, stopped.clone());
-        tasks.push(process::task("development workload", joined));
+        let joined = joined::Workloads::join(&issuer, &home.dir.join("workloads")).await?;
+        let joined = joined.keep(Arc::clone(&issuer), config.workload_ttl, rejoining, stopped.clone());
+        tasks.push(process::task("development workloads", joined));
     }
     home.announce(&endpoint)?;
     let looks = ready::Looks { ledger: ledger.clone(), clock: clock.clone() };

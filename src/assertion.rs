@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_verify::{User, Workload};
+use serde_json::{Map, Value};
 
 pub use crate::https::ClientError;
 pub use attest::{Attestations, Attested, Rule, Unattested};
@@ -252,6 +253,12 @@ impl Assertions {
         let signed = issuer.keys.check(parsed, now, &self.gate, presenter).await?;
         // 4. Claims.
         Ok((&issuer.settings, signed.check(&issuer.settings, now)?))
+    }
+
+    /// The members of `may_act` (RFC 8693 4.4): whom the token lets act. `None` if it has none. Nothing is verified here: the token
+    /// must have been before.
+    pub fn may_act(token: &str) -> Result<Option<Map<String, Value>>, Refusal> {
+        Parsed::of(token)?.may_act()
     }
 
     /// The configured name of the issuer with this exact URL. Returns `None` if it is not configured.

@@ -192,7 +192,7 @@ impl Authority {
     }
 
     /// Signs with the JWT authority `id`. Fails if its key is not loaded, or if the claims are not what was to be signed.
-    fn sign_jwt(&self, id: &str, unsigned: &svid::jwt::Unsigned) -> Result<String, Fault> {
+    fn sign_jwt<C: svid::jwt::Claims>(&self, id: &str, unsigned: &C) -> Result<String, Fault> {
         let authority = self.jwt.read().get(id).cloned();
         let authority = authority.ok_or_else(|| Fault::new("sign jwt", format!("no key of authority `{id}`")))?;
         authority.sign(unsigned)

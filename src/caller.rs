@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mayfly_verify::{
-    AgentId, BindingOid, Bundle, Principal, Reject, SpiffeId, Stamp, User, Workload, WorkloadName, X509Svid, verify_x509,
+    AgentId, BindingOid, Bundle, Principal, Reject, SpiffeId, Stamp, TrustDomain, User, Workload, WorkloadName, X509Svid,
+    verify_x509, workload_id,
 };
 use rustls_pki_types::CertificateDer;
 use uuid::Uuid;
@@ -50,6 +51,19 @@ pub enum Caller {
         /// Key id of the authority that signed its certificate.
         authority: Vec<u8>,
     },
+    /// An agent of this trust domain, by a JWT-SVID for this issuer alone. It gets access tokens, and nothing else.
+    Bearer {
+        /// Its id.
+        id: AgentId,
+        /// The incarnation of the journal that the JWT-SVID belongs to.
+        incarnation: Uuid,
+        /// Key id of the authority that signed the JWT-SVID.
+        authority: Vec<u8>,
+        /// Its `jti`: it proves its agent once.
+        jti: [u8; 16],
+        /// Unix seconds at which it expires.
+        ends_at: u64,
+    },
     /// A user, by an ID token for an audience with `revokes = true`. Users revoke their own access, and nothing else.
     User {
         /// The user.
@@ -77,6 +91,8 @@ pub enum Role {
     Workload,
     /// A workload of a foreign trust domain.
     Foreign,
+    /// An agent that proved itself by a JWT-SVID.
+    Bearer,
     /// A user with a token of their own.
     User,
     /// An operator.
@@ -91,6 +107,7 @@ impl Caller {
             Caller::Workload { .. } => Role::Workload,
             Caller::Foreign { .. } => Role::Foreign,
             Caller::Agent { .. } => Role::Agent,
+            Caller::Bearer { .. } => Role::Bearer,
             Caller::User { .. } => Role::User,
             Caller::Operator { .. } => Role::Operator,
         }
@@ -102,9 +119,20 @@ impl Caller {
             Caller::Stranger => "stranger".into(),
             Caller::Workload { name, .. } => format!("workload/{name}"),
             Caller::Foreign { id, .. } => id.to_string(),
-            Caller::Agent { id, .. } => id.to_string(),
+            Caller::Agent { id, .. } | Caller::Bearer { id, .. } => id.to_string(),
             Caller::User { user, .. } => format!("user {} of {}", user.sub, user.iss),
             Caller::Operator { name, .. } => name.clone(),
+        }
+    }
+
+    /// The SPIFFE ID that it proved. `None` for strangers, users, and operators on the local socket.
+    pub fn spiffe_id(&self, td: &TrustDomain) -> Option<String> {
+        match self {
+            Caller::Workload { name, .. } => Some(workload_id(td, name)),
+            Caller::Foreign { id, .. } => Some(id.to_string()),
+            Caller::Agent { id, .. } | Caller::Bearer { id, .. } => Some(id.to_string()),
+            Caller::Operator { by: Some(by), .. } => by.spiffe_id(td),
+            Caller::Stranger | Caller::User { .. } | Caller::Operator { by: None, .. } => None,
         }
     }
 

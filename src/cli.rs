@@ -15,8 +15,10 @@ mod delegations;
 mod deploy;
 mod dev;
 mod end;
+mod exchange;
 mod guard;
 mod history;
+mod introspect;
 mod join;
 mod journal;
 mod keep;
@@ -84,6 +86,8 @@ enum Command {
     Spawn(spawn::Args),
     Run(run::Args),
     Mint(mint::Args),
+    Exchange(exchange::Args),
+    Introspect(introspect::Args),
     End(end::Args),
     Whoami(whoami::Args),
     Status(status::Args),
@@ -130,6 +134,8 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Spawn(args) => spawn::run(args, global).await,
         Command::Run(args) => run::run(args, global).await,
         Command::Mint(args) => mint::run(args, global).await,
+        Command::Exchange(args) => exchange::run(args, global).await,
+        Command::Introspect(args) => introspect::run(args, global).await,
         Command::End(args) => end::run(args, global).await,
         Command::Whoami(args) => whoami::run(args, global).await,
         Command::Status(args) => status::run(args, global).await,

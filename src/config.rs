@@ -13,7 +13,7 @@ mod reader;
 mod sections;
 mod writes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -117,6 +117,9 @@ pub struct Config {
     pub workload_issuers: Vec<IssuerSettings>,
     /// Which of their tokens prove which workload.
     pub attest: Vec<Rule>,
+    /// The audiences that each workload serves, and so may introspect access tokens for. An attacker who controls this learns for
+    /// whom tokens are that it holds already.
+    pub serves: BTreeMap<WorkloadName, BTreeSet<String>>,
     /// Foreign trust domains whose listed workloads may spawn. An attacker who controls one is each of its listed workloads.
     pub foreign: Vec<Settings>,
     /// OIDC providers whose tokens prove a user. An attacker who controls one can act for each of its users.

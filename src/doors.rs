@@ -6,6 +6,7 @@ pub(crate) mod counted;
 pub mod grpc;
 pub mod http;
 pub mod https;
+pub mod oauth;
 pub mod peer;
 pub mod relay;
 pub mod status;

@@ -16,7 +16,7 @@ mod target;
 mod time;
 mod view;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, WorkloadName};
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
 pub use authority::Authorities;
-pub use credential::{Certificate, Done, Holder, Owner, Ticket, Token};
+pub use credential::{AccessToken, Certificate, Done, Holder, Owner, Ticket, Token};
 pub use cuts::{CutMade, before, cut_target, end_of_cut};
 pub use expiry::AT_ONCE;
 use expiry::Due;
@@ -84,6 +84,8 @@ pub struct State {
     // Signed, because in an overlay these are differences.
     seats: HashMap<Seat, i64>,
     meters: HashMap<[u8; 16], Reading>,
+    // The `jti` of each JWT-SVID that proved a client and has not expired. Sorted, as `tickets` is.
+    assertions: BTreeSet<[u8; 16]>,
     configured_at: u64,
     // Unix microseconds until which no row is dropped: until then the clock of the last start may turn out to be wrong.
     rows_kept_until: u64,
@@ -294,6 +296,16 @@ impl State {
         if *count == 0 {
             self.lasting.remove(&until);
         }
+    }
+
+    /// Whether a JWT-SVID with this `jti` has proved a client before. This is forgotten when the JWT-SVID expires.
+    pub fn assertion_used(&self, jti: &[u8; 16]) -> bool {
+        self.assertions.contains(jti)
+    }
+
+    /// Whether the access token with this `jti` was revoked.
+    pub fn token_revoked(&self, jti: &str) -> bool {
+        self.standings.contains_key(&Target::Token(jti.to_owned()))
     }
 
     /// Number of known agents.

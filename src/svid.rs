@@ -1,5 +1,6 @@
 //! Room 6: what is to be signed. From a recorded permit to an unsigned document; nothing else leads here.
 
+pub mod access;
 pub(crate) mod der;
 mod dn;
 pub mod jwt;

@@ -103,6 +103,8 @@ fn rules(limits: Vec<Limit>, foreign: &[&str], taken_back: usize) -> Rules {
         workloads: config.workloads.into_iter().chain(["other".parse().unwrap()]).collect(),
         audiences: Default::default(),
         issuers: [("https://idp.example".into(), "idp".into())].into(),
+        client_audience: None,
+        serves: std::collections::BTreeMap::new(),
         operators: vec!["orchestrator".parse().unwrap()],
         limits,
         workload_ttl: 1_000_000,

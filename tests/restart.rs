@@ -34,6 +34,8 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> Ledger {
         workloads: config.workloads,
         audiences: Default::default(),
         issuers: [("https://idp.example".into(), "idp".into())].into(),
+        client_audience: None,
+        serves: std::collections::BTreeMap::new(),
         operators: vec![],
         limits: vec![],
         workload_ttl: 1_000_000,

@@ -84,7 +84,7 @@ impl Issuer {
                 let root = caller.workload().map(|workload| workload.to_string());
                 self.throttle.count(verb, Some(&caller.scope()), root.as_deref())
             }
-            Caller::Agent { id, .. } => {
+            Caller::Agent { id, .. } | Caller::Bearer { id, .. } => {
                 let root = self.ledger.read(|state| state.agent(&id.uuid).map(|agent| agent.mandate.workload.clone()));
                 self.throttle.count(verb, Some(&caller.scope()), root.map(|workload| workload.to_string()).as_deref())
             }

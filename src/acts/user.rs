@@ -47,13 +47,16 @@ pub async fn revoker(issuer: &Issuer, token: &str) -> Result<Caller, Denial> {
     Ok(Caller::User { user: delegator.user().clone(), issued_at: delegator.issued_at() })
 }
 
+/// As a refused user token is told.
+pub(super) fn refused(refusal: Refusal) -> Denial {
+    let kind = match refusal {
+        Refusal::IssuerUnavailable => Kind::Unavailable,
+        Refusal::Busy => Kind::Exhausted,
+        _ => Kind::Denied,
+    };
+    Denial::new(kind, refusal.code(), refusal.to_string())
+}
+
 async fn verify(issuer: &Issuer, token: &str, presenter: Presenter) -> Result<Delegator, Denial> {
-    issuer.assertions.verify(token, issuer.clock.seconds(), presenter).await.map_err(|refusal| {
-        let kind = match refusal {
-            Refusal::IssuerUnavailable => Kind::Unavailable,
-            Refusal::Busy => Kind::Exhausted,
-            _ => Kind::Denied,
-        };
-        Denial::new(kind, refusal.code(), refusal.to_string())
-    })
+    issuer.assertions.verify(token, issuer.clock.seconds(), presenter).await.map_err(refused)
 }

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use super::{bind, tls};
 use crate::authority::{Authority, pem};
 use crate::config::{Config, Https};
+use crate::doors::https::{Issuer, path_of};
 use crate::home::Endpoint;
 use crate::keys::keystore::write_private;
 
@@ -47,6 +48,12 @@ pub(super) fn issuer(https: &Https, bound: Option<&Bound>, host: &str, trust_dom
         }
         (None, None) => format!("spiffe://{trust_domain}"),
     }
+}
+
+/// What the documents say. `iss` is the issuer's URL, `certified` the `host:port` of the listener that asks for client certificates.
+pub(super) fn about(config: &Config, iss: String, certified: &str) -> Issuer {
+    let certified = format!("https://{certified}{}", path_of(&iss));
+    Issuer { url: iss, certified, binding_claim: config.oid.claim(), refresh: config.refresh }
 }
 
 /// Writes the CA that verifies the listener's certificate, for clients on this machine.

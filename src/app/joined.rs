@@ -1,4 +1,4 @@
-//! The workload that has joined in development, so that nobody needs to do it by hand.
+//! The workloads that have joined in development, so that nobody needs to do it by hand.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,43 +15,62 @@ use crate::folder;
 use crate::publish::Published;
 use crate::state::authority::Status;
 
-/// Joins the development workload: a ticket and its redemption, without the wire.
-pub(super) async fn join(issuer: &Issuer, dir: &Path) -> Result<(), String> {
+/// The workloads of development: the one that spawns, and the service that is an audience.
+const WORKLOADS: [&str; 2] = ["orchestrator", "mail-service"];
+
+/// The folder with a folder for each workload.
+pub(super) struct Workloads(PathBuf);
+
+impl Workloads {
+    /// Joins every workload of development.
+    pub(super) async fn join(issuer: &Issuer, dir: &Path) -> Result<Workloads, String> {
+        for name in WORKLOADS {
+            join(issuer, name, &dir.join(name)).await?;
+        }
+        Ok(Workloads(dir.to_owned()))
+    }
+
+    /// A development workload never has to join by hand: not when its certificate ends, nor when the authority that signed it is
+    /// tainted, nor when it was revoked and is open again.
+    pub(super) async fn keep(
+        self,
+        issuer: Arc<Issuer>,
+        life: u64,
+        mut reopened: mpsc::Receiver<oneshot::Sender<()>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let tainted = |p: &Published| p.authorities.slots.iter().filter(|s| s.status == Status::Tainted).count();
+        let mut published = issuer.publisher.watch();
+        loop {
+            let known = tainted(&published.borrow_and_update());
+            let mut asked = None;
+            tokio::select! {
+                Some(joined) = reopened.recv() => asked = Some(joined),
+                () = tokio::time::sleep(Duration::from_secs((life / 2).max(1))) => {}
+                more = published.wait_for(|p| tainted(p) > known) => if more.is_err() { return },
+                _ = stop.wait_for(|s| *s) => return,
+            }
+            // One that is closed does not keep the others from joining.
+            for name in WORKLOADS {
+                if let Err(cause) = join(&issuer, name, &self.0.join(name)).await {
+                    tracing::error!(%cause, name, "cannot renew the development workload");
+                }
+            }
+            // Whoever asked may have gone.
+            let _ = asked.map(|joined| joined.send(()));
+        }
+    }
+}
+
+/// Joins a workload: a ticket and its redemption, without the wire.
+async fn join(issuer: &Issuer, name: &str, dir: &Path) -> Result<(), String> {
     let operator = Caller::Operator { name: "mayfly dev".into(), by: None };
-    let name = "orchestrator".parse().map_err(|e: mayfly_verify::NameError| e.to_string())?;
+    let name = name.parse().map_err(|e: mayfly_verify::NameError| e.to_string())?;
     let (ticket, ..) = joining::join_token(issuer, operator, name, 60).await.map_err(|e| e.to_string())?;
     let key = folder::Key::new()?;
     match redeem::redeem(issuer, ticket.secret().expose(), key.csr.clone()).await.map_err(|e| e.to_string())? {
         Certified::Workload(_, leaf) => put(issuer, dir, &key, &leaf),
         Certified::Agent(..) => Err("a join token was redeemed for an agent".into()),
-    }
-}
-
-/// The development workload never has to join by hand: not when its certificate ends, nor when the authority that signed it is
-/// tainted, nor when it was revoked and is open again.
-pub(super) async fn keep_joined(
-    issuer: Arc<Issuer>,
-    dir: PathBuf,
-    life: u64,
-    mut reopened: mpsc::Receiver<oneshot::Sender<()>>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let tainted = |p: &Published| p.authorities.slots.iter().filter(|s| s.status == Status::Tainted).count();
-    let mut published = issuer.publisher.watch();
-    loop {
-        let known = tainted(&published.borrow_and_update());
-        let mut asked = None;
-        tokio::select! {
-            Some(joined) = reopened.recv() => asked = Some(joined),
-            () = tokio::time::sleep(Duration::from_secs((life / 2).max(1))) => {}
-            more = published.wait_for(|p| tainted(p) > known) => if more.is_err() { return },
-            _ = stop.wait_for(|s| *s) => return,
-        }
-        if let Err(cause) = join(&issuer, &dir).await {
-            tracing::error!(%cause, "cannot renew the development workload");
-        }
-        // Whoever asked may have gone.
-        let _ = asked.map(|joined| joined.send(()));
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn ledger(
     clock: &Clock,
     (told, held): (history::Observers, u64),
     journal: Option<(Sqlite, State)>,
+    client_audience: Option<String>,
 ) -> Result<(Ledger, ledger::Keeper), String> {
     let beats = Beats {
         path: home.dir.join("heartbeat.json"),
@@ -54,6 +55,8 @@ pub(super) fn ledger(
         audiences: config.audiences.clone(),
         workloads: config.workloads.clone(),
         issuers: config.issuers.iter().map(|issuer| (issuer.issuer.clone(), issuer.name.clone())).collect(),
+        serves: config.serves.clone(),
+        client_audience,
         operators: config.operators.clone(),
         limits: config.limits.clone(),
         workload_ttl: config.workload_ttl,

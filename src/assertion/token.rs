@@ -114,6 +114,15 @@ impl<'t> Parsed<'t> {
         self.kid.as_deref()
     }
 
+    /// The unverified `may_act`.
+    pub(super) fn may_act(&self) -> Result<Option<Map<String, Value>>, Refusal> {
+        match self.claims.get("may_act") {
+            None => Ok(None),
+            Some(Value::Object(members)) => Ok(Some(members.clone())),
+            Some(_) => Err(Refusal::Claim("may_act")),
+        }
+    }
+
     /// The text that the signature covers, and the signature in base64url.
     pub(super) fn signature(&self) -> (&'t str, &'t str) {
         (self.signed, self.signature)

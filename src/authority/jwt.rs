@@ -1,4 +1,4 @@
-//! A JWT authority: a key that signs JWT-SVIDs.
+//! A JWT authority: a key that signs JWT-SVIDs and access tokens.
 
 use std::sync::Arc;
 
@@ -13,13 +13,15 @@ use crate::denial::Fault;
 use crate::keys::keystore::Keystore;
 use crate::keys::{LocalKey, Signer};
 use crate::state::authority::{Kind, Slot};
-use crate::svid;
+use crate::svid::jwt::{Claims, Typ};
 
 /// A key with its encoded header.
 pub struct JwtAuthority {
     id: Arc<str>,
     signer: Box<dyn Signer>,
-    header: String,
+    // The encoded headers: of JWT-SVIDs, and of access tokens.
+    svid_header: String,
+    access_header: String,
 }
 
 impl JwtAuthority {
@@ -48,8 +50,10 @@ impl JwtAuthority {
         let signer = LocalKey::from_pkcs8(key.serialized_der()).map_err(|e| AuthorityError::unusable(name, e))?;
         let kid = URL_SAFE_NO_PAD.encode(sha256(signer.point()).get(..16).unwrap_or_default());
         // JW-2, JW-4, JW-5: the header has alg, kid and typ, and nothing else.
-        let header = URL_SAFE_NO_PAD.encode(serde_json::json!({ "alg": "ES256", "kid": kid, "typ": "JWT" }).to_string());
-        Ok(JwtAuthority { id: kid.into(), signer: Box::new(signer), header })
+        let header =
+            |typ: &str| URL_SAFE_NO_PAD.encode(serde_json::json!({ "alg": "ES256", "kid": kid, "typ": typ }).to_string());
+        let (svid_header, access_header) = (header("JWT"), header("at+jwt"));
+        Ok(JwtAuthority { id: kid.into(), signer: Box::new(signer), svid_header, access_header })
     }
 
     /// Its `kid`.
@@ -64,14 +68,18 @@ impl JwtAuthority {
 
     /// Encodes the claims, compares them with what was to be signed, and signs. Returns a compact JWS (JW-1). Fails if the claims
     /// differ.
-    pub(super) fn sign(&self, unsigned: &svid::jwt::Unsigned) -> Result<String, Fault> {
+    pub(super) fn sign<C: Claims>(&self, unsigned: &C) -> Result<String, Fault> {
         let fault = |what: &dyn std::fmt::Display| Fault::new("sign jwt", what);
         let claims = serde_json::to_vec(unsigned).map_err(|e| fault(&e))?;
-        let said: svid::jwt::Said = serde_json::from_slice(&claims).map_err(|e| fault(&e))?;
-        if said != unsigned.said {
+        let said: C::Said = serde_json::from_slice(&claims).map_err(|e| fault(&e))?;
+        if said != *unsigned.said() {
             return Err(fault(&"the claims are not what was to be signed"));
         }
-        let mut token = format!("{}.", self.header);
+        let header = match C::TYP {
+            Typ::Svid => &self.svid_header,
+            Typ::AccessToken => &self.access_header,
+        };
+        let mut token = format!("{header}.");
         URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
         let signature = self.signer.sign(token.as_bytes())?;
         token.push('.');

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Authority, Signed};
 use crate::csr::PublicKey;
 use crate::denial::Fault;
-use crate::judge::{Admission, Certification, Mint};
+use crate::judge::{Access, Admission, Certification, Mint};
 use crate::ledger::Recorded;
 use crate::svid;
 
@@ -39,6 +39,13 @@ impl Seal {
     /// An agent's token.
     pub fn token(&self, permit: Recorded<Mint>) -> Result<(Mint, String), Fault> {
         let unsigned = svid::jwt::agent(&permit, &self.iss, self.authority.oid())?;
+        let token = self.authority.sign_jwt(permit.authority(), &unsigned)?;
+        Ok((permit.spend(), token))
+    }
+
+    /// An agent's access token.
+    pub fn access(&self, permit: Recorded<Access>) -> Result<(Access, String), Fault> {
+        let unsigned = svid::access::agent(&permit, &self.iss, self.authority.oid())?;
         let token = self.authority.sign_jwt(permit.authority(), &unsigned)?;
         Ok((permit.spend(), token))
     }

@@ -23,7 +23,7 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 // No documentation comment: clap would show it as the help of each command that has these options.
 #[derive(clap::Args)]
 pub(super) struct Acting {
-    /// Act with the identity in this folder
+    /// Act with the identity in this folder, or as a workload of development by its name
     #[arg(long = "as", value_name = "DIR")]
     pub(super) identity: Option<PathBuf>,
     /// host:port of the issuer; without it, the one of the home
@@ -84,6 +84,8 @@ pub(super) async fn as_stranger(home: &Path, server: Option<&str>, bundle: Optio
 
 /// Channel settings with the identity and the trust bundle in the folder `dir`.
 pub(super) fn settings(home: &Path, server: Option<&str>, dir: &Path) -> Result<ChannelSettings, Failure> {
+    let named = home.join("workloads").join(dir);
+    let dir = if !dir.exists() && named.is_dir() { named.as_path() } else { dir };
     let identity = folder::identity(dir)?;
     in_time(dir, &identity)?;
     let trust = Trust::Roots(folder::roots(dir)?);

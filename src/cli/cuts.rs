@@ -65,6 +65,7 @@ fn kind_and_name(cut: &v1::MadeCut) -> (&'static str, String) {
         Some(Target::Workload(name)) => ("workload", name.clone()),
         Some(Target::Class(name)) => ("class", name.clone()),
         Some(Target::Key(key)) => ("key", key.clone()),
+        Some(Target::Token(jti)) => ("token", jti.clone()),
         Some(Target::RecordedBefore(time)) => ("before", output::timestamp(Some(time))),
         None => ("unknown", String::new()),
     }

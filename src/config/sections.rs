@@ -2,6 +2,7 @@
 //!
 //! Every section is read before a missing value ends the reading, so that each fault of a file is reported.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let bundle_endpoint = within(top, "bundle_endpoint", read_bundle_endpoint);
     let writes = within(top, "writes", read_writes);
 
-    let (workloads, attest) = read_workloads(top);
+    let (workloads, attest, serves) = read_workloads(top);
     if let Some(unknown) = operator.workloads.iter().find(|name| !workloads.contains(name)) {
         top.fault("operator.workloads", &format!("workload `{unknown}` is not configured"));
     }
@@ -90,6 +91,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         workloads,
         workload_issuers,
         attest,
+        serves,
         foreign,
         issuers,
         classes,
@@ -273,8 +275,9 @@ fn read_bundle_endpoint(e: &mut Reader) -> Option<BundleEndpoint> {
     }
 }
 
-fn read_workloads(top: &mut Reader) -> (Vec<WorkloadName>, Vec<Rule>) {
-    let (mut workloads, mut rules) = (Vec::<WorkloadName>::new(), Vec::new());
+/// The workloads, the rules by which they attest, and the audiences that each of them serves.
+fn read_workloads(top: &mut Reader) -> (Vec<WorkloadName>, Vec<Rule>, BTreeMap<WorkloadName, BTreeSet<String>>) {
+    let (mut workloads, mut rules, mut serves) = (Vec::<WorkloadName>::new(), Vec::new(), BTreeMap::new());
     for mut w in top.sections("workloads") {
         let name = w.parsed("name", None, |s| s.parse::<WorkloadName>().map_err(|e| e.to_string()));
         read_rules(&mut w, name.as_ref(), &mut rules);
@@ -282,9 +285,14 @@ fn read_workloads(top: &mut Reader) -> (Vec<WorkloadName>, Vec<Rule>) {
             if workloads.contains(&name) {
                 w.fault("name", &format!("`{name}` is already the name of another workload"));
             }
+            let audiences = w.list("serves", Some(&[]), |s| {
+                let ok = (1..=256).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic());
+                if ok { Ok(s.to_owned()) } else { Err("an audience has 1 to 256 visible ASCII characters".into()) }
+            });
+            serves.insert(name.clone(), audiences.into_iter().collect());
             workloads.push(name);
         }
         top.close(w);
     }
-    (workloads, rules)
+    (workloads, rules, serves)
 }

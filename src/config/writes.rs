@@ -37,7 +37,9 @@ fn read_pace(w: &mut Reader, key: &str, default: &str) -> Option<Pace> {
 /// For each caller, and for each root.
 fn defaults(verb: Verb) -> (&'static str, &'static str) {
     match verb {
-        Verb::Mint => ("20/s", "5000/s"),
+        Verb::Mint | Verb::Exchange => ("20/s", "5000/s"),
+        // Verifiers are told of each one until it expires.
+        Verb::RevokeToken => ("1/s", "20/s"),
         Verb::Renew | Verb::Redeem => ("1/s", "5000/s"),
         Verb::End => ("1000/s", "5000/s"),
         Verb::Revoke => ("100/s", "500/s"),

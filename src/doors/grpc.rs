@@ -11,6 +11,7 @@ mod methods;
 mod operations;
 pub(super) mod revocations;
 mod targets;
+mod tokens;
 mod until;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ use server::identities_server::IdentitiesServer;
 use server::inspection_server::InspectionServer;
 use server::operations_server::OperationsServer;
 use server::revocations_server::RevocationsServer;
+use server::tokens_server::TokensServer;
 
 /// File descriptors of the API, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.bin"));
@@ -59,6 +61,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mayfly.
 pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: watch::Receiver<bool>) -> tonic::service::Routes {
     let door = Arc::new(Door { issuer, patience, stop });
     tonic::service::Routes::new(IdentitiesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(TokensServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BatchesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(methods::SPAWN_BATCH.longest(message)))
         .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))

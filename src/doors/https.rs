@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::status;
+use super::{oauth, status};
 use crate::authority::pem;
 use crate::denial::No;
 use crate::publish::crl::Crls;
@@ -27,16 +27,23 @@ pub struct Issuer {
     pub url: String,
     /// Name of the claim that holds the binding.
     pub binding_claim: String,
+    /// Where the endpoints of OAuth ask for client certificates: an https URL.
+    pub certified: String,
     /// How long clients may keep a document, in seconds.
     pub refresh: u64,
 }
 
 impl Issuer {
     /// The path of the URL; empty if it has none.
-    fn path(&self) -> &str {
-        let after = self.url.strip_prefix("https://").unwrap_or_default();
-        after.find('/').and_then(|at| after.get(at..)).unwrap_or_default()
+    pub fn path(&self) -> &str {
+        path_of(&self.url)
     }
+}
+
+/// The path of an https URL; empty if it has none.
+pub fn path_of(url: &str) -> &str {
+    let after = url.strip_prefix("https://").unwrap_or_default();
+    after.find('/').and_then(|at| after.get(at..)).unwrap_or_default()
 }
 
 /// The routes of discovery, the JWK set, the SPIFFE bundle and the CRLs.
@@ -120,13 +127,17 @@ fn metadata(issuer: &Issuer, now: &Published) -> Value {
             algorithms.push(algorithm);
         }
     }
-    json!({
+    let mut said = json!({
         "issuer": url,
         "jwks_uri": format!("{url}/oauth/jwks"),
         // Both standards require these two. Nobody signs in here; SPIRE's discovery provider answers the same.
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms,
-        "claims_supported": ["iss", "sub", "aud", "exp", "iat", "jti", issuer.binding_claim],
-    })
+        "claims_supported": ["iss", "sub", "aud", "exp", "iat", "jti", "act", "client_id", "scope", issuer.binding_claim],
+    });
+    for (name, value) in oauth::metadata(url, &issuer.certified, &algorithms) {
+        said.as_object_mut().and_then(|said| said.insert(name.to_owned(), value));
+    }
+    said
 }

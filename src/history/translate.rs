@@ -7,7 +7,7 @@ use super::entry::{Draft, Kind, Opening, Outcome, Person};
 use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
 use crate::journal::record::record::Body;
-use crate::journal::record::{self, Admitted, Cut, Delegated, Minted, Record, cut, reopened};
+use crate::journal::record::{self, Admitted, Cut, Delegated, Exchanged, Minted, Record, cut, reopened};
 use crate::ledger::Noted;
 use crate::state::{Agent, Delegation, State, View};
 
@@ -65,6 +65,7 @@ impl Translator<'_> {
             }
             Some(Body::Used(used)) => self.by_itself(draft, &used.agent),
             Some(Body::Minted(minted)) => self.minted(draft, minted),
+            Some(Body::Exchanged(exchanged)) => self.exchanged(draft, exchanged),
             Some(Body::Ended(ended)) => {
                 self.agent(draft, &ended.agent);
                 draft.opening.caller.clone_from(&ended.by);
@@ -135,6 +136,14 @@ impl Translator<'_> {
         }
     }
 
+    fn exchanged(&self, draft: &mut Draft, e: &Exchanged) {
+        self.by_itself(draft, &e.agent);
+        credential(draft, &[], &e.jti, e.ends_at);
+        draft.opening.audiences = vec![e.audience.clone()];
+        draft.opening.scopes.clone_from(&e.scopes);
+        draft.opening.target = format!("access token for {}", e.subject);
+    }
+
     fn certificate(&self, draft: &mut Draft, agent: &[u8], (key, serial, ends_at): (&[u8], &[u8], u64)) {
         self.by_itself(draft, agent);
         credential(draft, key, serial, ends_at);
@@ -171,6 +180,7 @@ impl Translator<'_> {
                 draft.leaf.key = hex::encode(key);
                 draft.opening.target = format!("key {}", draft.leaf.key);
             }
+            Some(cut::Target::Token(jti)) => draft.opening.target = format!("access token {jti}"),
             None => {}
         }
         if c.closes {
@@ -267,7 +277,7 @@ fn kind(body: Option<&Body>) -> Kind {
     match body {
         Some(Body::Delegated(_)) => Kind::Delegation,
         Some(Body::Admitted(_)) => Kind::Admission,
-        Some(Body::Minted(_)) => Kind::Mint,
+        Some(Body::Minted(_) | Body::Exchanged(_)) => Kind::Mint,
         Some(Body::Ended(_)) => Kind::End,
         Some(Body::Cut(_)) => Kind::Revocation,
         Some(Body::Reopened(_)) => Kind::Reopening,

@@ -5,7 +5,7 @@ use crate::caller::{Caller, Role};
 use crate::denial::{Denial, Kind};
 use crate::state::View;
 
-use Role::{Agent, Foreign, Operator, Stranger, User, Workload};
+use Role::{Agent, Bearer, Foreign, Operator, Stranger, User, Workload};
 
 /// Something that may be asked of the issuer, whichever door it comes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +16,9 @@ pub enum Action {
     Renew,
     Spawn,
     MintJwt,
+    Exchange,
+    Introspect,
+    RevokeToken,
     End,
     Whoami,
     CreateJoinToken,
@@ -39,6 +42,9 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::Renew, &[Agent, Workload]),
     (Action::Spawn, &[Agent, Workload, Foreign]),
     (Action::MintJwt, &[Agent]),
+    (Action::Exchange, &[Agent, Bearer]),
+    (Action::Introspect, &[Agent, Bearer, Workload, Foreign, Operator]),
+    (Action::RevokeToken, &[Agent, Bearer, Workload, Foreign, Operator]),
     (Action::End, &[Agent, Workload, Foreign, Operator]),
     (Action::Whoami, &[Agent, Workload, Foreign]),
     (Action::CreateJoinToken, &[Operator]),

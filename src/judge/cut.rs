@@ -146,6 +146,11 @@ impl Judgement<'_> {
                 };
                 (seconds(ends).saturating_add(SKEW), ends.saturating_add(skew))
             }
+            // As long as the last token that is out.
+            Target::Token(_) => {
+                let ends = out.tokens.max(self.now());
+                (seconds(ends).saturating_add(SKEW), ends.saturating_add(skew))
+            }
             _ => (everything, last),
         }
     }

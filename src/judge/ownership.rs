@@ -18,7 +18,9 @@ pub fn sees(caller: &Caller, agent: &Agent) -> bool {
 pub fn owns(caller: &Caller, agent: &Agent) -> bool {
     match caller {
         Caller::Operator { .. } => true,
-        Caller::Agent { id, .. } => id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid),
+        Caller::Agent { id, .. } | Caller::Bearer { id, .. } => {
+            id.uuid == agent.uuid || agent.ancestors().any(|above| above == id.uuid)
+        }
         Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.mandate.workload),
         Caller::User { user, .. } => agent.delegation.as_ref().is_some_and(|delegation| delegation.user == *user),
         Caller::Stranger => false,

@@ -30,6 +30,10 @@ pub struct Paces {
 pub enum Verb {
     /// A JWT-SVID.
     Mint,
+    /// An access token.
+    Exchange,
+    /// The revocation of an access token.
+    RevokeToken,
     /// A later certificate.
     Renew,
     /// A first certificate, for a ticket.
@@ -46,12 +50,24 @@ pub enum Verb {
 
 impl Verb {
     /// All kinds, in the order of the configuration.
-    pub const ALL: [Verb; 7] = [Verb::Mint, Verb::Renew, Verb::Redeem, Verb::End, Verb::Revoke, Verb::RevokeOwn, Verb::Operate];
+    pub const ALL: [Verb; 9] = [
+        Verb::Mint,
+        Verb::Exchange,
+        Verb::Renew,
+        Verb::Redeem,
+        Verb::End,
+        Verb::Revoke,
+        Verb::RevokeToken,
+        Verb::RevokeOwn,
+        Verb::Operate,
+    ];
 
     /// As the configuration and refusals write it.
     pub fn as_str(self) -> &'static str {
         match self {
             Verb::Mint => "mint",
+            Verb::Exchange => "exchange",
+            Verb::RevokeToken => "revoke_token",
             Verb::Renew => "renew",
             Verb::Redeem => "redeem",
             Verb::End => "end",
@@ -65,12 +81,15 @@ impl Verb {
     pub fn of(action: Action) -> Option<Verb> {
         match action {
             Action::MintJwt => Some(Verb::Mint),
+            Action::Exchange => Some(Verb::Exchange),
+            Action::RevokeToken => Some(Verb::RevokeToken),
             Action::Renew => Some(Verb::Renew),
             Action::Redeem | Action::Attest => Some(Verb::Redeem),
             Action::End => Some(Verb::End),
             Action::Revoke => Some(Verb::Revoke),
             Action::CreateJoinToken | Action::Reopen | Action::ChangeAuthorities | Action::Backup => Some(Verb::Operate),
             Action::Spawn
+            | Action::Introspect
             | Action::Whoami
             | Action::ListAgents
             | Action::GetAgent
@@ -112,6 +131,8 @@ fn refused(verb: Verb, whose: Whose, pace: Pace, full: Full) -> Denial {
 fn words(verb: Verb) -> &'static str {
     match verb {
         Verb::Mint => "mint a token",
+        Verb::Exchange => "get an access token",
+        Verb::RevokeToken => "revoke a token",
         Verb::Renew => "renew a certificate",
         Verb::Redeem => "redeem a ticket",
         Verb::End => "end an agent",

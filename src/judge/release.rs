@@ -4,6 +4,7 @@
 use mayfly_verify::{Target, Workload, WorkloadName};
 use uuid::Uuid;
 
+use super::exchange::Access;
 use super::permit::{Admission, Certification, Mint};
 use super::who::workload_closed;
 use crate::denial::Denial;
@@ -17,6 +18,11 @@ pub fn admission(state: &State, admission: &Admission) -> Result<(), Denial> {
 /// Whether an agent's token may leave.
 pub fn mint(state: &State, mint: &Mint) -> Result<(), Denial> {
     agent(state, &mint.id().uuid, None, mint.authority())
+}
+
+/// Whether an access token may leave.
+pub fn access(state: &State, access: &Access) -> Result<(), Denial> {
+    agent(state, &access.id().uuid, None, access.authority())
 }
 
 /// Whether a workload's certificate may leave.

@@ -1,6 +1,6 @@
 //! The configured rules: what judging knows besides the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mayfly_verify::{ClassName, TrustDomain, WorkloadName};
 
@@ -19,8 +19,13 @@ pub struct Rules {
     pub audiences: BTreeMap<String, Audience>,
     /// Every configured workload.
     pub workloads: Vec<WorkloadName>,
-    /// `iss` of every configured provider of users, and its configured name.
+    /// `iss` of every configured provider of users, and the operator's name for it.
     pub issuers: BTreeMap<String, String>,
+    /// The audience of JWT-SVIDs by which agents prove themselves at the OAuth endpoints of this issuer: its URL. `None` if there are
+    /// none.
+    pub client_audience: Option<String>,
+    /// The audiences that each workload serves: it may introspect access tokens that are for them.
+    pub serves: BTreeMap<WorkloadName, BTreeSet<String>>,
     /// The workloads that are operators too.
     pub operators: Vec<WorkloadName>,
     /// Agents below one agent that may be taken back one by one. The next one that is revoked takes that agent with it.

@@ -56,6 +56,23 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             }
             Ok(Generation::Current)
         }
+        // No key of the agent is behind a JWT-SVID: it is worth what its authority and its agent are.
+        Caller::Bearer { id, incarnation, authority, ends_at, .. } => {
+            if view.authority_tainted(authority) {
+                let message = "the authority that signed this JWT-SVID is tainted: nothing it signed is valid";
+                return Err(unauthenticated("AUTHORITY_TAINTED", message));
+            }
+            if at >= seconds(*ends_at) {
+                return Err(unauthenticated("CREDENTIAL_EXPIRED", "the JWT-SVID has expired"));
+            }
+            let Some(agent) = view.agent(&id.uuid).filter(|_| *incarnation == view.incarnation()) else {
+                return Err(unauthenticated("AGENT_UNKNOWN", "this issuer does not know the agent"));
+            };
+            match view.standing(agent, at).refusal() {
+                Some((code, message)) => Err(unauthenticated(code, message)),
+                None => Ok(Generation::Current),
+            }
+        }
         Caller::Agent { id, key, serial, incarnation, authority, .. } => {
             check_signature(view, key, authority)?;
             let ours = *incarnation == view.incarnation() && view.owner(key) == Some(Owner::Agent(id.uuid));

@@ -18,6 +18,7 @@ use crate::acts::Issuer;
 use crate::caller::{Caller, Origin, Role};
 use crate::denial::{Denial, Kind, No};
 use crate::doors::grpc::{self, Method};
+use crate::doors::oauth;
 use crate::doors::peer::{self, Peer};
 use crate::doors::{status, told};
 use crate::judge::access::{self, Action};
@@ -55,7 +56,7 @@ type Request = http::Request<Incoming>;
 
 impl Gate {
     /// The way into `router`, with a budget of its own. Strangers may keep `streams` streams open. `issuer` is `None` where the router
-    /// is for everybody, and reads no body.
+    /// is for everybody.
     pub(super) fn new(router: axum::Router, issuer: Option<Arc<Issuer>>, bounds: Bounds, streams: usize) -> Gate {
         let (budget, streams) = (Budget::new(bounds.bodies), Arc::new(Semaphore::new(streams)));
         Gate { router, issuer, budget, streams, message: bounds.message, within: bounds.request }
@@ -79,6 +80,7 @@ impl Gate {
             async move {
                 let (gate, peer, payer, stranger) = &*shared;
                 let method = grpc::find(request.uri().path());
+                let oauth = oauth::is(request.uri().path());
                 let (name, started) = (method.map_or(grpc::OTHER, |method| method.name), Instant::now());
                 let origin = Peer::origin(Some(peer), name);
                 let refused = |no: No| {
@@ -100,6 +102,8 @@ impl Gate {
                     }
                     Ok(Ok(((response, _), None))) => response,
                     // Not gRPC: the status is HTTP's.
+                    Ok(Err(No::Denial(denial))) if oauth => oauth::unavailable(&denial),
+                    Err(_) if oauth => oauth::unavailable(&status::deadline()),
                     Ok(Err(No::Denial(denial))) if gate.issuer.is_none() => status::plain(&denial),
                     Err(_) if gate.issuer.is_none() => status::plain(&status::deadline()),
                     Ok(Err(no)) => refused(no),
@@ -139,12 +143,15 @@ impl Gate {
         // T19: the caller's identity comes from the connection, never from headers.
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(Arc::clone(origin));
+        let oauth = oauth::is(request.uri().path());
         let message = method.map_or(self.message, |method| method.longest(self.message));
         let message = if payer.is_stranger() { message.min(STRANGER_MESSAGE) } else { message };
         let request = request.map(|body| Charged::new(body, Arc::clone(&charge), message + HEAD));
         let Ok(response) = tower::ServiceExt::oneshot(self.router.clone(), request).await;
         match charge.refused() {
             Some(Refused::Busy) => Err(busy().into()),
+            // Its endpoint could not read the body, and has said so.
+            Some(Refused::Long) if oauth => Ok((response, charge)),
             Some(Refused::Long) => {
                 status::count(method.map_or(grpc::OTHER, |method| method.name), "malformed", started);
                 let status = Status::out_of_range(format!("the message is too long: it may have {message} bytes"));

@@ -39,7 +39,9 @@ impl Whose {
                 root: self.number(caller.workload()),
                 part: if let Behalf::User(user) = behalf { self.number(user) } else { OWN },
             },
-            (Caller::Agent { id, .. }, _) => state.agent(&id.uuid).map_or(STRANGERS, |agent| self.of_agent(agent)),
+            (Caller::Agent { id, .. } | Caller::Bearer { id, .. }, _) => {
+                state.agent(&id.uuid).map_or(STRANGERS, |agent| self.of_agent(agent))
+            }
             (Caller::Stranger, Behalf::Agent(agent)) => self.of_agent(agent),
             (Caller::Stranger, Behalf::Workload(name)) => {
                 Turn { root: self.number(Some(Workload::Own(name.clone()))), part: OWN }

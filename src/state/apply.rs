@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::expiry::Due;
 use super::mandate::Words;
 use super::{
-    Agent, Authorities, CUT_KEEP, Certificate, Delegation, Done, Holder, InForce, KEEP, Misfit, Reading, SKEW, Seat, State,
-    TargetStanding, Ticket, Token, WorkloadKey, authority, cuts, fixed, half, seconds,
+    AccessToken, Agent, Authorities, CUT_KEEP, Certificate, Delegation, Done, Holder, InForce, KEEP, Misfit, Reading, SKEW, Seat,
+    State, TargetStanding, Ticket, Token, WorkloadKey, authority, cuts, fixed, half, seconds,
 };
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, record::Body};
@@ -67,6 +67,18 @@ impl State {
                     }
                     None => self.due(gone, revision, Due::Record),
                 }
+            }
+            Body::Exchanged(e) => {
+                AccessToken::recorded(revision, e)?;
+                self.out.tokens = self.out.tokens.max(e.ends_at);
+                if !e.assertion.is_empty() {
+                    let jti = fixed(&e.assertion).ok_or(misfit("assertion"))?;
+                    self.assertions.insert(jti);
+                    self.due(seconds(e.assertion_ends_at), revision, Due::Assertion(jti));
+                }
+                // ORDER: after the assertion. While that has not expired, a replay must find that it was used.
+                let gone = seconds(e.ends_at.max(e.assertion_ends_at)).saturating_add(KEEP);
+                self.due(gone, revision, Due::Record);
             }
             Body::Redeemed(r) => {
                 let certificate = Certificate::recorded(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;

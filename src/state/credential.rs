@@ -105,6 +105,51 @@ impl Token {
     }
 }
 
+/// An access token that was allowed (RFC 9068).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessToken {
+    /// The agent that it was issued to.
+    pub agent: Uuid,
+    /// The audience that may accept it.
+    pub audience: String,
+    /// Unique id.
+    pub jti: [u8; 16],
+    /// Unix seconds.
+    pub issued_at: u64,
+    /// Unix seconds.
+    pub ends_at: u64,
+    /// Sorted.
+    pub scopes: Vec<String>,
+    /// Its `sub`.
+    pub subject: String,
+    /// SHA-256 thumbprint (RFC 7638) of the key that it is bound to. `None` for a bearer token.
+    pub confirmation: Option<[u8; 32]>,
+    /// Revision of its record.
+    pub revision: u64,
+}
+
+impl AccessToken {
+    /// The token that a record describes.
+    pub fn recorded(revision: u64, e: &record::Exchanged) -> Result<AccessToken, Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        let confirmation = match e.confirmation.as_slice() {
+            [] => None,
+            thumbprint => Some(fixed(thumbprint).ok_or(misfit("confirmation"))?),
+        };
+        Ok(AccessToken {
+            agent: Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?,
+            audience: e.audience.clone(),
+            jti: fixed(&e.jti).ok_or(misfit("jti"))?,
+            issued_at: e.issued_at,
+            ends_at: e.ends_at,
+            scopes: e.scopes.clone(),
+            subject: e.subject.clone(),
+            confirmation,
+            revision,
+        })
+    }
+}
+
 /// The outcome of a request that came with a request id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {

@@ -199,6 +199,7 @@ pub(super) fn target_of(revision: u64, c: &record::Cut) -> Result<Target, Misfit
         cut::Target::Workload(name) => Target::Workload(name.parse().map_err(|_| misfit("workload"))?),
         cut::Target::Class(name) => Target::Class(name.parse().map_err(|_| misfit("class"))?),
         cut::Target::Key(key) => Target::Key(fixed(key).ok_or(misfit("key"))?),
+        cut::Target::Token(jti) => Target::Token(jti.clone()),
     })
 }
 
@@ -212,6 +213,7 @@ pub fn cut_target(target: &Target) -> Option<cut::Target> {
         Target::Workload(name) => cut::Target::Workload(name.to_string()),
         Target::Class(name) => cut::Target::Class(name.to_string()),
         Target::Key(key) => cut::Target::Key(key.to_vec()),
+        Target::Token(jti) => cut::Target::Token(jti.clone()),
         Target::Authority(_) => return None,
     })
 }
@@ -219,7 +221,7 @@ pub fn cut_target(target: &Target) -> Option<cut::Target> {
 /// The `before` of a cut recorded at `revision`: `u64::MAX` for a target that never comes back, otherwise `revision` itself.
 pub fn before(target: &Target, revision: u64) -> u64 {
     match target {
-        Target::Agent(_) | Target::Delegation(_) | Target::Key(_) | Target::Authority(_) => u64::MAX,
+        Target::Agent(_) | Target::Delegation(_) | Target::Key(_) | Target::Authority(_) | Target::Token(_) => u64::MAX,
         Target::User(_) | Target::Workload(_) | Target::Class(_) | Target::TrustDomain => revision,
     }
 }

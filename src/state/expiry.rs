@@ -39,6 +39,8 @@ pub(super) enum Due {
     Seat(Uuid),
     /// A meter's reading ends.
     Meter([u8; 16]),
+    /// An assertion expires, so it need not be remembered that it was used.
+    Assertion([u8; 16]),
 }
 
 /// Things that one commit lets happen at most. When 700,000 agents end in one second, nobody waits for all of them.
@@ -57,6 +59,7 @@ fn number(revision: u64, nth: u16, what: &Due) -> u64 {
         Due::Record => 7,
         Due::Seat(_) => 8,
         Due::Meter(_) => 9,
+        Due::Assertion(_) => 10,
     };
     // INVARIANT: revisions stay below 2^48, which at a million a second takes nine years; one record has 4,096 such things.
     revision << 16 | u64::from(nth & NTH) << 4 | kind
@@ -151,6 +154,10 @@ impl State {
                         self.no_longer_counted(&uuid);
                         self.due(forgotten_at, revision, Due::Agent(uuid));
                     }
+                    false
+                }
+                Due::Assertion(jti) => {
+                    self.assertions.remove(&jti);
                     false
                 }
                 Due::Meter(key) => {

@@ -167,6 +167,11 @@ impl<'a> Overlay<'a> {
         self.top.requests.get(key).or_else(|| self.base.requests.get(key))
     }
 
+    /// Whether a JWT-SVID with this `jti` has proved a client before.
+    pub fn assertion_used(&self, jti: &[u8; 16]) -> bool {
+        self.top.assertion_used(jti) || self.base.assertion_used(jti)
+    }
+
     /// How many agents a seat counts.
     pub fn seats(&self, seat: Seat) -> u64 {
         u64::try_from(self.base.seats(seat) + self.top.seats(seat)).unwrap_or(0)

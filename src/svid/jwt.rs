@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mayfly_verify::BindingOid;
+use serde::de::DeserializeOwned;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -11,9 +12,29 @@ use crate::denial::Fault;
 use crate::judge::Mint;
 use crate::ledger::Recorded;
 
+/// Claims that may be signed.
+pub(crate) trait Claims: Serialize {
+    /// What the signed text must say again when it is read back.
+    type Said: DeserializeOwned + PartialEq;
+    /// The type of token that they make.
+    const TYP: Typ;
+
+    /// What the signed text must say.
+    fn said(&self) -> &Self::Said;
+}
+
+/// The `typ` of a token. A token of one type is never taken for one of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Typ {
+    /// A JWT-SVID.
+    Svid,
+    /// An access token (RFC 9068).
+    AccessToken,
+}
+
 /// A token that may be signed.
 pub struct Unsigned {
-    pub(crate) said: Said,
+    said: Said,
     audiences: Vec<String>,
     issuer: String,
     // JW-9: a collision-resistant name.
@@ -43,6 +64,15 @@ pub fn agent(mint: &Recorded<Mint>, issuer: &str, oid: &BindingOid) -> Result<Un
         binding: (oid.claim(), binding),
         further: Arc::clone(mint.claims()),
     })
+}
+
+impl Claims for Unsigned {
+    type Said = Said;
+    const TYP: Typ = Typ::Svid;
+
+    fn said(&self) -> &Said {
+        &self.said
+    }
 }
 
 impl Serialize for Unsigned {

@@ -4,7 +4,10 @@
 
 use std::fmt;
 
-use super::v1::{AttestRequest, CreateJoinTokenResponse, JwtSvid, RedeemRequest, SpawnRequest, SpawnResponse};
+use super::v1::{
+    AttestRequest, CreateJoinTokenResponse, ExchangeRequest, ExchangeResponse, IntrospectRequest, JwtSvid, RedeemRequest,
+    SpawnRequest, SpawnResponse, TokensRevokeRequest,
+};
 use super::workload::{Jwtsvid, ValidateJwtsvidRequest, Witsvid, X509svid};
 
 /// Hides `secret`.
@@ -64,6 +67,43 @@ impl fmt::Debug for JwtSvid {
     }
 }
 
+/// Hides `subject_token`, but not whether there is one.
+impl fmt::Debug for ExchangeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeRequest")
+            .field("audience", &self.audience)
+            .field("scopes", &self.scopes)
+            .field("has_subject_token", &!self.subject_token.is_empty())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hides `access_token`.
+impl fmt::Debug for ExchangeResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeResponse")
+            .field("token_type", &self.token_type)
+            .field("expires_at", &self.expires_at)
+            .field("scopes", &self.scopes)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hides `token`.
+impl fmt::Debug for IntrospectRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntrospectRequest").finish_non_exhaustive()
+    }
+}
+
+/// Hides `token`.
+impl fmt::Debug for TokensRevokeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokensRevokeRequest").finish_non_exhaustive()
+    }
+}
+
 /// Hides `token`.
 impl fmt::Debug for CreateJoinTokenResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,6 +157,10 @@ mod tests {
             format!("{:?}", RedeemRequest { secret: b"hush".to_vec(), csr: Vec::new() }),
             format!("{:?}", SpawnRequest { user_token: "hush".into(), class: "said".into(), ..Default::default() }),
             format!("{:?}", SpawnResponse { jwt: Some(jwt.clone()), ticket: "hush".into(), ..Default::default() }),
+            format!("{:?}", ExchangeRequest { subject_token: "hush".into(), audience: "said".into(), scopes: Vec::new() }),
+            format!("{:?}", ExchangeResponse { access_token: "hush".into(), token_type: "said".into(), ..Default::default() }),
+            format!("{:?}", IntrospectRequest { token: "hush".into() }),
+            format!("{:?}", TokensRevokeRequest { token: "hush".into() }),
             format!("{:?}", MintJwtResponse { svid: Some(jwt), ..Default::default() }),
             format!("{:?}", X509svidResponse { svids: vec![x509], ..Default::default() }),
             format!("{:?}", Jwtsvid { svid: "hush".into(), spiffe_id: "said".into(), ..Default::default() }),
@@ -130,6 +174,6 @@ mod tests {
         for text in &printed {
             assert!(!text.contains("hush") && !text.contains(&format!("{:?}", b"hush")), "{text}");
         }
-        assert_eq!(printed.iter().filter(|text| text.contains("said")).count(), 8);
+        assert_eq!(printed.iter().filter(|text| text.contains("said")).count(), 10);
     }
 }

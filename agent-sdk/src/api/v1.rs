@@ -370,7 +370,7 @@ pub struct CreateJoinTokenResponse {
 /// What a cut is about.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Target {
-    #[prost(oneof = "target::Target", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "target::Target", tags = "1, 2, 3, 4, 5, 6, 7, 50")]
     pub target: ::core::option::Option<target::Target>,
 }
 /// Nested message and enum types in `Target`.
@@ -398,8 +398,61 @@ pub mod target {
         /// token that was issued before it. Workloads keep their certificates.
         #[prost(message, tag = "7")]
         RecordedBefore(::prost_types::Timestamp),
+        /// The `jti` of an access token, in lists: `Tokens.Revoke` revokes one.
+        #[prost(string, tag = "50")]
+        Token(::prost::alloc::string::String),
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ExchangeRequest {
+    /// The one audience that will accept the token; it must be among the agent's own.
+    #[prost(string, tag = "1")]
+    pub audience: ::prost::alloc::string::String,
+    /// Scopes, within the agent's. None asks for all of them.
+    #[prost(string, repeated, tag = "2")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the agent presents besides itself: a token of its user from a configured provider, or an access token of this issuer that
+    /// it or an ancestor of it holds. The result allows no more and lasts no longer. Empty asks for what the agent is already.
+    #[prost(string, tag = "3")]
+    pub subject_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ExchangeResponse {
+    /// The access token. It is a secret.
+    #[prost(string, tag = "1")]
+    pub access_token: ::prost::alloc::string::String,
+    /// How it is presented: `Bearer`.
+    #[prost(string, tag = "2")]
+    pub token_type: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, repeated, tag = "4")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "5")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct IntrospectRequest {
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IntrospectResponse {
+    /// The answer of RFC 7662: a JSON object, with `active` at least.
+    #[prost(bytes = "vec", tag = "1")]
+    pub json: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct TokensRevokeRequest {
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokensRevokeResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeRequest {
     #[prost(message, optional, tag = "1")]
@@ -1384,6 +1437,14 @@ pub enum Reason {
     DecisionUnknown = 131,
     /// A filter of the history is not well-formed; the message says which.
     FilterMalformed = 132,
+    /// The JWT-SVID has proved its agent before: each request needs one of its own.
+    AssertionUsed = 150,
+    /// There are too many scopes, or one of them is empty or too long.
+    ScopeMalformed = 151,
+    /// A scope is more than the agent and its subject token allow, or none is left.
+    ScopeNotAllowed = 152,
+    /// The subject token is not about the user for whom the agent acts, or lets somebody else act.
+    SubjectNotAllowed = 153,
     /// More certificates are revoked than a CRL may list.
     CrlFull = 170,
 }
@@ -1520,6 +1581,10 @@ impl Reason {
             Self::DecisionMalformed => "REASON_DECISION_MALFORMED",
             Self::DecisionUnknown => "REASON_DECISION_UNKNOWN",
             Self::FilterMalformed => "REASON_FILTER_MALFORMED",
+            Self::AssertionUsed => "REASON_ASSERTION_USED",
+            Self::ScopeMalformed => "REASON_SCOPE_MALFORMED",
+            Self::ScopeNotAllowed => "REASON_SCOPE_NOT_ALLOWED",
+            Self::SubjectNotAllowed => "REASON_SUBJECT_NOT_ALLOWED",
             Self::CrlFull => "REASON_CRL_FULL",
         }
     }
@@ -1652,6 +1717,10 @@ impl Reason {
             "REASON_DECISION_MALFORMED" => Some(Self::DecisionMalformed),
             "REASON_DECISION_UNKNOWN" => Some(Self::DecisionUnknown),
             "REASON_FILTER_MALFORMED" => Some(Self::FilterMalformed),
+            "REASON_ASSERTION_USED" => Some(Self::AssertionUsed),
+            "REASON_SCOPE_MALFORMED" => Some(Self::ScopeMalformed),
+            "REASON_SCOPE_NOT_ALLOWED" => Some(Self::ScopeNotAllowed),
+            "REASON_SUBJECT_NOT_ALLOWED" => Some(Self::SubjectNotAllowed),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             _ => None,
         }
@@ -1906,6 +1975,174 @@ pub mod identities_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Identities", "Whoami"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod tokens_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Access tokens (RFC 9068): how agents reach systems that speak OAuth. `/oauth/token` of the HTTPS listener does the same.
+    #[derive(Debug, Clone)]
+    pub struct TokensClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl TokensClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> TokensClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> TokensClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            TokensClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Signs an access token of the calling agent for one audience. It names the user for whom the agent acts, with the agent and its
+        /// ancestors as actors, and is revoked with any of them. Role: agent.
+        pub async fn exchange(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExchangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExchangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Tokens/Exchange",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Tokens", "Exchange"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says whether a token is valid as of the journal's head, to a workload that serves its audience, and to the audience itself.
+        /// Whoever asks about any other token hears that it is not. Role: agent, workload, operator.
+        pub async fn introspect(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IntrospectRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::IntrospectResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Tokens/Introspect",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Tokens", "Introspect"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Revokes one access token. Nothing happens, and nothing is said, if it is not valid or not the caller's. Role: the agent that it
+        /// was issued to, its ancestors, the workload at its root, operator.
+        pub async fn revoke(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TokensRevokeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TokensRevokeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Tokens/Revoke");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Tokens", "Revoke"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -11,6 +11,8 @@ use crate::{Binding, BindingOid, Bundle, Principal, Reject, Subject, Target, par
 
 /// Longest token that is accepted, in bytes.
 pub(crate) const MAX_TOKEN: usize = 16 * 1024;
+/// The values of `typ` of an access token (RFC 9068 2.1).
+pub(crate) const ACCESS: &[&str] = &["at+jwt", "application/at+jwt"];
 /// How far clocks may differ, in seconds (JWT-SVID appendix A).
 pub(crate) const LEEWAY: u64 = 5;
 
@@ -23,6 +25,8 @@ pub struct JwtSvid {
     pub principal: Principal,
     /// All audiences of the token.
     pub audience: Vec<String>,
+    /// Its `iss`. It chooses no key, and `None` if the token does not say.
+    pub issuer: Option<String>,
     /// When it was issued, Unix seconds. `None` if the token does not say.
     pub issued_at: Option<u64>,
     /// When it expires, Unix seconds.
@@ -42,52 +46,22 @@ pub struct JwtSvid {
 /// This does not check revocation: see [`crate::Live::check`].
 pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<JwtSvid, Reject> {
     let malformed = |what: &str| Reject::Malformed(what.to_owned());
-    if token.len() > MAX_TOKEN {
-        return Err(malformed("the token is over 16 KiB"));
-    }
-    // JV-8: compact serialization only. T58: five parts would be a JWE.
-    let mut parts = token.split('.');
-    let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return Err(malformed("a JWT-SVID has three parts"));
-    };
-    let (kid, alg) = read_header(&object(header)?)?;
-    // T49: the key is found by its exact id, among the keys whose use is jwt-svid. JV-7: without a kid, all of them are tried.
-    let mut keys = bundle.jwt_authorities().iter().filter(|a| kid.as_deref().is_none_or(|kid| kid == a.kid()));
-    let message = format!("{header}.{claims}");
-    let authority = keys
-        .find(|a| a.made(alg, &message, signature))
-        .ok_or_else(|| Reject::Untrusted("no key of the bundle verifies its signature".into()))?;
-
-    let claims = object(claims)?;
+    let (claims, authority) = Parts::of(token)?.verify(bundle, &["JWT", "JOSE"])?;
     let sub = claims.get("sub").and_then(Value::as_str).ok_or_else(|| malformed("`sub` is missing or not a string"))?;
     let id = parse_spiffe_id(sub)?;
     if id.trust_domain_name() != bundle.trust_domain().as_str() {
         return Err(Reject::TrustDomain(id.trust_domain_name().to_owned(), bundle.trust_domain().to_string()));
     }
-    let audiences = match claims.get("aud") {
-        Some(Value::String(one)) => vec![one.clone()],
-        Some(Value::Array(many)) => {
-            many.iter().map(|a| a.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>().unwrap_or_default()
-        }
-        _ => vec![],
-    };
-    if audiences.is_empty() {
-        return Err(malformed("`aud` is missing, or neither a string nor a list of strings"));
-    }
+    let audiences = audiences(&claims)?;
     if audience.is_empty() || !audiences.iter().any(|a| a == audience) {
         return Err(Reject::Audience(audience.to_owned()));
     }
-    // T50, T52: a value of the wrong type is not an absent one, and `exp` is mandatory.
-    let seconds = |name: &str| match claims.get(name) {
-        None => Ok(None),
-        Some(v) => numeric_date(v).map(Some).ok_or_else(|| malformed(&format!("`{name}` is not a time in seconds"))),
-    };
-    let expires_at = seconds("exp")?.ok_or_else(|| malformed("`exp` is missing"))?;
+    let expires_at = seconds(&claims, "exp")?.ok_or_else(|| malformed("`exp` is missing"))?;
     if now >= expires_at {
         return Err(Reject::Expired(expires_at));
     }
-    let issued_at = seconds("iat")?;
-    if let Some(from) = seconds("nbf")?.max(issued_at).filter(|from| *from > now + LEEWAY) {
+    let issued_at = seconds(&claims, "iat")?;
+    if let Some(from) = seconds(&claims, "nbf")?.max(issued_at).filter(|from| *from > now + LEEWAY) {
         return Err(Reject::NotYetValid(from));
     }
     let principal = Principal::of(&id, bundle.trust_domain());
@@ -98,9 +72,9 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
         return Err(Reject::Profile("the token expires after the lease of its agent".into()));
     }
     let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
-    let authority = authority.kid().to_owned();
+    let issuer = claims.get("iss").and_then(Value::as_str).map(str::to_owned);
     let subjects = [Target::Authority(authority.clone().into_bytes()).subject()];
-    Ok(JwtSvid { id, principal, audience: audiences, issued_at, expires_at, authority, jti, binding, subjects })
+    Ok(JwtSvid { id, principal, audience: audiences, issuer, issued_at, expires_at, authority, jti, binding, subjects })
 }
 
 /// The expiry that a token claims, Unix seconds, for a holder who knows the token's origin. The token is not verified.
@@ -126,20 +100,83 @@ pub fn inspect_jwt(token: &str) -> Result<SpiffeId, Reject> {
     Ok(parse_spiffe_id(sub.ok_or_else(|| Reject::Malformed("`sub` is missing or not a string".into()))?)?)
 }
 
+/// The `iss` that a token claims, to choose how to verify it. `None` if it has none. The token is not verified.
+pub fn inspect_jwt_issuer(token: &str) -> Result<Option<String>, Reject> {
+    Ok(inspect(token)?.get("iss").and_then(Value::as_str).map(str::to_owned))
+}
+
+/// The audiences that a token claims, to choose how to verify it. The token is not verified.
+pub fn inspect_jwt_audiences(token: &str) -> Result<Vec<String>, Reject> {
+    audiences(&inspect(token)?)
+}
+
+/// Whether a token claims to be an access token (RFC 9068), to choose how to verify it. The token is not verified.
+pub fn is_access_token(token: &str) -> bool {
+    let header = Parts::of(token).and_then(|parts| object(parts.header));
+    header.is_ok_and(|header| header.get("typ").and_then(Value::as_str).is_some_and(|typ| ACCESS.contains(&typ)))
+}
+
 fn inspect(token: &str) -> Result<Map<String, Value>, Reject> {
-    let malformed = |what: &str| Reject::Malformed(what.to_owned());
-    if token.len() > MAX_TOKEN {
-        return Err(malformed("the token is over 16 KiB"));
+    object(Parts::of(token)?.claims)
+}
+
+/// The parts of a token in compact form.
+pub(crate) struct Parts<'t> {
+    header: &'t str,
+    claims: &'t str,
+    signature: &'t str,
+}
+
+impl<'t> Parts<'t> {
+    /// JV-8: compact serialization only. T58: five parts would be a JWE.
+    pub(crate) fn of(token: &'t str) -> Result<Parts<'t>, Reject> {
+        if token.len() > MAX_TOKEN {
+            return Err(Reject::Malformed("the token is over 16 KiB".into()));
+        }
+        let mut parts = token.split('.');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(header), Some(claims), Some(signature), None) => Ok(Parts { header, claims, signature }),
+            _ => Err(Reject::Malformed("a token has three parts".into())),
+        }
     }
-    let mut parts = token.split('.');
-    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return Err(malformed("a JWT-SVID has three parts"));
+
+    /// The claims and the id of the key that signed them, if the token is of one of these types and a key of the bundle verifies
+    /// it.
+    pub(crate) fn verify(&self, bundle: &Bundle, types: &[&str]) -> Result<(Map<String, Value>, String), Reject> {
+        let (kid, alg) = read_header(&object(self.header)?, types)?;
+        // T49: the key is found by its exact id, among the keys whose use is jwt-svid. JV-7: without a kid, all of them are tried.
+        let mut keys = bundle.jwt_authorities().iter().filter(|a| kid.as_deref().is_none_or(|kid| kid == a.kid()));
+        let message = format!("{}.{}", self.header, self.claims);
+        let authority = keys
+            .find(|a| a.made(alg, &message, self.signature))
+            .ok_or_else(|| Reject::Untrusted("no key of the bundle verifies its signature".into()))?;
+        Ok((object(self.claims)?, authority.kid().to_owned()))
+    }
+}
+
+/// `aud`: a string, or a list of strings that is not empty.
+pub(crate) fn audiences(claims: &Map<String, Value>) -> Result<Vec<String>, Reject> {
+    let audiences = match claims.get("aud") {
+        Some(Value::String(one)) => vec![one.clone()],
+        Some(Value::Array(many)) => {
+            many.iter().map(|a| a.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>().unwrap_or_default()
+        }
+        _ => vec![],
     };
-    object(claims)
+    if audiences.is_empty() {
+        return Err(Reject::Malformed("`aud` is missing, or neither a string nor a list of strings".into()));
+    }
+    Ok(audiences)
+}
+
+/// A time, in Unix seconds. T50, T52: a value of the wrong type is not an absent one.
+pub(crate) fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Reject> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    numeric_date(value).map(Some).ok_or_else(|| Reject::Malformed(format!("`{name}` is not a time in seconds")))
 }
 
 // JWT-SVID 2: alg, kid, typ and nothing else. T48, T51: so jwk, jku, x5c, crit and b64 are refused and never read.
-fn read_header(header: &Map<String, Value>) -> Result<(Option<String>, Alg), Reject> {
+fn read_header(header: &Map<String, Value>, types: &[&str]) -> Result<(Option<String>, Alg), Reject> {
     let profile = |what: &str| Reject::Profile(what.to_owned());
     if let Some(extra) = header.keys().find(|k| !matches!(k.as_str(), "alg" | "kid" | "typ")) {
         return Err(profile(&format!(
@@ -148,9 +185,10 @@ fn read_header(header: &Map<String, Value>) -> Result<(Option<String>, Alg), Rej
         )));
     }
     match header.get("typ") {
-        None => {}
-        Some(Value::String(typ)) if typ == "JWT" || typ == "JOSE" => {}
-        Some(_) => return Err(profile("`typ` must be JWT or JOSE")),
+        // Only a JWT-SVID may leave it out.
+        None if types.contains(&"JWT") => {}
+        Some(Value::String(typ)) if types.contains(&typ.as_str()) => {}
+        _ => return Err(profile(&format!("`typ` must be {}", types.join(" or ")))),
     }
     let alg = header.get("alg").and_then(Value::as_str).and_then(Alg::of);
     let alg = alg.ok_or_else(|| profile("`alg` must be one of the RS, ES and PS algorithms"))?;

@@ -1,8 +1,9 @@
-//! Verifies Mayfly credentials: SPIFFE IDs, bindings, cuts, X.509-SVIDs and JWT-SVIDs.
+//! Verifies Mayfly credentials: SPIFFE IDs, bindings, cuts, X.509-SVIDs, JWT-SVIDs and access tokens.
 //!
 //! A verifier needs three inputs: the credential, the bundle of its trust domain, and the cuts. This crate opens no
 //! connection, reads no clock and starts no thread; everything it needs is an argument.
 
+mod access;
 mod binding;
 mod bundle;
 mod cuts;
@@ -16,6 +17,7 @@ mod subject;
 mod sync;
 mod x509;
 
+pub use access::{AccessToken, Confirmation, read_access_token, verify_access_token};
 pub use binding::{Binding, BindingError, BindingOid, MAX_CHAIN, MAX_CLAIM, MAX_DER};
 pub use bundle::{Bundle, BundleError, JwtAuthority};
 pub use cuts::Cuts;
@@ -23,7 +25,7 @@ pub use ids::{
     AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, Workload, WorkloadName,
     issuer_id, parse_spiffe_id, workload_id,
 };
-pub use jwt::{JwtSvid, inspect_jwt, inspect_jwt_end, verify_jwt};
+pub use jwt::{JwtSvid, inspect_jwt, inspect_jwt_audiences, inspect_jwt_end, inspect_jwt_issuer, is_access_token, verify_jwt};
 pub use live::{Freshness, Live, Reliance, Subscription};
 pub use moment::{about, rfc3339};
 pub use reject::{Reject, Staleness};

@@ -14,7 +14,7 @@ use spiffe::TrustDomain;
 
 use crate::feed::Known;
 use crate::sync::{ArcSwapOption, AtomicU64};
-use crate::{Binding, JwtSvid, Reject, Staleness, Subject, X509Svid, check_cuts};
+use crate::{AccessToken, Binding, JwtSvid, Reject, Staleness, Subject, X509Svid, check_cuts};
 
 /// Default for the greatest age of the last heartbeat.
 const BOUND: Duration = Duration::from_secs(5);
@@ -67,6 +67,13 @@ impl<'a> From<&'a JwtSvid> for Reliance<'a> {
     fn from(svid: &'a JwtSvid) -> Self {
         let (trust_domain, binding) = (svid.id.trust_domain_name(), svid.binding.as_ref());
         Reliance { trust_domain, binding, subjects: &svid.subjects, ends_at: svid.expires_at }
+    }
+}
+
+impl<'a> From<&'a AccessToken> for Reliance<'a> {
+    fn from(token: &'a AccessToken) -> Self {
+        let trust_domain = token.client.trust_domain.as_str();
+        Reliance { trust_domain, binding: Some(&token.binding), subjects: &token.subjects, ends_at: token.expires_at }
     }
 }
 

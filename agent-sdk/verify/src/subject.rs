@@ -37,6 +37,8 @@ pub enum Target {
     Key([u8; 32]),
     /// An issuing key, identified by its key id.
     Authority(Vec<u8>),
+    /// One access token, by its `jti`.
+    Token(String),
 }
 
 impl Target {
@@ -55,6 +57,7 @@ impl Target {
             Target::TrustDomain => (6, vec![]),
             Target::Key(key) => (7, vec![key]),
             Target::Authority(key_id) => (8, vec![key_id]),
+            Target::Token(jti) => (9, vec![jti.as_bytes()]),
         };
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(b"mayfly subject v1\0");

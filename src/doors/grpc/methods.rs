@@ -16,6 +16,9 @@ pub(super) const ATTEST: Method = Method { name: "Identities/Attest", action: Ac
 pub(super) const RENEW: Method = Method { name: "Identities/Renew", action: Action::Renew };
 pub(super) const SPAWN: Method = Method { name: "Identities/Spawn", action: Action::Spawn };
 pub(super) const MINT_JWT: Method = Method { name: "Identities/MintJwt", action: Action::MintJwt };
+pub(super) const EXCHANGE: Method = Method { name: "Tokens/Exchange", action: Action::Exchange };
+pub(super) const INTROSPECT: Method = Method { name: "Tokens/Introspect", action: Action::Introspect };
+pub(super) const REVOKE_TOKEN: Method = Method { name: "Tokens/Revoke", action: Action::RevokeToken };
 pub(super) const END: Method = Method { name: "Identities/End", action: Action::End };
 pub(super) const WHOAMI: Method = Method { name: "Identities/Whoami", action: Action::Whoami };
 pub(super) const SPAWN_BATCH: Method = Method { name: "Batches/Spawn", action: Action::Spawn };
@@ -56,6 +59,9 @@ pub const METHODS: &[Method] = &[
     RENEW,
     SPAWN,
     MINT_JWT,
+    EXCHANGE,
+    INTROSPECT,
+    REVOKE_TOKEN,
     END,
     WHOAMI,
     SPAWN_BATCH,

@@ -26,6 +26,10 @@ pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Wha
         Some(Wire::Workload(name)) => workload(&name),
         Some(Wire::Class(name)) => class(&name),
         Some(Wire::Key(key)) => Ok(Target::Key(digest("KEY_MALFORMED", &key)?)),
+        Some(Wire::Token(_)) => {
+            let message = "an access token is revoked by whoever holds it, with `Tokens.Revoke` or at `/oauth/revoke`";
+            Err(Denial::malformed("TARGET_MISSING", message))
+        }
         // T11: an unset oneof, or an arm of a later version.
         None => {
             let message = "say what to revoke: an agent, a user, a workload, a class, a delegation, a key or a time";
@@ -91,6 +95,7 @@ pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
         Target::Key(key) => Wire::Key(hex::encode(key)),
         Target::TrustDomain => Wire::RecordedBefore(timestamp(standing.since / SECOND)),
         Target::Authority(id) => Wire::Key(hex::encode(id)),
+        Target::Token(jti) => Wire::Token(jti),
     };
     v1::MadeCut {
         target: Some(v1::Target { target: Some(wire) }),

@@ -1,0 +1,154 @@
+//! Access tokens (RFC 9068) of agents: header, signature, claims, actors, binding. Never a JWT-SVID.
+
+use serde_json::{Map, Value};
+
+use crate::jwt::{ACCESS, LEEWAY, Parts, audiences, seconds};
+use crate::x509::check_binding;
+use crate::{AgentId, Binding, BindingOid, Bundle, Mode, Principal, Reject, Subject, Target, parse_spiffe_id};
+
+/// The contents of a verified access token.
+#[derive(Clone, Debug)]
+pub struct AccessToken {
+    /// Its `sub`: the user as the audience knows them, or the agent's SPIFFE ID if it acts for nobody.
+    pub subject: String,
+    /// The agent that it was issued to, and that acts now: its `client_id`.
+    pub client: AgentId,
+    /// All audiences of the token.
+    pub audience: Vec<String>,
+    /// Its scopes, sorted.
+    pub scopes: Vec<String>,
+    /// When it was issued, Unix seconds.
+    pub issued_at: u64,
+    /// When it expires, Unix seconds.
+    pub expires_at: u64,
+    /// Unique id of the token.
+    pub jti: String,
+    /// Key id of the authority that signed it.
+    pub authority: String,
+    /// The key that its holder must prove. `None` for a bearer token.
+    pub confirmation: Option<Confirmation>,
+    /// The binding of the agent, limited to the scopes of the token.
+    pub binding: Binding,
+    /// What a cut would name: the authority that signed it, and the token itself.
+    pub(crate) subjects: [Subject; 2],
+}
+
+/// The key that the holder of a token must prove (RFC 7800).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// The key of a DPoP proof, by its RFC 7638 thumbprint in base64url (`jkt`).
+    Key(String),
+    /// A client certificate, by the SHA-256 of its DER in base64url (`x5t#S256`).
+    Certificate(String),
+}
+
+/// Verifies an access token of `issuer` for one audience against the bundle of the trust domain, at `now` (Unix seconds).
+///
+/// This does not check revocation: see [`crate::Live::check`]. A token with a [`confirmation`](AccessToken::confirmation) proves
+/// nothing until its holder has proved that key.
+pub fn verify_access_token(
+    token: &str,
+    issuer: &str,
+    audience: &str,
+    bundle: &Bundle,
+    oid: &BindingOid,
+    now: u64,
+) -> Result<AccessToken, Reject> {
+    let verified = read_access_token(token, issuer, bundle, oid, now)?;
+    if audience.is_empty() || !verified.audience.iter().any(|a| a == audience) {
+        return Err(Reject::Audience(audience.to_owned()));
+    }
+    Ok(verified)
+}
+
+/// Verifies an access token whatever its audience is, for the issuer alone: everybody else must be the audience.
+pub fn read_access_token(token: &str, issuer: &str, bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<AccessToken, Reject> {
+    let parts = Parts::of(token)?;
+    // RFC 9068 4: a JWT-SVID is signed by the same key, and says something else.
+    let (claims, authority) = parts.verify(bundle, ACCESS)?;
+    let malformed = |what: &str| Reject::Malformed(what.to_owned());
+    let profile = |what: &str| Reject::Profile(what.to_owned());
+    let text = |name: &str| {
+        let value = claims.get(name).and_then(Value::as_str).filter(|value| !value.is_empty());
+        value.ok_or_else(|| malformed(&format!("`{name}` is missing or not a string")))
+    };
+    if text("iss")? != issuer {
+        return Err(Reject::Untrusted("its `iss` is another issuer".into()));
+    }
+    let (subject, jti) = (text("sub")?.to_owned(), text("jti")?.to_owned());
+    let id = parse_spiffe_id(text("client_id")?)?;
+    if id.trust_domain_name() != bundle.trust_domain().as_str() {
+        return Err(Reject::TrustDomain(id.trust_domain_name().to_owned(), bundle.trust_domain().to_string()));
+    }
+    let principal = Principal::of(&id, bundle.trust_domain());
+    let Principal::Agent(client) = &principal else { return Err(profile("`client_id` is no agent")) };
+    let audience = audiences(&claims)?;
+    let expires_at = seconds(&claims, "exp")?.ok_or_else(|| malformed("`exp` is missing"))?;
+    if now >= expires_at {
+        return Err(Reject::Expired(expires_at));
+    }
+    let issued_at = seconds(&claims, "iat")?.ok_or_else(|| malformed("`iat` is missing"))?;
+    if let Some(from) = seconds(&claims, "nbf")?.max(Some(issued_at)).filter(|from| *from > now + LEEWAY) {
+        return Err(Reject::NotYetValid(from));
+    }
+    let binding = claims.get(&oid.claim()).map(Binding::from_claim).transpose()?;
+    let binding = check_binding(&principal, binding, oid)?.ok_or_else(|| Reject::Unbound(oid.claim()))?;
+    // T16.
+    if expires_at > binding.lease_expires_at {
+        return Err(profile("the token expires after the lease of its agent"));
+    }
+    let mut scopes: Vec<String> = match claims.get("scope") {
+        None => Vec::new(),
+        Some(Value::String(scope)) => scope.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+        Some(_) => return Err(malformed("`scope` is not a string")),
+    };
+    scopes.sort_unstable();
+    if scopes != binding.scopes {
+        return Err(profile("`scope` and the binding differ"));
+    }
+    let holder = client.to_string();
+    // RFC 8693 4.1: the actors are the agent and its ancestors, exactly as the binding has them.
+    let expected: Vec<&str> = match binding.mode {
+        Mode::Delegated => std::iter::once(holder.as_str()).chain(binding.chain.iter().map(String::as_str)).collect(),
+        Mode::Autonomous => Vec::new(),
+    };
+    if actors(&claims, issuer)? != expected {
+        return Err(profile("`act` and the binding differ"));
+    }
+    if binding.mode == Mode::Autonomous && subject != holder {
+        return Err(profile("the token of an agent that acts for nobody names somebody else"));
+    }
+    let confirmation = confirmation(&claims)?;
+    let kid = Target::Authority(authority.clone().into_bytes()).subject();
+    let subjects = [kid, Target::Token(jti.clone()).subject()];
+    let client = client.clone();
+    Ok(AccessToken { subject, client, audience, scopes, issued_at, expires_at, jti, authority, confirmation, binding, subjects })
+}
+
+/// The `sub` of each actor, the current one first.
+fn actors<'c>(claims: &'c Map<String, Value>, issuer: &str) -> Result<Vec<&'c str>, Reject> {
+    let malformed = || Reject::Malformed("`act` is not a chain of actors of this issuer".into());
+    let (mut found, mut next) = (Vec::new(), claims.get("act"));
+    while let Some(value) = next {
+        let actor = value.as_object().ok_or_else(malformed)?;
+        let known = actor.keys().all(|name| matches!(name.as_str(), "act" | "iss" | "sub"));
+        if !known || actor.get("iss").and_then(Value::as_str) != Some(issuer) {
+            return Err(malformed());
+        }
+        found.push(actor.get("sub").and_then(Value::as_str).ok_or_else(malformed)?);
+        next = actor.get("act");
+    }
+    Ok(found)
+}
+
+/// A confirmation of a kind that is unknown here makes the token useless, never a bearer token.
+fn confirmation(claims: &Map<String, Value>) -> Result<Option<Confirmation>, Reject> {
+    let Some(cnf) = claims.get("cnf") else { return Ok(None) };
+    let unknown = || Reject::Profile("`cnf` is of an unknown kind".into());
+    let mut members = cnf.as_object().ok_or_else(unknown)?.iter();
+    match (members.next(), members.next()) {
+        (Some((name, Value::String(jkt))), None) if name == "jkt" => Ok(Some(Confirmation::Key(jkt.clone()))),
+        (Some((name, Value::String(x5t))), None) if name == "x5t#S256" => Ok(Some(Confirmation::Certificate(x5t.clone()))),
+        _ => Err(unknown()),
+    }
+}

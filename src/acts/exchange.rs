@@ -1,0 +1,254 @@
+//! Exchange: an access token for the calling agent, by what it is and by what it presents (RFC 8693, RFC 6749 4.4).
+
+use mayfly_verify::{Principal, inspect_jwt, inspect_jwt_issuer, is_access_token, sha256, verify_jwt};
+use serde_json::{Map, Value};
+
+use super::{Issuer, introspect, user};
+use crate::assertion::Assertions;
+use crate::authority::Seal;
+use crate::caller::Caller;
+use crate::denial::{Denial, Fault, No};
+use crate::journal::record::{self, record::Body};
+use crate::judge::exchange::{Held, decide_access, not_yours};
+use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, release};
+use crate::ledger::Recorded;
+use crate::pipeline::Issue;
+use crate::state::authority::Kind as AuthorityKind;
+use crate::state::{AccessToken, State};
+
+/// Scopes of one request at most.
+const SCOPES: usize = 64;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// The one audience.
+    pub audience: String,
+    /// Scopes; none asks for all that may be given.
+    pub scopes: Vec<String>,
+    /// The subject token; empty if there is none.
+    pub subject_token: String,
+    /// The actor token; empty if there is none. It must be the caller's own.
+    pub actor_token: String,
+}
+
+/// An exchange.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// The one audience.
+    pub audience: String,
+    /// Scopes; none asks for all that may be given.
+    pub scopes: Vec<String>,
+    /// What the agent presents besides itself.
+    pub presented: Presented,
+    /// SHA-256 of what the signature of the subject token covers. `None` if there is none.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// An access token for one audience.
+pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(Access, String), No> {
+    let Asked { audience, scopes, subject_token, actor_token } = asked;
+    if audience.is_empty() || audience.len() > 256 {
+        return Err(Denial::malformed("AUDIENCE_MALFORMED", "give one audience, of at most 256 bytes").into());
+    }
+    if scopes.len() > SCOPES || scopes.iter().any(|scope| scope.is_empty() || scope.len() > 128) {
+        let message = format!("give at most {SCOPES} scopes, of at most 128 bytes each");
+        return Err(Denial::malformed("SCOPE_MALFORMED", message).into());
+    }
+    let id = match &caller {
+        Caller::Agent { id, .. } | Caller::Bearer { id, .. } => id.to_string(),
+        _ => return Err(only_agents().into()),
+    };
+    // 1. Evidence: what is presented is verified here, and judged where the order is decided.
+    if !actor_token.is_empty() {
+        actor(issuer, &actor_token, &id).await?;
+    }
+    let presented = match subject_token.as_str() {
+        "" => Presented::Nothing,
+        token if is_ours(issuer, token) => ours(issuer, token, &id).await?,
+        token => {
+            let proof = user::prove(issuer, token).await?;
+            may_act(issuer, token, &id)?;
+            Presented::User(proof)
+        }
+    };
+    let signed = |token: &str| sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
+    let digest = (!subject_token.is_empty()).then(|| signed(&subject_token));
+    issuer.pipeline.issue(caller, Exchange { audience, scopes, presented, digest }).await
+}
+
+impl Act for Exchange {
+    type Permit = Access;
+
+    fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Access, No> {
+        // 2. The caller, once by each JWT-SVID.
+        let (id, assertion) = match caller {
+            Caller::Agent { id, .. } => (id, None),
+            Caller::Bearer { id, jti, ends_at, .. } => (id, Some((jti, *ends_at))),
+            _ => return Err(only_agents().into()),
+        };
+        j.check_generation(caller)?;
+        j.check_unused(caller)?;
+        // 3. What it may do today, and what the subject token allows of that.
+        let agent = j.view().agent(&id.uuid).cloned().ok_or_else(|| Fault::new("exchange", "the caller is gone"))?;
+        let kept = j.authority_left(&agent)?;
+        let ceiling = j.ceiling(&agent, &self.presented, chance)?;
+        j.checking(Check::Audience);
+        let class = j.rules().classes.get(&agent.mandate.class);
+        let scopes = decide_access(class, &kept, ceiling.scopes.as_deref(), &self.audience, &self.scopes)?;
+        let subject = j.token_subject(&agent)?;
+        // 4. As long as everything lasts that it relies on.
+        j.checking(Check::Lifetime);
+        let (now, signer) = (j.now(), j.signer(AuthorityKind::Jwt)?);
+        let ends_at = now.saturating_add(j.rules().jwt_ttl).min(agent.lease_ends_at).min(signer.ends_at).min(ceiling.ends_at);
+        if ends_at <= now {
+            return Err(Denial::denied("USER_TOKEN_EXPIRED", "the subject token has expired: bring a fresh one").into());
+        }
+        // 5. The record.
+        let body = record::Exchanged {
+            agent: id.uuid.as_bytes().to_vec(),
+            audience: self.audience.clone(),
+            jti: chance.jti().to_vec(),
+            issued_at: now,
+            ends_at,
+            scopes,
+            subject,
+            assertion: assertion.map(|(jti, _)| jti.to_vec()).unwrap_or_default(),
+            assertion_ends_at: assertion.map_or(0, |(_, ends_at)| ends_at),
+            presented: self.digest.map(|digest| digest.to_vec()).unwrap_or_default(),
+            confirmation: Vec::new(),
+        };
+        let token = AccessToken::recorded(j.view().revision() + 1, &body).map_err(|e| Fault::new("exchange", e))?;
+        j.push(caller, Body::Exchanged(body))?;
+        j.access(token)
+    }
+}
+
+impl Issue for Exchange {
+    type Answer = (Access, String);
+
+    fn prove(&mut self) -> Result<(), Denial> {
+        Ok(())
+    }
+
+    fn sign(&self, permit: Recorded<Access>, seal: &Seal) -> Result<Self::Answer, Fault> {
+        seal.access(permit)
+    }
+
+    fn look_again((access, _): &Self::Answer, state: &State) -> Result<(), Denial> {
+        release::access(state, access)
+    }
+}
+
+/// The audience of an agent that a resource indicator names (RFC 8707): as it is written, or written in another way. `None` if it is no
+/// absolute URI, or has a fragment.
+pub fn audience_of(issuer: &Issuer, caller: &Caller, resource: &str) -> Option<String> {
+    let canonical = |text: &str| {
+        let url = reqwest::Url::parse(text).ok().filter(|url| url.fragment().is_none())?;
+        Some(url.as_str().trim_end_matches('/').to_owned())
+    };
+    let wanted = canonical(resource)?;
+    let (Caller::Agent { id, .. } | Caller::Bearer { id, .. }) = caller else { return Some(wanted) };
+    let same = |audience: &&String| *audience == resource || canonical(audience).as_ref() == Some(&wanted);
+    let find = |state: &State| state.agent(&id.uuid)?.mandate.audiences.iter().find(same).cloned();
+    Some(issuer.ledger.read(find).unwrap_or_else(|| resource.to_owned()))
+}
+
+fn only_agents() -> Denial {
+    Denial::denied("ROLE_NOT_ALLOWED", "only agents get access tokens")
+}
+
+/// Whether a token says that it is ours. Nothing is verified yet.
+fn is_ours(issuer: &Issuer, token: &str) -> bool {
+    inspect_jwt_issuer(token).is_ok_and(|iss| iss.as_deref() == Some(issuer.iss.as_str()))
+}
+
+/// An access token of ours; or the JWT-SVID of an agent that acts for nobody, which adds nothing to what the agent is.
+async fn ours(issuer: &Issuer, token: &str, caller: &str) -> Result<Presented, No> {
+    if is_access_token(token) {
+        return Ok(Presented::Token(held(issuer, token).await?));
+    }
+    let svid = own_svid(issuer, token, caller).await?;
+    if svid.binding.is_some_and(|binding| binding.user.is_some()) {
+        let message = "a JWT-SVID is no token of the user: present the user's token, or no subject token";
+        return Err(not_yours(message).into());
+    }
+    Ok(Presented::Nothing)
+}
+
+/// An access token of ours that holds now.
+async fn held(issuer: &Issuer, token: &str) -> Result<Held, No> {
+    let verified = introspect::access_token(issuer, token).await?;
+    let verified = verified.map_err(|e| Denial::denied("SUBJECT_NOT_ALLOWED", format!("the subject token: {e}")))?;
+    if verified.confirmation.is_some() {
+        return Err(not_yours("the subject token is bound to a key that was not proved").into());
+    }
+    let (agent, user, ends_at) = (verified.client.uuid, verified.binding.user, verified.expires_at);
+    Ok(Held { agent, user, scopes: verified.scopes, ends_at })
+}
+
+/// The actor token: it must prove the caller, who is the actor.
+async fn actor(issuer: &Issuer, token: &str, caller: &str) -> Result<(), No> {
+    own_svid(issuer, token, caller).await.map(drop)
+}
+
+/// A JWT-SVID of the caller itself for this issuer.
+async fn own_svid(issuer: &Issuer, token: &str, caller: &str) -> Result<mayfly_verify::JwtSvid, No> {
+    // T146: whoever asks is the actor. What the token of another agent says of a third does not matter.
+    let refused = |e: mayfly_verify::Reject| not_yours(format!("the JWT-SVID: {e}"));
+    if inspect_jwt(token).map_err(refused)?.to_string() != caller {
+        return Err(not_yours("the JWT-SVID is of another agent than the caller").into());
+    }
+    let (published, oid, aud, now) = (issuer.publisher.now(), issuer.oid().clone(), issuer.iss.clone(), issuer.clock.seconds());
+    let token = token.to_owned();
+    let verified = issuer.clients.turn(move || verify_jwt(&token, &aud, &published.bundle, &oid, now)).await?;
+    let svid = verified.map_err(refused)?;
+    let cut = svid.binding.as_ref().is_none_or(|b| issuer.ledger.read(|state| state.is_cut(b.incarnation, &b.stamps)));
+    if cut || !matches!(svid.principal, Principal::Agent(_)) {
+        return Err(not_yours("the JWT-SVID was revoked").into());
+    }
+    Ok(svid)
+}
+
+/// T146: a user's token that says who may act names the caller, who is the actor.
+fn may_act(issuer: &Issuer, token: &str, caller: &str) -> Result<(), Denial> {
+    let members = Assertions::may_act(token).map_err(user::refused)?;
+    if members.is_none_or(|members| names(&members, caller, &issuer.iss)) {
+        return Ok(());
+    }
+    Err(not_yours("the `may_act` of the subject token names somebody else than the caller"))
+}
+
+/// Whether the members of `may_act` name an agent of this issuer: each one that is known says so, and one of them says who.
+fn names(members: &Map<String, Value>, agent: &str, iss: &str) -> bool {
+    let is = |name: &str, expected: &str| members.get(name).is_none_or(|value| value.as_str() == Some(expected));
+    let says_who = members.contains_key("sub") || members.contains_key("client_id");
+    says_who && is("sub", agent) && is("client_id", agent) && is("iss", iss)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn t146_may_act_names_the_caller_with_every_member_that_is_known() {
+        let (agent, iss) = ("spiffe://td/agent/a/1", "https://issuer.example");
+        let names = |members: Value| names(members.as_object().unwrap(), agent, iss);
+        assert!(names(json!({ "sub": agent })));
+        assert!(names(json!({ "sub": agent, "iss": iss, "client_id": agent, "unknown": "x" })));
+        for other in [
+            json!({}),
+            json!({ "iss": iss }),
+            json!({ "sub": "spiffe://td/agent/a/2" }),
+            json!({ "sub": [agent] }),
+            json!({ "sub": agent, "iss": "https://other.example" }),
+            json!({ "sub": agent, "client_id": "spiffe://td/agent/a/2" }),
+            json!({ "client_id": "another client" }),
+        ] {
+            assert!(!names(other.clone()), "{other}");
+        }
+    }
+}

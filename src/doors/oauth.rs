@@ -1,0 +1,239 @@
+//! The endpoints of OAuth: tokens, introspection and revocation, on the HTTPS listener and on the gRPC listener, which asks for
+//! client certificates (RFC 6749, 7009, 7662, 8693).
+
+mod client;
+mod form;
+mod refusal;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, PRAGMA};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use mayfly_verify::Target;
+use serde_json::{Value, json};
+
+use super::status;
+use crate::acts::{Issuer, client as clients, exchange, introspect, revoke, revoke_token};
+use crate::denial::Denial;
+use crate::judge::access::Action;
+use form::Form;
+use refusal::Refusal;
+
+/// The grants of the token endpoint.
+pub const GRANTS: [&str; 3] = [EXCHANGE, JWT_BEARER, CLIENT_CREDENTIALS];
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const CLIENT_CREDENTIALS: &str = "client_credentials";
+
+/// How clients prove themselves: by a JWT-SVID, or by an X.509-SVID, under the names of the SPIFFE draft and under those that
+/// existing clients know.
+pub const METHODS: [&str; 4] = ["spiffe_jwt", "spiffe_x509", "private_key_jwt", "tls_client_auth"];
+
+/// Types of tokens (RFC 8693 3).
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// The routes below the path of the issuer's URL.
+pub fn router(issuer: &Arc<Issuer>, path: &str) -> Router {
+    Router::new()
+        .route(&format!("{path}/oauth/token"), post(token))
+        .route(&format!("{path}/oauth/introspect"), post(introspection))
+        .route(&format!("{path}/oauth/revoke"), post(revocation))
+        .with_state(Arc::clone(issuer))
+}
+
+/// Whether a path is one of these endpoints, which answer in HTTP whatever listener they are on.
+pub fn is(path: &str) -> bool {
+    ["/oauth/token", "/oauth/introspect", "/oauth/revoke"].iter().any(|end| path.ends_with(end))
+}
+
+async fn token(State(issuer): State<Arc<Issuer>>, request: Request) -> Response {
+    answer("oauth/token", async move {
+        let (head, form) = Form::read(request).await?;
+        let grant = form.one("grant_type").unwrap_or_default();
+        // With this grant the JWT-SVID is what is granted, and proves the client too (RFC 7523 2.1).
+        let (caller, of_grant) = match (grant, form.one("assertion"), form.one("client_assertion")) {
+            (JWT_BEARER, Some(assertion), None) => {
+                (clients::prove(&issuer, assertion).await.map_err(|no| Refusal::of_grant(&no))?, true)
+            }
+            _ => (client::prove(&issuer, &head, &form, Action::Exchange).await?, false),
+        };
+        let refused = |no| if of_grant { Refusal::of_grant(&no) } else { Refusal::of(&no) };
+        let caller = issuer.may(Action::Exchange, caller).map_err(refused)?;
+        let mut asked = match grant {
+            "" => return Err(Refusal::request("`grant_type` is missing")),
+            EXCHANGE => subject(&form)?,
+            JWT_BEARER if !of_grant => {
+                let message = "for this grant send the JWT-SVID as `assertion`, and no `client_assertion` beside it";
+                return Err(Refusal::request(message));
+            }
+            JWT_BEARER | CLIENT_CREDENTIALS => exchange::Asked::default(),
+            _ => return Err(Refusal::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "the grant is unknown here")),
+        };
+        if form.one("authorization_details").is_some() {
+            let message = "no types of authorization details are configured here";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_authorization_details", message));
+        }
+        asked.audience = audience(&issuer, &caller, &form)?;
+        asked.scopes =
+            form.one("scope").map(|s| s.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect()).unwrap_or_default();
+        let exchanged = exchange::exchange(&issuer, caller, asked).await;
+        let (access, token) = exchanged.map_err(refused)?;
+        let granted = access.token();
+        let mut body = json!({
+            "access_token": token,
+            "token_type": "Bearer",
+            "expires_in": granted.ends_at.saturating_sub(issuer.clock.seconds()),
+        });
+        let mut say =
+            |name: &str, value: String| body.as_object_mut().and_then(|body| body.insert(name.to_owned(), value.into()));
+        if !granted.scopes.is_empty() {
+            say("scope", granted.scopes.join(" "));
+        }
+        if grant == EXCHANGE {
+            say("issued_token_type", ACCESS_TOKEN.to_owned());
+        }
+        Ok(fresh(Json(body)))
+    })
+    .await
+}
+
+/// The tokens of an exchange, each with its type (RFC 8693 2.1).
+fn subject(form: &Form) -> Result<exchange::Asked, Refusal> {
+    let known = |name: &str, types: &[&str]| match form.one(name) {
+        Some(of) if types.contains(&of) => Ok(()),
+        Some(_) => Err(Refusal::request(&format!("the value of `{name}` is not accepted here"))),
+        None => Err(Refusal::request(&format!("`{name}` is missing"))),
+    };
+    let subject_token = form.one("subject_token").ok_or_else(|| Refusal::request("`subject_token` is missing"))?;
+    known("subject_token_type", &[ACCESS_TOKEN, ID_TOKEN, JWT])?;
+    let actor_token = form.one("actor_token").unwrap_or_default();
+    match (actor_token, form.one("actor_token_type")) {
+        ("", None) => {}
+        ("", Some(_)) => return Err(Refusal::request("`actor_token_type` is sent without an `actor_token`")),
+        _ => known("actor_token_type", &[JWT])?,
+    }
+    if form.one("requested_token_type").is_some() {
+        known("requested_token_type", &[ACCESS_TOKEN])?;
+    }
+    let (subject_token, actor_token) = (subject_token.to_owned(), actor_token.to_owned());
+    Ok(exchange::Asked { subject_token, actor_token, ..Default::default() })
+}
+
+/// The one audience, however many parameters name it (RFC 8707 2, RFC 8693 2.1).
+fn audience(issuer: &Issuer, caller: &crate::caller::Caller, form: &Form) -> Result<String, Refusal> {
+    let target = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_target", message);
+    let mut named: Vec<String> = form.many("audience").map(str::to_owned).collect();
+    for resource in form.many("resource") {
+        let of = exchange::audience_of(issuer, caller, resource);
+        named.push(of.ok_or_else(|| target("`resource` is an absolute URI without a fragment"))?);
+    }
+    named.sort_unstable();
+    named.dedup();
+    match <[String; 1]>::try_from(named) {
+        Ok([one]) => Ok(one),
+        Err(none) if none.is_empty() => Err(target("say with `resource` or `audience` where the token is to be accepted")),
+        Err(_) => Err(target("a token is for one audience: ask for each of them alone")),
+    }
+}
+
+async fn introspection(State(issuer): State<Arc<Issuer>>, request: Request) -> Response {
+    answer("oauth/introspect", async move {
+        let (head, form) = Form::read(request).await?;
+        let caller = client::prove(&issuer, &head, &form, Action::Introspect).await?;
+        let caller = issuer.may(Action::Introspect, caller).map_err(|no| Refusal::of(&no))?;
+        let token = form.one("token").ok_or_else(|| Refusal::request("`token` is missing"))?;
+        clients::spend(&issuer, &caller).map_err(|denial| Refusal::of(&denial.into()))?;
+        let said = introspect::introspect(&issuer, &caller, token).await.map_err(|no| Refusal::of(&no))?;
+        Ok(fresh(Json(said)))
+    })
+    .await
+}
+
+async fn revocation(State(issuer): State<Arc<Issuer>>, request: Request) -> Response {
+    answer("oauth/revoke", async move {
+        let (head, form) = Form::read(request).await?;
+        let caller = client::prove(&issuer, &head, &form, Action::RevokeToken).await?;
+        let caller = issuer.may(Action::RevokeToken, caller).map_err(|no| Refusal::of(&no))?;
+        let token = form.one("token").ok_or_else(|| Refusal::request("`token` is missing"))?;
+        // Our extension: what the token relies on, instead of the token alone.
+        let cascade = match form.one("cascade") {
+            None => None,
+            Some(cascade @ ("agent" | "delegation")) => Some(cascade.to_owned()),
+            Some(_) => return Err(Refusal::request("`cascade` is `agent` or `delegation`")),
+        };
+        clients::spend(&issuer, &caller).map_err(|denial| Refusal::of(&denial.into()))?;
+        let done = match cascade {
+            None => revoke_token::revoke_token(&issuer, caller, token).await,
+            Some(cascade) => match revoke_token::relied_on(&issuer, &caller, token).await {
+                Ok(Some((agent, delegation))) => {
+                    let target = match delegation.filter(|_| cascade == "delegation") {
+                        Some(delegation) => Target::Delegation(delegation),
+                        None if cascade == "agent" => Target::Agent(agent),
+                        None => return Err(Refusal::request("the agent of this token acts for nobody: there is no delegation")),
+                    };
+                    let how = revoke::How { reason: String::new(), allow_new: false };
+                    revoke::revoke(&issuer, caller, revoke::What::Target(target), how).await.map(drop)
+                }
+                Ok(None) => Ok(()),
+                Err(no) => Err(no),
+            },
+        };
+        done.map_err(|no| Refusal::of(&no))?;
+        Ok(fresh(StatusCode::OK))
+    })
+    .await
+}
+
+/// Counts a request, and writes its refusal.
+async fn answer(name: &'static str, work: impl Future<Output = Result<Response, Refusal>>) -> Response {
+    let started = Instant::now();
+    match work.await {
+        Ok(response) => {
+            status::count(name, "ok", started);
+            response
+        }
+        Err(refusal) => {
+            status::count(name, refusal.outcome(name), started);
+            refusal.into_response()
+        }
+    }
+}
+
+/// A response that nobody keeps (RFC 6749 5.1).
+fn fresh(response: impl IntoResponse) -> Response {
+    ([(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")], response).into_response()
+}
+
+/// The response to a request that is refused before its endpoint sees it: for want of room, or of time.
+pub fn unavailable(denial: &Denial) -> Response {
+    Refusal::of(&denial.clone().into()).into_response()
+}
+
+/// What RFC 8414 says of these endpoints. `url` is the issuer's, `certified` the address with client certificates, and `algorithms`
+/// those of JWT-SVIDs.
+pub fn metadata(url: &str, certified: &str, algorithms: &[Value]) -> Vec<(&'static str, Value)> {
+    let mut said = vec![("grant_types_supported", json!(GRANTS))];
+    let mut aliases = serde_json::Map::new();
+    for (endpoint, path) in
+        [("token_endpoint", "token"), ("introspection_endpoint", "introspect"), ("revocation_endpoint", "revoke")]
+    {
+        said.push((endpoint, json!(format!("{url}/oauth/{path}"))));
+        aliases.insert(endpoint.to_owned(), json!(format!("{certified}/oauth/{path}")));
+    }
+    for (methods, signing) in [
+        ("token_endpoint_auth_methods_supported", "token_endpoint_auth_signing_alg_values_supported"),
+        ("introspection_endpoint_auth_methods_supported", "introspection_endpoint_auth_signing_alg_values_supported"),
+        ("revocation_endpoint_auth_methods_supported", "revocation_endpoint_auth_signing_alg_values_supported"),
+    ] {
+        said.extend([(methods, json!(METHODS)), (signing, json!(algorithms))]);
+    }
+    said.push(("mtls_endpoint_aliases", Value::Object(aliases)));
+    said
+}

@@ -1,0 +1,113 @@
+//! Refusals of the OAuth endpoints: the error codes of RFC 6749 5.2, RFC 8693 2.2.2 and RFC 8707 2 for denials and faults.
+
+use axum::Json;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::denial::{Denial, Kind, No};
+
+/// Why a request is refused, as its client reads it.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    error: &'static str,
+    description: String,
+    /// Seconds after which asking again may help.
+    retry: Option<u64>,
+    /// How the refusal counts in metrics.
+    outcome: &'static str,
+    /// The reason code of a denial, for metrics and the log.
+    reason: Option<&'static str>,
+}
+
+impl Refusal {
+    /// A refusal that follows from the request alone.
+    pub(super) fn new(status: StatusCode, error: &'static str, message: &str) -> Refusal {
+        Refusal { status, error, description: message.to_owned(), retry: None, outcome: "malformed", reason: None }
+    }
+
+    /// The request lacks a parameter, or has one that is malformed.
+    pub(super) fn request(message: &str) -> Refusal {
+        Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+    }
+
+    /// The client is not who it says, or did not say it in a way that is accepted.
+    pub(super) fn client(message: &str) -> Refusal {
+        Refusal { outcome: "denied", ..Refusal::new(StatusCode::UNAUTHORIZED, "invalid_client", message) }
+    }
+
+    /// A denial, or a fault.
+    pub(super) fn of(no: &No) -> Refusal {
+        Refusal::with(no, "invalid_client", StatusCode::UNAUTHORIZED)
+    }
+
+    /// The same where what proves the client is what is granted (RFC 7523 3.1).
+    pub(super) fn of_grant(no: &No) -> Refusal {
+        Refusal::with(no, "invalid_grant", StatusCode::BAD_REQUEST)
+    }
+
+    fn with(no: &No, unproved: &'static str, unproved_status: StatusCode) -> Refusal {
+        let denial = match no {
+            No::Denial(denial) => denial,
+            No::Fault(fault) => {
+                tracing::error!(during = fault.during, cause = %fault.cause, "fault");
+                let mut refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal");
+                refusal.outcome = "fault";
+                return refusal;
+            }
+        };
+        let (status, error) = match denial.kind {
+            Kind::Unauthenticated => (unproved_status, unproved),
+            Kind::Exhausted => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
+            Kind::Unavailable | Kind::Deadline => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
+            _ => (StatusCode::BAD_REQUEST, error_of(denial)),
+        };
+        let retry = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+            .then(|| denial.retry.map_or(1, |after| after.div_ceil(1_000_000)));
+        let outcome = if denial.kind == Kind::Malformed { "malformed" } else { "denied" };
+        Refusal { status, error, description: denial.to_string(), retry, outcome, reason: Some(denial.code) }
+    }
+
+    /// The outcome as a label of metrics. Says in the log what was refused.
+    pub(super) fn outcome(&self, endpoint: &'static str) -> &'static str {
+        tracing::info!(endpoint, error = self.error, "refused: {}", self.description);
+        if let Some(reason) = self.reason {
+            metrics::counter!("mayfly_denials_total", "reason" => reason).increment(1);
+        }
+        self.outcome
+    }
+}
+
+/// The error code of a denial that is about what was asked for.
+fn error_of(denial: &Denial) -> &'static str {
+    match denial.code {
+        "AUDIENCE_NOT_ALLOWED" | "AUDIENCE_MALFORMED" => "invalid_target",
+        "SCOPE_NOT_ALLOWED" | "SCOPE_MALFORMED" | "NOTHING_LEFT" => "invalid_scope",
+        // RFC 8693 2.2.2: also a subject or actor token that is not valid.
+        code if denial.kind == Kind::Malformed || matches!(code.split('_').next(), Some("USER" | "DELEGATION" | "SUBJECT")) => {
+            "invalid_request"
+        }
+        _ => "unauthorized_client",
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        // RFC 6749 5.2: visible ASCII without quotes and backslashes.
+        let plain = |c: char| if matches!(c, ' '..='~') && c != '"' && c != '\\' { c } else { '?' };
+        let description: String = self.description.chars().take(512).map(plain).collect();
+        let body = Json(json!({ "error": self.error, "error_description": description }));
+        let mut response = super::fresh((self.status, body));
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 15.5.2: it names a scheme that exists, though no token is accepted in that header.
+            let challenge = HeaderValue::from_static("Bearer error=\"invalid_client\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = self.retry {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}

@@ -1,0 +1,105 @@
+//! The claims of an access token (RFC 9068), with the actors of RFC 8693.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mayfly_verify::BindingOid;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::jwt::{Claims, Typ};
+use crate::denial::Fault;
+use crate::judge::Access;
+use crate::ledger::Recorded;
+
+/// A token that may be signed.
+pub struct Unsigned {
+    said: Said,
+    issuer: String,
+    /// The agent and its ancestors. `None` for an agent that acts for nobody, which is the subject itself.
+    act: Option<Value>,
+    /// Thumbprint of the key that the token is bound to, in base64url.
+    confirmation: Option<String>,
+    binding: (String, Box<RawValue>),
+}
+
+/// What the signed token must say.
+#[derive(Debug, PartialEq, Eq, serde::Deserialize)]
+pub(crate) struct Said {
+    sub: String,
+    aud: String,
+    client_id: String,
+    scope: Option<String>,
+    iat: u64,
+    exp: u64,
+    jti: String,
+}
+
+/// An agent's access token: `sub` is the user, and `act` the agent with its ancestors up to the root workload, as the journal has
+/// them. Of an agent that acts for nobody, `sub` is the agent.
+pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Result<Unsigned, Fault> {
+    let (token, binding) = (access.token(), access.binding());
+    let claim = binding.to_claim_text().map_err(|e| Fault::new("svid", e))?;
+    let claim = RawValue::from_string(claim).map_err(|e| Fault::new("svid", e))?;
+    let client = access.id().to_string();
+    let act = binding.user.is_some().then(|| {
+        // RFC 8693 4.1: the outermost actor is the current one.
+        let above = binding.chain.iter().rev().fold(None, |above, id| Some(actor(issuer, id, above)));
+        actor(issuer, &client, above)
+    });
+    Ok(Unsigned {
+        said: Said {
+            sub: token.subject.clone(),
+            aud: token.audience.clone(),
+            client_id: client,
+            scope: Some(token.scopes.join(" ")).filter(|scope| !scope.is_empty()),
+            iat: token.issued_at,
+            exp: token.ends_at,
+            jti: hex::encode(token.jti),
+        },
+        issuer: issuer.to_owned(),
+        act,
+        confirmation: token.confirmation.map(|thumbprint| URL_SAFE_NO_PAD.encode(thumbprint)),
+        binding: (oid.claim(), claim),
+    })
+}
+
+fn actor(issuer: &str, id: &str, above: Option<Value>) -> Value {
+    match above {
+        Some(above) => json!({ "act": above, "iss": issuer, "sub": id }),
+        None => json!({ "iss": issuer, "sub": id }),
+    }
+}
+
+impl Claims for Unsigned {
+    type Said = Said;
+    const TYP: Typ = Typ::AccessToken;
+
+    fn said(&self) -> &Said {
+        &self.said
+    }
+}
+
+impl Serialize for Unsigned {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut claims = serializer.serialize_map(None)?;
+        if let Some(act) = &self.act {
+            claims.serialize_entry("act", act)?;
+        }
+        claims.serialize_entry("aud", &self.said.aud)?;
+        claims.serialize_entry("client_id", &self.said.client_id)?;
+        if let Some(thumbprint) = &self.confirmation {
+            claims.serialize_entry("cnf", &json!({ "jkt": thumbprint }))?;
+        }
+        claims.serialize_entry("exp", &self.said.exp)?;
+        claims.serialize_entry("iat", &self.said.iat)?;
+        claims.serialize_entry("iss", &self.issuer)?;
+        claims.serialize_entry("jti", &self.said.jti)?;
+        if let Some(scope) = &self.said.scope {
+            claims.serialize_entry("scope", scope)?;
+        }
+        claims.serialize_entry("sub", &self.said.sub)?;
+        claims.serialize_entry(&self.binding.0, &self.binding.1)?;
+        claims.end()
+    }
+}
