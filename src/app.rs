@@ -245,7 +245,10 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         if config.https.web.is_none() {
             endpoint.https_ca = Some(https::write_ca(&home.dir, &authority)?);
         }
-        let router = doors::https::router(&about, &publisher, &issuer.crls).merge(doors::oauth::router(&issuer, about.path()));
+        let log = doors::tiles::router(issuer.history.folder().clone());
+        let router = doors::https::router(&about, &publisher, &issuer.crls)
+            .merge(doors::oauth::router(&issuer, about.path()))
+            .nest(&format!("{}/history", about.path()), log);
         tasks.extend(public("https", bound.listener, bound.shows, router, listen::Shares::https())?);
     }
     if development {

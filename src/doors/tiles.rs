@@ -1,6 +1,6 @@
 //! The public part of the history over HTTP, read-only and for anybody: `checkpoint` and `tile/...` as C2SP tlog-tiles has them.
 //!
-//! Whatever listener serves it nests it below a prefix: `router.nest("/history", tiles::router(issuer.history.folder().clone()))`.
+//! The HTTPS listener has it below `/history`.
 
 use axum::Router;
 use axum::extract::Path;

@@ -180,6 +180,10 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_DECISION_MALFORMED: _ClassVar[Reason]
     REASON_DECISION_UNKNOWN: _ClassVar[Reason]
     REASON_FILTER_MALFORMED: _ClassVar[Reason]
+    REASON_ASSERTION_USED: _ClassVar[Reason]
+    REASON_SCOPE_MALFORMED: _ClassVar[Reason]
+    REASON_SCOPE_NOT_ALLOWED: _ClassVar[Reason]
+    REASON_SUBJECT_NOT_ALLOWED: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
@@ -330,6 +334,10 @@ REASON_WORKLOAD_TOKEN_USED: Reason
 REASON_DECISION_MALFORMED: Reason
 REASON_DECISION_UNKNOWN: Reason
 REASON_FILTER_MALFORMED: Reason
+REASON_ASSERTION_USED: Reason
+REASON_SCOPE_MALFORMED: Reason
+REASON_SCOPE_NOT_ALLOWED: Reason
+REASON_SUBJECT_NOT_ALLOWED: Reason
 REASON_CRL_FULL: Reason
 
 class User(_message.Message):
@@ -645,7 +653,7 @@ class CreateJoinTokenResponse(_message.Message):
     def __init__(self, token: _Optional[str] = ..., workload_id: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Target(_message.Message):
-    __slots__ = ("agent", "user", "delegation", "workload", "key", "recorded_before")
+    __slots__ = ("agent", "user", "delegation", "workload", "key", "recorded_before", "token")
     AGENT_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     DELEGATION_FIELD_NUMBER: _ClassVar[int]
@@ -653,13 +661,61 @@ class Target(_message.Message):
     CLASS_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     RECORDED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     agent: str
     user: User
     delegation: str
     workload: str
     key: str
     recorded_before: _timestamp_pb2.Timestamp
-    def __init__(self, agent: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation: _Optional[str] = ..., workload: _Optional[str] = ..., key: _Optional[str] = ..., recorded_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., **kwargs) -> None: ...
+    token: str
+    def __init__(self, agent: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation: _Optional[str] = ..., workload: _Optional[str] = ..., key: _Optional[str] = ..., recorded_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., token: _Optional[str] = ..., **kwargs) -> None: ...
+
+class ExchangeRequest(_message.Message):
+    __slots__ = ("audience", "scopes", "subject_token")
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    audience: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    subject_token: str
+    def __init__(self, audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., subject_token: _Optional[str] = ...) -> None: ...
+
+class ExchangeResponse(_message.Message):
+    __slots__ = ("access_token", "token_type", "expires_at", "scopes", "revision")
+    ACCESS_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    access_token: str
+    token_type: str
+    expires_at: _timestamp_pb2.Timestamp
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    revision: int
+    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scopes: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class IntrospectRequest(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class IntrospectResponse(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: bytes
+    def __init__(self, json: _Optional[bytes] = ...) -> None: ...
+
+class TokensRevokeRequest(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class TokensRevokeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class RevokeRequest(_message.Message):
     __slots__ = ("target", "reason", "allow_new", "dry_run", "user_token")
