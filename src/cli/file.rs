@@ -19,9 +19,15 @@ pub(super) fn read_text(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Refuses a folder for a new identity that holds one already, unless `force`.
-pub(super) fn vacant(dir: &Path, force: bool) -> Result<(), Failure> {
-    let taken = ["svid.pem", "key.pem", "ticket"].into_iter().find(|name| dir.join(name).symlink_metadata().is_ok());
+/// Refuses a folder for a new identity that holds one already, or a ticket for another, unless `force`. `ticket` is the file that is
+/// redeemed for the new one: it may lie there.
+pub(super) fn vacant(dir: &Path, ticket: Option<&Path>, force: bool) -> Result<(), Failure> {
+    let redeemed = ticket.and_then(|file| file.canonicalize().ok());
+    let there = |name: &&str| {
+        let file = dir.join(name);
+        file.symlink_metadata().is_ok() && (redeemed.is_none() || file.canonicalize().ok() != redeemed)
+    };
+    let taken = ["svid.pem", "key.pem", "ticket"].into_iter().find(there);
     match taken.filter(|_| !force) {
         Some(name) => {
             let shown = dir.display();

@@ -29,7 +29,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    file::vacant(&args.out, args.force)?;
+    file::vacant(&args.out, Some(&args.ticket_file), args.force)?;
     let text = file::read_text(&args.ticket_file)?;
     let ticket = Ticket::parse(text.trim()).map_err(|e| e.to_string())?;
     let channel = connect(ticket.channel_settings(TIMEOUT)).await?;

@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     request.ticket = args.ticket;
     // ORDER: before there is an agent that nobody would hold.
     for n in args.count.map_or(0..=0, |count| 1..=count) {
-        file::vacant(&if n == 0 { args.out.clone() } else { numbered(&args.out, n) }, args.force)?;
+        file::vacant(&if n == 0 { args.out.clone() } else { numbered(&args.out, n) }, None, args.force)?;
     }
     let server = args.acting.server.as_deref();
     let issuer = connect::settings(&global.home, server, &spawner)?.address;
