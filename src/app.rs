@@ -177,6 +177,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         pages: inspect::Pages::new().map_err(|e| e.to_string())?,
         throttle: Throttle::new(config.writes.clone()),
         rejoin: development.then_some(rejoin),
+        providers: endpoint.issuers.clone(),
         counting: revoke::Counting::default(),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),

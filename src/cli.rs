@@ -37,6 +37,7 @@ mod certified;
 mod connect;
 mod exit;
 mod file;
+mod found;
 mod global;
 mod keeping;
 mod output;
