@@ -25,6 +25,7 @@ mod throttle;
 pub mod user;
 pub mod whoami;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -66,6 +67,8 @@ pub struct Issuer {
     pub assertions: Assertions,
     /// Verifies the tokens of workloads' platforms.
     pub attestations: Attestations,
+    /// The URLs of the configured providers, by the names that people write.
+    pub providers: BTreeMap<String, String>,
     /// The folder for copies of the journal, below the home.
     pub backups: PathBuf,
     /// Carries acts in groups.

@@ -188,6 +188,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         clients: client::Clients::default(),
         iss: iss.clone(),
         rejoin: development.then_some(rejoin),
+        providers: endpoint.issuers.clone(),
         counting: revoke::Counting::default(),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),

@@ -43,6 +43,7 @@ mod certified;
 mod connect;
 mod exit;
 mod file;
+mod found;
 mod global;
 mod happened;
 mod keeping;

@@ -6,6 +6,7 @@ pub mod authority;
 mod credential;
 mod cuts;
 mod delegation;
+mod ends;
 mod expiry;
 mod generation;
 pub mod mandate;
@@ -19,7 +20,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, WorkloadName};
+use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, WorkloadName};
 use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
@@ -339,6 +340,11 @@ impl State {
     /// The standing of an agent at `now` (Unix microseconds).
     pub fn standing(&self, agent: &Agent, now: u64) -> Standing {
         standing(agent, now, |stamp| self.kills(stamp), |uuid| self.agent(uuid))
+    }
+
+    /// Whether a delegation or a revocation of a user is known.
+    pub fn knows_user(&self, user: &User) -> bool {
+        self.standings.contains_key(&Target::User(user.clone())) || self.delegations.values().any(|d| d.user == *user)
     }
 
     /// How many agents a seat counts.

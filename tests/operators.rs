@@ -28,7 +28,7 @@ async fn call(channel: &Channel, method: &str) -> (Code, String) {
 
 fn join(dev: &Dev, name: &str) {
     std::fs::write(dev.path("ticket"), dev.run(&format!("join {name}")).stdout).unwrap();
-    dev.json(&format!("redeem --ticket-file ticket --out {name}"));
+    dev.json(&format!("redeem --ticket-file ticket --out {name} --force"));
 }
 
 fn start(dir: tempfile::TempDir, config: &str) -> Dev {
@@ -99,7 +99,7 @@ async fn t89_what_ends_a_workload_ends_the_operator_by_every_method() {
     }
     dev.json("revoke --as rival --root desk");
     dev.fails("redeem --ticket-file other-late --out late", 3);
-    dev.json("redeem --ticket-file other-fine --out other");
+    dev.json("redeem --ticket-file other-fine --out other --force");
     dev.fails("redeem --ticket-file late --out late", 3);
     dev.json("reopen --as rival --root desk");
     dev.fails("redeem --ticket-file late --out late", 3);

@@ -292,6 +292,8 @@ pub const REASONS: &[Entry] = &[
     says("USER_CLOSED", &[Denied], Operator, "The user was revoked and stays closed until an operator reopens them."),
     says("USER_ISSUER_UNAVAILABLE", &[Unavailable], Nobody,
         "The keys of the user token's issuer cannot be fetched at the moment."),
+    says("USER_ISSUER_UNKNOWN", &[NotFound], Caller,
+        "The user is of no issuer with this configured name: write the name as the configuration has it, or the issuer's URL."),
     says("USER_MALFORMED", &[Malformed], Caller,
         "The user is not an issuer URL of at most 512 bytes and a subject of at most 255, neither of them empty."),
     says("USER_NOT_CLOSED", &[NotFound], Caller, "The user is not closed, so there is nothing to reopen."),

@@ -9,7 +9,7 @@ use super::Issuer;
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Fault};
 use crate::judge::{sees, unknown_agent};
-use crate::state::{Agent, Standing, TargetStanding};
+use crate::state::{Agent, Standing, TargetStanding, Why};
 
 /// Page tokens: sealed for one caller, so that they tell nothing and nobody else's work. The key lives as long as the process.
 pub struct Pages(LessSafeKey);
@@ -105,13 +105,21 @@ pub fn list(
     })
 }
 
-/// One agent. T13: an agent that the caller may not see looks as if it did not exist.
-pub fn get(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<(Agent, Standing), Denial> {
+/// One agent, its standing, and since when, by whom and why it may not act any more. T13: an agent that the caller may not see
+/// looks as if it did not exist. Who decided and why is for operators.
+pub fn get(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<(Agent, Standing, Option<Why>), Denial> {
     let now = issuer.clock.now();
-    issuer
-        .ledger
-        .read(|state| state.agent(&agent).filter(|a| sees(caller, a)).map(|a| (a.clone(), state.standing(a, now))))
-        .ok_or_else(unknown_agent)
+    let found = issuer.ledger.read(|state| {
+        let agent = state.agent(&agent).filter(|agent| sees(caller, agent))?;
+        let standing = state.standing(agent, now);
+        Some((agent.clone(), standing, state.over(agent, standing)))
+    });
+    let (agent, standing, over) = found.ok_or_else(unknown_agent)?;
+    let told = over.map(|why| match caller {
+        Caller::Operator { .. } => Why::clone(&why),
+        _ => Why { at: why.at, ..Why::default() },
+    });
+    Ok((agent, standing, told))
 }
 
 /// A revocation, as its target is now.

@@ -66,6 +66,13 @@ pub async fn revoke(issuer: &Issuer, caller: Caller, what: What, how: How) -> Re
     issuer.pipeline.record(caller, act).await
 }
 
+/// Whether a target is a user of whom nothing is known, so that the name may be wrong. A user may be closed before their first
+/// token, so this is no denial.
+pub fn is_unknown_user(issuer: &Issuer, what: &What) -> bool {
+    let What::Target(target @ Target::User(user)) = what else { return false };
+    !issuer.ledger.read(|state| state.seats(Seat(Count::Below, target.subject())) > 0 || state.knows_user(user))
+}
+
 /// What a revocation would end, by the same judgement, with nothing recorded.
 pub async fn would_end(issuer: &Arc<Issuer>, caller: Caller, what: What, how: How) -> Result<(Revoked, Reach), No> {
     let act = act(issuer, &caller, what, how, true).await?;

@@ -10,6 +10,7 @@ use tonic::transport::Channel;
 
 use super::connect::{self, Acting};
 use super::exit::Failure;
+use super::found;
 use super::global::Global;
 use super::output::{self, Format};
 
@@ -26,21 +27,52 @@ pub(super) struct Args {
 enum Command {
     /// One line for each agent
     List {
-        /// Also those that ended, expired or were revoked
-        #[arg(long)]
-        all: bool,
+        #[command(flatten)]
+        filters: Filters,
     },
     /// Workloads with the agents below them
     Tree {
-        /// Also those that ended, expired or were revoked
-        #[arg(long)]
-        all: bool,
+        #[command(flatten)]
+        filters: Filters,
     },
     /// All that is known of one agent
     Show {
-        /// SPIFFE ID or UUID
+        /// SPIFFE ID, UUID, or the beginning of a UUID
         agent: String,
     },
+}
+
+// No documentation comment: clap would show it as the help of each command that has these options.
+#[derive(clap::Args)]
+struct Filters {
+    /// Also those that ended, expired or were revoked
+    #[arg(long)]
+    all: bool,
+    /// Only those of a class
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
+    /// Only those that act for a user: a subject, or the URL of its issuer and a subject
+    #[arg(long, value_name = "SUB")]
+    user: Option<String>,
+    /// Only those below a workload: its name, or its SPIFFE ID
+    #[arg(long, alias = "workload", value_name = "NAME")]
+    root: Option<String>,
+    /// Only those whose UUID begins so
+    #[arg(long, value_name = "UUID")]
+    id: Option<String>,
+}
+
+impl Filters {
+    fn fits(&self, agent: &v1::Agent) -> bool {
+        let is = |wanted: &Option<String>, fits: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(fits);
+        is(&self.class, &|class| agent.class == class)
+            && is(&self.root, &|root| agent.root_id == root || agent.root_id.ends_with(&format!("/workload/{root}")))
+            && is(&self.id, &|id| found::uuid(agent).starts_with(&id.to_ascii_lowercase()))
+            && is(&self.user, &|wanted| {
+                let whole = |user: &v1::User| format!("{}/{}", user.iss, user.sub);
+                agent.user.as_ref().is_some_and(|user| user.sub == wanted || whole(user) == wanted)
+            })
+    }
 }
 
 /// The children of each id: of workloads and of agents.
@@ -52,22 +84,26 @@ const NONE: &str = "no agents";
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let client = InspectionClient::new(connect::as_identity_or_operator(&global.home, &args.acting).await?);
     match args.command {
-        Command::List { all } => list(client, all, global.output).await,
-        Command::Tree { all } => tree(client, all, global.output).await,
+        Command::List { filters } => list(client, &filters, global.output).await,
+        Command::Tree { filters } => tree(client, &filters, global.output).await,
         Command::Show { agent } => show(client, agent, global.output).await,
     }
 }
 
-async fn list(client: InspectionClient<Channel>, all: bool, format: Format) -> Result<(), Failure> {
-    let (agents, revision) = fetch(client, all).await?;
+async fn list(client: InspectionClient<Channel>, filters: &Filters, format: Format) -> Result<(), Failure> {
+    let (agents, revision) = fetch(client, filters).await?;
     let objects: Vec<_> = agents.iter().map(output::agent::object).collect();
     output::print(format, &json!({ "agents": objects, "revision": revision }), || {
-        output::lines(&agents, NONE, output::agent::line)
+        let mut lines = output::lines(&agents, NONE, output::agent::line);
+        if !agents.is_empty() {
+            lines.insert(0, output::agent::head());
+        }
+        lines
     })
 }
 
-async fn tree(client: InspectionClient<Channel>, all: bool, format: Format) -> Result<(), Failure> {
-    let (agents, revision) = fetch(client, all).await?;
+async fn tree(client: InspectionClient<Channel>, filters: &Filters, format: Format) -> Result<(), Failure> {
+    let (agents, revision) = fetch(client, filters).await?;
     let mut children = Children::new();
     for agent in &agents {
         children.entry(&agent.parent_id).or_default().push(agent);
@@ -81,23 +117,15 @@ async fn tree(client: InspectionClient<Channel>, all: bool, format: Format) -> R
 }
 
 async fn show(mut client: InspectionClient<Channel>, agent: String, format: Format) -> Result<(), Failure> {
-    let got = client.get_agent(v1::GetAgentRequest { agent }).await?.into_inner();
-    let object = output::agent::object(&got.agent.ok_or_else(Failure::incomplete_answer)?);
+    let object = output::agent::object(&found::agent(&mut client, &agent).await?);
     output::print(format, &object, || output::fields(&object))
 }
 
-/// All pages, with the revision of the last one.
-async fn fetch(mut client: InspectionClient<Channel>, all: bool) -> Result<(Vec<v1::Agent>, u64), Failure> {
-    let mut agents = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let page = client.list_agents(v1::ListAgentsRequest { page_size: 1000, page_token, all }).await?.into_inner();
-        agents.extend(page.agents);
-        if page.next_page_token.is_empty() {
-            return Ok((agents, page.revision));
-        }
-        page_token = page.next_page_token;
-    }
+/// The agents that fit, with the revision of the last page.
+async fn fetch(mut client: InspectionClient<Channel>, filters: &Filters) -> Result<(Vec<v1::Agent>, u64), Failure> {
+    let (mut agents, revision) = found::all(&mut client, filters.all).await?;
+    agents.retain(|agent| filters.fits(agent));
+    Ok((agents, revision))
 }
 
 /// The agents below an id, each with the agents below it.

@@ -6,7 +6,7 @@ use mayfly_agent::api::v1::authorities_client::AuthoritiesClient;
 use serde_json::json;
 use tonic::transport::Channel;
 
-use super::connect;
+use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
 use super::output::{self, Format};
@@ -17,6 +17,8 @@ use super::output::{self, Format};
 /// stays listed until the last credential that it signed has expired.
 #[derive(clap::Args)]
 pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
     #[command(subcommand)]
     command: Command,
 }
@@ -77,7 +79,7 @@ impl Kind {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let mut client = AuthoritiesClient::new(connect::as_operator(&global.home).await?);
+    let mut client = AuthoritiesClient::new(connect::as_identity_or_operator(&global.home, &args.acting).await?);
     let (authority, revision) = match args.command {
         Command::List => return list(client, global.output).await,
         Command::Prepare { kind } => {

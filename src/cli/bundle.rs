@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use mayfly_verify::{Bundle, TrustDomain};
 
-use super::connect;
+use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
 use super::output;
@@ -12,6 +12,8 @@ use crate::authority::pem;
 /// Print the trust bundle
 #[derive(clap::Args)]
 pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
     /// SPIFFE bundle document, PEM roots, or a JWK Set for OIDC relying parties
     #[arg(long, value_enum, default_value = "spiffe")]
     format: BundleFormat,
@@ -25,7 +27,7 @@ enum BundleFormat {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let bundle = connect::fetch_bundle(connect::as_operator(&global.home).await?).await?;
+    let bundle = connect::fetch_bundle(connect::as_identity_or_operator(&global.home, &args.acting).await?).await?;
     match args.format {
         BundleFormat::Spiffe => output::line(&String::from_utf8_lossy(&bundle.spiffe_json)),
         BundleFormat::Pem => {

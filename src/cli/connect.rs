@@ -24,10 +24,10 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(clap::Args)]
 pub(super) struct Acting {
     /// Act with the identity in this folder, or as a workload of development by its name
-    #[arg(long = "as", value_name = "DIR")]
+    #[arg(long = "as", global = true, value_name = "DIR")]
     pub(super) identity: Option<PathBuf>,
     /// host:port of the issuer; without it, the one of the home
-    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    #[arg(long, global = true, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
     pub(super) server: Option<String>,
 }
 

@@ -96,7 +96,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 
 async fn list(args: Args, global: &Global) -> Result<(), Failure> {
     let mut client = client(global, &args.acting).await?;
-    let request = request(&args.wanted, global)?;
+    let request = request(&args.wanted)?;
     if args.follow {
         return follow(client, request, global.output).await;
     }
@@ -140,8 +140,8 @@ async fn show(mut client: HistoryClient<Channel>, decision_id: String, format: F
 }
 
 /// What is wanted, as a request for the first page.
-fn request(wanted: &Wanted, global: &Global) -> Result<v1::ListEntriesRequest, Failure> {
-    let user = wanted.user.as_deref().map(|text| person(text, global)).transpose()?;
+fn request(wanted: &Wanted) -> Result<v1::ListEntriesRequest, Failure> {
+    let user = wanted.user.as_deref().map(user::parse).transpose()?;
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     Ok(v1::ListEntriesRequest {
         since: wanted.since.map(When::timestamp),
@@ -155,15 +155,4 @@ fn request(wanted: &Wanted, global: &Global) -> Result<v1::ListEntriesRequest, F
         page_size: PAGE,
         page_token: String::new(),
     })
-}
-
-/// A user by the URL of the issuer, which needs no home, or by its configured name.
-fn person(text: &str, global: &Global) -> Result<v1::User, Failure> {
-    if !text.starts_with("https://") {
-        return user::parse(&global.home, text);
-    }
-    let (iss, sub) = text.rsplit_once('/').filter(|(iss, sub)| iss.len() > 8 && !sub.is_empty()).ok_or_else(|| {
-        Failure::usage(format!("`{text}`: write <issuer URL>/<subject>, such as https://login.example.org/alice"))
-    })?;
-    Ok(v1::User { iss: iss.to_owned(), sub: sub.to_owned() })
 }

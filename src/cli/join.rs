@@ -9,7 +9,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::certified::Certified;
-use super::connect;
+use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
 use super::{file, output};
@@ -21,6 +21,8 @@ use crate::folder::Key;
 /// proves the workload as the configuration says, once.
 #[derive(clap::Args)]
 pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
     /// Name of a configured workload; with --attest only needed if the token has the claims of several
     #[arg(required_unless_present = "attest")]
     workload: Option<String>,
@@ -33,9 +35,6 @@ pub(super) struct Args {
     /// With --attest: folder for svid.pem, key.pem, bundle.pem, bundle.json
     #[arg(long, value_name = "DIR", requires = "attest")]
     out: Option<PathBuf>,
-    /// With --attest: host:port of the issuer; without it, the one of the home
-    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
-    server: Option<String>,
     /// With --attest: trust bundle (PEM) of the issuer; without it, the one of the issuer of the home
     #[arg(long, value_name = "FILE", requires = "attest")]
     bundle: Option<PathBuf>,
@@ -45,7 +44,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     if let (Some(token), Some(out)) = (&args.attest, &args.out) {
         return attest(&args, token, out, global).await;
     }
-    let channel = connect::as_operator(&global.home).await?;
+    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
     let request = v1::CreateJoinTokenRequest { workload: args.workload.unwrap_or_default(), ttl_seconds: args.ttl };
     let made = OperationsClient::new(channel).create_join_token(request).await?.into_inner();
     let object = json!({
@@ -59,8 +58,8 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 
 async fn attest(args: &Args, token: &Path, out: &Path, global: &Global) -> Result<(), Failure> {
     let text = Zeroizing::new(file::read_text(token)?);
-    let address = connect::address(&global.home, args.server.as_deref())?;
-    let channel = connect::as_stranger(&global.home, args.server.as_deref(), args.bundle.as_deref()).await?;
+    let address = connect::address(&global.home, args.acting.server.as_deref())?;
+    let channel = connect::as_stranger(&global.home, args.acting.server.as_deref(), args.bundle.as_deref()).await?;
     let key = Key::new()?;
     let workload = args.workload.clone().unwrap_or_default();
     let request = v1::AttestRequest { token: text.trim().to_owned(), csr: key.csr.clone(), workload };

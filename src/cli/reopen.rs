@@ -1,6 +1,5 @@
 //! `mayfly reopen`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use mayfly_agent::api::v1;
@@ -41,7 +40,7 @@ struct Target {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let target = args.target.wire(&global.home)?;
+    let target = args.target.wire()?;
     let of_user = matches!(target, WireTarget::User(_));
     let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
     let request = v1::ReopenRequest { target: Some(target) };
@@ -59,9 +58,9 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 }
 
 impl Target {
-    fn wire(self, home: &Path) -> Result<WireTarget, Failure> {
+    fn wire(self) -> Result<WireTarget, Failure> {
         match self {
-            Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(home, &text)?)),
+            Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(&text)?)),
             Target { workload: Some(name), .. } => Ok(WireTarget::Workload(name)),
             Target { class: Some(name), .. } => Ok(WireTarget::Class(name)),
             _ => Err(Failure::usage("say what to reopen: --user, --workload or --class")),

@@ -1,6 +1,7 @@
 //! `mayfly revoke`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::agent_count::Of;
@@ -11,6 +12,7 @@ use prost_types::Timestamp;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tonic::transport::Channel;
 
 use super::connect::{self, Acting};
 use super::exit::Failure;
@@ -77,14 +79,17 @@ struct Target {
     before: Option<String>,
 }
 
+/// Longest time that a revocation waits for the number of agents that it ends.
+const COUNTING: Duration = Duration::from_millis(500);
+
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     if let Some(id) = args.target.authority {
         if args.dry_run {
             return Err(Failure::usage("--dry-run counts agents; an authority has none of its own"));
         }
-        return taint(id, global).await;
+        return taint(id, &args.acting, global).await;
     }
-    let target = args.target.wire(&global.home)?;
+    let target = args.target.wire()?;
     let user_token = match &args.user_token {
         Some(file) => file::read_text(file)?.trim().to_owned(),
         None => String::new(),
@@ -101,21 +106,33 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         allow_new: args.allow_new,
         dry_run: args.dry_run,
     };
-    let got = OperationsClient::new(channel).revoke(request).await?.into_inner();
-    if args.dry_run { would_end(global.output, &got) } else { receipt(global.output, &got) }
+    let mut client = OperationsClient::new(channel);
+    if args.dry_run {
+        return would_end(global.output, &client.revoke(request).await?.into_inner());
+    }
+    let exactly = count(&mut client, &request).await;
+    let got = client.revoke(request).await?.into_inner();
+    receipt(global.output, &got, exactly)
 }
 
-async fn taint(id: String, global: &Global) -> Result<(), Failure> {
-    let mut client = AuthoritiesClient::new(connect::as_operator(&global.home).await?);
+/// How many live agents end, as a dry run counts them just before. `None` if that takes longer than a revocation may wait.
+async fn count(client: &mut OperationsClient<Channel>, request: &v1::RevokeRequest) -> Option<u64> {
+    let dry = v1::RevokeRequest { dry_run: true, ..request.clone() };
+    let counted = tokio::time::timeout(COUNTING, client.revoke(dry)).await.ok()?.ok()?;
+    Some(counted.into_inner().agents_at_most)
+}
+
+async fn taint(id: String, acting: &Acting, global: &Global) -> Result<(), Failure> {
+    let mut client = AuthoritiesClient::new(connect::as_identity_or_operator(&global.home, acting).await?);
     let got = client.taint_authority(v1::TaintAuthorityRequest { id }).await?.into_inner();
     output::authority::receipt(global.output, &got.authority.unwrap_or_default(), got.revision)
 }
 
 impl Target {
-    fn wire(self, home: &Path) -> Result<WireTarget, Failure> {
+    fn wire(self) -> Result<WireTarget, Failure> {
         match self {
             Target { agent: Some(id), .. } => Ok(WireTarget::Agent(id)),
-            Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(home, &text)?)),
+            Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(&text)?)),
             Target { root: Some(name), .. } => Ok(WireTarget::Workload(name)),
             Target { class: Some(name), .. } => Ok(WireTarget::Class(name)),
             Target { delegation: Some(id), .. } => Ok(WireTarget::Delegation(id)),
@@ -132,23 +149,30 @@ fn moment(text: &str) -> Result<Timestamp, Failure> {
     Ok(Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or(0) })
 }
 
-fn receipt(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
+fn receipt(format: Format, got: &v1::RevokeResponse, exactly: Option<u64>) -> Result<(), Failure> {
     let object = json!({
         "revision": got.revision,
+        "agents": exactly,
         "agents_at_most": got.agents_at_most,
+        "unknown_user": got.unknown_user,
         "open_for_new": got.open_for_new,
         "worst_case_seconds": got.worst_case_seconds,
         "recorded_at": output::timestamp(got.recorded_at.as_ref()),
     });
     output::print(format, &object, || {
-        vec![
-            format!("revoked at revision {}: at most {} live agents end", got.revision, got.agents_at_most),
-            format!("new issuance is {}", open_or_closed(got)),
-            format!(
-                "a verifier that receives no revocations accepts revoked credentials for at most {} seconds",
-                got.worst_case_seconds
-            ),
-        ]
+        let agents = match exactly {
+            Some(1) => "1 live agent ends".to_owned(),
+            Some(agents) => format!("{agents} live agents end"),
+            None => format!("at most {} live agents end", got.agents_at_most),
+        };
+        let mut lines = vec![format!("revoked at revision {}: {agents}", got.revision)];
+        lines.extend(got.unknown_user.then(|| UNKNOWN.to_owned()));
+        lines.push(format!("new issuance is {}", open_or_closed(got)));
+        lines.push(format!(
+            "a verifier that receives no revocations accepts revoked credentials for at most {} seconds",
+            got.worst_case_seconds
+        ));
+        lines
     })
 }
 
@@ -161,6 +185,7 @@ fn would_end(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
         open_or_closed(got)
     );
     let mut lines = vec![first];
+    lines.extend(got.unknown_user.then(|| UNKNOWN.to_owned()));
     for count in got.by_class.iter().chain(&got.by_user) {
         let agents = count.agents;
         match &count.of {
@@ -177,6 +202,7 @@ fn would_end(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
     }
     let object = json!({
         "dry_run": true,
+        "unknown_user": got.unknown_user,
         "revision": got.revision,
         "agents": got.agents_at_most,
         "open_for_new": got.open_for_new,
@@ -186,6 +212,9 @@ fn would_end(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
     });
     output::print(format, &object, || lines)
 }
+
+/// What is said of a user of whom nothing is known.
+const UNKNOWN: &str = "nothing is known of this user: see whether the name is right";
 
 fn open_or_closed(got: &v1::RevokeResponse) -> &'static str {
     if got.open_for_new { "open" } else { "closed" }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use mayfly_agent::revocation::{Following, Freshness, follow};
 use mayfly_verify::feed::FeedKey;
 use mayfly_verify::{Binding, BindingOid, Bundle, Live, Principal, SpiffeId, TrustDomain, verify_jwt, verify_x509};
@@ -10,10 +12,10 @@ use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::connect;
-use super::exit::{FAILURE, Failure, STALE, USAGE};
+use super::connect::{self, Acting};
+use super::exit::{FAILURE, Failure, INVALID, REVOKED, STALE, USAGE};
 use super::global::Global;
-use super::{output, spiffe_id};
+use super::{found, output, spiffe_id};
 use crate::clock::Clock;
 use crate::folder;
 
@@ -23,8 +25,14 @@ use crate::folder;
 /// revoked, and 7 if the issuer has sent nothing fresh (operator).
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// svid.pem or a file with a JWT-SVID
-    file: PathBuf,
+    #[command(flatten)]
+    acting: Acting,
+    /// svid.pem, a folder with one, or a file with a JWT-SVID
+    #[arg(required_unless_present = "agent")]
+    file: Option<PathBuf>,
+    /// Instead of a file: ask the issuer whether this agent may act, by SPIFFE ID, UUID or the beginning of its UUID
+    #[arg(long, value_name = "ID", conflicts_with_all = ["file", "bundle", "audience", "live"])]
+    agent: Option<String>,
     /// bundle.json; without it, the one beside the file
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
@@ -34,7 +42,7 @@ pub(super) struct Args {
     /// OID of the binding, if the issuer is configured with another
     #[arg(long, default_value = "1.3.6.1.4.1.32473.1")]
     binding_oid: String,
-    /// Also check what is revoked at the issuer of the home
+    /// Also check what is revoked, at the issuer of the home or with --as DIR at that of the identity
     #[arg(long)]
     live: bool,
 }
@@ -44,13 +52,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let oid: BindingOid = args.binding_oid.parse().map_err(|e: String| Failure::new(USAGE, e))?;
-    let bundle = read_bundle(args.bundle.as_deref(), &args.file)?;
+    let file = match (args.file, &args.agent) {
+        (Some(file), _) if file.is_dir() => file.join("svid.pem"),
+        (Some(file), _) => file,
+        (None, Some(agent)) => return ask(agent, &args.acting, global).await,
+        (None, None) => return Err(Failure::usage("say what to verify: a file, or --agent ID")),
+    };
+    let text = std::fs::read_to_string(&file).map_err(|e| format!("`{}`: {e}", file.display()))?;
+    let bundle = read_bundle(args.bundle.as_deref(), &file)?;
     let now = Clock::system().seconds();
-    let text = std::fs::read_to_string(&args.file).map_err(|e| format!("`{}`: {e}", args.file.display()))?;
-    let following = if args.live { Some(follow_feed(&global.home, bundle.trust_domain()).await?) } else { None };
+    let following = if args.live { Some(follow_feed(global, &args.acting, bundle.trust_domain()).await?) } else { None };
     let live = following.as_ref().map(Following::live);
     let (object, binding) = if text.contains("-----BEGIN") {
-        check_x509(&folder::certificates(&args.file)?, &bundle, &oid, now, live)?
+        check_x509(&folder::certificates(&file)?, &bundle, &oid, now, live)?
     } else {
         let Some(audience) = &args.audience else {
             return Err(Failure::usage("a JWT-SVID is for one audience: say which with --audience"));
@@ -58,6 +72,20 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         check_jwt(text.trim(), audience, &bundle, &oid, now, live)?
     };
     output::print(global.output, &object, || lines(&object, binding.as_ref()))
+}
+
+/// Asks the issuer whether an agent may act: for whoever has its name, and not its certificate.
+async fn ask(agent: &str, acting: &Acting, global: &Global) -> Result<(), Failure> {
+    let mut client = InspectionClient::new(connect::as_identity_or_operator(&global.home, acting).await?);
+    let agent = found::agent(&mut client, agent).await?;
+    let object = output::agent::object(&agent);
+    output::print(global.output, &object, || output::fields(&object))?;
+    let said = output::agent::over(&agent);
+    match agent.state() {
+        v1::AgentState::Live => Ok(()),
+        v1::AgentState::Expired => Err(Failure::new(INVALID, format!("the agent has expired{said}"))),
+        _ => Err(Failure::new(REVOKED, format!("the agent may not act any more{said}"))),
+    }
 }
 
 /// Returns what is in the credential, to print.
@@ -107,8 +135,8 @@ fn check_jwt(
 }
 
 /// What is revoked now, as a strict verifier sees it. If the issuer says nothing fresh the check fails.
-async fn follow_feed(home: &Path, trust_domain: &TrustDomain) -> Result<Following, Failure> {
-    let channel = connect::as_operator(home).await?;
+async fn follow_feed(global: &Global, acting: &Acting, trust_domain: &TrustDomain) -> Result<Following, Failure> {
+    let channel = connect::as_identity_or_operator(&global.home, acting).await?;
     // An issuer whose process is stopped accepts connections and does not answer.
     let Ok(bundle) = tokio::time::timeout(PATIENCE, connect::fetch_bundle(channel.clone())).await else {
         let message = "it is not known whether the credential is revoked: the issuer does not answer";

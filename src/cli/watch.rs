@@ -5,19 +5,22 @@ use mayfly_agent::api::v1::revocations_client::RevocationsClient;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::connect;
+use super::connect::{self, Acting};
 use super::exit::{Failure, UNREACHABLE};
 use super::global::Global;
 use super::output::{self, Format};
 
-/// Print every revocation as it happens, and a heartbeat every second (operator)
+/// Print every revocation as it happens, and a heartbeat every second (operator, or --as an identity)
 ///
 /// Verifiers follow the same feed, which names what was revoked only by a digest.
 #[derive(clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
+}
 
-pub(super) async fn run(_: Args, global: &Global) -> Result<(), Failure> {
-    let mut client = RevocationsClient::new(connect::as_operator(&global.home).await?);
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    let mut client = RevocationsClient::new(connect::as_identity_or_operator(&global.home, &args.acting).await?);
     let mut stream = client.watch_cuts(v1::WatchCutsRequest::default()).await?.into_inner();
     while let Some(message) = stream.message().await? {
         if message.snapshot {

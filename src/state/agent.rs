@@ -79,6 +79,10 @@ pub struct More {
     pub clipped: Vec<String>,
     /// Revision of its end. `None` if nobody ended it.
     pub ended: Option<u64>,
+    /// Unix microseconds of its end; 0 if nobody ended it.
+    pub ended_at: u64,
+    /// Who ended it: an operator, or the scope of another caller.
+    pub ended_by: String,
     /// Whether verifiers are told of its end, also if there are no agents below it.
     pub told: bool,
     /// Number of agents below it that ended without agents below them, of which verifiers are told, and whose certificates have
@@ -105,6 +109,8 @@ static NOTHING_MORE: More = More {
     ticket_nonce: [0; 16],
     clipped: Vec::new(),
     ended: None,
+    ended_at: 0,
+    ended_by: String::new(),
     told: false,
     ended_below: 0,
     counted: false,

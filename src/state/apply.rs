@@ -116,6 +116,8 @@ impl State {
                 match self.agents.get_mut(&uuid) {
                     Some(agent) => {
                         agent.rare.ended = Some(revision);
+                        agent.rare.ended_at = at;
+                        agent.rare.ended_by.clone_from(if record.operator.is_empty() { &e.by } else { &record.operator });
                         agent.rare.told = e.told;
                         agent.rare.rows.push(revision);
                         if agent.children > 0 {

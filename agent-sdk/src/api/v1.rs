@@ -2,7 +2,7 @@
 /// A user, as the OIDC provider names them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct User {
-    /// Issuer URL, exactly as in the token.
+    /// Issuer URL, exactly as in the token. In what is revoked or reopened also the name that the configuration gives the issuer.
     #[prost(string, tag = "1")]
     pub iss: ::prost::alloc::string::String,
     /// Subject at that issuer.
@@ -311,6 +311,14 @@ pub struct Agent {
     pub revision: u64,
     #[prost(enumeration = "AgentState", tag = "15")]
     pub state: i32,
+    /// Only from GetAgent, and only if it may not act any more: since when, as far as the records that are left say it.
+    #[prost(message, optional, tag = "16")]
+    pub over_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The same for operators alone: who decided it, empty if time did or the issuer itself; and why.
+    #[prost(string, tag = "17")]
+    pub over_by: ::prost::alloc::string::String,
+    #[prost(string, tag = "18")]
+    pub over_reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListAgentsRequest {
@@ -511,6 +519,10 @@ pub struct RevokeResponse {
     pub by_class: ::prost::alloc::vec::Vec<AgentCount>,
     #[prost(message, repeated, tag = "7")]
     pub by_user: ::prost::alloc::vec::Vec<AgentCount>,
+    /// The target is a user of whom no delegation is known and who was never revoked: perhaps the name is wrong. What is known is
+    /// forgotten an hour after it has ended.
+    #[prost(bool, tag = "8")]
+    pub unknown_user: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListCutsRequest {
@@ -1445,6 +1457,8 @@ pub enum Reason {
     ScopeNotAllowed = 152,
     /// The subject token is not about the user for whom the agent acts, or lets somebody else act.
     SubjectNotAllowed = 153,
+    /// The user is of no issuer with this configured name: write the name as the configuration has it, or the issuer's URL.
+    UserIssuerUnknown = 160,
     /// More certificates are revoked than a CRL may list.
     CrlFull = 170,
 }
@@ -1585,6 +1599,7 @@ impl Reason {
             Self::ScopeMalformed => "REASON_SCOPE_MALFORMED",
             Self::ScopeNotAllowed => "REASON_SCOPE_NOT_ALLOWED",
             Self::SubjectNotAllowed => "REASON_SUBJECT_NOT_ALLOWED",
+            Self::UserIssuerUnknown => "REASON_USER_ISSUER_UNKNOWN",
             Self::CrlFull => "REASON_CRL_FULL",
         }
     }
@@ -1721,6 +1736,7 @@ impl Reason {
             "REASON_SCOPE_MALFORMED" => Some(Self::ScopeMalformed),
             "REASON_SCOPE_NOT_ALLOWED" => Some(Self::ScopeNotAllowed),
             "REASON_SUBJECT_NOT_ALLOWED" => Some(Self::SubjectNotAllowed),
+            "REASON_USER_ISSUER_UNKNOWN" => Some(Self::UserIssuerUnknown),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             _ => None,
         }

@@ -30,7 +30,7 @@ enum Form {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let mut client = client(global, &args.acting).await?;
-    let (request, mut page_token) = (request(&args.wanted, global)?, String::new());
+    let (request, mut page_token) = (request(&args.wanted)?, String::new());
     loop {
         let page = client.list_entries(v1::ListEntriesRequest { page_token, ..request.clone() }).await?.into_inner();
         for one in &page.entries {

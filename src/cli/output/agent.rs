@@ -3,7 +3,7 @@
 use mayfly_agent::api::v1;
 use serde_json::{Value, json};
 
-use super::timestamp;
+use super::{optional_timestamp, timestamp};
 
 /// An agent, with the field names that every command uses.
 pub(in crate::cli) fn object(agent: &v1::Agent) -> Value {
@@ -23,13 +23,33 @@ pub(in crate::cli) fn object(agent: &v1::Agent) -> Value {
         "svid_expires_at": timestamp(agent.svid_expires_at.as_ref()),
         "revision": agent.revision,
         "state": state(agent),
+        "over_at": optional_timestamp(agent.over_at.as_ref()),
+        "over_by": Some(&agent.over_by).filter(|by| !by.is_empty()),
+        "over_reason": Some(&agent.over_reason).filter(|reason| !reason.is_empty()),
     })
+}
+
+/// Since when, by whom and why an agent may not act any more, to end a sentence with; empty if nothing is known of that.
+pub(in crate::cli) fn over(agent: &v1::Agent) -> String {
+    let mut said = agent.over_at.as_ref().map(|at| format!(" since {}", timestamp(Some(at)))).unwrap_or_default();
+    if !agent.over_by.is_empty() {
+        said.push_str(&format!(", by {}", agent.over_by));
+    }
+    if !agent.over_reason.is_empty() {
+        said.push_str(&format!(": {}", agent.over_reason));
+    }
+    said
+}
+
+/// The heads of the columns of [`line`].
+pub(in crate::cli) fn head() -> String {
+    format!("{:<76}  {:<8}  {:<24}  CERTIFICATE UNTIL", "AGENT", "STATE", "FOR")
 }
 
 /// One line: id, state, user and the end of the certificate.
 pub(in crate::cli) fn line(agent: &v1::Agent) -> String {
     let until = timestamp(agent.svid_expires_at.as_ref());
-    format!("{}  {:<8} for {:<12} until {until}", agent.agent_id, state(agent), user(agent))
+    format!("{:<76}  {:<8}  {:<24}  {until}", agent.agent_id, state(agent), user(agent))
 }
 
 /// The subject of the agent's user; `nobody` if it acts for nobody.
@@ -37,7 +57,8 @@ pub(in crate::cli) fn user(agent: &v1::Agent) -> &str {
     agent.user.as_ref().map_or("nobody", |u| u.sub.as_str())
 }
 
-fn state(agent: &v1::Agent) -> &'static str {
+/// The word for its state.
+pub(in crate::cli) fn state(agent: &v1::Agent) -> &'static str {
     match agent.state() {
         v1::AgentState::Live => "live",
         v1::AgentState::Expired => "expired",

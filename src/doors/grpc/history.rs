@@ -5,8 +5,9 @@ use tonic::{Request, Response, Status};
 
 use super::message::timestamp;
 use super::server::history_server::History;
-use super::targets::microseconds;
+use super::targets::{self, microseconds};
 use super::{Door, methods};
+use crate::acts::Issuer;
 use crate::acts::history::{self, Proved, Wanted};
 use crate::clock::SECOND;
 use crate::denial::Denial;
@@ -18,7 +19,7 @@ impl History for Door {
         self.run(methods::LIST_ENTRIES, request, |issuer, caller, r| async move {
             let size = usize::try_from(r.page_size).unwrap_or(usize::MAX);
             let token = r.page_token.clone();
-            let entries = history::list(&issuer, &caller, wanted(r)?, size, &token).await?;
+            let entries = history::list(&issuer, &caller, wanted(&issuer, r)?, size, &token).await?;
             let (next_page_token, end_page_token) = (entries.next, entries.end);
             let entries = entries.entries.into_iter().map(message).collect();
             Ok(v1::ListEntriesResponse { entries, next_page_token, end_page_token })
@@ -36,12 +37,12 @@ impl History for Door {
     }
 }
 
-fn wanted(r: v1::ListEntriesRequest) -> Result<Wanted, Denial> {
+fn wanted(issuer: &Issuer, r: v1::ListEntriesRequest) -> Result<Wanted, Denial> {
     let time = |at: Option<prost_types::Timestamp>| at.map_or(Ok(0), |at| microseconds(&at));
     Ok(Wanted {
         since: time(r.since)?,
         until: time(r.until)?,
-        user: r.user.map(|user| mayfly_verify::User { iss: user.iss, sub: user.sub }),
+        user: r.user.map(|user| targets::user(issuer, user)).transpose()?,
         agent: r.agent,
         class: r.class,
         root: r.root,

@@ -3,10 +3,11 @@
 use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
 
-use super::message::agent_message;
+use super::message::{agent_message, timestamp};
 use super::server::inspection_server::Inspection;
 use super::{Door, methods};
 use crate::acts::inspect;
+use crate::clock::SECOND;
 
 #[tonic::async_trait]
 impl Inspection for Door {
@@ -24,8 +25,13 @@ impl Inspection for Door {
 
     async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Result<Response<v1::GetAgentResponse>, Status> {
         self.run(methods::GET_AGENT, request, |issuer, caller, r| async move {
-            let (agent, standing) = inspect::get(&issuer, &caller, issuer.agent_id(&r.agent)?)?;
-            Ok(v1::GetAgentResponse { agent: Some(agent_message(&issuer, &agent, standing)) })
+            let (agent, standing, over) = inspect::get(&issuer, &caller, issuer.agent_id(&r.agent)?)?;
+            let mut message = agent_message(&issuer, &agent, standing);
+            if let Some(why) = over {
+                message.over_at = Some(timestamp(why.at / SECOND));
+                (message.over_by, message.over_reason) = (why.by, why.reason);
+            }
+            Ok(v1::GetAgentResponse { agent: Some(message) })
         })
         .await
     }

@@ -101,6 +101,7 @@ pub(super) fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) 
         svid_expires_at: Some(timestamp(agent.svid_ends_at)),
         revision: agent.revision,
         state: state.into(),
+        ..Default::default()
     }
 }
 

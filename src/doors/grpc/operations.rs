@@ -48,18 +48,21 @@ impl Operations for Door {
         self.run_as(methods::REVOKE, until, caller, request, |issuer, caller, r| async move {
             let what = targets::revoked(&issuer, r.target)?;
             let how = revoke::How { reason: r.reason, allow_new: r.allow_new };
+            // ORDER: before it is revoked, which makes it known.
+            let unknown_user = revoke::is_unknown_user(&issuer, &what);
             if r.dry_run {
                 let (revoked, reach) = revoke::would_end(&issuer, caller, what, how).await?;
-                return Ok(targets::would_end(&revoked, reach));
+                return Ok(v1::RevokeResponse { unknown_user, ..targets::would_end(&revoked, reach) });
             }
-            Ok(targets::receipt(&revoke::revoke(&issuer, caller, what, how).await?))
+            let revoked = revoke::revoke(&issuer, caller, what, how).await?;
+            Ok(v1::RevokeResponse { unknown_user, ..targets::receipt(&revoked) })
         })
         .await
     }
 
     async fn reopen(&self, request: Request<v1::ReopenRequest>) -> Result<Response<v1::ReopenResponse>, Status> {
         self.run(methods::REOPEN, request, |issuer, caller, r| async move {
-            let reopened = reopen::reopen(&issuer, caller, targets::reopened(r.target)?).await?;
+            let reopened = reopen::reopen(&issuer, caller, targets::reopened(&issuer, r.target)?).await?;
             let recorded_at = Some(timestamp(reopened.at / SECOND));
             Ok(v1::ReopenResponse { revision: reopened.revision, recorded_at })
         })

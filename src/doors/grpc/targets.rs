@@ -10,7 +10,7 @@ use crate::acts::Issuer;
 use crate::acts::inspect::Made;
 use crate::acts::revoke::{Reach, Revoked, What};
 use crate::clock::SECOND;
-use crate::denial::Denial;
+use crate::denial::{Denial, Kind};
 
 /// Users that a dry run names at most.
 const USERS: usize = 1000;
@@ -21,7 +21,7 @@ pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Wha
     let target = match target.and_then(|t| t.target) {
         Some(Wire::RecordedBefore(time)) => return Ok(What::Before(microseconds(&time)?)),
         Some(Wire::Agent(agent)) => Ok(Target::Agent(issuer.agent_id(&agent)?)),
-        Some(Wire::User(u)) => Ok(user(u)),
+        Some(Wire::User(u)) => user(issuer, u).map(Target::User),
         Some(Wire::Delegation(id)) => Ok(Target::Delegation(delegation(&id)?)),
         Some(Wire::Workload(name)) => workload(&name),
         Some(Wire::Class(name)) => class(&name),
@@ -111,18 +111,28 @@ pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
 }
 
 /// The target of a reopening.
-pub(super) fn reopened(target: Option<v1::reopen_request::Target>) -> Result<Target, Denial> {
+pub(super) fn reopened(issuer: &Issuer, target: Option<v1::reopen_request::Target>) -> Result<Target, Denial> {
     use v1::reopen_request::Target as Wire;
     match target {
-        Some(Wire::User(u)) => Ok(user(u)),
+        Some(Wire::User(u)) => user(issuer, u).map(Target::User),
         Some(Wire::Workload(name)) => workload(&name),
         Some(Wire::Class(name)) => class(&name),
         None => Err(Denial::malformed("TARGET_MISSING", "say what to reopen: a user, a workload or a class")),
     }
 }
 
-fn user(u: v1::User) -> Target {
-    Target::User(User { iss: u.iss, sub: u.sub })
+/// A user. Whoever is elsewhere knows the configured name of a provider, and not its URL.
+pub(super) fn user(issuer: &Issuer, u: v1::User) -> Result<User, Denial> {
+    let iss = match issuer.providers.get(&u.iss) {
+        Some(url) => url.clone(),
+        None if u.iss.is_empty() || u.iss.contains("://") => u.iss,
+        None => {
+            let name: String = u.iss.chars().take(64).collect();
+            let message = format!("no issuer of users is named `{name}`: write its name in the configuration, or its URL");
+            return Err(Denial::new(Kind::NotFound, "USER_ISSUER_UNKNOWN", message));
+        }
+    };
+    Ok(User { iss, sub: u.sub })
 }
 
 fn workload(name: &str) -> Result<Target, Denial> {

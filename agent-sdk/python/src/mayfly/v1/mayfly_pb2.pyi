@@ -184,6 +184,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_SCOPE_MALFORMED: _ClassVar[Reason]
     REASON_SCOPE_NOT_ALLOWED: _ClassVar[Reason]
     REASON_SUBJECT_NOT_ALLOWED: _ClassVar[Reason]
+    REASON_USER_ISSUER_UNKNOWN: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
@@ -338,6 +339,7 @@ REASON_ASSERTION_USED: Reason
 REASON_SCOPE_MALFORMED: Reason
 REASON_SCOPE_NOT_ALLOWED: Reason
 REASON_SUBJECT_NOT_ALLOWED: Reason
+REASON_USER_ISSUER_UNKNOWN: Reason
 REASON_CRL_FULL: Reason
 
 class User(_message.Message):
@@ -568,7 +570,7 @@ class WhoamiResponse(_message.Message):
     def __init__(self, spiffe_id: _Optional[str] = ..., kind: _Optional[_Union[IdentityKind, str]] = ..., agent: _Optional[_Union[Agent, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Agent(_message.Message):
-    __slots__ = ("agent_id", "parent_id", "root_id", "delegation_id", "user", "mode", "depth", "scopes", "audiences", "admitted_at", "lease_expires_at", "svid_expires_at", "revision", "state")
+    __slots__ = ("agent_id", "parent_id", "root_id", "delegation_id", "user", "mode", "depth", "scopes", "audiences", "admitted_at", "lease_expires_at", "svid_expires_at", "revision", "state", "over_at", "over_by", "over_reason")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     ROOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -584,6 +586,9 @@ class Agent(_message.Message):
     SVID_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    OVER_AT_FIELD_NUMBER: _ClassVar[int]
+    OVER_BY_FIELD_NUMBER: _ClassVar[int]
+    OVER_REASON_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     parent_id: str
     root_id: str
@@ -598,7 +603,10 @@ class Agent(_message.Message):
     svid_expires_at: _timestamp_pb2.Timestamp
     revision: int
     state: AgentState
-    def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., **kwargs) -> None: ...
+    over_at: _timestamp_pb2.Timestamp
+    over_by: str
+    over_reason: str
+    def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ListAgentsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "all")
@@ -741,7 +749,7 @@ class AgentCount(_message.Message):
     def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., agents: _Optional[int] = ..., **kwargs) -> None: ...
 
 class RevokeResponse(_message.Message):
-    __slots__ = ("revision", "agents_at_most", "open_for_new", "worst_case_seconds", "recorded_at", "by_class", "by_user")
+    __slots__ = ("revision", "agents_at_most", "open_for_new", "worst_case_seconds", "recorded_at", "by_class", "by_user", "unknown_user")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     AGENTS_AT_MOST_FIELD_NUMBER: _ClassVar[int]
     OPEN_FOR_NEW_FIELD_NUMBER: _ClassVar[int]
@@ -749,6 +757,7 @@ class RevokeResponse(_message.Message):
     RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
     BY_CLASS_FIELD_NUMBER: _ClassVar[int]
     BY_USER_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_USER_FIELD_NUMBER: _ClassVar[int]
     revision: int
     agents_at_most: int
     open_for_new: bool
@@ -756,7 +765,8 @@ class RevokeResponse(_message.Message):
     recorded_at: _timestamp_pb2.Timestamp
     by_class: _containers.RepeatedCompositeFieldContainer[AgentCount]
     by_user: _containers.RepeatedCompositeFieldContainer[AgentCount]
-    def __init__(self, revision: _Optional[int] = ..., agents_at_most: _Optional[int] = ..., open_for_new: _Optional[bool] = ..., worst_case_seconds: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by_class: _Optional[_Iterable[_Union[AgentCount, _Mapping]]] = ..., by_user: _Optional[_Iterable[_Union[AgentCount, _Mapping]]] = ...) -> None: ...
+    unknown_user: bool
+    def __init__(self, revision: _Optional[int] = ..., agents_at_most: _Optional[int] = ..., open_for_new: _Optional[bool] = ..., worst_case_seconds: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by_class: _Optional[_Iterable[_Union[AgentCount, _Mapping]]] = ..., by_user: _Optional[_Iterable[_Union[AgentCount, _Mapping]]] = ..., unknown_user: _Optional[bool] = ...) -> None: ...
 
 class ListCutsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

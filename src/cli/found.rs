@@ -1,0 +1,52 @@
+//! An agent by its name, or by the beginning of its id.
+
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::inspection_client::InspectionClient;
+use tonic::transport::Channel;
+
+use super::exit::{FAILURE, Failure};
+
+/// Fewest characters of a beginning: fewer would fit too many.
+const SHORTEST: usize = 4;
+/// Characters of a UUID in its usual form.
+const WHOLE: usize = 36;
+
+/// Finds an agent that the caller may see, by SPIFFE ID, UUID, or the beginning of its UUID if that fits one agent alone.
+pub(super) async fn agent(client: &mut InspectionClient<Channel>, text: &str) -> Result<v1::Agent, Failure> {
+    let name = if is_beginning(text) { beginning(client, text).await? } else { text.to_owned() };
+    let got = client.get_agent(v1::GetAgentRequest { agent: name }).await?.into_inner();
+    got.agent.ok_or_else(Failure::incomplete_answer)
+}
+
+/// Every agent that the caller may see, with the revision of the last page.
+pub(super) async fn all(client: &mut InspectionClient<Channel>, all: bool) -> Result<(Vec<v1::Agent>, u64), Failure> {
+    let mut agents = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let page = client.list_agents(v1::ListAgentsRequest { page_size: 1000, page_token, all }).await?.into_inner();
+        agents.extend(page.agents);
+        if page.next_page_token.is_empty() {
+            return Ok((agents, page.revision));
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+/// The last part of a SPIFFE ID: the UUID.
+pub(super) fn uuid(agent: &v1::Agent) -> &str {
+    agent.agent_id.rsplit('/').next().unwrap_or_default()
+}
+
+fn is_beginning(text: &str) -> bool {
+    (SHORTEST..WHOLE).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+async fn beginning(client: &mut InspectionClient<Channel>, text: &str) -> Result<String, Failure> {
+    let (agents, _) = all(client, true).await?;
+    let fits: Vec<&v1::Agent> = agents.iter().filter(|agent| uuid(agent).starts_with(&text.to_ascii_lowercase())).collect();
+    match fits.as_slice() {
+        [one] => Ok(one.agent_id.clone()),
+        [] => Err(Failure::new(FAILURE, format!("no agent's id begins with `{text}`, or none that you may see"))),
+        many => Err(Failure::new(FAILURE, format!("the ids of {} agents begin with `{text}`: write more of it", many.len()))),
+    }
+}
