@@ -1,6 +1,6 @@
 //! An identity in a folder, as `mayfly spawn --out DIR` writes it: `svid.pem`, `key.pem` and `bundle.pem`.
 //!
-//! [`write`] says how key and certificate switch together.
+//! [`mod@write`] says how key and certificate switch together.
 //!
 //! A key that anybody but its owner may read is refused: whoever read it can act as this identity.
 
