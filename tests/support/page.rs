@@ -18,7 +18,7 @@ const MARK: &str = "--mayfly-walk--";
 /// Ports that pages name; each page gets free ones in their place.
 const PORTS: [&str; 4] = ["8443", "8500", "9464", "9191"];
 /// What a program says when others can use it: `dev`, `serve` and `guard`, `relay`, `watch`.
-const READY: [&str; 3] = ["ready", "relaying", "heartbeat"];
+const READY: [&str; 4] = ["ready", "relaying", "heartbeat", "keeping"];
 
 /// One `$` line.
 pub(crate) struct Line {
