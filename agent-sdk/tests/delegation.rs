@@ -120,7 +120,7 @@ async fn t19_t40_each_request_is_judged_anew_and_cut_is_told_from_stale() {
     assert_eq!(told(&before.check().unwrap_err()), revoked, "what is held since then is worth as little");
     assert!(pass(&layer, request(Some(&kept), &[])).await.is_ok());
 
-    world.pass(6);
+    world.pass(36);
     let stale = (Code::Unavailable, "CREDENTIAL_STALE".to_owned());
     assert_eq!(grpc(&layer, request(Some(&kept), &[])).await, stale);
     assert_eq!(grpc(&layer, request(Some(&cut), &[])).await, revoked, "what is known to be cut is no question");
@@ -264,7 +264,7 @@ async fn plain_http_is_answered_in_its_own_words() {
     let invalid = "Bearer error=\"invalid_token\"";
     assert_eq!(answer(request(None, &[])).await, is(401, "CREDENTIAL_MISSING", "Bearer", ""));
     assert_eq!(answer(request(Some(&workload), &[])).await, is(403, "CALLER_NOT_AN_AGENT", "", ""));
-    world.pass(6);
+    world.pass(36);
     assert_eq!(answer(request(Some(&worker), &[])).await, is(503, "CREDENTIAL_STALE", "", "1"));
     world.cut(&agent.target());
     assert_eq!(answer(request(Some(&worker), &[])).await, is(401, "CREDENTIAL_REVOKED", invalid, ""));
@@ -279,7 +279,7 @@ async fn work_that_outlasts_its_request_is_told_of_the_cut() {
     let delegation = pass(&layer, request(None, &[&token])).await.unwrap();
     let over = tokio::spawn(async move { delegation.over().await });
     world.cut(&Target::Agent(uuid::Uuid::nil()));
-    world.pass(6);
+    world.pass(36);
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!over.is_finished(), "neither another's cut nor silence is the end");
     world.cut(&agent.target());

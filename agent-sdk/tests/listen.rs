@@ -171,7 +171,7 @@ async fn t41_while_nothing_is_heard_requests_are_refused_and_connections_stand_o
     let service = serve(&world, Bounds { stale: Duration::from_secs(2), ..Bounds::default() }).await;
     let channel = connect(&world, &service, &agent).await.unwrap();
     let mut stream = ticks(&channel).await.unwrap();
-    world.pass(6);
+    world.pass(36);
     let status = ticks(&channel).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.get_details_error_info().unwrap().reason, "CREDENTIAL_STALE");
@@ -181,7 +181,7 @@ async fn t41_while_nothing_is_heard_requests_are_refused_and_connections_stand_o
     tokio::time::sleep(Duration::from_millis(1200)).await;
     ticks(&channel).await.unwrap();
     goes_on(&mut stream).await;
-    world.pass(6);
+    world.pass(36);
     let (_, after) = end(&mut stream).await;
     assert!(after > Duration::from_secs(1) && after < Duration::from_secs(4), "{after:?}");
 }

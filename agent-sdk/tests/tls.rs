@@ -104,7 +104,7 @@ async fn what_is_cut_or_over_or_not_known_gets_through_no_handshake() {
     world.cut(&cut.target());
     assert_eq!((refusal(&kept).await, refusal(&cut).await), (None, Some(CertificateError::Revoked)));
     // T41: nothing is heard for a while. The client is the first to notice, of the server.
-    world.pass(6);
+    world.pass(36);
     let (server_says, client_says) = {
         let config = Arc::new(server_config(&server.current(), &verifier, ours.clone()).unwrap());
         let client = Arc::new(client_config(&kept.current(), &verifier, ours.clone()).unwrap());
