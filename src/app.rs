@@ -93,7 +93,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     };
     let https = https::bind_https(&config, development, before.as_ref()).await?;
     let host = if development { "127.0.0.1" } else { config.names.first().map_or("localhost", String::as_str) };
-    let iss = https::issuer(&config.https, https.as_ref(), host, config.trust_domain.as_str());
+    let iss = https::issuer(&config, https.as_ref(), host)?;
     let mut endpoint = Endpoint {
         trust_domain: config.trust_domain.to_string(),
         grpc: format!("{host}:{}", grpc_at.port()),

@@ -102,6 +102,21 @@ fn t159_a_revoked_workload_and_a_tainted_authority_are_in_the_lists() {
     holds(&dev, "a3/svid.pem");
 }
 
+#[test]
+fn t159_a_revoked_key_is_in_the_list_without_the_agents_other_keys() {
+    let dev = dev();
+    dev.json(&format!("{SPAWN} a1"));
+    std::fs::copy(dev.path("a1/svid.pem"), dev.path("before.pem")).unwrap();
+    let line = "openssl x509 -in before.pem -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -r";
+    let out = Command::new("sh").args(["-c", line]).current_dir(dev.dir.path()).output().unwrap();
+    let key = String::from_utf8_lossy(&out.stdout).split_whitespace().next().unwrap().to_owned();
+    dev.json("renew --as a1");
+    dev.json(&format!("revoke --key {key}"));
+    pace();
+    revoked(&dev, "before.pem");
+    holds(&dev, "a1/svid.pem");
+}
+
 #[tokio::test]
 async fn the_lists_are_served_over_https_one_for_each_ca() {
     let dev = dev();

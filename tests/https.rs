@@ -75,6 +75,19 @@ async fn a_token_is_verified_by_the_issuers_url_alone_also_after_a_restart() {
     verified(&client(&dev), &issuer, &token).await;
 }
 
+#[test]
+fn t158_a_provider_cannot_have_our_own_url() {
+    let dir = tempfile::tempdir().unwrap();
+    let issuer = "https://127.0.0.1:9/p";
+    let provider = format!(
+        "[[issuers]]\nname = \"x\"\nissuer = \"{issuer}\"\n[[issuers.audiences]]\naudience = \"a\"\nworkloads = [\"orchestrator\"]\n"
+    );
+    std::fs::write(dir.path().join("more.toml"), format!("[https]\nissuer = \"{issuer}\"\n{provider}")).unwrap();
+    let out = support::run_in(dir.path(), "dev --config more.toml");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && said.contains("cannot be ours"), "{said}");
+}
+
 #[tokio::test]
 async fn an_issuer_with_a_path_is_found_at_every_address_that_a_client_may_build() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
 //! The OAuth endpoints: who gets an access token, what it says, what each refusal is on the wire, and that it dies by the cut.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod support;
 
@@ -634,4 +634,38 @@ async fn t149_an_agent_that_asks_too_often_is_told_when_to_ask_again() {
     let response = house.post("token", &form).await;
     assert!(response.headers()[RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap() > 0);
     assert_eq!(error(&read(response).await), (429, "temporarily_unavailable"));
+}
+
+#[tokio::test]
+async fn the_history_has_each_exchange_and_each_denial_with_caller_and_address() {
+    let house = House::new();
+    let a1 = house.dev.json("whoami --as a1")["spiffe_id"].as_str().unwrap().to_owned();
+    house.token("a1", MAIL).await;
+    let wrong = [("grant_type", "client_credentials"), ("audience", "https://bank.example")];
+    assert_eq!(error(&house.asks("a1", "token", &wrong).await), (400, "invalid_target"));
+    let forged = [
+        ("client_assertion_type", BEARER),
+        ("client_assertion", "a.b.c"),
+        ("grant_type", "client_credentials"),
+        ("resource", MAIL),
+    ];
+    assert_eq!(error(&read(house.post("token", &forged).await).await), (401, "invalid_client"));
+    let entries = |filter: &str| -> Vec<Value> {
+        // The history is a moment behind.
+        for _ in 0..100 {
+            let got = house.dev.json(&format!("history {filter}"))["entries"].as_array().unwrap().clone();
+            if got.iter().any(|entry| entry["method"] == "oauth/token") {
+                return got.into_iter().filter(|entry| entry["method"] == "oauth/token").collect();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("no entry of {filter}");
+    };
+    let exchanged = entries("--kind mint");
+    assert_eq!((&exchanged[0]["caller"], &exchanged[0]["peer"]), (&json!(a1), &json!("127.0.0.1")));
+    let denied = entries("--kind denial");
+    let of =
+        |code: &str| denied.iter().find(|entry| entry["reason_code"] == code).unwrap_or_else(|| panic!("{code}: {denied:#?}"));
+    assert_eq!((&of("AUDIENCE_NOT_ALLOWED")["caller"], &of("AUDIENCE_NOT_ALLOWED")["peer"]), (&json!(a1), &json!("127.0.0.1")));
+    assert_eq!(of("CREDENTIAL_MALFORMED")["peer"], "127.0.0.1");
 }

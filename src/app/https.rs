@@ -38,8 +38,17 @@ pub(super) async fn bind_https(config: &Config, development: bool, before: Optio
     Ok(Some(Bound { listener, shows, port }))
 }
 
-/// The `iss` of tokens. `host` is the name that clients know this machine by.
-pub(super) fn issuer(https: &Https, bound: Option<&Bound>, host: &str, trust_domain: &str) -> String {
+/// The `iss` of tokens. `host` is the name that clients know this machine by. Fails if it is the URL of a provider too: a token of ours
+/// never proves a user or a workload.
+pub(super) fn issuer(config: &Config, bound: Option<&Bound>, host: &str) -> Result<String, String> {
+    let own = own_issuer(&config.https, bound, host, config.trust_domain.as_str());
+    match config.issuers.iter().chain(&config.workload_issuers).find(|other| other.issuer == own) {
+        Some(other) => Err(format!("`{own}` is the URL of the issuer `{}` and our own: set `https.issuer`", other.name)),
+        None => Ok(own),
+    }
+}
+
+fn own_issuer(https: &Https, bound: Option<&Bound>, host: &str, trust_domain: &str) -> String {
     match (&https.issuer, bound) {
         (Some(issuer), _) => issuer.clone(),
         (None, Some(bound)) => {

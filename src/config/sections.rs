@@ -55,11 +55,11 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let audiences = read_audiences(top, credentials.oid.as_ref());
     check_audiences(top, &audiences, &classes, trust_domain.as_ref());
     let issuers = read_issuers(top, &known);
-    if let Some(own) = issuers.iter().find(|i| Some(&i.issuer) == https.issuer.as_ref()) {
-        // A token of ours is never the proof of a user.
-        top.fault("https.issuer", &format!("`{}` is the issuer of users too: it cannot be ours", own.issuer));
-    }
     let workload_issuers = read_workload_issuers(top, &issuers);
+    if let Some(own) = issuers.iter().chain(&workload_issuers).find(|i| Some(&i.issuer) == https.issuer.as_ref()) {
+        // A token of ours never proves a user or a workload.
+        top.fault("https.issuer", &format!("`{}` is the issuer of users or workloads too: it cannot be ours", own.issuer));
+    }
     check_rules(top, &attest, &workload_issuers);
     Some(Config {
         trust_domain: trust_domain?,

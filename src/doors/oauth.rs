@@ -17,9 +17,11 @@ use axum::{Json, Router};
 use mayfly_verify::Target;
 use serde_json::{Value, json};
 
-use super::status;
+use super::peer::Peer;
+use super::{status, told};
 use crate::acts::{Issuer, client as clients, exchange, introspect, revoke, revoke_token};
-use crate::denial::Denial;
+use crate::caller::{Caller, Origin};
+use crate::denial::{Denial, No};
 use crate::judge::access::Action;
 use form::Form;
 use refusal::Refusal;
@@ -54,7 +56,7 @@ pub fn is(path: &str) -> bool {
 }
 
 async fn token(State(issuer): State<Arc<Issuer>>, request: Request) -> Response {
-    answer("oauth/token", async move {
+    answer("oauth/token", &issuer, request, async |request| {
         let (head, form) = Form::read(request).await?;
         let grant = form.one("grant_type").unwrap_or_default();
         // With this grant the JWT-SVID is what is granted, and proves the client too (RFC 7523 2.1).
@@ -65,7 +67,7 @@ async fn token(State(issuer): State<Arc<Issuer>>, request: Request) -> Response 
             _ => (client::prove(&issuer, &head, &form, Action::Exchange).await?, false),
         };
         let refused = |no| if of_grant { Refusal::of_grant(&no) } else { Refusal::of(&no) };
-        let caller = issuer.may(Action::Exchange, caller).map_err(refused)?;
+        let caller = may(&issuer, Action::Exchange, caller).map_err(refused)?;
         let mut asked = match grant {
             "" => return Err(Refusal::request("`grant_type` is missing")),
             EXCHANGE => subject(&form)?,
@@ -127,7 +129,7 @@ fn subject(form: &Form) -> Result<exchange::Asked, Refusal> {
 }
 
 /// The one audience, however many parameters name it (RFC 8707 2, RFC 8693 2.1).
-fn audience(issuer: &Issuer, caller: &crate::caller::Caller, form: &Form) -> Result<String, Refusal> {
+fn audience(issuer: &Issuer, caller: &Caller, form: &Form) -> Result<String, Refusal> {
     let target = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_target", message);
     let mut named: Vec<String> = form.many("audience").map(str::to_owned).collect();
     for resource in form.many("resource") {
@@ -144,10 +146,10 @@ fn audience(issuer: &Issuer, caller: &crate::caller::Caller, form: &Form) -> Res
 }
 
 async fn introspection(State(issuer): State<Arc<Issuer>>, request: Request) -> Response {
-    answer("oauth/introspect", async move {
+    answer("oauth/introspect", &issuer, request, async |request| {
         let (head, form) = Form::read(request).await?;
         let caller = client::prove(&issuer, &head, &form, Action::Introspect).await?;
-        let caller = issuer.may(Action::Introspect, caller).map_err(|no| Refusal::of(&no))?;
+        let caller = may(&issuer, Action::Introspect, caller).map_err(|no| Refusal::of(&no))?;
         let token = form.one("token").ok_or_else(|| Refusal::request("`token` is missing"))?;
         clients::spend(&issuer, &caller).map_err(|denial| Refusal::of(&denial.into()))?;
         let said = introspect::introspect(&issuer, &caller, token).await.map_err(|no| Refusal::of(&no))?;
@@ -157,10 +159,10 @@ async fn introspection(State(issuer): State<Arc<Issuer>>, request: Request) -> R
 }
 
 async fn revocation(State(issuer): State<Arc<Issuer>>, request: Request) -> Response {
-    answer("oauth/revoke", async move {
+    answer("oauth/revoke", &issuer, request, async |request| {
         let (head, form) = Form::read(request).await?;
         let caller = client::prove(&issuer, &head, &form, Action::RevokeToken).await?;
-        let caller = issuer.may(Action::RevokeToken, caller).map_err(|no| Refusal::of(&no))?;
+        let caller = may(&issuer, Action::RevokeToken, caller).map_err(|no| Refusal::of(&no))?;
         let token = form.one("token").ok_or_else(|| Refusal::request("`token` is missing"))?;
         // Our extension: what the token relies on, instead of the token alone.
         let cascade = match form.one("cascade") {
@@ -191,15 +193,31 @@ async fn revocation(State(issuer): State<Arc<Issuer>>, request: Request) -> Resp
     .await
 }
 
-/// Counts a request, and writes its refusal.
-async fn answer(name: &'static str, work: impl Future<Output = Result<Response, Refusal>>) -> Response {
+/// Whether a caller may ask for this. The history hears who it was in any case.
+fn may(issuer: &Issuer, action: Action, caller: Caller) -> Result<Caller, No> {
+    Origin::note(|origin| drop(origin.caller.set(caller.clone())));
+    issuer.may(action, caller)
+}
+
+/// Answers a request, counts it, and writes its refusal. The history hears of each denial and fault.
+async fn answer(
+    name: &'static str,
+    issuer: &Issuer,
+    request: Request,
+    work: impl AsyncFnOnce(Request) -> Result<Response, Refusal>,
+) -> Response {
     let started = Instant::now();
-    match work.await {
+    let peer = request.extensions().get::<Peer>().cloned();
+    let origin = Peer::origin(peer.as_ref(), name);
+    match Arc::clone(&origin).scope(work(request)).await {
         Ok(response) => {
             status::count(name, "ok", started);
             response
         }
         Err(refusal) => {
+            if let Some(no) = refusal.no() {
+                told::denied(issuer, peer.as_ref(), &origin, no);
+            }
             status::count(name, refusal.outcome(name), started);
             refusal.into_response()
         }

@@ -48,9 +48,14 @@ impl Agent {
         }
     }
 
+    /// Its certificates that have not expired at `at` (Unix microseconds) and whose keys are known: the one in use, and the next.
+    pub(super) fn certificates(&self, at: u64) -> impl Iterator<Item = &Certificate> {
+        self.current.iter().chain(&self.rare.next).filter(move |c| seconds(c.ends_at) > at)
+    }
+
     /// Serial numbers of its certificates that have not expired at `at` (Unix microseconds).
     pub(super) fn serials(&self, at: u64) -> impl Iterator<Item = [u8; 16]> {
-        let whole = self.current.iter().chain(&self.rare.next).filter(move |c| seconds(c.ends_at) > at).map(|c| c.serial);
+        let whole = self.certificates(at).map(|c| c.serial);
         let past = self.rare.past.iter().filter(move |past| seconds(past.ends_at) > at).map(|past| past.serial);
         // Of those that were replaced before their use the end is not known, but none lasts longer than the last.
         let replaced = self.rare.replaced.iter().filter(move |_| seconds(self.svid_ends_at) > at).copied();

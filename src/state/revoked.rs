@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use uuid::Uuid;
 
-use super::{Agent, Standing, State, seconds};
+use super::{Standing, State, seconds};
 
 impl State {
     /// Serial numbers of agents' certificates that are refused at `now` (Unix microseconds), among `most` agents from `after` on; and
@@ -18,20 +18,18 @@ impl State {
                 return (serials, last);
             }
             last = Some(agent.uuid);
-            if self.refused(agent, now) {
+            // Whoever has no certificate that lasts needs no entry; that is most of those who are known and over.
+            if seconds(agent.svid_ends_at) <= now {
+                continue;
+            }
+            if self.standing(agent, now) == Standing::Live {
+                // A single key of an agent can be revoked, by which its others are not.
+                serials.extend(agent.certificates(now).filter(|c| self.key_revoked(&c.key)).map(|c| c.serial));
+            } else {
                 serials.extend(agent.serials(now));
             }
         }
         (serials, None)
-    }
-
-    fn refused(&self, agent: &Agent, now: u64) -> bool {
-        // Whoever has no certificate that lasts needs no entry; that is most of those who are known and over.
-        if seconds(agent.svid_ends_at) <= now {
-            return false;
-        }
-        // A single key of an agent can be revoked, by which the others are not. There are few agents with one.
-        self.standing(agent, now) != Standing::Live || agent.last().is_some_and(|c| self.key_revoked(&c.key))
     }
 
     /// The same of workloads: those whose key was revoked.

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::denial::{Denial, Kind, No};
+use crate::denial::{Denial, Fault, Kind, No};
 
 /// Why a request is refused, as its client reads it.
 #[derive(Debug)]
@@ -18,14 +18,14 @@ pub(super) struct Refusal {
     retry: Option<u64>,
     /// How the refusal counts in metrics.
     outcome: &'static str,
-    /// The reason code of a denial, for metrics and the log.
-    reason: Option<&'static str>,
+    /// The denial or the fault behind it. `None` where it follows from the form of the request alone.
+    no: Option<No>,
 }
 
 impl Refusal {
     /// A refusal that follows from the request alone.
     pub(super) fn new(status: StatusCode, error: &'static str, message: &str) -> Refusal {
-        Refusal { status, error, description: message.to_owned(), retry: None, outcome: "malformed", reason: None }
+        Refusal { status, error, description: message.to_owned(), retry: None, outcome: "malformed", no: None }
     }
 
     /// The request lacks a parameter, or has one that is malformed.
@@ -55,6 +55,7 @@ impl Refusal {
                 tracing::error!(during = fault.during, cause = %fault.cause, "fault");
                 let mut refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal");
                 refusal.outcome = "fault";
+                refusal.no = Some(Fault::new(fault.during, &fault.cause).into());
                 return refusal;
             }
         };
@@ -67,16 +68,21 @@ impl Refusal {
         let retry = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
             .then(|| denial.retry.map_or(1, |after| after.div_ceil(1_000_000)));
         let outcome = if denial.kind == Kind::Malformed { "malformed" } else { "denied" };
-        Refusal { status, error, description: denial.to_string(), retry, outcome, reason: Some(denial.code) }
+        Refusal { status, error, description: denial.to_string(), retry, outcome, no: Some(denial.clone().into()) }
     }
 
     /// The outcome as a label of metrics. Says in the log what was refused.
     pub(super) fn outcome(&self, endpoint: &'static str) -> &'static str {
         tracing::info!(endpoint, error = self.error, "refused: {}", self.description);
-        if let Some(reason) = self.reason {
-            metrics::counter!("mayfly_denials_total", "reason" => reason).increment(1);
+        if let Some(No::Denial(denial)) = &self.no {
+            metrics::counter!("mayfly_denials_total", "reason" => denial.code).increment(1);
         }
         self.outcome
+    }
+
+    /// The denial or the fault behind it. `None` where it follows from the form of the request alone.
+    pub(super) fn no(&self) -> Option<&No> {
+        self.no.as_ref()
     }
 }
 
