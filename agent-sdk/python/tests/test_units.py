@@ -373,11 +373,6 @@ def test_without_an_identity_the_error_says_how_to_get_one(monkeypatch: pytest.M
         mayfly.current(f"unix://{tmp_path}/none.sock", patience=0.3)
 
 
-def test_the_binding_is_read_by_the_decoder_that_all_share(package: Path) -> None:
-    shared = package / "../decoders/python/mayfly_binding.py"
-    assert (package / "src/mayfly/binding.py").read_bytes() == shared.read_bytes()
-
-
 def test_the_committed_messages_are_what_the_proto_generates(package: Path) -> None:
     pytest.importorskip("grpc_tools")
     import importlib.util

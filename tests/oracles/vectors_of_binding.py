@@ -1,20 +1,29 @@
-"""Holds mayfly_binding.py to the vectors that the crate writes, and, in MAYFLY_LIVE, to a credential of a running issuer."""
+"""Holds binding.py, alone and with the standard library only, to the vectors that the crate writes, and, in MAYFLY_LIVE, to a
+credential of a running issuer. A service may copy that one file."""
 
 import base64
 import calendar
 import copy
+import importlib.util
 import json
 import os
 import pathlib
 import random
+import sys
 import time
 import unittest
 import uuid
 
-from mayfly_binding import DEFAULT_OID, Binding, BindingError, from_certificate, from_claim, from_claims, from_der
-
 HERE = pathlib.Path(__file__).resolve().parent
-VECTORS = HERE.parents[1] / "verify" / "tests" / "vectors"
+# From its file, and not from the package, which would import the rest.
+spec = importlib.util.spec_from_file_location("binding", HERE.parents[1] / "agent-sdk" / "python" / "src" / "mayfly" / "binding.py")
+alone = importlib.util.module_from_spec(spec)
+sys.modules["binding"] = alone
+spec.loader.exec_module(alone)
+DEFAULT_OID, Binding, BindingError = alone.DEFAULT_OID, alone.Binding, alone.BindingError
+from_certificate, from_claim, from_claims, from_der = alone.from_certificate, alone.from_claim, alone.from_claims, alone.from_der
+
+VECTORS = HERE.parents[1] / "agent-sdk" / "verify" / "tests" / "vectors"
 OID = bytes.fromhex("06092b0601040181fd5901")
 LIVE = os.environ.get("MAYFLY_LIVE")
 
