@@ -44,6 +44,17 @@ pub(super) struct Stranger {
     pub(super) activity: Arc<Activity>,
 }
 
+/// How a refusal is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    /// As a gRPC status.
+    Grpc,
+    /// As a status of HTTP.
+    Http,
+    /// As the errors of RFC 6749, on whatever listener.
+    Oauth,
+}
+
 /// Methods for strangers whose responses go on for as long as their reader wants.
 const STREAMS: [&str; 4] = [
     "/mayfly.v1.Bundles/WatchBundle",
@@ -80,14 +91,18 @@ impl Gate {
             async move {
                 let (gate, peer, payer, stranger) = &*shared;
                 let method = grpc::find(request.uri().path());
-                let oauth = oauth::is(request.uri().path());
+                let wire = gate.wire(request.uri().path());
                 let (name, started) = (method.map_or(grpc::OTHER, |method| method.name), Instant::now());
                 let origin = Peer::origin(Some(peer), name);
-                let refused = |no: No| {
-                    if let Some(issuer) = &gate.issuer {
-                        told::denied(issuer, Some(peer), &origin, &no);
+                let refused = |no: No| match (wire, &no) {
+                    (Wire::Oauth, No::Denial(denial)) => oauth::unavailable(denial),
+                    (Wire::Http, No::Denial(denial)) => status::plain(denial),
+                    _ => {
+                        if let Some(issuer) = &gate.issuer {
+                            told::denied(issuer, Some(peer), &origin, &no);
+                        }
+                        status::refusal(&no, name, started)
                     }
-                    status::refusal(&no, name, started)
                 };
                 // The timeout covers the request's body too: a body that never arrives holds a stream no longer than any other
                 // request.
@@ -101,16 +116,19 @@ impl Gate {
                         response.map(|body| Body::new(Held::new(body, open, (permit, charge))))
                     }
                     Ok(Ok(((response, _), None))) => response,
-                    // Not gRPC: the status is HTTP's.
-                    Ok(Err(No::Denial(denial))) if oauth => oauth::unavailable(&denial),
-                    Err(_) if oauth => oauth::unavailable(&status::deadline()),
-                    Ok(Err(No::Denial(denial))) if gate.issuer.is_none() => status::plain(&denial),
-                    Err(_) if gate.issuer.is_none() => status::plain(&status::deadline()),
                     Ok(Err(no)) => refused(no),
                     Err(_) => refused(status::deadline().into()),
                 })
             }
         })
+    }
+
+    fn wire(&self, path: &str) -> Wire {
+        match &self.issuer {
+            _ if oauth::is(path) => Wire::Oauth,
+            Some(_) => Wire::Grpc,
+            None => Wire::Http,
+        }
     }
 
     fn hold(&self, request: &Request, stranger: &Stranger) -> Result<(Open, Option<OwnedSemaphorePermit>), Denial> {
@@ -143,7 +161,7 @@ impl Gate {
         // T19: the caller's identity comes from the connection, never from headers.
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(Arc::clone(origin));
-        let oauth = oauth::is(request.uri().path());
+        let wire = self.wire(request.uri().path());
         let message = method.map_or(self.message, |method| method.longest(self.message));
         let message = if payer.is_stranger() { message.min(STRANGER_MESSAGE) } else { message };
         let request = request.map(|body| Charged::new(body, Arc::clone(&charge), message + HEAD));
@@ -151,7 +169,7 @@ impl Gate {
         match charge.refused() {
             Some(Refused::Busy) => Err(busy().into()),
             // Its endpoint could not read the body, and has said so.
-            Some(Refused::Long) if oauth => Ok((response, charge)),
+            Some(Refused::Long) if wire == Wire::Oauth => Ok((response, charge)),
             Some(Refused::Long) => {
                 status::count(method.map_or(grpc::OTHER, |method| method.name), "malformed", started);
                 let status = Status::out_of_range(format!("the message is too long: it may have {message} bytes"));

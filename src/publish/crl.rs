@@ -12,8 +12,10 @@ use crate::ledger::Ledger;
 
 /// How long a list counts, in seconds. A verifier that gets no newer one refuses everybody from then on.
 const LIFE: u64 = 600;
-/// Least time between two lists.
+/// Least time between two lists, and how many times as long as it takes to make them: strangers may ask, and a million agents take a
+/// while to look at.
 const PACE: Duration = Duration::from_secs(1);
+const SHARE: u32 = 10;
 /// Agents that are looked at in one go. The writer waits no longer than that takes.
 const SLICE: usize = 2_000;
 /// Most certificates in a list: what is more would take verifiers longer to read than an agent lives.
@@ -29,6 +31,7 @@ pub struct Lists {
     /// Unix seconds from which on verifiers refuse them.
     pub expires_at: u64,
     made: Instant,
+    took: Duration,
     made_at: u64,
 }
 
@@ -53,8 +56,8 @@ impl Crls {
         Crls(Arc::new(Shared { ledger, authority, clock, newest: Mutex::default(), making: tokio::sync::Mutex::default() }))
     }
 
-    /// The newest lists. They are made anew if something was recorded since, once a second at most, or if half of their life has
-    /// passed. Fails if there are more than [`MOST`] refused certificates, or if a key is missing.
+    /// The newest lists. They are made anew if something was recorded since, once a second at most and for a tenth of the time at
+    /// most, or if half of their life has passed. Fails if there are more than [`MOST`] refused certificates, or if a key is missing.
     pub async fn newest(&self) -> Result<Arc<Lists>, No> {
         if let Some(lists) = self.fresh() {
             return Ok(lists);
@@ -75,13 +78,14 @@ impl Crls {
         let newest = self.0.newest.lock().clone()?;
         let age = self.0.clock.seconds().abs_diff(newest.made_at);
         let revision = self.0.ledger.read(|state| state.revision);
-        (newest.made.elapsed() < PACE || newest.revision == revision && age < LIFE / 2).then_some(newest)
+        let pace = PACE.max(newest.took * SHARE);
+        (newest.made.elapsed() < pace || newest.revision == revision && age < LIFE / 2).then_some(newest)
     }
 }
 
 impl Shared {
     fn make(&self) -> Result<Lists, No> {
-        let now = self.clock.now();
+        let (now, began) = (self.clock.now(), Instant::now());
         // Complete up to here: what is revoked while we look may be in the lists, and is in the next ones.
         let (revision, authorities, mut serials) =
             self.ledger.read(|state| (state.revision, Arc::clone(&state.authorities), state.revoked_workload_serials(now)));
@@ -103,6 +107,6 @@ impl Shared {
         let made_at = now / 1_000_000;
         let span = Span { made_at, expires_at: made_at + LIFE };
         let crls = self.authority.crls(&authorities, &serials, span, now)?;
-        Ok(Lists { crls, revision, expires_at: span.expires_at, made: Instant::now(), made_at })
+        Ok(Lists { crls, revision, expires_at: span.expires_at, made: Instant::now(), took: began.elapsed(), made_at })
     }
 }

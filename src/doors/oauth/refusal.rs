@@ -19,7 +19,7 @@ pub(super) struct Refusal {
     /// How the refusal counts in metrics.
     outcome: &'static str,
     /// The denial or the fault behind it. `None` where it follows from the form of the request alone.
-    no: Option<No>,
+    no: Option<Box<No>>,
 }
 
 impl Refusal {
@@ -55,7 +55,7 @@ impl Refusal {
                 tracing::error!(during = fault.during, cause = %fault.cause, "fault");
                 let mut refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal");
                 refusal.outcome = "fault";
-                refusal.no = Some(Fault::new(fault.during, &fault.cause).into());
+                refusal.no = Some(Box::new(Fault::new(fault.during, &fault.cause).into()));
                 return refusal;
             }
         };
@@ -68,13 +68,13 @@ impl Refusal {
         let retry = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
             .then(|| denial.retry.map_or(1, |after| after.div_ceil(1_000_000)));
         let outcome = if denial.kind == Kind::Malformed { "malformed" } else { "denied" };
-        Refusal { status, error, description: denial.to_string(), retry, outcome, no: Some(denial.clone().into()) }
+        Refusal { status, error, description: denial.to_string(), retry, outcome, no: Some(Box::new(denial.clone().into())) }
     }
 
     /// The outcome as a label of metrics. Says in the log what was refused.
     pub(super) fn outcome(&self, endpoint: &'static str) -> &'static str {
         tracing::info!(endpoint, error = self.error, "refused: {}", self.description);
-        if let Some(No::Denial(denial)) = &self.no {
+        if let Some(No::Denial(denial)) = self.no() {
             metrics::counter!("mayfly_denials_total", "reason" => denial.code).increment(1);
         }
         self.outcome
@@ -82,7 +82,7 @@ impl Refusal {
 
     /// The denial or the fault behind it. `None` where it follows from the form of the request alone.
     pub(super) fn no(&self) -> Option<&No> {
-        self.no.as_ref()
+        self.no.as_deref()
     }
 }
 
