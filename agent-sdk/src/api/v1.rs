@@ -519,8 +519,8 @@ pub struct RevokeResponse {
     pub by_class: ::prost::alloc::vec::Vec<AgentCount>,
     #[prost(message, repeated, tag = "7")]
     pub by_user: ::prost::alloc::vec::Vec<AgentCount>,
-    /// The target is a user of whom no delegation is known and who was never revoked: perhaps the name is wrong. What is known is
-    /// forgotten an hour after it has ended.
+    /// The target is a user without a known delegation or revocation, so the name may be wrong. The issuer forgets a delegation an
+    /// hour after its end.
     #[prost(bool, tag = "8")]
     pub unknown_user: bool,
 }
@@ -552,7 +552,8 @@ pub struct MadeCut {
     /// Of the last record about the target.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
-    /// What relies on the target since an earlier revision is dead; absent: everything, for good.
+    /// The revocation ends whatever has relied on the target since before this revision. If it is absent, it ends everything that
+    /// relies on the target, now and later.
     #[prost(uint64, optional, tag = "3")]
     pub before: ::core::option::Option<u64>,
     /// Whether the target is closed for new issuance.
@@ -943,10 +944,10 @@ pub struct WatchCutsResponse {
 /// A revocation, as verifiers need it: no reason, and whom it is about only as a digest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cut {
-    /// Of whom: 16 bytes (see `mayfly-verify`, `Target::subject`).
+    /// The revoked subject, 16 bytes (see `mayfly-verify`, `Target::subject`).
     #[prost(bytes = "vec", tag = "1")]
     pub subject: ::prost::alloc::vec::Vec<u8>,
-    /// Everything that relies on the subject since before this revision is dead. 0 takes the subject's cut off, because another cut
+    /// The cut ends everything that has relied on the subject since before this revision. 0 takes the subject's cut off, because another cut
     /// kills all that it did; `keep_until` is then that of the cut that goes.
     #[prost(uint64, tag = "2")]
     pub before: u64,
