@@ -1,11 +1,11 @@
 //! Mandates: what agents that were admitted alike have in common, kept once for all of them.
 
-use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::{Arc, LazyLock};
 
+use foldhash::HashMap;
+use foldhash::quality::RandomState;
 use mayfly_verify::{ClassName, Subject, Target, Workload};
 
 use crate::journal::record;

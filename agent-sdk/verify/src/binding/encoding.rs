@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use der::asn1::OctetString;
+use der::asn1::{OctetStringRef, Utf8StringRef};
 use der::{Decode, Encode, Sequence};
+use serde::ser::{SerializeSeq, SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -21,18 +22,18 @@ impl Binding {
         let malformed = |e: der::Error| BindingError::Malformed(e.to_string());
         let wire = WireBinding {
             version: VERSION,
-            incarnation: OctetString::new(*self.incarnation.as_bytes()).map_err(malformed)?,
+            incarnation: OctetStringRef::new(self.incarnation.as_bytes()).map_err(malformed)?,
             revision: self.revision,
             stamps: self
                 .stamps
                 .iter()
-                .map(|s| Ok(WireStamp { subject: OctetString::new(s.subject.0).map_err(malformed)?, since: s.since }))
+                .map(|s| Ok(WireStamp { subject: OctetStringRef::new(&s.subject.0).map_err(malformed)?, since: s.since }))
                 .collect::<Result<_, BindingError>>()?,
-            delegation: self.delegation.map(|d| OctetString::new(d.0)).transpose().map_err(malformed)?,
-            user: self.user.as_ref().map(|u| WireUser { iss: u.iss.clone(), sub: u.sub.clone() }),
-            chain: self.chain.clone(),
+            delegation: self.delegation.as_ref().map(|d| OctetStringRef::new(&d.0)).transpose().map_err(malformed)?,
+            user: self.user.as_ref().map(|u| Ok(WireUser { iss: text(&u.iss)?, sub: text(&u.sub)? })).transpose()?,
+            chain: self.chain.iter().map(text).collect::<Result<_, _>>()?,
             autonomous: self.mode == Mode::Autonomous,
-            scopes: self.scopes.clone(),
+            scopes: self.scopes.iter().map(text).collect::<Result<_, _>>()?,
             lease_expires_at: self.lease_expires_at,
         };
         let der = wire.to_der().map_err(malformed)?;
@@ -49,18 +50,18 @@ impl Binding {
             return Err(BindingError::Malformed(format!("version {} is unknown", wire.version)));
         }
         let binding = Binding {
-            incarnation: Uuid::from_bytes(fixed(&wire.incarnation)?),
+            incarnation: Uuid::from_bytes(fixed(wire.incarnation)?),
             revision: wire.revision,
             stamps: wire
                 .stamps
                 .iter()
-                .map(|s| Ok(Stamp { subject: Subject(fixed(&s.subject)?), since: s.since }))
+                .map(|s| Ok(Stamp { subject: Subject(fixed(s.subject)?), since: s.since }))
                 .collect::<Result<_, BindingError>>()?,
-            delegation: wire.delegation.as_ref().map(fixed).transpose()?.map(DelegationId),
-            user: wire.user.map(|u| User { iss: u.iss, sub: u.sub }),
-            chain: wire.chain,
+            delegation: wire.delegation.map(fixed).transpose()?.map(DelegationId),
+            user: wire.user.map(|u| User { iss: u.iss.into(), sub: u.sub.into() }),
+            chain: wire.chain.into_iter().map(String::from).collect(),
             mode: if wire.autonomous { Mode::Autonomous } else { Mode::Delegated },
-            scopes: wire.scopes,
+            scopes: wire.scopes.into_iter().map(String::from).collect(),
             lease_expires_at: wire.lease_expires_at,
         };
         binding.check()?;
@@ -69,25 +70,16 @@ impl Binding {
 
     /// Encodes the value of the JWT claim.
     pub fn to_claim(&self) -> Result<serde_json::Value, BindingError> {
-        serde_json::from_str(&self.to_claim_text()?).map_err(|e| BindingError::Malformed(e.to_string()))
+        self.check()?;
+        let value = serde_json::to_value(Spelled(self)).map_err(|e| BindingError::Malformed(e.to_string()))?;
+        let length = value.to_string().len();
+        if length > MAX_CLAIM { Err(BindingError::TooLarge(length, MAX_CLAIM)) } else { Ok(value) }
     }
 
     /// Encodes the value of the JWT claim as JSON text.
     pub fn to_claim_text(&self) -> Result<String, BindingError> {
         self.check()?;
-        let claim = Claim {
-            v: VERSION,
-            incarnation: self.incarnation.hyphenated().to_string(),
-            revision: self.revision,
-            stamps: self.stamps.iter().map(|s| (hex::encode(s.subject.0), s.since)).collect(),
-            delegation_id: self.delegation.map(|d| d.to_string()),
-            user: self.user.clone(),
-            chain: self.chain.clone(),
-            mode: self.mode,
-            scopes: self.scopes.clone(),
-            lease_expires_at: self.lease_expires_at,
-        };
-        let text = serde_json::to_string(&claim).map_err(|e| BindingError::Malformed(e.to_string()))?;
+        let text = serde_json::to_string(&Spelled(self)).map_err(|e| BindingError::Malformed(e.to_string()))?;
         if text.len() > MAX_CLAIM { Err(BindingError::TooLarge(text.len(), MAX_CLAIM)) } else { Ok(text) }
     }
 
@@ -126,52 +118,116 @@ impl Binding {
     }
 }
 
-fn fixed<const N: usize>(octets: &OctetString) -> Result<[u8; N], BindingError> {
+fn text(s: &String) -> Result<Utf8StringRef<'_>, BindingError> {
+    Utf8StringRef::new(s).map_err(|e| BindingError::Malformed(e.to_string()))
+}
+
+fn fixed<const N: usize>(octets: &OctetStringRef) -> Result<[u8; N], BindingError> {
     octets.as_bytes().try_into().map_err(|_| BindingError::Malformed(format!("expected {N} octets")))
 }
 
-// These types follow the ASN.1 module in `binding.md`; `tests/binding/asn1.rs` compares the two.
+// These types follow the ASN.1 module in `binding.md`; `tests/binding/asn1.rs` compares the two. They borrow, so that neither
+// direction copies a text before it is known to be wanted.
 #[derive(Sequence)]
-struct WireBinding {
+struct WireBinding<'a> {
     version: u8,
-    incarnation: OctetString,
+    incarnation: &'a OctetStringRef,
     revision: u64,
-    stamps: Vec<WireStamp>,
+    stamps: Vec<WireStamp<'a>>,
     #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
-    delegation: Option<OctetString>,
+    delegation: Option<&'a OctetStringRef>,
     #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
-    user: Option<WireUser>,
-    chain: Vec<String>,
+    user: Option<WireUser<'a>>,
+    chain: Vec<Utf8StringRef<'a>>,
     autonomous: bool,
-    scopes: Vec<String>,
+    scopes: Vec<Utf8StringRef<'a>>,
     lease_expires_at: u64,
 }
 
 #[derive(Sequence)]
-struct WireStamp {
-    subject: OctetString,
+struct WireStamp<'a> {
+    subject: &'a OctetStringRef,
     since: u64,
 }
 
 #[derive(Sequence)]
-struct WireUser {
-    iss: String,
-    sub: String,
+struct WireUser<'a> {
+    iss: Utf8StringRef<'a>,
+    sub: Utf8StringRef<'a>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// The claim as it is read: [`Spelled`] writes the same fields.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Claim {
     v: u8,
     incarnation: String,
     revision: u64,
     stamps: Vec<(String, u64)>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     delegation_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     user: Option<User>,
     chain: Vec<String>,
     mode: Mode,
     scopes: Vec<String>,
     lease_expires_at: u64,
+}
+
+/// A binding that is written as its claim, without a copy of its texts.
+struct Spelled<'a>(&'a Binding);
+
+impl Serialize for Spelled<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let binding = self.0;
+        let fields = 8 + usize::from(binding.delegation.is_some()) + usize::from(binding.user.is_some());
+        let mut claim = serializer.serialize_struct("Binding", fields)?;
+        claim.serialize_field("v", &VERSION)?;
+        claim.serialize_field("incarnation", binding.incarnation.hyphenated().encode_lower(&mut Uuid::encode_buffer()))?;
+        claim.serialize_field("revision", &binding.revision)?;
+        claim.serialize_field("stamps", &Stamps(&binding.stamps))?;
+        if let Some(delegation) = &binding.delegation {
+            claim.serialize_field("delegation_id", &Hex::<64>::of(&delegation.0))?;
+        }
+        if let Some(user) = &binding.user {
+            claim.serialize_field("user", user)?;
+        }
+        claim.serialize_field("chain", &binding.chain)?;
+        claim.serialize_field("mode", &binding.mode)?;
+        claim.serialize_field("scopes", &binding.scopes)?;
+        claim.serialize_field("lease_expires_at", &binding.lease_expires_at)?;
+        claim.end()
+    }
+}
+
+struct Stamps<'a>(&'a [Stamp]);
+
+impl Serialize for Stamps<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut stamps = serializer.serialize_seq(Some(self.0.len()))?;
+        for stamp in self.0 {
+            stamps.serialize_element(&(Hex::<32>::of(&stamp.subject.0), stamp.since))?;
+        }
+        stamps.end()
+    }
+}
+
+/// Bytes as `N` lower-case hexadecimal digits.
+struct Hex<const N: usize>([u8; N]);
+
+impl<const N: usize> Hex<N> {
+    /// `bytes` must be half as many as `N`; others are written as spaces, which no reader accepts.
+    fn of(bytes: &[u8]) -> Hex<N> {
+        let mut text = [b' '; N];
+        if hex::encode_to_slice(bytes, &mut text).is_err() {
+            text = [b' '; N];
+        }
+        Hex(text)
+    }
+}
+
+impl<const N: usize> Serialize for Hex<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(std::str::from_utf8(&self.0).map_err(serde::ser::Error::custom)?)
+    }
 }
