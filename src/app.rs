@@ -115,20 +115,9 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         config.issuers.push(IssuerSettings {
             ca_file: Some(made.ca_file().to_owned()),
             audiences: vec![
-                AudienceSettings {
-                    audience: provider::AUDIENCE.into(),
-                    workloads: spawners(&config),
-                    scopes: None,
-                    max_lease: None,
-                    revokes: false,
-                },
-                AudienceSettings {
-                    audience: provider::REVOKES.into(),
-                    workloads: Vec::new(),
-                    scopes: None,
-                    max_lease: None,
-                    revokes: true,
-                },
+                AudienceSettings { workloads: spawners(&config), ..AudienceSettings::new(provider::AUDIENCE) },
+                AudienceSettings { revokes: true, ..AudienceSettings::new(provider::REVOKES) },
+                AudienceSettings { user: true, ..AudienceSettings::new(provider::USER) },
             ],
             max_age: Duration::from_secs(24 * 3600),
             ..IssuerSettings::new("dev", made.issuer())

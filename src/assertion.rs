@@ -94,6 +94,23 @@ pub struct AudienceSettings {
     pub max_lease: Option<Duration>,
     /// Whether users can revoke their own access with such a token. Its client must be one that only the users themselves use.
     pub revokes: bool,
+    /// Whether such a token speaks for the user themself, who sees and stops what acts for them, and reopens what they closed. Its
+    /// client must be one that only the users themselves use.
+    pub user: bool,
+}
+
+impl AudienceSettings {
+    /// An audience whose tokens allow nothing, without ceilings.
+    pub fn new(audience: impl Into<String>) -> Self {
+        AudienceSettings {
+            audience: audience.into(),
+            workloads: Vec::new(),
+            scopes: None,
+            max_lease: None,
+            revokes: false,
+            user: false,
+        }
+    }
 }
 
 /// Why issuer settings are refused.
@@ -193,6 +210,11 @@ impl Delegator {
     /// Whether the user can revoke their own access with the token.
     pub fn revokes(&self) -> bool {
         self.audience.revokes
+    }
+
+    /// Whether the token speaks for the user themself.
+    pub fn is_user(&self) -> bool {
+        self.audience.user
     }
 
     /// Longest lease that the token allows. `None` means no ceiling.

@@ -64,12 +64,14 @@ pub enum Caller {
         /// Unix seconds at which it expires.
         ends_at: u64,
     },
-    /// A user, by an ID token for an audience with `revokes = true`. Users revoke their own access, and nothing else.
+    /// A user, by a token for an audience that is configured for users themselves. They see and stop what acts for them.
     User {
         /// The user.
         user: User,
         /// When the token was issued, Unix seconds.
         issued_at: u64,
+        /// Whether the token lets them revoke and nothing else: its audience has `revokes = true`.
+        only_revokes: bool,
     },
     /// An operator.
     Operator {
@@ -95,6 +97,8 @@ pub enum Role {
     Bearer,
     /// A user with a token of their own.
     User,
+    /// A user whose token lets them revoke and nothing else.
+    Revoker,
     /// An operator.
     Operator,
 }
@@ -108,7 +112,8 @@ impl Caller {
             Caller::Foreign { .. } => Role::Foreign,
             Caller::Agent { .. } => Role::Agent,
             Caller::Bearer { .. } => Role::Bearer,
-            Caller::User { .. } => Role::User,
+            Caller::User { only_revokes: true, .. } => Role::Revoker,
+            Caller::User { only_revokes: false, .. } => Role::User,
             Caller::Operator { .. } => Role::Operator,
         }
     }

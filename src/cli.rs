@@ -23,6 +23,7 @@ mod join;
 mod journal;
 mod keep;
 mod mint;
+mod my;
 mod redeem;
 mod relay;
 mod renew;
@@ -90,6 +91,7 @@ enum Command {
     Exchange(exchange::Args),
     Introspect(introspect::Args),
     End(end::Args),
+    My(my::Args),
     Whoami(whoami::Args),
     Status(status::Args),
     Agents(agents::Args),
@@ -138,6 +140,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Exchange(args) => exchange::run(args, global).await,
         Command::Introspect(args) => introspect::run(args, global).await,
         Command::End(args) => end::run(args, global).await,
+        Command::My(args) => my::run(args, global).await,
         Command::Whoami(args) => whoami::run(args, global).await,
         Command::Status(args) => status::run(args, global).await,
         Command::Agents(args) => agents::run(args, global).await,

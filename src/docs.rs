@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`operate`] | the issuer in production: configuration, joining, keys, federation, metrics, backup |
 //! | [`revoke`] | who may revoke what, what it does, and what users can do themselves |
+//! | [`people`] | users: see what acts for them, and stop it |
 //! | [`history`] | what happened: reading, proving and exporting it, and what auditors can check |
 //! | [`services`] | services that verify agents |
 //! | [`systems`] | databases, clusters and clouds that know nothing of SPIFFE |
@@ -19,6 +20,7 @@ macro_rules! page {
         #[doc = "[readme]: crate"]
         #[doc = "[operate]: crate::docs::operate"]
         #[doc = "[revoke]: crate::docs::revoke"]
+        #[doc = "[people]: crate::docs::people"]
         #[doc = "[history]: crate::docs::history"]
         #[doc = "[services]: crate::docs::services"]
         #[doc = "[systems]: crate::docs::systems"]
@@ -38,6 +40,7 @@ macro_rules! page {
 
 page!(operate, "docs/operate.md");
 page!(revoke, "docs/revoke.md");
+page!(people, "docs/people.md");
 page!(history, "docs/history.md");
 page!(services, "docs/services.md");
 page!(systems, "docs/systems.md");

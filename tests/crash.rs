@@ -136,7 +136,11 @@ async fn revocations(rounds: usize) {
         let mut inspection = InspectionClient::new(operator);
         // The last of them one by one; the feed says all of them.
         for (agent, _) in cut.iter().rev().take(3) {
-            let got = inspection.get_agent(v1::GetAgentRequest { agent: agent.clone() }).await.unwrap().into_inner();
+            let got = inspection
+                .get_agent(v1::GetAgentRequest { agent: agent.clone(), ..Default::default() })
+                .await
+                .unwrap()
+                .into_inner();
             assert_eq!(got.agent.unwrap().state(), v1::AgentState::Cut, "T71: round {round}, an acknowledged cut is lost");
         }
         for (agent, _) in &cut {
@@ -145,7 +149,11 @@ async fn revocations(rounds: usize) {
             assert!(told.contains(subject.0.as_slice()), "T71: round {round}, verifiers are not told of {agent}");
         }
         if let Some(agent) = waiting.last() {
-            let got = inspection.get_agent(v1::GetAgentRequest { agent: agent.clone() }).await.unwrap().into_inner();
+            let got = inspection
+                .get_agent(v1::GetAgentRequest { agent: agent.clone(), ..Default::default() })
+                .await
+                .unwrap()
+                .into_inner();
             assert_eq!(got.agent.unwrap().state(), v1::AgentState::Live);
         }
     }

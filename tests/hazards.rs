@@ -163,7 +163,7 @@ async fn t19_who_is_somebody_stays_that_whatever_its_headers_say() {
     let not_found = (Code::NotFound, "AGENT_UNKNOWN".to_owned());
     let not_allowed = (Code::PermissionDenied, "ROLE_NOT_ALLOWED".to_owned());
     for disguise in disguises(&two.dev, &two.a2, "a2.jwt") {
-        let get = |id: &String| wearing(&disguise, v1::GetAgentRequest { agent: id.clone() });
+        let get = |id: &String| wearing(&disguise, v1::GetAgentRequest { agent: id.clone(), ..Default::default() });
         let mut inspection = InspectionClient::new(agent.clone());
         assert_eq!(inspection.get_agent(get(&two.a1)).await.unwrap().into_inner().agent.unwrap().agent_id, two.a1);
         assert_eq!(said(inspection.get_agent(get(&two.a2)).await), not_found, "{disguise:?}");
@@ -240,7 +240,11 @@ async fn t13_what_is_not_the_callers_looks_as_if_it_were_not_there() {
         let (inspection, identities) = (InspectionClient::new(channel.clone()), IdentitiesClient::new(channel));
         let others = others.into_iter().flat_map(|id| [id.clone(), uuid(id), id.replace("/scout/", "/worker/")]);
         for agent in others.chain(unknown.clone()).chain([elsewhere.clone()]) {
-            let get = inspection.clone().get_agent(v1::GetAgentRequest { agent: agent.clone() }).await.unwrap_err();
+            let get = inspection
+                .clone()
+                .get_agent(v1::GetAgentRequest { agent: agent.clone(), ..Default::default() })
+                .await
+                .unwrap_err();
             let end = identities.clone().end(v1::EndRequest { agent: agent.clone() }).await.unwrap_err();
             for status in [get, end] {
                 assert_eq!(status.code(), Code::NotFound, "{agent} for {caller}");
@@ -248,7 +252,7 @@ async fn t13_what_is_not_the_callers_looks_as_if_it_were_not_there() {
             }
         }
         for agent in [own.clone(), uuid(own)] {
-            inspection.clone().get_agent(v1::GetAgentRequest { agent }).await.unwrap();
+            inspection.clone().get_agent(v1::GetAgentRequest { agent, ..Default::default() }).await.unwrap();
         }
     }
     assert_eq!(answers.len(), 1, "one answer for all: {answers:?}");
@@ -264,7 +268,11 @@ async fn t13_a_list_is_as_if_nobody_else_had_agents() {
     let list = |page_size, page_token: &str, all| {
         let (mut second, page_token) = (second.clone(), page_token.to_owned());
         async move {
-            let got = second.list_agents(v1::ListAgentsRequest { page_size, page_token, all }).await.unwrap().into_inner();
+            let got = second
+                .list_agents(v1::ListAgentsRequest { page_size, page_token, all, ..Default::default() })
+                .await
+                .unwrap()
+                .into_inner();
             (got.agents.into_iter().map(|a| a.agent_id).collect::<Vec<_>>(), got.next_page_token)
         }
     };
@@ -285,11 +293,11 @@ async fn t13_a_list_is_as_if_nobody_else_had_agents() {
     let made_up = [two.a1.rsplit('/').next().unwrap(), "ffffffff-ffff-7fff-bfff-ffffffffffff", "00", &next[2..], "x"];
     let altered = next.replacen(&next[..1], if next.starts_with('0') { "1" } else { "0" }, 1);
     for token in made_up.into_iter().chain([altered.as_str()]) {
-        let request = v1::ListAgentsRequest { page_size: 1, page_token: token.to_owned(), all: false };
+        let request = v1::ListAgentsRequest { page_size: 1, page_token: token.to_owned(), all: false, ..Default::default() };
         assert_eq!(said(second.clone().list_agents(request).await), (Code::InvalidArgument, "PAGE_TOKEN".to_owned()), "{token}");
     }
     let mut other = InspectionClient::new(channel(&two.dev, Some(ORCHESTRATOR)).await);
-    let request = v1::ListAgentsRequest { page_size: 1, page_token: next, all: false };
+    let request = v1::ListAgentsRequest { page_size: 1, page_token: next, all: false, ..Default::default() };
     assert_eq!(said(other.list_agents(request).await), (Code::InvalidArgument, "PAGE_TOKEN".to_owned()));
 }
 
@@ -343,12 +351,14 @@ async fn t01_names_are_refused_and_never_normalised() {
         let got = said(OperationsClient::new(operator.clone()).create_join_token(request).await);
         assert_eq!(got, (Code::InvalidArgument, "WORKLOAD_MALFORMED".to_owned()), "{name:?}");
         let agent = format!("spiffe://dev.mayfly.test/agent/{name}/{uuid}");
-        let got = said(InspectionClient::new(operator.clone()).get_agent(v1::GetAgentRequest { agent }).await);
+        let got =
+            said(InspectionClient::new(operator.clone()).get_agent(v1::GetAgentRequest { agent, ..Default::default() }).await);
         assert_eq!(got, (Code::InvalidArgument, "AGENT_MALFORMED".to_owned()), "{name:?}");
     }
     for agent in ["SPIFFE://dev.mayfly.test/agent/worker/", "spiffe://DEV.mayfly.test/agent/worker/"] {
         let agent = format!("{agent}{uuid}");
-        let got = said(InspectionClient::new(operator.clone()).get_agent(v1::GetAgentRequest { agent }).await);
+        let got =
+            said(InspectionClient::new(operator.clone()).get_agent(v1::GetAgentRequest { agent, ..Default::default() }).await);
         assert_eq!(got.0, Code::InvalidArgument);
     }
 }
@@ -361,7 +371,7 @@ async fn t01_an_agent_has_one_spelling_and_one_class() {
     let operator = operator(&dev).await;
     let get = |agent: String| {
         let mut client = InspectionClient::new(operator.clone());
-        async move { said(client.get_agent(v1::GetAgentRequest { agent }).await) }
+        async move { said(client.get_agent(v1::GetAgentRequest { agent, ..Default::default() }).await) }
     };
     for good in [&id, uuid] {
         assert_eq!(get(good.to_owned()).await.0, Code::Ok);
@@ -883,7 +893,7 @@ async fn t63_a_process_out_of_files_serves_again_when_there_are_some() {
     // The handshakes that never came are cut at their bound.
     let served = tokio::time::timeout(Duration::from_secs(15), async {
         let mut inspection = InspectionClient::new(channel(&dev, Some("a1")).await);
-        inspection.get_agent(v1::GetAgentRequest { agent: own_id(&dev) }).await
+        inspection.get_agent(v1::GetAgentRequest { agent: own_id(&dev), ..Default::default() }).await
     });
     served.await.unwrap().unwrap();
 }

@@ -87,7 +87,7 @@ async fn an_identity_renews_itself_while_it_is_used_and_is_never_taken_for_a_thi
             let mut calls = 0u32;
             while Instant::now() < until {
                 let channel = if n == 0 { first.clone() } else { identity.channel() };
-                let request = v1::GetAgentRequest { agent: identity.current().spiffe_id().to_owned() };
+                let request = v1::GetAgentRequest { agent: identity.current().spiffe_id().to_owned(), ..Default::default() };
                 match InspectionClient::new(channel).get_agent(request).await {
                     Ok(_) => calls += 1,
                     // It was under way when its connection was closed.

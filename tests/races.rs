@@ -180,7 +180,7 @@ impl Arena {
             Cut::Workload => Some(Target::Workload("orchestrator".into())),
         };
         if let Some(target) = target {
-            let request = v1::ReopenRequest { target: Some(target) };
+            let request = v1::ReopenRequest { target: Some(target), ..Default::default() };
             OperationsClient::new(self.operator.clone()).reopen(request).await.unwrap();
         }
         if cut == Cut::Workload {

@@ -167,6 +167,8 @@ enum Viewer {
     Root(String),
     /// What is about an agent and those below it.
     Agent(String),
+    /// What was done for a user, with the name under which their own acts are recorded.
+    User(User, String),
     /// Nothing.
     Nobody,
 }
@@ -176,6 +178,7 @@ impl Viewer {
         match caller {
             Caller::Operator { .. } => Viewer::Operator,
             Caller::Agent { id, .. } => Viewer::Agent(id.to_string()),
+            Caller::User { user, .. } => Viewer::User(user.clone(), caller.scope()),
             _ => caller.workload().map_or(Viewer::Nobody, |workload| Viewer::Root(workload.id(&issuer.trust_domain))),
         }
     }
@@ -186,6 +189,7 @@ impl Viewer {
             Viewer::Operator => true,
             Viewer::Root(id) => entry.leaf.root_id == *id,
             Viewer::Agent(id) => entry.leaf.agent_id == *id || entry.opening.chain.contains(id),
+            Viewer::User(user, _) => entry.opening.user.as_ref().is_some_and(|of| of.iss == user.iss && of.sub == user.sub),
             Viewer::Nobody => false,
         }
     }
@@ -194,18 +198,25 @@ impl Viewer {
     fn shown(&self, mut entry: Draft) -> Draft {
         let id = match self {
             Viewer::Operator => return entry,
-            Viewer::Root(id) | Viewer::Agent(id) => id.as_str(),
+            Viewer::Root(id) | Viewer::Agent(id) | Viewer::User(_, id) => id.as_str(),
             Viewer::Nobody => "",
         };
         let opening = &mut entry.opening;
         let below = opening.caller == entry.leaf.agent_id || opening.chain.contains(&opening.caller);
-        let own = !opening.caller.is_empty() && (below || opening.caller == id || id.ends_with(&format!("/{}", opening.caller)));
+        let is = |of: &str| opening.caller == of || of.ends_with(&format!("/{}", opening.caller));
+        // A user let the workload act, so they know it.
+        let known = matches!(self, Viewer::User(..)) && is(&entry.leaf.root_id);
+        let own = !opening.caller.is_empty() && (below || known || is(id));
+        let themself = matches!(self, Viewer::User(_, name) if opening.caller == *name);
         if !own {
             opening.caller.clear();
+        }
+        // Where agents and workloads run is nothing that their users know.
+        if !own || (matches!(self, Viewer::User(..)) && !themself) {
             opening.request_id.clear();
             opening.peer.clear();
         }
-        if entry.leaf.kind != EntryKind::Denial || !own {
+        if (entry.leaf.kind != EntryKind::Denial || !own) && !themself {
             opening.reason.clear();
         }
         entry

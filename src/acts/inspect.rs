@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::Issuer;
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Fault};
-use crate::judge::{sees, unknown_agent};
+use crate::judge::{owns, unknown_agent};
 use crate::state::{Agent, Standing, TargetStanding, Why};
 
 /// Page tokens: sealed for one caller, so that they tell nothing and nobody else's work. The key lives as long as the process.
@@ -91,7 +91,7 @@ pub fn list(
                 return (page, last, state.revision);
             }
             let standing = state.standing(agent, now);
-            if sees(caller, agent) && (all || standing == Standing::Live) {
+            if owns(caller, agent) && (all || standing == Standing::Live) {
                 // T13: a full page goes on only where the caller may see more, and from what it has seen.
                 if page.len() == size {
                     let last = page.last().map(|(agent, _): &(Agent, _)| agent.uuid);
@@ -106,17 +106,18 @@ pub fn list(
 }
 
 /// One agent, its standing, and since when, by whom and why it may not act any more. T13: an agent that the caller may not see
-/// looks as if it did not exist. Who decided and why is for operators.
+/// looks as if it did not exist. Who decided and why is for operators, and for users who did it themselves.
 pub fn get(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<(Agent, Standing, Option<Why>), Denial> {
     let now = issuer.clock.now();
     let found = issuer.ledger.read(|state| {
-        let agent = state.agent(&agent).filter(|agent| sees(caller, agent))?;
+        let agent = state.agent(&agent).filter(|agent| owns(caller, agent))?;
         let standing = state.standing(agent, now);
         Some((agent.clone(), standing, state.over(agent, standing)))
     });
     let (agent, standing, over) = found.ok_or_else(unknown_agent)?;
     let told = over.map(|why| match caller {
         Caller::Operator { .. } => Why::clone(&why),
+        Caller::User { .. } if why.by == caller.scope() => Why::clone(&why),
         _ => Why { at: why.at, ..Why::default() },
     });
     Ok((agent, standing, told))

@@ -65,6 +65,7 @@ impl Act for Reopen {
             Target::Class(c) => (reopened::Target::Class(c.to_string()), "CLASS_NOT_CLOSED", format!("class `{c}`")),
             _ => return Err(Fault::new("reopen", "this target never comes back").into()),
         };
+        j.may_reopen(caller, &self.target)?;
         j.checking(Check::TargetClosed);
         if !j.view().is_closed(&self.target) {
             let message = format!("{what} is not closed: there is nothing to reopen");

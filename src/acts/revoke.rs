@@ -189,7 +189,7 @@ impl Act for Revoke {
         if let Some(first) = j.view().target(target) {
             let within = |since: Since| since.time <= first.since;
             let again = first.closed || !cutting.closes() && j.view().last_cut(target) == Some(j.view().revision());
-            let again = again && self.since.is_none();
+            let again = again && self.since.is_none() && !j.overrules(caller, target);
             if lasting || again || self.since.is_some_and(within) {
                 return Ok(revoked(first.revision, first.why.at));
             }

@@ -1,4 +1,4 @@
-//! A user's token: proof of a delegation, or of the user who revokes.
+//! A user's token: proof of a delegation, or of the user who sees and stops what acts for them.
 
 use mayfly_verify::sha256;
 
@@ -6,7 +6,8 @@ use super::Issuer;
 use crate::assertion::{Delegator, Presenter, Refusal};
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Kind};
-use crate::judge::Proof;
+use crate::judge::access::Action;
+use crate::judge::{Proof, check_token};
 
 /// Longest delegation, in seconds: thirty days.
 const LONGEST: u64 = 30 * 86_400;
@@ -37,14 +38,22 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
     })
 }
 
-/// Authenticates a user who revokes their own access: verifies an ID token whose audience has `revokes = true`.
-pub async fn revoker(issuer: &Issuer, token: &str) -> Result<Caller, Denial> {
+/// Authenticates a user who asks for themself: verifies a token for an audience with `user = true` or `revokes = true`.
+///
+/// While a user is closed, a token from before their revocation still revokes, because everything of theirs is revoked already and a
+/// repeated request gets the same answer. It proves nothing else: whoever stole it must learn nothing and reopen nothing.
+pub async fn themself(issuer: &Issuer, token: &str, action: Action) -> Result<Caller, Denial> {
     let delegator = verify(issuer, token, Presenter::Stranger).await?;
-    if !delegator.revokes() {
-        let message = "tokens of this audience do not revoke: use one of an audience that is configured with `revokes = true`";
+    if !delegator.is_user() && !delegator.revokes() {
+        let message =
+            "tokens of this audience do not speak for the user: use one of an audience that is configured with `user = true`";
         return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
     }
-    Ok(Caller::User { user: delegator.user().clone(), issued_at: delegator.issued_at() })
+    let (user, issued_at) = (delegator.user().clone(), delegator.issued_at());
+    if action != Action::Revoke {
+        issuer.ledger.read(|state| check_token(state, &user, issued_at))?;
+    }
+    Ok(Caller::User { user, issued_at, only_revokes: !delegator.is_user() })
 }
 
 /// As a refused user token is told.

@@ -66,6 +66,7 @@ fn audience(name: &str) -> AudienceSettings {
         scopes: Some(vec!["mail.read".into()]),
         max_lease: Some(Duration::from_secs(900)),
         revokes: false,
+        user: false,
     }
 }
 

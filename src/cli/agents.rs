@@ -117,13 +117,13 @@ async fn tree(client: InspectionClient<Channel>, filters: &Filters, format: Form
 }
 
 async fn show(mut client: InspectionClient<Channel>, agent: String, format: Format) -> Result<(), Failure> {
-    let object = output::agent::object(&found::agent(&mut client, &agent).await?);
+    let object = output::agent::object(&found::agent(&mut client, &agent, "").await?);
     output::print(format, &object, || output::fields(&object))
 }
 
 /// The agents that fit, with the revision of the last page.
 async fn fetch(mut client: InspectionClient<Channel>, filters: &Filters) -> Result<(Vec<v1::Agent>, u64), Failure> {
-    let (mut agents, revision) = found::all(&mut client, filters.all).await?;
+    let (mut agents, revision) = found::all(&mut client, filters.all, "").await?;
     agents.retain(|agent| filters.fits(agent));
     Ok((agents, revision))
 }

@@ -12,18 +12,24 @@ const SHORTEST: usize = 4;
 const WHOLE: usize = 36;
 
 /// Finds an agent that the caller may see, by SPIFFE ID, UUID, or the beginning of its UUID if that fits one agent alone.
-pub(super) async fn agent(client: &mut InspectionClient<Channel>, text: &str) -> Result<v1::Agent, Failure> {
-    let name = if is_beginning(text) { beginning(client, text).await? } else { text.to_owned() };
-    let got = client.get_agent(v1::GetAgentRequest { agent: name }).await?.into_inner();
+/// The token is that of a user who asks for themself; empty for everybody else.
+pub(super) async fn agent(client: &mut InspectionClient<Channel>, text: &str, user_token: &str) -> Result<v1::Agent, Failure> {
+    let agent = if is_beginning(text) { beginning(client, text, user_token).await? } else { text.to_owned() };
+    let got = client.get_agent(v1::GetAgentRequest { agent, user_token: user_token.to_owned() }).await?.into_inner();
     got.agent.ok_or_else(Failure::incomplete_answer)
 }
 
 /// Every agent that the caller may see, with the revision of the last page.
-pub(super) async fn all(client: &mut InspectionClient<Channel>, all: bool) -> Result<(Vec<v1::Agent>, u64), Failure> {
+pub(super) async fn all(
+    client: &mut InspectionClient<Channel>,
+    all: bool,
+    user_token: &str,
+) -> Result<(Vec<v1::Agent>, u64), Failure> {
     let mut agents = Vec::new();
     let mut page_token = String::new();
     loop {
-        let page = client.list_agents(v1::ListAgentsRequest { page_size: 1000, page_token, all }).await?.into_inner();
+        let request = v1::ListAgentsRequest { page_size: 1000, page_token, all, user_token: user_token.to_owned() };
+        let page = client.list_agents(request).await?.into_inner();
         agents.extend(page.agents);
         if page.next_page_token.is_empty() {
             return Ok((agents, page.revision));
@@ -41,8 +47,8 @@ fn is_beginning(text: &str) -> bool {
     (SHORTEST..WHOLE).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
-async fn beginning(client: &mut InspectionClient<Channel>, text: &str) -> Result<String, Failure> {
-    let (agents, _) = all(client, true).await?;
+async fn beginning(client: &mut InspectionClient<Channel>, text: &str, user_token: &str) -> Result<String, Failure> {
+    let (agents, _) = all(client, true, user_token).await?;
     let fits: Vec<&v1::Agent> = agents.iter().filter(|agent| uuid(agent).starts_with(&text.to_ascii_lowercase())).collect();
     match fits.as_slice() {
         [one] => Ok(one.agent_id.clone()),

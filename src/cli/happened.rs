@@ -15,8 +15,12 @@ const LONGEST: usize = 64 << 20;
 
 /// A client as an operator, or with the identity of `--as`.
 pub(super) async fn client(global: &Global, acting: &Acting) -> Result<HistoryClient<Channel>, Failure> {
-    let channel = connect::as_identity_or_operator(&global.home, acting).await?;
-    Ok(HistoryClient::new(channel).max_decoding_message_size(LONGEST))
+    Ok(over(connect::as_identity_or_operator(&global.home, acting).await?))
+}
+
+/// A client over a channel.
+pub(super) fn over(channel: Channel) -> HistoryClient<Channel> {
+    HistoryClient::new(channel).max_decoding_message_size(LONGEST)
 }
 
 /// Every entry that is wanted, page by page.
@@ -36,8 +40,12 @@ pub(super) async fn all(
     }
 }
 
-/// Every entry of some kinds.
-pub(super) async fn of_kinds(client: &mut HistoryClient<Channel>, kinds: &[&str]) -> Result<Vec<v1::HistoryEntry>, Failure> {
+/// Every entry of some kinds. The token is that of a user who asks for themself; empty for everybody else.
+pub(super) async fn of_kinds(
+    client: &mut HistoryClient<Channel>,
+    kinds: &[&str],
+    user_token: &str,
+) -> Result<Vec<v1::HistoryEntry>, Failure> {
     let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-    all(client, v1::ListEntriesRequest { kinds, ..Default::default() }).await
+    all(client, v1::ListEntriesRequest { kinds, user_token: user_token.to_owned(), ..Default::default() }).await
 }

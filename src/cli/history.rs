@@ -1,6 +1,5 @@
 //! `mayfly history`.
 
-mod entry;
 mod export;
 mod prove;
 mod verify;
@@ -17,7 +16,7 @@ use super::connect::Acting;
 use super::exit::Failure;
 use super::global::Global;
 use super::happened::{self, PAGE, client};
-use super::output::{self, Format};
+use super::output::{self, Format, entry};
 use super::user;
 use super::when::When;
 
@@ -127,7 +126,10 @@ async fn follow(mut client: HistoryClient<Channel>, request: v1::ListEntriesRequ
 }
 
 async fn show(mut client: HistoryClient<Channel>, decision_id: String, format: Format) -> Result<(), Failure> {
-    let got = client.get_decision(v1::GetDecisionRequest { decision_id: decision_id.clone() }).await?.into_inner();
+    let got = client
+        .get_decision(v1::GetDecisionRequest { decision_id: decision_id.clone(), ..Default::default() })
+        .await?
+        .into_inner();
     let mut objects: Vec<_> = got.entries.iter().map(entry::object).collect();
     for (object, proof) in objects.iter_mut().zip(&got.proofs) {
         output::insert(object, "leaf", proof.leaf.clone());
@@ -153,6 +155,6 @@ fn request(wanted: &Wanted) -> Result<v1::ListEntriesRequest, Failure> {
         kinds: wanted.kinds.clone(),
         reason: text(&wanted.reason),
         page_size: PAGE,
-        page_token: String::new(),
+        ..Default::default()
     })
 }

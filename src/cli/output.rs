@@ -2,6 +2,8 @@
 
 pub(super) mod agent;
 pub(super) mod authority;
+pub(super) mod delegation;
+pub(super) mod entry;
 
 use std::io::{ErrorKind, Write};
 

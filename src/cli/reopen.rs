@@ -1,7 +1,5 @@
 //! `mayfly reopen`.
 
-use std::time::Duration;
-
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::operations_client::OperationsClient;
 use mayfly_agent::api::v1::reopen_request::Target as WireTarget;
@@ -10,8 +8,7 @@ use serde_json::json;
 use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
-use super::{output, user};
-use crate::clock::Clock;
+use super::{output, user, when};
 
 /// Let a revoked user, workload or class have new agents; what was revoked stays revoked (operator)
 ///
@@ -43,11 +40,11 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let target = args.target.wire()?;
     let of_user = matches!(target, WireTarget::User(_));
     let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
-    let request = v1::ReopenRequest { target: Some(target) };
+    let request = v1::ReopenRequest { target: Some(target), ..Default::default() };
     let got = OperationsClient::new(channel).reopen(request).await?.into_inner();
     if of_user {
         // Tokens carry whole seconds: one of this very second may be from before. A token from after we return counts.
-        second_after(got.recorded_at.as_ref().map_or(0, |at| at.seconds)).await;
+        when::second_after(got.recorded_at.as_ref().map_or(0, |at| at.seconds)).await;
     }
     let object = json!({
         "revision": got.revision,
@@ -65,13 +62,5 @@ impl Target {
             Target { class: Some(name), .. } => Ok(WireTarget::Class(name)),
             _ => Err(Failure::usage("say what to reopen: --user, --workload or --class")),
         }
-    }
-}
-
-/// Waits until this second (unix) has passed.
-async fn second_after(second: i64) {
-    let clock = Clock::system();
-    while i64::try_from(clock.seconds()).unwrap_or(i64::MAX) <= second {
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -13,7 +13,7 @@ use crate::dev::provider;
 pub(super) struct Args {
     /// `demo` or `guest`
     user: String,
-    /// Audience of the token; `mayfly-dev-revoke` is for `mayfly revoke --user-token`
+    /// Audience of the token; `mayfly-dev-user` is for `mayfly my`, `mayfly-dev-revoke` for `mayfly revoke --user-token`
     #[arg(long, default_value = provider::AUDIENCE)]
     audience: String,
 }

@@ -1,6 +1,9 @@
 //! A user as people write one: `dev/demo`, the configured name of an issuer and a subject there; or the issuer's URL and a subject.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mayfly_agent::api::v1;
+use serde_json::Value;
 
 use super::exit::Failure;
 
@@ -10,6 +13,16 @@ pub(super) fn parse(text: &str) -> Result<v1::User, Failure> {
     let parts = if text.contains("://") { text.rsplit_once('/') } else { text.split_once('/') };
     let (iss, sub) = parts.filter(|(iss, sub)| !iss.is_empty() && !sub.is_empty()).ok_or_else(usage)?;
     Ok(v1::User { iss: iss.to_owned(), sub: sub.to_owned() })
+}
+
+/// The user whom a token names. Nothing is verified here: the issuer does that.
+pub(super) fn of_token(token: &str) -> Result<v1::User, Failure> {
+    let usage = || Failure::usage("this is no token: give a file with an ID token, as a provider signs it");
+    let payload = token.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok()).ok_or_else(usage)?;
+    let claims: Value = serde_json::from_slice(&payload).map_err(|_| usage())?;
+    let claim = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
+    let (iss, sub) = claim("iss").zip(claim("sub")).ok_or_else(usage)?;
+    Ok(v1::User { iss, sub })
 }
 
 #[cfg(test)]

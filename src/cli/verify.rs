@@ -77,7 +77,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 /// Asks the issuer whether an agent may act: for whoever has its name, and not its certificate.
 async fn ask(agent: &str, acting: &Acting, global: &Global) -> Result<(), Failure> {
     let mut client = InspectionClient::new(connect::as_identity_or_operator(&global.home, acting).await?);
-    let agent = found::agent(&mut client, agent).await?;
+    let agent = found::agent(&mut client, agent, "").await?;
     let object = output::agent::object(&agent);
     output::print(global.output, &object, || output::fields(&object))?;
     let said = output::agent::over(&agent);

@@ -1,10 +1,13 @@
 //! A time as people write it: RFC 3339, or how long ago.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use prost_types::Timestamp;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+use crate::clock::Clock;
 
 /// A moment, in Unix seconds and nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,14 @@ impl FromStr for When {
 
     fn from_str(text: &str) -> Result<When, String> {
         parse(text, OffsetDateTime::now_utc())
+    }
+}
+
+/// Waits until this second (Unix) has passed.
+pub(super) async fn second_after(second: i64) {
+    let clock = Clock::system();
+    while i64::try_from(clock.seconds()).unwrap_or(i64::MAX) <= second {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -31,7 +31,7 @@ enum Command {
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let Command::List = args.command;
     let mut client = happened::client(global, &args.acting).await?;
-    let entries = happened::of_kinds(&mut client, &["certificate"]).await?;
+    let entries = happened::of_kinds(&mut client, &["certificate"], "").await?;
     let mut workloads: BTreeMap<&str, Vec<&v1::HistoryEntry>> = BTreeMap::new();
     for entry in &entries {
         workloads.entry(&entry.root_id).or_default().push(entry);

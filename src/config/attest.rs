@@ -41,7 +41,14 @@ fn read_issuer(i: &mut Reader) -> Option<IssuerSettings> {
         if ok { Ok(s.to_owned()) } else { Err("an audience has 1 to 256 visible ASCII characters".into()) }
     });
     let max_age = i.duration("max_age", "10m", 10, 86_400);
-    let audience = AudienceSettings { audience: audience?, workloads: Vec::new(), scopes: None, max_lease: None, revokes: false };
+    let audience = AudienceSettings {
+        audience: audience?,
+        workloads: Vec::new(),
+        scopes: None,
+        max_lease: None,
+        revokes: false,
+        user: false,
+    };
     Some(IssuerSettings {
         name: name?,
         issuer: issuer?,

@@ -51,13 +51,13 @@ fn read_issuer(i: &mut Reader, known: &Known<'_>) -> Option<IssuerSettings> {
 
 fn read_audience(a: &mut Reader, known: &Known<'_>) -> Option<AudienceSettings> {
     let audience = a.parsed("audience", None, |s| Ok(s.to_owned()));
-    let revokes = a.boolean("revokes", false);
-    // Tokens that only revoke need no workload, so `workloads` may be left out.
-    let default: Option<&[&str]> = revokes.then_some(&[]);
+    let (revokes, user) = (a.boolean("revokes", false), a.boolean("user", false));
+    // Tokens that are for the users themselves need no workload, so `workloads` may be left out.
+    let default: Option<&[&str]> = (revokes || user).then_some(&[]);
     let workloads = a.list("workloads", default, |s| if s.starts_with("spiffe:") { known.foreign(s) } else { known.own(s) });
     let scopes = a.has("scopes").then(|| a.list("scopes", None, |s| Ok(s.to_owned())));
     let max_lease = a.has("max_lease").then(|| a.duration("max_lease", "1h", 60, 30 * 86_400));
-    Some(AudienceSettings { audience: audience?, workloads, scopes, max_lease, revokes })
+    Some(AudienceSettings { audience: audience?, workloads, scopes, max_lease, revokes, user })
 }
 
 /// Accepts an https URL without user, password, query and fragment.

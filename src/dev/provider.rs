@@ -37,6 +37,8 @@ use keys::{Ca, Signer};
 pub const AUDIENCE: &str = "mayfly-dev";
 /// The audience of tokens with which users revoke their own access.
 pub const REVOKES: &str = "mayfly-dev-revoke";
+/// The audience of tokens that speak for the users themselves: with them users see and stop what acts for them.
+pub const USER: &str = "mayfly-dev-user";
 /// The users of the provider.
 pub const USERS: [&str; 2] = ["demo", "guest"];
 /// The grant type with which a script gets a token without a browser.

@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::peer::{self, Peer};
 use super::{status, told};
-use crate::acts::Issuer;
+use crate::acts::{Issuer, user};
 use crate::caller::{Caller, Origin};
 use crate::denial::{Fault, No};
 pub use methods::{METHODS, Method, OTHER, find};
@@ -91,6 +91,31 @@ impl Door {
     {
         let until = Until::of(request.metadata());
         let caller = until.wait(self.caller(method, &request)).await;
+        self.run_as(method, until, caller, request, act).await
+    }
+
+    /// The same for a method that users call too: their token is in the message.
+    async fn run_for<T, R, F>(
+        &self,
+        method: Method,
+        request: Request<T>,
+        token: impl Fn(&T) -> &str,
+        act: impl FnOnce(Arc<Issuer>, Caller, T) -> F,
+    ) -> Result<Response<R>, Status>
+    where
+        R: Send + 'static,
+        F: Future<Output = Result<R, No>> + Send + 'static,
+    {
+        let until = Until::of(request.metadata());
+        let token = token(request.get_ref()).to_owned();
+        let caller = async {
+            match (self.caller(method, &request).await?, token.as_str()) {
+                (caller, "") => Ok(caller),
+                (Caller::Stranger, token) => user::themself(&self.issuer, token, method.action).await.map_err(No::from),
+                _ => Err(targets::two_callers().into()),
+            }
+        };
+        let caller = until.wait(caller).await;
         self.run_as(method, until, caller, request, act).await
     }
 

@@ -5,7 +5,7 @@ use crate::caller::{Caller, Role};
 use crate::denial::{Denial, Kind};
 use crate::state::View;
 
-use Role::{Agent, Bearer, Foreign, Operator, Stranger, User, Workload};
+use Role::{Agent, Bearer, Foreign, Operator, Revoker, Stranger, User, Workload};
 
 /// Something that may be asked of the issuer, whichever door it comes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,17 +48,17 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::End, &[Agent, Workload, Foreign, Operator]),
     (Action::Whoami, &[Agent, Workload, Foreign]),
     (Action::CreateJoinToken, &[Operator]),
-    (Action::Revoke, &[Agent, Workload, Foreign, User, Operator]),
-    (Action::Reopen, &[Operator]),
+    (Action::Revoke, &[Agent, Workload, Foreign, User, Revoker, Operator]),
+    (Action::Reopen, &[User, Operator]),
     (Action::Backup, &[Operator]),
-    (Action::ListAgents, &[Agent, Workload, Foreign, Operator]),
-    (Action::GetAgent, &[Agent, Workload, Foreign, Operator]),
+    (Action::ListAgents, &[Agent, Workload, Foreign, User, Operator]),
+    (Action::GetAgent, &[Agent, Workload, Foreign, User, Operator]),
     (Action::GetBundle, &[Stranger, Agent, Workload, Foreign, Operator]),
     (Action::WatchCuts, &[Agent, Workload, Foreign, Operator]),
     (Action::ListCuts, &[Operator]),
     (Action::ListAuthorities, &[Operator]),
     (Action::ChangeAuthorities, &[Operator]),
-    (Action::ReadHistory, &[Agent, Workload, Foreign, Operator]),
+    (Action::ReadHistory, &[Agent, Workload, Foreign, User, Operator]),
 ];
 
 /// Actions that are for operators on the issuer's machine alone, on its socket: they write there.
@@ -88,6 +88,15 @@ pub fn check(action: Action, caller: &Caller) -> Result<(), Denial> {
             }
             _ => Ok(()),
         };
+    }
+    if let Caller::User { only_revokes, .. } = caller {
+        let message = match only_revokes {
+            true => {
+                "tokens of this audience revoke and nothing else: use one of an audience that is configured with `user = true`"
+            }
+            false => "this call is not for users",
+        };
+        return Err(Denial::denied("ROLE_NOT_ALLOWED", message));
     }
     if matches!(caller, Caller::Stranger) {
         let message = "this call needs a client certificate: connect with the SVID of a workload or an agent";

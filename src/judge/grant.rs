@@ -137,7 +137,7 @@ impl Judgement<'_> {
 }
 
 /// Whether a user's token, issued at `issued_at` (Unix seconds), is from after their last revocation or reopening.
-pub(super) fn check_token(view: &impl View, user: &User, issued_at: u64) -> Result<(), Denial> {
+pub fn check_token(view: &impl View, user: &User, issued_at: u64) -> Result<(), Denial> {
     let of = |target: &Target| view.revoked_at(target);
     let since = of(&Target::User(user.clone())).max(of(&Target::TrustDomain));
     // A token tells whole seconds: one from the second of the revocation may be from before it.

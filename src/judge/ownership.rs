@@ -3,18 +3,12 @@
 use mayfly_verify::{DelegationId, Target};
 use uuid::Uuid;
 
-use super::{Check, Judgement};
+use super::{Check, Judgement, check_token};
 use crate::caller::Caller;
 use crate::denial::{Denial, Kind};
-use crate::state::{Agent, View};
+use crate::state::{Agent, TargetStanding, View};
 
-/// Whether a caller may see an agent.
-pub fn sees(caller: &Caller, agent: &Agent) -> bool {
-    // A user revokes by name and has no list of agents.
-    !matches!(caller, Caller::User { .. }) && owns(caller, agent)
-}
-
-/// Whether a caller may end or revoke an agent.
+/// Whether a caller may see, end or revoke an agent.
 pub fn owns(caller: &Caller, agent: &Agent) -> bool {
     match caller {
         Caller::Operator { .. } => true,
@@ -38,6 +32,33 @@ impl Judgement<'_> {
     pub fn may_revoke(&self, caller: &Caller, target: &Target) -> Result<(), Denial> {
         self.checking(Check::Ownership);
         may_revoke(self.view(), caller, target)
+    }
+}
+
+impl Judgement<'_> {
+    /// Whether a caller may reopen a target: an operator everything, a user what they closed themselves, by a token from after that.
+    pub fn may_reopen(&self, caller: &Caller, target: &Target) -> Result<(), Denial> {
+        self.checking(Check::Ownership);
+        let Caller::User { user, issued_at, .. } = caller else { return Ok(()) };
+        if !matches!(target, Target::User(of) if of == user) {
+            return Err(Denial::denied("ROLE_NOT_ALLOWED", "you may reopen yourself and nothing else"));
+        }
+        check_token(self.view(), user, *issued_at)?;
+        // T160: what an operator closed is for an operator to open, also if the user had closed it before.
+        if self.view().target(target).is_some_and(|standing| standing.closed && standing.why.by != caller.scope()) {
+            let message = "an operator closed you, or the issuer did: an operator must reopen you";
+            return Err(Denial::denied("USER_CLOSED_BY_OPERATOR", message));
+        }
+        Ok(())
+    }
+
+    /// Whether a revocation by `caller` must be recorded although its target is closed already: the user closed themself, and could
+    /// open again what an operator wants closed.
+    pub fn overrules(&self, caller: &Caller, target: &Target) -> bool {
+        let Target::User(user) = target else { return false };
+        let themself = Caller::User { user: user.clone(), issued_at: 0, only_revokes: false };
+        let by_themself = |standing: &TargetStanding| standing.closed && standing.why.by == themself.scope();
+        matches!(caller, Caller::Operator { .. }) && self.view().target(target).is_some_and(by_themself)
     }
 }
 

@@ -3,7 +3,7 @@
 use mayfly_verify::{Target, Workload};
 
 use super::Rules;
-use super::grant::check_token;
+use super::check_token;
 use crate::caller::{Caller, unauthenticated};
 use crate::denial::Denial;
 use crate::state::{Generation, Owner, View, seconds};
@@ -15,7 +15,7 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
         Caller::Stranger | Caller::Operator { by: None, .. } => Ok(Generation::Current),
         // A token from before the user's last revocation proves nothing once they are open again. While they are closed, everything
         // of theirs is revoked already, and a repeated request gets the same answer.
-        Caller::User { user, issued_at } => {
+        Caller::User { user, issued_at, .. } => {
             if !view.is_closed(&Target::User(user.clone())) {
                 check_token(view, user, *issued_at)?;
             }

@@ -5,10 +5,34 @@
 use std::fmt;
 
 use super::v1::{
-    AttestRequest, CreateJoinTokenResponse, ExchangeRequest, ExchangeResponse, IntrospectRequest, JwtSvid, RedeemRequest,
-    SpawnRequest, SpawnResponse, TokensRevokeRequest,
+    AttestRequest, CreateJoinTokenResponse, ExchangeRequest, ExchangeResponse, GetAgentRequest, GetDecisionRequest,
+    IntrospectRequest, JwtSvid, ListAgentsRequest, ListEntriesRequest, RedeemRequest, ReopenRequest, RevokeRequest, SpawnRequest,
+    SpawnResponse, TokensRevokeRequest,
 };
 use super::workload::{Jwtsvid, ValidateJwtsvidRequest, Witsvid, X509svid};
+
+/// Hides `user_token`, but not whether there is one.
+macro_rules! hides_user_token {
+    ($($message:ident { $($field:ident),* })*) => {$(
+        impl fmt::Debug for $message {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($message))
+                    $(.field(stringify!($field), &self.$field))*
+                    .field("has_user_token", &!self.user_token.is_empty())
+                    .finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+hides_user_token! {
+    RevokeRequest { target, reason, allow_new, dry_run }
+    ReopenRequest {}
+    ListAgentsRequest { page_size, page_token, all }
+    GetAgentRequest { agent }
+    ListEntriesRequest { since, until, user, agent, class, root, kinds, reason, page_size, page_token }
+    GetDecisionRequest { decision_id }
+}
 
 /// Hides `secret`.
 impl fmt::Debug for RedeemRequest {
@@ -161,6 +185,12 @@ mod tests {
             format!("{:?}", ExchangeResponse { access_token: "hush".into(), token_type: "said".into(), ..Default::default() }),
             format!("{:?}", IntrospectRequest { token: "hush".into() }),
             format!("{:?}", TokensRevokeRequest { token: "hush".into() }),
+            format!("{:?}", RevokeRequest { user_token: "hush".into(), reason: "said".into(), ..Default::default() }),
+            format!("{:?}", ReopenRequest { user_token: "hush".into(), ..Default::default() }),
+            format!("{:?}", ListAgentsRequest { user_token: "hush".into(), page_token: "said".into(), ..Default::default() }),
+            format!("{:?}", GetAgentRequest { user_token: "hush".into(), agent: "said".into() }),
+            format!("{:?}", ListEntriesRequest { user_token: "hush".into(), class: "said".into(), ..Default::default() }),
+            format!("{:?}", GetDecisionRequest { user_token: "hush".into(), decision_id: "said".into() }),
             format!("{:?}", MintJwtResponse { svid: Some(jwt), ..Default::default() }),
             format!("{:?}", X509svidResponse { svids: vec![x509], ..Default::default() }),
             format!("{:?}", Jwtsvid { svid: "hush".into(), spiffe_id: "said".into(), ..Default::default() }),
@@ -174,6 +204,6 @@ mod tests {
         for text in &printed {
             assert!(!text.contains("hush") && !text.contains(&format!("{:?}", b"hush")), "{text}");
         }
-        assert_eq!(printed.iter().filter(|text| text.contains("said")).count(), 10);
+        assert_eq!(printed.iter().filter(|text| text.contains("said")).count(), 15);
     }
 }

@@ -314,13 +314,14 @@ pub struct Agent {
     /// Only from GetAgent, and only if it may not act any more: since when, as far as the records that are left say it.
     #[prost(message, optional, tag = "16")]
     pub over_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The same for operators alone: who decided it, empty if time did or the issuer itself; and why.
+    /// The same for operators, and for a user who decided it themself: who decided it, empty if time did or the issuer itself; and why.
     #[prost(string, tag = "17")]
     pub over_by: ::prost::alloc::string::String,
     #[prost(string, tag = "18")]
     pub over_reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct ListAgentsRequest {
     /// At most 1,000; 0: 100.
     #[prost(uint32, tag = "1")]
@@ -331,6 +332,9 @@ pub struct ListAgentsRequest {
     /// Also those that ended, expired or were cut and are still known.
     #[prost(bool, tag = "3")]
     pub all: bool,
+    /// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
+    #[prost(string, tag = "4")]
+    pub user_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListAgentsResponse {
@@ -343,10 +347,14 @@ pub struct ListAgentsResponse {
     pub revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct GetAgentRequest {
     /// SPIFFE ID or UUID.
     #[prost(string, tag = "1")]
     pub agent: ::prost::alloc::string::String,
+    /// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
+    #[prost(string, tag = "2")]
+    pub user_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetAgentResponse {
@@ -462,6 +470,7 @@ pub struct TokensRevokeRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TokensRevokeResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct RevokeRequest {
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
@@ -474,7 +483,7 @@ pub struct RevokeRequest {
     /// Record nothing: say what would end.
     #[prost(bool, tag = "4")]
     pub dry_run: bool,
-    /// A token of the revoking user, for an audience that is configured for that; only on a connection without a certificate.
+    /// A token of the revoking user, for an audience with `user = true` or `revokes = true`; only on a connection without a certificate.
     /// It revokes the user themself, a delegation of theirs, or an agent that acts for them.
     #[prost(string, tag = "5")]
     pub user_token: ::prost::alloc::string::String,
@@ -571,7 +580,11 @@ pub struct MadeCut {
     pub kept_until: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct ReopenRequest {
+    /// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
+    #[prost(string, tag = "4")]
+    pub user_token: ::prost::alloc::string::String,
     /// Agents, delegations and keys never come back: grant anew.
     #[prost(oneof = "reopen_request::Target", tags = "1, 2, 3")]
     pub target: ::core::option::Option<reopen_request::Target>,
@@ -580,6 +593,7 @@ pub struct ReopenRequest {
 pub mod reopen_request {
     /// Agents, delegations and keys never come back: grant anew.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
     pub enum Target {
         #[prost(message, tag = "1")]
         User(super::User),
@@ -615,6 +629,7 @@ pub struct BackupResponse {
 }
 /// Which entries are wanted. What is absent admits all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct ListEntriesRequest {
     /// This time included.
     #[prost(message, optional, tag = "1")]
@@ -645,6 +660,9 @@ pub struct ListEntriesRequest {
     /// From the response before; empty: from the start.
     #[prost(string, tag = "10")]
     pub page_token: ::prost::alloc::string::String,
+    /// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
+    #[prost(string, tag = "11")]
+    pub user_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListEntriesResponse {
@@ -658,10 +676,14 @@ pub struct ListEntriesResponse {
     pub end_page_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct GetDecisionRequest {
     /// The `decision_id` of an entry.
     #[prost(string, tag = "1")]
     pub decision_id: ::prost::alloc::string::String,
+    /// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
+    #[prost(string, tag = "2")]
+    pub user_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetDecisionResponse {
@@ -1374,7 +1396,7 @@ pub enum Reason {
     TokenOrDelegation = 86,
     /// A join token lasts at most 600 seconds, and more were asked for.
     TtlTooLong = 87,
-    /// The revocation has a user token and a client certificate, and it may have only one of them.
+    /// The request has a user token and comes over a connection with a client certificate: it may have only one of them.
     TwoCallers = 88,
     /// The user was revoked and stays closed until an operator reopens them.
     UserClosed = 89,
@@ -1462,6 +1484,8 @@ pub enum Reason {
     UserIssuerUnknown = 160,
     /// More certificates are revoked than a CRL may list.
     CrlFull = 170,
+    /// Users reopen what they closed themselves, and an operator has closed this user.
+    UserClosedByOperator = 171,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1602,6 +1626,7 @@ impl Reason {
             Self::SubjectNotAllowed => "REASON_SUBJECT_NOT_ALLOWED",
             Self::UserIssuerUnknown => "REASON_USER_ISSUER_UNKNOWN",
             Self::CrlFull => "REASON_CRL_FULL",
+            Self::UserClosedByOperator => "REASON_USER_CLOSED_BY_OPERATOR",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1739,6 +1764,7 @@ impl Reason {
             "REASON_SUBJECT_NOT_ALLOWED" => Some(Self::SubjectNotAllowed),
             "REASON_USER_ISSUER_UNKNOWN" => Some(Self::UserIssuerUnknown),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
+            "REASON_USER_CLOSED_BY_OPERATOR" => Some(Self::UserClosedByOperator),
             _ => None,
         }
     }
@@ -2422,7 +2448,8 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Operations", "Revoke"));
             self.inner.unary(req, path, codec).await
         }
-        /// Opens a closed user, workload or class for new issuance. What was cut stays cut. Role: operator.
+        /// Opens a closed user, workload or class for new issuance. What was cut stays cut. Role: operator; a user, by a token from after
+        /// that, what they closed themselves.
         pub async fn reopen(
             &mut self,
             request: impl tonic::IntoRequest<super::ReopenRequest>,
@@ -2561,7 +2588,8 @@ pub mod inspection_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Lists agents in order of id. Role: operator; a workload, listed foreign ones too, sees the agents below itself.
+        /// Lists agents in order of id. Role: operator; a workload, listed foreign ones too, sees the agents below itself, an agent
+        /// itself and those below it, and a user those that act for them.
         pub async fn list_agents(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAgentsRequest>,
@@ -2586,7 +2614,7 @@ pub mod inspection_client {
                 .insert(GrpcMethod::new("mayfly.v1.Inspection", "ListAgents"));
             self.inner.unary(req, path, codec).await
         }
-        /// One agent. Role: operator; the agent itself; the workload at its root.
+        /// One agent. Role: operator; the agent itself and those above it; the workload at its root; the user for whom it acts.
         pub async fn get_agent(
             &mut self,
             request: impl tonic::IntoRequest<super::GetAgentRequest>,
@@ -2625,8 +2653,8 @@ pub mod history_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// What happened: an entry for each record, and for each denial and each look of an operator. Role: operator, who sees all of it;
-    /// a workload, listed foreign ones too, and an agent see what is about themselves and the agents below them, without the reasons,
-    /// the addresses and the names of others.
+    /// a workload, listed foreign ones too, and an agent see what is about themselves and the agents below them, and a user what was done
+    /// for them: without the reasons, the addresses and the names of others.
     #[derive(Debug, Clone)]
     pub struct HistoryClient<T> {
         inner: tonic::client::Grpc<T>,

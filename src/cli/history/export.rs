@@ -3,12 +3,12 @@
 use mayfly_agent::api::v1;
 use serde_json::{Value, json};
 
-use super::{Wanted, entry, request};
+use super::{Wanted, request};
 use crate::cli::connect::Acting;
 use crate::cli::exit::Failure;
 use crate::cli::global::Global;
 use crate::cli::happened::client;
-use crate::cli::output::{self, Format};
+use crate::cli::output::{self, Format, entry};
 
 /// Print entries for another program, one JSON object a line, as they are read
 #[derive(clap::Args)]

@@ -27,7 +27,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let mut client = client(global, &args.acting).await?;
     let began = Instant::now();
     let proofs = loop {
-        let request = v1::GetDecisionRequest { decision_id: args.decision.clone() };
+        let request = v1::GetDecisionRequest { decision_id: args.decision.clone(), ..Default::default() };
         let proofs = client.get_decision(request).await?.into_inner().proofs;
         if proofs.is_empty() {
             return Err(Failure::new(FAILURE, "only operators get proofs: leave out --as, or act as an operator"));

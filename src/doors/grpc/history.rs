@@ -16,23 +16,33 @@ use crate::history::entry::Draft;
 #[tonic::async_trait]
 impl History for Door {
     async fn list_entries(&self, request: Request<v1::ListEntriesRequest>) -> Result<Response<v1::ListEntriesResponse>, Status> {
-        self.run(methods::LIST_ENTRIES, request, |issuer, caller, r| async move {
-            let size = usize::try_from(r.page_size).unwrap_or(usize::MAX);
-            let token = r.page_token.clone();
-            let entries = history::list(&issuer, &caller, wanted(&issuer, r)?, size, &token).await?;
-            let (next_page_token, end_page_token) = (entries.next, entries.end);
-            let entries = entries.entries.into_iter().map(message).collect();
-            Ok(v1::ListEntriesResponse { entries, next_page_token, end_page_token })
-        })
+        self.run_for(
+            methods::LIST_ENTRIES,
+            request,
+            |r| &r.user_token,
+            |issuer, caller, r| async move {
+                let size = usize::try_from(r.page_size).unwrap_or(usize::MAX);
+                let token = r.page_token.clone();
+                let entries = history::list(&issuer, &caller, wanted(&issuer, r)?, size, &token).await?;
+                let (next_page_token, end_page_token) = (entries.next, entries.end);
+                let entries = entries.entries.into_iter().map(message).collect();
+                Ok(v1::ListEntriesResponse { entries, next_page_token, end_page_token })
+            },
+        )
         .await
     }
 
     async fn get_decision(&self, request: Request<v1::GetDecisionRequest>) -> Result<Response<v1::GetDecisionResponse>, Status> {
-        self.run(methods::GET_DECISION, request, |issuer, caller, r| async move {
-            let (entries, proofs) = history::decision(&issuer, &caller, &r.decision_id).await?;
-            let proofs = proofs.into_iter().zip(&entries).map(|(proved, entry)| proof(proved, entry.leaf.index)).collect();
-            Ok(v1::GetDecisionResponse { entries: entries.into_iter().map(message).collect(), proofs })
-        })
+        self.run_for(
+            methods::GET_DECISION,
+            request,
+            |r| &r.user_token,
+            |issuer, caller, r| async move {
+                let (entries, proofs) = history::decision(&issuer, &caller, &r.decision_id).await?;
+                let proofs = proofs.into_iter().zip(&entries).map(|(proved, entry)| proof(proved, entry.leaf.index)).collect();
+                Ok(v1::GetDecisionResponse { entries: entries.into_iter().map(message).collect(), proofs })
+            },
+        )
         .await
     }
 }

@@ -5,12 +5,10 @@ use tonic::{Request, Response, Status};
 
 use super::message::timestamp;
 use super::server::operations_server::Operations;
-use super::until::Until;
 use super::{Door, methods, targets};
-use crate::acts::{backup, join, reopen, revoke, user};
-use crate::caller::Caller;
+use crate::acts::{backup, join, reopen, revoke};
 use crate::clock::SECOND;
-use crate::denial::{Denial, No};
+use crate::denial::Denial;
 
 #[tonic::async_trait]
 impl Operations for Door {
@@ -36,36 +34,37 @@ impl Operations for Door {
     }
 
     async fn revoke(&self, request: Request<v1::RevokeRequest>) -> Result<Response<v1::RevokeResponse>, Status> {
-        let until = Until::of(request.metadata());
-        let caller = async {
-            match (self.caller(methods::REVOKE, &request).await?, request.get_ref().user_token.as_str()) {
-                (caller, "") => Ok(caller),
-                (Caller::Stranger, token) => user::revoker(&self.issuer, token).await.map_err(No::from),
-                _ => Err(targets::two_callers().into()),
-            }
-        };
-        let caller = until.wait(caller).await;
-        self.run_as(methods::REVOKE, until, caller, request, |issuer, caller, r| async move {
-            let what = targets::revoked(&issuer, r.target)?;
-            let how = revoke::How { reason: r.reason, allow_new: r.allow_new };
-            // ORDER: before it is revoked, which makes it known.
-            let unknown_user = revoke::is_unknown_user(&issuer, &what);
-            if r.dry_run {
-                let (revoked, reach) = revoke::would_end(&issuer, caller, what, how).await?;
-                return Ok(v1::RevokeResponse { unknown_user, ..targets::would_end(&revoked, reach) });
-            }
-            let revoked = revoke::revoke(&issuer, caller, what, how).await?;
-            Ok(v1::RevokeResponse { unknown_user, ..targets::receipt(&revoked) })
-        })
+        self.run_for(
+            methods::REVOKE,
+            request,
+            |r| &r.user_token,
+            |issuer, caller, r| async move {
+                let what = targets::revoked(&issuer, r.target)?;
+                let how = revoke::How { reason: r.reason, allow_new: r.allow_new };
+                // ORDER: before it is revoked, which makes it known.
+                let unknown_user = revoke::is_unknown_user(&issuer, &what);
+                if r.dry_run {
+                    let (revoked, reach) = revoke::would_end(&issuer, caller, what, how).await?;
+                    return Ok(v1::RevokeResponse { unknown_user, ..targets::would_end(&revoked, reach) });
+                }
+                let revoked = revoke::revoke(&issuer, caller, what, how).await?;
+                Ok(v1::RevokeResponse { unknown_user, ..targets::receipt(&revoked) })
+            },
+        )
         .await
     }
 
     async fn reopen(&self, request: Request<v1::ReopenRequest>) -> Result<Response<v1::ReopenResponse>, Status> {
-        self.run(methods::REOPEN, request, |issuer, caller, r| async move {
-            let reopened = reopen::reopen(&issuer, caller, targets::reopened(&issuer, r.target)?).await?;
-            let recorded_at = Some(timestamp(reopened.at / SECOND));
-            Ok(v1::ReopenResponse { revision: reopened.revision, recorded_at })
-        })
+        self.run_for(
+            methods::REOPEN,
+            request,
+            |r| &r.user_token,
+            |issuer, caller, r| async move {
+                let reopened = reopen::reopen(&issuer, caller, targets::reopened(&issuer, r.target)?).await?;
+                let recorded_at = Some(timestamp(reopened.at / SECOND));
+                Ok(v1::ReopenResponse { revision: reopened.revision, recorded_at })
+            },
+        )
         .await
     }
 

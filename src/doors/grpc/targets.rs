@@ -52,7 +52,7 @@ pub(super) fn microseconds(time: &prost_types::Timestamp) -> Result<u64, Denial>
 
 /// The denial for a connection with a certificate that brings a user token too.
 pub(super) fn two_callers() -> Denial {
-    let message = "revoke either as the identity of the connection, or by a user token on a connection without a certificate";
+    let message = "ask either as the identity of the connection, or by a user token on a connection without a certificate";
     Denial::malformed("TWO_CALLERS", message)
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::output;
 
 /// An entry, with the field names that every command uses. What is not known, or not for the caller, is null.
-pub(super) fn object(entry: &v1::HistoryEntry) -> Value {
+pub(in crate::cli) fn object(entry: &v1::HistoryEntry) -> Value {
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let number = |n: u64| Some(n).filter(|n| *n > 0);
     json!({
@@ -41,12 +41,12 @@ pub(super) fn object(entry: &v1::HistoryEntry) -> Value {
 }
 
 /// The names of the columns of [`line`].
-pub(super) fn header() -> String {
+pub(in crate::cli) fn header() -> String {
     format!("{:<20} {:<13} {:<20} {:<12} {:<24} ABOUT", "AT", "KIND", "OUTCOME", "DECISION", "CALLER")
 }
 
 /// One line: when, what, how it ended, the decision, who asked, and about whom.
-pub(super) fn line(entry: &v1::HistoryEntry) -> String {
+pub(in crate::cli) fn line(entry: &v1::HistoryEntry) -> String {
     let outcome = if entry.reason_code.is_empty() { &entry.outcome } else { &entry.reason_code };
     let mut about: Vec<String> = Vec::new();
     let mut add = |what: &str, prefix: &str| {
