@@ -6,6 +6,7 @@ pub mod authorities;
 pub mod backup;
 pub mod client;
 pub mod configure;
+pub mod dpop;
 pub mod end;
 pub mod exchange;
 pub mod history;
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mayfly_agent::proofs::Proofs;
 use mayfly_agent::ticket::{Secret, Ticket};
 use mayfly_verify::{AgentId, BindingOid, TrustDomain, inspect_x509, sha256};
 use rustls_pki_types::CertificateDer;
@@ -85,6 +87,8 @@ pub struct Issuer {
     pub counting: revoke::Counting,
     /// Verifies the JWT-SVIDs of clients, and remembers which were used.
     pub clients: client::Clients,
+    /// Remembers the DPoP proofs of clients, and makes their nonces.
+    pub proofs: Proofs,
     /// The `iss` of every token: the URL of the HTTPS listener, if there is one.
     pub iss: String,
     /// Keeps callers to the paces of what is written down.

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_agent::proofs::Proofs;
 use mayfly_verify::Workload;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
@@ -175,6 +176,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         pages: inspect::Pages::new().map_err(|e| e.to_string())?,
         throttle: Throttle::new(config.writes.clone()),
         clients: client::Clients::default(),
+        proofs: Proofs::new().map_err(|e| e.to_string())?,
         iss: iss.clone(),
         rejoin: development.then_some(rejoin),
         providers: endpoint.issuers.clone(),
@@ -190,7 +192,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let mut router = routes.into_axum_router();
     if let Some(about) = &about {
         // Here clients may show a certificate (RFC 8705 5).
-        router = router.merge(doors::oauth::router(&issuer, about.path()));
+        router = router.merge(doors::oauth::router(&issuer, about));
     }
     let tls = || tls::Tls {
         authority: Arc::clone(&authority),
@@ -237,7 +239,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         }
         let log = doors::tiles::router(issuer.history.folder().clone());
         let router = doors::https::router(&about, &publisher, &issuer.crls)
-            .merge(doors::oauth::router(&issuer, about.path()))
+            .merge(doors::oauth::router(&issuer, &about))
             .nest(&format!("{}/history", about.path()), log);
         tasks.extend(public("https", bound.listener, bound.shows, router, listen::Shares::https())?);
     }

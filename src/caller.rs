@@ -204,6 +204,11 @@ impl Proved {
         &self.svid.id
     }
 
+    /// When its certificate expires, Unix seconds.
+    pub fn ends_at(&self) -> u64 {
+        self.svid.not_after
+    }
+
     /// Its SPIFFE ID, when it is of a foreign trust domain.
     pub fn foreign(&self) -> Option<&SpiffeId> {
         self.foreign.as_ref().map(|_| &self.svid.id)

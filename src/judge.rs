@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod audience;
+pub mod bound;
 mod chance;
 mod cut;
 mod dn;

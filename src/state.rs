@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
 pub use authority::Authorities;
-pub use credential::{AccessToken, Certificate, Done, Holder, Owner, Ticket, Token};
+pub use credential::{AccessToken, Certificate, Confirmation, Done, Holder, Owner, Ticket, Token};
 pub use cuts::{CutMade, before, cut_target, end_of_cut};
 pub use expiry::AT_ONCE;
 use expiry::Due;

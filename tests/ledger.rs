@@ -1325,7 +1325,14 @@ fn t119_claims_that_the_other_side_would_refuse_are_denied_before_anything_is_re
     let tag = Claim::List(vec![Claim::Text(Template::parse("{user.sub}").unwrap())]);
     let tags = Claim::Object([("principal_tags".to_owned(), Claim::Object([("user".to_owned(), tag)].into()))].into());
     let claims = [("https://aws.amazon.com/tags".to_owned(), tags)].into();
-    let audience = Audience { owner: "ops".into(), kind: Some(System::Aws), lifetime: Some(1200), leeway: 0, claims };
+    let audience = Audience {
+        owner: "ops".into(),
+        kind: Some(System::Aws),
+        lifetime: Some(1200),
+        leeway: 0,
+        bound: Default::default(),
+        claims,
+    };
     rules.audiences.insert("sts.amazonaws.com".into(), audience);
     let house = House::by(rules);
     let rows = || house.disk.rows.lock().len();

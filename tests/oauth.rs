@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "oauth/bound.rs"]
+mod bound;
+
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use mayfly_agent::api::v1;
@@ -115,6 +118,21 @@ async fn read(response: Response) -> (u16, Value) {
     assert_eq!(challenged, status == 401, "a 401 says how to authenticate, and nothing else does");
     let body = response.bytes().await.unwrap();
     (status, if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() })
+}
+
+fn bundle(house: &House) -> mayfly_verify::Bundle {
+    let td = mayfly_verify::TrustDomain::new("dev.mayfly.test").unwrap();
+    mayfly_verify::Bundle::from_json(td, house.dev.json("bundle").to_string().as_bytes()).unwrap()
+}
+
+/// Verifies access tokens of the issuer for an audience, from a holder who has proved something.
+fn verifier(
+    house: &House,
+) -> impl Fn(&str, &str, &mayfly_verify::Possession) -> Result<mayfly_verify::AccessToken, mayfly_verify::Reject> {
+    let (bundle, issuer, oid) = (bundle(house), house.issuer.clone(), mayfly_verify::BindingOid::default());
+    move |token, audience, held| {
+        mayfly_verify::verify_access_token(token, (&issuer, audience), &bundle, &oid, held, bound::seconds())
+    }
 }
 
 fn error(answer: &(u16, Value)) -> (u16, &str) {
@@ -280,21 +298,19 @@ async fn t142_a_token_of_one_family_is_never_taken_for_the_other() {
     let form = [("grant_type", EXCHANGE), ("subject_token", &svid), ("subject_token_type", ACCESS), ("resource", MAIL)];
     assert_eq!(error(&house.asks("a1", "token", &form).await), (400, "invalid_request"));
     // By our own verifier, in both directions.
-    let bundle = house.dev.json("bundle").to_string();
-    let td = mayfly_verify::TrustDomain::new("dev.mayfly.test").unwrap();
-    let bundle = mayfly_verify::Bundle::from_json(td, bundle.as_bytes()).unwrap();
-    let oid = mayfly::config::Config::dev(std::path::Path::new("x"), "127.0.0.1:0".parse().unwrap(), None).unwrap().oid;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let verify = |token: &str, audience| mayfly_verify::verify_access_token(token, &house.issuer, audience, &bundle, &oid, now);
+    let bundle = bundle(&house);
+    let (oid, now) = (mayfly_verify::BindingOid::default(), bound::seconds());
+    let held = mayfly_verify::Possession::default();
+    let verify = |token: &str, audience| verifier(&house)(token, audience, &held);
     let verified = verify(&access, MAIL).unwrap();
     assert_eq!((verified.subject.as_str(), verified.confirmation), ("dev|demo", None));
     assert_eq!(verify(&svid, MAIL).unwrap_err().code(), "CREDENTIAL_PROFILE");
     assert_eq!(verify(&access, FILES).unwrap_err().code(), "CREDENTIAL_AUDIENCE");
     assert_eq!(mayfly_verify::verify_jwt(&access, MAIL, &bundle, &oid, now).unwrap_err().code(), "CREDENTIAL_PROFILE");
-    let other = mayfly_verify::verify_access_token(&access, "https://other.example", MAIL, &bundle, &oid, now);
+    let other = mayfly_verify::verify_access_token(&access, ("https://other.example", MAIL), &bundle, &oid, &held, now);
     assert_eq!(other.unwrap_err().code(), "CREDENTIAL_UNTRUSTED");
     assert_eq!(verify(&access, MAIL).map(|_| ()), Ok(()));
-    let later = mayfly_verify::verify_access_token(&access, &house.issuer, MAIL, &bundle, &oid, now + 301);
+    let later = mayfly_verify::verify_access_token(&access, (&house.issuer, MAIL), &bundle, &oid, &held, now + 301);
     assert_eq!(later.unwrap_err().code(), "CREDENTIAL_EXPIRED");
 }
 

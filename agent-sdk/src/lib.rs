@@ -30,6 +30,7 @@
 //! | [`workload`] | an identity from any SPIFFE Workload API, such as that of `mayfly run` or of a SPIRE agent |
 //! | [`bearer`] | sending a JWT-SVID with a request |
 //! | [`peers`] | verifying credentials, and deciding who may be a peer |
+//! | [`proofs`] | remembering DPoP proofs, and the nonces that they must have |
 //! | [`reason`] | the reason codes of denials: what each means, who has to act, and whether the identity has ended |
 //! | [`revocation`] | following the issuer's feed of revocations |
 //! | [`tls`] | TLS settings by SPIFFE ID, for services and their clients |
@@ -122,6 +123,7 @@ pub mod folder;
 pub mod identity;
 pub mod listen;
 pub mod peers;
+pub mod proofs;
 mod random;
 pub mod reason;
 pub mod revocation;

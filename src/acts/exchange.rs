@@ -9,12 +9,13 @@ use crate::authority::Seal;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, No};
 use crate::journal::record::{self, record::Body};
+use crate::judge::bound::Proved;
 use crate::judge::exchange::{Held, decide_access, not_yours};
 use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, release};
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
 use crate::state::authority::Kind as AuthorityKind;
-use crate::state::{AccessToken, State};
+use crate::state::{AccessToken, Confirmation, State};
 
 /// Scopes of one request at most.
 const SCOPES: usize = 64;
@@ -30,6 +31,8 @@ pub struct Asked {
     pub subject_token: String,
     /// The actor token; empty if there is none. It must be the caller's own.
     pub actor_token: String,
+    /// What the client holds, to which the token can be bound.
+    pub proved: Proved,
 }
 
 /// An exchange.
@@ -43,11 +46,13 @@ pub struct Exchange {
     pub presented: Presented,
     /// SHA-256 of what the signature of the subject token covers. `None` if there is none.
     pub digest: Option<[u8; 32]>,
+    /// What the client holds, to which the token can be bound.
+    pub proved: Proved,
 }
 
 /// An access token for one audience.
 pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(Access, String), No> {
-    let Asked { audience, scopes, subject_token, actor_token } = asked;
+    let Asked { audience, scopes, subject_token, actor_token, proved } = asked;
     if audience.is_empty() || audience.len() > 256 {
         return Err(Denial::malformed("AUDIENCE_MALFORMED", "give one audience, of at most 256 bytes").into());
     }
@@ -65,7 +70,7 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
     }
     let presented = match subject_token.as_str() {
         "" => Presented::Nothing,
-        token if is_ours(issuer, token) => ours(issuer, token, &id).await?,
+        token if is_ours(issuer, token) => ours(issuer, token, &id, &proved).await?,
         token => {
             let proof = user::prove(issuer, token).await?;
             may_act(issuer, token, &id)?;
@@ -74,7 +79,7 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
     };
     let signed = |token: &str| sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
     let digest = (!subject_token.is_empty()).then(|| signed(&subject_token));
-    issuer.pipeline.issue(caller, Exchange { audience, scopes, presented, digest }).await
+    issuer.pipeline.issue(caller, Exchange { audience, scopes, presented, digest, proved }).await
 }
 
 impl Act for Exchange {
@@ -97,10 +102,12 @@ impl Act for Exchange {
         let class = j.rules().classes.get(&agent.mandate.class);
         let scopes = decide_access(class, &kept, ceiling.scopes.as_deref(), &self.audience, &self.scopes)?;
         let subject = j.token_subject(&agent)?;
+        let (confirmation, bound_until) = j.bind(&self.audience, &self.proved)?;
         // 4. As long as everything lasts that it relies on.
         j.checking(Check::Lifetime);
         let (now, signer) = (j.now(), j.signer(AuthorityKind::Jwt)?);
-        let ends_at = now.saturating_add(j.rules().jwt_ttl).min(agent.lease_ends_at).min(signer.ends_at).min(ceiling.ends_at);
+        let ends_at = now.saturating_add(j.rules().jwt_ttl).min(agent.lease_ends_at).min(signer.ends_at);
+        let ends_at = ends_at.min(ceiling.ends_at).min(bound_until);
         if ends_at <= now {
             return Err(Denial::denied("USER_TOKEN_EXPIRED", "the subject token has expired: bring a fresh one").into());
         }
@@ -116,7 +123,14 @@ impl Act for Exchange {
             assertion: assertion.map(|(jti, _)| jti.to_vec()).unwrap_or_default(),
             assertion_ends_at: assertion.map_or(0, |(_, ends_at)| ends_at),
             presented: self.digest.map(|digest| digest.to_vec()).unwrap_or_default(),
-            confirmation: Vec::new(),
+            confirmation: match confirmation {
+                Some(Confirmation::Key(thumbprint)) => thumbprint.to_vec(),
+                _ => Vec::new(),
+            },
+            certificate: match confirmation {
+                Some(Confirmation::Certificate(digest)) => digest.to_vec(),
+                _ => Vec::new(),
+            },
         };
         let token = AccessToken::recorded(j.view().revision() + 1, &body).map_err(|e| Fault::new("exchange", e))?;
         j.push(caller, Body::Exchanged(body))?;
@@ -164,9 +178,9 @@ fn is_ours(issuer: &Issuer, token: &str) -> bool {
 }
 
 /// An access token of ours; or the JWT-SVID of an agent that acts for nobody, which adds nothing to what the agent is.
-async fn ours(issuer: &Issuer, token: &str, caller: &str) -> Result<Presented, No> {
+async fn ours(issuer: &Issuer, token: &str, caller: &str, proved: &Proved) -> Result<Presented, No> {
     if is_access_token(token) {
-        return Ok(Presented::Token(held(issuer, token).await?));
+        return Ok(Presented::Token(held(issuer, token, proved).await?));
     }
     let svid = own_svid(issuer, token, caller).await?;
     if svid.binding.is_some_and(|binding| binding.user.is_some()) {
@@ -177,12 +191,11 @@ async fn ours(issuer: &Issuer, token: &str, caller: &str) -> Result<Presented, N
 }
 
 /// An access token of ours that holds now.
-async fn held(issuer: &Issuer, token: &str) -> Result<Held, No> {
+async fn held(issuer: &Issuer, token: &str, proved: &Proved) -> Result<Held, No> {
     let verified = introspect::access_token(issuer, token).await?;
     let verified = verified.map_err(|e| Denial::denied("SUBJECT_NOT_ALLOWED", format!("the subject token: {e}")))?;
-    if verified.confirmation.is_some() {
-        return Err(not_yours("the subject token is bound to a key that was not proved").into());
-    }
+    // Whoever has it without its key has stolen it.
+    verified.check_possession(&proved.held).map_err(|e| not_yours(format!("the subject token: {e}")))?;
     let (agent, user, ends_at) = (verified.client.uuid, verified.binding.user, verified.expires_at);
     Ok(Held { agent, user, scopes: verified.scopes, ends_at })
 }

@@ -7,6 +7,7 @@ use toml::Value;
 
 use super::reader::Reader;
 use crate::judge::audience::{Audience, Claim, SYSTEMS, System};
+use crate::judge::bound::BOUNDS;
 use crate::judge::policy::Class;
 use crate::judge::template::Template;
 
@@ -63,6 +64,10 @@ fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
     // OpenBao and Vault accept a token for 150 seconds after its end, and 60 more for clocks.
     let usual = if kind == Some(System::Vault) { "210s" } else { "0s" };
     let leeway = a.duration("leeway", usual, 0, 86_400).as_secs();
+    let bound = a.optional("bound", |s| {
+        let found = BOUNDS.iter().find(|(name, _)| *name == s).map(|(_, bound)| *bound);
+        found.ok_or_else(|| format!("write one of {}", BOUNDS.map(|(name, _)| name).join(", ")))
+    });
     let mut claims = BTreeMap::new();
     for (name, value) in a.table("claims") {
         let taken = TAKEN.contains(&name.as_str()) || name.is_empty() || name.len() > 256;
@@ -75,7 +80,7 @@ fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
             Err(what) => a.fault("claims", &format!("`{name}`: {what}")),
         }
     }
-    Some(Audience { owner: owner?, kind, lifetime, leeway, claims })
+    Some(Audience { owner: owner?, kind, lifetime, leeway, bound: bound.unwrap_or_default(), claims })
 }
 
 fn claim(value: Value, depth: usize) -> Result<Claim, String> {
@@ -172,6 +177,7 @@ mod tests {
             ("algorithm = \"rs256\"", "no RS256 key"),
             ("algorithm = \"none\"", "write `es256`"),
             ("lifetime = \"2h\"", "not from 10 to 3600"),
+            ("bound = \"tls\"", "write one of none, mtls, dpop, any"),
             ("kind = \"ibm\"", "write one of aws, gcp"),
             ("claims = { u = \"{user.sub}\" }", "has autonomous agents"),
             ("claims = { u = \"{user}\" }", "no variable"),

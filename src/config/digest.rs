@@ -26,6 +26,7 @@ use mayfly_verify::{ClassName, sha256};
 use serde_json::{Value, json};
 
 use crate::judge::audience::{Audience, SYSTEMS};
+use crate::judge::bound::{BOUNDS, Bound};
 use crate::judge::limits::{Limit, Measure};
 use crate::judge::policy::Class;
 
@@ -72,10 +73,16 @@ fn class(class: &Class) -> Value {
 }
 
 fn audience(audience: &Audience) -> Value {
-    let Audience { owner, kind, lifetime, leeway, claims } = audience;
+    let Audience { owner, kind, lifetime, leeway, bound, claims } = audience;
     let kind = SYSTEMS.iter().find(|(_, system)| Some(*system) == *kind).map(|(name, _)| *name);
     let claims: Value = claims.iter().map(|(name, claim)| (name.clone(), claim.configured())).collect();
-    json!({ "claims": claims, "kind": kind, "leeway": leeway, "lifetime": lifetime, "owner": owner })
+    let mut form = json!({ "claims": claims, "kind": kind, "leeway": leeway, "lifetime": lifetime, "owner": owner });
+    let mut put = |name: &str, value: Value| form.as_object_mut().and_then(|form| form.insert(name.to_owned(), value));
+    // Left out where it is as it was before there was a choice.
+    if let Some((name, _)) = BOUNDS.iter().find(|(_, known)| known == bound && *known != Bound::None) {
+        put("bound", (*name).into());
+    }
+    form
 }
 
 fn limit(limit: &Limit) -> Value {

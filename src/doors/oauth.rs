@@ -3,26 +3,28 @@
 
 mod client;
 mod form;
+mod possession;
 mod refusal;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, PRAGMA};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use mayfly_verify::Target;
+use mayfly_verify::{DPOP_ALGORITHMS, Target};
 use serde_json::{Value, json};
 
 use super::peer::Peer;
-use super::{status, told};
-use crate::acts::{Issuer, client as clients, exchange, introspect, revoke, revoke_token};
+use super::{https, status, told};
+use crate::acts::{Issuer, client as clients, dpop, exchange, introspect, revoke, revoke_token};
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, No};
 use crate::judge::access::Action;
+use crate::state::Confirmation;
 use form::Form;
 use refusal::Refusal;
 
@@ -41,13 +43,29 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
+/// What the endpoints need.
+#[derive(Clone)]
+struct Served {
+    issuer: Arc<Issuer>,
+    /// The issuer's URL, and the same at the address with client certificates.
+    names: [Arc<str>; 2],
+}
+
+impl Served {
+    /// The URLs of an endpoint.
+    fn urls(&self, endpoint: &str) -> [String; 2] {
+        self.names.each_ref().map(|name| format!("{name}/oauth/{endpoint}"))
+    }
+}
+
 /// The routes below the path of the issuer's URL.
-pub fn router(issuer: &Arc<Issuer>, path: &str) -> Router {
+pub fn router(issuer: &Arc<Issuer>, about: &https::Issuer) -> Router {
+    let (path, names) = (about.path(), [about.url.as_str().into(), about.certified.as_str().into()]);
     Router::new()
         .route(&format!("{path}/oauth/token"), post(token))
         .route(&format!("{path}/oauth/introspect"), post(introspection))
         .route(&format!("{path}/oauth/revoke"), post(revocation))
-        .with_state(Arc::clone(issuer))
+        .with_state(Served { issuer: Arc::clone(issuer), names })
 }
 
 /// Whether a path is one of these endpoints, which answer in HTTP whatever listener they are on.
@@ -55,19 +73,20 @@ pub fn is(path: &str) -> bool {
     ["/oauth/token", "/oauth/introspect", "/oauth/revoke"].iter().any(|end| path.ends_with(end))
 }
 
-async fn token(State(issuer): State<Arc<Issuer>>, request: Request) -> Response {
-    answer("oauth/token", &issuer, request, async |request| {
+async fn token(State(served): State<Served>, request: Request) -> Response {
+    let issuer = &served.issuer;
+    answer("oauth/token", issuer, request, async |request| {
         let (head, form) = Form::read(request).await?;
         let grant = form.one("grant_type").unwrap_or_default();
         // With this grant the JWT-SVID is what is granted, and proves the client too (RFC 7523 2.1).
         let (caller, of_grant) = match (grant, form.one("assertion"), form.one("client_assertion")) {
             (JWT_BEARER, Some(assertion), None) => {
-                (clients::prove(&issuer, assertion).await.map_err(|no| Refusal::of_grant(&no))?, true)
+                (clients::prove(issuer, assertion).await.map_err(|no| Refusal::of_grant(&no))?, true)
             }
-            _ => (client::prove(&issuer, &head, &form, Action::Exchange).await?, false),
+            _ => (client::prove(issuer, &head, &form, Action::Exchange).await?, false),
         };
         let refused = |no| if of_grant { Refusal::of_grant(&no) } else { Refusal::of(&no) };
-        let caller = may(&issuer, Action::Exchange, caller).map_err(refused)?;
+        let caller = may(issuer, Action::Exchange, caller).map_err(refused)?;
         let mut asked = match grant {
             "" => return Err(Refusal::request("`grant_type` is missing")),
             EXCHANGE => subject(&form)?,
@@ -82,15 +101,17 @@ async fn token(State(issuer): State<Arc<Issuer>>, request: Request) -> Response 
             let message = "no types of authorization details are configured here";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_authorization_details", message));
         }
-        asked.audience = audience(&issuer, &caller, &form)?;
+        asked.audience = audience(issuer, &caller, &form)?;
         asked.scopes =
             form.one("scope").map(|s| s.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect()).unwrap_or_default();
-        let exchanged = exchange::exchange(&issuer, caller, asked).await;
+        asked.proved = possession::prove(&served, &head, &caller).await?;
+        let nonce = asked.proved.held.key.map(|_| dpop::nonce(issuer));
+        let exchanged = exchange::exchange(issuer, caller, asked).await;
         let (access, token) = exchanged.map_err(refused)?;
         let granted = access.token();
         let mut body = json!({
             "access_token": token,
-            "token_type": "Bearer",
+            "token_type": if matches!(granted.confirmation, Some(Confirmation::Key(_))) { "DPoP" } else { "Bearer" },
             "expires_in": granted.ends_at.saturating_sub(issuer.clock.seconds()),
         });
         let mut say =
@@ -101,7 +122,12 @@ async fn token(State(issuer): State<Arc<Issuer>>, request: Request) -> Response 
         if grant == EXCHANGE {
             say("issued_token_type", ACCESS_TOKEN.to_owned());
         }
-        Ok(fresh(Json(body)))
+        let mut response = fresh(Json(body));
+        // RFC 9449 8.2: the nonce for the next proof.
+        if let Some(nonce) = nonce.and_then(|nonce| HeaderValue::from_str(&nonce).ok()) {
+            response.headers_mut().insert("dpop-nonce", nonce);
+        }
+        Ok(response)
     })
     .await
 }
@@ -145,24 +171,26 @@ fn audience(issuer: &Issuer, caller: &Caller, form: &Form) -> Result<String, Ref
     }
 }
 
-async fn introspection(State(issuer): State<Arc<Issuer>>, request: Request) -> Response {
-    answer("oauth/introspect", &issuer, request, async |request| {
+async fn introspection(State(served): State<Served>, request: Request) -> Response {
+    let issuer = &served.issuer;
+    answer("oauth/introspect", issuer, request, async |request| {
         let (head, form) = Form::read(request).await?;
-        let caller = client::prove(&issuer, &head, &form, Action::Introspect).await?;
-        let caller = may(&issuer, Action::Introspect, caller).map_err(|no| Refusal::of(&no))?;
+        let caller = client::prove(issuer, &head, &form, Action::Introspect).await?;
+        let caller = may(issuer, Action::Introspect, caller).map_err(|no| Refusal::of(&no))?;
         let token = form.one("token").ok_or_else(|| Refusal::request("`token` is missing"))?;
-        clients::spend(&issuer, &caller).map_err(|denial| Refusal::of(&denial.into()))?;
-        let said = introspect::introspect(&issuer, &caller, token).await.map_err(|no| Refusal::of(&no))?;
+        clients::spend(issuer, &caller).map_err(|denial| Refusal::of(&denial.into()))?;
+        let said = introspect::introspect(issuer, &caller, token).await.map_err(|no| Refusal::of(&no))?;
         Ok(fresh(Json(said)))
     })
     .await
 }
 
-async fn revocation(State(issuer): State<Arc<Issuer>>, request: Request) -> Response {
-    answer("oauth/revoke", &issuer, request, async |request| {
+async fn revocation(State(served): State<Served>, request: Request) -> Response {
+    let issuer = &served.issuer;
+    answer("oauth/revoke", issuer, request, async |request| {
         let (head, form) = Form::read(request).await?;
-        let caller = client::prove(&issuer, &head, &form, Action::RevokeToken).await?;
-        let caller = may(&issuer, Action::RevokeToken, caller).map_err(|no| Refusal::of(&no))?;
+        let caller = client::prove(issuer, &head, &form, Action::RevokeToken).await?;
+        let caller = may(issuer, Action::RevokeToken, caller).map_err(|no| Refusal::of(&no))?;
         let token = form.one("token").ok_or_else(|| Refusal::request("`token` is missing"))?;
         // Our extension: what the token relies on, instead of the token alone.
         let cascade = match form.one("cascade") {
@@ -170,10 +198,10 @@ async fn revocation(State(issuer): State<Arc<Issuer>>, request: Request) -> Resp
             Some(cascade @ ("agent" | "delegation")) => Some(cascade.to_owned()),
             Some(_) => return Err(Refusal::request("`cascade` is `agent` or `delegation`")),
         };
-        clients::spend(&issuer, &caller).map_err(|denial| Refusal::of(&denial.into()))?;
+        clients::spend(issuer, &caller).map_err(|denial| Refusal::of(&denial.into()))?;
         let done = match cascade {
-            None => revoke_token::revoke_token(&issuer, caller, token).await,
-            Some(cascade) => match revoke_token::relied_on(&issuer, &caller, token).await {
+            None => revoke_token::revoke_token(issuer, caller, token).await,
+            Some(cascade) => match revoke_token::relied_on(issuer, &caller, token).await {
                 Ok(Some((agent, delegation))) => {
                     let target = match delegation.filter(|_| cascade == "delegation") {
                         Some(delegation) => Target::Delegation(delegation),
@@ -181,7 +209,7 @@ async fn revocation(State(issuer): State<Arc<Issuer>>, request: Request) -> Resp
                         None => return Err(Refusal::request("the agent of this token acts for nobody: there is no delegation")),
                     };
                     let how = revoke::How { reason: String::new(), allow_new: false };
-                    revoke::revoke(&issuer, caller, revoke::What::Target(target), how).await.map(drop)
+                    revoke::revoke(issuer, caller, revoke::What::Target(target), how).await.map(drop)
                 }
                 Ok(None) => Ok(()),
                 Err(no) => Err(no),
@@ -253,5 +281,7 @@ pub fn metadata(url: &str, certified: &str, algorithms: &[Value]) -> Vec<(&'stat
         said.extend([(methods, json!(METHODS)), (signing, json!(algorithms))]);
     }
     said.push(("mtls_endpoint_aliases", Value::Object(aliases)));
+    said.push(("tls_client_certificate_bound_access_tokens", json!(true)));
+    said.push(("dpop_signing_alg_values_supported", json!(DPOP_ALGORITHMS)));
     said
 }

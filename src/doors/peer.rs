@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use mayfly_verify::{Possession, sha256};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
@@ -12,6 +13,7 @@ use crate::acts::Issuer;
 use crate::caller::{Caller, From, Origin, Proved};
 use crate::denial::{Denial, No};
 use crate::judge::access::Action;
+use crate::judge::bound::Proved as Proof;
 
 /// The other end of a connection. Each request carries it in its extensions.
 #[derive(Clone, Debug)]
@@ -63,6 +65,16 @@ impl Peer {
             None => None,
         };
         Arc::new(Origin::new(method, from))
+    }
+}
+
+impl Peer {
+    /// What its certificate proves that it holds, once its caller is known. Nothing without one.
+    pub fn proved(peer: Option<&Peer>) -> Proof {
+        let Some(Peer::Tls(connection)) = peer else { return Proof::default() };
+        let Some((leaf, proved)) = connection.chain.first().zip(connection.proved.get()) else { return Proof::default() };
+        let held = Possession { key: None, certificate: Some(sha256(leaf)) };
+        Proof { held, certificate_ends_at: proved.ends_at() }
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::bound::Bound;
 use super::template::{Facts, Template, check_name};
 use super::{Check, Judgement, Rules};
 use crate::denial::Denial;
@@ -29,6 +30,8 @@ pub struct Audience {
     pub lifetime: Option<u64>,
     /// How long after its end the other side still accepts a token, in seconds.
     pub leeway: u64,
+    /// To what access tokens are bound.
+    pub bound: Bound,
     /// What a token says beside the claims of every JWT-SVID.
     pub claims: BTreeMap<String, Claim>,
 }

@@ -105,6 +105,25 @@ impl Token {
     }
 }
 
+/// What the holder of an access token must prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// The key of a DPoP proof, by its SHA-256 thumbprint (RFC 7638).
+    Key([u8; 32]),
+    /// A client certificate, by the SHA-256 of its DER.
+    Certificate([u8; 32]),
+}
+
+impl Confirmation {
+    /// Its member of the claim `cnf`: the name (RFC 9449 6.1, RFC 8705 3.1), and what is there in base64url.
+    pub fn member(&self) -> (&'static str, &[u8; 32]) {
+        match self {
+            Confirmation::Key(thumbprint) => ("jkt", thumbprint),
+            Confirmation::Certificate(digest) => ("x5t#S256", digest),
+        }
+    }
+}
+
 /// An access token that was allowed (RFC 9068).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessToken {
@@ -122,8 +141,8 @@ pub struct AccessToken {
     pub scopes: Vec<String>,
     /// Its `sub`.
     pub subject: String,
-    /// SHA-256 thumbprint (RFC 7638) of the key that it is bound to. `None` for a bearer token.
-    pub confirmation: Option<[u8; 32]>,
+    /// What its holder must prove. `None` for a bearer token.
+    pub confirmation: Option<Confirmation>,
     /// Revision of its record.
     pub revision: u64,
 }
@@ -132,9 +151,11 @@ impl AccessToken {
     /// The token that a record describes.
     pub fn recorded(revision: u64, e: &record::Exchanged) -> Result<AccessToken, Misfit> {
         let misfit = |what| Misfit { revision, what };
-        let confirmation = match e.confirmation.as_slice() {
-            [] => None,
-            thumbprint => Some(fixed(thumbprint).ok_or(misfit("confirmation"))?),
+        let confirmation = match (e.confirmation.as_slice(), e.certificate.as_slice()) {
+            ([], []) => None,
+            (thumbprint, []) => Some(Confirmation::Key(fixed(thumbprint).ok_or(misfit("confirmation"))?)),
+            ([], digest) => Some(Confirmation::Certificate(fixed(digest).ok_or(misfit("certificate"))?)),
+            _ => return Err(misfit("confirmation")),
         };
         Ok(AccessToken {
             agent: Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?,

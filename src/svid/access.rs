@@ -1,5 +1,7 @@
 //! The claims of an access token (RFC 9068), with the actors of RFC 8693.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mayfly_verify::BindingOid;
@@ -18,8 +20,6 @@ pub struct Unsigned {
     issuer: String,
     /// The agent and its ancestors. `None` for an agent that acts for nobody, which is the subject itself.
     act: Option<Value>,
-    /// Thumbprint of the key that the token is bound to, in base64url.
-    confirmation: Option<String>,
     binding: (String, Box<RawValue>),
 }
 
@@ -33,6 +33,8 @@ pub(crate) struct Said {
     iat: u64,
     exp: u64,
     jti: String,
+    /// The key or certificate that the token is bound to, in base64url.
+    cnf: Option<BTreeMap<String, String>>,
 }
 
 /// An agent's access token: `sub` is the user, and `act` the agent with its ancestors up to the root workload, as the journal has
@@ -56,10 +58,13 @@ pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Resul
             iat: token.issued_at,
             exp: token.ends_at,
             jti: hex::encode(token.jti),
+            cnf: token.confirmation.map(|held| {
+                let (name, digest) = held.member();
+                [(name.to_owned(), URL_SAFE_NO_PAD.encode(digest))].into()
+            }),
         },
         issuer: issuer.to_owned(),
         act,
-        confirmation: token.confirmation.map(|thumbprint| URL_SAFE_NO_PAD.encode(thumbprint)),
         binding: (oid.claim(), claim),
     })
 }
@@ -88,8 +93,8 @@ impl Serialize for Unsigned {
         }
         claims.serialize_entry("aud", &self.said.aud)?;
         claims.serialize_entry("client_id", &self.said.client_id)?;
-        if let Some(thumbprint) = &self.confirmation {
-            claims.serialize_entry("cnf", &json!({ "jkt": thumbprint }))?;
+        if let Some(cnf) = &self.said.cnf {
+            claims.serialize_entry("cnf", cnf)?;
         }
         claims.serialize_entry("exp", &self.said.exp)?;
         claims.serialize_entry("iat", &self.said.iat)?;

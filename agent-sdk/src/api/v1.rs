@@ -1486,6 +1486,16 @@ pub enum Reason {
     CrlFull = 170,
     /// Users reopen what they closed themselves, and an operator has closed this user.
     UserClosedByOperator = 171,
+    /// From a service: the access token is bound to a key or certificate, and the request does not prove it.
+    CredentialUnproved = 205,
+    /// The DPoP proof lacks the nonce that is sent with the answer, or has one that is too old: make another with it.
+    DpopNonceNeeded = 206,
+    /// The DPoP proof is malformed, or is for another request, key, token or time; the message says which.
+    DpopProofInvalid = 207,
+    /// The DPoP proof was used before, or too many were: make one for each request.
+    DpopProofUsed = 208,
+    /// Tokens for the audience are bound to a key or certificate, and the request proves none that fits.
+    TokenBindingNeeded = 209,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1627,6 +1637,11 @@ impl Reason {
             Self::UserIssuerUnknown => "REASON_USER_ISSUER_UNKNOWN",
             Self::CrlFull => "REASON_CRL_FULL",
             Self::UserClosedByOperator => "REASON_USER_CLOSED_BY_OPERATOR",
+            Self::CredentialUnproved => "REASON_CREDENTIAL_UNPROVED",
+            Self::DpopNonceNeeded => "REASON_DPOP_NONCE_NEEDED",
+            Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
+            Self::DpopProofUsed => "REASON_DPOP_PROOF_USED",
+            Self::TokenBindingNeeded => "REASON_TOKEN_BINDING_NEEDED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1765,6 +1780,11 @@ impl Reason {
             "REASON_USER_ISSUER_UNKNOWN" => Some(Self::UserIssuerUnknown),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             "REASON_USER_CLOSED_BY_OPERATOR" => Some(Self::UserClosedByOperator),
+            "REASON_CREDENTIAL_UNPROVED" => Some(Self::CredentialUnproved),
+            "REASON_DPOP_NONCE_NEEDED" => Some(Self::DpopNonceNeeded),
+            "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
+            "REASON_DPOP_PROOF_USED" => Some(Self::DpopProofUsed),
+            "REASON_TOKEN_BINDING_NEEDED" => Some(Self::TokenBindingNeeded),
             _ => None,
         }
     }

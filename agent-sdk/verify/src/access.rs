@@ -1,5 +1,7 @@
 //! Access tokens (RFC 9068) of agents: header, signature, claims, actors, binding. Never a JWT-SVID.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use crate::jwt::{ACCESS, LEEWAY, Parts, audiences, seconds};
@@ -42,26 +44,51 @@ pub enum Confirmation {
     Certificate(String),
 }
 
-/// Verifies an access token of `issuer` for one audience against the bundle of the trust domain, at `now` (Unix seconds).
+/// What the sender of a request has proved to hold, to which a token may be bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Possession {
+    /// SHA-256 thumbprint of the key of a verified DPoP proof (RFC 7638).
+    pub key: Option<[u8; 32]>,
+    /// SHA-256 of the DER of the client certificate of the connection.
+    pub certificate: Option<[u8; 32]>,
+}
+
+impl AccessToken {
+    /// Refuses a token that is bound to something else than what its holder has proved (T188).
+    pub fn check_possession(&self, proved: &Possession) -> Result<(), Reject> {
+        let is = |proved: Option<[u8; 32]>, bound: &str| proved.is_some_and(|proved| URL_SAFE_NO_PAD.encode(proved) == bound);
+        match &self.confirmation {
+            None => Ok(()),
+            Some(Confirmation::Key(jkt)) if is(proved.key, jkt) => Ok(()),
+            Some(Confirmation::Certificate(x5t)) if is(proved.certificate, x5t) => Ok(()),
+            Some(Confirmation::Key(_)) => Err(Reject::Unproved("the key of a DPoP proof")),
+            Some(Confirmation::Certificate(_)) => Err(Reject::Unproved("a client certificate")),
+        }
+    }
+}
+
+/// Verifies an access token of `issuer` for one audience against the bundle of the trust domain, at `now` (Unix seconds). A token that
+/// is bound to a key or certificate is refused if its holder has not `proved` it.
 ///
-/// This does not check revocation: see [`crate::Live::check`]. A token with a [`confirmation`](AccessToken::confirmation) proves
-/// nothing until its holder has proved that key.
+/// This does not check revocation: see [`crate::Live::check`].
 pub fn verify_access_token(
     token: &str,
-    issuer: &str,
-    audience: &str,
+    (issuer, audience): (&str, &str),
     bundle: &Bundle,
     oid: &BindingOid,
+    proved: &Possession,
     now: u64,
 ) -> Result<AccessToken, Reject> {
     let verified = read_access_token(token, issuer, bundle, oid, now)?;
     if audience.is_empty() || !verified.audience.iter().any(|a| a == audience) {
         return Err(Reject::Audience(audience.to_owned()));
     }
+    verified.check_possession(proved)?;
     Ok(verified)
 }
 
-/// Verifies an access token whatever its audience is, for the issuer alone: everybody else must be the audience.
+/// Verifies an access token whatever its audience is and whatever it is bound to, for the issuer alone: everybody else must be the
+/// audience.
 pub fn read_access_token(token: &str, issuer: &str, bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<AccessToken, Reject> {
     let parts = Parts::of(token)?;
     // RFC 9068 4: a JWT-SVID is signed by the same key, and says something else.

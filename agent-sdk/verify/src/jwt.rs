@@ -84,7 +84,7 @@ pub fn inspect_jwt_end(token: &str) -> Result<u64, Reject> {
 }
 
 /// A NumericDate in whole seconds: it may have a fraction (RFC 7519 2), which is cut off. Returns `None` if it is no such number.
-fn numeric_date(value: &Value) -> Option<u64> {
+pub(crate) fn numeric_date(value: &Value) -> Option<u64> {
     match (value.as_u64(), value.as_f64()) {
         (Some(seconds), _) => Some(seconds).filter(|s| *s < 1 << 53),
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive and below 2^53")]
@@ -122,9 +122,9 @@ fn inspect(token: &str) -> Result<Map<String, Value>, Reject> {
 
 /// The parts of a token in compact form.
 pub(crate) struct Parts<'t> {
-    header: &'t str,
-    claims: &'t str,
-    signature: &'t str,
+    pub(crate) header: &'t str,
+    pub(crate) claims: &'t str,
+    pub(crate) signature: &'t str,
 }
 
 impl<'t> Parts<'t> {
@@ -200,7 +200,7 @@ fn read_header(header: &Map<String, Value>, types: &[&str]) -> Result<(Option<St
     Ok((kid, alg))
 }
 
-fn object(part: &str) -> Result<Map<String, Value>, Reject> {
+pub(crate) fn object(part: &str) -> Result<Map<String, Value>, Reject> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Reject::Malformed("a part is not base64url".into()))?;
     serde_json::from_slice(&bytes).map_err(|_| Reject::Malformed("a part is not a JSON object".into()))
 }

@@ -1,4 +1,4 @@
-//! Verifies Mayfly credentials: SPIFFE IDs, bindings, cuts, X.509-SVIDs, JWT-SVIDs and access tokens.
+//! Verifies Mayfly credentials: SPIFFE IDs, bindings, cuts, X.509-SVIDs, JWT-SVIDs, access tokens and DPoP proofs.
 //!
 //! A verifier needs three inputs: the credential, the bundle of its trust domain, and the cuts. This crate opens no
 //! connection, reads no clock and starts no thread; everything it needs is an argument.
@@ -7,6 +7,7 @@ mod access;
 mod binding;
 mod bundle;
 mod cuts;
+mod dpop;
 pub mod feed;
 mod ids;
 mod jwt;
@@ -17,10 +18,11 @@ mod subject;
 mod sync;
 mod x509;
 
-pub use access::{AccessToken, Confirmation, read_access_token, verify_access_token};
+pub use access::{AccessToken, Confirmation, Possession, read_access_token, verify_access_token};
 pub use binding::{Binding, BindingError, BindingOid, MAX_CHAIN, MAX_CLAIM, MAX_DER};
 pub use bundle::{Bundle, BundleError, JwtAuthority};
 pub use cuts::Cuts;
+pub use dpop::{DPOP_ALGORITHMS, DPOP_WINDOW, DpopProof, DpopRequest, verify_dpop};
 pub use ids::{
     AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, Workload, WorkloadName,
     issuer_id, parse_spiffe_id, workload_id,

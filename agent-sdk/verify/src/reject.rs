@@ -40,6 +40,18 @@ pub enum Reject {
     /// A cut revokes it: the user, agent, key, authority or another subject that it relies on was revoked.
     #[error("the credential was revoked")]
     Cut,
+    /// The access token is bound to a key or certificate that its holder has not proved.
+    #[error("the token is bound to {0}, and this request does not prove it")]
+    Unproved(&'static str),
+    /// A DPoP proof is not one of this request.
+    #[error("the DPoP proof is not valid: {0}")]
+    Proof(String),
+    /// A DPoP proof has no nonce of the receiver, or one that has expired.
+    #[error("the DPoP proof needs the nonce that is sent with this answer")]
+    Nonce,
+    /// A DPoP proof was used before, or it cannot be told.
+    #[error("the DPoP proof was used before: make one for each request")]
+    ProofUsed,
     /// It is unknown whether the credential is revoked, because the knowledge of revocations is too old.
     #[error("it is not known whether the credential is revoked: {0}")]
     Stale(Staleness),
@@ -90,6 +102,10 @@ impl Reject {
             Reject::Audience(_) => "CREDENTIAL_AUDIENCE",
             Reject::Binding(_) | Reject::Unbound(_) => "CREDENTIAL_BINDING",
             Reject::Cut => "CREDENTIAL_REVOKED",
+            Reject::Unproved(_) => "CREDENTIAL_UNPROVED",
+            Reject::Proof(_) => "DPOP_PROOF_INVALID",
+            Reject::Nonce => "DPOP_NONCE_NEEDED",
+            Reject::ProofUsed => "DPOP_PROOF_USED",
             Reject::Stale(_) => "CREDENTIAL_STALE",
         }
     }

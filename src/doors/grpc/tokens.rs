@@ -7,13 +7,16 @@ use super::message::timestamp;
 use super::server::tokens_server::Tokens;
 use super::{Door, methods};
 use crate::acts::{exchange, introspect, revoke_token};
+use crate::doors::peer::Peer;
 
 #[tonic::async_trait]
 impl Tokens for Door {
     async fn exchange(&self, request: Request<v1::ExchangeRequest>) -> Result<Response<v1::ExchangeResponse>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
         self.hand_in(methods::EXCHANGE, request, |issuer, caller, r| async move {
             let v1::ExchangeRequest { audience, scopes, subject_token } = r;
-            let asked = exchange::Asked { audience, scopes, subject_token, actor_token: String::new() };
+            let proved = Peer::proved(peer.as_ref());
+            let asked = exchange::Asked { audience, scopes, subject_token, proved, ..exchange::Asked::default() };
             let (access, access_token) = exchange::exchange(&issuer, caller, asked).await?;
             let token = access.token();
             Ok(v1::ExchangeResponse {

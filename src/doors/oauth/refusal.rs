@@ -1,4 +1,4 @@
-//! Refusals of the OAuth endpoints: the error codes of RFC 6749 5.2, RFC 8693 2.2.2 and RFC 8707 2 for denials and faults.
+//! Refusals of the OAuth endpoints: the error codes of RFC 6749 5.2, RFC 8693 2.2.2, RFC 8707 2 and RFC 9449 5 for denials and faults.
 
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -16,6 +16,8 @@ pub(super) struct Refusal {
     description: String,
     /// Seconds after which asking again may help.
     retry: Option<u64>,
+    /// The nonce for the next DPoP proof.
+    nonce: Option<String>,
     /// How the refusal counts in metrics.
     outcome: &'static str,
     /// The denial or the fault behind it. `None` where it follows from the form of the request alone.
@@ -25,7 +27,7 @@ pub(super) struct Refusal {
 impl Refusal {
     /// A refusal that follows from the request alone.
     pub(super) fn new(status: StatusCode, error: &'static str, message: &str) -> Refusal {
-        Refusal { status, error, description: message.to_owned(), retry: None, outcome: "malformed", no: None }
+        Refusal { status, error, description: message.to_owned(), retry: None, nonce: None, outcome: "malformed", no: None }
     }
 
     /// The request lacks a parameter, or has one that is malformed.
@@ -60,6 +62,10 @@ impl Refusal {
             }
         };
         let (status, error) = match denial.kind {
+            _ if denial.code == "DPOP_NONCE_NEEDED" => (StatusCode::BAD_REQUEST, "use_dpop_nonce"),
+            _ if matches!(denial.code, "DPOP_PROOF_INVALID" | "DPOP_PROOF_USED") => {
+                (StatusCode::BAD_REQUEST, "invalid_dpop_proof")
+            }
             Kind::Unauthenticated => (unproved_status, unproved),
             Kind::Exhausted => (StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable"),
             Kind::Unavailable | Kind::Deadline => (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
@@ -68,7 +74,9 @@ impl Refusal {
         let retry = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
             .then(|| denial.retry.map_or(1, |after| after.div_ceil(1_000_000)));
         let outcome = if denial.kind == Kind::Malformed { "malformed" } else { "denied" };
-        Refusal { status, error, description: denial.to_string(), retry, outcome, no: Some(Box::new(denial.clone().into())) }
+        let nonce = denial.facts.iter().find(|(name, _)| *name == "nonce").map(|(_, nonce)| nonce.clone());
+        let description = denial.to_string();
+        Refusal { status, error, description, retry, nonce, outcome, no: Some(Box::new(denial.clone().into())) }
     }
 
     /// The outcome as a label of metrics. Says in the log what was refused.
@@ -92,6 +100,7 @@ fn error_of(denial: &Denial) -> &'static str {
         "AUDIENCE_NOT_ALLOWED" | "AUDIENCE_MALFORMED" => "invalid_target",
         "SCOPE_NOT_ALLOWED" | "SCOPE_MALFORMED" | "NOTHING_LEFT" => "invalid_scope",
         // RFC 8693 2.2.2: also a subject or actor token that is not valid.
+        "TOKEN_BINDING_NEEDED" => "invalid_request",
         code if denial.kind == Kind::Malformed || matches!(code.split('_').next(), Some("USER" | "DELEGATION" | "SUBJECT")) => {
             "invalid_request"
         }
@@ -110,6 +119,9 @@ impl IntoResponse for Refusal {
             // RFC 9110 15.5.2: it names a scheme that exists, though no token is accepted in that header.
             let challenge = HeaderValue::from_static("Bearer error=\"invalid_client\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(nonce) = self.nonce.and_then(|nonce| HeaderValue::from_str(&nonce).ok()) {
+            response.headers_mut().insert("dpop-nonce", nonce);
         }
         if let Some(seconds) = self.retry {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());

@@ -187,6 +187,11 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_USER_ISSUER_UNKNOWN: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
     REASON_USER_CLOSED_BY_OPERATOR: _ClassVar[Reason]
+    REASON_CREDENTIAL_UNPROVED: _ClassVar[Reason]
+    REASON_DPOP_NONCE_NEEDED: _ClassVar[Reason]
+    REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
+    REASON_DPOP_PROOF_USED: _ClassVar[Reason]
+    REASON_TOKEN_BINDING_NEEDED: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
 MODE_AUTONOMOUS: Mode
@@ -343,6 +348,11 @@ REASON_SUBJECT_NOT_ALLOWED: Reason
 REASON_USER_ISSUER_UNKNOWN: Reason
 REASON_CRL_FULL: Reason
 REASON_USER_CLOSED_BY_OPERATOR: Reason
+REASON_CREDENTIAL_UNPROVED: Reason
+REASON_DPOP_NONCE_NEEDED: Reason
+REASON_DPOP_PROOF_INVALID: Reason
+REASON_DPOP_PROOF_USED: Reason
+REASON_TOKEN_BINDING_NEEDED: Reason
 
 class User(_message.Message):
     __slots__ = ("iss", "sub")
