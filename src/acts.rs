@@ -9,6 +9,7 @@ pub mod configure;
 pub mod dpop;
 pub mod end;
 pub mod exchange;
+pub mod extend;
 pub mod history;
 pub mod inspect;
 pub mod introspect;

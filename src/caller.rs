@@ -150,6 +150,14 @@ impl Caller {
         }
     }
 
+    /// The UUID of the agent that it is, if it is one.
+    pub fn agent_uuid(&self) -> Option<Uuid> {
+        match self {
+            Caller::Agent { id, .. } | Caller::Bearer { id, .. } => Some(id.uuid),
+            _ => None,
+        }
+    }
+
     /// The agent that it is, if it is one.
     pub fn agent(&self) -> Option<&Caller> {
         matches!(self, Caller::Agent { .. }).then_some(self)

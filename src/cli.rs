@@ -8,6 +8,7 @@ mod agents;
 mod authority;
 mod backup;
 mod bundle;
+mod classes;
 mod config;
 mod crl;
 mod cuts;
@@ -16,6 +17,7 @@ mod deploy;
 mod dev;
 mod end;
 mod exchange;
+mod extend;
 mod guard;
 mod history;
 mod introspect;
@@ -47,6 +49,7 @@ mod file;
 mod found;
 mod global;
 mod happened;
+mod heard;
 mod keeping;
 mod output;
 mod request;
@@ -91,6 +94,7 @@ enum Command {
     Exchange(exchange::Args),
     Introspect(introspect::Args),
     End(end::Args),
+    Extend(extend::Args),
     My(my::Args),
     Whoami(whoami::Args),
     Status(status::Args),
@@ -102,6 +106,7 @@ enum Command {
     History(history::Args),
     Delegations(delegations::Args),
     Workloads(workloads::Args),
+    Classes(classes::Args),
     Watch(watch::Args),
     Relay(relay::Args),
     Guard(guard::Args),
@@ -140,6 +145,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Exchange(args) => exchange::run(args, global).await,
         Command::Introspect(args) => introspect::run(args, global).await,
         Command::End(args) => end::run(args, global).await,
+        Command::Extend(args) => extend::run(args, global).await,
         Command::My(args) => my::run(args, global).await,
         Command::Whoami(args) => whoami::run(args, global).await,
         Command::Status(args) => status::run(args, global).await,
@@ -151,6 +157,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::History(args) => history::run(args, global).await,
         Command::Delegations(args) => delegations::run(args, global).await,
         Command::Workloads(args) => workloads::run(args, global).await,
+        Command::Classes(args) => classes::run(args, global).await,
         Command::Watch(args) => watch::run(args, global).await,
         Command::Guard(args) => guard::run(args, global).await,
         Command::Deploy(args) => deploy::run(&args),

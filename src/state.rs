@@ -8,6 +8,7 @@ mod cuts;
 mod delegation;
 mod ends;
 mod expiry;
+mod extended;
 mod generation;
 pub mod mandate;
 pub mod meter;
@@ -69,6 +70,8 @@ pub struct State {
     // INVARIANT: the target of every standing, by the revision of its record.
     told: BTreeMap<u64, Target>,
     delegations: HashMap<DelegationId, Arc<Delegation>>,
+    // How many agents that were extended are known under a delegation. It is known for as long as they are.
+    prolonged: HashMap<DelegationId, u64>,
     // INVARIANT: for each known delegation and lease its end, and how many end at that time. No cut is forgotten before the
     // last thing that it kills.
     lasting: BTreeMap<u64, u64>,

@@ -45,6 +45,7 @@ impl Reader {
         let request = from.map_or_else(v1::WatchCutsRequest::default, |r| v1::WatchCutsRequest {
             incarnation: r.incarnation.clone(),
             after: r.head,
+            ..Default::default()
         });
         let stream = RevocationsClient::new(channel).watch_cuts(request).await.unwrap().into_inner();
         let (cuts, incarnation) = from.map(|r| (r.cuts.clone(), r.incarnation.clone())).unwrap_or_default();
@@ -142,12 +143,12 @@ async fn t75_t76_every_cut_arrives_once_in_order_and_a_break_loses_none() {
     // From a life of the journal or a future that never was: everything.
     for (incarnation, after) in [(vec![7; 16], again.head), (again.incarnation.clone(), again.head + 1000)] {
         let mut client = RevocationsClient::new(channel(&dev, Some(ORCHESTRATOR)).await);
-        let request = v1::WatchCutsRequest { incarnation, after };
+        let request = v1::WatchCutsRequest { incarnation, after, ..Default::default() };
         let first = client.watch_cuts(request).await.unwrap().into_inner().message().await.unwrap().unwrap();
         assert!(first.snapshot);
     }
     let mut client = RevocationsClient::new(channel(&dev, Some(ORCHESTRATOR)).await);
-    let odd = client.watch_cuts(v1::WatchCutsRequest { incarnation: vec![1], after: 0 }).await.unwrap_err();
+    let odd = client.watch_cuts(v1::WatchCutsRequest { incarnation: vec![1], after: 0, ..Default::default() }).await.unwrap_err();
     assert_eq!(odd.code(), Code::InvalidArgument);
     // Nobody reads it without an identity.
     let mut stranger = RevocationsClient::new(channel(&dev, None).await);

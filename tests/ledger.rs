@@ -1100,6 +1100,9 @@ mod cuts;
 #[path = "ledger/lingering.rs"]
 mod lingering;
 
+#[path = "ledger/extended.rs"]
+mod extended;
+
 /// Everything that may come of a tree: spawn, child spawn, redeem, renew, mint.
 fn matrix(house: &House, n: u8, old: &Admission, hash: [u8; 32]) -> [&'static str; 5] {
     let caller = caller_of(old, 0);

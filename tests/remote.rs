@@ -52,7 +52,11 @@ fn t155_an_operator_without_a_home_finds_judges_revokes_and_confirms() {
     assert!(run("verify rogue.pem --live --as desk").status.success());
     // Judge, revoke and confirm, by the name that people know.
     assert_eq!(json("revoke --user dev/demo --dry-run")["agents"], 2);
-    let receipt = json("revoke --user dev/demo --reason INC-43");
+    let receipt = json("revoke --user dev/demo --reason INC-43 --wait");
+    assert_eq!(
+        (&receipt["all_heard"], &receipt["heard"], &receipt["not_heard"]),
+        (&true.into(), &Value::Array(vec![]), &Value::Array(vec![]))
+    );
     assert_eq!((&receipt["agents"], &receipt["unknown_user"]), (&2.into(), &false.into()));
     assert_eq!(run("verify rogue.pem --live --as desk").status.code(), Some(6));
     let confirmed = run(&format!("verify --agent {uuid} --as desk"));

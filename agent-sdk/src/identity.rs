@@ -45,7 +45,7 @@ use std::time::{Duration, SystemTime};
 
 use mayfly_verify::TrustDomain;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -91,6 +91,8 @@ struct Shared {
     over: watch::Sender<Option<Over>>,
     /// The folder that each renewal is written to. `None` if the identity lives in this process alone.
     kept: Option<kept::Kept>,
+    /// Notified when the lease was extended: the certificate is renewed at once, because only the next one says so.
+    extended: Notify,
     /// Guards the cached tokens, for a look-up or a change; never while a token is minted.
     tokens: Mutex<Tokens>,
 }
@@ -173,6 +175,28 @@ impl Identity {
             }
             Err(IdentityError::Over(over)) => Err(self.shared.end(over).into()),
             Err(e) if e.is_transient() => self.shared.tokens.lock().holding(audiences, SystemTime::now()).ok_or(e),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Extends the lease by a fresh token of the user for whom the agent acts, for `lease` from now, or as long as the token, the class
+    /// and the parent allow. The certificate is renewed at once and then until the new end; [`Identity::changed`] tells. Fails if
+    /// nothing allows more, and leaves the lease as it is.
+    pub async fn extend(&self, user_token: &str, lease: Option<Duration>) -> Result<v1::Agent, IdentityError> {
+        self.holds()?;
+        let lease_seconds = lease.map_or(0, |lease| lease.as_secs().max(1));
+        let request = v1::ExtendRequest { user_token: user_token.to_owned(), lease_seconds };
+        let extend = async || timely(IdentitiesClient::new(self.channel()).extend(request.clone())).await;
+        let extended = match extend().await {
+            Err(e) if e.is_past() => extend().await,
+            extended => extended,
+        };
+        match extended {
+            Ok(got) => {
+                self.shared.extended.notify_one();
+                got.agent.ok_or(IdentityError::Answer("there is no agent"))
+            }
+            Err(IdentityError::Over(over)) => Err(self.shared.end(over).into()),
             Err(e) => Err(e),
         }
     }

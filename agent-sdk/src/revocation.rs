@@ -27,6 +27,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::api::v1;
 use crate::api::v1::revocations_client::RevocationsClient;
+use crate::random;
 pub use crate::stream::Link;
 use crate::stream::{self, End, Subscription};
 
@@ -92,7 +93,8 @@ fn begin(channel: Channel, key: FeedKey, trust_domain: TrustDomain, freshness: F
     let follower = Follower::new(key, trust_domain, Limits::default());
     let (sender, link) = watch::channel(Link::Connecting);
     let client = RevocationsClient::new(channel);
-    let mut feed = Feed { client, follower, live: live.clone(), link: sender, tap, messages: Vec::new() };
+    let (subscription, confirming, messages) = (Vec::new(), None, Vec::new());
+    let mut feed = Feed { client, follower, live: live.clone(), link: sender, tap, subscription, confirming, messages };
     let task = tokio::spawn(async move { stream::follow(&mut feed).await });
     Following { live, link, task }
 }
@@ -104,6 +106,10 @@ struct Feed {
     live: Live,
     link: watch::Sender<Link>,
     tap: Option<Tap>,
+    /// The name of the open stream, with which it is confirmed.
+    subscription: Vec<u8>,
+    /// The last confirmation, while it is under way: one at a time.
+    confirming: Option<JoinHandle<()>>,
     /// Messages since the last heartbeat, kept for the callback alone. The follower limits their number.
     messages: Vec<v1::WatchCutsResponse>,
 }
@@ -116,14 +122,19 @@ impl Subscription for Feed {
     async fn open(&mut self) -> Result<Streaming<Self::Message>, Status> {
         self.messages.clear();
         let from = self.follower.connect();
+        // Without randomness the stream has no name, and is followed all the same.
+        self.subscription = random::bytes::<16>().map(|bytes| bytes.to_vec()).unwrap_or_default();
         let request = v1::WatchCutsRequest {
             incarnation: from.map(|p| p.incarnation.as_bytes().to_vec()).unwrap_or_default(),
             after: from.map_or(0, |p| p.head),
+            subscription: self.subscription.clone(),
+            relays: self.tap.is_some(),
         };
         Ok(self.client.watch_cuts(request).await?.into_inner())
     }
 
     async fn take(&mut self, wire: Self::Message) -> Result<bool, String> {
+        let confirm = wire.confirm;
         let taken = message(&wire).and_then(|message| self.follower.take(message)).map_err(|e| e.to_string())?;
         if self.tap.is_some() {
             if wire.snapshot {
@@ -133,6 +144,9 @@ impl Subscription for Feed {
         }
         let Some(known) = taken else { return Ok(false) };
         self.live.publish(Arc::clone(&known));
+        if confirm {
+            self.confirm(known.head);
+        }
         if let Some(tap) = &mut self.tap {
             tap(Tick { messages: std::mem::take(&mut self.messages), known });
         }
@@ -148,6 +162,28 @@ impl Subscription for Feed {
         let pause = end.backoff();
         self.link.send_replace(Link::Broken(end.why));
         Some(pause)
+    }
+}
+
+impl Feed {
+    /// Says up to which head the feed is known, beside following it. If the other end wants no confirmation nothing is lost.
+    fn confirm(&mut self, head: u64) {
+        if self.subscription.is_empty() || self.confirming.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let (mut client, subscription) = (self.client.clone(), self.subscription.clone());
+        self.confirming = Some(tokio::spawn(async move {
+            let said = client.confirm_cuts(v1::ConfirmCutsRequest { subscription, head });
+            let _ = tokio::time::timeout(SILENCE, said).await;
+        }));
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if let Some(task) = &self.confirming {
+            task.abort();
+        }
     }
 }
 

@@ -23,6 +23,7 @@ const APIS: [(&str, &str, &str, &[&str]); 2] = [
             ".mayfly.v1.IntrospectRequest",
             ".mayfly.v1.TokensRevokeRequest",
             ".mayfly.v1.RevokeRequest",
+            ".mayfly.v1.ExtendRequest",
             ".mayfly.v1.ReopenRequest",
             ".mayfly.v1.ListAgentsRequest",
             ".mayfly.v1.GetAgentRequest",

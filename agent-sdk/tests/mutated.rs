@@ -221,7 +221,7 @@ fn wire(message: &FeedMessage) -> v1::WatchCutsResponse {
         digest: beat.digest.to_vec(),
         signature: beat.signature.to_vec(),
     });
-    v1::WatchCutsResponse { snapshot: message.snapshot, cuts: cuts.collect(), heartbeat }
+    v1::WatchCutsResponse { snapshot: message.snapshot, cuts: cuts.collect(), heartbeat, ..Default::default() }
 }
 
 /// Whether this is what the issuer knew when it signed one of its heartbeats, and which.

@@ -8,8 +8,9 @@ use zeroize::Zeroizing;
 use super::Issuer;
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Fault};
+use crate::judge::policy::Class;
 use crate::judge::{owns, unknown_agent};
-use crate::state::{Agent, Standing, TargetStanding, Why};
+use crate::state::{Agent, Count, Seat, Standing, TargetStanding, View, Why};
 
 /// Page tokens: sealed for one caller, so that they tell nothing and nobody else's work. The key lives as long as the process.
 pub struct Pages(LessSafeKey);
@@ -121,6 +122,36 @@ pub fn get(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<(Agent, Stan
         _ => Why { at: why.at, ..Why::default() },
     });
     Ok((agent, standing, told))
+}
+
+/// A class, as it is now.
+pub struct Known {
+    /// As it is configured.
+    pub class: Class,
+    /// Whether it gets no new agents until it is reopened.
+    pub closed: bool,
+    /// How many of its agents live; 0 for everybody but operators.
+    pub live: u64,
+}
+
+/// The classes that a caller may see, in order of name, and the revision at which that was read. T13: a class that the caller may not
+/// spawn looks as if it did not exist.
+pub fn classes(issuer: &Issuer, caller: &Caller) -> (Vec<Known>, u64) {
+    let operator = matches!(caller, Caller::Operator { .. });
+    issuer.ledger.read(|state| {
+        let own = caller.agent_uuid().and_then(|uuid| state.agent(&uuid)).map(|agent| agent.mandate.class.clone());
+        let spawns = |class: &Class| {
+            let listed = class.workloads.iter().any(|listed| caller.is(listed));
+            listed || own.as_ref().is_some_and(|own| class.classes.contains(own))
+        };
+        let known = |class: &Class| {
+            let target = Target::Class(class.name.clone());
+            let live = if operator { u64::try_from(state.seats(Seat(Count::OfClass, target.subject()))).unwrap_or(0) } else { 0 };
+            Known { class: class.clone(), closed: state.is_closed(&target), live }
+        };
+        let all = issuer.ledger.rules().classes.values();
+        (all.filter(|class| operator || spawns(class)).map(known).collect(), state.revision)
+    })
 }
 
 /// A revocation, as its target is now.

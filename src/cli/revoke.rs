@@ -15,10 +15,11 @@ use time::format_description::well_known::Rfc3339;
 use tonic::transport::Channel;
 
 use super::connect::{self, Acting};
-use super::exit::Failure;
+use super::exit::{Failure, STALE};
 use super::global::Global;
+use super::heard::Heard;
 use super::output::{self, Format};
-use super::{file, user};
+use super::{file, heard, user};
 
 /// Revoke an agent, or everything of a user, a workload, a class, a delegation or a key
 ///
@@ -44,6 +45,12 @@ pub(super) struct Args {
     /// Revoke what has been issued, but leave the user, workload or class open for new agents
     #[arg(long)]
     allow_new: bool,
+    /// Wait until everybody who follows the feed says that they have heard, and say who has not (operator); exits 7 then
+    #[arg(long, conflicts_with_all = ["user_token", "dry_run", "authority"])]
+    wait: bool,
+    /// Longest wait, in seconds
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600), requires = "wait")]
+    wait_for: u64,
     /// Revoke nothing: say which live agents would end, by class and by user
     #[arg(long)]
     dry_run: bool,
@@ -106,13 +113,32 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         allow_new: args.allow_new,
         dry_run: args.dry_run,
     };
-    let mut client = OperationsClient::new(channel);
+    let mut client = OperationsClient::new(channel.clone());
     if args.dry_run {
         return would_end(global.output, &client.revoke(request).await?.into_inner());
     }
     let exactly = count(&mut client, &request).await;
     let got = client.revoke(request).await?.into_inner();
-    receipt(global.output, &got, exactly)
+    if !args.wait {
+        return receipt(global.output, &got, exactly, None);
+    }
+    // ORDER: the receipt is printed in any case, because it is revoked.
+    match heard::wait(channel, got.revision, Duration::from_secs(args.wait_for)).await {
+        Ok(heard) => {
+            receipt(global.output, &got, exactly, Some(&heard))?;
+            match heard.missing.len() {
+                0 => Ok(()),
+                missing => Err(Failure::new(
+                    STALE,
+                    format!("revoked, but {missing} who follow the feed have not said that they have heard"),
+                )),
+            }
+        }
+        Err(failure) => {
+            receipt(global.output, &got, exactly, None)?;
+            Err(failure)
+        }
+    }
 }
 
 /// How many live agents end, as a dry run counts them just before. `None` if that takes longer than a revocation may wait.
@@ -149,8 +175,8 @@ fn moment(text: &str) -> Result<Timestamp, Failure> {
     Ok(Timestamp { seconds: at.unix_timestamp(), nanos: i32::try_from(at.nanosecond()).unwrap_or(0) })
 }
 
-fn receipt(format: Format, got: &v1::RevokeResponse, exactly: Option<u64>) -> Result<(), Failure> {
-    let object = json!({
+fn receipt(format: Format, got: &v1::RevokeResponse, exactly: Option<u64>, heard: Option<&Heard>) -> Result<(), Failure> {
+    let mut object = json!({
         "revision": got.revision,
         "agents": exactly,
         "agents_at_most": got.agents_at_most,
@@ -159,6 +185,11 @@ fn receipt(format: Format, got: &v1::RevokeResponse, exactly: Option<u64>) -> Re
         "worst_case_seconds": got.worst_case_seconds,
         "recorded_at": output::timestamp(got.recorded_at.as_ref()),
     });
+    if let Some(Heard { heard, missing }) = heard {
+        output::insert(&mut object, "all_heard", missing.is_empty());
+        output::insert(&mut object, "heard", heard.iter().map(heard::object).collect::<Vec<_>>());
+        output::insert(&mut object, "not_heard", missing.iter().map(heard::object).collect::<Vec<_>>());
+    }
     output::print(format, &object, || {
         let agents = match exactly {
             Some(1) => "1 live agent ends".to_owned(),
@@ -172,6 +203,14 @@ fn receipt(format: Format, got: &v1::RevokeResponse, exactly: Option<u64>) -> Re
             "a verifier that receives no revocations accepts revoked credentials for at most {} seconds",
             got.worst_case_seconds
         ));
+        if let Some(Heard { heard, missing }) = heard {
+            lines.push(match (heard.len(), missing.len()) {
+                (0, 0) => "nobody follows the feed now".to_owned(),
+                (all, 0) => format!("heard by everybody who follows the feed: {all}"),
+                (some, _) => format!("heard by {some} who follow the feed, and not by:"),
+            });
+            lines.extend(missing.iter().map(|subscriber| format!("  {}", heard::line(subscriber))));
+        }
         lines
     })
 }

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::connect;
 use super::exit::Failure;
 use super::global::Global;
-use super::output;
+use super::{heard, output};
 
-/// Say where the issuer is, and what it signs with (operator)
+/// Say where the issuer is, what it signs with, and who follows its feed (operator)
 #[derive(clap::Args)]
 pub(super) struct Args {}
 
@@ -17,6 +17,7 @@ pub(super) async fn run(_: Args, global: &Global) -> Result<(), Failure> {
     let at = connect::endpoint(&global.home)?;
     let mut client = AuthoritiesClient::new(connect::as_operator(&global.home).await?);
     let got = client.list_authorities(v1::ListAuthoritiesRequest {}).await?.into_inner();
+    let feed = heard::look(connect::as_operator(&global.home).await?).await?;
     let authorities: Vec<_> = got.authorities.iter().map(output::authority::object).collect();
     let object = json!({
         "trust_domain": at.trust_domain,
@@ -29,6 +30,7 @@ pub(super) async fn run(_: Args, global: &Global) -> Result<(), Failure> {
         "socket": at.socket,
         "issuers": at.issuers,
         "authorities": authorities,
+        "feed": { "head": feed.head, "subscribers": feed.subscribers.iter().map(heard::object).collect::<Vec<_>>() },
     });
     output::print(global.output, &object, || {
         let mut lines = vec![
@@ -41,6 +43,8 @@ pub(super) async fn run(_: Args, global: &Global) -> Result<(), Failure> {
         ];
         lines.extend(at.issuers.iter().map(|(name, url)| format!("users of          {name}: {url}")));
         lines.extend(got.authorities.iter().map(|authority| format!("authority         {}", output::authority::line(authority))));
+        lines.push(format!("feed              at revision {}, followed by {}", feed.head, feed.subscribers.len()));
+        lines.extend(feed.subscribers.iter().map(|subscriber| format!("                  {}", heard::line(subscriber))));
         lines
     })
 }

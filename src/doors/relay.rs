@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::grpc::revocations::{Answer, subscribe};
+use super::grpc::revocations::{Answer, Who, subscribe};
 use super::grpc::server::revocations_server::{Revocations, RevocationsServer};
 use super::status;
 use crate::publish::feed::Feed;
@@ -36,12 +36,23 @@ impl Revocations for Door {
         if !self.feed.has_heartbeat() {
             return Err(Status::unavailable("the relay has no heartbeat of the issuer yet: try again"));
         }
-        let stream = subscribe(&self.feed, request.get_ref(), self.stop.clone());
+        let stream = subscribe(&self.feed, Who::default(), request.into_inner(), self.stop.clone());
         let stream = stream.map_err(|denial| status::of(&denial.into(), METHOD).0)?;
         Ok(Response::new(Box::pin(stream)))
     }
 
     async fn list_cuts(&self, _: Request<v1::ListCutsRequest>) -> Result<Response<v1::ListCutsResponse>, Status> {
         Err(Status::unimplemented("a relay does not have the names of revoked subjects: ask the issuer"))
+    }
+
+    async fn confirm_cuts(&self, _: Request<v1::ConfirmCutsRequest>) -> Result<Response<v1::ConfirmCutsResponse>, Status> {
+        Err(Status::unimplemented("a relay asks nobody to confirm: the issuer does"))
+    }
+
+    async fn list_subscribers(
+        &self,
+        _: Request<v1::ListSubscribersRequest>,
+    ) -> Result<Response<v1::ListSubscribersResponse>, Status> {
+        Err(Status::unimplemented("a relay tells nobody who follows it: ask the issuer about its own"))
     }
 }

@@ -64,6 +64,11 @@ impl Translator<'_> {
                 }
             }
             Some(Body::Used(used)) => self.by_itself(draft, &used.agent),
+            Some(Body::Extended(extended)) => {
+                self.by_itself(draft, &extended.agent);
+                draft.opening.ends_at = extended.lease_ends_at;
+                draft.opening.target = format!("token covered by sha256:{}", hex::encode(&extended.proof));
+            }
             Some(Body::Minted(minted)) => self.minted(draft, minted),
             Some(Body::Exchanged(exchanged)) => self.exchanged(draft, exchanged),
             Some(Body::Ended(ended)) => {
@@ -287,6 +292,7 @@ fn kind(body: Option<&Body>) -> Kind {
         Some(Body::Redeemed(_)) => Kind::Redemption,
         Some(Body::Renewed(_)) => Kind::Renewal,
         Some(Body::Used(_)) => Kind::Use,
+        Some(Body::Extended(_)) => Kind::Extension,
         Some(Body::Authorities(_)) => Kind::Authorities,
         Some(Body::Opened(_) | Body::Resumed(_) | Body::TimeRepaired(_)) | None => Kind::Opened,
     }

@@ -135,7 +135,11 @@ impl Judgement<'_> {
                 None => (everything, last),
             },
             Target::Delegation(id) => match self.view().known_delegation(id) {
-                Some(delegation) => (delegation.ends_at.saturating_add(KEEP).saturating_add(SKEW), last),
+                Some(delegation) => {
+                    // An agent under it may live longer than it, if its user extended it.
+                    let longer = if self.view().is_prolonged(id) { self.view().lasts_until() } else { 0 };
+                    (delegation.ends_at.max(longer).saturating_add(KEEP).saturating_add(SKEW), last)
+                }
                 None => (everything, last),
             },
             Target::Key(key) => {

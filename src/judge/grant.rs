@@ -39,6 +39,19 @@ pub enum Proof {
     Delegation(DelegationId),
 }
 
+/// What a user says by a token, apart from any delegation that it records.
+#[derive(Clone, Debug)]
+pub struct Consent {
+    /// The user.
+    pub user: User,
+    /// SHA-256 of what the token's signature covers.
+    pub proof: [u8; 32],
+    /// Ceiling of scopes. `None` means no ceiling.
+    pub scopes: Option<Vec<String>>,
+    /// Unix seconds.
+    pub ends_at: u64,
+}
+
 impl Judgement<'_> {
     /// The delegation behind a proof that `by` presents, and its record if the proof is new.
     pub fn grant(
@@ -80,6 +93,31 @@ impl Judgement<'_> {
                 };
                 let delegation = Delegation::recorded(self.view().revision() + 1, &body).map_err(|e| Fault::new("judge", e))?;
                 Ok((Arc::new(delegation), Some(body)))
+            }
+        }
+    }
+
+    /// What a token says that is presented once more, for an agent below `by` that lives already. Nothing is recorded of it.
+    pub fn consent(&mut self, by: &Workload, proof: &Proof) -> Result<Consent, No> {
+        self.checking(Check::Grant);
+        let at = self.at();
+        let known = match proof {
+            Proof::Token { proof, .. } | Proof::Recorded(proof) => self.view().delegation_by_proof(proof, at).cloned(),
+            Proof::Delegation(_) => None,
+        };
+        match (known, proof) {
+            (Some(known), _) => {
+                self.check_recorded(by, &known, proof)?;
+                let Delegation { user, proof, scopes, ends_at, .. } = &*known;
+                Ok(Consent { user: user.clone(), proof: *proof, scopes: scopes.clone(), ends_at: ends_at / SECOND })
+            }
+            (None, Proof::Token { user, proof, issued_at, ends_at, workloads, scopes, .. }) => {
+                self.check_issuer(user)?;
+                self.check_fresh(by, user, *issued_at, *ends_at, workloads)?;
+                Ok(Consent { user: user.clone(), proof: *proof, scopes: scopes.clone(), ends_at: *ends_at })
+            }
+            (None, Proof::Recorded(_) | Proof::Delegation(_)) => {
+                Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into())
             }
         }
     }

@@ -83,7 +83,7 @@ impl Verb {
             Action::MintJwt => Some(Verb::Mint),
             Action::Exchange => Some(Verb::Exchange),
             Action::RevokeToken => Some(Verb::RevokeToken),
-            Action::Renew => Some(Verb::Renew),
+            Action::Renew | Action::Extend => Some(Verb::Renew),
             Action::Redeem | Action::Attest => Some(Verb::Redeem),
             Action::End => Some(Verb::End),
             Action::Revoke => Some(Verb::Revoke),
@@ -93,6 +93,7 @@ impl Verb {
             | Action::Whoami
             | Action::ListAgents
             | Action::GetAgent
+            | Action::ListClasses
             | Action::GetBundle
             | Action::WatchCuts
             | Action::ListCuts

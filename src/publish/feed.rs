@@ -9,6 +9,7 @@ mod ring;
 mod set;
 mod snapshot;
 mod speaker;
+mod subscribers;
 mod sync;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use ring::Ring;
 use set::Set;
 use snapshot::Snapshot;
 use speaker::Speaker;
+pub use subscribers::{Joined, Subscriber, Subscribers};
 use sync::Mutex;
 
 /// Cuts within this time go out together.
@@ -62,6 +64,7 @@ pub struct Feed {
     set: Mutex<Set>,
     news: watch::Sender<u64>,
     cuts: watch::Sender<u64>,
+    subscribers: Arc<Subscribers>,
 }
 
 impl Feed {
@@ -97,6 +100,7 @@ impl Feed {
             set: Mutex::new(set),
             news: watch::Sender::new(0),
             cuts: watch::Sender::new(0),
+            subscribers: Arc::default(),
         }
     }
 
@@ -123,8 +127,10 @@ impl Feed {
             ring.begin(known.cuts.incarnation);
             // Subscribers get the cuts in a snapshot of this relay, so only the heartbeat goes into the ring.
             let heartbeat = tick.messages.pop().and_then(|m| m.heartbeat);
-            tick.messages = vec![v1::WatchCutsResponse { snapshot: false, cuts: vec![], heartbeat }];
+            tick.messages = vec![v1::WatchCutsResponse { heartbeat, ..Default::default() }];
         }
+        // The issuer asks this relay, and knows nothing of those behind it.
+        tick.messages.iter_mut().for_each(|message| message.confirm = false);
         let encoded = tick.messages.iter().map(|m| Bytes::from(m.encode_to_vec())).collect();
         let at = ring.push(encoded, known.head, known.as_of, !all && cuts.is_empty());
         drop(ring);
@@ -178,7 +184,8 @@ impl Feed {
             (set.len(), set.digest())
         };
         let heartbeat = speaker.heartbeat(head, as_of, count, digest)?;
-        let encoded = messages(&cuts, heartbeat).iter().map(|m| Bytes::from(m.encode_to_vec())).collect();
+        let encoded =
+            messages(&cuts, heartbeat, self.subscribers.take_asked()).iter().map(|m| Bytes::from(m.encode_to_vec())).collect();
         let at = ring.push(encoded, head, as_of, cuts.is_empty());
         drop(ring);
         self.news.send_replace(at);
@@ -187,6 +194,16 @@ impl Feed {
             self.cuts.send_replace(at);
         }
         Ok(())
+    }
+
+    /// Who follows.
+    pub fn subscribers(&self) -> &Arc<Subscribers> {
+        &self.subscribers
+    }
+
+    /// The head of the last tick.
+    pub fn head(&self) -> u64 {
+        self.ring.lock().head()
     }
 
     /// Notifies of each tick.
@@ -238,8 +255,8 @@ impl Feed {
     }
 }
 
-/// The messages of one tick. The last one has the heartbeat.
-fn messages(cuts: &[CutMade], heartbeat: v1::Heartbeat) -> Vec<v1::WatchCutsResponse> {
+/// The messages of one tick. The last one has the heartbeat, and asks subscribers to confirm it if somebody waits for that.
+fn messages(cuts: &[CutMade], heartbeat: v1::Heartbeat, confirm: bool) -> Vec<v1::WatchCutsResponse> {
     let message = |cut: &CutMade| v1::Cut {
         subject: cut.subject.0.to_vec(),
         before: cut.before,
@@ -249,11 +266,13 @@ fn messages(cuts: &[CutMade], heartbeat: v1::Heartbeat) -> Vec<v1::WatchCutsResp
     let mut messages: Vec<v1::WatchCutsResponse> = Vec::new();
     for chunk in cuts.chunks(CHUNK) {
         let cuts = chunk.iter().map(message).collect();
-        messages.push(v1::WatchCutsResponse { snapshot: false, cuts, heartbeat: None });
+        messages.push(v1::WatchCutsResponse { cuts, ..Default::default() });
     }
-    match messages.last_mut() {
-        Some(last) => last.heartbeat = Some(heartbeat),
-        None => messages.push(v1::WatchCutsResponse { snapshot: false, cuts: vec![], heartbeat: Some(heartbeat) }),
+    if messages.is_empty() {
+        messages.push(v1::WatchCutsResponse::default());
+    }
+    if let Some(last) = messages.last_mut() {
+        (last.heartbeat, last.confirm) = (Some(heartbeat), confirm);
     }
     messages
 }

@@ -77,6 +77,8 @@ pub struct More {
     pub ticket_nonce: [u8; 16],
     /// What the request asked for and did not get.
     pub clipped: Vec<String>,
+    /// By what its lease was extended last: SHA-256 of what the signature of the user's token covers, and the record's revision.
+    pub extended: Option<([u8; 32], u64)>,
     /// Revision of its end. `None` if nobody ended it.
     pub ended: Option<u64>,
     /// Unix microseconds of its end; 0 if nobody ended it.
@@ -108,6 +110,7 @@ static NOTHING_MORE: More = More {
     ticket: None,
     ticket_nonce: [0; 16],
     clipped: Vec::new(),
+    extended: None,
     ended: None,
     ended_at: 0,
     ended_by: String::new(),

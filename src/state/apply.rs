@@ -110,6 +110,11 @@ impl State {
                     None => self.obsolete.push_back(revision),
                 }
             }
+            Body::Extended(e) => {
+                let uuid = Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?;
+                let proof = fixed(&e.proof).ok_or(misfit("proof"))?;
+                self.extended(revision, uuid, e.lease_ends_at, proof);
+            }
             Body::Ended(e) => {
                 let uuid = Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?;
                 self.unseat(&uuid);

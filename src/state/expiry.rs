@@ -102,11 +102,10 @@ impl State {
                     self.forget(uuid, when);
                     false
                 }
+                // It goes with the last extended agent under it.
+                Due::Delegation(id) if self.prolonged.contains_key(&*id) => false,
                 Due::Delegation(id) => {
-                    if let Some(delegation) = self.delegations.remove(&*id) {
-                        self.last(delegation.ends_at, false);
-                        self.proofs.remove(&delegation.proof);
-                    }
+                    self.forget_delegation(&id);
                     true
                 }
                 Due::Ticket(hash) => {
@@ -199,6 +198,9 @@ impl State {
             }
             self.obsolete.push_back(agent.revision);
             self.obsolete.extend(&agent.rare.rows);
+            if let Some(delegation) = agent.delegation.as_ref().filter(|_| agent.rare.extended.is_some()) {
+                self.no_longer_prolonged(delegation.id, when);
+            }
             if let Some(parent) = agent.parent()
                 && let Some(above) = self.agents.get_mut(&parent)
             {

@@ -67,6 +67,7 @@ impl<'a> Overlay<'a> {
             Some(Body::Redeemed(r)) => self.adopt_agent(&r.agent),
             Some(Body::Renewed(r)) => self.adopt_agent(&r.agent),
             Some(Body::Used(u)) => self.adopt_agent(&u.agent),
+            Some(Body::Extended(e)) => self.adopt_agent(&e.agent),
             Some(Body::Certified(c)) => {
                 if let Some((hash, ticket)) = fixed(&c.ticket).and_then(|hash| self.base.tickets.get_key_value(&hash)) {
                     self.top.tickets.entry(*hash).or_insert_with(|| Ticket::clone(ticket));
@@ -155,6 +156,11 @@ impl<'a> Overlay<'a> {
     /// A delegation that is known, whether or not it still counts.
     pub fn known_delegation(&self, id: &DelegationId) -> Option<&Arc<Delegation>> {
         self.top.delegations.get(id).or_else(|| self.base.delegations.get(id))
+    }
+
+    /// Whether a delegation is known for longer than it lasts, because an agent under it was extended.
+    pub fn is_prolonged(&self, id: &DelegationId) -> bool {
+        self.top.prolonged.contains_key(id) || self.base.prolonged.contains_key(id)
     }
 
     /// A ticket, by the SHA-256 of its secret.

@@ -175,7 +175,8 @@ impl Simulation {
                 }
             }
             50..=57 => self.redeem(),
-            58..=67 => self.renew(),
+            58..=66 => self.renew(),
+            67 => self.extend(),
             68..=75 => self.mint(),
             76..=79 => self.end(),
             80..=81 => self.cut_agent(),
@@ -306,6 +307,22 @@ impl Simulation {
             known.until = admission.agent().svid_ends_at.min(known.lease);
             known.next = Some(admission);
             self.told("renewed");
+        }
+    }
+
+    fn extend(&mut self) {
+        let Some(id) = self.pick(|a| a.current.is_some()) else { return };
+        let known = self.agents[&id].clone();
+        let proof = self.proof(&known.user);
+        let caller = self.caller(known.current.as_ref().unwrap(), true);
+        if let Ok(Outcome::Extended { lease_ends_at, .. }) = self.house.ask(caller, Proposal::Extend { proof, lease: 0 }) {
+            assert!(self.stands(id), "a dead agent was extended");
+            assert!(self.seated(&known), "one that was over was extended");
+            assert!(lease_ends_at >= known.lease, "a lease moves later or not at all");
+            assert!(known.parent.is_none_or(|above| lease_ends_at <= self.agents[&above].lease), "leases nest");
+            assert_ne!(self.closed.get(&known.user), Some(&true), "its user was cut");
+            self.agents.get_mut(&id).unwrap().lease = lease_ends_at;
+            self.told("extended");
         }
     }
 
@@ -615,6 +632,7 @@ fn complete(tally: &BTreeMap<&'static str, u64>) {
         "parent full",
         "redeemed",
         "renewed",
+        "extended",
         "used",
         "thief",
         "orphaned",

@@ -1,7 +1,7 @@
 //! Acts of all kinds as one, for tests and measurements that mix them: they skip the doors and the signatures.
 
 #![allow(dead_code, unreachable_pub, clippy::expect_used, reason = "each test file uses what it needs")]
-use mayfly::acts::{authorities, configure, end, join, mint, present, redeem, renew, reopen, revoke, spawn};
+use mayfly::acts::{authorities, configure, end, extend, join, mint, present, redeem, renew, reopen, revoke, spawn};
 use mayfly::caller::Caller;
 use mayfly::csr::Key;
 use mayfly::denial::No;
@@ -27,6 +27,7 @@ pub enum Proposal {
     Redeem { hash: [u8; 32], key: [u8; 32] },
     Renew { key: [u8; 32] },
     Present,
+    Extend { proof: judge::Proof, lease: u64 },
     Revoke { target: Target, since: Option<Since>, dry: bool, reason: String, allow_new: bool },
     Reopen { target: Target },
     Configure { classes: [u8; 32] },
@@ -40,6 +41,7 @@ pub enum Outcome {
     Renewed(Admission),
     Present,
     Minted(judge::Mint),
+    Extended { lease_ends_at: u64, revision: u64 },
     Ended { agent: AgentId, revision: u64, accepted_until: Option<u64> },
     Ticketed { ends_at: u64, revision: u64 },
     Certified(Certification),
@@ -78,6 +80,10 @@ impl Act for Proposal {
             Proposal::Present => {
                 present::Present { lane: Lane::Issuance }.judge(j, caller, chance)?;
                 Outcome::Present
+            }
+            Proposal::Extend { proof, lease } => {
+                let extend::Extended { agent, revision } = extend::Extend { proof, lease }.judge(j, caller, chance)?;
+                Outcome::Extended { lease_ends_at: agent.lease_ends_at, revision }
             }
             Proposal::Revoke { target, since, dry, reason, allow_new } => {
                 let act = revoke::Revoke { target, since, dry, reason, allow_new };

@@ -5,9 +5,9 @@
 use std::fmt;
 
 use super::v1::{
-    AttestRequest, CreateJoinTokenResponse, ExchangeRequest, ExchangeResponse, GetAgentRequest, GetDecisionRequest,
-    IntrospectRequest, JwtSvid, ListAgentsRequest, ListEntriesRequest, RedeemRequest, ReopenRequest, RevokeRequest, SpawnRequest,
-    SpawnResponse, TokensRevokeRequest,
+    AttestRequest, CreateJoinTokenResponse, ExchangeRequest, ExchangeResponse, ExtendRequest, GetAgentRequest,
+    GetDecisionRequest, IntrospectRequest, JwtSvid, ListAgentsRequest, ListEntriesRequest, RedeemRequest, ReopenRequest,
+    RevokeRequest, SpawnRequest, SpawnResponse, TokensRevokeRequest,
 };
 use super::workload::{Jwtsvid, ValidateJwtsvidRequest, Witsvid, X509svid};
 
@@ -28,6 +28,7 @@ macro_rules! hides_user_token {
 hides_user_token! {
     RevokeRequest { target, reason, allow_new, dry_run }
     ReopenRequest {}
+    ExtendRequest { lease_seconds }
     ListAgentsRequest { page_size, page_token, all }
     GetAgentRequest { agent }
     ListEntriesRequest { since, until, user, agent, class, root, kinds, reason, page_size, page_token }
@@ -186,6 +187,7 @@ mod tests {
             format!("{:?}", IntrospectRequest { token: "hush".into() }),
             format!("{:?}", TokensRevokeRequest { token: "hush".into() }),
             format!("{:?}", RevokeRequest { user_token: "hush".into(), reason: "said".into(), ..Default::default() }),
+            format!("{:?}", ExtendRequest { user_token: "hush".into(), lease_seconds: 1 }),
             format!("{:?}", ReopenRequest { user_token: "hush".into(), ..Default::default() }),
             format!("{:?}", ListAgentsRequest { user_token: "hush".into(), page_token: "said".into(), ..Default::default() }),
             format!("{:?}", GetAgentRequest { user_token: "hush".into(), agent: "said".into() }),

@@ -259,6 +259,23 @@ pub struct EndResponse {
     #[prost(message, optional, tag = "3")]
     pub accepted_until: ::core::option::Option<::prost_types::Timestamp>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ExtendRequest {
+    /// A token of the same user, for an audience whose tokens the workload at the agent's root may present.
+    #[prost(string, tag = "1")]
+    pub user_token: ::prost::alloc::string::String,
+    /// Seconds from now; 0: as long as the token, the class and the parent allow.
+    #[prost(uint64, tag = "2")]
+    pub lease_seconds: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExtendResponse {
+    #[prost(message, optional, tag = "1")]
+    pub agent: ::core::option::Option<Agent>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WhoamiRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -360,6 +377,45 @@ pub struct GetAgentRequest {
 pub struct GetAgentResponse {
     #[prost(message, optional, tag = "1")]
     pub agent: ::core::option::Option<Agent>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListClassesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListClassesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub classes: ::prost::alloc::vec::Vec<Class>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+/// A kind of agents, as it is configured.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Class {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub owner: ::prost::alloc::string::String,
+    /// What its agents may do at most.
+    #[prost(string, repeated, tag = "3")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "5")]
+    pub svid_ttl_seconds: u64,
+    #[prost(uint64, tag = "6")]
+    pub max_lease_seconds: u64,
+    #[prost(uint32, tag = "7")]
+    pub max_depth: u32,
+    #[prost(enumeration = "Mode", repeated, tag = "8")]
+    pub modes: ::prost::alloc::vec::Vec<i32>,
+    /// Who may spawn it: `workload/<name>`, `class/<name>`, or a foreign SPIFFE ID.
+    #[prost(string, repeated, tag = "9")]
+    pub spawners: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether it was revoked, and gets no new agents until it is reopened.
+    #[prost(bool, tag = "10")]
+    pub closed: bool,
+    /// For operators alone: how many of its agents live.
+    #[prost(uint64, tag = "11")]
+    pub live_agents: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateJoinTokenRequest {
@@ -709,7 +765,7 @@ pub struct HistoryEntry {
     #[prost(string, tag = "4")]
     pub decision_id: ::prost::alloc::string::String,
     /// opened, join_token, certificate, delegation, admission, redemption, renewal, use, mint, end, revocation, reopening,
-    /// authorities, configuration, denial, look, gap.
+    /// authorities, configuration, extension, denial, look, gap.
     #[prost(string, tag = "5")]
     pub kind: ::prost::alloc::string::String,
     /// recorded, denied, failed, answered, not_written.
@@ -951,6 +1007,62 @@ pub struct WatchCutsRequest {
     /// The head of the last heartbeat that the caller took.
     #[prost(uint64, tag = "2")]
     pub after: u64,
+    /// Chosen by the caller, at random, 16 bytes: it names this stream in ConfirmCuts. Empty: the caller does not confirm.
+    #[prost(bytes = "vec", tag = "3")]
+    pub subscription: ::prost::alloc::vec::Vec<u8>,
+    /// Whether the caller forwards the feed to others, of whom it says nothing.
+    #[prost(bool, tag = "4")]
+    pub relays: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmCutsRequest {
+    /// As in WatchCuts.
+    #[prost(bytes = "vec", tag = "1")]
+    pub subscription: ::prost::alloc::vec::Vec<u8>,
+    /// The head of the last heartbeat that the caller took.
+    #[prost(uint64, tag = "2")]
+    pub head: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmCutsResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSubscribersRequest {
+    /// Ask the subscribers to confirm what they have heard, with the next heartbeat.
+    #[prost(bool, tag = "1")]
+    pub confirm: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSubscribersResponse {
+    /// In order of their connections.
+    #[prost(message, repeated, tag = "1")]
+    pub subscribers: ::prost::alloc::vec::Vec<Subscriber>,
+    /// The head of the feed.
+    #[prost(uint64, tag = "2")]
+    pub head: u64,
+}
+/// Who follows the feed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Subscriber {
+    /// SPIFFE ID of an agent or a workload; an operator on the local socket as `uid:0`.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Where it called from.
+    #[prost(string, tag = "2")]
+    pub peer: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// The issuer has handed everything up to this head to the connection.
+    #[prost(uint64, tag = "4")]
+    pub sent: u64,
+    /// It has said itself that it has taken everything up to this head; 0: it has said nothing yet.
+    #[prost(uint64, tag = "5")]
+    pub heard: u64,
+    /// Whether it says what it has heard. Those who do not may have heard as much as was sent.
+    #[prost(bool, tag = "6")]
+    pub confirms: bool,
+    /// Whether it forwards the feed to others, who are not listed.
+    #[prost(bool, tag = "7")]
+    pub relays: bool,
 }
 /// Cuts in order of revision. What has no heartbeat goes on in the next message and counts only with that.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -962,6 +1074,9 @@ pub struct WatchCutsResponse {
     pub cuts: ::prost::alloc::vec::Vec<Cut>,
     #[prost(message, optional, tag = "3")]
     pub heartbeat: ::core::option::Option<Heartbeat>,
+    /// Somebody waits to know who has heard: call ConfirmCuts when this message has been taken.
+    #[prost(bool, tag = "4")]
+    pub confirm: bool,
 }
 /// A revocation, as verifiers need it: no reason, and whom it is about only as a digest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1486,6 +1601,10 @@ pub enum Reason {
     CrlFull = 170,
     /// Users reopen what they closed themselves, and an operator has closed this user.
     UserClosedByOperator = 171,
+    /// The lease ends no later by this: the user token, the class or the parent allows no more.
+    LeaseNotExtended = 172,
+    /// The user token is of another user than the one for whom the agent acts.
+    UserDiffers = 173,
     /// From a service: the access token is bound to a key or certificate, and the request does not prove it.
     CredentialUnproved = 205,
     /// The DPoP proof lacks the nonce that is sent with the answer, or has one that is too old: make another with it.
@@ -1637,6 +1756,8 @@ impl Reason {
             Self::UserIssuerUnknown => "REASON_USER_ISSUER_UNKNOWN",
             Self::CrlFull => "REASON_CRL_FULL",
             Self::UserClosedByOperator => "REASON_USER_CLOSED_BY_OPERATOR",
+            Self::LeaseNotExtended => "REASON_LEASE_NOT_EXTENDED",
+            Self::UserDiffers => "REASON_USER_DIFFERS",
             Self::CredentialUnproved => "REASON_CREDENTIAL_UNPROVED",
             Self::DpopNonceNeeded => "REASON_DPOP_NONCE_NEEDED",
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
@@ -1780,6 +1901,8 @@ impl Reason {
             "REASON_USER_ISSUER_UNKNOWN" => Some(Self::UserIssuerUnknown),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             "REASON_USER_CLOSED_BY_OPERATOR" => Some(Self::UserClosedByOperator),
+            "REASON_LEASE_NOT_EXTENDED" => Some(Self::LeaseNotExtended),
+            "REASON_USER_DIFFERS" => Some(Self::UserDiffers),
             "REASON_CREDENTIAL_UNPROVED" => Some(Self::CredentialUnproved),
             "REASON_DPOP_NONCE_NEEDED" => Some(Self::DpopNonceNeeded),
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
@@ -2016,6 +2139,29 @@ pub mod identities_client {
             let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Identities/End");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Identities", "End"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Extends the lease of the calling agent by a fresh token of the user for whom it acts. Its certificate stays: renew afterwards.
+        /// Role: agent.
+        pub async fn extend(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExtendRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExtendResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Identities/Extend",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Identities", "Extend"));
             self.inner.unary(req, path, codec).await
         }
         /// Says what the issuer knows of the caller. Role: whoever has a certificate.
@@ -2659,6 +2805,32 @@ pub mod inspection_client {
                 .insert(GrpcMethod::new("mayfly.v1.Inspection", "GetAgent"));
             self.inner.unary(req, path, codec).await
         }
+        /// The configured classes in order of name. Role: operator, who sees all of them; a workload, listed foreign ones too, and an agent
+        /// see those that they may spawn.
+        pub async fn list_classes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListClassesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListClassesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Inspection/ListClasses",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Inspection", "ListClasses"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated client implementations.
@@ -3119,6 +3291,57 @@ pub mod revocations_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListCuts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says up to which head the caller has taken the feed. Verifiers call it when a message asks for it, so that whoever revokes can wait
+        /// for them. Role: as WatchCuts.
+        pub async fn confirm_cuts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConfirmCutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConfirmCutsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Revocations/ConfirmCuts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Revocations", "ConfirmCuts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Who follows the feed, and how far each has heard it. Role: operator.
+        pub async fn list_subscribers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSubscribersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSubscribersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Revocations/ListSubscribers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListSubscribers"));
             self.inner.unary(req, path, codec).await
         }
     }

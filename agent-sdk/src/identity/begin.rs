@@ -6,7 +6,7 @@ use std::time::Duration;
 use mayfly_verify::rfc3339;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::transport::Channel;
 
 use super::connection::Connection;
@@ -151,7 +151,8 @@ impl Identity {
         bundles.set(first.trust().clone());
         let connection = Connection::new(&at, first.certified_key(), &first.bundle().x509_authorities)?;
         let (current, over) = (watch::Sender::new(Arc::new(first)), watch::Sender::new(None));
-        let shared = Arc::new(Shared { at, connection, current, bundles, over, kept, tokens: Mutex::default() });
+        let shared =
+            Arc::new(Shared { at, connection, current, bundles, over, kept, extended: Notify::new(), tokens: Mutex::default() });
         let tasks = [tokio::spawn(tasks::renew(Arc::clone(&shared))), tokio::spawn(tasks::follow_bundle(Arc::clone(&shared)))];
         Ok(Identity { shared, tasks })
     }

@@ -25,6 +25,7 @@ pub(super) async fn renew(shared: Arc<Shared>) {
         let ends_at = shared.current.borrow().expires_at();
         tokio::select! {
             () = until(at.unwrap_or(ends_at).min(ends_at)) => {}
+            () = shared.extended.notified() => {}
             _ = over.wait_for(Option::is_some) => return,
         }
         let now = SystemTime::now();

@@ -7,10 +7,11 @@ use tonic::{Request, Response, Status};
 use super::message::{agent_message, bundle, bundle_unless, certified, jwt_svid, spawn_response, timestamp};
 use super::server::identities_server::Identities;
 use super::{Door, methods, targets};
-use crate::acts::{attest, end, mint, redeem, renew, spawn, whoami};
+use crate::acts::{attest, end, extend, mint, redeem, renew, spawn, whoami};
 use crate::caller::{Asked as AskedFor, Origin};
 use crate::denial::Denial;
 use crate::judge::policy::Asked;
+use crate::state::Standing;
 
 #[tonic::async_trait]
 impl Identities for Door {
@@ -64,6 +65,15 @@ impl Identities for Door {
             let ended = end::end(&issuer, caller, agent).await?;
             let accepted_until = ended.accepted_until.map(timestamp);
             Ok(v1::EndResponse { agent_id: ended.agent.to_string(), revision: ended.revision, accepted_until })
+        })
+        .await
+    }
+
+    async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
+        self.hand_in(methods::EXTEND, request, |issuer, caller, r| async move {
+            let extended = extend::extend(&issuer, caller, &r.user_token, r.lease_seconds).await?;
+            let agent = Some(agent_message(&issuer, &extended.agent, Standing::Live));
+            Ok(v1::ExtendResponse { agent, revision: extended.revision })
         })
         .await
     }

@@ -1,12 +1,13 @@
 //! The service of inspection: the agents that the caller may see.
 
 use mayfly_agent::api::v1;
+use mayfly_verify::{Mode, Workload};
 use tonic::{Request, Response, Status};
 
 use super::message::{agent_message, timestamp};
 use super::server::inspection_server::Inspection;
 use super::{Door, methods};
-use crate::acts::inspect;
+use crate::acts::inspect::{self, Known};
 use crate::clock::SECOND;
 
 #[tonic::async_trait]
@@ -44,5 +45,39 @@ impl Inspection for Door {
             },
         )
         .await
+    }
+
+    async fn list_classes(&self, request: Request<v1::ListClassesRequest>) -> Result<Response<v1::ListClassesResponse>, Status> {
+        self.run(methods::LIST_CLASSES, request, |issuer, caller, _| async move {
+            let (classes, revision) = inspect::classes(&issuer, &caller);
+            Ok(v1::ListClassesResponse { classes: classes.into_iter().map(class).collect(), revision })
+        })
+        .await
+    }
+}
+
+fn class(known: Known) -> v1::Class {
+    let Known { class, closed, live } = known;
+    let mode = |mode: &Mode| match mode {
+        Mode::Delegated => v1::Mode::Delegated.into(),
+        Mode::Autonomous => v1::Mode::Autonomous.into(),
+    };
+    let workload = |workload: &Workload| match workload {
+        Workload::Own(name) => format!("workload/{name}"),
+        foreign @ Workload::Foreign(_) => foreign.to_string(),
+    };
+    let classes = class.classes.iter().map(|name| format!("class/{name}"));
+    v1::Class {
+        name: class.name.to_string(),
+        owner: class.owner,
+        scopes: class.scopes.into_iter().collect(),
+        audiences: class.audiences.into_iter().collect(),
+        svid_ttl_seconds: class.svid_ttl,
+        max_lease_seconds: class.max_lease,
+        max_depth: class.max_depth,
+        modes: class.modes.iter().map(mode).collect(),
+        spawners: class.workloads.iter().map(workload).chain(classes).collect(),
+        closed,
+        live_agents: live,
     }
 }

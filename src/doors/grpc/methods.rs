@@ -20,6 +20,7 @@ pub(super) const EXCHANGE: Method = Method { name: "Tokens/Exchange", action: Ac
 pub(super) const INTROSPECT: Method = Method { name: "Tokens/Introspect", action: Action::Introspect };
 pub(super) const REVOKE_TOKEN: Method = Method { name: "Tokens/Revoke", action: Action::RevokeToken };
 pub(super) const END: Method = Method { name: "Identities/End", action: Action::End };
+pub(super) const EXTEND: Method = Method { name: "Identities/Extend", action: Action::Extend };
 pub(super) const WHOAMI: Method = Method { name: "Identities/Whoami", action: Action::Whoami };
 pub(super) const SPAWN_BATCH: Method = Method { name: "Batches/Spawn", action: Action::Spawn };
 pub(super) const CREATE_JOIN_TOKEN: Method = Method { name: "Operations/CreateJoinToken", action: Action::CreateJoinToken };
@@ -28,6 +29,7 @@ pub(super) const REOPEN: Method = Method { name: "Operations/Reopen", action: Ac
 pub(super) const BACKUP: Method = Method { name: "Operations/Backup", action: Action::Backup };
 pub(super) const LIST_AGENTS: Method = Method { name: "Inspection/ListAgents", action: Action::ListAgents };
 pub(super) const GET_AGENT: Method = Method { name: "Inspection/GetAgent", action: Action::GetAgent };
+pub(super) const LIST_CLASSES: Method = Method { name: "Inspection/ListClasses", action: Action::ListClasses };
 pub(super) const LIST_ENTRIES: Method = Method { name: "History/ListEntries", action: Action::ReadHistory };
 pub(super) const GET_DECISION: Method = Method { name: "History/GetDecision", action: Action::ReadHistory };
 pub(super) const GET_BUNDLE: Method = Method { name: "Bundles/GetBundle", action: Action::GetBundle };
@@ -35,6 +37,8 @@ pub(super) const WATCH_BUNDLE: Method = Method { name: "Bundles/WatchBundle", ac
 pub(super) const GET_CRLS: Method = Method { name: "Bundles/GetCrls", action: Action::WatchCuts };
 pub(super) const WATCH_CUTS: Method = Method { name: "Revocations/WatchCuts", action: Action::WatchCuts };
 pub(super) const LIST_CUTS: Method = Method { name: "Revocations/ListCuts", action: Action::ListCuts };
+pub(super) const CONFIRM_CUTS: Method = Method { name: "Revocations/ConfirmCuts", action: Action::WatchCuts };
+pub(super) const LIST_SUBSCRIBERS: Method = Method { name: "Revocations/ListSubscribers", action: Action::ListCuts };
 pub(super) const LIST_AUTHORITIES: Method = Method { name: "Authorities/ListAuthorities", action: Action::ListAuthorities };
 pub(super) const PREPARE_AUTHORITY: Method = Method { name: "Authorities/PrepareAuthority", action: Action::ChangeAuthorities };
 pub(super) const ACTIVATE_AUTHORITY: Method = Method { name: "Authorities/ActivateAuthority", action: Action::ChangeAuthorities };
@@ -63,6 +67,7 @@ pub const METHODS: &[Method] = &[
     INTROSPECT,
     REVOKE_TOKEN,
     END,
+    EXTEND,
     WHOAMI,
     SPAWN_BATCH,
     CREATE_JOIN_TOKEN,
@@ -71,6 +76,7 @@ pub const METHODS: &[Method] = &[
     BACKUP,
     LIST_AGENTS,
     GET_AGENT,
+    LIST_CLASSES,
     LIST_ENTRIES,
     GET_DECISION,
     GET_BUNDLE,
@@ -78,6 +84,8 @@ pub const METHODS: &[Method] = &[
     GET_CRLS,
     WATCH_CUTS,
     LIST_CUTS,
+    CONFIRM_CUTS,
+    LIST_SUBSCRIBERS,
     LIST_AUTHORITIES,
     PREPARE_AUTHORITY,
     ACTIVATE_AUTHORITY,

@@ -11,12 +11,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::message::timestamp;
 use super::server::revocations_server::Revocations;
 use super::{Door, methods, targets};
-use crate::acts::inspect;
+use crate::acts::{Issuer, inspect};
+use crate::caller::{Caller, Origin};
+use crate::clock::SECOND;
 use crate::denial::{Denial, No};
 use crate::doors::counted::Counted;
-use crate::publish::feed::{Cursor, Encoded, Feed};
+use crate::publish::feed::{Cursor, Encoded, Feed, Joined, Subscriber};
 
 /// A subscriber that takes no message for so long has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,8 +32,10 @@ impl Revocations for Door {
 
     async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
         let stop = self.stop.clone();
-        self.run(methods::WATCH_CUTS, request, |issuer, _, r| async move {
-            let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, &r, stop)?);
+        self.run(methods::WATCH_CUTS, request, |issuer, caller, r| async move {
+            let peer = Origin::current().and_then(|origin| origin.from).map(|from| from.to_string()).unwrap_or_default();
+            let who = Who { id: name(&issuer, &caller), peer, since: issuer.clock.now() };
+            let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, who, r, stop)?);
             Ok::<_, No>(stream)
         })
         .await
@@ -48,12 +53,59 @@ impl Revocations for Door {
         })
         .await
     }
+
+    async fn confirm_cuts(&self, request: Request<v1::ConfirmCutsRequest>) -> Result<Response<v1::ConfirmCutsResponse>, Status> {
+        self.hand_in(methods::CONFIRM_CUTS, request, |issuer, caller, r| async move {
+            // A stream that has ended meanwhile has nothing to confirm: that is no error.
+            issuer.feed.subscribers().confirm(&name(&issuer, &caller), &r.subscription, r.head);
+            Ok(v1::ConfirmCutsResponse {})
+        })
+        .await
+    }
+
+    async fn list_subscribers(
+        &self,
+        request: Request<v1::ListSubscribersRequest>,
+    ) -> Result<Response<v1::ListSubscribersResponse>, Status> {
+        self.run(methods::LIST_SUBSCRIBERS, request, |issuer, _, r| async move {
+            let subscribers = issuer.feed.subscribers();
+            if r.confirm {
+                subscribers.ask();
+            }
+            let message = |s: Subscriber| v1::Subscriber {
+                id: s.id,
+                peer: s.peer,
+                since: Some(timestamp(s.since / SECOND)),
+                sent: s.sent,
+                heard: s.heard,
+                confirms: !s.subscription.is_empty(),
+                relays: s.relays,
+            };
+            let subscribers = subscribers.all().into_iter().map(message).collect();
+            Ok(v1::ListSubscribersResponse { subscribers, head: issuer.feed.head() })
+        })
+        .await
+    }
+}
+
+/// A subscriber's name: its SPIFFE ID, or that of an operator on the local socket.
+fn name(issuer: &Issuer, caller: &Caller) -> String {
+    caller.spiffe_id(&issuer.trust_domain).unwrap_or_else(|| caller.scope())
+}
+
+/// Who subscribes, from where, and since when (Unix microseconds).
+#[derive(Default)]
+pub(in crate::doors) struct Who {
+    id: String,
+    peer: String,
+    since: u64,
 }
 
 /// The stream of a subscriber: what it missed, or everything; then each message that comes.
 pub(in crate::doors) fn subscribe(
     feed: &Arc<Feed>,
-    request: &v1::WatchCutsRequest,
+    who: Who,
+    request: v1::WatchCutsRequest,
     mut stop: watch::Receiver<bool>,
 ) -> Result<ReceiverStream<Answer>, Denial> {
     let incarnation = match request.incarnation.as_slice() {
@@ -62,6 +114,15 @@ pub(in crate::doors) fn subscribe(
             Denial::malformed("INCARNATION_MALFORMED", "an incarnation has 16 bytes; leave it empty to get everything")
         })?),
     };
+    if !matches!(request.subscription.len(), 0 | 16) {
+        return Err(Denial::malformed(
+            "INCARNATION_MALFORMED",
+            "the name of a subscription has 16 bytes; leave it empty for none",
+        ));
+    }
+    let Who { id, peer, since } = who;
+    let (subscription, relays) = (request.subscription, request.relays);
+    let joined = feed.subscribers().join(Subscriber { id, peer, since, subscription, relays, ..Subscriber::default() });
     let from = incarnation.and_then(|incarnation| feed.resume(incarnation, request.after));
     // One message waits for a reader that does not read; behind that the ring is the bound.
     let (answer, answers) = mpsc::channel(1);
@@ -70,7 +131,7 @@ pub(in crate::doors) fn subscribe(
         let _counted = Counted::new(metrics::gauge!("mayfly_feed_subscribers"));
         // UNAVAILABLE, because clients do not connect again after CANCELLED or OK.
         let end = tokio::select! {
-            end = follow(&feed, from, &answer) => end,
+            end = follow(&feed, from, &joined, &answer) => end,
             () = async { drop(stop.wait_for(|stop| *stop).await) } => Some(Status::unavailable("stopping: connect again")),
         };
         if let Some(end) = end {
@@ -81,11 +142,13 @@ pub(in crate::doors) fn subscribe(
 }
 
 /// Sends messages until the subscriber has gone.
-async fn follow(feed: &Feed, mut cursor: Option<Cursor>, answer: &mpsc::Sender<Answer>) -> Option<Status> {
+async fn follow(feed: &Feed, mut cursor: Option<Cursor>, joined: &Joined, answer: &mpsc::Sender<Answer>) -> Option<Status> {
     let mut news = feed.news();
     loop {
         // ORDER: before the look, so that what comes in between is seen at the next turn.
         news.mark_unchanged();
+        // What follows reaches at least up to this head.
+        let head = feed.head();
         let (messages, at) = feed.next(cursor);
         cursor = Some(at);
         for message in messages {
@@ -95,6 +158,7 @@ async fn follow(feed: &Feed, mut cursor: Option<Cursor>, answer: &mpsc::Sender<A
                 Err(_) => return Some(Status::unavailable("messages were not read: connect again, from the last heartbeat")),
             }
         }
+        joined.sent(head);
         tokio::select! {
             changed = news.changed() => if changed.is_err() { return None },
             () = answer.closed() => return None,

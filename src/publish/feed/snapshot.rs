@@ -20,15 +20,15 @@ impl Snapshot {
     pub(super) fn of(cuts: &[v1::Cut], last: Option<Bytes>, at: u64) -> Snapshot {
         let mut chunks: Vec<Bytes> = Vec::new();
         for (n, chunk) in cuts.chunks(CHUNK).enumerate() {
-            let message = v1::WatchCutsResponse { snapshot: n == 0, cuts: chunk.to_vec(), heartbeat: None };
+            let message = v1::WatchCutsResponse { snapshot: n == 0, cuts: chunk.to_vec(), ..Default::default() };
             chunks.push(message.encode_to_vec().into());
         }
         if chunks.is_empty() {
-            chunks.push(v1::WatchCutsResponse { snapshot: true, cuts: vec![], heartbeat: None }.encode_to_vec().into());
+            chunks.push(v1::WatchCutsResponse { snapshot: true, ..Default::default() }.encode_to_vec().into());
         }
         // The heartbeat leaves the cuts of its message behind: they are among `cuts`.
         let heartbeat = last.and_then(|bytes| v1::WatchCutsResponse::decode(bytes).ok()).and_then(|m| m.heartbeat);
-        let heartbeat = v1::WatchCutsResponse { snapshot: false, cuts: vec![], heartbeat }.encode_to_vec().into();
+        let heartbeat = v1::WatchCutsResponse { heartbeat, ..Default::default() }.encode_to_vec().into();
         Snapshot { chunks, heartbeat, at }
     }
 

@@ -187,6 +187,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_USER_ISSUER_UNKNOWN: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
     REASON_USER_CLOSED_BY_OPERATOR: _ClassVar[Reason]
+    REASON_LEASE_NOT_EXTENDED: _ClassVar[Reason]
+    REASON_USER_DIFFERS: _ClassVar[Reason]
     REASON_CREDENTIAL_UNPROVED: _ClassVar[Reason]
     REASON_DPOP_NONCE_NEEDED: _ClassVar[Reason]
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
@@ -348,6 +350,8 @@ REASON_SUBJECT_NOT_ALLOWED: Reason
 REASON_USER_ISSUER_UNKNOWN: Reason
 REASON_CRL_FULL: Reason
 REASON_USER_CLOSED_BY_OPERATOR: Reason
+REASON_LEASE_NOT_EXTENDED: Reason
+REASON_USER_DIFFERS: Reason
 REASON_CREDENTIAL_UNPROVED: Reason
 REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
@@ -565,6 +569,22 @@ class EndResponse(_message.Message):
     accepted_until: _timestamp_pb2.Timestamp
     def __init__(self, agent_id: _Optional[str] = ..., revision: _Optional[int] = ..., accepted_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
+class ExtendRequest(_message.Message):
+    __slots__ = ("user_token", "lease_seconds")
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    user_token: str
+    lease_seconds: int
+    def __init__(self, user_token: _Optional[str] = ..., lease_seconds: _Optional[int] = ...) -> None: ...
+
+class ExtendResponse(_message.Message):
+    __slots__ = ("agent", "revision")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    agent: Agent
+    revision: int
+    def __init__(self, agent: _Optional[_Union[Agent, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
 class WhoamiRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -655,6 +675,44 @@ class GetAgentResponse(_message.Message):
     AGENT_FIELD_NUMBER: _ClassVar[int]
     agent: Agent
     def __init__(self, agent: _Optional[_Union[Agent, _Mapping]] = ...) -> None: ...
+
+class ListClassesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListClassesResponse(_message.Message):
+    __slots__ = ("classes", "revision")
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    classes: _containers.RepeatedCompositeFieldContainer[Class]
+    revision: int
+    def __init__(self, classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Class(_message.Message):
+    __slots__ = ("name", "owner", "scopes", "audiences", "svid_ttl_seconds", "max_lease_seconds", "max_depth", "modes", "spawners", "closed", "live_agents")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    SVID_TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    MODES_FIELD_NUMBER: _ClassVar[int]
+    SPAWNERS_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    LIVE_AGENTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    owner: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    audiences: _containers.RepeatedScalarFieldContainer[str]
+    svid_ttl_seconds: int
+    max_lease_seconds: int
+    max_depth: int
+    modes: _containers.RepeatedScalarFieldContainer[Mode]
+    spawners: _containers.RepeatedScalarFieldContainer[str]
+    closed: bool
+    live_agents: int
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., svid_ttl_seconds: _Optional[int] = ..., max_lease_seconds: _Optional[int] = ..., max_depth: _Optional[int] = ..., modes: _Optional[_Iterable[_Union[Mode, str]]] = ..., spawners: _Optional[_Iterable[str]] = ..., closed: _Optional[bool] = ..., live_agents: _Optional[int] = ...) -> None: ...
 
 class CreateJoinTokenRequest(_message.Message):
     __slots__ = ("workload", "ttl_seconds")
@@ -1136,22 +1194,72 @@ class TaintAuthorityResponse(_message.Message):
     def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class WatchCutsRequest(_message.Message):
-    __slots__ = ("incarnation", "after")
+    __slots__ = ("incarnation", "after", "subscription", "relays")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    RELAYS_FIELD_NUMBER: _ClassVar[int]
     incarnation: bytes
     after: int
-    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ...) -> None: ...
+    subscription: bytes
+    relays: bool
+    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ..., subscription: _Optional[bytes] = ..., relays: _Optional[bool] = ...) -> None: ...
+
+class ConfirmCutsRequest(_message.Message):
+    __slots__ = ("subscription", "head")
+    SUBSCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    subscription: bytes
+    head: int
+    def __init__(self, subscription: _Optional[bytes] = ..., head: _Optional[int] = ...) -> None: ...
+
+class ConfirmCutsResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListSubscribersRequest(_message.Message):
+    __slots__ = ("confirm",)
+    CONFIRM_FIELD_NUMBER: _ClassVar[int]
+    confirm: bool
+    def __init__(self, confirm: _Optional[bool] = ...) -> None: ...
+
+class ListSubscribersResponse(_message.Message):
+    __slots__ = ("subscribers", "head")
+    SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    subscribers: _containers.RepeatedCompositeFieldContainer[Subscriber]
+    head: int
+    def __init__(self, subscribers: _Optional[_Iterable[_Union[Subscriber, _Mapping]]] = ..., head: _Optional[int] = ...) -> None: ...
+
+class Subscriber(_message.Message):
+    __slots__ = ("id", "peer", "since", "sent", "heard", "confirms", "relays")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMS_FIELD_NUMBER: _ClassVar[int]
+    RELAYS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    peer: str
+    since: _timestamp_pb2.Timestamp
+    sent: int
+    heard: int
+    confirms: bool
+    relays: bool
+    def __init__(self, id: _Optional[str] = ..., peer: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sent: _Optional[int] = ..., heard: _Optional[int] = ..., confirms: _Optional[bool] = ..., relays: _Optional[bool] = ...) -> None: ...
 
 class WatchCutsResponse(_message.Message):
-    __slots__ = ("snapshot", "cuts", "heartbeat")
+    __slots__ = ("snapshot", "cuts", "heartbeat", "confirm")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     CUTS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_FIELD_NUMBER: _ClassVar[int]
     snapshot: bool
     cuts: _containers.RepeatedCompositeFieldContainer[Cut]
     heartbeat: Heartbeat
-    def __init__(self, snapshot: _Optional[bool] = ..., cuts: _Optional[_Iterable[_Union[Cut, _Mapping]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    confirm: bool
+    def __init__(self, snapshot: _Optional[bool] = ..., cuts: _Optional[_Iterable[_Union[Cut, _Mapping]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., confirm: _Optional[bool] = ...) -> None: ...
 
 class Cut(_message.Message):
     __slots__ = ("subject", "before", "keep_until", "revision")

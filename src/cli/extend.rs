@@ -1,0 +1,41 @@
+//! `mayfly extend`.
+
+use std::path::PathBuf;
+
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::identities_client::IdentitiesClient;
+
+use super::certified::Certified;
+use super::connect::{self, Acting};
+use super::exit::Failure;
+use super::file;
+use super::global::Global;
+use super::keeping::{self, When};
+
+/// Let an agent live longer by a fresh token of its user, and renew its certificate
+///
+/// The lease ends with the token, and no later than the class and the agent's parent allow. `mayfly keep` and the SDK go on renewing until
+/// then.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
+    /// File with a fresh token of the same user; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    user_token: PathBuf,
+    /// Seconds from now; 0 means as long as allowed
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    lease: u64,
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    let dir = args.acting.required("say which agent with --as DIR")?;
+    let server = args.acting.server.as_deref();
+    let user_token = file::read_text(&args.user_token)?.trim().to_owned();
+    let channel = connect::as_identity(&global.home, server, dir).await?;
+    let request = v1::ExtendRequest { user_token, lease_seconds: args.lease };
+    IdentitiesClient::new(channel).extend(request).await?;
+    // The certificate says until when the lease lasts, so that whoever keeps the folder goes on renewing.
+    let got = keeping::renew(&global.home, server, dir, When::Now).await?;
+    Certified::from(got.ok_or_else(Failure::incomplete_answer)?).report(global.output, dir)
+}

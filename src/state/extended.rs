@@ -1,0 +1,50 @@
+//! A lease that ends later than it did, and what must be known for as long.
+
+use mayfly_verify::DelegationId;
+use uuid::Uuid;
+
+use super::{KEEP, State, seconds};
+use crate::clock::SECOND;
+
+impl State {
+    /// Lets the lease of an agent end at `lease_ends_at`, in Unix seconds, by the token with this proof.
+    pub(super) fn extended(&mut self, revision: u64, uuid: Uuid, lease_ends_at: u64, proof: [u8; 32]) {
+        let Some(agent) = self.agents.get_mut(&uuid) else {
+            return self.obsolete.push_back(revision);
+        };
+        let before = std::mem::replace(&mut agent.lease_ends_at, lease_ends_at);
+        let first = agent.rare.extended.replace((proof, revision)).is_none();
+        agent.rare.rows.push(revision);
+        // INVARIANT: a delegation is known for as long as an extended agent under it, and so for as long as those below that: their
+        // records cannot be read without it, and whoever revokes it must find it.
+        if let Some(delegation) = agent.delegation.as_ref().filter(|_| first) {
+            *self.prolonged.entry(delegation.id).or_default() += 1;
+        }
+        self.last(seconds(before), false);
+        self.last(seconds(lease_ends_at), true);
+    }
+
+    /// An extended agent under a delegation is forgotten, at `when` (Unix microseconds): with the last one goes a delegation whose own
+    /// time has passed.
+    pub(super) fn no_longer_prolonged(&mut self, id: DelegationId, when: u64) {
+        let Some(agents) = self.prolonged.get_mut(&id) else { return };
+        *agents = agents.saturating_sub(1);
+        if *agents > 0 {
+            return;
+        }
+        self.prolonged.remove(&id);
+        if let Some(delegation) = self.delegations.get(&id).filter(|known| known.ends_at.saturating_add(KEEP + SECOND) <= when) {
+            let revision = delegation.revision;
+            self.forget_delegation(&id);
+            self.obsolete.push_back(revision);
+        }
+    }
+
+    /// Forgets a delegation, and the token that proved it.
+    pub(super) fn forget_delegation(&mut self, id: &DelegationId) {
+        if let Some(delegation) = self.delegations.remove(id) {
+            self.last(delegation.ends_at, false);
+            self.proofs.remove(&delegation.proof);
+        }
+    }
+}
