@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use mayfly_agent::api::v1;
@@ -12,7 +14,7 @@ use mayfly_agent::revocation::{Following, Freshness, follow};
 use mayfly_verify::TrustDomain;
 use mayfly_verify::feed::FeedKey;
 use serde_json::Value;
-use support::{Dev, ORCHESTRATOR, channel};
+use support::{BIN, Dev, ORCHESTRATOR, channel};
 use tonic::Code;
 
 fn spawn(dev: &Dev, out: &str) -> String {
@@ -111,4 +113,24 @@ fn t13_whoever_may_not_spawn_a_class_does_not_see_it() {
     dev.json("revoke --class worker");
     let closed = dev.json("classes list --as a")["classes"][0].clone();
     assert_eq!((&closed["class"], &closed["closed"]), (&"worker".into(), &true.into()));
+}
+
+#[test]
+fn t162_a_person_who_watches_says_what_they_have_heard_and_stops_when_nobody_reads() {
+    let dev = Dev::start();
+    dev.token("demo", "demo.jwt");
+    let agent = spawn(&dev, "a");
+    let mut watch = Command::new(BIN)
+        .arg("watch")
+        .current_dir(dev.dir.path())
+        .env_remove("MAYFLY_HOME")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("everything that is revoked follows"));
+    let receipt = revoke(&dev, &agent, "--wait", 0);
+    assert_eq!((&receipt["all_heard"], receipt["heard"].as_array().unwrap().len()), (&true.into(), 1), "{receipt}");
+    drop(lines);
+    assert!(watch.wait().unwrap().success(), "at its next line it finds that nobody reads");
 }

@@ -21,23 +21,41 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let mut client = RevocationsClient::new(connect::as_identity_or_operator(&global.home, &args.acting).await?);
-    let mut stream = client.watch_cuts(v1::WatchCutsRequest::default()).await?.into_inner();
+    // It says what it has heard, so that nobody who revokes waits for it in vain.
+    let mut subscription = vec![0; 16];
+    aws_lc_rs::rand::fill(&mut subscription).map_err(|_| "the system gave no randomness".to_owned())?;
+    let request = v1::WatchCutsRequest { subscription: subscription.clone(), ..Default::default() };
+    let mut stream = client.watch_cuts(request).await?.into_inner();
     while let Some(message) = stream.message().await? {
-        if message.snapshot {
-            let object = json!({ "event": "snapshot" });
-            output::print_one(global.output, &object, || "everything that is revoked follows".to_owned())?;
+        if !print(global.output, &message)? {
+            // Nobody reads any more.
+            return Ok(());
         }
-        for cut in &message.cuts {
-            print_cut(global.output, cut)?;
-        }
-        if let Some(heartbeat) = &message.heartbeat {
-            print_heartbeat(global.output, heartbeat)?;
+        if let Some(heartbeat) = message.heartbeat.filter(|_| message.confirm) {
+            let said = v1::ConfirmCutsRequest { subscription: subscription.clone(), head: heartbeat.head };
+            client.confirm_cuts(said).await?;
         }
     }
     Err(Failure::new(UNREACHABLE, "the issuer ended the feed"))
 }
 
-fn print_cut(format: Format, cut: &v1::Cut) -> Result<(), Failure> {
+/// Prints a message. Returns whether somebody still reads.
+fn print(format: Format, message: &v1::WatchCutsResponse) -> Result<bool, Failure> {
+    if message.snapshot {
+        let object = json!({ "event": "snapshot" });
+        if !output::print_unless_closed(format, &object, || "everything that is revoked follows".to_owned())? {
+            return Ok(false);
+        }
+    }
+    for cut in &message.cuts {
+        if !print_cut(format, cut)? {
+            return Ok(false);
+        }
+    }
+    message.heartbeat.as_ref().map_or(Ok(true), |heartbeat| print_heartbeat(format, heartbeat))
+}
+
+fn print_cut(format: Format, cut: &v1::Cut) -> Result<bool, Failure> {
     let subject = hex::encode(&cut.subject);
     // The highest revision means: whenever it was issued.
     let before = Some(cut.before).filter(|before| *before < u64::MAX);
@@ -50,14 +68,14 @@ fn print_cut(format: Format, cut: &v1::Cut) -> Result<(), Failure> {
         "kept_until": kept_until,
         "revision": cut.revision,
     });
-    output::print_one(format, &object, || {
+    output::print_unless_closed(format, &object, || {
         let relied = before.map_or("ever".to_owned(), |before| format!("before {before}"));
         let kept = kept_until.map_or("for good".to_owned(), |time| format!("until {time}"));
         format!("cut        {subject}  relied on {relied}, kept {kept}")
     })
 }
 
-fn print_heartbeat(format: Format, heartbeat: &v1::Heartbeat) -> Result<(), Failure> {
+fn print_heartbeat(format: Format, heartbeat: &v1::Heartbeat) -> Result<bool, Failure> {
     let incarnation = Uuid::from_slice(&heartbeat.incarnation).map(|id| id.to_string()).unwrap_or_default();
     let as_of = output::time(heartbeat.as_of / 1_000_000);
     let object = json!({
@@ -67,7 +85,7 @@ fn print_heartbeat(format: Format, heartbeat: &v1::Heartbeat) -> Result<(), Fail
         "as_of": as_of,
         "count": heartbeat.count,
     });
-    output::print_one(format, &object, || {
+    output::print_unless_closed(format, &object, || {
         format!("heartbeat  revision {}, {} cuts, as of {as_of}", heartbeat.head, heartbeat.count)
     })
 }
