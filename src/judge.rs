@@ -17,6 +17,7 @@ mod ownership;
 pub mod pace;
 mod permit;
 pub mod policy;
+pub mod profile;
 pub mod release;
 mod rules;
 pub mod template;

@@ -3,8 +3,12 @@
 
 mod support;
 
+#[path = "oauth/attacks.rs"]
+mod attacks;
 #[path = "oauth/bound.rs"]
 mod bound;
+#[path = "oauth/profiles.rs"]
+mod profiles;
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};

@@ -17,6 +17,8 @@
 //! | reason | gRPC status | HTTP | when |
 //! |---|---|---|---|
 //! | `CREDENTIAL_REVOKED`, `CREDENTIAL_EXPIRED`, other reasons of [`Reject::code`] | UNAUTHENTICATED | 401 | the credential is not valid |
+//! | `CREDENTIAL_UNPROVED` | UNAUTHENTICATED | 401 | the access token is bound to a key or certificate that the request does not prove |
+//! | `DPOP_NONCE_NEEDED`, `DPOP_PROOF_INVALID`, `DPOP_PROOF_USED` | UNAUTHENTICATED | 401 | the DPoP proof is not accepted |
 //! | `CREDENTIAL_STALE` | UNAVAILABLE, with `RetryInfo` | 503, `Retry-After` | it is unknown whether the credential is revoked; retry |
 //! | `CREDENTIAL_MISSING` | UNAUTHENTICATED | 401 | there is neither a certificate nor a token |
 //! | `CREDENTIALS_DIFFER` | UNAUTHENTICATED | 401 | the certificate and the token belong to two callers |
@@ -44,7 +46,7 @@ use std::time::Duration;
 
 pub use body::DelegationBody;
 pub use layer::{DelegationLayer, DelegationService};
-use mayfly_verify::{AgentId, Binding, ClassName, DelegationId, JwtSvid, Mode, Reject, User, X509Svid};
+use mayfly_verify::{AccessToken, AgentId, Binding, ClassName, DelegationId, JwtSvid, Mode, Reject, User, X509Svid};
 pub use proof::Tokens;
 use tonic::Status;
 
@@ -73,6 +75,7 @@ struct Proved {
 enum Credential {
     X509(Arc<X509Svid>),
     Jwt(Arc<JwtSvid>),
+    Access(Arc<AccessToken>),
 }
 
 impl Delegation {
@@ -95,6 +98,14 @@ impl Delegation {
     /// The user that the agent acts for; the subject may be a pseudonym. `None` for an autonomous agent.
     pub fn user(&self) -> Option<&User> {
         self.0.binding.user.as_ref()
+    }
+
+    /// The access token of the request. `None` if it had another credential.
+    pub fn access_token(&self) -> Option<&AccessToken> {
+        self.0
+            .relies_on
+            .iter()
+            .find_map(|credential| if let Credential::Access(token) = credential { Some(&**token) } else { None })
     }
 
     /// Id of the delegation by which it acts for the user. `None` for an autonomous agent.
@@ -169,6 +180,7 @@ impl Delegation {
         self.0.relies_on.iter().try_for_each(|credential| match credential {
             Credential::X509(svid) => self.0.verifier.check(&**svid),
             Credential::Jwt(svid) => self.0.verifier.check(&**svid),
+            Credential::Access(token) => self.0.verifier.check(&**token),
         })
     }
 }

@@ -32,6 +32,7 @@
 //! | [`peers`] | verifying credentials, and deciding who may be a peer |
 //! | [`proofs`] | remembering DPoP proofs, and the nonces that they must have |
 //! | [`reason`] | the reason codes of denials: what each means, who has to act, and whether the identity has ended |
+//! | [`resource`] | a service as a resource server of OAuth: its metadata, access tokens with their proofs, challenges |
 //! | [`revocation`] | following the issuer's feed of revocations |
 //! | [`tls`] | TLS settings by SPIFFE ID, for services and their clients |
 //! | [`listen`] | accepting connections with verified peers, and closing them when a peer is revoked |
@@ -126,6 +127,7 @@ pub mod peers;
 pub mod proofs;
 mod random;
 pub mod reason;
+pub mod resource;
 pub mod revocation;
 mod stream;
 pub mod ticket;

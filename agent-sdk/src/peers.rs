@@ -45,8 +45,8 @@ pub use foreign::{Foreign, ForeignBundle};
 pub use issuer::FollowingBundle;
 pub(crate) use issuer::FromIssuer;
 use mayfly_verify::{
-    BindingOid, JwtSvid, Live, Reject, Reliance, Subscription, TrustDomain, X509Svid, inspect_jwt, inspect_x509, verify_jwt,
-    verify_x509,
+    AccessToken, BindingOid, JwtSvid, Live, Possession, Reject, Reliance, Subscription, TrustDomain, X509Svid, inspect_jwt,
+    inspect_x509, verify_access_token, verify_jwt, verify_x509,
 };
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -153,6 +153,20 @@ impl Verifier {
         let svid = verify_jwt(token, audience, &bundle, &self.oid, self.clock.seconds())?;
         self.check(&svid)?;
         Ok(svid)
+    }
+
+    /// Verifies an access token of our own trust domain, of this issuer (its `iss`) and for this audience, at the current time and not
+    /// revoked. A token that is bound to a key or certificate is refused if its holder has not `proved` it.
+    pub fn verify_access_token(
+        &self,
+        token: &str,
+        (issuer, audience): (&str, &str),
+        proved: &Possession,
+    ) -> Result<AccessToken, Reject> {
+        let bundle = self.bundle(self.own.as_str())?;
+        let token = verify_access_token(token, (issuer, audience), &bundle, &self.oid, proved, self.clock.seconds())?;
+        self.check(&token)?;
+        Ok(token)
     }
 
     /// Checks the expiry and revocation of a credential that was verified before. No signature is verified again.

@@ -101,12 +101,15 @@ impl Act for Exchange {
         j.checking(Check::Audience);
         let class = j.rules().classes.get(&agent.mandate.class);
         let scopes = decide_access(class, &kept, ceiling.scopes.as_deref(), &self.audience, &self.scopes)?;
-        let subject = j.token_subject(&agent)?;
+        let stated = j.stated(&agent, &self.audience)?;
         let (confirmation, bound_until) = j.bind(&self.audience, &self.proved)?;
         // 4. As long as everything lasts that it relies on.
         j.checking(Check::Lifetime);
         let (now, signer) = (j.now(), j.signer(AuthorityKind::Jwt)?);
-        let ends_at = now.saturating_add(j.rules().jwt_ttl).min(agent.lease_ends_at).min(signer.ends_at);
+        let ends_at = now
+            .saturating_add(j.rules().token_life(std::slice::from_ref(&self.audience)))
+            .min(agent.lease_ends_at)
+            .min(signer.ends_at);
         let ends_at = ends_at.min(ceiling.ends_at).min(bound_until);
         if ends_at <= now {
             return Err(Denial::denied("USER_TOKEN_EXPIRED", "the subject token has expired: bring a fresh one").into());
@@ -119,7 +122,8 @@ impl Act for Exchange {
             issued_at: now,
             ends_at,
             scopes,
-            subject,
+            subject: stated.subject.clone(),
+            impersonates: stated.impersonates,
             assertion: assertion.map(|(jti, _)| jti.to_vec()).unwrap_or_default(),
             assertion_ends_at: assertion.map_or(0, |(_, ends_at)| ends_at),
             presented: self.digest.map(|digest| digest.to_vec()).unwrap_or_default(),
@@ -134,7 +138,7 @@ impl Act for Exchange {
         };
         let token = AccessToken::recorded(j.view().revision() + 1, &body).map_err(|e| Fault::new("exchange", e))?;
         j.push(caller, Body::Exchanged(body))?;
-        j.access(token)
+        j.access(token, stated)
     }
 }
 

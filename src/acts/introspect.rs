@@ -11,7 +11,7 @@ use crate::state::{Standing, State, View};
 /// The answer of RFC 7662 2.2 for a token. T149: whoever may not know of it hears the same as of a token that is not valid.
 pub async fn introspect(issuer: &Issuer, caller: &Caller, token: &str) -> Result<Value, No> {
     let inactive = || json!({ "active": false });
-    if mayfly_verify::is_access_token(token) {
+    if mayfly_verify::is_access_token(token) || mayfly_verify::is_of_client(token) {
         return Ok(match access_token(issuer, token).await? {
             Ok(token) if sees(issuer, caller, &token.audience) => of_access_token(issuer, &token),
             _ => inactive(),
@@ -85,7 +85,14 @@ fn of_access_token(issuer: &Issuer, token: &AccessToken) -> Value {
     }
     if let Some(user) = &token.binding.user {
         answer.insert("username".into(), json!(user.sub));
-        answer.insert("act".into(), act(issuer, &token.client.to_string(), &token.binding.chain));
+    }
+    let client = token.client.to_string();
+    if token.subject != client {
+        answer.insert("act".into(), act(issuer, &client, &token.binding.chain));
+    }
+    // The token itself says nothing of who acts, and here it is told all the same.
+    if token.impersonates {
+        answer.insert("impersonation".into(), json!(true));
     }
     match &token.confirmation {
         Some(Confirmation::Key(thumbprint)) => drop(answer.insert("cnf".into(), json!({ "jkt": thumbprint }))),

@@ -75,7 +75,7 @@ impl JwtAuthority {
         if said != *unsigned.said() {
             return Err(fault(&"the claims are not what was to be signed"));
         }
-        let header = match C::TYP {
+        let header = match unsigned.typ() {
             Typ::Svid => &self.svid_header,
             Typ::AccessToken => &self.access_header,
         };

@@ -9,6 +9,7 @@ use super::reader::Reader;
 use crate::judge::audience::{Audience, Claim, SYSTEMS, System};
 use crate::judge::bound::BOUNDS;
 use crate::judge::policy::Class;
+use crate::judge::profile::{Form, Profile, Subject, usual};
 use crate::judge::template::Template;
 
 /// Most audiences of a catalogue.
@@ -68,6 +69,7 @@ fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
         let found = BOUNDS.iter().find(|(name, _)| *name == s).map(|(_, bound)| *bound);
         found.ok_or_else(|| format!("write one of {}", BOUNDS.map(|(name, _)| name).join(", ")))
     });
+    let profile = read_profile(a, kind, bound.is_some());
     let mut claims = BTreeMap::new();
     for (name, value) in a.table("claims") {
         let taken = TAKEN.contains(&name.as_str()) || name.is_empty() || name.len() > 256;
@@ -80,7 +82,38 @@ fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
             Err(what) => a.fault("claims", &format!("`{name}`: {what}")),
         }
     }
-    Some(Audience { owner: owner?, kind, lifetime, leeway, bound: bound.unwrap_or_default(), claims })
+    let groups = a.list("groups", Some(&[]), Template::parse);
+    if !groups.is_empty() && claims.insert("groups".into(), Claim::List(groups.into_iter().map(Claim::Text).collect())).is_some()
+    {
+        a.fault("groups", "`claims` has `groups` too");
+    }
+    Some(Audience { owner: owner?, kind, lifetime, leeway, bound: bound.unwrap_or_default(), profile, claims })
+}
+
+/// What access tokens say. `bound` is whether the section says to what they are bound.
+fn read_profile(a: &mut Reader, kind: Option<System>, bound: bool) -> Profile {
+    let (subject, usual_form) = kind.map(usual).unwrap_or_default();
+    let subject = a.optional("subject", Subject::parse).or(subject);
+    let form = a.optional("form", |s| match s {
+        "at+jwt" => Ok(Form::Access),
+        "jwt" => Ok(Form::Plain),
+        _ => Err("write `at+jwt` or `jwt`".into()),
+    });
+    let profile = Profile { subject, form: form.unwrap_or(usual_form), impersonation: a.boolean("impersonation", false) };
+    if profile.form == Form::Plain && matches!(profile.subject, None | Some(Subject::Agent)) {
+        // T190: it would be taken for one.
+        a.fault("subject", "a plain JWT whose subject is the agent is a JWT-SVID, which agents mint: write another `subject`, or `form = \"at+jwt\"`");
+    }
+    if profile.impersonation && !profile.subject.as_ref().is_none_or(Subject::names_user) {
+        a.fault("impersonation", "its tokens do not name the user: write another `subject`");
+    }
+    if profile.impersonation && !bound {
+        a.fault(
+            "impersonation",
+            "say with `bound` to what its tokens are bound; with `bound = \"none\"` whoever steals one is the user",
+        );
+    }
+    profile
 }
 
 fn claim(value: Value, depth: usize) -> Result<Claim, String> {
@@ -111,6 +144,10 @@ pub(super) fn check_audiences(
         for class in classes.values().filter(|class| class.audiences.contains(name)) {
             if class.modes.contains(&Mode::Autonomous) && audience.claims.values().any(Claim::names_user) {
                 let what = "has autonomous agents, and claims of this audience name the user";
+                top.fault("audiences", &format!("`{name}`: class `{}` {what}", class.name));
+            }
+            if class.modes.contains(&Mode::Autonomous) && audience.profile.subject.as_ref().is_some_and(Subject::names_user) {
+                let what = "has autonomous agents, and the subject of this audience names the user";
                 top.fault("audiences", &format!("`{name}`: class `{}` {what}", class.name));
             }
             let subject = td.map_or(0, |td| format!("spiffe://{td}/agent/{}/", class.name).len() + UUID);
@@ -178,6 +215,15 @@ mod tests {
             ("algorithm = \"none\"", "write `es256`"),
             ("lifetime = \"2h\"", "not from 10 to 3600"),
             ("bound = \"tls\"", "write one of none, mtls, dpop, any"),
+            ("form = \"jwe\"", "write `at+jwt` or `jwt`"),
+            ("form = \"jwt\"", "is a JWT-SVID"),
+            ("form = \"jwt\"\nsubject = \"agent\"", "is a JWT-SVID"),
+            ("subject = \"usr\"", "write `agent`, `class`, `user`"),
+            ("subject = \"{usr}\"", "no variable"),
+            ("subject = \"user\"", "the subject of this audience names the user"),
+            ("subject = \"class\"\nimpersonation = true\nbound = \"none\"", "do not name the user"),
+            ("impersonation = true", "say with `bound`"),
+            ("groups = [\"{class}\"]\nclaims = { groups = [\"x\"] }", "has `groups` too"),
             ("kind = \"ibm\"", "write one of aws, gcp"),
             ("claims = { u = \"{user.sub}\" }", "has autonomous agents"),
             ("claims = { u = \"{user}\" }", "no variable"),

@@ -63,6 +63,10 @@ fn read_class(c: &mut Reader, known: &Known<'_>) -> Option<Class> {
     if subject.as_ref().is_some_and(SubjectTemplate::names_user) && modes.contains(&Mode::Autonomous) {
         c.fault("subject", "it names the user, and autonomous agents act for none: leave `autonomous` out of `modes`");
     }
+    let impersonates = c.list("impersonates", Some(&[]), |s| match audiences.iter().any(|audience| audience == s) {
+        true => Ok(s.to_owned()),
+        false => Err("it is none of the class's `audiences`".into()),
+    });
     let mut workloads: Vec<Workload> = Vec::new();
     let mut classes = Vec::new();
     let spawners = c.list("spawners", None, |s| match s.split_once('/') {
@@ -82,6 +86,7 @@ fn read_class(c: &mut Reader, known: &Known<'_>) -> Option<Class> {
         owner: owner?,
         scopes: scopes.into_iter().collect(),
         audiences: audiences.into_iter().collect(),
+        impersonates: impersonates.into_iter().collect(),
         svid_ttl,
         max_lease,
         max_depth: u32::try_from(max_depth).ok()?,

@@ -29,6 +29,7 @@ use crate::judge::audience::{Audience, SYSTEMS};
 use crate::judge::bound::{BOUNDS, Bound};
 use crate::judge::limits::{Limit, Measure};
 use crate::judge::policy::Class;
+use crate::judge::profile::{Form, Profile};
 
 /// The version of this form.
 const VERSION: u64 = 1;
@@ -52,7 +53,20 @@ fn canonical(classes: &BTreeMap<ClassName, Class>, limits: &[Limit], audiences: 
 
 // The patterns in `class` and `limit` name every field, so that a new field does not compile until it is part of this form.
 fn class(class: &Class) -> Value {
-    let Class { name, owner, scopes, audiences, svid_ttl, max_lease, max_depth, modes, workloads, classes, subject } = class;
+    let Class {
+        name,
+        owner,
+        scopes,
+        audiences,
+        svid_ttl,
+        max_lease,
+        max_depth,
+        modes,
+        workloads,
+        classes,
+        subject,
+        impersonates,
+    } = class;
     let mut form = json!({
         "audiences": audiences,
         "classes": set(classes),
@@ -69,11 +83,15 @@ fn class(class: &Class) -> Value {
     if let (Some(form), Some(subject)) = (form.as_object_mut(), subject) {
         form.insert("subject".to_owned(), subject.text().into());
     }
+    if let (Some(form), false) = (form.as_object_mut(), impersonates.is_empty()) {
+        form.insert("impersonates".to_owned(), impersonates.iter().cloned().collect());
+    }
     form
 }
 
 fn audience(audience: &Audience) -> Value {
-    let Audience { owner, kind, lifetime, leeway, bound, claims } = audience;
+    let Audience { owner, kind, lifetime, leeway, bound, profile, claims } = audience;
+    let Profile { subject, form: of, impersonation } = profile;
     let kind = SYSTEMS.iter().find(|(_, system)| Some(*system) == *kind).map(|(name, _)| *name);
     let claims: Value = claims.iter().map(|(name, claim)| (name.clone(), claim.configured())).collect();
     let mut form = json!({ "claims": claims, "kind": kind, "leeway": leeway, "lifetime": lifetime, "owner": owner });
@@ -81,6 +99,15 @@ fn audience(audience: &Audience) -> Value {
     // Left out where it is as it was before there was a choice.
     if let Some((name, _)) = BOUNDS.iter().find(|(_, known)| known == bound && *known != Bound::None) {
         put("bound", (*name).into());
+    }
+    if let Some(subject) = subject {
+        put("subject", subject.configured().into());
+    }
+    if *of == Form::Plain {
+        put("form", "jwt".into());
+    }
+    if *impersonation {
+        put("impersonation", true.into());
     }
     form
 }
@@ -121,6 +148,7 @@ mod tests {
             modes: vec![Mode::Delegated, Mode::Autonomous],
             workloads: vec![workload("spiffe://td.example/ns/x"), workload("orchestrator")],
             classes: vec!["worker".parse().unwrap(), "researcher".parse().unwrap()],
+            impersonates: Default::default(),
             subject: None,
         }
     }

@@ -146,7 +146,8 @@ impl Translator<'_> {
         credential(draft, &[], &e.jti, e.ends_at);
         draft.opening.audiences = vec![e.audience.clone()];
         draft.opening.scopes.clone_from(&e.scopes);
-        draft.opening.target = format!("access token for {}", e.subject);
+        let who = if e.impersonates { "access token that says nothing of the agent, for" } else { "access token for" };
+        draft.opening.target = format!("{who} {}", e.subject);
     }
 
     fn certificate(&self, draft: &mut Draft, agent: &[u8], (key, serial, ends_at): (&[u8], &[u8], u64)) {

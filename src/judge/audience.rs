@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::bound::Bound;
+use super::profile::Profile;
 use super::template::{Facts, Template, check_name};
 use super::{Check, Judgement, Rules};
 use crate::denial::Denial;
@@ -32,6 +33,8 @@ pub struct Audience {
     pub leeway: u64,
     /// To what access tokens are bound.
     pub bound: Bound,
+    /// What access tokens say.
+    pub profile: Profile,
     /// What a token says beside the claims of every JWT-SVID.
     pub claims: BTreeMap<String, Claim>,
 }
@@ -47,11 +50,33 @@ pub enum System {
     Azure,
     /// Vault and OpenBao.
     Vault,
+    /// The API of Anthropic.
+    Anthropic,
+    /// The API of OpenAI.
+    OpenAi,
+    /// Kubernetes.
+    Kubernetes,
+    /// Snowflake.
+    Snowflake,
+    /// Salesforce.
+    Salesforce,
+    /// A server of the Model Context Protocol.
+    Mcp,
 }
 
 /// Every system, with the name that a configuration has for it.
-pub const SYSTEMS: [(&str, System); 4] =
-    [("aws", System::Aws), ("gcp", System::Gcp), ("azure", System::Azure), ("vault", System::Vault)];
+pub const SYSTEMS: [(&str, System); 10] = [
+    ("aws", System::Aws),
+    ("gcp", System::Gcp),
+    ("azure", System::Azure),
+    ("vault", System::Vault),
+    ("anthropic", System::Anthropic),
+    ("openai", System::OpenAi),
+    ("kubernetes", System::Kubernetes),
+    ("snowflake", System::Snowflake),
+    ("salesforce", System::Salesforce),
+    ("mcp", System::Mcp),
+];
 
 /// The value of a claim, with templates for its texts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use mayfly_verify::{AgentId, Binding, User};
 use uuid::Uuid;
 
 use super::policy::{Kept, decide_mint};
+use super::profile::Stated;
 use super::{Chance, Check, Judgement, Proof};
 use crate::caller::{Caller, unauthenticated};
 use crate::clock::SECOND;
@@ -18,6 +19,7 @@ use crate::state::{AccessToken, Agent, View};
 pub struct Access {
     id: AgentId,
     token: AccessToken,
+    stated: Stated,
     binding: Arc<Binding>,
     authority: Arc<str>,
 }
@@ -31,6 +33,11 @@ impl Access {
     /// The token as it is recorded.
     pub fn token(&self) -> &AccessToken {
         &self.token
+    }
+
+    /// What it says of the agent and its user.
+    pub fn stated(&self) -> &Stated {
+        &self.stated
     }
 
     /// The binding that the token carries, limited to the token's scopes.
@@ -115,22 +122,13 @@ impl Judgement<'_> {
         }
     }
 
-    /// Whom a token of an agent names: the user as the audience knows them, or the agent itself. Two providers may give two people
-    /// one `sub`, so a user's begins with the operator's name for the provider.
-    pub fn token_subject(&self, agent: &Agent) -> Result<String, No> {
-        let Some(delegation) = &agent.delegation else { return Ok(agent.id(&self.rules().trust_domain).to_string()) };
-        self.check_issuer(&delegation.user)?;
-        let name = self.rules().issuers.get(&delegation.user.iss).ok_or_else(|| Fault::new("exchange", "no such provider"))?;
-        Ok(format!("{name}|{}", delegation.user.sub))
-    }
-
     /// The permit for an access token.
-    pub fn access(&self, token: AccessToken) -> Result<Access, No> {
+    pub fn access(&self, token: AccessToken, stated: Stated) -> Result<Access, No> {
         let agent = self.view().agent(&token.agent).ok_or_else(|| Fault::new("exchange", "the agent is gone"))?;
         let td = &self.rules().trust_domain;
         let binding = agent.binding(td, self.view().incarnation(), token.revision, &token.scopes);
         let authority = Arc::clone(&self.signer(AuthorityKind::Jwt)?.id);
-        Ok(Access { id: agent.id(td), token, binding: Arc::new(binding), authority })
+        Ok(Access { id: agent.id(td), token, stated, binding: Arc::new(binding), authority })
     }
 }
 
@@ -189,6 +187,7 @@ mod tests {
             modes: vec![],
             workloads: vec![],
             classes: vec![],
+            impersonates: Default::default(),
             subject: None,
         }
     }

@@ -30,6 +30,8 @@ pub struct Class {
     pub workloads: Vec<Workload>,
     /// Classes whose agents may spawn it.
     pub classes: Vec<ClassName>,
+    /// Audiences whose access tokens may name the user and say nothing of the agent.
+    pub impersonates: BTreeSet<String>,
     /// The Subject of its agents' certificates. `None` means that it is empty.
     pub subject: Option<SubjectTemplate>,
 }
@@ -282,6 +284,7 @@ mod tests {
             modes: vec![Mode::Delegated],
             workloads: vec!["orchestrator".parse().unwrap()],
             classes: vec![],
+            impersonates: Default::default(),
             subject: None,
         }
     }

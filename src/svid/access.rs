@@ -1,26 +1,31 @@
 //! The claims of an access token (RFC 9068), with the actors of RFC 8693.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mayfly_verify::BindingOid;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::jwt::{Claims, Typ};
 use crate::denial::Fault;
 use crate::judge::Access;
+use crate::judge::profile::Form;
 use crate::ledger::Recorded;
 
 /// A token that may be signed.
 pub struct Unsigned {
     said: Said,
     issuer: String,
-    /// The agent and its ancestors. `None` for an agent that acts for nobody, which is the subject itself.
+    /// The agent and its ancestors. `None` where the agent is the subject itself, and where the token says nothing of it.
     act: Option<Value>,
     binding: (String, Box<RawValue>),
+    // By the catalogue of audiences, where none of the names above can stand.
+    further: Arc<Map<String, Value>>,
+    typ: Typ,
 }
 
 /// What the signed token must say.
@@ -37,14 +42,15 @@ pub(crate) struct Said {
     cnf: Option<BTreeMap<String, String>>,
 }
 
-/// An agent's access token: `sub` is the user, and `act` the agent with its ancestors up to the root workload, as the journal has
-/// them. Of an agent that acts for nobody, `sub` is the agent.
+/// An agent's access token: `sub` is the user or the class as the audience expects it, and `act` the agent with its ancestors up to the
+/// root workload, as the journal has them. Of an agent that acts for nobody, `sub` is the agent.
 pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Result<Unsigned, Fault> {
     let (token, binding) = (access.token(), access.binding());
     let claim = binding.to_claim_text().map_err(|e| Fault::new("svid", e))?;
     let claim = RawValue::from_string(claim).map_err(|e| Fault::new("svid", e))?;
     let client = access.id().to_string();
-    let act = binding.user.is_some().then(|| {
+    let stated = access.stated();
+    let act = (token.subject != client && !stated.impersonates).then(|| {
         // RFC 8693 4.1: the outermost actor is the current one.
         let above = binding.chain.iter().rev().fold(None, |above, id| Some(actor(issuer, id, above)));
         actor(issuer, &client, above)
@@ -66,6 +72,11 @@ pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Resul
         issuer: issuer.to_owned(),
         act,
         binding: (oid.claim(), claim),
+        further: Arc::clone(&stated.claims),
+        typ: match stated.form {
+            Form::Access => Typ::AccessToken,
+            Form::Plain => Typ::Svid,
+        },
     })
 }
 
@@ -78,7 +89,10 @@ fn actor(issuer: &str, id: &str, above: Option<Value>) -> Value {
 
 impl Claims for Unsigned {
     type Said = Said;
-    const TYP: Typ = Typ::AccessToken;
+
+    fn typ(&self) -> Typ {
+        self.typ
+    }
 
     fn said(&self) -> &Said {
         &self.said
@@ -105,6 +119,9 @@ impl Serialize for Unsigned {
         }
         claims.serialize_entry("sub", &self.said.sub)?;
         claims.serialize_entry(&self.binding.0, &self.binding.1)?;
+        for (name, value) in self.further.iter() {
+            claims.serialize_entry(name, value)?;
+        }
         claims.end()
     }
 }

@@ -17,7 +17,7 @@ pub(crate) trait Claims: Serialize {
     /// What the signed text must say again when it is read back.
     type Said: DeserializeOwned + PartialEq;
     /// The type of token that they make.
-    const TYP: Typ;
+    fn typ(&self) -> Typ;
 
     /// What the signed text must say.
     fn said(&self) -> &Self::Said;
@@ -26,7 +26,7 @@ pub(crate) trait Claims: Serialize {
 /// The `typ` of a token. A token of one type is never taken for one of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Typ {
-    /// A JWT-SVID.
+    /// A JWT-SVID, or another plain JWT.
     Svid,
     /// An access token (RFC 9068).
     AccessToken,
@@ -68,7 +68,10 @@ pub fn agent(mint: &Recorded<Mint>, issuer: &str, oid: &BindingOid) -> Result<Un
 
 impl Claims for Unsigned {
     type Said = Said;
-    const TYP: Typ = Typ::Svid;
+
+    fn typ(&self) -> Typ {
+        Typ::Svid
+    }
 
     fn said(&self) -> &Said {
         &self.said

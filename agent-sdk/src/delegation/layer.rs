@@ -10,7 +10,7 @@ use tower::{Layer, Service};
 
 use super::Delegation;
 use super::body::DelegationBody;
-use super::proof::{Tokens, prove};
+use super::proof::{Asked, Tokens, prove};
 use super::refusal::speaks_grpc;
 use crate::peers::{Authorize, Verifier};
 
@@ -83,7 +83,13 @@ where
         // INVARIANT: a delegation in the extensions was verified here; a caller of the layer cannot bring one.
         request.extensions_mut().remove::<Delegation>();
         let Rule { verifier, authorize, tokens } = &*self.rule;
-        match prove(verifier, authorize, tokens, (request.extensions(), request.headers())) {
+        let asked = Asked {
+            extensions: request.extensions(),
+            headers: request.headers(),
+            method: request.method(),
+            path: request.uri().path(),
+        };
+        match prove(verifier, authorize, tokens, &asked) {
             Ok(delegation) => {
                 request.extensions_mut().insert(delegation.clone());
                 let answer = self.inner.call(request);
@@ -94,7 +100,9 @@ where
                 })
             }
             Err(refusal) => {
-                let response = refusal.response(request.headers()).map(|body| DelegationBody::new(body, None, false));
+                let resource =
+                    if let Tokens::Resource(resource) = tokens { Some((&**resource, verifier.clock().seconds())) } else { None };
+                let response = refusal.response(request.headers(), resource).map(|body| DelegationBody::new(body, None, false));
                 Box::pin(std::future::ready(Ok(response)))
             }
         }

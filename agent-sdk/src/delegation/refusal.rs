@@ -9,6 +9,8 @@ use mayfly_verify::Reject;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::resource::Resource;
+
 /// The domain of `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "mayfly.v1";
 /// When to retry while it is unknown what is revoked; heartbeats come every second.
@@ -81,6 +83,10 @@ impl Refusal {
             Refusal::Credential(Reject::Cut) => "the credential was revoked".into(),
             Refusal::Credential(Reject::Expired(_)) => "the credential has expired".into(),
             Refusal::Credential(Reject::Stale(_)) => "it is not known now whether the credential is revoked; ask again".into(),
+            // The client has to make another proof, so it hears what is wrong with this one.
+            Refusal::Credential(reject @ (Reject::Proof(_) | Reject::Nonce | Reject::ProofUsed | Reject::Unproved(_))) => {
+                reject.to_string()
+            }
             Refusal::Credential(_) => "the credential is not valid".into(),
             Refusal::Missing => "show an agent's certificate or bearer token".into(),
             Refusal::Differ => "the connection's certificate and the bearer token belong to two callers".into(),
@@ -108,14 +114,14 @@ impl Refusal {
         if let Refusal::Credential(reject) = self { reject.to_string() } else { self.message() }
     }
 
-    /// The response in the protocol of the request.
-    pub(super) fn response<B: Default>(&self, request: &HeaderMap) -> Response<B> {
-        let mut response = self.answer(request);
+    /// The response in the protocol of the request. A resource server says at which Unix second it refuses.
+    pub(super) fn response<B: Default>(&self, request: &HeaderMap, resource: Option<(&Resource, u64)>) -> Response<B> {
+        let mut response = self.answer(request, resource);
         response.extensions_mut().insert(Refused { reason: self.reason(), cause: self.cause() });
         response
     }
 
-    fn answer<B: Default>(&self, request: &HeaderMap) -> Response<B> {
+    fn answer<B: Default>(&self, request: &HeaderMap, resource: Option<(&Resource, u64)>) -> Response<B> {
         if speaks_grpc(request) {
             return self.status().into_http();
         }
@@ -131,7 +137,13 @@ impl Refusal {
             _ => {
                 // RFC 6750 3.1: the response to a request without any credential names the scheme and nothing else.
                 let challenge = if matches!(self, Refusal::Missing) { "Bearer" } else { "Bearer error=\"invalid_token\"" };
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+                let malformed = Reject::Malformed(String::new());
+                match (resource, self) {
+                    (None, _) => drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))),
+                    (Some((resource, now)), Refusal::Missing) => resource.challenge(None, now, headers),
+                    (Some((resource, now)), Refusal::Credential(reject)) => resource.challenge(Some(reject), now, headers),
+                    (Some((resource, now)), _) => resource.challenge(Some(&malformed), now, headers),
+                }
                 StatusCode::UNAUTHORIZED
             }
         };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mayfly_verify::{Reject, X509Svid};
+use mayfly_verify::{Reject, X509Svid, sha256};
 use rustls_pki_types::CertificateDer;
 
 use super::Verifier;
@@ -49,6 +49,11 @@ impl Peer {
     /// The address it connects from. This is not an identity.
     pub fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    /// SHA-256 of the certificate that it presented, to which an access token may be bound.
+    pub(crate) fn certificate(&self) -> Option<[u8; 32]> {
+        self.0.proof.as_ref().and_then(|proof| proof.chain.first()).map(|leaf| sha256(leaf))
     }
 
     /// The certificate as last verified; `None` if it presented none. See [`check`](Self::check).

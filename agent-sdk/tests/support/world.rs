@@ -25,6 +25,8 @@ use uuid::Uuid;
 use super::issuer::{self, START, td};
 
 const KID: &str = "jwt-1";
+/// The `iss` of access tokens.
+pub(crate) const ISSUER: &str = "https://issuer.example";
 
 /// Somebody with a certificate.
 pub(crate) struct Somebody {
@@ -167,6 +169,32 @@ impl World {
         Somebody { id: id.to_owned(), binding, chain: vec![signed], key: key.serialize_der() }
     }
 
+    /// An access token of five minutes, as of now, with a `cnf` if one is given.
+    pub(crate) fn access_token(&self, of: &Somebody, audience: &str, cnf: Option<&str>) -> String {
+        let (now, binding) = (self.now(), of.binding.as_ref().unwrap());
+        let actor = |id: &str, above: String| format!(r#"{{"iss":"{ISSUER}","sub":"{id}"{above}}}"#);
+        let act = binding.chain.iter().rev().fold(String::new(), |above, id| format!(r#","act":{}"#, actor(id, above)));
+        let claims = format!(
+            r#"{{"iss":"{ISSUER}","sub":"idp|demo","aud":"{audience}","client_id":"{id}","act":{act},"scope":"{scope}","jti":"j{now}",
+            "iat":{now},"exp":{end},"{claim}":{binding}{cnf}}}"#,
+            id = of.id,
+            act = actor(&of.id, act),
+            scope = binding.scopes.join(" "),
+            end = now + 300,
+            claim = BindingOid::default().claim(),
+            binding = binding.to_claim().unwrap(),
+            cnf = cnf.map(|cnf| format!(r#","cnf":{cnf}"#)).unwrap_or_default(),
+        );
+        self.sign("at+jwt", &claims)
+    }
+
+    fn sign(&self, typ: &str, claims: &str) -> String {
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let message = format!("{}.{}", encode(&format!(r#"{{"alg":"ES256","kid":"{KID}","typ":"{typ}"}}"#)), encode(claims));
+        let signature = self.jwt.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+    }
+
     /// A JWT-SVID of five minutes, as of now.
     pub(crate) fn token(&self, of: &Somebody, audience: &str) -> String {
         let now = self.now();
@@ -174,11 +202,7 @@ impl World {
         if let Some(binding) = &of.binding {
             claims += &format!(r#","{}":{}"#, BindingOid::default().claim(), binding.to_claim().unwrap());
         }
-        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        let head = format!(r#"{{"alg":"ES256","kid":"{KID}","typ":"JWT"}}"#);
-        let message = format!("{}.{}", encode(&head), encode(&(claims + "}")));
-        let signature = self.jwt.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
-        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+        self.sign("JWT", &(claims + "}"))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{AgentId, Binding, BindingOid, Bundle, Mode, Principal, Reject, Subje
 /// The contents of a verified access token.
 #[derive(Clone, Debug)]
 pub struct AccessToken {
-    /// Its `sub`: the user as the audience knows them, or the agent's SPIFFE ID if it acts for nobody.
+    /// Its `sub`: the user or the class of the agent, as the audience knows them, or the agent's SPIFFE ID.
     pub subject: String,
     /// The agent that it was issued to, and that acts now: its `client_id`.
     pub client: AgentId,
@@ -29,6 +29,8 @@ pub struct AccessToken {
     pub authority: String,
     /// The key that its holder must prove. `None` for a bearer token.
     pub confirmation: Option<Confirmation>,
+    /// Whether it says nothing of the agent beside the binding, though it names the user.
+    pub impersonates: bool,
     /// The binding of the agent, limited to the scopes of the token.
     pub binding: Binding,
     /// What a cut would name: the authority that signed it, and the token itself.
@@ -79,7 +81,7 @@ pub fn verify_access_token(
     proved: &Possession,
     now: u64,
 ) -> Result<AccessToken, Reject> {
-    let verified = read_access_token(token, issuer, bundle, oid, now)?;
+    let verified = read(token, (issuer, ACCESS), bundle, oid, now)?;
     if audience.is_empty() || !verified.audience.iter().any(|a| a == audience) {
         return Err(Reject::Audience(audience.to_owned()));
     }
@@ -88,11 +90,21 @@ pub fn verify_access_token(
 }
 
 /// Verifies an access token whatever its audience is and whatever it is bound to, for the issuer alone: everybody else must be the
-/// audience.
+/// audience. Also one in the form of a plain JWT, as some audiences want it; a JWT-SVID is refused in either form.
 pub fn read_access_token(token: &str, issuer: &str, bundle: &Bundle, oid: &BindingOid, now: u64) -> Result<AccessToken, Reject> {
+    read(token, (issuer, &[ACCESS, &["JWT"]].concat()), bundle, oid, now)
+}
+
+fn read(
+    token: &str,
+    (issuer, types): (&str, &[&str]),
+    bundle: &Bundle,
+    oid: &BindingOid,
+    now: u64,
+) -> Result<AccessToken, Reject> {
     let parts = Parts::of(token)?;
     // RFC 9068 4: a JWT-SVID is signed by the same key, and says something else.
-    let (claims, authority) = parts.verify(bundle, ACCESS)?;
+    let (claims, authority) = parts.verify(bundle, types)?;
     let malformed = |what: &str| Reject::Malformed(what.to_owned());
     let profile = |what: &str| Reject::Profile(what.to_owned());
     let text = |name: &str| {
@@ -134,22 +146,36 @@ pub fn read_access_token(token: &str, issuer: &str, bundle: &Bundle, oid: &Bindi
         return Err(profile("`scope` and the binding differ"));
     }
     let holder = client.to_string();
-    // RFC 8693 4.1: the actors are the agent and its ancestors, exactly as the binding has them.
-    let expected: Vec<&str> = match binding.mode {
-        Mode::Delegated => std::iter::once(holder.as_str()).chain(binding.chain.iter().map(String::as_str)).collect(),
-        Mode::Autonomous => Vec::new(),
-    };
-    if actors(&claims, issuer)? != expected {
+    // RFC 8693 4.1: the actors are the agent and its ancestors, exactly as the binding has them. There are none where the agent is the
+    // subject itself, and where the audience wants tokens that say nothing of it.
+    let chain: Vec<&str> = std::iter::once(holder.as_str()).chain(binding.chain.iter().map(String::as_str)).collect();
+    let actors = actors(&claims, issuer)?;
+    if !actors.is_empty() && actors != chain {
         return Err(profile("`act` and the binding differ"));
     }
-    if binding.mode == Mode::Autonomous && subject != holder {
+    let impersonates = actors.is_empty() && subject != holder;
+    let class = format!("spiffe://{}/class/{}", client.trust_domain, client.class);
+    if binding.mode == Mode::Autonomous && (impersonates || (subject != holder && subject != class)) {
         return Err(profile("the token of an agent that acts for nobody names somebody else"));
     }
     let confirmation = confirmation(&claims)?;
     let kid = Target::Authority(authority.clone().into_bytes()).subject();
     let subjects = [kid, Target::Token(jti.clone()).subject()];
     let client = client.clone();
-    Ok(AccessToken { subject, client, audience, scopes, issued_at, expires_at, jti, authority, confirmation, binding, subjects })
+    Ok(AccessToken {
+        subject,
+        client,
+        audience,
+        scopes,
+        issued_at,
+        expires_at,
+        jti,
+        authority,
+        confirmation,
+        impersonates,
+        binding,
+        subjects,
+    })
 }
 
 /// The `sub` of each actor, the current one first.

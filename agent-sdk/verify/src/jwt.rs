@@ -116,6 +116,12 @@ pub fn is_access_token(token: &str) -> bool {
     header.is_ok_and(|header| header.get("typ").and_then(Value::as_str).is_some_and(|typ| ACCESS.contains(&typ)))
 }
 
+/// Whether a token claims to be one that OAuth issued to a client, in whatever form, to choose how to verify it. JWT-SVIDs do not. The
+/// token is not verified.
+pub fn is_of_client(token: &str) -> bool {
+    inspect(token).is_ok_and(|claims| claims.contains_key("client_id"))
+}
+
 fn inspect(token: &str) -> Result<Map<String, Value>, Reject> {
     object(Parts::of(token)?.claims)
 }

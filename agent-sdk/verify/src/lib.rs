@@ -27,7 +27,9 @@ pub use ids::{
     AgentId, ClassName, DelegationId, MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, Mode, NameError, Principal, User, Workload, WorkloadName,
     issuer_id, parse_spiffe_id, workload_id,
 };
-pub use jwt::{JwtSvid, inspect_jwt, inspect_jwt_audiences, inspect_jwt_end, inspect_jwt_issuer, is_access_token, verify_jwt};
+pub use jwt::{
+    JwtSvid, inspect_jwt, inspect_jwt_audiences, inspect_jwt_end, inspect_jwt_issuer, is_access_token, is_of_client, verify_jwt,
+};
 pub use live::{Freshness, Live, Reliance, Subscription};
 pub use moment::{about, rfc3339};
 pub use reject::{Reject, Staleness};
