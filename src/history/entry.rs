@@ -26,6 +26,7 @@ pub enum Kind {
     Reopening,
     Authorities,
     Configuration,
+    Approval,
     Denial,
     Look,
     Gap,
@@ -33,7 +34,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Opened,
         Kind::JoinToken,
         Kind::Certificate,
@@ -48,6 +49,7 @@ impl Kind {
         Kind::Reopening,
         Kind::Authorities,
         Kind::Configuration,
+        Kind::Approval,
         Kind::Denial,
         Kind::Look,
         Kind::Gap,
@@ -70,6 +72,7 @@ impl Kind {
             Kind::Reopening => "reopening",
             Kind::Authorities => "authorities",
             Kind::Configuration => "configuration",
+            Kind::Approval => "approval",
             Kind::Denial => "denial",
             Kind::Look => "look",
             Kind::Gap => "gap",

@@ -190,6 +190,7 @@ mod tests {
             workloads: vec![],
             classes: vec![],
             subject: None,
+            approve: vec![],
         }
     }
 
