@@ -335,6 +335,8 @@ fn rules() -> Rules {
         issuers: [("https://idp.example".into(), "idp".into())].into(),
         client_audience: None,
         serves: BTreeMap::new(),
+        actions: config.actions.clone(),
+        waiting: config.waiting,
         operators: vec![],
         limits: vec![
             limit("live", Per::User, Measure::Live(1_000_000_000)),

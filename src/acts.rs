@@ -1,6 +1,9 @@
 //! The acts: one file for each thing that may be asked. An act's file holds its evidence, its judgement, its records, its
 //! signature and its answer, in numbered steps; the rooms below have the parts.
 
+pub mod answer;
+pub mod approvals;
+pub mod ask;
 pub mod attest;
 pub mod authorities;
 pub mod backup;
@@ -15,6 +18,7 @@ pub mod inspect;
 pub mod introspect;
 pub mod join;
 pub mod mint;
+pub mod poll;
 pub mod present;
 pub mod redeem;
 pub mod renew;
@@ -92,6 +96,8 @@ pub struct Issuer {
     pub proofs: Proofs,
     /// The `iss` of every token: the URL of the HTTPS listener, if there is one.
     pub iss: String,
+    /// When which approval was polled.
+    pub polls: poll::Polls,
     /// Keeps callers to the paces of what is written down.
     pub throttle: Throttle,
     /// In development: lets the development workload join again, and answers when it has. `None` under `serve`.

@@ -174,6 +174,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
         pages: inspect::Pages::new().map_err(|e| e.to_string())?,
+        polls: Default::default(),
         throttle: Throttle::new(config.writes.clone()),
         clients: client::Clients::default(),
         proofs: Proofs::new().map_err(|e| e.to_string())?,

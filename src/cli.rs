@@ -5,6 +5,9 @@
 //! `backup` and `history` alone have commands below them.
 
 mod agents;
+mod approvals;
+mod approve;
+mod ask;
 mod authority;
 mod backup;
 mod bundle;
@@ -13,6 +16,7 @@ mod config;
 mod crl;
 mod cuts;
 mod delegations;
+mod deny;
 mod deploy;
 mod dev;
 mod end;
@@ -52,6 +56,7 @@ mod happened;
 mod heard;
 mod keeping;
 mod output;
+mod person;
 mod request;
 mod shutdown;
 mod spiffe_id;
@@ -93,6 +98,10 @@ enum Command {
     Mint(mint::Args),
     Exchange(exchange::Args),
     Introspect(introspect::Args),
+    Ask(ask::Args),
+    Approve(approve::Args),
+    Deny(deny::Args),
+    Approvals(approvals::Args),
     End(end::Args),
     Extend(extend::Args),
     My(my::Args),
@@ -144,6 +153,10 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Mint(args) => mint::run(args, global).await,
         Command::Exchange(args) => exchange::run(args, global).await,
         Command::Introspect(args) => introspect::run(args, global).await,
+        Command::Ask(args) => ask::run(args, global).await,
+        Command::Approve(args) => approve::run(args, global).await,
+        Command::Deny(args) => deny::run(args, global).await,
+        Command::Approvals(args) => approvals::run(args, global).await,
         Command::End(args) => end::run(args, global).await,
         Command::Extend(args) => extend::run(args, global).await,
         Command::My(args) => my::run(args, global).await,

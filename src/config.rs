@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, read once into types that are valid by construction. Every fault of a file is reported, not
 //! only the first.
 
+mod actions;
 mod attest;
 mod audiences;
 mod classes;
@@ -25,6 +26,8 @@ use crate::authority::RootFiles;
 use crate::authority::schedule::Schedule;
 use crate::foreign::Settings;
 use crate::history::Keep;
+use crate::judge::action::Catalogue;
+use crate::judge::approval::Waiting;
 use crate::judge::audience::Audience;
 use crate::judge::limits::Limit;
 use crate::judge::pace::{Paces, Verb};
@@ -126,6 +129,10 @@ pub struct Config {
     pub issuers: Vec<IssuerSettings>,
     /// Kinds of agents. An attacker who controls them decides what agents may do.
     pub classes: BTreeMap<ClassName, Class>,
+    /// Types of actions. An attacker who controls them decides which fields of an action may be changed after it was approved.
+    pub actions: Catalogue,
+    /// How many questions to people may wait. An attacker who raises the numbers can flood people, and fill memory.
+    pub waiting: Waiting,
     /// What is known of audiences. An attacker who controls it decides how long tokens live, and what else they say.
     pub audiences: BTreeMap<String, Audience>,
     /// How many agents there may be, and how fast they are spawned. An attacker who controls the limits can let a tree grow, or
@@ -199,7 +206,7 @@ impl Config {
     /// SHA-256 of classes, limits and audiences in a canonical form, as the journal records it. It changes if and only if one of their
     /// values does.
     pub fn digest(&self) -> [u8; 32] {
-        digest::digest(&self.classes, &self.limits, &self.audiences)
+        digest::digest(&self.classes, &self.limits, &self.audiences, &self.actions)
     }
 
     /// What an operator should know of this configuration that is no fault, one sentence each.

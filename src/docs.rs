@@ -5,6 +5,7 @@
 //! | [`operate`] | the issuer in production: configuration, joining, keys, federation, metrics, backup |
 //! | [`revoke`] | who may revoke what, what it does, and what users can do themselves |
 //! | [`people`] | users: see what acts for them, and stop it |
+//! | [`approvals`] | one narrow approval by a person: typed actions, who answers, what the token says |
 //! | [`history`] | what happened: reading, proving and exporting it, and what auditors can check |
 //! | [`services`] | services that verify agents |
 //! | [`systems`] | databases, clusters and clouds that know nothing of SPIFFE |
@@ -24,6 +25,7 @@ macro_rules! page {
         #[doc = "[history]: crate::docs::history"]
         #[doc = "[services]: crate::docs::services"]
         #[doc = "[systems]: crate::docs::systems"]
+        #[doc = "[approvals]: crate::docs::approvals"]
         #[doc = "[security]: crate::docs::security"]
         #[doc = "[develop]: crate::docs::develop"]
         #[doc = "[hazards]: crate::docs::hazards"]
@@ -41,6 +43,7 @@ macro_rules! page {
 page!(operate, "docs/operate.md");
 page!(revoke, "docs/revoke.md");
 page!(people, "docs/people.md");
+page!(approvals, "docs/approvals.md");
 page!(history, "docs/history.md");
 page!(services, "docs/services.md");
 page!(systems, "docs/systems.md");

@@ -5,6 +5,8 @@
 //! same state gets the same verdict. What an operator should hear of leaves as a [`Note`].
 
 pub mod access;
+pub mod action;
+pub mod approval;
 pub mod audience;
 pub mod bound;
 mod chance;

@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod apply;
+mod approval;
 pub mod authority;
 mod credential;
 mod cuts;
@@ -27,6 +28,7 @@ use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, WorkloadNa
 use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
+pub use approval::{Answer, Approval, Status, seats as waiting_seats};
 pub use authority::Authorities;
 pub use credential::{AccessToken, Certificate, Confirmation, Done, Holder, Owner, Ticket, Token};
 pub use cuts::{CutMade, before, cut_target, end_of_cut};
@@ -92,6 +94,9 @@ pub struct State {
     meters: HashMap<[u8; 16], Reading>,
     // The `jti` of each JWT-SVID that proved a client and has not expired. Sorted, as `tickets` is.
     assertions: BTreeSet<[u8; 16]>,
+    approvals: BTreeMap<[u8; 16], Box<Approval>>,
+    // The questions that wait, by the digest of what a person is shown.
+    questions: BTreeMap<[u8; 32], [u8; 16]>,
     configured_at: u64,
     // Unix microseconds until which no row is dropped: until then the clock of the last start may turn out to be wrong.
     rows_kept_until: u64,

@@ -105,6 +105,8 @@ fn rules(limits: Vec<Limit>, foreign: &[&str], taken_back: usize) -> Rules {
         issuers: [("https://idp.example".into(), "idp".into())].into(),
         client_audience: None,
         serves: std::collections::BTreeMap::new(),
+        actions: config.actions.clone(),
+        waiting: config.waiting,
         operators: vec!["orchestrator".parse().unwrap()],
         limits,
         workload_ttl: 1_000_000,

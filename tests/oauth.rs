@@ -214,9 +214,12 @@ async fn the_lines_of_the_command_work_as_they_are_written() {
 async fn the_metadata_names_what_exists_and_nothing_else() {
     let house = House::new();
     let said = get(&house.http, &format!("{}/.well-known/oauth-authorization-server", house.issuer)).await;
-    assert_eq!(said["grant_types_supported"], json!([EXCHANGE, JWT_BEARER, "client_credentials"]));
+    assert_eq!(
+        said["grant_types_supported"],
+        json!([EXCHANGE, JWT_BEARER, "client_credentials", "urn:openid:params:grant-type:ciba"])
+    );
     assert!(said.get("authorization_endpoint").is_none() && said.get("registration_endpoint").is_none());
-    for endpoint in ["token_endpoint", "introspection_endpoint", "revocation_endpoint"] {
+    for endpoint in ["token_endpoint", "introspection_endpoint", "revocation_endpoint", "backchannel_authentication_endpoint"] {
         for url in [&said[endpoint], &said["mtls_endpoint_aliases"][endpoint]] {
             let url = url.as_str().unwrap();
             let answer = read(house.http.post(url).form(&[("x", "y")]).send().await.unwrap()).await;

@@ -36,6 +36,8 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> Ledger {
         issuers: [("https://idp.example".into(), "idp".into())].into(),
         client_audience: None,
         serves: std::collections::BTreeMap::new(),
+        actions: config.actions.clone(),
+        waiting: config.waiting,
         operators: vec![],
         limits: vec![],
         workload_ttl: 1_000_000,

@@ -146,6 +146,10 @@ impl fmt::Display for Actor {
 /// Every reason code, in the order of their bytes.
 #[rustfmt::skip]
 pub const REASONS: &[Entry] = &[
+    says("ACTION_MALFORMED", &[Malformed], Caller,
+        "An action is not of a configured type, or its fields are not those of the type."),
+    says("ACTION_NOT_ALLOWED", &[Denied], ClassOwner,
+        "The class of the agent, or that of an agent above it, allows the action or scope not even by approval, at this audience."),
     ends("AGENT_ENDED", &[Unauthenticated, Denied], Holder, "The agent was ended, by itself or by whoever may end it."),
     ends("AGENT_EXPIRED", &[Unauthenticated, Denied], Holder, "The agent's last certificate or its lease has expired."),
     says("AGENT_MALFORMED", &[Malformed], Caller,
@@ -157,6 +161,17 @@ pub const REASONS: &[Entry] = &[
     ends("AGENT_REVOKED", &[Unauthenticated, Denied], Holder, "The agent was revoked, or something that it relies on was."),
     ends("AGENT_UNKNOWN", &[Unauthenticated, NotFound, Denied], Holder,
         "There is no such agent, or the caller may not see it; with UNAUTHENTICATED the caller itself is the unknown agent."),
+    says("APPROVAL_ANSWERED", &[Conflict], Nobody, "The approval was answered before, and one answer is all there is."),
+    says("APPROVAL_CHANGED", &[Precondition], Caller,
+        "The digest is not that of this approval: show what is asked for, and answer that."),
+    says("APPROVAL_DENIED", &[Denied], User, "The approval was denied."),
+    says("APPROVAL_EXPIRED", &[Denied], Caller,
+        "Nobody answered the question in time, or the approval was not used in time: ask again."),
+    says("APPROVAL_NEEDED", &[Denied], Caller,
+        "The agent may do this only after a person has approved it: ask with `Approvals.Ask`."),
+    says("APPROVAL_PENDING", &[Precondition], User, "Nobody has answered yet."),
+    says("APPROVAL_UNKNOWN", &[NotFound], Caller, "There is no such approval, or none that the caller may see."),
+    says("APPROVAL_USED", &[Denied], Caller, "The approval was used as often as it was given for: ask again."),
     says("ASSERTION_USED", &[Unauthenticated], Caller,
         "The JWT-SVID has proved its agent before: each request needs one of its own."),
     says("AUDIENCE_MALFORMED", &[Malformed], Caller,

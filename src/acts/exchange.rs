@@ -1,21 +1,25 @@
 //! Exchange: an access token for the calling agent, by what it is and by what it presents (RFC 8693, RFC 6749 4.4).
 
-use mayfly_verify::{Principal, inspect_jwt, inspect_jwt_issuer, is_access_token, sha256, verify_jwt};
+use mayfly_verify::{Principal, User, inspect_jwt, inspect_jwt_issuer, is_access_token, sha256, verify_jwt};
 use serde_json::{Map, Value};
 
-use super::{Issuer, introspect, user};
+use super::{Issuer, approvals, introspect, user};
 use crate::assertion::Assertions;
 use crate::authority::Seal;
 use crate::caller::Caller;
+use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, No};
 use crate::journal::record::{self, record::Body};
+use crate::judge::action::{Action, all_within, canonical, read_actions};
+use crate::judge::approval::Wanted;
 use crate::judge::bound::Proved;
-use crate::judge::exchange::{Held, decide_access, not_yours};
+use crate::judge::exchange::{Ceiling, Held, decide_access, not_yours};
+use crate::judge::policy::Kept;
 use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, release};
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
 use crate::state::authority::Kind as AuthorityKind;
-use crate::state::{AccessToken, Confirmation, State};
+use crate::state::{AccessToken, Agent, Confirmation, State};
 
 /// Scopes of one request at most.
 const SCOPES: usize = 64;
@@ -33,6 +37,10 @@ pub struct Asked {
     pub actor_token: String,
     /// What the client holds, to which the token can be bound.
     pub proved: Proved,
+    /// Actions that the token is to allow: a JSON array; empty if there are none.
+    pub details: String,
+    /// The id of the approval that is used; empty if none is.
+    pub approval: String,
 }
 
 /// An exchange.
@@ -48,12 +56,18 @@ pub struct Exchange {
     pub digest: Option<[u8; 32]>,
     /// What the client holds, to which the token can be bound.
     pub proved: Proved,
+    /// The actions that are asked for.
+    pub actions: Vec<Action>,
+    /// The approval that is used.
+    pub approval: Option<[u8; 16]>,
 }
 
 /// An access token for one audience.
 pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(Access, String), No> {
-    let Asked { audience, scopes, subject_token, actor_token, proved } = asked;
-    if audience.is_empty() || audience.len() > 256 {
+    let Asked { audience, scopes, subject_token, actor_token, proved, details, approval } = asked;
+    let actions = read_actions(&issuer.ledger.rules().actions, &details)?;
+    let approval = if approval.is_empty() { None } else { Some(approvals::id(&approval)?) };
+    if (audience.is_empty() && approval.is_none()) || audience.len() > 256 {
         return Err(Denial::malformed("AUDIENCE_MALFORMED", "give one audience, of at most 256 bytes").into());
     }
     if scopes.len() > SCOPES || scopes.iter().any(|scope| scope.is_empty() || scope.len() > 128) {
@@ -79,7 +93,7 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
     };
     let signed = |token: &str| sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
     let digest = (!subject_token.is_empty()).then(|| signed(&subject_token));
-    issuer.pipeline.issue(caller, Exchange { audience, scopes, presented, digest, proved }).await
+    issuer.pipeline.issue(caller, Exchange { audience, scopes, presented, digest, proved, actions, approval }).await
 }
 
 impl Act for Exchange {
@@ -98,11 +112,10 @@ impl Act for Exchange {
         let agent = j.view().agent(&id.uuid).cloned().ok_or_else(|| Fault::new("exchange", "the caller is gone"))?;
         let kept = j.authority_left(&agent)?;
         let ceiling = j.ceiling(&agent, &self.presented, chance)?;
-        j.checking(Check::Audience);
-        let class = j.rules().classes.get(&agent.mandate.class);
-        let scopes = decide_access(class, &kept, ceiling.scopes.as_deref(), &self.audience, &self.scopes)?;
-        let stated = j.stated(&agent, &self.audience)?;
-        let (confirmation, bound_until) = j.bind(&self.audience, &self.proved)?;
+        let Granted { audience, scopes, details, approved } = self.granted(j, &agent, &kept, &ceiling)?;
+        let stated = j.stated(&agent, &audience)?;
+        // T188: also where the approval says for which audience it is.
+        let (confirmation, bound_until) = j.bind(&audience, &self.proved)?;
         // 4. As long as everything lasts that it relies on.
         j.checking(Check::Lifetime);
         let (now, signer) = (j.now(), j.signer(AuthorityKind::Jwt)?);
@@ -111,13 +124,14 @@ impl Act for Exchange {
             .min(agent.lease_ends_at)
             .min(signer.ends_at);
         let ends_at = ends_at.min(ceiling.ends_at).min(bound_until);
+        let ends_at = approved.as_ref().map_or(ends_at, |(_, _, until)| ends_at.min(*until));
         if ends_at <= now {
             return Err(Denial::denied("USER_TOKEN_EXPIRED", "the subject token has expired: bring a fresh one").into());
         }
         // 5. The record.
         let body = record::Exchanged {
             agent: id.uuid.as_bytes().to_vec(),
-            audience: self.audience.clone(),
+            audience,
             jti: chance.jti().to_vec(),
             issued_at: now,
             ends_at,
@@ -135,10 +149,78 @@ impl Act for Exchange {
                 Some(Confirmation::Certificate(digest)) => digest.to_vec(),
                 _ => Vec::new(),
             },
+            details,
+            approval: approved.as_ref().map(|(id, ..)| id.to_vec()).unwrap_or_default(),
+            approved_by: approved.map(|(_, by, _)| record::User { iss: by.iss, sub: by.sub }),
         };
         let token = AccessToken::recorded(j.view().revision() + 1, &body).map_err(|e| Fault::new("exchange", e))?;
         j.push(caller, Body::Exchanged(body))?;
         j.access(token, stated)
+    }
+}
+
+/// What a token allows, and the approval behind it: its id, who gave it, and the Unix seconds until which it can be used.
+struct Granted {
+    audience: String,
+    scopes: Vec<String>,
+    details: String,
+    approved: Option<([u8; 16], User, u64)>,
+}
+
+impl Exchange {
+    /// What the agent gets: by what it is, or by an approval, which gives what was approved and nothing else.
+    fn granted(&self, j: &Judgement<'_>, agent: &Agent, kept: &Kept, ceiling: &Ceiling) -> Result<Granted, No> {
+        let Some(id) = &self.approval else {
+            if self.actions.is_empty() {
+                j.checking(Check::Audience);
+                let class = j.rules().classes.get(&agent.mandate.class);
+                let scopes = decide_access(class, kept, ceiling.scopes.as_deref(), &self.audience, &self.scopes)?;
+                return Ok(Granted { audience: self.audience.clone(), scopes, details: String::new(), approved: None });
+            }
+            return Ok(self.within_threshold(j, agent)?);
+        };
+        let approval = j.approved(agent, id)?;
+        let answer = approval.answer.as_ref().ok_or_else(|| Fault::new("exchange", "an approval without its answer"))?;
+        if !self.audience.is_empty() && self.audience != approval.audience {
+            let message = format!("this approval is for the audience `{}`", approval.audience);
+            return Err(Denial::denied("AUDIENCE_NOT_ALLOWED", message).into());
+        }
+        // The class may have changed since somebody was asked.
+        let all = read_actions(&j.rules().actions, &approval.details)?;
+        let wanted = Wanted { audience: approval.audience.clone(), scopes: approval.scopes.clone(), actions: all };
+        j.terms(agent, &wanted)?;
+        // T183: within what was approved, whatever is asked for.
+        if !all_within(&self.actions, &wanted.actions) {
+            let message = "an action is more than what was approved: ask for that, or for an approval of its own";
+            return Err(Denial::denied("ACTION_NOT_ALLOWED", message).into());
+        }
+        let allowed = |scope: &String| ceiling.scopes.as_ref().is_none_or(|ceiling| ceiling.contains(scope));
+        if let Some(excess) = self.scopes.iter().find(|scope| !wanted.scopes.contains(scope) || !allowed(scope)) {
+            let message = format!("scope `{excess}` is more than what was approved and the subject token allow");
+            return Err(Denial::denied("SCOPE_NOT_ALLOWED", message).with("excess", format!("scope:{excess}")).into());
+        }
+        let asked = |scope: &String| self.scopes.is_empty() || self.scopes.contains(scope);
+        let scopes = wanted.scopes.iter().filter(|scope| asked(scope) && allowed(scope)).cloned().collect();
+        let details = if self.actions.is_empty() { approval.details.clone() } else { canonical(&self.actions) };
+        let approved = Some((approval.id, answer.by.clone(), approval.ends_at / SECOND));
+        Ok(Granted { audience: wanted.audience, scopes, details, approved })
+    }
+
+    /// Actions that need no approval. The token allows them and nothing else.
+    fn within_threshold(&self, j: &Judgement<'_>, agent: &Agent) -> Result<Granted, Denial> {
+        if !self.scopes.is_empty() {
+            let message = "a token for actions has no scopes beside them: ask for each alone";
+            return Err(Denial::denied("SCOPE_NOT_ALLOWED", message));
+        }
+        let actions = self.actions.clone();
+        let wanted = Wanted { audience: self.audience.clone(), scopes: Vec::new(), actions };
+        if j.terms(agent, &wanted)?.needed {
+            let message = "a person must approve this: ask with `mayfly ask`, `Approvals.Ask` or the backchannel endpoint, and bring \
+                           the approval";
+            return Err(Denial::denied("APPROVAL_NEEDED", message).with("audience", wanted.audience));
+        }
+        let (audience, details) = (wanted.audience, canonical(&wanted.actions));
+        Ok(Granted { audience, scopes: Vec::new(), details, approved: None })
     }
 }
 

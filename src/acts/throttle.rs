@@ -79,7 +79,10 @@ impl Issuer {
         match caller {
             Caller::Stranger | Caller::Operator { by: None, .. } => Ok(()),
             Caller::Operator { by: Some(by), .. } => self.throttle.count(verb, Some(&by.scope()), None),
-            Caller::User { user, .. } => self.throttle.count(Verb::RevokeOwn, Some(&name(user)), None),
+            Caller::User { user, .. } => {
+                let verb = if verb == Verb::Revoke { Verb::RevokeOwn } else { verb };
+                self.throttle.count(verb, Some(&name(user)), None)
+            }
             Caller::Workload { .. } | Caller::Foreign { .. } => {
                 let root = caller.workload().map(|workload| workload.to_string());
                 self.throttle.count(verb, Some(&caller.scope()), root.as_deref())

@@ -58,6 +58,8 @@ pub(super) fn ledger(
         serves: config.serves.clone(),
         client_audience,
         operators: config.operators.clone(),
+        actions: config.actions.clone(),
+        waiting: config.waiting,
         limits: config.limits.clone(),
         workload_ttl: config.workload_ttl,
         jwt_ttl: config.jwt_ttl,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::tokens_client::TokensClient;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::connect::{self, Acting};
 use super::exit::Failure;
@@ -26,11 +26,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "user_token")]
     subject_token: Option<PathBuf>,
     /// Where the token is to be accepted
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", required_unless_present = "approval", default_value = "", hide_default_value = true)]
     audience: String,
     /// A scope of the token; without it, all that the agent may have
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
+    /// The approval that is used; the token then allows what was approved, and nothing else
+    #[arg(long, value_name = "ID")]
+    approval: Option<String>,
+    /// An action of the token as JSON: within the approval, or one that needs none
+    #[arg(long = "action", value_name = "JSON")]
+    actions: Vec<String>,
     /// File for the token; without it the token goes to stdout
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -41,13 +47,27 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let presented = args.user_token.as_deref().or(args.subject_token.as_deref());
     let subject_token = presented.map(file::read_text).transpose()?.unwrap_or_default().trim().to_owned();
     let channel = connect::as_identity(&global.home, args.acting.server.as_deref(), dir).await?;
-    let request = v1::ExchangeRequest { audience: args.audience, scopes: args.scopes, subject_token };
+    let read = |text: &String| {
+        serde_json::from_str::<Value>(text)
+            .map_err(|e| Failure::usage(format!("`{text}`: write an action as a JSON object: {e}")))
+    };
+    let actions = args.actions.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let request = v1::ExchangeRequest {
+        audience: args.audience,
+        scopes: args.scopes,
+        subject_token,
+        authorization_details: if actions.is_empty() { String::new() } else { Value::Array(actions).to_string() },
+        approval_id: args.approval.unwrap_or_default(),
+    };
     let got = TokensClient::new(channel).exchange(request).await?.into_inner();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let ends = got.expires_at.as_ref().and_then(|at| u64::try_from(at.seconds).ok()).unwrap_or_default();
     let scope = got.scopes.join(" ");
     // As RFC 8693 2.2.1 names them.
     let mut object = json!({ "token_type": got.token_type, "expires_in": ends.saturating_sub(now), "scope": scope });
+    if let Ok(details) = serde_json::from_str::<Value>(&got.authorization_details) {
+        output::insert(&mut object, "authorization_details", details);
+    }
     let Some(out) = &args.out else {
         output::insert(&mut object, "access_token", got.access_token.as_str());
         return output::print(global.output, &object, || got.access_token.clone());

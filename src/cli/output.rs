@@ -1,6 +1,7 @@
 //! Printing: JSON for programs, lines for people.
 
 pub(super) mod agent;
+pub(super) mod approval;
 pub(super) mod authority;
 pub(super) mod delegation;
 pub(super) mod entry;

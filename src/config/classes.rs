@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use mayfly_verify::{ClassName, Mode, Workload};
 
+use super::actions::read_approve;
 use super::foreign::Known;
 use super::reader::Reader;
 use crate::judge::SubjectTemplate;
+use crate::judge::action::Catalogue;
 use crate::judge::policy::Class;
 
 /// Reads every `[[classes]]`. A class may name any other class as a spawner, so those names are checked at the end.
-pub(super) fn read_classes(top: &mut Reader, known: &Known<'_>) -> BTreeMap<ClassName, Class> {
+pub(super) fn read_classes(top: &mut Reader, known: &Known<'_>, actions: &Catalogue) -> BTreeMap<ClassName, Class> {
     let mut classes = BTreeMap::new();
     let mut spawners = Vec::new();
     for mut c in top.sections("classes") {
-        if let Some(class) = read_class(&mut c, known) {
+        if let Some(class) = read_class(&mut c, known, actions) {
             spawners.extend(class.classes.iter().map(|spawner| (class.name.clone(), spawner.clone())));
             let name = class.name.clone();
             if classes.insert(name.clone(), class).is_some() {
@@ -31,7 +33,7 @@ pub(super) fn read_classes(top: &mut Reader, known: &Known<'_>) -> BTreeMap<Clas
     classes
 }
 
-fn read_class(c: &mut Reader, known: &Known<'_>) -> Option<Class> {
+fn read_class(c: &mut Reader, known: &Known<'_>, actions: &Catalogue) -> Option<Class> {
     let name = c.parsed("name", None, |s| s.parse::<ClassName>().map_err(|e| e.to_string()));
     let owner =
         c.parsed(
@@ -81,6 +83,7 @@ fn read_class(c: &mut Reader, known: &Known<'_>) -> Option<Class> {
             Spawner::Class(class) => classes.push(class),
         }
     }
+    let approve = read_approve(c, actions, &audiences, &scopes);
     Some(Class {
         name: name?,
         owner: owner?,
@@ -94,6 +97,7 @@ fn read_class(c: &mut Reader, known: &Known<'_>) -> Option<Class> {
         workloads,
         classes,
         subject,
+        approve,
     })
 }
 

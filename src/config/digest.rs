@@ -18,6 +18,7 @@
 //! - `limits` keeps the order of the file, because a spawn that exceeds several limits is denied by the first of them. A limit
 //!   has `live`, `fan_out`, `period` with `burst`, or `total` with `window`. `period` and `window` are microseconds.
 //! - `audiences` is there where a catalogue is configured: by name, with each claim as it is configured.
+//! - `actions` is there where types of actions are configured, and `approve` of a class where it has entries, in the order of the file.
 //! - `version` counts the changes of this form.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mayfly_verify::{ClassName, sha256};
 use serde_json::{Value, json};
 
+use crate::judge::action::{Action, ActionType, Catalogue, Field};
+use crate::judge::approval::{ApprovalRule, Person, What};
 use crate::judge::audience::{Audience, SYSTEMS};
 use crate::judge::bound::{BOUNDS, Bound};
 use crate::judge::limits::{Limit, Measure};
@@ -35,18 +38,31 @@ use crate::judge::profile::{Form, Profile};
 const VERSION: u64 = 1;
 
 /// SHA-256 of the canonical form of classes and limits.
-pub(super) fn digest(classes: &BTreeMap<ClassName, Class>, limits: &[Limit], audiences: &BTreeMap<String, Audience>) -> [u8; 32] {
-    sha256(canonical(classes, limits, audiences).as_bytes())
+pub(super) fn digest(
+    classes: &BTreeMap<ClassName, Class>,
+    limits: &[Limit],
+    audiences: &BTreeMap<String, Audience>,
+    actions: &Catalogue,
+) -> [u8; 32] {
+    sha256(canonical(classes, limits, audiences, actions).as_bytes())
 }
 
 /// The document that is hashed.
-fn canonical(classes: &BTreeMap<ClassName, Class>, limits: &[Limit], audiences: &BTreeMap<String, Audience>) -> String {
+fn canonical(
+    classes: &BTreeMap<ClassName, Class>,
+    limits: &[Limit],
+    audiences: &BTreeMap<String, Audience>,
+    actions: &Catalogue,
+) -> String {
     let classes: Vec<Value> = classes.values().map(class).collect();
     let limits: Vec<Value> = limits.iter().map(limit).collect();
     let mut form = json!({ "classes": classes, "limits": limits, "version": VERSION });
     // Left out where there are none, so that the digest of what was configured before stays.
     if let (Some(form), false) = (form.as_object_mut(), audiences.is_empty()) {
         form.insert("audiences".to_owned(), audiences.iter().map(|(name, of)| (name.clone(), audience(of))).collect());
+    }
+    if let (Some(form), false) = (form.as_object_mut(), actions.is_empty()) {
+        form.insert("actions".to_owned(), actions.iter().map(|(name, of)| (name.clone(), action(of))).collect());
     }
     form.to_string()
 }
@@ -66,6 +82,7 @@ fn class(class: &Class) -> Value {
         classes,
         subject,
         impersonates,
+        approve,
     } = class;
     let mut form = json!({
         "audiences": audiences,
@@ -86,7 +103,29 @@ fn class(class: &Class) -> Value {
     if let (Some(form), false) = (form.as_object_mut(), impersonates.is_empty()) {
         form.insert("impersonates".to_owned(), impersonates.iter().cloned().collect());
     }
+    if let (Some(form), false) = (form.as_object_mut(), approve.is_empty()) {
+        form.insert("approve".to_owned(), approve.iter().map(approval).collect());
+    }
     form
+}
+
+fn approval(rule: &ApprovalRule) -> Value {
+    let ApprovalRule { what, audiences, up_to, by, expires, lasts, uses } = rule;
+    let (kind, name) = match what {
+        What::Scope(scope) => ("scope", scope),
+        What::Action(of) => ("action", of),
+    };
+    let by: Vec<String> = by.iter().map(|Person { provider, sub }| format!("{provider}/{sub}")).collect();
+    let up_to = up_to.as_ref().map(Action::json);
+    json!({ kind: name, "audiences": audiences, "by": by, "expires": expires, "lasts": lasts, "up_to": up_to, "uses": uses })
+}
+
+fn action(of: &ActionType) -> Value {
+    let fields = |fields: &BTreeMap<String, Field>| -> Value {
+        fields.iter().map(|(name, field)| (name.clone(), Value::from(field.as_str()))).collect()
+    };
+    let ActionType { fields: needed, optional } = of;
+    json!({ "fields": fields(needed), "optional": fields(optional) })
 }
 
 fn audience(audience: &Audience) -> Value {
@@ -150,6 +189,7 @@ mod tests {
             classes: vec!["worker".parse().unwrap(), "researcher".parse().unwrap()],
             impersonates: Default::default(),
             subject: None,
+            approve: vec![],
         }
     }
 
@@ -171,7 +211,7 @@ mod tests {
     }
 
     fn of(class: Class, limits: &[Limit]) -> [u8; 32] {
-        digest(&BTreeMap::from([(class.name.clone(), class)]), limits, &BTreeMap::new())
+        digest(&BTreeMap::from([(class.name.clone(), class)]), limits, &BTreeMap::new(), &Catalogue::new())
     }
 
     #[test]

@@ -196,6 +196,26 @@ impl Reader {
         }
     }
 
+    /// As [`Reader::sections`], where an entry of the list may also be a text, which stands for a section that `of_text` makes.
+    pub(super) fn named_sections(&mut self, key: &str, of_text: impl Fn(&str) -> Table) -> Vec<Reader> {
+        let mut readers = Vec::new();
+        let path = self.at(key);
+        match self.take(key) {
+            None => {}
+            Some(Value::Array(values)) => {
+                for (n, value) in values.into_iter().enumerate() {
+                    match value {
+                        Value::Table(table) => readers.push(Reader::new(table, format!("{path}[{n}]"))),
+                        Value::String(text) => readers.push(Reader::new(of_text(&text), format!("{path}[{n}]"))),
+                        _ => self.fault(key, "write a list of names and sections"),
+                    }
+                }
+            }
+            Some(_) => self.fault(key, "write a list of names and sections"),
+        }
+        readers
+    }
+
     /// Takes over the faults of a section, and adds its unknown keys to them.
     pub(super) fn close(&mut self, mut section: Reader) {
         section.finish();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mayfly_verify::{BindingOid, TrustDomain, WorkloadName};
 
+use super::actions::{check_people, read_actions, read_waiting};
 use super::attest::{check_rules, read_rules, read_workload_issuers};
 use super::audiences::{check_audiences, read_audiences};
 use super::classes::read_classes;
@@ -50,11 +51,15 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     }
     let (foreign, domains) = read_foreign(top, trust_domain.as_ref());
     let known = Known { own: &workloads, foreign: &domains };
-    let classes = read_classes(top, &known);
+    let actions = read_actions(top);
+    let waiting = within(top, "approvals", read_waiting);
+    let classes = read_classes(top, &known, &actions);
     let limits = read_limits(top);
     let audiences = read_audiences(top, credentials.oid.as_ref());
     check_audiences(top, &audiences, &classes, trust_domain.as_ref());
     let issuers = read_issuers(top, &known);
+    let providers: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+    check_people(top, classes.values().flat_map(|class| &class.approve), &providers);
     let workload_issuers = read_workload_issuers(top, &issuers);
     if let Some(own) = issuers.iter().chain(&workload_issuers).find(|i| Some(&i.issuer) == https.issuer.as_ref()) {
         // A token of ours never proves a user or a workload.
@@ -95,6 +100,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         foreign,
         issuers,
         classes,
+        actions,
+        waiting,
         limits,
         audiences,
         writes: writes.paces,

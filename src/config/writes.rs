@@ -45,5 +45,7 @@ fn defaults(verb: Verb) -> (&'static str, &'static str) {
         Verb::Revoke => ("100/s", "500/s"),
         Verb::RevokeOwn => ("3/s", "3/s"),
         Verb::Operate => ("50/s", "50/s"),
+        Verb::Ask => ("1/s", "100/s"),
+        Verb::Answer => ("3/s", "3/s"),
     }
 }

@@ -1,5 +1,6 @@
 //! The gRPC services, over TLS and over the operator socket: read, call an act, answer.
 
+mod approvals;
 mod authorities;
 mod batches;
 mod bundles;
@@ -43,6 +44,7 @@ pub(super) mod server {
     include!(concat!(env!("OUT_DIR"), "/mayfly.v1.rs"));
 }
 
+use server::approvals_server::ApprovalsServer;
 use server::authorities_server::AuthoritiesServer;
 use server::batches_server::BatchesServer;
 use server::bundles_server::BundlesServer;
@@ -62,6 +64,7 @@ pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: wat
     let door = Arc::new(Door { issuer, patience, stop });
     tonic::service::Routes::new(IdentitiesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(TokensServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(ApprovalsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BatchesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(methods::SPAWN_BATCH.longest(message)))
         .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))

@@ -1,6 +1,7 @@
 //! The endpoints of OAuth: tokens, introspection and revocation, on the HTTPS listener and on the gRPC listener, which asks for
 //! client certificates (RFC 6749, 7009, 7662, 8693).
 
+mod backchannel;
 mod client;
 mod form;
 mod possession;
@@ -25,11 +26,12 @@ use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, No};
 use crate::judge::access::Action;
 use crate::state::Confirmation;
+use backchannel::CIBA;
 use form::Form;
 use refusal::Refusal;
 
 /// The grants of the token endpoint.
-pub const GRANTS: [&str; 3] = [EXCHANGE, JWT_BEARER, CLIENT_CREDENTIALS];
+pub const GRANTS: [&str; 4] = [EXCHANGE, JWT_BEARER, CLIENT_CREDENTIALS, CIBA];
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const CLIENT_CREDENTIALS: &str = "client_credentials";
@@ -65,12 +67,13 @@ pub fn router(issuer: &Arc<Issuer>, about: &https::Issuer) -> Router {
         .route(&format!("{path}/oauth/token"), post(token))
         .route(&format!("{path}/oauth/introspect"), post(introspection))
         .route(&format!("{path}/oauth/revoke"), post(revocation))
+        .route(&format!("{path}/oauth/backchannel"), post(backchannel::backchannel))
         .with_state(Served { issuer: Arc::clone(issuer), names })
 }
 
 /// Whether a path is one of these endpoints, which answer in HTTP whatever listener they are on.
 pub fn is(path: &str) -> bool {
-    ["/oauth/token", "/oauth/introspect", "/oauth/revoke"].iter().any(|end| path.ends_with(end))
+    ["/oauth/token", "/oauth/introspect", "/oauth/revoke", "/oauth/backchannel"].iter().any(|end| path.ends_with(end))
 }
 
 async fn token(State(served): State<Served>, request: Request) -> Response {
@@ -95,13 +98,15 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
                 return Err(Refusal::request(message));
             }
             JWT_BEARER | CLIENT_CREDENTIALS => exchange::Asked::default(),
+            CIBA => exchange::Asked { approval: backchannel::polled(issuer, &caller, &form)?, ..Default::default() },
             _ => return Err(Refusal::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "the grant is unknown here")),
         };
-        if form.one("authorization_details").is_some() {
-            let message = "no types of authorization details are configured here";
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_authorization_details", message));
+        asked.details = form.one("authorization_details").unwrap_or_default().to_owned();
+        // Our extension: the approval of a person that is used.
+        if let Some(id) = form.one("approval_id").filter(|_| grant != CIBA) {
+            id.clone_into(&mut asked.approval);
         }
-        asked.audience = audience(issuer, &caller, &form)?;
+        asked.audience = audience(issuer, &caller, &form, !asked.approval.is_empty())?;
         asked.scopes =
             form.one("scope").map(|s| s.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect()).unwrap_or_default();
         asked.proved = possession::prove(&served, &head, &caller).await?;
@@ -114,13 +119,15 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
             "token_type": if matches!(granted.confirmation, Some(Confirmation::Key(_))) { "DPoP" } else { "Bearer" },
             "expires_in": granted.ends_at.saturating_sub(issuer.clock.seconds()),
         });
-        let mut say =
-            |name: &str, value: String| body.as_object_mut().and_then(|body| body.insert(name.to_owned(), value.into()));
+        let mut say = |name: &str, value: Value| body.as_object_mut().and_then(|body| body.insert(name.to_owned(), value));
         if !granted.scopes.is_empty() {
-            say("scope", granted.scopes.join(" "));
+            say("scope", granted.scopes.join(" ").into());
+        }
+        if !granted.details.is_empty() {
+            say("authorization_details", serde_json::from_str(&granted.details).unwrap_or_default());
         }
         if grant == EXCHANGE {
-            say("issued_token_type", ACCESS_TOKEN.to_owned());
+            say("issued_token_type", ACCESS_TOKEN.into());
         }
         let mut response = fresh(Json(body));
         // RFC 9449 8.2: the nonce for the next proof.
@@ -154,8 +161,9 @@ fn subject(form: &Form) -> Result<exchange::Asked, Refusal> {
     Ok(exchange::Asked { subject_token, actor_token, ..Default::default() })
 }
 
-/// The one audience, however many parameters name it (RFC 8707 2, RFC 8693 2.1).
-fn audience(issuer: &Issuer, caller: &Caller, form: &Form) -> Result<String, Refusal> {
+/// The one audience, however many parameters name it (RFC 8707 2, RFC 8693 2.1). `approved` says that there is an approval, which names
+/// it too.
+fn audience(issuer: &Issuer, caller: &Caller, form: &Form, approved: bool) -> Result<String, Refusal> {
     let target = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_target", message);
     let mut named: Vec<String> = form.many("audience").map(str::to_owned).collect();
     for resource in form.many("resource") {
@@ -166,6 +174,7 @@ fn audience(issuer: &Issuer, caller: &Caller, form: &Form) -> Result<String, Ref
     named.dedup();
     match <[String; 1]>::try_from(named) {
         Ok([one]) => Ok(one),
+        Err(none) if none.is_empty() && approved => Ok(String::new()),
         Err(none) if none.is_empty() => Err(target("say with `resource` or `audience` where the token is to be accepted")),
         Err(_) => Err(target("a token is for one audience: ask for each of them alone")),
     }
@@ -267,9 +276,12 @@ pub fn unavailable(denial: &Denial) -> Response {
 pub fn metadata(url: &str, certified: &str, algorithms: &[Value]) -> Vec<(&'static str, Value)> {
     let mut said = vec![("grant_types_supported", json!(GRANTS))];
     let mut aliases = serde_json::Map::new();
-    for (endpoint, path) in
-        [("token_endpoint", "token"), ("introspection_endpoint", "introspect"), ("revocation_endpoint", "revoke")]
-    {
+    for (endpoint, path) in [
+        ("token_endpoint", "token"),
+        ("introspection_endpoint", "introspect"),
+        ("revocation_endpoint", "revoke"),
+        ("backchannel_authentication_endpoint", "backchannel"),
+    ] {
         said.push((endpoint, json!(format!("{url}/oauth/{path}"))));
         aliases.insert(endpoint.to_owned(), json!(format!("{certified}/oauth/{path}")));
     }
@@ -280,6 +292,7 @@ pub fn metadata(url: &str, certified: &str, algorithms: &[Value]) -> Vec<(&'stat
     ] {
         said.extend([(methods, json!(METHODS)), (signing, json!(algorithms))]);
     }
+    said.extend(backchannel::metadata());
     said.push(("mtls_endpoint_aliases", Value::Object(aliases)));
     said.push(("tls_client_certificate_bound_access_tokens", json!(true)));
     said.push(("dpop_signing_alg_values_supported", json!(DPOP_ALGORITHMS)));

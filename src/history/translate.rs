@@ -7,7 +7,7 @@ use super::entry::{Draft, Kind, Opening, Outcome, Person};
 use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
 use crate::journal::record::record::Body;
-use crate::journal::record::{self, Admitted, Cut, Delegated, Exchanged, Minted, Record, cut, reopened};
+use crate::journal::record::{self, Admitted, Answered, Asked, Cut, Delegated, Exchanged, Minted, Record, cut, reopened};
 use crate::ledger::Noted;
 use crate::state::{Agent, Delegation, State, View};
 
@@ -71,6 +71,8 @@ impl Translator<'_> {
             }
             Some(Body::Minted(minted)) => self.minted(draft, minted),
             Some(Body::Exchanged(exchanged)) => self.exchanged(draft, exchanged),
+            Some(Body::Asked(asked)) => self.asked(draft, asked),
+            Some(Body::Answered(answered)) => self.answered(draft, answered),
             Some(Body::Ended(ended)) => {
                 self.agent(draft, &ended.agent);
                 draft.opening.caller.clone_from(&ended.by);
@@ -148,6 +150,46 @@ impl Translator<'_> {
         draft.opening.scopes.clone_from(&e.scopes);
         let who = if e.impersonates { "access token that says nothing of the agent, for" } else { "access token for" };
         draft.opening.target = format!("{who} {}", e.subject);
+        if !e.details.is_empty() {
+            draft.opening.target.push_str(&format!(", for {}", e.details));
+        }
+        if let Some(by) = &e.approved_by {
+            let by = format!(", by approval {} of user {} of {}", hex::encode(&e.approval), by.sub, by.iss);
+            draft.opening.target.push_str(&by);
+        }
+    }
+
+    fn asked(&self, draft: &mut Draft, a: &Asked) {
+        self.by_itself(draft, &a.agent);
+        draft.opening.asked.clone_from(&a.scopes);
+        draft.opening.audiences = vec![a.audience.clone()];
+        draft.opening.reason.clone_from(&a.reason);
+        draft.opening.ends_at = a.ends_at / SECOND;
+        draft.opening.target =
+            format!("approval {} asked for {}", hex::encode(&a.id), a.details).trim_end_matches(" for ").to_owned();
+    }
+
+    /// Who answered, what it was about, and by which token.
+    fn answered(&self, draft: &mut Draft, a: &Answered) {
+        let answer = if a.approved { "approved" } else { "denied" };
+        let (id, evidence) = (hex::encode(&a.id), hex::encode(&a.evidence));
+        draft.opening.target = format!("approval {id} {answer}, token sha256:{evidence}");
+        let known = <[u8; 16]>::try_from(a.id.as_slice()).ok().and_then(|id| self.state.approval(&id));
+        if let Some(approval) = known {
+            self.agent(draft, approval.agent.as_bytes());
+            draft.opening.audiences = vec![approval.audience.clone()];
+            draft.opening.reason.clone_from(&approval.reason);
+            if a.approved {
+                draft.opening.scopes.clone_from(&approval.scopes);
+                draft.opening.ends_at = a.ends_at / SECOND;
+            }
+            if !approval.details.is_empty() {
+                draft.opening.target.push_str(&format!(", {}", approval.details));
+            }
+        }
+        if let Some(by) = &a.by {
+            draft.opening.caller = format!("user {} of {}", by.sub, by.iss);
+        }
     }
 
     fn certificate(&self, draft: &mut Draft, agent: &[u8], (key, serial, ends_at): (&[u8], &[u8], u64)) {
@@ -284,6 +326,7 @@ fn kind(body: Option<&Body>) -> Kind {
         Some(Body::Delegated(_)) => Kind::Delegation,
         Some(Body::Admitted(_)) => Kind::Admission,
         Some(Body::Minted(_) | Body::Exchanged(_)) => Kind::Mint,
+        Some(Body::Asked(_) | Body::Answered(_)) => Kind::Approval,
         Some(Body::Ended(_)) => Kind::End,
         Some(Body::Cut(_)) => Kind::Revocation,
         Some(Body::Reopened(_)) => Kind::Reopening,

@@ -35,6 +35,9 @@ pub enum Action {
     ListAuthorities,
     ChangeAuthorities,
     ReadHistory,
+    Ask,
+    SeeApprovals,
+    AnswerApproval,
 }
 
 /// Each action, and the roles that may ask for it.
@@ -63,6 +66,10 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::ListAuthorities, &[Operator]),
     (Action::ChangeAuthorities, &[Operator]),
     (Action::ReadHistory, &[Agent, Workload, Foreign, User, Operator]),
+    (Action::Ask, &[Agent, Bearer]),
+    (Action::SeeApprovals, &[Agent, Workload, Foreign, User, Operator]),
+    // T182: nobody but a person, by a token of their own: neither the agent nor whoever spawned it, nor an operator.
+    (Action::AnswerApproval, &[User]),
 ];
 
 /// Actions that are for operators on the issuer's machine alone, on its socket: they write there.

@@ -189,6 +189,7 @@ mod tests {
             classes: vec![],
             impersonates: Default::default(),
             subject: None,
+            approve: vec![],
         }
     }
 

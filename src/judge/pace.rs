@@ -46,11 +46,15 @@ pub enum Verb {
     RevokeOwn,
     /// A join token, or another act of an operator over mTLS.
     Operate,
+    /// A question of an agent to a person.
+    Ask,
+    /// The answer of a person.
+    Answer,
 }
 
 impl Verb {
     /// All kinds, in the order of the configuration.
-    pub const ALL: [Verb; 9] = [
+    pub const ALL: [Verb; 11] = [
         Verb::Mint,
         Verb::Exchange,
         Verb::Renew,
@@ -60,6 +64,8 @@ impl Verb {
         Verb::RevokeToken,
         Verb::RevokeOwn,
         Verb::Operate,
+        Verb::Ask,
+        Verb::Answer,
     ];
 
     /// As the configuration and refusals write it.
@@ -74,6 +80,8 @@ impl Verb {
             Verb::Revoke => "revoke",
             Verb::RevokeOwn => "revoke_own",
             Verb::Operate => "operate",
+            Verb::Ask => "ask",
+            Verb::Answer => "answer",
         }
     }
 
@@ -87,6 +95,8 @@ impl Verb {
             Action::Redeem | Action::Attest => Some(Verb::Redeem),
             Action::End => Some(Verb::End),
             Action::Revoke => Some(Verb::Revoke),
+            Action::Ask => Some(Verb::Ask),
+            Action::AnswerApproval => Some(Verb::Answer),
             Action::CreateJoinToken | Action::Reopen | Action::ChangeAuthorities | Action::Backup => Some(Verb::Operate),
             Action::Spawn
             | Action::Introspect
@@ -98,6 +108,7 @@ impl Verb {
             | Action::WatchCuts
             | Action::ListCuts
             | Action::ListAuthorities
+            | Action::SeeApprovals
             | Action::ReadHistory => None,
         }
     }
@@ -140,5 +151,7 @@ fn words(verb: Verb) -> &'static str {
         Verb::Revoke => "revoke an agent",
         Verb::RevokeOwn => "revoke their own access",
         Verb::Operate => "change something as an operator",
+        Verb::Ask => "ask for an approval",
+        Verb::Answer => "answer an approval",
     }
 }

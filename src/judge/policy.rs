@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use mayfly_verify::{ClassName, Mode, User, Workload};
 
+use super::approval::ApprovalRule;
 use super::dn::SubjectTemplate;
 use crate::denial::{Denial, Kind};
 
@@ -34,6 +35,8 @@ pub struct Class {
     pub impersonates: BTreeSet<String>,
     /// The Subject of its agents' certificates. `None` means that it is empty.
     pub subject: Option<SubjectTemplate>,
+    /// What its agents may do only after a person has approved it.
+    pub approve: Vec<ApprovalRule>,
 }
 
 /// What a request asks for. An empty list asks for everything that can be given.
@@ -286,6 +289,7 @@ mod tests {
             classes: vec![],
             impersonates: Default::default(),
             subject: None,
+            approve: vec![],
         }
     }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mayfly_verify::{ClassName, TrustDomain, WorkloadName};
 
+use super::action::Catalogue;
+use super::approval::Waiting;
 use super::audience::Audience;
 use super::limits::Limit;
 use super::policy::Class;
@@ -30,6 +32,10 @@ pub struct Rules {
     pub operators: Vec<WorkloadName>,
     /// Agents below one agent that may be taken back one by one. The next one that is revoked takes that agent with it.
     pub taken_back: usize,
+    /// The catalogue of types of actions.
+    pub actions: Catalogue,
+    /// How many questions to people may wait.
+    pub waiting: Waiting,
     /// Every configured limit.
     pub limits: Vec<Limit>,
     /// Lifetime of a workload's certificate, in seconds.

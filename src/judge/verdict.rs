@@ -60,6 +60,8 @@ pub enum Check {
     TargetClosed,
     /// The authority's status allows the change.
     AuthorityStatus,
+    /// What is asked for needs no approval, or has one.
+    Approval,
 }
 
 /// Where the rule or data behind a check is found.
@@ -100,6 +102,7 @@ impl Check {
             Check::Generation => "certificate",
             Check::Ownership | Check::TargetKnown | Check::TargetClosed => "target",
             Check::AuthorityStatus => "signing authority",
+            Check::Approval => "approval",
         }
     }
 
@@ -108,7 +111,7 @@ impl Check {
         match self {
             Check::ClassKnown | Check::WorkloadKnown | Check::Claims => Defined::Configuration,
             Check::Authority | Check::AuthorityLeft => Defined::ClassAndGrant,
-            Check::Audience | Check::Lifetime | Check::Subject => Defined::Class,
+            Check::Audience | Check::Lifetime | Check::Subject | Check::Approval => Defined::Class,
             Check::Limit(index) => Defined::Limit(index),
             Check::BindingSize => Defined::Protocol,
             Check::Caller

@@ -357,6 +357,8 @@ pub enum Count {
     OfClass,
     /// Live agents directly below a workload or an agent.
     DirectlyBelow,
+    /// Questions that wait for a person's answer.
+    Waiting,
 }
 
 /// A count of live agents for one subject.

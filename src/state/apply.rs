@@ -71,15 +71,17 @@ impl State {
             Body::Exchanged(e) => {
                 AccessToken::recorded(revision, e)?;
                 self.out.tokens = self.out.tokens.max(e.ends_at);
-                if !e.assertion.is_empty() {
-                    let jti = fixed(&e.assertion).ok_or(misfit("assertion"))?;
-                    self.assertions.insert(jti);
-                    self.due(seconds(e.assertion_ends_at), revision, Due::Assertion(jti));
-                }
+                self.assertion(revision, &e.assertion, e.assertion_ends_at)?;
+                let known = fixed(&e.approval).map_or(0, |id| self.used_approval(&id));
                 // ORDER: after the assertion. While that has not expired, a replay must find that it was used.
-                let gone = seconds(e.ends_at.max(e.assertion_ends_at)).saturating_add(KEEP);
+                let gone = seconds(e.ends_at.max(e.assertion_ends_at)).saturating_add(KEEP).max(known);
                 self.due(gone, revision, Due::Record);
             }
+            Body::Asked(a) => {
+                self.assertion(revision, &a.assertion, a.assertion_ends_at)?;
+                self.asked(revision, at, a)?;
+            }
+            Body::Answered(a) => self.answered(revision, at, a)?,
             Body::Redeemed(r) => {
                 let certificate = Certificate::recorded(revision, &r.key, &r.serial, r.begins_at, r.ends_at)?;
                 let uuid = Uuid::from_slice(&r.agent).map_err(|_| misfit("agent"))?;
@@ -184,6 +186,16 @@ impl State {
         }
         self.revision = revision;
         self.at = at;
+        Ok(())
+    }
+
+    /// A JWT-SVID has proved its agent; empty if none did.
+    fn assertion(&mut self, revision: u64, jti: &[u8], ends_at: u64) -> Result<(), Misfit> {
+        if !jti.is_empty() {
+            let jti = fixed(jti).ok_or(Misfit { revision, what: "assertion" })?;
+            self.assertions.insert(jti);
+            self.due(seconds(ends_at), revision, Due::Assertion(jti));
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What state knows of credentials: certificates, tokens and tickets, who owns a key, and what an earlier request led to.
 
-use mayfly_verify::WorkloadName;
+use mayfly_verify::{User, WorkloadName};
 use uuid::Uuid;
 
 use super::{Misfit, fixed};
@@ -143,6 +143,10 @@ pub struct AccessToken {
     pub subject: String,
     /// What its holder must prove. `None` for a bearer token.
     pub confirmation: Option<Confirmation>,
+    /// The actions that it allows: a JSON array in the form of RFC 8785, or empty.
+    pub details: String,
+    /// The approval that it uses, and who gave that. `None` if it needs none.
+    pub approval: Option<([u8; 16], User)>,
     /// Revision of its record.
     pub revision: u64,
 }
@@ -157,6 +161,11 @@ impl AccessToken {
             ([], digest) => Some(Confirmation::Certificate(fixed(digest).ok_or(misfit("certificate"))?)),
             _ => return Err(misfit("confirmation")),
         };
+        let approval = match (e.approval.as_slice(), &e.approved_by) {
+            ([], None) => None,
+            (id, Some(by)) => Some((fixed(id).ok_or(misfit("approval"))?, User { iss: by.iss.clone(), sub: by.sub.clone() })),
+            _ => return Err(misfit("approval")),
+        };
         Ok(AccessToken {
             agent: Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?,
             audience: e.audience.clone(),
@@ -166,6 +175,8 @@ impl AccessToken {
             scopes: e.scopes.clone(),
             subject: e.subject.clone(),
             confirmation,
+            details: e.details.clone(),
+            approval,
             revision,
         })
     }

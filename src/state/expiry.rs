@@ -41,6 +41,10 @@ pub(super) enum Due {
     Meter([u8; 16]),
     /// An assertion expires, so it need not be remembered that it was used.
     Assertion([u8; 16]),
+    /// A question has waited long enough.
+    Waiting([u8; 16]),
+    /// An approval is forgotten.
+    Approval([u8; 16]),
 }
 
 /// Things that one commit lets happen at most. When 700,000 agents end in one second, nobody waits for all of them.
@@ -60,6 +64,8 @@ fn number(revision: u64, nth: u16, what: &Due) -> u64 {
         Due::Seat(_) => 8,
         Due::Meter(_) => 9,
         Due::Assertion(_) => 10,
+        Due::Waiting(_) => 13,
+        Due::Approval(_) => 14,
     };
     // INVARIANT: revisions stay below 2^48, which at a million a second takes nine years; one record has 4,096 such things.
     revision << 16 | u64::from(nth & NTH) << 4 | kind
@@ -157,6 +163,14 @@ impl State {
                 }
                 Due::Assertion(jti) => {
                     self.assertions.remove(&jti);
+                    false
+                }
+                Due::Waiting(id) => {
+                    self.no_longer_waits(&id);
+                    false
+                }
+                Due::Approval(id) => {
+                    self.forget_approval(&id);
                     false
                 }
                 Due::Meter(key) => {

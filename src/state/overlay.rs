@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::mandate::{Mandate, Words};
 use super::{
-    Agent, Authorities, Delegation, Done, Misfit, Out, Owner, Reading, Seat, Standing, State, TargetStanding, Ticket, fixed,
-    seconds, standing,
+    Agent, Approval, Authorities, Delegation, Done, Misfit, Out, Owner, Reading, Seat, Standing, State, Status, TargetStanding,
+    Ticket, fixed, seconds, standing,
 };
 use crate::journal::record::{self, Record, record::Body};
 
@@ -32,6 +32,7 @@ impl<'a> Overlay<'a> {
         for agent in expired.iter().filter_map(|uuid| base.agent(uuid)) {
             top.count(agent.seats(), -1);
         }
+        top.count(base.waited_out(at), -1);
         Overlay { base, top, expired }
     }
 
@@ -68,6 +69,8 @@ impl<'a> Overlay<'a> {
             Some(Body::Renewed(r)) => self.adopt_agent(&r.agent),
             Some(Body::Used(u)) => self.adopt_agent(&u.agent),
             Some(Body::Extended(e)) => self.adopt_agent(&e.agent),
+            Some(Body::Answered(a)) => self.adopt_approval(&a.id),
+            Some(Body::Exchanged(e)) => self.adopt_approval(&e.approval),
             Some(Body::Certified(c)) => {
                 if let Some((hash, ticket)) = fixed(&c.ticket).and_then(|hash| self.base.tickets.get_key_value(&hash)) {
                     self.top.tickets.entry(*hash).or_insert_with(|| Ticket::clone(ticket));
@@ -86,6 +89,12 @@ impl<'a> Overlay<'a> {
         let ancestors = Uuid::from_slice(id).ok().and_then(|id| self.base.agents.get(&id)).map(|agent| agent.ancestors());
         for ancestor in ancestors.into_iter().flatten() {
             self.adopt_agent(ancestor.as_bytes());
+        }
+    }
+
+    fn adopt_approval(&mut self, id: &[u8]) {
+        if let Some((id, approval)) = self.base.copy_of_approval(id) {
+            self.top.approvals.entry(id).or_insert(approval);
         }
     }
 
@@ -176,6 +185,17 @@ impl<'a> Overlay<'a> {
     /// Whether a JWT-SVID with this `jti` has proved a client before.
     pub fn assertion_used(&self, jti: &[u8; 16]) -> bool {
         self.top.assertion_used(jti) || self.base.assertion_used(jti)
+    }
+
+    /// An approval.
+    pub fn approval(&self, id: &[u8; 16]) -> Option<&Approval> {
+        self.top.approval(id).or_else(|| self.base.approval(id))
+    }
+
+    /// The question that waits with this digest, if there is one.
+    pub fn waiting(&self, digest: &[u8; 32], at: u64) -> Option<&Approval> {
+        let id = self.top.waiting(digest).or_else(|| self.base.waiting(digest))?;
+        self.approval(&id).filter(|approval| approval.status(at) == Status::Pending)
     }
 
     /// How many agents a seat counts.

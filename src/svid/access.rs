@@ -16,12 +16,17 @@ use crate::judge::Access;
 use crate::judge::profile::Form;
 use crate::ledger::Recorded;
 
+/// The authentication context class of a token that a person approved: they were asked by another channel than the agent's.
+const ACR: &str = "ciba";
+
 /// A token that may be signed.
 pub struct Unsigned {
     said: Said,
     issuer: String,
     /// The agent and its ancestors. `None` where the agent is the subject itself, and where the token says nothing of it.
     act: Option<Value>,
+    /// Who approved it. `None` if it needs no approval.
+    approved_by: Option<Value>,
     binding: (String, Box<RawValue>),
     // By the catalogue of audiences, where none of the names above can stand.
     further: Arc<Map<String, Value>>,
@@ -40,6 +45,8 @@ pub(crate) struct Said {
     jti: String,
     /// The key or certificate that the token is bound to, in base64url.
     cnf: Option<BTreeMap<String, String>>,
+    authorization_details: Option<Value>,
+    approval_id: Option<String>,
 }
 
 /// An agent's access token: `sub` is the user or the class as the audience expects it, and `act` the agent with its ancestors up to the
@@ -55,6 +62,11 @@ pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Resul
         let above = binding.chain.iter().rev().fold(None, |above, id| Some(actor(issuer, id, above)));
         actor(issuer, &client, above)
     });
+    let details = match token.details.as_str() {
+        "" => None,
+        text => Some(serde_json::from_str(text).map_err(|e| Fault::new("svid", e))?),
+    };
+    let approved_by = token.approval.as_ref().map(|(_, by)| json!({ "iss": by.iss, "sub": by.sub }));
     Ok(Unsigned {
         said: Said {
             sub: token.subject.clone(),
@@ -68,9 +80,12 @@ pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Resul
                 let (name, digest) = held.member();
                 [(name.to_owned(), URL_SAFE_NO_PAD.encode(digest))].into()
             }),
+            authorization_details: details,
+            approval_id: token.approval.as_ref().map(|(id, _)| hex::encode(id)),
         },
         issuer: issuer.to_owned(),
         act,
+        approved_by,
         binding: (oid.claim(), claim),
         further: Arc::clone(&stated.claims),
         typ: match stated.form {
@@ -102,10 +117,23 @@ impl Claims for Unsigned {
 impl Serialize for Unsigned {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut claims = serializer.serialize_map(None)?;
+        if self.approved_by.is_some() {
+            // How sure it is that a person wants this: they were asked, out of band.
+            claims.serialize_entry("acr", ACR)?;
+        }
         if let Some(act) = &self.act {
             claims.serialize_entry("act", act)?;
         }
+        if let Some(id) = &self.said.approval_id {
+            claims.serialize_entry("approval_id", id)?;
+        }
+        if let Some(by) = &self.approved_by {
+            claims.serialize_entry("approved_by", by)?;
+        }
         claims.serialize_entry("aud", &self.said.aud)?;
+        if let Some(details) = &self.said.authorization_details {
+            claims.serialize_entry("authorization_details", details)?;
+        }
         claims.serialize_entry("client_id", &self.said.client_id)?;
         if let Some(cnf) = &self.said.cnf {
             claims.serialize_entry("cnf", cnf)?;

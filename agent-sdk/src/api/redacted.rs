@@ -5,9 +5,7 @@
 use std::fmt;
 
 use super::v1::{
-    AttestRequest, CreateJoinTokenResponse, ExchangeRequest, ExchangeResponse, ExtendRequest, GetAgentRequest,
-    GetDecisionRequest, IntrospectRequest, JwtSvid, ListAgentsRequest, ListEntriesRequest, RedeemRequest, ReopenRequest,
-    RevokeRequest, SpawnRequest, SpawnResponse, TokensRevokeRequest,
+    ApproveRequest, AttestRequest, CreateJoinTokenResponse, DenyRequest, ExchangeRequest, ExchangeResponse, ExtendRequest, GetAgentRequest, GetApprovalRequest, GetDecisionRequest, IntrospectRequest, JwtSvid, ListAgentsRequest, ListApprovalsRequest, ListEntriesRequest, RedeemRequest, ReopenRequest, RevokeRequest, SpawnRequest, SpawnResponse, TokensRevokeRequest,
 };
 use super::workload::{Jwtsvid, ValidateJwtsvidRequest, Witsvid, X509svid};
 
@@ -168,6 +166,43 @@ impl fmt::Debug for Witsvid {
     }
 }
 
+/// Hides `user_token`, but not whether there is one.
+impl fmt::Debug for GetApprovalRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GetApprovalRequest")
+            .field("approval_id", &self.approval_id)
+            .field("has_user_token", &!self.user_token.is_empty())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hides `user_token`, but not whether there is one.
+impl fmt::Debug for ListApprovalsRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListApprovalsRequest")
+            .field("all", &self.all)
+            .field("has_user_token", &!self.user_token.is_empty())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hides `user_token`.
+impl fmt::Debug for ApproveRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApproveRequest")
+            .field("approval_id", &self.approval_id)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hides `user_token`.
+impl fmt::Debug for DenyRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DenyRequest").field("approval_id", &self.approval_id).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::v1::MintJwtResponse;
@@ -182,7 +217,7 @@ mod tests {
             format!("{:?}", RedeemRequest { secret: b"hush".to_vec(), csr: Vec::new() }),
             format!("{:?}", SpawnRequest { user_token: "hush".into(), class: "said".into(), ..Default::default() }),
             format!("{:?}", SpawnResponse { jwt: Some(jwt.clone()), ticket: "hush".into(), ..Default::default() }),
-            format!("{:?}", ExchangeRequest { subject_token: "hush".into(), audience: "said".into(), scopes: Vec::new() }),
+            format!("{:?}", ExchangeRequest { subject_token: "hush".into(), audience: "said".into(), ..Default::default() }),
             format!("{:?}", ExchangeResponse { access_token: "hush".into(), token_type: "said".into(), ..Default::default() }),
             format!("{:?}", IntrospectRequest { token: "hush".into() }),
             format!("{:?}", TokensRevokeRequest { token: "hush".into() }),

@@ -259,23 +259,6 @@ pub struct EndResponse {
     #[prost(message, optional, tag = "3")]
     pub accepted_until: ::core::option::Option<::prost_types::Timestamp>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-#[prost(skip_debug)]
-pub struct ExtendRequest {
-    /// A token of the same user, for an audience whose tokens the workload at the agent's root may present.
-    #[prost(string, tag = "1")]
-    pub user_token: ::prost::alloc::string::String,
-    /// Seconds from now; 0: as long as the token, the class and the parent allow.
-    #[prost(uint64, tag = "2")]
-    pub lease_seconds: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExtendResponse {
-    #[prost(message, optional, tag = "1")]
-    pub agent: ::core::option::Option<Agent>,
-    #[prost(uint64, tag = "2")]
-    pub revision: u64,
-}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WhoamiRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -378,45 +361,6 @@ pub struct GetAgentResponse {
     #[prost(message, optional, tag = "1")]
     pub agent: ::core::option::Option<Agent>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListClassesRequest {}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListClassesResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub classes: ::prost::alloc::vec::Vec<Class>,
-    #[prost(uint64, tag = "2")]
-    pub revision: u64,
-}
-/// A kind of agents, as it is configured.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Class {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub owner: ::prost::alloc::string::String,
-    /// What its agents may do at most.
-    #[prost(string, repeated, tag = "3")]
-    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(string, repeated, tag = "4")]
-    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(uint64, tag = "5")]
-    pub svid_ttl_seconds: u64,
-    #[prost(uint64, tag = "6")]
-    pub max_lease_seconds: u64,
-    #[prost(uint32, tag = "7")]
-    pub max_depth: u32,
-    #[prost(enumeration = "Mode", repeated, tag = "8")]
-    pub modes: ::prost::alloc::vec::Vec<i32>,
-    /// Who may spawn it: `workload/<name>`, `class/<name>`, or a foreign SPIFFE ID.
-    #[prost(string, repeated, tag = "9")]
-    pub spawners: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Whether it was revoked, and gets no new agents until it is reopened.
-    #[prost(bool, tag = "10")]
-    pub closed: bool,
-    /// For operators alone: how many of its agents live.
-    #[prost(uint64, tag = "11")]
-    pub live_agents: u64,
-}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateJoinTokenRequest {
     /// Name of a configured workload.
@@ -488,6 +432,13 @@ pub struct ExchangeRequest {
     /// it or an ancestor of it holds. The result allows no more and lasts no longer. Empty asks for what the agent is already.
     #[prost(string, tag = "3")]
     pub subject_token: ::prost::alloc::string::String,
+    /// Actions that the token is to allow: a JSON array as RFC 9396 has it. With an approval they are within what was approved, and none
+    /// asks for all of that.
+    #[prost(string, tag = "40")]
+    pub authorization_details: ::prost::alloc::string::String,
+    /// The approval that is used: the token then allows what was approved and nothing else. With it the audience may be left out.
+    #[prost(string, tag = "41")]
+    pub approval_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -503,6 +454,153 @@ pub struct ExchangeResponse {
     #[prost(string, repeated, tag = "4")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "5")]
+    pub revision: u64,
+    /// The actions that the token allows; empty when there are none.
+    #[prost(string, tag = "40")]
+    pub authorization_details: ::prost::alloc::string::String,
+}
+/// What an agent asked for, and what came of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Approval {
+    /// 32 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "ApprovalState", tag = "2")]
+    pub state: i32,
+    /// SPIFFE ID of the agent that asked.
+    #[prost(string, tag = "3")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// SPIFFE IDs from its parent up to the root workload.
+    #[prost(string, repeated, tag = "4")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For whom the agent acts; absent when it acts for nobody.
+    #[prost(message, optional, tag = "5")]
+    pub user: ::core::option::Option<User>,
+    #[prost(string, tag = "6")]
+    pub delegation_id: ::prost::alloc::string::String,
+    /// Where the token of the approval will be accepted.
+    #[prost(string, tag = "7")]
+    pub audience: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "8")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The actions: a JSON array in the form of RFC 8785, or empty.
+    #[prost(string, tag = "9")]
+    pub authorization_details: ::prost::alloc::string::String,
+    /// Why, as the agent says it.
+    #[prost(string, tag = "10")]
+    pub reason: ::prost::alloc::string::String,
+    /// SHA-256 in hexadecimal digits of what a person is shown; `mayfly_agent::approval` computes it.
+    #[prost(string, tag = "11")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "12")]
+    pub asked_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when it can be answered; once it was given, until when it can be used.
+    #[prost(message, optional, tag = "13")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// For how many tokens it is, and how many there have been.
+    #[prost(uint32, tag = "14")]
+    pub uses: u32,
+    #[prost(uint32, tag = "15")]
+    pub used: u32,
+    /// For how many seconds it can be used once it was given.
+    #[prost(uint64, tag = "16")]
+    pub lasts_seconds: u64,
+    /// Who answered, and when.
+    #[prost(message, optional, tag = "17")]
+    pub answered_by: ::core::option::Option<User>,
+    #[prost(message, optional, tag = "18")]
+    pub answered_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// SHA-256 in hexadecimal digits of the token by which they proved themselves.
+    #[prost(string, tag = "19")]
+    pub evidence: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AskRequest {
+    #[prost(string, tag = "1")]
+    pub audience: ::prost::alloc::string::String,
+    /// Actions: a JSON array as RFC 9396 has it, of types that the configuration lists. They or scopes are needed.
+    #[prost(string, tag = "2")]
+    pub authorization_details: ::prost::alloc::string::String,
+    /// Scopes that the class holds only by approval.
+    #[prost(string, repeated, tag = "3")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why; the person is shown it. At most 256 bytes in one line.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// How long somebody may take to answer. 0 asks for as long as the class allows.
+    #[prost(uint64, tag = "5")]
+    pub expires_seconds: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AskResponse {
+    #[prost(message, optional, tag = "1")]
+    pub approval: ::core::option::Option<Approval>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct GetApprovalRequest {
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    /// Of the person who asks, on a connection without a certificate; empty for everybody else.
+    #[prost(string, tag = "2")]
+    pub user_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetApprovalResponse {
+    #[prost(message, optional, tag = "1")]
+    pub approval: ::core::option::Option<Approval>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ListApprovalsRequest {
+    /// As of GetApprovalRequest.
+    #[prost(string, tag = "1")]
+    pub user_token: ::prost::alloc::string::String,
+    /// Also those that cannot be answered or used any more.
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListApprovalsResponse {
+    /// At most 1,000.
+    #[prost(message, repeated, tag = "1")]
+    pub approvals: ::prost::alloc::vec::Vec<Approval>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ApproveRequest {
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user_token: ::prost::alloc::string::String,
+    /// The digest of what the person was shown. Anything else is refused.
+    #[prost(string, tag = "3")]
+    pub digest: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApproveResponse {
+    #[prost(message, optional, tag = "1")]
+    pub approval: ::core::option::Option<Approval>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct DenyRequest {
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DenyResponse {
+    #[prost(message, optional, tag = "1")]
+    pub approval: ::core::option::Option<Approval>,
+    #[prost(uint64, tag = "2")]
     pub revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -765,7 +863,7 @@ pub struct HistoryEntry {
     #[prost(string, tag = "4")]
     pub decision_id: ::prost::alloc::string::String,
     /// opened, join_token, certificate, delegation, admission, redemption, renewal, use, mint, end, revocation, reopening,
-    /// authorities, configuration, extension, denial, look, gap.
+    /// authorities, configuration, denial, look, gap.
     #[prost(string, tag = "5")]
     pub kind: ::prost::alloc::string::String,
     /// recorded, denied, failed, answered, not_written.
@@ -1007,62 +1105,6 @@ pub struct WatchCutsRequest {
     /// The head of the last heartbeat that the caller took.
     #[prost(uint64, tag = "2")]
     pub after: u64,
-    /// Chosen by the caller, at random, 16 bytes: it names this stream in ConfirmCuts. Empty: the caller does not confirm.
-    #[prost(bytes = "vec", tag = "3")]
-    pub subscription: ::prost::alloc::vec::Vec<u8>,
-    /// Whether the caller forwards the feed to others, of whom it says nothing.
-    #[prost(bool, tag = "4")]
-    pub relays: bool,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ConfirmCutsRequest {
-    /// As in WatchCuts.
-    #[prost(bytes = "vec", tag = "1")]
-    pub subscription: ::prost::alloc::vec::Vec<u8>,
-    /// The head of the last heartbeat that the caller took.
-    #[prost(uint64, tag = "2")]
-    pub head: u64,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ConfirmCutsResponse {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListSubscribersRequest {
-    /// Ask the subscribers to confirm what they have heard, with the next heartbeat.
-    #[prost(bool, tag = "1")]
-    pub confirm: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListSubscribersResponse {
-    /// In order of their connections.
-    #[prost(message, repeated, tag = "1")]
-    pub subscribers: ::prost::alloc::vec::Vec<Subscriber>,
-    /// The head of the feed.
-    #[prost(uint64, tag = "2")]
-    pub head: u64,
-}
-/// Who follows the feed.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Subscriber {
-    /// SPIFFE ID of an agent or a workload; an operator on the local socket as `uid:0`.
-    #[prost(string, tag = "1")]
-    pub id: ::prost::alloc::string::String,
-    /// Where it called from.
-    #[prost(string, tag = "2")]
-    pub peer: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "3")]
-    pub since: ::core::option::Option<::prost_types::Timestamp>,
-    /// The issuer has handed everything up to this head to the connection.
-    #[prost(uint64, tag = "4")]
-    pub sent: u64,
-    /// It has said itself that it has taken everything up to this head; 0: it has said nothing yet.
-    #[prost(uint64, tag = "5")]
-    pub heard: u64,
-    /// Whether it says what it has heard. Those who do not may have heard as much as was sent.
-    #[prost(bool, tag = "6")]
-    pub confirms: bool,
-    /// Whether it forwards the feed to others, who are not listed.
-    #[prost(bool, tag = "7")]
-    pub relays: bool,
 }
 /// Cuts in order of revision. What has no heartbeat goes on in the next message and counts only with that.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1074,9 +1116,6 @@ pub struct WatchCutsResponse {
     pub cuts: ::prost::alloc::vec::Vec<Cut>,
     #[prost(message, optional, tag = "3")]
     pub heartbeat: ::core::option::Option<Heartbeat>,
-    /// Somebody waits to know who has heard: call ConfirmCuts when this message has been taken.
-    #[prost(bool, tag = "4")]
-    pub confirm: bool,
 }
 /// A revocation, as verifiers need it: no reason, and whom it is about only as a digest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1255,6 +1294,54 @@ impl AgentState {
             "AGENT_STATE_ENDED" => Some(Self::Ended),
             "AGENT_STATE_CUT" => Some(Self::Cut),
             "AGENT_STATE_ORPHANED" => Some(Self::Orphaned),
+            _ => None,
+        }
+    }
+}
+/// How an approval stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ApprovalState {
+    Unspecified = 0,
+    /// Nobody has answered yet.
+    Pending = 1,
+    /// It was given, and can be used.
+    Approved = 2,
+    /// It was denied.
+    Denied = 3,
+    /// Nobody answered in time, or it was not used in time.
+    Expired = 4,
+    /// It was used as often as it was given for.
+    Used = 5,
+    /// The agent, its user, or who approved it was revoked, or the agent has ended.
+    Revoked = 6,
+}
+impl ApprovalState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "APPROVAL_STATE_UNSPECIFIED",
+            Self::Pending => "APPROVAL_STATE_PENDING",
+            Self::Approved => "APPROVAL_STATE_APPROVED",
+            Self::Denied => "APPROVAL_STATE_DENIED",
+            Self::Expired => "APPROVAL_STATE_EXPIRED",
+            Self::Used => "APPROVAL_STATE_USED",
+            Self::Revoked => "APPROVAL_STATE_REVOKED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "APPROVAL_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "APPROVAL_STATE_PENDING" => Some(Self::Pending),
+            "APPROVAL_STATE_APPROVED" => Some(Self::Approved),
+            "APPROVAL_STATE_DENIED" => Some(Self::Denied),
+            "APPROVAL_STATE_EXPIRED" => Some(Self::Expired),
+            "APPROVAL_STATE_USED" => Some(Self::Used),
+            "APPROVAL_STATE_REVOKED" => Some(Self::Revoked),
             _ => None,
         }
     }
@@ -1601,10 +1688,26 @@ pub enum Reason {
     CrlFull = 170,
     /// Users reopen what they closed themselves, and an operator has closed this user.
     UserClosedByOperator = 171,
-    /// The lease ends no later by this: the user token, the class or the parent allows no more.
-    LeaseNotExtended = 172,
-    /// The user token is of another user than the one for whom the agent acts.
-    UserDiffers = 173,
+    /// An action is not of a configured type, or its fields are not those of the type.
+    ActionMalformed = 195,
+    /// The class of the agent, or that of an agent above it, allows the action or scope not even by approval, at this audience.
+    ActionNotAllowed = 196,
+    /// The agent may do this only after a person has approved it: ask with `Approvals.Ask`.
+    ApprovalNeeded = 197,
+    /// There is no such approval, or none that the caller may see.
+    ApprovalUnknown = 198,
+    /// Nobody has answered yet.
+    ApprovalPending = 199,
+    /// The approval was denied.
+    ApprovalDenied = 200,
+    /// Nobody answered the question in time, or the approval was not used in time: ask again.
+    ApprovalExpired = 201,
+    /// The approval was used as often as it was given for: ask again.
+    ApprovalUsed = 202,
+    /// The approval was answered before, and one answer is all there is.
+    ApprovalAnswered = 203,
+    /// The digest is not that of this approval: show what is asked for, and answer that.
+    ApprovalChanged = 204,
     /// From a service: the access token is bound to a key or certificate, and the request does not prove it.
     CredentialUnproved = 205,
     /// The DPoP proof lacks the nonce that is sent with the answer, or has one that is too old: make another with it.
@@ -1756,8 +1859,16 @@ impl Reason {
             Self::UserIssuerUnknown => "REASON_USER_ISSUER_UNKNOWN",
             Self::CrlFull => "REASON_CRL_FULL",
             Self::UserClosedByOperator => "REASON_USER_CLOSED_BY_OPERATOR",
-            Self::LeaseNotExtended => "REASON_LEASE_NOT_EXTENDED",
-            Self::UserDiffers => "REASON_USER_DIFFERS",
+            Self::ActionMalformed => "REASON_ACTION_MALFORMED",
+            Self::ActionNotAllowed => "REASON_ACTION_NOT_ALLOWED",
+            Self::ApprovalNeeded => "REASON_APPROVAL_NEEDED",
+            Self::ApprovalUnknown => "REASON_APPROVAL_UNKNOWN",
+            Self::ApprovalPending => "REASON_APPROVAL_PENDING",
+            Self::ApprovalDenied => "REASON_APPROVAL_DENIED",
+            Self::ApprovalExpired => "REASON_APPROVAL_EXPIRED",
+            Self::ApprovalUsed => "REASON_APPROVAL_USED",
+            Self::ApprovalAnswered => "REASON_APPROVAL_ANSWERED",
+            Self::ApprovalChanged => "REASON_APPROVAL_CHANGED",
             Self::CredentialUnproved => "REASON_CREDENTIAL_UNPROVED",
             Self::DpopNonceNeeded => "REASON_DPOP_NONCE_NEEDED",
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
@@ -1901,8 +2012,16 @@ impl Reason {
             "REASON_USER_ISSUER_UNKNOWN" => Some(Self::UserIssuerUnknown),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             "REASON_USER_CLOSED_BY_OPERATOR" => Some(Self::UserClosedByOperator),
-            "REASON_LEASE_NOT_EXTENDED" => Some(Self::LeaseNotExtended),
-            "REASON_USER_DIFFERS" => Some(Self::UserDiffers),
+            "REASON_ACTION_MALFORMED" => Some(Self::ActionMalformed),
+            "REASON_ACTION_NOT_ALLOWED" => Some(Self::ActionNotAllowed),
+            "REASON_APPROVAL_NEEDED" => Some(Self::ApprovalNeeded),
+            "REASON_APPROVAL_UNKNOWN" => Some(Self::ApprovalUnknown),
+            "REASON_APPROVAL_PENDING" => Some(Self::ApprovalPending),
+            "REASON_APPROVAL_DENIED" => Some(Self::ApprovalDenied),
+            "REASON_APPROVAL_EXPIRED" => Some(Self::ApprovalExpired),
+            "REASON_APPROVAL_USED" => Some(Self::ApprovalUsed),
+            "REASON_APPROVAL_ANSWERED" => Some(Self::ApprovalAnswered),
+            "REASON_APPROVAL_CHANGED" => Some(Self::ApprovalChanged),
             "REASON_CREDENTIAL_UNPROVED" => Some(Self::CredentialUnproved),
             "REASON_DPOP_NONCE_NEEDED" => Some(Self::DpopNonceNeeded),
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
@@ -2141,29 +2260,6 @@ pub mod identities_client {
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Identities", "End"));
             self.inner.unary(req, path, codec).await
         }
-        /// Extends the lease of the calling agent by a fresh token of the user for whom it acts. Its certificate stays: renew afterwards.
-        /// Role: agent.
-        pub async fn extend(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ExtendRequest>,
-        ) -> std::result::Result<tonic::Response<super::ExtendResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Identities/Extend",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Identities", "Extend"));
-            self.inner.unary(req, path, codec).await
-        }
         /// Says what the issuer knows of the caller. Role: whoever has a certificate.
         pub async fn whoami(
             &mut self,
@@ -2352,6 +2448,214 @@ pub mod tokens_client {
             let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Tokens/Revoke");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Tokens", "Revoke"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod approvals_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// One narrow approval: what an agent may do only after a person has said yes to exactly that.
+    #[derive(Debug, Clone)]
+    pub struct ApprovalsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ApprovalsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ApprovalsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ApprovalsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ApprovalsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Asks for an approval, and returns at once. The same question again, while it waits, is the same approval. Role: agent.
+        pub async fn ask(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AskRequest>,
+        ) -> std::result::Result<tonic::Response<super::AskResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Approvals/Ask");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Approvals", "Ask"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One approval as it stands. Role: the agent that asked, those above it and their workload; the people who may answer; operator.
+        pub async fn get_approval(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetApprovalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetApprovalResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Approvals/GetApproval",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Approvals", "GetApproval"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The approvals that the caller may see, the newest first. Role: as of GetApproval.
+        pub async fn list_approvals(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListApprovalsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListApprovalsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Approvals/ListApprovals",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Approvals", "ListApprovals"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Approves what the digest stands for. Role: the user for whom the agent acts, or the people that the class names; by their own
+        /// token, on a connection without a certificate.
+        pub async fn approve(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ApproveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ApproveResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Approvals/Approve",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Approvals", "Approve"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Denies it. Role: as of Approve.
+        pub async fn deny(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DenyRequest>,
+        ) -> std::result::Result<tonic::Response<super::DenyResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Approvals/Deny");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Approvals", "Deny"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -2803,32 +3107,6 @@ pub mod inspection_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Inspection", "GetAgent"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// The configured classes in order of name. Role: operator, who sees all of them; a workload, listed foreign ones too, and an agent
-        /// see those that they may spawn.
-        pub async fn list_classes(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListClassesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListClassesResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Inspection/ListClasses",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Inspection", "ListClasses"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -3291,57 +3569,6 @@ pub mod revocations_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListCuts"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Says up to which head the caller has taken the feed. Verifiers call it when a message asks for it, so that whoever revokes can wait
-        /// for them. Role: as WatchCuts.
-        pub async fn confirm_cuts(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ConfirmCutsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ConfirmCutsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Revocations/ConfirmCuts",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Revocations", "ConfirmCuts"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Who follows the feed, and how far each has heard it. Role: operator.
-        pub async fn list_subscribers(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListSubscribersRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListSubscribersResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Revocations/ListSubscribers",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListSubscribers"));
             self.inner.unary(req, path, codec).await
         }
     }

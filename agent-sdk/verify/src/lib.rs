@@ -4,6 +4,7 @@
 //! connection, reads no clock and starts no thread; everything it needs is an argument.
 
 mod access;
+pub mod approval;
 mod binding;
 mod bundle;
 mod cuts;

@@ -46,6 +46,12 @@ pub(super) const ROTATE_AUTHORITY: Method = Method { name: "Authorities/RotateAu
 pub(super) const RETIRE_AUTHORITY: Method = Method { name: "Authorities/RetireAuthority", action: Action::ChangeAuthorities };
 pub(super) const TAINT_AUTHORITY: Method = Method { name: "Authorities/TaintAuthority", action: Action::ChangeAuthorities };
 
+pub(super) const ASK: Method = Method { name: "Approvals/Ask", action: Action::Ask };
+pub(super) const GET_APPROVAL: Method = Method { name: "Approvals/GetApproval", action: Action::SeeApprovals };
+pub(super) const LIST_APPROVALS: Method = Method { name: "Approvals/ListApprovals", action: Action::SeeApprovals };
+pub(super) const APPROVE: Method = Method { name: "Approvals/Approve", action: Action::AnswerApproval };
+pub(super) const DENY: Method = Method { name: "Approvals/Deny", action: Action::AnswerApproval };
+
 /// Bytes of a request for a batch: a thousand certification requests.
 const BATCH_MESSAGE: usize = 1 << 20;
 
@@ -92,6 +98,11 @@ pub const METHODS: &[Method] = &[
     ROTATE_AUTHORITY,
     RETIRE_AUTHORITY,
     TAINT_AUTHORITY,
+    ASK,
+    GET_APPROVAL,
+    LIST_APPROVALS,
+    APPROVE,
+    DENY,
 ];
 
 /// The name of every method that is not in the list, as metrics use it.

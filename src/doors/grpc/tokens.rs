@@ -14,9 +14,10 @@ impl Tokens for Door {
     async fn exchange(&self, request: Request<v1::ExchangeRequest>) -> Result<Response<v1::ExchangeResponse>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         self.hand_in(methods::EXCHANGE, request, |issuer, caller, r| async move {
-            let v1::ExchangeRequest { audience, scopes, subject_token } = r;
-            let proved = Peer::proved(peer.as_ref());
-            let asked = exchange::Asked { audience, scopes, subject_token, proved, ..exchange::Asked::default() };
+            let v1::ExchangeRequest { audience, scopes, subject_token, authorization_details: details, approval_id: approval } =
+                r;
+            let (proved, actor_token) = (Peer::proved(peer.as_ref()), String::new());
+            let asked = exchange::Asked { audience, scopes, subject_token, actor_token, proved, details, approval };
             let (access, access_token) = exchange::exchange(&issuer, caller, asked).await?;
             let token = access.token();
             Ok(v1::ExchangeResponse {
@@ -25,6 +26,7 @@ impl Tokens for Door {
                 expires_at: Some(timestamp(token.ends_at)),
                 scopes: token.scopes.clone(),
                 revision: token.revision,
+                authorization_details: token.details.clone(),
             })
         })
         .await

@@ -99,6 +99,14 @@ fn error_of(denial: &Denial) -> &'static str {
     match denial.code {
         "AUDIENCE_NOT_ALLOWED" | "AUDIENCE_MALFORMED" => "invalid_target",
         "SCOPE_NOT_ALLOWED" | "SCOPE_MALFORMED" | "NOTHING_LEFT" => "invalid_scope",
+        // RFC 9396 5.
+        "ACTION_MALFORMED" | "ACTION_NOT_ALLOWED" => "invalid_authorization_details",
+        // OpenID Connect Core 3.1.2.6: it could be done after the person has agreed.
+        "APPROVAL_NEEDED" => "consent_required",
+        "APPROVAL_PENDING" => "authorization_pending",
+        "APPROVAL_DENIED" => "access_denied",
+        "APPROVAL_EXPIRED" => "expired_token",
+        "APPROVAL_UNKNOWN" | "APPROVAL_USED" => "invalid_grant",
         // RFC 8693 2.2.2: also a subject or actor token that is not valid.
         "TOKEN_BINDING_NEEDED" => "invalid_request",
         code if denial.kind == Kind::Malformed || matches!(code.split('_').next(), Some("USER" | "DELEGATION" | "SUBJECT")) => {

@@ -38,6 +38,16 @@ class AgentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AGENT_STATE_CUT: _ClassVar[AgentState]
     AGENT_STATE_ORPHANED: _ClassVar[AgentState]
 
+class ApprovalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    APPROVAL_STATE_UNSPECIFIED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_PENDING: _ClassVar[ApprovalState]
+    APPROVAL_STATE_APPROVED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_DENIED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_EXPIRED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_USED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_REVOKED: _ClassVar[ApprovalState]
+
 class AuthorityKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     AUTHORITY_KIND_UNSPECIFIED: _ClassVar[AuthorityKind]
@@ -187,8 +197,16 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_USER_ISSUER_UNKNOWN: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
     REASON_USER_CLOSED_BY_OPERATOR: _ClassVar[Reason]
-    REASON_LEASE_NOT_EXTENDED: _ClassVar[Reason]
-    REASON_USER_DIFFERS: _ClassVar[Reason]
+    REASON_ACTION_MALFORMED: _ClassVar[Reason]
+    REASON_ACTION_NOT_ALLOWED: _ClassVar[Reason]
+    REASON_APPROVAL_NEEDED: _ClassVar[Reason]
+    REASON_APPROVAL_UNKNOWN: _ClassVar[Reason]
+    REASON_APPROVAL_PENDING: _ClassVar[Reason]
+    REASON_APPROVAL_DENIED: _ClassVar[Reason]
+    REASON_APPROVAL_EXPIRED: _ClassVar[Reason]
+    REASON_APPROVAL_USED: _ClassVar[Reason]
+    REASON_APPROVAL_ANSWERED: _ClassVar[Reason]
+    REASON_APPROVAL_CHANGED: _ClassVar[Reason]
     REASON_CREDENTIAL_UNPROVED: _ClassVar[Reason]
     REASON_DPOP_NONCE_NEEDED: _ClassVar[Reason]
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
@@ -209,6 +227,13 @@ AGENT_STATE_EXPIRED: AgentState
 AGENT_STATE_ENDED: AgentState
 AGENT_STATE_CUT: AgentState
 AGENT_STATE_ORPHANED: AgentState
+APPROVAL_STATE_UNSPECIFIED: ApprovalState
+APPROVAL_STATE_PENDING: ApprovalState
+APPROVAL_STATE_APPROVED: ApprovalState
+APPROVAL_STATE_DENIED: ApprovalState
+APPROVAL_STATE_EXPIRED: ApprovalState
+APPROVAL_STATE_USED: ApprovalState
+APPROVAL_STATE_REVOKED: ApprovalState
 AUTHORITY_KIND_UNSPECIFIED: AuthorityKind
 AUTHORITY_KIND_X509: AuthorityKind
 AUTHORITY_KIND_JWT: AuthorityKind
@@ -350,8 +375,16 @@ REASON_SUBJECT_NOT_ALLOWED: Reason
 REASON_USER_ISSUER_UNKNOWN: Reason
 REASON_CRL_FULL: Reason
 REASON_USER_CLOSED_BY_OPERATOR: Reason
-REASON_LEASE_NOT_EXTENDED: Reason
-REASON_USER_DIFFERS: Reason
+REASON_ACTION_MALFORMED: Reason
+REASON_ACTION_NOT_ALLOWED: Reason
+REASON_APPROVAL_NEEDED: Reason
+REASON_APPROVAL_UNKNOWN: Reason
+REASON_APPROVAL_PENDING: Reason
+REASON_APPROVAL_DENIED: Reason
+REASON_APPROVAL_EXPIRED: Reason
+REASON_APPROVAL_USED: Reason
+REASON_APPROVAL_ANSWERED: Reason
+REASON_APPROVAL_CHANGED: Reason
 REASON_CREDENTIAL_UNPROVED: Reason
 REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
@@ -569,22 +602,6 @@ class EndResponse(_message.Message):
     accepted_until: _timestamp_pb2.Timestamp
     def __init__(self, agent_id: _Optional[str] = ..., revision: _Optional[int] = ..., accepted_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
-class ExtendRequest(_message.Message):
-    __slots__ = ("user_token", "lease_seconds")
-    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    user_token: str
-    lease_seconds: int
-    def __init__(self, user_token: _Optional[str] = ..., lease_seconds: _Optional[int] = ...) -> None: ...
-
-class ExtendResponse(_message.Message):
-    __slots__ = ("agent", "revision")
-    AGENT_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    agent: Agent
-    revision: int
-    def __init__(self, agent: _Optional[_Union[Agent, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
-
 class WhoamiRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -676,44 +693,6 @@ class GetAgentResponse(_message.Message):
     agent: Agent
     def __init__(self, agent: _Optional[_Union[Agent, _Mapping]] = ...) -> None: ...
 
-class ListClassesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class ListClassesResponse(_message.Message):
-    __slots__ = ("classes", "revision")
-    CLASSES_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    classes: _containers.RepeatedCompositeFieldContainer[Class]
-    revision: int
-    def __init__(self, classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
-
-class Class(_message.Message):
-    __slots__ = ("name", "owner", "scopes", "audiences", "svid_ttl_seconds", "max_lease_seconds", "max_depth", "modes", "spawners", "closed", "live_agents")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    OWNER_FIELD_NUMBER: _ClassVar[int]
-    SCOPES_FIELD_NUMBER: _ClassVar[int]
-    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
-    SVID_TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    MAX_LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
-    MODES_FIELD_NUMBER: _ClassVar[int]
-    SPAWNERS_FIELD_NUMBER: _ClassVar[int]
-    CLOSED_FIELD_NUMBER: _ClassVar[int]
-    LIVE_AGENTS_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    owner: str
-    scopes: _containers.RepeatedScalarFieldContainer[str]
-    audiences: _containers.RepeatedScalarFieldContainer[str]
-    svid_ttl_seconds: int
-    max_lease_seconds: int
-    max_depth: int
-    modes: _containers.RepeatedScalarFieldContainer[Mode]
-    spawners: _containers.RepeatedScalarFieldContainer[str]
-    closed: bool
-    live_agents: int
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., svid_ttl_seconds: _Optional[int] = ..., max_lease_seconds: _Optional[int] = ..., max_depth: _Optional[int] = ..., modes: _Optional[_Iterable[_Union[Mode, str]]] = ..., spawners: _Optional[_Iterable[str]] = ..., closed: _Optional[bool] = ..., live_agents: _Optional[int] = ...) -> None: ...
-
 class CreateJoinTokenRequest(_message.Message):
     __slots__ = ("workload", "ttl_seconds")
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
@@ -754,28 +733,162 @@ class Target(_message.Message):
     def __init__(self, agent: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation: _Optional[str] = ..., workload: _Optional[str] = ..., key: _Optional[str] = ..., recorded_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., token: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ExchangeRequest(_message.Message):
-    __slots__ = ("audience", "scopes", "subject_token")
+    __slots__ = ("audience", "scopes", "subject_token", "authorization_details", "approval_id")
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
     audience: str
     scopes: _containers.RepeatedScalarFieldContainer[str]
     subject_token: str
-    def __init__(self, audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., subject_token: _Optional[str] = ...) -> None: ...
+    authorization_details: str
+    approval_id: str
+    def __init__(self, audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., subject_token: _Optional[str] = ..., authorization_details: _Optional[str] = ..., approval_id: _Optional[str] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
-    __slots__ = ("access_token", "token_type", "expires_at", "scopes", "revision")
+    __slots__ = ("access_token", "token_type", "expires_at", "scopes", "revision", "authorization_details")
     ACCESS_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
     access_token: str
     token_type: str
     expires_at: _timestamp_pb2.Timestamp
     scopes: _containers.RepeatedScalarFieldContainer[str]
     revision: int
-    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scopes: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ...) -> None: ...
+    authorization_details: str
+    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scopes: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., authorization_details: _Optional[str] = ...) -> None: ...
+
+class Approval(_message.Message):
+    __slots__ = ("approval_id", "state", "agent_id", "chain", "user", "delegation_id", "audience", "scopes", "authorization_details", "reason", "digest", "asked_at", "expires_at", "uses", "used", "lasts_seconds", "answered_by", "answered_at", "evidence")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    DELEGATION_ID_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ASKED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    LASTS_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_BY_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_AT_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    state: ApprovalState
+    agent_id: str
+    chain: _containers.RepeatedScalarFieldContainer[str]
+    user: User
+    delegation_id: str
+    audience: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    authorization_details: str
+    reason: str
+    digest: str
+    asked_at: _timestamp_pb2.Timestamp
+    expires_at: _timestamp_pb2.Timestamp
+    uses: int
+    used: int
+    lasts_seconds: int
+    answered_by: User
+    answered_at: _timestamp_pb2.Timestamp
+    evidence: str
+    def __init__(self, approval_id: _Optional[str] = ..., state: _Optional[_Union[ApprovalState, str]] = ..., agent_id: _Optional[str] = ..., chain: _Optional[_Iterable[str]] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation_id: _Optional[str] = ..., audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., authorization_details: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., asked_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ..., used: _Optional[int] = ..., lasts_seconds: _Optional[int] = ..., answered_by: _Optional[_Union[User, _Mapping]] = ..., answered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., evidence: _Optional[str] = ...) -> None: ...
+
+class AskRequest(_message.Message):
+    __slots__ = ("audience", "authorization_details", "scopes", "reason", "expires_seconds")
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    audience: str
+    authorization_details: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    expires_seconds: int
+    def __init__(self, audience: _Optional[str] = ..., authorization_details: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., expires_seconds: _Optional[int] = ...) -> None: ...
+
+class AskResponse(_message.Message):
+    __slots__ = ("approval", "revision")
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    approval: Approval
+    revision: int
+    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetApprovalRequest(_message.Message):
+    __slots__ = ("approval_id", "user_token")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    user_token: str
+    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ...) -> None: ...
+
+class GetApprovalResponse(_message.Message):
+    __slots__ = ("approval",)
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    approval: Approval
+    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ...) -> None: ...
+
+class ListApprovalsRequest(_message.Message):
+    __slots__ = ("user_token", "all")
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    user_token: str
+    all: bool
+    def __init__(self, user_token: _Optional[str] = ..., all: _Optional[bool] = ...) -> None: ...
+
+class ListApprovalsResponse(_message.Message):
+    __slots__ = ("approvals", "revision")
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    approvals: _containers.RepeatedCompositeFieldContainer[Approval]
+    revision: int
+    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ApproveRequest(_message.Message):
+    __slots__ = ("approval_id", "user_token", "digest")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    user_token: str
+    digest: str
+    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class ApproveResponse(_message.Message):
+    __slots__ = ("approval", "revision")
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    approval: Approval
+    revision: int
+    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class DenyRequest(_message.Message):
+    __slots__ = ("approval_id", "user_token")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    user_token: str
+    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ...) -> None: ...
+
+class DenyResponse(_message.Message):
+    __slots__ = ("approval", "revision")
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    approval: Approval
+    revision: int
+    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class IntrospectRequest(_message.Message):
     __slots__ = ("token",)
@@ -1194,72 +1307,22 @@ class TaintAuthorityResponse(_message.Message):
     def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class WatchCutsRequest(_message.Message):
-    __slots__ = ("incarnation", "after", "subscription", "relays")
+    __slots__ = ("incarnation", "after")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
-    SUBSCRIPTION_FIELD_NUMBER: _ClassVar[int]
-    RELAYS_FIELD_NUMBER: _ClassVar[int]
     incarnation: bytes
     after: int
-    subscription: bytes
-    relays: bool
-    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ..., subscription: _Optional[bytes] = ..., relays: _Optional[bool] = ...) -> None: ...
-
-class ConfirmCutsRequest(_message.Message):
-    __slots__ = ("subscription", "head")
-    SUBSCRIPTION_FIELD_NUMBER: _ClassVar[int]
-    HEAD_FIELD_NUMBER: _ClassVar[int]
-    subscription: bytes
-    head: int
-    def __init__(self, subscription: _Optional[bytes] = ..., head: _Optional[int] = ...) -> None: ...
-
-class ConfirmCutsResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class ListSubscribersRequest(_message.Message):
-    __slots__ = ("confirm",)
-    CONFIRM_FIELD_NUMBER: _ClassVar[int]
-    confirm: bool
-    def __init__(self, confirm: _Optional[bool] = ...) -> None: ...
-
-class ListSubscribersResponse(_message.Message):
-    __slots__ = ("subscribers", "head")
-    SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
-    HEAD_FIELD_NUMBER: _ClassVar[int]
-    subscribers: _containers.RepeatedCompositeFieldContainer[Subscriber]
-    head: int
-    def __init__(self, subscribers: _Optional[_Iterable[_Union[Subscriber, _Mapping]]] = ..., head: _Optional[int] = ...) -> None: ...
-
-class Subscriber(_message.Message):
-    __slots__ = ("id", "peer", "since", "sent", "heard", "confirms", "relays")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    PEER_FIELD_NUMBER: _ClassVar[int]
-    SINCE_FIELD_NUMBER: _ClassVar[int]
-    SENT_FIELD_NUMBER: _ClassVar[int]
-    HEARD_FIELD_NUMBER: _ClassVar[int]
-    CONFIRMS_FIELD_NUMBER: _ClassVar[int]
-    RELAYS_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    peer: str
-    since: _timestamp_pb2.Timestamp
-    sent: int
-    heard: int
-    confirms: bool
-    relays: bool
-    def __init__(self, id: _Optional[str] = ..., peer: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sent: _Optional[int] = ..., heard: _Optional[int] = ..., confirms: _Optional[bool] = ..., relays: _Optional[bool] = ...) -> None: ...
+    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ...) -> None: ...
 
 class WatchCutsResponse(_message.Message):
-    __slots__ = ("snapshot", "cuts", "heartbeat", "confirm")
+    __slots__ = ("snapshot", "cuts", "heartbeat")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     CUTS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
-    CONFIRM_FIELD_NUMBER: _ClassVar[int]
     snapshot: bool
     cuts: _containers.RepeatedCompositeFieldContainer[Cut]
     heartbeat: Heartbeat
-    confirm: bool
-    def __init__(self, snapshot: _Optional[bool] = ..., cuts: _Optional[_Iterable[_Union[Cut, _Mapping]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., confirm: _Optional[bool] = ...) -> None: ...
+    def __init__(self, snapshot: _Optional[bool] = ..., cuts: _Optional[_Iterable[_Union[Cut, _Mapping]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class Cut(_message.Message):
     __slots__ = ("subject", "before", "keep_until", "revision")

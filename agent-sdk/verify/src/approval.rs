@@ -1,0 +1,87 @@
+//! What a person is shown before they approve, and its digest: an answer is to this digest and to nothing else.
+
+use serde_json::{Value, json};
+
+use crate::sha256;
+
+/// What a person is shown of an approval.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// SPIFFE ID of the agent that asks.
+    pub agent: &'a str,
+    /// Where the token will be accepted.
+    pub audience: &'a str,
+    /// The delegation under which the agent acts, in hexadecimal digits; empty if it acts for nobody.
+    pub delegation: &'a str,
+    /// Scopes, sorted.
+    pub scopes: &'a [String],
+    /// The actions: a JSON array in the form of RFC 8785, or empty.
+    pub details: &'a str,
+    /// Why, as the agent says it.
+    pub reason: &'a str,
+    /// For how many tokens the approval is.
+    pub uses: u32,
+    /// For how many seconds it can be used once it was given.
+    pub lasts: u64,
+}
+
+impl Shown<'_> {
+    /// SHA-256 of a JSON object in the form of RFC 8785 with the members `agent`, `audience`, `authorization_details`, `delegation`,
+    /// `lasts`, `reason`, `scopes` and `uses`. `None` if the actions are no JSON.
+    pub fn digest(&self) -> Option<[u8; 32]> {
+        let Shown { agent, audience, delegation, scopes, details, reason, uses, lasts } = *self;
+        let details: Value = if details.is_empty() { json!([]) } else { serde_json::from_str(details).ok()? };
+        // RFC 8785: members are sorted, without white space; there are only texts, lists and integers.
+        let form = json!({
+            "agent": agent,
+            "audience": audience,
+            "authorization_details": details,
+            "delegation": delegation,
+            "lasts": lasts,
+            "reason": reason,
+            "scopes": scopes,
+            "uses": uses,
+        });
+        Some(sha256(form.to_string().as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_change_of_anything_that_is_shown_changes_the_digest() {
+        let scopes = ["payments:send".to_owned()];
+        let shown = Shown {
+            agent: "spiffe://td/agent/payer/1",
+            audience: "https://bank.example",
+            delegation: "00",
+            scopes: &scopes,
+            details: r#"[{"amount":"10.00","type":"payment"}]"#,
+            reason: "invoice 7",
+            uses: 1,
+            lasts: 300,
+        };
+        let changed = [
+            Shown { agent: "spiffe://td/agent/payer/2", ..shown },
+            Shown { audience: "https://bank.example/", ..shown },
+            Shown { delegation: "01", ..shown },
+            Shown { scopes: &[], ..shown },
+            Shown { details: r#"[{"amount":"10.01","type":"payment"}]"#, ..shown },
+            Shown { details: "", ..shown },
+            Shown { reason: "invoice 8", ..shown },
+            Shown { uses: 2, ..shown },
+            Shown { lasts: 301, ..shown },
+        ];
+        let first = shown.digest().unwrap();
+        assert!(changed.iter().all(|changed| changed.digest().unwrap() != first));
+        let spaced = Shown { details: r#"[ { "type" : "payment", "amount" : "10.00" } ]"#, ..shown };
+        assert_eq!(spaced.digest().unwrap(), first, "the form does not matter");
+        assert_eq!(Shown { details: "[", ..shown }.digest(), None);
+        // The form that other implementations hash: `printf '%s' '…' | sha256sum`.
+        let form = r#"{"agent":"spiffe://td/agent/payer/1","audience":"https://bank.example","authorization_details":[{"amount":"10.00","type":"payment"}],"delegation":"00","lasts":300,"reason":"invoice 7","scopes":["payments:send"],"uses":1}"#;
+        assert_eq!(sha256(form.as_bytes()), first);
+    }
+}

@@ -1,0 +1,98 @@
+//! Answer: a person approves or denies what an agent asked for.
+
+use mayfly_verify::sha256;
+
+use super::{Issuer, approvals};
+use crate::caller::Caller;
+use crate::denial::{Denial, Fault, Kind, No};
+use crate::journal::record::{self, record::Body};
+use crate::judge::approval::{may_answer, not_approved, standing, unknown_approval};
+use crate::judge::{Act, Chance, Check, Judgement};
+use crate::ledger::Lane;
+use crate::pipeline::Record;
+use crate::state::{Approval, Status, View, seconds};
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    id: [u8; 16],
+    /// The digest of what was shown. `None` denies.
+    approves: Option<[u8; 32]>,
+    /// SHA-256 of the token by which the person proved themselves.
+    evidence: [u8; 32],
+}
+
+/// Approves or denies. `approves` is the digest of what the person was shown, and `None` denies; `token` is the one by which they proved
+/// themselves. Returns the approval as it stands then, and the revision of the record.
+pub async fn answer(
+    issuer: &Issuer,
+    caller: Caller,
+    id: &str,
+    token: &str,
+    approves: Option<[u8; 32]>,
+) -> Result<(Approval, u64), No> {
+    let (id, evidence) = (approvals::id(id)?, sha256(token.as_bytes()));
+    issuer.pipeline.record(caller, Answer { id, approves, evidence }).await
+}
+
+/// The digest of what a person was shown, from 64 hexadecimal digits.
+pub fn digest(text: &str) -> Result<[u8; 32], Denial> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text, &mut digest).map(|()| digest).map_err(|_| changed())
+}
+
+fn changed() -> Denial {
+    let message = "this is not the digest of what the agent asks for: look at it again, and answer what it is";
+    Denial::new(Kind::Precondition, "APPROVAL_CHANGED", message)
+}
+
+impl Record for Answer {
+    fn lane(&self) -> Lane {
+        Lane::Issuance
+    }
+}
+
+impl Act for Answer {
+    type Permit = (Approval, u64);
+
+    fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, _: &Chance) -> Result<Self::Permit, No> {
+        let Caller::User { user, .. } = caller else {
+            return Err(Denial::denied("ROLE_NOT_ALLOWED", "only people answer").into());
+        };
+        // 1. Whose is it? T13: what others were asked looks as if it did not exist.
+        j.checking(Check::Ownership);
+        let approval = j.view().approval(&self.id).ok_or_else(unknown_approval)?.clone();
+        let agent = j.view().agent(&approval.agent).ok_or_else(unknown_approval)?.clone();
+        if !may_answer(j.rules(), &agent, &approval, user) {
+            return Err(unknown_approval().into());
+        }
+        if j.view().is_closed(&mayfly_verify::Target::User(user.clone())) {
+            return Err(Denial::denied("USER_CLOSED", "you were revoked: an operator must reopen you").into());
+        }
+        // 2. Once, while the agent and everything it relies on lives.
+        j.checking(Check::Approval);
+        match standing(j.view(), &approval, j.at()) {
+            Status::Pending => {}
+            Status::Denied | Status::Used => return Err(not_approved(Status::Approved).into()),
+            status => return Err(not_approved(status).into()),
+        }
+        // 3. T183: what was shown, and nothing else.
+        if self.approves.is_some_and(|digest| digest != approval.digest) {
+            return Err(changed().into());
+        }
+        // 4. The record. An approval lasts no longer than what it is about.
+        j.checking(Check::Lifetime);
+        let most = j.at().saturating_add(seconds(approval.lasts)).min(seconds(agent.lease_ends_at));
+        let ends_at = agent.delegation.as_ref().map_or(most, |delegation| most.min(delegation.ends_at));
+        let body = record::Answered {
+            id: self.id.to_vec(),
+            approved: self.approves.is_some(),
+            by: Some(record::User { iss: user.iss.clone(), sub: user.sub.clone() }),
+            evidence: self.evidence.to_vec(),
+            ends_at,
+        };
+        let revision = j.push(caller, Body::Answered(body))?;
+        let answered = j.view().approval(&self.id).cloned();
+        Ok((answered.ok_or_else(|| Fault::new("answer", "the approval is not in the state"))?, revision))
+    }
+}

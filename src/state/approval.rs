@@ -1,0 +1,228 @@
+//! Approvals: what agents asked people for, what came of it, and how often it was used.
+
+use mayfly_verify::{Subject, Target, User};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::expiry::Due;
+use super::mandate::EVERYTHING;
+use super::{Count, Misfit, Seat, State, fixed, seconds};
+use crate::clock::SECOND;
+use crate::journal::record;
+
+/// How long an approval is still known once nothing can come of it any more, in microseconds: so that whoever waits for it hears how it
+/// ended.
+const KNOWN: u64 = 600 * SECOND;
+
+/// What an agent asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// Its id.
+    pub id: [u8; 16],
+    /// The agent that asked.
+    pub agent: Uuid,
+    /// For whom the agent acts. `None` if it acts for nobody.
+    pub user: Option<User>,
+    /// Where the token will be accepted.
+    pub audience: String,
+    /// Sorted.
+    pub scopes: Vec<String>,
+    /// The actions: a JSON array in the form of RFC 8785, or empty.
+    pub details: String,
+    /// The types of the actions.
+    pub types: Vec<String>,
+    /// Why, as the agent says it.
+    pub reason: String,
+    /// SHA-256 of what a person is shown.
+    pub digest: [u8; 32],
+    /// Unix microseconds.
+    pub asked_at: u64,
+    /// Until when it can be answered; once it was given, until when it can be used. Unix microseconds.
+    pub ends_at: u64,
+    /// For how many tokens it is.
+    pub uses: u32,
+    /// How many there have been.
+    pub used: u32,
+    /// For how many seconds it can be used once it was given.
+    pub lasts: u64,
+    /// What came of it. `None` while nobody has answered.
+    pub answer: Option<Answer>,
+    /// Revision of its record.
+    pub revision: u64,
+    // Unix microseconds at which it is forgotten, whatever comes of it.
+    forgotten_at: u64,
+    // Whether it is counted as waiting.
+    waits: bool,
+}
+
+/// The answer of a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether they approved.
+    pub approved: bool,
+    /// Who it was.
+    pub by: User,
+    /// SHA-256 of the token by which they proved themselves.
+    pub evidence: [u8; 32],
+    /// Unix microseconds.
+    pub at: u64,
+    /// Revision of its record.
+    pub revision: u64,
+}
+
+/// How an approval stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nobody has answered.
+    Pending,
+    /// It was given, and can be used.
+    Approved,
+    /// It was denied.
+    Denied,
+    /// Nobody answered in time, or it was not used in time.
+    Expired,
+    /// It was used as often as it was given for.
+    Used,
+    /// The agent, its user, or who approved it was revoked, or the agent has ended.
+    Revoked,
+}
+
+impl Approval {
+    fn recorded(revision: u64, at: u64, a: &record::Asked) -> Result<Approval, Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        let actions: Vec<Value> = match a.details.as_str() {
+            "" => Vec::new(),
+            text => serde_json::from_str(text).map_err(|_| misfit("actions"))?,
+        };
+        let types = actions.iter().filter_map(|action| action.get("type")?.as_str()).map(str::to_owned);
+        Ok(Approval {
+            id: fixed(&a.id).ok_or(misfit("approval"))?,
+            agent: Uuid::from_slice(&a.agent).map_err(|_| misfit("agent"))?,
+            user: a.user.as_ref().map(|user| User { iss: user.iss.clone(), sub: user.sub.clone() }),
+            audience: a.audience.clone(),
+            scopes: a.scopes.clone(),
+            details: a.details.clone(),
+            types: types.collect(),
+            reason: a.reason.clone(),
+            digest: fixed(&a.digest).ok_or(misfit("digest"))?,
+            asked_at: at,
+            ends_at: a.ends_at,
+            uses: a.uses,
+            used: 0,
+            lasts: a.lasts,
+            answer: None,
+            revision,
+            forgotten_at: a.ends_at.saturating_add(seconds(a.lasts)).saturating_add(KNOWN),
+            waits: true,
+        })
+    }
+
+    /// How it stands at `at` (Unix microseconds), by its own records alone.
+    pub fn status(&self, at: u64) -> Status {
+        match &self.answer {
+            Some(answer) if !answer.approved => Status::Denied,
+            Some(_) if self.used >= self.uses => Status::Used,
+            _ if at >= self.ends_at => Status::Expired,
+            Some(_) => Status::Approved,
+            None => Status::Pending,
+        }
+    }
+
+    /// The seats that it takes while it waits.
+    fn seats(&self) -> impl Iterator<Item = Seat> + use<> {
+        seats(self.agent, self.user.as_ref()).into_iter().flatten().map(|subject| Seat(Count::Waiting, subject))
+    }
+}
+
+/// Where the questions of an agent are counted while they wait: its own, those of its user if it has one, and all.
+pub fn seats(agent: Uuid, user: Option<&User>) -> [Option<Subject>; 3] {
+    [Some(Target::Agent(agent).subject()), user.map(|user| Target::User(user.clone()).subject()), Some(*EVERYTHING)]
+}
+
+impl State {
+    /// An approval.
+    pub fn approval(&self, id: &[u8; 16]) -> Option<&Approval> {
+        self.approvals.get(id).map(Box::as_ref)
+    }
+
+    /// Every approval that is known.
+    pub fn approvals(&self) -> impl Iterator<Item = &Approval> {
+        self.approvals.values().map(Box::as_ref)
+    }
+
+    /// The question that waits with this digest, if there is one.
+    pub(super) fn waiting(&self, digest: &[u8; 32]) -> Option<[u8; 16]> {
+        self.questions.get(digest).copied()
+    }
+
+    pub(super) fn asked(&mut self, revision: u64, at: u64, a: &record::Asked) -> Result<(), Misfit> {
+        let approval = Approval::recorded(revision, at, a)?;
+        self.count(approval.seats(), 1);
+        self.due(approval.ends_at, revision, Due::Waiting(approval.id));
+        self.due(approval.forgotten_at, revision, Due::Approval(approval.id));
+        self.questions.insert(approval.digest, approval.id);
+        self.approvals.insert(approval.id, Box::new(approval));
+        Ok(())
+    }
+
+    pub(super) fn answered(&mut self, revision: u64, at: u64, a: &record::Answered) -> Result<(), Misfit> {
+        let misfit = |what| Misfit { revision, what };
+        let id = fixed(&a.id).ok_or(misfit("approval"))?;
+        let by = a.by.as_ref().ok_or(misfit("who answered"))?;
+        let evidence = fixed(&a.evidence).ok_or(misfit("evidence"))?;
+        self.no_longer_waits(&id);
+        let Some(approval) = self.approvals.get_mut(&id) else {
+            self.obsolete.push_back(revision);
+            return Ok(());
+        };
+        let by = User { iss: by.iss.clone(), sub: by.sub.clone() };
+        approval.answer = Some(Answer { approved: a.approved, by, evidence, at, revision });
+        if a.approved {
+            approval.ends_at = a.ends_at;
+        }
+        Ok(())
+    }
+
+    /// An access token uses an approval. Returns the Unix microseconds until which its record must be kept: while the approval is known, a
+    /// replay must find that it was used.
+    pub(super) fn used_approval(&mut self, id: &[u8; 16]) -> u64 {
+        let Some(approval) = self.approvals.get_mut(id) else { return 0 };
+        approval.used = approval.used.saturating_add(1);
+        approval.forgotten_at.saturating_add(SECOND)
+    }
+
+    /// Gives the seats of a question back; once.
+    pub(super) fn no_longer_waits(&mut self, id: &[u8; 16]) {
+        if let Some(approval) = self.approvals.get_mut(id).filter(|approval| approval.waits) {
+            approval.waits = false;
+            let (seats, digest) = (approval.seats(), approval.digest);
+            self.count(seats, -1);
+            if self.questions.get(&digest) == Some(id) {
+                self.questions.remove(&digest);
+            }
+        }
+    }
+
+    /// Forgets an approval. Its rows go together.
+    pub(super) fn forget_approval(&mut self, id: &[u8; 16]) {
+        self.no_longer_waits(id);
+        if let Some(approval) = self.approvals.remove(id) {
+            self.obsolete.push_back(approval.revision);
+            self.obsolete.extend(approval.answer.map(|answer| answer.revision));
+        }
+    }
+
+    /// The seats of questions that have expired by `now` (Unix microseconds) and are still counted, because no record has come since: of
+    /// the first of them, if many things are due.
+    pub(super) fn waited_out(&self, now: u64) -> Vec<Seat> {
+        let due = self.due.range(..=(now, u64::MAX)).take(super::AT_ONCE);
+        let questions = due.filter_map(|(_, what)| if let Due::Waiting(id) = what { self.approval(id) } else { None });
+        questions.filter(|approval| approval.waits).flat_map(Approval::seats).collect()
+    }
+
+    /// What an overlay copies before a record changes it.
+    pub(super) fn copy_of_approval(&self, id: &[u8]) -> Option<([u8; 16], Box<Approval>)> {
+        let id = fixed(id)?;
+        self.approvals.get(&id).map(|approval| (id, approval.clone()))
+    }
+}
