@@ -14,7 +14,6 @@ use crate::judge::exchange::{Held, decide_access, not_yours};
 use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, release};
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
-use crate::state::authority::Kind as AuthorityKind;
 use crate::state::{AccessToken, Confirmation, State};
 
 /// Scopes of one request at most.
@@ -105,7 +104,7 @@ impl Act for Exchange {
         let (confirmation, bound_until) = j.bind(&self.audience, &self.proved)?;
         // 4. As long as everything lasts that it relies on.
         j.checking(Check::Lifetime);
-        let (now, signer) = (j.now(), j.signer(AuthorityKind::Jwt)?);
+        let (now, signer) = (j.now(), j.token_signer(std::slice::from_ref(&self.audience))?);
         let ends_at = now.saturating_add(j.rules().jwt_ttl).min(agent.lease_ends_at).min(signer.ends_at);
         let ends_at = ends_at.min(ceiling.ends_at).min(bound_until);
         if ends_at <= now {
