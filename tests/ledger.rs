@@ -1331,6 +1331,7 @@ fn t119_claims_that_the_other_side_would_refuse_are_denied_before_anything_is_re
         lifetime: Some(1200),
         leeway: 0,
         bound: Default::default(),
+        rs256: false,
         claims,
     };
     rules.audiences.insert("sts.amazonaws.com".into(), audience);
