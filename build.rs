@@ -31,8 +31,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     generator.compile_fds(workload.clone())?;
 
-    // What a guard reads and writes of Envoy's API.
-    let envoy = protox::compile(["proto/envoy/service/auth/v3/external_auth.proto"], ["proto"])?;
+    // What is read and written of Envoy's API.
+    let envoy = protox::compile(
+        [
+            "proto/envoy/service/auth/v3/external_auth.proto",
+            "proto/envoy/service/secret/v3/sds.proto",
+            "proto/envoy/extensions/transport_sockets/tls/v3/secret.proto",
+        ],
+        ["proto"],
+    )?;
+    std::fs::write(out.join("envoy.bin"), envoy.encode_to_vec())?;
     let into = out.join("envoy");
     std::fs::create_dir_all(&into)?;
     let generator = tonic_prost_build::configure().build_client(false).extern_path(".google.rpc", "::tonic_types::pb");

@@ -250,7 +250,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         tasks.push(process::task("development workloads", joined));
     }
     home.announce(&endpoint)?;
-    let looks = ready::Looks { ledger: ledger.clone(), clock: clock.clone() };
+    let looks = ready::Looks { ledger: ledger.clone(), clock: clock.clone(), kinds: schedule.kinds().collect() };
     tasks.push(process::task("readiness", ready::keep(ready, looks, stopped)));
     tracing::info!(trust_domain = %endpoint.trust_domain, grpc = %endpoint.grpc, "ready");
     Ok(Running { endpoint, issuer, stop, tasks, watermark, _home: home })

@@ -133,7 +133,7 @@ impl Authority {
         for slot in authorities.slots.iter().filter(signs) {
             let loaded = match slot.kind {
                 Kind::X509 => X509Authority::load(&self.keystore, &self.root, slot).map(|a| self.hold_x509(a)),
-                Kind::Jwt => JwtAuthority::load(&self.keystore, slot).map(|a| self.hold_jwt(a)),
+                Kind::Jwt | Kind::Rs256 => JwtAuthority::load(&self.keystore, slot).map(|a| self.hold_jwt(a)),
             };
             match loaded {
                 Ok(()) => {}
@@ -144,7 +144,7 @@ impl Authority {
             }
         }
         // T83: a key whose authority was never recorded, or was tainted, is deleted.
-        for kind in [Kind::X509, Kind::Jwt] {
+        for kind in Kind::ALL {
             for name in self.keystore.names(&format!("{kind}-"))? {
                 let known = authorities.of(kind).any(|s| s.status != Status::Tainted && key_name(kind, &s.id) == name);
                 if !known {
@@ -165,8 +165,8 @@ impl Authority {
                 self.hold_x509(made);
                 slot
             }
-            Kind::Jwt => {
-                let made = JwtAuthority::make(&self.keystore)?;
+            Kind::Jwt | Kind::Rs256 => {
+                let made = JwtAuthority::make(&self.keystore, kind)?;
                 let slot = made.slot(ends_at);
                 self.hold_jwt(made);
                 slot
@@ -179,7 +179,7 @@ impl Authority {
     pub fn destroy(&self, kind: Kind, id: &str) -> Result<(), AuthorityError> {
         match kind {
             Kind::X509 => drop(self.x509.write().remove(id)),
-            Kind::Jwt => drop(self.jwt.write().remove(id)),
+            Kind::Jwt | Kind::Rs256 => drop(self.jwt.write().remove(id)),
         }
         Ok(self.keystore.remove(&key_name(kind, id))?)
     }
@@ -221,8 +221,8 @@ impl Authority {
     /// The bundle of the root and the recorded JWT authorities, except tainted ones. Its sequence is the revision of
     /// `authorities`. `refresh_hint` is in seconds. Fails if a recorded public key is malformed.
     pub fn bundle(&self, authorities: &Authorities, refresh_hint: u64) -> Result<Bundle, BundleError> {
-        let published = authorities.of(Kind::Jwt).filter(|s| s.status != Status::Tainted);
-        let jwt = published.map(|s| jwt::public(&s.id, &s.public)).collect::<Result<Vec<_>, _>>()?;
+        let jwt = authorities.slots.iter().filter(|s| s.kind.is_jwt() && s.status != Status::Tainted);
+        let jwt = jwt.map(jwt::public).collect::<Result<Vec<_>, _>>()?;
         let roots = vec![self.root().to_vec()];
         Ok(Bundle::new(self.trust_domain.clone(), roots, jwt, authorities.revision, refresh_hint))
     }

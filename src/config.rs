@@ -196,6 +196,7 @@ impl Config {
         Schedule {
             x509: self.rotate_x509,
             jwt: self.rotate_jwt,
+            rs256: self.audiences.values().any(|audience| audience.rs256),
             ahead: self.refresh.saturating_mul(4),
             x509_life: self.classes.values().map(|c| c.svid_ttl).max().unwrap_or(0).max(self.workload_ttl),
             jwt_life: self.audiences.values().filter_map(|a| a.lifetime).fold(self.jwt_ttl, u64::max),

@@ -2,7 +2,7 @@
 //! revocations. A relay and a guard begin here.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::bundles_client::BundlesClient;
@@ -14,6 +14,7 @@ use mayfly_agent::tls::CurrentIdentity;
 use mayfly_agent::validity;
 use mayfly_verify::feed::FeedKey;
 use mayfly_verify::{Bundle, TrustDomain};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
@@ -24,6 +25,8 @@ use crate::process;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for another program that renews the same folder.
 const LOCKED: Duration = Duration::from_secs(30);
+/// How often the folder is looked at for a certificate that another program has renewed.
+const LOOK: Duration = Duration::from_secs(1);
 /// Between two attempts to renew.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -58,6 +61,8 @@ pub struct Followed {
     pub bundles: Bundles,
     /// What is revoked.
     pub revocations: Following,
+    /// Notifies when the folder may hold another certificate.
+    pub renewed: watch::Receiver<()>,
     _bundle: FollowingBundle,
     renewing: JoinHandle<()>,
 }
@@ -121,8 +126,9 @@ pub async fn begin(
         Some(tap) => follow_with(channel.clone(), key, trust_domain, freshness, tap),
         None => follow(channel.clone(), key, trust_domain, freshness),
     };
-    let renewing = process::task("own certificate", keep_renewing(issuer, own.clone(), dir));
-    Ok(Followed { own, bundles, revocations, _bundle: bundle, renewing })
+    let (news, renewed) = watch::channel(());
+    let renewing = process::task("own certificate", keep_renewing(issuer, own.clone(), dir, news));
+    Ok(Followed { own, bundles, revocations, renewed, _bundle: bundle, renewing })
 }
 
 async fn fetch_bundle(channel: Channel) -> Result<v1::Bundle, FollowError> {
@@ -131,9 +137,19 @@ async fn fetch_bundle(channel: Channel) -> Result<v1::Bundle, FollowError> {
 }
 
 /// Renews in place whenever half of the certificate's life has passed, and shows what another program has renewed.
-async fn keep_renewing(issuer: Issuer, own: CurrentIdentity, dir: PathBuf) {
+async fn keep_renewing(issuer: Issuer, own: CurrentIdentity, dir: PathBuf, news: watch::Sender<()>) {
+    let mut seen = written(&dir);
     loop {
-        tokio::time::sleep(until_half(&dir).unwrap_or(PAUSE)).await;
+        let due = until_half(&dir).unwrap_or(PAUSE);
+        tokio::time::sleep(due.min(LOOK)).await;
+        let now = written(&dir);
+        if due > LOOK {
+            if now != seen && folder::identity(&dir).is_ok_and(|identity| own.replace(identity).is_ok()) {
+                seen = now;
+                news.send_replace(());
+            }
+            continue;
+        }
         while let Err(cause) = renew(&issuer, &own, &dir).await {
             tracing::error!(%cause, "the own certificate could not be renewed: trying again");
             tokio::time::sleep(PAUSE).await;
@@ -143,8 +159,16 @@ async fn keep_renewing(issuer: Issuer, own: CurrentIdentity, dir: PathBuf) {
             {
                 tracing::debug!(%cause, "the identity in the folder cannot be used");
             }
+            news.send_replace(());
         }
+        news.send_replace(());
+        seen = written(&dir);
     }
+}
+
+/// When the certificate in the folder was written.
+fn written(dir: &Path) -> Option<SystemTime> {
+    std::fs::metadata(dir.join("svid.pem")).and_then(|file| file.modified()).ok()
 }
 
 async fn renew(issuer: &Issuer, own: &CurrentIdentity, dir: &Path) -> Result<(), String> {

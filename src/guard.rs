@@ -14,6 +14,7 @@
 //! | `routes` | all of these behind one bound for requests, with health and metrics |
 //! | `address` | where it listens: a Unix socket, or loopback |
 //! | `serve` | connections, and their end |
+//! | `secrets` | the own identity over SDS, for the proxy beside it |
 //! | `patient` | a connection that may be idle, but not forever |
 //!
 //! **Who can ask.** Whoever reaches the socket learns what is in a credential that they have already, and nothing else. No answer
@@ -29,6 +30,7 @@ mod kept;
 mod patient;
 mod routes;
 mod rule;
+pub mod secrets;
 pub mod serve;
 mod text;
 mod verify;

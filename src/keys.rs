@@ -1,6 +1,7 @@
-//! Room 6: keys. The port to whatever holds a signing key, and the key that this process holds itself.
+//! Room 6: keys. The port to whatever holds a signing key, and the keys that this process holds itself.
 
 pub mod keystore;
+pub mod rsa;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};

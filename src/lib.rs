@@ -20,6 +20,7 @@
 //! follow     a program beside the issuer with an identity in a folder: a relay, a guard
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
 //! guard      beside one service: says whether a credential is valid now; uses nothing of the issuer
+//! sds envoy  secrets of an identity for Envoy, and its API; the guard and `run` share them
 //! deploy     configurations of proxies that ask a guard
 //! https jose the HTTPS client and the JSON Web Keys that assertion and foreign share
 //! lenient    what stock gRPC clients need of a Unix socket; the operator socket and that of `run` share it
@@ -92,6 +93,10 @@ pub mod foreign;
 pub mod follow;
 
 pub mod guard;
+
+pub mod sds;
+
+pub mod envoy;
 
 pub mod deploy;
 

@@ -82,6 +82,7 @@ pub mod files;
 pub mod folder;
 pub mod group;
 pub mod presets;
+mod secrets;
 pub mod socket;
 pub mod tokens;
 pub mod tree;

@@ -103,6 +103,7 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
         "from `mayfly guard --best-effort`: credentials accepted while it was unknown whether they are revoked",
     ),
     ("mayfly_guard_connections", "gauge", "", "from `mayfly guard`: open connections"),
+    ("mayfly_sds_rejected_total", "counter", "", "from `mayfly guard` and `mayfly run`: secrets that an Envoy could not use"),
     (
         "mayfly_guard_refused_total",
         "counter",

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 
 use attribute_context::{HttpRequest, Peer};
 use check_response::HttpResponse;
-use mayfly::guard::envoy::api::envoy::service::auth::v3::{
-    AttributeContext, CheckRequest, CheckResponse, attribute_context, check_response,
-};
+use mayfly::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse, attribute_context, check_response};
 use serde_json::{Value, json};
 use support::{BIN, Dev};
 

@@ -1337,6 +1337,7 @@ fn t119_claims_that_the_other_side_would_refuse_are_denied_before_anything_is_re
         leeway: 0,
         bound: Default::default(),
         profile: Default::default(),
+        rs256: false,
         claims,
     };
     rules.audiences.insert("sts.amazonaws.com".into(), audience);

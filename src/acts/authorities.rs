@@ -37,6 +37,8 @@ pub enum Change {
         /// Its id; never that of the active one.
         id: String,
     },
+    /// No authority of a kind signs any more, because nobody asks for what it signs.
+    Withdraw(Kind),
     /// Authorities go if nothing that they signed is valid any longer.
     Collect,
 }
@@ -49,6 +51,7 @@ impl Change {
             Change::Activate { .. } => "activate",
             Change::Retire { .. } => "retire",
             Change::Taint { .. } => "taint",
+            Change::Withdraw(_) => "withdraw",
             Change::Collect => "collect",
         }
     }
@@ -66,6 +69,7 @@ impl Act for Change {
             Change::Activate { kind, id, early } => activate(j, &mut slots, *kind, id.as_deref(), *early)?,
             Change::Retire { id } => retire(j, &mut slots, id)?,
             Change::Taint { id } => taint(j, &mut slots, id)?,
+            Change::Withdraw(kind) => withdraw(j, &mut slots, *kind),
             Change::Collect => {
                 let before = slots.len();
                 slots.retain(|slot| !slot.is_over(j.at()));
@@ -118,8 +122,8 @@ fn activate(j: &Judgement<'_>, slots: &mut [Slot], kind: Kind, id: Option<&str>,
     }
     let published = j.at().saturating_sub(slot.prepared_at);
     let (first, ahead) = (j.view().authorities().active(kind).is_none(), seconds(j.rules().publish_ahead));
-    // BU-9: a JWT key is published before it is used. An X.509 authority comes with every certificate it signed.
-    if kind == Kind::Jwt && !first && !early && published < ahead {
+    // BU-9: a key of tokens is published before it is used. An X.509 authority comes with every certificate it signed.
+    if kind.is_jwt() && !first && !early && published < ahead {
         let left = ahead - published;
         let message = format!(
             "`{}` must be published {} seconds longer before verifiers can be expected to know it",
@@ -151,6 +155,18 @@ fn retire(j: &Judgement<'_>, slots: &mut [Slot], id: &str) -> Result<bool, Denia
         }
         Status::Retired | Status::Tainted => Ok(false),
     }
+}
+
+fn withdraw(j: &Judgement<'_>, slots: &mut [Slot], kind: Kind) -> bool {
+    let keep_until = j.last_ends(kind).saturating_add(SKEW);
+    let mut changed = false;
+    for slot in slots.iter_mut().filter(|s| s.kind == kind && matches!(s.status, Status::Prepared | Status::Active)) {
+        // What is prepared signed nothing.
+        let until = if slot.status == Status::Active { keep_until } else { j.at() };
+        (slot.status, slot.retired_at, slot.keep_until) = (Status::Retired, j.at(), until);
+        changed = true;
+    }
+    changed
 }
 
 fn taint(j: &Judgement<'_>, slots: &mut [Slot], id: &str) -> Result<bool, Denial> {

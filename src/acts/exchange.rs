@@ -18,7 +18,6 @@ use crate::judge::policy::Kept;
 use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, release};
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
-use crate::state::authority::Kind as AuthorityKind;
 use crate::state::{AccessToken, Agent, Confirmation, State};
 
 /// Scopes of one request at most.
@@ -118,7 +117,7 @@ impl Act for Exchange {
         let (confirmation, bound_until) = j.bind(&audience, &self.proved)?;
         // 4. As long as everything lasts that it relies on.
         j.checking(Check::Lifetime);
-        let (now, signer) = (j.now(), j.signer(AuthorityKind::Jwt)?);
+        let (now, signer) = (j.now(), j.token_signer(std::slice::from_ref(&self.audience))?);
         let ends_at = now
             .saturating_add(j.rules().token_life(std::slice::from_ref(&self.audience)))
             .min(agent.lease_ends_at)

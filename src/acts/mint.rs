@@ -10,7 +10,6 @@ use crate::journal::record::{self, record::Body};
 use crate::judge::{self, Act, Chance, Check, Judgement, RequestId, policy, release, request_record};
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
-use crate::state::authority::Kind as AuthorityKind;
 use crate::state::{State, Token};
 
 /// Audiences of one token at most.
@@ -78,7 +77,7 @@ pub(super) fn minted(
     chance: &Chance,
 ) -> Result<record::Minted, No> {
     let now = j.now();
-    let signer = j.signer(AuthorityKind::Jwt)?;
+    let signer = j.token_signer(audiences)?;
     let (audience, further) = audiences.split_first().ok_or_else(|| Fault::new("mint", "no audience"))?;
     Ok(record::Minted {
         agent: agent.as_bytes().to_vec(),

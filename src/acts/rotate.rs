@@ -88,18 +88,25 @@ impl Rotation {
     /// Loads the keys of the recorded authorities, and makes what is missing. After this there is an authority that signs.
     pub fn begin(&self) -> Result<(), String> {
         let missing = self.authority.load(&self.authorities()).map_err(|e| e.to_string())?;
+        // T195: before a key that is missing would be made anew.
+        for kind in Kind::ALL.into_iter().filter(|kind| self.schedule.kinds().all(|needed| needed != *kind)) {
+            self.change(&Caller::Stranger, Change::Withdraw(kind)).map_err(|e| e.to_string())?;
+        }
         for (id, why) in missing {
             tracing::error!(authority = %id, %why, "a recorded authority cannot sign: another takes its place");
             let Some((kind, status)) = self.authorities().slots.iter().find(|s| s.id == id).map(|s| (s.kind, s.status)) else {
                 continue;
             };
+            if self.schedule.kinds().all(|needed| needed != kind) {
+                continue;
+            }
             if status == Status::Prepared {
                 self.change(&Caller::Stranger, Change::Retire { id: id.to_string() }).map_err(|e| e.to_string())?;
             } else {
                 self.replace(kind).map_err(|e| e.to_string())?;
             }
         }
-        for kind in [Kind::X509, Kind::Jwt] {
+        for kind in self.schedule.kinds() {
             while self.authorities().active(kind).is_none() {
                 self.step(kind, Step::Prepare).map_err(|e| e.to_string())?;
                 self.step(kind, Step::Activate).map_err(|e| e.to_string())?;
@@ -148,6 +155,13 @@ impl Rotation {
     fn order(&self, caller: &Caller, order: &Order) -> Result<(), No> {
         // ORDER: before a key is made. The ledger looks again.
         self.ledger.read(|state| who(state, self.ledger.rules(), caller, self.clock.now()))?;
+        if let Order::Prepare(kind) | Order::Rotate { kind, .. } = order
+            && self.schedule.kinds().all(|needed| needed != *kind)
+        {
+            let message =
+                format!("no audience asks for {kind}: write `algorithm = \"{kind}\"` into its entry of the catalogue first");
+            return Err(Denial::new(DenialKind::Precondition, "AUTHORITY_STATE", message).into());
+        }
         match order {
             Order::Prepare(kind) => self.prepare(caller, *kind),
             Order::Activate { kind, early } => self.change(caller, Change::Activate { kind: *kind, id: None, early: *early }),
@@ -162,8 +176,8 @@ impl Rotation {
                 if self.authorities().prepared(*kind).is_none() {
                     self.prepare(caller, *kind)?;
                 }
-                // An X.509 authority comes along with what it signs; a JWT key must be known first (BU-9).
-                if *now || *kind == Kind::X509 {
+                // An X.509 authority comes along with what it signs; a key of tokens must be known first (BU-9).
+                if *now || !kind.is_jwt() {
                     self.change(caller, Change::Activate { kind: *kind, id: None, early: *now })?;
                 }
                 Ok(())
@@ -174,10 +188,10 @@ impl Rotation {
     /// Does everything that is due. `began` is when this process started, in Unix microseconds.
     fn turn(&self, began: u64) -> Result<(), No> {
         let now = self.clock.now();
-        for kind in [Kind::X509, Kind::Jwt] {
+        for kind in self.schedule.kinds() {
             let all = self.authorities();
             match self.schedule.step(kind, &all, now) {
-                Some(Step::Activate) if kind == Kind::Jwt && self.schedule.is_news(&all, began, now) => {}
+                Some(Step::Activate) if self.schedule.is_news(kind, &all, began, now) => {}
                 Some(step) => self.step(kind, step)?,
                 None => {}
             }

@@ -17,7 +17,6 @@ use crate::judge::{
 };
 use crate::ledger::Recorded;
 use crate::pipeline::{Behalf, Issue};
-use crate::state::authority::Kind as AuthorityKind;
 use crate::state::{Agent, Delegation, Done, Lineage, State, Token, View};
 pub use many::{Many, spawn_many};
 pub use request::{BATCH, Holds, Keys, SpawnRequest, Spawned, TICKET_LIFE, spawn};
@@ -85,7 +84,7 @@ impl Act for Spawn {
         if let Some(audience) = &self.audience {
             j.checking(Check::Audience);
             policy::decide_mint(Some(class), &spawner.permit.audiences, audience)?;
-            j.signer(AuthorityKind::Jwt)?;
+            j.token_signer(std::slice::from_ref(audience))?;
         }
         // 3. The key, and how long its certificate lasts.
         let (key, ticket, nonce, life) = match &self.credential {

@@ -16,6 +16,8 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Looks {
     pub(super) ledger: Ledger,
     pub(super) clock: Clock,
+    /// The kinds of authorities that this issuer needs.
+    pub(super) kinds: Vec<Kind>,
 }
 
 /// Tells whether the issuer is ready, until it stops.
@@ -64,7 +66,7 @@ impl Looks {
         let now = self.clock.seconds();
         let missing =
             |kind: &Kind| self.ledger.read(|state| state.authorities.active(*kind).is_none_or(|slot| slot.ends_at <= now));
-        match [Kind::X509, Kind::Jwt].iter().find(|kind| missing(kind)) {
+        match self.kinds.iter().find(|kind| missing(kind)) {
             None => Ok(()),
             Some(kind) => {
                 Err(format!("no {kind} authority is active: an operator prepares and activates one with `mayfly authority`"))

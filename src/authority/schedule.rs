@@ -10,6 +10,8 @@ pub struct Schedule {
     pub x509: u64,
     /// How long a JWT authority signs.
     pub jwt: u64,
+    /// Whether an audience asks for RS256. Without one there is no such authority.
+    pub rs256: bool,
     /// How long an authority is published before it signs (BU-9: three to five times the refresh hint).
     pub ahead: u64,
     /// Longest lifetime of a certificate.
@@ -30,11 +32,17 @@ pub enum Step {
 }
 
 impl Schedule {
+    /// The kinds of authorities that this issuer needs.
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> + use<> {
+        let rs256 = self.rs256;
+        Kind::ALL.into_iter().filter(move |kind| rs256 || *kind != Kind::Rs256)
+    }
+
     /// How long an authority of a kind signs, and the longest lifetime of what it signs.
     fn of(&self, kind: Kind) -> (u64, u64) {
         match kind {
             Kind::X509 => (self.x509, self.x509_life),
-            Kind::Jwt => (self.jwt, self.jwt_life),
+            Kind::Jwt | Kind::Rs256 => (self.jwt, self.jwt_life),
         }
     }
 
@@ -58,18 +66,18 @@ impl Schedule {
                 // T17: a successor is also due if a credential that is signed when the successor takes over would outlive the
                 // active authority. The configured times may have changed since that was made.
                 let short = (now / SECOND).saturating_add(longest).saturating_add(self.ahead) >= active.ends_at
-                    && (kind == Kind::Jwt || active.ends_at < self.root_ends_at);
+                    && (kind.is_jwt() || active.ends_at < self.root_ends_at);
                 (old || short).then_some(Step::Prepare)
             }
         }
     }
 
-    /// BU-9: whether verifiers may not have the prepared JWT key yet. They could not fetch it while the issuer was down, so for
+    /// BU-9: whether verifiers may not have the prepared key of this kind of tokens yet. They could not fetch it while the issuer was down, so for
     /// two refreshes after the process `began` the prepared key does not sign, unless the active one is so close to its expiry
     /// that it would cut tokens short. Returns `false` if no key is active. `began` and `now` are in Unix microseconds.
-    pub fn is_news(&self, all: &Authorities, began: u64, now: u64) -> bool {
+    pub fn is_news(&self, kind: Kind, all: &Authorities, began: u64, now: u64) -> bool {
         let fits = (now / SECOND).saturating_add(self.jwt_life);
-        let signs = all.active(Kind::Jwt).is_some_and(|active| fits < active.ends_at);
+        let signs = kind.is_jwt() && all.active(kind).is_some_and(|active| fits < active.ends_at);
         signs && now < began.saturating_add(self.ahead.saturating_mul(SECOND) / 2)
     }
 
@@ -114,7 +122,8 @@ mod tests {
 
     #[test]
     fn bu9_a_key_from_before_an_outage_waits_until_verifiers_are_back() {
-        let schedule = Schedule { x509: 60, jwt: 60, ahead: 40, x509_life: 10, jwt_life: 10, root_ends_at: u64::MAX };
+        let schedule =
+            Schedule { x509: 60, jwt: 60, rs256: false, ahead: 40, x509_life: 10, jwt_life: 10, root_ends_at: u64::MAX };
         let start = 1_000_000;
         let at = |seconds: u64| seconds * SECOND;
         let mut slots = Vec::new();
@@ -125,13 +134,13 @@ mod tests {
         let all = Authorities::new(1, slots);
         let back = start + 80;
         assert_eq!(schedule.step(Kind::Jwt, &all, at(back)), Some(Step::Activate));
-        let news = |now| schedule.is_news(&all, at(back), at(now));
+        let news = |now| schedule.is_news(Kind::Jwt, &all, at(back), at(now));
         assert_eq!([back, back + 19, back + 20].map(news), [true, true, false]);
         // The active key is close to its expiry, so it would cut tokens short.
         let ends_at = all.active(Kind::Jwt).unwrap().ends_at;
-        assert!(!schedule.is_news(&all, at(ends_at - 9), at(ends_at - 9)));
+        assert!(!schedule.is_news(Kind::Jwt, &all, at(ends_at - 9), at(ends_at - 9)));
         assert!(
-            !schedule.is_news(&Authorities::new(1, Vec::new()), at(back), at(back)),
+            !schedule.is_news(Kind::Jwt, &Authorities::new(1, Vec::new()), at(back), at(back)),
             "without an active key the prepared one signs"
         );
     }
@@ -146,9 +155,9 @@ mod tests {
             let ahead = 4 * refresh;
             // The shortest period that the configuration allows: see `published`.
             let period = (ahead * times).max((longest + 120).div_ceil(16)).max(tick);
-            let schedule = Schedule { x509: period, jwt: period, ahead, x509_life: longest, jwt_life: longest, root_ends_at: u64::MAX };
+            let schedule = Schedule { x509: period, jwt: period, rs256: true, ahead, x509_life: longest, jwt_life: longest, root_ends_at: u64::MAX };
             prop_assert!(schedule.published(Kind::Jwt) <= PUBLISHED as u64);
-            for kind in [Kind::X509, Kind::Jwt] {
+            for kind in Kind::ALL {
                 let mut slots = Vec::new();
                 let mut now = 1_000_000 * SECOND;
                 let mut rotated = 0;

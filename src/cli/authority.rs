@@ -29,22 +29,22 @@ enum Command {
     List,
     /// Make and publish the next one of a kind; it starts signing when it has been published for long enough
     Prepare {
-        /// x509 or jwt
+        /// x509, jwt or rs256
         #[arg(value_enum)]
         kind: Kind,
     },
     /// Let the prepared one sign; the active one retires
     Activate {
-        /// x509 or jwt
+        /// x509, jwt or rs256
         #[arg(value_enum)]
         kind: Kind,
         /// Also before verifiers can be expected to know it
         #[arg(long)]
         now: bool,
     },
-    /// Prepare and activate: at once for x509, for jwt when the key has been published for long enough
+    /// Prepare and activate: at once for x509, for the others when the key has been published for long enough
     Rotate {
-        /// x509 or jwt
+        /// x509, jwt or rs256
         #[arg(value_enum)]
         kind: Kind,
         /// Also before verifiers can be expected to know it
@@ -67,6 +67,7 @@ enum Command {
 enum Kind {
     X509,
     Jwt,
+    Rs256,
 }
 
 impl Kind {
@@ -74,6 +75,7 @@ impl Kind {
         match self {
             Kind::X509 => v1::AuthorityKind::X509.into(),
             Kind::Jwt => v1::AuthorityKind::Jwt.into(),
+            Kind::Rs256 => v1::AuthorityKind::Rs256.into(),
         }
     }
 }

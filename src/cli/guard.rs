@@ -16,8 +16,9 @@ use super::{output, shutdown};
 use crate::config::LogFormat;
 use crate::follow;
 use crate::guard::address::{Address, Socket};
-use crate::guard::{Guard, health, metrics_only, routes, serve};
+use crate::guard::{Guard, health, metrics_only, routes, secrets, serve};
 use crate::process;
+use crate::sds::Sds;
 use crate::telemetry;
 
 /// Answer for a service beside it whether a credential is valid now, whose it is and what it may do
@@ -38,6 +39,10 @@ pub(super) struct Args {
     /// Who may open a Unix socket: its mode, octal
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
     socket_mode: u32,
+    /// Also give the guard's own certificate and key to the Envoy on the Unix socket, by secret discovery (SDS): whoever can open
+    /// the socket gets the key
+    #[arg(long)]
+    sds: bool,
     /// Without news, accept credentials until they expire, and count them
     #[arg(long)]
     best_effort: bool,
@@ -53,8 +58,24 @@ fn mode(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| "a mode is octal, such as 0660".into())
 }
 
+/// T197: a private key is for the user of the guard and for its group, never for whoever is on this machine.
+fn private(args: &Args) -> Result<(), Failure> {
+    match args.listen {
+        Address::Tcp(_) => {
+            Err(Failure::usage("`--sds` gives a private key away: let the guard listen on a Unix socket, unix:PATH"))
+        }
+        Address::Unix(_) if args.socket_mode & 0o007 != 0 => {
+            Err(Failure::usage("`--sds` gives a private key away: `--socket-mode` must leave others out, such as 0660"))
+        }
+        Address::Unix(_) => Ok(()),
+    }
+}
+
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let oid: BindingOid = args.binding_oid.parse().map_err(|_| Failure::usage("`--binding-oid` is no OID"))?;
+    if args.sds {
+        private(&args)?;
+    }
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
     // ORDER: before there is a key in memory.
     process::begin()?;
@@ -68,10 +89,20 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     };
     let freshness = if args.best_effort { Freshness::BestEffort } else { Freshness::default() };
     let settings = connect::settings(&global.home, args.server.as_deref(), &args.identity)?;
-    let followed = follow::begin(settings, args.identity, freshness, None).await?;
-    let guard = Guard::new(followed.bundles.clone(), followed.revocations.live().clone(), oid, args.best_effort);
+    let trust_domain = settings.trust_domain.clone();
+    let followed = follow::begin(settings, args.identity.clone(), freshness, None).await?;
+    let guard = Guard::new(followed.bundles.clone(), followed.revocations.live().clone(), oid.clone(), args.best_effort);
     let (stop, stopping) = watch::channel(false);
-    let (router, reporter) = routes(&guard, &metrics);
+    let (bundles, renewed) = (followed.bundles.clone(), followed.renewed.clone());
+    let source = secrets::Source { dir: args.identity, trust_domain, bundles, renewed, oid };
+    let (secrets, telling) = if args.sds {
+        let (told, heard) = watch::channel(Some(source.read()?));
+        // Whoever can open the socket is let in.
+        (Some(Sds::new(heard, |_| true)), Some(process::task("secrets of the guard", source.keep(told))))
+    } else {
+        (None, None)
+    };
+    let (router, reporter) = routes(&guard, secrets, &metrics);
     let looking = process::task("health of the guard", health(guard.clone(), metrics.clone(), reporter));
     let address = socket.name();
     let more = more.map(|listener| {
@@ -82,6 +113,10 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     output::print(global.output, &json!({ "listen": address }), || format!("the guard is ready on {address}; Ctrl-C stops it"))?;
     let requested = shutdown::requested().await;
     stop.send_replace(true);
+    // ORDER: before the connections drain. Its streams end with it.
+    if let Some(telling) = telling {
+        telling.abort();
+    }
     // A panic in either has ended the process already.
     let _ = serving.await;
     if let Some(more) = more {

@@ -56,10 +56,10 @@ fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
         let found = SYSTEMS.iter().find(|(name, _)| *name == s).map(|(_, system)| *system);
         found.ok_or_else(|| format!("write one of {}, or leave it out", SYSTEMS.map(|(name, _)| name).join(", ")))
     });
-    a.optional("algorithm", |s| match s {
-        "es256" => Ok(()),
-        "rs256" => Err("this issuer has no RS256 key: its tokens are signed with `es256`".into()),
-        _ => Err("write `es256`".into()),
+    let algorithm = a.optional("algorithm", |s| match s.to_ascii_lowercase().as_str() {
+        "es256" => Ok(false),
+        "rs256" => Ok(true),
+        _ => Err("write `es256` or `rs256`".into()),
     });
     let lifetime = a.has("lifetime").then(|| a.duration("lifetime", "5m", 10, 3600).as_secs());
     // OpenBao and Vault accept a token for 150 seconds after its end, and 60 more for clocks.
@@ -87,7 +87,8 @@ fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
     {
         a.fault("groups", "`claims` has `groups` too");
     }
-    Some(Audience { owner: owner?, kind, lifetime, leeway, bound: bound.unwrap_or_default(), profile, claims })
+    let rs256 = algorithm == Some(true);
+    Some(Audience { owner: owner?, kind, lifetime, leeway, bound: bound.unwrap_or_default(), profile, rs256, claims })
 }
 
 /// What access tokens say. `bound` is whether the section says to what they are bound.
@@ -173,9 +174,11 @@ pub(super) fn notes(audiences: &BTreeMap<String, Audience>, jwt_ttl: u64) -> Vec
         ));
         if audience.kind == Some(System::Azure) {
             notes.push(format!(
-                "audience `{name}`: Entra compares the whole subject and verifies RS256, so it accepts no agent's token by a federated \
-                 credential of its own"
+                "audience `{name}`: Entra compares the whole subject, so it accepts no agent's token by a federated credential of its own"
             ));
+            if !audience.rs256 {
+                notes.push(format!("audience `{name}`: Entra verifies RS256 alone: write `algorithm = \"rs256\"`"));
+            }
             if life < 2 * ENTRA_READS {
                 let least = 2 * ENTRA_READS;
                 notes.push(format!("audience `{name}`: the libraries for Entra read a token file every {ENTRA_READS} seconds, so tokens should live for {least}"));
@@ -211,8 +214,7 @@ mod tests {
     #[test]
     fn every_fault_of_an_audience_is_told() {
         for (text, part) in [
-            ("algorithm = \"rs256\"", "no RS256 key"),
-            ("algorithm = \"none\"", "write `es256`"),
+            ("algorithm = \"none\"", "write `es256` or `rs256`"),
             ("lifetime = \"2h\"", "not from 10 to 3600"),
             ("bound = \"tls\"", "write one of none, mtls, dpop, any"),
             ("form = \"jwe\"", "write `at+jwt` or `jwt`"),
@@ -247,6 +249,8 @@ mod tests {
         assert!(notes("lifetime = \"20m\"").contains("lives for 1200 seconds; one that is revoked is accepted for up to 1200 "));
         assert!(notes("kind = \"vault\"").contains("lives for 300 seconds; one that is revoked is accepted for up to 510 "));
         assert!(notes("kind = \"azure\"").contains("tokens should live for 1200"));
+        assert!(notes("kind = \"azure\"").contains("write `algorithm = \"rs256\"`"));
+        assert!(!notes("kind = \"azure\"\nalgorithm = \"rs256\"").contains("write `algorithm"));
         assert_eq!(Config::parse(&config("lifetime = \"20m\""), "f").unwrap().schedule(u64::MAX).jwt_life, 1200);
     }
 }

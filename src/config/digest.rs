@@ -129,13 +129,15 @@ fn action(of: &ActionType) -> Value {
 }
 
 fn audience(audience: &Audience) -> Value {
-    let Audience { owner, kind, lifetime, leeway, bound, profile, claims } = audience;
-    let Profile { subject, form: of, impersonation } = profile;
+    let Audience { owner, kind, lifetime, leeway, bound, profile, rs256, claims } = audience; let Profile { subject, form: of, impersonation } = profile;
     let kind = SYSTEMS.iter().find(|(_, system)| Some(*system) == *kind).map(|(name, _)| *name);
     let claims: Value = claims.iter().map(|(name, claim)| (name.clone(), claim.configured())).collect();
     let mut form = json!({ "claims": claims, "kind": kind, "leeway": leeway, "lifetime": lifetime, "owner": owner });
     let mut put = |name: &str, value: Value| form.as_object_mut().and_then(|form| form.insert(name.to_owned(), value));
     // Left out where it is as it was before there was a choice.
+    if *rs256 {
+        put("algorithm", "RS256".into());
+    }
     if let Some((name, _)) = BOUNDS.iter().find(|(_, known)| known == bound && *known != Bound::None) {
         put("bound", (*name).into());
     }

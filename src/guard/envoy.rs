@@ -18,23 +18,9 @@ use super::forward::{bearer, certificate};
 use super::routes::count;
 use super::rule::{Rule, Which};
 
-/// The part of Envoy's API that is used here, generated from `proto/envoy`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    unused_qualifications,
-    clippy::all,
-    clippy::pedantic,
-    clippy::restriction,
-    reason = "generated"
-)]
-pub mod api {
-    include!(concat!(env!("OUT_DIR"), "/envoy/api.rs"));
-}
-
-use api::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use api::envoy::service::auth::v3 as auth;
-use api::envoy::r#type::v3::HttpStatus;
+use crate::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use crate::envoy::service::auth::v3 as auth;
+use crate::envoy::r#type::v3::HttpStatus;
 use auth::authorization_server::{Authorization, AuthorizationServer};
 use auth::check_response::HttpResponse;
 

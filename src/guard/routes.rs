@@ -18,6 +18,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::{Guard, envoy, forward, verify};
+use crate::sds::{self, Sds};
 
 /// Most requests at once; a body of each may be in memory.
 const IN_FLIGHT: usize = 512;
@@ -26,10 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often what a guard knows is looked at for health and metrics.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Everything that a guard answers, and what keeps its gRPC health true: see [`health`].
-pub fn routes(guard: &Guard, metrics: &PrometheusHandle) -> (Router, HealthReporter) {
+/// Everything that a guard answers, with its own identity if that is to be told, and what keeps its gRPC health true: see [`health`].
+pub fn routes(guard: &Guard, secrets: Option<Sds>, metrics: &PrometheusHandle) -> (Router, HealthReporter) {
     let (reporter, healthy) = tonic_health::server::health_reporter();
-    let grpc = tonic::service::Routes::new(envoy::service(guard)).add_service(healthy).into_axum_router();
+    let mut grpc = tonic::service::Routes::new(envoy::service(guard)).add_service(healthy);
+    if let Some(secrets) = secrets {
+        grpc = grpc.add_service(sds::service(secrets));
+    }
+    let grpc = grpc.into_axum_router();
     let questions = Router::new()
         .route("/verify", post(verify::one).layer(DefaultBodyLimit::max(verify::BODY)))
         .route("/verify/batch", post(verify::many).layer(DefaultBodyLimit::max(verify::BATCH_BODY)))

@@ -12,6 +12,7 @@ use super::template::{Facts, Template, check_name};
 use super::{Check, Judgement, Rules};
 use crate::denial::Denial;
 use crate::state::Agent;
+use crate::state::authority::Kind as AuthorityKind;
 
 /// Most bytes of the further claims of one token, as JSON.
 const MOST: usize = 2048;
@@ -35,6 +36,8 @@ pub struct Audience {
     pub bound: Bound,
     /// What access tokens say.
     pub profile: Profile,
+    /// Whether its tokens are signed with RS256, which some systems verify alone; with ES256 otherwise.
+    pub rs256: bool,
     /// What a token says beside the claims of every JWT-SVID.
     pub claims: BTreeMap<String, Claim>,
 }
@@ -176,6 +179,20 @@ impl Rules {
     pub fn token_life(&self, audiences: &[String]) -> u64 {
         let of = |audience: &String| self.audiences.get(audience).and_then(|known| known.lifetime).unwrap_or(self.jwt_ttl);
         audiences.iter().map(of).min().unwrap_or(self.jwt_ttl)
+    }
+
+    /// The kind of authority that signs tokens for these audiences: those of the catalogue say which. Fails if they differ.
+    pub fn token_kind(&self, audiences: &[String]) -> Result<AuthorityKind, Denial> {
+        let rs256 = |audience: &&String| self.audiences.get(*audience).is_some_and(|known| known.rs256);
+        let (rsa, ec): (Vec<_>, Vec<_>) = audiences.iter().partition(rs256);
+        match (rsa.first(), ec.first()) {
+            (Some(one), Some(other)) => {
+                let message = format!("`{one}` verifies RS256 and `{other}` ES256: ask for a token for each");
+                Err(Denial::malformed("ALGORITHM_CONFLICT", message))
+            }
+            (Some(_), None) => Ok(AuthorityKind::Rs256),
+            (None, _) => Ok(AuthorityKind::Jwt),
+        }
     }
 
     /// The longest lifetime of any token, in seconds.

@@ -11,7 +11,6 @@ use super::{Chance, Check, Judgement, Proof};
 use crate::caller::{Caller, unauthenticated};
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, No};
-use crate::state::authority::Kind as AuthorityKind;
 use crate::state::{AccessToken, Agent, View};
 
 /// An access token may be signed.
@@ -127,7 +126,7 @@ impl Judgement<'_> {
         let agent = self.view().agent(&token.agent).ok_or_else(|| Fault::new("exchange", "the agent is gone"))?;
         let td = &self.rules().trust_domain;
         let binding = agent.binding(td, self.view().incarnation(), token.revision, &token.scopes);
-        let authority = Arc::clone(&self.signer(AuthorityKind::Jwt)?.id);
+        let authority = Arc::clone(&self.token_signer(std::slice::from_ref(&token.audience))?.id);
         Ok(Access { id: agent.id(td), token, stated, binding: Arc::new(binding), authority })
     }
 }

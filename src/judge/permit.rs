@@ -163,6 +163,11 @@ impl Judgement<'_> {
         })
     }
 
+    /// The authority that signs a token for these audiences. Fails if they do not verify the same algorithm.
+    pub fn token_signer(&self, audiences: &[String]) -> Result<&Slot, Denial> {
+        self.signer(self.rules().token_kind(audiences)?)
+    }
+
     /// End of a certificate of `life` seconds, in Unix seconds: not after the lease, nor after the authority that signs (T16,
     /// T17).
     pub fn svid_end(&self, life: u64, lease_ends_at: u64) -> Result<u64, No> {
@@ -227,7 +232,7 @@ impl Judgement<'_> {
         let scopes = token.narrowed.as_ref().unwrap_or(&agent.mandate.scopes);
         let td = &self.rules().trust_domain;
         let binding = agent.binding(td, self.view().incarnation(), token.revision, scopes);
-        let authority = Arc::clone(&self.signer(AuthorityKind::Jwt)?.id);
+        let authority = Arc::clone(&self.token_signer(&token.audiences)?.id);
         let claims = Arc::new(self.claims(agent, &token.audiences)?);
         Ok(Mint { id: agent.id(td), token, binding: Arc::new(binding), claims, authority })
     }
@@ -292,7 +297,7 @@ impl Judgement<'_> {
     pub fn last_ends(&self, kind: AuthorityKind) -> u64 {
         let (life, until) = match (self.view().configured(), kind) {
             (Some((c, _)), AuthorityKind::X509) => (c.x509_life, c.x509_until),
-            (Some((c, _)), AuthorityKind::Jwt) => (c.jwt_life, c.jwt_until),
+            (Some((c, _)), AuthorityKind::Jwt | AuthorityKind::Rs256) => (c.jwt_life, c.jwt_until),
             (None, _) => (0, 0),
         };
         self.at().saturating_add(life.saturating_mul(SECOND)).max(until.saturating_mul(SECOND))

@@ -15,7 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status};
 
-use super::{bundles, claims};
+use super::{bundles, claims, secrets};
+use crate::sds;
 
 /// The server trait, generated onto the messages of `mayfly-agent`.
 #[allow(
@@ -51,14 +52,16 @@ const FIRST_WORD: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served(pub bool);
 
-/// The services on the socket: the Workload API, and reflection (WE-9).
+/// The services on the socket: the Workload API, secret discovery for an Envoy of the tree, and reflection (WE-9).
 pub fn routes(identity: Arc<Identity>, oid: BindingOid, stop: watch::Receiver<bool>) -> Result<axum::Router, String> {
+    let secrets = secrets::tell(&identity, stop.clone())?;
     let door = Door(Arc::new(Inside { identity, oid, stop, feed: OnceCell::new() }));
     let api = SpiffeWorkloadApiServer::new(door).max_decoding_message_size(MESSAGE);
     let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    let reflection = reflection.register_encoded_file_descriptor_set(sds::DESCRIPTORS).with_service_name(sds::SERVICE);
     let reflection = reflection.build_v1().map_err(|e| e.to_string())?;
     let routes = tonic::service::Routes::new(InterceptedService::new(api, check_header));
-    Ok(routes.add_service(reflection).into_axum_router())
+    Ok(routes.add_service(sds::service(secrets)).add_service(reflection).into_axum_router())
 }
 
 // WE-3: a program that was tricked into sending a request does not send this header.

@@ -15,16 +15,27 @@ pub const PUBLISHED: usize = 20;
 pub enum Kind {
     /// X.509-SVIDs: an intermediate below the root.
     X509,
-    /// JWT-SVIDs.
+    /// JWT-SVIDs and access tokens, with ES256.
     Jwt,
+    /// JWT-SVIDs and access tokens with RS256, for audiences that ask for it.
+    Rs256,
 }
 
 impl Kind {
-    /// `x509` or `jwt`.
+    /// Every kind.
+    pub const ALL: [Kind; 3] = [Kind::X509, Kind::Jwt, Kind::Rs256];
+
+    /// Whether it signs tokens. A token's key has to be published before it is used; an X.509 authority comes with every certificate.
+    pub fn is_jwt(self) -> bool {
+        self != Kind::X509
+    }
+
+    /// `x509`, `jwt` or `rs256`. None of them begins another: keys are found by the beginning of their files' names.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::X509 => "x509",
             Kind::Jwt => "jwt",
+            Kind::Rs256 => "rs256",
         }
     }
 }
@@ -35,7 +46,8 @@ impl FromStr for Kind {
         match s {
             "x509" => Ok(Kind::X509),
             "jwt" => Ok(Kind::Jwt),
-            _ => Err(format!("`{s}` is no kind of authority: write `x509` or `jwt`")),
+            "rs256" => Ok(Kind::Rs256),
+            _ => Err(format!("`{s}` is no kind of authority: write `x509`, `jwt` or `rs256`")),
         }
     }
 }
@@ -80,7 +92,7 @@ pub struct Slot {
     pub id: Arc<str>,
     /// The stage of its life.
     pub status: Status,
-    /// X.509: its certificate, DER. JWT: its public key, an uncompressed P-256 point.
+    /// X.509: its certificate, DER. JWT: its public key, an uncompressed P-256 point. RS256: its public key, `SubjectPublicKeyInfo` in DER.
     pub public: Vec<u8>,
     /// Unix seconds. Nothing it signs lasts longer (XL-13).
     pub ends_at: u64,
@@ -105,7 +117,7 @@ impl Slot {
     pub fn key_id(&self) -> Vec<u8> {
         match self.kind {
             Kind::X509 => hex::decode(&*self.id).unwrap_or_default(),
-            Kind::Jwt => self.id.as_bytes().to_vec(),
+            Kind::Jwt | Kind::Rs256 => self.id.as_bytes().to_vec(),
         }
     }
 
@@ -124,6 +136,7 @@ impl Slot {
         let kind = match a.kind() {
             wire::Kind::X509 => Kind::X509,
             wire::Kind::Jwt => Kind::Jwt,
+            wire::Kind::Rs256 => Kind::Rs256,
             wire::Kind::Unspecified => return Err(misfit("kind of authority")),
         };
         let status = match a.status() {
@@ -151,6 +164,7 @@ impl Slot {
         let kind = match self.kind {
             Kind::X509 => wire::Kind::X509,
             Kind::Jwt => wire::Kind::Jwt,
+            Kind::Rs256 => wire::Kind::Rs256,
         };
         let status = match self.status {
             Status::Prepared => wire::Status::Prepared,
@@ -179,21 +193,22 @@ pub struct Authorities {
     pub revision: u64,
     /// In order of preparation.
     pub slots: Vec<Slot>,
-    active: [Option<usize>; 2],
+    active: [Option<usize>; 3],
 }
 
 impl Authorities {
     pub(crate) fn new(revision: u64, slots: Vec<Slot>) -> Authorities {
         let active = |kind| slots.iter().position(|s| s.kind == kind && s.status == Status::Active);
-        Authorities { revision, active: [active(Kind::X509), active(Kind::Jwt)], slots }
+        Authorities { revision, active: Kind::ALL.map(active), slots }
     }
 
     /// The authority that signs.
     pub fn active(&self, kind: Kind) -> Option<&Slot> {
-        let [x509, jwt] = self.active;
+        let [x509, jwt, rs256] = self.active;
         let index = match kind {
             Kind::X509 => x509?,
             Kind::Jwt => jwt?,
+            Kind::Rs256 => rs256?,
         };
         self.slots.get(index)
     }

@@ -1352,7 +1352,10 @@ impl ApprovalState {
 pub enum AuthorityKind {
     Unspecified = 0,
     X509 = 1,
+    /// Tokens, with ES256.
     Jwt = 2,
+    /// Tokens with RS256, for audiences that ask for it.
+    Rs256 = 3,
 }
 impl AuthorityKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1364,6 +1367,7 @@ impl AuthorityKind {
             Self::Unspecified => "AUTHORITY_KIND_UNSPECIFIED",
             Self::X509 => "AUTHORITY_KIND_X509",
             Self::Jwt => "AUTHORITY_KIND_JWT",
+            Self::Rs256 => "AUTHORITY_KIND_RS256",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1372,6 +1376,7 @@ impl AuthorityKind {
             "AUTHORITY_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "AUTHORITY_KIND_X509" => Some(Self::X509),
             "AUTHORITY_KIND_JWT" => Some(Self::Jwt),
+            "AUTHORITY_KIND_RS256" => Some(Self::Rs256),
             _ => None,
         }
     }
@@ -1444,7 +1449,7 @@ pub enum Reason {
     AudienceNotAllowed = 9,
     /// A trust domain can have no more authorities that are published, or tainted.
     AuthoritiesFull = 10,
-    /// The request does not say which kind of authority it is about: X.509 or JWT.
+    /// The request does not say which kind of authority it is about: X.509, JWT or RS256.
     AuthorityKind = 11,
     /// No authority is active: one has to be prepared and activated.
     AuthorityMissing = 12,
@@ -1718,6 +1723,8 @@ pub enum Reason {
     DpopProofUsed = 208,
     /// Tokens for the audience are bound to a key or certificate, and the request proves none that fits.
     TokenBindingNeeded = 209,
+    /// The audiences of one token verify different algorithms.
+    AlgorithmConflict = 215,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1874,6 +1881,7 @@ impl Reason {
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
             Self::DpopProofUsed => "REASON_DPOP_PROOF_USED",
             Self::TokenBindingNeeded => "REASON_TOKEN_BINDING_NEEDED",
+            Self::AlgorithmConflict => "REASON_ALGORITHM_CONFLICT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2027,6 +2035,7 @@ impl Reason {
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
             "REASON_DPOP_PROOF_USED" => Some(Self::DpopProofUsed),
             "REASON_TOKEN_BINDING_NEEDED" => Some(Self::TokenBindingNeeded),
+            "REASON_ALGORITHM_CONFLICT" => Some(Self::AlgorithmConflict),
             _ => None,
         }
     }

@@ -99,6 +99,11 @@ impl Bundles {
         self.0.held.load().of.get(trust_domain).cloned()
     }
 
+    /// Every bundle, in the order of the trust domains' names.
+    pub fn all(&self) -> Vec<Arc<Bundle>> {
+        self.0.held.load().of.values().cloned().collect()
+    }
+
     /// Notifies when any bundle may have changed.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.0.changes.subscribe()

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use spiffe::TrustDomain;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// Most keys a bundle may hold. A larger one is refused, because each verification searches them.
 pub(crate) const MAX_KEYS: usize = 100;
@@ -81,6 +82,16 @@ impl JwtAuthority {
             Value::Object(map) => JwtAuthority::from_jwk(map).ok_or_else(|| BundleError::Key("not a P-256 point".into())),
             _ => Err(BundleError::Key("not an object".into())),
         }
+    }
+
+    /// Makes a key for RS256 alone from a `SubjectPublicKeyInfo` in DER. Fails unless it is an RSA key of 2048 bits or more.
+    pub fn rs256(kid: &str, spki: &[u8]) -> Result<JwtAuthority, BundleError> {
+        let (_, spki) = SubjectPublicKeyInfo::from_der(spki).map_err(|_| BundleError::Key("it cannot be read".into()))?;
+        let mut jwk = jwk_of(&spki)?;
+        for (name, value) in [("kid", kid), ("use", "jwt-svid"), ("alg", "RS256")] {
+            jwk.insert(name.into(), value.into());
+        }
+        JwtAuthority::from_jwk(jwk).ok_or_else(|| BundleError::Key("no RSA key of 2048 bits or more".into()))
     }
 
     /// Returns `None` if the key cannot verify JWT-SVIDs. Such a key is left out, and the rest of the bundle is kept.
@@ -283,7 +294,12 @@ fn read(text: &[u8]) -> Result<(Map<String, Value>, Vec<Value>), BundleError> {
 fn public_jwk(der: &[u8]) -> Result<Map<String, Value>, BundleError> {
     let key = |what: &str| BundleError::Key(what.to_owned());
     let (_, cert) = X509Certificate::from_der(der).map_err(|_| key("it is not a certificate"))?;
-    let jwk = match cert.public_key().parsed().map_err(|_| key("it cannot be read"))? {
+    jwk_of(cert.public_key())
+}
+
+fn jwk_of(spki: &SubjectPublicKeyInfo<'_>) -> Result<Map<String, Value>, BundleError> {
+    let key = |what: &str| BundleError::Key(what.to_owned());
+    let jwk = match spki.parsed().map_err(|_| key("it cannot be read"))? {
         PublicKey::EC(point) => {
             let (crv, size) = match point.key_size() {
                 256 => ("P-256", 32),

@@ -35,13 +35,14 @@ pub(in crate::cli) fn line(authority: &v1::Authority) -> String {
         (None, Some(until)) => format!("listed until {}", timestamp(Some(until))),
         (None, None) => format!("signs until {} at the latest", timestamp(authority.expires_at.as_ref())),
     };
-    format!("{:<4}  {:<8}  {}  {until}", kind(authority), status(authority), authority.id)
+    format!("{:<5}  {:<8}  {}  {until}", kind(authority), status(authority), authority.id)
 }
 
 fn kind(authority: &v1::Authority) -> &'static str {
     match authority.kind() {
         v1::AuthorityKind::X509 => "x509",
         v1::AuthorityKind::Jwt => "jwt",
+        v1::AuthorityKind::Rs256 => "rs256",
         v1::AuthorityKind::Unspecified => "?",
     }
 }

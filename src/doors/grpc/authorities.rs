@@ -111,7 +111,8 @@ fn kind(kind: i32) -> Result<Kind, Denial> {
     match v1::AuthorityKind::try_from(kind) {
         Ok(v1::AuthorityKind::X509) => Ok(Kind::X509),
         Ok(v1::AuthorityKind::Jwt) => Ok(Kind::Jwt),
-        _ => Err(Denial::malformed("AUTHORITY_KIND", "say which kind of authority: X.509 or JWT")),
+        Ok(v1::AuthorityKind::Rs256) => Ok(Kind::Rs256),
+        _ => Err(Denial::malformed("AUTHORITY_KIND", "say which kind of authority: X.509, JWT or RS256")),
     }
 }
 
@@ -122,6 +123,7 @@ fn message(issuer: &Issuer, slot: &Slot) -> v1::Authority {
         kind: match slot.kind {
             Kind::X509 => v1::AuthorityKind::X509,
             Kind::Jwt => v1::AuthorityKind::Jwt,
+            Kind::Rs256 => v1::AuthorityKind::Rs256,
         }
         .into(),
         id: slot.id.to_string(),

@@ -53,6 +53,7 @@ class AuthorityKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AUTHORITY_KIND_UNSPECIFIED: _ClassVar[AuthorityKind]
     AUTHORITY_KIND_X509: _ClassVar[AuthorityKind]
     AUTHORITY_KIND_JWT: _ClassVar[AuthorityKind]
+    AUTHORITY_KIND_RS256: _ClassVar[AuthorityKind]
 
 class AuthorityStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -212,6 +213,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
     REASON_DPOP_PROOF_USED: _ClassVar[Reason]
     REASON_TOKEN_BINDING_NEEDED: _ClassVar[Reason]
+    REASON_ALGORITHM_CONFLICT: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
 MODE_AUTONOMOUS: Mode
@@ -237,6 +239,7 @@ APPROVAL_STATE_REVOKED: ApprovalState
 AUTHORITY_KIND_UNSPECIFIED: AuthorityKind
 AUTHORITY_KIND_X509: AuthorityKind
 AUTHORITY_KIND_JWT: AuthorityKind
+AUTHORITY_KIND_RS256: AuthorityKind
 AUTHORITY_STATUS_UNSPECIFIED: AuthorityStatus
 AUTHORITY_STATUS_PREPARED: AuthorityStatus
 AUTHORITY_STATUS_ACTIVE: AuthorityStatus
@@ -390,6 +393,7 @@ REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
 REASON_DPOP_PROOF_USED: Reason
 REASON_TOKEN_BINDING_NEEDED: Reason
+REASON_ALGORITHM_CONFLICT: Reason
 
 class User(_message.Message):
     __slots__ = ("iss", "sub")
