@@ -8,6 +8,7 @@ mod opened;
 mod ready;
 mod standard;
 mod tls;
+mod witnessed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -147,10 +148,13 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let (history, told_history) = history::open(&config, &home, &keystore)?;
     let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
+    // ORDER: before the watermark is written anew.
+    let seen = witnessed::ask(&config).await?;
     let (told, heard) = feed::line();
     let told = history::Observers { feed: told, history: told_history.clone() };
     let audience = https.is_some().then(|| iss.clone());
-    let (ledger, watermark) = opened::ledger(&config, &home, &authority, &clock, (told, history.head()), journal, audience)?;
+    let (ledger, watermark) =
+        opened::ledger(&config, &home, &authority, &clock, (told, history.head()), (journal, seen), audience)?;
     let history = Arc::new(history.follow(told_history, &ledger, &clock)?);
     configure::configure(&ledger, config.digest()).map_err(|e| e.to_string())?;
     let schedule = config.schedule(authority.root_ends_at());

@@ -51,7 +51,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("doors", &["acts", "authority", "caller", "clock", "denial", "history", "judge", "publish", "state"]),
     ("listen", &["acts", "caller", "clock", "denial", "doors", "judge", "lenient"]),
-    ("guard", &["lenient"]),
+    ("witness", &[]),
+    ("guard", &["lenient", "witness"]),
     ("deploy", &[]),
     ("run", &["authority", "lenient", "process"]),
     ("dev", &["https"]),
@@ -85,6 +86,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "publish",
             "state",
             "telemetry",
+            "witness",
         ],
     ),
     (

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::grpc::revocations::{Answer, subscribe};
+use super::grpc::revocations::{Answer, resume, subscribe};
 use super::grpc::server::revocations_server::{Revocations, RevocationsServer};
 use super::status;
-use crate::publish::feed::Feed;
+use crate::publish::feed::{Feed, Resumed};
 
 /// The method's label in metrics.
 const METHOD: &str = "Revocations/WatchCuts";
@@ -36,9 +36,12 @@ impl Revocations for Door {
         if !self.feed.has_heartbeat() {
             return Err(Status::unavailable("the relay has no heartbeat of the issuer yet: try again"));
         }
-        let stream = subscribe(&self.feed, request.get_ref(), self.stop.clone());
-        let stream = stream.map_err(|denial| status::of(&denial.into(), METHOD).0)?;
-        Ok(Response::new(Box::pin(stream)))
+        let from = match resume(&self.feed, request.get_ref()).map_err(|denial| status::of(&denial.into(), METHOD).0)? {
+            Resumed::After(cursor) => Some(cursor),
+            // A verifier that comes from another relay may know more than this one.
+            Resumed::Snapshot | Resumed::Unknown(_) => None,
+        };
+        Ok(Response::new(Box::pin(subscribe(&self.feed, from, self.stop.clone()))))
     }
 
     async fn list_cuts(&self, _: Request<v1::ListCutsRequest>) -> Result<Response<v1::ListCutsResponse>, Status> {

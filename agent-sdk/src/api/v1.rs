@@ -951,6 +951,9 @@ pub struct WatchCutsRequest {
     /// The head of the last heartbeat that the caller took.
     #[prost(uint64, tag = "2")]
     pub after: u64,
+    /// Its `chain`, if it had one. If the journal's past is another one, the call is refused with the reason FEED_FORK.
+    #[prost(bytes = "vec", tag = "3")]
+    pub chain: ::prost::alloc::vec::Vec<u8>,
 }
 /// Cuts in order of revision. What has no heartbeat goes on in the next message and counts only with that.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -981,8 +984,8 @@ pub struct Cut {
     pub revision: u64,
 }
 /// What a verifier that has taken everything so far knows, and until when that was true. Signed by the feed's own key over
-/// "mayfly feed v1\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
-/// count (8 bytes each, big-endian) and digest.
+/// "mayfly feed v2\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
+/// count (8 bytes each, big-endian), digest and chain. A heartbeat without a chain begins with "mayfly feed v1\0".
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
     #[prost(string, tag = "1")]
@@ -1005,6 +1008,10 @@ pub struct Heartbeat {
     /// P-256, r and s, 64 bytes.
     #[prost(bytes = "vec", tag = "7")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// Digest of the journal up to `head`, 32 bytes; empty if the issuer keeps none. Two heartbeats of one incarnation with the same head and
+    /// different chains, or with a later time and an earlier head, prove that the issuer was put back to an older copy or runs twice.
+    #[prost(bytes = "vec", tag = "8")]
+    pub chain: ::prost::alloc::vec::Vec<u8>,
 }
 /// By which right an agent exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1496,6 +1503,8 @@ pub enum Reason {
     DpopProofUsed = 208,
     /// Tokens for the audience are bound to a key or certificate, and the request proves none that fits.
     TokenBindingNeeded = 209,
+    /// The issuer's journal is not the one that the caller was told of: it was put back to an older copy, or two of it run.
+    FeedFork = 220,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1642,6 +1651,7 @@ impl Reason {
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
             Self::DpopProofUsed => "REASON_DPOP_PROOF_USED",
             Self::TokenBindingNeeded => "REASON_TOKEN_BINDING_NEEDED",
+            Self::FeedFork => "REASON_FEED_FORK",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1785,6 +1795,7 @@ impl Reason {
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
             "REASON_DPOP_PROOF_USED" => Some(Self::DpopProofUsed),
             "REASON_TOKEN_BINDING_NEEDED" => Some(Self::TokenBindingNeeded),
+            "REASON_FEED_FORK" => Some(Self::FeedFork),
             _ => None,
         }
     }

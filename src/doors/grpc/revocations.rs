@@ -14,9 +14,9 @@ use uuid::Uuid;
 use super::server::revocations_server::Revocations;
 use super::{Door, methods, targets};
 use crate::acts::inspect;
-use crate::denial::{Denial, No};
+use crate::denial::{Denial, Fault, No};
 use crate::doors::counted::Counted;
-use crate::publish::feed::{Cursor, Encoded, Feed};
+use crate::publish::feed::{Cursor, Encoded, Feed, Head, Resumed, fork};
 
 /// A subscriber that takes no message for so long has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,7 +30,20 @@ impl Revocations for Door {
     async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
         let stop = self.stop.clone();
         self.run(methods::WATCH_CUTS, request, |issuer, _, r| async move {
-            let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, &r, stop)?);
+            let from = match resume(&issuer.feed, &r)? {
+                Resumed::After(cursor) => Some(cursor),
+                Resumed::Snapshot => None,
+                // After a restart the ring does not reach back so far, and the journal does.
+                Resumed::Unknown(head) => {
+                    let ledger = issuer.ledger.clone();
+                    let contains = tokio::task::spawn_blocking(move || ledger.contains(head)).await;
+                    if !contains.map_err(|e| Fault::new("compare the past", e))?? {
+                        return Err(fork(head.revision).into());
+                    }
+                    None
+                }
+            };
+            let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, from, stop));
             Ok::<_, No>(stream)
         })
         .await
@@ -50,19 +63,30 @@ impl Revocations for Door {
     }
 }
 
-/// The stream of a subscriber: what it missed, or everything; then each message that comes.
-pub(in crate::doors) fn subscribe(
-    feed: &Arc<Feed>,
-    request: &v1::WatchCutsRequest,
-    mut stop: watch::Receiver<bool>,
-) -> Result<ReceiverStream<Answer>, Denial> {
+/// Where a subscriber goes on. Denies one that was told another past.
+pub(in crate::doors) fn resume(feed: &Feed, request: &v1::WatchCutsRequest) -> Result<Resumed, Denial> {
     let incarnation = match request.incarnation.as_slice() {
         [] => None,
         bytes => Some(Uuid::from_slice(bytes).map_err(|_| {
             Denial::malformed("INCARNATION_MALFORMED", "an incarnation has 16 bytes; leave it empty to get everything")
         })?),
     };
-    let from = incarnation.and_then(|incarnation| feed.resume(incarnation, request.after));
+    let chain = match request.chain.as_slice() {
+        [] => None,
+        bytes => Some(bytes.try_into().map_err(|_| {
+            Denial::malformed("INCARNATION_MALFORMED", "a digest of the journal has 32 bytes; leave it empty if there is none")
+        })?),
+    };
+    let Some(incarnation) = incarnation else { return Ok(Resumed::Snapshot) };
+    feed.resume(Head { incarnation, revision: request.after, chain })
+}
+
+/// The stream of a subscriber: what it missed, or everything; then each message that comes.
+pub(in crate::doors) fn subscribe(
+    feed: &Arc<Feed>,
+    from: Option<Cursor>,
+    mut stop: watch::Receiver<bool>,
+) -> ReceiverStream<Answer> {
     // One message waits for a reader that does not read; behind that the ring is the bound.
     let (answer, answers) = mpsc::channel(1);
     let feed = Arc::clone(feed);
@@ -77,7 +101,7 @@ pub(in crate::doors) fn subscribe(
             let _ = answer.try_send(Err(end));
         }
     });
-    Ok(ReceiverStream::new(answers))
+    ReceiverStream::new(answers)
 }
 
 /// Sends messages until the subscriber has gone.

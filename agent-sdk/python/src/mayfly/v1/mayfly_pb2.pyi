@@ -192,6 +192,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
     REASON_DPOP_PROOF_USED: _ClassVar[Reason]
     REASON_TOKEN_BINDING_NEEDED: _ClassVar[Reason]
+    REASON_FEED_FORK: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
 MODE_AUTONOMOUS: Mode
@@ -353,6 +354,7 @@ REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
 REASON_DPOP_PROOF_USED: Reason
 REASON_TOKEN_BINDING_NEEDED: Reason
+REASON_FEED_FORK: Reason
 
 class User(_message.Message):
     __slots__ = ("iss", "sub")
@@ -1136,12 +1138,14 @@ class TaintAuthorityResponse(_message.Message):
     def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class WatchCutsRequest(_message.Message):
-    __slots__ = ("incarnation", "after")
+    __slots__ = ("incarnation", "after", "chain")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     incarnation: bytes
     after: int
-    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ...) -> None: ...
+    chain: bytes
+    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ..., chain: _Optional[bytes] = ...) -> None: ...
 
 class WatchCutsResponse(_message.Message):
     __slots__ = ("snapshot", "cuts", "heartbeat")
@@ -1166,7 +1170,7 @@ class Cut(_message.Message):
     def __init__(self, subject: _Optional[bytes] = ..., before: _Optional[int] = ..., keep_until: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("trust_domain", "incarnation", "head", "as_of", "count", "digest", "signature")
+    __slots__ = ("trust_domain", "incarnation", "head", "as_of", "count", "digest", "signature", "chain")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -1174,6 +1178,7 @@ class Heartbeat(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     incarnation: bytes
     head: int
@@ -1181,4 +1186,5 @@ class Heartbeat(_message.Message):
     count: int
     digest: bytes
     signature: bytes
-    def __init__(self, trust_domain: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., head: _Optional[int] = ..., as_of: _Optional[int] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    chain: bytes
+    def __init__(self, trust_domain: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., head: _Optional[int] = ..., as_of: _Optional[int] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ...) -> None: ...
