@@ -208,6 +208,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     tasks.push(renewing);
     // ORDER: after those who follow its changes.
     tasks.extend(foreign.keep(&stopped));
+    let apart = listen::Apart::start().map_err(|e| format!("the runtime for strangers cannot be started: {e}"))?;
     let guard = peer::Guard::default();
     tasks.push(process::task(
         "guard of connections",
@@ -219,7 +220,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         router.clone(),
         listen::Serves::Peers(listen::Behind { issuer: Arc::clone(&issuer), guard }),
         clock.clone(),
-        (config.bounds, shares),
+        (config.bounds, shares, apart.clone()),
         stopped.clone(),
     );
     tasks.push(process::task("listener", serving));
@@ -230,7 +231,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     tasks.push(process::task("upkeep of metrics", every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
     let public = |name, listener, shows, router, shares| -> Result<[tokio::task::JoinHandle<()>; 2], String> {
         let (config_of_tls, renewing) = tls().keep(shows, stopped.clone())?;
-        let (serves, bounds) = (listen::Serves::Strangers(name), (config.bounds, shares));
+        let (serves, bounds) = (listen::Serves::Strangers(name), (config.bounds, shares, apart.clone()));
         let serving = listen::serve_tls(listener, config_of_tls, router, serves, clock.clone(), bounds, stopped.clone());
         Ok([renewing, process::task(name, serving)])
     };

@@ -50,7 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("doors", &["acts", "authority", "caller", "clock", "denial", "history", "judge", "publish", "state"]),
-    ("listen", &["acts", "caller", "clock", "denial", "doors", "judge", "lenient"]),
+    ("listen", &["acts", "caller", "clock", "denial", "doors", "judge", "lenient", "process"]),
     ("witness", &[]),
     ("guard", &["lenient", "witness"]),
     ("deploy", &[]),
