@@ -8,6 +8,7 @@ mod opened;
 mod ready;
 mod standard;
 mod tls;
+mod witnessed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -147,10 +148,13 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let (history, told_history) = history::open(&config, &home, &keystore)?;
     let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
+    // ORDER: before the watermark is written anew.
+    let seen = witnessed::ask(&config).await?;
     let (told, heard) = feed::line();
     let told = history::Observers { feed: told, history: told_history.clone() };
     let audience = https.is_some().then(|| iss.clone());
-    let (ledger, watermark) = opened::ledger(&config, &home, &authority, &clock, (told, history.head()), journal, audience)?;
+    let (ledger, watermark) =
+        opened::ledger(&config, &home, &authority, &clock, (told, history.head()), (journal, seen), audience)?;
     let history = Arc::new(history.follow(told_history, &ledger, &clock)?);
     configure::configure(&ledger, config.digest()).map_err(|e| e.to_string())?;
     let schedule = config.schedule(authority.root_ends_at());
@@ -205,6 +209,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     tasks.push(renewing);
     // ORDER: after those who follow its changes.
     tasks.extend(foreign.keep(&stopped));
+    let apart = listen::Apart::start().map_err(|e| format!("the runtime for strangers cannot be started: {e}"))?;
     let guard = peer::Guard::default();
     tasks.push(process::task(
         "guard of connections",
@@ -216,7 +221,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         router.clone(),
         listen::Serves::Peers(listen::Behind { issuer: Arc::clone(&issuer), guard }),
         clock.clone(),
-        (config.bounds, shares),
+        (config.bounds, shares, apart.clone()),
         stopped.clone(),
     );
     tasks.push(process::task("listener", serving));
@@ -227,7 +232,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     tasks.push(process::task("upkeep of metrics", every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
     let public = |name, listener, shows, router, shares| -> Result<[tokio::task::JoinHandle<()>; 2], String> {
         let (config_of_tls, renewing) = tls().keep(shows, stopped.clone())?;
-        let (serves, bounds) = (listen::Serves::Strangers(name), (config.bounds, shares));
+        let (serves, bounds) = (listen::Serves::Strangers(name), (config.bounds, shares, apart.clone()));
         let serving = listen::serve_tls(listener, config_of_tls, router, serves, clock.clone(), bounds, stopped.clone());
         Ok([renewing, process::task(name, serving)])
     };

@@ -91,6 +91,11 @@ pub struct Config {
     pub queue: usize,
     /// Most bytes of the journal. `None` means that only the disk bounds it.
     pub journal_max: Option<u64>,
+    /// Relays and guards that are asked at the start for the last heartbeat that they saw. An attacker who removes them can put an
+    /// older home in the place of this one.
+    pub witnesses: Vec<SocketAddr>,
+    /// How many of them must answer.
+    pub witnesses_needed: usize,
     /// How long the history is kept, and how much of it. An attacker who shortens it can make what they did forgotten.
     pub history: Keep,
     /// How far the clock may be ahead of the last record at a start. An attacker who controls it and the clock can end every agent.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::authority::Authority;
 use crate::clock::SECOND;
+use crate::journal::Journal as _;
 use crate::journal::chain::Digest;
 use crate::journal::sqlite::Sqlite;
 use crate::keys::keystore::write_private;

@@ -29,6 +29,11 @@ pub trait Journal: Send {
     fn head(&self) -> Option<(u64, chain::Digest)> {
         None
     }
+
+    /// The digest of the chain at a revision. `None` if this journal keeps no chain, or if that can no longer be told.
+    fn chain_at(&self, _: u64) -> Result<Option<chain::Digest>, String> {
+        Ok(None)
+    }
 }
 
 /// Takes a revision and its record.

@@ -45,7 +45,7 @@ pub struct Bounds {
 /// Notified of each commit after it is applied and before its acts are answered.
 pub trait Observer: Send {
     /// The head after the commit, and the cuts that the commit made.
-    fn committed(&mut self, head: u64, cuts: Vec<CutMade>);
+    fn committed(&mut self, head: Head, cuts: Vec<CutMade>);
 
     /// The records of the commit, in order, after [`Observer::committed`]. It must not block.
     fn recorded(&mut self, _: Vec<Noted>) {}
@@ -73,7 +73,7 @@ pub struct Noted {
 pub struct Unobserved;
 
 impl Observer for Unobserved {
-    fn committed(&mut self, _: u64, _: Vec<CutMade>) {}
+    fn committed(&mut self, _: Head, _: Vec<CutMade>) {}
 }
 
 /// Acts that are judged and recorded together.

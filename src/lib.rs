@@ -19,6 +19,7 @@
 //! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
 //! follow     a program beside the issuer with an identity in a folder: a relay, a guard
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
+//! witness    what followers of the feed saw last, told to an issuer that starts
 //! guard      beside one service: says whether a credential is valid now; uses nothing of the issuer
 //! sds envoy  secrets of an identity for Envoy, and its API; the guard and `run` share them
 //! deploy     configurations of proxies that ask a guard
@@ -97,6 +98,8 @@ pub mod guard;
 pub mod sds;
 
 pub mod envoy;
+
+pub mod witness;
 
 pub mod deploy;
 

@@ -1,6 +1,7 @@
 //! Accepts connections within bounds: on their number, the time of a handshake and of a request, and the time that a stop waits.
 
 mod activity;
+mod apart;
 mod body;
 mod budget;
 mod connection;
@@ -31,6 +32,7 @@ use crate::doors::counted::Counted;
 use crate::doors::peer::{Guard, Peer};
 use crate::lenient::Lenient;
 use activity::Times;
+pub use apart::Apart;
 use budget::Payer;
 use connection::{Incoming, Listening};
 use gate::Gate;
@@ -126,14 +128,14 @@ pub enum Serves {
 }
 
 /// Serves HTTP over TLS until `stop`, then waits until the open connections have ended. Each connection uses the newest
-/// configuration.
+/// configuration. Strangers are served on the runtime `apart`, after their handshakes.
 pub async fn serve_tls(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
     router: axum::Router,
     serves: Serves,
     clock: Clock,
-    (bounds, shares): (Bounds, Shares),
+    (bounds, shares, apart): (Bounds, Shares, Apart),
     mut stop: watch::Receiver<bool>,
 ) {
     let open = TaskTracker::new();
@@ -146,7 +148,7 @@ pub async fn serve_tls(
     let issuer = behind.as_ref().map(|behind| Arc::clone(&behind.issuer));
     let places = Places::new(shares, name);
     let gate = Gate::new(router, issuer, bounds, shares.streams());
-    let listening = Listening { gate, behind, places, turns: Turns::new(), clock, bounds };
+    let listening = Listening { gate, behind, places, turns: Turns::new(), apart, clock, bounds };
     let each = |accepted: Accepted<(TcpStream, SocketAddr)>| {
         let (stream, address, file) = match accepted {
             Accepted::Connection((stream, address), file) => (stream, address, file),

@@ -56,6 +56,8 @@ pub const CUT_KEEP: u64 = 24 * 3600 * SECOND;
 pub struct State {
     /// The incarnation of the journal: a restore starts a new one.
     pub incarnation: Uuid,
+    /// When it began, in Unix microseconds.
+    pub began_at: u64,
     /// Revision of the last record.
     pub revision: u64,
     /// Time of the last record, in Unix microseconds.

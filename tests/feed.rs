@@ -36,6 +36,7 @@ struct Reader {
     incarnation: Vec<u8>,
     head: u64,
     as_of: u64,
+    chain: Vec<u8>,
 }
 
 impl Reader {
@@ -46,11 +47,12 @@ impl Reader {
             incarnation: r.incarnation.clone(),
             after: r.head,
             ..Default::default()
+            chain: r.chain.clone(),
         });
         let stream = RevocationsClient::new(channel).watch_cuts(request).await.unwrap().into_inner();
         let (cuts, incarnation) = from.map(|r| (r.cuts.clone(), r.incarnation.clone())).unwrap_or_default();
         let key = got.bundle.unwrap().feed_key;
-        Reader { stream, key, cuts, pending: vec![], snapshots: 0, incarnation, head: 0, as_of: 0 }
+        Reader { stream, key, cuts, pending: vec![], snapshots: 0, incarnation, head: 0, as_of: 0, chain: vec![] }
     }
 
     /// Takes messages to the next heartbeat.
@@ -85,6 +87,7 @@ impl Reader {
             self.incarnation.clone_from(&beat.incarnation);
         }
         assert_eq!(beat.incarnation, self.incarnation);
+        self.chain.clone_from(&beat.chain);
         // The sum of all hashes modulo 2^256, byte by byte.
         let mut sum = [0u8; 32];
         for (subject, (before, _)) in &self.cuts {
@@ -96,7 +99,7 @@ impl Reader {
             }
         }
         assert_eq!((beat.count, beat.digest.as_slice()), (self.cuts.len() as u64, &sum[..]), "nothing is left out");
-        let mut message = b"mayfly feed v1\0".to_vec();
+        let mut message = b"mayfly feed v2\0".to_vec();
         message.extend_from_slice(&(beat.trust_domain.len() as u64).to_be_bytes());
         message.extend_from_slice(beat.trust_domain.as_bytes());
         message.extend_from_slice(&beat.incarnation);
@@ -104,6 +107,8 @@ impl Reader {
             message.extend_from_slice(&n.to_be_bytes());
         }
         message.extend_from_slice(&beat.digest);
+        assert_eq!(beat.chain.len(), 32);
+        message.extend_from_slice(&beat.chain);
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.key).verify(&message, &beat.signature).unwrap();
     }
 
@@ -140,16 +145,25 @@ async fn t75_t76_every_cut_arrives_once_in_order_and_a_break_loses_none() {
     let mut again = Reader::open(&dev, ORCHESTRATOR, Some(&reader)).await;
     again.beat().await.unwrap();
     assert!(again.has(&user(&dev, "demo")) && again.snapshots == 0, "from where it was");
-    // From a life of the journal or a future that never was: everything.
-    for (incarnation, after) in [(vec![7; 16], again.head), (again.incarnation.clone(), again.head + 1000)] {
-        let mut client = RevocationsClient::new(channel(&dev, Some(ORCHESTRATOR)).await);
-        let request = v1::WatchCutsRequest { incarnation, after, ..Default::default() };
-        let first = client.watch_cuts(request).await.unwrap().into_inner().message().await.unwrap().unwrap();
-        assert!(first.snapshot);
-    }
+    // From another life of the journal: everything.
     let mut client = RevocationsClient::new(channel(&dev, Some(ORCHESTRATOR)).await);
-    let odd = client.watch_cuts(v1::WatchCutsRequest { incarnation: vec![1], after: 0, ..Default::default() }).await.unwrap_err();
-    assert_eq!(odd.code(), Code::InvalidArgument);
+    let known = v1::WatchCutsRequest { incarnation: again.incarnation.clone(), after: again.head, chain: again.chain.clone(), ..Default::default() };
+    let elsewhere = v1::WatchCutsRequest { incarnation: vec![7; 16], ..known.clone() };
+    let first = client.watch_cuts(elsewhere).await.unwrap().into_inner().message().await.unwrap().unwrap();
+    assert!(first.snapshot);
+    // T200: whoever was told a future that never was, or another past, hears "fork".
+    let future = v1::WatchCutsRequest { after: again.head + 1000, ..known.clone() };
+    let past = v1::WatchCutsRequest { chain: vec![7; 32], ..known.clone() };
+    for told in [future, past] {
+        let fork = client.watch_cuts(told).await.unwrap_err();
+        assert_eq!(fork.code(), Code::FailedPrecondition);
+        assert!(fork.message().starts_with("fork"), "{fork}");
+    }
+    for odd in
+        [v1::WatchCutsRequest { incarnation: vec![1], ..known.clone() }, v1::WatchCutsRequest { chain: vec![1], ..known.clone() }]
+    {
+        assert_eq!(client.watch_cuts(odd).await.unwrap_err().code(), Code::InvalidArgument);
+    }
     // Nobody reads it without an identity.
     let mut stranger = RevocationsClient::new(channel(&dev, None).await);
     assert_eq!(stranger.watch_cuts(v1::WatchCutsRequest::default()).await.unwrap_err().code(), Code::Unauthenticated);

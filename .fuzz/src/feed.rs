@@ -98,6 +98,7 @@ fn wire(message: &FeedMessage) -> v1::WatchCutsResponse {
         as_of: beat.as_of,
         count: beat.count,
         digest: beat.digest.to_vec(),
+        chain: beat.chain.map(Vec::from).unwrap_or_default(),
         // Another key signs it in each run.
         signature: vec![7; 64],
     });

@@ -256,6 +256,8 @@ pub const REASONS: &[Entry] = &[
     says("EXCEEDS_AUTHORITY", &[Denied], Caller,
         "The request asks for more than the class and the spawner allow: ask for less, or ask to clip."),
     says("EXCESS_UNKNOWN", &[Malformed], Caller, "The value of `excess` is unknown to this version."),
+    says("FEED_FORK", &[Precondition], Operator,
+        "The issuer's journal is not the one that the caller was told of: it was put back to an older copy, or two of it run."),
     says("FILTER_MALFORMED", &[Malformed], Caller, "A filter of the history is not well-formed; the message says which."),
     says("GENERATION_PAST", &[Denied], Caller,
         "The connection is older than the last renewal: connect with the renewed certificate."),

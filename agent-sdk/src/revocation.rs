@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
+use tonic_types::StatusExt as _;
 
 use crate::api::v1;
 use crate::api::v1::revocations_client::RevocationsClient;
@@ -33,6 +34,8 @@ use crate::stream::{self, End, Subscription};
 
 /// Heartbeats come every second. A feed that is silent for this long is opened again.
 const SILENCE: Duration = Duration::from_secs(5);
+/// The issuer's reason for refusing whoever was told another past.
+const FORK: &str = "FEED_FORK";
 
 /// Follows a feed until it is dropped.
 #[derive(Debug)]
@@ -114,6 +117,15 @@ struct Feed {
     messages: Vec<v1::WatchCutsResponse>,
 }
 
+impl Feed {
+    /// A fork is for good: whoever checks credentials refuses them from now on.
+    fn forked(&self, error: &FeedError) {
+        if let FeedError::Fork(revision) = error {
+            self.live.fork(*revision);
+        }
+    }
+}
+
 impl Subscription for Feed {
     type Message = v1::WatchCutsResponse;
     type Why = String;
@@ -129,13 +141,24 @@ impl Subscription for Feed {
             after: from.map_or(0, |p| p.head),
             subscription: self.subscription.clone(),
             relays: self.tap.is_some(),
+            chain: from.and_then(|p| p.chain).map(Vec::from).unwrap_or_default(),
         };
-        Ok(self.client.watch_cuts(request).await?.into_inner())
+        match self.client.watch_cuts(request).await {
+            Ok(stream) => Ok(stream.into_inner()),
+            // The issuer's own word, which it repeats at each attempt.
+            Err(status) if status.get_details_error_info().is_some_and(|info| info.reason == FORK) => {
+                let error = self.follower.refuse();
+                self.forked(&error);
+                Err(status)
+            }
+            Err(status) => Err(status),
+        }
     }
 
     async fn take(&mut self, wire: Self::Message) -> Result<bool, String> {
         let confirm = wire.confirm;
-        let taken = message(&wire).and_then(|message| self.follower.take(message)).map_err(|e| e.to_string())?;
+        let taken = message(&wire).and_then(|message| self.follower.take(message));
+        let taken = taken.inspect_err(|error| self.forked(error)).map_err(|error| error.to_string())?;
         if self.tap.is_some() {
             if wire.snapshot {
                 self.messages.clear();
@@ -213,6 +236,7 @@ fn heartbeat(wire: &v1::Heartbeat) -> Result<Heartbeat, FeedError> {
         as_of: wire.as_of,
         count: wire.count,
         digest: fixed(&wire.digest, "digest")?,
+        chain: (!wire.chain.is_empty()).then(|| fixed(&wire.chain, "chain")).transpose()?,
         signature: fixed(&wire.signature, "signature")?,
     })
 }

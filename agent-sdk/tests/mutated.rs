@@ -219,6 +219,7 @@ fn wire(message: &FeedMessage) -> v1::WatchCutsResponse {
         as_of: beat.as_of,
         count: beat.count,
         digest: beat.digest.to_vec(),
+        chain: beat.chain.map(Vec::from).unwrap_or_default(),
         signature: beat.signature.to_vec(),
     });
     v1::WatchCutsResponse { snapshot: message.snapshot, cuts: cuts.collect(), heartbeat, ..Default::default() }

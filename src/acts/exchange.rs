@@ -117,9 +117,9 @@ impl Act for Exchange {
         let (confirmation, bound_until) = j.bind(&audience, &self.proved)?;
         // 4. As long as everything lasts that it relies on.
         j.checking(Check::Lifetime);
-        let (now, signer) = (j.now(), j.token_signer(std::slice::from_ref(&self.audience))?);
+        let (now, signer) = (j.now(), j.token_signer(std::slice::from_ref(&audience))?);
         let ends_at = now
-            .saturating_add(j.rules().token_life(std::slice::from_ref(&self.audience)))
+            .saturating_add(j.rules().token_life(std::slice::from_ref(&audience)))
             .min(agent.lease_ends_at)
             .min(signer.ends_at);
         let ends_at = ends_at.min(ceiling.ends_at).min(bound_until);

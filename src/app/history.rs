@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::history::{Inbox, Opened, Place, inbox};
 use crate::home::Home;
 use crate::keys::keystore::Keystore;
-use crate::ledger::{Noted, Observer};
+use crate::ledger::{Head, Noted, Observer};
 use crate::publish::feed;
 use crate::state::CutMade;
 
@@ -21,7 +21,7 @@ pub(super) struct Observers {
 }
 
 impl Observer for Observers {
-    fn committed(&mut self, head: u64, cuts: Vec<CutMade>) {
+    fn committed(&mut self, head: Head, cuts: Vec<CutMade>) {
         self.feed.committed(head, cuts);
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::history;
+use super::witnessed::Seen;
 use crate::authority::Authority;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -24,7 +25,7 @@ pub(super) fn journal(config: &Config, home: &Home, clock: &Clock) -> Result<Opt
     Ok(Some((journal, state)))
 }
 
-/// The ledger over the journal, and what keeps its watermark. `held` is how far the history reaches. Fails if one of them was put in its
+/// The ledger over the journal, and what keeps its watermark. `held` is how far the history reaches, and `seen` what witnesses know. Fails if one of them was put in its
 /// place from a copy, or if the clock is wrong.
 pub(super) fn ledger(
     config: &Config,
@@ -32,7 +33,7 @@ pub(super) fn ledger(
     authority: &Arc<Authority>,
     clock: &Clock,
     (told, held): (history::Observers, u64),
-    journal: Option<(Sqlite, State)>,
+    (journal, seen): (Option<(Sqlite, State)>, Seen),
     client_audience: Option<String>,
 ) -> Result<(Ledger, ledger::Keeper), String> {
     let beats = Beats {
@@ -90,6 +91,7 @@ pub(super) fn ledger(
     if let Some(mark) = &last {
         mark.check(&journal, &state)?;
     }
+    seen.check(authority, &journal, &state)?;
     // The watermark also says until when this issuer ran: without records, time went on.
     let ran_until = state.at.max(last.map_or(0, |mark| mark.as_of));
     start::check(ran_until, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;

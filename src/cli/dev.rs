@@ -27,6 +27,9 @@ pub(super) struct Args {
     /// Believe the machine's clock at this start, however far it is ahead of the journal
     #[arg(long)]
     accept_clock: bool,
+    /// Start although no witness answers, or one has seen later revisions (`journal.witnesses`)
+    #[arg(long)]
+    without_witnesses: bool,
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -36,6 +39,10 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     // Keys of development may be swapped; else this is as it is in production.
     process::begin()?;
     let mut config = load(&global.home, args.listen, args.config.as_deref())?;
+    if args.without_witnesses {
+        config.witnesses.clear();
+        config.witnesses_needed = 0;
+    }
     if args.accept_clock {
         config.max_downtime = Duration::MAX;
     }

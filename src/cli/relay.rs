@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mayfly_agent::listen::{self, accept};
 use mayfly_agent::peers::{Authorize, Verifier};
 use mayfly_agent::revocation::Freshness;
 use mayfly_agent::tls::server_config;
+use mayfly_verify::BindingOid;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,6 +21,8 @@ use super::{output, shutdown};
 use crate::config::LogFormat;
 use crate::doors::relay;
 use crate::follow;
+use crate::guard::address::Socket;
+use crate::guard::{Guard, metrics_only, serve};
 use crate::process;
 use crate::publish::feed::Feed;
 use crate::telemetry;
@@ -35,10 +39,15 @@ pub(super) struct Args {
     /// Where verifiers connect
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Serve /heartbeat, /metrics, /healthz and /readyz here; an issuer asks /heartbeat at its start (`journal.witnesses`)
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
 }
 
 /// At most this many verifiers connect.
 const CONNECTIONS: usize = 10_000;
+/// How often the metrics are tidied.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say as whom the relay listens with --as DIR")?.to_owned();
@@ -61,8 +70,26 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let bounds = listen::Bounds { connections: CONNECTIONS, ..Default::default() };
     let incoming = accept(listener, config, verifier, bounds);
     let (stop, stopping) = watch::channel(false);
+    let monitor = match args.metrics {
+        Some(at) => {
+            let listener = TcpListener::bind(at).await.map_err(|e| format!("cannot listen on {at}: {e}"))?;
+            let at = listener.local_addr().map_err(|e| e.to_string())?;
+            let guard = Guard::new(followed.bundles.clone(), followed.revocations.live().clone(), BindingOid::default(), false);
+            let metrics = telemetry::metrics()?;
+            let router = metrics_only(&guard, &metrics);
+            drop(process::task("upkeep of metrics", async move {
+                loop {
+                    tokio::time::sleep(UPKEEP).await;
+                    metrics.run_upkeep();
+                }
+            }));
+            Some((at, process::task("metrics of the relay", serve::serve(Socket::Tcp(listener), router, stopping.clone()))))
+        }
+        None => None,
+    };
     let server = Server::builder().add_routes(relay::routes(feed, stopping.clone()));
-    output::print(global.output, &json!({ "listen": address.to_string() }), || {
+    let also = monitor.as_ref().map(|(at, _)| at.to_string());
+    output::print(global.output, &json!({ "listen": address.to_string(), "metrics": also }), || {
         format!("relaying revocations on {address}; Ctrl-C stops it")
     })?;
     let mut stopped = stopping;
@@ -73,6 +100,9 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         requested
     };
     let (served, requested) = tokio::join!(serving, stopper);
+    if let Some((_, monitor)) = monitor {
+        let _ = monitor.await;
+    }
     drop(followed);
     served.map_err(|e| e.to_string())?;
     requested

@@ -20,12 +20,19 @@ pub(super) struct Args {
     /// Believe the machine's clock at this start, however far it is ahead of the journal
     #[arg(long)]
     accept_clock: bool,
+    /// Start although no witness answers, or one has seen later revisions (`journal.witnesses`)
+    #[arg(long)]
+    without_witnesses: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     // ORDER: before there is a key in memory.
     process::begin()?;
     let mut config = Config::load(&args.config).map_err(|e| e.to_string())?;
+    if args.without_witnesses {
+        config.witnesses.clear();
+        config.witnesses_needed = 0;
+    }
     if args.accept_clock {
         config.max_downtime = Duration::MAX;
     }

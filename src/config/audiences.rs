@@ -24,8 +24,10 @@ const UUID: usize = 36;
 const ENTRA_READS: u64 = 600;
 
 /// Claims that every token has, or that would say something else of it.
-const TAKEN: [&str; 14] =
-    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "act", "may_act", "cnf", "azp", "client_id", "scope", "events"];
+const TAKEN: [&str; 18] = [
+    "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "act", "may_act", "cnf", "azp", "client_id", "scope", "events",
+    "authorization_details", "approved_by", "approval_id", "acr",
+];
 
 /// Reads every `[[audiences]]`.
 pub(super) fn read_audiences(top: &mut Reader, oid: Option<&BindingOid>) -> BTreeMap<String, Audience> {

@@ -82,6 +82,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         batch: journal.batch,
         queue: journal.queue,
         journal_max: journal.max_bytes,
+        witnesses_needed: journal.needed.min(journal.witnesses.len()),
+        witnesses: journal.witnesses,
         history,
         max_downtime: journal.max_downtime,
         oid: credentials.oid?,
@@ -202,6 +204,8 @@ struct Journal {
     queue: usize,
     max_bytes: Option<u64>,
     max_downtime: Duration,
+    witnesses: Vec<SocketAddr>,
+    needed: usize,
 }
 
 fn read_journal(j: &mut Reader) -> Journal {
@@ -211,6 +215,10 @@ fn read_journal(j: &mut Reader) -> Journal {
         // In a file 0 means no bound.
         max_downtime: j.duration("max_downtime", "7d", 60, 3650 * 86_400),
         max_bytes: Some(j.integer("max_bytes", 0, 0, u64::MAX >> 1)).filter(|m| *m > 0),
+        witnesses: j.list("witnesses", Some(&[]), |s| {
+            s.parse::<SocketAddr>().map_err(|_| "write an IP address and a port, such as 10.0.0.7:9192".into())
+        }),
+        needed: j.size("witnesses_needed", 1, 0, 1000),
     }
 }
 

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::grpc::revocations::{Answer, Who, subscribe};
+use super::grpc::revocations::{Answer, Who, resume, subscribe};
 use super::grpc::server::revocations_server::{Revocations, RevocationsServer};
 use super::status;
-use crate::publish::feed::Feed;
+use crate::publish::feed::{Feed, Resumed};
 
 /// The method's label in metrics.
 const METHOD: &str = "Revocations/WatchCuts";
@@ -36,8 +36,12 @@ impl Revocations for Door {
         if !self.feed.has_heartbeat() {
             return Err(Status::unavailable("the relay has no heartbeat of the issuer yet: try again"));
         }
-        let stream = subscribe(&self.feed, Who::default(), request.into_inner(), self.stop.clone());
-        let stream = stream.map_err(|denial| status::of(&denial.into(), METHOD).0)?;
+        let from = match resume(&self.feed, request.get_ref()).map_err(|denial| status::of(&denial.into(), METHOD).0)? {
+            Resumed::After(cursor) => Some(cursor),
+            // A verifier that comes from another relay may know more than this one.
+            Resumed::Snapshot | Resumed::Unknown(_) => None,
+        };
+        let stream = subscribe(&self.feed, Who::default(), request.into_inner(), from, self.stop.clone());
         Ok(Response::new(Box::pin(stream)))
     }
 

@@ -46,12 +46,12 @@ pub fn routes(guard: &Guard, secrets: Option<Sds>, metrics: &PrometheusHandle) -
     (checks.merge(metrics_only(guard, metrics)), reporter)
 }
 
-/// `/metrics`, `/healthz` and `/readyz` alone.
+/// `/metrics`, `/healthz` and `/readyz` alone, and `/heartbeat`, at which a guard is a witness for its issuer.
 pub fn metrics_only(guard: &Guard, metrics: &PrometheusHandle) -> Router {
     let metrics = metrics.clone();
     let render = move || std::future::ready(metrics.render());
     let health = Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready));
-    health.with_state(guard.clone()).route("/metrics", get(render))
+    health.with_state(guard.clone()).route("/metrics", get(render)).merge(crate::witness::route(guard.0.live.clone()))
 }
 
 /// Keeps metrics and gRPC health as what the guard knows, until it is dropped.
@@ -91,7 +91,7 @@ async fn ready(State(guard): State<Guard>) -> Response {
 }
 
 async fn unknown(headers: HeaderMap) -> Response {
-    let error = "there are POST /verify, POST /verify/batch, /auth, gRPC ext_authz, /healthz, /readyz and /metrics";
+    let error = "there are POST /verify, POST /verify/batch, /auth, gRPC ext_authz, /healthz, /readyz, /heartbeat and /metrics";
     told(&headers, StatusCode::NOT_FOUND, Status::unimplemented(error))
 }
 

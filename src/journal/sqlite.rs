@@ -116,14 +116,6 @@ impl Sqlite {
         below(&mut self.connection).map_err(|e| e.to_string())
     }
 
-    /// The digest of the chain at a revision, as far as it can still be told.
-    pub fn chain_at(&self, revision: u64) -> Result<Option<Digest>, String> {
-        let revision = i64::try_from(revision).map_err(|e| e.to_string())?;
-        let select = "SELECT coalesce((SELECT chain FROM record WHERE revision = ?1),
-                                      (SELECT before FROM record WHERE revision = ?1 + 1))";
-        self.connection.query_row(select, [revision], |row| row.get::<_, Option<Digest>>(0)).map_err(|e| e.to_string())
-    }
-
     fn try_append(&mut self, first: u64, records: &[Vec<u8>], drop: &[u64]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut chained = self.last;
@@ -267,5 +259,12 @@ impl Journal for Sqlite {
 
     fn head(&self) -> Option<(u64, Digest)> {
         Some((self.last.revision, self.last.chain))
+    }
+
+    fn chain_at(&self, revision: u64) -> Result<Option<Digest>, String> {
+        let revision = i64::try_from(revision).map_err(|e| e.to_string())?;
+        let select = "SELECT coalesce((SELECT chain FROM record WHERE revision = ?1),
+                                      (SELECT before FROM record WHERE revision = ?1 + 1))";
+        self.connection.query_row(select, [revision], |row| row.get::<_, Option<Digest>>(0)).map_err(|e| e.to_string())
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::{Bounds, Durable, Fate, Group, Inner, Lane, Noted, Observer};
+use super::{Bounds, Durable, Fate, Group, Head, Inner, Lane, Noted, Observer};
 use crate::clock::Clock;
 use crate::journal::chain::Digest;
 use crate::journal::{self, AppendError, Journal};
@@ -94,6 +94,10 @@ impl Writer {
 
     pub(super) fn head(&self) -> Option<(u64, Digest)> {
         self.journal.head()
+    }
+
+    pub(super) fn chain_at(&self, revision: u64) -> Result<Option<Digest>, String> {
+        self.journal.chain_at(revision)
     }
 
     pub(super) fn backup_begins(&mut self) {
@@ -235,7 +239,8 @@ impl Writer {
             noted.push(Noted { revision, record, act, origin });
         }
         state.dropped(dropped);
-        let head = state.revision;
+        let chain = self.journal.head().filter(|(at, _)| *at == state.revision).map(|(_, chain)| chain);
+        let head = Head { incarnation: state.incarnation, revision: state.revision, chain };
         drop(state);
         // ORDER: before anybody is answered. Whoever sees this head finds every cut up to it.
         self.observer.committed(head, cuts);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Ledger;
 use crate::clock::Clock;
+use crate::denial::Fault;
 use crate::journal::chain::Digest;
 use crate::process;
 
@@ -34,6 +35,21 @@ impl Ledger {
         let (incarnation, revision) = self.read(|state| (state.incarnation, state.revision));
         let chain = writer.head().filter(|(at, _)| *at == revision).map(|(_, chain)| chain);
         Head { incarnation, revision, chain }
+    }
+}
+
+impl Ledger {
+    /// Whether the journal has a past that contains this head of an earlier moment. `false` if its last revision is an earlier one, or if
+    /// its records up to there are others; `true` also if that can no longer be told, because the records were dropped. Blocks while
+    /// something is committed.
+    pub fn contains(&self, head: Head) -> Result<bool, Fault> {
+        let writer = self.0.writer.lock();
+        let (incarnation, revision) = self.read(|state| (state.incarnation, state.revision));
+        if incarnation != head.incarnation || revision < head.revision {
+            return Ok(incarnation != head.incarnation);
+        }
+        let is = writer.chain_at(head.revision).map_err(|e| Fault::new("read the journal", e))?;
+        Ok(is.zip(head.chain).is_none_or(|(is, told)| is == told))
     }
 }
 

@@ -19,7 +19,7 @@ use super::life::{self, Closing};
 use super::places::{Places, Seat};
 use super::settings;
 use super::turns::Turns;
-use super::{Behind, Bounds, CUT_DRAIN, Full};
+use super::{Apart, Behind, Bounds, CUT_DRAIN, Full};
 use crate::clock::Clock;
 use crate::denial::{Denial, Kind};
 use crate::doors::peer::{self, Connection, Peer};
@@ -35,6 +35,7 @@ pub(super) struct Listening {
     pub(super) behind: Option<Behind>,
     pub(super) places: Places,
     pub(super) turns: Turns,
+    pub(super) apart: Apart,
     pub(super) clock: Clock,
     pub(super) bounds: Bounds,
 }
@@ -75,7 +76,12 @@ impl Listening {
             return tell(tls, full, self.bounds, stop).await;
         }
         let payer = known.map_or(Payer::Stranger(network), |known| Payer::Known(known.id));
-        self.run(tls, peer, payer, &seat, stop).await;
+        if payer.is_stranger() {
+            let apart = self.apart.clone();
+            apart.run(async move { self.run(tls, peer, payer, &seat, stop).await }).await;
+        } else {
+            self.run(tls, peer, payer, &seat, stop).await;
+        }
     }
 
     async fn run(

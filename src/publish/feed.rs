@@ -23,16 +23,17 @@ use prost::bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{DecodeContext, WireType, skip_field};
 use prost::{DecodeError, Message as _};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::authority::Authority;
 use crate::clock::{Clock, SECOND};
-use crate::denial::Fault;
+use crate::denial::{Denial, Fault, Kind};
+pub use crate::ledger::Head;
 use crate::ledger::Ledger;
 use crate::process;
 use crate::state::CutMade;
+use line::Commit;
 pub use line::{Heard, Told, line};
-use ring::Ring;
+use ring::{At, Resumes, Ring};
 use set::Set;
 use snapshot::Snapshot;
 use speaker::Speaker;
@@ -49,6 +50,17 @@ const CHUNK: usize = 1000;
 /// A subscriber's position: the number of the last tick that it got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor(u64);
+
+/// From where a subscriber goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// After the tick that it got last.
+    After(Cursor),
+    /// It needs a snapshot: it knows nothing of this incarnation.
+    Snapshot,
+    /// It needs a snapshot: the ring has no tick at this head of the same incarnation.
+    Unknown(Head),
+}
 
 /// An encoded `WatchCutsResponse`: it is encoded once, and sent to many subscribers.
 #[derive(Clone, Debug, Default)]
@@ -72,17 +84,18 @@ impl Feed {
     /// the first heartbeat cannot be signed or the thread cannot start.
     pub fn start(ledger: &Ledger, authority: &Arc<Authority>, clock: Clock, heard: Heard) -> Result<Arc<Feed>, Fault> {
         let mut set = Set::default();
-        let (incarnation, head) = ledger.read(|state| {
+        let head = ledger.head();
+        let incarnation = ledger.read(|state| {
             for mut cut in state.all_cuts() {
                 let _ = set.add(&mut cut);
             }
-            (state.incarnation, state.revision)
+            state.incarnation
         });
-        heard.begin(head);
+        heard.begin(At { revision: head.revision, chain: head.chain });
         let speaker = Speaker { trust_domain: ledger.trust_domain().clone(), incarnation, authority: Arc::clone(authority) };
         let feed = Arc::new(Feed::of(set));
         feed.ring.lock().begin(incarnation);
-        feed.publish(&speaker, &heard, &clock, Vec::new())?;
+        feed.publish(&speaker, &heard, &clock, None)?;
         let its = Arc::clone(&feed);
         process::thread("mayfly-feed", move || its.run(&speaker, &heard, &clock)).map_err(|e| Fault::new("feed", e))?;
         Ok(feed)
@@ -132,7 +145,8 @@ impl Feed {
         // The issuer asks this relay, and knows nothing of those behind it.
         tick.messages.iter_mut().for_each(|message| message.confirm = false);
         let encoded = tick.messages.iter().map(|m| Bytes::from(m.encode_to_vec())).collect();
-        let at = ring.push(encoded, known.head, known.as_of, !all && cuts.is_empty());
+        let chain = known.heartbeat.as_ref().and_then(|heartbeat| heartbeat.chain);
+        let at = ring.push(encoded, At { revision: known.head, chain }, known.as_of, !all && cuts.is_empty());
         drop(ring);
         self.news.send_replace(at);
         self.cuts.send_if_modified(|last| {
@@ -151,13 +165,13 @@ impl Feed {
         let mut last = Instant::now();
         loop {
             let first = match heard.wait(BEAT.saturating_sub(last.elapsed())) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             // Waits until `TICK` has passed since the last message, so that a burst of cuts shares a message. After a quiet
             // time a cut is published at once.
-            if let Some(rest) = TICK.checked_sub(last.elapsed()).filter(|_| !first.is_empty()) {
+            if let Some(rest) = TICK.checked_sub(last.elapsed()).filter(|_| first.is_some()) {
                 std::thread::sleep(rest);
             }
             last = Instant::now();
@@ -167,15 +181,19 @@ impl Feed {
         }
     }
 
-    /// Adds a tick: `cuts` and all others that wait, with a heartbeat.
-    fn publish(&self, speaker: &Speaker, heard: &Heard, clock: &Clock, mut cuts: Vec<CutMade>) -> Result<(), Fault> {
+    /// Adds a tick: the cuts of `first` and all others that wait, with a heartbeat.
+    fn publish(&self, speaker: &Speaker, heard: &Heard, clock: &Clock, first: Option<Commit>) -> Result<(), Fault> {
         // ORDER: time, then head, then cuts. At `as_of` no commit beyond `head` had been answered, and every cut up to
         // `head` is in `cuts` or in the set.
         let as_of = clock.now();
-        let head = heard.head();
-        cuts.extend(heard.take());
+        let mut head = heard.head();
+        let mut cuts = Vec::new();
+        for (at, more) in first.into_iter().chain(heard.take()) {
+            head = head.later(at);
+            cuts.extend(more);
+        }
         let mut ring = self.ring.lock();
-        let head = head.max(cuts.last().map_or(0, |cut| cut.revision)).max(ring.head());
+        let head = ring.head().later(head);
         let as_of = as_of.max(ring.as_of());
         let (count, digest) = {
             let mut set = self.set.lock();
@@ -216,11 +234,17 @@ impl Feed {
         self.cuts.subscribe()
     }
 
-    /// The position of a subscriber whose last heartbeat was of this incarnation and had this head. Returns `None` if the ring
-    /// does not reach back to it; the subscriber then needs a snapshot.
-    pub fn resume(&self, incarnation: Uuid, head: u64) -> Option<Cursor> {
+    /// Where a subscriber goes on whose last heartbeat had this head. Denies one that was told another past.
+    pub fn resume(&self, head: Head) -> Result<Resumed, Denial> {
         let ring = self.ring.lock();
-        if incarnation == ring.incarnation() { ring.after_head(head).map(Cursor) } else { None }
+        if head.incarnation != ring.incarnation() {
+            return Ok(Resumed::Snapshot);
+        }
+        match ring.after_head(At { revision: head.revision, chain: head.chain }) {
+            Resumes::After(tick) => Ok(Resumed::After(Cursor(tick))),
+            Resumes::Unknown => Ok(Resumed::Unknown(head)),
+            Resumes::Fork => Err(fork(head.revision)),
+        }
     }
 
     /// The messages after a cursor, and the cursor after them. They are a snapshot if `cursor` is `None`, or if the ring does not
@@ -245,7 +269,7 @@ impl Feed {
         }
         // ORDER: the ring is locked while the set is copied, so that both are of one moment.
         let ring = self.ring.lock();
-        let cuts = self.set.lock().messages(ring.head());
+        let cuts = self.set.lock().messages(ring.head().revision);
         let (last, at) = ring.last();
         drop(ring);
         let made = Snapshot::of(&cuts, last, at);
@@ -253,6 +277,15 @@ impl Feed {
         *kept = Some(made);
         (messages, at)
     }
+}
+
+/// The denial of a subscriber that was told another past up to this revision (T200).
+pub fn fork(revision: u64) -> Denial {
+    let message = format!(
+        "fork: what this journal says up to revision {revision} is not what the caller was told, or it ends before: the issuer was put back \
+         to an older copy, or two of it run. Nothing that was issued since can be trusted until an operator has looked"
+    );
+    Denial::new(Kind::Precondition, "FEED_FORK", message)
 }
 
 /// The messages of one tick. The last one has the heartbeat, and asks subscribers to confirm it if somebody waits for that.

@@ -27,6 +27,7 @@ impl State {
                 // A restore revokes the whole trust domain: nothing from before is known any more.
                 *self = State::default();
                 self.incarnation = Uuid::from_slice(&opened.incarnation).map_err(|_| misfit("incarnation"))?;
+                self.began_at = at;
                 self.trust_domain.clone_from(&opened.trust_domain);
                 let cut = InForce { before: revision, until: u64::MAX, verifiers_until: u64::MAX, revision };
                 self.cuts.insert(Target::TrustDomain.subject(), cut);

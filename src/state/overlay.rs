@@ -26,7 +26,13 @@ pub struct Overlay<'a> {
 impl<'a> Overlay<'a> {
     /// An overlay without records, as of `at` (Unix microseconds, not before the base's last record).
     pub fn new(base: &'a State, at: u64) -> Overlay<'a> {
-        let mut top = State { incarnation: base.incarnation, revision: base.revision, at: base.at, ..State::default() };
+        let mut top = State {
+            incarnation: base.incarnation,
+            began_at: base.began_at,
+            revision: base.revision,
+            at: base.at,
+            ..State::default()
+        };
         // An agent gives its seats back when it expires. The base does that only with its next record, so it is done here.
         let expired = base.run_out(at);
         for agent in expired.iter().filter_map(|uuid| base.agent(uuid)) {

@@ -432,13 +432,6 @@ pub struct ExchangeRequest {
     /// it or an ancestor of it holds. The result allows no more and lasts no longer. Empty asks for what the agent is already.
     #[prost(string, tag = "3")]
     pub subject_token: ::prost::alloc::string::String,
-    /// Actions that the token is to allow: a JSON array as RFC 9396 has it. With an approval they are within what was approved, and none
-    /// asks for all of that.
-    #[prost(string, tag = "40")]
-    pub authorization_details: ::prost::alloc::string::String,
-    /// The approval that is used: the token then allows what was approved and nothing else. With it the audience may be left out.
-    #[prost(string, tag = "41")]
-    pub approval_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -454,153 +447,6 @@ pub struct ExchangeResponse {
     #[prost(string, repeated, tag = "4")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "5")]
-    pub revision: u64,
-    /// The actions that the token allows; empty when there are none.
-    #[prost(string, tag = "40")]
-    pub authorization_details: ::prost::alloc::string::String,
-}
-/// What an agent asked for, and what came of it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Approval {
-    /// 32 hexadecimal digits.
-    #[prost(string, tag = "1")]
-    pub approval_id: ::prost::alloc::string::String,
-    #[prost(enumeration = "ApprovalState", tag = "2")]
-    pub state: i32,
-    /// SPIFFE ID of the agent that asked.
-    #[prost(string, tag = "3")]
-    pub agent_id: ::prost::alloc::string::String,
-    /// SPIFFE IDs from its parent up to the root workload.
-    #[prost(string, repeated, tag = "4")]
-    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// For whom the agent acts; absent when it acts for nobody.
-    #[prost(message, optional, tag = "5")]
-    pub user: ::core::option::Option<User>,
-    #[prost(string, tag = "6")]
-    pub delegation_id: ::prost::alloc::string::String,
-    /// Where the token of the approval will be accepted.
-    #[prost(string, tag = "7")]
-    pub audience: ::prost::alloc::string::String,
-    #[prost(string, repeated, tag = "8")]
-    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The actions: a JSON array in the form of RFC 8785, or empty.
-    #[prost(string, tag = "9")]
-    pub authorization_details: ::prost::alloc::string::String,
-    /// Why, as the agent says it.
-    #[prost(string, tag = "10")]
-    pub reason: ::prost::alloc::string::String,
-    /// SHA-256 in hexadecimal digits of what a person is shown; `mayfly_agent::approval` computes it.
-    #[prost(string, tag = "11")]
-    pub digest: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "12")]
-    pub asked_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Until when it can be answered; once it was given, until when it can be used.
-    #[prost(message, optional, tag = "13")]
-    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// For how many tokens it is, and how many there have been.
-    #[prost(uint32, tag = "14")]
-    pub uses: u32,
-    #[prost(uint32, tag = "15")]
-    pub used: u32,
-    /// For how many seconds it can be used once it was given.
-    #[prost(uint64, tag = "16")]
-    pub lasts_seconds: u64,
-    /// Who answered, and when.
-    #[prost(message, optional, tag = "17")]
-    pub answered_by: ::core::option::Option<User>,
-    #[prost(message, optional, tag = "18")]
-    pub answered_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// SHA-256 in hexadecimal digits of the token by which they proved themselves.
-    #[prost(string, tag = "19")]
-    pub evidence: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AskRequest {
-    #[prost(string, tag = "1")]
-    pub audience: ::prost::alloc::string::String,
-    /// Actions: a JSON array as RFC 9396 has it, of types that the configuration lists. They or scopes are needed.
-    #[prost(string, tag = "2")]
-    pub authorization_details: ::prost::alloc::string::String,
-    /// Scopes that the class holds only by approval.
-    #[prost(string, repeated, tag = "3")]
-    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Why; the person is shown it. At most 256 bytes in one line.
-    #[prost(string, tag = "4")]
-    pub reason: ::prost::alloc::string::String,
-    /// How long somebody may take to answer. 0 asks for as long as the class allows.
-    #[prost(uint64, tag = "5")]
-    pub expires_seconds: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AskResponse {
-    #[prost(message, optional, tag = "1")]
-    pub approval: ::core::option::Option<Approval>,
-    #[prost(uint64, tag = "2")]
-    pub revision: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-#[prost(skip_debug)]
-pub struct GetApprovalRequest {
-    #[prost(string, tag = "1")]
-    pub approval_id: ::prost::alloc::string::String,
-    /// Of the person who asks, on a connection without a certificate; empty for everybody else.
-    #[prost(string, tag = "2")]
-    pub user_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetApprovalResponse {
-    #[prost(message, optional, tag = "1")]
-    pub approval: ::core::option::Option<Approval>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-#[prost(skip_debug)]
-pub struct ListApprovalsRequest {
-    /// As of GetApprovalRequest.
-    #[prost(string, tag = "1")]
-    pub user_token: ::prost::alloc::string::String,
-    /// Also those that cannot be answered or used any more.
-    #[prost(bool, tag = "2")]
-    pub all: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListApprovalsResponse {
-    /// At most 1,000.
-    #[prost(message, repeated, tag = "1")]
-    pub approvals: ::prost::alloc::vec::Vec<Approval>,
-    #[prost(uint64, tag = "2")]
-    pub revision: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-#[prost(skip_debug)]
-pub struct ApproveRequest {
-    #[prost(string, tag = "1")]
-    pub approval_id: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub user_token: ::prost::alloc::string::String,
-    /// The digest of what the person was shown. Anything else is refused.
-    #[prost(string, tag = "3")]
-    pub digest: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ApproveResponse {
-    #[prost(message, optional, tag = "1")]
-    pub approval: ::core::option::Option<Approval>,
-    #[prost(uint64, tag = "2")]
-    pub revision: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-#[prost(skip_debug)]
-pub struct DenyRequest {
-    #[prost(string, tag = "1")]
-    pub approval_id: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub user_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DenyResponse {
-    #[prost(message, optional, tag = "1")]
-    pub approval: ::core::option::Option<Approval>,
-    #[prost(uint64, tag = "2")]
     pub revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1105,6 +951,9 @@ pub struct WatchCutsRequest {
     /// The head of the last heartbeat that the caller took.
     #[prost(uint64, tag = "2")]
     pub after: u64,
+    /// Its `chain`, if it had one. If the journal's past is another one, the call is refused with the reason FEED_FORK.
+    #[prost(bytes = "vec", tag = "3")]
+    pub chain: ::prost::alloc::vec::Vec<u8>,
 }
 /// Cuts in order of revision. What has no heartbeat goes on in the next message and counts only with that.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1135,8 +984,8 @@ pub struct Cut {
     pub revision: u64,
 }
 /// What a verifier that has taken everything so far knows, and until when that was true. Signed by the feed's own key over
-/// "mayfly feed v1\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
-/// count (8 bytes each, big-endian) and digest.
+/// "mayfly feed v2\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
+/// count (8 bytes each, big-endian), digest and chain. A heartbeat without a chain begins with "mayfly feed v1\0".
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
     #[prost(string, tag = "1")]
@@ -1159,6 +1008,10 @@ pub struct Heartbeat {
     /// P-256, r and s, 64 bytes.
     #[prost(bytes = "vec", tag = "7")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// Digest of the journal up to `head`, 32 bytes; empty if the issuer keeps none. Two heartbeats of one incarnation with the same head and
+    /// different chains, or with a later time and an earlier head, prove that the issuer was put back to an older copy or runs twice.
+    #[prost(bytes = "vec", tag = "8")]
+    pub chain: ::prost::alloc::vec::Vec<u8>,
 }
 /// By which right an agent exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1298,64 +1151,13 @@ impl AgentState {
         }
     }
 }
-/// How an approval stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum ApprovalState {
-    Unspecified = 0,
-    /// Nobody has answered yet.
-    Pending = 1,
-    /// It was given, and can be used.
-    Approved = 2,
-    /// It was denied.
-    Denied = 3,
-    /// Nobody answered in time, or it was not used in time.
-    Expired = 4,
-    /// It was used as often as it was given for.
-    Used = 5,
-    /// The agent, its user, or who approved it was revoked, or the agent has ended.
-    Revoked = 6,
-}
-impl ApprovalState {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "APPROVAL_STATE_UNSPECIFIED",
-            Self::Pending => "APPROVAL_STATE_PENDING",
-            Self::Approved => "APPROVAL_STATE_APPROVED",
-            Self::Denied => "APPROVAL_STATE_DENIED",
-            Self::Expired => "APPROVAL_STATE_EXPIRED",
-            Self::Used => "APPROVAL_STATE_USED",
-            Self::Revoked => "APPROVAL_STATE_REVOKED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "APPROVAL_STATE_UNSPECIFIED" => Some(Self::Unspecified),
-            "APPROVAL_STATE_PENDING" => Some(Self::Pending),
-            "APPROVAL_STATE_APPROVED" => Some(Self::Approved),
-            "APPROVAL_STATE_DENIED" => Some(Self::Denied),
-            "APPROVAL_STATE_EXPIRED" => Some(Self::Expired),
-            "APPROVAL_STATE_USED" => Some(Self::Used),
-            "APPROVAL_STATE_REVOKED" => Some(Self::Revoked),
-            _ => None,
-        }
-    }
-}
 /// What an authority signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AuthorityKind {
     Unspecified = 0,
     X509 = 1,
-    /// Tokens, with ES256.
     Jwt = 2,
-    /// Tokens with RS256, for audiences that ask for it.
-    Rs256 = 3,
 }
 impl AuthorityKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1367,7 +1169,6 @@ impl AuthorityKind {
             Self::Unspecified => "AUTHORITY_KIND_UNSPECIFIED",
             Self::X509 => "AUTHORITY_KIND_X509",
             Self::Jwt => "AUTHORITY_KIND_JWT",
-            Self::Rs256 => "AUTHORITY_KIND_RS256",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1376,7 +1177,6 @@ impl AuthorityKind {
             "AUTHORITY_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "AUTHORITY_KIND_X509" => Some(Self::X509),
             "AUTHORITY_KIND_JWT" => Some(Self::Jwt),
-            "AUTHORITY_KIND_RS256" => Some(Self::Rs256),
             _ => None,
         }
     }
@@ -1449,7 +1249,7 @@ pub enum Reason {
     AudienceNotAllowed = 9,
     /// A trust domain can have no more authorities that are published, or tainted.
     AuthoritiesFull = 10,
-    /// The request does not say which kind of authority it is about: X.509, JWT or RS256.
+    /// The request does not say which kind of authority it is about: X.509 or JWT.
     AuthorityKind = 11,
     /// No authority is active: one has to be prepared and activated.
     AuthorityMissing = 12,
@@ -1693,26 +1493,6 @@ pub enum Reason {
     CrlFull = 170,
     /// Users reopen what they closed themselves, and an operator has closed this user.
     UserClosedByOperator = 171,
-    /// An action is not of a configured type, or its fields are not those of the type.
-    ActionMalformed = 195,
-    /// The class of the agent, or that of an agent above it, allows the action or scope not even by approval, at this audience.
-    ActionNotAllowed = 196,
-    /// The agent may do this only after a person has approved it: ask with `Approvals.Ask`.
-    ApprovalNeeded = 197,
-    /// There is no such approval, or none that the caller may see.
-    ApprovalUnknown = 198,
-    /// Nobody has answered yet.
-    ApprovalPending = 199,
-    /// The approval was denied.
-    ApprovalDenied = 200,
-    /// Nobody answered the question in time, or the approval was not used in time: ask again.
-    ApprovalExpired = 201,
-    /// The approval was used as often as it was given for: ask again.
-    ApprovalUsed = 202,
-    /// The approval was answered before, and one answer is all there is.
-    ApprovalAnswered = 203,
-    /// The digest is not that of this approval: show what is asked for, and answer that.
-    ApprovalChanged = 204,
     /// From a service: the access token is bound to a key or certificate, and the request does not prove it.
     CredentialUnproved = 205,
     /// The DPoP proof lacks the nonce that is sent with the answer, or has one that is too old: make another with it.
@@ -1723,8 +1503,8 @@ pub enum Reason {
     DpopProofUsed = 208,
     /// Tokens for the audience are bound to a key or certificate, and the request proves none that fits.
     TokenBindingNeeded = 209,
-    /// The audiences of one token verify different algorithms.
-    AlgorithmConflict = 215,
+    /// The issuer's journal is not the one that the caller was told of: it was put back to an older copy, or two of it run.
+    FeedFork = 220,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1866,22 +1646,12 @@ impl Reason {
             Self::UserIssuerUnknown => "REASON_USER_ISSUER_UNKNOWN",
             Self::CrlFull => "REASON_CRL_FULL",
             Self::UserClosedByOperator => "REASON_USER_CLOSED_BY_OPERATOR",
-            Self::ActionMalformed => "REASON_ACTION_MALFORMED",
-            Self::ActionNotAllowed => "REASON_ACTION_NOT_ALLOWED",
-            Self::ApprovalNeeded => "REASON_APPROVAL_NEEDED",
-            Self::ApprovalUnknown => "REASON_APPROVAL_UNKNOWN",
-            Self::ApprovalPending => "REASON_APPROVAL_PENDING",
-            Self::ApprovalDenied => "REASON_APPROVAL_DENIED",
-            Self::ApprovalExpired => "REASON_APPROVAL_EXPIRED",
-            Self::ApprovalUsed => "REASON_APPROVAL_USED",
-            Self::ApprovalAnswered => "REASON_APPROVAL_ANSWERED",
-            Self::ApprovalChanged => "REASON_APPROVAL_CHANGED",
             Self::CredentialUnproved => "REASON_CREDENTIAL_UNPROVED",
             Self::DpopNonceNeeded => "REASON_DPOP_NONCE_NEEDED",
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
             Self::DpopProofUsed => "REASON_DPOP_PROOF_USED",
             Self::TokenBindingNeeded => "REASON_TOKEN_BINDING_NEEDED",
-            Self::AlgorithmConflict => "REASON_ALGORITHM_CONFLICT",
+            Self::FeedFork => "REASON_FEED_FORK",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2020,22 +1790,12 @@ impl Reason {
             "REASON_USER_ISSUER_UNKNOWN" => Some(Self::UserIssuerUnknown),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             "REASON_USER_CLOSED_BY_OPERATOR" => Some(Self::UserClosedByOperator),
-            "REASON_ACTION_MALFORMED" => Some(Self::ActionMalformed),
-            "REASON_ACTION_NOT_ALLOWED" => Some(Self::ActionNotAllowed),
-            "REASON_APPROVAL_NEEDED" => Some(Self::ApprovalNeeded),
-            "REASON_APPROVAL_UNKNOWN" => Some(Self::ApprovalUnknown),
-            "REASON_APPROVAL_PENDING" => Some(Self::ApprovalPending),
-            "REASON_APPROVAL_DENIED" => Some(Self::ApprovalDenied),
-            "REASON_APPROVAL_EXPIRED" => Some(Self::ApprovalExpired),
-            "REASON_APPROVAL_USED" => Some(Self::ApprovalUsed),
-            "REASON_APPROVAL_ANSWERED" => Some(Self::ApprovalAnswered),
-            "REASON_APPROVAL_CHANGED" => Some(Self::ApprovalChanged),
             "REASON_CREDENTIAL_UNPROVED" => Some(Self::CredentialUnproved),
             "REASON_DPOP_NONCE_NEEDED" => Some(Self::DpopNonceNeeded),
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
             "REASON_DPOP_PROOF_USED" => Some(Self::DpopProofUsed),
             "REASON_TOKEN_BINDING_NEEDED" => Some(Self::TokenBindingNeeded),
-            "REASON_ALGORITHM_CONFLICT" => Some(Self::AlgorithmConflict),
+            "REASON_FEED_FORK" => Some(Self::FeedFork),
             _ => None,
         }
     }
@@ -2457,214 +2217,6 @@ pub mod tokens_client {
             let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Tokens/Revoke");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Tokens", "Revoke"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated client implementations.
-pub mod approvals_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// One narrow approval: what an agent may do only after a person has said yes to exactly that.
-    #[derive(Debug, Clone)]
-    pub struct ApprovalsClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl ApprovalsClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> ApprovalsClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> ApprovalsClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            ApprovalsClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Asks for an approval, and returns at once. The same question again, while it waits, is the same approval. Role: agent.
-        pub async fn ask(
-            &mut self,
-            request: impl tonic::IntoRequest<super::AskRequest>,
-        ) -> std::result::Result<tonic::Response<super::AskResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Approvals/Ask");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Approvals", "Ask"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// One approval as it stands. Role: the agent that asked, those above it and their workload; the people who may answer; operator.
-        pub async fn get_approval(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetApprovalRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetApprovalResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Approvals/GetApproval",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Approvals", "GetApproval"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// The approvals that the caller may see, the newest first. Role: as of GetApproval.
-        pub async fn list_approvals(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListApprovalsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListApprovalsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Approvals/ListApprovals",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Approvals", "ListApprovals"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Approves what the digest stands for. Role: the user for whom the agent acts, or the people that the class names; by their own
-        /// token, on a connection without a certificate.
-        pub async fn approve(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ApproveRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ApproveResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Approvals/Approve",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Approvals", "Approve"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Denies it. Role: as of Approve.
-        pub async fn deny(
-            &mut self,
-            request: impl tonic::IntoRequest<super::DenyRequest>,
-        ) -> std::result::Result<tonic::Response<super::DenyResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Approvals/Deny");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Approvals", "Deny"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -93,6 +93,8 @@ struct Shared {
     began: Instant,
     required: AtomicU64,
     unknown: AtomicU64,
+    // One more than the revision at which the issuer has signed two pasts; 0 while it has signed one.
+    forked: AtomicU64,
     listeners: Listeners,
 }
 
@@ -101,7 +103,8 @@ impl Live {
     pub fn new(trust_domain: TrustDomain, freshness: Freshness) -> Live {
         let (required, unknown) = (AtomicU64::new(0), AtomicU64::new(0));
         let (known, listeners, began) = (ArcSwapOption::empty(), Listeners::default(), Instant::now());
-        Live(Arc::new(Shared { trust_domain, freshness, known, began, required, unknown, listeners }))
+        let forked = AtomicU64::new(0);
+        Live(Arc::new(Shared { trust_domain, freshness, known, began, required, unknown, forked, listeners }))
     }
 
     /// The trust domain whose credentials it can check.
@@ -136,6 +139,13 @@ impl Live {
     /// revision of its receipt.
     pub fn require(&self, revision: u64) {
         self.0.required.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    /// Refuses all credentials for good, in either mode: the issuer has signed another past up to `revision` than the one that is
+    /// known ([`FeedError::Fork`](crate::feed::FeedError::Fork)). Notifies the subscribers.
+    pub fn fork(&self, revision: u64) {
+        self.0.forked.fetch_max(revision.saturating_add(1), Ordering::AcqRel);
+        self.0.listeners.notify();
     }
 
     /// Number of credentials accepted while it was unknown whether they were revoked ([`Freshness::BestEffort`]).
@@ -199,6 +209,9 @@ impl Live {
     }
 
     fn behind(&self, known: Option<&Known>) -> Result<(), Staleness> {
+        if let Some(revision) = self.0.forked.load(Ordering::Acquire).checked_sub(1) {
+            return Err(Staleness::Forked(revision));
+        }
         let (known, required) = (known.map_or(0, |k| k.head), self.0.required.load(Ordering::Acquire));
         if known >= required { Ok(()) } else { Err(Staleness::Behind { known, required }) }
     }

@@ -78,6 +78,11 @@ pub enum Staleness {
         /// Revision of the credential; 0 if it has none.
         revision: u64,
     },
+    /// The issuer has signed two pasts, so nothing that it says is believed.
+    #[error(
+        "fork: the issuer has signed another past up to revision {0} than the one that is known, and nothing it says is believed"
+    )]
+    Forked(u64),
     /// The caller requires a later revision (see [`Live::require`](crate::Live::require)).
     #[error("revision {known} is known, and {required} is required")]
     Behind {

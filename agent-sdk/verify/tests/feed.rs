@@ -19,7 +19,7 @@ fn same(known: &Known, model: &Model) -> bool {
 #[test]
 fn the_signed_bytes_are_those_of_the_contract() {
     let issuer = Issuer::new();
-    let heartbeat = Heartbeat { head: 3, as_of: 4, count: 5, digest: sha256(b"x"), ..issuer.heartbeat() };
+    let heartbeat = Heartbeat { head: 3, as_of: 4, count: 5, digest: sha256(b"x"), chain: None, ..issuer.heartbeat() };
     let mut expected = b"mayfly feed v1\0".to_vec();
     expected.extend([0, 0, 0, 0, 0, 0, 0, 2, b't', b'd']);
     expected.extend(1u128.to_be_bytes());
@@ -28,6 +28,72 @@ fn the_signed_bytes_are_those_of_the_contract() {
     }
     expected.extend(sha256(b"x"));
     assert_eq!(heartbeat_message(&heartbeat), expected);
+    let chained = Heartbeat { chain: Some([9; 32]), ..heartbeat };
+    expected[13] = b'2';
+    expected.extend([9; 32]);
+    assert_eq!(heartbeat_message(&chained), expected);
+}
+
+/// An issuer that is put back to an older copy of itself, and goes on.
+#[test]
+fn t200_an_issuer_that_shows_another_past_is_refused_for_good() {
+    let begin = || {
+        let mut issuer = Issuer::new();
+        issuer.cut(subject(1), u64::MAX, START + 1000);
+        let mut follower = issuer.follower(Limits::default());
+        follower.take(issuer.snapshot()).unwrap();
+        issuer.pass(1);
+        issuer.cut(subject(2), u64::MAX, START + 1000);
+        let known = follower.take(issuer.delta(1)).unwrap().unwrap();
+        assert_eq!(known.heartbeat.as_ref().unwrap().chain, Some(issuer.chain));
+        (issuer, follower)
+    };
+    let back = |issuer: &mut Issuer| {
+        issuer.head = 1;
+        issuer.model.remove(&subject(2));
+        issuer.chain = [1; 32];
+        issuer.pass(1);
+    };
+    // Its head went back, at a time that was never signed before.
+    let (mut issuer, mut follower) = begin();
+    back(&mut issuer);
+    assert_eq!(follower.take(issuer.snapshot()).unwrap_err(), FeedError::Fork(1));
+    // It has other records up to the same head.
+    let (mut issuer, mut other) = begin();
+    back(&mut issuer);
+    issuer.cut(subject(3), u64::MAX, START + 1000);
+    assert_eq!(other.take(issuer.snapshot()).unwrap_err(), FeedError::Fork(2));
+    // For good: not when it has gone on past what is known, and not when it says what it said before.
+    issuer.cut(subject(4), u64::MAX, START + 1000);
+    issuer.pass(10);
+    for follower in [&mut follower, &mut other] {
+        assert_eq!(follower.connect().map(|p| p.head), None);
+        assert_eq!(follower.take(issuer.snapshot()).unwrap_err().code(), "FEED_FORK");
+        assert!(follower.forked().is_some());
+    }
+    // The issuer may say it itself.
+    let (mut issuer, mut told) = begin();
+    assert_eq!(told.refuse(), FeedError::Fork(2));
+    issuer.pass(1);
+    assert_eq!(told.take(issuer.snapshot()).unwrap_err(), FeedError::Fork(2));
+    // An epoch that was left comes back: a copy from before a restore.
+    let (mut issuer, mut restored) = begin();
+    let left = issuer.incarnation;
+    issuer.restore();
+    issuer.head += 5;
+    issuer.pass(1);
+    restored.take(issuer.snapshot()).unwrap();
+    (issuer.incarnation, issuer.head) = (left, 3);
+    issuer.pass(1);
+    assert_eq!(restored.take(issuer.snapshot()).unwrap_err().code(), "FEED_FORK");
+    // A relay that repeats what was true is no fork, and what comes next is taken.
+    let (mut issuer, mut replayed) = begin();
+    let old = issuer.snapshot();
+    issuer.pass(1);
+    issuer.cut(subject(3), u64::MAX, START + 1000);
+    replayed.take(issuer.snapshot()).unwrap();
+    assert_eq!(replayed.take(old).unwrap_err().code(), "FEED_REPLAY");
+    replayed.take(issuer.snapshot()).unwrap();
 }
 
 #[test]
@@ -132,10 +198,10 @@ fn t75_a_new_incarnation_comes_with_a_snapshot_and_the_old_one_never_again() {
     assert_eq!(follower.take(issuer.delta(0)).unwrap_err(), FeedError::Incarnation);
     assert!(same(&follower.take(issuer.snapshot()).unwrap().unwrap(), &issuer.model));
     assert!(matches!(follower.take(old), Err(FeedError::Time(..))));
-    // A head that goes back under a later time.
+    // A head that goes back under a later time is no replay.
     issuer.head -= 1;
     issuer.pass(1);
-    assert!(matches!(follower.take(issuer.snapshot()), Err(FeedError::Head(..))));
+    assert!(matches!(follower.take(issuer.snapshot()), Err(FeedError::Fork(_))));
 }
 
 #[test]

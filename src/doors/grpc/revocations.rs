@@ -17,9 +17,9 @@ use super::{Door, methods, targets};
 use crate::acts::{Issuer, inspect};
 use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
-use crate::denial::{Denial, No};
+use crate::denial::{Denial, Fault, No};
 use crate::doors::counted::Counted;
-use crate::publish::feed::{Cursor, Encoded, Feed, Joined, Subscriber};
+use crate::publish::feed::{Cursor, Encoded, Feed, Head, Joined, Resumed, Subscriber, fork};
 
 /// A subscriber that takes no message for so long has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,9 +33,22 @@ impl Revocations for Door {
     async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
         let stop = self.stop.clone();
         self.run(methods::WATCH_CUTS, request, |issuer, caller, r| async move {
+            let from = match resume(&issuer.feed, &r)? {
+                Resumed::After(cursor) => Some(cursor),
+                Resumed::Snapshot => None,
+                // After a restart the ring does not reach back so far, and the journal does.
+                Resumed::Unknown(head) => {
+                    let ledger = issuer.ledger.clone();
+                    let contains = tokio::task::spawn_blocking(move || ledger.contains(head)).await;
+                    if !contains.map_err(|e| Fault::new("compare the past", e))?? {
+                        return Err(fork(head.revision).into());
+                    }
+                    None
+                }
+            };
             let peer = Origin::current().and_then(|origin| origin.from).map(|from| from.to_string()).unwrap_or_default();
             let who = Who { id: name(&issuer, &caller), peer, since: issuer.clock.now() };
-            let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, who, r, stop)?);
+            let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, who, r, from, stop));
             Ok::<_, No>(stream)
         })
         .await
@@ -101,13 +114,8 @@ pub(in crate::doors) struct Who {
     since: u64,
 }
 
-/// The stream of a subscriber: what it missed, or everything; then each message that comes.
-pub(in crate::doors) fn subscribe(
-    feed: &Arc<Feed>,
-    who: Who,
-    request: v1::WatchCutsRequest,
-    mut stop: watch::Receiver<bool>,
-) -> Result<ReceiverStream<Answer>, Denial> {
+/// Where a subscriber goes on. Denies one that was told another past.
+pub(in crate::doors) fn resume(feed: &Feed, request: &v1::WatchCutsRequest) -> Result<Resumed, Denial> {
     let incarnation = match request.incarnation.as_slice() {
         [] => None,
         bytes => Some(Uuid::from_slice(bytes).map_err(|_| {
@@ -120,10 +128,27 @@ pub(in crate::doors) fn subscribe(
             "the name of a subscription has 16 bytes; leave it empty for none",
         ));
     }
+    let chain = match request.chain.as_slice() {
+        [] => None,
+        bytes => Some(bytes.try_into().map_err(|_| {
+            Denial::malformed("INCARNATION_MALFORMED", "a digest of the journal has 32 bytes; leave it empty if there is none")
+        })?),
+    };
+    let Some(incarnation) = incarnation else { return Ok(Resumed::Snapshot) };
+    feed.resume(Head { incarnation, revision: request.after, chain })
+}
+
+/// The stream of a subscriber: what it missed, or everything; then each message that comes.
+pub(in crate::doors) fn subscribe(
+    feed: &Arc<Feed>,
+    who: Who,
+    request: v1::WatchCutsRequest,
+    from: Option<Cursor>,
+    mut stop: watch::Receiver<bool>,
+) -> ReceiverStream<Answer> {
     let Who { id, peer, since } = who;
     let (subscription, relays) = (request.subscription, request.relays);
     let joined = feed.subscribers().join(Subscriber { id, peer, since, subscription, relays, ..Subscriber::default() });
-    let from = incarnation.and_then(|incarnation| feed.resume(incarnation, request.after));
     // One message waits for a reader that does not read; behind that the ring is the bound.
     let (answer, answers) = mpsc::channel(1);
     let feed = Arc::clone(feed);
@@ -138,7 +163,7 @@ pub(in crate::doors) fn subscribe(
             let _ = answer.try_send(Err(end));
         }
     });
-    Ok(ReceiverStream::new(answers))
+    ReceiverStream::new(answers)
 }
 
 /// Sends messages until the subscriber has gone.

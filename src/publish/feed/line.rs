@@ -1,70 +1,76 @@
 //! The two ends between the ledger's writer and the feed's thread.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::time::Duration;
 
-use super::sync::{AtomicU64, Receiver, SyncSender, channel};
-use crate::ledger::Observer;
+use super::ring::At;
+use super::sync::{Mutex, Receiver, SyncSender, channel};
+use crate::ledger::{Head, Observer};
 use crate::state::CutMade;
 
 /// Most commits whose cuts wait for the feed's thread.
 const QUEUE: usize = 4096;
 
+/// The cuts of one commit, and the head after it.
+pub(super) type Commit = (At, Vec<CutMade>);
+
 /// The writer's end. It observes the ledger, and passes on the cuts of each commit and the head after it.
 pub struct Told {
-    pub(super) cuts: SyncSender<Vec<CutMade>>,
-    pub(super) head: Arc<AtomicU64>,
+    pub(super) commits: SyncSender<Commit>,
+    // Guards the head, so that revision and digest are of one moment.
+    pub(super) head: Arc<Mutex<At>>,
 }
 
 impl Observer for Told {
-    fn committed(&mut self, head: u64, cuts: Vec<CutMade>) {
+    fn committed(&mut self, head: Head, cuts: Vec<CutMade>) {
+        let at = At { revision: head.revision, chain: head.chain };
         if !cuts.is_empty() {
             // If the queue is full the writer waits for the feed: a cut is never lost.
-            if let Err(TrySendError::Full(cuts)) = self.cuts.try_send(cuts) {
+            if let Err(TrySendError::Full(commit)) = self.commits.try_send((at, cuts)) {
                 metrics::counter!("mayfly_feed_queue_full_total").increment(1);
-                let _ = self.cuts.send(cuts);
+                let _ = self.commits.send(commit);
             }
         }
         // ORDER: after the cuts. A reader that sees this head finds every cut up to it.
-        self.head.store(head, Ordering::Release);
+        *self.head.lock() = at;
     }
 }
 
 /// The feed's end.
 pub struct Heard {
-    cuts: Receiver<Vec<CutMade>>,
-    head: Arc<AtomicU64>,
+    commits: Receiver<Commit>,
+    head: Arc<Mutex<At>>,
 }
 
 impl Heard {
     /// Starts from a journal whose head is at least `head`.
-    pub(super) fn begin(&self, head: u64) {
-        self.head.fetch_max(head, Ordering::AcqRel);
+    pub(super) fn begin(&self, at: At) {
+        let mut head = self.head.lock();
+        *head = head.later(at);
     }
 
     /// Revision up to which every cut can be taken by now.
-    pub(super) fn head(&self) -> u64 {
-        self.head.load(Ordering::Acquire)
+    pub(super) fn head(&self) -> At {
+        *self.head.lock()
     }
 
     /// Waits for the cuts of one commit. Fails when `timeout` has passed, or when the writer has stopped.
-    pub(super) fn wait(&self, timeout: Duration) -> Result<Vec<CutMade>, RecvTimeoutError> {
-        self.cuts.recv_timeout(timeout)
+    pub(super) fn wait(&self, timeout: Duration) -> Result<Commit, RecvTimeoutError> {
+        self.commits.recv_timeout(timeout)
     }
 
-    /// Takes the cuts that wait, in the order of their revisions.
-    pub(super) fn take(&self) -> impl Iterator<Item = CutMade> {
-        self.cuts.try_iter().flatten()
+    /// Takes the commits with cuts that wait, in order.
+    pub(super) fn take(&self) -> impl Iterator<Item = Commit> {
+        self.commits.try_iter()
     }
 }
 
 /// Makes the two ends.
 pub fn line() -> (Told, Heard) {
     let (sender, receiver) = channel(QUEUE);
-    let head = Arc::new(AtomicU64::new(0));
-    (Told { cuts: sender, head: Arc::clone(&head) }, Heard { cuts: receiver, head })
+    let head = Arc::new(Mutex::new(At::default()));
+    (Told { commits: sender, head: Arc::clone(&head) }, Heard { commits: receiver, head })
 }
 
 #[cfg(test)]
@@ -82,14 +88,15 @@ mod tests {
             for revision in 1..=COMMITS {
                 // Every third commit cuts.
                 let cut = CutMade { subject, before: revision, keep_until: u64::MAX, revision };
-                told.committed(revision, if revision % 3 == 0 { vec![cut] } else { vec![] });
+                let head = Head { incarnation: uuid::Uuid::nil(), revision, chain: None };
+                told.committed(head, if revision % 3 == 0 { vec![cut] } else { vec![] });
             }
         });
         let mut last = 0;
         let mut looks = 0u64;
         loop {
-            let head = heard.head();
-            for cut in heard.take() {
+            let head = heard.head().revision;
+            for cut in heard.take().flat_map(|(_, cuts)| cuts) {
                 assert_eq!(cut.revision, last + 3, "each once, in order");
                 last = cut.revision;
             }

@@ -6,12 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::LazyLock;
-use std::sync::atomic::Ordering;
 
 use mayfly_agent::revocation::message;
 use mayfly_verify::feed::{FeedKey, Follower, Limits};
 use mayfly_verify::{BindingOid, Target, TrustDomain};
 use shuttle::thread;
+use uuid::Uuid;
 
 use super::sync::model;
 use super::*;
@@ -72,27 +72,34 @@ impl Subscriber {
     /// The connection breaks, and the next one resumes from its position.
     fn reconnect(&mut self) {
         let position = self.follower.connect();
-        self.cursor = position.and_then(|at| self.feed.resume(at.incarnation, at.head));
+        self.cursor = position.and_then(|at| {
+            let head = Head { incarnation: at.incarnation, revision: at.head, chain: at.chain };
+            match self.feed.resume(head).unwrap() {
+                Resumed::After(cursor) => Some(cursor),
+                Resumed::Snapshot | Resumed::Unknown(_) => None,
+            }
+        });
     }
 }
 
-fn a_head_is_whole(commit: fn(&mut Told, u64, Vec<CutMade>)) {
+fn a_head_is_whole(commit: fn(&mut Told, Head, Vec<CutMade>)) {
     let (mut told, heard) = line();
     let incarnation = Uuid::from_u128(1);
     let clock = Clock::set(Arc::new(std::sync::atomic::AtomicU64::new(NOW)));
     let speaker = Speaker { trust_domain: td(), incarnation, authority: Arc::clone(&KEYS) };
     let feed = Arc::new(Feed::of(Set::default()));
     feed.ring.lock().begin(incarnation);
-    feed.publish(&speaker, &heard, &clock, Vec::new()).unwrap();
+    feed.publish(&speaker, &heard, &clock, None).unwrap();
     let writer = thread::spawn(move || {
         for revision in 1..=LAST {
             let cut = CutMade { subject: subject(revision), before: u64::MAX, keep_until: u64::MAX, revision };
-            commit(&mut told, revision, if CUTS.contains(&revision) { vec![cut] } else { vec![] });
+            let head = Head { incarnation, revision, chain: Some([u8::try_from(revision).unwrap(); 32]) };
+            commit(&mut told, head, if CUTS.contains(&revision) { vec![cut] } else { vec![] });
         }
     });
     let its = Arc::clone(&feed);
     let speaking = thread::spawn(move || {
-        (0..3).for_each(|_| its.publish(&speaker, &heard, &clock, Vec::new()).unwrap());
+        (0..3).for_each(|_| its.publish(&speaker, &heard, &clock, None).unwrap());
         (speaker, heard, clock)
     });
     let subscribers = [(); 2].map(|()| {
@@ -107,7 +114,7 @@ fn a_head_is_whole(commit: fn(&mut Told, u64, Vec<CutMade>)) {
     });
     writer.join().unwrap();
     let (speaker, heard, clock) = speaking.join().unwrap();
-    feed.publish(&speaker, &heard, &clock, Vec::new()).unwrap();
+    feed.publish(&speaker, &heard, &clock, None).unwrap();
     let late = Subscriber::new(&feed);
     for mut subscriber in subscribers.map(|s| s.join().unwrap()).into_iter().chain([late]) {
         subscriber.take();
@@ -127,8 +134,9 @@ fn t84_a_head_that_is_told_before_its_cuts_is_noticed() {
     LazyLock::force(&KEYS);
     model(SCHEDULES, || {
         a_head_is_whole(|told, head, cuts| {
-            told.head.store(head, Ordering::Release);
-            told.cuts.send(cuts).unwrap();
+            let at = At { revision: head.revision, chain: head.chain };
+            *told.head.lock() = at;
+            told.commits.send((at, cuts)).unwrap();
         });
     });
 }

@@ -10,9 +10,40 @@ const TICKS: usize = 1024;
 /// Most bytes of messages that are kept, apart from the last tick.
 const BYTES: usize = 8 << 20;
 
+/// A revision of the journal, with the digest of the journal's chain there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct At {
+    pub(super) revision: u64,
+    // `None` if the journal keeps no chain.
+    pub(super) chain: Option<[u8; 32]>,
+}
+
+impl At {
+    /// The later of two.
+    pub(super) fn later(self, other: At) -> At {
+        if other.revision > self.revision { other } else { self }
+    }
+
+    /// Whether two are of one past, as far as both say what it is.
+    fn agrees(self, other: At) -> bool {
+        self.chain.zip(other.chain).is_none_or(|(a, b)| a == b)
+    }
+}
+
+/// Where a subscriber goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resumes {
+    /// After the tick of this number.
+    After(u64),
+    /// Nothing of the ring is at its head: it needs a snapshot.
+    Unknown,
+    /// It was told another past.
+    Fork,
+}
+
 struct Tick {
     messages: Vec<Bytes>,
-    head: u64,
+    head: At,
     // The tick has a heartbeat and no cut.
     quiet: bool,
 }
@@ -45,7 +76,7 @@ impl Ring {
     }
 
     /// Adds a tick, whose last message has its heartbeat. Returns the number of the tick. `as_of` is in Unix microseconds.
-    pub(super) fn push(&mut self, messages: Vec<Bytes>, head: u64, as_of: u64, quiet: bool) -> u64 {
+    pub(super) fn push(&mut self, messages: Vec<Bytes>, head: At, as_of: u64, quiet: bool) -> u64 {
         self.bytes += size(&messages);
         self.ticks.push_back(Tick { messages, head, quiet });
         self.last += 1;
@@ -58,9 +89,9 @@ impl Ring {
         self.last
     }
 
-    /// Head of the last tick; 0 if there is none.
-    pub(super) fn head(&self) -> u64 {
-        self.ticks.back().map_or(0, |tick| tick.head)
+    /// Head of the last tick; revision 0 if there is none.
+    pub(super) fn head(&self) -> At {
+        self.ticks.back().map_or_else(At::default, |tick| tick.head)
     }
 
     /// Time of the last tick in Unix microseconds; 0 if there never was one.
@@ -94,10 +125,13 @@ impl Ring {
         Some((messages, self.last))
     }
 
-    /// Number of the last tick with this head, from which a subscriber that got it can resume. Returns `None` if there is none.
-    pub(super) fn after_head(&self, head: u64) -> Option<u64> {
-        let back = self.ticks.iter().rev().position(|tick| tick.head == head)?;
-        Some(self.last - u64::try_from(back).ok()?)
+    /// From where a subscriber can resume whose last tick had this head.
+    pub(super) fn after_head(&self, head: At) -> Resumes {
+        match self.ticks.iter().rev().position(|tick| tick.head.revision == head.revision) {
+            Some(back) if self.ticks.iter().rev().nth(back).is_some_and(|tick| !tick.head.agrees(head)) => Resumes::Fork,
+            Some(back) => Resumes::After(self.last.saturating_sub(u64::try_from(back).unwrap_or(u64::MAX))),
+            None => Resumes::Unknown,
+        }
     }
 }
 
@@ -110,6 +144,10 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
+    fn at(revision: u64) -> At {
+        At { revision, chain: None }
+    }
+
     fn of(text: &str) -> Vec<Bytes> {
         text.split_whitespace().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
     }
@@ -121,39 +159,52 @@ mod tests {
     #[test]
     fn t75_whoever_goes_on_gets_each_cut_once_and_of_the_time_only_the_last_word() {
         let mut ring = Ring::default();
-        ring.push(of("a"), 3, 1, true);
-        ring.push(of("b c"), 7, 2, false);
-        ring.push(of("d"), 7, 3, true);
-        ring.push(of("e"), 9, 4, true);
-        ring.push(of("f"), 10, 5, false);
-        let after = |at| ring.after(at).map(|(m, last)| (words(&m), last));
+        ring.push(of("a"), at(3), 1, true);
+        ring.push(of("b c"), at(7), 2, false);
+        ring.push(of("d"), at(7), 3, true);
+        ring.push(of("e"), at(9), 4, true);
+        ring.push(of("f"), at(10), 5, false);
+        let after = |tick| ring.after(tick).map(|(m, last)| (words(&m), last));
         assert_eq!(after(0), Some(("b c f".into(), 5)));
         assert_eq!(after(2), Some(("f".into(), 5)));
         assert_eq!(after(5), Some((String::new(), 5)));
         assert_eq!(after(6), None, "T75: a future that was never said");
-        assert_eq!([3, 7, 9, 10, 8, 11].map(|head| ring.after_head(head)), [Some(1), Some(3), Some(4), Some(5), None, None]);
+        let resumed = [3, 7, 9, 10, 8, 11].map(|head| ring.after_head(at(head)));
+        let [first, third, fourth, fifth] = [1, 3, 4, 5].map(Resumes::After);
+        assert_eq!(resumed, [first, third, fourth, fifth, Resumes::Unknown, Resumes::Unknown]);
     }
 
     #[test]
     fn t75_who_stood_before_a_beginning_gets_everything() {
         let mut ring = Ring::default();
-        let at = ring.push(of("a"), 3, 1, false);
+        let tick = ring.push(of("a"), at(3), 1, false);
         ring.begin(Uuid::from_u128(2));
-        assert_eq!((ring.after(at), ring.after_head(3), ring.last()), (None, None, (None, at + 1)));
-        ring.push(of("b"), 2, 2, false);
-        assert_eq!((ring.after(at), ring.after(at + 1).map(|(m, _)| words(&m))), (None, Some("b".into())));
+        assert_eq!((ring.after(tick), ring.after_head(at(3)), ring.last()), (None, Resumes::Unknown, (None, tick + 1)));
+        ring.push(of("b"), at(2), 2, false);
+        assert_eq!((ring.after(tick), ring.after(tick + 1).map(|(m, _)| words(&m))), (None, Some("b".into())));
         assert_eq!(ring.bytes, 1);
+    }
+
+    #[test]
+    fn t200_whoever_was_told_another_past_up_to_a_head_does_not_go_on_from_there() {
+        let mut ring = Ring::default();
+        let chained = |revision, byte| At { revision, chain: Some([byte; 32]) };
+        ring.push(of("a"), chained(3, 1), 1, false);
+        ring.push(of("b"), chained(4, 2), 2, false);
+        assert_eq!([chained(3, 1), at(3), chained(4, 2)].map(|head| ring.after_head(head)), [1, 1, 2].map(Resumes::After));
+        assert_eq!([chained(3, 2), chained(4, 1)].map(|head| ring.after_head(head)), [Resumes::Fork; 2]);
+        assert_eq!(ring.after_head(chained(5, 3)), Resumes::Unknown, "later than this ring knows, as at a relay that is behind");
     }
 
     #[test]
     fn t66_the_ring_is_bounded_and_tells_who_is_too_late() {
         let mut ring = Ring::default();
         for n in 0..2000 {
-            ring.push(of("x"), n, n, false);
+            ring.push(of("x"), at(n), n, false);
         }
         assert_eq!(ring.ticks.len(), TICKS);
         assert!(ring.after(2000 - 1024).is_some() && ring.after(2000 - 1025).is_none());
-        ring.push(vec![Bytes::from(vec![0; BYTES])], 2000, 1, false);
+        ring.push(vec![Bytes::from(vec![0; BYTES])], at(2000), 1, false);
         assert_eq!((ring.ticks.len(), ring.bytes), (1, BYTES));
     }
 }

@@ -1,22 +1,18 @@
-//! The locks, queues and counters that the feed's threads share. In the tests of this crate a model scheduler runs before each
+//! The locks and queues that the feed's threads share. In the tests of this crate a model scheduler runs before each
 //! access.
 
 #[cfg(not(test))]
-pub(super) use std::sync::{
-    atomic::AtomicU64,
-    mpsc::{Receiver, SyncSender, sync_channel as channel},
-};
+pub(super) use std::sync::mpsc::{Receiver, SyncSender, sync_channel as channel};
 
 #[cfg(not(test))]
 pub(super) use parking_lot::Mutex;
 #[cfg(test)]
-pub(super) use stepped::{AtomicU64, Mutex, Receiver, SyncSender, channel, model};
+pub(super) use stepped::{Mutex, Receiver, SyncSender, channel, model};
 
 /// The same types for tests. Inside a model, each use of one first lets another thread run; outside, they behave as usual.
 #[cfg(test)]
 mod stepped {
     use std::cell::Cell;
-    use std::sync::atomic::{self, Ordering};
     use std::sync::mpsc::{self, RecvTimeoutError, SendError, TrySendError};
     use std::time::Duration;
 
@@ -43,30 +39,6 @@ mod stepped {
     fn step() {
         if MODEL.get() {
             shuttle::thread::yield_now();
-        }
-    }
-
-    #[derive(Default)]
-    pub(in crate::publish::feed) struct AtomicU64(atomic::AtomicU64);
-
-    impl AtomicU64 {
-        pub(in crate::publish::feed) fn new(value: u64) -> AtomicU64 {
-            AtomicU64(atomic::AtomicU64::new(value))
-        }
-
-        pub(in crate::publish::feed) fn load(&self, order: Ordering) -> u64 {
-            step();
-            self.0.load(order)
-        }
-
-        pub(in crate::publish::feed) fn store(&self, value: u64, order: Ordering) {
-            step();
-            self.0.store(value, order);
-        }
-
-        pub(in crate::publish::feed) fn fetch_max(&self, with: u64, order: Ordering) -> u64 {
-            step();
-            self.0.fetch_max(with, order)
         }
     }
 

@@ -24,6 +24,12 @@ pub enum FeedError {
     /// The time went back, as in a replay.
     #[error("the time of the heartbeat went back from {0} to {1} (Unix microseconds)")]
     Time(u64, u64),
+    /// The issuer signed two pasts: it was put back to an older copy of its home, or two of it run. No later message is accepted.
+    #[error(
+        "fork: the issuer has signed another past up to revision {0} than the one that we know. It was put back to an older copy, or \
+         two of it run: nothing that it says counts until an operator has looked and this program is started again"
+    )]
+    Fork(u64),
     /// A cut is missing, or one was added.
     #[error("{0} cuts are known, and the heartbeat counts {1}")]
     Count(usize, u64),
@@ -48,6 +54,7 @@ impl FeedError {
             FeedError::TrustDomain(_) => "FEED_TRUST_DOMAIN",
             FeedError::Incarnation => "FEED_INCARNATION",
             FeedError::Head(..) | FeedError::Time(..) => "FEED_REPLAY",
+            FeedError::Fork(_) => "FEED_FORK",
             FeedError::Count(..) | FeedError::Digest => "FEED_DIGEST",
             FeedError::TooMany(_) => "FEED_TOO_MANY",
             FeedError::NoSnapshot => "FEED_SNAPSHOT_NEEDED",

@@ -24,6 +24,8 @@ pub struct Known {
     /// authorities may be missing; 0 if all of them are held. Nothing is issued under what was revoked, so a credential of a
     /// later revision can be judged, and an earlier one cannot.
     pub forgotten: u64,
+    /// The signed statement that this comes from; others can be told it as a proof. `None` if it comes from no feed.
+    pub heartbeat: Option<Arc<Heartbeat>>,
 }
 
 /// The place from which to resume a feed.
@@ -33,7 +35,12 @@ pub struct Position {
     pub incarnation: Uuid,
     /// The revision of the last accepted heartbeat.
     pub head: u64,
+    /// The digest of the issuer's journal there, if it keeps one: an issuer with another past sees that it is another.
+    pub chain: Option<[u8; 32]>,
 }
+
+/// Epochs of the journal that a follower remembers to have left.
+const LEFT: usize = 16;
 
 /// Limits of a follower.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +73,12 @@ pub struct Follower {
     pending: Pending,
     /// A message was refused, so that only a snapshot can be accepted next.
     lost: bool,
+    /// The latest time that the issuer has signed, Unix microseconds.
+    latest: u64,
+    /// Epochs of the journal that were left for another one.
+    left: Vec<Uuid>,
+    /// The revision at which the issuer has signed two pasts.
+    forked: Option<u64>,
 }
 
 /// Cuts that wait for their heartbeat.
@@ -81,7 +94,18 @@ impl Follower {
     /// Starts without any knowledge.
     pub fn new(key: FeedKey, trust_domain: TrustDomain, limits: Limits) -> Follower {
         let (digest, due, pending) = (CutDigest::default(), BTreeMap::new(), Pending::default());
-        Follower { key, trust_domain, limits, known: None, digest, due, forgotten: Forgotten::default(), pending, lost: false }
+        let (forgotten, lost, latest, left, forked) = (Forgotten::default(), false, 0, Vec::new(), None);
+        Follower { key, trust_domain, limits, known: None, digest, due, forgotten, pending, lost, latest, left, forked }
+    }
+
+    /// Accepts nothing any more, because the issuer itself says that it has another past than the one that we know.
+    pub fn refuse(&mut self) -> FeedError {
+        FeedError::Fork(*self.forked.get_or_insert(self.known.as_ref().map_or(0, |known| known.head)))
+    }
+
+    /// The revision at which the issuer has signed two pasts, if it has. Nothing is accepted any more then.
+    pub fn forked(&self) -> Option<u64> {
+        self.forked
     }
 
     /// Begins a new connection, and drops cuts that still waited for a heartbeat. Returns the place from which to resume, or
@@ -89,14 +113,18 @@ impl Follower {
     pub fn connect(&mut self) -> Option<Position> {
         self.pending = Pending::default();
         let known = self.known.as_ref().filter(|_| !self.lost)?;
-        Some(Position { incarnation: known.cuts.incarnation, head: known.head })
+        let chain = known.heartbeat.as_ref().and_then(|heartbeat| heartbeat.chain);
+        Some(Position { incarnation: known.cuts.incarnation, head: known.head, chain })
     }
 
     /// Takes one message. If it holds a heartbeat, returns the new state.
     ///
-    /// After an error, close the connection. The next one starts with a snapshot.
+    /// After an error, close the connection. The next one starts with a snapshot. After [`FeedError::Fork`] nothing is accepted.
     pub fn take(&mut self, message: FeedMessage) -> Result<Option<Arc<Known>>, FeedError> {
-        let taken = self.step(message);
+        let taken = self.forked.map_or_else(|| self.step(message), |revision| Err(FeedError::Fork(revision)));
+        if let Err(FeedError::Fork(revision)) = taken {
+            self.forked = Some(revision);
+        }
         if taken.is_err() {
             self.pending = Pending::default();
             self.lost = true;
@@ -138,6 +166,9 @@ impl Follower {
         if !same && !self.pending.snapshot {
             return Err(FeedError::Incarnation);
         }
+        if self.shows_another_past(known, heartbeat) {
+            return Err(FeedError::Fork(known.head.min(heartbeat.head)));
+        }
         // Revisions and time go on from one epoch of the journal to the next, so a heartbeat of an earlier epoch is a replay too.
         // After a repair of the issuer's time a later revision has an earlier time; a replay has neither later.
         if heartbeat.as_of < known.as_of && heartbeat.head <= known.head {
@@ -147,6 +178,21 @@ impl Follower {
             return Err(FeedError::Head(known.head, heartbeat.head));
         }
         Ok(())
+    }
+
+    /// Whether an issuer with one past cannot have signed both this and what is known (T200).
+    fn shows_another_past(&self, known: &Known, heartbeat: &Heartbeat) -> bool {
+        if known.cuts.incarnation != heartbeat.incarnation {
+            // An epoch ends for good when its journal is restored into another one.
+            return self.left.contains(&heartbeat.incarnation) && heartbeat.as_of > self.latest;
+        }
+        let chains = known.heartbeat.as_ref().and_then(|before| before.chain).zip(heartbeat.chain);
+        match heartbeat.head.cmp(&known.head) {
+            // A head that went back at a time that was never signed before is no replay.
+            std::cmp::Ordering::Less => heartbeat.as_of > self.latest,
+            std::cmp::Ordering::Equal => chains.is_some_and(|(before, now)| before != now),
+            std::cmp::Ordering::Greater => false,
+        }
     }
 
     /// Replaces the whole state by a snapshot.
@@ -219,7 +265,14 @@ impl Follower {
                 self.due.entry(e.keep_until).or_default().push(e.subject);
             }
         }
-        let known = Arc::new(Known { cuts, head: heartbeat.head, as_of: heartbeat.as_of, forgotten: forgotten.until });
+        if let Some(before) = self.known.as_ref().map(|known| known.cuts.incarnation).filter(|i| *i != heartbeat.incarnation) {
+            self.left.truncate(LEFT - 1);
+            self.left.insert(0, before);
+        }
+        self.latest = self.latest.max(heartbeat.as_of);
+        let (head, as_of, forgotten_until) = (heartbeat.head, heartbeat.as_of, forgotten.until);
+        let known = Known { cuts, head, as_of, forgotten: forgotten_until, heartbeat: Some(Arc::new(heartbeat.clone())) };
+        let known = Arc::new(known);
         (self.digest, self.forgotten, self.known) = (digest, forgotten, Some(Arc::clone(&known)));
         known
     }

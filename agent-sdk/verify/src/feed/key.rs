@@ -6,6 +6,8 @@ use super::{FeedError, Heartbeat};
 
 /// Prefix of the signed bytes: a signature by this key is valid for a heartbeat and for nothing else.
 const PREFIX: &[u8] = b"mayfly feed v1\0";
+/// The same for a heartbeat with the digest of the journal.
+const CHAINED: &[u8] = b"mayfly feed v2\0";
 
 /// The public half of the feed's key.
 #[derive(Clone, Debug)]
@@ -28,10 +30,11 @@ impl FeedKey {
 }
 
 /// The bytes that the feed's key signs: a fixed prefix; the trust domain, preceded by its length; the incarnation; head, as_of
-/// and count; the digest. Numbers are 8 bytes, big-endian. The heartbeat's own signature is not included.
+/// and count; the digest; and the digest of the journal, where there is one. Numbers are 8 bytes, big-endian. The heartbeat's own
+/// signature is not included.
 pub fn heartbeat_message(heartbeat: &Heartbeat) -> Vec<u8> {
     let trust_domain = heartbeat.trust_domain.as_str().as_bytes();
-    let mut message = PREFIX.to_vec();
+    let mut message = heartbeat.chain.map_or(PREFIX, |_| CHAINED).to_vec();
     message.extend(u64::try_from(trust_domain.len()).unwrap_or(u64::MAX).to_be_bytes());
     message.extend(trust_domain);
     message.extend(heartbeat.incarnation.as_bytes());
@@ -39,5 +42,6 @@ pub fn heartbeat_message(heartbeat: &Heartbeat) -> Vec<u8> {
         message.extend(number.to_be_bytes());
     }
     message.extend(heartbeat.digest);
+    message.extend(heartbeat.chain.iter().flatten());
     message
 }

@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn known(as_of: u64) -> Arc<Known> {
-        Arc::new(Known { cuts: Cuts::new(Uuid::from_u128(1)), head: 1, as_of: as_of * 1_000_000, forgotten: 0 })
+        Arc::new(Known { cuts: Cuts::new(Uuid::from_u128(1)), head: 1, as_of: as_of * 1_000_000, forgotten: 0, heartbeat: None })
     }
 
     /// Heartbeats that arrive at these seconds, each with the issuer's time.

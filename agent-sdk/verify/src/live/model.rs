@@ -27,7 +27,7 @@ fn known(head: u64) -> Arc<Known> {
     if head >= CUT {
         cuts.cut(Target::TrustDomain.subject(), u64::MAX);
     }
-    Arc::new(Known { cuts, head, as_of: u64::try_from(NOW.as_micros()).unwrap(), forgotten: 0 })
+    Arc::new(Known { cuts, head, as_of: u64::try_from(NOW.as_micros()).unwrap(), forgotten: 0, heartbeat: None })
 }
 
 fn check(live: &Live) -> Result<(), Reject> {

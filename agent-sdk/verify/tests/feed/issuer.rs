@@ -29,12 +29,14 @@ pub(crate) struct Issuer {
     pub(crate) now: u64,
     pub(crate) model: Model,
     log: Vec<FeedCut>,
+    /// Digest of the journal at the head.
+    pub(crate) chain: [u8; 32],
 }
 
 impl Issuer {
     pub(crate) fn new() -> Issuer {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        Issuer { key, incarnation: Uuid::from_u128(1), head: 0, now: START, model: Model::new(), log: Vec::new() }
+        Issuer { key, incarnation: Uuid::from_u128(1), head: 0, now: START, model: Model::new(), log: Vec::new(), chain: [0; 32] }
     }
 
     pub(crate) fn key(&self) -> FeedKey {
@@ -47,6 +49,7 @@ impl Issuer {
 
     pub(crate) fn cut(&mut self, subject: Subject, before: u64, keep_until: u64) {
         self.head += 1;
+        self.chain = mayfly_verify::sha256(&[&self.chain[..], &subject.0[..]].concat());
         let at = self.model.entry(subject).or_default();
         *at = (at.0.max(before), at.1.max(keep_until));
         self.log.push(FeedCut { subject, before: at.0, keep_until: at.1, revision: self.head });
@@ -80,6 +83,7 @@ impl Issuer {
             as_of: self.now * 1_000_000,
             count: self.model.len() as u64,
             digest: digest.to_bytes(),
+            chain: Some(self.chain),
             signature: [0; 64],
         })
     }

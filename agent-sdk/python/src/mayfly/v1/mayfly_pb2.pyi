@@ -38,22 +38,11 @@ class AgentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AGENT_STATE_CUT: _ClassVar[AgentState]
     AGENT_STATE_ORPHANED: _ClassVar[AgentState]
 
-class ApprovalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    APPROVAL_STATE_UNSPECIFIED: _ClassVar[ApprovalState]
-    APPROVAL_STATE_PENDING: _ClassVar[ApprovalState]
-    APPROVAL_STATE_APPROVED: _ClassVar[ApprovalState]
-    APPROVAL_STATE_DENIED: _ClassVar[ApprovalState]
-    APPROVAL_STATE_EXPIRED: _ClassVar[ApprovalState]
-    APPROVAL_STATE_USED: _ClassVar[ApprovalState]
-    APPROVAL_STATE_REVOKED: _ClassVar[ApprovalState]
-
 class AuthorityKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     AUTHORITY_KIND_UNSPECIFIED: _ClassVar[AuthorityKind]
     AUTHORITY_KIND_X509: _ClassVar[AuthorityKind]
     AUTHORITY_KIND_JWT: _ClassVar[AuthorityKind]
-    AUTHORITY_KIND_RS256: _ClassVar[AuthorityKind]
 
 class AuthorityStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -198,22 +187,12 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_USER_ISSUER_UNKNOWN: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
     REASON_USER_CLOSED_BY_OPERATOR: _ClassVar[Reason]
-    REASON_ACTION_MALFORMED: _ClassVar[Reason]
-    REASON_ACTION_NOT_ALLOWED: _ClassVar[Reason]
-    REASON_APPROVAL_NEEDED: _ClassVar[Reason]
-    REASON_APPROVAL_UNKNOWN: _ClassVar[Reason]
-    REASON_APPROVAL_PENDING: _ClassVar[Reason]
-    REASON_APPROVAL_DENIED: _ClassVar[Reason]
-    REASON_APPROVAL_EXPIRED: _ClassVar[Reason]
-    REASON_APPROVAL_USED: _ClassVar[Reason]
-    REASON_APPROVAL_ANSWERED: _ClassVar[Reason]
-    REASON_APPROVAL_CHANGED: _ClassVar[Reason]
     REASON_CREDENTIAL_UNPROVED: _ClassVar[Reason]
     REASON_DPOP_NONCE_NEEDED: _ClassVar[Reason]
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
     REASON_DPOP_PROOF_USED: _ClassVar[Reason]
     REASON_TOKEN_BINDING_NEEDED: _ClassVar[Reason]
-    REASON_ALGORITHM_CONFLICT: _ClassVar[Reason]
+    REASON_FEED_FORK: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
 MODE_AUTONOMOUS: Mode
@@ -229,17 +208,9 @@ AGENT_STATE_EXPIRED: AgentState
 AGENT_STATE_ENDED: AgentState
 AGENT_STATE_CUT: AgentState
 AGENT_STATE_ORPHANED: AgentState
-APPROVAL_STATE_UNSPECIFIED: ApprovalState
-APPROVAL_STATE_PENDING: ApprovalState
-APPROVAL_STATE_APPROVED: ApprovalState
-APPROVAL_STATE_DENIED: ApprovalState
-APPROVAL_STATE_EXPIRED: ApprovalState
-APPROVAL_STATE_USED: ApprovalState
-APPROVAL_STATE_REVOKED: ApprovalState
 AUTHORITY_KIND_UNSPECIFIED: AuthorityKind
 AUTHORITY_KIND_X509: AuthorityKind
 AUTHORITY_KIND_JWT: AuthorityKind
-AUTHORITY_KIND_RS256: AuthorityKind
 AUTHORITY_STATUS_UNSPECIFIED: AuthorityStatus
 AUTHORITY_STATUS_PREPARED: AuthorityStatus
 AUTHORITY_STATUS_ACTIVE: AuthorityStatus
@@ -378,22 +349,12 @@ REASON_SUBJECT_NOT_ALLOWED: Reason
 REASON_USER_ISSUER_UNKNOWN: Reason
 REASON_CRL_FULL: Reason
 REASON_USER_CLOSED_BY_OPERATOR: Reason
-REASON_ACTION_MALFORMED: Reason
-REASON_ACTION_NOT_ALLOWED: Reason
-REASON_APPROVAL_NEEDED: Reason
-REASON_APPROVAL_UNKNOWN: Reason
-REASON_APPROVAL_PENDING: Reason
-REASON_APPROVAL_DENIED: Reason
-REASON_APPROVAL_EXPIRED: Reason
-REASON_APPROVAL_USED: Reason
-REASON_APPROVAL_ANSWERED: Reason
-REASON_APPROVAL_CHANGED: Reason
 REASON_CREDENTIAL_UNPROVED: Reason
 REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
 REASON_DPOP_PROOF_USED: Reason
 REASON_TOKEN_BINDING_NEEDED: Reason
-REASON_ALGORITHM_CONFLICT: Reason
+REASON_FEED_FORK: Reason
 
 class User(_message.Message):
     __slots__ = ("iss", "sub")
@@ -737,162 +698,28 @@ class Target(_message.Message):
     def __init__(self, agent: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation: _Optional[str] = ..., workload: _Optional[str] = ..., key: _Optional[str] = ..., recorded_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., token: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ExchangeRequest(_message.Message):
-    __slots__ = ("audience", "scopes", "subject_token", "authorization_details", "approval_id")
+    __slots__ = ("audience", "scopes", "subject_token")
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
-    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
     audience: str
     scopes: _containers.RepeatedScalarFieldContainer[str]
     subject_token: str
-    authorization_details: str
-    approval_id: str
-    def __init__(self, audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., subject_token: _Optional[str] = ..., authorization_details: _Optional[str] = ..., approval_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., subject_token: _Optional[str] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
-    __slots__ = ("access_token", "token_type", "expires_at", "scopes", "revision", "authorization_details")
+    __slots__ = ("access_token", "token_type", "expires_at", "scopes", "revision")
     ACCESS_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
-    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
     access_token: str
     token_type: str
     expires_at: _timestamp_pb2.Timestamp
     scopes: _containers.RepeatedScalarFieldContainer[str]
     revision: int
-    authorization_details: str
-    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scopes: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., authorization_details: _Optional[str] = ...) -> None: ...
-
-class Approval(_message.Message):
-    __slots__ = ("approval_id", "state", "agent_id", "chain", "user", "delegation_id", "audience", "scopes", "authorization_details", "reason", "digest", "asked_at", "expires_at", "uses", "used", "lasts_seconds", "answered_by", "answered_at", "evidence")
-    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
-    CHAIN_FIELD_NUMBER: _ClassVar[int]
-    USER_FIELD_NUMBER: _ClassVar[int]
-    DELEGATION_ID_FIELD_NUMBER: _ClassVar[int]
-    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
-    SCOPES_FIELD_NUMBER: _ClassVar[int]
-    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    DIGEST_FIELD_NUMBER: _ClassVar[int]
-    ASKED_AT_FIELD_NUMBER: _ClassVar[int]
-    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
-    USES_FIELD_NUMBER: _ClassVar[int]
-    USED_FIELD_NUMBER: _ClassVar[int]
-    LASTS_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    ANSWERED_BY_FIELD_NUMBER: _ClassVar[int]
-    ANSWERED_AT_FIELD_NUMBER: _ClassVar[int]
-    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
-    approval_id: str
-    state: ApprovalState
-    agent_id: str
-    chain: _containers.RepeatedScalarFieldContainer[str]
-    user: User
-    delegation_id: str
-    audience: str
-    scopes: _containers.RepeatedScalarFieldContainer[str]
-    authorization_details: str
-    reason: str
-    digest: str
-    asked_at: _timestamp_pb2.Timestamp
-    expires_at: _timestamp_pb2.Timestamp
-    uses: int
-    used: int
-    lasts_seconds: int
-    answered_by: User
-    answered_at: _timestamp_pb2.Timestamp
-    evidence: str
-    def __init__(self, approval_id: _Optional[str] = ..., state: _Optional[_Union[ApprovalState, str]] = ..., agent_id: _Optional[str] = ..., chain: _Optional[_Iterable[str]] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation_id: _Optional[str] = ..., audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., authorization_details: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., asked_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ..., used: _Optional[int] = ..., lasts_seconds: _Optional[int] = ..., answered_by: _Optional[_Union[User, _Mapping]] = ..., answered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., evidence: _Optional[str] = ...) -> None: ...
-
-class AskRequest(_message.Message):
-    __slots__ = ("audience", "authorization_details", "scopes", "reason", "expires_seconds")
-    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
-    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
-    SCOPES_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    EXPIRES_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    audience: str
-    authorization_details: str
-    scopes: _containers.RepeatedScalarFieldContainer[str]
-    reason: str
-    expires_seconds: int
-    def __init__(self, audience: _Optional[str] = ..., authorization_details: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., expires_seconds: _Optional[int] = ...) -> None: ...
-
-class AskResponse(_message.Message):
-    __slots__ = ("approval", "revision")
-    APPROVAL_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    approval: Approval
-    revision: int
-    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
-
-class GetApprovalRequest(_message.Message):
-    __slots__ = ("approval_id", "user_token")
-    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
-    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    approval_id: str
-    user_token: str
-    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ...) -> None: ...
-
-class GetApprovalResponse(_message.Message):
-    __slots__ = ("approval",)
-    APPROVAL_FIELD_NUMBER: _ClassVar[int]
-    approval: Approval
-    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ...) -> None: ...
-
-class ListApprovalsRequest(_message.Message):
-    __slots__ = ("user_token", "all")
-    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    ALL_FIELD_NUMBER: _ClassVar[int]
-    user_token: str
-    all: bool
-    def __init__(self, user_token: _Optional[str] = ..., all: _Optional[bool] = ...) -> None: ...
-
-class ListApprovalsResponse(_message.Message):
-    __slots__ = ("approvals", "revision")
-    APPROVALS_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    approvals: _containers.RepeatedCompositeFieldContainer[Approval]
-    revision: int
-    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
-
-class ApproveRequest(_message.Message):
-    __slots__ = ("approval_id", "user_token", "digest")
-    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
-    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    DIGEST_FIELD_NUMBER: _ClassVar[int]
-    approval_id: str
-    user_token: str
-    digest: str
-    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
-
-class ApproveResponse(_message.Message):
-    __slots__ = ("approval", "revision")
-    APPROVAL_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    approval: Approval
-    revision: int
-    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
-
-class DenyRequest(_message.Message):
-    __slots__ = ("approval_id", "user_token")
-    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
-    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    approval_id: str
-    user_token: str
-    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ...) -> None: ...
-
-class DenyResponse(_message.Message):
-    __slots__ = ("approval", "revision")
-    APPROVAL_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    approval: Approval
-    revision: int
-    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scopes: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class IntrospectRequest(_message.Message):
     __slots__ = ("token",)
@@ -1311,12 +1138,14 @@ class TaintAuthorityResponse(_message.Message):
     def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class WatchCutsRequest(_message.Message):
-    __slots__ = ("incarnation", "after")
+    __slots__ = ("incarnation", "after", "chain")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     incarnation: bytes
     after: int
-    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ...) -> None: ...
+    chain: bytes
+    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ..., chain: _Optional[bytes] = ...) -> None: ...
 
 class WatchCutsResponse(_message.Message):
     __slots__ = ("snapshot", "cuts", "heartbeat")
@@ -1341,7 +1170,7 @@ class Cut(_message.Message):
     def __init__(self, subject: _Optional[bytes] = ..., before: _Optional[int] = ..., keep_until: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("trust_domain", "incarnation", "head", "as_of", "count", "digest", "signature")
+    __slots__ = ("trust_domain", "incarnation", "head", "as_of", "count", "digest", "signature", "chain")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -1349,6 +1178,7 @@ class Heartbeat(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     incarnation: bytes
     head: int
@@ -1356,4 +1186,5 @@ class Heartbeat(_message.Message):
     count: int
     digest: bytes
     signature: bytes
-    def __init__(self, trust_domain: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., head: _Optional[int] = ..., as_of: _Optional[int] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    chain: bytes
+    def __init__(self, trust_domain: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., head: _Optional[int] = ..., as_of: _Optional[int] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ...) -> None: ...
