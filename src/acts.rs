@@ -1,6 +1,7 @@
 //! The acts: one file for each thing that may be asked. An act's file holds its evidence, its judgement, its records, its
 //! signature and its answer, in numbered steps; the rooms below have the parts.
 
+pub mod asking;
 pub mod attest;
 pub mod authorities;
 pub mod backup;
@@ -85,6 +86,8 @@ pub struct Issuer {
     pub rotator: Rotator,
     /// A dry run looks at every agent: one at a time.
     pub counting: revoke::Counting,
+    /// What explanations need.
+    pub explaining: asking::Explaining,
     /// Verifies the JWT-SVIDs of clients, and remembers which were used.
     pub clients: client::Clients,
     /// Remembers the DPoP proofs of clients, and makes their nonces.
@@ -169,7 +172,7 @@ impl Issuer {
     }
 
     /// The caller behind a verified peer now, and which of its certificates it uses. Nothing is recorded.
-    fn now(&self, state: &State, peer: &Proved) -> Result<(Caller, Generation), Denial> {
+    pub(crate) fn now(&self, state: &State, peer: &Proved) -> Result<(Caller, Generation), Denial> {
         let now = self.clock.now();
         // A known agent hears why it may not act; only for an unknown one the stamps of its certificate are looked at.
         let cut = |id: &AgentId, incarnation, stamps: &[_]| {

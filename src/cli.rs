@@ -16,6 +16,7 @@ mod deploy;
 mod dev;
 mod end;
 mod exchange;
+mod explain;
 mod guard;
 mod history;
 mod introspect;
@@ -37,6 +38,8 @@ mod status;
 mod token;
 mod verify;
 mod watch;
+mod what_if;
+mod who_can;
 mod whoami;
 mod workloads;
 
@@ -99,6 +102,9 @@ enum Command {
     Reopen(reopen::Args),
     Cuts(cuts::Args),
     Crl(crl::Args),
+    Explain(Box<explain::Args>),
+    WhoCan(who_can::Args),
+    WhatIf(what_if::Args),
     History(history::Args),
     Delegations(delegations::Args),
     Workloads(workloads::Args),
@@ -148,6 +154,9 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Reopen(args) => reopen::run(args, global).await,
         Command::Cuts(args) => cuts::run(args, global).await,
         Command::Crl(args) => crl::run(args, global).await,
+        Command::Explain(args) => explain::run(*args, global).await,
+        Command::WhoCan(args) => who_can::run(args, global).await,
+        Command::WhatIf(args) => what_if::run(args, global).await,
         Command::History(args) => history::run(args, global).await,
         Command::Delegations(args) => delegations::run(args, global).await,
         Command::Workloads(args) => workloads::run(args, global).await,

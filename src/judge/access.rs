@@ -33,6 +33,8 @@ pub enum Action {
     ListAuthorities,
     ChangeAuthorities,
     ReadHistory,
+    Explain,
+    AskWhoCan,
 }
 
 /// Each action, and the roles that may ask for it.
@@ -59,6 +61,8 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::ListAuthorities, &[Operator]),
     (Action::ChangeAuthorities, &[Operator]),
     (Action::ReadHistory, &[Agent, Workload, Foreign, User, Operator]),
+    (Action::Explain, &[Agent, Workload, Foreign, Operator]),
+    (Action::AskWhoCan, &[Operator]),
 ];
 
 /// Actions that are for operators on the issuer's machine alone, on its socket: they write there.

@@ -97,7 +97,9 @@ impl Verb {
             | Action::WatchCuts
             | Action::ListCuts
             | Action::ListAuthorities
-            | Action::ReadHistory => None,
+            | Action::ReadHistory
+            | Action::Explain
+            | Action::AskWhoCan => None,
         }
     }
 }

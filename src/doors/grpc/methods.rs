@@ -30,6 +30,9 @@ pub(super) const LIST_AGENTS: Method = Method { name: "Inspection/ListAgents", a
 pub(super) const GET_AGENT: Method = Method { name: "Inspection/GetAgent", action: Action::GetAgent };
 pub(super) const LIST_ENTRIES: Method = Method { name: "History/ListEntries", action: Action::ReadHistory };
 pub(super) const GET_DECISION: Method = Method { name: "History/GetDecision", action: Action::ReadHistory };
+pub(super) const EXPLAIN: Method = Method { name: "Decisions/Explain", action: Action::Explain };
+pub(super) const WHO_CAN: Method = Method { name: "Decisions/WhoCan", action: Action::AskWhoCan };
+pub(super) const WHAT_IF: Method = Method { name: "Decisions/WhatIf", action: Action::AskWhoCan };
 pub(super) const GET_BUNDLE: Method = Method { name: "Bundles/GetBundle", action: Action::GetBundle };
 pub(super) const WATCH_BUNDLE: Method = Method { name: "Bundles/WatchBundle", action: Action::GetBundle };
 pub(super) const GET_CRLS: Method = Method { name: "Bundles/GetCrls", action: Action::WatchCuts };
@@ -73,6 +76,9 @@ pub const METHODS: &[Method] = &[
     GET_AGENT,
     LIST_ENTRIES,
     GET_DECISION,
+    EXPLAIN,
+    WHO_CAN,
+    WHAT_IF,
     GET_BUNDLE,
     WATCH_BUNDLE,
     GET_CRLS,
