@@ -17,6 +17,7 @@ mod dev;
 mod end;
 mod exchange;
 mod explain;
+mod governance;
 mod guard;
 mod history;
 mod introspect;
@@ -29,6 +30,7 @@ mod redeem;
 mod relay;
 mod renew;
 mod reopen;
+mod replay;
 mod restore;
 mod revoke;
 mod run;
@@ -105,6 +107,8 @@ enum Command {
     Explain(Box<explain::Args>),
     WhoCan(who_can::Args),
     WhatIf(what_if::Args),
+    Replay(replay::Args),
+    Governance(governance::Args),
     History(history::Args),
     Delegations(delegations::Args),
     Workloads(workloads::Args),
@@ -156,6 +160,8 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Crl(args) => crl::run(args, global).await,
         Command::Explain(args) => explain::run(*args, global).await,
         Command::WhoCan(args) => who_can::run(args, global).await,
+        Command::Replay(args) => replay::run(args, global).await,
+        Command::Governance(args) => governance::run(args, global).await,
         Command::WhatIf(args) => what_if::run(args, global).await,
         Command::History(args) => history::run(args, global).await,
         Command::Delegations(args) => delegations::run(args, global).await,

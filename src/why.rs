@@ -2,6 +2,8 @@
 //! judged by the room that judges, on the state as it is.
 
 pub mod explain;
+pub mod governance;
+pub mod replay;
 pub mod survey;
 pub mod what_if;
 pub mod who_can;

@@ -212,6 +212,60 @@ fn t173_who_can_and_what_if_say_what_is_and_change_nothing() {
     assert!(dev.fails("what-if revoke --class worker --as orchestrator", 3).contains("ROLE_NOT_ALLOWED"));
 }
 
+#[test]
+fn t174_admissions_are_decided_again_and_a_changed_class_is_found_by_the_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let class = |scopes: &str| {
+        format!(
+            "[[classes]]\nname = \"reader\"\nowner = \"dev/guest\"\nscopes = [{scopes}]\naudiences = []\nmax_depth = 1\n\
+             spawners = [\"workload/orchestrator\", \"class/reader\"]\n[[limits]]\nname = \"live\"\nper = \"user\"\nlive = 9\n"
+        )
+    };
+    std::fs::write(dir.path().join("extra.toml"), class("\"a:read\", \"b:read\"")).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    dev.token("guest", "guest.jwt");
+    dev.json("spawn --class reader --user-token demo.jwt --out a1");
+    dev.json("spawn --as a1 --class reader --scope a:read --out a2");
+    dev.json("spawn --class reader --user-token guest.jwt --scope b:read --out a3");
+    dev.json("spawn --class reader --user-token guest.jwt --scope a:read --lease 120 --ticket --out a4");
+    dev.json("end --as a2");
+    dev.fails("spawn --class reader --user-token demo.jwt --scope c:read --out a5", 3);
+    // What was revoked afterwards changes nothing of what was decided before.
+    dev.json("revoke --user dev/guest");
+    let same = dev.json("replay --since 1h");
+    assert_eq!((&same["decided"], &same["equal"], &same["different"]), (&4.into(), &4.into(), &0.into()), "{same}");
+    assert_eq!(same["not_replayed"], 1, "denials are counted and not decided again: {same}");
+
+    let report = dev.json("governance");
+    assert_eq!((&report["admissions"], &report["complete"]), (&4.into(), &true.into()));
+    let unowned: Vec<&str> = report["unowned"].as_array().unwrap().iter().map(|one| one["where"].as_str().unwrap()).collect();
+    assert!(unowned.contains(&"extra.toml:8 limits.live"), "{unowned:?}");
+    assert!(report["closed_owners"][0]["where"].as_str().unwrap().contains("classes.reader"), "{report}");
+    let unused = report["unused"].as_array().unwrap();
+    assert!(unused.iter().any(|one| one["class"] == "worker" && one["scopes"].to_string().contains("files:read")), "{report}");
+    assert!(unused.iter().all(|one| one["class"] != "reader"), "each of its scopes was given: {report}");
+    assert!(dev.fails("governance --as a1", 3).contains("ROLE_NOT_ALLOWED"));
+
+    // The same journal under a narrower class: two of four were given what is not allowed any more.
+    let dir = dev.kill();
+    std::fs::write(dir.path().join("extra.toml"), class("\"a:read\"")).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    let out = dev.run("replay --since 1h -o json");
+    assert_eq!(out.status.code(), Some(1));
+    let other: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(
+        (&other["decided"], &other["different"], &other["configured_otherwise"]),
+        (&4.into(), &2.into(), &true.into()),
+        "{other}"
+    );
+    let first = &other["differences"][0];
+    assert!(
+        first["then"].as_str().unwrap().contains("a:read b:read") && first["now"].as_str().unwrap().contains("EXCEEDS_AUTHORITY"),
+        "{first}"
+    );
+}
+
 /// The explanation of a case, and the smallest sets as changes.
 fn turning(case: &Case, state: &State) -> Option<(Vec<Vec<Change>>, bool)> {
     let explained = of_case(case, &Places::default(), |look| look(state)).unwrap();

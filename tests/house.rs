@@ -49,7 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "state",
         ],
     ),
-    ("why", &["acts", "caller", "clock", "denial", "journal", "judge", "state"]),
+    ("why", &["acts", "caller", "clock", "denial", "history", "journal", "judge", "state"]),
     ("doors", &["acts", "authority", "caller", "clock", "denial", "history", "judge", "publish", "state", "why"]),
     ("listen", &["acts", "caller", "clock", "denial", "doors", "judge", "lenient"]),
     ("guard", &["lenient"]),

@@ -28,6 +28,7 @@ const APIS: [(&str, &str, &str, &[&str]); 2] = [
             ".mayfly.v1.GetAgentRequest",
             ".mayfly.v1.ListEntriesRequest",
             ".mayfly.v1.GetDecisionRequest",
+            ".mayfly.v1.ExplainRequest",
         ],
     ),
     ("workloadapi.proto", "_.rs", "src/api/workload.rs", &[".X509SVID", ".JWTSVID", ".ValidateJWTSVIDRequest", ".WITSVID"]),

@@ -68,7 +68,7 @@ pub(super) async fn run(mut args: Args, global: &Global) -> Result<(), Failure> 
             let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
             let what = match credential(Path::new(&what))? {
                 Some(credential) => credential,
-                None => What::Agent(found::agent(&mut InspectionClient::new(channel.clone()), &what).await?.agent_id),
+                None => What::Agent(found::agent(&mut InspectionClient::new(channel.clone()), &what, "").await?.agent_id),
             };
             (channel, what)
         }

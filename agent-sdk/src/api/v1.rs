@@ -794,6 +794,7 @@ pub struct EntryProof {
     pub proof: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct ExplainRequest {
     #[prost(oneof = "explain_request::What", tags = "1, 2, 3, 4")]
     pub what: ::core::option::Option<explain_request::What>,
@@ -801,6 +802,7 @@ pub struct ExplainRequest {
 /// Nested message and enum types in `ExplainRequest`.
 pub mod explain_request {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
     pub enum What {
         /// SPIFFE ID or UUID of an agent.
         #[prost(string, tag = "1")]
@@ -1048,6 +1050,94 @@ pub struct Starved {
     /// Live agents that are counted there.
     #[prost(uint64, tag = "3")]
     pub agents: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplayRequest {
+    /// From this time on; absent: everything that the journal still holds.
+    #[prost(message, optional, tag = "1")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReplayResponse {
+    /// Admissions that were decided again.
+    #[prost(uint64, tag = "1")]
+    pub decided: u64,
+    /// Those with another answer.
+    #[prost(uint64, tag = "2")]
+    pub different: u64,
+    /// At most 1,000 of these.
+    #[prost(message, repeated, tag = "3")]
+    pub differences: ::prost::alloc::vec::Vec<ReplayDifference>,
+    /// Denials of the same time, which are not decided again; at most 100,000 entries of the history are counted.
+    #[prost(uint64, tag = "4")]
+    pub not_replayed: u64,
+    /// Whether classes, limits or audiences were configured otherwise since the first of these decisions.
+    #[prost(bool, tag = "5")]
+    pub configured_otherwise: bool,
+    /// The revision up to which the journal was read.
+    #[prost(uint64, tag = "6")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplayDifference {
+    /// Of the admission.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "3")]
+    pub agent_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub class: ::prost::alloc::string::String,
+    /// What was given.
+    #[prost(string, tag = "5")]
+    pub then: ::prost::alloc::string::String,
+    /// What would be given today, or the denial.
+    #[prost(string, tag = "6")]
+    pub now: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GovernRequest {
+    /// The history is read from this time on; absent: from its beginning.
+    #[prost(message, optional, tag = "1")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GovernResponse {
+    /// Entries of the configuration that name no owner.
+    #[prost(message, repeated, tag = "1")]
+    pub unowned: ::prost::alloc::vec::Vec<Source>,
+    /// Entries whose owner is a user who was revoked and is closed.
+    #[prost(message, repeated, tag = "2")]
+    pub closed_owners: ::prost::alloc::vec::Vec<Source>,
+    /// What of a class was given to no agent.
+    #[prost(message, repeated, tag = "3")]
+    pub unused: ::prost::alloc::vec::Vec<UnusedCeiling>,
+    /// SPIFFE IDs of live agents that have had an identity for an hour, and never used it for a token, a renewal or a child; at most
+    /// 1,000.
+    #[prost(string, repeated, tag = "4")]
+    pub idle_agents: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Admissions that were read.
+    #[prost(uint64, tag = "5")]
+    pub admissions: u64,
+    #[prost(message, optional, tag = "6")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether all of the history of that time was read.
+    #[prost(bool, tag = "7")]
+    pub complete: bool,
+    #[prost(uint64, tag = "8")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnusedCeiling {
+    #[prost(string, tag = "1")]
+    pub class: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "4")]
+    pub source: ::core::option::Option<Source>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBundleRequest {}
@@ -1752,6 +1842,8 @@ pub enum Reason {
     DpopProofUsed = 208,
     /// Tokens for the audience are bound to a key or certificate, and the request proves none that fits.
     TokenBindingNeeded = 209,
+    ExplainMalformed = 180,
+    LimitUnknown = 181,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1898,6 +1990,8 @@ impl Reason {
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
             Self::DpopProofUsed => "REASON_DPOP_PROOF_USED",
             Self::TokenBindingNeeded => "REASON_TOKEN_BINDING_NEEDED",
+            Self::ExplainMalformed => "REASON_EXPLAIN_MALFORMED",
+            Self::LimitUnknown => "REASON_LIMIT_UNKNOWN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2041,6 +2135,8 @@ impl Reason {
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
             "REASON_DPOP_PROOF_USED" => Some(Self::DpopProofUsed),
             "REASON_TOKEN_BINDING_NEEDED" => Some(Self::TokenBindingNeeded),
+            "REASON_EXPLAIN_MALFORMED" => Some(Self::ExplainMalformed),
+            "REASON_LIMIT_UNKNOWN" => Some(Self::LimitUnknown),
             _ => None,
         }
     }
@@ -3233,6 +3329,50 @@ pub mod decisions_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Decisions", "WhatIf"));
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// Decides again what was admitted, each on the state of its time, with the rules and the build of today. Role: operator.
+        pub async fn replay(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReplayRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReplayResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Decisions/Replay",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Decisions", "Replay"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What nobody owns, what nobody was given, and who holds authority that nobody used. Role: operator.
+        pub async fn govern(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GovernRequest>,
+        ) -> std::result::Result<tonic::Response<super::GovernResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Decisions/Govern",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Decisions", "Govern"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }

@@ -22,10 +22,12 @@ use crate::state::Standing;
 use crate::why::explain::told::{Explanation, Part, Step};
 use crate::why::explain::{self, What as Explained};
 use crate::why::survey::Found;
-use crate::why::{what_if, who_can};
+use crate::why::{governance, replay, what_if, who_can};
 
 /// Agents in one message of a stream.
 const AGENTS: usize = 500;
+/// Idle agents that a report names at most.
+const IDLE: usize = 1000;
 /// Counts that an answer names at most, the fullest first.
 const STARVED: usize = 1000;
 
@@ -108,6 +110,56 @@ impl Decisions for Door {
             };
             let page = |agents| v1::WhatIfResponse { agents, ..Default::default() };
             Ok(pages(issuer, answer.agents, page, last))
+        })
+        .await
+    }
+
+    async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
+        self.run(methods::REPLAY, request, |issuer, caller, r| async move {
+            let since = r.since.as_ref().map(targets::microseconds).transpose()?.unwrap_or_default();
+            let replayed = replay::replay(&issuer, &caller, since).await?;
+            let difference = |d: replay::Difference| v1::ReplayDifference {
+                revision: d.revision,
+                at: Some(timestamp(d.at / SECOND)),
+                agent_id: format!("spiffe://{}/agent/{}/{}", issuer.trust_domain, d.class, d.agent),
+                class: d.class,
+                then: d.then,
+                now: d.now,
+            };
+            Ok(v1::ReplayResponse {
+                decided: replayed.decided,
+                different: replayed.different,
+                differences: replayed.differences.into_iter().map(difference).collect(),
+                not_replayed: replayed.denials,
+                configured_otherwise: replayed.configured_otherwise,
+                revision: replayed.revision,
+            })
+        })
+        .await
+    }
+
+    async fn govern(&self, request: Request<v1::GovernRequest>) -> Result<Response<v1::GovernResponse>, Status> {
+        self.run(methods::GOVERN, request, |issuer, caller, r| async move {
+            let since = r.since.as_ref().map(targets::microseconds).transpose()?.unwrap_or_default();
+            let report = governance::governance(&issuer, &caller, since).await?;
+            let unused = |unused: governance::Unused| v1::UnusedCeiling {
+                class: unused.class.to_string(),
+                scopes: unused.scopes,
+                audiences: unused.audiences,
+                source: Some(source(unused.source)),
+            };
+            let idle = report.idle.agents.iter().take(IDLE);
+            let known = issuer.ledger.read(|state| idle.filter_map(|uuid| state.agent(uuid).cloned()).collect::<Vec<_>>());
+            Ok(v1::GovernResponse {
+                unowned: report.unowned.into_iter().map(source).collect(),
+                closed_owners: report.closed_owners.into_iter().map(source).collect(),
+                unused: report.unused.into_iter().map(unused).collect(),
+                idle_agents: known.iter().map(|agent| agent.id(&issuer.trust_domain).to_string()).collect(),
+                admissions: report.admissions,
+                since: Some(timestamp(report.since / SECOND)),
+                complete: report.complete,
+                revision: report.idle.revision,
+            })
         })
         .await
     }

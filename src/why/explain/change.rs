@@ -146,17 +146,20 @@ impl Case {
             (Change::Audience(audience), _) => self.act.audience = Some(audience.clone()),
             (Change::Class(class), _) => self.act.class = class.clone(),
             (Change::Later(by), _) => self.at = self.at.saturating_add(*by),
-            (Change::SignIn | Change::SignInScope(_) | Change::SignInFor(_) | Change::UserToken, _) => self.sign_in(change, by),
+            (Change::SignIn | Change::SignInScope(_) | Change::SignInFor(_) | Change::UserToken, _) => {
+                self.sign_in(change, by.as_ref())
+            }
             _ => {}
         }
     }
 
-    fn sign_in(&mut self, change: &Change, by: Option<Workload>) {
+    fn sign_in(&mut self, change: &Change, by: Option<&Workload>) {
+        let by = || by.cloned().into_iter().collect();
         let (user, mut scopes, mut workloads) = match &self.act.proof {
             Some(Proof::Token { user, scopes, workloads, .. }) => (user.clone(), scopes.clone(), workloads.clone()),
             _ => match &self.known {
-                Some(known) => (known.user.clone(), known.scopes.clone(), by.clone().into_iter().collect()),
-                None if *change == Change::UserToken => (self.somebody(), None, by.clone().into_iter().collect()),
+                Some(known) => (known.user.clone(), known.scopes.clone(), by()),
+                None if *change == Change::UserToken => (self.somebody(), None, by()),
                 None => return,
             },
         };

@@ -83,9 +83,8 @@ impl Matter<'_> {
 
     /// The caller, and where it is from. An agent is from its admission; what revoked it is named instead.
     fn caller(&self, j: &Judgement<'_>) -> (String, Source) {
-        let id = match self.caller {
-            Caller::Agent { id, .. } | Caller::Bearer { id, .. } => id,
-            _ => return (self.caller.scope(), self.workload()),
+        let (Caller::Agent { id, .. } | Caller::Bearer { id, .. }) = self.caller else {
+            return (self.caller.scope(), self.workload());
         };
         let Some(agent) = j.view().agent(&id.uuid) else {
             return (id.to_string(), self.places.record("journal".to_owned(), None));
@@ -111,7 +110,7 @@ impl Matter<'_> {
     }
 
     /// Whether a target is open, and the record that says so.
-    fn open(&self, j: &Judgement<'_>, target: &Target, what: String, otherwise: Source) -> (String, Source) {
+    fn open(&self, j: &Judgement<'_>, target: &Target, what: &str, otherwise: Source) -> (String, Source) {
         match j.view().target(target) {
             Some(standing) if standing.closed => {
                 let by = if self.operator { Some(standing.why.by.as_str()) } else { None };
@@ -135,11 +134,11 @@ impl Matter<'_> {
                 (format!("class `{class}` is {}configured", if known { "" } else { "not " }), self.class(None))
             }
             Check::ClassOpen => match self.class {
-                Some(name) => self.open(j, &Target::Class(name.clone()), format!("class `{class}`"), self.class(None)),
+                Some(name) => self.open(j, &Target::Class(name.clone()), &format!("class `{class}`"), self.class(None)),
                 None => (String::new(), self.class(None)),
             },
             Check::WorkloadOpen | Check::WorkloadKnown => match &self.workload {
-                Some(name) => self.open(j, &Target::Workload(name.clone()), format!("workload `{name}`"), self.workload()),
+                Some(name) => self.open(j, &Target::Workload(name.clone()), &format!("workload `{name}`"), self.workload()),
                 None => (String::new(), self.workload()),
             },
             Check::Grant => self.granted(j),
@@ -195,7 +194,7 @@ impl Matter<'_> {
                 );
             }
         }
-        self.open(j, &target, what, source)
+        self.open(j, &target, &what, source)
     }
 
     fn authority(&self, j: &Judgement<'_>) -> String {
