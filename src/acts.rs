@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod approvals;
 pub mod ask;
+pub mod asking;
 pub mod attest;
 pub mod authorities;
 pub mod backup;
@@ -90,6 +91,8 @@ pub struct Issuer {
     pub rotator: Rotator,
     /// A dry run looks at every agent: one at a time.
     pub counting: revoke::Counting,
+    /// What explanations need.
+    pub explaining: asking::Explaining,
     /// Verifies the JWT-SVIDs of clients, and remembers which were used.
     pub clients: client::Clients,
     /// Remembers the DPoP proofs of clients, and makes their nonces.
@@ -176,7 +179,7 @@ impl Issuer {
     }
 
     /// The caller behind a verified peer now, and which of its certificates it uses. Nothing is recorded.
-    fn now(&self, state: &State, peer: &Proved) -> Result<(Caller, Generation), Denial> {
+    pub(crate) fn now(&self, state: &State, peer: &Proved) -> Result<(Caller, Generation), Denial> {
         let now = self.clock.now();
         // A known agent hears why it may not act; only for an unknown one the stamps of its certificate are looked at.
         let cut = |id: &AgentId, incarnation, stamps: &[_]| {

@@ -22,6 +22,7 @@ use mayfly_verify::Workload;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
+use crate::acts::asking::{Explaining, Provider};
 use crate::acts::rotate::Rotation;
 use crate::acts::{Issuer, Throttle, client, configure, inspect, revoke};
 use crate::assertion::{Assertions, Attestations, AudienceSettings, IssuerSettings};
@@ -186,6 +187,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         rejoin: development.then_some(rejoin),
         providers: endpoint.issuers.clone(),
         counting: revoke::Counting::default(),
+        explaining: Explaining::new(config.places.clone(), providers(&config)),
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
     });
@@ -327,6 +329,22 @@ fn check_mark(dir: &Path, development: bool) -> Result<(), String> {
 fn spawners(config: &Config) -> Vec<Workload> {
     let foreign = config.classes.values().flat_map(|class| &class.workloads).filter(|w| matches!(w, Workload::Foreign(_)));
     config.workloads.iter().cloned().map(Workload::Own).chain(foreign.cloned()).collect()
+}
+
+/// The providers of users, one for each audience whose tokens workloads present.
+fn providers(config: &Config) -> Vec<Provider> {
+    let of = |issuer: &IssuerSettings| {
+        let audiences = issuer.audiences.iter().filter(|audience| !audience.workloads.is_empty());
+        let provider = |audience: &AudienceSettings| Provider {
+            name: issuer.name.clone(),
+            iss: issuer.issuer.clone(),
+            audience: audience.audience.clone(),
+            workloads: audience.workloads.clone(),
+            scopes: audience.scopes.clone(),
+        };
+        audiences.map(provider).collect::<Vec<_>>()
+    };
+    config.issuers.iter().flat_map(of).collect()
 }
 
 async fn every(period: Duration, mut stop: watch::Receiver<bool>, act: impl Fn()) {

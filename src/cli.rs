@@ -22,6 +22,8 @@ mod dev;
 mod end;
 mod exchange;
 mod extend;
+mod explain;
+mod governance;
 mod guard;
 mod history;
 mod introspect;
@@ -34,6 +36,7 @@ mod redeem;
 mod relay;
 mod renew;
 mod reopen;
+mod replay;
 mod restore;
 mod revoke;
 mod run;
@@ -43,6 +46,8 @@ mod status;
 mod token;
 mod verify;
 mod watch;
+mod what_if;
+mod who_can;
 mod whoami;
 mod workloads;
 
@@ -112,6 +117,11 @@ enum Command {
     Reopen(reopen::Args),
     Cuts(cuts::Args),
     Crl(crl::Args),
+    Explain(Box<explain::Args>),
+    WhoCan(who_can::Args),
+    WhatIf(what_if::Args),
+    Replay(replay::Args),
+    Governance(governance::Args),
     History(history::Args),
     Delegations(delegations::Args),
     Workloads(workloads::Args),
@@ -167,6 +177,11 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Reopen(args) => reopen::run(args, global).await,
         Command::Cuts(args) => cuts::run(args, global).await,
         Command::Crl(args) => crl::run(args, global).await,
+        Command::Explain(args) => explain::run(*args, global).await,
+        Command::WhoCan(args) => who_can::run(args, global).await,
+        Command::Replay(args) => replay::run(args, global).await,
+        Command::Governance(args) => governance::run(args, global).await,
+        Command::WhatIf(args) => what_if::run(args, global).await,
         Command::History(args) => history::run(args, global).await,
         Command::Delegations(args) => delegations::run(args, global).await,
         Command::Workloads(args) => workloads::run(args, global).await,

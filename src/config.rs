@@ -10,6 +10,7 @@ mod foreign;
 mod https;
 mod issuers;
 mod limits;
+mod places;
 mod reader;
 mod sections;
 mod writes;
@@ -28,6 +29,7 @@ use crate::foreign::Settings;
 use crate::history::Keep;
 use crate::judge::action::Catalogue;
 use crate::judge::approval::Waiting;
+use crate::judge::Places;
 use crate::judge::audience::Audience;
 use crate::judge::limits::Limit;
 use crate::judge::pace::{Paces, Verb};
@@ -146,6 +148,8 @@ pub struct Config {
     /// How often callers may ask for what is written down. An attacker who controls the paces can fill the journal, or stop agents
     /// from renewing.
     pub writes: Vec<(Verb, Paces)>,
+    /// Where all of that stands, and who owns it.
+    pub places: Places,
     /// Agents below one agent that may be taken back one by one before it is revoked itself.
     pub taken_back: usize,
 }
@@ -188,7 +192,7 @@ impl Config {
     /// The configuration of development. `extra` is the text and the name of a file that adds classes, workloads and limits, or
     /// replaces those with the same name.
     pub fn dev(home: &Path, listen: SocketAddr, extra: Option<(&str, &str)>) -> Result<Config, Faults> {
-        let mut texts = vec![(DEV, "development")];
+        let mut texts = vec![(DEV, "built-in dev.toml")];
         texts.extend(extra);
         let mut config = Config::read(&texts)?;
         config.home = home.to_owned();
@@ -236,8 +240,9 @@ impl Config {
             return Err(Faults(faults));
         }
         let mut top = Reader::new(merged, String::new());
-        let config = sections::read(&mut top);
-        if let Some(config) = &config {
+        let mut config = sections::read(&mut top);
+        if let Some(config) = &mut config {
+            config.places = places::places(texts);
             check_schedule(&mut top, &config.schedule(u64::MAX));
         }
         top.finish();

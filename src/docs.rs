@@ -23,6 +23,7 @@ macro_rules! page {
         #[doc = "[revoke]: crate::docs::revoke"]
         #[doc = "[people]: crate::docs::people"]
         #[doc = "[history]: crate::docs::history"]
+        #[doc = "[explain]: crate::docs::explain"]
         #[doc = "[services]: crate::docs::services"]
         #[doc = "[systems]: crate::docs::systems"]
         #[doc = "[approvals]: crate::docs::approvals"]
@@ -45,6 +46,7 @@ page!(revoke, "docs/revoke.md");
 page!(people, "docs/people.md");
 page!(approvals, "docs/approvals.md");
 page!(history, "docs/history.md");
+page!(explain, "docs/explain.md");
 page!(services, "docs/services.md");
 page!(systems, "docs/systems.md");
 page!(security, "docs/security.md");

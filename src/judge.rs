@@ -18,11 +18,13 @@ pub mod limits;
 mod ownership;
 pub mod pace;
 mod permit;
+mod places;
 pub mod policy;
 pub mod profile;
 pub mod release;
 mod rules;
 pub mod template;
+mod uses;
 mod verdict;
 mod who;
 
@@ -44,7 +46,9 @@ pub(crate) use ownership::unknown_agent;
 pub use ownership::{may_revoke, owns};
 pub use permit::{Admission, Certification, Mint, RequestId};
 pub(crate) use permit::{BACKDATE, request_record};
+pub use places::{Place, Places, Section, Source};
 pub use rules::Rules;
+pub use uses::Use;
 pub use verdict::{Check, Defined, Note, Verdict};
 pub use who::{operates, who};
 

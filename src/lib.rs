@@ -7,6 +7,7 @@
 //! listen     connections: their places, budgets and ends; who may not call is told before a body is read
 //! doors      peer  grpc  http              wire <-> act; `status` maps denials to the wire; a door decides nothing
 //! acts       spawn redeem renew mint end join | revoke reopen | authorities rotate | configure inspect
+//! why        explain who_can what_if replay governance           questions: judged as acts are, and nothing is recorded, signed or charged
 //! pipeline                                 lanes and turns; groups of acts through prove | commit | sign | release; knows no act
 //! rooms   1  caller  assertion  csr        evidence -> who: a peer's certificates, a user's token, a key's holder
 //!         2  judge                         (view, act, time, chance) -> verdict: checks, records, permit or denial; pure
@@ -62,6 +63,8 @@ pub mod listen;
 pub mod doors;
 
 pub mod acts;
+
+pub mod why;
 
 pub mod pipeline;
 

@@ -33,6 +33,7 @@ const APIS: [(&str, &str, &str, &[&str]); 2] = [
             ".mayfly.v1.ListApprovalsRequest",
             ".mayfly.v1.ApproveRequest",
             ".mayfly.v1.DenyRequest",
+            ".mayfly.v1.ExplainRequest",
         ],
     ),
     ("workloadapi.proto", "_.rs", "src/api/workload.rs", &[".X509SVID", ".JWTSVID", ".ValidateJWTSVIDRequest", ".WITSVID"]),

@@ -35,7 +35,7 @@ fn sees(issuer: &Issuer, caller: &Caller, audiences: &[String]) -> bool {
 }
 
 /// An access token of ours that is valid now: its signature, its times, and everything that revokes it.
-pub(super) async fn access_token(issuer: &Issuer, token: &str) -> Result<Result<AccessToken, Reject>, No> {
+pub(crate) async fn access_token(issuer: &Issuer, token: &str) -> Result<Result<AccessToken, Reject>, No> {
     let (published, oid, iss, now) = (issuer.publisher.now(), issuer.oid().clone(), issuer.iss.clone(), issuer.clock.seconds());
     let token = token.to_owned();
     let read = move || read_access_token(&token, &iss, &published.bundle, &oid, now);
@@ -58,6 +58,24 @@ async fn svid(issuer: &Issuer, caller: &Caller, token: &str) -> Result<Option<Jw
     Ok(verified.ok().filter(|svid| match (&svid.principal, &svid.binding) {
         (mayfly_verify::Principal::Agent(id), Some(binding)) => holds(issuer, binding, &id.uuid, &svid.authority),
         _ => false,
+    }))
+}
+
+/// A JWT-SVID of ours that is valid now, whatever it is for: its agent, and when it expires in Unix seconds.
+pub(crate) async fn any_svid(issuer: &Issuer, token: &str) -> Result<Result<(mayfly_verify::AgentId, u64), Reject>, No> {
+    let aud = match mayfly_verify::inspect_jwt_audiences(token) {
+        Ok(audiences) => audiences.into_iter().next().unwrap_or_default(),
+        Err(reject) => return Ok(Err(reject)),
+    };
+    let (published, oid, now, token) = (issuer.publisher.now(), issuer.oid().clone(), issuer.clock.seconds(), token.to_owned());
+    let verified = issuer.clients.turn(move || verify_jwt(&token, &aud, &published.bundle, &oid, now)).await?;
+    Ok(verified.and_then(|svid| match (&svid.principal, &svid.binding) {
+        (mayfly_verify::Principal::Agent(id), Some(binding))
+            if !issuer.ledger.read(|s| s.is_cut(binding.incarnation, &binding.stamps)) =>
+        {
+            Ok((id.clone(), svid.expires_at))
+        }
+        _ => Err(Reject::Cut),
     }))
 }
 

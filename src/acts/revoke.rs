@@ -106,7 +106,7 @@ impl Default for Counting {
 }
 
 impl Counting {
-    fn place(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Denial> {
+    pub(crate) fn place(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Denial> {
         let places = if matches!(caller, Caller::Operator { .. }) { &self.operators } else { &self.others };
         let busy = |_| Denial::new(Kind::Exhausted, "BUSY", "another dry run is being counted: ask again in a moment");
         Arc::clone(places).try_acquire_owned().map_err(busy)

@@ -20,6 +20,7 @@ use crate::pipeline::{Behalf, Issue};
 use crate::state::{Agent, Delegation, Done, Lineage, State, Token, View};
 pub use many::{Many, spawn_many};
 pub use request::{BATCH, Holds, Keys, SpawnRequest, Spawned, TICKET_LIFE, spawn};
+pub(crate) use request::{asked, question};
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use mayfly_verify::ClassName;
 
 use super::foreign::Known;
+use super::places::read_owner;
 use super::reader::Reader;
 use crate::assertion::{AudienceSettings, DEFAULT_ALGS, IssuerSettings};
 
@@ -25,6 +26,7 @@ pub(super) fn read_issuers(top: &mut Reader, known: &Known<'_>) -> Vec<IssuerSet
 
 fn read_issuer(i: &mut Reader, known: &Known<'_>) -> Option<IssuerSettings> {
     let name = i.parsed("name", None, |s| s.parse::<ClassName>().map(|n| n.to_string()).map_err(|e| e.to_string()));
+    read_owner(i);
     let issuer = i.parsed("issuer", None, https);
     let jwks_url = i.optional("jwks_url", https_with_query);
     let ca_file = i.optional("ca_file", |s| Ok(PathBuf::from(s)));

@@ -2,6 +2,7 @@
 
 use mayfly_verify::ClassName;
 
+use super::places::read_owner;
 use super::reader::Reader;
 use crate::judge::limits::{Limit, Measure, Per, WINDOW};
 
@@ -23,6 +24,7 @@ pub(super) fn read_limits(top: &mut Reader) -> Vec<Limit> {
 /// Reads one limit, which has exactly one measure. Only workloads and parents have children, so only they have a `fan_out`.
 fn read_limit(l: &mut Reader) -> Option<Limit> {
     let name = l.parsed("name", None, |s| s.parse::<ClassName>().map(|n| n.to_string()).map_err(|e| e.to_string()));
+    read_owner(l);
     let per = l.parsed("per", None, |s| match s {
         "user" => Ok(Per::User),
         "root" => Ok(Per::Root),

@@ -17,12 +17,14 @@ use super::foreign::{Known, read_foreign};
 use super::https::read_https;
 use super::issuers::read_issuers;
 use super::limits::read_limits;
+use super::places::read_owner;
 use super::reader::Reader;
 use super::writes::read_writes;
 use super::{BundleEndpoint, Config, LogFormat};
 use crate::assertion::Rule;
 use crate::authority::RootFiles;
 use crate::history::Keep;
+use crate::judge::Places;
 use crate::listen::Bounds;
 
 /// Reads a whole file. Returns `None` if a value is missing or malformed; `top` then holds the fault.
@@ -33,6 +35,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         Err(e) => Err(e.to_string()),
     });
     let home = top.parsed("home", Some(".mayfly"), |s| Ok(PathBuf::from(s)));
+    read_owner(top);
     let server = within(top, "server", read_server);
     let http = within(top, "http", read_http);
     let operator = within(top, "operator", read_operator);
@@ -107,6 +110,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         limits,
         audiences,
         writes: writes.paces,
+        places: Places::default(),
         taken_back: writes.taken_back,
     })
 }
@@ -295,6 +299,7 @@ fn read_workloads(top: &mut Reader) -> (Vec<WorkloadName>, Vec<Rule>, BTreeMap<W
     let (mut workloads, mut rules, mut serves) = (Vec::<WorkloadName>::new(), Vec::new(), BTreeMap::new());
     for mut w in top.sections("workloads") {
         let name = w.parsed("name", None, |s| s.parse::<WorkloadName>().map_err(|e| e.to_string()));
+        read_owner(&mut w);
         read_rules(&mut w, name.as_ref(), &mut rules);
         if let Some(name) = name {
             if workloads.contains(&name) {

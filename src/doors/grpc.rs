@@ -4,6 +4,7 @@ mod approvals;
 mod authorities;
 mod batches;
 mod bundles;
+mod decisions;
 mod history;
 mod identities;
 mod inspection;
@@ -48,6 +49,7 @@ use server::approvals_server::ApprovalsServer;
 use server::authorities_server::AuthoritiesServer;
 use server::batches_server::BatchesServer;
 use server::bundles_server::BundlesServer;
+use server::decisions_server::DecisionsServer;
 use server::history_server::HistoryServer;
 use server::identities_server::IdentitiesServer;
 use server::inspection_server::InspectionServer;
@@ -69,6 +71,7 @@ pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: wat
         .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(HistoryServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(DecisionsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BundlesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(RevocationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(AuthoritiesServer::from_arc(door).max_decoding_message_size(message))

@@ -38,6 +38,8 @@ pub enum Action {
     Ask,
     SeeApprovals,
     AnswerApproval,
+    Explain,
+    AskWhoCan,
 }
 
 /// Each action, and the roles that may ask for it.
@@ -70,6 +72,8 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::SeeApprovals, &[Agent, Workload, Foreign, User, Operator]),
     // T182: nobody but a person, by a token of their own: neither the agent nor whoever spawned it, nor an operator.
     (Action::AnswerApproval, &[User]),
+    (Action::Explain, &[Agent, Workload, Foreign, Operator]),
+    (Action::AskWhoCan, &[Operator]),
 ];
 
 /// Actions that are for operators on the issuer's machine alone, on its socket: they write there.

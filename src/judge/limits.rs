@@ -1,6 +1,7 @@
 //! Limits on numbers, rates and totals. They are counted in commit order, while a batch is judged, so none is ever exceeded.
 
-use mayfly_verify::{Subject, Target, sha256};
+use mayfly_verify::{ClassName, Subject, Target, sha256};
+use uuid::Uuid;
 
 use super::{Check, Judgement};
 use crate::denial::{Denial, Kind};
@@ -121,6 +122,49 @@ pub fn live(used: u64, most: u64) -> Result<(), Full> {
     if used >= most { Err(Full { limit: most, used, retry: None }) } else { Ok(()) }
 }
 
+/// Whose counts a new agent is charged to.
+#[derive(Clone, Copy, Debug)]
+pub struct Spawner<'a> {
+    /// The subject of its user. `None` if it acts for nobody.
+    pub user: Option<Subject>,
+    /// The subject of the workload at its root.
+    pub workload: Subject,
+    /// The subject of its class.
+    pub class: Subject,
+    /// Its ancestors that are agents, the parent first.
+    pub agents: &'a [(ClassName, Uuid)],
+}
+
+impl Limit {
+    /// What has a count of its own for a new agent.
+    pub(super) fn subjects(&self, spawner: &Spawner<'_>) -> Vec<Subject> {
+        let agents = spawner.agents;
+        let of = |uuid: &Uuid| Target::Agent(*uuid).subject();
+        match self.per {
+            Per::User => spawner.user.into_iter().collect(),
+            Per::Root => vec![spawner.workload],
+            Per::Workload if agents.is_empty() => vec![spawner.workload],
+            Per::Workload => vec![],
+            // A fan-out counts children, which only the spawner has; everything else counts for each ancestor.
+            Per::Parent if matches!(self.measure, Measure::FanOut(_)) => {
+                agents.first().map(|(_, uuid)| of(uuid)).into_iter().collect()
+            }
+            Per::Parent => agents.iter().map(|(_, uuid)| of(uuid)).collect(),
+            Per::Class => vec![spawner.class],
+        }
+    }
+
+    /// Where the live agents of a subject are counted.
+    pub(super) fn seat(&self, subject: Subject) -> Seat {
+        let count = match (self.measure, self.per) {
+            (Measure::FanOut(_), _) | (_, Per::Workload) => Count::DirectlyBelow,
+            (_, Per::Class) => Count::OfClass,
+            _ => Count::Below,
+        };
+        Seat(count, subject)
+    }
+}
+
 impl Judgement<'_> {
     /// What a spawn uses up of every limit that applies, or the denial of the first limit that is full.
     pub fn charge(
@@ -130,34 +174,19 @@ impl Judgement<'_> {
         lineage: Option<&Lineage>,
     ) -> Result<Vec<record::Charge>, Denial> {
         let mut charges = Vec::new();
+        let spawner = Spawner {
+            user: delegation.map(Delegation::user_subject),
+            workload: mandate.workload_subject,
+            class: mandate.class_subject,
+            agents: lineage.map(|l| l.agents.as_slice()).unwrap_or_default(),
+        };
         for (index, limit) in self.rules().limits.iter().enumerate() {
             self.checking(Check::Limit(index));
-            let agents = lineage.map(|l| l.agents.as_slice()).unwrap_or_default();
-            let subjects: Vec<Subject> = match limit.per {
-                Per::User => delegation.iter().map(|d| d.user_subject()).collect(),
-                Per::Root => vec![mandate.workload_subject],
-                Per::Workload if agents.is_empty() => vec![mandate.workload_subject],
-                Per::Workload => vec![],
-                // A fan-out counts children, which only the spawner has; everything else counts for each ancestor.
-                Per::Parent if matches!(limit.measure, Measure::FanOut(_)) => {
-                    agents.first().map(|(_, uuid)| Target::Agent(*uuid).subject()).into_iter().collect()
-                }
-                Per::Parent => agents.iter().map(|(_, uuid)| Target::Agent(*uuid).subject()).collect(),
-                Per::Class => vec![mandate.class_subject],
-            };
-            for subject in subjects {
+            for subject in limit.subjects(&spawner) {
                 let refuse = |full: Full| refused(limit, full);
                 match limit.measure {
-                    Measure::Live(most) => {
-                        let count = match limit.per {
-                            Per::Class => Count::OfClass,
-                            Per::Workload => Count::DirectlyBelow,
-                            _ => Count::Below,
-                        };
-                        live(self.view().seats(Seat(count, subject)), most).map_err(refuse)?;
-                    }
-                    Measure::FanOut(most) => {
-                        live(self.view().seats(Seat(Count::DirectlyBelow, subject)), most).map_err(refuse)?;
+                    Measure::Live(most) | Measure::FanOut(most) => {
+                        live(self.view().seats(limit.seat(subject)), most).map_err(refuse)?;
                     }
                     Measure::Rate { period, burst } => {
                         let meter = meter(limit, &subject.0);
@@ -191,7 +220,7 @@ fn refused(limit: &Limit, full: Full) -> Denial {
 }
 
 /// The id of a limit's meter for a subject.
-fn meter(limit: &Limit, subject: &[u8; 16]) -> [u8; 16] {
+pub(super) fn meter(limit: &Limit, subject: &[u8; 16]) -> [u8; 16] {
     let name = limit.name.as_bytes();
     let kind = limit.measure.as_str().as_bytes();
     let parts: [&[u8]; 5] = [name, b"\0", kind, b"\0", subject];

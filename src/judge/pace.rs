@@ -109,7 +109,9 @@ impl Verb {
             | Action::ListCuts
             | Action::ListAuthorities
             | Action::SeeApprovals
-            | Action::ReadHistory => None,
+            | Action::ReadHistory
+            | Action::Explain
+            | Action::AskWhoCan => None,
         }
     }
 }

@@ -82,6 +82,34 @@ pub enum Defined {
 }
 
 impl Check {
+    /// Its name, as explanations write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Check::Caller => "caller",
+            Check::Request => "request",
+            Check::ClassKnown => "class_known",
+            Check::ClassOpen => "class_open",
+            Check::Grant => "grant",
+            Check::Authority => "authority",
+            Check::WorkloadOpen => "workload_open",
+            Check::WorkloadKnown => "workload_known",
+            Check::Audience => "audience",
+            Check::Key => "key",
+            Check::Lifetime => "lifetime",
+            Check::Limit(_) => "limit",
+            Check::BindingSize => "binding_size",
+            Check::Claims => "claims",
+            Check::Subject => "subject",
+            Check::Ticket => "ticket",
+            Check::Generation => "generation",
+            Check::AuthorityLeft => "authority_left",
+            Check::Ownership => "ownership",
+            Check::TargetKnown => "target_known",
+            Check::TargetClosed => "target_closed",
+            Check::AuthorityStatus => "authority_status",
+        }
+    }
+
     /// What the check looks at.
     pub fn looks_at(self) -> &'static str {
         match self {

@@ -13,5 +13,12 @@ pub struct Reading {
     pub until: u64,
 }
 
+impl super::State {
+    /// The reading of a meter.
+    pub fn meter(&self, meter: &[u8; 16]) -> Option<Reading> {
+        self.meters.get(meter).copied()
+    }
+}
+
 // INVARIANT: the admissions that a reading was computed from are in the journal for as long as the reading matters.
 const _: () = assert!(super::KEEP >= WINDOW, "admissions are kept as long as any window");

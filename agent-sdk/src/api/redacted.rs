@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::v1::{
-    ApproveRequest, AttestRequest, CreateJoinTokenResponse, DenyRequest, ExchangeRequest, ExchangeResponse, ExtendRequest, GetAgentRequest, GetApprovalRequest, GetDecisionRequest, IntrospectRequest, JwtSvid, ListAgentsRequest, ListApprovalsRequest, ListEntriesRequest, RedeemRequest, ReopenRequest, RevokeRequest, SpawnRequest, SpawnResponse, TokensRevokeRequest,
+    ApproveRequest, AttestRequest, CreateJoinTokenResponse, DenyRequest, ExchangeRequest, ExchangeResponse, ExtendRequest, ExplainRequest, GetAgentRequest, GetApprovalRequest, GetDecisionRequest, IntrospectRequest, JwtSvid, ListAgentsRequest, ListApprovalsRequest, ListEntriesRequest, RedeemRequest, ReopenRequest, RevokeRequest, SpawnRequest, SpawnResponse, TokensRevokeRequest, explain_request,
 };
 use super::workload::{Jwtsvid, ValidateJwtsvidRequest, Witsvid, X509svid};
 
@@ -31,6 +31,24 @@ hides_user_token! {
     GetAgentRequest { agent }
     ListEntriesRequest { since, until, user, agent, class, root, kinds, reason, page_size, page_token }
     GetDecisionRequest { decision_id }
+}
+
+impl fmt::Debug for ExplainRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExplainRequest").field("what", &self.what).finish()
+    }
+}
+
+/// Hides `token`.
+impl fmt::Debug for explain_request::What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            explain_request::What::Agent(agent) => f.debug_tuple("Agent").field(agent).finish(),
+            explain_request::What::Certificates(credential) => f.debug_tuple("Certificates").field(credential).finish(),
+            explain_request::What::Token(_) => f.debug_tuple("Token").finish_non_exhaustive(),
+            explain_request::What::Spawn(spawn) => f.debug_tuple("Spawn").field(spawn).finish(),
+        }
+    }
 }
 
 /// Hides `secret`.

@@ -20,6 +20,7 @@ pub const TICKET_LIFE: u64 = 60;
 pub const BATCH: usize = 1000;
 
 /// A spawn as the wire brought it.
+#[derive(Clone)]
 pub struct SpawnRequest {
     /// Makes a retry the same record. Empty: every call is a new request.
     pub request_id: String,
@@ -74,6 +75,24 @@ pub async fn spawn(issuer: &Issuer, caller: Caller, request: SpawnRequest, keys:
     let mut acts = acts(issuer, &caller, request, keys).await?;
     let Some((act, secret)) = acts.pop() else { return Err(batch_size().into()) };
     answer(issuer, issuer.pipeline.issue(caller, act).await?, secret)
+}
+
+/// A spawn that is only judged: with no key, and with a ticket that nobody has the secret of.
+pub(crate) async fn question(issuer: &Issuer, caller: &Caller, request: &SpawnRequest) -> Result<Spawn, No> {
+    let proof = proof(issuer, caller, request).await?;
+    Ok(asked(request.clone(), proof))
+}
+
+/// The same with a proof that is known already.
+pub(crate) fn asked(request: SpawnRequest, proof: Option<Proof>) -> Spawn {
+    Spawn {
+        class: request.class,
+        credential: Credential::Ticket { nonce: [0; 16], hash: [0; 32], life: TICKET_LIFE },
+        proof,
+        asked: request.asked,
+        audience: Some(request.audience).filter(|audience| !audience.is_empty()),
+        request: None,
+    }
 }
 
 /// One act for each key or ticket, each with the secret of its ticket.

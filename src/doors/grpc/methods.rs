@@ -32,6 +32,11 @@ pub(super) const GET_AGENT: Method = Method { name: "Inspection/GetAgent", actio
 pub(super) const LIST_CLASSES: Method = Method { name: "Inspection/ListClasses", action: Action::ListClasses };
 pub(super) const LIST_ENTRIES: Method = Method { name: "History/ListEntries", action: Action::ReadHistory };
 pub(super) const GET_DECISION: Method = Method { name: "History/GetDecision", action: Action::ReadHistory };
+pub(super) const EXPLAIN: Method = Method { name: "Decisions/Explain", action: Action::Explain };
+pub(super) const WHO_CAN: Method = Method { name: "Decisions/WhoCan", action: Action::AskWhoCan };
+pub(super) const WHAT_IF: Method = Method { name: "Decisions/WhatIf", action: Action::AskWhoCan };
+pub(super) const REPLAY: Method = Method { name: "Decisions/Replay", action: Action::AskWhoCan };
+pub(super) const GOVERN: Method = Method { name: "Decisions/Govern", action: Action::AskWhoCan };
 pub(super) const GET_BUNDLE: Method = Method { name: "Bundles/GetBundle", action: Action::GetBundle };
 pub(super) const WATCH_BUNDLE: Method = Method { name: "Bundles/WatchBundle", action: Action::GetBundle };
 pub(super) const GET_CRLS: Method = Method { name: "Bundles/GetCrls", action: Action::WatchCuts };
@@ -85,6 +90,11 @@ pub const METHODS: &[Method] = &[
     LIST_CLASSES,
     LIST_ENTRIES,
     GET_DECISION,
+    EXPLAIN,
+    WHO_CAN,
+    WHAT_IF,
+    REPLAY,
+    GOVERN,
     GET_BUNDLE,
     WATCH_BUNDLE,
     GET_CRLS,

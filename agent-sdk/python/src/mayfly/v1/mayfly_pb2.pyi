@@ -192,7 +192,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
     REASON_DPOP_PROOF_USED: _ClassVar[Reason]
     REASON_TOKEN_BINDING_NEEDED: _ClassVar[Reason]
-    REASON_FEED_FORK: _ClassVar[Reason]
+    REASON_EXPLAIN_MALFORMED: _ClassVar[Reason]
+    REASON_LIMIT_UNKNOWN: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
 MODE_AUTONOMOUS: Mode
@@ -354,7 +355,8 @@ REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
 REASON_DPOP_PROOF_USED: Reason
 REASON_TOKEN_BINDING_NEEDED: Reason
-REASON_FEED_FORK: Reason
+REASON_EXPLAIN_MALFORMED: Reason
+REASON_LIMIT_UNKNOWN: Reason
 
 class User(_message.Message):
     __slots__ = ("iss", "sub")
@@ -981,6 +983,285 @@ class EntryProof(_message.Message):
     proof: str
     def __init__(self, index: _Optional[int] = ..., leaf: _Optional[str] = ..., opening: _Optional[str] = ..., salt: _Optional[bytes] = ..., proof: _Optional[str] = ...) -> None: ...
 
+class ExplainRequest(_message.Message):
+    __slots__ = ("agent", "certificates", "token", "spawn")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SPAWN_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    certificates: ExplainedCertificates
+    token: str
+    spawn: SpawnRequest
+    def __init__(self, agent: _Optional[str] = ..., certificates: _Optional[_Union[ExplainedCertificates, _Mapping]] = ..., token: _Optional[str] = ..., spawn: _Optional[_Union[SpawnRequest, _Mapping]] = ...) -> None: ...
+
+class ExplainedCertificates(_message.Message):
+    __slots__ = ("certificates",)
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("about", "allowed", "reason", "message", "checks", "scopes", "audiences", "limits", "policies", "flip", "flip_complete", "decision_id", "revision", "at")
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    FLIP_FIELD_NUMBER: _ClassVar[int]
+    FLIP_COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    about: str
+    allowed: bool
+    reason: str
+    message: str
+    checks: _containers.RepeatedCompositeFieldContainer[ExplainedCheck]
+    scopes: _containers.RepeatedCompositeFieldContainer[ExplainedPart]
+    audiences: _containers.RepeatedCompositeFieldContainer[ExplainedPart]
+    limits: _containers.RepeatedCompositeFieldContainer[ExplainedLimit]
+    policies: _containers.RepeatedCompositeFieldContainer[ExplainedPolicy]
+    flip: _containers.RepeatedCompositeFieldContainer[Flip]
+    flip_complete: bool
+    decision_id: str
+    revision: int
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, about: _Optional[str] = ..., allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., checks: _Optional[_Iterable[_Union[ExplainedCheck, _Mapping]]] = ..., scopes: _Optional[_Iterable[_Union[ExplainedPart, _Mapping]]] = ..., audiences: _Optional[_Iterable[_Union[ExplainedPart, _Mapping]]] = ..., limits: _Optional[_Iterable[_Union[ExplainedLimit, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[ExplainedPolicy, _Mapping]]] = ..., flip: _Optional[_Iterable[_Union[Flip, _Mapping]]] = ..., flip_complete: _Optional[bool] = ..., decision_id: _Optional[str] = ..., revision: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("where", "owner")
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    where: str
+    owner: str
+    def __init__(self, where: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ExplainedCheck(_message.Message):
+    __slots__ = ("check", "passed", "saw", "source")
+    CHECK_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    SAW_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    check: str
+    passed: bool
+    saw: str
+    source: Source
+    def __init__(self, check: _Optional[str] = ..., passed: _Optional[bool] = ..., saw: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class ExplainedPart(_message.Message):
+    __slots__ = ("name", "removed_by")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_BY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    removed_by: Source
+    def __init__(self, name: _Optional[str] = ..., removed_by: _Optional[_Union[Source, _Mapping]] = ..., **kwargs) -> None: ...
+
+class ExplainedLimit(_message.Message):
+    __slots__ = ("name", "per", "measure", "used", "limit", "source")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PER_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    per: str
+    measure: str
+    used: int
+    limit: int
+    source: Source
+    def __init__(self, name: _Optional[str] = ..., per: _Optional[str] = ..., measure: _Optional[str] = ..., used: _Optional[int] = ..., limit: _Optional[int] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class ExplainedPolicy(_message.Message):
+    __slots__ = ("id", "source")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    source: Source
+    def __init__(self, id: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class Flip(_message.Message):
+    __slots__ = ("changes",)
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[FlipChange]
+    def __init__(self, changes: _Optional[_Iterable[_Union[FlipChange, _Mapping]]] = ...) -> None: ...
+
+class FlipChange(_message.Message):
+    __slots__ = ("change", "text", "source")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    change: str
+    text: str
+    source: Source
+    def __init__(self, change: _Optional[str] = ..., text: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class WhoCanRequest(_message.Message):
+    __slots__ = ("scope", "audience", "user")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    audience: str
+    user: User
+    def __init__(self, scope: _Optional[str] = ..., audience: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., **kwargs) -> None: ...
+
+class WhoCanResponse(_message.Message):
+    __slots__ = ("agents", "could", "as_of")
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    COULD_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    agents: _containers.RepeatedCompositeFieldContainer[Agent]
+    could: _containers.RepeatedCompositeFieldContainer[CouldHave]
+    as_of: AsOf
+    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., could: _Optional[_Iterable[_Union[CouldHave, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ...) -> None: ...
+
+class CouldHave(_message.Message):
+    __slots__ = ("mode", "provider", "audience", "spawners", "source")
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    SPAWNERS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    mode: Mode
+    provider: str
+    audience: str
+    spawners: _containers.RepeatedScalarFieldContainer[str]
+    source: Source
+    def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., provider: _Optional[str] = ..., audience: _Optional[str] = ..., spawners: _Optional[_Iterable[str]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., **kwargs) -> None: ...
+
+class AsOf(_message.Message):
+    __slots__ = ("revision", "exact", "at", "agents")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    exact: bool
+    at: _timestamp_pb2.Timestamp
+    agents: int
+    def __init__(self, revision: _Optional[int] = ..., exact: _Optional[bool] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agents: _Optional[int] = ...) -> None: ...
+
+class WhatIfRequest(_message.Message):
+    __slots__ = ("revoke", "limit")
+    REVOKE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    revoke: Target
+    limit: LimitChange
+    def __init__(self, revoke: _Optional[_Union[Target, _Mapping]] = ..., limit: _Optional[_Union[LimitChange, _Mapping]] = ...) -> None: ...
+
+class LimitChange(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: int
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+
+class WhatIfResponse(_message.Message):
+    __slots__ = ("agents", "starved", "as_of", "source")
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    STARVED_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    agents: _containers.RepeatedCompositeFieldContainer[Agent]
+    starved: _containers.RepeatedCompositeFieldContainer[Starved]
+    as_of: AsOf
+    source: Source
+    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., starved: _Optional[_Iterable[_Union[Starved, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class Starved(_message.Message):
+    __slots__ = ("whose", "used", "agents")
+    WHOSE_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    whose: str
+    used: int
+    agents: int
+    def __init__(self, whose: _Optional[str] = ..., used: _Optional[int] = ..., agents: _Optional[int] = ...) -> None: ...
+
+class ReplayRequest(_message.Message):
+    __slots__ = ("since",)
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ReplayResponse(_message.Message):
+    __slots__ = ("decided", "different", "differences", "not_replayed", "configured_otherwise", "revision")
+    DECIDED_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENT_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    NOT_REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURED_OTHERWISE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    decided: int
+    different: int
+    differences: _containers.RepeatedCompositeFieldContainer[ReplayDifference]
+    not_replayed: int
+    configured_otherwise: bool
+    revision: int
+    def __init__(self, decided: _Optional[int] = ..., different: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ReplayDifference, _Mapping]]] = ..., not_replayed: _Optional[int] = ..., configured_otherwise: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ReplayDifference(_message.Message):
+    __slots__ = ("revision", "at", "agent_id", "then", "now")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    THEN_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    at: _timestamp_pb2.Timestamp
+    agent_id: str
+    then: str
+    now: str
+    def __init__(self, revision: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent_id: _Optional[str] = ..., then: _Optional[str] = ..., now: _Optional[str] = ..., **kwargs) -> None: ...
+
+class GovernRequest(_message.Message):
+    __slots__ = ("since",)
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GovernResponse(_message.Message):
+    __slots__ = ("unowned", "closed_owners", "unused", "idle_agents", "admissions", "since", "complete", "revision")
+    UNOWNED_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_OWNERS_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_FIELD_NUMBER: _ClassVar[int]
+    IDLE_AGENTS_FIELD_NUMBER: _ClassVar[int]
+    ADMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    unowned: _containers.RepeatedCompositeFieldContainer[Source]
+    closed_owners: _containers.RepeatedCompositeFieldContainer[Source]
+    unused: _containers.RepeatedCompositeFieldContainer[UnusedCeiling]
+    idle_agents: _containers.RepeatedScalarFieldContainer[str]
+    admissions: int
+    since: _timestamp_pb2.Timestamp
+    complete: bool
+    revision: int
+    def __init__(self, unowned: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., closed_owners: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., unused: _Optional[_Iterable[_Union[UnusedCeiling, _Mapping]]] = ..., idle_agents: _Optional[_Iterable[str]] = ..., admissions: _Optional[int] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., complete: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class UnusedCeiling(_message.Message):
+    __slots__ = ("scopes", "audiences", "source")
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    audiences: _containers.RepeatedScalarFieldContainer[str]
+    source: Source
+    def __init__(self, scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., **kwargs) -> None: ...
+
 class GetBundleRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -1138,14 +1419,12 @@ class TaintAuthorityResponse(_message.Message):
     def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class WatchCutsRequest(_message.Message):
-    __slots__ = ("incarnation", "after", "chain")
+    __slots__ = ("incarnation", "after")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
-    CHAIN_FIELD_NUMBER: _ClassVar[int]
     incarnation: bytes
     after: int
-    chain: bytes
-    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ..., chain: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ...) -> None: ...
 
 class WatchCutsResponse(_message.Message):
     __slots__ = ("snapshot", "cuts", "heartbeat")
@@ -1170,7 +1449,7 @@ class Cut(_message.Message):
     def __init__(self, subject: _Optional[bytes] = ..., before: _Optional[int] = ..., keep_until: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("trust_domain", "incarnation", "head", "as_of", "count", "digest", "signature", "chain")
+    __slots__ = ("trust_domain", "incarnation", "head", "as_of", "count", "digest", "signature")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -1178,7 +1457,6 @@ class Heartbeat(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
-    CHAIN_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     incarnation: bytes
     head: int
@@ -1186,5 +1464,4 @@ class Heartbeat(_message.Message):
     count: int
     digest: bytes
     signature: bytes
-    chain: bytes
-    def __init__(self, trust_domain: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., head: _Optional[int] = ..., as_of: _Optional[int] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, trust_domain: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., head: _Optional[int] = ..., as_of: _Optional[int] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,52 @@
+//! What questions of why need: where the configuration stands, who brings users, and turns.
+
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::caller::Caller;
+use crate::denial::{Denial, Kind};
+use crate::judge::Places;
+
+/// Explanations at once, of operators, and of all others together.
+const AT_ONCE: (usize, usize) = (2, 2);
+/// How long an explanation waits for the others.
+const TURN: Duration = Duration::from_secs(5);
+/// What explanations need.
+pub struct Explaining {
+    /// Where the configuration stands, and who owns it.
+    pub places: Places,
+    /// The providers whose users may act through workloads.
+    pub providers: Vec<Provider>,
+    // The explanations of operators, and of all others.
+    turns: (Semaphore, Semaphore),
+}
+
+impl Explaining {
+    /// With the places of the configuration, and its providers of users.
+    pub fn new(places: Places, providers: Vec<Provider>) -> Explaining {
+        Explaining { places, providers, turns: (Semaphore::new(AT_ONCE.0), Semaphore::new(AT_ONCE.1)) }
+    }
+
+    /// A turn, which is given back when it is dropped.
+    pub(crate) async fn turn(&self, caller: &Caller) -> Result<SemaphorePermit<'_>, Denial> {
+        let turns = if matches!(caller, Caller::Operator { .. }) { &self.turns.0 } else { &self.turns.1 };
+        let busy = || Denial::new(Kind::Exhausted, "BUSY", "too many others ask for explanations: ask again in a moment");
+        tokio::time::timeout(TURN, turns.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)
+    }
+}
+
+/// A provider of users, as far as it says who could bring a token.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// The operator's name for it.
+    pub name: String,
+    /// Its `iss`.
+    pub iss: String,
+    /// The accepted audience of its tokens.
+    pub audience: String,
+    /// The workloads that may present them.
+    pub workloads: Vec<mayfly_verify::Workload>,
+    /// Ceiling of scopes. `None` means no ceiling.
+    pub scopes: Option<Vec<String>>,
+}

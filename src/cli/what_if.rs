@@ -1,0 +1,106 @@
+//! `mayfly what-if`.
+
+use clap::Subcommand;
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::decisions_client::DecisionsClient;
+use mayfly_agent::api::v1::target::Target as WireTarget;
+use mayfly_agent::api::v1::what_if_request::What;
+use serde_json::{Value, json};
+
+use super::connect::{self, Acting};
+use super::exit::Failure;
+use super::global::Global;
+use super::{output, user};
+
+/// Say which live agents a change would end or leave no room for, and change nothing (operator)
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    acting: Acting,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Something is revoked: the agents that would end, one by one
+    Revoke(Target),
+    /// A limit has another value: what would have no room for one more agent
+    Limit {
+        /// The name of a configured limit
+        name: String,
+        /// Its value: agents, or spawns at once or in a window
+        value: u64,
+    },
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// An agent with everything below it, by its SPIFFE ID or UUID
+    #[arg(long, value_name = "ID")]
+    agent: Option<String>,
+    /// A user, as <issuer's configured name>/<subject>
+    #[arg(long, value_name = "ISSUER/SUB")]
+    user: Option<String>,
+    /// All agents below a workload: its name, or the SPIFFE ID of a foreign one
+    #[arg(long, alias = "workload", value_name = "NAME")]
+    root: Option<String>,
+    /// All agents of a class and everything below them
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
+    /// All agents of a delegation
+    #[arg(long, value_name = "ID")]
+    delegation: Option<String>,
+}
+
+impl Target {
+    fn wire(self) -> Result<WireTarget, Failure> {
+        match self {
+            Target { agent: Some(id), .. } => Ok(WireTarget::Agent(id)),
+            Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(&text)?)),
+            Target { root: Some(name), .. } => Ok(WireTarget::Workload(name)),
+            Target { class: Some(name), .. } => Ok(WireTarget::Class(name)),
+            Target { delegation: Some(id), .. } => Ok(WireTarget::Delegation(id)),
+            _ => Err(Failure::usage("say what would be revoked, such as --agent or --user")),
+        }
+    }
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    let what = match args.command {
+        Command::Revoke(target) => What::Revoke(v1::Target { target: Some(target.wire()?) }),
+        Command::Limit { name, value } => What::Limit(v1::LimitChange { name, value }),
+    };
+    let limits = matches!(what, What::Limit(_));
+    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let mut answers = DecisionsClient::new(channel).what_if(v1::WhatIfRequest { what: Some(what) }).await?.into_inner();
+    let (mut agents, mut last) = (Vec::new(), v1::WhatIfResponse::default());
+    while let Some(answer) = answers.message().await? {
+        agents.extend(answer.agents.iter().cloned());
+        if answer.as_of.is_some() {
+            last = answer;
+        }
+    }
+    let as_of = last.as_of.ok_or_else(Failure::incomplete_answer)?;
+    let listed: Vec<Value> = agents.iter().map(output::agent::object).collect();
+    let mut object = json!({ "revision": as_of.revision, "exact": as_of.exact, "at": output::timestamp(as_of.at.as_ref()) });
+    output::insert(&mut object, if limits { "counted" } else { "would_end" }, listed);
+    if limits {
+        let starved = last.starved.iter().map(|s| json!({ "whose": s.whose, "used": s.used, "agents": s.agents }));
+        output::insert(&mut object, "starved", starved.collect::<Vec<_>>());
+        let source = last.source.unwrap_or_default();
+        output::insert(&mut object, "where", source.r#where);
+        output::insert(&mut object, "owner", source.owner);
+    }
+    output::print(global.output, &object, || {
+        if limits {
+            return output::lines(&last.starved, "there would be room for all", |s| {
+                format!("no room: {} uses {}, with {} agents", s.whose, s.used, s.agents)
+            });
+        }
+        output::lines(&agents, "no agent would end", |agent| {
+            format!("would end: {} for {}", agent.agent_id, output::agent::user(agent))
+        })
+    })
+}

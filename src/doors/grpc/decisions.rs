@@ -1,0 +1,241 @@
+//! The service of decisions: why something is allowed or denied.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::explain_request::What as Wanted;
+use mayfly_verify::Mode;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+
+use super::identities::spawn_request;
+use super::message::{agent_message, timestamp};
+use super::server::decisions_server::Decisions;
+use super::{Door, methods, targets};
+use crate::acts::Issuer;
+use crate::acts::revoke::What;
+use crate::clock::SECOND;
+use crate::denial::Denial;
+use crate::judge::Source;
+use crate::state::Standing;
+use crate::why::explain::told::{Explanation, Part, Step};
+use crate::why::explain::{self, What as Explained};
+use crate::why::survey::Found;
+use crate::why::{governance, replay, what_if, who_can};
+
+/// Agents in one message of a stream.
+const AGENTS: usize = 500;
+/// Idle agents that a report names at most.
+const IDLE: usize = 1000;
+/// Counts that an answer names at most, the fullest first.
+const STARVED: usize = 1000;
+
+/// A stream whose messages are made as they are taken.
+type Pages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Decisions for Door {
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        self.run(methods::EXPLAIN, request, |issuer, caller, r| async move {
+            let what = match r.what {
+                Some(Wanted::Agent(agent)) => Explained::Agent(agent),
+                Some(Wanted::Certificates(credential)) => Explained::Certificates(credential.certificates),
+                Some(Wanted::Token(token)) => Explained::Token(token),
+                Some(Wanted::Spawn(spawn)) => Explained::Spawn(Box::new(spawn_request(dry(spawn)?)?.0)),
+                None => {
+                    let message = "say what to explain: an agent, a credential or a spawn";
+                    return Err(Denial::malformed("EXPLAIN_MALFORMED", message).into());
+                }
+            };
+            Ok(message(explain::explain(&issuer, caller, what).await?))
+        })
+        .await
+    }
+
+    type WhoCanStream = Pages<v1::WhoCanResponse>;
+
+    async fn who_can(&self, request: Request<v1::WhoCanRequest>) -> Result<Response<Self::WhoCanStream>, Status> {
+        self.run(methods::WHO_CAN, request, |issuer, caller, r| async move {
+            let malformed = |e: mayfly_verify::NameError| Denial::malformed("CLASS_MALFORMED", e.to_string());
+            let class = if r.class.is_empty() { None } else { Some(r.class.parse().map_err(malformed)?) };
+            let user = r.user.map(|user| targets::user(&issuer, user)).transpose()?;
+            let question = who_can::Question { scope: r.scope, audience: r.audience, user, class };
+            let who_can::Answer { now, could } = who_can::who_can(&issuer, &caller, question).await?;
+            let row = |c: who_can::Could| v1::CouldHave {
+                class: c.class.to_string(),
+                mode: if c.mode == Mode::Delegated { v1::Mode::Delegated } else { v1::Mode::Autonomous }.into(),
+                provider: c.provider,
+                audience: c.audience,
+                spawners: c.spawners,
+                source: Some(source(c.source)),
+            };
+            let last = v1::WhoCanResponse {
+                could: could.into_iter().map(row).collect(),
+                as_of: Some(as_of(&now)),
+                ..Default::default()
+            };
+            let page = |agents| v1::WhoCanResponse { agents, ..Default::default() };
+            Ok(pages(issuer, now, page, last))
+        })
+        .await
+    }
+
+    type WhatIfStream = Pages<v1::WhatIfResponse>;
+
+    async fn what_if(&self, request: Request<v1::WhatIfRequest>) -> Result<Response<Self::WhatIfStream>, Status> {
+        self.run(methods::WHAT_IF, request, |issuer, caller, r| async move {
+            let what = match r.what {
+                Some(v1::what_if_request::What::Revoke(target)) => match targets::revoked(&issuer, Some(target))? {
+                    What::Target(target) => what_if::If::Revoke(target),
+                    What::Before(_) => {
+                        let message =
+                            "a time is no target here: `mayfly revoke --before TIME --dry-run` counts what it would end";
+                        return Err(Denial::malformed("EXPLAIN_MALFORMED", message).into());
+                    }
+                },
+                Some(v1::what_if_request::What::Limit(limit)) => what_if::If::Limit(limit.name, limit.value),
+                None => {
+                    let message = "say what to imagine: a revocation, or a limit with its value";
+                    return Err(Denial::malformed("EXPLAIN_MALFORMED", message).into());
+                }
+            };
+            let answer = what_if::what_if(&issuer, &caller, what).await?;
+            let starved = |s: what_if::Starved| v1::Starved { whose: s.whose, used: s.used, agents: s.agents };
+            let last = v1::WhatIfResponse {
+                starved: answer.starved.into_iter().take(STARVED).map(starved).collect(),
+                as_of: Some(as_of(&answer.agents)),
+                source: answer.source.map(source),
+                ..Default::default()
+            };
+            let page = |agents| v1::WhatIfResponse { agents, ..Default::default() };
+            Ok(pages(issuer, answer.agents, page, last))
+        })
+        .await
+    }
+
+    async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
+        self.run(methods::REPLAY, request, |issuer, caller, r| async move {
+            let since = r.since.as_ref().map(targets::microseconds).transpose()?.unwrap_or_default();
+            let replayed = replay::replay(&issuer, &caller, since).await?;
+            let difference = |d: replay::Difference| v1::ReplayDifference {
+                revision: d.revision,
+                at: Some(timestamp(d.at / SECOND)),
+                agent_id: format!("spiffe://{}/agent/{}/{}", issuer.trust_domain, d.class, d.agent),
+                class: d.class,
+                then: d.then,
+                now: d.now,
+            };
+            Ok(v1::ReplayResponse {
+                decided: replayed.decided,
+                different: replayed.different,
+                differences: replayed.differences.into_iter().map(difference).collect(),
+                not_replayed: replayed.denials,
+                configured_otherwise: replayed.configured_otherwise,
+                revision: replayed.revision,
+            })
+        })
+        .await
+    }
+
+    async fn govern(&self, request: Request<v1::GovernRequest>) -> Result<Response<v1::GovernResponse>, Status> {
+        self.run(methods::GOVERN, request, |issuer, caller, r| async move {
+            let since = r.since.as_ref().map(targets::microseconds).transpose()?.unwrap_or_default();
+            let report = governance::governance(&issuer, &caller, since).await?;
+            let unused = |unused: governance::Unused| v1::UnusedCeiling {
+                class: unused.class.to_string(),
+                scopes: unused.scopes,
+                audiences: unused.audiences,
+                source: Some(source(unused.source)),
+            };
+            let idle = report.idle.agents.iter().take(IDLE);
+            let known = issuer.ledger.read(|state| idle.filter_map(|uuid| state.agent(uuid).cloned()).collect::<Vec<_>>());
+            Ok(v1::GovernResponse {
+                unowned: report.unowned.into_iter().map(source).collect(),
+                closed_owners: report.closed_owners.into_iter().map(source).collect(),
+                unused: report.unused.into_iter().map(unused).collect(),
+                idle_agents: known.iter().map(|agent| agent.id(&issuer.trust_domain).to_string()).collect(),
+                admissions: report.admissions,
+                since: Some(timestamp(report.since / SECOND)),
+                complete: report.complete,
+                revision: report.idle.revision,
+            })
+        })
+        .await
+    }
+}
+
+/// The agents of a survey, read page by page as the client takes them, and then a last message.
+fn pages<T: Send + 'static>(issuer: Arc<Issuer>, found: Found, page: fn(Vec<v1::Agent>) -> T, last: T) -> Pages<T> {
+    let uuids: Vec<_> = found.agents.into_iter().collect();
+    let chunks: Vec<Vec<_>> = uuids.chunks(AGENTS).map(<[_]>::to_vec).collect();
+    let agents = tokio_stream::iter(chunks).map(move |uuids| {
+        // An agent that was found is known for an hour after its end; it is told as it was when it was found.
+        let known: Vec<_> = issuer.ledger.read(|state| uuids.iter().filter_map(|uuid| state.agent(uuid).cloned()).collect());
+        let told = known.iter().map(|agent| agent_message(&issuer, agent, Standing::Live)).collect();
+        Ok(page(told))
+    });
+    Box::pin(agents.chain(tokio_stream::iter([Ok(last)])))
+}
+
+fn as_of(found: &Found) -> v1::AsOf {
+    let agents = u64::try_from(found.agents.len()).unwrap_or(u64::MAX);
+    v1::AsOf { revision: found.revision, exact: found.exact, at: Some(timestamp(found.at / SECOND)), agents }
+}
+
+/// A spawn that is only judged has no key and no request id; it is read as one that asks for a ticket.
+fn dry(spawn: v1::SpawnRequest) -> Result<v1::SpawnRequest, Denial> {
+    if !spawn.csr.is_empty() || !spawn.request_id.is_empty() {
+        let message = "a spawn that is only explained has no key and no request id: leave both out";
+        return Err(Denial::malformed("EXPLAIN_MALFORMED", message));
+    }
+    Ok(v1::SpawnRequest { ticket: true, ..spawn })
+}
+
+fn message(explained: Explanation) -> v1::ExplainResponse {
+    let (reason, message) = explained.denial.map_or_else(Default::default, |denial| (denial.code.to_owned(), denial.message));
+    let check = |row: explain::told::Row| v1::ExplainedCheck {
+        check: row.check.to_owned(),
+        passed: row.passed,
+        saw: row.saw,
+        source: Some(source(row.source)),
+    };
+    let limit = |used: explain::told::Used| v1::ExplainedLimit {
+        name: used.name,
+        per: used.per.to_owned(),
+        measure: used.measure.to_owned(),
+        used: used.used,
+        limit: used.limit,
+        source: Some(source(used.source)),
+    };
+    v1::ExplainResponse {
+        about: explained.about,
+        allowed: reason.is_empty(),
+        reason,
+        message,
+        checks: explained.checks.into_iter().map(check).collect(),
+        scopes: explained.scopes.into_iter().map(part).collect(),
+        audiences: explained.audiences.into_iter().map(part).collect(),
+        limits: explained.limits.into_iter().map(limit).collect(),
+        policies: Vec::new(),
+        flip: explained.flip.into_iter().map(|set| v1::Flip { changes: set.into_iter().map(change).collect() }).collect(),
+        flip_complete: explained.complete,
+        decision_id: explained.decision,
+        revision: explained.revision,
+        at: Some(timestamp(explained.at / SECOND)),
+    }
+}
+
+fn change(step: Step) -> v1::FlipChange {
+    v1::FlipChange { change: step.change.as_str().to_owned(), text: step.text, source: Some(source(step.source)) }
+}
+
+fn part(part: Part) -> v1::ExplainedPart {
+    let from = part.from.into_iter().map(source).collect();
+    v1::ExplainedPart { name: part.name, from, removed_by: part.removed_by.map(source) }
+}
+
+fn source(source: Source) -> v1::Source {
+    let at = if source.at.is_empty() { source.key } else { format!("{} {}", source.at, source.key) };
+    v1::Source { r#where: at, owner: source.owner }
+}

@@ -1,0 +1,209 @@
+//! The changes that may turn the denial of a spawn: to the configuration, by an operator, by the user, or to the request.
+
+use std::sync::Arc;
+
+use mayfly_verify::{ClassName, Mode, Target, User, Workload};
+
+use crate::acts::spawn::Spawn;
+use crate::caller::Caller;
+use crate::clock::SECOND;
+use crate::journal::record::{self, record::Body};
+use crate::judge::{Act, Chance, Judgement, Proof, Rules, Verdict};
+use crate::state::{Delegation, State, View};
+
+/// How long a user token of a fresh sign-in is taken to last, in seconds.
+const SIGN_IN: u64 = 3600;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The class allows a scope more.
+    ClassScope(ClassName, String),
+    /// The class allows an audience more.
+    ClassAudience(ClassName, String),
+    /// The class lists the spawner: `workload/<name>`, a SPIFFE ID or `class/<name>`.
+    ClassSpawner(ClassName, String),
+    /// The class has agents of a mode.
+    ClassMode(ClassName, Mode),
+    /// The class allows a lease of so many seconds.
+    ClassLease(ClassName, u64),
+    /// The class allows so many levels below its agents.
+    ClassDepth(ClassName, u32),
+    /// A limit, by its index, is so much.
+    Limit(usize, u64),
+    /// The provider of the user is configured.
+    Provider(String),
+    /// The audience of the user's token allows a scope more.
+    SignInScope(String),
+    /// The user signs in again.
+    SignIn,
+    /// A user token of an audience that the workload may present.
+    SignInFor(Workload),
+    /// An operator reopens a target.
+    Reopen(Target),
+    /// The request asks to clip.
+    Clip,
+    /// The request brings a user token.
+    UserToken,
+    /// The request asks for an agent that acts for nobody.
+    Autonomous,
+    /// The request names no mode.
+    AnyMode,
+    /// The request asks for a first token for another audience.
+    Audience(String),
+    /// The request asks for an agent of another class.
+    Class(ClassName),
+    /// The request is made so many microseconds later.
+    Later(u64),
+}
+
+/// A spawn and everything that it is judged by, apart from the state.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The spawn.
+    pub act: Spawn,
+    /// Who asks.
+    pub caller: Caller,
+    /// The configured rules.
+    pub rules: Rules,
+    /// Unix microseconds.
+    pub at: u64,
+    /// The recorded delegation behind the proof, if there is one.
+    pub known: Option<Arc<Delegation>>,
+    /// What an operator does before.
+    pub before: Vec<Body>,
+}
+
+impl Case {
+    /// A spawn as it would be judged on a state.
+    pub fn new(act: Spawn, caller: Caller, rules: &Rules, state: &State, now: u64) -> Case {
+        let at = now.max(state.at);
+        let known = match &act.proof {
+            Some(Proof::Recorded(proof)) => state.delegation_by_proof(proof, at).cloned(),
+            Some(Proof::Delegation(id)) => View::known_delegation(state, id).cloned(),
+            Some(Proof::Token { .. }) | None => None,
+        };
+        // Somebody else's delegation is told to nobody.
+        let known = known.filter(|known| caller.is(&known.workload));
+        Case { act, caller, rules: rules.clone(), at, known, before: Vec::new() }
+    }
+
+    /// Judges the spawn on a state, and lets `look` look at the judgement and its verdict. Nothing is recorded.
+    pub fn judge<T>(&self, state: &State, look: impl FnOnce(&mut Judgement<'_>, &Verdict<<Spawn as Act>::Permit>) -> T) -> T {
+        let mut judgement = Judgement::new(state, &self.rules, self.at);
+        for body in &self.before {
+            // A record that does not fit changes nothing, and then the verdict is the same as without it.
+            let _ = judgement.push(&Caller::Stranger, body.clone());
+        }
+        let verdict = judgement.verdict(&self.act, &self.caller, &Chance::new([0; Chance::LEN]));
+        look(&mut judgement, &verdict)
+    }
+
+    /// The same with some changes.
+    #[must_use]
+    pub fn with<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Case {
+        let mut case = self.clone();
+        for change in changes {
+            case.apply(change);
+        }
+        case
+    }
+
+    fn apply(&mut self, change: &Change) {
+        let by = self.caller.workload();
+        let class = match change {
+            Change::ClassScope(class, _)
+            | Change::ClassAudience(class, _)
+            | Change::ClassSpawner(class, _)
+            | Change::ClassMode(class, _)
+            | Change::ClassLease(class, _)
+            | Change::ClassDepth(class, _) => self.rules.classes.get_mut(class),
+            _ => None,
+        };
+        match (change, class) {
+            (Change::ClassScope(_, scope), Some(class)) => drop(class.scopes.insert(scope.clone())),
+            (Change::ClassAudience(_, audience), Some(class)) => drop(class.audiences.insert(audience.clone())),
+            (Change::ClassSpawner(_, spawner), Some(class)) => match spawner.strip_prefix("class/").map(str::parse) {
+                Some(Ok(name)) => class.classes.push(name),
+                _ => class.workloads.extend(by),
+            },
+            (Change::ClassMode(_, mode), Some(class)) => class.modes.push(*mode),
+            (Change::ClassLease(_, lease), Some(class)) => class.max_lease = *lease,
+            (Change::ClassDepth(_, depth), Some(class)) => class.max_depth = *depth,
+            (Change::Limit(index, most), _) => {
+                if let Some(limit) = self.rules.limits.get_mut(*index) {
+                    *limit = limit.raised(most.saturating_sub(1));
+                }
+            }
+            (Change::Provider(iss), _) => drop(self.rules.issuers.insert(iss.clone(), "added".to_owned())),
+            (Change::Reopen(target), _) => self.before.extend(reopened(target)),
+            (Change::Clip, _) => self.act.asked.clip = true,
+            (Change::AnyMode, _) => self.act.asked.mode = None,
+            (Change::Autonomous, _) => {
+                self.act.proof = None;
+                self.act.asked.mode = Some(Mode::Autonomous);
+            }
+            (Change::Audience(audience), _) => self.act.audience = Some(audience.clone()),
+            (Change::Class(class), _) => self.act.class = class.clone(),
+            (Change::Later(by), _) => self.at = self.at.saturating_add(*by),
+            (Change::SignIn | Change::SignInScope(_) | Change::SignInFor(_) | Change::UserToken, _) => {
+                self.sign_in(change, by.as_ref())
+            }
+            _ => {}
+        }
+    }
+
+    fn sign_in(&mut self, change: &Change, by: Option<&Workload>) {
+        let by = || by.cloned().into_iter().collect();
+        let (user, mut scopes, mut workloads) = match &self.act.proof {
+            Some(Proof::Token { user, scopes, workloads, .. }) => (user.clone(), scopes.clone(), workloads.clone()),
+            _ => match &self.known {
+                Some(known) => (known.user.clone(), known.scopes.clone(), by()),
+                None if *change == Change::UserToken => (self.somebody(), None, by()),
+                None => return,
+            },
+        };
+        match change {
+            Change::SignInScope(scope) => scopes.iter_mut().for_each(|scopes| scopes.push(scope.clone())),
+            Change::SignInFor(workload) => workloads.push(workload.clone()),
+            Change::UserToken => self.act.asked.mode = None,
+            _ => {}
+        }
+        let now = self.at / SECOND;
+        let (issued_at, ends_at) = (now + 1, now + SIGN_IN);
+        self.act.proof = Some(Proof::Token { user, proof: [0xff; 32], token: [0xff; 32], issued_at, ends_at, workloads, scopes });
+    }
+
+    /// A user of whom nothing is known, of a configured provider.
+    fn somebody(&self) -> User {
+        User { iss: self.rules.issuers.keys().next().cloned().unwrap_or_default(), sub: "somebody".to_owned() }
+    }
+
+    /// The user whom the request is for. `None` for nobody, or if the proof names a delegation that is not known.
+    pub fn user(&self) -> Option<&User> {
+        match &self.act.proof {
+            Some(Proof::Token { user, .. }) => Some(user),
+            Some(_) => self.known.as_ref().map(|known| &known.user),
+            None => None,
+        }
+    }
+
+    /// The ceiling of scopes of the user's token or delegation. `None` means that there is none.
+    pub fn granted(&self) -> Option<&[String]> {
+        match &self.act.proof {
+            Some(Proof::Token { scopes, .. }) => scopes.as_deref(),
+            Some(_) => self.known.as_ref().and_then(|known| known.scopes.as_deref()),
+            None => None,
+        }
+    }
+}
+
+fn reopened(target: &Target) -> Option<Body> {
+    let target = match target {
+        Target::User(user) => record::reopened::Target::User(record::User { iss: user.iss.clone(), sub: user.sub.clone() }),
+        Target::Workload(workload) => record::reopened::Target::Workload(workload.to_string()),
+        Target::Class(class) => record::reopened::Target::Class(class.to_string()),
+        _ => return None,
+    };
+    Some(Body::Reopened(record::Reopened { target: Some(target) }))
+}

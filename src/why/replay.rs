@@ -1,0 +1,224 @@
+//! Replay: admissions of the journal are decided again, each on the state as it was then, by the rules and the build of today.
+//!
+//! ```text
+//! rows of the journal, in order ── applied to a state of their own
+//!            └─ before each admission: judged again, as a request for exactly what was given ── equal, or the difference
+//! ```
+//!
+//! The journal keeps the row of an admission until an hour after the agent's end, and everything that such a decision relied on for as
+//! long. So every admission of the last hour is decided again, and of earlier ones those of agents that are still known.
+
+use std::sync::Arc;
+
+use mayfly_verify::{DelegationId, Workload};
+use uuid::Uuid;
+
+use crate::acts::Issuer;
+use crate::acts::spawn::{Credential, Spawn, TICKET_LIFE};
+use crate::caller::Caller;
+use crate::clock::SECOND;
+use crate::denial::{Fault, No};
+use crate::history::entry::Kind;
+use crate::history::query::{self, Filter};
+use crate::journal::{self, record::Admitted, record::record::Body};
+use crate::judge::policy::Asked;
+use crate::judge::{Act, Chance, Judgement, Proof, Rules};
+use crate::state::State;
+use crate::state::authority::Kind as AuthorityKind;
+
+/// Rows that are read at once.
+const ROWS: usize = 1000;
+/// Differences that are told at most.
+const TOLD: usize = 1000;
+
+/// What came of deciding again.
+#[derive(Clone, Debug, Default)]
+pub struct Replayed {
+    /// Admissions that were decided again.
+    pub decided: u64,
+    /// Those with another answer.
+    pub different: u64,
+    /// The first of these.
+    pub differences: Vec<Difference>,
+    /// Denials of the same time, which are not decided again: their requests are not kept whole. At most as many as one look at the
+    /// history reads.
+    pub denials: u64,
+    /// The revision up to which the journal was read.
+    pub revision: u64,
+    /// Whether classes, limits or audiences were configured otherwise at one of these decisions than today.
+    pub configured_otherwise: bool,
+}
+
+/// A decision with another answer.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// Revision of the admission.
+    pub revision: u64,
+    /// Unix microseconds.
+    pub at: u64,
+    /// The agent.
+    pub agent: Uuid,
+    /// Its class.
+    pub class: String,
+    /// What was given.
+    pub then: String,
+    /// What would be given today, or the denial.
+    pub now: String,
+}
+
+/// Decides again what was admitted since a time (Unix microseconds), for an operator.
+pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result<Replayed, No> {
+    let place = issuer.counting.place(caller)?;
+    let (asking, awaited) = (Arc::clone(issuer), Arc::new(()));
+    let waits = Arc::downgrade(&awaited);
+    let replayed = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let ledger = &asking.ledger;
+        let head = ledger.read(|state| state.revision);
+        let mut past = Past::new(ledger.rules(), since);
+        let mut from = 1;
+        while waits.strong_count() > 0 && from <= head {
+            let rows = ledger.rows(from, ROWS)?;
+            if rows.is_empty() {
+                break;
+            }
+            for (revision, row) in rows {
+                if revision > head {
+                    from = revision;
+                    break;
+                }
+                from = revision + 1;
+                let mut record = journal::decode(&row).map_err(|e| Fault::new("replay", e))?;
+                let authorities = ledger.read(|state| {
+                    record.at = state.time_of(revision, record.at);
+                    Arc::clone(&state.authorities)
+                });
+                past.take(revision, &record, &authorities)?;
+            }
+        }
+        past.replayed.revision = head;
+        let filter = Filter { since, kinds: vec![Kind::Denial], ..Filter::default() };
+        let denials =
+            query::page(asking.history.reader(), &filter, 0, usize::MAX, |_| true).map_err(|e| Fault::new("replay", e))?;
+        past.replayed.denials = u64::try_from(denials.entries.len()).unwrap_or(u64::MAX);
+        Ok::<_, Fault>(past.replayed)
+    });
+    let replayed = replayed.await.map_err(|e| Fault::new("replay", e))??;
+    drop(awaited);
+    Ok(replayed)
+}
+
+/// The state as it was, and what was found so far.
+pub struct Past<'a> {
+    state: State,
+    rules: &'a Rules,
+    since: u64,
+    // The digest of the first configuration that counted, to say whether there was another.
+    configured: Option<Vec<u8>>,
+    /// What came of it.
+    pub replayed: Replayed,
+}
+
+impl Past<'_> {
+    /// Before the first record.
+    pub fn new(rules: &Rules, since: u64) -> Past<'_> {
+        Past { state: State::default(), rules, since, configured: None, replayed: Replayed::default() }
+    }
+
+    /// Takes the next record of the journal: decides again if it is an admission, and applies it. `authorities` are those of today:
+    /// rows of earlier ones are dropped, and nothing is signed.
+    pub fn take(
+        &mut self,
+        revision: u64,
+        record: &journal::record::Record,
+        authorities: &Arc<crate::state::Authorities>,
+    ) -> Result<(), Fault> {
+        if let Some(Body::Admitted(admitted)) = record.body.as_ref().filter(|_| record.at >= self.since) {
+            if self.state.authorities.active(AuthorityKind::X509).is_none() {
+                self.state.authorities = Arc::clone(authorities);
+            }
+            self.replayed.decided += 1;
+            let then = given(admitted);
+            let now = again(&self.state, self.rules, admitted, record.at);
+            if now != then {
+                self.replayed.different += 1;
+                if self.replayed.differences.len() < TOLD {
+                    let agent = Uuid::from_slice(&admitted.agent).unwrap_or_default();
+                    let class = admitted.class.clone();
+                    self.replayed.differences.push(Difference { revision, at: record.at, agent, class, then, now });
+                }
+            }
+        }
+        if let Some(Body::Configured(configured)) = &record.body {
+            let other = self.configured.as_ref().is_some_and(|before| *before != configured.classes);
+            self.replayed.configured_otherwise |= other && self.replayed.decided > 0;
+            self.configured = Some(configured.classes.clone());
+        }
+        self.state.apply(revision, record).map_err(|e| Fault::new("replay", e))
+    }
+}
+
+/// What an admission gave, in one line.
+fn given(admitted: &Admitted) -> String {
+    let (scopes, audiences) = (admitted.scopes.join(" "), admitted.audiences.join(" "));
+    format!("scopes [{scopes}] audiences [{audiences}] depth {} until {}", admitted.depth_left, admitted.lease_ends_at)
+}
+
+/// The same of the decision on a request for exactly that, on the state before it.
+fn again(state: &State, rules: &Rules, admitted: &Admitted, at: u64) -> String {
+    let Some((act, caller)) = request(state, rules, admitted, at) else {
+        return "cannot be asked again: its spawner is not known".to_owned();
+    };
+    let mut judgement = Judgement::new(state, rules, at);
+    // Who the caller was is proved by the record: its certificate may be forgotten by now.
+    match act.judge(&mut judgement, &caller, &Chance::new([0; Chance::LEN])) {
+        Ok((admission, _)) => {
+            let agent = admission.agent();
+            let (scopes, audiences) = (agent.mandate.scopes.join(" "), agent.mandate.audiences.join(" "));
+            format!("scopes [{scopes}] audiences [{audiences}] depth {} until {}", agent.mandate.depth_left, agent.lease_ends_at)
+        }
+        Err(No::Denial(denial)) => format!("denied: {denial}"),
+        Err(No::Fault(fault)) => format!("failed: {}", fault.during),
+    }
+}
+
+fn request(state: &State, rules: &Rules, admitted: &Admitted, at: u64) -> Option<(Spawn, Caller)> {
+    let caller = match Uuid::from_slice(&admitted.parent) {
+        Ok(parent) => {
+            let parent = state.agent(&parent)?;
+            let certificate = parent.last()?;
+            Caller::Agent {
+                id: parent.id(&rules.trust_domain),
+                key: certificate.key,
+                serial: certificate.serial.to_vec(),
+                incarnation: state.incarnation,
+                opened: state.revision,
+                authority: Vec::new(),
+            }
+        }
+        Err(_) => match admitted.workload.parse().ok()? {
+            Workload::Own(name) => Caller::Workload { name, key: [0; 32], authority: Vec::new() },
+            Workload::Foreign(id) => Caller::Foreign { id, ends_at: u64::MAX },
+        },
+    };
+    let proof = <[u8; 32]>::try_from(admitted.delegation.as_slice()).ok().map(|id| Proof::Delegation(DelegationId(id)));
+    let mode = (proof.is_none() && admitted.parent.is_empty()).then_some(mayfly_verify::Mode::Autonomous);
+    let asked = Asked {
+        scopes: admitted.scopes.clone(),
+        audiences: admitted.audiences.clone(),
+        lease: admitted.lease_ends_at.saturating_sub(at / SECOND),
+        depth: Some(admitted.depth_left),
+        clip: false,
+        mode,
+    };
+    let act = Spawn {
+        class: admitted.class.parse().ok()?,
+        credential: Credential::Ticket { nonce: [0; 16], hash: [0; 32], life: TICKET_LIFE },
+        // A child acts for the user of its parent, and brings no proof.
+        proof: proof.filter(|_| admitted.parent.is_empty()),
+        asked,
+        audience: None,
+        request: None,
+    };
+    Some((act, caller))
+}

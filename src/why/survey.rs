@@ -1,0 +1,136 @@
+//! Survey: which live agents have some property, exactly as of one revision, while nobody waits for it longer than for a page.
+//!
+//! ```text
+//! pages of the agents, each under a lock of its own
+//! then the records since the first page: the agents that they touch are looked at again
+//! until there are no further records: that is the revision as of which the answer holds
+//! ```
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use crate::acts::Issuer;
+use crate::acts::inspect::PAGE;
+use crate::denial::Fault;
+use crate::journal::{self, record::cut, record::record::Body};
+use crate::state::{Agent, Standing, State};
+
+/// How often the records are followed before the answer is given as it is.
+const ROUNDS: usize = 64;
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The live agents with the property, in order of id.
+    pub agents: BTreeSet<Uuid>,
+    /// The revision as of which that holds.
+    pub revision: u64,
+    /// Whether it holds exactly. It does not if the journal moved on faster than it could be followed.
+    pub exact: bool,
+    /// Unix microseconds, for what expires.
+    pub at: u64,
+}
+
+/// What records say of agents that were looked at before.
+#[derive(Default)]
+struct Touched {
+    agents: BTreeSet<Uuid>,
+    /// Any agent may have lost what it relies on.
+    all: bool,
+}
+
+/// Looks at every agent, while `awaited` says that somebody waits. `has` is asked of live agents alone, under the lock of the state.
+/// Blocks.
+pub fn survey(issuer: &Issuer, has: impl Fn(&State, &Agent) -> bool, awaited: impl Fn() -> bool) -> Result<Found, Fault> {
+    let at = issuer.clock.now();
+    let look = |state: &State, agent: &Agent| state.standing(agent, at) == Standing::Live && has(state, agent);
+    let mut found = Found { at, ..Found::default() };
+    let mut after = None;
+    found.revision = issuer.ledger.read(|state| state.revision);
+    loop {
+        let last = issuer.ledger.read(|state| {
+            let mut last = None;
+            for agent in state.agents_after(after).take(PAGE) {
+                if look(state, agent) {
+                    found.agents.insert(agent.uuid);
+                }
+                last = Some(agent.uuid);
+            }
+            last
+        });
+        match last {
+            Some(_) if awaited() => after = last,
+            _ => break,
+        }
+    }
+    for _ in 0..ROUNDS {
+        let (touched, known) = touched_since(issuer, found.revision)?;
+        found.revision = known;
+        let again: Vec<Uuid> = touched.agents.into_iter().chain(found.agents.iter().copied().filter(|_| touched.all)).collect();
+        let mut at_head = false;
+        // One look even if nothing was touched: it says whether the journal has moved on.
+        let pages = if again.is_empty() { 1 } else { again.len().div_ceil(PAGE) };
+        for page in 0..pages {
+            issuer.ledger.read(|state| {
+                at_head = state.revision == known;
+                for uuid in again.iter().skip(page * PAGE).take(PAGE) {
+                    if state.agent(uuid).is_some_and(|agent| look(state, agent)) {
+                        found.agents.insert(*uuid);
+                    } else {
+                        found.agents.remove(uuid);
+                    }
+                }
+            });
+        }
+        if at_head && pages == 1 || !awaited() {
+            found.exact = at_head && pages == 1;
+            return Ok(found);
+        }
+    }
+    Ok(found)
+}
+
+/// The agents that the records after a revision touch, and the last of these records.
+fn touched_since(issuer: &Issuer, revision: u64) -> Result<(Touched, u64), Fault> {
+    let mut touched = Touched::default();
+    let mut known = revision;
+    loop {
+        let rows = issuer.ledger.rows(known + 1, PAGE)?;
+        if rows.is_empty() {
+            return Ok((touched, known));
+        }
+        for (revision, row) in rows {
+            known = revision;
+            let record = journal::decode(&row).map_err(|e| Fault::new("survey", e))?;
+            let one = match record.body {
+                Some(Body::Admitted(admitted)) => Some(admitted.agent),
+                Some(Body::Redeemed(redeemed)) => Some(redeemed.agent),
+                Some(Body::Renewed(renewed)) => Some(renewed.agent),
+                Some(Body::Used(used)) => Some(used.agent),
+                Some(Body::Ended(ended)) => {
+                    touched.all |= has_children(issuer, &ended.agent);
+                    Some(ended.agent)
+                }
+                Some(Body::Cut(cut)) => match cut.target {
+                    Some(cut::Target::Agent(agent)) => {
+                        touched.all |= has_children(issuer, &agent);
+                        Some(agent)
+                    }
+                    Some(cut::Target::Key(_) | cut::Target::Token(_)) | None => None,
+                    Some(_) => {
+                        touched.all = true;
+                        None
+                    }
+                },
+                _ => None,
+            };
+            touched.agents.extend(one.and_then(|uuid| Uuid::from_slice(&uuid).ok()));
+        }
+    }
+}
+
+fn has_children(issuer: &Issuer, agent: &[u8]) -> bool {
+    let Ok(uuid) = Uuid::from_slice(agent) else { return false };
+    issuer.ledger.read(|state| state.agent(&uuid).is_some_and(Agent::has_children))
+}

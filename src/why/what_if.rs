@@ -1,0 +1,136 @@
+//! What if: the agents that a revocation would end, and what a limit would starve. Nothing is changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mayfly_verify::Target;
+use parking_lot::Mutex;
+
+use super::survey::{Found, survey};
+use crate::acts::Issuer;
+use crate::caller::Caller;
+use crate::denial::{Denial, Fault, Kind, No};
+use crate::judge::limits::{Limit, Spawner};
+use crate::judge::{Judgement, Section, Source};
+use crate::state::{Agent, State};
+
+/// What is to be imagined.
+pub enum If {
+    /// A target is revoked.
+    Revoke(Target),
+    /// A limit, by its name, is so much.
+    Limit(String, u64),
+}
+
+/// Something that has a count of its own and would have no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Starved {
+    /// Whose count it is, such as `user demo of https://…`.
+    pub whose: String,
+    /// How much is used.
+    pub used: u64,
+    /// Live agents whose spawner would hear no for one more like them.
+    pub agents: u64,
+}
+
+/// The answer.
+pub struct Answer {
+    /// The agents that would end, or that are counted where there would be no room.
+    pub agents: Found,
+    /// Of a limit: what would have no room, by how much is used.
+    pub starved: Vec<Starved>,
+    /// Where the limit is defined.
+    pub source: Option<Source>,
+}
+
+/// Answers an operator.
+pub async fn what_if(issuer: &Arc<Issuer>, caller: &Caller, what: If) -> Result<Answer, No> {
+    let place = issuer.counting.place(caller)?;
+    let (asking, awaited) = (Arc::clone(issuer), Arc::new(()));
+    let waits = Arc::downgrade(&awaited);
+    let answered = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let waited = || waits.strong_count() > 0;
+        match what {
+            If::Revoke(target) => {
+                let subject = target.subject();
+                // Whatever relies on it by now would be dead.
+                let relies = |_: &State, agent: &Agent| agent.stamps().any(|stamp| stamp.subject == subject);
+                let agents = survey(&asking, relies, waited)?;
+                Ok(Answer { agents, starved: Vec::new(), source: None })
+            }
+            If::Limit(name, most) => limit(&asking, &name, most, waited),
+        }
+    });
+    let answer = answered.await.map_err(|e| Fault::new("what if", e))?;
+    drop(awaited);
+    answer
+}
+
+fn limit(issuer: &Issuer, name: &str, most: u64, waited: impl Fn() -> bool) -> Result<Answer, No> {
+    let rules = issuer.ledger.rules();
+    let Some(limit) = rules.limits.iter().find(|limit| limit.name == name) else {
+        let known: Vec<&str> = rules.limits.iter().map(|limit| limit.name.as_str()).collect();
+        let known = if known.is_empty() { "none is".to_owned() } else { known.join(", ") };
+        let message = format!("there is no limit `{name}`; configured: {known}");
+        return Err(Denial::new(Kind::NotFound, "LIMIT_UNKNOWN", message).into());
+    };
+    let lowered = limit.of(most);
+    // What is counted, with how much is used, by the words for it; the subjects are looked at once each.
+    let counts: Mutex<BTreeMap<String, Starved>> = Mutex::default();
+    let full = |state: &State, agent: &Agent| {
+        let mut any = false;
+        for (whose, used) in counted(state, issuer, &lowered, agent) {
+            if used >= most {
+                any = true;
+                let mut counts = counts.lock();
+                let starved = counts.entry(whose.clone()).or_insert(Starved { whose, used, agents: 0 });
+                starved.used = used;
+            }
+        }
+        any
+    };
+    let agents = survey(issuer, full, waited)?;
+    let mut starved = counts.into_inner();
+    // The count of the agents is of those that were found at the end, and not of each look.
+    for uuid in &agents.agents {
+        let whose = issuer.ledger.read(|state| state.agent(uuid).map(|agent| counted(state, issuer, &lowered, agent)));
+        for (whose, _) in whose.into_iter().flatten() {
+            if let Some(starved) = starved.get_mut(&whose) {
+                starved.agents += 1;
+            }
+        }
+    }
+    let mut starved: Vec<Starved> = starved.into_values().filter(|starved| starved.agents > 0).collect();
+    starved.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.whose.cmp(&b.whose)));
+    let source = issuer.explaining.places.of(Section::Limits, &limit.name, Some(limit.measure.as_str()));
+    Ok(Answer { agents, starved, source: Some(source) })
+}
+
+/// Where an agent is counted under a limit, and how much is used there.
+fn counted(state: &State, issuer: &Issuer, limit: &Limit, agent: &Agent) -> Vec<(String, u64)> {
+    let spawner = Spawner {
+        user: agent.delegation.as_ref().map(|delegation| delegation.user_subject()),
+        workload: agent.mandate.workload_subject,
+        class: agent.mandate.class_subject,
+        agents: agent.lineage.as_ref().map_or(&[], |lineage| lineage.agents.as_slice()),
+    };
+    Judgement::used_by(state, limit, &spawner, issuer.clock.now())
+        .into_iter()
+        .map(|(subject, used)| (words(agent, limit, subject), used))
+        .collect()
+}
+
+/// A subject of a limit in words.
+fn words(agent: &Agent, limit: &Limit, subject: mayfly_verify::Subject) -> String {
+    use crate::judge::limits::Per;
+    match limit.per {
+        Per::User => agent.delegation.as_ref().map_or_else(String::new, |d| format!("user {} of {}", d.user.sub, d.user.iss)),
+        Per::Root | Per::Workload => format!("workload {}", agent.mandate.workload),
+        Per::Class => format!("class {}", agent.mandate.class),
+        Per::Parent => {
+            let above = agent.ancestors().find(|above| Target::Agent(*above).subject() == subject);
+            above.map_or_else(String::new, |above| format!("agent {above}"))
+        }
+    }
+}
