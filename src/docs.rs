@@ -22,6 +22,7 @@ macro_rules! page {
         #[doc = "[revoke]: crate::docs::revoke"]
         #[doc = "[people]: crate::docs::people"]
         #[doc = "[history]: crate::docs::history"]
+        #[doc = "[policy]: crate::docs::policy"]
         #[doc = "[services]: crate::docs::services"]
         #[doc = "[systems]: crate::docs::systems"]
         #[doc = "[security]: crate::docs::security"]
@@ -42,6 +43,7 @@ page!(operate, "docs/operate.md");
 page!(revoke, "docs/revoke.md");
 page!(people, "docs/people.md");
 page!(history, "docs/history.md");
+page!(policy, "docs/policy.md");
 page!(services, "docs/services.md");
 page!(systems, "docs/systems.md");
 page!(security, "docs/security.md");

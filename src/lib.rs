@@ -9,6 +9,7 @@
 //! acts       spawn redeem renew mint end join | revoke reopen | authorities rotate | configure inspect
 //! pipeline                                 lanes and turns; groups of acts through prove | commit | sign | release; knows no act
 //! rooms   1  caller  assertion  csr        evidence -> who: a peer's certificates, a user's token, a key's holder
+//!            policies                         texts with owners, in Cedar: forbid or permit what classes and limits allow; pure
 //!         2  judge                         (view, act, time, chance) -> verdict: checks, records, permit or denial; pure
 //!         3  state                         what the records say; apply
 //!         4  ledger                        one writer, one order; watermark, observers, backup, restore; knows records only
@@ -70,6 +71,8 @@ pub mod caller;
 pub mod assertion;
 
 pub mod csr;
+
+pub mod policies;
 
 pub mod judge;
 

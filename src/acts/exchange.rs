@@ -11,9 +11,10 @@ use crate::denial::{Denial, Fault, No};
 use crate::journal::record::{self, record::Body};
 use crate::judge::bound::Proved;
 use crate::judge::exchange::{Held, decide_access, not_yours};
-use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, release};
+use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, Use, release};
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
+use crate::policies::Action;
 use crate::state::authority::Kind as AuthorityKind;
 use crate::state::{AccessToken, Confirmation, State};
 
@@ -101,6 +102,9 @@ impl Act for Exchange {
         j.checking(Check::Audience);
         let class = j.rules().classes.get(&agent.mandate.class);
         let scopes = decide_access(class, &kept, ceiling.scopes.as_deref(), &self.audience, &self.scopes)?;
+        let audiences = std::slice::from_ref(&self.audience);
+        let of = Use { action: Action::Exchange, audience: Some(&self.audience), scopes: &scopes, audiences };
+        j.policies_on_use(&agent, of)?;
         let subject = j.token_subject(&agent)?;
         let (confirmation, bound_until) = j.bind(&self.audience, &self.proved)?;
         // 4. As long as everything lasts that it relies on.

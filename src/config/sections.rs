@@ -16,6 +16,7 @@ use super::foreign::{Known, read_foreign};
 use super::https::read_https;
 use super::issuers::read_issuers;
 use super::limits::read_limits;
+use super::policy::read_policy;
 use super::reader::Reader;
 use super::writes::read_writes;
 use super::{BundleEndpoint, Config, LogFormat};
@@ -43,6 +44,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let https = within(top, "https", read_https);
     let bundle_endpoint = within(top, "bundle_endpoint", read_bundle_endpoint);
     let writes = within(top, "writes", read_writes);
+    let policy = within(top, "policy", read_policy);
 
     let (workloads, attest, serves) = read_workloads(top);
     if let Some(unknown) = operator.workloads.iter().find(|name| !workloads.contains(name)) {
@@ -99,6 +101,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         audiences,
         writes: writes.paces,
         taken_back: writes.taken_back,
+        policies: policy.in_force,
+        shadow: policy.shadow,
     })
 }
 

@@ -33,6 +33,7 @@ pub enum Action {
     ListAuthorities,
     ChangeAuthorities,
     ReadHistory,
+    GetPolicies,
 }
 
 /// Each action, and the roles that may ask for it.
@@ -59,6 +60,7 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::ListAuthorities, &[Operator]),
     (Action::ChangeAuthorities, &[Operator]),
     (Action::ReadHistory, &[Agent, Workload, Foreign, User, Operator]),
+    (Action::GetPolicies, &[Operator]),
 ];
 
 /// Actions that are for operators on the issuer's machine alone, on its socket: they write there.

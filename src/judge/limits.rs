@@ -1,6 +1,7 @@
 //! Limits on numbers, rates and totals. They are counted in commit order, while a batch is judged, so none is ever exceeded.
 
-use mayfly_verify::{Subject, Target, sha256};
+use mayfly_verify::{ClassName, Subject, Target, Workload, sha256};
+use uuid::Uuid;
 
 use super::{Check, Judgement};
 use crate::denial::{Denial, Kind};
@@ -130,31 +131,17 @@ impl Judgement<'_> {
         lineage: Option<&Lineage>,
     ) -> Result<Vec<record::Charge>, Denial> {
         let mut charges = Vec::new();
+        let agents = lineage.map(|l| l.agents.as_slice()).unwrap_or_default();
+        let user = delegation.map(Delegation::user_subject);
+        let tree = Tree { user, root: mandate.workload_subject, class: mandate.class_subject, agents };
         for (index, limit) in self.rules().limits.iter().enumerate() {
             self.checking(Check::Limit(index));
-            let agents = lineage.map(|l| l.agents.as_slice()).unwrap_or_default();
-            let subjects: Vec<Subject> = match limit.per {
-                Per::User => delegation.iter().map(|d| d.user_subject()).collect(),
-                Per::Root => vec![mandate.workload_subject],
-                Per::Workload if agents.is_empty() => vec![mandate.workload_subject],
-                Per::Workload => vec![],
-                // A fan-out counts children, which only the spawner has; everything else counts for each ancestor.
-                Per::Parent if matches!(limit.measure, Measure::FanOut(_)) => {
-                    agents.first().map(|(_, uuid)| Target::Agent(*uuid).subject()).into_iter().collect()
-                }
-                Per::Parent => agents.iter().map(|(_, uuid)| Target::Agent(*uuid).subject()).collect(),
-                Per::Class => vec![mandate.class_subject],
-            };
+            let subjects = tree.counted(limit);
             for subject in subjects {
                 let refuse = |full: Full| refused(limit, full);
                 match limit.measure {
                     Measure::Live(most) => {
-                        let count = match limit.per {
-                            Per::Class => Count::OfClass,
-                            Per::Workload => Count::DirectlyBelow,
-                            _ => Count::Below,
-                        };
-                        live(self.view().seats(Seat(count, subject)), most).map_err(refuse)?;
+                        live(self.view().seats(Seat(seat(limit.per), subject)), most).map_err(refuse)?;
                     }
                     Measure::FanOut(most) => {
                         live(self.view().seats(Seat(Count::DirectlyBelow, subject)), most).map_err(refuse)?;
@@ -172,6 +159,67 @@ impl Judgement<'_> {
         }
         let charge = |(meter, r): ([u8; 16], Reading)| record::Charge { meter: meter.to_vec(), value: r.value, until: r.until };
         Ok(charges.into_iter().map(charge).collect())
+    }
+
+    /// How many more agents of a class the tightest limit allows there. `None` if no limit applies.
+    pub(super) fn left(
+        &self,
+        class: &ClassName,
+        workload: &Workload,
+        delegation: Option<&Delegation>,
+        lineage: Option<&Lineage>,
+    ) -> Option<u64> {
+        let agents = lineage.map(|l| l.agents.as_slice()).unwrap_or_default();
+        let (root, class) = (Target::Workload(workload.clone()).subject(), Target::Class(class.clone()).subject());
+        let tree = Tree { user: delegation.map(Delegation::user_subject), root, class, agents };
+        let left = |limit: &Limit, subject: Subject| match limit.measure {
+            Measure::Live(most) => most.saturating_sub(self.view().seats(Seat(seat(limit.per), subject))),
+            Measure::FanOut(most) => most.saturating_sub(self.view().seats(Seat(Count::DirectlyBelow, subject))),
+            Measure::Rate { period, burst } => {
+                let arrival = self.view().meter(&meter(limit, &subject.0)).map_or(0, |reading| reading.value);
+                burst.saturating_sub(arrival.saturating_sub(self.at()).div_ceil(period.max(1)))
+            }
+            Measure::Total { most, window } => {
+                let reading = self.view().meter(&meter(limit, &subject.0));
+                total(reading, most, window, self.at()).map_or(0, |after| most.saturating_sub(after.value) + 1)
+            }
+        };
+        self.rules().limits.iter().flat_map(|limit| tree.counted(limit).into_iter().map(|of| left(limit, of))).min()
+    }
+}
+
+/// Where a new agent stands, as far as limits count it.
+struct Tree<'a> {
+    user: Option<Subject>,
+    root: Subject,
+    class: Subject,
+    /// Its ancestors that are agents, the parent first.
+    agents: &'a [(ClassName, Uuid)],
+}
+
+impl Tree<'_> {
+    /// Everything that has a count of its own under a limit, and that the new agent would be counted for.
+    fn counted(&self, limit: &Limit) -> Vec<Subject> {
+        let subject = |(_, uuid): &(ClassName, Uuid)| Target::Agent(*uuid).subject();
+        match limit.per {
+            Per::User => self.user.into_iter().collect(),
+            Per::Root => vec![self.root],
+            Per::Workload if self.agents.is_empty() => vec![self.root],
+            Per::Workload => vec![],
+            // A fan-out counts children, which only the spawner has; everything else counts for each ancestor.
+            Per::Parent if matches!(limit.measure, Measure::FanOut(_)) => self.agents.iter().take(1).map(subject).collect(),
+            Per::Parent => self.agents.iter().map(subject).collect(),
+            Per::Class => vec![self.class],
+        }
+    }
+}
+
+/// What a limit on live agents counts.
+fn seat(per: Per) -> Count {
+    match per {
+        Per::Class => Count::OfClass,
+        Per::Workload => Count::DirectlyBelow,
+        _ => Count::Below,
     }
 }
 

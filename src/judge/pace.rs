@@ -97,7 +97,8 @@ impl Verb {
             | Action::WatchCuts
             | Action::ListCuts
             | Action::ListAuthorities
-            | Action::ReadHistory => None,
+            | Action::ReadHistory
+            | Action::GetPolicies => None,
         }
     }
 }

@@ -36,6 +36,7 @@ pub(super) const GET_CRLS: Method = Method { name: "Bundles/GetCrls", action: Ac
 pub(super) const WATCH_CUTS: Method = Method { name: "Revocations/WatchCuts", action: Action::WatchCuts };
 pub(super) const LIST_CUTS: Method = Method { name: "Revocations/ListCuts", action: Action::ListCuts };
 pub(super) const LIST_AUTHORITIES: Method = Method { name: "Authorities/ListAuthorities", action: Action::ListAuthorities };
+pub(super) const GET_POLICIES: Method = Method { name: "Policies/GetPolicies", action: Action::GetPolicies };
 pub(super) const PREPARE_AUTHORITY: Method = Method { name: "Authorities/PrepareAuthority", action: Action::ChangeAuthorities };
 pub(super) const ACTIVATE_AUTHORITY: Method = Method { name: "Authorities/ActivateAuthority", action: Action::ChangeAuthorities };
 pub(super) const ROTATE_AUTHORITY: Method = Method { name: "Authorities/RotateAuthority", action: Action::ChangeAuthorities };
@@ -78,6 +79,7 @@ pub const METHODS: &[Method] = &[
     GET_CRLS,
     WATCH_CUTS,
     LIST_CUTS,
+    GET_POLICIES,
     LIST_AUTHORITIES,
     PREPARE_AUTHORITY,
     ACTIVATE_AUTHORITY,
