@@ -258,6 +258,8 @@ impl World {
             scopes: Vec::new(),
             ends_at: (START + 7200) * SECOND,
             token: vec![6; 32],
+            acr: String::new(),
+            signed_in_at: 0,
         };
         world.put(Body::Delegated(delegation));
         world.others = (0..alone).map(|n| world.agent(n, "researcher", None)).collect();
@@ -347,6 +349,8 @@ fn rules() -> Rules {
         jwt_ttl: 300,
         publish_ahead: 60,
         taken_back: 10_000,
+        policies: None,
+        shadow: None,
     }
 }
 
@@ -369,6 +373,8 @@ fn spawn(n: u64) -> Ask {
         ends_at: START + 3600,
         workloads: vec![workload()],
         scopes: None,
+        acr: None,
+        signed_in_at: None,
     };
     let spawn = Spawn {
         class: "researcher".parse().unwrap(),

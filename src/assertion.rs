@@ -167,6 +167,8 @@ pub struct Delegator {
     issued_at: u64,
     expires_at: u64,
     proof: [u8; 32],
+    acr: Option<String>,
+    signed_in_at: Option<u64>,
     audience: AudienceSettings,
 }
 
@@ -190,6 +192,16 @@ impl Delegator {
     /// out, because anybody can turn one valid ECDSA signature into another, and the token must keep its identity.
     pub fn proof(&self) -> &[u8; 32] {
         &self.proof
+    }
+
+    /// How the user signed in: the `acr` of the token. `None` if the provider does not say.
+    pub fn acr(&self) -> Option<&str> {
+        self.acr.as_deref()
+    }
+
+    /// When the user signed in: the `auth_time` of the token, in Unix seconds. `None` if the provider does not say.
+    pub fn signed_in_at(&self) -> Option<u64> {
+        self.signed_in_at
     }
 
     /// The configured audience that the token names.
@@ -226,7 +238,7 @@ impl Delegator {
     #[cfg(test)]
     #[doc(hidden)]
     pub fn for_tests(user: User, issued_at: u64, expires_at: u64, proof: [u8; 32], audience: AudienceSettings) -> Self {
-        Delegator { user, issued_at, expires_at, proof, audience }
+        Delegator { user, issued_at, expires_at, proof, acr: None, signed_in_at: None, audience }
     }
 }
 
@@ -256,9 +268,10 @@ impl Assertions {
     /// key. The signature is verified apart from the runtime, in the presenter's turn.
     pub async fn verify(&self, token: &str, now: u64, presenter: Presenter) -> Result<Delegator, Refusal> {
         let (issuer, statement) = self.stated(token, now, presenter).await?;
-        let Statement { sub, issued_at, expires_at, proof, audience, claims: _ } = statement;
+        let Statement { sub, issued_at, expires_at, proof, audience, claims } = statement;
+        let (acr, signed_in_at) = token::sign_in(&claims);
         let user = User { iss: issuer.issuer.clone(), sub };
-        Ok(Delegator { user, issued_at, expires_at, proof, audience: audience.clone() })
+        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience: audience.clone() })
     }
 
     /// What a token says whose signature and claims hold, with its issuer.

@@ -2,7 +2,7 @@
 //!
 //! A command is one file: its arguments with their help, and the function that runs it. Below the commands are the files that
 //! they share: `connect`, `output`, `exit` and the like. A command uses those, and neither another command nor this file;
-//! `backup` and `history` alone have commands below them.
+//! `backup`, `history` and `policy` alone have commands below them.
 
 mod agents;
 mod approvals;
@@ -32,6 +32,7 @@ mod journal;
 mod keep;
 mod mint;
 mod my;
+mod policy;
 mod redeem;
 mod relay;
 mod renew;
@@ -131,6 +132,7 @@ enum Command {
     Guard(guard::Args),
     Deploy(deploy::Args),
     Authority(authority::Args),
+    Policy(policy::Args),
     Bundle(bundle::Args),
     Verify(verify::Args),
     Token(token::Args),
@@ -191,6 +193,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Deploy(args) => deploy::run(&args),
         Command::Relay(args) => relay::run(args, global).await,
         Command::Authority(args) => authority::run(args, global).await,
+        Command::Policy(args) => policy::run(args, global).await,
         Command::Bundle(args) => bundle::run(args, global).await,
         Command::Verify(args) => verify::run(args, global).await,
         Command::Token(args) => token::run(args, global).await,

@@ -11,6 +11,7 @@ mod https;
 mod issuers;
 mod limits;
 mod places;
+mod policy;
 mod reader;
 mod sections;
 mod writes;
@@ -18,6 +19,7 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_verify::{BindingOid, ClassName, TrustDomain, WorkloadName};
@@ -35,6 +37,7 @@ use crate::judge::limits::Limit;
 use crate::judge::pace::{Paces, Verb};
 use crate::judge::policy::Class;
 use crate::listen::Bounds;
+use crate::policies::Policies;
 use crate::state::authority::{Kind, PUBLISHED};
 use reader::Reader;
 
@@ -152,6 +155,11 @@ pub struct Config {
     pub places: Places,
     /// Agents below one agent that may be taken back one by one before it is revoked itself.
     pub taken_back: usize,
+    /// Policies beside classes and limits. `None` means that there are none. An attacker who controls them can stop every agent, and
+    /// lift what they forbid.
+    pub policies: Option<Arc<Policies>>,
+    /// A candidate set of policies, which is asked beside it and decides nothing.
+    pub shadow: Option<Arc<Policies>>,
 }
 
 /// The listener for relying parties that speak OIDC and OAuth (RFC 8414, OpenID Connect Discovery 1.0).

@@ -24,6 +24,7 @@ macro_rules! page {
         #[doc = "[people]: crate::docs::people"]
         #[doc = "[history]: crate::docs::history"]
         #[doc = "[explain]: crate::docs::explain"]
+        #[doc = "[policy]: crate::docs::policy"]
         #[doc = "[services]: crate::docs::services"]
         #[doc = "[systems]: crate::docs::systems"]
         #[doc = "[approvals]: crate::docs::approvals"]
@@ -47,6 +48,7 @@ page!(people, "docs/people.md");
 page!(approvals, "docs/approvals.md");
 page!(history, "docs/history.md");
 page!(explain, "docs/explain.md");
+page!(policy, "docs/policy.md");
 page!(services, "docs/services.md");
 page!(systems, "docs/systems.md");
 page!(security, "docs/security.md");

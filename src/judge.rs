@@ -8,6 +8,7 @@ pub mod access;
 pub mod action;
 pub mod approval;
 pub mod audience;
+mod authorize;
 pub mod bound;
 mod chance;
 mod cut;
@@ -36,6 +37,7 @@ use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, Record, record::Body};
 use crate::state::{Agent, Generation, Overlay, State};
+pub use authorize::{Proposed, Use};
 pub use chance::Chance;
 pub(crate) use chance::serial_of;
 pub use cut::{Cutting, Since};
@@ -79,7 +81,7 @@ pub struct Judgement<'a> {
     rules: &'a Rules,
     at: u64,
     entries: Vec<Entry>,
-    notes: Vec<Note>,
+    notes: RefCell<Vec<Note>>,
     // The checks of the act that is judged now, in order.
     checks: RefCell<Vec<Check>>,
     // The number of the act that is judged now, and where its request came from: for the history alone.
@@ -92,7 +94,16 @@ impl<'a> Judgement<'a> {
     pub fn new(state: &'a State, rules: &'a Rules, now: u64) -> Judgement<'a> {
         let at = now.max(state.at);
         let overlay = Overlay::new(state, at);
-        Judgement { overlay, rules, at, entries: Vec::new(), notes: Vec::new(), checks: RefCell::default(), act: 0, origin: None }
+        Judgement {
+            overlay,
+            rules,
+            at,
+            entries: Vec::new(),
+            notes: RefCell::default(),
+            checks: RefCell::default(),
+            act: 0,
+            origin: None,
+        }
     }
 
     /// Says where the request of the next act came from. The verdict does not depend on it.
@@ -110,7 +121,7 @@ impl<'a> Judgement<'a> {
 
     /// The records of the batch and the notes about it.
     pub fn finish(self) -> (Vec<Entry>, Vec<Note>) {
-        (self.entries, self.notes)
+        (self.entries, self.notes.into_inner())
     }
 
     /// The state with the records of the batch so far.
@@ -144,8 +155,8 @@ impl<'a> Judgement<'a> {
     }
 
     /// Leaves a note for the operator.
-    pub fn note(&mut self, note: Note) {
-        self.notes.push(note);
+    pub fn note(&self, note: Note) {
+        self.notes.borrow_mut().push(note);
     }
 
     /// Adds a record to the batch. Returns its revision.

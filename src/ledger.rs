@@ -8,6 +8,7 @@
 mod backup;
 mod commit;
 mod lane;
+mod notes;
 mod pending;
 pub mod repair;
 mod replay;

@@ -10,6 +10,7 @@
 //! why        explain who_can what_if replay governance           questions: judged as acts are, and nothing is recorded, signed or charged
 //! pipeline                                 lanes and turns; groups of acts through prove | commit | sign | release; knows no act
 //! rooms   1  caller  assertion  csr        evidence -> who: a peer's certificates, a user's token, a key's holder
+//!            policies                         texts with owners, in Cedar: forbid or permit what classes and limits allow; pure
 //!         2  judge                         (view, act, time, chance) -> verdict: checks, records, permit or denial; pure
 //!         3  state                         what the records say; apply
 //!         4  ledger                        one writer, one order; watermark, observers, backup, restore; knows records only
@@ -75,6 +76,8 @@ pub mod caller;
 pub mod assertion;
 
 pub mod csr;
+
+pub mod policies;
 
 pub mod judge;
 

@@ -50,6 +50,12 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
         "verb, per",
         "requests refused because a caller, or a root with all of its agents, asked too often (`[writes]`)",
     ),
+    (
+        "mayfly_policy_shadow_differs_total",
+        "counter",
+        "action, outcome",
+        "decisions that the shadow policies would have made otherwise: allowed, denied",
+    ),
     ("mayfly_panics_total", "counter", "", "panics of this process, each a fault of ours; in a vital part one ends the process"),
     ("mayfly_pipeline_panics_total", "counter", "", "groups of requests that were dropped because a thread panicked"),
     ("mayfly_rotation_failures_total", "counter", "", "rotations of authorities that failed and are tried again"),

@@ -113,6 +113,8 @@ fn rules(limits: Vec<Limit>, foreign: &[&str], taken_back: usize) -> Rules {
         jwt_ttl: 300,
         publish_ahead: 60,
         taken_back,
+        policies: None,
+        shadow: None,
     }
 }
 
@@ -401,7 +403,17 @@ fn a_foreign_caller_is_judged_again_at_commit() {
     let spawn = |id: &str, n: u8| {
         let (user, workload) = (user("demo"), id.parse().unwrap());
         let (proof, token, workloads) = ([n; 32], [n; 32], vec![workload]);
-        let proof = Proof::Token { user, proof, token, issued_at: START, ends_at: START + 60, workloads, scopes: None };
+        let proof = Proof::Token {
+            user,
+            proof,
+            token,
+            issued_at: START,
+            ends_at: START + 60,
+            workloads,
+            scopes: None,
+            acr: None,
+            signed_in_at: None,
+        };
         Proposal::Spawn(Box::new(Spawn {
             class: "researcher".parse().unwrap(),
             credential: asks::key([n; 32]),

@@ -44,6 +44,8 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> Ledger {
         jwt_ttl: 300,
         publish_ahead: 60,
         taken_back: 10_000,
+        policies: None,
+        shadow: None,
     };
     let mut journal = Sqlite::open(path, None).unwrap();
     let state = replay(&mut journal).unwrap();
@@ -93,6 +95,8 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
         ends_at: START + 3600,
         workloads: vec![mayfly_verify::Workload::Own(name)],
         scopes: None,
+        acr: None,
+        signed_in_at: None,
     };
     let spawn = |n: u64| Ask {
         caller: caller.clone(),

@@ -34,9 +34,12 @@ impl Act for Configure {
             // If lifetimes get shorter now, credentials that are out still last as long as they were signed for.
             x509_until: j.last_ends(Kind::X509) / SECOND,
             jwt_until: j.last_ends(Kind::Jwt) / SECOND,
+            policies: j.rules().policies.as_ref().map(|set| set.digest().to_vec()).unwrap_or_default(),
         };
-        let same =
-            |c: &record::Configured| c.classes == body.classes && c.x509_life == body.x509_life && c.jwt_life == body.jwt_life;
+        let same = |c: &record::Configured| {
+            let lives = c.x509_life == body.x509_life && c.jwt_life == body.jwt_life;
+            lives && c.classes == body.classes && c.policies == body.policies
+        };
         match j.view().configured() {
             Some((configured, revision)) if same(configured) => Ok(revision),
             _ => j.push(caller, Body::Configured(body)),

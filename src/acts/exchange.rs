@@ -15,9 +15,10 @@ use crate::judge::approval::Wanted;
 use crate::judge::bound::Proved;
 use crate::judge::exchange::{Ceiling, Held, decide_access, not_yours};
 use crate::judge::policy::Kept;
-use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, release};
+use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, Use, release};
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
+use crate::policies;
 use crate::state::{AccessToken, Agent, Confirmation, State};
 
 /// Scopes of one request at most.
@@ -112,6 +113,8 @@ impl Act for Exchange {
         let kept = j.authority_left(&agent)?;
         let ceiling = j.ceiling(&agent, &self.presented, chance)?;
         let Granted { audience, scopes, details, approved } = self.granted(j, &agent, &kept, &ceiling)?;
+        let audiences = std::slice::from_ref(&audience);
+        j.policies_on_use(&agent, Use { action: policies::Action::Exchange, audience: Some(&audience), scopes: &scopes, audiences })?;
         let stated = j.stated(&agent, &audience)?;
         // T188: also where the approval says for which audience it is.
         let (confirmation, bound_until) = j.bind(&audience, &self.proved)?;

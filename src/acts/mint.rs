@@ -7,9 +7,10 @@ use crate::authority::Seal;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, No};
 use crate::journal::record::{self, record::Body};
-use crate::judge::{self, Act, Chance, Check, Judgement, RequestId, policy, release, request_record};
+use crate::judge::{self, Act, Chance, Check, Judgement, RequestId, Use, policy, release, request_record};
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
+use crate::policies::Action;
 use crate::state::{State, Token};
 
 /// Audiences of one token at most.
@@ -58,6 +59,10 @@ impl Act for Mint {
             policy::decide_mint(class, &agent.mandate.audiences, audience)?;
         }
         let kept = j.authority_left(agent)?;
+        for audience in self.audiences.iter().filter(|_| !for_us) {
+            let of = Use { action: Action::Mint, audience: Some(audience), scopes: &kept.scopes, audiences: &self.audiences };
+            j.policies_on_use(agent, of)?;
+        }
         j.claims(agent, &self.audiences)?;
         let narrowed = (kept.scopes != agent.mandate.scopes).then_some(kept.scopes);
         let minted = minted(j, id.uuid, &self.audiences, agent.lease_ends_at, self.request.as_ref(), narrowed, chance)?;

@@ -7,9 +7,10 @@ use crate::caller::Caller;
 use crate::csr::Key;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body};
-use crate::judge::{Act, Admission, BACKDATE, Chance, Check, Judgement};
+use crate::judge::{Act, Admission, BACKDATE, Chance, Check, Judgement, Use};
 use crate::ledger::{Either, Recorded};
 use crate::pipeline::Issue;
+use crate::policies::Action;
 use crate::state::{Generation, Owner, State};
 
 /// Certificates that an agent may have renewed and never used.
@@ -61,6 +62,8 @@ fn agent(j: &mut Judgement<'_>, caller: &Caller, key: [u8; 32], chance: &Chance)
     j.check_owner(&key, |owner| current && owner == Owner::Agent(id.uuid))?;
     let life = j.rules().classes.get(&agent.mandate.class).map_or(0, |class| class.svid_ttl);
     let kept = j.authority_left(agent)?;
+    let of = Use { action: Action::Renew, audience: None, scopes: &kept.scopes, audiences: &kept.audiences };
+    j.policies_on_use(agent, of)?;
     let narrowed = kept.scopes != agent.mandate.scopes || kept.audiences != agent.mandate.audiences;
     let ends_at = j.svid_end(life, agent.lease_ends_at)?;
     j.subject(agent)?;

@@ -13,7 +13,7 @@ use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body};
 use crate::judge::policy::{self, Asked};
 use crate::judge::{
-    Act, Admission, BACKDATE, Chance, Check, Judgement, Mint, Proof, RequestId, release, request_record, unknown_agent,
+    Act, Admission, BACKDATE, Chance, Check, Judgement, Mint, Proof, Proposed, RequestId, release, request_record, unknown_agent,
 };
 use crate::ledger::Recorded;
 use crate::pipeline::{Behalf, Issue};
@@ -67,6 +67,21 @@ struct Spawner {
     permit: policy::Permit,
 }
 
+impl Spawner {
+    /// The new agent, as policies are asked about it.
+    fn proposes<'a>(&'a self, class: &'a policy::Class) -> Proposed<'a> {
+        Proposed {
+            class,
+            workload: &self.workload,
+            delegation: self.delegation.as_deref(),
+            lineage: self.lineage.as_deref(),
+            scopes: &self.permit.scopes,
+            audiences: &self.permit.audiences,
+            lease_ends_at: self.permit.lease_ends_at,
+        }
+    }
+}
+
 impl Act for Spawn {
     type Permit = (Admission, Option<Mint>);
 
@@ -87,6 +102,7 @@ impl Act for Spawn {
             policy::decide_mint(Some(class), &spawner.permit.audiences, audience)?;
             j.token_signer(std::slice::from_ref(audience))?;
         }
+        j.policies_on_spawn(&spawner.proposes(class))?;
         // 3. The key, and how long its certificate lasts.
         let (key, ticket, nonce, life) = match &self.credential {
             Credential::Key(key) => {

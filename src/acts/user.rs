@@ -35,6 +35,8 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
         ends_at: delegator.expires_at().min(most),
         workloads: delegator.workloads().to_vec(),
         scopes: delegator.scopes().map(<[String]>::to_vec),
+        acr: delegator.acr().map(str::to_owned),
+        signed_in_at: delegator.signed_in_at(),
     })
 }
 

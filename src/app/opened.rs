@@ -66,6 +66,8 @@ pub(super) fn ledger(
         jwt_ttl: config.jwt_ttl,
         publish_ahead: config.schedule(0).ahead,
         taken_back: config.taken_back,
+        policies: config.policies.clone(),
+        shadow: config.shadow.clone(),
     };
     let bounds = Bounds { batch: config.batch };
     let fatal = Box::new(|cause: &str| {

@@ -198,6 +198,14 @@ fn one_audience<'i>(issuer: &'i IssuerSettings, aud: &[&str]) -> Result<&'i Audi
     }
 }
 
+/// How and when the user signed in: `acr` and `auth_time` (OIDC Core 2), where they are what the standard says. Only policies look at
+/// them, and for those an absent value proves nothing.
+pub(super) fn sign_in(claims: &Map<String, Value>) -> (Option<String>, Option<u64>) {
+    let acr = claims.get("acr").and_then(Value::as_str).filter(|acr| (1..=MAX_SUB).contains(&acr.len()));
+    let at = time(claims, "auth_time").ok().flatten();
+    (acr.map(str::to_owned), at)
+}
+
 /// `aud`, which is a string or an array of strings.
 fn audiences(claims: &Map<String, Value>) -> Result<Vec<&str>, Refusal> {
     match claims.get("aud") {

@@ -18,6 +18,7 @@ use super::https::read_https;
 use super::issuers::read_issuers;
 use super::limits::read_limits;
 use super::places::read_owner;
+use super::policy::read_policy;
 use super::reader::Reader;
 use super::writes::read_writes;
 use super::{BundleEndpoint, Config, LogFormat};
@@ -47,6 +48,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let https = within(top, "https", read_https);
     let bundle_endpoint = within(top, "bundle_endpoint", read_bundle_endpoint);
     let writes = within(top, "writes", read_writes);
+    let policy = within(top, "policy", read_policy);
 
     let (workloads, attest, serves) = read_workloads(top);
     if let Some(unknown) = operator.workloads.iter().find(|name| !workloads.contains(name)) {
@@ -112,6 +114,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         writes: writes.paces,
         places: Places::default(),
         taken_back: writes.taken_back,
+        policies: policy.in_force,
+        shadow: policy.shadow,
     })
 }
 

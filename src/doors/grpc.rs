@@ -11,6 +11,7 @@ mod inspection;
 pub mod message;
 mod methods;
 mod operations;
+mod policies;
 pub(super) mod revocations;
 mod targets;
 mod tokens;
@@ -54,6 +55,7 @@ use server::history_server::HistoryServer;
 use server::identities_server::IdentitiesServer;
 use server::inspection_server::InspectionServer;
 use server::operations_server::OperationsServer;
+use server::policies_server::PoliciesServer;
 use server::revocations_server::RevocationsServer;
 use server::tokens_server::TokensServer;
 
@@ -74,6 +76,7 @@ pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: wat
         .add_service(DecisionsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BundlesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(RevocationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(PoliciesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(AuthoritiesServer::from_arc(door).max_decoding_message_size(message))
 }
 

@@ -16,6 +16,7 @@ const LOOKS: &[Action] = &[
     Action::ReadHistory,
     Action::Explain,
     Action::AskWhoCan,
+    Action::GetPolicies,
 ];
 
 /// Tells the history of a denial or a fault of a request of `peer`.

@@ -86,6 +86,9 @@ impl Translator<'_> {
             },
             Some(Body::Configured(configured)) => {
                 draft.opening.target = format!("classes {}", hex::encode(&configured.classes));
+                if !configured.policies.is_empty() {
+                    draft.opening.target.push_str(&format!(", policies {}", hex::encode(&configured.policies)));
+                }
             }
             Some(Body::Authorities(authorities)) => draft.opening.target = slots(authorities),
             Some(Body::Resumed(resumed)) => {

@@ -40,6 +40,7 @@ pub enum Action {
     AnswerApproval,
     Explain,
     AskWhoCan,
+    GetPolicies,
 }
 
 /// Each action, and the roles that may ask for it.
@@ -74,6 +75,7 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::AnswerApproval, &[User]),
     (Action::Explain, &[Agent, Workload, Foreign, Operator]),
     (Action::AskWhoCan, &[Operator]),
+    (Action::GetPolicies, &[Operator]),
 ];
 
 /// Actions that are for operators on the issuer's machine alone, on its socket: they write there.

@@ -31,6 +31,10 @@ pub enum Proof {
         workloads: Vec<Workload>,
         /// Ceiling of scopes of its audience. `None` means no ceiling.
         scopes: Option<Vec<String>>,
+        /// How the user signed in (`acr`). `None` if their provider did not say.
+        acr: Option<String>,
+        /// When the user signed in (`auth_time`), in Unix seconds. `None` if their provider did not say.
+        signed_in_at: Option<u64>,
     },
     /// A token whose exact bytes were verified and recorded as a delegation before. The value is its SHA-256, as in
     /// `Token::proof`.
@@ -75,7 +79,7 @@ impl Judgement<'_> {
             (None, Proof::Recorded(_)) => {
                 Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into())
             }
-            (None, Proof::Token { user, proof, token, issued_at, ends_at, workloads, scopes }) => {
+            (None, Proof::Token { user, proof, token, issued_at, ends_at, workloads, scopes, acr, signed_in_at }) => {
                 self.check_fresh(by, user, *issued_at, *ends_at, workloads)?;
                 // RFC 8785: members are sorted, without white space; there are only integers and strings.
                 let canonical = json!({ "ends_at": ends_at, "iss": user.iss, "nonce": hex::encode(chance.nonce()),
@@ -90,6 +94,8 @@ impl Judgement<'_> {
                     scopes_limited: scopes.is_some(),
                     scopes: scopes.clone().unwrap_or_default(),
                     ends_at: seconds(*ends_at),
+                    acr: acr.clone().unwrap_or_default(),
+                    signed_in_at: signed_in_at.unwrap_or(0),
                 };
                 let delegation = Delegation::recorded(self.view().revision() + 1, &body).map_err(|e| Fault::new("judge", e))?;
                 Ok((Arc::new(delegation), Some(body)))

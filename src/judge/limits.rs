@@ -1,7 +1,6 @@
 //! Limits on numbers, rates and totals. They are counted in commit order, while a batch is judged, so none is ever exceeded.
 
-use mayfly_verify::{ClassName, Subject, Target, sha256};
-use uuid::Uuid;
+use mayfly_verify::{ClassName, Subject, Target, Workload, sha256}; use uuid::Uuid;
 
 use super::{Check, Judgement};
 use crate::denial::{Denial, Kind};
@@ -201,6 +200,31 @@ impl Judgement<'_> {
         }
         let charge = |(meter, r): ([u8; 16], Reading)| record::Charge { meter: meter.to_vec(), value: r.value, until: r.until };
         Ok(charges.into_iter().map(charge).collect())
+    }
+
+    /// How many more agents of a class the tightest limit allows there. `None` if no limit applies.
+    pub(super) fn left(
+        &self,
+        class: &ClassName,
+        workload: &Workload,
+        delegation: Option<&Delegation>,
+        lineage: Option<&Lineage>,
+    ) -> Option<u64> {
+        let agents = lineage.map(|l| l.agents.as_slice()).unwrap_or_default();
+        let (root, class) = (Target::Workload(workload.clone()).subject(), Target::Class(class.clone()).subject());
+        let spawner = Spawner { user: delegation.map(Delegation::user_subject), workload: root, class, agents };
+        let left = |limit: &Limit, subject: Subject| match limit.measure {
+            Measure::Live(most) | Measure::FanOut(most) => most.saturating_sub(self.view().seats(limit.seat(subject))),
+            Measure::Rate { period, burst } => {
+                let arrival = self.view().meter(&meter(limit, &subject.0)).map_or(0, |reading| reading.value);
+                burst.saturating_sub(arrival.saturating_sub(self.at()).div_ceil(period.max(1)))
+            }
+            Measure::Total { most, window } => {
+                let reading = self.view().meter(&meter(limit, &subject.0));
+                total(reading, most, window, self.at()).map_or(0, |after| most.saturating_sub(after.value) + 1)
+            }
+        };
+        self.rules().limits.iter().flat_map(|limit| limit.subjects(&spawner).into_iter().map(|of| left(limit, of))).min()
     }
 }
 

@@ -108,10 +108,7 @@ impl Verb {
             | Action::WatchCuts
             | Action::ListCuts
             | Action::ListAuthorities
-            | Action::SeeApprovals
-            | Action::ReadHistory
-            | Action::Explain
-            | Action::AskWhoCan => None,
+            | Action::SeeApprovals | Action::ReadHistory | Action::Explain | Action::AskWhoCan | Action::GetPolicies => None,
         }
     }
 }

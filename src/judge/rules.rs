@@ -1,6 +1,7 @@
 //! The configured rules: what judging knows besides the state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use mayfly_verify::{ClassName, TrustDomain, WorkloadName};
 
@@ -9,6 +10,7 @@ use super::approval::Waiting;
 use super::audience::Audience;
 use super::limits::Limit;
 use super::policy::Class;
+use crate::policies::Policies;
 
 /// What the configuration says. It does not change while the process runs.
 #[derive(Clone, Debug)]
@@ -38,6 +40,11 @@ pub struct Rules {
     pub waiting: Waiting,
     /// Every configured limit.
     pub limits: Vec<Limit>,
+    /// The policies in force. `None` means that there are none. A new set replaces this whole, together with the other rules: an act is
+    /// judged by one set, at its commit.
+    pub policies: Option<Arc<Policies>>,
+    /// A candidate set that is asked beside it and decides nothing.
+    pub shadow: Option<Arc<Policies>>,
     /// Lifetime of a workload's certificate, in seconds.
     pub workload_ttl: u64,
     /// Lifetime of a JWT-SVID where the catalogue has no other, in seconds.

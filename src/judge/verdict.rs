@@ -4,6 +4,7 @@ use mayfly_verify::{AgentId, Workload, WorkloadName};
 use uuid::Uuid;
 
 use crate::denial::No;
+use crate::policies::Action;
 
 /// What came of judging one act.
 pub struct Verdict<P> {
@@ -40,6 +41,10 @@ pub enum Check {
     Lifetime,
     /// The limit at this index in the configuration has room.
     Limit(usize),
+    /// The policies were asked.
+    Policies,
+    /// The policy at this index of the set in force ([`crate::policies::Policies::all`]) decides: it permits, or it forbids.
+    Policy(usize),
     /// The binding fits into a credential.
     BindingSize,
     /// The further claims of a token fit what they name.
@@ -75,6 +80,10 @@ pub enum Defined {
     Configuration,
     /// In a limit of the configuration, by its index.
     Limit(usize),
+    /// In the folder of policies.
+    Policies,
+    /// In a policy, by its index in the set in force: it knows its file, line and owner.
+    Policy(usize),
     /// In the class, and in the delegation or the parent.
     ClassAndGrant,
     /// In the protocol.
@@ -123,6 +132,7 @@ impl Check {
             Check::Key => "public key",
             Check::Lifetime => "lifetime",
             Check::Limit(_) => "limit",
+            Check::Policies | Check::Policy(_) => "policies",
             Check::BindingSize => "binding",
             Check::Subject => "subject",
             Check::Claims => "claims",
@@ -141,6 +151,8 @@ impl Check {
             Check::Authority | Check::AuthorityLeft => Defined::ClassAndGrant,
             Check::Audience | Check::Lifetime | Check::Subject | Check::Approval => Defined::Class,
             Check::Limit(index) => Defined::Limit(index),
+            Check::Policies => Defined::Policies,
+            Check::Policy(index) => Defined::Policy(index),
             Check::BindingSize => Defined::Protocol,
             Check::Caller
             | Check::Request
@@ -176,6 +188,16 @@ pub enum Note {
     /// Somebody else has the secret of an agent's ticket.
     #[error("agent {0}: its ticket was presented again with another key")]
     AgentTicketReused(Uuid),
+    /// The candidate set of policies would have answered otherwise. It decides nothing.
+    #[error("the shadow policies would have {} {} (policy `{policy}`)", if *allowed { "allowed" } else { "denied" }, action.as_str())]
+    ShadowDiffers {
+        /// What was asked for.
+        action: Action,
+        /// The answer of the candidate set.
+        allowed: bool,
+        /// The policy that decides there.
+        policy: String,
+    },
     /// A user token was presented by a workload that it does not belong to.
     #[error("a user token that workload `{recorded}` brought first was presented by workload `{presented}`")]
     TokenOfAnother {

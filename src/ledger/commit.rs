@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::notes::Told;
 use super::{Bounds, Durable, Fate, Group, Head, Inner, Lane, Noted, Observer};
 use crate::clock::Clock;
 use crate::journal::chain::Digest;
@@ -56,6 +57,7 @@ pub(super) struct Writer {
     // Backups that are being copied. Rows stay in the journal until the last of them is done.
     backups: usize,
     measures: Measures,
+    told: Told,
 }
 
 struct Measures {
@@ -81,7 +83,7 @@ impl Writer {
             records: metrics::counter!("mayfly_journal_records_total"),
             agents: metrics::gauge!("mayfly_agents_known"),
         };
-        Writer { journal, bounds, clock, observer, fatal, stopped: false, backups: 0, measures }
+        Writer { journal, bounds, clock, observer, fatal, stopped: false, backups: 0, measures, told: Told::default() }
     }
 
     pub(super) fn stop(&mut self) {
@@ -148,7 +150,7 @@ impl Writer {
         let recorded = self.record(inner, groups, &mut notes);
         // Also of a batch that was not recorded: an operator should hear of a thief though the disk is full.
         for note in notes {
-            tracing::warn!("{note}");
+            self.told.tell(&note);
         }
         let (fate, count) = match recorded {
             Ok(count) => (Fate::Durable(Durable(())), count),

@@ -20,6 +20,10 @@ pub struct Delegation {
     pub token: [u8; 32],
     /// Ceiling of scopes. `None` means that the delegation adds no ceiling.
     pub scopes: Option<Vec<String>>,
+    /// How the user signed in (`acr`). `None` if their provider did not say.
+    pub acr: Option<Box<str>>,
+    /// When the user signed in (`auth_time`), in Unix seconds. `None` if their provider did not say.
+    pub signed_in_at: Option<u64>,
     /// Unix microseconds.
     pub ends_at: u64,
     /// Revision of its record.
@@ -42,6 +46,8 @@ impl Delegation {
             proof: fixed(&d.proof).ok_or(misfit("proof"))?,
             token: fixed(&d.token).ok_or(misfit("token"))?,
             scopes: d.scopes_limited.then(|| d.scopes.clone()),
+            acr: Some(d.acr.as_str()).filter(|acr| !acr.is_empty()).map(Box::from),
+            signed_in_at: Some(d.signed_in_at).filter(|at| *at > 0),
             ends_at: d.ends_at,
             revision,
         })

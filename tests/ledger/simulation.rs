@@ -154,6 +154,8 @@ impl Simulation {
             ends_at,
             workloads: vec!["orchestrator".parse().unwrap()],
             scopes: (self.chance.below(3) == 0).then(|| vec!["search:read".to_owned()]),
+            acr: None,
+            signed_in_at: None,
         };
         self.proofs.insert(user.to_owned(), (ends_at, proof.clone()));
         proof

@@ -320,6 +320,46 @@ pub struct Agent {
     #[prost(string, tag = "18")]
     pub over_reason: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetPoliciesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetPoliciesResponse {
+    /// Absent: there are none.
+    #[prost(message, optional, tag = "1")]
+    pub in_force: ::core::option::Option<PolicySet>,
+    /// A candidate set, which decides nothing.
+    #[prost(message, optional, tag = "2")]
+    pub shadow: ::core::option::Option<PolicySet>,
+    /// What policies may name: classes with their owners, and `iss` of each provider of users with the operator's name for it.
+    #[prost(map = "string, string", tag = "3")]
+    pub class_owners: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(map = "string, string", tag = "4")]
+    pub providers: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// A set of policies as it was read.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicySet {
+    /// SHA-256 over schema and texts, as the records of configurations have it.
+    #[prost(bytes = "vec", tag = "1")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// Its files in order.
+    #[prost(message, repeated, tag = "2")]
+    pub texts: ::prost::alloc::vec::Vec<PolicyText>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyText {
+    /// The name of the file in its folder.
+    #[prost(string, tag = "1")]
+    pub file: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ListAgentsRequest {
@@ -1832,6 +1872,10 @@ pub enum Reason {
     CrlFull = 170,
     /// Users reopen what they closed themselves, and an operator has closed this user.
     UserClosedByOperator = 171,
+    /// A policy forbids it, or none permits it; the policy, its owner and its reason are in the metadata.
+    PolicyDenied = 185,
+    /// A policy could not be evaluated, and then the answer is no; its owner must mend it.
+    PolicyFailed = 186,
     /// From a service: the access token is bound to a key or certificate, and the request does not prove it.
     CredentialUnproved = 205,
     /// The DPoP proof lacks the nonce that is sent with the answer, or has one that is too old: make another with it.
@@ -1985,6 +2029,8 @@ impl Reason {
             Self::UserIssuerUnknown => "REASON_USER_ISSUER_UNKNOWN",
             Self::CrlFull => "REASON_CRL_FULL",
             Self::UserClosedByOperator => "REASON_USER_CLOSED_BY_OPERATOR",
+            Self::PolicyDenied => "REASON_POLICY_DENIED",
+            Self::PolicyFailed => "REASON_POLICY_FAILED",
             Self::CredentialUnproved => "REASON_CREDENTIAL_UNPROVED",
             Self::DpopNonceNeeded => "REASON_DPOP_NONCE_NEEDED",
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
@@ -2130,6 +2176,8 @@ impl Reason {
             "REASON_USER_ISSUER_UNKNOWN" => Some(Self::UserIssuerUnknown),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             "REASON_USER_CLOSED_BY_OPERATOR" => Some(Self::UserClosedByOperator),
+            "REASON_POLICY_DENIED" => Some(Self::PolicyDenied),
+            "REASON_POLICY_FAILED" => Some(Self::PolicyFailed),
             "REASON_CREDENTIAL_UNPROVED" => Some(Self::CredentialUnproved),
             "REASON_DPOP_NONCE_NEEDED" => Some(Self::DpopNonceNeeded),
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
@@ -3688,6 +3736,125 @@ pub mod revocations_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListCuts"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod policies_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The policies beside classes and limits. Role: operator.
+    #[derive(Debug, Clone)]
+    pub struct PoliciesClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl PoliciesClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> PoliciesClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PoliciesClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PoliciesClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The set in force, with its texts.
+        pub async fn get_policies(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetPoliciesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetPoliciesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Policies/GetPolicies",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Policies", "GetPolicies"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -45,6 +45,7 @@ pub(super) const LIST_CUTS: Method = Method { name: "Revocations/ListCuts", acti
 pub(super) const CONFIRM_CUTS: Method = Method { name: "Revocations/ConfirmCuts", action: Action::WatchCuts };
 pub(super) const LIST_SUBSCRIBERS: Method = Method { name: "Revocations/ListSubscribers", action: Action::ListCuts };
 pub(super) const LIST_AUTHORITIES: Method = Method { name: "Authorities/ListAuthorities", action: Action::ListAuthorities };
+pub(super) const GET_POLICIES: Method = Method { name: "Policies/GetPolicies", action: Action::GetPolicies };
 pub(super) const PREPARE_AUTHORITY: Method = Method { name: "Authorities/PrepareAuthority", action: Action::ChangeAuthorities };
 pub(super) const ACTIVATE_AUTHORITY: Method = Method { name: "Authorities/ActivateAuthority", action: Action::ChangeAuthorities };
 pub(super) const ROTATE_AUTHORITY: Method = Method { name: "Authorities/RotateAuthority", action: Action::ChangeAuthorities };
@@ -102,6 +103,7 @@ pub const METHODS: &[Method] = &[
     LIST_CUTS,
     CONFIRM_CUTS,
     LIST_SUBSCRIBERS,
+    GET_POLICIES,
     LIST_AUTHORITIES,
     PREPARE_AUTHORITY,
     ACTIVATE_AUTHORITY,

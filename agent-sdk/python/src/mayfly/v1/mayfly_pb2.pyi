@@ -187,6 +187,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_USER_ISSUER_UNKNOWN: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
     REASON_USER_CLOSED_BY_OPERATOR: _ClassVar[Reason]
+    REASON_POLICY_DENIED: _ClassVar[Reason]
+    REASON_POLICY_FAILED: _ClassVar[Reason]
     REASON_CREDENTIAL_UNPROVED: _ClassVar[Reason]
     REASON_DPOP_NONCE_NEEDED: _ClassVar[Reason]
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
@@ -350,6 +352,8 @@ REASON_SUBJECT_NOT_ALLOWED: Reason
 REASON_USER_ISSUER_UNKNOWN: Reason
 REASON_CRL_FULL: Reason
 REASON_USER_CLOSED_BY_OPERATOR: Reason
+REASON_POLICY_DENIED: Reason
+REASON_POLICY_FAILED: Reason
 REASON_CREDENTIAL_UNPROVED: Reason
 REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
@@ -623,6 +627,52 @@ class Agent(_message.Message):
     over_by: str
     over_reason: str
     def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., **kwargs) -> None: ...
+
+class GetPoliciesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetPoliciesResponse(_message.Message):
+    __slots__ = ("in_force", "shadow", "class_owners", "providers")
+    class ClassOwnersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class ProvidersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    IN_FORCE_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    CLASS_OWNERS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDERS_FIELD_NUMBER: _ClassVar[int]
+    in_force: PolicySet
+    shadow: PolicySet
+    class_owners: _containers.ScalarMap[str, str]
+    providers: _containers.ScalarMap[str, str]
+    def __init__(self, in_force: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., class_owners: _Optional[_Mapping[str, str]] = ..., providers: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class PolicySet(_message.Message):
+    __slots__ = ("digest", "texts")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    digest: bytes
+    texts: _containers.RepeatedCompositeFieldContainer[PolicyText]
+    def __init__(self, digest: _Optional[bytes] = ..., texts: _Optional[_Iterable[_Union[PolicyText, _Mapping]]] = ...) -> None: ...
+
+class PolicyText(_message.Message):
+    __slots__ = ("file", "text")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    text: str
+    def __init__(self, file: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ListAgentsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "all", "user_token")

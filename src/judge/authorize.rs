@@ -1,0 +1,224 @@
+//! Asks the policies: about a spawn, a mint, an exchange and a renewal, after classes, delegations and parents have allowed them.
+//!
+//! An issuer without policies asks nothing and looks nothing up. What no policy of the set looks at is not looked up either.
+
+use mayfly_verify::{AgentId, Target, User, Workload};
+
+use super::policy::Class;
+use super::{Check, Judgement, Note};
+use crate::denial::Denial;
+use crate::policies::{
+    Action, AgentFacts, Ask, Decision, Default, Facts, Live, Mentions, Policies, Principal, Resource, UserFacts,
+};
+use crate::state::{Agent, Count, Delegation, Lineage, Seat};
+
+/// An agent that is asked for, as far as policies need it.
+pub struct Proposed<'a> {
+    /// Its class.
+    pub class: &'a Class,
+    /// The workload at its root.
+    pub workload: &'a Workload,
+    /// The delegation that it would act under.
+    pub delegation: Option<&'a Delegation>,
+    /// Its ancestors that are agents. `None` if a workload spawns it.
+    pub lineage: Option<&'a Lineage>,
+    /// The scopes that it would get.
+    pub scopes: &'a [String],
+    /// The audiences that it would get.
+    pub audiences: &'a [String],
+    /// Unix seconds.
+    pub lease_ends_at: u64,
+}
+
+/// What a living agent asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Use<'a> {
+    /// Mint, exchange or renew.
+    pub action: Action,
+    /// The audience. `None` at a renewal, which is about the agent's class.
+    pub audience: Option<&'a str>,
+    /// The scopes that it would get.
+    pub scopes: &'a [String],
+    /// The audiences that it would get.
+    pub audiences: &'a [String],
+}
+
+/// Whose live agents are counted.
+#[derive(Clone, Copy)]
+struct Counted<'a> {
+    workload: &'a Workload,
+    delegation: Option<&'a Delegation>,
+    class: &'a mayfly_verify::ClassName,
+    parent: Option<uuid::Uuid>,
+}
+
+impl Judgement<'_> {
+    /// Whether policies allow a spawn.
+    pub fn policies_on_spawn(&self, new: &Proposed<'_>) -> Result<(), Denial> {
+        self.each_set(
+            |set| {
+                let (mentions, root) = (set.mentions(), new.workload.to_string());
+                let parent = new.lineage.and_then(|lineage| lineage.agents.split_first());
+                let id = parent.map(|(parent, _)| self.spiffe_id(parent)).unwrap_or_default();
+                let principal = match parent {
+                    None => Principal::Workload(&root),
+                    Some(((class, _), above)) => Principal::Agent(AgentFacts {
+                        id: &id,
+                        class: class.as_str(),
+                        root: &root,
+                        ancestors: self.ancestors(mentions, above),
+                        depth: u32::try_from(above.len() + 1).unwrap_or(u32::MAX),
+                    }),
+                };
+                let counted = Counted {
+                    workload: new.workload,
+                    delegation: new.delegation,
+                    class: &new.class.name,
+                    parent: parent.map(|((_, uuid), _)| *uuid),
+                };
+                let level = new.lineage.map_or(1, |lineage| lineage.agents.len() + 1);
+                let mut facts = self.policy_facts(mentions, counted, new.scopes, new.audiences, new.lease_ends_at);
+                facts.depth = u32::try_from(level).unwrap_or(u32::MAX);
+                if mentions.context("left") {
+                    facts.left = self.left(&new.class.name, new.workload, new.delegation, new.lineage);
+                }
+                let resource = Resource::Class(new.class.name.as_str(), &new.class.owner);
+                set.decide(&Ask { action: Action::Spawn, principal, resource, facts })
+            },
+            Action::Spawn,
+        )
+    }
+
+    /// Whether policies allow what an agent asks for.
+    pub fn policies_on_use(&self, agent: &Agent, of: Use<'_>) -> Result<(), Denial> {
+        self.each_set(
+            |set| {
+                let (mentions, root) = (set.mentions(), agent.mandate.workload.to_string());
+                let id = agent.id(&self.rules().trust_domain).to_string();
+                let above = agent.lineage.as_ref().map_or(&[][..], |lineage| &lineage.agents);
+                let class = &agent.mandate.class;
+                let principal = Principal::Agent(AgentFacts {
+                    id: &id,
+                    class: class.as_str(),
+                    root: &root,
+                    ancestors: self.ancestors(mentions, above),
+                    depth: agent.depth(),
+                });
+                let counted = Counted {
+                    workload: &agent.mandate.workload,
+                    delegation: agent.delegation.as_deref(),
+                    class,
+                    parent: agent.parent(),
+                };
+                let mut facts = self.policy_facts(mentions, counted, of.scopes, of.audiences, agent.lease_ends_at);
+                facts.depth = agent.depth();
+                let owner = self.rules().classes.get(class).map_or("", |class| &class.owner);
+                let resource = of.audience.map_or(Resource::Class(class.as_str(), owner), Resource::Audience);
+                set.decide(&Ask { action: of.action, principal, resource, facts })
+            },
+            of.action,
+        )
+    }
+
+    /// Asks the set in force, and leaves a note if the set in its shadow would have answered otherwise.
+    fn each_set(&self, decide: impl Fn(&Policies) -> Decision, action: Action) -> Result<(), Denial> {
+        let rules = self.rules();
+        let decision = rules.policies.as_deref().map(|set| (set, decide(set)));
+        if let Some(shadow) = rules.shadow.as_deref() {
+            let (now, then) = (decision.as_ref().is_none_or(|(_, decision)| decision.allowed), decide(shadow));
+            if now != then.allowed {
+                let by = then.failed.first().or(then.policies.first()).and_then(|n| shadow.all().get(*n));
+                let policy = by.map_or("no policy", |policy| &policy.id).to_owned();
+                self.note(Note::ShadowDiffers { action, allowed: then.allowed, policy });
+            }
+        }
+        let Some((set, decision)) = decision else { return Ok(()) };
+        self.checking(Check::Policies);
+        // The first that failed or decides is the last check, so that a denial is its outcome.
+        for n in decision.policies.iter().rev() {
+            self.checking(Check::Policy(*n));
+        }
+        if decision.allowed { Ok(()) } else { Err(self.refused(set, &decision)) }
+    }
+
+    fn refused(&self, set: &Policies, decision: &Decision) -> Denial {
+        let at = |n: &usize| set.all().get(*n);
+        if let Some(fault) = &decision.fault {
+            return Denial::denied("POLICY_FAILED", format!("the policies could not be asked, so the answer is no: {fault}"));
+        }
+        if let Some((n, policy)) = decision.failed.first().and_then(|n| Some((*n, at(n)?))) {
+            self.checking(Check::Policy(n));
+            let message = format!(
+                "policy `{}` of {} could not be evaluated, so the answer is no: its owner must mend it",
+                policy.id, policy.owner
+            );
+            return Denial::denied("POLICY_FAILED", message).with("policy", &policy.id).with("owner", &policy.owner);
+        }
+        let denied = |id: &str, owner: &str, reason: &str, does: &str| {
+            let message = format!("policy `{id}` of {owner} {does}: {reason}");
+            Denial::denied("POLICY_DENIED", message).with("policy", id).with("owner", owner).with("policy_reason", reason)
+        };
+        match (decision.policies.first().and_then(at), set.default()) {
+            (Some(policy), _) if policy.forbids => {
+                let denial = denied(&policy.id, &policy.owner, &policy.reason, "forbids this");
+                match &policy.contact {
+                    Some(contact) => denial.with("contact", contact),
+                    None => denial,
+                }
+            }
+            (_, Default::Deny { owner, reason }) => denied("default", owner, reason, "permits only what another one does"),
+            // Not reached: without a policy that forbids, the default permits.
+            _ => Denial::denied("POLICY_FAILED", "the policies gave no answer"),
+        }
+    }
+
+    fn spiffe_id(&self, (class, uuid): &(mayfly_verify::ClassName, uuid::Uuid)) -> String {
+        AgentId { trust_domain: self.rules().trust_domain.clone(), class: class.clone(), uuid: *uuid }.to_string()
+    }
+
+    fn ancestors(&self, mentions: &Mentions, above: &[(mayfly_verify::ClassName, uuid::Uuid)]) -> Vec<String> {
+        if mentions.ancestors() { above.iter().map(|agent| self.spiffe_id(agent)).collect() } else { Vec::new() }
+    }
+
+    /// What is known in each question. The depth is left at 0.
+    fn policy_facts<'b>(
+        &'b self,
+        mentions: &Mentions,
+        of: Counted<'b>,
+        scopes: &'b [String],
+        audiences: &'b [String],
+        lease_ends_at: u64,
+    ) -> Facts<'b> {
+        let now = self.now();
+        let signed_in = of.delegation.and_then(|delegation| delegation.signed_in_at);
+        Facts {
+            at: now,
+            user: of.delegation.map(|delegation| self.user_facts(&delegation.user)),
+            depth: 0,
+            scopes,
+            audiences,
+            lease: lease_ends_at.saturating_sub(now),
+            live: if mentions.context("live") { self.live(of) } else { Live::default() },
+            left: None,
+            acr: of.delegation.and_then(|delegation| delegation.acr.as_deref()),
+            sign_in_age: signed_in.map(|at| now.saturating_sub(at)),
+        }
+    }
+
+    fn user_facts<'b>(&'b self, user: &'b User) -> UserFacts<'b> {
+        let provider = self.rules().issuers.get(&user.iss).unwrap_or(&user.iss);
+        UserFacts { provider, sub: &user.sub }
+    }
+
+    fn live(&self, of: Counted<'_>) -> Live {
+        let seats = |count, subject| self.view().seats(Seat(count, subject));
+        let workload = Target::Workload(of.workload.clone()).subject();
+        let spawner = of.parent.map_or(workload, |parent| Target::Agent(parent).subject());
+        Live {
+            user: of.delegation.map_or(0, |delegation| seats(Count::Below, delegation.user_subject())),
+            root: seats(Count::Below, workload),
+            class: seats(Count::OfClass, Target::Class(of.class.clone()).subject()),
+            siblings: seats(Count::DirectlyBelow, spawner),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Decides a question: the parts of the set that can be about it are evaluated, and their answers are put together.
+
+use cedar_policy::{Entities, PolicySet, Request};
+
+use super::ask::{Ask, Translated};
+use super::set::schema;
+use super::{Default, Mentions, Policies};
+
+/// The answer to a question.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it is allowed, as far as policies go.
+    pub allowed: bool,
+    /// The policies that decide, by their index in [`Policies::all`], sorted: those that forbid, or if none does, those that permit.
+    pub policies: Vec<usize>,
+    /// The policies that could not be evaluated. With any of them the answer is no.
+    pub failed: Vec<usize>,
+    /// Why the question itself could not be evaluated; then the answer is no.
+    pub fault: Option<String>,
+}
+
+impl Policies {
+    /// Decides a question.
+    pub fn decide(&self, ask: &Ask<'_>) -> Decision {
+        match ask.translate(&self.mentions, None) {
+            Ok(asked) => self.decided(ask, &asked),
+            Err(fault) => Decision { fault: Some(fault), ..Decision::default() },
+        }
+    }
+
+    /// The same, with everything that a question can say, checked against the schema. The error says what does not fit.
+    pub fn decide_checked(&self, ask: &Ask<'_>) -> Result<Decision, String> {
+        Ok(self.decided(ask, &ask.translate(&Mentions::everything(), Some(schema()))?))
+    }
+
+    fn decided(&self, ask: &Ask<'_>, asked: &Translated) -> Decision {
+        let mut answers = Answers::default();
+        for principal in asked.principals.iter().cloned().map(Some).chain([None]) {
+            for resource in [None, Some(asked.resource.clone())] {
+                if let Some(part) = self.parts.get(&(ask.action, principal.clone(), resource)) {
+                    self.evaluate(part, &asked.request, &asked.entities, &mut answers);
+                }
+            }
+        }
+        let Answers { mut forbid, mut permit, mut failed } = answers;
+        for list in [&mut forbid, &mut permit, &mut failed] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        let permitted = !permit.is_empty() || *self.default() == Default::Permit;
+        let allowed = failed.is_empty() && forbid.is_empty() && permitted;
+        Decision { allowed, policies: if forbid.is_empty() { permit } else { forbid }, failed, fault: None }
+    }
+
+    fn evaluate(&self, part: &PolicySet, request: &Request, entities: &Entities, answers: &mut Answers) {
+        let response = self.authorizer.is_authorized(request, part, entities);
+        let found = |id: &cedar_policy::PolicyId| self.index.get(AsRef::<str>::as_ref(id)).copied();
+        for error in response.diagnostics().errors() {
+            let cedar_policy::AuthorizationError::PolicyEvaluationError(error) = error;
+            answers.failed.extend(found(error.policy_id()));
+        }
+        let to = match response.decision() {
+            cedar_policy::Decision::Allow => &mut answers.permit,
+            // Without a reason nothing spoke.
+            cedar_policy::Decision::Deny => &mut answers.forbid,
+        };
+        to.extend(response.diagnostics().reason().filter_map(found));
+    }
+}
+
+#[derive(Default)]
+struct Answers {
+    forbid: Vec<usize>,
+    permit: Vec<usize>,
+    failed: Vec<usize>,
+}

@@ -1,0 +1,211 @@
+//! A set of policies: validated as a whole, and divided by what its policies are about.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::LazyLock;
+
+use cedar_policy::{
+    ActionConstraint, Authorizer, EntityUid, PolicySet, PrincipalConstraint, ResourceConstraint, Schema, ValidationMode,
+    ValidationWarning, Validator,
+};
+use mayfly_verify::sha256;
+
+use super::ask::{Action, named};
+use super::{Mentions, SCHEMA, read};
+
+/// How far a policy may follow references between entities: to attributes of those that it is asked about.
+const LEVEL: u32 = 1;
+
+/// One policy, as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its id, unique in the set.
+    pub id: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why it is there.
+    pub reason: String,
+    /// The date by which its owner looks at it again.
+    pub review: Option<String>,
+    /// How its owner is reached.
+    pub contact: Option<String>,
+    /// The file, by its name in the folder.
+    pub file: String,
+    /// The line on which it begins, counted from 1.
+    pub line: usize,
+    /// Whether it forbids; if not, it permits.
+    pub forbids: bool,
+    /// Its text.
+    pub text: String,
+}
+
+/// What holds where no policy speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// What classes, delegations and limits allow is permitted.
+    Permit,
+    /// Nothing is permitted.
+    Deny {
+        /// Who answers for that.
+        owner: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a part of the policies is about: an action, and the one principal and resource that their scopes name. `None` stands for any.
+pub(super) type About = (Action, Option<EntityUid>, Option<EntityUid>);
+
+/// A set of policies.
+pub struct Policies {
+    all: Vec<Policy>,
+    default: Default,
+    digest: [u8; 32],
+    texts: Vec<(String, String)>,
+    pub(super) mentions: Mentions,
+    // Each policy stands in the part of each action that its scope allows.
+    pub(super) parts: HashMap<About, PolicySet>,
+    pub(super) index: HashMap<String, usize>,
+    pub(super) authorizer: Authorizer,
+}
+
+// Unwrap safety: a test parses the schema.
+#[expect(clippy::unwrap_used, reason = "see above")]
+static PARSED: LazyLock<Schema> = LazyLock::new(|| Schema::from_cedarschema_str(SCHEMA).unwrap().0);
+
+/// The schema as Cedar uses it.
+pub(super) fn schema() -> &'static Schema {
+    &PARSED
+}
+
+impl Policies {
+    /// Reads and validates the texts of a set: files by name, and `set.toml`. The error holds every fault, with file and line.
+    pub fn of_texts(texts: Vec<(String, String)>) -> Result<Policies, Vec<String>> {
+        let (found, default) = read::texts(&texts)?;
+        validate(&found)?;
+        let mut mentions = Mentions::default();
+        let (mut parts, mut index) = (HashMap::<About, PolicySet>::new(), HashMap::new());
+        for (n, (policy, parsed)) in found.iter().enumerate() {
+            mentions.add(parsed);
+            index.insert(policy.id.clone(), n);
+            for about in about(parsed) {
+                let part = parts.entry(about).or_default();
+                part.add(parsed.clone()).map_err(|e| vec![format!("{}:{}: {e}", policy.file, policy.line)])?;
+            }
+        }
+        let digest = digest(&texts);
+        let all = found.into_iter().map(|(policy, _)| policy).collect();
+        Ok(Policies { all, default, digest, texts, mentions, parts, index, authorizer: Authorizer::new() })
+    }
+
+    /// Every policy, in the order of files and lines.
+    pub fn all(&self) -> &[Policy] {
+        &self.all
+    }
+
+    /// What holds where no policy speaks.
+    pub fn default(&self) -> &Default {
+        &self.default
+    }
+
+    /// SHA-256 over the schema and the texts.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// The texts, by file.
+    pub fn texts(&self) -> &[(String, String)] {
+        &self.texts
+    }
+
+    /// What its policies look at.
+    pub fn mentions(&self) -> &Mentions {
+        &self.mentions
+    }
+
+    /// What its owners should know that is no fault, one sentence each: permits that change nothing, reviews that are due at `today`
+    /// (`2027-01-31`), and names for which `known` says no.
+    pub fn notes(&self, today: &str, known: impl Fn(&str, &str) -> bool) -> Vec<String> {
+        let mut notes = Vec::new();
+        for policy in &self.all {
+            let mut note = |what: String| notes.push(format!("{}:{}: policy `{}` {what}", policy.file, policy.line, policy.id));
+            if !policy.forbids && self.default == Default::Permit {
+                note("permits what is permitted without it: only a set with `default = \"deny\"` needs permits".to_owned());
+            }
+            if let Some(review) = policy.review.as_deref().filter(|review| *review <= today) {
+                note(format!("was due for a review by `{}` on {review}", policy.owner));
+            }
+            let names = self.names(&policy.id);
+            for (kind, name) in names.iter().filter(|(kind, name)| !known(kind, name)) {
+                note(format!("names the {kind} `{name}`, which is not configured"));
+            }
+        }
+        notes
+    }
+
+    /// The classes and workloads that a policy names.
+    fn names(&self, id: &str) -> BTreeSet<(&'static str, String)> {
+        let of = self.parts.values().flat_map(PolicySet::policies).filter(|policy| policy.id().to_string() == id);
+        let literals = of.flat_map(cedar_policy::Policy::entity_literals);
+        literals.filter_map(|of| named(&of).map(|(kind, name)| (kind, name.to_owned()))).collect()
+    }
+}
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policies").field("policies", &self.all.len()).field("digest", &hex::encode(self.digest)).finish()
+    }
+}
+
+impl PartialEq for Policies {
+    fn eq(&self, other: &Policies) -> bool {
+        self.digest == other.digest
+    }
+}
+
+/// The parts in which a policy stands: one for each judged action that its scope allows.
+fn about(policy: &cedar_policy::Policy) -> Vec<About> {
+    let principal = match policy.principal_constraint() {
+        PrincipalConstraint::Eq(uid) | PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => Some(uid),
+        PrincipalConstraint::Any | PrincipalConstraint::Is(_) => None,
+    };
+    let resource = match policy.resource_constraint() {
+        ResourceConstraint::Eq(uid) => Some(uid),
+        _ => None,
+    };
+    let allowed = |action: &Action| match policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::Eq(uid) => uid == action.uid(),
+        ActionConstraint::In(all) => all.contains(&action.uid()),
+    };
+    let actions = Action::ALL.into_iter().filter(allowed);
+    actions.map(|action| (action, principal.clone(), resource.clone())).collect()
+}
+
+fn validate(found: &[read::Read]) -> Result<(), Vec<String>> {
+    let all = PolicySet::from_policies(found.iter().map(|(_, parsed)| parsed.clone())).map_err(|e| vec![e.to_string()])?;
+    let result = Validator::new(schema().clone()).validate_with_level(&all, ValidationMode::Strict, LEVEL);
+    let at = |id: &str| found.iter().find(|(policy, _)| policy.id == id).map_or(String::new(), |(policy, _)| policy.place());
+    let errors = result.validation_errors().map(|e| format!("{}: {e}", at(e.policy_id().as_ref())));
+    // A policy that can never apply is a mistake: a `forbid` of that kind forbids nothing.
+    let never = |w: &&ValidationWarning| matches!(w, ValidationWarning::ImpossiblePolicy(_));
+    let impossible = result.validation_warnings().filter(never).map(|w| format!("{}: {w}", at(w.policy_id().as_ref())));
+    let faults: Vec<String> = errors.chain(impossible).collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+impl Policy {
+    /// Where it stands: file and line.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+}
+
+fn digest(texts: &[(String, String)]) -> [u8; 32] {
+    let mut bytes = Vec::new();
+    for part in std::iter::once(SCHEMA).chain(texts.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()])) {
+        bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    sha256(&bytes)
+}

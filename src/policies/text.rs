@@ -1,0 +1,85 @@
+//! Splits the text of a file into statements, so that each policy has a line of its own.
+//!
+//! Cedar's parser takes a whole file and does not say where a policy stands. A statement ends with the first `;` that is neither in a
+//! string nor in a comment.
+
+/// One statement of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Statement<'t> {
+    /// Its text, from its first character that is neither white space nor in a comment, to its semicolon.
+    pub(super) text: &'t str,
+    /// The line on which it begins, counted from 1.
+    pub(super) line: usize,
+}
+
+/// The statements of a file, in order. What follows the last semicolon is one too, unless it is only white space and comments.
+pub(super) fn statements(text: &str) -> Vec<Statement<'_>> {
+    let mut found = Vec::new();
+    let (mut begins, mut line) = (None, 1);
+    let (mut in_string, mut in_comment, mut escaped) = (false, false, false);
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if c == '\n' {
+            line += 1;
+            in_comment = false;
+            escaped = false;
+            continue;
+        }
+        if in_comment {
+            continue;
+        }
+        if in_string {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        if c == '/' && chars.peek().is_some_and(|(_, next)| *next == '/') {
+            in_comment = true;
+            continue;
+        }
+        if begins.is_none() && !c.is_whitespace() {
+            begins = Some((at, line));
+        }
+        match c {
+            '"' => in_string = true,
+            ';' => {
+                if let Some((from, line)) = begins.take() {
+                    found.push(Statement { text: text.get(from..=at).unwrap_or_default(), line });
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some((from, line)) = begins {
+        found.push(Statement { text: text.get(from..).unwrap_or_default(), line });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_semicolon_in_a_string_or_a_comment_ends_nothing() {
+        let text = "// a; b\n\n@id(\"x;\\\";\")\npermit(principal, // c;\naction, resource);\nforbid(principal,action,resource);\n// d\n";
+        let found = statements(text);
+        let lines: Vec<usize> = found.iter().map(|s| s.line).collect();
+        assert_eq!(lines, [3, 6]);
+        assert!(found.iter().all(|s| s.text.ends_with("resource);")), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_not_finished_is_a_statement_of_its_own() {
+        assert_eq!(statements(""), []);
+        assert_eq!(statements("\n // only a comment"), []);
+        assert_eq!(statements("\n permit(").first().map(|s| (s.text, s.line)), Some(("permit(", 2)));
+        assert_eq!(statements("permit(p); \"open").len(), 2);
+        // A multi-line string keeps the count of lines.
+        assert_eq!(statements("@a(\"x\ny\")p;q;").iter().map(|s| s.line).collect::<Vec<_>>(), [1, 2]);
+    }
+}

@@ -1,0 +1,130 @@
+//! Policies beside classes and limits, with the real binary.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use support::Dev;
+
+const POLICIES: &str = r#"
+@id("no-mail")
+@owner("security@example.org")
+@reason("nobody reads the answers")
+@contact("https://chat.example.org/security")
+forbid (principal is Workload, action == Action::"spawn", resource == Class::"researcher")
+when { context.scopes.contains(Scope::"mail:send") };
+
+@id("two-workers")
+@owner("research@example.org")
+@reason("two are enough")
+forbid (principal is Agent, action == Action::"spawn", resource == Class::"worker")
+when { context.live.siblings >= 2 };
+
+@id("not-files")
+@owner("files@example.org")
+@reason("files are read by people")
+forbid (principal in Class::"worker", action in [Action::"mint", Action::"exchange"], resource == Audience::"https://files.example");
+"#;
+const SHADOW: &str = r#"
+@id("never")
+@owner("security@example.org")
+@reason("a candidate")
+forbid (principal, action == Action::"renew", resource);
+"#;
+
+fn dev(policies: &str) -> Dev {
+    let dir = tempfile::tempdir().unwrap();
+    for (folder, text) in [("policies", policies), ("shadow", SHADOW)] {
+        fs::create_dir(dir.path().join(folder)).unwrap();
+        fs::write(dir.path().join(folder).join("a.cedar"), text).unwrap();
+    }
+    fs::write(dir.path().join("extra.toml"), "[policy]\ndir = \"policies\"\nshadow = \"shadow\"\n").unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    dev
+}
+
+/// The output of a command that must succeed.
+fn ok(dev: &Dev, line: &str) -> String {
+    let out = dev.run(line);
+    assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn metrics(dev: &Dev) -> String {
+    let mut stream = TcpStream::connect(dev.text("http")).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_policy_forbids_what_its_class_allows_and_says_whose_it_is() {
+    let dev = dev(POLICIES);
+    let told = dev.fails("spawn --class researcher --user-token demo.jwt --out no", 3);
+    for part in ["POLICY_DENIED", "no-mail", "security@example.org", "nobody reads the answers"] {
+        assert!(told.contains(part), "{part} not in {told}");
+    }
+    ok(&dev, "spawn --class researcher --user-token demo.jwt --scope search:read --scope files:read --out a1");
+    // Counted where the order is decided.
+    for n in 1..=2 {
+        ok(&dev, &format!("spawn --as a1 --class worker --out w{n}"));
+    }
+    assert!(dev.fails("spawn --as a1 --class worker --out w3", 3).contains("two-workers"));
+    // The parent is no worker, and a worker may have tokens for other audiences.
+    ok(&dev, "mint --as a1 --audience https://files.example");
+    ok(&dev, "mint --as w1 --audience https://search.example");
+    assert!(dev.fails("mint --as w1 --audience https://files.example", 3).contains("not-files"));
+    ok(&dev, "renew --as w1");
+
+    let shown = dev.json("policy show");
+    assert_eq!(shown["in_force"]["policies"][0]["where"], "a.cedar:2");
+    assert_eq!(shown["in_force"]["policies"][2]["owner"], "files@example.org");
+    assert_eq!(shown["shadow"]["policies"][0]["id"], "never");
+    // The shadow set decided nothing, and what it would have decided is counted.
+    let metrics = metrics(&dev);
+    assert!(metrics.contains("mayfly_policy_shadow_differs_total{action=\"renew\",outcome=\"denied\"} 1"), "{metrics}");
+
+    // The other way round: the candidate set would stop every renewal, and let the worker read files.
+    let diff = dev.json("policy diff shadow");
+    let changes = diff["changes"].as_array().unwrap();
+    let of = |action: &str, then: &str| changes.iter().filter(|c| c["action"] == action && c["then"] == then).count();
+    assert_eq!((of("renew", "deny"), of("mint", "allow"), of("exchange", "allow")), (3, 2, 2), "{diff}");
+    assert_eq!(diff["agents"], 3);
+    let renewal = changes.iter().find(|c| c["action"] == "renew").unwrap();
+    assert_eq!((renewal["policy"]["id"].as_str(), renewal["policy"]["where"].as_str()), (Some("never"), Some("a.cedar:2")));
+    // The history says which set decided.
+    let digest = shown["in_force"]["digest"].as_str().unwrap();
+    assert!(ok(&dev, "history --kind configuration -o json").contains(digest));
+}
+
+#[test]
+fn t175_a_policy_that_cannot_be_evaluated_denies() {
+    let broken = POLICIES.replace("context.scopes.contains(Scope::\"mail:send\")", "context.time.unix * 9223372036854775807 > 0");
+    let dev = dev(&broken);
+    let told = dev.fails("spawn --class researcher --user-token demo.jwt --scope search:read --out no", 3);
+    assert!(told.contains("POLICY_FAILED") && told.contains("no-mail") && told.contains("security@example.org"), "{told}");
+    // It is about no other class.
+    ok(&dev, "spawn --class worker --user-token demo.jwt --out w1");
+}
+
+#[test]
+fn t176_nothing_starts_with_a_part_of_its_policies() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("policies")).unwrap();
+    let config = dir.path().join("mayfly.toml");
+    let text =
+        "trust_domain = \"t.example\"\n[policy]\ndir = \"DIR\"\n".replace("DIR", dir.path().join("policies").to_str().unwrap());
+    fs::write(&config, text).unwrap();
+    let check = || mayfly::config::Config::load(&config).map(drop).map_err(|faults| faults.to_string());
+    assert!(check().unwrap_err().contains(".cedar"), "an empty folder is a mistake");
+    fs::write(dir.path().join("policies/a.cedar"), POLICIES).unwrap();
+    check().unwrap();
+    fs::write(dir.path().join("policies/b.cedar"), SHADOW.replace("@owner(\"security@example.org\")", "")).unwrap();
+    let told = check().unwrap_err();
+    assert!(told.contains("policy.dir") && told.contains("b.cedar:2") && told.contains("@owner"), "{told}");
+}
