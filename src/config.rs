@@ -4,13 +4,16 @@
 mod attest;
 mod audiences;
 mod classes;
+mod diff;
 mod digest;
 mod foreign;
 mod https;
 mod issuers;
 mod limits;
 mod reader;
+mod rules;
 mod sections;
+mod source;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +34,9 @@ use crate::judge::pace::{Paces, Verb};
 use crate::judge::policy::Class;
 use crate::listen::Bounds;
 use crate::state::authority::{Kind, PUBLISHED};
+pub use diff::{Difference, differences};
 use reader::Reader;
+pub use source::Source;
 
 /// A complete file that explains each key.
 pub const EXAMPLE: &str = include_str!("config/example.toml");
@@ -70,7 +75,7 @@ pub struct Config {
     pub bounds: Bounds,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
-    /// Address of the listener for metrics and health. It is a loopback address.
+    /// Address of the listener for metrics and health. It is a loopback address, unless the file says that the network may ask.
     pub http: SocketAddr,
     /// Path of the operator socket. `None` means `operator.sock` in the home.
     pub socket: Option<PathBuf>,
@@ -136,6 +141,8 @@ pub struct Config {
     pub writes: Vec<(Verb, Paces)>,
     /// Agents below one agent that may be taken back one by one before it is revoked itself.
     pub taken_back: usize,
+    /// What was written, to be compared.
+    pub written: toml::Table,
 }
 
 /// The listener for relying parties that speak OIDC and OAuth (RFC 8414, OpenID Connect Discovery 1.0).
@@ -196,6 +203,12 @@ impl Config {
         }
     }
 
+    /// Why the parts of this configuration do not fit together, although each was right in its own file. `None` if they do.
+    pub fn misfit(&self) -> Option<String> {
+        let faults = check_schedule(&self.schedule(u64::MAX));
+        faults.first().map(|(key, fault)| format!("{key}: {fault}"))
+    }
+
     /// SHA-256 of classes, limits and audiences in a canonical form, as the journal records it. It changes if and only if one of their
     /// values does.
     pub fn digest(&self) -> [u8; 32] {
@@ -222,10 +235,10 @@ impl Config {
         if !faults.is_empty() {
             return Err(Faults(faults));
         }
-        let mut top = Reader::new(merged, String::new());
-        let config = sections::read(&mut top);
+        let mut top = Reader::new(merged.clone(), String::new());
+        let config = sections::read(&mut top).map(|config| Config { written: merged, ..config });
         if let Some(config) = &config {
-            check_schedule(&mut top, &config.schedule(u64::MAX));
+            check_schedule(&config.schedule(u64::MAX)).into_iter().for_each(|(key, fault)| top.fault(key, &fault));
         }
         top.finish();
         let faults: Vec<String> = top.faults.into_iter().map(|f| format!("{name}: {f}")).collect();
@@ -233,17 +246,19 @@ impl Config {
     }
 }
 
-/// T57: a bundle has at most [`PUBLISHED`] keys of each kind, because relying parties read no more.
-fn check_schedule(top: &mut Reader, schedule: &Schedule) {
-    for (kind, key) in [(Kind::X509, "authorities.rotate_x509"), (Kind::Jwt, "authorities.rotate_jwt")] {
-        let published = schedule.published(kind);
-        if published > u64::try_from(PUBLISHED).unwrap_or(0) {
-            let message = format!(
-                "{published} keys would be published at once, and {PUBLISHED} are allowed: rotate less often, or shorten the lifetime of credentials"
-            );
-            top.fault(key, &message);
-        }
-    }
+/// T57: a bundle has at most [`PUBLISHED`] keys of each kind, because relying parties read no more. Returns the keys of the
+/// configuration that ask for more, each with what is wrong.
+fn check_schedule(schedule: &Schedule) -> Vec<(&'static str, String)> {
+    let kinds = [(Kind::X509, "authorities.rotate_x509"), (Kind::Jwt, "authorities.rotate_jwt")];
+    let published = kinds.map(|(kind, key)| (key, schedule.published(kind)));
+    let many = published.into_iter().filter(|(_, published)| *published > u64::try_from(PUBLISHED).unwrap_or(0));
+    many.map(|(key, published)| {
+        let message = format!(
+            "{published} keys would be published at once, and {PUBLISHED} are allowed: rotate less often, or shorten the lifetime of credentials"
+        );
+        (key, message)
+    })
+    .collect()
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub(crate) use ownership::unknown_agent;
 pub use ownership::{may_revoke, owns};
 pub use permit::{Admission, Certification, Mint, RequestId};
 pub(crate) use permit::{BACKDATE, request_record};
-pub use rules::Rules;
+pub use rules::{Ceiling, Rules};
 pub use verdict::{Check, Defined, Note, Verdict};
 pub use who::{operates, who};
 

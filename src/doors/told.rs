@@ -7,8 +7,15 @@ use crate::denial::No;
 use crate::judge::access::Action;
 
 /// Actions that show an operator what others do.
-const LOOKS: &[Action] =
-    &[Action::Backup, Action::ListAgents, Action::GetAgent, Action::ListCuts, Action::ListAuthorities, Action::ReadHistory];
+const LOOKS: &[Action] = &[
+    Action::Backup,
+    Action::CompareConfiguration,
+    Action::ListAgents,
+    Action::GetAgent,
+    Action::ListCuts,
+    Action::ListAuthorities,
+    Action::ReadHistory,
+];
 
 /// Tells the history of a denial or a fault of a request of `peer`.
 pub fn denied(issuer: &Issuer, peer: Option<&Peer>, origin: &Origin, no: &No) {

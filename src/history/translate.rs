@@ -79,6 +79,9 @@ impl Translator<'_> {
             },
             Some(Body::Configured(configured)) => {
                 draft.opening.target = format!("classes {}", hex::encode(&configured.classes));
+                if !configured.written.is_empty() {
+                    draft.opening.target += &format!(", file {}", hex::encode(&configured.written));
+                }
             }
             Some(Body::Authorities(authorities)) => draft.opening.target = slots(authorities),
             Some(Body::Resumed(resumed)) => {

@@ -25,6 +25,8 @@ pub enum Action {
     Revoke,
     Reopen,
     Backup,
+    Reload,
+    CompareConfiguration,
     ListAgents,
     GetAgent,
     GetBundle,
@@ -51,6 +53,8 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::Revoke, &[Agent, Workload, Foreign, User, Revoker, Operator]),
     (Action::Reopen, &[User, Operator]),
     (Action::Backup, &[Operator]),
+    (Action::Reload, &[Operator]),
+    (Action::CompareConfiguration, &[Operator]),
     (Action::ListAgents, &[Agent, Workload, Foreign, User, Operator]),
     (Action::GetAgent, &[Agent, Workload, Foreign, User, Operator]),
     (Action::GetBundle, &[Stranger, Agent, Workload, Foreign, Operator]),
@@ -61,8 +65,8 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::ReadHistory, &[Agent, Workload, Foreign, User, Operator]),
 ];
 
-/// Actions that are for operators on the issuer's machine alone, on its socket: they write there.
-const LOCAL: &[Action] = &[Action::Backup];
+/// Actions that are for operators on the issuer's machine alone, on its socket: they write there, or say what is in its files.
+const LOCAL: &[Action] = &[Action::Backup, Action::Reload, Action::CompareConfiguration];
 
 /// The roles that may ask for an action.
 pub fn roles(action: Action) -> &'static [Role] {

@@ -87,7 +87,9 @@ impl Verb {
             Action::Redeem | Action::Attest => Some(Verb::Redeem),
             Action::End => Some(Verb::End),
             Action::Revoke => Some(Verb::Revoke),
-            Action::CreateJoinToken | Action::Reopen | Action::ChangeAuthorities | Action::Backup => Some(Verb::Operate),
+            Action::CreateJoinToken | Action::Reopen | Action::ChangeAuthorities | Action::Backup | Action::Reload => {
+                Some(Verb::Operate)
+            }
             Action::Spawn
             | Action::Introspect
             | Action::Whoami
@@ -97,7 +99,8 @@ impl Verb {
             | Action::WatchCuts
             | Action::ListCuts
             | Action::ListAuthorities
-            | Action::ReadHistory => None,
+            | Action::ReadHistory
+            | Action::CompareConfiguration => None,
         }
     }
 }

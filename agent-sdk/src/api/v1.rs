@@ -627,6 +627,64 @@ pub struct BackupResponse {
     #[prost(string, tag = "3")]
     pub path: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReloadResponse {
+    /// Revision of the record of the configuration.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// What is different from before, in the order of keys.
+    #[prost(message, repeated, tag = "2")]
+    pub changes: ::prost::alloc::vec::Vec<ConfigurationChange>,
+}
+/// A key of the configuration that differs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigurationChange {
+    /// Its path, such as `classes.worker.scopes`.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// Its value as TOML before; empty if it was not written.
+    #[prost(string, tag = "2")]
+    pub before: ::prost::alloc::string::String,
+    /// Its value as TOML after; empty if it is not written.
+    #[prost(string, tag = "3")]
+    pub after: ::prost::alloc::string::String,
+    /// It stays as it was until the issuer is restarted.
+    #[prost(bool, tag = "4")]
+    pub needs_restart: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompareConfigurationRequest {
+    /// The text of a configuration file.
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+    /// The name of the file, for messages.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CompareConfigurationResponse {
+    /// The keys that differ from the configuration in use, in their order.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<ConfigurationChange>,
+    /// The live agents that would get less, at most 1000.
+    #[prost(message, repeated, tag = "2")]
+    pub agents: ::prost::alloc::vec::Vec<AffectedAgent>,
+    /// How many they are.
+    #[prost(uint64, tag = "3")]
+    pub agents_affected: u64,
+}
+/// A live agent that would get less at its next renewal or mint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AffectedAgent {
+    /// Its SPIFFE ID.
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// What it loses: `class`, `workload`, `user`, `scope:NAME`, `audience:NAME`.
+    #[prost(string, repeated, tag = "2")]
+    pub loses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Which entries are wanted. What is absent admits all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -1496,6 +1554,10 @@ pub enum Reason {
     DpopProofUsed = 208,
     /// Tokens for the audience are bound to a key or certificate, and the request proves none that fits.
     TokenBindingNeeded = 209,
+    /// The configuration changed while the request was decided, several times: ask again.
+    ConfigurationChanged = 176,
+    /// The new configuration cannot be used, and the one before stays; the message says why.
+    ConfigurationRefused = 177,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1642,6 +1704,8 @@ impl Reason {
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
             Self::DpopProofUsed => "REASON_DPOP_PROOF_USED",
             Self::TokenBindingNeeded => "REASON_TOKEN_BINDING_NEEDED",
+            Self::ConfigurationChanged => "REASON_CONFIGURATION_CHANGED",
+            Self::ConfigurationRefused => "REASON_CONFIGURATION_REFUSED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1785,6 +1849,8 @@ impl Reason {
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
             "REASON_DPOP_PROOF_USED" => Some(Self::DpopProofUsed),
             "REASON_TOKEN_BINDING_NEEDED" => Some(Self::TokenBindingNeeded),
+            "REASON_CONFIGURATION_CHANGED" => Some(Self::ConfigurationChanged),
+            "REASON_CONFIGURATION_REFUSED" => Some(Self::ConfigurationRefused),
             _ => None,
         }
     }
@@ -2512,6 +2578,54 @@ pub mod operations_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Operations", "Backup"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads the configuration again and uses it, whole or not at all. Role: operator, on the operator socket alone.
+        pub async fn reload(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReloadRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReloadResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Operations/Reload",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Operations", "Reload"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What another configuration would change, also for agents that live now. Nothing is changed. Role: operator, on the operator
+        /// socket alone.
+        pub async fn compare_configuration(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CompareConfigurationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CompareConfigurationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Operations/CompareConfiguration",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Operations", "CompareConfiguration"));
             self.inner.unary(req, path, codec).await
         }
     }

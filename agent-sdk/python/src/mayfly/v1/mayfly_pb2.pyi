@@ -192,6 +192,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
     REASON_DPOP_PROOF_USED: _ClassVar[Reason]
     REASON_TOKEN_BINDING_NEEDED: _ClassVar[Reason]
+    REASON_CONFIGURATION_CHANGED: _ClassVar[Reason]
+    REASON_CONFIGURATION_REFUSED: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
 MODE_AUTONOMOUS: Mode
@@ -353,6 +355,8 @@ REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
 REASON_DPOP_PROOF_USED: Reason
 REASON_TOKEN_BINDING_NEEDED: Reason
+REASON_CONFIGURATION_CHANGED: Reason
+REASON_CONFIGURATION_REFUSED: Reason
 
 class User(_message.Message):
     __slots__ = ("iss", "sub")
@@ -856,6 +860,56 @@ class BackupResponse(_message.Message):
     bytes: int
     path: str
     def __init__(self, revision: _Optional[int] = ..., bytes: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
+
+class ReloadRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReloadResponse(_message.Message):
+    __slots__ = ("revision", "changes")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    changes: _containers.RepeatedCompositeFieldContainer[ConfigurationChange]
+    def __init__(self, revision: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[ConfigurationChange, _Mapping]]] = ...) -> None: ...
+
+class ConfigurationChange(_message.Message):
+    __slots__ = ("key", "before", "after", "needs_restart")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_RESTART_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    before: str
+    after: str
+    needs_restart: bool
+    def __init__(self, key: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., needs_restart: _Optional[bool] = ...) -> None: ...
+
+class CompareConfigurationRequest(_message.Message):
+    __slots__ = ("text", "name")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    name: str
+    def __init__(self, text: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class CompareConfigurationResponse(_message.Message):
+    __slots__ = ("changes", "agents", "agents_affected")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_AFFECTED_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[ConfigurationChange]
+    agents: _containers.RepeatedCompositeFieldContainer[AffectedAgent]
+    agents_affected: int
+    def __init__(self, changes: _Optional[_Iterable[_Union[ConfigurationChange, _Mapping]]] = ..., agents: _Optional[_Iterable[_Union[AffectedAgent, _Mapping]]] = ..., agents_affected: _Optional[int] = ...) -> None: ...
+
+class AffectedAgent(_message.Message):
+    __slots__ = ("agent_id", "loses")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    LOSES_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    loses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, agent_id: _Optional[str] = ..., loses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListEntriesRequest(_message.Message):
     __slots__ = ("since", "until", "user", "agent", "root", "kinds", "reason", "page_size", "page_token", "user_token")
