@@ -7,6 +7,7 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-env=MAYFLY_COMMIT={}", commit());
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
 
     let api = protox::compile(["proto/mayfly/v1/mayfly.proto"], ["proto"])?;
@@ -49,6 +50,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let journal = protox::compile(["proto/mayfly/journal/v1/journal.proto"], ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(journal)?;
     Ok(())
+}
+
+/// The commit that is built, for `--version`: what the builder says in `MAYFLY_COMMIT`, or what git says. A build for development does
+/// not ask git, because each commit would then build everything anew.
+fn commit() -> String {
+    println!("cargo:rerun-if-env-changed=MAYFLY_COMMIT");
+    if let Ok(commit) = std::env::var("MAYFLY_COMMIT") {
+        return commit.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
+    }
+    if std::env::var("PROFILE").as_deref() != Ok("release") {
+        return "development".into();
+    }
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/logs/HEAD");
+    let asked = std::process::Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    let told = asked.ok().filter(|out| out.status.success()).and_then(|out| String::from_utf8(out.stdout).ok());
+    told.map_or_else(|| "unknown".into(), |told| told.trim().to_owned())
 }
 
 /// As the generator of `mayfly-agent` names a message: a run of capitals is one word, but for its last where another begins.

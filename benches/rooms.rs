@@ -19,7 +19,7 @@ use mayfly::history::tree::{Edge, leaf_hash};
 use mayfly::journal::record::{self, Record, record::Body};
 use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::{Asked, Grant, Standing, decide_spawn};
-use mayfly::judge::{Chance, Entry, Judgement, Proof, Rules};
+use mayfly::judge::{Ceiling, Chance, Entry, Judgement, Proof, Rules};
 use mayfly::ledger::opened;
 use mayfly::state::State;
 use mayfly::state::authority::{Kind, Slot};
@@ -328,6 +328,7 @@ impl World {
 
 fn rules() -> Rules {
     let config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
+    let ceiling = Ceiling { workloads: vec![workload()], scopes: None, longest: u64::MAX };
     let limit = |name: &str, per, measure| Limit { name: name.into(), per, measure };
     Rules {
         trust_domain: config.trust_domain.clone(),
@@ -335,6 +336,8 @@ fn rules() -> Rules {
         workloads: config.workloads,
         audiences: Default::default(),
         issuers: [("https://idp.example".into(), "idp".into())].into(),
+        tokens: [("https://idp.example".into(), [("mayfly".into(), ceiling)].into())].into(),
+        number: 0,
         client_audience: None,
         serves: BTreeMap::new(),
         actions: config.actions.clone(),
@@ -371,8 +374,7 @@ fn spawn(n: u64) -> Ask {
         token: [1; 32],
         issued_at: START,
         ends_at: START + 3600,
-        workloads: vec![workload()],
-        scopes: None,
+        audience: "mayfly".into(),
         acr: None,
         signed_in_at: None,
     };

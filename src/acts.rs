@@ -36,6 +36,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use mayfly_agent::proofs::Proofs;
 use mayfly_agent::ticket::{Secret, Ticket};
 use mayfly_verify::{AgentId, BindingOid, TrustDomain, inspect_x509, sha256};
@@ -58,6 +59,7 @@ use crate::publish::Publisher;
 use crate::publish::crl::Crls;
 use crate::publish::feed::Feed;
 use crate::state::{Generation, State};
+pub use configure::Configuration;
 use rotate::Rotator;
 pub use throttle::Throttle;
 
@@ -71,12 +73,10 @@ pub struct Issuer {
     pub authority: Arc<Authority>,
     /// The configured foreign trust domains: their bundles, and which of their workloads may spawn.
     pub foreign: Arc<Foreign>,
-    /// Verifies user tokens.
-    pub assertions: Assertions,
-    /// Verifies the tokens of workloads' platforms.
-    pub attestations: Attestations,
-    /// The URLs of the configured providers, by the names that people write.
-    pub providers: BTreeMap<String, String>,
+    /// What proves users and workloads, as it is configured now.
+    pub providers: ArcSwap<Providers>,
+    /// Reads the configuration again.
+    pub configuration: Configuration,
     /// The folder for copies of the journal, below the home.
     pub backups: PathBuf,
     /// Carries acts in groups.
@@ -113,6 +113,18 @@ pub struct Issuer {
     pub clock: Clock,
     /// The address in tickets: `host:port`.
     pub address: String,
+}
+
+/// What proves users and workloads. A reload swaps it whole.
+pub struct Providers {
+    /// The number of the rules ([`Rules::number`](crate::judge::Rules)) that belong to it.
+    pub number: u64,
+    /// Verifies user tokens.
+    pub assertions: Assertions,
+    /// Verifies the tokens of workloads' platforms.
+    pub attestations: Attestations,
+    /// The URLs of the configured providers, by the names that people write.
+    pub urls: BTreeMap<String, String>,
 }
 
 /// A certificate of a workload or an agent, with what it was signed for.
@@ -156,7 +168,7 @@ impl Issuer {
         let rules = self.ledger.rules();
         let (caller, generation) = self.ledger.read(|state| {
             let (caller, generation) = self.now(state, peer)?;
-            Ok::<_, Denial>((access::acting(action, caller, state, rules), generation))
+            Ok::<_, Denial>((access::acting(action, caller, state, &rules), generation))
         })?;
         // The ledger decides on any certificate but the current one: it records the first use of a renewed one, refuses a
         // replaced one, and revokes the agent if a past one is used on a new connection.
@@ -187,7 +199,7 @@ impl Issuer {
             !known && state.is_cut(incarnation, stamps)
         };
         let caller = authenticate(peer, |id| self.foreign.spawner(id), cut, now / SECOND)?;
-        let generation = who(state, self.ledger.rules(), &caller, now)?;
+        let generation = who(state, &self.ledger.rules(), &caller, now)?;
         Ok((caller, generation))
     }
 

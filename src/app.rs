@@ -1,11 +1,13 @@
 //! Builds everything once, runs it, and takes it down in order.
 
 pub mod files;
+mod gauges;
 mod history;
 mod https;
 mod joined;
 mod opened;
 mod ready;
+mod reload;
 mod standard;
 mod tls;
 mod witnessed;
@@ -17,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use mayfly_agent::proofs::Proofs;
 use mayfly_verify::Workload;
 use tokio::net::{TcpListener, UnixListener};
@@ -24,11 +27,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::acts::asking::{Explaining, Provider};
 use crate::acts::rotate::Rotation;
-use crate::acts::{Issuer, Throttle, client, configure, inspect, revoke};
-use crate::assertion::{Assertions, Attestations, AudienceSettings, IssuerSettings};
+use crate::acts::{Configuration, Issuer, Throttle, client, configure, inspect, revoke};
+use crate::assertion::{AudienceSettings, IssuerSettings};
 use crate::authority::{Authority, Seal};
+use crate::caller::Caller;
 use crate::clock::Clock;
-use crate::config::{BundleEndpoint, Config};
+use crate::config::{BundleEndpoint, Config, Source};
+use crate::denial::No;
 use crate::dev::provider;
 use crate::doors::http::Ready;
 use crate::doors::{self, bundle, grpc, http, peer};
@@ -53,14 +58,20 @@ pub struct Running {
     stop: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     watermark: ledger::Keeper,
-    _home: Home,
+    _home: Arc<Home>,
 }
 
 /// Starts an issuer. `development` adds the OpenID provider and a joined workload, and marks home and root.
-pub async fn start(mut config: Config, development: bool, clock: Clock) -> Result<Running, String> {
+pub async fn start(config: Config, development: bool, clock: Clock) -> Result<Running, String> {
+    start_from(None, config, development, clock).await
+}
+
+/// The same, for a configuration that can be read again from where it came.
+pub async fn start_from(source: Option<Source>, mut config: Config, development: bool, clock: Clock) -> Result<Running, String> {
+    let written = config.clone();
     let clock = clock.steady();
     let metrics = telemetry::metrics()?;
-    let home = Home::open(&config.home)?;
+    let home = Arc::new(Home::open(&config.home)?);
     check_mark(&home.dir, development)?;
     let before = crate::home::endpoint(&home.dir).ok();
 
@@ -110,21 +121,15 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         oidc_ca: None,
         issuers: BTreeMap::new(),
     };
+    let mut provider = None;
     if development {
         let known = before.as_ref().and_then(|e| e.oidc.as_deref()).and_then(|url| url.strip_prefix("https://"));
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), known).await?;
         let made = provider::Provider::start(&home.dir.join("provider"), listener).await;
         let made = made.map_err(|e| format!("development provider: {e}"))?;
-        config.issuers.push(IssuerSettings {
-            ca_file: Some(made.ca_file().to_owned()),
-            audiences: vec![
-                AudienceSettings { workloads: spawners(&config), ..AudienceSettings::new(provider::AUDIENCE) },
-                AudienceSettings { revokes: true, ..AudienceSettings::new(provider::REVOKES) },
-                AudienceSettings { user: true, ..AudienceSettings::new(provider::USER) },
-            ],
-            max_age: Duration::from_secs(24 * 3600),
-            ..IssuerSettings::new("dev", made.issuer())
-        });
+        let configured = reload::Provider { issuer: made.issuer().to_owned(), ca_file: made.ca_file().to_owned() };
+        config.issuers = reload::issuers(&config, Some(&configured));
+        provider = Some(configured);
         endpoint.oidc = Some(made.issuer().to_owned());
         endpoint.oidc_ca = Some(made.ca_file().to_owned());
         let mut stopping = stopped.clone();
@@ -133,7 +138,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
             made.shutdown().await;
         }));
     }
-    endpoint.issuers = config.issuers.iter().map(|i| (i.name.clone(), i.issuer.clone())).collect();
+    endpoint.issuers = reload::urls(&config.issuers);
 
     // From here on probes are answered: alive, and not ready before everything is loaded (T69).
     let monitor = http::router(metrics.clone(), is_ready);
@@ -142,8 +147,7 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
 
     // ORDER: before a key is made. A wrong clock makes authorities that nobody can use.
     let journal = opened::journal(&config, &home, &clock)?;
-    let listed = spawners(&config).into_iter().filter_map(|w| if let Workload::Foreign(id) = w { Some(id) } else { None });
-    let foreign = Foreign::open(&config.foreign, listed, &home.dir.join("foreign"), &clock)?;
+    let foreign = Foreign::open(&config.foreign, reload::listed(&config), &home.dir.join("foreign"), &clock)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
     let (td, root) = (&config.trust_domain, config.root.as_ref());
     let (history, told_history) = history::open(&config, &home, &keystore)?;
@@ -153,22 +157,22 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let seen = witnessed::ask(&config).await?;
     let (told, heard) = feed::line();
     let told = history::Observers { feed: told, history: told_history.clone() };
-    let audience = https.is_some().then(|| iss.clone());
-    let (ledger, watermark) =
-        opened::ledger(&config, &home, &authority, &clock, (told, history.head()), (journal, seen), audience)?;
+    let client_audience = https.is_some().then(|| iss.clone()); let (ledger, watermark) = opened::ledger(&config, &home, &authority, &clock, (told, history.head()), (journal, seen), client_audience.clone())?;
     let history = Arc::new(history.follow(told_history, &ledger, &clock)?);
-    configure::configure(&ledger, config.digest()).map_err(|e| e.to_string())?;
-    let schedule = config.schedule(authority.root_ends_at());
-    let rotation = Rotation { ledger: ledger.clone(), authority: Arc::clone(&authority), schedule, clock: clock.clone() };
+    let configured = configure::Configure { classes: config.digest(), written: config.digest_of_written() };
+    configure::configure(&ledger, configured).map_err(|e| e.to_string())?;
+    let schedule = Arc::new(ArcSwap::from_pointee(config.schedule(authority.root_ends_at())));
+    let (ledger_of, schedule_of) = (ledger.clone(), Arc::clone(&schedule));
+    let rotation = Rotation { ledger: ledger_of, authority: Arc::clone(&authority), schedule: schedule_of, clock: clock.clone() };
     rotation.begin()?;
     let publisher = Publisher::start(&ledger, &authority, config.refresh).map_err(|e| e.to_string())?;
     let seal = Seal::new(Arc::clone(&authority), iss.clone());
     let (rejoin, rejoining) = mpsc::channel(1);
+    let (configuration, orders) = Configuration::new();
+    let (reloaded, reloads) = watch::channel(0);
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
         pipeline: Pipeline::start(&ledger, seal, config.queue, 2).map_err(|e| e.to_string())?,
-        assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
-        attestations: Attestations::new(config.workload_issuers.clone(), config.attest.clone()).map_err(|e| e.to_string())?,
         rotator: rotation.start(publisher.clone())?,
         publisher: publisher.clone(),
         crls: Crls::new(&ledger, &authority, &clock),
@@ -185,7 +189,8 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         proofs: Proofs::new().map_err(|e| e.to_string())?,
         iss: iss.clone(),
         rejoin: development.then_some(rejoin),
-        providers: endpoint.issuers.clone(),
+        providers: ArcSwap::from_pointee(reload::providers(&config)?),
+        configuration,
         counting: revoke::Counting::default(),
         explaining: Explaining::new(config.places.clone(), providers(&config)),
         clock: clock.clone(),
@@ -201,13 +206,15 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         // Here clients may show a certificate (RFC 8705 5).
         router = router.merge(doors::oauth::router(&issuer, about));
     }
-    let tls = || tls::Tls {
+    let tls = |listener| tls::Tls {
+        listener,
         authority: Arc::clone(&authority),
         publisher: publisher.clone(),
         foreign: Arc::clone(&foreign),
+        reloads: reloads.clone(),
         clock: clock.clone(),
     };
-    let (current_tls, renewing) = tls().keep(tls::Shows::Mutual(config.names.clone()), stopped.clone())?;
+    let (current_tls, renewing) = tls("grpc").keep(tls::Shows::Mutual(config.names.clone()), stopped.clone())?;
     tasks.push(renewing);
     // ORDER: after those who follow its changes.
     tasks.extend(foreign.keep(&stopped));
@@ -231,9 +238,16 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
     let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
     let serving = listen::serve_operators(socket, uids, router, Arc::clone(&issuer), config.bounds, stopped.clone());
     tasks.push(process::task("operator socket", serving));
-    tasks.push(process::task("upkeep of metrics", every(Duration::from_secs(5), stopped.clone(), move || metrics.run_upkeep())));
+    gauges::begin(clock.seconds());
+    let (seen, signs) = (Arc::clone(&issuer), Arc::clone(&authority));
+    let upkeep = move || {
+        gauges::look(&seen, &signs, files);
+        metrics.run_upkeep();
+    };
+    upkeep();
+    tasks.push(process::task("upkeep of metrics", every(Duration::from_secs(5), stopped.clone(), upkeep)));
     let public = |name, listener, shows, router, shares| -> Result<[tokio::task::JoinHandle<()>; 2], String> {
-        let (config_of_tls, renewing) = tls().keep(shows, stopped.clone())?;
+        let (config_of_tls, renewing) = tls(name).keep(shows, stopped.clone())?;
         let (serves, bounds) = (listen::Serves::Strangers(name), (config.bounds, shares, apart.clone()));
         let serving = listen::serve_tls(listener, config_of_tls, router, serves, clock.clone(), bounds, stopped.clone());
         Ok([renewing, process::task(name, serving)])
@@ -257,13 +271,18 @@ pub async fn start(mut config: Config, development: bool, clock: Clock) -> Resul
         tasks.push(process::task("development workloads", joined));
     }
     home.announce(&endpoint)?;
-    let looks = ready::Looks { ledger: ledger.clone(), clock: clock.clone(), kinds: schedule.kinds().collect() };
+    let keeps = reload::Reloads { issuer: Arc::clone(&issuer), source, config: written, provider, schedule, client_audience, told: reloaded, stopped: stopped.clone(), home: Arc::clone(&home), endpoint: endpoint.clone(), }; tasks.push(process::task("configuration", reload::keep(keeps, orders))); let looks = ready::Looks { issuer: Arc::clone(&issuer), clock: clock.clone(), kinds: schedule.kinds().collect() };
     tasks.push(process::task("readiness", ready::keep(ready, looks, stopped)));
     tracing::info!(trust_domain = %endpoint.trust_domain, grpc = %endpoint.grpc, "ready");
     Ok(Running { endpoint, issuer, stop, tasks, watermark, _home: home })
 }
 
 impl Running {
+    /// Reads the configuration again, whole or not at all. `by` names who asks, in the record.
+    pub async fn reload(&self, by: &str) -> Result<configure::Reloaded, No> {
+        self.issuer.configuration.reload(Caller::Operator { name: by.to_owned(), by: None }).await
+    }
+
     /// Stops: no longer ready, no new connections, open requests end, the ledger last.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
@@ -322,6 +341,20 @@ fn check_mark(dir: &Path, development: bool) -> Result<(), String> {
             std::fs::write(&mark, "Made by `mayfly dev`. Nothing here is for production.\n").map_err(|e| e.to_string())
         }
         _ => Ok(()),
+    }
+}
+
+/// The provider of development, for every workload.
+fn development(config: &Config, provider: &reload::Provider) -> IssuerSettings {
+    IssuerSettings {
+        ca_file: Some(provider.ca_file.clone()),
+        audiences: vec![
+            AudienceSettings { workloads: spawners(config), ..AudienceSettings::new(provider::AUDIENCE) },
+            AudienceSettings { revokes: true, ..AudienceSettings::new(provider::REVOKES) },
+            AudienceSettings { user: true, ..AudienceSettings::new(provider::USER) },
+        ],
+        max_age: Duration::from_secs(24 * 3600),
+        ..IssuerSettings::new("dev", provider.issuer.clone())
     }
 }
 

@@ -245,7 +245,7 @@ impl Delegator {
 /// The configured issuers with their published keys.
 pub struct Assertions {
     issuers: Vec<Issuer>,
-    gate: Gate,
+    gate: Arc<Gate>,
 }
 
 struct Issuer {
@@ -261,7 +261,21 @@ impl Assertions {
             let keys = Keys::new(&settings).map_err(|cause| AssertionError::Client { name: settings.name.clone(), cause })?;
             Ok(Issuer { settings, keys })
         });
-        Ok(Assertions { issuers: issuers.collect::<Result<_, AssertionError>>()?, gate: Gate::default() })
+        Ok(Assertions { issuers: issuers.collect::<Result<_, AssertionError>>()?, gate: Arc::default() })
+    }
+
+    /// The same for other settings. An issuer whose keys come from where they came from keeps those that were fetched.
+    pub fn again(&self, settings: Vec<IssuerSettings>) -> Result<Self, AssertionError> {
+        check_settings(&settings)?;
+        let source = |s: &IssuerSettings| (s.name.clone(), s.issuer.clone(), s.jwks_url.clone(), s.ca_file.clone());
+        let issuers = settings.into_iter().map(|settings| {
+            if let Some(known) = self.issuers.iter().find(|known| source(&known.settings) == source(&settings)) {
+                return Ok(Issuer { settings, keys: Arc::clone(&known.keys) });
+            }
+            let keys = Keys::new(&settings).map_err(|cause| AssertionError::Client { name: settings.name.clone(), cause })?;
+            Ok(Issuer { settings, keys })
+        });
+        Ok(Assertions { issuers: issuers.collect::<Result<_, AssertionError>>()?, gate: Arc::clone(&self.gate) })
     }
 
     /// Verifies a user token at `now`, in Unix seconds. Fetches the provider's keys if they are missing, old, or lack the token's
@@ -296,6 +310,16 @@ impl Assertions {
         Parsed::of(token)?.may_act()
     }
 
+    /// Each issuer whose keys were asked for, by its name, and why they cannot be fetched if the last attempt failed.
+    pub fn reachable(&self) -> Vec<(String, Result<(), String>)> {
+        self.issuers.iter().filter_map(|i| Some((i.settings.name.clone(), i.keys.reachable()?))).collect()
+    }
+
+    /// Fetches the keys of each issuer that was not asked yet, and of those that failed, in the background. `now` is in Unix seconds.
+    pub fn look(&self, now: u64) {
+        self.issuers.iter().for_each(|i| i.keys.look(now));
+    }
+
     /// The configured name of the issuer with this exact URL. Returns `None` if it is not configured.
     pub fn issuer_name(&self, iss: &str) -> Option<&str> {
         self.issuers.iter().find(|i| i.settings.issuer == iss).map(|i| i.settings.name.as_str())
@@ -309,7 +333,7 @@ impl Assertions {
     #[cfg(test)]
     fn with_keys(settings: Vec<(IssuerSettings, Arc<Keys>)>) -> Self {
         let issuers = settings.into_iter().map(|(settings, keys)| Issuer { settings, keys }).collect();
-        Assertions { issuers, gate: Gate::default() }
+        Assertions { issuers, gate: Arc::default() }
     }
 }
 

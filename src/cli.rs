@@ -35,6 +35,7 @@ mod my;
 mod policy;
 mod redeem;
 mod relay;
+mod reload;
 mod renew;
 mod reopen;
 mod replay;
@@ -53,6 +54,7 @@ mod whoami;
 mod workloads;
 
 mod certified;
+mod changes;
 mod connect;
 mod exit;
 mod file;
@@ -64,7 +66,7 @@ mod keeping;
 mod output;
 mod person;
 mod request;
-mod shutdown;
+mod serving;
 mod spiffe_id;
 mod user;
 mod when;
@@ -81,7 +83,7 @@ pub use self::exit::Failure;
 /// Exit codes: 0 done, 1 failure, 2 usage, 3 denied, 4 the credential is not valid, or our own has expired, 5 the issuer cannot be reached, 6 the
 /// credential is revoked, 7 it is not known whether the credential is revoked. `mayfly run` exits as its command does.
 #[derive(Parser)]
-#[command(name = "mayfly", version, max_term_width = 100)]
+#[command(name = "mayfly", version = crate::VERSION, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -95,6 +97,7 @@ enum Command {
     Dev(dev::Args),
     Serve(serve::Args),
     Config(config::Args),
+    Reload(reload::Args),
     Join(join::Args),
     Redeem(redeem::Args),
     Renew(renew::Args),
@@ -155,7 +158,8 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Dev(args) => dev::run(args, global).await,
         Command::Serve(args) => serve::run(args).await,
-        Command::Config(args) => config::run(args),
+        Command::Config(args) => config::run(args, global).await,
+        Command::Reload(args) => reload::run(args, global).await,
         Command::Join(args) => join::run(args, global).await,
         Command::Redeem(args) => redeem::run(args, global).await,
         Command::Renew(args) => renew::run(args, global).await,

@@ -5,6 +5,7 @@ mod actions;
 mod attest;
 mod audiences;
 mod classes;
+mod diff;
 mod digest;
 mod foreign;
 mod https;
@@ -13,7 +14,9 @@ mod limits;
 mod places;
 mod policy;
 mod reader;
+mod rules;
 mod sections;
+mod source;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +42,9 @@ use crate::judge::policy::Class;
 use crate::listen::Bounds;
 use crate::policies::Policies;
 use crate::state::authority::{Kind, PUBLISHED};
+pub use diff::{Difference, differences};
 use reader::Reader;
+pub use source::Source;
 
 /// A complete file that explains each key.
 pub const EXAMPLE: &str = include_str!("config/example.toml");
@@ -78,7 +83,7 @@ pub struct Config {
     pub bounds: Bounds,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
-    /// Address of the listener for metrics and health. It is a loopback address.
+    /// Address of the listener for metrics and health. It is a loopback address, unless the file says that the network may ask.
     pub http: SocketAddr,
     /// Path of the operator socket. `None` means `operator.sock` in the home.
     pub socket: Option<PathBuf>,
@@ -160,6 +165,8 @@ pub struct Config {
     pub policies: Option<Arc<Policies>>,
     /// A candidate set of policies, which is asked beside it and decides nothing.
     pub shadow: Option<Arc<Policies>>,
+    /// What was written, to be compared.
+    pub written: toml::Table,
 }
 
 /// The listener for relying parties that speak OIDC and OAuth (RFC 8414, OpenID Connect Discovery 1.0).
@@ -221,6 +228,12 @@ impl Config {
         }
     }
 
+    /// Why the parts of this configuration do not fit together, although each was right in its own file. `None` if they do.
+    pub fn misfit(&self) -> Option<String> {
+        let faults = check_schedule(&self.schedule(u64::MAX));
+        faults.first().map(|(key, fault)| format!("{key}: {fault}"))
+    }
+
     /// SHA-256 of classes, limits and audiences in a canonical form, as the journal records it. It changes if and only if one of their
     /// values does.
     pub fn digest(&self) -> [u8; 32] {
@@ -247,11 +260,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(Faults(faults));
         }
-        let mut top = Reader::new(merged, String::new());
-        let mut config = sections::read(&mut top);
-        if let Some(config) = &mut config {
-            config.places = places::places(texts);
-            check_schedule(&mut top, &config.schedule(u64::MAX));
+        let mut top = Reader::new(merged.clone(), String::new()); let mut config = sections::read(&mut top).map(|config| Config { written: merged, ..config }); if let Some(config) = &mut config { config.places = places::places(texts); check_schedule(&config.schedule(u64::MAX)).into_iter().for_each(|(key, fault)| top.fault(key, &fault));
         }
         top.finish();
         let faults: Vec<String> = top.faults.into_iter().map(|f| format!("{name}: {f}")).collect();
@@ -259,17 +268,19 @@ impl Config {
     }
 }
 
-/// T57: a bundle has at most [`PUBLISHED`] keys of each kind, because relying parties read no more.
-fn check_schedule(top: &mut Reader, schedule: &Schedule) {
-    for (kind, key) in [(Kind::X509, "authorities.rotate_x509"), (Kind::Jwt, "authorities.rotate_jwt")] {
-        let published = schedule.published(kind);
-        if published > u64::try_from(PUBLISHED).unwrap_or(0) {
-            let message = format!(
-                "{published} keys would be published at once, and {PUBLISHED} are allowed: rotate less often, or shorten the lifetime of credentials"
-            );
-            top.fault(key, &message);
-        }
-    }
+/// T57: a bundle has at most [`PUBLISHED`] keys of each kind, because relying parties read no more. Returns the keys of the
+/// configuration that ask for more, each with what is wrong.
+fn check_schedule(schedule: &Schedule) -> Vec<(&'static str, String)> {
+    let kinds = [(Kind::X509, "authorities.rotate_x509"), (Kind::Jwt, "authorities.rotate_jwt")];
+    let published = kinds.map(|(kind, key)| (key, schedule.published(kind)));
+    let many = published.into_iter().filter(|(_, published)| *published > u64::try_from(PUBLISHED).unwrap_or(0));
+    many.map(|(key, published)| {
+        let message = format!(
+            "{published} keys would be published at once, and {PUBLISHED} are allowed: rotate less often, or shorten the lifetime of credentials"
+        );
+        (key, message)
+    })
+    .collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Configurations of proxies that ask a guard, as the tests use them: see `tests/oracles/guard`.
+//! Files to deploy with: of an issuer, as `tests/oracles/deploy` checks them, and of proxies that ask a guard, as `tests/oracles/guard`
+//! uses them.
 
 use std::path::Path;
 
@@ -16,6 +17,37 @@ pub enum Proxy {
     Nginx,
     /// A Caddyfile with one site
     Caddy,
+}
+
+/// A file for an issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Deployed {
+    /// A unit for systemd, with sandboxing and a watchdog
+    Systemd,
+    /// A Dockerfile: an image without a shell, not root, for a read-only file system
+    Docker,
+    /// A compose file with an issuer and Keycloak
+    Compose,
+    /// Manifests for Kubernetes
+    Kubernetes,
+    /// A dashboard for Grafana
+    Grafana,
+    /// Rules of alerts for Prometheus
+    Prometheus,
+}
+
+impl Deployed {
+    /// The text of the file.
+    pub fn text(self) -> &'static str {
+        match self {
+            Deployed::Systemd => include_str!("deploy/mayfly.service"),
+            Deployed::Docker => include_str!("deploy/Dockerfile"),
+            Deployed::Compose => include_str!("deploy/compose.yaml"),
+            Deployed::Kubernetes => include_str!("deploy/kubernetes.yaml"),
+            Deployed::Grafana => include_str!("deploy/dashboard.json"),
+            Deployed::Prometheus => include_str!("deploy/alerts.yaml"),
+        }
+    }
 }
 
 /// The configuration of a proxy that lets a request pass if its agent has these scopes and its token is for this audience. The guard

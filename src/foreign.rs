@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use mayfly_verify::{SpiffeId, TrustDomain};
 use parking_lot::{Mutex, RwLock};
 use rustls_pki_types::CertificateDer;
@@ -69,20 +70,34 @@ const MAX_TOLD: usize = 1 << 20;
 
 /// The configured foreign trust domains, each with its newest bundle.
 pub struct Foreign {
-    // INVARIANT (FC-6): a bundle is stored under the trust domain it was configured for, and found by no other name.
-    domains: BTreeMap<TrustDomain, Arc<Domain>>,
-    spawners: BTreeSet<Arc<SpiffeId>>,
+    configured: ArcSwap<Configured>,
+    dir: PathBuf,
+    clock: Clock,
     changes: watch::Sender<u64>,
 }
 
+/// What is configured now; a reload swaps it whole.
+#[derive(Default)]
+struct Configured {
+    // INVARIANT (FC-6): a bundle is stored under the trust domain it was configured for, and found by no other name.
+    domains: BTreeMap<TrustDomain, Arc<Domain>>,
+    spawners: BTreeSet<Arc<SpiffeId>>,
+}
+
+/// Another configuration that is ready to be used.
+pub struct Prepared(Configured);
+
 struct Domain {
     trust_domain: TrustDomain,
+    source: Source,
     way: Way,
     stored_at: PathBuf,
     // Guards the newest bundle: this domain's task swaps it, readers clone it.
     newest: RwLock<Option<Arc<Newest>>>,
     // Guards the failure that was logged last.
     told: Mutex<String>,
+    // Set when it is not configured any more: then nothing is fetched for it.
+    gone: watch::Sender<bool>,
 }
 
 /// Why there is no newer bundle.
@@ -103,49 +118,83 @@ impl Foreign {
         dir: &Path,
         clock: &Clock,
     ) -> Result<Arc<Foreign>, String> {
-        if !settings.is_empty() {
-            std::fs::create_dir_all(dir).map_err(|e| format!("`{}`: {e}", dir.display()))?;
-        }
-        let mut domains = BTreeMap::new();
-        for Settings { trust_domain, source } in settings {
-            let way = Way::new(trust_domain, source, clock).map_err(|e| format!("foreign `{trust_domain}`: {e}"))?;
-            let stored_at = dir.join(format!("{trust_domain}.json"));
-            let domain = Domain::new(trust_domain.clone(), way, stored_at);
-            domain.load();
-            domains.insert(trust_domain.clone(), Arc::new(domain));
-        }
-        let foreign = Foreign { domains, spawners: spawners.into_iter().collect(), changes: watch::channel(0).0 };
+        let (configured, dir) = (ArcSwap::default(), dir.to_owned());
+        let foreign = Foreign { configured, dir, clock: clock.clone(), changes: watch::channel(0).0 };
+        let Prepared(configured) = foreign.prepare(settings, spawners)?;
+        foreign.configured.store(Arc::new(configured));
         foreign.count_untold();
         Ok(Arc::new(foreign))
     }
 
+    /// Prepares another configuration, and changes nothing. A trust domain whose source stays keeps its bundle. Opens no connection.
+    pub fn prepare(&self, settings: &[Settings], spawners: impl IntoIterator<Item = Arc<SpiffeId>>) -> Result<Prepared, String> {
+        if !settings.is_empty() {
+            std::fs::create_dir_all(&self.dir).map_err(|e| format!("`{}`: {e}", self.dir.display()))?;
+        }
+        let known = self.configured.load();
+        let mut domains = BTreeMap::new();
+        for Settings { trust_domain, source } in settings {
+            let same = known.domains.get(trust_domain).filter(|domain| domain.source == *source);
+            let domain = match same {
+                Some(domain) => Arc::clone(domain),
+                None => {
+                    let way =
+                        Way::new(trust_domain, source, &self.clock).map_err(|e| format!("foreign `{trust_domain}`: {e}"))?;
+                    let stored_at = self.dir.join(format!("{trust_domain}.json"));
+                    let domain = Domain::new(trust_domain.clone(), source.clone(), way, stored_at);
+                    domain.load();
+                    Arc::new(domain)
+                }
+            };
+            domains.insert(trust_domain.clone(), domain);
+        }
+        Ok(Prepared(Configured { domains, spawners: spawners.into_iter().collect() }))
+    }
+
+    /// Uses another configuration from now on. What is fetched for a trust domain that is new is fetched until `stop`.
+    pub fn replace(self: &Arc<Self>, Prepared(configured): Prepared, stop: &watch::Receiver<bool>) {
+        let before = self.configured.swap(Arc::new(configured));
+        let now = self.configured.load();
+        let among = |domain: &Arc<Domain>, all: &Configured| all.domains.values().any(|other| Arc::ptr_eq(other, domain));
+        for domain in before.domains.values().filter(|domain| !among(domain, &now)) {
+            domain.gone.send_replace(true);
+        }
+        for domain in now.domains.values().filter(|domain| !among(domain, &before)) {
+            drop(self.keep_domain(domain, stop));
+        }
+        self.count_untold();
+        self.changes.send_modify(|n| *n += 1);
+    }
+
     /// Whether no foreign trust domain is configured.
     pub fn is_empty(&self) -> bool {
-        self.domains.is_empty()
+        self.configured.load().domains.is_empty()
     }
 
     /// The newest bundle of a trust domain, or `None`.
     pub fn newest(&self, of: &TrustDomain) -> Option<Arc<Newest>> {
-        self.domains.get(of)?.newest()
+        self.configured.load().domains.get(of)?.newest()
     }
 
     /// The shared copy of an id that some class lists as a spawner, or `None`.
     pub fn spawner(&self, id: &SpiffeId) -> Option<Arc<SpiffeId>> {
-        self.spawners.get(id).map(Arc::clone)
+        self.configured.load().spawners.get(id).map(Arc::clone)
     }
 
     /// The roots of all foreign bundles, for the handshake alone: a peer is then verified by the bundle of its own trust domain.
     pub fn roots(&self) -> Vec<CertificateDer<'static>> {
-        let newest = self.domains.values().filter_map(|domain| domain.newest());
+        let configured = self.configured.load();
+        let newest = configured.domains.values().filter_map(|domain| domain.newest());
         newest.flat_map(|n| n.bundle().x509_authorities().to_vec()).map(CertificateDer::from).collect()
     }
 
     /// The documents that are sent to agents: the newest of each trust domain, in the order of names. Documents that do not fit
     /// are left out completely, and agents do not trust those trust domains.
-    pub fn told(&self) -> Vec<(&TrustDomain, Arc<Newest>)> {
+    pub fn told(&self) -> Vec<(TrustDomain, Arc<Newest>)> {
         let mut left = MAX_TOLD;
         let mut fits = |length: usize| left.checked_sub(length).map(|less| left = less).is_some();
-        let newest = self.domains.iter().filter_map(|(name, domain)| Some((name, domain.newest()?)));
+        let configured = self.configured.load();
+        let newest = configured.domains.iter().filter_map(|(name, domain)| Some((name.clone(), domain.newest()?)));
         newest.filter(|(name, newest)| fits(name.as_str().len() + newest.text().len())).collect()
     }
 
@@ -156,15 +205,16 @@ impl Foreign {
 
     /// Starts one task for each trust domain, which runs until `stop`.
     pub fn keep(self: &Arc<Self>, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-        let task = |domain: &Arc<Domain>| {
-            let (all, domain, stop) = (Arc::clone(self), Arc::clone(domain), stop.clone());
-            process::healing("foreign bundle", move || Arc::clone(&all).keep_one(Arc::clone(&domain), stop.clone()))
-        };
-        self.domains.values().map(task).collect()
+        self.configured.load().domains.values().map(|domain| self.keep_domain(domain, stop)).collect()
+    }
+
+    fn keep_domain(self: &Arc<Self>, domain: &Arc<Domain>, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
+        let (all, domain, stop) = (Arc::clone(self), Arc::clone(domain), stop.clone());
+        process::healing("foreign bundle", move || Arc::clone(&all).keep_one(Arc::clone(&domain), stop.clone()))
     }
 
     fn count_untold(&self) {
-        let known = self.domains.values().filter(|domain| domain.newest().is_some()).count();
+        let known = self.configured.load().domains.values().filter(|domain| domain.newest().is_some()).count();
         let untold = known - self.told().len();
         metrics::gauge!("mayfly_foreign_bundles_untold").set(u32::try_from(untold).unwrap_or(u32::MAX));
         if untold > 0 {
@@ -176,10 +226,12 @@ impl Foreign {
     }
 
     async fn keep_one(self: Arc<Self>, domain: Arc<Domain>, mut stop: watch::Receiver<bool>) {
+        let mut gone = domain.gone.subscribe();
         loop {
             let taken = tokio::select! {
                 taken = domain.poll() => taken,
                 _ = stop.wait_for(|stop| *stop) => return,
+                _ = gone.wait_for(|gone| *gone) => return,
             };
             domain.tell(&taken);
             if let Ok(true) = taken {
@@ -190,14 +242,16 @@ impl Foreign {
             tokio::select! {
                 () = tokio::time::sleep(domain.interval()) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
+                _ = gone.wait_for(|gone| *gone) => return,
             }
         }
     }
 }
 
 impl Domain {
-    fn new(trust_domain: TrustDomain, way: Way, stored_at: PathBuf) -> Domain {
-        Domain { trust_domain, way, stored_at, newest: RwLock::default(), told: Mutex::default() }
+    fn new(trust_domain: TrustDomain, source: Source, way: Way, stored_at: PathBuf) -> Domain {
+        let (newest, told) = (RwLock::default(), Mutex::default());
+        Domain { trust_domain, source, way, stored_at, newest, told, gone: watch::channel(false).0 }
     }
 
     fn newest(&self) -> Option<Arc<Newest>> {

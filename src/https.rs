@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::{Client, ClientBuilder, redirect};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -48,6 +49,47 @@ pub(crate) fn https_client(ca_file: Option<&Path>) -> Result<Client, ClientError
     // installed stays.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     built(bounds())
+}
+
+/// A client whose CA file is read again before it is used, so that another root needs no restart.
+pub(crate) struct Renewing {
+    ca_file: Option<PathBuf>,
+    // Guards the client with the SHA-256 of the file that it was made from. Held for a copy.
+    made: Mutex<([u8; 32], Client)>,
+}
+
+impl Renewing {
+    /// Makes the first client, as [`https_client`] does.
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Renewing, ClientError> {
+        let digest = digest_of(ca_file);
+        Ok(Renewing { ca_file: ca_file.map(Path::to_owned), made: Mutex::new((digest, https_client(ca_file)?)) })
+    }
+
+    /// The client that trusts what the file says now. If that cannot be used, the one from before.
+    pub(crate) async fn client(self: &Arc<Self>) -> Client {
+        let this = Arc::clone(self);
+        let _ = tokio::task::spawn_blocking(move || this.look()).await;
+        self.made.lock().1.clone()
+    }
+
+    fn look(&self) {
+        let Some(file) = self.ca_file.as_deref() else { return };
+        let digest = digest_of(Some(file));
+        if self.made.lock().0 == digest {
+            return;
+        }
+        match https_client(Some(file)) {
+            Ok(client) => {
+                tracing::info!(file = %file.display(), "the CA file has changed and is used");
+                *self.made.lock() = (digest, client);
+            }
+            Err(cause) => tracing::warn!(%cause, "the CA file has changed and cannot be used: the roots from before are"),
+        }
+    }
+}
+
+fn digest_of(file: Option<&Path>) -> [u8; 32] {
+    file.and_then(|file| std::fs::read(file).ok()).map_or([0; 32], |bytes| mayfly_verify::sha256(&bytes))
 }
 
 /// Makes an HTTPS client with the same bounds, over the caller's TLS configuration.

@@ -49,7 +49,7 @@ pub use ownership::{may_revoke, owns};
 pub use permit::{Admission, Certification, Mint, RequestId};
 pub(crate) use permit::{BACKDATE, request_record};
 pub use places::{Place, Places, Section, Source};
-pub use rules::Rules;
+pub use rules::{Ceiling, Rules};
 pub use uses::Use;
 pub use verdict::{Check, Defined, Note, Verdict};
 pub use who::{operates, who};

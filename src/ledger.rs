@@ -19,15 +19,16 @@ mod watermark;
 use std::any::Any;
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use mayfly_verify::TrustDomain;
 use parking_lot::{Mutex, RwLock};
 
 use crate::caller::Origin;
 use crate::clock::Clock;
-use crate::denial::{Denial, Fault, Kind};
+use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::Record;
 use crate::journal::{self, Journal};
-use crate::judge::{Judgement, Rules};
+use crate::judge::{Act, Judgement, Rules};
 use crate::state::{CutMade, State};
 use commit::{Slot, Writer};
 use lane::Waiting;
@@ -117,7 +118,9 @@ struct Inner {
     writer: Mutex<Writer>,
     // Guards the groups that wait for the writer; held to add one or to take some.
     waiting: Mutex<Waiting>,
-    rules: Rules,
+    // Swapped whole, by the writer and with the record that says so: what is judged together is judged by the same rules.
+    rules: ArcSwap<Rules>,
+    trust_domain: TrustDomain,
 }
 
 impl Ledger {
@@ -141,17 +144,37 @@ impl Ledger {
             return Err(OpenError::TrustDomain(state.trust_domain().to_owned(), rules.trust_domain.to_string()));
         }
         let writer = Writer::new(journal, bounds, clock, observer, fatal);
-        Ok(Ledger(Arc::new(Inner { state: RwLock::new(state), writer: Mutex::new(writer), waiting: Mutex::default(), rules })))
+        Ok(Ledger(Arc::new(Inner {
+            state: RwLock::new(state),
+            writer: Mutex::new(writer),
+            waiting: Mutex::default(),
+            trust_domain: rules.trust_domain.clone(),
+            rules: ArcSwap::from_pointee(rules),
+        })))
     }
 
-    /// The configured rules.
-    pub fn rules(&self) -> &Rules {
-        &self.0.rules
+    /// The configured rules as they are now. What is judged by them without the ledger is judged again when it is recorded.
+    pub fn rules(&self) -> Guard<Arc<Rules>> {
+        self.0.rules.load()
+    }
+
+    /// Records an act that is judged by other rules, which are the rules from then on. If it is denied, or there is no room, the rules
+    /// stay. Blocks: not for async code.
+    pub fn reconfigure<A: Act>(&self, pending: Pending<A>, rules: Rules) -> Result<A::Permit, No> {
+        let mut alone = vec![pending];
+        // ORDER: under the writer's lock until the rules are swapped, so that no act is judged by the rules from before the record
+        // and recorded after it.
+        let mut writer = self.0.writer.lock();
+        writer.carry_by(&self.0, &rules, &mut alone);
+        let permit =
+            alone.pop().map_or_else(|| Err(Fault::new("reconfigure", "the act is gone").into()), |mut act| act.take())?;
+        self.0.rules.store(Arc::new(rules));
+        Ok(permit.spend())
     }
 
     /// The trust domain of this issuer.
     pub fn trust_domain(&self) -> &TrustDomain {
-        &self.0.rules.trust_domain
+        &self.0.trust_domain
     }
 
     /// Looks something up. The look-up must be short and must never block.

@@ -50,6 +50,9 @@
 //! **The journal is its own snapshot.** An hour after something has ended its records are dropped, together with a later commit. So
 //! the table holds what lives, and a restart replays that and no more.
 
+/// The version of this crate, with the commit that it was built from.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("MAYFLY_COMMIT"), ")");
+
 pub mod app;
 pub mod cli;
 pub mod config;

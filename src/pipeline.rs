@@ -310,7 +310,7 @@ impl Worker {
             group.iter_mut().for_each(|job| job.sign(&self.seal));
             // 5. Look again, at the callers and at what was signed.
             let rules = self.ledger.rules();
-            self.ledger.read(|state| group.iter_mut().for_each(|job| job.look_again(state, rules)));
+            self.ledger.read(|state| group.iter_mut().for_each(|job| job.look_again(state, &rules)));
             // 6. Release. A group is released by one task: one wake-up for all of its answers, and they are all ready before the
             // first of them is written.
             match <[Box<dyn Job>; 1]>::try_from(group) {

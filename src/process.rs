@@ -4,8 +4,10 @@
 //! away from it. [`vital`] starts everything that runs for as long as the process does: a panic there ends the process, or is
 //! healed, and nothing goes on by halves (T92).
 
+pub mod manager;
 #[cfg(target_os = "linux")]
 pub mod memory;
+pub mod usage;
 pub mod vital;
 
 pub use vital::{healing, task, thread};

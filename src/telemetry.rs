@@ -4,6 +4,7 @@ mod escape;
 
 use std::fmt;
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use mayfly_agent::reason::REASONS;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -69,6 +70,17 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
         "",
         "lead of the machine's clock, where it leapt and is not followed; 0 while it is right",
     ),
+    ("mayfly_agents_live", "gauge", "class", "live agents of each configured class"),
+    ("mayfly_authority_ends_at_seconds", "gauge", "kind", "when the active authority ends: x509, jwt, root; Unix seconds"),
+    ("mayfly_server_certificate_ends_at_seconds", "gauge", "listener", "when the certificate of a listener ends; Unix seconds"),
+    ("mayfly_oidc_reachable", "gauge", "issuer", "whether the last fetch of an issuer's keys succeeded: 1 or 0"),
+    ("mayfly_reloads_total", "counter", "outcome", "reloads of the configuration: ok, refused"),
+    ("mayfly_build_info", "gauge", "version, commit", "1, with what was built"),
+    ("process_cpu_seconds_total", "counter", "", "CPU of this process, in whole seconds"),
+    ("process_resident_memory_bytes", "gauge", "", "memory of this process that is not swapped"),
+    ("process_open_fds", "gauge", "", "open file descriptors of this process"),
+    ("process_max_fds", "gauge", "", "file descriptors that this process may open"),
+    ("process_start_time_seconds", "gauge", "", "when this process started; Unix seconds"),
     ("mayfly_agents_known", "gauge", "", "agents in state, ended ones until they are forgotten"),
     (
         "mayfly_connections",
@@ -121,20 +133,48 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
 /// Values of labels that are known before anything happens. A series that begins at zero shows its first event as an increase.
 const KNOWN: &[(&str, &str, &[&str])] = &[
     ("mayfly_connections_refused_total", "reason", &["full", "identity", "tls", "slow"]),
+    ("mayfly_reloads_total", "outcome", &["ok", "refused"]),
     ("mayfly_connections_ended_total", "reason", &["silent", "idle", "unread", "old", "full", "flood", "revoked"]),
 ];
 
 /// Starts the log, which goes to stderr. Fails if `filter` is malformed.
 pub fn logs(format: LogFormat, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter `{filter}`: {e}"))?;
+    let filter = self::filter(filter)?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // An error means that the log has been started already, as in tests.
-    let _ = match format {
-        LogFormat::Text => builder.with_ansi(colours).fmt_fields(fields()).try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
+    match format {
+        LogFormat::Text => {
+            let builder = builder.with_ansi(colours).fmt_fields(fields()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = REFILTER.set(Box::new(move |filter| drop(handle.reload(filter))));
+            let _ = builder.try_init();
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = REFILTER.set(Box::new(move |filter| drop(handle.reload(filter))));
+            let _ = builder.try_init();
+        }
+    }
     Ok(())
+}
+
+type Refilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+/// Replaces the filter of the log, once that has been started.
+static REFILTER: OnceLock<Refilter> = OnceLock::new();
+
+/// Parses a filter for [`refilter`].
+pub fn filter(text: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(text).map_err(|e| format!("log filter `{text}`: {e}"))
+}
+
+/// Logs by another filter from now on.
+pub fn refilter(filter: EnvFilter) {
+    if let Some(refilter) = REFILTER.get() {
+        refilter(filter);
+    }
 }
 
 /// The fields of an event as text: each event is one line, whatever callers sent. JSON escapes by itself.

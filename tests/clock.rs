@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use mayfly::acts::configure::{Configure, configure};
 use mayfly::app;
 use mayfly::clock::{Clock, SECOND};
 use mayfly::config::Config;
@@ -98,7 +99,7 @@ async fn t132_t133_t137_a_leap_of_the_clock_is_told_and_heals_and_a_start_far_ah
     // The feed goes on in the issuer's own time, and so do its records.
     let joined = tokio::task::spawn_blocking({
         let ledger = ledger.clone();
-        move || mayfly::acts::configure::configure(&ledger, [9; 32])
+        move || configure(&ledger, Configure { classes: [9; 32], written: [0; 32] })
     });
     joined.await.unwrap().unwrap();
     let right = machine.wall.load(Ordering::SeqCst) - leap;

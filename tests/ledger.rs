@@ -16,7 +16,7 @@ use mayfly::judge::audience::{Audience, Claim, System};
 use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::Asked;
 use mayfly::judge::template::Template;
-use mayfly::judge::{Admission, Proof, RequestId, Rules, SubjectTemplate, release};
+use mayfly::judge::{Admission, Ceiling, Proof, RequestId, Rules, SubjectTemplate, release};
 use mayfly::ledger::{Bounds, Ledger, Unobserved};
 use mayfly::state::authority::{Kind as AuthorityKind, PUBLISHED, Slot, Status};
 use mayfly::state::{Standing, State};
@@ -97,12 +97,18 @@ fn rules(limits: Vec<Limit>, foreign: &[&str], taken_back: usize) -> Rules {
     for class in config.classes.values_mut() {
         class.workloads.extend(foreign.iter().map(|id| id.parse::<mayfly_verify::Workload>().unwrap()));
     }
+    let workloads = config.workloads.iter().cloned().map(mayfly_verify::Workload::Own);
+    let foreign = foreign.iter().map(|id| id.parse::<mayfly_verify::Workload>().unwrap());
+    let ceiling = Ceiling { workloads: workloads.chain(foreign).collect(), scopes: None, longest: u64::MAX };
+    let limited = Ceiling { scopes: Some(vec!["search:read".to_owned()]), ..ceiling.clone() };
     Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads.into_iter().chain(["other".parse().unwrap()]).collect(),
         audiences: Default::default(),
         issuers: [("https://idp.example".into(), "idp".into())].into(),
+        tokens: [("https://idp.example".into(), [("mayfly".into(), ceiling), ("limited".into(), limited)].into())].into(),
+        number: 0,
         client_audience: None,
         serves: std::collections::BTreeMap::new(),
         actions: config.actions.clone(),
@@ -207,15 +213,13 @@ impl House {
     }
 
     fn proof(&self, sub: &str, n: u8) -> Proof {
-        let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
         Proof::Token {
             user: user(sub),
             proof: [n; 32],
             token: [n; 32],
             issued_at: self.seconds(),
             ends_at: self.seconds() + 3600,
-            workloads: vec![name.into()],
-            scopes: None,
+            audience: "mayfly".into(),
         }
     }
 
@@ -400,17 +404,15 @@ fn a_foreign_caller_is_judged_again_at_commit() {
         let id = Arc::new(mayfly_verify::parse_spiffe_id(id).unwrap());
         commit(&ledger, vec![Ask { caller: Caller::Foreign { id, ends_at }, proposal }]).pop().unwrap()
     };
-    let spawn = |id: &str, n: u8| {
-        let (user, workload) = (user("demo"), id.parse().unwrap());
-        let (proof, token, workloads) = ([n; 32], [n; 32], vec![workload]);
+    let spawn = |n: u8| {
+        let (proof, token, audience) = ([n; 32], [n; 32], "mayfly".into());
         let proof = Proof::Token {
-            user,
+            user: user("demo"),
             proof,
             token,
             issued_at: START,
             ends_at: START + 60,
-            workloads,
-            scopes: None,
+            audience,
             acr: None,
             signed_in_at: None,
         };
@@ -423,12 +425,12 @@ fn a_foreign_caller_is_judged_again_at_commit() {
             request: None,
         }))
     };
-    let Ok(Outcome::Spawned(admission, _)) = ask(&listed, START + 1, spawn(&listed, 1)) else { panic!() };
+    let Ok(Outcome::Spawned(admission, _)) = ask(&listed, START + 1, spawn(1)) else { panic!() };
     assert_eq!(admission.binding().root_id(), listed);
-    assert_eq!(code(ask(&listed, START, spawn(&listed, 2))), "CREDENTIAL_EXPIRED");
+    assert_eq!(code(ask(&listed, START, spawn(2))), "CREDENTIAL_EXPIRED");
     let near = listed.strip_suffix('x').unwrap();
-    assert_eq!(code(ask(near, START + 1, spawn(near, 2))), "CALLER_UNKNOWN");
-    assert_eq!(code(ask(&long, START + 1, spawn(&long, 2))), "BINDING_TOO_LARGE", "told before anything is recorded");
+    assert_eq!(code(ask(near, START + 1, spawn(2))), "CALLER_UNKNOWN");
+    assert_eq!(code(ask(&long, START + 1, spawn(2))), "BINDING_TOO_LARGE", "told before anything is recorded");
     assert_eq!(code(ask(&listed, START + 1, Proposal::Renew { key: [3; 32] })), "ROLE_NOT_ALLOWED");
     // T13: an agent of another root is not there for it.
     let end = Proposal::End { agent: Some(admission.id().uuid) };
@@ -585,9 +587,8 @@ fn a_token_signed_a_second_time_is_the_same_token() {
     let mut proof = house.proof("demo", 1);
     house.ask(house.caller.clone(), house.spawning(proof.clone(), None)).map(drop).unwrap();
     // An ECDSA signature (r, s) has a twin (r, -s) that anybody can make: other bytes, the same proof.
-    if let Proof::Token { token, workloads, .. } = &mut proof {
+    if let Proof::Token { token, .. } = &mut proof {
         *token = [99; 32];
-        workloads.push(other.clone().into());
     }
     let thief = workload(other.as_str(), 3);
     assert_eq!(code(house.ask(thief, house.spawning(proof, None))), "USER_TOKEN_OF_ANOTHER");
@@ -1116,6 +1117,9 @@ mod lingering;
 
 #[path = "ledger/extended.rs"]
 mod extended;
+
+#[path = "ledger/reload.rs"]
+mod reload;
 
 /// Everything that may come of a tree: spawn, child spawn, redeem, renew, mint.
 fn matrix(house: &House, n: u8, old: &Admission, hash: [u8; 32]) -> [&'static str; 5] {

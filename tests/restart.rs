@@ -14,7 +14,7 @@ use mayfly::config::Config;
 use mayfly::journal::Journal;
 use mayfly::journal::sqlite::Sqlite;
 use mayfly::judge::policy::Asked;
-use mayfly::judge::{Proof, Rules};
+use mayfly::judge::{Ceiling, Proof, Rules};
 use mayfly::ledger::{Bounds, Ledger, Unobserved, replay};
 use mayfly::state::State;
 use mayfly::state::authority::{Kind, Slot};
@@ -28,12 +28,16 @@ use asks::{Ask, Outcome, Proposal, commit};
 
 fn open(path: &Path, now: &Arc<AtomicU64>) -> Ledger {
     let config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
+    let workloads = config.workloads.iter().cloned().map(mayfly_verify::Workload::Own).collect();
+    let ceiling = Ceiling { workloads, scopes: None, longest: u64::MAX };
     let rules = Rules {
         trust_domain: config.trust_domain.clone(),
         classes: config.classes.clone(),
         workloads: config.workloads,
         audiences: Default::default(),
         issuers: [("https://idp.example".into(), "idp".into())].into(),
+        tokens: [("https://idp.example".into(), [("mayfly".into(), ceiling)].into())].into(),
+        number: 0,
         client_audience: None,
         serves: std::collections::BTreeMap::new(),
         actions: config.actions.clone(),
@@ -93,8 +97,7 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
         token: [1; 32],
         issued_at: START,
         ends_at: START + 3600,
-        workloads: vec![mayfly_verify::Workload::Own(name)],
-        scopes: None,
+        audience: "mayfly".into(),
         acr: None,
         signed_in_at: None,
     };

@@ -6,7 +6,7 @@
 use mayfly_verify::{Target, Workload, WorkloadName, sha256};
 
 use super::redeem::{self, Permit, Source};
-use super::{Certified, Issuer};
+use super::{Certified, Issuer, configure};
 use crate::assertion::{Attested, Refusal, Unattested};
 use crate::authority::Seal;
 use crate::caller::Caller;
@@ -29,6 +29,8 @@ pub struct Attest {
     pub token: [u8; 32],
     /// The key that is to be certified.
     pub key: Key,
+    /// The number of the rules by which the token proved its workload.
+    pub number: u64,
 }
 
 /// A certificate for a workload, by the token of its platform. `workload` may be empty if the token proves only one.
@@ -37,10 +39,20 @@ pub async fn attest(issuer: &Issuer, token: &str, workload: &str, csr: Vec<u8>) 
         "" => None,
         name => Some(name.parse().map_err(|_| Denial::malformed("WORKLOAD_MALFORMED", "the name of the workload is malformed"))?),
     };
-    let attested = issuer.attestations.verify(token, issuer.clock.seconds(), asked.as_ref()).await.map_err(refused)?;
-    issuer.throttle_attestation(&attested.workload)?;
-    let act = Attest { attested, token: sha256(token.as_bytes()), key: Key::Request(csr) };
-    issuer.pipeline.issue(Caller::Stranger, act).await
+    let mut tries = 0;
+    loop {
+        let providers = issuer.providers.load_full();
+        let attested = providers.attestations.verify(token, issuer.clock.seconds(), asked.as_ref()).await.map_err(refused)?;
+        issuer.throttle_attestation(&attested.workload)?;
+        let (token, key) = (sha256(token.as_bytes()), Key::Request(csr.clone()));
+        let answer = issuer.pipeline.issue(Caller::Stranger, Attest { attested, token, key, number: providers.number }).await;
+        tries += 1;
+        match answer {
+            // T165: decided again, by what is configured now.
+            Err(No::Denial(denial)) if denial.code == configure::CHANGED && tries < configure::TRIES => {}
+            answer => return answer,
+        }
+    }
 }
 
 impl Attest {
@@ -54,6 +66,7 @@ impl Act for Attest {
     type Permit = Permit;
 
     fn judge(&self, j: &mut Judgement<'_>, _: &Caller, chance: &Chance) -> Result<Permit, No> {
+        configure::check_number(j, self.number)?;
         let (hash, name) = (self.hash(), &self.attested.workload);
         let key = self.key.proved()?.digest();
         j.check_key(&key)?;

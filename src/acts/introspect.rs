@@ -25,9 +25,10 @@ pub async fn introspect(issuer: &Issuer, caller: &Caller, token: &str) -> Result
 
 /// Whether a caller may know of tokens for these audiences: it is one of them, or serves one.
 fn sees(issuer: &Issuer, caller: &Caller, audiences: &[String]) -> bool {
+    let rules = issuer.ledger.rules();
     let serves = match caller {
         Caller::Operator { .. } => return true,
-        Caller::Workload { name, .. } => issuer.ledger.rules().serves.get(name),
+        Caller::Workload { name, .. } => rules.serves.get(name),
         _ => None,
     };
     let own = caller.spiffe_id(&issuer.trust_domain);

@@ -66,7 +66,7 @@ impl Redeem {
                 return Ok((Ok(()), Vec::new()));
             }
             // Somebody may have a copy of the secret, or ask again with the same key: judged as it would be, and not recorded.
-            let mut judgement = Judgement::new(state, rules, at);
+            let mut judgement = Judgement::new(state, &rules, at);
             let claimed = Redeem { hash: self.hash, key: Key::known_by_digest(key) };
             let verdict = judgement.verdict(&claimed, &Caller::Stranger, &Chance::new([0; Chance::LEN]));
             Ok::<_, Denial>((verdict.result.map(drop), judgement.finish().1))

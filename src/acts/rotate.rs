@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use crate::authority::schedule::{Schedule, Step};
@@ -78,8 +79,8 @@ pub struct Rotation {
     pub ledger: Ledger,
     /// The signing keys.
     pub authority: Arc<Authority>,
-    /// How often.
-    pub schedule: Schedule,
+    /// How often. A reload swaps it.
+    pub schedule: Arc<ArcSwap<Schedule>>,
     /// Tells the time.
     pub clock: Clock,
 }
@@ -118,13 +119,13 @@ impl Rotation {
     /// Starts the thread. Each change is published before its order is answered.
     pub fn start(self, publisher: Publisher) -> Result<Rotator, String> {
         let (orders, queue) = sync_channel(16);
-        let ahead = self.schedule.ahead;
+        let ahead = self.schedule.load().ahead;
         process::thread("mayfly-rotation", move || self.run(&queue, &publisher)).map_err(|e| e.to_string())?;
         Ok(Rotator { orders, ahead })
     }
 
     fn run(self, queue: &Receiver<(Caller, Order, oneshot::Sender<Answer>)>, publisher: &Publisher) {
-        let tick = Duration::from_secs(1).min(Duration::from_millis((self.schedule.ahead * 250).max(100)));
+        let tick = Duration::from_secs(1).min(Duration::from_millis((self.schedule.load().ahead * 250).max(100)));
         let (began, mut quiet_until) = (self.clock.now(), Instant::now());
         loop {
             match queue.recv_timeout(tick) {
@@ -154,7 +155,7 @@ impl Rotation {
 
     fn order(&self, caller: &Caller, order: &Order) -> Result<(), No> {
         // ORDER: before a key is made. The ledger looks again.
-        self.ledger.read(|state| who(state, self.ledger.rules(), caller, self.clock.now()))?;
+        self.ledger.read(|state| who(state, &self.ledger.rules(), caller, self.clock.now()))?;
         if let Order::Prepare(kind) | Order::Rotate { kind, .. } = order
             && self.schedule.kinds().all(|needed| needed != *kind)
         {
@@ -190,8 +191,9 @@ impl Rotation {
         let now = self.clock.now();
         for kind in self.schedule.kinds() {
             let all = self.authorities();
-            match self.schedule.step(kind, &all, now) {
-                Some(Step::Activate) if self.schedule.is_news(kind, &all, began, now) => {}
+            let schedule = **self.schedule.load();
+            match schedule.step(kind, &all, now) {
+                Some(Step::Activate) if schedule.is_news(kind, &all, began, now) => {}
                 Some(step) => self.step(kind, step)?,
                 None => {}
             }
@@ -226,7 +228,7 @@ impl Rotation {
     fn prepare(&self, caller: &Caller, kind: Kind) -> Result<(), No> {
         let now = self.clock.now() / SECOND;
         // ORDER: the key is on the disk before its record is; a record without its key could sign nothing.
-        let slot = self.authority.make(kind, now.saturating_add(self.schedule.life(kind)), now).map_err(fault)?;
+        let slot = self.authority.make(kind, now.saturating_add(self.schedule.load().life(kind)), now).map_err(fault)?;
         let id = Arc::clone(&slot.id);
         let done = self.change(caller, Change::Prepare(slot));
         if done.is_err() {

@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use mayfly_verify::{User, WorkloadName};
 use parking_lot::Mutex;
 
@@ -22,7 +24,7 @@ const READINGS: usize = 16_384;
 
 /// The readings of all paces.
 pub struct Throttle {
-    paces: Vec<(Verb, Paces)>,
+    paces: ArcSwap<Vec<(Verb, Paces)>>,
     // Each guards its readings: by whose it is, the time from which on the whole burst is free again. Held for one look-up.
     shards: Vec<Mutex<HashMap<u64, u64>>>,
     hasher: RandomState,
@@ -33,13 +35,19 @@ impl Throttle {
     /// Throttles by these paces. A kind without one is not throttled.
     pub fn new(paces: Vec<(Verb, Paces)>) -> Throttle {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Throttle { paces, shards, hasher: RandomState::new(), started: Instant::now() }
+        Throttle { paces: ArcSwap::from_pointee(paces), shards, hasher: RandomState::new(), started: Instant::now() }
+    }
+
+    /// Throttles by other paces from now on. What was counted stays counted.
+    pub fn replace(&self, paces: Vec<(Verb, Paces)>) {
+        self.paces.store(Arc::new(paces));
     }
 
     /// Counts one request for its caller and for its root. It is refused if either has asked too often. A request without a caller's
     /// name, or without a root, is not counted there.
     fn count(&self, verb: Verb, caller: Option<&str>, root: Option<&str>) -> Result<(), Denial> {
-        let Some((_, paces)) = self.paces.iter().find(|(of, _)| *of == verb) else { return Ok(()) };
+        let all = self.paces.load();
+        let Some((_, paces)) = all.iter().find(|(of, _)| *of == verb) else { return Ok(()) };
         let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         // ORDER: the caller first, so that one who asks too often uses up nothing of its root.
         for (whose, name, pace) in [(Whose::Caller, caller, paces.caller), (Whose::Root, root, paces.root)] {

@@ -9,9 +9,6 @@ use crate::denial::{Denial, Kind};
 use crate::judge::access::Action;
 use crate::judge::{Proof, check_token};
 
-/// Longest delegation, in seconds: thirty days.
-const LONGEST: u64 = 30 * 86_400;
-
 /// The proof that a user token is. Which workload it lets act is judged later.
 pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial> {
     let now = issuer.clock.now();
@@ -24,17 +21,13 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
     }
     let delegator = verify(issuer, token, Presenter::Certified).await?;
     Origin::note(|origin| drop(origin.user.set(delegator.user().clone())));
-    // No delegation outlasts what a configured ceiling may say, however long the provider's token does.
-    let most = delegator.max_lease().map_or(LONGEST, |most| most.as_secs());
-    let most = issuer.clock.seconds().saturating_add(most);
     Ok(Proof::Token {
         user: delegator.user().clone(),
         proof: *delegator.proof(),
         token: digest,
         issued_at: delegator.issued_at(),
-        ends_at: delegator.expires_at().min(most),
-        workloads: delegator.workloads().to_vec(),
-        scopes: delegator.scopes().map(<[String]>::to_vec),
+        ends_at: delegator.expires_at(),
+        audience: delegator.audience().to_owned(),
         acr: delegator.acr().map(str::to_owned),
         signed_in_at: delegator.signed_in_at(),
     })
@@ -69,5 +62,6 @@ pub(super) fn refused(refusal: Refusal) -> Denial {
 }
 
 async fn verify(issuer: &Issuer, token: &str, presenter: Presenter) -> Result<Delegator, Denial> {
-    issuer.assertions.verify(token, issuer.clock.seconds(), presenter).await.map_err(refused)
+    let providers = issuer.providers.load_full();
+    providers.assertions.verify(token, issuer.clock.seconds(), presenter).await.map_err(refused)
 }

@@ -9,7 +9,6 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::home::{Beats, Home};
 use crate::journal::sqlite::Sqlite;
-use crate::judge::Rules;
 use crate::ledger::{self, Bounds, Ledger, replay, start};
 use crate::state::State;
 
@@ -50,25 +49,7 @@ pub(super) fn ledger(
         }
         None => (Sqlite::open(&home.journal(), config.journal_max)?, State::default()),
     };
-    let rules = Rules {
-        trust_domain: config.trust_domain.clone(),
-        classes: config.classes.clone(),
-        audiences: config.audiences.clone(),
-        workloads: config.workloads.clone(),
-        issuers: config.issuers.iter().map(|issuer| (issuer.issuer.clone(), issuer.name.clone())).collect(),
-        serves: config.serves.clone(),
-        client_audience,
-        operators: config.operators.clone(),
-        actions: config.actions.clone(),
-        waiting: config.waiting,
-        limits: config.limits.clone(),
-        workload_ttl: config.workload_ttl,
-        jwt_ttl: config.jwt_ttl,
-        publish_ahead: config.schedule(0).ahead,
-        taken_back: config.taken_back,
-        policies: config.policies.clone(),
-        shadow: config.shadow.clone(),
-    };
+    let rules = config.rules(client_audience, 0);
     let bounds = Bounds { batch: config.batch };
     let fatal = Box::new(|cause: &str| {
         tracing::error!(%cause, "the journal failed: stopping, so that the next start replays what is durable");

@@ -1,12 +1,13 @@
 //! Whether the issuer is ready: looked at each second, told by `/readyz`, by metrics, and once in the log when it changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::acts::Issuer;
 use crate::clock::{Clock, SECOND};
 use crate::doors::http::Ready;
-use crate::ledger::Ledger;
 use crate::state::authority::Kind;
 
 /// How often the parts are looked at.
@@ -14,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// What is looked at.
 pub(super) struct Looks {
-    pub(super) ledger: Ledger,
+    pub(super) issuer: Arc<Issuer>,
     pub(super) clock: Clock,
     /// The kinds of authorities that this issuer needs.
     pub(super) kinds: Vec<Kind>,
@@ -46,7 +47,17 @@ pub(super) async fn keep(told: watch::Sender<Ready>, looks: Looks, mut stopped: 
 
 impl Looks {
     fn look(&self) -> Ready {
-        Ready { parts: vec![("clock", self.clock()), ("authorities", self.authorities())] }
+        Ready { parts: vec![("clock", self.clock()), ("authorities", self.authorities())], warnings: self.warnings() }
+    }
+
+    /// Providers that cannot be reached: their users, or the workloads that they prove, get nothing. Each is asked before somebody needs
+    /// it.
+    fn warnings(&self) -> Vec<String> {
+        let (providers, now) = (self.issuer.providers.load(), self.clock.seconds());
+        providers.assertions.look(now);
+        providers.attestations.look(now);
+        let all = providers.assertions.reachable().into_iter().chain(providers.attestations.reachable());
+        all.filter_map(|(name, reachable)| Some(format!("issuer {name}: {}", reachable.err()?))).collect()
     }
 
     /// The clock leapt, and is not followed.
@@ -65,7 +76,7 @@ impl Looks {
     fn authorities(&self) -> Result<(), String> {
         let now = self.clock.seconds();
         let missing =
-            |kind: &Kind| self.ledger.read(|state| state.authorities.active(*kind).is_none_or(|slot| slot.ends_at <= now));
+            |kind: &Kind| self.issuer.ledger.read(|state| state.authorities.active(*kind).is_none_or(|slot| slot.ends_at <= now));
         match self.kinds.iter().find(|kind| missing(kind)) {
             None => Ok(()),
             Some(kind) => {

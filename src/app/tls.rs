@@ -9,6 +9,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 
+use super::gauges;
 use crate::authority::Authority;
 use crate::clock::Clock;
 use crate::foreign::Foreign;
@@ -39,6 +40,10 @@ pub(super) struct Tls {
     pub(super) publisher: Publisher,
     /// The foreign trust domains whose peers may complete the handshake.
     pub(super) foreign: Arc<Foreign>,
+    /// The listener's name in metrics.
+    pub(super) listener: &'static str,
+    /// Notifies when files are to be read again.
+    pub(super) reloads: watch::Receiver<u64>,
     /// The clock of certificates.
     pub(super) clock: Clock,
 }
@@ -52,13 +57,14 @@ impl Tls {
     ) -> Result<(watch::Receiver<Arc<ServerConfig>>, tokio::task::JoinHandle<()>), String> {
         let (sender, receiver) = watch::channel(self.make(&shows)?);
         let mut published = self.publisher.watch();
-        let mut foreign = self.foreign.changes();
+        let (mut foreign, mut reloads) = (self.foreign.changes(), self.reloads.clone());
         let task = process::task("server certificate", async move {
             loop {
                 tokio::select! {
                     () = tokio::time::sleep(RENEW) => {}
                     Ok(()) = published.changed() => {}
                     Ok(()) = foreign.changed() => {}
+                    Ok(()) = reloads.changed() => {}
                     _ = stop.wait_for(|s| *s) => return,
                 }
                 match self.make(&shows) {
@@ -84,17 +90,30 @@ impl Tls {
                 // T33: with the foreign roots a foreign peer completes the handshake. Only after it the peer is verified with the
                 // bundle of its own trust domain; our bundle has only our own CAs.
                 roots.add_parsable_certificates(self.foreign.roots());
+                self.told(&chain);
                 listen::tls(chain, &key, Some(roots), Some(self.clock.clone()))
             }
             Shows::Svid(names) => {
                 let (mut chain, key) = own(names)?;
                 // FE-6: the root is left out, because a SPIFFE client has it.
                 chain.pop();
+                self.told(&chain);
                 listen::tls(chain, &key, None, Some(self.clock.clone()))
             }
-            Shows::Web(certificate, key) => listen::tls_with(read_chain(certificate)?, read_key(key)?, None, None),
+            Shows::Web(certificate, key) => {
+                let chain = read_chain(certificate)?;
+                self.told(&chain);
+                listen::tls_with(chain, read_key(key)?, None, None)
+            }
         };
         Ok(Arc::new(config.map_err(|e| e.to_string())?))
+    }
+}
+
+impl Tls {
+    fn told(&self, chain: &[CertificateDer<'_>]) {
+        let Some(Ok((_, leaf))) = chain.first().map(|leaf| x509_parser::parse_x509_certificate(leaf)) else { return };
+        gauges::certificate(self.listener, u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0));
     }
 }
 

@@ -59,6 +59,21 @@ impl Attestations {
         Ok(Attestations { tokens: Assertions::new(issuers)?, rules })
     }
 
+    /// The same for other settings, with the keys that were fetched.
+    pub fn again(&self, issuers: Vec<IssuerSettings>, rules: Vec<Rule>) -> Result<Attestations, AssertionError> {
+        Ok(Attestations { tokens: self.tokens.again(issuers)?, rules })
+    }
+
+    /// As [`Assertions::reachable`].
+    pub fn reachable(&self) -> Vec<(String, Result<(), String>)> {
+        self.tokens.reachable()
+    }
+
+    /// As [`Assertions::look`].
+    pub fn look(&self, now: u64) {
+        self.tokens.look(now);
+    }
+
     /// Verifies a token at `now`, in Unix seconds, and finds the one workload that it proves. `asked` names it where the token may
     /// prove several.
     pub async fn verify(&self, token: &str, now: u64, asked: Option<&WorkloadName>) -> Result<Attested, Unattested> {

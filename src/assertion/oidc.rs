@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::gate::{Gate, Presenter};
 use super::token::{Parsed, Signed};
 use super::{IssuerSettings, Refusal};
-use crate::https::{self, ClientError, https_client, with_causes};
+use crate::https::{self, ClientError, Renewing, with_causes};
 use crate::jose::{KeySet, KeySetError, Mismatch};
 
 /// Longest document of a provider, in bytes.
@@ -25,6 +25,9 @@ const DEAD_AFTER: u64 = 60 * 60;
 const UNKNOWN_KEY_PACE: u64 = 10;
 /// Least seconds between two attempts while the provider fails.
 const FAILURE_PACE: u64 = 2;
+
+/// Least seconds between two attempts that nobody's token causes.
+const LOOK_PACE: u64 = 30;
 
 /// Whether `url` is an https URL with a host, and without user and fragment. Only the URL of keys may have a query.
 pub(super) fn plain_https(url: &str, query: bool) -> bool {
@@ -80,6 +83,8 @@ struct State {
     fetched: Option<Arc<Fetched>>,
     /// The last attempt that ended. An attempt that is still running is not recorded here, so that requests wait for it.
     attempt: Option<Attempt>,
+    /// Why that failed; empty if it did not.
+    trouble: String,
     /// Number of attempts that have ended.
     ended: u64,
 }
@@ -99,7 +104,7 @@ struct Attempt {
 
 enum Source {
     Web {
-        client: Client,
+        client: Arc<Renewing>,
         issuer: String,
         jwks_url: Option<String>,
     },
@@ -110,7 +115,7 @@ enum Source {
 impl Keys {
     /// Makes the HTTPS client. It opens no connection.
     pub(super) fn new(settings: &IssuerSettings) -> Result<Arc<Keys>, ClientError> {
-        let client = https_client(settings.ca_file.as_deref())?;
+        let client = Arc::new(Renewing::new(settings.ca_file.as_deref())?);
         let source = Source::Web { client, issuer: settings.issuer.clone(), jwks_url: settings.jwks_url.clone() };
         Ok(Keys::from(settings.name.clone(), source))
     }
@@ -180,6 +185,20 @@ impl Keys {
         }
     }
 
+    /// Why the last attempt failed. `None` if there was none.
+    pub(super) fn reachable(&self) -> Option<Result<(), String>> {
+        let state = self.state.lock();
+        state.attempt.as_ref().map(|attempt| if attempt.failed { Err(state.trouble.clone()) } else { Ok(()) })
+    }
+
+    /// Fetches once if nobody has, or if it failed a while ago.
+    pub(super) fn look(self: &Arc<Self>, now: u64) {
+        let attempt = self.state.lock().attempt;
+        if attempt.is_none_or(|attempt| attempt.failed && attempt.at.abs_diff(now) >= LOOK_PACE) {
+            self.refresh_behind(false, now);
+        }
+    }
+
     /// Starts an attempt in the background, unless one is running.
     fn refresh_behind(self: &Arc<Self>, paced: bool, now: u64) {
         if paced {
@@ -208,6 +227,7 @@ impl Keys {
         let outcome = tokio::time::timeout(https::TIMEOUT, self.source.fetch()).await.unwrap_or(Err(Unavailable::TimedOut));
         let label = if outcome.is_ok() { "ok" } else { "failed" };
         metrics::counter!("mayfly_oidc_fetches_total", "issuer" => self.name.clone(), "outcome" => label).increment(1);
+        let trouble = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let fetched = match outcome {
             Ok(set) => {
                 tracing::debug!(issuer = self.name, keys = set.len(), "fetched the provider's keys");
@@ -221,6 +241,7 @@ impl Keys {
         };
         let mut state = self.state.lock();
         state.attempt = Some(Attempt { at: now, failed: fetched.is_none() });
+        state.trouble = trouble;
         state.ended = state.ended.wrapping_add(1);
         state.fetched = fetched.or(state.fetched.take());
     }
@@ -250,6 +271,7 @@ impl Source {
     async fn fetch(&self) -> Result<KeySet, Unavailable> {
         let document = match self {
             Source::Web { client, issuer, jwks_url } => {
+                let client = &client.client().await;
                 let url = match jwks_url {
                     Some(url) => url.clone(),
                     None => discover(client, issuer).await?,

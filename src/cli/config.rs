@@ -3,14 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::operations_client::OperationsClient;
+use serde_json::{Value, json};
 
 use super::exit::{FAILURE, Failure};
-use super::output;
+use super::global::Global;
+use super::{changes, connect, output};
 use crate::app::files;
-use crate::config::{Config, EXAMPLE};
+use crate::config::{Config, Difference, EXAMPLE, differences};
 use crate::listen::Shares;
 
-/// Check a configuration, or print an example
+/// Check a configuration, compare it with the one in use, or print an example
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -24,15 +28,66 @@ enum Command {
         /// The file
         file: PathBuf,
     },
+    /// Say what a file would change, also for the agents that live now; nothing is changed
+    ///
+    /// It is compared with what the running issuer uses, or with `--against` another file.
+    #[command(after_help = "Examples:\n  mayfly config diff new.toml\n  mayfly config diff new.toml --against mayfly.toml")]
+    Diff {
+        /// The file
+        file: PathBuf,
+        /// Compare with this file, and ask no issuer
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
+    },
     /// Print a complete, commented file
     Example,
 }
 
-pub(super) fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     match args.command {
         Command::Check { file } => check(&file),
+        Command::Diff { file, against: None } => diff(&file, global).await,
+        Command::Diff { file, against: Some(other) } => compare(&file, &other, global),
         Command::Example => output::line(EXAMPLE.trim_end()),
     }
+}
+
+/// Asks the running issuer.
+async fn diff(path: &Path, global: &Global) -> Result<(), Failure> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|e| format!("`{name}`: {e}"))?;
+    let request = v1::CompareConfigurationRequest { text, name };
+    let channel = connect::as_operator(&global.home).await?;
+    let got = OperationsClient::new(channel).compare_configuration(request).await?.into_inner();
+    tell(&got, global)
+}
+
+/// Compares two files.
+fn compare(path: &Path, other: &Path, global: &Global) -> Result<(), Failure> {
+    let load = |path: &Path| Config::load(path).map_err(|faults| Failure::new(FAILURE, faults.to_string()));
+    let changes = differences(&load(other)?, &load(path)?).into_iter();
+    let change =
+        |d: Difference| v1::ConfigurationChange { key: d.key, before: d.before, after: d.after, needs_restart: d.needs_restart };
+    let changes = changes.map(change).collect();
+    tell(&v1::CompareConfigurationResponse { changes, agents: Vec::new(), agents_affected: 0 }, global)
+}
+
+fn tell(got: &v1::CompareConfigurationResponse, global: &Global) -> Result<(), Failure> {
+    let listed: Vec<Value> = got.changes.iter().map(changes::object).collect();
+    let agents: Vec<Value> = got.agents.iter().map(|a| json!({ "agent_id": a.agent_id, "loses": a.loses })).collect();
+    let object = json!({ "changes": listed, "agents": agents, "agents_affected": got.agents_affected });
+    output::print(global.output, &object, || {
+        let mut lines = changes::lines(&got.changes);
+        if lines.is_empty() {
+            lines.push("nothing differs".to_owned());
+        }
+        lines.extend(got.agents.iter().map(|a| format!("{} loses {}", a.agent_id, a.loses.join(", "))));
+        let unlisted = got.agents_affected.saturating_sub(u64::try_from(got.agents.len()).unwrap_or(u64::MAX));
+        if unlisted > 0 {
+            lines.push(format!("{unlisted} more agents lose something"));
+        }
+        lines
+    })
 }
 
 fn check(path: &Path) -> Result<(), Failure> {

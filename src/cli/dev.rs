@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::exit::Failure;
 use super::global::Global;
 use super::output::{self, Format};
-use super::shutdown;
+use super::serving;
 use crate::app;
 use crate::clock::Clock;
-use crate::config::{Config, LogFormat};
+use crate::config::{LogFormat, Source};
 use crate::home::Endpoint;
-use crate::process;
+use crate::process::{self, manager::Manager};
 use crate::telemetry;
 
 /// Run a development trust domain: issuer, journal and OpenID provider in one process
@@ -38,7 +38,9 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     }
     // Keys of development may be swapped; else this is as it is in production.
     process::begin()?;
-    let mut config = load(&global.home, args.listen, args.config.as_deref())?;
+    let hangups = serving::hangups()?;
+    let source = Source::Development { home: global.home.clone(), listen: args.listen, over: args.config };
+    let mut config = source.load().map_err(|e| e.to_string())?;
     if args.without_witnesses {
         config.witnesses.clear();
         config.witnesses_needed = 0;
@@ -47,24 +49,14 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         config.max_downtime = Duration::MAX;
     }
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
-    let running = app::start(config, true, Clock::system()).await?;
+    let running = app::start_from(Some(source), config, true, Clock::system()).await?;
     match global.output {
         Format::Json => output::line(&serde_json::to_string(&running.endpoint).map_err(|e| e.to_string())?)?,
         Format::Text => output::line(&welcome(&global.home, &running.endpoint))?,
     }
-    shutdown::requested().await?;
+    serving::serve(&running, hangups, &Manager::default()).await?;
     running.stop().await;
     Ok(())
-}
-
-/// The configuration of development, with what a file adds.
-fn load(home: &Path, listen: SocketAddr, file: Option<&Path>) -> Result<Config, Failure> {
-    let Some(file) = file else {
-        return Ok(Config::dev(home, listen, None).map_err(|e| e.to_string())?);
-    };
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|e| format!("`{name}`: {e}"))?;
-    Ok(Config::dev(home, listen, Some((&text, &name))).map_err(|e| e.to_string())?)
 }
 
 fn welcome(home: &Path, at: &Endpoint) -> String {

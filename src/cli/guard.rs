@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::connect;
 use super::exit::Failure;
 use super::global::Global;
-use super::{output, shutdown};
+use super::{output, serving};
 use crate::config::LogFormat;
 use crate::follow;
 use crate::guard::address::{Address, Socket};
@@ -111,7 +111,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     });
     let serving = process::task("guard", serve::serve(socket, router, stopping));
     output::print(global.output, &json!({ "listen": address }), || format!("the guard is ready on {address}; Ctrl-C stops it"))?;
-    let requested = shutdown::requested().await;
+    let requested = serving::requested().await;
     stop.send_replace(true);
     // ORDER: before the connections drain. Its streams end with it.
     if let Some(telling) = telling {

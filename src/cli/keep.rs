@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::exit::{Failure, INVALID};
 use super::global::Global;
 use super::keeping::{self, When};
-use super::{output, shutdown};
+use super::{output, serving};
 use crate::config::LogFormat;
 use crate::process;
 use crate::telemetry;
@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         });
     }
     tokio::select! {
-        requested = shutdown::requested() => requested,
+        requested = serving::requested() => requested,
         last = async {
             while let Some(failure) = ended.recv().await {
                 left -= 1;

@@ -17,7 +17,7 @@ use tonic::transport::Server;
 use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
-use super::{output, shutdown};
+use super::{output, serving};
 use crate::config::LogFormat;
 use crate::doors::relay;
 use crate::follow;
@@ -95,7 +95,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let mut stopped = stopping;
     let serving = server.serve_with_incoming_shutdown(incoming, async move { drop(stopped.wait_for(|stop| *stop).await) });
     let stopper = async {
-        let requested = shutdown::requested().await;
+        let requested = serving::requested().await;
         stop.send_replace(true);
         requested
     };

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::exit::Failure;
-use super::shutdown;
+use super::serving;
 use crate::app;
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::process;
+use crate::config::Source;
+use crate::process::{self, manager::Manager};
 use crate::telemetry;
 
 /// Run the issuer in production
@@ -28,7 +28,9 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     // ORDER: before there is a key in memory.
     process::begin()?;
-    let mut config = Config::load(&args.config).map_err(|e| e.to_string())?;
+    let hangups = serving::hangups()?;
+    let source = Source::File(args.config);
+    let mut config = source.load().map_err(|e| e.to_string())?;
     if args.without_witnesses {
         config.witnesses.clear();
         config.witnesses_needed = 0;
@@ -38,8 +40,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
     telemetry::logs(config.log, &config.log_filter)?;
     process::lock_memory();
-    let running = app::start(config, false, Clock::system()).await?;
-    shutdown::requested().await?;
+    let running = app::start_from(Some(source), config, false, Clock::system()).await?;
+    serving::serve(&running, hangups, &Manager::of_environment()).await?;
     running.stop().await;
     Ok(())
 }

@@ -116,6 +116,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         taken_back: writes.taken_back,
         policies: policy.in_force,
         shadow: policy.shadow,
+        written: toml::Table::new(),
     })
 }
 
@@ -171,9 +172,10 @@ fn places(s: &mut Reader, key: &str) -> Option<usize> {
 }
 
 fn read_http(h: &mut Reader) -> Option<SocketAddr> {
+    let network = h.boolean("network", false);
     h.parsed("listen", Some("127.0.0.1:9464"), |s| match s.parse::<SocketAddr>() {
-        Ok(a) if a.ip().is_loopback() => Ok(a),
-        Ok(_) => Err("metrics and health are served on loopback only".into()),
+        Ok(a) if network || a.ip().is_loopback() => Ok(a),
+        Ok(_) => Err("metrics and health are served on loopback only, or with `network = true` to whoever reaches them".into()),
         Err(e) => Err(e.to_string()),
     })
 }

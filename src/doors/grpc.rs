@@ -70,7 +70,10 @@ pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: wat
         .add_service(TokensServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(ApprovalsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BatchesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(methods::SPAWN_BATCH.longest(message)))
-        .add_service(OperationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(
+            OperationsServer::from_arc(Arc::clone(&door))
+                .max_decoding_message_size(methods::COMPARE_CONFIGURATION.longest(message)),
+        )
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(HistoryServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(DecisionsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))

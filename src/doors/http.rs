@@ -12,17 +12,19 @@ use tokio::sync::watch;
 pub struct Ready {
     /// Each part by its stable name, and what is wrong with it.
     pub parts: Vec<(&'static str, Result<(), String>)>,
+    /// What is wrong beside that and stops only some callers: told with `verbose`.
+    pub warnings: Vec<String>,
 }
 
 impl Ready {
     /// Before everything is loaded.
     pub fn starting() -> Ready {
-        Ready { parts: vec![("start", Err("still starting".into()))] }
+        Ready { parts: vec![("start", Err("still starting".into()))], warnings: Vec::new() }
     }
 
     /// When the process is about to end.
     pub fn stopping() -> Ready {
-        Ready { parts: vec![("start", Err("stopping".into()))] }
+        Ready { parts: vec![("start", Err("stopping".into()))], warnings: Vec::new() }
     }
 
     /// Whether nothing is wrong.
@@ -38,7 +40,8 @@ impl Ready {
             Ok(()) => format!("[+] {name}: ok\n"),
             Err(why) => format!("[-] {name}: {why}\n"),
         };
-        let parts: String = if verbose { self.parts.iter().map(part).collect() } else { String::new() };
+        let parts = self.parts.iter().map(part).chain(self.warnings.iter().map(|warning| format!("[!] {warning}\n")));
+        let parts: String = if verbose { parts.collect() } else { String::new() };
         (status, parts + last)
     }
 }

@@ -9,6 +9,7 @@ use crate::judge::access::Action;
 /// Actions that show an operator what others do.
 const LOOKS: &[Action] = &[
     Action::Backup,
+    Action::CompareConfiguration,
     Action::ListAgents,
     Action::GetAgent,
     Action::ListCuts,

@@ -13,7 +13,7 @@ use super::Source;
 use super::document::{DocumentError, bounded, read};
 use super::newest::Newest;
 use crate::clock::Clock;
-use crate::https::{ClientError, https_client, https_client_over, with_causes};
+use crate::https::{ClientError, Renewing, https_client_over, with_causes};
 
 /// Most redirects in one fetch.
 const REDIRECTS: usize = 3;
@@ -23,7 +23,7 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// A source, prepared for fetching.
 pub(super) enum Way {
     File(PathBuf),
-    Web { client: Client, url: Url },
+    Web { client: Arc<Renewing>, url: Url },
     Spiffe { url: Url, id: SpiffeId, bootstrap: Arc<Newest>, clock: Clock },
 }
 
@@ -71,7 +71,7 @@ impl Way {
         let parsed = |url: &str| endpoint_url(url).map_err(|e| FetchError::Url(url.to_owned(), e));
         Ok(match source {
             Source::File(path) => Way::File(path.clone()),
-            Source::Web { url, ca_file } => Way::Web { client: https_client(ca_file.as_deref())?, url: parsed(url)? },
+            Source::Web { url, ca_file } => Way::Web { client: Arc::new(Renewing::new(ca_file.as_deref())?), url: parsed(url)? },
             Source::Spiffe { url, id, bootstrap } => {
                 let unusable = |e: String| FetchError::Bootstrap(bootstrap.clone(), e);
                 let text = read(bootstrap)?;
@@ -89,7 +89,7 @@ impl Way {
                 let path = path.clone();
                 Ok(spawn_blocking(move || read(&path)).await.map_err(|e| FetchError::Stopped(e.to_string()))??)
             }
-            Way::Web { client, url } => get(client, url).await,
+            Way::Web { client, url } => get(&client.client().await, url).await,
             Way::Spiffe { url, id, bootstrap, clock } => {
                 // FC-3: the newest bundle verifies the endpoint. The bootstrap bundle does at first, or if somebody provided a
                 // later one.

@@ -98,9 +98,10 @@ fn fc5_fc6_what_is_stored_says_whose_it_is_and_counts_for_nobody_else() {
 fn fc4_a_publishers_wish_counts_within_bounds() {
     let interval = |hint: Option<u64>| {
         let url = endpoint_url("https://a.example.org").unwrap();
-        let way = Way::Web { client: crate::https::https_client(None).unwrap(), url };
+        let source = Source::Web { url: url.to_string(), ca_file: None };
+        let way = Way::Web { client: Arc::new(crate::https::Renewing::new(None).unwrap()), url };
         let newest = hint.map(|hint| Arc::new(after(None, &document(&[], 1, hint)).unwrap().unwrap()));
-        let domain = Domain::new(td("a.example.org"), way, PathBuf::new());
+        let domain = Domain::new(td("a.example.org"), source, way, PathBuf::new());
         *domain.newest.write() = newest;
         domain.interval().as_secs()
     };

@@ -89,6 +89,9 @@ impl Translator<'_> {
                 if !configured.policies.is_empty() {
                     draft.opening.target.push_str(&format!(", policies {}", hex::encode(&configured.policies)));
                 }
+                if !configured.written.is_empty() {
+                    draft.opening.target += &format!(", file {}", hex::encode(&configured.written));
+                }
             }
             Some(Body::Authorities(authorities)) => draft.opening.target = slots(authorities),
             Some(Body::Resumed(resumed)) => {

@@ -26,6 +26,8 @@ pub enum Action {
     Revoke,
     Reopen,
     Backup,
+    Reload,
+    CompareConfiguration,
     ListAgents,
     GetAgent,
     ListClasses,
@@ -60,6 +62,8 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::Revoke, &[Agent, Workload, Foreign, User, Revoker, Operator]),
     (Action::Reopen, &[User, Operator]),
     (Action::Backup, &[Operator]),
+    (Action::Reload, &[Operator]),
+    (Action::CompareConfiguration, &[Operator]),
     (Action::ListAgents, &[Agent, Workload, Foreign, User, Operator]),
     (Action::GetAgent, &[Agent, Workload, Foreign, User, Operator]),
     (Action::ListClasses, &[Agent, Workload, Foreign, Operator]),
@@ -78,8 +82,8 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::GetPolicies, &[Operator]),
 ];
 
-/// Actions that are for operators on the issuer's machine alone, on its socket: they write there.
-const LOCAL: &[Action] = &[Action::Backup];
+/// Actions that are for operators on the issuer's machine alone, on its socket: they write there, or say what is in its files.
+const LOCAL: &[Action] = &[Action::Backup, Action::Reload, Action::CompareConfiguration];
 
 /// The roles that may ask for an action.
 pub fn roles(action: Action) -> &'static [Role] {

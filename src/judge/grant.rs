@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::{DelegationId, Stamp, Target, User, Workload, sha256};
 use serde_json::json;
 
-use super::{Chance, Check, Judgement, Note};
+use super::{Ceiling, Chance, Check, Judgement, Note};
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record;
@@ -25,12 +25,10 @@ pub enum Proof {
         token: [u8; 32],
         /// Unix seconds.
         issued_at: u64,
-        /// Unix seconds.
+        /// When the token expires, in Unix seconds.
         ends_at: u64,
-        /// The workloads that may present it.
-        workloads: Vec<Workload>,
-        /// Ceiling of scopes of its audience. `None` means no ceiling.
-        scopes: Option<Vec<String>>,
+        /// The configured audience that it names. What such a token allows is in the rules by which it is judged.
+        audience: String,
         /// How the user signed in (`acr`). `None` if their provider did not say.
         acr: Option<String>,
         /// When the user signed in (`auth_time`), in Unix seconds. `None` if their provider did not say.
@@ -79,8 +77,10 @@ impl Judgement<'_> {
             (None, Proof::Recorded(_)) => {
                 Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into())
             }
-            (None, Proof::Token { user, proof, token, issued_at, ends_at, workloads, scopes, acr, signed_in_at }) => {
-                self.check_fresh(by, user, *issued_at, *ends_at, workloads)?;
+            (None, Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at }) => {
+                let Ceiling { scopes, longest, .. } = self.check_fresh(by, user, *issued_at, *ends_at, audience)?;
+                // No delegation outlasts what a configured ceiling may say, however long the provider's token does.
+                let ends_at = (*ends_at).min(self.now().saturating_add(*longest));
                 // RFC 8785: members are sorted, without white space; there are only integers and strings.
                 let canonical = json!({ "ends_at": ends_at, "iss": user.iss, "nonce": hex::encode(chance.nonce()),
                     "scopes": scopes, "sub": user.sub, "workload": by.to_string() });
@@ -93,7 +93,7 @@ impl Judgement<'_> {
                     token: token.to_vec(),
                     scopes_limited: scopes.is_some(),
                     scopes: scopes.clone().unwrap_or_default(),
-                    ends_at: seconds(*ends_at),
+                    ends_at: seconds(ends_at),
                     acr: acr.clone().unwrap_or_default(),
                     signed_in_at: signed_in_at.unwrap_or(0),
                 };
@@ -117,10 +117,11 @@ impl Judgement<'_> {
                 let Delegation { user, proof, scopes, ends_at, .. } = &*known;
                 Ok(Consent { user: user.clone(), proof: *proof, scopes: scopes.clone(), ends_at: ends_at / SECOND })
             }
-            (None, Proof::Token { user, proof, issued_at, ends_at, workloads, scopes, .. }) => {
+            (None, Proof::Token { user, proof, issued_at, ends_at, audience, .. }) => {
                 self.check_issuer(user)?;
-                self.check_fresh(by, user, *issued_at, *ends_at, workloads)?;
-                Ok(Consent { user: user.clone(), proof: *proof, scopes: scopes.clone(), ends_at: *ends_at })
+                let Ceiling { scopes, longest, .. } = self.check_fresh(by, user, *issued_at, *ends_at, audience)?;
+                let ends_at = (*ends_at).min(self.now().saturating_add(*longest));
+                Ok(Consent { user: user.clone(), proof: *proof, scopes: scopes.clone(), ends_at })
             }
             (None, Proof::Recorded(_) | Proof::Delegation(_)) => {
                 Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into())
@@ -150,23 +151,25 @@ impl Judgement<'_> {
     }
 
     /// Whether a token that records a delegation now may do so.
-    fn check_fresh(
-        &self,
+    fn check_fresh<'r>(
+        &'r self,
         by: &Workload,
         user: &User,
         issued_at: u64,
         ends_at: u64,
-        workloads: &[Workload],
-    ) -> Result<(), Denial> {
-        if !workloads.contains(by) {
+        audience: &str,
+    ) -> Result<&'r Ceiling, Denial> {
+        // T165: not what was configured when the token was verified.
+        let ceiling = self.rules().tokens.get(&user.iss).and_then(|audiences| audiences.get(audience));
+        let Some(ceiling) = ceiling.filter(|ceiling| ceiling.workloads.contains(by)) else {
             let message = format!("workload `{by}` may not present tokens of this audience");
             return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
-        }
+        };
         self.check_user(user, Some(issued_at))?;
         if self.at() >= seconds(ends_at) {
             return Err(Denial::denied("USER_TOKEN_EXPIRED", "the user token has expired: bring a fresh one"));
         }
-        Ok(())
+        Ok(ceiling)
     }
 
     /// Whether the user is open. A token counts only if it was issued (Unix seconds) after the user's last revocation or

@@ -97,7 +97,9 @@ impl Verb {
             Action::Revoke => Some(Verb::Revoke),
             Action::Ask => Some(Verb::Ask),
             Action::AnswerApproval => Some(Verb::Answer),
-            Action::CreateJoinToken | Action::Reopen | Action::ChangeAuthorities | Action::Backup => Some(Verb::Operate),
+            Action::CreateJoinToken | Action::Reopen | Action::ChangeAuthorities | Action::Backup | Action::Reload => {
+                Some(Verb::Operate)
+            }
             Action::Spawn
             | Action::Introspect
             | Action::Whoami
@@ -108,7 +110,7 @@ impl Verb {
             | Action::WatchCuts
             | Action::ListCuts
             | Action::ListAuthorities
-            | Action::SeeApprovals | Action::ReadHistory | Action::Explain | Action::AskWhoCan | Action::GetPolicies => None,
+            | Action::SeeApprovals | Action::ReadHistory | Action::Explain | Action::AskWhoCan | Action::GetPolicies | Action::CompareConfiguration => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mayfly_verify::{ClassName, TrustDomain, WorkloadName};
+use mayfly_verify::{ClassName, TrustDomain, Workload, WorkloadName};
 
 use super::action::Catalogue;
 use super::approval::Waiting;
@@ -12,11 +12,13 @@ use super::limits::Limit;
 use super::policy::Class;
 use crate::policies::Policies;
 
-/// What the configuration says. It does not change while the process runs.
+/// What the configuration says. A reload replaces it whole.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The trust domain of this issuer.
     pub trust_domain: TrustDomain,
+    /// Counts the reloads of this process: what was proved by the configuration of another number is proved again.
+    pub number: u64,
     /// Every configured class.
     pub classes: BTreeMap<ClassName, Class>,
     /// The catalogue of audiences.
@@ -25,6 +27,8 @@ pub struct Rules {
     pub workloads: Vec<WorkloadName>,
     /// `iss` of every configured provider of users, and the operator's name for it.
     pub issuers: BTreeMap<String, String>,
+    /// The audiences of user tokens, by `iss` and `aud`.
+    pub tokens: BTreeMap<String, BTreeMap<String, Ceiling>>,
     /// The audience of JWT-SVIDs by which agents prove themselves at the OAuth endpoints of this issuer: its URL. `None` if there are
     /// none.
     pub client_audience: Option<String>,
@@ -51,6 +55,17 @@ pub struct Rules {
     pub jwt_ttl: u64,
     /// How long a JWT authority is published before it signs, in seconds (BU-9).
     pub publish_ahead: u64,
+}
+
+/// What a user token for one audience lets workloads do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ceiling {
+    /// The workloads that may present it.
+    pub workloads: Vec<Workload>,
+    /// Ceiling of scopes. `None` means no ceiling.
+    pub scopes: Option<Vec<String>>,
+    /// Longest delegation, in seconds.
+    pub longest: u64,
 }
 
 impl Rules {

@@ -9,7 +9,7 @@ use super::{Bounds, Durable, Fate, Group, Head, Inner, Lane, Noted, Observer};
 use crate::clock::Clock;
 use crate::journal::chain::Digest;
 use crate::journal::{self, AppendError, Journal};
-use crate::judge::{Entry, Judgement, Note};
+use crate::judge::{Entry, Judgement, Note, Rules};
 use crate::state::AT_ONCE;
 
 /// Rows that one commit drops at most.
@@ -132,7 +132,8 @@ impl Writer {
             groups.extend(taken.iter_mut().map(|(_, group)| &mut **group as &mut dyn Group));
             groups.extend(mine);
             groups.sort_by_key(|group| group.lane());
-            guard.writer.commit(inner, &mut groups);
+            let rules = inner.rules.load_full();
+            guard.writer.commit(inner, &rules, &mut groups);
         }
         guard.armed = false;
         drop(guard);
@@ -141,13 +142,20 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, inner: &Inner, groups: &mut [&mut dyn Group]) {
+    /// Commits one group alone, judged by rules that are not those of the ledger yet.
+    pub(super) fn carry_by(&mut self, inner: &Inner, rules: &Rules, group: &mut dyn Group) {
+        let mut guard = Panicked { writer: self, armed: true };
+        guard.writer.commit(inner, rules, &mut [group]);
+        guard.armed = false;
+    }
+
+    fn commit(&mut self, inner: &Inner, rules: &Rules, groups: &mut [&mut dyn Group]) {
         if self.stopped {
             return settle(groups, &Fate::Stopped);
         }
         let started = Instant::now();
         let mut notes = Vec::new();
-        let recorded = self.record(inner, groups, &mut notes);
+        let recorded = self.record(inner, rules, groups, &mut notes);
         // Also of a batch that was not recorded: an operator should hear of a thief though the disk is full.
         for note in notes {
             self.told.tell(&note);
@@ -179,13 +187,19 @@ impl Writer {
 
     /// Judges, appends and applies; if others appended in the meantime, catches up and judges again. Fills `notes`, and returns
     /// the number of records.
-    fn record(&mut self, inner: &Inner, groups: &mut [&mut dyn Group], notes: &mut Vec<Note>) -> Result<usize, AppendError> {
+    fn record(
+        &mut self,
+        inner: &Inner,
+        rules: &Rules,
+        groups: &mut [&mut dyn Group],
+        notes: &mut Vec<Note>,
+    ) -> Result<usize, AppendError> {
         for _ in 0..BEHIND {
             let now = self.clock.now();
             // Only the holder of this lock changes the state, so what is judged under the read lock is still true below.
             let (entries, first, dropped) = {
                 let state = inner.state.read();
-                let mut judgement = Judgement::new(&state, &inner.rules, now);
+                let mut judgement = Judgement::new(&state, rules, now);
                 groups.iter_mut().for_each(|group| group.judge(&mut judgement));
                 let (entries, found) = judgement.finish();
                 *notes = found;

@@ -152,8 +152,7 @@ impl Simulation {
             token: proof,
             issued_at: self.house.seconds(),
             ends_at,
-            workloads: vec!["orchestrator".parse().unwrap()],
-            scopes: (self.chance.below(3) == 0).then(|| vec!["search:read".to_owned()]),
+            audience: if self.chance.below(3) == 0 { "limited" } else { "mayfly" }.to_owned(),
             acr: None,
             signed_in_at: None,
         };

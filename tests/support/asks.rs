@@ -96,7 +96,7 @@ impl Act for Proposal {
                 Outcome::Reopened { revision, at }
             }
             Proposal::Configure { classes } => {
-                Outcome::Configured { revision: configure::Configure { classes }.judge(j, caller, chance)? }
+                Outcome::Configured { revision: configure::Configure { classes, written: [0; 32] }.judge(j, caller, chance)? }
             }
             Proposal::Authorities(change) => Outcome::Authorities { revision: change.judge(j, caller, chance)? },
         })

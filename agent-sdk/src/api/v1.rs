@@ -320,46 +320,6 @@ pub struct Agent {
     #[prost(string, tag = "18")]
     pub over_reason: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetPoliciesRequest {}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GetPoliciesResponse {
-    /// Absent: there are none.
-    #[prost(message, optional, tag = "1")]
-    pub in_force: ::core::option::Option<PolicySet>,
-    /// A candidate set, which decides nothing.
-    #[prost(message, optional, tag = "2")]
-    pub shadow: ::core::option::Option<PolicySet>,
-    /// What policies may name: classes with their owners, and `iss` of each provider of users with the operator's name for it.
-    #[prost(map = "string, string", tag = "3")]
-    pub class_owners: ::std::collections::HashMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    #[prost(map = "string, string", tag = "4")]
-    pub providers: ::std::collections::HashMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-}
-/// A set of policies as it was read.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct PolicySet {
-    /// SHA-256 over schema and texts, as the records of configurations have it.
-    #[prost(bytes = "vec", tag = "1")]
-    pub digest: ::prost::alloc::vec::Vec<u8>,
-    /// Its files in order.
-    #[prost(message, repeated, tag = "2")]
-    pub texts: ::prost::alloc::vec::Vec<PolicyText>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PolicyText {
-    /// The name of the file in its folder.
-    #[prost(string, tag = "1")]
-    pub file: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub text: ::prost::alloc::string::String,
-}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ListAgentsRequest {
@@ -667,6 +627,64 @@ pub struct BackupResponse {
     #[prost(string, tag = "3")]
     pub path: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReloadResponse {
+    /// Revision of the record of the configuration.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// What is different from before, in the order of keys.
+    #[prost(message, repeated, tag = "2")]
+    pub changes: ::prost::alloc::vec::Vec<ConfigurationChange>,
+}
+/// A key of the configuration that differs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigurationChange {
+    /// Its path, such as `classes.worker.scopes`.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// Its value as TOML before; empty if it was not written.
+    #[prost(string, tag = "2")]
+    pub before: ::prost::alloc::string::String,
+    /// Its value as TOML after; empty if it is not written.
+    #[prost(string, tag = "3")]
+    pub after: ::prost::alloc::string::String,
+    /// It stays as it was until the issuer is restarted.
+    #[prost(bool, tag = "4")]
+    pub needs_restart: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompareConfigurationRequest {
+    /// The text of a configuration file.
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+    /// The name of the file, for messages.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CompareConfigurationResponse {
+    /// The keys that differ from the configuration in use, in their order.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<ConfigurationChange>,
+    /// The live agents that would get less, at most 1000.
+    #[prost(message, repeated, tag = "2")]
+    pub agents: ::prost::alloc::vec::Vec<AffectedAgent>,
+    /// How many they are.
+    #[prost(uint64, tag = "3")]
+    pub agents_affected: u64,
+}
+/// A live agent that would get less at its next renewal or mint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AffectedAgent {
+    /// Its SPIFFE ID.
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// What it loses: `class`, `workload`, `user`, `scope:NAME`, `audience:NAME`.
+    #[prost(string, repeated, tag = "2")]
+    pub loses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Which entries are wanted. What is absent admits all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -832,352 +850,6 @@ pub struct EntryProof {
     /// A C2SP tlog-proof: place, inclusion proof and signed checkpoint. Empty until a checkpoint covers the entry, about a second.
     #[prost(string, tag = "5")]
     pub proof: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-#[prost(skip_debug)]
-pub struct ExplainRequest {
-    #[prost(oneof = "explain_request::What", tags = "1, 2, 3, 4")]
-    pub what: ::core::option::Option<explain_request::What>,
-}
-/// Nested message and enum types in `ExplainRequest`.
-pub mod explain_request {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    #[prost(skip_debug)]
-    pub enum What {
-        /// SPIFFE ID or UUID of an agent.
-        #[prost(string, tag = "1")]
-        Agent(::prost::alloc::string::String),
-        /// An X.509-SVID.
-        #[prost(message, tag = "2")]
-        Certificates(super::ExplainedCertificates),
-        /// A JWT-SVID or an access token of this issuer.
-        #[prost(string, tag = "3")]
-        Token(::prost::alloc::string::String),
-        /// A spawn that is judged and not made: for the caller, with no key, no request id and no ticket.
-        #[prost(message, tag = "4")]
-        Spawn(super::SpawnRequest),
-    }
-}
-/// The certificates of a credential.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExplainedCertificates {
-    /// DER, the leaf first.
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    pub certificates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ExplainResponse {
-    /// The SPIFFE ID of an agent, or the spawn in words.
-    #[prost(string, tag = "1")]
-    pub about: ::prost::alloc::string::String,
-    /// Whether it is allowed.
-    #[prost(bool, tag = "2")]
-    pub allowed: bool,
-    /// The reason code of a denial; empty if it is allowed.
-    #[prost(string, tag = "3")]
-    pub reason: ::prost::alloc::string::String,
-    /// What the denial says.
-    #[prost(string, tag = "4")]
-    pub message: ::prost::alloc::string::String,
-    /// The checks in order; if it is denied, the last of them failed.
-    #[prost(message, repeated, tag = "5")]
-    pub checks: ::prost::alloc::vec::Vec<ExplainedCheck>,
-    #[prost(message, repeated, tag = "6")]
-    pub scopes: ::prost::alloc::vec::Vec<ExplainedPart>,
-    #[prost(message, repeated, tag = "7")]
-    pub audiences: ::prost::alloc::vec::Vec<ExplainedPart>,
-    #[prost(message, repeated, tag = "8")]
-    pub limits: ::prost::alloc::vec::Vec<ExplainedLimit>,
-    /// The policies that decided. Empty where none is configured.
-    #[prost(message, repeated, tag = "9")]
-    pub policies: ::prost::alloc::vec::Vec<ExplainedPolicy>,
-    /// The smallest sets of changes that turn a denial, each proved by judging again with it. No set contains another.
-    #[prost(message, repeated, tag = "10")]
-    pub flip: ::prost::alloc::vec::Vec<Flip>,
-    /// Whether every set of up to three changes was looked at. If not, there may be others.
-    #[prost(bool, tag = "11")]
-    pub flip_complete: bool,
-    /// The decision that admitted the agent; empty for a spawn that is not made.
-    #[prost(string, tag = "12")]
-    pub decision_id: ::prost::alloc::string::String,
-    /// Revision of the journal as of which all of this holds.
-    #[prost(uint64, tag = "13")]
-    pub revision: u64,
-    #[prost(message, optional, tag = "14")]
-    pub at: ::core::option::Option<::prost_types::Timestamp>,
-}
-/// Where something is defined, and who owns it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Source {
-    /// File and line for operators, and the configuration key; or the record, such as `delegation 6f…`.
-    #[prost(string, tag = "1")]
-    pub r#where: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub owner: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExplainedCheck {
-    /// Its name, such as `authority`.
-    #[prost(string, tag = "1")]
-    pub check: ::prost::alloc::string::String,
-    #[prost(bool, tag = "2")]
-    pub passed: bool,
-    /// What it looked at.
-    #[prost(string, tag = "3")]
-    pub saw: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "4")]
-    pub source: ::core::option::Option<Source>,
-}
-/// A scope or an audience: either it is given, by all of `from`, or it is removed.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ExplainedPart {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(message, repeated, tag = "2")]
-    pub from: ::prost::alloc::vec::Vec<Source>,
-    #[prost(message, optional, tag = "3")]
-    pub removed_by: ::core::option::Option<Source>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExplainedLimit {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// What has a count of its own: `user`, `root`, `workload`, `parent` or `class`.
-    #[prost(string, tag = "2")]
-    pub per: ::prost::alloc::string::String,
-    /// What is counted: `live`, `fan_out`, `rate` or `total`.
-    #[prost(string, tag = "3")]
-    pub measure: ::prost::alloc::string::String,
-    /// Absent where others count too and the caller is no operator.
-    #[prost(uint64, optional, tag = "4")]
-    pub used: ::core::option::Option<u64>,
-    #[prost(uint64, tag = "5")]
-    pub limit: u64,
-    #[prost(message, optional, tag = "6")]
-    pub source: ::core::option::Option<Source>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExplainedPolicy {
-    #[prost(string, tag = "1")]
-    pub id: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "2")]
-    pub source: ::core::option::Option<Source>,
-}
-/// Changes that turn the answer together.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Flip {
-    #[prost(message, repeated, tag = "1")]
-    pub changes: ::prost::alloc::vec::Vec<FlipChange>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FlipChange {
-    /// Its kind, such as `class_scope` or `sign_in`.
-    #[prost(string, tag = "1")]
-    pub change: ::prost::alloc::string::String,
-    /// What to do.
-    #[prost(string, tag = "2")]
-    pub text: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "3")]
-    pub source: ::core::option::Option<Source>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WhoCanRequest {
-    #[prost(string, tag = "1")]
-    pub scope: ::prost::alloc::string::String,
-    /// An audience that they may mint tokens for too. Empty: any.
-    #[prost(string, tag = "2")]
-    pub audience: ::prost::alloc::string::String,
-    /// For whom. Absent: anybody.
-    #[prost(message, optional, tag = "3")]
-    pub user: ::core::option::Option<User>,
-    /// Of which class. Empty: any.
-    #[prost(string, tag = "4")]
-    pub class: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct WhoCanResponse {
-    /// The live agents that may, in order of id.
-    #[prost(message, repeated, tag = "1")]
-    pub agents: ::prost::alloc::vec::Vec<Agent>,
-    /// In the last message: by whom there could be more.
-    #[prost(message, repeated, tag = "2")]
-    pub could: ::prost::alloc::vec::Vec<CouldHave>,
-    /// In the last message: how far the answer holds.
-    #[prost(message, optional, tag = "3")]
-    pub as_of: ::core::option::Option<AsOf>,
-}
-/// Agents that there could be.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CouldHave {
-    #[prost(string, tag = "1")]
-    pub class: ::prost::alloc::string::String,
-    #[prost(enumeration = "Mode", tag = "2")]
-    pub mode: i32,
-    /// For any user of this provider, by its configured name. Empty for autonomous agents, and for children of agents.
-    #[prost(string, tag = "3")]
-    pub provider: ::prost::alloc::string::String,
-    /// With a user token for this audience.
-    #[prost(string, tag = "4")]
-    pub audience: ::prost::alloc::string::String,
-    /// Spawned by one of these: `workload/<name>`, a SPIFFE ID or `class/<name>`.
-    #[prost(string, repeated, tag = "5")]
-    pub spawners: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Where the class allows it.
-    #[prost(message, optional, tag = "6")]
-    pub source: ::core::option::Option<Source>,
-}
-/// As of when a survey of the agents holds.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AsOf {
-    #[prost(uint64, tag = "1")]
-    pub revision: u64,
-    /// False if the journal moved on faster than it could be followed: then agents may be missing, or have ended by now.
-    #[prost(bool, tag = "2")]
-    pub exact: bool,
-    /// For what expires.
-    #[prost(message, optional, tag = "3")]
-    pub at: ::core::option::Option<::prost_types::Timestamp>,
-    /// How many agents were found.
-    #[prost(uint64, tag = "4")]
-    pub agents: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WhatIfRequest {
-    #[prost(oneof = "what_if_request::What", tags = "1, 2")]
-    pub what: ::core::option::Option<what_if_request::What>,
-}
-/// Nested message and enum types in `WhatIfRequest`.
-pub mod what_if_request {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum What {
-        #[prost(message, tag = "1")]
-        Revoke(super::Target),
-        #[prost(message, tag = "2")]
-        Limit(super::LimitChange),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LimitChange {
-    /// The name of a configured limit.
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(uint64, tag = "2")]
-    pub value: u64,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct WhatIfResponse {
-    /// The live agents that would end, or that are counted where there would be no room, in order of id.
-    #[prost(message, repeated, tag = "1")]
-    pub agents: ::prost::alloc::vec::Vec<Agent>,
-    /// In the last message: what would have no room.
-    #[prost(message, repeated, tag = "2")]
-    pub starved: ::prost::alloc::vec::Vec<Starved>,
-    /// In the last message: how far the answer holds.
-    #[prost(message, optional, tag = "3")]
-    pub as_of: ::core::option::Option<AsOf>,
-    /// In the last message: where the limit is defined.
-    #[prost(message, optional, tag = "4")]
-    pub source: ::core::option::Option<Source>,
-}
-/// Something that has a count of its own under a limit, and would have no room for one more.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Starved {
-    /// Such as `user demo of <https://…`.>
-    #[prost(string, tag = "1")]
-    pub whose: ::prost::alloc::string::String,
-    #[prost(uint64, tag = "2")]
-    pub used: u64,
-    /// Live agents that are counted there.
-    #[prost(uint64, tag = "3")]
-    pub agents: u64,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReplayRequest {
-    /// From this time on; absent: everything that the journal still holds.
-    #[prost(message, optional, tag = "1")]
-    pub since: ::core::option::Option<::prost_types::Timestamp>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ReplayResponse {
-    /// Admissions that were decided again.
-    #[prost(uint64, tag = "1")]
-    pub decided: u64,
-    /// Those with another answer.
-    #[prost(uint64, tag = "2")]
-    pub different: u64,
-    /// At most 1,000 of these.
-    #[prost(message, repeated, tag = "3")]
-    pub differences: ::prost::alloc::vec::Vec<ReplayDifference>,
-    /// Denials of the same time, which are not decided again; at most 100,000 entries of the history are counted.
-    #[prost(uint64, tag = "4")]
-    pub not_replayed: u64,
-    /// Whether classes, limits or audiences were configured otherwise since the first of these decisions.
-    #[prost(bool, tag = "5")]
-    pub configured_otherwise: bool,
-    /// The revision up to which the journal was read.
-    #[prost(uint64, tag = "6")]
-    pub revision: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReplayDifference {
-    /// Of the admission.
-    #[prost(uint64, tag = "1")]
-    pub revision: u64,
-    #[prost(message, optional, tag = "2")]
-    pub at: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(string, tag = "3")]
-    pub agent_id: ::prost::alloc::string::String,
-    #[prost(string, tag = "4")]
-    pub class: ::prost::alloc::string::String,
-    /// What was given.
-    #[prost(string, tag = "5")]
-    pub then: ::prost::alloc::string::String,
-    /// What would be given today, or the denial.
-    #[prost(string, tag = "6")]
-    pub now: ::prost::alloc::string::String,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GovernRequest {
-    /// The history is read from this time on; absent: from its beginning.
-    #[prost(message, optional, tag = "1")]
-    pub since: ::core::option::Option<::prost_types::Timestamp>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GovernResponse {
-    /// Entries of the configuration that name no owner.
-    #[prost(message, repeated, tag = "1")]
-    pub unowned: ::prost::alloc::vec::Vec<Source>,
-    /// Entries whose owner is a user who was revoked and is closed.
-    #[prost(message, repeated, tag = "2")]
-    pub closed_owners: ::prost::alloc::vec::Vec<Source>,
-    /// What of a class was given to no agent.
-    #[prost(message, repeated, tag = "3")]
-    pub unused: ::prost::alloc::vec::Vec<UnusedCeiling>,
-    /// SPIFFE IDs of live agents that have had an identity for an hour, and never used it for a token, a renewal or a child; at most
-    /// 1,000.
-    #[prost(string, repeated, tag = "4")]
-    pub idle_agents: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Admissions that were read.
-    #[prost(uint64, tag = "5")]
-    pub admissions: u64,
-    #[prost(message, optional, tag = "6")]
-    pub since: ::core::option::Option<::prost_types::Timestamp>,
-    /// Whether all of the history of that time was read.
-    #[prost(bool, tag = "7")]
-    pub complete: bool,
-    #[prost(uint64, tag = "8")]
-    pub revision: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct UnusedCeiling {
-    #[prost(string, tag = "1")]
-    pub class: ::prost::alloc::string::String,
-    #[prost(string, repeated, tag = "2")]
-    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(string, repeated, tag = "3")]
-    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(message, optional, tag = "4")]
-    pub source: ::core::option::Option<Source>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBundleRequest {}
@@ -1872,10 +1544,6 @@ pub enum Reason {
     CrlFull = 170,
     /// Users reopen what they closed themselves, and an operator has closed this user.
     UserClosedByOperator = 171,
-    /// A policy forbids it, or none permits it; the policy, its owner and its reason are in the metadata.
-    PolicyDenied = 185,
-    /// A policy could not be evaluated, and then the answer is no; its owner must mend it.
-    PolicyFailed = 186,
     /// From a service: the access token is bound to a key or certificate, and the request does not prove it.
     CredentialUnproved = 205,
     /// The DPoP proof lacks the nonce that is sent with the answer, or has one that is too old: make another with it.
@@ -1886,8 +1554,10 @@ pub enum Reason {
     DpopProofUsed = 208,
     /// Tokens for the audience are bound to a key or certificate, and the request proves none that fits.
     TokenBindingNeeded = 209,
-    ExplainMalformed = 180,
-    LimitUnknown = 181,
+    /// The configuration changed while the request was decided, several times: ask again.
+    ConfigurationChanged = 176,
+    /// The new configuration cannot be used, and the one before stays; the message says why.
+    ConfigurationRefused = 177,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2029,15 +1699,13 @@ impl Reason {
             Self::UserIssuerUnknown => "REASON_USER_ISSUER_UNKNOWN",
             Self::CrlFull => "REASON_CRL_FULL",
             Self::UserClosedByOperator => "REASON_USER_CLOSED_BY_OPERATOR",
-            Self::PolicyDenied => "REASON_POLICY_DENIED",
-            Self::PolicyFailed => "REASON_POLICY_FAILED",
             Self::CredentialUnproved => "REASON_CREDENTIAL_UNPROVED",
             Self::DpopNonceNeeded => "REASON_DPOP_NONCE_NEEDED",
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
             Self::DpopProofUsed => "REASON_DPOP_PROOF_USED",
             Self::TokenBindingNeeded => "REASON_TOKEN_BINDING_NEEDED",
-            Self::ExplainMalformed => "REASON_EXPLAIN_MALFORMED",
-            Self::LimitUnknown => "REASON_LIMIT_UNKNOWN",
+            Self::ConfigurationChanged => "REASON_CONFIGURATION_CHANGED",
+            Self::ConfigurationRefused => "REASON_CONFIGURATION_REFUSED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2176,15 +1844,13 @@ impl Reason {
             "REASON_USER_ISSUER_UNKNOWN" => Some(Self::UserIssuerUnknown),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             "REASON_USER_CLOSED_BY_OPERATOR" => Some(Self::UserClosedByOperator),
-            "REASON_POLICY_DENIED" => Some(Self::PolicyDenied),
-            "REASON_POLICY_FAILED" => Some(Self::PolicyFailed),
             "REASON_CREDENTIAL_UNPROVED" => Some(Self::CredentialUnproved),
             "REASON_DPOP_NONCE_NEEDED" => Some(Self::DpopNonceNeeded),
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
             "REASON_DPOP_PROOF_USED" => Some(Self::DpopProofUsed),
             "REASON_TOKEN_BINDING_NEEDED" => Some(Self::TokenBindingNeeded),
-            "REASON_EXPLAIN_MALFORMED" => Some(Self::ExplainMalformed),
-            "REASON_LIMIT_UNKNOWN" => Some(Self::LimitUnknown),
+            "REASON_CONFIGURATION_CHANGED" => Some(Self::ConfigurationChanged),
+            "REASON_CONFIGURATION_REFUSED" => Some(Self::ConfigurationRefused),
             _ => None,
         }
     }
@@ -2914,6 +2580,54 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Operations", "Backup"));
             self.inner.unary(req, path, codec).await
         }
+        /// Reads the configuration again and uses it, whole or not at all. Role: operator, on the operator socket alone.
+        pub async fn reload(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReloadRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReloadResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Operations/Reload",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Operations", "Reload"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What another configuration would change, also for agents that live now. Nothing is changed. Role: operator, on the operator
+        /// socket alone.
+        pub async fn compare_configuration(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CompareConfigurationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CompareConfigurationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Operations/CompareConfiguration",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Operations", "CompareConfiguration"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated client implementations.
@@ -3203,223 +2917,6 @@ pub mod history_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.History", "GetDecision"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated client implementations.
-pub mod decisions_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Why: what was decided, what would be, and who may do what. Nothing is recorded, signed or charged.
-    #[derive(Debug, Clone)]
-    pub struct DecisionsClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl DecisionsClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> DecisionsClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> DecisionsClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            DecisionsClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Says why an agent or a credential may act or not, or whether a spawn would be allowed: the checks in order, where each is defined and
-        /// who owns it, where each scope came from, what is left of each limit, and the smallest changes that would turn a denial.
-        /// Role: agent, workload, foreign workload, about themselves and the agents below them, without files and the counts of others;
-        /// operator, about all.
-        pub async fn explain(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ExplainRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ExplainResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Decisions/Explain",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Decisions", "Explain"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// The live agents that may use a scope, then the classes, providers and workloads by which there could be more. Exact as of one revision;
-        /// nobody waits for it longer than for a page. Role: operator.
-        pub async fn who_can(
-            &mut self,
-            request: impl tonic::IntoRequest<super::WhoCanRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::WhoCanResponse>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Decisions/WhoCan",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Decisions", "WhoCan"));
-            self.inner.server_streaming(req, path, codec).await
-        }
-        /// The agents that a revocation would end, or what a limit would leave no room for. Nothing is changed. Role: operator.
-        pub async fn what_if(
-            &mut self,
-            request: impl tonic::IntoRequest<super::WhatIfRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::WhatIfResponse>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Decisions/WhatIf",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Decisions", "WhatIf"));
-            self.inner.server_streaming(req, path, codec).await
-        }
-        /// Decides again what was admitted, each on the state of its time, with the rules and the build of today. Role: operator.
-        pub async fn replay(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ReplayRequest>,
-        ) -> std::result::Result<tonic::Response<super::ReplayResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Decisions/Replay",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Decisions", "Replay"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// What nobody owns, what nobody was given, and who holds authority that nobody used. Role: operator.
-        pub async fn govern(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GovernRequest>,
-        ) -> std::result::Result<tonic::Response<super::GovernResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Decisions/Govern",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Decisions", "Govern"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -3736,125 +3233,6 @@ pub mod revocations_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListCuts"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated client implementations.
-pub mod policies_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// The policies beside classes and limits. Role: operator.
-    #[derive(Debug, Clone)]
-    pub struct PoliciesClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl PoliciesClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> PoliciesClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> PoliciesClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            PoliciesClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// The set in force, with its texts.
-        pub async fn get_policies(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetPoliciesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetPoliciesResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/mayfly.v1.Policies/GetPolicies",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("mayfly.v1.Policies", "GetPolicies"));
             self.inner.unary(req, path, codec).await
         }
     }

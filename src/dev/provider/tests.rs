@@ -82,6 +82,26 @@ async fn a_provider_under_another_ca_is_unavailable() {
 }
 
 #[tokio::test]
+async fn t167_a_ca_file_that_changes_is_read_again_by_itself() {
+    let dir = TempDir::new().unwrap();
+    let other = TempDir::new().unwrap();
+    let provider = provider(&dir).await;
+    let file = other.path().join("ca.pem");
+    std::fs::copy(Ca::open(other.path()).unwrap().file(), &file).unwrap();
+    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE).await.unwrap();
+    let assertions = Assertions::new(vec![settings(provider.issuer(), &file)]).unwrap();
+    let at = now();
+    assert_eq!(assertions.verify(&token, at, Presenter::Certified).await.unwrap_err(), Refusal::IssuerUnavailable);
+    std::fs::copy(provider.ca_file(), &file).unwrap();
+    // After the pause of a failure.
+    assert!(assertions.verify(&token, at + 5, Presenter::Certified).await.is_ok());
+    // One that cannot be used changes nothing.
+    std::fs::write(&file, "no certificate").unwrap();
+    let again = assertions.again(vec![settings(provider.issuer(), &file)]).unwrap();
+    assert!(again.verify(&token, at + 6, Presenter::Certified).await.is_ok(), "a reload keeps the keys that were fetched");
+}
+
+#[tokio::test]
 async fn keys_and_ca_stay_across_restarts_and_are_private() {
     let dir = TempDir::new().unwrap();
     let first = provider(&dir).await;

@@ -27,6 +27,9 @@ pub(super) const CREATE_JOIN_TOKEN: Method = Method { name: "Operations/CreateJo
 pub(super) const REVOKE: Method = Method { name: "Operations/Revoke", action: Action::Revoke };
 pub(super) const REOPEN: Method = Method { name: "Operations/Reopen", action: Action::Reopen };
 pub(super) const BACKUP: Method = Method { name: "Operations/Backup", action: Action::Backup };
+pub(super) const RELOAD: Method = Method { name: "Operations/Reload", action: Action::Reload };
+pub(super) const COMPARE_CONFIGURATION: Method =
+    Method { name: "Operations/CompareConfiguration", action: Action::CompareConfiguration };
 pub(super) const LIST_AGENTS: Method = Method { name: "Inspection/ListAgents", action: Action::ListAgents };
 pub(super) const GET_AGENT: Method = Method { name: "Inspection/GetAgent", action: Action::GetAgent };
 pub(super) const LIST_CLASSES: Method = Method { name: "Inspection/ListClasses", action: Action::ListClasses };
@@ -58,13 +61,14 @@ pub(super) const LIST_APPROVALS: Method = Method { name: "Approvals/ListApproval
 pub(super) const APPROVE: Method = Method { name: "Approvals/Approve", action: Action::AnswerApproval };
 pub(super) const DENY: Method = Method { name: "Approvals/Deny", action: Action::AnswerApproval };
 
-/// Bytes of a request for a batch: a thousand certification requests.
-const BATCH_MESSAGE: usize = 1 << 20;
+/// Bytes of a request for a batch: a thousand certification requests. A configuration may have as many.
+const LONG_MESSAGE: usize = 1 << 20;
 
 impl Method {
     /// Bytes of its longest message, where `message` is that of most methods.
     pub fn longest(&self, message: usize) -> usize {
-        if self.name == SPAWN_BATCH.name { message.max(BATCH_MESSAGE) } else { message }
+        let long = [SPAWN_BATCH.name, COMPARE_CONFIGURATION.name].contains(&self.name);
+        if long { message.max(LONG_MESSAGE) } else { message }
     }
 }
 
@@ -86,6 +90,8 @@ pub const METHODS: &[Method] = &[
     REVOKE,
     REOPEN,
     BACKUP,
+    RELOAD,
+    COMPARE_CONFIGURATION,
     LIST_AGENTS,
     GET_AGENT,
     LIST_CLASSES,

@@ -1,4 +1,4 @@
-//! The service of operations: join tokens, revocation, reopening, backup.
+//! The service of operations: join tokens, revocation, reopening, backup, and the configuration.
 
 use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use super::message::timestamp;
 use super::server::operations_server::Operations;
 use super::{Door, methods, targets};
-use crate::acts::{backup, join, reopen, revoke};
+use crate::acts::{backup, configure, join, reopen, revoke};
 use crate::clock::SECOND;
 use crate::denial::Denial;
 
@@ -75,4 +75,33 @@ impl Operations for Door {
         })
         .await
     }
+
+    async fn reload(&self, request: Request<v1::ReloadRequest>) -> Result<Response<v1::ReloadResponse>, Status> {
+        self.run(methods::RELOAD, request, |issuer, caller, _| async move {
+            let configure::Reloaded { revision, changes } = issuer.configuration.reload(caller).await?;
+            Ok(v1::ReloadResponse { revision, changes: changes.into_iter().map(change).collect() })
+        })
+        .await
+    }
+
+    async fn compare_configuration(
+        &self,
+        request: Request<v1::CompareConfigurationRequest>,
+    ) -> Result<Response<v1::CompareConfigurationResponse>, Status> {
+        self.run(methods::COMPARE_CONFIGURATION, request, |issuer, _, r| async move {
+            let configure::Compared { changes, agents, affected } = issuer.configuration.compare(r.text, r.name).await?;
+            let affects = |a: configure::Affected| v1::AffectedAgent { agent_id: a.agent, loses: a.loses };
+            Ok(v1::CompareConfigurationResponse {
+                changes: changes.into_iter().map(change).collect(),
+                agents: agents.into_iter().map(affects).collect(),
+                agents_affected: affected,
+            })
+        })
+        .await
+    }
+}
+
+fn change(change: configure::Change) -> v1::ConfigurationChange {
+    let configure::Change { key, before, after, needs_restart } = change;
+    v1::ConfigurationChange { key, before, after, needs_restart }
 }

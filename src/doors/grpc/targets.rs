@@ -123,7 +123,7 @@ pub(super) fn reopened(issuer: &Issuer, target: Option<v1::reopen_request::Targe
 
 /// A user. Whoever is elsewhere knows the configured name of a provider, and not its URL.
 pub(super) fn user(issuer: &Issuer, u: v1::User) -> Result<User, Denial> {
-    let iss = match issuer.providers.get(&u.iss) {
+    let iss = match issuer.providers.load().urls.get(&u.iss) {
         Some(url) => url.clone(),
         None if u.iss.is_empty() || u.iss.contains("://") => u.iss,
         None => {

@@ -187,15 +187,13 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_USER_ISSUER_UNKNOWN: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
     REASON_USER_CLOSED_BY_OPERATOR: _ClassVar[Reason]
-    REASON_POLICY_DENIED: _ClassVar[Reason]
-    REASON_POLICY_FAILED: _ClassVar[Reason]
     REASON_CREDENTIAL_UNPROVED: _ClassVar[Reason]
     REASON_DPOP_NONCE_NEEDED: _ClassVar[Reason]
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
     REASON_DPOP_PROOF_USED: _ClassVar[Reason]
     REASON_TOKEN_BINDING_NEEDED: _ClassVar[Reason]
-    REASON_EXPLAIN_MALFORMED: _ClassVar[Reason]
-    REASON_LIMIT_UNKNOWN: _ClassVar[Reason]
+    REASON_CONFIGURATION_CHANGED: _ClassVar[Reason]
+    REASON_CONFIGURATION_REFUSED: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
 MODE_AUTONOMOUS: Mode
@@ -352,15 +350,13 @@ REASON_SUBJECT_NOT_ALLOWED: Reason
 REASON_USER_ISSUER_UNKNOWN: Reason
 REASON_CRL_FULL: Reason
 REASON_USER_CLOSED_BY_OPERATOR: Reason
-REASON_POLICY_DENIED: Reason
-REASON_POLICY_FAILED: Reason
 REASON_CREDENTIAL_UNPROVED: Reason
 REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
 REASON_DPOP_PROOF_USED: Reason
 REASON_TOKEN_BINDING_NEEDED: Reason
-REASON_EXPLAIN_MALFORMED: Reason
-REASON_LIMIT_UNKNOWN: Reason
+REASON_CONFIGURATION_CHANGED: Reason
+REASON_CONFIGURATION_REFUSED: Reason
 
 class User(_message.Message):
     __slots__ = ("iss", "sub")
@@ -628,52 +624,6 @@ class Agent(_message.Message):
     over_reason: str
     def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., **kwargs) -> None: ...
 
-class GetPoliciesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class GetPoliciesResponse(_message.Message):
-    __slots__ = ("in_force", "shadow", "class_owners", "providers")
-    class ClassOwnersEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-    class ProvidersEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-    IN_FORCE_FIELD_NUMBER: _ClassVar[int]
-    SHADOW_FIELD_NUMBER: _ClassVar[int]
-    CLASS_OWNERS_FIELD_NUMBER: _ClassVar[int]
-    PROVIDERS_FIELD_NUMBER: _ClassVar[int]
-    in_force: PolicySet
-    shadow: PolicySet
-    class_owners: _containers.ScalarMap[str, str]
-    providers: _containers.ScalarMap[str, str]
-    def __init__(self, in_force: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., class_owners: _Optional[_Mapping[str, str]] = ..., providers: _Optional[_Mapping[str, str]] = ...) -> None: ...
-
-class PolicySet(_message.Message):
-    __slots__ = ("digest", "texts")
-    DIGEST_FIELD_NUMBER: _ClassVar[int]
-    TEXTS_FIELD_NUMBER: _ClassVar[int]
-    digest: bytes
-    texts: _containers.RepeatedCompositeFieldContainer[PolicyText]
-    def __init__(self, digest: _Optional[bytes] = ..., texts: _Optional[_Iterable[_Union[PolicyText, _Mapping]]] = ...) -> None: ...
-
-class PolicyText(_message.Message):
-    __slots__ = ("file", "text")
-    FILE_FIELD_NUMBER: _ClassVar[int]
-    TEXT_FIELD_NUMBER: _ClassVar[int]
-    file: str
-    text: str
-    def __init__(self, file: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
-
 class ListAgentsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "all", "user_token")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -911,6 +861,56 @@ class BackupResponse(_message.Message):
     path: str
     def __init__(self, revision: _Optional[int] = ..., bytes: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
 
+class ReloadRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReloadResponse(_message.Message):
+    __slots__ = ("revision", "changes")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    changes: _containers.RepeatedCompositeFieldContainer[ConfigurationChange]
+    def __init__(self, revision: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[ConfigurationChange, _Mapping]]] = ...) -> None: ...
+
+class ConfigurationChange(_message.Message):
+    __slots__ = ("key", "before", "after", "needs_restart")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_RESTART_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    before: str
+    after: str
+    needs_restart: bool
+    def __init__(self, key: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ..., needs_restart: _Optional[bool] = ...) -> None: ...
+
+class CompareConfigurationRequest(_message.Message):
+    __slots__ = ("text", "name")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    name: str
+    def __init__(self, text: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class CompareConfigurationResponse(_message.Message):
+    __slots__ = ("changes", "agents", "agents_affected")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_AFFECTED_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[ConfigurationChange]
+    agents: _containers.RepeatedCompositeFieldContainer[AffectedAgent]
+    agents_affected: int
+    def __init__(self, changes: _Optional[_Iterable[_Union[ConfigurationChange, _Mapping]]] = ..., agents: _Optional[_Iterable[_Union[AffectedAgent, _Mapping]]] = ..., agents_affected: _Optional[int] = ...) -> None: ...
+
+class AffectedAgent(_message.Message):
+    __slots__ = ("agent_id", "loses")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    LOSES_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    loses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, agent_id: _Optional[str] = ..., loses: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ListEntriesRequest(_message.Message):
     __slots__ = ("since", "until", "user", "agent", "root", "kinds", "reason", "page_size", "page_token", "user_token")
     SINCE_FIELD_NUMBER: _ClassVar[int]
@@ -1032,285 +1032,6 @@ class EntryProof(_message.Message):
     salt: bytes
     proof: str
     def __init__(self, index: _Optional[int] = ..., leaf: _Optional[str] = ..., opening: _Optional[str] = ..., salt: _Optional[bytes] = ..., proof: _Optional[str] = ...) -> None: ...
-
-class ExplainRequest(_message.Message):
-    __slots__ = ("agent", "certificates", "token", "spawn")
-    AGENT_FIELD_NUMBER: _ClassVar[int]
-    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_FIELD_NUMBER: _ClassVar[int]
-    SPAWN_FIELD_NUMBER: _ClassVar[int]
-    agent: str
-    certificates: ExplainedCertificates
-    token: str
-    spawn: SpawnRequest
-    def __init__(self, agent: _Optional[str] = ..., certificates: _Optional[_Union[ExplainedCertificates, _Mapping]] = ..., token: _Optional[str] = ..., spawn: _Optional[_Union[SpawnRequest, _Mapping]] = ...) -> None: ...
-
-class ExplainedCertificates(_message.Message):
-    __slots__ = ("certificates",)
-    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
-    certificates: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
-
-class ExplainResponse(_message.Message):
-    __slots__ = ("about", "allowed", "reason", "message", "checks", "scopes", "audiences", "limits", "policies", "flip", "flip_complete", "decision_id", "revision", "at")
-    ABOUT_FIELD_NUMBER: _ClassVar[int]
-    ALLOWED_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    CHECKS_FIELD_NUMBER: _ClassVar[int]
-    SCOPES_FIELD_NUMBER: _ClassVar[int]
-    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
-    LIMITS_FIELD_NUMBER: _ClassVar[int]
-    POLICIES_FIELD_NUMBER: _ClassVar[int]
-    FLIP_FIELD_NUMBER: _ClassVar[int]
-    FLIP_COMPLETE_FIELD_NUMBER: _ClassVar[int]
-    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    AT_FIELD_NUMBER: _ClassVar[int]
-    about: str
-    allowed: bool
-    reason: str
-    message: str
-    checks: _containers.RepeatedCompositeFieldContainer[ExplainedCheck]
-    scopes: _containers.RepeatedCompositeFieldContainer[ExplainedPart]
-    audiences: _containers.RepeatedCompositeFieldContainer[ExplainedPart]
-    limits: _containers.RepeatedCompositeFieldContainer[ExplainedLimit]
-    policies: _containers.RepeatedCompositeFieldContainer[ExplainedPolicy]
-    flip: _containers.RepeatedCompositeFieldContainer[Flip]
-    flip_complete: bool
-    decision_id: str
-    revision: int
-    at: _timestamp_pb2.Timestamp
-    def __init__(self, about: _Optional[str] = ..., allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., checks: _Optional[_Iterable[_Union[ExplainedCheck, _Mapping]]] = ..., scopes: _Optional[_Iterable[_Union[ExplainedPart, _Mapping]]] = ..., audiences: _Optional[_Iterable[_Union[ExplainedPart, _Mapping]]] = ..., limits: _Optional[_Iterable[_Union[ExplainedLimit, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[ExplainedPolicy, _Mapping]]] = ..., flip: _Optional[_Iterable[_Union[Flip, _Mapping]]] = ..., flip_complete: _Optional[bool] = ..., decision_id: _Optional[str] = ..., revision: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
-
-class Source(_message.Message):
-    __slots__ = ("where", "owner")
-    WHERE_FIELD_NUMBER: _ClassVar[int]
-    OWNER_FIELD_NUMBER: _ClassVar[int]
-    where: str
-    owner: str
-    def __init__(self, where: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
-
-class ExplainedCheck(_message.Message):
-    __slots__ = ("check", "passed", "saw", "source")
-    CHECK_FIELD_NUMBER: _ClassVar[int]
-    PASSED_FIELD_NUMBER: _ClassVar[int]
-    SAW_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    check: str
-    passed: bool
-    saw: str
-    source: Source
-    def __init__(self, check: _Optional[str] = ..., passed: _Optional[bool] = ..., saw: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
-
-class ExplainedPart(_message.Message):
-    __slots__ = ("name", "removed_by")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    FROM_FIELD_NUMBER: _ClassVar[int]
-    REMOVED_BY_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    removed_by: Source
-    def __init__(self, name: _Optional[str] = ..., removed_by: _Optional[_Union[Source, _Mapping]] = ..., **kwargs) -> None: ...
-
-class ExplainedLimit(_message.Message):
-    __slots__ = ("name", "per", "measure", "used", "limit", "source")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    PER_FIELD_NUMBER: _ClassVar[int]
-    MEASURE_FIELD_NUMBER: _ClassVar[int]
-    USED_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    per: str
-    measure: str
-    used: int
-    limit: int
-    source: Source
-    def __init__(self, name: _Optional[str] = ..., per: _Optional[str] = ..., measure: _Optional[str] = ..., used: _Optional[int] = ..., limit: _Optional[int] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
-
-class ExplainedPolicy(_message.Message):
-    __slots__ = ("id", "source")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    source: Source
-    def __init__(self, id: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
-
-class Flip(_message.Message):
-    __slots__ = ("changes",)
-    CHANGES_FIELD_NUMBER: _ClassVar[int]
-    changes: _containers.RepeatedCompositeFieldContainer[FlipChange]
-    def __init__(self, changes: _Optional[_Iterable[_Union[FlipChange, _Mapping]]] = ...) -> None: ...
-
-class FlipChange(_message.Message):
-    __slots__ = ("change", "text", "source")
-    CHANGE_FIELD_NUMBER: _ClassVar[int]
-    TEXT_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    change: str
-    text: str
-    source: Source
-    def __init__(self, change: _Optional[str] = ..., text: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
-
-class WhoCanRequest(_message.Message):
-    __slots__ = ("scope", "audience", "user")
-    SCOPE_FIELD_NUMBER: _ClassVar[int]
-    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
-    USER_FIELD_NUMBER: _ClassVar[int]
-    CLASS_FIELD_NUMBER: _ClassVar[int]
-    scope: str
-    audience: str
-    user: User
-    def __init__(self, scope: _Optional[str] = ..., audience: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., **kwargs) -> None: ...
-
-class WhoCanResponse(_message.Message):
-    __slots__ = ("agents", "could", "as_of")
-    AGENTS_FIELD_NUMBER: _ClassVar[int]
-    COULD_FIELD_NUMBER: _ClassVar[int]
-    AS_OF_FIELD_NUMBER: _ClassVar[int]
-    agents: _containers.RepeatedCompositeFieldContainer[Agent]
-    could: _containers.RepeatedCompositeFieldContainer[CouldHave]
-    as_of: AsOf
-    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., could: _Optional[_Iterable[_Union[CouldHave, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ...) -> None: ...
-
-class CouldHave(_message.Message):
-    __slots__ = ("mode", "provider", "audience", "spawners", "source")
-    CLASS_FIELD_NUMBER: _ClassVar[int]
-    MODE_FIELD_NUMBER: _ClassVar[int]
-    PROVIDER_FIELD_NUMBER: _ClassVar[int]
-    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
-    SPAWNERS_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    mode: Mode
-    provider: str
-    audience: str
-    spawners: _containers.RepeatedScalarFieldContainer[str]
-    source: Source
-    def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., provider: _Optional[str] = ..., audience: _Optional[str] = ..., spawners: _Optional[_Iterable[str]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., **kwargs) -> None: ...
-
-class AsOf(_message.Message):
-    __slots__ = ("revision", "exact", "at", "agents")
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    EXACT_FIELD_NUMBER: _ClassVar[int]
-    AT_FIELD_NUMBER: _ClassVar[int]
-    AGENTS_FIELD_NUMBER: _ClassVar[int]
-    revision: int
-    exact: bool
-    at: _timestamp_pb2.Timestamp
-    agents: int
-    def __init__(self, revision: _Optional[int] = ..., exact: _Optional[bool] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agents: _Optional[int] = ...) -> None: ...
-
-class WhatIfRequest(_message.Message):
-    __slots__ = ("revoke", "limit")
-    REVOKE_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_FIELD_NUMBER: _ClassVar[int]
-    revoke: Target
-    limit: LimitChange
-    def __init__(self, revoke: _Optional[_Union[Target, _Mapping]] = ..., limit: _Optional[_Union[LimitChange, _Mapping]] = ...) -> None: ...
-
-class LimitChange(_message.Message):
-    __slots__ = ("name", "value")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    VALUE_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    value: int
-    def __init__(self, name: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
-
-class WhatIfResponse(_message.Message):
-    __slots__ = ("agents", "starved", "as_of", "source")
-    AGENTS_FIELD_NUMBER: _ClassVar[int]
-    STARVED_FIELD_NUMBER: _ClassVar[int]
-    AS_OF_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    agents: _containers.RepeatedCompositeFieldContainer[Agent]
-    starved: _containers.RepeatedCompositeFieldContainer[Starved]
-    as_of: AsOf
-    source: Source
-    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., starved: _Optional[_Iterable[_Union[Starved, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
-
-class Starved(_message.Message):
-    __slots__ = ("whose", "used", "agents")
-    WHOSE_FIELD_NUMBER: _ClassVar[int]
-    USED_FIELD_NUMBER: _ClassVar[int]
-    AGENTS_FIELD_NUMBER: _ClassVar[int]
-    whose: str
-    used: int
-    agents: int
-    def __init__(self, whose: _Optional[str] = ..., used: _Optional[int] = ..., agents: _Optional[int] = ...) -> None: ...
-
-class ReplayRequest(_message.Message):
-    __slots__ = ("since",)
-    SINCE_FIELD_NUMBER: _ClassVar[int]
-    since: _timestamp_pb2.Timestamp
-    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
-
-class ReplayResponse(_message.Message):
-    __slots__ = ("decided", "different", "differences", "not_replayed", "configured_otherwise", "revision")
-    DECIDED_FIELD_NUMBER: _ClassVar[int]
-    DIFFERENT_FIELD_NUMBER: _ClassVar[int]
-    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
-    NOT_REPLAYED_FIELD_NUMBER: _ClassVar[int]
-    CONFIGURED_OTHERWISE_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    decided: int
-    different: int
-    differences: _containers.RepeatedCompositeFieldContainer[ReplayDifference]
-    not_replayed: int
-    configured_otherwise: bool
-    revision: int
-    def __init__(self, decided: _Optional[int] = ..., different: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ReplayDifference, _Mapping]]] = ..., not_replayed: _Optional[int] = ..., configured_otherwise: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
-
-class ReplayDifference(_message.Message):
-    __slots__ = ("revision", "at", "agent_id", "then", "now")
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    AT_FIELD_NUMBER: _ClassVar[int]
-    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
-    CLASS_FIELD_NUMBER: _ClassVar[int]
-    THEN_FIELD_NUMBER: _ClassVar[int]
-    NOW_FIELD_NUMBER: _ClassVar[int]
-    revision: int
-    at: _timestamp_pb2.Timestamp
-    agent_id: str
-    then: str
-    now: str
-    def __init__(self, revision: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent_id: _Optional[str] = ..., then: _Optional[str] = ..., now: _Optional[str] = ..., **kwargs) -> None: ...
-
-class GovernRequest(_message.Message):
-    __slots__ = ("since",)
-    SINCE_FIELD_NUMBER: _ClassVar[int]
-    since: _timestamp_pb2.Timestamp
-    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
-
-class GovernResponse(_message.Message):
-    __slots__ = ("unowned", "closed_owners", "unused", "idle_agents", "admissions", "since", "complete", "revision")
-    UNOWNED_FIELD_NUMBER: _ClassVar[int]
-    CLOSED_OWNERS_FIELD_NUMBER: _ClassVar[int]
-    UNUSED_FIELD_NUMBER: _ClassVar[int]
-    IDLE_AGENTS_FIELD_NUMBER: _ClassVar[int]
-    ADMISSIONS_FIELD_NUMBER: _ClassVar[int]
-    SINCE_FIELD_NUMBER: _ClassVar[int]
-    COMPLETE_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    unowned: _containers.RepeatedCompositeFieldContainer[Source]
-    closed_owners: _containers.RepeatedCompositeFieldContainer[Source]
-    unused: _containers.RepeatedCompositeFieldContainer[UnusedCeiling]
-    idle_agents: _containers.RepeatedScalarFieldContainer[str]
-    admissions: int
-    since: _timestamp_pb2.Timestamp
-    complete: bool
-    revision: int
-    def __init__(self, unowned: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., closed_owners: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., unused: _Optional[_Iterable[_Union[UnusedCeiling, _Mapping]]] = ..., idle_agents: _Optional[_Iterable[str]] = ..., admissions: _Optional[int] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., complete: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
-
-class UnusedCeiling(_message.Message):
-    __slots__ = ("scopes", "audiences", "source")
-    CLASS_FIELD_NUMBER: _ClassVar[int]
-    SCOPES_FIELD_NUMBER: _ClassVar[int]
-    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    scopes: _containers.RepeatedScalarFieldContainer[str]
-    audiences: _containers.RepeatedScalarFieldContainer[str]
-    source: Source
-    def __init__(self, scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., **kwargs) -> None: ...
 
 class GetBundleRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,172 @@
+//! Reads the configuration again while the issuer runs: whole or not at all.
+//!
+//! Everything that can fail is made first. Then the record is made durable, and with it the rules are swapped; from there on nothing
+//! fails. A request that was proved by the configuration from before is judged by the new one, or proved again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use mayfly_verify::{SpiffeId, Workload};
+use tokio::sync::{mpsc, watch};
+
+use crate::acts::configure::{self, Change, Compared, Configure, Order, Reloaded};
+use crate::acts::{Issuer, Providers};
+use crate::assertion::{Assertions, Attestations, IssuerSettings};
+use crate::authority::schedule::Schedule;
+use crate::caller::{Caller, Origin};
+use crate::config::{self, Config, Difference, Source};
+use crate::denial::{Fault, No};
+use crate::home::{Endpoint, Home};
+use crate::telemetry;
+
+/// What a reload needs.
+pub(super) struct Reloads {
+    pub(super) issuer: Arc<Issuer>,
+    /// `None` if the configuration was given by a program.
+    pub(super) source: Option<Source>,
+    /// What is in use, as it is written.
+    pub(super) config: Config,
+    /// Of development: its provider.
+    pub(super) provider: Option<Provider>,
+    pub(super) schedule: Arc<ArcSwap<Schedule>>,
+    pub(super) client_audience: Option<String>,
+    /// Told to those who read files by themselves.
+    pub(super) told: watch::Sender<u64>,
+    pub(super) stopped: watch::Receiver<bool>,
+    pub(super) home: Arc<Home>,
+    pub(super) endpoint: Endpoint,
+}
+
+/// The provider of development, which is configured beside the file.
+#[derive(Clone)]
+pub(super) struct Provider {
+    pub(super) issuer: String,
+    pub(super) ca_file: PathBuf,
+}
+
+/// Carries out what is ordered, one after another, until the issuer stops.
+pub(super) async fn keep(mut reloads: Reloads, mut orders: mpsc::Receiver<Order>) {
+    loop {
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            _ = reloads.stopped.wait_for(|stopped| *stopped) => return,
+        };
+        match order {
+            None => return,
+            // Somebody who has gone changes nothing.
+            Some(Order::Reload(_, _, answer)) if answer.is_closed() => {}
+            Some(Order::Reload(caller, origin, answer)) => {
+                let done = reloads.reload(caller, origin).await;
+                let outcome = if done.is_ok() { "ok" } else { "refused" };
+                metrics::counter!("mayfly_reloads_total", "outcome" => outcome).increment(1);
+                match &done {
+                    Ok(reloaded) => tell(reloaded),
+                    Err(no) => tracing::error!(%no, "the configuration was not reloaded, and stays"),
+                }
+                let _ = answer.send(done);
+            }
+            Some(Order::Compare(text, name, answer)) => drop(answer.send(reloads.compare(&text, &name))),
+        }
+    }
+}
+
+fn tell(reloaded: &Reloaded) {
+    tracing::info!(revision = reloaded.revision, changes = reloaded.changes.len(), "the configuration was reloaded");
+    for change in reloaded.changes.iter().filter(|change| change.needs_restart) {
+        tracing::warn!(key = change.key, "changed in the file, and kept as it was until a restart");
+    }
+}
+
+impl Reloads {
+    async fn reload(&mut self, caller: Caller, origin: Option<Arc<Origin>>) -> Result<Reloaded, No> {
+        let source = self.source.clone().ok_or_else(|| configure::refused("this issuer reads no file"))?;
+        let read = tokio::task::spawn_blocking(move || source.load()).await.map_err(|e| Fault::new("reload", e))?;
+        let new = read.map_err(|faults| configure::refused(&faults.to_string()))?;
+        let changes = self.changes(&new);
+        let config = self.config.reloaded(new);
+        // 1. Everything that can fail.
+        if let Some(why) = config.misfit() {
+            return Err(configure::refused(&why).into());
+        }
+        let refused = |e: &dyn std::fmt::Display| No::from(configure::refused(&e.to_string()));
+        let issuers = issuers(&config, self.provider.as_ref());
+        let filter = telemetry::filter(&config.log_filter).map_err(|e| refused(&e))?;
+        let before = self.issuer.providers.load_full();
+        let number = before.number + 1;
+        let assertions = before.assertions.again(issuers.clone()).map_err(|e| refused(&e))?;
+        let attestations = before.attestations.again(config.workload_issuers.clone(), config.attest.clone());
+        let attestations = attestations.map_err(|e| refused(&e))?;
+        let foreign = self.issuer.foreign.prepare(&config.foreign, listed(&config)).map_err(|e| refused(&e))?;
+        let own = &self.issuer.iss;
+        if let Some(other) = issuers.iter().chain(&config.workload_issuers).find(|other| other.issuer == *own) {
+            return Err(refused(&format!("`{own}` is the URL of the issuer `{}` and our own", other.name)));
+        }
+        let with_provider = Config { issuers, ..config.clone() };
+        let rules = with_provider.rules(self.client_audience.clone(), number);
+        // 2. The record, by the new rules. Durable from here, and judged by them from here.
+        let ledger = self.issuer.ledger.clone();
+        let configured = Configure { classes: config.digest(), written: config.digest_of_written() };
+        let recorded = move || configure::reconfigure(&ledger, caller, origin, configured, rules);
+        let revision = tokio::task::spawn_blocking(recorded).await.map_err(|e| Fault::new("reload", e))??;
+        // 3. The rest, which cannot fail.
+        let urls = urls(&with_provider.issuers);
+        self.issuer.providers.store(Arc::new(Providers { number, assertions, attestations, urls: urls.clone() }));
+        self.issuer.foreign.replace(foreign, &self.stopped);
+        self.issuer.throttle.replace(config.writes.clone());
+        self.schedule.store(Arc::new(config.schedule(self.schedule.load().root_ends_at)));
+        // Development logs by its environment until the file says something else.
+        if config.log_filter != self.config.log_filter {
+            telemetry::refilter(filter);
+        }
+        self.told.send_modify(|n| *n += 1);
+        self.config = config;
+        self.endpoint.issuers = urls;
+        if let Err(cause) = self.home.announce(&self.endpoint) {
+            tracing::error!(%cause, "`endpoint.json` still has the issuers from before");
+        }
+        Ok(Reloaded { revision, changes })
+    }
+
+    fn compare(&self, text: &str, name: &str) -> Result<Compared, No> {
+        let source = self.source.as_ref().ok_or_else(|| configure::refused("this issuer reads no file"))?;
+        let new = source.parse(text, name).map_err(|faults| configure::refused(&faults.to_string()))?;
+        let changes = self.changes(&new);
+        let mut config = self.config.reloaded(new);
+        config.issuers = issuers(&config, self.provider.as_ref());
+        let (agents, affected) = self.issuer.affected(&config.rules(self.client_audience.clone(), 0));
+        Ok(Compared { changes, agents, affected })
+    }
+
+    fn changes(&self, new: &Config) -> Vec<Change> {
+        let change = |d: Difference| Change { key: d.key, before: d.before, after: d.after, needs_restart: d.needs_restart };
+        config::differences(&self.config, new).into_iter().map(change).collect()
+    }
+}
+
+/// The first of each, from the configuration of a start.
+pub(super) fn providers(config: &Config) -> Result<Providers, String> {
+    Ok(Providers {
+        number: 0,
+        assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
+        attestations: Attestations::new(config.workload_issuers.clone(), config.attest.clone()).map_err(|e| e.to_string())?,
+        urls: urls(&config.issuers),
+    })
+}
+
+/// The URLs of issuers, by the names that people write.
+pub(super) fn urls(issuers: &[IssuerSettings]) -> std::collections::BTreeMap<String, String> {
+    issuers.iter().map(|i| (i.name.clone(), i.issuer.clone())).collect()
+}
+
+/// The configured issuers, and that of development if there is one.
+pub(super) fn issuers(config: &Config, provider: Option<&Provider>) -> Vec<IssuerSettings> {
+    let mut issuers = config.issuers.clone();
+    issuers.extend(provider.map(|provider| super::development(config, provider)));
+    issuers
+}
+
+/// The foreign workloads that some class lists.
+pub(super) fn listed(config: &Config) -> impl Iterator<Item = Arc<SpiffeId>> + use<> {
+    super::spawners(config).into_iter().filter_map(|w| if let Workload::Foreign(id) = w { Some(id) } else { None })
+}

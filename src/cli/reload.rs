@@ -1,0 +1,31 @@
+//! `mayfly reload`.
+
+use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::operations_client::OperationsClient;
+use serde_json::{Value, json};
+
+use super::exit::Failure;
+use super::global::Global;
+use super::{changes, connect, output};
+
+/// Let the running issuer read its configuration again, whole or not at all
+///
+/// As SIGHUP does. What needs a restart is named, and stays as it was. `mayfly config diff` says before what would change.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  mayfly config diff new.toml && cp new.toml mayfly.toml && mayfly reload")]
+pub(super) struct Args {}
+
+pub(super) async fn run(_: Args, global: &Global) -> Result<(), Failure> {
+    let channel = connect::as_operator(&global.home).await?;
+    let got = OperationsClient::new(channel).reload(v1::ReloadRequest {}).await?.into_inner();
+    let listed: Vec<Value> = got.changes.iter().map(changes::object).collect();
+    let object = json!({ "revision": got.revision, "changes": listed });
+    output::print(global.output, &object, || {
+        let mut lines = changes::lines(&got.changes);
+        lines.push(match got.changes.len() {
+            0 => format!("nothing has changed; the record is at revision {}", got.revision),
+            _ => format!("reloaded, recorded at revision {}", got.revision),
+        });
+        lines
+    })
+}

@@ -1,0 +1,124 @@
+//! A configuration that is read again while the issuer runs: whole or not at all, and told before and after.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{BIN, Dev};
+
+const CLASS: &str = "[[classes]]\nname = \"scout\"\nowner = \"us\"\nscopes = [\"search:read\"]\naudiences = [\"https://search.example\"]\n\
+                     svid_ttl = \"15m\"\nmax_lease = \"1h\"\nmax_depth = 0\nmodes = [\"delegated\"]\nspawners = [\"workload/orchestrator\"]\n";
+
+fn start(text: &str) -> Dev {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("more.toml"), text).unwrap();
+    Dev::start_args(dir, &["--config", "more.toml"], &[])
+}
+
+fn keys(told: &Value) -> Vec<&str> {
+    told["changes"].as_array().unwrap().iter().map(|change| change["key"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn t165_a_reload_takes_over_what_is_new_and_a_broken_file_changes_nothing() {
+    let dev = start("");
+    dev.token("demo", "demo.jwt");
+    let scout = "spawn --class scout --user-token demo.jwt --out";
+    assert!(dev.fails(&format!("{scout} s1"), 3).contains("CLASS_UNKNOWN"));
+    std::fs::write(dev.path("more.toml"), CLASS).unwrap();
+    let reloaded = dev.json("reload");
+    assert!(keys(&reloaded).contains(&"classes.scout.scopes"), "{reloaded}");
+    let first = dev.json(&format!("{scout} s1"));
+    assert!(first["revision"].as_u64() > reloaded["revision"].as_u64(), "what is recorded after it is judged by it");
+    // Who may present the tokens of the development provider follows from the classes and workloads: also of those that came later.
+    let history = dev.json("history --kind configuration");
+    let entries = history["entries"].as_array().unwrap();
+    let entry = entries.iter().find(|entry| entry["revision"] == reloaded["revision"]).unwrap();
+    assert!(entry["caller"].as_str().unwrap().starts_with("uid:"), "{entry}");
+
+    // Broken in syntax, in a value, and in what it names: the one from before stays, and the message says what is wrong.
+    let unreadable = "[[issuers]]\nname = \"corp\"\nissuer = \"https://idp.example\"\nca_file = \"none.pem\"\n[[issuers.audiences]]\naudience = \"x\"\nworkloads = [\"orchestrator\"]\n";
+    for (text, part) in [
+        ("[[classes", "more.toml"),
+        ("surprise = 1", "surprise"),
+        (unreadable, "none.pem"),
+        ("[log]\nfilter = \"a=b=c\"", "a=b=c"),
+    ] {
+        std::fs::write(dev.path("more.toml"), text).unwrap();
+        let told = dev.fails("reload", 3);
+        assert!(told.contains("CONFIGURATION_REFUSED") && told.contains(part), "{part}: {told}");
+        dev.json(&format!("{scout} again --force"));
+    }
+    // A key that needs a restart is named, and the rest is taken over.
+    std::fs::write(dev.path("more.toml"), "[journal]\nqueue_max = 77\n").unwrap();
+    let told = dev.json("reload");
+    let kept = told["changes"].as_array().unwrap().iter().find(|change| change["key"] == "journal.queue_max").unwrap();
+    assert_eq!(kept["needs_restart"], true);
+    assert!(dev.fails(&format!("{scout} s2"), 3).contains("CLASS_UNKNOWN"), "the class has gone with the file");
+}
+
+#[test]
+fn a_difference_is_told_before_with_the_agents_that_lose_something() {
+    let dev = start("");
+    dev.token("demo", "demo.jwt");
+    let agent = dev.json("spawn --class researcher --user-token demo.jwt --scope mail:send --scope search:read --out a1");
+    let less = CLASS.replace("scout", "researcher");
+    std::fs::write(dev.path("new.toml"), &less).unwrap();
+    let told = dev.json("config diff new.toml");
+    assert!(keys(&told).contains(&"classes.researcher.scopes"), "{told}");
+    assert_eq!((told["agents_affected"].as_u64(), &told["agents"][0]["agent_id"]), (Some(1), &agent["agent_id"]));
+    let loses = told["agents"][0]["loses"].as_array().unwrap();
+    assert!(loses.contains(&"scope:mail:send".into()) && !loses.contains(&"scope:search:read".into()), "{told}");
+    assert_eq!(keys(&dev.json("reload")), [""; 0], "nothing was changed by that");
+    // And it is so.
+    std::fs::write(dev.path("more.toml"), &less).unwrap();
+    dev.json("reload");
+    assert!(dev.fails("mint --as a1 --audience https://mail.example", 3).contains("AUDIENCE_NOT_ALLOWED"));
+    // Two files, and no issuer.
+    std::fs::write(dev.path("old.toml"), "trust_domain = \"a.example\"\n").unwrap();
+    std::fs::write(dev.path("next.toml"), "trust_domain = \"a.example\"\n[limits]\n").unwrap();
+    assert!(dev.fails("config diff next.toml --against old.toml", 1).contains("limits"), "a faulty file is no difference");
+    std::fs::write(dev.path("next.toml"), "trust_domain = \"a.example\"\n[http]\nlisten = \"127.0.0.1:9\"\n").unwrap();
+    assert_eq!(keys(&dev.json("config diff next.toml --against old.toml")), ["http.listen"]);
+}
+
+#[test]
+fn a_hangup_reloads_and_the_service_manager_hears_of_each_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let heard = UnixDatagram::bind(&path).unwrap();
+    heard.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let config =
+        "trust_domain = \"a.example\"\nhome = \"home\"\n[server]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(dir.path().join("mayfly.toml"), config).unwrap();
+    let mut child = Command::new(BIN)
+        .args(["serve", "--config", "mayfly.toml"])
+        .current_dir(dir.path())
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "200000")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let hears = |wanted: &str| {
+        let mut buffer = [0; 256];
+        loop {
+            let length = heard.recv(&mut buffer).unwrap_or_else(|e| panic!("no `{wanted}`: {e}"));
+            if String::from_utf8_lossy(&buffer[..length]).starts_with(wanted) {
+                return;
+            }
+        }
+    };
+    let kill = |signal: &str| assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    hears("READY=1");
+    hears("WATCHDOG=1");
+    kill("-HUP");
+    hears("RELOADING=1\nMONOTONIC_USEC=");
+    hears("READY=1");
+    kill("-TERM");
+    hears("STOPPING=1");
+    assert!(child.wait().unwrap().success());
+}
