@@ -157,7 +157,9 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let seen = witnessed::ask(&config).await?;
     let (told, heard) = feed::line();
     let told = history::Observers { feed: told, history: told_history.clone() };
-    let client_audience = https.is_some().then(|| iss.clone()); let (ledger, watermark) = opened::ledger(&config, &home, &authority, &clock, (told, history.head()), (journal, seen), client_audience.clone())?;
+    let client_audience = https.is_some().then(|| iss.clone());
+    let (ledger, watermark) =
+        opened::ledger(&config, &home, &authority, &clock, (told, history.head()), (journal, seen), client_audience.clone())?;
     let history = Arc::new(history.follow(told_history, &ledger, &clock)?);
     let configured = configure::Configure { classes: config.digest(), written: config.digest_of_written() };
     configure::configure(&ledger, configured).map_err(|e| e.to_string())?;
@@ -271,7 +273,20 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         tasks.push(process::task("development workloads", joined));
     }
     home.announce(&endpoint)?;
-    let keeps = reload::Reloads { issuer: Arc::clone(&issuer), source, config: written, provider, schedule, client_audience, told: reloaded, stopped: stopped.clone(), home: Arc::clone(&home), endpoint: endpoint.clone(), }; tasks.push(process::task("configuration", reload::keep(keeps, orders))); let looks = ready::Looks { issuer: Arc::clone(&issuer), clock: clock.clone(), kinds: schedule.kinds().collect() };
+    let looks = ready::Looks { issuer: Arc::clone(&issuer), clock: clock.clone(), schedule: Arc::clone(&schedule) };
+    let keeps = reload::Reloads {
+        issuer: Arc::clone(&issuer),
+        source,
+        config: written,
+        provider,
+        schedule,
+        client_audience,
+        told: reloaded,
+        stopped: stopped.clone(),
+        home: Arc::clone(&home),
+        endpoint: endpoint.clone(),
+    };
+    tasks.push(process::task("configuration", reload::keep(keeps, orders)));
     tasks.push(process::task("readiness", ready::keep(ready, looks, stopped)));
     tracing::info!(trust_domain = %endpoint.trust_domain, grpc = %endpoint.grpc, "ready");
     Ok(Running { endpoint, issuer, stop, tasks, watermark, _home: home })

@@ -32,9 +32,9 @@ use crate::authority::RootFiles;
 use crate::authority::schedule::Schedule;
 use crate::foreign::Settings;
 use crate::history::Keep;
+use crate::judge::Places;
 use crate::judge::action::Catalogue;
 use crate::judge::approval::Waiting;
-use crate::judge::Places;
 use crate::judge::audience::Audience;
 use crate::judge::limits::Limit;
 use crate::judge::pace::{Paces, Verb};
@@ -260,7 +260,11 @@ impl Config {
         if !faults.is_empty() {
             return Err(Faults(faults));
         }
-        let mut top = Reader::new(merged.clone(), String::new()); let mut config = sections::read(&mut top).map(|config| Config { written: merged, ..config }); if let Some(config) = &mut config { config.places = places::places(texts); check_schedule(&config.schedule(u64::MAX)).into_iter().for_each(|(key, fault)| top.fault(key, &fault));
+        let mut top = Reader::new(merged.clone(), String::new());
+        let mut config = sections::read(&mut top).map(|config| Config { written: merged, ..config });
+        if let Some(config) = &mut config {
+            config.places = places::places(texts);
+            check_schedule(&config.schedule(u64::MAX)).into_iter().for_each(|(key, fault)| top.fault(key, &fault));
         }
         top.finish();
         let faults: Vec<String> = top.faults.into_iter().map(|f| format!("{name}: {f}")).collect();

@@ -50,7 +50,7 @@ pub use permit::{Admission, Certification, Mint, RequestId};
 pub(crate) use permit::{BACKDATE, request_record};
 pub use places::{Place, Places, Section, Source};
 pub use rules::{Ceiling, Rules};
-pub use uses::Use;
+pub use uses::Usage;
 pub use verdict::{Check, Defined, Note, Verdict};
 pub use who::{operates, who};
 

@@ -46,8 +46,8 @@ impl Reader {
         let request = from.map_or_else(v1::WatchCutsRequest::default, |r| v1::WatchCutsRequest {
             incarnation: r.incarnation.clone(),
             after: r.head,
-            ..Default::default()
             chain: r.chain.clone(),
+            ..Default::default()
         });
         let stream = RevocationsClient::new(channel).watch_cuts(request).await.unwrap().into_inner();
         let (cuts, incarnation) = from.map(|r| (r.cuts.clone(), r.incarnation.clone())).unwrap_or_default();
@@ -147,7 +147,12 @@ async fn t75_t76_every_cut_arrives_once_in_order_and_a_break_loses_none() {
     assert!(again.has(&user(&dev, "demo")) && again.snapshots == 0, "from where it was");
     // From another life of the journal: everything.
     let mut client = RevocationsClient::new(channel(&dev, Some(ORCHESTRATOR)).await);
-    let known = v1::WatchCutsRequest { incarnation: again.incarnation.clone(), after: again.head, chain: again.chain.clone(), ..Default::default() };
+    let known = v1::WatchCutsRequest {
+        incarnation: again.incarnation.clone(),
+        after: again.head,
+        chain: again.chain.clone(),
+        ..Default::default()
+    };
     let elsewhere = v1::WatchCutsRequest { incarnation: vec![7; 16], ..known.clone() };
     let first = client.watch_cuts(elsewhere).await.unwrap().into_inner().message().await.unwrap().unwrap();
     assert!(first.snapshot);

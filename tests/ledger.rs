@@ -220,6 +220,8 @@ impl House {
             issued_at: self.seconds(),
             ends_at: self.seconds() + 3600,
             audience: "mayfly".into(),
+            acr: None,
+            signed_in_at: None,
         }
     }
 

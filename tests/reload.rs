@@ -1,5 +1,5 @@
 //! A configuration that is read again while the issuer runs: whole or not at all, and told before and after.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod support;
 

@@ -90,7 +90,7 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
     let operator = Caller::Operator { name: "uid:0".into(), by: None };
     one(operator, Proposal::Ticket { workload: name.clone(), hash: [9; 32], ttl: 60 });
     one(Caller::Stranger, Proposal::Redeem { hash: [9; 32], key: [1; 32] });
-    let caller = Caller::Workload { name: name.clone(), key: [1; 32], authority: b"x509".to_vec() };
+    let caller = Caller::Workload { name, key: [1; 32], authority: b"x509".to_vec() };
     let proof = Proof::Token {
         user: User { iss: "https://idp.example".into(), sub: "demo".into() },
         proof: [1; 32],

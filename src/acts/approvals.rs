@@ -32,7 +32,7 @@ pub fn get(issuer: &Issuer, caller: &Caller, text: &str) -> Result<Known, Denial
     let (id, now, rules) = (id(text)?, issuer.clock.now(), issuer.ledger.rules());
     let found = issuer.ledger.read(|state| {
         let approval = state.approval(&id)?;
-        let agent = state.agent(&approval.agent).filter(|agent| sees(rules, caller, agent, approval))?;
+        let agent = state.agent(&approval.agent).filter(|agent| sees(&rules, caller, agent, approval))?;
         Some(Known { approval: approval.clone(), status: standing(state, approval, now), agent: agent.clone() })
     });
     found.ok_or_else(unknown_approval)
@@ -44,7 +44,7 @@ pub fn list(issuer: &Issuer, caller: &Caller, all: bool) -> (Vec<Known>, u64) {
     let (now, rules) = (issuer.clock.now(), issuer.ledger.rules());
     issuer.ledger.read(|state| {
         let seen = state.approvals().filter_map(|approval| {
-            let agent = state.agent(&approval.agent).filter(|agent| sees(rules, caller, agent, approval))?;
+            let agent = state.agent(&approval.agent).filter(|agent| sees(&rules, caller, agent, approval))?;
             let status = standing(state, approval, now);
             let open = matches!(status, Status::Pending | Status::Approved);
             (all || open).then_some((approval, status, agent))

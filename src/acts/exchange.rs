@@ -114,7 +114,10 @@ impl Act for Exchange {
         let ceiling = j.ceiling(&agent, &self.presented, chance)?;
         let Granted { audience, scopes, details, approved } = self.granted(j, &agent, &kept, &ceiling)?;
         let audiences = std::slice::from_ref(&audience);
-        j.policies_on_use(&agent, Use { action: policies::Action::Exchange, audience: Some(&audience), scopes: &scopes, audiences })?;
+        j.policies_on_use(
+            &agent,
+            Use { action: policies::Action::Exchange, audience: Some(&audience), scopes: &scopes, audiences },
+        )?;
         let stated = j.stated(&agent, &audience)?;
         // T188: also where the approval says for which audience it is.
         let (confirmation, bound_until) = j.bind(&audience, &self.proved)?;

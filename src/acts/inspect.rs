@@ -149,8 +149,8 @@ pub fn classes(issuer: &Issuer, caller: &Caller) -> (Vec<Known>, u64) {
             let live = if operator { u64::try_from(state.seats(Seat(Count::OfClass, target.subject()))).unwrap_or(0) } else { 0 };
             Known { class: class.clone(), closed: state.is_closed(&target), live }
         };
-        let all = issuer.ledger.rules().classes.values();
-        (all.filter(|class| operator || spawns(class)).map(known).collect(), state.revision)
+        let rules = issuer.ledger.rules();
+        (rules.classes.values().filter(|class| operator || spawns(class)).map(known).collect(), state.revision)
     })
 }
 

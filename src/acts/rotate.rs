@@ -90,7 +90,7 @@ impl Rotation {
     pub fn begin(&self) -> Result<(), String> {
         let missing = self.authority.load(&self.authorities()).map_err(|e| e.to_string())?;
         // T195: before a key that is missing would be made anew.
-        for kind in Kind::ALL.into_iter().filter(|kind| self.schedule.kinds().all(|needed| needed != *kind)) {
+        for kind in Kind::ALL.into_iter().filter(|kind| self.schedule.load().kinds().all(|needed| needed != *kind)) {
             self.change(&Caller::Stranger, Change::Withdraw(kind)).map_err(|e| e.to_string())?;
         }
         for (id, why) in missing {
@@ -98,7 +98,7 @@ impl Rotation {
             let Some((kind, status)) = self.authorities().slots.iter().find(|s| s.id == id).map(|s| (s.kind, s.status)) else {
                 continue;
             };
-            if self.schedule.kinds().all(|needed| needed != kind) {
+            if self.schedule.load().kinds().all(|needed| needed != kind) {
                 continue;
             }
             if status == Status::Prepared {
@@ -107,7 +107,7 @@ impl Rotation {
                 self.replace(kind).map_err(|e| e.to_string())?;
             }
         }
-        for kind in self.schedule.kinds() {
+        for kind in self.schedule.load().kinds() {
             while self.authorities().active(kind).is_none() {
                 self.step(kind, Step::Prepare).map_err(|e| e.to_string())?;
                 self.step(kind, Step::Activate).map_err(|e| e.to_string())?;
@@ -157,7 +157,7 @@ impl Rotation {
         // ORDER: before a key is made. The ledger looks again.
         self.ledger.read(|state| who(state, &self.ledger.rules(), caller, self.clock.now()))?;
         if let Order::Prepare(kind) | Order::Rotate { kind, .. } = order
-            && self.schedule.kinds().all(|needed| needed != *kind)
+            && self.schedule.load().kinds().all(|needed| needed != *kind)
         {
             let message =
                 format!("no audience asks for {kind}: write `algorithm = \"{kind}\"` into its entry of the catalogue first");
@@ -189,7 +189,7 @@ impl Rotation {
     /// Does everything that is due. `began` is when this process started, in Unix microseconds.
     fn turn(&self, began: u64) -> Result<(), No> {
         let now = self.clock.now();
-        for kind in self.schedule.kinds() {
+        for kind in self.schedule.load().kinds() {
             let all = self.authorities();
             let schedule = **self.schedule.load();
             match schedule.step(kind, &all, now) {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::acts::Issuer;
+use crate::authority::schedule::Schedule;
 use crate::clock::{Clock, SECOND};
 use crate::doors::http::Ready;
 use crate::state::authority::Kind;
@@ -17,8 +19,8 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Looks {
     pub(super) issuer: Arc<Issuer>,
     pub(super) clock: Clock,
-    /// The kinds of authorities that this issuer needs.
-    pub(super) kinds: Vec<Kind>,
+    /// Which kinds of authorities this issuer needs; a reload swaps it.
+    pub(super) schedule: Arc<ArcSwap<Schedule>>,
 }
 
 /// Tells whether the issuer is ready, until it stops.
@@ -77,7 +79,7 @@ impl Looks {
         let now = self.clock.seconds();
         let missing =
             |kind: &Kind| self.issuer.ledger.read(|state| state.authorities.active(*kind).is_none_or(|slot| slot.ends_at <= now));
-        match self.kinds.iter().find(|kind| missing(kind)) {
+        match self.schedule.load().kinds().find(|kind| missing(kind)) {
             None => Ok(()),
             Some(kind) => {
                 Err(format!("no {kind} authority is active: an operator prepares and activates one with `mayfly authority`"))

@@ -25,8 +25,24 @@ const ENTRA_READS: u64 = 600;
 
 /// Claims that every token has, or that would say something else of it.
 const TAKEN: [&str; 18] = [
-    "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "act", "may_act", "cnf", "azp", "client_id", "scope", "events",
-    "authorization_details", "approved_by", "approval_id", "acr",
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "act",
+    "may_act",
+    "cnf",
+    "azp",
+    "client_id",
+    "scope",
+    "events",
+    "authorization_details",
+    "approved_by",
+    "approval_id",
+    "acr",
 ];
 
 /// Reads every `[[audiences]]`.

@@ -129,7 +129,8 @@ fn action(of: &ActionType) -> Value {
 }
 
 fn audience(audience: &Audience) -> Value {
-    let Audience { owner, kind, lifetime, leeway, bound, profile, rs256, claims } = audience; let Profile { subject, form: of, impersonation } = profile;
+    let Audience { owner, kind, lifetime, leeway, bound, profile, rs256, claims } = audience;
+    let Profile { subject, form: of, impersonation } = profile;
     let kind = SYSTEMS.iter().find(|(_, system)| Some(*system) == *kind).map(|(name, _)| *name);
     let claims: Value = claims.iter().map(|(name, claim)| (name.clone(), claim.configured())).collect();
     let mut form = json!({ "claims": claims, "kind": kind, "leeway": leeway, "lifetime": lifetime, "owner": owner });
@@ -227,7 +228,7 @@ mod tests {
             r#"{"name":"total","per":"class","total":1000,"window":3600000000}],"version":1}"#
         );
         let classes = BTreeMap::from([("worker".parse().unwrap(), worker())]);
-        assert_eq!(canonical(&classes, &limits(), &BTreeMap::new()), text);
+        assert_eq!(canonical(&classes, &limits(), &BTreeMap::new(), &BTreeMap::new()), text);
         // As `printf '%s' "$text" | sha256sum` prints it.
         assert_eq!(hex::encode(of(worker(), &limits())), "662b83836bc4a04afa49633148a029acfac13dad6d03b0c0d6081b8e3365fb20");
     }

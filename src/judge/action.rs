@@ -219,7 +219,7 @@ fn malformed(message: impl Into<String>) -> Denial {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -293,7 +293,7 @@ mod tests {
     fn t180_one_approved_action_is_not_asked_for_twice() {
         let (five, ten) = (payment("5"), payment("10"));
         let approved = [ten.clone(), five.clone()];
-        assert!(all_within(&[five.clone(), ten.clone()], &approved) && all_within(&[ten.clone()], &approved));
+        assert!(all_within(&[five.clone(), ten.clone()], &approved) && all_within(std::slice::from_ref(&ten), &approved));
         assert!(all_within(&[five.clone(), five.clone()], &approved) && all_within(&[], &approved));
         assert!(!all_within(&[ten.clone(), ten.clone()], &approved), "two payments where one of the two may be so large");
         assert!(!all_within(&[five.clone(), five.clone(), five], &approved));

@@ -1,6 +1,7 @@
 //! Limits on numbers, rates and totals. They are counted in commit order, while a batch is judged, so none is ever exceeded.
 
-use mayfly_verify::{ClassName, Subject, Target, Workload, sha256}; use uuid::Uuid;
+use mayfly_verify::{ClassName, Subject, Target, Workload, sha256};
+use uuid::Uuid;
 
 use super::{Check, Judgement};
 use crate::denial::{Denial, Kind};

@@ -110,7 +110,12 @@ impl Verb {
             | Action::WatchCuts
             | Action::ListCuts
             | Action::ListAuthorities
-            | Action::SeeApprovals | Action::ReadHistory | Action::Explain | Action::AskWhoCan | Action::GetPolicies | Action::CompareConfiguration => None,
+            | Action::SeeApprovals
+            | Action::ReadHistory
+            | Action::Explain
+            | Action::AskWhoCan
+            | Action::GetPolicies
+            | Action::CompareConfiguration => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::state::State;
 
 /// How much of one limit is used, for what has used the most of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
+pub struct Usage {
     /// The index of the limit in the configuration.
     pub limit: usize,
     /// How much is used.
@@ -21,10 +21,10 @@ pub struct Use {
 
 impl Judgement<'_> {
     /// How much is used of every limit that a new agent of this spawner would be charged to.
-    pub fn uses(&self, spawner: &Spawner<'_>) -> Vec<Use> {
+    pub fn uses(&self, spawner: &Spawner<'_>) -> Vec<Usage> {
         let of = |(index, limit): (usize, &Limit)| {
             let (used, retry) = limit.subjects(spawner).into_iter().map(|subject| self.used(limit, subject)).max()?;
-            Some(Use { limit: index, used, most: limit.most(), retry })
+            Some(Usage { limit: index, used, most: limit.most(), retry })
         };
         self.rules().limits.iter().enumerate().filter_map(of).collect()
     }

@@ -106,6 +106,8 @@ impl Check {
             Check::Key => "key",
             Check::Lifetime => "lifetime",
             Check::Limit(_) => "limit",
+            Check::Policies => "policies",
+            Check::Policy(_) => "policy",
             Check::BindingSize => "binding_size",
             Check::Claims => "claims",
             Check::Subject => "subject",
@@ -116,6 +118,7 @@ impl Check {
             Check::TargetKnown => "target_known",
             Check::TargetClosed => "target_closed",
             Check::AuthorityStatus => "authority_status",
+            Check::Approval => "approval",
         }
     }
 

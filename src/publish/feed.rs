@@ -221,7 +221,7 @@ impl Feed {
 
     /// The head of the last tick.
     pub fn head(&self) -> u64 {
-        self.ring.lock().head()
+        self.ring.lock().head().revision
     }
 
     /// Notifies of each tick.

@@ -149,7 +149,7 @@ fn pem(tag: &str, der: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    #![expect(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
     use crate::envoy::config::core::v3::BuildVersion;
     use crate::envoy::r#type::v3::SemanticVersion;

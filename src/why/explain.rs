@@ -77,7 +77,7 @@ async fn spawn(issuer: &Arc<Issuer>, caller: Caller, request: SpawnRequest) -> R
     };
     let issuer = Arc::clone(issuer);
     let explained = tokio::task::spawn_blocking(move || {
-        let case = issuer.ledger.read(|state| Case::new(act, caller, issuer.ledger.rules(), state, issuer.clock.now()));
+        let case = issuer.ledger.read(|state| Case::new(act, caller, &issuer.ledger.rules(), state, issuer.clock.now()));
         let read = |look: &mut dyn FnMut(&State)| issuer.ledger.read(|state| look(state));
         of_case(&case, &issuer.explaining.places, read)
     });
@@ -172,6 +172,7 @@ fn tell(j: &Judgement<'_>, case: &Case, places: &Places, checks: &[Check], denia
         scopes,
         audiences,
         limits: uses.iter().filter_map(|of| rows::used(j, places, of)).collect(),
+        policies: rows::policies(j, checks),
         denial,
         complete: true,
         revision: j.view().base().revision,
@@ -188,7 +189,7 @@ fn about(act: &Spawn, caller: &Caller) -> String {
 fn refused_token(issuer: &Issuer, caller: &Caller, request: SpawnRequest, denial: Denial) -> Explanation {
     let act = spawn::asked(request, None);
     issuer.ledger.read(|state| {
-        let case = Case::new(act, caller.clone(), issuer.ledger.rules(), state, issuer.clock.now());
+        let case = Case::new(act, caller.clone(), &issuer.ledger.rules(), state, issuer.clock.now());
         case.judge(state, |j, _| {
             let checks = [Check::Caller, Check::Request, Check::ClassKnown, Check::Grant];
             let mut explained = tell(j, &case, &issuer.explaining.places, &checks, Some(denial));

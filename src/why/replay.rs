@@ -75,7 +75,8 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result
         let _place = place;
         let ledger = &asking.ledger;
         let head = ledger.read(|state| state.revision);
-        let mut past = Past::new(ledger.rules(), since);
+        let rules = ledger.rules();
+        let mut past = Past::new(&rules, since);
         let mut from = 1;
         while waits.strong_count() > 0 && from <= head {
             let rows = ledger.rows(from, ROWS)?;

@@ -62,7 +62,7 @@ pub async fn who_can(issuer: &Arc<Issuer>, caller: &Caller, question: Question) 
     let answered = tokio::task::spawn_blocking(move || {
         let _place = place;
         let rules = asking.ledger.rules();
-        let now = survey(&asking, |state, agent| may(state, rules, agent, &question), || waits.strong_count() > 0)?;
+        let now = survey(&asking, |state, agent| may(state, &rules, agent, &question), || waits.strong_count() > 0)?;
         let could = asking.ledger.read(|state| could(&asking, state, &question));
         Ok::<_, Fault>(Answer { now, could })
     });

@@ -59,13 +59,13 @@ fn t163_a_lease_ends_no_later_than_token_class_and_parent_allow() {
     assert_eq!(extend(&house, me(), fresh(&house, "demo", 3, 60), 0), Err("LEASE_NOT_EXTENDED"));
     assert_eq!(extend(&house, me(), fresh(&house, "demo", 4, 7200), 7201), Err("EXCEEDS_AUTHORITY"));
     let mut other = fresh(&house, "demo", 5, 7200);
-    if let Proof::Token { workloads, .. } = &mut other {
-        *workloads = vec!["other".parse().unwrap()];
+    if let Proof::Token { audience, .. } = &mut other {
+        *audience = "another".into();
     }
     assert_eq!(extend(&house, me(), other, 0), Err("USER_TOKEN_AUDIENCE"));
     let mut narrow = fresh(&house, "demo", 6, 7200);
-    if let Proof::Token { scopes, .. } = &mut narrow {
-        *scopes = Some(vec!["search:read".into()]);
+    if let Proof::Token { audience, .. } = &mut narrow {
+        *audience = "limited".into();
     }
     assert_eq!(extend(&house, me(), narrow, 0), Err("EXCEEDS_AUTHORITY"));
     assert_eq!(extend(&house, house.caller.clone(), fresh(&house, "demo", 7, 7200), 0), Err("ROLE_NOT_ALLOWED"));
@@ -83,11 +83,7 @@ fn t163_a_lease_ends_no_later_than_token_class_and_parent_allow() {
     assert!(child.agent().lease_ends_at <= most);
     house.pass(200);
     let below = caller_of(&child, house.revision());
-    assert_eq!(
-        extend(&house, below.clone(), fresh(&house, "demo", 10, 86_400), 0),
-        Err("LEASE_NOT_EXTENDED"),
-        "its class: an hour"
-    );
+    assert_eq!(extend(&house, below, fresh(&house, "demo", 10, 86_400), 0), Err("LEASE_NOT_EXTENDED"), "its class: an hour");
     assert_eq!(extend(&house, me(), fresh(&house, "demo", 11, 86_400), 0), Ok(began + 8 * 3600));
     house.check();
 }

@@ -207,7 +207,7 @@ async fn t194_no_header_says_who_asks_or_where_the_issuer_is() {
         ("x-client-cert", pem.clone()),
         ("ssl-client-cert", pem.clone()),
         ("x-ssl-client-verify", "SUCCESS".into()),
-        ("client-cert", format!(":{}:", pem)),
+        ("client-cert", format!(":{pem}:")),
         ("x-mayfly-agent", a1.clone()),
         ("x-original-method", "GET".into()),
     ] {

@@ -12,7 +12,7 @@ use mayfly::config::Config;
 use mayfly::journal::record::{self, Record, record::Body};
 use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::{Asked, Class};
-use mayfly::judge::{Chance, Judgement, Proof, Rules};
+use mayfly::judge::{Ceiling, Chance, Judgement, Proof, Rules};
 use mayfly::ledger::opened;
 use mayfly::state::State;
 use mayfly::state::authority::{Kind, Slot};
@@ -89,6 +89,8 @@ impl States {
             workloads: if dice.one_in(5) { vec![] } else { vec![workload()] },
             classes: if dice.one_in(3) { vec![] } else { vec!["researcher".parse().unwrap()] },
             subject: None,
+            impersonates: Default::default(),
+            approve: vec![],
         };
         let mut rules = rules();
         rules.classes.insert(class.name.clone(), class);
@@ -107,7 +109,7 @@ impl States {
         let act = Spawn {
             class: if dice.one_in(20) { "nobody".parse().unwrap() } else { "worker".parse().unwrap() },
             credential: Credential::Ticket { nonce: [0; 16], hash: [0; 32], life: TICKET_LIFE },
-            proof: if by_agent { None } else { proof(&mut dice) },
+            proof: if by_agent { None } else { proof(&mut dice, &mut rules) },
             asked: Asked {
                 scopes: if dice.one_in(3) { vec![] } else { dice.some(&SCOPES) },
                 audiences: if dice.one_in(2) { vec![] } else { dice.some(&AUDIENCES) },
@@ -124,7 +126,13 @@ impl States {
     }
 }
 
-fn proof(dice: &mut Dice) -> Option<Proof> {
+fn proof(dice: &mut Dice, rules: &mut Rules) -> Option<Proof> {
+    let ceiling = Ceiling {
+        workloads: if dice.one_in(4) { vec![] } else { vec![workload()] },
+        scopes: if dice.one_in(2) { None } else { Some(dice.some(&SCOPES)) },
+        longest: 86_400,
+    };
+    rules.tokens = [(user().iss, [("mayfly".to_owned(), ceiling)].into())].into();
     match dice.below(4) {
         0 => None,
         1 => Some(Proof::Delegation(DelegationId([5; 32]))),
@@ -135,8 +143,9 @@ fn proof(dice: &mut Dice) -> Option<Proof> {
             token: [1; 32],
             issued_at: if dice.one_in(2) { START - 100 } else { START + 1 },
             ends_at: if dice.one_in(4) { START - 1 } else { START + 1800 },
-            workloads: if dice.one_in(4) { vec![] } else { vec![workload()] },
-            scopes: if dice.one_in(2) { None } else { Some(dice.some(&SCOPES)) },
+            audience: "mayfly".into(),
+            acr: None,
+            signed_in_at: None,
         }),
     }
 }
@@ -194,6 +203,7 @@ fn state(user_closed: bool, class_closed: bool, delegation_revoked: bool, agents
         scopes: vec!["a".into()],
         ends_at: (START + 2000) * SECOND,
         token: vec![6; 32],
+        ..Default::default()
     }));
     for n in 0..agents {
         put(Body::Admitted(admitted(n)));
@@ -238,6 +248,12 @@ fn rules() -> Rules {
         workloads: config.workloads,
         audiences: BTreeMap::new(),
         issuers: [("https://idp.example".into(), "idp".into())].into(),
+        tokens: BTreeMap::new(),
+        number: 0,
+        actions: config.actions,
+        waiting: config.waiting,
+        policies: None,
+        shadow: None,
         client_audience: None,
         serves: BTreeMap::new(),
         operators: vec![],

@@ -5,7 +5,10 @@
 use std::fmt;
 
 use super::v1::{
-    ApproveRequest, AttestRequest, CreateJoinTokenResponse, DenyRequest, ExchangeRequest, ExchangeResponse, ExtendRequest, ExplainRequest, GetAgentRequest, GetApprovalRequest, GetDecisionRequest, IntrospectRequest, JwtSvid, ListAgentsRequest, ListApprovalsRequest, ListEntriesRequest, RedeemRequest, ReopenRequest, RevokeRequest, SpawnRequest, SpawnResponse, TokensRevokeRequest, explain_request,
+    ApproveRequest, AttestRequest, CreateJoinTokenResponse, DenyRequest, ExchangeRequest, ExchangeResponse, ExplainRequest,
+    ExtendRequest, GetAgentRequest, GetApprovalRequest, GetDecisionRequest, IntrospectRequest, JwtSvid, ListAgentsRequest,
+    ListApprovalsRequest, ListEntriesRequest, RedeemRequest, ReopenRequest, RevokeRequest, SpawnRequest, SpawnResponse,
+    TokensRevokeRequest, explain_request,
 };
 use super::workload::{Jwtsvid, ValidateJwtsvidRequest, Witsvid, X509svid};
 

@@ -259,6 +259,23 @@ pub struct EndResponse {
     #[prost(message, optional, tag = "3")]
     pub accepted_until: ::core::option::Option<::prost_types::Timestamp>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ExtendRequest {
+    /// A token of the same user, for an audience whose tokens the workload at the agent's root may present.
+    #[prost(string, tag = "1")]
+    pub user_token: ::prost::alloc::string::String,
+    /// Seconds from now; 0: as long as the token, the class and the parent allow.
+    #[prost(uint64, tag = "2")]
+    pub lease_seconds: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExtendResponse {
+    #[prost(message, optional, tag = "1")]
+    pub agent: ::core::option::Option<Agent>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WhoamiRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -320,6 +337,46 @@ pub struct Agent {
     #[prost(string, tag = "18")]
     pub over_reason: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetPoliciesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetPoliciesResponse {
+    /// Absent: there are none.
+    #[prost(message, optional, tag = "1")]
+    pub in_force: ::core::option::Option<PolicySet>,
+    /// A candidate set, which decides nothing.
+    #[prost(message, optional, tag = "2")]
+    pub shadow: ::core::option::Option<PolicySet>,
+    /// What policies may name: classes with their owners, and `iss` of each provider of users with the operator's name for it.
+    #[prost(map = "string, string", tag = "3")]
+    pub class_owners: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(map = "string, string", tag = "4")]
+    pub providers: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// A set of policies as it was read.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicySet {
+    /// SHA-256 over schema and texts, as the records of configurations have it.
+    #[prost(bytes = "vec", tag = "1")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// Its files in order.
+    #[prost(message, repeated, tag = "2")]
+    pub texts: ::prost::alloc::vec::Vec<PolicyText>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyText {
+    /// The name of the file in its folder.
+    #[prost(string, tag = "1")]
+    pub file: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ListAgentsRequest {
@@ -360,6 +417,45 @@ pub struct GetAgentRequest {
 pub struct GetAgentResponse {
     #[prost(message, optional, tag = "1")]
     pub agent: ::core::option::Option<Agent>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListClassesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListClassesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub classes: ::prost::alloc::vec::Vec<Class>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+/// A kind of agents, as it is configured.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Class {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub owner: ::prost::alloc::string::String,
+    /// What its agents may do at most.
+    #[prost(string, repeated, tag = "3")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "4")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "5")]
+    pub svid_ttl_seconds: u64,
+    #[prost(uint64, tag = "6")]
+    pub max_lease_seconds: u64,
+    #[prost(uint32, tag = "7")]
+    pub max_depth: u32,
+    #[prost(enumeration = "Mode", repeated, tag = "8")]
+    pub modes: ::prost::alloc::vec::Vec<i32>,
+    /// Who may spawn it: `workload/<name>`, `class/<name>`, or a foreign SPIFFE ID.
+    #[prost(string, repeated, tag = "9")]
+    pub spawners: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether it was revoked, and gets no new agents until it is reopened.
+    #[prost(bool, tag = "10")]
+    pub closed: bool,
+    /// For operators alone: how many of its agents live.
+    #[prost(uint64, tag = "11")]
+    pub live_agents: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateJoinTokenRequest {
@@ -432,6 +528,13 @@ pub struct ExchangeRequest {
     /// it or an ancestor of it holds. The result allows no more and lasts no longer. Empty asks for what the agent is already.
     #[prost(string, tag = "3")]
     pub subject_token: ::prost::alloc::string::String,
+    /// Actions that the token is to allow: a JSON array as RFC 9396 has it. With an approval they are within what was approved, and none
+    /// asks for all of that.
+    #[prost(string, tag = "40")]
+    pub authorization_details: ::prost::alloc::string::String,
+    /// The approval that is used: the token then allows what was approved and nothing else. With it the audience may be left out.
+    #[prost(string, tag = "41")]
+    pub approval_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -447,6 +550,153 @@ pub struct ExchangeResponse {
     #[prost(string, repeated, tag = "4")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "5")]
+    pub revision: u64,
+    /// The actions that the token allows; empty when there are none.
+    #[prost(string, tag = "40")]
+    pub authorization_details: ::prost::alloc::string::String,
+}
+/// What an agent asked for, and what came of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Approval {
+    /// 32 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "ApprovalState", tag = "2")]
+    pub state: i32,
+    /// SPIFFE ID of the agent that asked.
+    #[prost(string, tag = "3")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// SPIFFE IDs from its parent up to the root workload.
+    #[prost(string, repeated, tag = "4")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For whom the agent acts; absent when it acts for nobody.
+    #[prost(message, optional, tag = "5")]
+    pub user: ::core::option::Option<User>,
+    #[prost(string, tag = "6")]
+    pub delegation_id: ::prost::alloc::string::String,
+    /// Where the token of the approval will be accepted.
+    #[prost(string, tag = "7")]
+    pub audience: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "8")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The actions: a JSON array in the form of RFC 8785, or empty.
+    #[prost(string, tag = "9")]
+    pub authorization_details: ::prost::alloc::string::String,
+    /// Why, as the agent says it.
+    #[prost(string, tag = "10")]
+    pub reason: ::prost::alloc::string::String,
+    /// SHA-256 in hexadecimal digits of what a person is shown; `mayfly_agent::approval` computes it.
+    #[prost(string, tag = "11")]
+    pub digest: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "12")]
+    pub asked_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when it can be answered; once it was given, until when it can be used.
+    #[prost(message, optional, tag = "13")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// For how many tokens it is, and how many there have been.
+    #[prost(uint32, tag = "14")]
+    pub uses: u32,
+    #[prost(uint32, tag = "15")]
+    pub used: u32,
+    /// For how many seconds it can be used once it was given.
+    #[prost(uint64, tag = "16")]
+    pub lasts_seconds: u64,
+    /// Who answered, and when.
+    #[prost(message, optional, tag = "17")]
+    pub answered_by: ::core::option::Option<User>,
+    #[prost(message, optional, tag = "18")]
+    pub answered_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// SHA-256 in hexadecimal digits of the token by which they proved themselves.
+    #[prost(string, tag = "19")]
+    pub evidence: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AskRequest {
+    #[prost(string, tag = "1")]
+    pub audience: ::prost::alloc::string::String,
+    /// Actions: a JSON array as RFC 9396 has it, of types that the configuration lists. They or scopes are needed.
+    #[prost(string, tag = "2")]
+    pub authorization_details: ::prost::alloc::string::String,
+    /// Scopes that the class holds only by approval.
+    #[prost(string, repeated, tag = "3")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why; the person is shown it. At most 256 bytes in one line.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// How long somebody may take to answer. 0 asks for as long as the class allows.
+    #[prost(uint64, tag = "5")]
+    pub expires_seconds: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AskResponse {
+    #[prost(message, optional, tag = "1")]
+    pub approval: ::core::option::Option<Approval>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct GetApprovalRequest {
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    /// Of the person who asks, on a connection without a certificate; empty for everybody else.
+    #[prost(string, tag = "2")]
+    pub user_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetApprovalResponse {
+    #[prost(message, optional, tag = "1")]
+    pub approval: ::core::option::Option<Approval>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ListApprovalsRequest {
+    /// As of GetApprovalRequest.
+    #[prost(string, tag = "1")]
+    pub user_token: ::prost::alloc::string::String,
+    /// Also those that cannot be answered or used any more.
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListApprovalsResponse {
+    /// At most 1,000.
+    #[prost(message, repeated, tag = "1")]
+    pub approvals: ::prost::alloc::vec::Vec<Approval>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ApproveRequest {
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user_token: ::prost::alloc::string::String,
+    /// The digest of what the person was shown. Anything else is refused.
+    #[prost(string, tag = "3")]
+    pub digest: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApproveResponse {
+    #[prost(message, optional, tag = "1")]
+    pub approval: ::core::option::Option<Approval>,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct DenyRequest {
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub user_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DenyResponse {
+    #[prost(message, optional, tag = "1")]
+    pub approval: ::core::option::Option<Approval>,
+    #[prost(uint64, tag = "2")]
     pub revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -767,7 +1017,7 @@ pub struct HistoryEntry {
     #[prost(string, tag = "4")]
     pub decision_id: ::prost::alloc::string::String,
     /// opened, join_token, certificate, delegation, admission, redemption, renewal, use, mint, end, revocation, reopening,
-    /// authorities, configuration, denial, look, gap.
+    /// authorities, configuration, extension, denial, look, gap.
     #[prost(string, tag = "5")]
     pub kind: ::prost::alloc::string::String,
     /// recorded, denied, failed, answered, not_written.
@@ -850,6 +1100,352 @@ pub struct EntryProof {
     /// A C2SP tlog-proof: place, inclusion proof and signed checkpoint. Empty until a checkpoint covers the entry, about a second.
     #[prost(string, tag = "5")]
     pub proof: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ExplainRequest {
+    #[prost(oneof = "explain_request::What", tags = "1, 2, 3, 4")]
+    pub what: ::core::option::Option<explain_request::What>,
+}
+/// Nested message and enum types in `ExplainRequest`.
+pub mod explain_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
+    pub enum What {
+        /// SPIFFE ID or UUID of an agent.
+        #[prost(string, tag = "1")]
+        Agent(::prost::alloc::string::String),
+        /// An X.509-SVID.
+        #[prost(message, tag = "2")]
+        Certificates(super::ExplainedCertificates),
+        /// A JWT-SVID or an access token of this issuer.
+        #[prost(string, tag = "3")]
+        Token(::prost::alloc::string::String),
+        /// A spawn that is judged and not made: for the caller, with no key, no request id and no ticket.
+        #[prost(message, tag = "4")]
+        Spawn(super::SpawnRequest),
+    }
+}
+/// The certificates of a credential.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainedCertificates {
+    /// DER, the leaf first.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub certificates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainResponse {
+    /// The SPIFFE ID of an agent, or the spawn in words.
+    #[prost(string, tag = "1")]
+    pub about: ::prost::alloc::string::String,
+    /// Whether it is allowed.
+    #[prost(bool, tag = "2")]
+    pub allowed: bool,
+    /// The reason code of a denial; empty if it is allowed.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// What the denial says.
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+    /// The checks in order; if it is denied, the last of them failed.
+    #[prost(message, repeated, tag = "5")]
+    pub checks: ::prost::alloc::vec::Vec<ExplainedCheck>,
+    #[prost(message, repeated, tag = "6")]
+    pub scopes: ::prost::alloc::vec::Vec<ExplainedPart>,
+    #[prost(message, repeated, tag = "7")]
+    pub audiences: ::prost::alloc::vec::Vec<ExplainedPart>,
+    #[prost(message, repeated, tag = "8")]
+    pub limits: ::prost::alloc::vec::Vec<ExplainedLimit>,
+    /// The policies that decided. Empty where none is configured.
+    #[prost(message, repeated, tag = "9")]
+    pub policies: ::prost::alloc::vec::Vec<ExplainedPolicy>,
+    /// The smallest sets of changes that turn a denial, each proved by judging again with it. No set contains another.
+    #[prost(message, repeated, tag = "10")]
+    pub flip: ::prost::alloc::vec::Vec<Flip>,
+    /// Whether every set of up to three changes was looked at. If not, there may be others.
+    #[prost(bool, tag = "11")]
+    pub flip_complete: bool,
+    /// The decision that admitted the agent; empty for a spawn that is not made.
+    #[prost(string, tag = "12")]
+    pub decision_id: ::prost::alloc::string::String,
+    /// Revision of the journal as of which all of this holds.
+    #[prost(uint64, tag = "13")]
+    pub revision: u64,
+    #[prost(message, optional, tag = "14")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Where something is defined, and who owns it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Source {
+    /// File and line for operators, and the configuration key; or the record, such as `delegation 6f…`.
+    #[prost(string, tag = "1")]
+    pub r#where: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub owner: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainedCheck {
+    /// Its name, such as `authority`.
+    #[prost(string, tag = "1")]
+    pub check: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub passed: bool,
+    /// What it looked at.
+    #[prost(string, tag = "3")]
+    pub saw: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub source: ::core::option::Option<Source>,
+}
+/// A scope or an audience: either it is given, by all of `from`, or it is removed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainedPart {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub from: ::prost::alloc::vec::Vec<Source>,
+    #[prost(message, optional, tag = "3")]
+    pub removed_by: ::core::option::Option<Source>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainedLimit {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What has a count of its own: `user`, `root`, `workload`, `parent` or `class`.
+    #[prost(string, tag = "2")]
+    pub per: ::prost::alloc::string::String,
+    /// What is counted: `live`, `fan_out`, `rate` or `total`.
+    #[prost(string, tag = "3")]
+    pub measure: ::prost::alloc::string::String,
+    /// Absent where others count too and the caller is no operator.
+    #[prost(uint64, optional, tag = "4")]
+    pub used: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "5")]
+    pub limit: u64,
+    #[prost(message, optional, tag = "6")]
+    pub source: ::core::option::Option<Source>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainedPolicy {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub source: ::core::option::Option<Source>,
+}
+/// Changes that turn the answer together.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Flip {
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<FlipChange>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlipChange {
+    /// Its kind, such as `class_scope` or `sign_in`.
+    #[prost(string, tag = "1")]
+    pub change: ::prost::alloc::string::String,
+    /// What to do.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub source: ::core::option::Option<Source>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoCanRequest {
+    #[prost(string, tag = "1")]
+    pub scope: ::prost::alloc::string::String,
+    /// An audience that they may mint tokens for too. Empty: any.
+    #[prost(string, tag = "2")]
+    pub audience: ::prost::alloc::string::String,
+    /// For whom. Absent: anybody.
+    #[prost(message, optional, tag = "3")]
+    pub user: ::core::option::Option<User>,
+    /// Of which class. Empty: any.
+    #[prost(string, tag = "4")]
+    pub class: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WhoCanResponse {
+    /// The live agents that may, in order of id.
+    #[prost(message, repeated, tag = "1")]
+    pub agents: ::prost::alloc::vec::Vec<Agent>,
+    /// In the last message: by whom there could be more.
+    #[prost(message, repeated, tag = "2")]
+    pub could: ::prost::alloc::vec::Vec<CouldHave>,
+    /// In the last message: how far the answer holds.
+    #[prost(message, optional, tag = "3")]
+    pub as_of: ::core::option::Option<AsOf>,
+}
+/// Agents that there could be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CouldHave {
+    #[prost(string, tag = "1")]
+    pub class: ::prost::alloc::string::String,
+    #[prost(enumeration = "Mode", tag = "2")]
+    pub mode: i32,
+    /// For any user of this provider, by its configured name. Empty for autonomous agents, and for children of agents.
+    #[prost(string, tag = "3")]
+    pub provider: ::prost::alloc::string::String,
+    /// With a user token for this audience.
+    #[prost(string, tag = "4")]
+    pub audience: ::prost::alloc::string::String,
+    /// Spawned by one of these: `workload/<name>`, a SPIFFE ID or `class/<name>`.
+    #[prost(string, repeated, tag = "5")]
+    pub spawners: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where the class allows it.
+    #[prost(message, optional, tag = "6")]
+    pub source: ::core::option::Option<Source>,
+}
+/// As of when a survey of the agents holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AsOf {
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// False if the journal moved on faster than it could be followed: then agents may be missing, or have ended by now.
+    #[prost(bool, tag = "2")]
+    pub exact: bool,
+    /// For what expires.
+    #[prost(message, optional, tag = "3")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// How many agents were found.
+    #[prost(uint64, tag = "4")]
+    pub agents: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhatIfRequest {
+    #[prost(oneof = "what_if_request::What", tags = "1, 2")]
+    pub what: ::core::option::Option<what_if_request::What>,
+}
+/// Nested message and enum types in `WhatIfRequest`.
+pub mod what_if_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum What {
+        #[prost(message, tag = "1")]
+        Revoke(super::Target),
+        #[prost(message, tag = "2")]
+        Limit(super::LimitChange),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitChange {
+    /// The name of a configured limit.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub value: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WhatIfResponse {
+    /// The live agents that would end, or that are counted where there would be no room, in order of id.
+    #[prost(message, repeated, tag = "1")]
+    pub agents: ::prost::alloc::vec::Vec<Agent>,
+    /// In the last message: what would have no room.
+    #[prost(message, repeated, tag = "2")]
+    pub starved: ::prost::alloc::vec::Vec<Starved>,
+    /// In the last message: how far the answer holds.
+    #[prost(message, optional, tag = "3")]
+    pub as_of: ::core::option::Option<AsOf>,
+    /// In the last message: where the limit is defined.
+    #[prost(message, optional, tag = "4")]
+    pub source: ::core::option::Option<Source>,
+}
+/// Something that has a count of its own under a limit, and would have no room for one more.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Starved {
+    /// Such as `user demo of <https://…`.>
+    #[prost(string, tag = "1")]
+    pub whose: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub used: u64,
+    /// Live agents that are counted there.
+    #[prost(uint64, tag = "3")]
+    pub agents: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplayRequest {
+    /// From this time on; absent: everything that the journal still holds.
+    #[prost(message, optional, tag = "1")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReplayResponse {
+    /// Admissions that were decided again.
+    #[prost(uint64, tag = "1")]
+    pub decided: u64,
+    /// Those with another answer.
+    #[prost(uint64, tag = "2")]
+    pub different: u64,
+    /// At most 1,000 of these.
+    #[prost(message, repeated, tag = "3")]
+    pub differences: ::prost::alloc::vec::Vec<ReplayDifference>,
+    /// Denials of the same time, which are not decided again; at most 100,000 entries of the history are counted.
+    #[prost(uint64, tag = "4")]
+    pub not_replayed: u64,
+    /// Whether classes, limits or audiences were configured otherwise since the first of these decisions.
+    #[prost(bool, tag = "5")]
+    pub configured_otherwise: bool,
+    /// The revision up to which the journal was read.
+    #[prost(uint64, tag = "6")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplayDifference {
+    /// Of the admission.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "3")]
+    pub agent_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub class: ::prost::alloc::string::String,
+    /// What was given.
+    #[prost(string, tag = "5")]
+    pub then: ::prost::alloc::string::String,
+    /// What would be given today, or the denial.
+    #[prost(string, tag = "6")]
+    pub now: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GovernRequest {
+    /// The history is read from this time on; absent: from its beginning.
+    #[prost(message, optional, tag = "1")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GovernResponse {
+    /// Entries of the configuration that name no owner.
+    #[prost(message, repeated, tag = "1")]
+    pub unowned: ::prost::alloc::vec::Vec<Source>,
+    /// Entries whose owner is a user who was revoked and is closed.
+    #[prost(message, repeated, tag = "2")]
+    pub closed_owners: ::prost::alloc::vec::Vec<Source>,
+    /// What of a class was given to no agent.
+    #[prost(message, repeated, tag = "3")]
+    pub unused: ::prost::alloc::vec::Vec<UnusedCeiling>,
+    /// SPIFFE IDs of live agents that have had an identity for an hour, and never used it for a token, a renewal or a child; at most
+    /// 1,000.
+    #[prost(string, repeated, tag = "4")]
+    pub idle_agents: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Admissions that were read.
+    #[prost(uint64, tag = "5")]
+    pub admissions: u64,
+    #[prost(message, optional, tag = "6")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether all of the history of that time was read.
+    #[prost(bool, tag = "7")]
+    pub complete: bool,
+    #[prost(uint64, tag = "8")]
+    pub revision: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnusedCeiling {
+    #[prost(string, tag = "1")]
+    pub class: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "3")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "4")]
+    pub source: ::core::option::Option<Source>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBundleRequest {}
@@ -1009,6 +1605,65 @@ pub struct WatchCutsRequest {
     /// The head of the last heartbeat that the caller took.
     #[prost(uint64, tag = "2")]
     pub after: u64,
+    /// Chosen by the caller, at random, 16 bytes: it names this stream in ConfirmCuts. Empty: the caller does not confirm.
+    #[prost(bytes = "vec", tag = "3")]
+    pub subscription: ::prost::alloc::vec::Vec<u8>,
+    /// Whether the caller forwards the feed to others, of whom it says nothing.
+    #[prost(bool, tag = "4")]
+    pub relays: bool,
+    /// Its `chain`, if it had one. If the journal's past is another one, the call is refused with the reason FEED_FORK.
+    #[prost(bytes = "vec", tag = "5")]
+    pub chain: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmCutsRequest {
+    /// As in WatchCuts.
+    #[prost(bytes = "vec", tag = "1")]
+    pub subscription: ::prost::alloc::vec::Vec<u8>,
+    /// The head of the last heartbeat that the caller took.
+    #[prost(uint64, tag = "2")]
+    pub head: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmCutsResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSubscribersRequest {
+    /// Ask the subscribers to confirm what they have heard, with the next heartbeat.
+    #[prost(bool, tag = "1")]
+    pub confirm: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSubscribersResponse {
+    /// In order of their connections.
+    #[prost(message, repeated, tag = "1")]
+    pub subscribers: ::prost::alloc::vec::Vec<Subscriber>,
+    /// The head of the feed.
+    #[prost(uint64, tag = "2")]
+    pub head: u64,
+}
+/// Who follows the feed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Subscriber {
+    /// SPIFFE ID of an agent or a workload; an operator on the local socket as `uid:0`.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Where it called from.
+    #[prost(string, tag = "2")]
+    pub peer: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// The issuer has handed everything up to this head to the connection.
+    #[prost(uint64, tag = "4")]
+    pub sent: u64,
+    /// It has said itself that it has taken everything up to this head; 0: it has said nothing yet.
+    #[prost(uint64, tag = "5")]
+    pub heard: u64,
+    /// Whether it says what it has heard. Those who do not may have heard as much as was sent.
+    #[prost(bool, tag = "6")]
+    pub confirms: bool,
+    /// Whether it forwards the feed to others, who are not listed.
+    #[prost(bool, tag = "7")]
+    pub relays: bool,
 }
 /// Cuts in order of revision. What has no heartbeat goes on in the next message and counts only with that.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1020,6 +1675,9 @@ pub struct WatchCutsResponse {
     pub cuts: ::prost::alloc::vec::Vec<Cut>,
     #[prost(message, optional, tag = "3")]
     pub heartbeat: ::core::option::Option<Heartbeat>,
+    /// Somebody waits to know who has heard: call ConfirmCuts when this message has been taken.
+    #[prost(bool, tag = "4")]
+    pub confirm: bool,
 }
 /// A revocation, as verifiers need it: no reason, and whom it is about only as a digest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1039,8 +1697,8 @@ pub struct Cut {
     pub revision: u64,
 }
 /// What a verifier that has taken everything so far knows, and until when that was true. Signed by the feed's own key over
-/// "mayfly feed v1\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
-/// count (8 bytes each, big-endian) and digest.
+/// "mayfly feed v2\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
+/// count (8 bytes each, big-endian), digest and chain. A heartbeat without a chain begins with "mayfly feed v1\0".
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
     #[prost(string, tag = "1")]
@@ -1063,6 +1721,10 @@ pub struct Heartbeat {
     /// P-256, r and s, 64 bytes.
     #[prost(bytes = "vec", tag = "7")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// Digest of the journal up to `head`, 32 bytes; empty if the issuer keeps none. Two heartbeats of one incarnation with the same head and
+    /// different chains, or with a later time and an earlier head, prove that the issuer was put back to an older copy or runs twice.
+    #[prost(bytes = "vec", tag = "8")]
+    pub chain: ::prost::alloc::vec::Vec<u8>,
 }
 /// By which right an agent exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1202,13 +1864,64 @@ impl AgentState {
         }
     }
 }
+/// How an approval stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ApprovalState {
+    Unspecified = 0,
+    /// Nobody has answered yet.
+    Pending = 1,
+    /// It was given, and can be used.
+    Approved = 2,
+    /// It was denied.
+    Denied = 3,
+    /// Nobody answered in time, or it was not used in time.
+    Expired = 4,
+    /// It was used as often as it was given for.
+    Used = 5,
+    /// The agent, its user, or who approved it was revoked, or the agent has ended.
+    Revoked = 6,
+}
+impl ApprovalState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "APPROVAL_STATE_UNSPECIFIED",
+            Self::Pending => "APPROVAL_STATE_PENDING",
+            Self::Approved => "APPROVAL_STATE_APPROVED",
+            Self::Denied => "APPROVAL_STATE_DENIED",
+            Self::Expired => "APPROVAL_STATE_EXPIRED",
+            Self::Used => "APPROVAL_STATE_USED",
+            Self::Revoked => "APPROVAL_STATE_REVOKED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "APPROVAL_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "APPROVAL_STATE_PENDING" => Some(Self::Pending),
+            "APPROVAL_STATE_APPROVED" => Some(Self::Approved),
+            "APPROVAL_STATE_DENIED" => Some(Self::Denied),
+            "APPROVAL_STATE_EXPIRED" => Some(Self::Expired),
+            "APPROVAL_STATE_USED" => Some(Self::Used),
+            "APPROVAL_STATE_REVOKED" => Some(Self::Revoked),
+            _ => None,
+        }
+    }
+}
 /// What an authority signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AuthorityKind {
     Unspecified = 0,
     X509 = 1,
+    /// Tokens, with ES256.
     Jwt = 2,
+    /// Tokens with RS256, for audiences that ask for it.
+    Rs256 = 3,
 }
 impl AuthorityKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1220,6 +1933,7 @@ impl AuthorityKind {
             Self::Unspecified => "AUTHORITY_KIND_UNSPECIFIED",
             Self::X509 => "AUTHORITY_KIND_X509",
             Self::Jwt => "AUTHORITY_KIND_JWT",
+            Self::Rs256 => "AUTHORITY_KIND_RS256",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1228,6 +1942,7 @@ impl AuthorityKind {
             "AUTHORITY_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "AUTHORITY_KIND_X509" => Some(Self::X509),
             "AUTHORITY_KIND_JWT" => Some(Self::Jwt),
+            "AUTHORITY_KIND_RS256" => Some(Self::Rs256),
             _ => None,
         }
     }
@@ -1300,7 +2015,7 @@ pub enum Reason {
     AudienceNotAllowed = 9,
     /// A trust domain can have no more authorities that are published, or tainted.
     AuthoritiesFull = 10,
-    /// The request does not say which kind of authority it is about: X.509 or JWT.
+    /// The request does not say which kind of authority it is about: X.509, JWT or RS256.
     AuthorityKind = 11,
     /// No authority is active: one has to be prepared and activated.
     AuthorityMissing = 12,
@@ -1544,6 +2259,40 @@ pub enum Reason {
     CrlFull = 170,
     /// Users reopen what they closed themselves, and an operator has closed this user.
     UserClosedByOperator = 171,
+    /// The lease ends no later by this: the user token, the class or the parent allows no more.
+    LeaseNotExtended = 172,
+    /// The user token is of another user than the one for whom the agent acts.
+    UserDiffers = 173,
+    /// The configuration changed while the request was decided, several times: ask again.
+    ConfigurationChanged = 176,
+    /// The new configuration cannot be used, and the one before stays; the message says why.
+    ConfigurationRefused = 177,
+    ExplainMalformed = 180,
+    LimitUnknown = 181,
+    /// A policy forbids it, or none permits it; the policy, its owner and its reason are in the metadata.
+    PolicyDenied = 185,
+    /// A policy could not be evaluated, and then the answer is no; its owner must mend it.
+    PolicyFailed = 186,
+    /// An action is not of a configured type, or its fields are not those of the type.
+    ActionMalformed = 195,
+    /// The class of the agent, or that of an agent above it, allows the action or scope not even by approval, at this audience.
+    ActionNotAllowed = 196,
+    /// The agent may do this only after a person has approved it: ask with `Approvals.Ask`.
+    ApprovalNeeded = 197,
+    /// There is no such approval, or none that the caller may see.
+    ApprovalUnknown = 198,
+    /// Nobody has answered yet.
+    ApprovalPending = 199,
+    /// The approval was denied.
+    ApprovalDenied = 200,
+    /// Nobody answered the question in time, or the approval was not used in time: ask again.
+    ApprovalExpired = 201,
+    /// The approval was used as often as it was given for: ask again.
+    ApprovalUsed = 202,
+    /// The approval was answered before, and one answer is all there is.
+    ApprovalAnswered = 203,
+    /// The digest is not that of this approval: show what is asked for, and answer that.
+    ApprovalChanged = 204,
     /// From a service: the access token is bound to a key or certificate, and the request does not prove it.
     CredentialUnproved = 205,
     /// The DPoP proof lacks the nonce that is sent with the answer, or has one that is too old: make another with it.
@@ -1554,10 +2303,10 @@ pub enum Reason {
     DpopProofUsed = 208,
     /// Tokens for the audience are bound to a key or certificate, and the request proves none that fits.
     TokenBindingNeeded = 209,
-    /// The configuration changed while the request was decided, several times: ask again.
-    ConfigurationChanged = 176,
-    /// The new configuration cannot be used, and the one before stays; the message says why.
-    ConfigurationRefused = 177,
+    /// The audiences of one token verify different algorithms.
+    AlgorithmConflict = 215,
+    /// The issuer's journal is not the one that the caller was told of: it was put back to an older copy, or two of it run.
+    FeedFork = 220,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1699,13 +2448,31 @@ impl Reason {
             Self::UserIssuerUnknown => "REASON_USER_ISSUER_UNKNOWN",
             Self::CrlFull => "REASON_CRL_FULL",
             Self::UserClosedByOperator => "REASON_USER_CLOSED_BY_OPERATOR",
+            Self::LeaseNotExtended => "REASON_LEASE_NOT_EXTENDED",
+            Self::UserDiffers => "REASON_USER_DIFFERS",
+            Self::ConfigurationChanged => "REASON_CONFIGURATION_CHANGED",
+            Self::ConfigurationRefused => "REASON_CONFIGURATION_REFUSED",
+            Self::ExplainMalformed => "REASON_EXPLAIN_MALFORMED",
+            Self::LimitUnknown => "REASON_LIMIT_UNKNOWN",
+            Self::PolicyDenied => "REASON_POLICY_DENIED",
+            Self::PolicyFailed => "REASON_POLICY_FAILED",
+            Self::ActionMalformed => "REASON_ACTION_MALFORMED",
+            Self::ActionNotAllowed => "REASON_ACTION_NOT_ALLOWED",
+            Self::ApprovalNeeded => "REASON_APPROVAL_NEEDED",
+            Self::ApprovalUnknown => "REASON_APPROVAL_UNKNOWN",
+            Self::ApprovalPending => "REASON_APPROVAL_PENDING",
+            Self::ApprovalDenied => "REASON_APPROVAL_DENIED",
+            Self::ApprovalExpired => "REASON_APPROVAL_EXPIRED",
+            Self::ApprovalUsed => "REASON_APPROVAL_USED",
+            Self::ApprovalAnswered => "REASON_APPROVAL_ANSWERED",
+            Self::ApprovalChanged => "REASON_APPROVAL_CHANGED",
             Self::CredentialUnproved => "REASON_CREDENTIAL_UNPROVED",
             Self::DpopNonceNeeded => "REASON_DPOP_NONCE_NEEDED",
             Self::DpopProofInvalid => "REASON_DPOP_PROOF_INVALID",
             Self::DpopProofUsed => "REASON_DPOP_PROOF_USED",
             Self::TokenBindingNeeded => "REASON_TOKEN_BINDING_NEEDED",
-            Self::ConfigurationChanged => "REASON_CONFIGURATION_CHANGED",
-            Self::ConfigurationRefused => "REASON_CONFIGURATION_REFUSED",
+            Self::AlgorithmConflict => "REASON_ALGORITHM_CONFLICT",
+            Self::FeedFork => "REASON_FEED_FORK",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1844,13 +2611,31 @@ impl Reason {
             "REASON_USER_ISSUER_UNKNOWN" => Some(Self::UserIssuerUnknown),
             "REASON_CRL_FULL" => Some(Self::CrlFull),
             "REASON_USER_CLOSED_BY_OPERATOR" => Some(Self::UserClosedByOperator),
+            "REASON_LEASE_NOT_EXTENDED" => Some(Self::LeaseNotExtended),
+            "REASON_USER_DIFFERS" => Some(Self::UserDiffers),
+            "REASON_CONFIGURATION_CHANGED" => Some(Self::ConfigurationChanged),
+            "REASON_CONFIGURATION_REFUSED" => Some(Self::ConfigurationRefused),
+            "REASON_EXPLAIN_MALFORMED" => Some(Self::ExplainMalformed),
+            "REASON_LIMIT_UNKNOWN" => Some(Self::LimitUnknown),
+            "REASON_POLICY_DENIED" => Some(Self::PolicyDenied),
+            "REASON_POLICY_FAILED" => Some(Self::PolicyFailed),
+            "REASON_ACTION_MALFORMED" => Some(Self::ActionMalformed),
+            "REASON_ACTION_NOT_ALLOWED" => Some(Self::ActionNotAllowed),
+            "REASON_APPROVAL_NEEDED" => Some(Self::ApprovalNeeded),
+            "REASON_APPROVAL_UNKNOWN" => Some(Self::ApprovalUnknown),
+            "REASON_APPROVAL_PENDING" => Some(Self::ApprovalPending),
+            "REASON_APPROVAL_DENIED" => Some(Self::ApprovalDenied),
+            "REASON_APPROVAL_EXPIRED" => Some(Self::ApprovalExpired),
+            "REASON_APPROVAL_USED" => Some(Self::ApprovalUsed),
+            "REASON_APPROVAL_ANSWERED" => Some(Self::ApprovalAnswered),
+            "REASON_APPROVAL_CHANGED" => Some(Self::ApprovalChanged),
             "REASON_CREDENTIAL_UNPROVED" => Some(Self::CredentialUnproved),
             "REASON_DPOP_NONCE_NEEDED" => Some(Self::DpopNonceNeeded),
             "REASON_DPOP_PROOF_INVALID" => Some(Self::DpopProofInvalid),
             "REASON_DPOP_PROOF_USED" => Some(Self::DpopProofUsed),
             "REASON_TOKEN_BINDING_NEEDED" => Some(Self::TokenBindingNeeded),
-            "REASON_CONFIGURATION_CHANGED" => Some(Self::ConfigurationChanged),
-            "REASON_CONFIGURATION_REFUSED" => Some(Self::ConfigurationRefused),
+            "REASON_ALGORITHM_CONFLICT" => Some(Self::AlgorithmConflict),
+            "REASON_FEED_FORK" => Some(Self::FeedFork),
             _ => None,
         }
     }
@@ -2084,6 +2869,29 @@ pub mod identities_client {
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Identities", "End"));
             self.inner.unary(req, path, codec).await
         }
+        /// Extends the lease of the calling agent by a fresh token of the user for whom it acts. Its certificate stays: renew afterwards.
+        /// Role: agent.
+        pub async fn extend(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExtendRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExtendResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Identities/Extend",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Identities", "Extend"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Says what the issuer knows of the caller. Role: whoever has a certificate.
         pub async fn whoami(
             &mut self,
@@ -2272,6 +3080,214 @@ pub mod tokens_client {
             let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Tokens/Revoke");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Tokens", "Revoke"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod approvals_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// One narrow approval: what an agent may do only after a person has said yes to exactly that.
+    #[derive(Debug, Clone)]
+    pub struct ApprovalsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ApprovalsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ApprovalsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ApprovalsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ApprovalsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Asks for an approval, and returns at once. The same question again, while it waits, is the same approval. Role: agent.
+        pub async fn ask(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AskRequest>,
+        ) -> std::result::Result<tonic::Response<super::AskResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Approvals/Ask");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Approvals", "Ask"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One approval as it stands. Role: the agent that asked, those above it and their workload; the people who may answer; operator.
+        pub async fn get_approval(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetApprovalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetApprovalResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Approvals/GetApproval",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Approvals", "GetApproval"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The approvals that the caller may see, the newest first. Role: as of GetApproval.
+        pub async fn list_approvals(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListApprovalsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListApprovalsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Approvals/ListApprovals",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Approvals", "ListApprovals"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Approves what the digest stands for. Role: the user for whom the agent acts, or the people that the class names; by their own
+        /// token, on a connection without a certificate.
+        pub async fn approve(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ApproveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ApproveResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Approvals/Approve",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Approvals", "Approve"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Denies it. Role: as of Approve.
+        pub async fn deny(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DenyRequest>,
+        ) -> std::result::Result<tonic::Response<super::DenyResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Approvals/Deny");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Approvals", "Deny"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -2773,6 +3789,32 @@ pub mod inspection_client {
                 .insert(GrpcMethod::new("mayfly.v1.Inspection", "GetAgent"));
             self.inner.unary(req, path, codec).await
         }
+        /// The configured classes in order of name. Role: operator, who sees all of them; a workload, listed foreign ones too, and an agent
+        /// see those that they may spawn.
+        pub async fn list_classes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListClassesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListClassesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Inspection/ListClasses",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Inspection", "ListClasses"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated client implementations.
@@ -2917,6 +3959,223 @@ pub mod history_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.History", "GetDecision"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod decisions_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Why: what was decided, what would be, and who may do what. Nothing is recorded, signed or charged.
+    #[derive(Debug, Clone)]
+    pub struct DecisionsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl DecisionsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> DecisionsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> DecisionsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            DecisionsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Says why an agent or a credential may act or not, or whether a spawn would be allowed: the checks in order, where each is defined and
+        /// who owns it, where each scope came from, what is left of each limit, and the smallest changes that would turn a denial.
+        /// Role: agent, workload, foreign workload, about themselves and the agents below them, without files and the counts of others;
+        /// operator, about all.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Decisions/Explain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Decisions", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The live agents that may use a scope, then the classes, providers and workloads by which there could be more. Exact as of one revision;
+        /// nobody waits for it longer than for a page. Role: operator.
+        pub async fn who_can(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoCanRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WhoCanResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Decisions/WhoCan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Decisions", "WhoCan"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The agents that a revocation would end, or what a limit would leave no room for. Nothing is changed. Role: operator.
+        pub async fn what_if(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhatIfRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WhatIfResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Decisions/WhatIf",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Decisions", "WhatIf"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Decides again what was admitted, each on the state of its time, with the rules and the build of today. Role: operator.
+        pub async fn replay(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReplayRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReplayResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Decisions/Replay",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Decisions", "Replay"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What nobody owns, what nobody was given, and who holds authority that nobody used. Role: operator.
+        pub async fn govern(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GovernRequest>,
+        ) -> std::result::Result<tonic::Response<super::GovernResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Decisions/Govern",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Decisions", "Govern"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -3233,6 +4492,176 @@ pub mod revocations_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListCuts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says up to which head the caller has taken the feed. Verifiers call it when a message asks for it, so that whoever revokes can wait
+        /// for them. Role: as WatchCuts.
+        pub async fn confirm_cuts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConfirmCutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConfirmCutsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Revocations/ConfirmCuts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Revocations", "ConfirmCuts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Who follows the feed, and how far each has heard it. Role: operator.
+        pub async fn list_subscribers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSubscribersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSubscribersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Revocations/ListSubscribers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListSubscribers"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod policies_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The policies beside classes and limits. Role: operator.
+    #[derive(Debug, Clone)]
+    pub struct PoliciesClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl PoliciesClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> PoliciesClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PoliciesClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PoliciesClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The set in force, with its texts.
+        pub async fn get_policies(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetPoliciesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetPoliciesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Policies/GetPolicies",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Policies", "GetPolicies"));
             self.inner.unary(req, path, codec).await
         }
     }

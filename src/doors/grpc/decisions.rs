@@ -200,6 +200,7 @@ fn message(explained: Explanation) -> v1::ExplainResponse {
         saw: row.saw,
         source: Some(source(row.source)),
     };
+    let policy = |(id, of)| v1::ExplainedPolicy { id, source: Some(source(of)) };
     let limit = |used: explain::told::Used| v1::ExplainedLimit {
         name: used.name,
         per: used.per.to_owned(),
@@ -217,7 +218,7 @@ fn message(explained: Explanation) -> v1::ExplainResponse {
         scopes: explained.scopes.into_iter().map(part).collect(),
         audiences: explained.audiences.into_iter().map(part).collect(),
         limits: explained.limits.into_iter().map(limit).collect(),
-        policies: Vec::new(),
+        policies: explained.policies.into_iter().map(policy).collect(),
         flip: explained.flip.into_iter().map(|set| v1::Flip { changes: set.into_iter().map(change).collect() }).collect(),
         flip_complete: explained.complete,
         decision_id: explained.decision,

@@ -135,7 +135,7 @@ fn credential(issuer: &Issuer, about: &str, denial: Option<Denial>) -> Explanati
 /// Judges as an agent whether it still holds its authority.
 fn held(issuer: &Issuer, state: &State, caller: &Caller, agent: &Agent, itself: &Caller, now: u64) -> Result<Explanation, No> {
     let (places, rules) = (&issuer.explaining.places, issuer.ledger.rules());
-    let mut j = Judgement::new(state, rules, now);
+    let mut j = Judgement::new(state, &rules, now);
     let verdict = j.verdict(&Hold, itself, &Chance::new([0; Chance::LEN]));
     let denial = match verdict.result {
         Ok(_) => None,
@@ -171,6 +171,7 @@ fn held(issuer: &Issuer, state: &State, caller: &Caller, agent: &Agent, itself: 
         scopes,
         audiences,
         limits: uses.iter().filter_map(|of| rows::used(&j, places, of)).collect(),
+        policies: rows::policies(&j, &verdict.checks),
         flip,
         denial,
         complete: true,
@@ -199,7 +200,7 @@ fn turned(issuer: &Issuer, state: &State, agent: &Agent, itself: &Caller, now: u
         other => matters(change, *other),
     };
     let judge = |set: &[usize]| {
-        let rules = changed(rules, set.iter().filter_map(|n| changes.get(*n)));
+        let rules = changed(&rules, set.iter().filter_map(|n| changes.get(*n)));
         let mut j = Judgement::new(state, &rules, now);
         let verdict = j.verdict(&Hold, itself, &Chance::new([0; Chance::LEN]));
         verdict.result.map(drop).map_err(|_| verdict.checks.last().copied().unwrap_or(Check::Caller))

@@ -6,14 +6,14 @@ use super::change::{Case, Change};
 use crate::caller::Caller;
 use crate::judge::limits::Spawner;
 use crate::judge::policy::Class;
-use crate::judge::{Check, Judgement, Proof, Use};
+use crate::judge::{Check, Judgement, Proof, Usage};
 use crate::state::View;
 
 /// Classes and audiences that are tried in place of another.
 const OTHERS: usize = 8;
 
 /// How much of each limit is used that a spawn would be charged to.
-pub fn uses(j: &Judgement<'_>, case: &Case) -> Vec<Use> {
+pub fn uses(j: &Judgement<'_>, case: &Case) -> Vec<Usage> {
     let parent = case.parent(j);
     let lineage = parent.map(|parent| parent.lineage_below());
     let user = match parent {
@@ -120,8 +120,8 @@ fn people(changes: &mut Vec<Change>, j: &Judgement<'_>, case: &Case) {
         changes.push(Change::SignIn);
     }
     let workload = parent.map(|parent| parent.mandate.workload.clone()).or_else(|| case.caller.workload());
-    if let (Some(Proof::Token { workloads, .. }), Some(workload)) = (&case.act.proof, &workload)
-        && !workloads.contains(workload)
+    if let (Some(Proof::Token { .. }), Some(workload)) = (&case.act.proof, &workload)
+        && case.ceiling().is_some_and(|ceiling| !ceiling.workloads.contains(workload))
     {
         changes.push(Change::SignInFor(workload.clone()));
     }
@@ -154,6 +154,9 @@ pub fn matters(change: &Change, check: Check) -> bool {
         Check::ClassOpen => matches!(change, Change::Reopen(Target::Class(_))),
         Check::Audience => matches!(change, Change::ClassAudience(..) | Change::Audience(_)),
         Check::Claims | Check::Subject | Check::BindingSize => other || matches!(change, Change::Audience(_) | Change::Clip),
+        Check::Policies | Check::Policy(_) => {
+            other || signs_in || matches!(change, Change::Class(_) | Change::Audience(_) | Change::Clip)
+        }
         Check::Limit(index) => {
             other || matches!(change, Change::Later(_)) || matches!(change, Change::Limit(of, _) if *of == index)
         }

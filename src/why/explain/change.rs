@@ -8,7 +8,7 @@ use crate::acts::spawn::Spawn;
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::journal::record::{self, record::Body};
-use crate::judge::{Act, Chance, Judgement, Proof, Rules, Verdict};
+use crate::judge::{Act, Ceiling, Chance, Judgement, Proof, Rules, Verdict};
 use crate::state::{Delegation, State, View};
 
 /// How long a user token of a fresh sign-in is taken to last, in seconds.
@@ -147,7 +147,7 @@ impl Case {
             (Change::Class(class), _) => self.act.class = class.clone(),
             (Change::Later(by), _) => self.at = self.at.saturating_add(*by),
             (Change::SignIn | Change::SignInScope(_) | Change::SignInFor(_) | Change::UserToken, _) => {
-                self.sign_in(change, by.as_ref())
+                self.sign_in(change, by.as_ref());
             }
             _ => {}
         }
@@ -156,7 +156,10 @@ impl Case {
     fn sign_in(&mut self, change: &Change, by: Option<&Workload>) {
         let by = || by.cloned().into_iter().collect();
         let (user, mut scopes, mut workloads) = match &self.act.proof {
-            Some(Proof::Token { user, scopes, workloads, .. }) => (user.clone(), scopes.clone(), workloads.clone()),
+            Some(Proof::Token { user, .. }) => match self.ceiling() {
+                Some(ceiling) => (user.clone(), ceiling.scopes.clone(), ceiling.workloads.clone()),
+                None => (user.clone(), None, by()),
+            },
             _ => match &self.known {
                 Some(known) => (known.user.clone(), known.scopes.clone(), by()),
                 None if *change == Change::UserToken => (self.somebody(), None, by()),
@@ -171,7 +174,16 @@ impl Case {
         }
         let now = self.at / SECOND;
         let (issued_at, ends_at) = (now + 1, now + SIGN_IN);
-        self.act.proof = Some(Proof::Token { user, proof: [0xff; 32], token: [0xff; 32], issued_at, ends_at, workloads, scopes });
+        // The token of an audience of its own, which no configuration has.
+        let audience = "\0another".to_owned();
+        let ceiling = Ceiling { workloads, scopes, longest: SIGN_IN };
+        self.rules.tokens.entry(user.iss.clone()).or_default().insert(audience.clone(), ceiling);
+        let (acr, signed_in_at) = match &self.act.proof {
+            Some(Proof::Token { acr, .. }) => (acr.clone(), Some(issued_at)),
+            _ => (None, Some(issued_at)),
+        };
+        let (proof, token) = ([0xff; 32], [0xff; 32]);
+        self.act.proof = Some(Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at });
     }
 
     /// A user of whom nothing is known, of a configured provider.
@@ -188,10 +200,16 @@ impl Case {
         }
     }
 
+    /// What the audience of the presented user token allows. `None` without a token, or if the configuration has no such audience.
+    pub fn ceiling(&self) -> Option<&Ceiling> {
+        let Some(Proof::Token { user, audience, .. }) = &self.act.proof else { return None };
+        self.rules.tokens.get(&user.iss)?.get(audience)
+    }
+
     /// The ceiling of scopes of the user's token or delegation. `None` means that there is none.
     pub fn granted(&self) -> Option<&[String]> {
         match &self.act.proof {
-            Some(Proof::Token { scopes, .. }) => scopes.as_deref(),
+            Some(Proof::Token { .. }) => self.ceiling().and_then(|ceiling| ceiling.scopes.as_deref()),
             Some(_) => self.known.as_ref().and_then(|known| known.scopes.as_deref()),
             None => None,
         }

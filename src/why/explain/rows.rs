@@ -6,7 +6,7 @@ use super::told::{Row, Used};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::judge::policy::Asked;
-use crate::judge::{Check, Defined, Judgement, Places, Section, Source, Use};
+use crate::judge::{Check, Defined, Judgement, Places, Section, Source, Usage};
 use crate::state::{Agent, Delegation, View};
 
 /// What the checks of one verdict are about.
@@ -24,7 +24,7 @@ pub(super) struct Matter<'a> {
     pub(super) audience: Option<&'a str>,
     /// The agent that is explained, or that spawns.
     pub(super) agent: Option<&'a Agent>,
-    pub(super) uses: &'a [Use],
+    pub(super) uses: &'a [Usage],
 }
 
 /// The rows of the checks of a verdict.
@@ -44,7 +44,19 @@ pub(super) fn rows(j: &Judgement<'_>, matter: &Matter<'_>, checks: &[Check], all
 }
 
 /// A limit with what is used of it.
-pub(super) fn used(j: &Judgement<'_>, places: &Places, of: &Use) -> Option<Used> {
+/// The policies among the checks, by their ids.
+pub(super) fn policies(j: &Judgement<'_>, checks: &[Check]) -> Vec<(String, Source)> {
+    let index = |check: &Check| if let Check::Policy(index) = check { Some(*index) } else { None };
+    checks.iter().filter_map(index).filter_map(|index| policy(j, index)).collect()
+}
+
+fn policy(j: &Judgement<'_>, index: usize) -> Option<(String, Source)> {
+    let policy = j.rules().policies.as_ref()?.all().get(index)?;
+    let key = format!("policy {}", policy.id);
+    Some((policy.id.clone(), Source { at: policy.place(), key, owner: policy.owner.clone() }))
+}
+
+pub(super) fn used(j: &Judgement<'_>, places: &Places, of: &Usage) -> Option<Used> {
     let limit = j.rules().limits.get(of.limit)?;
     let source = places.of(Section::Limits, &limit.name, Some(limit.measure.as_str()));
     let (per, measure) = (limit.per.as_str(), limit.measure.as_str());
@@ -161,6 +173,10 @@ impl Matter<'_> {
                 let source = match check.defined_in() {
                     Defined::Class | Defined::ClassAndGrant => self.class(None),
                     Defined::Configuration => self.places.elsewhere("configuration"),
+                    Defined::Policies => self.places.elsewhere("policy"),
+                    Defined::Policy(index) => {
+                        policy(j, index).map_or_else(|| self.places.elsewhere("policy"), |(_, source)| source)
+                    }
                     Defined::Journal => self.places.record("journal".to_owned(), None),
                     Defined::Protocol | Defined::Limit(_) => self.places.record("protocol".to_owned(), None),
                 };

@@ -19,6 +19,8 @@ pub struct Explanation {
     pub audiences: Vec<Part>,
     /// What is used of each limit that applies.
     pub limits: Vec<Used>,
+    /// The policies that decide, by their ids: those that permit, or the one that forbids.
+    pub policies: Vec<(String, Source)>,
     /// The smallest sets of changes that turn a denial, each proved by judging again.
     pub flip: Vec<Vec<Step>>,
     /// Whether every set of up to three changes was looked at.
@@ -101,6 +103,8 @@ impl Explanation {
         let parts = parts.flat_map(|part| part.from.iter_mut().chain(&mut part.removed_by));
         let steps = self.flip.iter_mut().flatten().map(|step| &mut step.source);
         let limits = self.limits.iter_mut().map(|used| &mut used.source);
+        let policies = self.policies.iter_mut().map(|(_, source)| source);
+        let limits = limits.chain(policies);
         rows.chain(parts).chain(steps).chain(limits).for_each(|source| source.at.clear());
         self
     }

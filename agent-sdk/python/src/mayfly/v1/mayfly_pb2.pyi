@@ -38,11 +38,22 @@ class AgentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AGENT_STATE_CUT: _ClassVar[AgentState]
     AGENT_STATE_ORPHANED: _ClassVar[AgentState]
 
+class ApprovalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    APPROVAL_STATE_UNSPECIFIED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_PENDING: _ClassVar[ApprovalState]
+    APPROVAL_STATE_APPROVED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_DENIED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_EXPIRED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_USED: _ClassVar[ApprovalState]
+    APPROVAL_STATE_REVOKED: _ClassVar[ApprovalState]
+
 class AuthorityKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     AUTHORITY_KIND_UNSPECIFIED: _ClassVar[AuthorityKind]
     AUTHORITY_KIND_X509: _ClassVar[AuthorityKind]
     AUTHORITY_KIND_JWT: _ClassVar[AuthorityKind]
+    AUTHORITY_KIND_RS256: _ClassVar[AuthorityKind]
 
 class AuthorityStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -187,13 +198,31 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_USER_ISSUER_UNKNOWN: _ClassVar[Reason]
     REASON_CRL_FULL: _ClassVar[Reason]
     REASON_USER_CLOSED_BY_OPERATOR: _ClassVar[Reason]
+    REASON_LEASE_NOT_EXTENDED: _ClassVar[Reason]
+    REASON_USER_DIFFERS: _ClassVar[Reason]
+    REASON_CONFIGURATION_CHANGED: _ClassVar[Reason]
+    REASON_CONFIGURATION_REFUSED: _ClassVar[Reason]
+    REASON_EXPLAIN_MALFORMED: _ClassVar[Reason]
+    REASON_LIMIT_UNKNOWN: _ClassVar[Reason]
+    REASON_POLICY_DENIED: _ClassVar[Reason]
+    REASON_POLICY_FAILED: _ClassVar[Reason]
+    REASON_ACTION_MALFORMED: _ClassVar[Reason]
+    REASON_ACTION_NOT_ALLOWED: _ClassVar[Reason]
+    REASON_APPROVAL_NEEDED: _ClassVar[Reason]
+    REASON_APPROVAL_UNKNOWN: _ClassVar[Reason]
+    REASON_APPROVAL_PENDING: _ClassVar[Reason]
+    REASON_APPROVAL_DENIED: _ClassVar[Reason]
+    REASON_APPROVAL_EXPIRED: _ClassVar[Reason]
+    REASON_APPROVAL_USED: _ClassVar[Reason]
+    REASON_APPROVAL_ANSWERED: _ClassVar[Reason]
+    REASON_APPROVAL_CHANGED: _ClassVar[Reason]
     REASON_CREDENTIAL_UNPROVED: _ClassVar[Reason]
     REASON_DPOP_NONCE_NEEDED: _ClassVar[Reason]
     REASON_DPOP_PROOF_INVALID: _ClassVar[Reason]
     REASON_DPOP_PROOF_USED: _ClassVar[Reason]
     REASON_TOKEN_BINDING_NEEDED: _ClassVar[Reason]
-    REASON_CONFIGURATION_CHANGED: _ClassVar[Reason]
-    REASON_CONFIGURATION_REFUSED: _ClassVar[Reason]
+    REASON_ALGORITHM_CONFLICT: _ClassVar[Reason]
+    REASON_FEED_FORK: _ClassVar[Reason]
 MODE_UNSPECIFIED: Mode
 MODE_DELEGATED: Mode
 MODE_AUTONOMOUS: Mode
@@ -209,9 +238,17 @@ AGENT_STATE_EXPIRED: AgentState
 AGENT_STATE_ENDED: AgentState
 AGENT_STATE_CUT: AgentState
 AGENT_STATE_ORPHANED: AgentState
+APPROVAL_STATE_UNSPECIFIED: ApprovalState
+APPROVAL_STATE_PENDING: ApprovalState
+APPROVAL_STATE_APPROVED: ApprovalState
+APPROVAL_STATE_DENIED: ApprovalState
+APPROVAL_STATE_EXPIRED: ApprovalState
+APPROVAL_STATE_USED: ApprovalState
+APPROVAL_STATE_REVOKED: ApprovalState
 AUTHORITY_KIND_UNSPECIFIED: AuthorityKind
 AUTHORITY_KIND_X509: AuthorityKind
 AUTHORITY_KIND_JWT: AuthorityKind
+AUTHORITY_KIND_RS256: AuthorityKind
 AUTHORITY_STATUS_UNSPECIFIED: AuthorityStatus
 AUTHORITY_STATUS_PREPARED: AuthorityStatus
 AUTHORITY_STATUS_ACTIVE: AuthorityStatus
@@ -350,13 +387,31 @@ REASON_SUBJECT_NOT_ALLOWED: Reason
 REASON_USER_ISSUER_UNKNOWN: Reason
 REASON_CRL_FULL: Reason
 REASON_USER_CLOSED_BY_OPERATOR: Reason
+REASON_LEASE_NOT_EXTENDED: Reason
+REASON_USER_DIFFERS: Reason
+REASON_CONFIGURATION_CHANGED: Reason
+REASON_CONFIGURATION_REFUSED: Reason
+REASON_EXPLAIN_MALFORMED: Reason
+REASON_LIMIT_UNKNOWN: Reason
+REASON_POLICY_DENIED: Reason
+REASON_POLICY_FAILED: Reason
+REASON_ACTION_MALFORMED: Reason
+REASON_ACTION_NOT_ALLOWED: Reason
+REASON_APPROVAL_NEEDED: Reason
+REASON_APPROVAL_UNKNOWN: Reason
+REASON_APPROVAL_PENDING: Reason
+REASON_APPROVAL_DENIED: Reason
+REASON_APPROVAL_EXPIRED: Reason
+REASON_APPROVAL_USED: Reason
+REASON_APPROVAL_ANSWERED: Reason
+REASON_APPROVAL_CHANGED: Reason
 REASON_CREDENTIAL_UNPROVED: Reason
 REASON_DPOP_NONCE_NEEDED: Reason
 REASON_DPOP_PROOF_INVALID: Reason
 REASON_DPOP_PROOF_USED: Reason
 REASON_TOKEN_BINDING_NEEDED: Reason
-REASON_CONFIGURATION_CHANGED: Reason
-REASON_CONFIGURATION_REFUSED: Reason
+REASON_ALGORITHM_CONFLICT: Reason
+REASON_FEED_FORK: Reason
 
 class User(_message.Message):
     __slots__ = ("iss", "sub")
@@ -569,6 +624,22 @@ class EndResponse(_message.Message):
     accepted_until: _timestamp_pb2.Timestamp
     def __init__(self, agent_id: _Optional[str] = ..., revision: _Optional[int] = ..., accepted_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
+class ExtendRequest(_message.Message):
+    __slots__ = ("user_token", "lease_seconds")
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    user_token: str
+    lease_seconds: int
+    def __init__(self, user_token: _Optional[str] = ..., lease_seconds: _Optional[int] = ...) -> None: ...
+
+class ExtendResponse(_message.Message):
+    __slots__ = ("agent", "revision")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    agent: Agent
+    revision: int
+    def __init__(self, agent: _Optional[_Union[Agent, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
 class WhoamiRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -624,6 +695,52 @@ class Agent(_message.Message):
     over_reason: str
     def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., **kwargs) -> None: ...
 
+class GetPoliciesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetPoliciesResponse(_message.Message):
+    __slots__ = ("in_force", "shadow", "class_owners", "providers")
+    class ClassOwnersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class ProvidersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    IN_FORCE_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    CLASS_OWNERS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDERS_FIELD_NUMBER: _ClassVar[int]
+    in_force: PolicySet
+    shadow: PolicySet
+    class_owners: _containers.ScalarMap[str, str]
+    providers: _containers.ScalarMap[str, str]
+    def __init__(self, in_force: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., class_owners: _Optional[_Mapping[str, str]] = ..., providers: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class PolicySet(_message.Message):
+    __slots__ = ("digest", "texts")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    digest: bytes
+    texts: _containers.RepeatedCompositeFieldContainer[PolicyText]
+    def __init__(self, digest: _Optional[bytes] = ..., texts: _Optional[_Iterable[_Union[PolicyText, _Mapping]]] = ...) -> None: ...
+
+class PolicyText(_message.Message):
+    __slots__ = ("file", "text")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    text: str
+    def __init__(self, file: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
 class ListAgentsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "all", "user_token")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -659,6 +776,44 @@ class GetAgentResponse(_message.Message):
     AGENT_FIELD_NUMBER: _ClassVar[int]
     agent: Agent
     def __init__(self, agent: _Optional[_Union[Agent, _Mapping]] = ...) -> None: ...
+
+class ListClassesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListClassesResponse(_message.Message):
+    __slots__ = ("classes", "revision")
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    classes: _containers.RepeatedCompositeFieldContainer[Class]
+    revision: int
+    def __init__(self, classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Class(_message.Message):
+    __slots__ = ("name", "owner", "scopes", "audiences", "svid_ttl_seconds", "max_lease_seconds", "max_depth", "modes", "spawners", "closed", "live_agents")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    SVID_TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    MODES_FIELD_NUMBER: _ClassVar[int]
+    SPAWNERS_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    LIVE_AGENTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    owner: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    audiences: _containers.RepeatedScalarFieldContainer[str]
+    svid_ttl_seconds: int
+    max_lease_seconds: int
+    max_depth: int
+    modes: _containers.RepeatedScalarFieldContainer[Mode]
+    spawners: _containers.RepeatedScalarFieldContainer[str]
+    closed: bool
+    live_agents: int
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., svid_ttl_seconds: _Optional[int] = ..., max_lease_seconds: _Optional[int] = ..., max_depth: _Optional[int] = ..., modes: _Optional[_Iterable[_Union[Mode, str]]] = ..., spawners: _Optional[_Iterable[str]] = ..., closed: _Optional[bool] = ..., live_agents: _Optional[int] = ...) -> None: ...
 
 class CreateJoinTokenRequest(_message.Message):
     __slots__ = ("workload", "ttl_seconds")
@@ -700,28 +855,162 @@ class Target(_message.Message):
     def __init__(self, agent: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation: _Optional[str] = ..., workload: _Optional[str] = ..., key: _Optional[str] = ..., recorded_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., token: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ExchangeRequest(_message.Message):
-    __slots__ = ("audience", "scopes", "subject_token")
+    __slots__ = ("audience", "scopes", "subject_token", "authorization_details", "approval_id")
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
     audience: str
     scopes: _containers.RepeatedScalarFieldContainer[str]
     subject_token: str
-    def __init__(self, audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., subject_token: _Optional[str] = ...) -> None: ...
+    authorization_details: str
+    approval_id: str
+    def __init__(self, audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., subject_token: _Optional[str] = ..., authorization_details: _Optional[str] = ..., approval_id: _Optional[str] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
-    __slots__ = ("access_token", "token_type", "expires_at", "scopes", "revision")
+    __slots__ = ("access_token", "token_type", "expires_at", "scopes", "revision", "authorization_details")
     ACCESS_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
     access_token: str
     token_type: str
     expires_at: _timestamp_pb2.Timestamp
     scopes: _containers.RepeatedScalarFieldContainer[str]
     revision: int
-    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scopes: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ...) -> None: ...
+    authorization_details: str
+    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scopes: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., authorization_details: _Optional[str] = ...) -> None: ...
+
+class Approval(_message.Message):
+    __slots__ = ("approval_id", "state", "agent_id", "chain", "user", "delegation_id", "audience", "scopes", "authorization_details", "reason", "digest", "asked_at", "expires_at", "uses", "used", "lasts_seconds", "answered_by", "answered_at", "evidence")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    DELEGATION_ID_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ASKED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    LASTS_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_BY_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_AT_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    state: ApprovalState
+    agent_id: str
+    chain: _containers.RepeatedScalarFieldContainer[str]
+    user: User
+    delegation_id: str
+    audience: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    authorization_details: str
+    reason: str
+    digest: str
+    asked_at: _timestamp_pb2.Timestamp
+    expires_at: _timestamp_pb2.Timestamp
+    uses: int
+    used: int
+    lasts_seconds: int
+    answered_by: User
+    answered_at: _timestamp_pb2.Timestamp
+    evidence: str
+    def __init__(self, approval_id: _Optional[str] = ..., state: _Optional[_Union[ApprovalState, str]] = ..., agent_id: _Optional[str] = ..., chain: _Optional[_Iterable[str]] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation_id: _Optional[str] = ..., audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., authorization_details: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., asked_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ..., used: _Optional[int] = ..., lasts_seconds: _Optional[int] = ..., answered_by: _Optional[_Union[User, _Mapping]] = ..., answered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., evidence: _Optional[str] = ...) -> None: ...
+
+class AskRequest(_message.Message):
+    __slots__ = ("audience", "authorization_details", "scopes", "reason", "expires_seconds")
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    audience: str
+    authorization_details: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    expires_seconds: int
+    def __init__(self, audience: _Optional[str] = ..., authorization_details: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., expires_seconds: _Optional[int] = ...) -> None: ...
+
+class AskResponse(_message.Message):
+    __slots__ = ("approval", "revision")
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    approval: Approval
+    revision: int
+    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetApprovalRequest(_message.Message):
+    __slots__ = ("approval_id", "user_token")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    user_token: str
+    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ...) -> None: ...
+
+class GetApprovalResponse(_message.Message):
+    __slots__ = ("approval",)
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    approval: Approval
+    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ...) -> None: ...
+
+class ListApprovalsRequest(_message.Message):
+    __slots__ = ("user_token", "all")
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    user_token: str
+    all: bool
+    def __init__(self, user_token: _Optional[str] = ..., all: _Optional[bool] = ...) -> None: ...
+
+class ListApprovalsResponse(_message.Message):
+    __slots__ = ("approvals", "revision")
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    approvals: _containers.RepeatedCompositeFieldContainer[Approval]
+    revision: int
+    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ApproveRequest(_message.Message):
+    __slots__ = ("approval_id", "user_token", "digest")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    user_token: str
+    digest: str
+    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class ApproveResponse(_message.Message):
+    __slots__ = ("approval", "revision")
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    approval: Approval
+    revision: int
+    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class DenyRequest(_message.Message):
+    __slots__ = ("approval_id", "user_token")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    user_token: str
+    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ...) -> None: ...
+
+class DenyResponse(_message.Message):
+    __slots__ = ("approval", "revision")
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    approval: Approval
+    revision: int
+    def __init__(self, approval: _Optional[_Union[Approval, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class IntrospectRequest(_message.Message):
     __slots__ = ("token",)
@@ -1033,6 +1322,285 @@ class EntryProof(_message.Message):
     proof: str
     def __init__(self, index: _Optional[int] = ..., leaf: _Optional[str] = ..., opening: _Optional[str] = ..., salt: _Optional[bytes] = ..., proof: _Optional[str] = ...) -> None: ...
 
+class ExplainRequest(_message.Message):
+    __slots__ = ("agent", "certificates", "token", "spawn")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SPAWN_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    certificates: ExplainedCertificates
+    token: str
+    spawn: SpawnRequest
+    def __init__(self, agent: _Optional[str] = ..., certificates: _Optional[_Union[ExplainedCertificates, _Mapping]] = ..., token: _Optional[str] = ..., spawn: _Optional[_Union[SpawnRequest, _Mapping]] = ...) -> None: ...
+
+class ExplainedCertificates(_message.Message):
+    __slots__ = ("certificates",)
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    certificates: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, certificates: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("about", "allowed", "reason", "message", "checks", "scopes", "audiences", "limits", "policies", "flip", "flip_complete", "decision_id", "revision", "at")
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    FLIP_FIELD_NUMBER: _ClassVar[int]
+    FLIP_COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    about: str
+    allowed: bool
+    reason: str
+    message: str
+    checks: _containers.RepeatedCompositeFieldContainer[ExplainedCheck]
+    scopes: _containers.RepeatedCompositeFieldContainer[ExplainedPart]
+    audiences: _containers.RepeatedCompositeFieldContainer[ExplainedPart]
+    limits: _containers.RepeatedCompositeFieldContainer[ExplainedLimit]
+    policies: _containers.RepeatedCompositeFieldContainer[ExplainedPolicy]
+    flip: _containers.RepeatedCompositeFieldContainer[Flip]
+    flip_complete: bool
+    decision_id: str
+    revision: int
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, about: _Optional[str] = ..., allowed: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., checks: _Optional[_Iterable[_Union[ExplainedCheck, _Mapping]]] = ..., scopes: _Optional[_Iterable[_Union[ExplainedPart, _Mapping]]] = ..., audiences: _Optional[_Iterable[_Union[ExplainedPart, _Mapping]]] = ..., limits: _Optional[_Iterable[_Union[ExplainedLimit, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[ExplainedPolicy, _Mapping]]] = ..., flip: _Optional[_Iterable[_Union[Flip, _Mapping]]] = ..., flip_complete: _Optional[bool] = ..., decision_id: _Optional[str] = ..., revision: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("where", "owner")
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    where: str
+    owner: str
+    def __init__(self, where: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ExplainedCheck(_message.Message):
+    __slots__ = ("check", "passed", "saw", "source")
+    CHECK_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    SAW_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    check: str
+    passed: bool
+    saw: str
+    source: Source
+    def __init__(self, check: _Optional[str] = ..., passed: _Optional[bool] = ..., saw: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class ExplainedPart(_message.Message):
+    __slots__ = ("name", "removed_by")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_BY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    removed_by: Source
+    def __init__(self, name: _Optional[str] = ..., removed_by: _Optional[_Union[Source, _Mapping]] = ..., **kwargs) -> None: ...
+
+class ExplainedLimit(_message.Message):
+    __slots__ = ("name", "per", "measure", "used", "limit", "source")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PER_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    per: str
+    measure: str
+    used: int
+    limit: int
+    source: Source
+    def __init__(self, name: _Optional[str] = ..., per: _Optional[str] = ..., measure: _Optional[str] = ..., used: _Optional[int] = ..., limit: _Optional[int] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class ExplainedPolicy(_message.Message):
+    __slots__ = ("id", "source")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    source: Source
+    def __init__(self, id: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class Flip(_message.Message):
+    __slots__ = ("changes",)
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[FlipChange]
+    def __init__(self, changes: _Optional[_Iterable[_Union[FlipChange, _Mapping]]] = ...) -> None: ...
+
+class FlipChange(_message.Message):
+    __slots__ = ("change", "text", "source")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    change: str
+    text: str
+    source: Source
+    def __init__(self, change: _Optional[str] = ..., text: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class WhoCanRequest(_message.Message):
+    __slots__ = ("scope", "audience", "user")
+    SCOPE_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    scope: str
+    audience: str
+    user: User
+    def __init__(self, scope: _Optional[str] = ..., audience: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., **kwargs) -> None: ...
+
+class WhoCanResponse(_message.Message):
+    __slots__ = ("agents", "could", "as_of")
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    COULD_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    agents: _containers.RepeatedCompositeFieldContainer[Agent]
+    could: _containers.RepeatedCompositeFieldContainer[CouldHave]
+    as_of: AsOf
+    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., could: _Optional[_Iterable[_Union[CouldHave, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ...) -> None: ...
+
+class CouldHave(_message.Message):
+    __slots__ = ("mode", "provider", "audience", "spawners", "source")
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    SPAWNERS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    mode: Mode
+    provider: str
+    audience: str
+    spawners: _containers.RepeatedScalarFieldContainer[str]
+    source: Source
+    def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., provider: _Optional[str] = ..., audience: _Optional[str] = ..., spawners: _Optional[_Iterable[str]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., **kwargs) -> None: ...
+
+class AsOf(_message.Message):
+    __slots__ = ("revision", "exact", "at", "agents")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    exact: bool
+    at: _timestamp_pb2.Timestamp
+    agents: int
+    def __init__(self, revision: _Optional[int] = ..., exact: _Optional[bool] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agents: _Optional[int] = ...) -> None: ...
+
+class WhatIfRequest(_message.Message):
+    __slots__ = ("revoke", "limit")
+    REVOKE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    revoke: Target
+    limit: LimitChange
+    def __init__(self, revoke: _Optional[_Union[Target, _Mapping]] = ..., limit: _Optional[_Union[LimitChange, _Mapping]] = ...) -> None: ...
+
+class LimitChange(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: int
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+
+class WhatIfResponse(_message.Message):
+    __slots__ = ("agents", "starved", "as_of", "source")
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    STARVED_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    agents: _containers.RepeatedCompositeFieldContainer[Agent]
+    starved: _containers.RepeatedCompositeFieldContainer[Starved]
+    as_of: AsOf
+    source: Source
+    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., starved: _Optional[_Iterable[_Union[Starved, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+
+class Starved(_message.Message):
+    __slots__ = ("whose", "used", "agents")
+    WHOSE_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    whose: str
+    used: int
+    agents: int
+    def __init__(self, whose: _Optional[str] = ..., used: _Optional[int] = ..., agents: _Optional[int] = ...) -> None: ...
+
+class ReplayRequest(_message.Message):
+    __slots__ = ("since",)
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ReplayResponse(_message.Message):
+    __slots__ = ("decided", "different", "differences", "not_replayed", "configured_otherwise", "revision")
+    DECIDED_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENT_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    NOT_REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURED_OTHERWISE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    decided: int
+    different: int
+    differences: _containers.RepeatedCompositeFieldContainer[ReplayDifference]
+    not_replayed: int
+    configured_otherwise: bool
+    revision: int
+    def __init__(self, decided: _Optional[int] = ..., different: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ReplayDifference, _Mapping]]] = ..., not_replayed: _Optional[int] = ..., configured_otherwise: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ReplayDifference(_message.Message):
+    __slots__ = ("revision", "at", "agent_id", "then", "now")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    THEN_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    at: _timestamp_pb2.Timestamp
+    agent_id: str
+    then: str
+    now: str
+    def __init__(self, revision: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent_id: _Optional[str] = ..., then: _Optional[str] = ..., now: _Optional[str] = ..., **kwargs) -> None: ...
+
+class GovernRequest(_message.Message):
+    __slots__ = ("since",)
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GovernResponse(_message.Message):
+    __slots__ = ("unowned", "closed_owners", "unused", "idle_agents", "admissions", "since", "complete", "revision")
+    UNOWNED_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_OWNERS_FIELD_NUMBER: _ClassVar[int]
+    UNUSED_FIELD_NUMBER: _ClassVar[int]
+    IDLE_AGENTS_FIELD_NUMBER: _ClassVar[int]
+    ADMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    unowned: _containers.RepeatedCompositeFieldContainer[Source]
+    closed_owners: _containers.RepeatedCompositeFieldContainer[Source]
+    unused: _containers.RepeatedCompositeFieldContainer[UnusedCeiling]
+    idle_agents: _containers.RepeatedScalarFieldContainer[str]
+    admissions: int
+    since: _timestamp_pb2.Timestamp
+    complete: bool
+    revision: int
+    def __init__(self, unowned: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., closed_owners: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., unused: _Optional[_Iterable[_Union[UnusedCeiling, _Mapping]]] = ..., idle_agents: _Optional[_Iterable[str]] = ..., admissions: _Optional[int] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., complete: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class UnusedCeiling(_message.Message):
+    __slots__ = ("scopes", "audiences", "source")
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    audiences: _containers.RepeatedScalarFieldContainer[str]
+    source: Source
+    def __init__(self, scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., **kwargs) -> None: ...
+
 class GetBundleRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -1190,22 +1758,74 @@ class TaintAuthorityResponse(_message.Message):
     def __init__(self, authority: _Optional[_Union[Authority, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class WatchCutsRequest(_message.Message):
-    __slots__ = ("incarnation", "after")
+    __slots__ = ("incarnation", "after", "subscription", "relays", "chain")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    RELAYS_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     incarnation: bytes
     after: int
-    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ...) -> None: ...
+    subscription: bytes
+    relays: bool
+    chain: bytes
+    def __init__(self, incarnation: _Optional[bytes] = ..., after: _Optional[int] = ..., subscription: _Optional[bytes] = ..., relays: _Optional[bool] = ..., chain: _Optional[bytes] = ...) -> None: ...
+
+class ConfirmCutsRequest(_message.Message):
+    __slots__ = ("subscription", "head")
+    SUBSCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    subscription: bytes
+    head: int
+    def __init__(self, subscription: _Optional[bytes] = ..., head: _Optional[int] = ...) -> None: ...
+
+class ConfirmCutsResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListSubscribersRequest(_message.Message):
+    __slots__ = ("confirm",)
+    CONFIRM_FIELD_NUMBER: _ClassVar[int]
+    confirm: bool
+    def __init__(self, confirm: _Optional[bool] = ...) -> None: ...
+
+class ListSubscribersResponse(_message.Message):
+    __slots__ = ("subscribers", "head")
+    SUBSCRIBERS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    subscribers: _containers.RepeatedCompositeFieldContainer[Subscriber]
+    head: int
+    def __init__(self, subscribers: _Optional[_Iterable[_Union[Subscriber, _Mapping]]] = ..., head: _Optional[int] = ...) -> None: ...
+
+class Subscriber(_message.Message):
+    __slots__ = ("id", "peer", "since", "sent", "heard", "confirms", "relays")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMS_FIELD_NUMBER: _ClassVar[int]
+    RELAYS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    peer: str
+    since: _timestamp_pb2.Timestamp
+    sent: int
+    heard: int
+    confirms: bool
+    relays: bool
+    def __init__(self, id: _Optional[str] = ..., peer: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sent: _Optional[int] = ..., heard: _Optional[int] = ..., confirms: _Optional[bool] = ..., relays: _Optional[bool] = ...) -> None: ...
 
 class WatchCutsResponse(_message.Message):
-    __slots__ = ("snapshot", "cuts", "heartbeat")
+    __slots__ = ("snapshot", "cuts", "heartbeat", "confirm")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     CUTS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_FIELD_NUMBER: _ClassVar[int]
     snapshot: bool
     cuts: _containers.RepeatedCompositeFieldContainer[Cut]
     heartbeat: Heartbeat
-    def __init__(self, snapshot: _Optional[bool] = ..., cuts: _Optional[_Iterable[_Union[Cut, _Mapping]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    confirm: bool
+    def __init__(self, snapshot: _Optional[bool] = ..., cuts: _Optional[_Iterable[_Union[Cut, _Mapping]]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., confirm: _Optional[bool] = ...) -> None: ...
 
 class Cut(_message.Message):
     __slots__ = ("subject", "before", "keep_until", "revision")
@@ -1220,7 +1840,7 @@ class Cut(_message.Message):
     def __init__(self, subject: _Optional[bytes] = ..., before: _Optional[int] = ..., keep_until: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("trust_domain", "incarnation", "head", "as_of", "count", "digest", "signature")
+    __slots__ = ("trust_domain", "incarnation", "head", "as_of", "count", "digest", "signature", "chain")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -1228,6 +1848,7 @@ class Heartbeat(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     incarnation: bytes
     head: int
@@ -1235,4 +1856,5 @@ class Heartbeat(_message.Message):
     count: int
     digest: bytes
     signature: bytes
-    def __init__(self, trust_domain: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., head: _Optional[int] = ..., as_of: _Optional[int] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    chain: bytes
+    def __init__(self, trust_domain: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., head: _Optional[int] = ..., as_of: _Optional[int] = ..., count: _Optional[int] = ..., digest: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ...) -> None: ...
