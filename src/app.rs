@@ -8,13 +8,14 @@ mod joined;
 mod opened;
 mod ready;
 mod reload;
+mod sockets;
 mod standard;
 mod tls;
 mod witnessed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use mayfly_agent::proofs::Proofs;
 use mayfly_verify::Workload;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
 use crate::acts::asking::{Explaining, Provider};
@@ -76,9 +76,9 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let before = crate::home::endpoint(&home.dir).ok();
 
     // Ports are chosen once and kept, so that what was pasted yesterday works today.
-    let grpc_listener = bind(config.listen, before.as_ref().map(|e| e.grpc.as_str())).await?;
-    let http_listener = bind(config.http, before.as_ref().map(|e| e.http.as_str())).await?;
-    let local = |l: &TcpListener| l.local_addr().map_err(|e| e.to_string());
+    let grpc_listener = sockets::bind(config.listen, before.as_ref().map(|e| e.grpc.as_str())).await?;
+    let http_listener = sockets::bind(config.http, before.as_ref().map(|e| e.http.as_str())).await?;
+    let local = |l: &tokio::net::TcpListener| l.local_addr().map_err(|e| e.to_string());
     let grpc_at = local(&grpc_listener)?;
     let files = files::raise();
     let shares = listen::Shares::of(&config.bounds, files);
@@ -101,7 +101,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
                 Some((certificate, key)) => tls::Shows::Web(certificate, key),
                 None => tls::Shows::Svid(config.names.clone()),
             };
-            Some((bind(at.listen, before.as_ref().and_then(|e| e.bundle.as_deref()?.strip_suffix('/'))).await?, shows))
+            Some((sockets::bind(at.listen, before.as_ref().and_then(|e| e.bundle.as_deref()?.strip_suffix('/'))).await?, shows))
         }
         None => None,
     };
@@ -124,7 +124,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let mut provider = None;
     if development {
         let known = before.as_ref().and_then(|e| e.oidc.as_deref()).and_then(|url| url.strip_prefix("https://"));
-        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), known).await?;
+        let listener = sockets::bind(SocketAddr::from(([127, 0, 0, 1], 0)), known).await?;
         let made = provider::Provider::start(&home.dir.join("provider"), listener).await;
         let made = made.map_err(|e| format!("development provider: {e}"))?;
         let configured = reload::Provider { issuer: made.issuer().to_owned(), ca_file: made.ca_file().to_owned() };
@@ -236,7 +236,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         stopped.clone(),
     );
     tasks.push(process::task("listener", serving));
-    let socket = operator_socket(&endpoint.socket)?;
+    let socket = sockets::operators(&endpoint.socket)?;
     let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
     let serving = listen::serve_operators(socket, uids, router, Arc::clone(&issuer), config.bounds, stopped.clone());
     tasks.push(process::task("operator socket", serving));
@@ -314,31 +314,6 @@ impl Running {
         .await;
         tracing::info!("stopped");
     }
-}
-
-/// Binds an address; where it leaves the port open, the one from before if it is still free.
-async fn bind(address: SocketAddr, before: Option<&str>) -> Result<TcpListener, String> {
-    if address.port() == 0
-        && let Some(port) = before.and_then(|b| b.rsplit_once(':')).and_then(|(_, port)| port.parse().ok())
-        && let Ok(listener) = TcpListener::bind(SocketAddr::new(address.ip(), port)).await
-    {
-        return Ok(listener);
-    }
-    TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address}: {e}"))
-}
-
-fn operator_socket(path: &Path) -> Result<UnixListener, String> {
-    let text = |e: std::io::Error| format!("operator socket `{}`: {e}", path.display());
-    // The home's lock is ours: a socket that lies here is of a process that has gone.
-    match std::fs::symlink_metadata(path) {
-        Ok(m) if std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()) => std::fs::remove_file(path).map_err(text)?,
-        Ok(_) => return Err(format!("operator socket `{}`: something else is there", path.display())),
-        Err(_) => {}
-    }
-    let listener = UnixListener::bind(path).map_err(text)?;
-    // Who may connect is decided by uid; others need not even reach it.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(text)?;
-    Ok(listener)
 }
 
 // Where the system does not tell: the home was made by this process or one of the same uid.

@@ -117,6 +117,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "process",
             "publish",
             "run",
+            "sds",
             "telemetry",
         ],
     ),
@@ -224,6 +225,7 @@ const SHORT_LIVED: &[(&str, &str)] = &[
     ("src/run.rs", "another program: it ends with its command"),
     ("src/run/command.rs", "another program: it ends with its command"),
     ("src/run/workload.rs", "one subscriber"),
+    ("src/sds/stream.rs", "one subscriber"),
 ];
 
 #[test]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::TcpListener;
 
-use super::{bind, tls};
+use super::sockets::bind;
+use super::tls;
 use crate::authority::{Authority, pem};
 use crate::config::{Config, Https};
 use crate::doors::https::{Issuer, path_of};

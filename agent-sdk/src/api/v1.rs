@@ -2267,7 +2267,9 @@ pub enum Reason {
     ConfigurationChanged = 176,
     /// The new configuration cannot be used, and the one before stays; the message says why.
     ConfigurationRefused = 177,
+    /// What is to be explained is not well-formed; the message says why.
     ExplainMalformed = 180,
+    /// No limit with this name is configured.
     LimitUnknown = 181,
     /// A policy forbids it, or none permits it; the policy, its owner and its reason are in the metadata.
     PolicyDenied = 185,
