@@ -31,6 +31,7 @@ pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
 pub use approval::{Answer, Approval, Status, seats as waiting_seats};
 pub use authority::Authorities;
 pub use credential::{AccessToken, Certificate, Confirmation, Done, Holder, Owner, Ticket, Token};
+use cuts::Subsumed;
 pub use cuts::{CutMade, before, cut_target, end_of_cut};
 pub use expiry::AT_ONCE;
 use expiry::Due;
@@ -107,19 +108,6 @@ pub struct State {
     due: BTreeMap<expiry::When, Due>,
     obsolete: VecDeque<u64>,
 }
-
-/// The agents whose cuts the last record made superfluous, because it revoked an ancestor of theirs. Says nothing about the
-/// state: two states with different lists are equal.
-#[derive(Clone, Debug, Default)]
-struct Subsumed(Vec<Subject>);
-
-impl PartialEq for Subsumed {
-    fn eq(&self, _: &Subsumed) -> bool {
-        true
-    }
-}
-
-impl Eq for Subsumed {}
 
 /// A key that is certified for a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]

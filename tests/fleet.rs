@@ -45,7 +45,7 @@ fn config(rotate: u64, workload: u64) -> String {
         "[server]\nmax_connections = 4096\n[authorities]\nrotate_x509 = \"{rotate}s\"\nrotate_jwt = \"{rotate}s\"\n\
          bundle_refresh = \"5s\"\n[credentials]\njwt_ttl = \"10s\"\nworkload_ttl = \"{workload}s\"\n"
     );
-    for (name, ttl) in [("worker", BRIEF), ("researcher", PATIENT.min(workload))] {
+    for (name, ttl) in [("worker", BRIEF), ("payer", BRIEF), ("researcher", PATIENT.min(workload))] {
         text += &format!(
             "[[classes]]\nname = \"{name}\"\nowner = \"tests\"\nscopes = [\"search:read\"]\naudiences = [\"{SEARCH}\"]\n\
              svid_ttl = \"{ttl}s\"\nmax_lease = \"1h\"\nmodes = [\"delegated\"]\nspawners = [\"workload/orchestrator\"]\n"

@@ -166,6 +166,9 @@ fn rooms_use_only_what_they_may() {
         let used = code.split("crate::").skip(1).chain(code.split("mayfly::").skip(1).filter(|_| module == "main"));
         for used in used {
             let to: String = used.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            if to.is_empty() {
+                continue; // A constant of the root.
+            }
             assert!(to == module || allowed.contains(&to.as_str()), "{file}: `{module}` may not use `{to}`");
             used_arrows.insert((module.clone(), to));
         }

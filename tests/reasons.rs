@@ -28,6 +28,8 @@ const OTHERS: &[&str] = &[
     "PROVIDER_UNREACHABLE",
     "SPIFFE_ENDPOINT_SOCKET",
     "TLS_CLIENT",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
 ];
 /// What stands before the name of an environment variable.
 const ENVIRONMENT: &[&str] = &["env!(", "env::var(", "env::var_os(", "env ="];

@@ -165,7 +165,10 @@ pub(super) fn check_audiences(
                 let what = "has autonomous agents, and claims of this audience name the user";
                 top.fault("audiences", &format!("`{name}`: class `{}` {what}", class.name));
             }
-            if class.modes.contains(&Mode::Autonomous) && audience.profile.subject.as_ref().is_some_and(Subject::names_user) {
+            // What a preset says is denied at the exchange, for such agents alone: their JWT-SVIDs need no user.
+            let preset = audience.kind.and_then(|kind| usual(kind).0);
+            let subject = audience.profile.subject.as_ref().filter(|subject| preset.as_ref() != Some(*subject));
+            if class.modes.contains(&Mode::Autonomous) && subject.is_some_and(Subject::names_user) {
                 let what = "has autonomous agents, and the subject of this audience names the user";
                 top.fault("audiences", &format!("`{name}`: class `{}` {what}", class.name));
             }

@@ -91,7 +91,7 @@ fn t176_a_policy_says_whose_it_is_or_the_whole_set_is_refused() {
         ("forbid(principal is Audience, action, resource);", "impossible"),
         ("forbid(principal, action, resource) when { context has user && context.user in Group::\"x\" };", "group"),
         ("forbid(principal, action == Action::\"approve\", resource);", "approve"),
-        ("forbid(principal is Agent, action == Action::\"mint\", resource) when { principal.class.owner == \"x\" };", "class"),
+        ("forbid(principal is Agent, action == Action::\"mint\", resource) when { principal.class.owner == \"x\" };", "level"),
         ("forbid(principal == ?principal, action, resource);", "template"),
         ("forbid(principal, action, resource)", ""),
         ("forbid(principal, action, resource) when { \"a\" == 1 };", ""),

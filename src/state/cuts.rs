@@ -235,3 +235,16 @@ pub(super) fn reopened(revision: u64, r: &record::Reopened) -> Result<Target, Mi
         reopened::Target::Class(name) => Target::Class(name.parse().map_err(|_| misfit("class"))?),
     })
 }
+
+/// The agents whose cuts the last record made superfluous, because it revoked an ancestor of theirs. Says nothing about the
+/// state: two states with different lists are equal.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Subsumed(pub(super) Vec<Subject>);
+
+impl PartialEq for Subsumed {
+    fn eq(&self, _: &Subsumed) -> bool {
+        true
+    }
+}
+
+impl Eq for Subsumed {}

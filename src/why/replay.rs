@@ -45,7 +45,7 @@ pub struct Replayed {
     pub denials: u64,
     /// The revision up to which the journal was read.
     pub revision: u64,
-    /// Whether classes, limits or audiences were configured otherwise at one of these decisions than today.
+    /// Whether anything was configured otherwise at one of these decisions than today.
     pub configured_otherwise: bool,
 }
 
@@ -114,8 +114,6 @@ pub struct Past<'a> {
     state: State,
     rules: &'a Rules,
     since: u64,
-    // The digest of the first configuration that counted, to say whether there was another.
-    configured: Option<Vec<u8>>,
     /// What came of it.
     pub replayed: Replayed,
 }
@@ -123,7 +121,7 @@ pub struct Past<'a> {
 impl Past<'_> {
     /// Before the first record.
     pub fn new(rules: &Rules, since: u64) -> Past<'_> {
-        Past { state: State::default(), rules, since, configured: None, replayed: Replayed::default() }
+        Past { state: State::default(), rules, since, replayed: Replayed::default() }
     }
 
     /// Takes the next record of the journal: decides again if it is an admission, and applies it. `authorities` are those of today:
@@ -150,10 +148,9 @@ impl Past<'_> {
                 }
             }
         }
-        if let Some(Body::Configured(configured)) = &record.body {
-            let other = self.configured.as_ref().is_some_and(|before| *before != configured.classes);
-            self.replayed.configured_otherwise |= other && self.replayed.decided > 0;
-            self.configured = Some(configured.classes.clone());
+        // A configuration is recorded when it differs from the one before, whose record may be gone.
+        if let Some(Body::Configured(_)) = &record.body {
+            self.replayed.configured_otherwise |= self.replayed.decided > 0;
         }
         self.state.apply(revision, record).map_err(|e| Fault::new("replay", e))
     }

@@ -24,7 +24,10 @@ mod stepped {
     pub(in crate::publish::feed) fn model(schedules: usize, run: impl Fn() + Send + Sync + 'static) {
         let _over = Over;
         MODEL.set(true);
-        shuttle::check_random(run, schedules);
+        let mut config = shuttle::Config::new();
+        // Its default of 32 KiB is less than verifying a signature takes without optimization.
+        config.stack_size = 1 << 18;
+        shuttle::Runner::new(shuttle::scheduler::RandomScheduler::new(schedules), config).run(run);
     }
 
     /// Ends the model, also when it panics, as some models should.
