@@ -43,6 +43,14 @@ audiences = ["https://search.example"]
 svid_ttl = "60s"
 modes = ["delegated"]
 spawners = ["workload/orchestrator"]
+[[classes]]
+name = "payer"
+owner = "tests"
+scopes = ["search:read"]
+audiences = ["https://search.example"]
+svid_ttl = "60s"
+modes = ["delegated"]
+spawners = ["workload/orchestrator"]
 "#;
 
 const AUDIENCE: &str = "https://search.example";

@@ -220,7 +220,10 @@ async fn we9_reflection_lists_the_services_and_their_messages() {
     let listed = ask(MessageRequest::ListServices(String::new())).await.message_response;
     let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
     let names: BTreeSet<_> = listed.service.iter().map(|s| s.name.as_str()).collect();
-    assert_eq!(names, ["SpiffeWorkloadAPI", "grpc.reflection.v1.ServerReflection"].into());
+    assert_eq!(
+        names,
+        ["SpiffeWorkloadAPI", "envoy.service.secret.v3.SecretDiscoveryService", "grpc.reflection.v1.ServerReflection"].into()
+    );
     for symbol in ["SpiffeWorkloadAPI", "X509SVIDResponse"] {
         let found = ask(MessageRequest::FileContainingSymbol(symbol.into())).await.message_response;
         assert!(matches!(found, Some(MessageResponse::FileDescriptorResponse(_))), "{symbol}: {found:?}");

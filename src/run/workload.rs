@@ -58,7 +58,10 @@ pub fn routes(identity: Arc<Identity>, oid: BindingOid, stop: watch::Receiver<bo
     let door = Door(Arc::new(Inside { identity, oid, stop, feed: OnceCell::new() }));
     let api = SpiffeWorkloadApiServer::new(door).max_decoding_message_size(MESSAGE);
     let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
-    let reflection = reflection.register_encoded_file_descriptor_set(sds::DESCRIPTORS).with_service_name(sds::SERVICE);
+    let reflection = reflection.register_encoded_file_descriptor_set(sds::DESCRIPTORS);
+    // Of Envoy's API only what is served here; as soon as one is named, only those that are named are listed.
+    let services = ["SpiffeWorkloadAPI", sds::SERVICE, "grpc.reflection.v1.ServerReflection"];
+    let reflection = services.into_iter().fold(reflection, tonic_reflection::server::Builder::with_service_name);
     let reflection = reflection.build_v1().map_err(|e| e.to_string())?;
     let routes = tonic::service::Routes::new(InterceptedService::new(api, check_header));
     Ok(routes.add_service(sds::service(secrets)).add_service(reflection).into_axum_router())

@@ -66,6 +66,10 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     }
     let principal = Principal::of(&id, bundle.trust_domain());
     let binding = claims.get(&oid.claim()).map(Binding::from_claim).transpose()?;
+    if principal == Principal::Other && binding.is_some() {
+        // T190: an access token whose subject is a class has a binding, and is no JWT-SVID.
+        return Err(Reject::Profile("only agents may carry a binding".into()));
+    }
     let binding = check_binding(&principal, binding, oid)?;
     // T16.
     if binding.as_ref().is_some_and(|b| expires_at > b.lease_expires_at) {

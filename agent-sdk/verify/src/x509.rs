@@ -204,8 +204,7 @@ pub(crate) fn check_binding(
             Ok(Some(binding))
         }
         (Principal::Agent(_), None) => Err(Reject::Unbound(oid.to_string())),
-        (_, None) => Ok(None),
-        // T190: an access token whose subject is a class has one, and is no JWT-SVID.
+        (Principal::Other, _) | (_, None) => Ok(None),
         (_, Some(_)) => Err(Reject::Profile("only agents may carry a binding".into())),
     }
 }
