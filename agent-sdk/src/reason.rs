@@ -217,7 +217,7 @@ pub const REASONS: &[Entry] = &[
     says("CREDENTIAL_BINDING", &[Unauthenticated], Holder,
         "The credential of an agent has no well-formed binding, or the credential of somebody else has one."),
     ends("CREDENTIAL_EXPIRED", &[Unauthenticated], Holder, "The credential has expired."),
-    says("CREDENTIAL_MALFORMED", &[Unauthenticated], Holder,
+    says("CREDENTIAL_MALFORMED", &[Unauthenticated, Malformed], Holder,
         "The credential is neither a certificate nor a JWS in compact form."),
     says("CREDENTIAL_MISSING", &[Unauthenticated], Caller,
         "From a service: the request has neither an agent's certificate nor a bearer token."),

@@ -127,7 +127,7 @@ pub fn outcome(case: &Case, state: &State) -> Result<(), (Check, Denial)> {
     case.judge(state, |_, verdict| match &verdict.result {
         Err(No::Denial(denial)) => Err((verdict.checks.last().copied().unwrap_or(Check::Caller), denial.clone())),
         // A fault is of the judgement and not of the request: no change turns it.
-        Err(No::Fault(_)) => Err((Check::TargetKnown, Denial::new(Kind::Unavailable, "BUSY", "the judgement failed"))),
+        Err(No::Fault(_)) => Err((Check::TargetKnown, Denial::new(Kind::Exhausted, "BUSY", "the judgement failed"))),
         Ok(_) => Ok(()),
     })
 }
