@@ -95,7 +95,7 @@ class Connection:
 
     def call(self, method: Method[Q, A], request: Q, timeout: float = PATIENCE) -> A:
         """Makes one call, within `timeout` seconds. Raises what `error_of` returns."""
-        answer: A = self._ask(lambda channel: _unary(channel, method)(request, timeout=timeout))
+        answer: A = self._ask(lambda channel: _unary(channel, method)(request, timeout=timeout), method is MINT)
         return answer
 
     def stream(self, method: Method[Q, A], request: Q) -> Iterator[A]:
@@ -137,8 +137,9 @@ class Connection:
                 raise Unavailable("closed", "the connection to the issuer was closed")
             return self._channel
 
-    def _ask(self, ask: Callable[[grpc.Channel], T]) -> T:
-        for _ in range(TRIES):
+    def _ask(self, ask: Callable[[grpc.Channel], T], harmless: bool) -> T:
+        """Asks, and asks again where the connection is to blame. `harmless` says that the issuer may hear it twice."""
+        for attempt in range(TRIES):
             channel = self._current()
             try:
                 return ask(channel)
@@ -150,6 +151,8 @@ class Connection:
                 error = error_of(e)
                 # A renewal was used while this call was under way on the connection from before it, or closed that connection.
                 moved = error.code == PAST or channel is not self._current()
+                # The issuer closed the connection meanwhile, as it does with those of whoever was revoked: the next one hears why.
+                moved = moved or (harmless and attempt == 0 and isinstance(error, Unavailable) and "GOAWAY" in str(error))
                 if not moved or (isinstance(error, (Denied, Revoked)) and error.code != PAST):
                     raise error from None
         raise Unavailable("moved", "the certificate was renewed again and again during this call: ask again")
