@@ -64,6 +64,8 @@ fn canonical(
     if let (Some(form), false) = (form.as_object_mut(), actions.is_empty()) {
         form.insert("actions".to_owned(), actions.iter().map(|(name, of)| (name.clone(), action(of))).collect());
     }
+    // A dependency has objects keep the order in which they were made.
+    form.sort_all_objects();
     form.to_string()
 }
 

@@ -169,7 +169,13 @@ pub fn read_actions(catalogue: &Catalogue, text: &str) -> Result<Vec<Action>, De
 /// Actions in the form of RFC 8785: members are sorted, there is no white space, and values are texts and lists of texts alone. Empty if
 /// there are none.
 pub fn canonical(actions: &[Action]) -> String {
-    if actions.is_empty() { String::new() } else { Value::Array(actions.iter().map(Action::json).collect()).to_string() }
+    if actions.is_empty() {
+        return String::new();
+    }
+    let mut all = Value::Array(actions.iter().map(Action::json).collect());
+    // A dependency has objects keep the order in which they were made.
+    all.sort_all_objects();
+    all.to_string()
 }
 
 fn content(field: Field, value: &Value) -> Option<Content> {

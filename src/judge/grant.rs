@@ -82,8 +82,9 @@ impl Judgement<'_> {
                 // No delegation outlasts what a configured ceiling may say, however long the provider's token does.
                 let ends_at = (*ends_at).min(self.now().saturating_add(*longest));
                 // RFC 8785: members are sorted, without white space; there are only integers and strings.
-                let canonical = json!({ "ends_at": ends_at, "iss": user.iss, "nonce": hex::encode(chance.nonce()),
+                let mut canonical = json!({ "ends_at": ends_at, "iss": user.iss, "nonce": hex::encode(chance.nonce()),
                     "scopes": scopes, "sub": user.sub, "workload": by.to_string() });
+                canonical.sort_all_objects();
                 let body = record::Delegated {
                     id: sha256(canonical.to_string().as_bytes()).to_vec(),
                     iss: user.iss.clone(),

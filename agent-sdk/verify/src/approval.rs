@@ -32,7 +32,7 @@ impl Shown<'_> {
         let Shown { agent, audience, delegation, scopes, details, reason, uses, lasts } = *self;
         let details: Value = if details.is_empty() { json!([]) } else { serde_json::from_str(details).ok()? };
         // RFC 8785: members are sorted, without white space; there are only texts, lists and integers.
-        let form = json!({
+        let mut form = json!({
             "agent": agent,
             "audience": audience,
             "authorization_details": details,
@@ -42,6 +42,8 @@ impl Shown<'_> {
             "scopes": scopes,
             "uses": uses,
         });
+        // A dependency may have objects keep the order in which they were read.
+        form.sort_all_objects();
         Some(sha256(form.to_string().as_bytes()))
     }
 }

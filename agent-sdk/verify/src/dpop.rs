@@ -80,8 +80,9 @@ pub fn verify_dpop(proof: &str, request: &DpopRequest<'_>) -> Result<DpopProof, 
         return Err(refused("`alg` must be ES256, ES384 or EdDSA, and fit the key"));
     }
     let member = |name: &&str| Some(((*name).to_owned(), jwk.get(*name)?.clone()));
-    let public: Map<String, Value> = members.iter().filter_map(member).collect();
-    // RFC 7638 3: the required members alone, sorted and without white space, which is how the map is written.
+    let mut public: Map<String, Value> = members.iter().filter_map(member).collect();
+    // RFC 7638 3: the required members alone, sorted and without white space.
+    public.sort_keys();
     let thumbprint = sha256(Value::Object(public.clone()).to_string().as_bytes());
     let key: Jwk = serde_json::from_value(Value::Object(public)).map_err(|_| refused("`jwk` cannot be read"))?;
     let key = DecodingKey::from_jwk(&key).map_err(|_| refused("`jwk` cannot be used"))?;

@@ -52,7 +52,12 @@ fn label(e: &BindingError) -> &'static str {
 
 // One vector in a line: a change shows as the vectors it changes.
 fn committed(file: &str, vectors: &[Value]) {
-    let lines: Vec<String> = vectors.iter().map(Value::to_string).collect();
+    let sorted = |vector: &Value| {
+        let mut vector = vector.clone();
+        vector.sort_all_objects();
+        vector.to_string()
+    };
+    let lines: Vec<String> = vectors.iter().map(sorted).collect();
     let generated = format!("[\n{}\n]\n", lines.join(",\n"));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(file);
     if env::var_os("MAYFLY_REGENERATE").is_some_and(|v| v == "1") {

@@ -54,8 +54,9 @@ fn verify(proof: &str, token: Option<&str>) -> Result<DpopProof, Reject> {
 #[test]
 fn the_thumbprint_and_the_hash_of_the_token_are_those_of_the_standard() {
     // RFC 9449, sections 6.1 and 7.1.
-    let jwk = json!({ "kty": "EC", "crv": "P-256", "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
+    let mut jwk = json!({ "kty": "EC", "crv": "P-256", "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs",
         "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA" });
+    jwk.sort_all_objects();
     let thumbprint = sha256(jwk.to_string().as_bytes());
     assert_eq!(URL_SAFE_NO_PAD.encode(thumbprint), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
     let token = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
