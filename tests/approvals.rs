@@ -271,7 +271,7 @@ async fn race(dev: &Dev, id: &str, uses: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t182_of_ten_thousand_uses_at_once_exactly_one_succeeds() {
+async fn t182_of_ten_thousand_uses_two_hundred_at_a_time_exactly_one_succeeds() {
     let dev = start();
     for uses in [10_000, 100, 100] {
         let asked = ask(&dev, "a1", &uses.to_string());
@@ -282,7 +282,7 @@ async fn t182_of_ten_thousand_uses_at_once_exactly_one_succeeds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: a minute"]
-async fn t182_of_a_hundred_thousand_uses_at_once_exactly_one_succeeds() {
+async fn t182_of_a_hundred_thousand_uses_two_hundred_at_a_time_exactly_one_succeeds() {
     let dev = start();
     let asked = ask(&dev, "a1", "7");
     dev.json(&format!("approve {} --user-token me.jwt", id(&asked)));

@@ -118,7 +118,7 @@ struct Feed {
 }
 
 impl Feed {
-    /// A fork is for good: whoever checks credentials refuses them from now on.
+    /// After a fork every check refuses, until the program is started again.
     fn forked(&self, error: &FeedError) {
         if let FeedError::Fork(revision) = error {
             self.live.fork(*revision);

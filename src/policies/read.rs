@@ -16,6 +16,9 @@ use super::{Policies, SET};
 const BYTES: u64 = 1 << 20;
 /// Most policies of a set.
 const POLICIES: usize = 10_000;
+/// Most levels of a policy ([`Statement::levels`]): Cedar goes down them on the stack, and a thread that has none left ends
+/// the process.
+const LEVELS: usize = 300;
 /// Most bytes of an annotation.
 const ANNOTATION: usize = 512;
 
@@ -71,7 +74,12 @@ pub(super) fn texts(texts: &[(String, String)]) -> Result<(Vec<Read>, Default), 
             }
             continue;
         }
-        for Statement { text, line } in statements(text) {
+        for Statement { text, line, levels } in statements(text) {
+            if levels > LEVELS {
+                let what = "the policy has more than 300 brackets and operators, where an `if` counts for 20: write several";
+                faults.push(format!("{file}:{line}: {what}"));
+                continue;
+            }
             match policy(file, line, text) {
                 Ok((policy, _)) if found.iter().any(|(known, _)| known.id == policy.id) => {
                     let before = found.iter().find(|(known, _)| known.id == policy.id).map_or("", |(known, _)| &known.file);

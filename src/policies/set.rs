@@ -56,6 +56,9 @@ pub enum Default {
 /// What a part of the policies is about: an action, and the one principal and resource that their scopes name. `None` stands for any.
 pub(super) type About = (Action, Option<EntityUid>, Option<EntityUid>);
 
+/// Bytes of stack for reading a set. A level of a policy takes up to some 40 KiB without optimization, and a policy has at most 300.
+const STACK: usize = 64 << 20;
+
 /// A set of policies.
 pub struct Policies {
     all: Vec<Policy>,
@@ -81,6 +84,15 @@ pub(super) fn schema() -> &'static Schema {
 impl Policies {
     /// Reads and validates the texts of a set: files by name, and `set.toml`. The error holds every fault, with file and line.
     pub fn of_texts(texts: Vec<(String, String)>) -> Result<Policies, Vec<String>> {
+        // T179: Cedar's parser goes down a policy on the stack, further than the threads of a server allow.
+        std::thread::scope(|scope| {
+            let reader = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || Policies::read(texts));
+            let reader = reader.map_err(|e| vec![format!("no thread to read policies: {e}")])?;
+            reader.join().unwrap_or_else(|_| Err(vec!["Cedar's parser failed: this is a fault of it or of ours".to_owned()]))
+        })
+    }
+
+    fn read(texts: Vec<(String, String)>) -> Result<Policies, Vec<String>> {
         let (found, default) = read::texts(&texts)?;
         validate(&found)?;
         let mut mentions = Mentions::default();

@@ -223,3 +223,43 @@ proptest! {
         prop_assert_eq!(&set.decide_checked(&ask).unwrap(), &decision);
     }
 }
+
+/// T179: a thread of the runtime has a stack of 2 MiB.
+#[test]
+fn t179_a_policy_that_goes_too_deep_is_refused_and_no_thread_runs_out_of_stack() {
+    let deep = |n: usize| {
+        [
+            format!("{}true{}", "(".repeat(n), ")".repeat(n)),
+            format!("{}true", "!".repeat(n)),
+            format!("{}1 == 1", "-".repeat(n)),
+            format!("true{}", " && true".repeat(n / 2)),
+            format!("true{}", " || true".repeat(n / 2)),
+            format!("1{} == 1", " + 1".repeat(n)),
+            format!("{}true{}", "if true then ".repeat(n), " else true".repeat(n)),
+            format!("{}true{}", "if true then ".repeat(n / 21), " else true".repeat(n / 21)),
+            format!("{}{} == []", "[".repeat(n), "]".repeat(n)),
+            format!("{}1{} == {{}}", "{a: ".repeat(n), "}".repeat(n)),
+            format!("context{}", ".scopes".repeat(n)),
+        ]
+    };
+    let text = |expression: &str| policy("p", &format!("forbid(principal, action, resource) when {{ {expression} }};"));
+    for expression in deep(500).into_iter().chain(deep(100_000)) {
+        let told = fault(&text(&expression));
+        assert!(told.contains("a.cedar:1: the policy has more than 300 brackets"), "{}", &told[..told.len().min(200)]);
+    }
+    let ask = move || {
+        for expression in deep(280) {
+            // Validated or refused, and evaluated if it is good.
+            if let Ok(set) = set(&text(&expression)) {
+                let ask = Ask {
+                    action: Action::Mint,
+                    principal: Principal::Workload("w"),
+                    resource: Resource::Audience("x"),
+                    facts: Facts::default(),
+                };
+                drop(set.decide(&ask));
+            }
+        }
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(ask).unwrap().join().unwrap();
+}

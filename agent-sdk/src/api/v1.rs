@@ -1608,7 +1608,7 @@ pub struct WatchCutsRequest {
     /// Chosen by the caller, at random, 16 bytes: it names this stream in ConfirmCuts. Empty: the caller does not confirm.
     #[prost(bytes = "vec", tag = "3")]
     pub subscription: ::prost::alloc::vec::Vec<u8>,
-    /// Whether the caller forwards the feed to others, of whom it says nothing.
+    /// Whether the caller forwards the feed to subscribers of its own, who are not listed here.
     #[prost(bool, tag = "4")]
     pub relays: bool,
     /// Its `chain`, if it had one. If the journal's past is another one, the call is refused with the reason FEED_FORK.

@@ -183,7 +183,7 @@ impl Follower {
     /// Whether an issuer with one past cannot have signed both this and what is known (T200).
     fn shows_another_past(&self, known: &Known, heartbeat: &Heartbeat) -> bool {
         if known.cuts.incarnation != heartbeat.incarnation {
-            // An epoch ends for good when its journal is restored into another one.
+            // An epoch that was left never comes back: its journal was restored into another one.
             return self.left.contains(&heartbeat.incarnation) && heartbeat.as_of > self.latest;
         }
         let chains = known.heartbeat.as_ref().and_then(|before| before.chain).zip(heartbeat.chain);
