@@ -61,6 +61,20 @@ fn t165_a_reload_takes_over_what_is_new_and_a_broken_file_changes_nothing() {
     assert!(dev.fails(&format!("{scout} s2"), 3).contains("CLASS_UNKNOWN"), "the class has gone with the file");
 }
 
+/// T165: a pipe that nobody writes to in the place of the file.
+#[test]
+fn t165_a_file_that_is_never_read_holds_up_no_later_reload() {
+    let dev = start("");
+    let file = dev.path("more.toml");
+    std::fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let told = dev.fails("reload", 3);
+    assert!(told.contains("CONFIGURATION_REFUSED") && told.contains("were not read"), "{told}");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, CLASS).unwrap();
+    assert!(keys(&dev.json("reload")).contains(&"classes.scout.scopes"));
+}
+
 #[test]
 fn a_difference_is_told_before_with_the_agents_that_lose_something() {
     let dev = start("");

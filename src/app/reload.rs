@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mayfly_verify::{SpiffeId, Workload};
@@ -19,6 +20,9 @@ use crate::config::{self, Config, Difference, Source};
 use crate::denial::{Fault, No};
 use crate::home::{Endpoint, Home};
 use crate::telemetry;
+
+/// How long the files of a configuration may take to be read: less than a request may take.
+const READING: Duration = Duration::from_secs(5);
 
 /// What a reload needs.
 pub(super) struct Reloads {
@@ -81,7 +85,10 @@ fn tell(reloaded: &Reloaded) {
 impl Reloads {
     async fn reload(&mut self, caller: Caller, origin: Option<Arc<Origin>>) -> Result<Reloaded, No> {
         let source = self.source.clone().ok_or_else(|| configure::refused("this issuer reads no file"))?;
-        let read = tokio::task::spawn_blocking(move || source.load()).await.map_err(|e| Fault::new("reload", e))?;
+        // A pipe in the place of a file, or a file system that has gone, would hold up every reload after this one, and the stop.
+        let read = tokio::time::timeout(READING, tokio::task::spawn_blocking(move || source.load())).await;
+        let late = |_| configure::refused(&format!("the files were not read within {} seconds", READING.as_secs()));
+        let read = read.map_err(late)?.map_err(|e| Fault::new("reload", e))?;
         let new = read.map_err(|faults| configure::refused(&faults.to_string()))?;
         let changes = self.changes(&new);
         let config = self.config.reloaded(new);
