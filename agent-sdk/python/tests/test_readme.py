@@ -43,7 +43,7 @@ def test_every_program_and_line_of_the_page_does_what_it_says(package: Path) -> 
                 assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
                 said[command.split()[-1]] = done.stdout
     assert len(seen) == 8
-    assert re.search(r"I am spiffe://.*\nI act for demo and may .*search:read\na token: ey", said["agent.py"])
+    assert re.search(r"I am spiffe://.*\nI act for demo and may .*search:read\na token: ey.*\nfor search: ey", said["agent.py"])
     assert "ants: worker for demo, True\nbees: worker for demo, True\nEXCEEDS_AUTHORITY - " in said["lead.py"]
     assert said["pair.py"] == "hello worker\n"
     assert "1 passed" in said["test_mine.py"]

@@ -25,7 +25,7 @@ from mayfly.folder import Saved, issuer_of
 from mayfly.issuer import error_of
 from mayfly.ticket import PREFIX, Ticket, checked_address
 from mayfly.tls import peer_id, rule
-from mayfly.tokens import MOST, Tokens
+from mayfly.tokens import MOST, Key, Tokens, key_of
 from mayfly.v1 import details_pb2 as details
 from mayfly.workload.endpoint import target
 
@@ -236,9 +236,12 @@ def test_a_renewal_leaves_time_to_try_again() -> None:
 
 
 def test_a_token_is_given_out_until_half_and_kept_for_need_until_its_end() -> None:
+    def key(n: object) -> Key:
+        return key_of(str(n), None)
+
     now = [1000.0]
     tokens = Tokens(lambda: now[0])
-    tokens.put("a", "one", 1300)
+    tokens.put(key("a"), "one", 1300)
     for at, fresh, holding in [
         (1000, "one", "one"),
         (1149, "one", "one"),
@@ -247,14 +250,14 @@ def test_a_token_is_given_out_until_half_and_kept_for_need_until_its_end() -> No
         (1295, None, None),
     ]:
         now[0] = at
-        assert (tokens.fresh("a"), tokens.holding("a"), tokens.fresh("b")) == (fresh, holding, None), at
+        assert (tokens.fresh(key("a")), tokens.holding(key("a")), tokens.fresh(key("b"))) == (fresh, holding, None), at
     now[0] = 1000
     for n in range(200):
-        tokens.put(str(n), str(n), 1100 + n)
-    assert sum(tokens.fresh(str(n)) is not None for n in ["a", *range(200)]) == MOST, "the cache is bounded"
-    assert tokens.fresh("199") == "199"
+        tokens.put(key(n), str(n), 1100 + n)
+    assert sum(tokens.fresh(key(n)) is not None for n in ["a", *range(200)]) == MOST, "the cache is bounded"
+    assert tokens.fresh(key(199)) == "199"
     tokens.clear()
-    assert tokens.fresh("199") is None
+    assert tokens.fresh(key(199)) is None
 
 
 class Failed(grpc.RpcError):

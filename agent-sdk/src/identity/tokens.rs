@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mayfly_verify::inspect_jwt_issuer;
 use zeroize::Zeroize;
 
 use crate::api::v1;
@@ -43,6 +44,10 @@ impl Tokens {
         let seconds = svid.expires_at.as_ref().and_then(|at| u64::try_from(at.seconds).ok()).unwrap_or(0);
         let ends_at = UNIX_EPOCH + Duration::from_secs(seconds);
         self.0.retain(|t| t.audiences != audiences && now < t.ends_at);
+        // T219: a JWT-SVID for the issuer itself proves its agent once, so whoever got it from here would be refused there.
+        if matches!(audiences, [one] if inspect_jwt_issuer(&svid.token).is_ok_and(|iss| iss.as_deref() == Some(*one))) {
+            return;
+        }
         if self.0.len() >= MAX
             && let Some(first) = self.0.iter().enumerate().min_by_key(|(_, t)| t.ends_at).map(|(n, _)| n)
         {
@@ -81,6 +86,23 @@ mod tests {
         assert_eq!(given(tokens.fresh(&["b"], now)), None);
         tokens.put(&["a"], &svid("two", 300), now);
         assert_eq!(given(tokens.fresh(&["a"], now)), Some("two".into()));
+    }
+
+    #[test]
+    fn t219_a_token_that_proves_its_agent_to_the_issuer_once_is_not_kept() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        // {"alg":"ES256"}.{"iss":"https://issuer.example"}
+        let token = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIn0.c2ln";
+        let expires_at = Some(prost_types::Timestamp { seconds: 1_000_300, nanos: 0 });
+        let svid = v1::JwtSvid { token: token.into(), expires_at, ..Default::default() };
+        let mut tokens = Tokens::default();
+        let us = ["https://issuer.example"];
+        tokens.put(&us, &svid, now);
+        assert!(tokens.fresh(&us, now).is_none() && tokens.holding(&us, now).is_none());
+        for others in [&["https://search.example"][..], &["https://issuer.example", "https://search.example"]] {
+            tokens.put(others, &svid, now);
+            assert!(tokens.fresh(others, now).is_some());
+        }
     }
 
     #[test]

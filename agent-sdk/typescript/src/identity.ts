@@ -8,6 +8,7 @@ import { MayflyError, Unusable } from "./errors.js";
 import { insist, isPeer } from "./issuer.js";
 import type { Keeper } from "./keeper.js";
 import { answered, leaseOf, Own } from "./own.js";
+import { keyOf, scopesOf } from "./tokens.js";
 
 /** Who a peer must be: a SPIFFE ID; every ID below one that ends with `/`; `spiffe://trust-domain` for everybody there; a function. */
 export type Peer = string | ((id: string) => boolean);
@@ -28,6 +29,9 @@ export interface Asked {
   /** Accept less than was asked for. */
   clip?: boolean;
 }
+
+/** What an access token is to allow: `"mail:send mail:read"`, or a list; `""` asks for all that may be given. */
+export type Scope = string | readonly string[];
 
 /** An agent or a workload that renews itself in the background. After it has ended, whatever would use it throws `Revoked`. */
 export class Identity {
@@ -82,28 +86,34 @@ export class Identity {
   }
 
   /**
-   * A JWT-SVID for one audience, to be sent as `Authorization: Bearer`. Ask for it before each request: it is cached for half of
-   * its life; if no new one can be minted then, the cached one is returned until shortly before it expires.
+   * A token for one audience, to be sent as `Authorization: Bearer`. Without `scope` it is a JWT-SVID, and says all that the agent
+   * may do; with `scope` it is an access token of the issuer for that and no more. Ask for it before each request: it is cached for
+   * half of its life; if no new one can be had then, the cached one is returned until shortly before it expires.
    * Rejects with `Denied`, `Unavailable` or `Revoked`.
    */
-  readonly token = async (audience: string): Promise<string> => {
+  readonly token = async (audience: string, { scope }: { scope?: Scope } = {}): Promise<string> => {
     this.#keeper.current();
-    const fresh = this.#keeper.tokens.fresh(audience);
+    const scopes = scopesOf(scope);
+    const key = keyOf(audience, scopes);
+    const fresh = this.#keeper.tokens.fresh(key);
     if (fresh !== undefined) return fresh;
-    const running = this.#minting.get(audience);
+    const running = this.#minting.get(key);
     if (running) return running;
-    const minting = this.#mint(audience).finally(() => this.#minting.delete(audience));
-    this.#minting.set(audience, minting);
+    const minting = this.#obtain(key, audience, scopes).finally(() => this.#minting.delete(key));
+    this.#minting.set(key, minting);
     return minting;
   };
 
-  async #mint(audience: string): Promise<string> {
+  /** For whatever takes a callback for client assertions. Each is a new JWT-SVID: an authorization server accepts an assertion once. */
+  readonly assertion = async (audience: string): Promise<string> => (await this.#keeper.mint(audience)).text;
+
+  async #obtain(key: string, audience: string, scopes: readonly string[] | undefined): Promise<string> {
     try {
-      const { text, expiresAt } = await this.#keeper.mint(audience);
-      this.#keeper.tokens.put(audience, text, expiresAt);
+      const { text, expiresAt } = scopes ? await this.#keeper.exchange(audience, scopes) : await this.#keeper.mint(audience);
+      this.#keeper.tokens.put(key, text, expiresAt);
       return text;
     } catch (e) {
-      const held = e instanceof MayflyError && e.transient ? this.#keeper.tokens.holding(audience) : undefined;
+      const held = e instanceof MayflyError && e.transient ? this.#keeper.tokens.holding(key) : undefined;
       if (held === undefined) throw e;
       this.#keeper.current();
       return held;
@@ -111,17 +121,17 @@ export class Identity {
   }
 
   /** `fetch` with a token. Once the identity has ended it rejects with `Revoked`, also while an answer is awaited. */
-  fetch(audience: string): typeof fetch {
+  fetch(audience: string, asked: { scope?: Scope } = {}): typeof fetch {
     return async (input, init = {}) => {
       const given = new Request(input as Request, init);
-      given.headers.set("authorization", `Bearer ${await this.token(audience)}`);
+      given.headers.set("authorization", `Bearer ${await this.token(audience, asked)}`);
       return fetch(given, { signal: AbortSignal.any([given.signal, this.ended]) });
     };
   }
 
   /** What MCP clients take as `authProvider`. */
-  authProvider(audience: string): { token: () => Promise<string> } {
-    return { token: () => this.token(audience) };
+  authProvider(audience: string, asked: { scope?: Scope } = {}): { token: () => Promise<string> } {
+    return { token: () => this.token(audience, asked) };
   }
 
   /**

@@ -3,4 +3,4 @@ export type { Binding, User } from "./binding.js";
 export { current, type Options } from "./current.js";
 export { Denied, Ended, Expired, MayflyError, NoIdentity, Revoked, Unavailable, Unusable } from "./errors.js";
 export { Guard, Refused, type Caller } from "./guard.js";
-export { Identity, type Asked, type Peer } from "./identity.js";
+export { Identity, type Asked, type Peer, type Scope } from "./identity.js";

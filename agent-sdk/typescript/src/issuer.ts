@@ -40,6 +40,13 @@ const TRANSIENT = new Set([
   grpc.status.ABORTED,
 ]);
 
+/** One for each service; all share one connection. */
+interface Clients {
+  identities: any;
+  tokens: any;
+  bundles: any;
+}
+
 /**
  * A channel that is replaced whenever the certificate is.
  *
@@ -48,7 +55,7 @@ const TRANSIENT = new Set([
  * way are made again on the new one.
  */
 export class Connection {
-  #clients: { identities: any; bundles: any } | undefined;
+  #clients: Clients | undefined;
 
   constructor(
     readonly at: Issuer,
@@ -59,14 +66,14 @@ export class Connection {
     this.#clients = this.#open();
   }
 
-  /** Makes one call of `Identities`, within its time limit. */
-  async call(method: "Redeem" | "Renew" | "Spawn" | "MintJwt" | "End", request: Message): Promise<Message> {
+  /** Makes one call of `Identities` or `Tokens`, within its time limit. */
+  async call(method: "Redeem" | "Renew" | "Spawn" | "MintJwt" | "End" | "Exchange", request: Message): Promise<Message> {
     for (let tried = 0; tried < TRIES; tried++) {
       const clients = this.#current();
       try {
         return await new Promise<Message>((resolve, reject) => {
           const deadline = Date.now() + PATIENCE * 1000;
-          clients.identities[method](request, { deadline }, (error: grpc.ServiceError | null, answer: Message) =>
+          (method === "Exchange" ? clients.tokens : clients.identities)[method](request, { deadline }, (error: grpc.ServiceError | null, answer: Message) =>
             error ? reject(error) : resolve(answer),
           );
         });
@@ -108,15 +115,16 @@ export class Connection {
 
   #end(): void {
     this.#clients?.identities.close();
+    this.#clients?.tokens.close();
     this.#clients?.bundles.close();
   }
 
-  #current(): { identities: any; bundles: any } {
+  #current(): Clients {
     if (!this.#clients) throw new Unavailable("closed", "the connection to the issuer was closed");
     return this.#clients;
   }
 
-  #open(): { identities: any; bundles: any } {
+  #open(): Clients {
     const wanted = `spiffe://${this.at.trustDomain}/issuer`;
     const own = this.credential;
     const [key, chain] = own ? [Buffer.from(own.keyPem), Buffer.from(own.chainPem)] : [null, null];
@@ -128,9 +136,9 @@ export class Connection {
     const name = isIP(checkAddress(this.at.address).host) ? { "grpc.ssl_target_name_override": this.at.trustDomain } : {};
     const options = { ...OPTIONS, ...name };
     const identities = new api.Identities(this.at.address, credentials, options);
-    // Both services share one connection.
-    const bundles = new api.Bundles(this.at.address, credentials, { ...options, channelOverride: identities.getChannel() });
-    return { identities, bundles };
+    const shared = { ...options, channelOverride: identities.getChannel() };
+    const tokens = new api.Tokens(this.at.address, credentials, shared);
+    return { identities, tokens, bundles: new api.Bundles(this.at.address, credentials, shared) };
   }
 }
 

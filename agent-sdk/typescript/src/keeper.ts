@@ -58,6 +58,8 @@ export abstract class Keeper {
 
   /** Mints a token. Returns it with its expiry in unix seconds. */
   abstract mint(audience: string): Promise<{ text: string; expiresAt: number }>;
+  /** Obtains an access token; without scopes for all that may be given. Returns it with its expiry in unix seconds. */
+  abstract exchange(audience: string, scopes: readonly string[]): Promise<{ text: string; expiresAt: number }>;
   /** Ends the identity at the issuer. */
   abstract end(): Promise<void>;
   /** Makes calls to the issuer as this identity. */

@@ -35,6 +35,14 @@ export class Own extends Keeper {
     return { text: svid.token, expiresAt: Number(svid.expires_at.seconds) };
   }
 
+  async exchange(audience: string, scopes: readonly string[]): Promise<{ text: string; expiresAt: number }> {
+    const got = await this.connected((connection) => connection.call("Exchange", { audience, scopes }));
+    // If the identity was revoked in the meantime, the token must not be handed out.
+    this.current();
+    if (!got["access_token"] || !got["expires_at"]) throw new Unusable("answer", "the issuer's answer has no token");
+    return { text: got["access_token"], expiresAt: Number(got["expires_at"].seconds) };
+  }
+
   async end(): Promise<void> {
     if (!this.over && this.current().credential.spiffeId.includes("/agent/")) {
       try {
@@ -99,6 +107,7 @@ export class Own extends Keeper {
       throw new Unusable("answer", "the renewed certificate has another SPIFFE ID");
     }
     if (next.sequence < known.sequence) next = { ...known, credential: next.credential };
+    this.tokens.forgetAccess();
     // ORDER: before the certificate is published, so that no new connection is made with its predecessor.
     this.#connection.show(next.credential, next.roots);
     this.held = next;

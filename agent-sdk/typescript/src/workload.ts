@@ -3,8 +3,10 @@ import * as grpc from "@grpc/grpc-js";
 import { credentialOf, pemOf, readKey, splitDer } from "./certificate.js";
 import { Denied, Expired, MayflyError, NoIdentity, Revoked, Unavailable, Unusable } from "./errors.js";
 import { Connection, load, type Issuer, type Message } from "./issuer.js";
+import { ask, endpoint } from "./oauth.js";
 import { Keeper, noIssuer, type Current } from "./keeper.js";
 import * as pace from "./pace.js";
+import { claimsOf } from "./tokens.js";
 
 const Api = load("workloadapi.proto")["SpiffeWorkloadAPI"] as grpc.ServiceClientConstructor;
 const OPTIONS = { "grpc.enable_http_proxy": 0, "grpc.use_local_subchannel_pool": 1, "grpc.default_authority": "localhost" };
@@ -23,6 +25,8 @@ export function target(text: string): string {
 export class Served extends Keeper {
   readonly #client: any;
   #why: MayflyError = new Unavailable("unavailable", "no identity arrived in time: check that the Workload API runs");
+  /** URL of the issuer, once a token has said it. */
+  #iss = "";
   #first: () => void = () => undefined;
 
   private constructor(endpoint: string) {
@@ -56,18 +60,35 @@ export class Served extends Keeper {
         try {
           if (error) throw errorOf(error);
           const svid = answer["svids"]?.[0];
-          const claims = JSON.parse(Buffer.from(String(svid?.svid).split(".")[1] ?? "", "base64url").toString() || "{}");
-          if (svid?.spiffe_id !== spiffeId || claims.sub !== spiffeId || !(claims.exp > Date.now() / 1000)) {
+          const { sub, exp } = claimsOf(String(svid?.svid));
+          if (svid?.spiffe_id !== spiffeId || sub !== spiffeId || !(Number(exp) > Date.now() / 1000)) {
             throw new Unusable("answer", "the Workload API's answer has no token of this identity");
           }
           // If the identity was revoked in the meantime, the token must not be handed out.
           this.current();
-          resolve({ text: svid.svid, expiresAt: claims.exp });
+          resolve({ text: svid.svid, expiresAt: Number(exp) });
         } catch (e) {
-          reject(e instanceof SyntaxError ? new Unusable("answer", "the Workload API's token cannot be read") : e);
+          reject(e);
         }
       });
     });
+  }
+
+  /**
+   * At the token endpoint, which accepts a JWT-SVID. The API's server renews, and a connection with a certificate from before that
+   * would be taken for theft.
+   */
+  async exchange(audience: string, scopes: readonly string[]): Promise<{ text: string; expiresAt: number }> {
+    const { credential, roots } = this.current();
+    this.#iss ||= String(claimsOf((await this.mint(audience)).text)["iss"] ?? "");
+    const url = endpoint(this.#iss, this.issuer?.address);
+    const pinned = this.issuer && { roots, id: `spiffe://${this.issuer.trustDomain}/issuer` };
+    const once = async () => ask(url, (await this.mint(this.#iss)).text, audience, scopes, pinned);
+    // Another process of the tree may have been given the same JWT-SVID, which proves its agent once.
+    const got = await once().catch((e) => (e instanceof Denied && e.code === "ASSERTION_USED" ? once() : Promise.reject(e)));
+    // If the identity was revoked in the meantime, the token must not be handed out.
+    if (this.current().credential.spiffeId !== credential.spiffeId) throw new Unavailable("changed", "the identity changed: ask again");
+    return got;
   }
 
   /**

@@ -3,12 +3,13 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { bindingOf } from "../dist/binding.js";
-import { EXPIRED, FINAL } from "../dist/errors.js";
+import { Denied, EXPIRED, Expired, FINAL, Revoked, Unavailable } from "../dist/errors.js";
 import { rule } from "../dist/identity.js";
 import { detailsOf, errorOf } from "../dist/issuer.js";
+import { endpoint, refused } from "../dist/oauth.js";
 import { checkAddress } from "../dist/ticket.js";
 import * as pace from "../dist/pace.js";
-import { MOST, Tokens } from "../dist/tokens.js";
+import { claimsOf, keyOf, MOST, scopesOf, Tokens } from "../dist/tokens.js";
 
 const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
 
@@ -48,16 +49,16 @@ test("a renewal leaves time to try again, and nothing spins", () => {
 test("a token is given out until half and kept for need until its end", () => {
   let now = 1000;
   const tokens = new Tokens(() => now);
-  tokens.put("a", "one", 1300);
+  tokens.put(keyOf("a"), "one", 1300);
   for (const [at, fresh, holding] of [[1149, "one", "one"], [1150, undefined, "one"], [1294, undefined, "one"], [1295, undefined, undefined]]) {
     now = at;
-    assert.deepEqual([tokens.fresh("a"), tokens.holding("a")], [fresh, holding], String(at));
+    assert.deepEqual([tokens.fresh(keyOf("a")), tokens.holding(keyOf("a"))], [fresh, holding], String(at));
   }
   now = 1000;
-  for (let n = 0; n < 200; n++) tokens.put(String(n), String(n), 1100 + n);
-  assert.equal(["a", ...Array.from({ length: 200 }, (_, n) => String(n))].filter((key) => tokens.fresh(key)).length, MOST);
+  for (let n = 0; n < 200; n++) tokens.put(keyOf(String(n)), String(n), 1100 + n);
+  assert.equal(["a", ...Array.from({ length: 200 }, (_, n) => String(n))].filter((key) => tokens.fresh(keyOf(key))).length, MOST);
   tokens.clear();
-  assert.equal(tokens.fresh("199"), undefined);
+  assert.equal(tokens.fresh(keyOf("199")), undefined);
 });
 
 test("a rule for a peer never admits more than it says", () => {
@@ -83,4 +84,36 @@ test("a certificate whose binding cannot be read is an error and never half an a
   for (const bytes of [Buffer.alloc(0), Buffer.from([0x30, 0x80]), Buffer.from([0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), Buffer.alloc(100, 0x30)]) {
     assert.throws(() => bindingOf(bytes), { code: "binding" });
   }
+});
+
+test("scopes have one spelling, no two keys are one, and a renewal forgets access tokens", () => {
+  assert.deepEqual(scopesOf(" b a  b "), ["a", "b"]);
+  assert.deepEqual([scopesOf(""), scopesOf([]), scopesOf(undefined)], [[], [], undefined]);
+  const keys = [keyOf("a"), keyOf("a", []), keyOf("a", ["b"]), keyOf("a", ["b", "c"]), keyOf("a", ["b c"]), keyOf('["a"]'), keyOf('a","b')];
+  assert.equal(new Set(keys).size, keys.length);
+  const tokens = new Tokens(() => 0);
+  tokens.put(keyOf("a"), "svid", 100);
+  tokens.put(keyOf("a", []), "access", 100);
+  tokens.forgetAccess();
+  assert.deepEqual([tokens.fresh(keyOf("a")), tokens.fresh(keyOf("a", []))], ["svid", undefined]);
+  for (const text of ["", "a", "a.b", "a.!.c", "a.W10.c", "a.e30", "a.bnVsbA.c"]) assert.deepEqual(claimsOf(text), {}, text);
+});
+
+test("a refusal of the token endpoint is read, and a URL that is none is refused", () => {
+  for (const [status, error, description, retry, kind, code, after] of [
+    [400, "invalid_scope", "SCOPE_NOT_ALLOWED: ask for less", undefined, Denied, "SCOPE_NOT_ALLOWED", undefined],
+    [400, "invalid_request", "`grant_type` is missing", undefined, Denied, "invalid_request", undefined],
+    [401, "invalid_client", "AGENT_REVOKED: it was revoked", undefined, Revoked, "AGENT_REVOKED", undefined],
+    [401, "invalid_client", "AGENT_EXPIRED: its lease has ended", undefined, Expired, "AGENT_EXPIRED", undefined],
+    [401, "invalid_client", "CREDENTIAL_EXPIRED: the JWT-SVID has expired", undefined, Denied, "CREDENTIAL_EXPIRED", undefined],
+    [429, "temporarily_unavailable", "LIMIT: slower", "3", Denied, "LIMIT", 3],
+    [503, "temporarily_unavailable", "", "-1", Unavailable, "unavailable", undefined],
+  ]) {
+    const e = refused(status, error, description, retry);
+    assert.deepEqual([e.constructor, e.code, e.retryAfter], [kind, code, after]);
+  }
+  for (const bad of ["", "http://issuer.example", "issuer", "https://", "https://issuer.example?x=1", "spiffe://dev.mayfly.test"]) {
+    assert.throws(() => endpoint(bad), { code: "answer" }, bad);
+  }
+  assert.equal(endpoint("https://issuer.example/a", "[::1]:1").href, "https://[::1]:1/a/oauth/token");
 });

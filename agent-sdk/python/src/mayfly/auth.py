@@ -23,25 +23,25 @@ class Auth:
     requires_request_body = False
     requires_response_body = False
 
-    def __init__(self, identity: Identity, audience: str) -> None:
-        self._identity, self._audience = identity, audience
+    def __init__(self, identity: Identity, audience: str, scopes: tuple[str, ...] | None = None) -> None:
+        self._identity, self._asked = identity, (audience, scopes)
         #: Of the first request of aiohttp, which does not say what is a redirect.
         self._origin: Any = None
 
     def sync_auth_flow(self, request: Any) -> Iterator[Any]:
         """For `httpx.Client`."""
-        self._put(request, self._identity.token(self._audience))
+        self._put(request, self._identity.token(*self._asked))
         yield request
 
     async def async_auth_flow(self, request: Any) -> AsyncIterator[Any]:
         """For `httpx.AsyncClient`."""
-        self._put(request, await self._identity.atoken(self._audience))
+        self._put(request, await self._identity.atoken(*self._asked))
         yield request
 
     def __call__(self, request: Any, then: Any = None) -> Any:
         """For requests with one argument; for aiohttp and gRPC with two."""
         if then is None:
-            self._put(request, self._identity.token(self._audience))
+            self._put(request, self._identity.token(*self._asked))
             return request
         if hasattr(request, "service_url"):
             return self._for_grpc(then)
@@ -51,18 +51,18 @@ class Auth:
         origin = request.url.origin()
         self._origin = self._origin or origin
         if origin == self._origin:
-            self._put(request, await self._identity.atoken(self._audience))
+            self._put(request, await self._identity.atoken(*self._asked))
         return await handler(request)
 
     def _for_grpc(self, callback: Any) -> None:
-        token = self._identity.cached(self._audience)
+        token = self._identity.cached(*self._asked)
         if token is not None:
             callback((("authorization", f"Bearer {token}"),), None)
             return
 
         def mint() -> None:
             try:
-                callback((("authorization", f"Bearer {self._identity.token(self._audience)}"),), None)
+                callback((("authorization", f"Bearer {self._identity.token(*self._asked)}"),), None)
             except Exception as e:
                 callback((), e)
 
@@ -74,7 +74,7 @@ class Auth:
         request.headers["Authorization"] = f"Bearer {token}"
 
 
-def auth(identity: Identity, audience: str) -> Any:
+def auth(identity: Identity, audience: str, scopes: tuple[str, ...] | None = None) -> Any:
     """An `Auth` that is also an `httpx.Auth` and an `httpx2.Auth`, where these are installed."""
     bases: list[type] = [Auth]
     for name in ("httpx", "httpx2"):
@@ -82,4 +82,4 @@ def auth(identity: Identity, audience: str) -> Any:
             bases.append(importlib.import_module(name).Auth)
         except ImportError:
             continue
-    return type("Auth", tuple(bases), {"__doc__": Auth.__doc__})(identity, audience)
+    return type("Auth", tuple(bases), {"__doc__": Auth.__doc__})(identity, audience, scopes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from .errors import Denied, MayflyError, Revoked, Unavailable, Unusable
 from .keeper import Keeper, log
 from .spawn import Asked, Spawn
 from .tls import Context, Peer
+from .tokens import Key, key_of
 
 __all__ = ["Identity"]
 
@@ -32,8 +33,8 @@ class Identity:
         self._keeper = keeper
         #: What was asked for and not given, only after `spawn(…, clip=True)`.
         self.clipped = tuple(clipped)
-        #: One minting at a time for each audience; the guard is for the dictionary alone.
-        self._minting: dict[str, threading.Lock] = {}
+        #: One minting at a time for each audience and scope; the guard is for the dictionary alone.
+        self._minting: dict[Key, threading.Lock] = {}
         self._guard = threading.Lock()
         self._finalizer = weakref.finalize(self, keeper.close)
         # At the end of the process, daemons go by themselves.
@@ -127,51 +128,60 @@ class Identity:
 
     # What it is good for.
 
-    def token(self, audience: str) -> str:
-        """A JWT-SVID for one audience, to be sent as `Authorization: Bearer`. Ask for it before each request.
+    def token(self, audience: str, scope: str | Iterable[str] | None = None) -> str:
+        """A token for one audience, to be sent as `Authorization: Bearer`. Ask for it before each request.
 
-        It is cached for half of its life; if no new one can be minted then, the cached one is returned until shortly before it
-        expires. Raises `Denied` (an audience that the agent may not have), `Unavailable`, `Revoked`.
+        Without `scope` it is a JWT-SVID, and says all that the agent may do. With `scope` (`"mail:send mail:read"`, or a list) it
+        is an access token of the issuer for that and no more; `""` asks for all that may be given.
+        It is cached for half of its life; if no new one can be had then, the cached one is returned until shortly before it
+        expires. Raises `Denied` (an audience or a scope that the agent may not have), `Unavailable`, `Revoked`.
         """
-        fresh = self.cached(audience)
+        key = key_of(audience, scope)
+        fresh = self._fresh(key)
         if fresh is not None:
             return fresh
         with self._guard:
             if len(self._minting) > 1000:
                 self._minting.clear()
-            lock = self._minting.setdefault(audience, threading.Lock())
+            lock = self._minting.setdefault(key, threading.Lock())
         with lock:
-            fresh = self.cached(audience)
+            fresh = self._fresh(key)
             if fresh is not None:
                 return fresh
             try:
-                text, expires_at = self._keeper.mint(audience)
+                text, expires_at = self._keeper.mint(audience) if key[1] is None else self._keeper.exchange(audience, key[1])
             except (Unavailable, Denied) as e:
-                held = self._keeper.tokens.holding(audience) if e.transient else None
+                held = self._keeper.tokens.holding(key) if e.transient else None
                 if held is None:
                     raise
                 self._keeper.current()
                 return held
-            self._keeper.tokens.put(audience, text, expires_at)
+            self._keeper.tokens.put(key, text, expires_at)
             return text
 
-    async def atoken(self, audience: str) -> str:
-        """The same in asyncio. A cached token is returned at once, another is minted in a thread."""
-        fresh = self.cached(audience)
-        return fresh if fresh is not None else await asyncio.to_thread(self.token, audience)
+    async def atoken(self, audience: str, scope: str | Iterable[str] | None = None) -> str:
+        """The same in asyncio. A cached token is returned at once, another is obtained in a thread."""
+        _, scopes = key_of(audience, scope)
+        fresh = self.cached(audience, scopes)
+        return fresh if fresh is not None else await asyncio.to_thread(self.token, audience, scopes)
 
-    def cached(self, audience: str) -> str | None:
+    def cached(self, audience: str, scope: str | Iterable[str] | None = None) -> str | None:
         """The cached token, if at least half of its life is left. Raises `Revoked`."""
+        return self._fresh(key_of(audience, scope))
+
+    def _fresh(self, key: Key) -> str | None:
         self._keeper.current()
-        return self._keeper.tokens.fresh(audience)
+        return self._keeper.tokens.fresh(key)
 
     async def assertion(self, audience: str = "", *_: Any, **__: Any) -> str:
-        """`async (audience) -> str`: goes into everything that takes a callback for client assertions."""
-        return await self.atoken(audience)
+        """`async (audience) -> str`: goes into everything that takes a callback for client assertions. Each is a new JWT-SVID,
+        because an authorization server accepts an assertion once."""
+        text, _expires_at = await asyncio.to_thread(self._keeper.mint, audience)
+        return text
 
-    def auth(self, audience: str) -> Any:
+    def auth(self, audience: str, scope: str | Iterable[str] | None = None) -> Any:
         """Puts a token on each request, for httpx, httpx2, requests, aiohttp (`middlewares`) and gRPC (call credentials)."""
-        return auth(self, audience)
+        return auth(self, audience, key_of(audience, scope)[1])
 
     def ssl_context(self, peer: Peer, *, server: bool = False) -> Context:
         """TLS settings with this identity, which follow every renewal.

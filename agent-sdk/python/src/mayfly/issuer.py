@@ -74,6 +74,7 @@ REDEEM = Method("/mayfly.v1.Identities/Redeem", api.RedeemRequest, api.RedeemRes
 RENEW = Method("/mayfly.v1.Identities/Renew", api.RenewRequest, api.RenewResponse)
 SPAWN = Method("/mayfly.v1.Identities/Spawn", api.SpawnRequest, api.SpawnResponse)
 MINT = Method("/mayfly.v1.Identities/MintJwt", api.MintJwtRequest, api.MintJwtResponse)
+EXCHANGE = Method("/mayfly.v1.Tokens/Exchange", api.ExchangeRequest, api.ExchangeResponse)
 END = Method("/mayfly.v1.Identities/End", api.EndRequest, api.EndResponse)
 WATCH_BUNDLE = Method("/mayfly.v1.Bundles/WatchBundle", api.WatchBundleRequest, api.WatchBundleResponse)
 
@@ -95,7 +96,7 @@ class Connection:
 
     def call(self, method: Method[Q, A], request: Q, timeout: float = PATIENCE) -> A:
         """Makes one call, within `timeout` seconds. Raises what `error_of` returns."""
-        answer: A = self._ask(lambda channel: _unary(channel, method)(request, timeout=timeout), method is MINT)
+        answer: A = self._ask(lambda channel: _unary(channel, method)(request, timeout=timeout), method in (MINT, EXCHANGE))
         return answer
 
     def stream(self, method: Method[Q, A], request: Q) -> Iterator[A]:

@@ -108,6 +108,10 @@ class Keeper:
         """Mints a token. Returns it with its expiry in unix seconds."""
         raise NotImplementedError
 
+    def exchange(self, audience: str, scopes: tuple[str, ...]) -> tuple[str, float]:
+        """Obtains an access token; without scopes for all that may be given. Returns it with its expiry in unix seconds."""
+        raise NotImplementedError
+
     def connected(self) -> AbstractContextManager[Connection]:
         """A connection to the issuer as this identity, for spawning."""
         raise no_issuer()

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from . import pace
 from .certificates import Credential, new_key, request, split
 from .errors import Denied, Ended, Expired, MayflyError, Revoked, Unavailable, Unusable
-from .issuer import END, MINT, RENEW, WATCH_BUNDLE, Connection, Issuer, error_of
+from .issuer import END, EXCHANGE, MINT, RENEW, WATCH_BUNDLE, Connection, Issuer, error_of
 from .keeper import Current, Keeper, log
 from .v1 import mayfly_pb2 as api
 
@@ -40,6 +40,12 @@ class Own(Keeper):
         if not svid.token or not svid.HasField("expires_at"):
             raise Unusable("answer", "the issuer's answer has no token: check that both ends are of the same release")
         return svid.token, float(svid.expires_at.seconds)
+
+    def exchange(self, audience: str, scopes: tuple[str, ...]) -> tuple[str, float]:
+        got = self._call(lambda: self._connection.call(EXCHANGE, api.ExchangeRequest(audience=audience, scopes=scopes)))
+        if not got.access_token or not got.HasField("expires_at"):
+            raise Unusable("answer", "the issuer's answer has no token: check that both ends are of the same release")
+        return got.access_token, float(got.expires_at.seconds)
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Connection]:
@@ -115,6 +121,7 @@ class Own(Keeper):
             # ORDER: before the certificate is published, so that no new connection is made with its predecessor.
             self._connection.show(next.credential, next.roots)
             self._current = next
+        self.tokens.forget_access()
 
     def _held(self) -> Current:
         with self._lock:

@@ -192,7 +192,14 @@ class Context(ssl.SSLContext):
         return inner
 
 
-def _build(credential: Credential, trusted: tuple[bytes, ...], server: bool, alpn: list[str]) -> _Inner:
+def of_issuer(current: Current) -> ssl.SSLContext:
+    """Settings for a connection to the issuer that shows no certificate."""
+    inner, wanted = _build(None, current.roots, False, []), f"spiffe://{current.credential.trust_domain}/issuer"
+    inner.allows = lambda id: id == wanted
+    return inner
+
+
+def _build(credential: Credential | None, trusted: tuple[bytes, ...], server: bool, alpn: list[str]) -> _Inner:
     inner = _Inner(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     inner.check_hostname, inner.verify_mode = False, ssl.CERT_REQUIRED
     # No session is resumed: each connection is verified from the beginning.
@@ -203,7 +210,8 @@ def _build(credential: Credential, trusted: tuple[bytes, ...], server: bool, alp
     inner.load_verify_locations(cadata=to_pem(trusted).decode())
     if alpn:
         inner.set_alpn_protocols(alpn)
-    _load(inner, credential.chain_pem + credential.key_pem)
+    if credential is not None:
+        _load(inner, credential.chain_pem + credential.key_pem)
     return inner
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,11 +10,13 @@ from typing import Any
 
 import grpc
 
-from .. import pace
+from .. import oauth, pace
 from ..certificates import Credential, read_key, split, split_id
 from ..errors import Denied, MayflyError, NoIdentity, Revoked, Unavailable, Unusable
 from ..issuer import END, Connection, Issuer
 from ..keeper import Current, Keeper, log, no_issuer
+from ..tls import of_issuer
+from ..tokens import claims_of
 from ..v1 import mayfly_pb2 as v1
 from . import workloadapi_pb2 as api
 from .endpoint import target
@@ -33,6 +32,8 @@ class Served(Keeper):
     def __init__(self, endpoint: str, patience: float, server: str | None) -> None:
         super().__init__()
         self._channel = grpc.insecure_channel(target(endpoint), _OPTIONS)
+        #: URL of the issuer, once a token has said it.
+        self._iss = ""
         #: Set when the first answer is known, good or bad.
         self._first = threading.Event()
         self._why: MayflyError = Unavailable("unavailable", "no identity arrived in time: check that the Workload API runs")
@@ -67,6 +68,27 @@ class Served(Keeper):
         if self.current().credential.leaf.spiffe_id != spiffe_id:
             raise Unavailable("changed", "the identity changed in the meantime: ask again")
         return svid.svid, _expiry(svid.svid, spiffe_id)
+
+    def exchange(self, audience: str, scopes: tuple[str, ...]) -> tuple[str, float]:
+        """At the token endpoint, which accepts a JWT-SVID. The API's server renews, and a connection with a certificate from before
+        that would be taken for theft."""
+        current = self.current()
+        self._iss = self._iss or str(claims_of(self.mint(audience)[0]).get("iss", ""))
+        if self.issuer is None:
+            url, context = oauth.endpoint(self._iss), None
+        else:
+            url, context = oauth.endpoint(self._iss, self.issuer.address), of_issuer(current)
+        try:
+            got = oauth.ask(url, self.mint(self._iss)[0], audience, scopes, context)
+        except Denied as e:
+            # Another process of the tree may have been given the same one.
+            if e.code != "ASSERTION_USED":
+                raise
+            got = oauth.ask(url, self.mint(self._iss)[0], audience, scopes, context)
+        # If the identity was revoked in the meantime, the token must not be handed out.
+        if _id(self.current()) != _id(current):
+            raise Unavailable("changed", "the identity changed in the meantime: ask again")
+        return got
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Connection]:
@@ -208,11 +230,8 @@ def _read(message: api.X509SVIDResponse) -> Current:
 
 def _expiry(token: str, spiffe_id: str) -> float:
     """When a token of ours expires, in unix seconds. Its signature is for those who receive it."""
-    try:
-        part = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    claims = claims_of(token)
+    with contextlib.suppress(ValueError, TypeError, KeyError):
         if claims["sub"] == spiffe_id and float(claims["exp"]) > time.time():
             return float(claims["exp"])
-    except (ValueError, TypeError, KeyError, IndexError, binascii.Error):
-        pass
     raise Unusable("answer", "the Workload API's token cannot be read, has expired or is of another identity")
