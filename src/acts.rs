@@ -48,9 +48,10 @@ use crate::assertion::{Assertions, Attestations};
 use crate::authority::{Authority, Signed};
 use crate::caller::{Caller, Origin, Proved, authenticate, prove, prove_foreign, unauthenticated};
 use crate::clock::{Clock, SECOND};
-use crate::denial::{Denial, Fault, No};
+use crate::denial::{Denial, Fault, Kind as DenialKind, No};
 use crate::foreign::{Foreign, Newest};
 use crate::history::History;
+use crate::history::audit::Audit;
 use crate::judge::access::{self, Action};
 use crate::judge::{Admission, Certification, RequestId, unknown_agent, who};
 use crate::ledger::Ledger;
@@ -107,6 +108,8 @@ pub struct Issuer {
     pub rejoin: Option<mpsc::Sender<oneshot::Sender<()>>>,
     /// Keeps an entry of everything.
     pub history: Arc<History>,
+    /// Hands the entries on. `None` if no collector is configured.
+    pub audit: Option<Audit>,
     /// Seals the page tokens of lists.
     pub pages: inspect::Pages,
     /// Tells the time.
@@ -181,6 +184,10 @@ impl Issuer {
     /// Whether a caller may ask for an action, and has not asked too often. Every door asks this before it acts.
     pub fn may(&self, action: Action, caller: Caller) -> Result<Caller, No> {
         access::check(action, &caller)?;
+        if access::issues(action) && self.audit.as_ref().is_some_and(Audit::refuses) {
+            let message = "the entries of the audit cannot be written, and nothing is issued without them: ask again";
+            return Err(Denial::new(DenialKind::Unavailable, "AUDIT_UNWRITABLE", message).into());
+        }
         self.throttle(&caller, action)?;
         Ok(caller)
     }

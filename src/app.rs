@@ -38,6 +38,7 @@ use crate::dev::provider;
 use crate::doors::http::Ready;
 use crate::doors::{self, bundle, grpc, http, peer};
 use crate::foreign::Foreign;
+use crate::history::audit::Audit;
 use crate::home::{Endpoint, Home};
 use crate::keys::keystore::Keystore;
 use crate::ledger;
@@ -169,6 +170,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     rotation.begin()?;
     let publisher = Publisher::start(&ledger, &authority, config.refresh).map_err(|e| e.to_string())?;
     let seal = Seal::new(Arc::clone(&authority), iss.clone());
+    let audit = config.audit.as_ref().map(|to| Audit::start(to, &history, &home.dir)).transpose()?;
     let (rejoin, rejoining) = mpsc::channel(1);
     let (configuration, orders) = Configuration::new();
     let (reloaded, reloads) = watch::channel(0);
@@ -182,6 +184,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         ledger: ledger.clone(),
         backups: home.backups(),
         history,
+        audit,
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
         pages: inspect::Pages::new().map_err(|e| e.to_string())?,
@@ -304,11 +307,14 @@ impl Running {
         for task in self.tasks {
             let _ = task.await;
         }
-        let (ledger, history, watermark) = (self.issuer.ledger.clone(), Arc::clone(&self.issuer.history), self.watermark);
+        let (issuer, watermark) = (self.issuer, self.watermark);
         let _ = tokio::task::spawn_blocking(move || {
-            ledger.stop();
+            issuer.ledger.stop();
             // ORDER: after the ledger, so that it holds every record; and signed before the process ends.
-            history.stop();
+            issuer.history.stop();
+            if let Some(audit) = &issuer.audit {
+                audit.stop();
+            }
             drop(watermark);
         })
         .await;

@@ -4,6 +4,7 @@
 mod actions;
 mod attest;
 mod audiences;
+mod audit;
 mod classes;
 mod diff;
 mod digest;
@@ -32,6 +33,7 @@ use crate::authority::RootFiles;
 use crate::authority::schedule::Schedule;
 use crate::foreign::Settings;
 use crate::history::Keep;
+use crate::history::audit::Settings as Audited;
 use crate::judge::Places;
 use crate::judge::action::Catalogue;
 use crate::judge::approval::Waiting;
@@ -108,6 +110,8 @@ pub struct Config {
     pub witnesses_needed: usize,
     /// How long the history is kept, and how much of it. An attacker who shortens it can make what they did forgotten.
     pub history: Keep,
+    /// Where the entries of the history are handed on to. An attacker who controls it reads for whom agents act.
+    pub audit: Option<Audited>,
     /// How far the clock may be ahead of the last record at a start. An attacker who controls it and the clock can end every agent.
     pub max_downtime: Duration,
     /// OID of the binding: an extension in certificates, a claim in tokens.

@@ -4,6 +4,7 @@
 //! ledger ── inbox ── keeper ── store     segments of JSON lines, dropped whole when they are old
 //! doors  ──┘           │
 //!                     log ── tiles       the tree over the entries, its head signed about once a second (`note`)
+//! audit  <── store                       hands entries on to a collector
 //! ```
 //!
 //! The history is *behind* the journal: a thread of its own follows what is durable there, so nothing that is judged or recorded waits
@@ -11,6 +12,7 @@
 //! and a start reads from the journal what the history lacks. Denials and looks stand in no journal; they wait in bounded memory, and
 //! what is too much of them is counted in an entry of its own.
 
+pub mod audit;
 pub mod entry;
 mod flood;
 mod inbox;
@@ -115,12 +117,14 @@ impl Opened {
     pub fn follow(self, inbox: Inbox, ledger: &Ledger, clock: &Clock) -> Result<History, String> {
         let Opened { store, log, verifier, place } = self;
         let (reader, folder) = (store.reader(), Folder::new(&place.dir));
+        let opened = reader.places();
         inbox.set_copied(store.head());
         let keeper = Keeper::new(inbox.clone(), ledger.clone(), clock.clone(), store, log);
         let thread = process::thread("mayfly-history", move || keeper.run()).map_err(|e| e.to_string())?;
         Ok(History {
             inbox,
             reader,
+            opened,
             folder,
             verifier,
             ledger: ledger.clone(),
@@ -142,6 +146,8 @@ pub fn inbox() -> Inbox {
 pub struct History {
     inbox: Inbox,
     reader: Reader,
+    // The places of the entries at the start, before anything was added.
+    opened: (u64, u64),
     folder: Folder,
     verifier: Verifier,
     ledger: Ledger,

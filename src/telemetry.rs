@@ -43,6 +43,15 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ),
     ("mayfly_history_records_behind", "gauge", "", "records of the journal that the history does not hold yet"),
     ("mayfly_history_bytes", "gauge", "", "bytes of the entries that are kept"),
+    ("mayfly_audit_entries_total", "counter", "", "entries that were handed on (`[audit]`)"),
+    ("mayfly_audit_failures_total", "counter", "", "attempts to hand entries on that failed and are made again"),
+    (
+        "mayfly_audit_entries_lost_total",
+        "counter",
+        "",
+        "entries that the history dropped before they could be handed on, because they were too old",
+    ),
+    ("mayfly_audit_entries_behind", "gauge", "", "entries that were not handed on yet"),
     ("mayfly_history_failures_total", "counter", "", "writes of the history that failed and are tried again"),
     ("mayfly_requests_abandoned_total", "counter", "", "requests dropped before their commit because nobody waited any more"),
     (

@@ -179,6 +179,8 @@ pub const REASONS: &[Entry] = &[
         "There are no audiences or too many of them, or one of them is empty, too long or given twice."),
     says("AUDIENCE_NOT_ALLOWED", &[Denied], ClassOwner,
         "The audience is not in the agent's list, or no longer in that of its class."),
+    says("AUDIT_UNWRITABLE", &[Unavailable], Operator,
+        "The issuer cannot write the entries of its audit, and is configured to issue nothing without them."),
     says("AUTHORITIES_FULL", &[Exhausted], Operator,
         "A trust domain can have no more authorities that are published, or tainted."),
     says("AUTHORITY_KIND", &[Malformed], Caller, "The request does not say which kind of authority it is about: X.509, JWT or RS256."),

@@ -53,13 +53,15 @@ impl Looks {
     }
 
     /// Providers that cannot be reached: their users, or the workloads that they prove, get nothing. Each is asked before somebody needs
-    /// it.
+    /// it. And a collector that takes no entries: revocations go on all the same, so the issuer stays in service.
     fn warnings(&self) -> Vec<String> {
         let (providers, now) = (self.issuer.providers.load(), self.clock.seconds());
         providers.assertions.look(now);
         providers.attestations.look(now);
         let all = providers.assertions.reachable().into_iter().chain(providers.attestations.reachable());
-        all.filter_map(|(name, reachable)| Some(format!("issuer {name}: {}", reachable.err()?))).collect()
+        let providers = all.filter_map(|(name, reachable)| Some(format!("issuer {name}: {}", reachable.err()?)));
+        let audit = self.issuer.audit.as_ref().and_then(|audit| audit.trouble());
+        providers.chain(audit.map(|why| format!("audit: {why}"))).collect()
     }
 
     /// The clock leapt, and is not followed.

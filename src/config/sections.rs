@@ -12,6 +12,7 @@ use mayfly_verify::{BindingOid, TrustDomain, WorkloadName};
 use super::actions::{check_people, read_actions, read_waiting};
 use super::attest::{check_rules, read_rules, read_workload_issuers};
 use super::audiences::{check_audiences, read_audiences};
+use super::audit::read_audit;
 use super::classes::read_classes;
 use super::foreign::{Known, read_foreign};
 use super::https::read_https;
@@ -43,6 +44,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let log = within(top, "log", read_log);
     let journal = within(top, "journal", read_journal);
     let history = within(top, "history", read_history);
+    let audit = within(top, "audit", read_audit);
     let credentials = within(top, "credentials", read_credentials);
     let authorities = within(top, "authorities", read_authorities);
     let https = within(top, "https", read_https);
@@ -90,6 +92,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         witnesses_needed: journal.needed.min(journal.witnesses.len()),
         witnesses: journal.witnesses,
         history,
+        audit,
         max_downtime: journal.max_downtime,
         oid: credentials.oid?,
         jwt_ttl: credentials.jwt_ttl,

@@ -85,6 +85,22 @@ pub const TABLE: &[(Action, &[Role])] = &[
 /// Actions that are for operators on the issuer's machine alone, on its socket: they write there, or say what is in its files.
 const LOCAL: &[Action] = &[Action::Backup, Action::Reload, Action::CompareConfiguration];
 
+/// Whether an action gives somebody a credential, what becomes one, or a longer life. Only these are refused while the audit cannot be
+/// written: what ends, closes or shows something goes on.
+pub fn issues(action: Action) -> bool {
+    use Action::{Attest, CreateJoinToken, Exchange, Extend, MintJwt, Redeem, Renew, Spawn};
+    match action {
+        Redeem | Attest | Renew | Spawn | Extend | MintJwt | Exchange | CreateJoinToken => true,
+        // A yes of a person gives nothing before it is exchanged; reopening gives nothing before somebody spawns.
+        Action::Ask | Action::AnswerApproval | Action::Reopen => false,
+        Action::Introspect | Action::RevokeToken | Action::End | Action::Revoke => false,
+        Action::Whoami | Action::Backup | Action::Reload | Action::CompareConfiguration | Action::ChangeAuthorities => false,
+        Action::ListAgents | Action::GetAgent | Action::ListClasses | Action::GetBundle | Action::WatchCuts => false,
+        Action::ListCuts | Action::ListAuthorities | Action::ReadHistory | Action::SeeApprovals => false,
+        Action::Explain | Action::AskWhoCan | Action::GetPolicies => false,
+    }
+}
+
 /// The roles that may ask for an action.
 pub fn roles(action: Action) -> &'static [Role] {
     TABLE.iter().find(|(listed, _)| *listed == action).map_or(&[], |(_, roles)| roles)

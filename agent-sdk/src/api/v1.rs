@@ -2267,6 +2267,8 @@ pub enum Reason {
     ConfigurationChanged = 176,
     /// The new configuration cannot be used, and the one before stays; the message says why.
     ConfigurationRefused = 177,
+    /// The issuer cannot write the entries of its audit, and is configured to issue nothing without them.
+    AuditUnwritable = 178,
     /// What is to be explained is not well-formed; the message says why.
     ExplainMalformed = 180,
     /// No limit with this name is configured.
@@ -2454,6 +2456,7 @@ impl Reason {
             Self::UserDiffers => "REASON_USER_DIFFERS",
             Self::ConfigurationChanged => "REASON_CONFIGURATION_CHANGED",
             Self::ConfigurationRefused => "REASON_CONFIGURATION_REFUSED",
+            Self::AuditUnwritable => "REASON_AUDIT_UNWRITABLE",
             Self::ExplainMalformed => "REASON_EXPLAIN_MALFORMED",
             Self::LimitUnknown => "REASON_LIMIT_UNKNOWN",
             Self::PolicyDenied => "REASON_POLICY_DENIED",
@@ -2617,6 +2620,7 @@ impl Reason {
             "REASON_USER_DIFFERS" => Some(Self::UserDiffers),
             "REASON_CONFIGURATION_CHANGED" => Some(Self::ConfigurationChanged),
             "REASON_CONFIGURATION_REFUSED" => Some(Self::ConfigurationRefused),
+            "REASON_AUDIT_UNWRITABLE" => Some(Self::AuditUnwritable),
             "REASON_EXPLAIN_MALFORMED" => Some(Self::ExplainMalformed),
             "REASON_LIMIT_UNKNOWN" => Some(Self::LimitUnknown),
             "REASON_POLICY_DENIED" => Some(Self::PolicyDenied),
