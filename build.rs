@@ -47,6 +47,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let generator = tonic_prost_build::configure().build_client(false).extern_path(".google.rpc", "::tonic_types::pb");
     generator.out_dir(into).include_file("api.rs").compile_fds(envoy)?;
 
+    let guard = protox::compile(["proto/mayfly/guard/v1/guard.proto"], ["proto"])?;
+    tonic_prost_build::configure().build_client(false).compile_fds(guard)?;
+
     let journal = protox::compile(["proto/mayfly/journal/v1/journal.proto"], ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(journal)?;
     Ok(())

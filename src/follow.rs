@@ -61,6 +61,8 @@ pub struct Followed {
     pub bundles: Bundles,
     /// What is revoked.
     pub revocations: Following,
+    /// The connection to the issuer.
+    pub channel: Channel,
     /// Notifies when the folder may hold another certificate.
     pub renewed: watch::Receiver<()>,
     _bundle: FollowingBundle,
@@ -121,14 +123,14 @@ pub async fn begin(
     let key = FeedKey::from_point(&got.feed_key).map_err(|e| unusable(&e))?;
     let bundles = Bundles::default();
     bundles.set(Bundle::from_json(trust_domain.clone(), &got.spiffe_json).map_err(|e| unusable(&e))?);
-    let bundle = bundles.follow(channel.clone(), trust_domain.clone());
+    let (bundle, own_channel) = (bundles.follow(channel.clone(), trust_domain.clone()), channel.clone());
     let revocations = match tap {
         Some(tap) => follow_with(channel.clone(), key, trust_domain, freshness, tap),
         None => follow(channel.clone(), key, trust_domain, freshness),
     };
     let (news, renewed) = watch::channel(());
     let renewing = process::task("own certificate", keep_renewing(issuer, own.clone(), dir, news));
-    Ok(Followed { own, bundles, revocations, renewed, _bundle: bundle, renewing })
+    Ok(Followed { own, bundles, revocations, channel: own_channel, renewed, _bundle: bundle, renewing })
 }
 
 async fn fetch_bundle(channel: Channel) -> Result<v1::Bundle, FollowError> {

@@ -8,6 +8,7 @@
 //! | `decision` | the answer, as JSON, as headers, as a challenge |
 //! | `rule` | what a proxy's configuration asks for: audience, scopes, which credential |
 //! | `verify` | `POST /verify` and `/verify/batch` |
+//! | `grpc` | the same over gRPC |
 //! | `forward` | `/auth`, for nginx, Traefik and Caddy |
 //! | `envoy` | `ext_authz` of Envoy, over gRPC |
 //! | `text` | percent encoding, and the times of answers |
@@ -15,6 +16,9 @@
 //! | `address` | where it listens: a Unix socket, or loopback |
 //! | `serve` | connections, and their end |
 //! | `secrets` | the own identity over SDS, for the proxy beside it |
+//! | `crl` | the lists of revoked certificates in a folder, kept up to date |
+//! | `lists` | that folder: each file as a whole, and only when it says something new |
+//! | `reload` | the command that has a server read them again |
 //! | `patient` | a connection that may be idle, but not forever |
 //!
 //! **Who can ask.** Whoever reaches the socket learns what is in a credential that they have already, and nothing else. No answer
@@ -23,11 +27,15 @@
 
 pub mod address;
 mod check;
+pub mod crl;
 mod decision;
 pub mod envoy;
 mod forward;
+pub mod grpc;
 mod kept;
+mod lists;
 mod patient;
+mod reload;
 mod routes;
 mod rule;
 pub mod secrets;

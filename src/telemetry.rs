@@ -130,6 +130,24 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
         "from `mayfly guard --best-effort`: credentials accepted while it was unknown whether they are revoked",
     ),
     ("mayfly_guard_connections", "gauge", "", "from `mayfly guard`: open connections"),
+    (
+        "mayfly_guard_crl_revision",
+        "gauge",
+        "",
+        "from `mayfly guard --crl`: revision up to which every revocation is in the lists that were fetched last",
+    ),
+    (
+        "mayfly_guard_crl_expires_timestamp_seconds",
+        "gauge",
+        "",
+        "from `mayfly guard --crl`: when the lists in the folder expire, in Unix seconds: from then on the server refuses everybody",
+    ),
+    (
+        "mayfly_guard_crl_failures_total",
+        "counter",
+        "what",
+        "from `mayfly guard --crl`: lists that could not be had (fetch) or written (write), and reload commands that failed or took too long (reload)",
+    ),
     ("mayfly_sds_rejected_total", "counter", "", "from `mayfly guard` and `mayfly run`: secrets that an Envoy could not use"),
     (
         "mayfly_guard_refused_total",

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use attribute_context::{HttpRequest, Peer};
 use check_response::HttpResponse;
 use mayfly::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse, attribute_context, check_response};
+use mayfly::guard::grpc::v1;
 use serde_json::{Value, json};
 use support::{BIN, Dev};
 
@@ -309,6 +310,65 @@ fn t41_without_news_a_guard_refuses_and_says_so_or_accepts_and_counts() {
     assert_eq!(strict.get("/readyz").status, 200);
 }
 
+/// How many certificates the lists in the folder name.
+fn entries(dev: &Dev) -> usize {
+    let ders = pem::parse_many(std::fs::read(dev.path("lists/crl.pem")).unwrap()).unwrap();
+    let parsed = ders.iter().map(|one| x509_parser::parse_x509_crl(one.contents()).unwrap().1);
+    parsed.map(|crl| crl.iter_revoked_certificates().count()).sum()
+}
+
+/// How often something of the lists failed.
+fn failures(guard: &Guard, what: &str) -> u64 {
+    let name = format!("mayfly_guard_crl_failures_total{{what=\"{what}\"}} ");
+    let body = guard.get("/metrics").body;
+    body.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
+}
+
+#[test]
+fn t205_t206_the_lists_in_a_folder_follow_each_revocation_and_the_server_is_told() {
+    let dev = world();
+    let (agent, _) = (spawn(&dev, "a1"), spawn(&dev, "a2"));
+    let reload = "test ! -e broken && echo \"$MAYFLY_CRL\" >> reloaded";
+    let guard = Guard::start(&dev, &["127.0.0.1:0", "--crl", "lists", "--reload", reload]);
+    let reloads = || std::fs::read_to_string(dev.path("reloaded")).unwrap_or_default().lines().count();
+    assert_eq!(entries(&dev), 0, "they are there before the guard is ready");
+    until("the first reload", || reloads() == 1);
+    assert_eq!(dev.file("reloaded").trim(), "lists/crl.pem");
+    // One file for each CA beside it: the root and the authority.
+    assert_eq!(std::fs::read_dir(dev.path("lists")).unwrap().count(), 3);
+    // A command that fails is run again until it does not.
+    std::fs::write(dev.path("broken"), "").unwrap();
+    dev.json(&format!("revoke --agent {}", agent["agent_id"].as_str().unwrap()));
+    until("the revoked certificate", || entries(&dev) == 1);
+    until("the failure is counted", || failures(&guard, "reload") > 0);
+    assert_eq!(reloads(), 1);
+    std::fs::remove_file(dev.path("broken")).unwrap();
+    until("the next reload", || reloads() == 2);
+    // A folder in which nothing can be written keeps the lists of before, and gets the new ones as soon as it can.
+    std::fs::create_dir(dev.path("lists/crl.pem.new")).unwrap();
+    dev.json("revoke --user dev/demo");
+    until("the failure is counted", || failures(&guard, "write") > 0);
+    assert_eq!((entries(&dev), reloads()), (1, 2));
+    std::fs::remove_dir(dev.path("lists/crl.pem.new")).unwrap();
+    until("both", || entries(&dev) == 2);
+    until("a reload for it", || reloads() == 3);
+    // Another guard would write the same files.
+    let second = dev.fails("guard --as g --listen 127.0.0.1:0 --crl lists", 1);
+    assert!(second.contains("another guard keeps the lists in `lists`"), "{second}");
+}
+
+#[test]
+fn t206_a_guard_that_is_stopped_leaves_no_reload_behind() {
+    let dev = world();
+    let reload = "echo $$ > pid.new; mv pid.new pid; exec sleep 600";
+    let mut guard = Guard::start(&dev, &["127.0.0.1:0", "--crl", "lists", "--reload", reload]);
+    until("the command", || dev.path("pid").exists());
+    assert!(Command::new("kill").args(["-TERM", &guard.child.id().to_string()]).status().unwrap().success());
+    assert!(guard.child.wait().unwrap().success());
+    let stat = format!("/proc/{}/stat", dev.file("pid").trim());
+    until("the end of the command", || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")));
+}
+
 #[test]
 fn t111_t114_a_proxy_that_asks_gets_who_calls_or_what_to_tell_the_client() {
     let dev = world();
@@ -583,4 +643,127 @@ async fn t113_t114_envoy_gets_a_decision_whatever_it_sends_and_the_service_only_
         }
         assert!(started.elapsed() < Duration::from_secs(30), "the cut");
     }
+}
+
+/// The answer of `POST /verify` that a message says, but for the age of what is known.
+fn as_json(answer: &v1::VerifyResponse) -> Value {
+    let knowledge = json!({ "decision": answer.decision, "revision": answer.revision });
+    let more = if answer.decision {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let expires_at = time::OffsetDateTime::from_unix_timestamp(answer.expires_at.unwrap().seconds).unwrap();
+        json!({
+            "kind": answer.kind,
+            "spiffe_id": answer.spiffe_id,
+            "agent_id": text(&answer.agent_id),
+            "workload_id": text(&answer.workload_id),
+            "class": text(&answer.class),
+            "user": answer.user.as_ref().map(|user| json!({ "iss": user.iss, "sub": user.sub })),
+            "parent_id": text(&answer.parent_id),
+            "root_id": text(&answer.root_id),
+            "chain": answer.chain,
+            "scopes": answer.scopes,
+            "delegation_id": text(&answer.delegation_id),
+            "mode": text(&answer.mode),
+            "expires_at": expires_at.format(&time::format_description::well_known::Rfc3339).unwrap(),
+        })
+    } else {
+        json!({ "reason": answer.reason, "hint": answer.hint })
+    };
+    let (Value::Object(mut all), Value::Object(more)) = (knowledge, more) else { unreachable!() };
+    all.extend(more);
+    all.into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t207_grpc_answers_what_post_verify_answers_and_refuses_what_is_no_question() {
+    let dev = world();
+    spawn(&dev, "a1");
+    let guard = Guard::start(&dev, &["127.0.0.1:0"]);
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", guard.address)).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    // A request whose message never comes. It has ten seconds, so the rest of this test goes on meanwhile.
+    let slow = {
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        tokio::spawn(async move {
+            client.ready().await.unwrap();
+            let silence = tokio_stream::pending::<v1::VerifyRequest>();
+            let codec = tonic_prost::ProstCodec::<_, v1::VerifyResponse>::default();
+            client.client_streaming(tonic::Request::new(silence), "/mayfly.guard.v1.Guard/Verify".parse().unwrap(), codec).await
+        })
+    };
+    let token = dev.file("a1/svid.jwt");
+    let asked = |credential: &str, audience: &str, scopes: &[&str]| v1::VerifyRequest {
+        credential: credential.into(),
+        audience: audience.into(),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+    };
+    let rows = [
+        (token.as_str(), &["search:read"][..]),
+        (&token, &["search:write"]),
+        ("a.b.c", &[]),
+        ("", &[]),
+        (&dev.file("a1/svid.pem"), &[]),
+        (&dev.file("g/svid.pem"), &[]),
+    ];
+    let checks: Vec<_> = rows.iter().map(|(credential, scopes)| asked(credential, SEARCH, scopes)).collect();
+    let many: v1::VerifyBatchResponse = grpc(&channel, "VerifyBatch", v1::VerifyBatchRequest { checks }).await.unwrap();
+    assert_eq!(many.answers.len(), rows.len());
+    for ((credential, scopes), mut answer) in rows.iter().zip(many.answers) {
+        let one: v1::VerifyResponse = grpc(&channel, "Verify", asked(credential, SEARCH, scopes)).await.unwrap();
+        let (_, mut told) = guard.verify(&json!({ "credential": credential, "audience": SEARCH, "scopes": scopes }));
+        assert!(answer.staleness_ms.take().is_some() && told["staleness_ms"].take().is_u64());
+        told.as_object_mut().unwrap().remove("staleness_ms");
+        // Each is asked when it is: the revision may have moved on.
+        assert!(answer.revision > 0 && one.revision >= answer.revision);
+        told["revision"] = answer.revision.into();
+        assert_eq!(as_json(&answer), told, "{credential}");
+        assert_eq!((one.decision, one.reason, one.spiffe_id), (answer.decision, answer.reason, answer.spiffe_id));
+    }
+    for (bad, says) in [
+        (asked(&token, "", &[]), "audience"),
+        (asked(&token, SEARCH, &[""]), "scope"),
+        (asked(&token, SEARCH, &["s"; 65]), "scopes"),
+        (asked(&token, &"x".repeat(257), &[]), "audience"),
+        (asked(&"x".repeat(70_000), SEARCH, &[]), "64 KiB"),
+    ] {
+        let refused = grpc::<_, v1::VerifyResponse>(&channel, "Verify", bad.clone()).await.unwrap_err();
+        assert!(refused.code() == tonic::Code::InvalidArgument && refused.message().contains(says), "{refused:?}");
+        let checks = vec![asked(&token, SEARCH, &[]), bad];
+        let refused =
+            grpc::<_, v1::VerifyBatchResponse>(&channel, "VerifyBatch", v1::VerifyBatchRequest { checks }).await.unwrap_err();
+        assert!(refused.code() == tonic::Code::InvalidArgument && refused.message().starts_with("checks[1]: "), "{refused:?}");
+    }
+    for checks in [vec![], vec![asked("", SEARCH, &[]); 65]] {
+        let refused = grpc::<_, v1::VerifyBatchResponse>(&channel, "VerifyBatch", v1::VerifyBatchRequest { checks }).await;
+        assert_eq!(refused.unwrap_err().code(), tonic::Code::InvalidArgument);
+    }
+    // Refused by its length, before it is read.
+    let huge = grpc::<_, v1::VerifyResponse>(&channel, "Verify", asked(&"x".repeat(600 * 1024), SEARCH, &[])).await;
+    assert_eq!(huge.unwrap_err().code(), tonic::Code::OutOfRange);
+    let slow = slow.await.unwrap().unwrap_err();
+    assert_eq!(slow.code(), tonic::Code::DeadlineExceeded, "{slow:?}");
+    // Whoever knows nothing new allows nothing, here too.
+    assert!(Command::new("kill").args(["-STOP", &dev.pid().to_string()]).status().unwrap().success());
+    let started = Instant::now();
+    loop {
+        let told: v1::VerifyResponse = grpc(&channel, "Verify", asked(&token, SEARCH, &[])).await.unwrap();
+        if told.reason == "CREDENTIAL_STALE" {
+            assert!(!told.decision && told.staleness_ms.unwrap() >= 5000, "{told:?}");
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{told:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(Command::new("kill").args(["-CONT", &dev.pid().to_string()]).status().unwrap().success());
+}
+
+async fn grpc<Q, A>(channel: &tonic::transport::Channel, method: &str, asked: Q) -> Result<A, tonic::Status>
+where
+    Q: prost::Message + Send + Sync + 'static,
+    A: prost::Message + Default + Send + Sync + 'static,
+{
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let path = format!("/mayfly.guard.v1.Guard/{method}").parse().unwrap();
+    Ok(client.unary(tonic::Request::new(asked), path, tonic_prost::ProstCodec::<Q, A>::default()).await?.into_inner())
 }

@@ -16,6 +16,7 @@ use super::{output, serving};
 use crate::config::LogFormat;
 use crate::follow;
 use crate::guard::address::{Address, Socket};
+use crate::guard::crl::Crl;
 use crate::guard::{Guard, health, metrics_only, routes, secrets, serve};
 use crate::process;
 use crate::sds::Sds;
@@ -43,6 +44,12 @@ pub(super) struct Args {
     /// the socket gets the key
     #[arg(long)]
     sds: bool,
+    /// Keep the lists of revoked certificates in this folder: crl.pem with all of them, and one file for each CA
+    #[arg(long, value_name = "DIR")]
+    crl: Option<PathBuf>,
+    /// With --crl: a line for the shell that has a server read the lists again, such as `nginx -s reload`. It has ten seconds
+    #[arg(long, value_name = "COMMAND", requires = "crl")]
+    reload: Option<String>,
     /// Without news, accept credentials until they expire, and count them
     #[arg(long)]
     best_effort: bool,
@@ -102,6 +109,15 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     } else {
         (None, None)
     };
+    // ORDER: before it says that it is ready. A server refuses to start without its lists.
+    let lists = match &args.crl {
+        Some(dir) => {
+            let (channel, live) = (followed.channel.clone(), followed.revocations.live().clone());
+            let lists = Crl::begin(dir, channel, live, args.reload.as_deref()).await?;
+            Some(process::task("lists of revoked certificates", lists.keep()))
+        }
+        None => None,
+    };
     let (router, reporter) = routes(&guard, secrets, &metrics);
     let looking = process::task("health of the guard", health(guard.clone(), metrics.clone(), reporter));
     let address = socket.name();
@@ -114,8 +130,8 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let requested = serving::requested().await;
     stop.send_replace(true);
     // ORDER: before the connections drain. Its streams end with it.
-    if let Some(telling) = telling {
-        telling.abort();
+    for task in [telling, lists].into_iter().flatten() {
+        task.abort();
     }
     // A panic in either has ended the process already.
     let _ = serving.await;

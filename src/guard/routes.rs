@@ -17,7 +17,7 @@ use tonic::Status;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::{Guard, envoy, forward, verify};
+use super::{Guard, envoy, forward, grpc, verify};
 use crate::sds::{self, Sds};
 
 /// Most requests at once; a body of each may be in memory.
@@ -30,18 +30,18 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Everything that a guard answers, with its own identity if that is to be told, and what keeps its gRPC health true: see [`health`].
 pub fn routes(guard: &Guard, secrets: Option<Sds>, metrics: &PrometheusHandle) -> (Router, HealthReporter) {
     let (reporter, healthy) = tonic_health::server::health_reporter();
-    let mut grpc = tonic::service::Routes::new(envoy::service(guard)).add_service(healthy);
+    let mut services = tonic::service::Routes::new(envoy::service(guard)).add_service(grpc::service(guard)).add_service(healthy);
     if let Some(secrets) = secrets {
-        grpc = grpc.add_service(sds::service(secrets));
+        services = services.add_service(sds::service(secrets));
     }
-    let grpc = grpc.into_axum_router();
+    let services = services.into_axum_router();
     let questions = Router::new()
         .route("/verify", post(verify::one).layer(DefaultBodyLimit::max(verify::BODY)))
         .route("/verify/batch", post(verify::many).layer(DefaultBodyLimit::max(verify::BATCH_BODY)))
         .route("/auth", any(forward::auth))
         .with_state(guard.clone());
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
-    let checks = grpc.merge(questions).fallback(unknown).layer(middleware::from_fn_with_state(room, bounded));
+    let checks = services.merge(questions).fallback(unknown).layer(middleware::from_fn_with_state(room, bounded));
     // Outside of the bound: whoever looks after the guard would take one that is busy for one that is dead.
     (checks.merge(metrics_only(guard, metrics)), reporter)
 }
@@ -56,7 +56,7 @@ pub fn metrics_only(guard: &Guard, metrics: &PrometheusHandle) -> Router {
 
 /// Keeps metrics and gRPC health as what the guard knows, until it is dropped.
 pub async fn health(guard: Guard, metrics: PrometheusHandle, reporter: HealthReporter) {
-    for name in ["verify", "batch", "auth", "envoy"] {
+    for name in ["verify", "batch", "grpc", "auth", "envoy"] {
         for outcome in ["allowed", "malformed"] {
             metrics::counter!("mayfly_guard_checks_total", "door" => name, "outcome" => outcome, "reason" => "").increment(0);
         }
@@ -68,7 +68,7 @@ pub async fn health(guard: Guard, metrics: PrometheusHandle, reporter: HealthRep
         metrics::counter!("mayfly_guard_accepted_unknown_total").absolute(guard.accepted_unknown());
         let serves = guard.is_best_effort() || guard.fresh().is_ok();
         let serving = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in ["", envoy::SERVICE] {
+        for name in ["", envoy::SERVICE, grpc::SERVICE] {
             reporter.set_service_status(name, serving).await;
         }
         metrics.run_upkeep();
@@ -91,7 +91,8 @@ async fn ready(State(guard): State<Guard>) -> Response {
 }
 
 async fn unknown(headers: HeaderMap) -> Response {
-    let error = "there are POST /verify, POST /verify/batch, /auth, gRPC ext_authz, /healthz, /readyz, /heartbeat and /metrics";
+    let error =
+        "there are POST /verify, POST /verify/batch, /auth, gRPC Guard and ext_authz, /healthz, /readyz, /heartbeat and /metrics";
     told(&headers, StatusCode::NOT_FOUND, Status::unimplemented(error))
 }
 

@@ -21,21 +21,21 @@ pub(super) const BODY: usize = 64 * 1024;
 /// Largest body of many, in bytes.
 pub(super) const BATCH_BODY: usize = 512 * 1024;
 /// Most questions at once.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// How long a client may take to send a body.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A question. A field that is not known is refused: a misspelt `scopes` would ask for nothing.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
+pub(super) struct Question {
     /// A JWT-SVID, or a certificate in PEM, alone or with its chain.
-    credential: String,
+    pub(super) credential: String,
     /// The own audience of the service; a token must be for it.
-    audience: Option<String>,
+    pub(super) audience: Option<String>,
     /// Every one of them must be there.
     #[serde(default)]
-    scopes: Vec<String>,
+    pub(super) scopes: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +45,7 @@ struct Batch {
 }
 
 /// A refusal of the request itself.
-type Malformed = (StatusCode, Json<Value>);
+pub(super) type Malformed = (StatusCode, Json<Value>);
 
 fn malformed(status: StatusCode, error: impl Into<String>) -> Malformed {
     // What serde says may hold a part of the request.
@@ -96,12 +96,16 @@ fn refused(door: &'static str, refusal: Malformed) -> Response {
     refusal.into_response()
 }
 
-fn answer(guard: &Guard, question: &Question, door: &'static str) -> Result<(StatusCode, Value), Malformed> {
+/// The answer to a question as a JSON object, and its status: 200 or 403. `door` is the label of the counter.
+pub(super) fn answer(guard: &Guard, question: &Question, door: &'static str) -> Result<(StatusCode, Value), Malformed> {
     let bad = |error: String| malformed(StatusCode::BAD_REQUEST, error);
     bounded_scopes(&question.scopes).map_err(bad)?;
     let audience = question.audience.as_deref();
     audience.map_or(Ok(()), bounded_audience).map_err(bad)?;
     let credential = question.credential.trim();
+    if credential.len() > BODY {
+        return Err(bad(format!("a credential has at most {} KiB", BODY / 1024)));
+    }
     let shown = if credential.contains("-----BEGIN") {
         Shown { certificate: Some(credential), token: None }
     } else if audience.is_none() {
