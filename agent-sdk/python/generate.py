@@ -1,4 +1,5 @@
-"""Writes the committed messages, and the copies for Node, from `proto/`: `python agent-sdk/python/generate.py` (grpcio-tools).
+"""Writes the committed messages, the copies for Node and the stubs for Go from `proto/`: `python agent-sdk/python/generate.py`
+(grpcio-tools, and Go for the last).
 
 The output of `protoc --python_out` runs with one or two major versions of protobuf only, and registers its names in a pool that
 the whole process shares, where two packages that have the SPIFFE Workload API clash. So a module here holds the descriptors and
@@ -8,6 +9,9 @@ builds its classes in a pool of its own; the type stubs are those of protoc.
 from __future__ import annotations
 
 import base64
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -89,8 +93,16 @@ def copy() -> None:
         (HERE.parent / "typescript/proto" / proto).write_bytes((PROTO / proto).read_bytes())
 
 
+def go() -> None:
+    """The Go module has the stubs that Go's own generators write."""
+    if shutil.which("go") is None:
+        sys.exit("there is no `go`, so the stubs in agent-sdk/go are not written: install it and run agent-sdk/go/generate")
+    subprocess.run([HERE.parent / "go/generate"], env={"PYTHON": sys.executable, **os.environ}, check=True)
+
+
 if __name__ == "__main__":
     copy()
     for file, text in generate():
         (HERE / file).parent.mkdir(exist_ok=True)
         (HERE / file).write_text(text)
+    go()

@@ -23,7 +23,7 @@ import (
 	"testing"
 	"time"
 
-	"mayfly.dev/binding"
+	"mayfly.dev/agent-sdk/go/binding"
 )
 
 // What the crate writes, and what it is held to.

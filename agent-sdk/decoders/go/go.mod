@@ -1,3 +1,0 @@
-module mayfly.dev/binding
-
-go 1.24.0
