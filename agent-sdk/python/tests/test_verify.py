@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.websockets import WebSocket
 
 import mayfly
 from mayfly.testing import Dev
@@ -305,6 +307,95 @@ def test_fastapi_has_a_dependency(fake: Fake, guard: Guard) -> None:
     )
     fake.stop()
     assert client.get("/search", headers=token).status_code == 503
+
+
+def test_starlette_and_fastapi_have_a_decorator(fake: Fake, guard: Guard) -> None:
+    fastapi = pytest.importorskip("fastapi")
+    pytest.importorskip("httpx")
+    from fastapi.testclient import TestClient
+    from starlette.endpoints import HTTPEndpoint
+    from starlette.responses import PlainTextResponse
+    from starlette.websockets import WebSocketDisconnect
+
+    app = fastapi.FastAPI()
+    entered: list[str] = []
+
+    @app.get("/bare/{n}")
+    @mayfly.requires("search:read", guard=guard)
+    async def bare(n: int, q: str = "") -> dict[str, Any]:
+        entered.append("bare")
+        return {"n": n, "q": q}
+
+    @app.get("/request")
+    @mayfly.requires("search:read", "files:read", guard=guard)
+    def threaded(request: Request) -> dict[str, str]:
+        entered.append("request")
+        return {"for": request.scope["mayfly"].user.sub}
+
+    # A parameter of that name that is no request.
+    @app.post("/named")
+    @mayfly.requires(guard=guard)
+    async def named(request: dict[str, int]) -> dict[str, int]:
+        entered.append("named")
+        return request
+
+    @mayfly.requires("search:read", guard=guard)
+    async def plain(request):  # type: ignore[no-untyped-def]
+        entered.append("plain")
+        return PlainTextResponse(request.scope["mayfly"].user.sub)
+
+    class Point(HTTPEndpoint):
+        @mayfly.requires("search:read", guard=guard)
+        async def get(self, request: Request) -> PlainTextResponse:
+            entered.append("point")
+            return PlainTextResponse("point")
+
+    @app.websocket("/ws")
+    @mayfly.requires("search:read", guard=guard)
+    async def live(websocket: WebSocket) -> None:
+        entered.append("ws")
+        await websocket.accept()
+        await websocket.close()
+
+    @mayfly.requires(guard=guard)
+    async def nobody() -> None:
+        entered.append("nobody")
+
+    app.router.add_route("/plain", plain)
+    app.router.add_route("/point", Point)
+    client, token = TestClient(app), {"Authorization": "Bearer a.b.c"}
+    asked: list[tuple[str, str, Any]] = [
+        ("GET", "/bare/3?q=x", None),
+        ("GET", "/request", None),
+        ("POST", "/named", {"a": 1}),
+        ("GET", "/plain", None),
+        ("GET", "/point", None),
+    ]
+    texts = [client.request(method, path, json=body, headers=token).text for method, path, body in asked]
+    assert texts == ['{"n":3,"q":"x"}', '{"for":"demo"}', '{"a":1}', "demo", "point"]
+    with client.websocket_connect("/ws", headers=token):
+        pass
+    assert [question["scopes"] for question in fake.asked[:3]] == [["search:read"], ["search:read", "files:read"], []]
+    assert entered == ["bare", "request", "named", "plain", "point", "ws"]
+    entered.clear()
+
+    def statuses(headers: dict[str, str]) -> set[int]:
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/ws", headers=headers):
+            pass
+        return {client.request(method, path, json=body, headers=headers).status_code for method, path, body in asked}
+
+    assert statuses({}) == {401}
+    assert client.get("/plain").headers["www-authenticate"] == "Bearer"
+    fake.deny("SCOPE_MISSING")
+    assert statuses(token) == {403}
+    fake.stop()
+    assert statuses(token) == {503}
+    # Without a request there is no telling who calls: that is a mistake, and lets nobody in.
+    with pytest.raises(TypeError, match="takes no request"):
+        asyncio.run(nobody())
+    with pytest.raises(TypeError, match="parentheses"):
+        mayfly.requires(nobody)  # type: ignore[arg-type]
+    assert entered == []
 
 
 def test_flask_has_a_decorator_and_wsgi_a_middleware(fake: Fake, guard: Guard) -> None:

@@ -17,6 +17,7 @@ from .current import Workload, current
 from .errors import Denied, Ended, Expired, Forked, MayflyError, NoIdentity, Revoked, Unavailable, Unusable
 from .identity import Identity
 from .tls import Context, Peer
+from .verify.starlette import requires
 
 __version__ = "0.1.0"
 
@@ -37,4 +38,5 @@ __all__ = [
     "User",
     "Workload",
     "current",
+    "requires",
 ]

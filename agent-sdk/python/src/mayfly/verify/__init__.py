@@ -2,7 +2,7 @@
 
 | you have | use |
 |---|---|
-| Starlette, FastAPI, FastMCP | `mayfly.verify.fastapi.requires`, or `mayfly.verify.asgi.Middleware` |
+| Starlette, FastAPI, FastMCP | `@mayfly.requires`, `mayfly.verify.fastapi.requires`, or `mayfly.verify.asgi.Middleware` |
 | Flask | `mayfly.verify.flask.requires`, or `mayfly.verify.wsgi.Middleware` |
 | Django | `mayfly.verify.django.requires` |
 | gRPC | `mayfly.verify.grpc.Interceptor` |
