@@ -112,7 +112,7 @@ type pausing struct{ failures int }
 
 func (p *pausing) Next() time.Duration {
 	p.failures++
-	return backoff(50*time.Millisecond, 5*time.Second, p.failures-1, chance())
+	return streams(p.failures-1, chance())
 }
 
 func (p *pausing) Reset() { p.failures = 0 }

@@ -248,7 +248,7 @@ func (o *owned) follow(ctx context.Context) {
 			failures = 0
 			continue
 		}
-		pause := calls(0)
+		pause := calls(0, chance())
 		if failures > 0 {
 			pause = back(max(time.Until(before.svid.Certificates[0].NotAfter), 0), chance())
 		}

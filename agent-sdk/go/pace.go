@@ -48,8 +48,13 @@ func backoff(from, to time.Duration, failures int, chance float64) time.Duration
 }
 
 // The pause between attempts of a call that has no deadline of its own.
-func calls(failures int) time.Duration {
-	return backoff(first, 1250*time.Millisecond, failures, chance())
+func calls(failures int, chance float64) time.Duration {
+	return backoff(first, 1250*time.Millisecond, failures, chance)
+}
+
+// The pause before a stream of a Workload API is opened again.
+func streams(failures int, chance float64) time.Duration {
+	return backoff(50*time.Millisecond, 5*time.Second, failures, chance)
 }
 
 // Waits, and says whether it was not stopped meanwhile.
@@ -85,7 +90,7 @@ func insist[T any](ctx context.Context, ask func() (T, error)) (T, error) {
 		if err == nil || !transient(err) || failures+1 >= tries {
 			return got, err
 		}
-		if !wait(ctx, calls(failures)) {
+		if !wait(ctx, calls(failures, chance())) {
 			return got, err
 		}
 	}

@@ -18,20 +18,42 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-func TestPausesAreThoseOfTheContract(t *testing.T) {
-	same(t, renewal(100*time.Second, 0), 30*time.Second)
-	same(t, renewal(100*time.Second, 1), 70*time.Second)
-	same(t, again(100*time.Second, 0), 20*time.Second)
-	same(t, again(100*time.Second, 1), 80*time.Second)
-	same(t, again(0, 0), 100*time.Millisecond)
-	same(t, again(0, 1), 200*time.Millisecond)
-	same(t, back(10*time.Second, 1), 5*time.Second)
-	same(t, back(24*time.Hour, 1), longest)
-	same(t, back(0, 0), first/2)
-	for failures, want := range map[int]time.Duration{0: 50, 1: 100, 6: 3200, 7: 5000, 1 << 40: 5000} {
-		same(t, backoff(50*time.Millisecond, 5*time.Second, failures, 1), want*time.Millisecond)
+func TestPausesAndLimitsAreThoseOfTheContract(t *testing.T) {
+	page, err := os.ReadFile("../docs/contract.md")
+	check(t, err)
+	number := func(text string) float64 {
+		n, err := strconv.ParseFloat(text, 64)
+		check(t, err)
+		return n
 	}
-	same(t, backoff(50*time.Millisecond, 5*time.Second, 0, 0), 25*time.Millisecond)
+	seconds := func(n float64) time.Duration { return part(time.Second, n) }
+	pauses := map[string]func(given, chance float64) time.Duration{
+		"renewal": func(given, chance float64) time.Duration { return renewal(seconds(given), chance) },
+		"again":   func(given, chance float64) time.Duration { return again(seconds(given), chance) },
+		"back":    func(given, chance float64) time.Duration { return back(seconds(given), chance) },
+		"calls":   func(given, chance float64) time.Duration { return calls(int(given), chance) },
+		"streams": func(given, chance float64) time.Duration { return streams(int(given), chance) },
+	}
+	seen := map[string]bool{}
+	rows := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([0-9.]+) \\| ([0-9.]+) \\| ([0-9.]+) \\|$")
+	for _, row := range rows.FindAllStringSubmatch(string(page), -1) {
+		seen[row[1]] = true
+		for chance, want := range map[float64]string{0: row[3], 1: row[4]} {
+			same(t, pauses[row[1]](number(row[2]), chance).Round(time.Microsecond), seconds(number(want)).Round(time.Microsecond))
+		}
+	}
+	same(t, len(seen), len(pauses))
+	limits := map[string]float64{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([0-9.]+) \\|$").FindAllStringSubmatch(string(page), -1) {
+		limits[row[1]] = number(row[2])
+	}
+	ours := map[string]float64{
+		"look": look.Seconds(), "stood": stood.Seconds(), "patience": patience.Seconds(), "tries": tries, "tokens": most, "last": last.Seconds(),
+	}
+	if !maps.Equal(limits, ours) {
+		t.Fatalf("%v are not %v", ours, limits)
+	}
+	same(t, streams(1<<40, 1), 5*time.Second)
 	for range 1000 {
 		if n := chance(); n < 0 || n > 1 {
 			t.Fatal(n)

@@ -707,6 +707,8 @@ const (
 	Reason_REASON_CONFIGURATION_CHANGED Reason = 176
 	// The new configuration cannot be used, and the one before stays; the message says why.
 	Reason_REASON_CONFIGURATION_REFUSED Reason = 177
+	// The issuer cannot write the entries of its audit, and is configured to issue nothing without them.
+	Reason_REASON_AUDIT_UNWRITABLE Reason = 178
 	// What is to be explained is not well-formed; the message says why.
 	Reason_REASON_EXPLAIN_MALFORMED Reason = 180
 	// No limit with this name is configured.
@@ -891,6 +893,7 @@ var (
 		173: "REASON_USER_DIFFERS",
 		176: "REASON_CONFIGURATION_CHANGED",
 		177: "REASON_CONFIGURATION_REFUSED",
+		178: "REASON_AUDIT_UNWRITABLE",
 		180: "REASON_EXPLAIN_MALFORMED",
 		181: "REASON_LIMIT_UNKNOWN",
 		185: "REASON_POLICY_DENIED",
@@ -1051,6 +1054,7 @@ var (
 		"REASON_USER_DIFFERS":                173,
 		"REASON_CONFIGURATION_CHANGED":       176,
 		"REASON_CONFIGURATION_REFUSED":       177,
+		"REASON_AUDIT_UNWRITABLE":            178,
 		"REASON_EXPLAIN_MALFORMED":           180,
 		"REASON_LIMIT_UNKNOWN":               181,
 		"REASON_POLICY_DENIED":               185,
@@ -10802,7 +10806,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x19AUTHORITY_STATUS_PREPARED\x10\x01\x12\x1b\n" +
 	"\x17AUTHORITY_STATUS_ACTIVE\x10\x02\x12\x1c\n" +
 	"\x18AUTHORITY_STATUS_RETIRED\x10\x03\x12\x1c\n" +
-	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\xbf$\n" +
+	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\xdd$\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_AGENT_ENDED\x10\x01\x12\x18\n" +
@@ -10941,7 +10945,8 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x19REASON_LEASE_NOT_EXTENDED\x10\xac\x01\x12\x18\n" +
 	"\x13REASON_USER_DIFFERS\x10\xad\x01\x12!\n" +
 	"\x1cREASON_CONFIGURATION_CHANGED\x10\xb0\x01\x12!\n" +
-	"\x1cREASON_CONFIGURATION_REFUSED\x10\xb1\x01\x12\x1d\n" +
+	"\x1cREASON_CONFIGURATION_REFUSED\x10\xb1\x01\x12\x1c\n" +
+	"\x17REASON_AUDIT_UNWRITABLE\x10\xb2\x01\x12\x1d\n" +
 	"\x18REASON_EXPLAIN_MALFORMED\x10\xb4\x01\x12\x19\n" +
 	"\x14REASON_LIMIT_UNKNOWN\x10\xb5\x01\x12\x19\n" +
 	"\x14REASON_POLICY_DENIED\x10\xb9\x01\x12\x19\n" +

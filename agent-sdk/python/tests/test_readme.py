@@ -17,6 +17,7 @@ def test_every_program_and_line_of_the_page_does_what_it_says(package: Path) -> 
     said: dict[str, str] = {}
     with issuer() as dev:
         python = str(Path(sys.executable).parent)
+        (dev.folder / "agent-sdk").symlink_to(package.parent)
         # The binary may have another name.
         (dev.folder / "bin").mkdir()
         (dev.folder / "bin/mayfly").symlink_to(Path(dev.binary).resolve())
@@ -42,7 +43,9 @@ def test_every_program_and_line_of_the_page_does_what_it_says(package: Path) -> 
                 )
                 assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
                 said[command.split()[-1]] = done.stdout
-    assert len(seen) == 8
+    assert len(seen) == 10
+    shown = next(text for text in said.values() if text.startswith("spiffe://dev.mayfly.test/agent/researcher/"))
+    assert "sub='demo'" in shown and shown.rstrip().split()[-1].startswith("ey")
     assert re.search(r"I am spiffe://.*\nI act for demo and may .*search:read\na token: ey.*\nfor search: ey", said["agent.py"])
     assert "ants: worker for demo, True\nbees: worker for demo, True\nEXCEEDS_AUTHORITY - " in said["lead.py"]
     assert said["pair.py"] == "hello worker\n"

@@ -9,6 +9,7 @@ import pickle
 import re
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mayfly.folder import Saved, issuer_of
 from mayfly.issuer import error_of
 from mayfly.ticket import PREFIX, Ticket, checked_address
 from mayfly.tls import peer_id, rule
-from mayfly.tokens import MOST, Key, Tokens, key_of
+from mayfly.tokens import LAST, MOST, Key, Tokens, key_of
 from mayfly.v1 import details_pb2 as details
 from mayfly.workload.endpoint import target
 
@@ -233,6 +234,24 @@ def test_a_renewal_leaves_time_to_try_again() -> None:
     assert pace.back(86400, 60, 1) <= pace.LONGEST
     assert [pace.backoff(0.05, 5, failures, 1) for failures in (0, 1, 2, 6, 7, 10**9)] == [0.05, 0.1, 0.2, 3.2, 5, 5]
     assert pace.backoff(0.05, 5, 0, 0) == 0.025
+
+
+def test_pauses_and_limits_are_those_of_the_contract(package: Path) -> None:
+    page = (package.parent / "docs/contract.md").read_text()
+    pauses: dict[str, Callable[[float, float], float]] = {
+        "renewal": pace.renewal,
+        "again": pace.again,
+        "back": lambda left, chance: pace.back(left, pace.LONGEST, chance),
+        "calls": lambda failures, chance: pace.calls(int(failures), lambda: chance),
+        "streams": lambda failures, chance: pace.streams(int(failures), lambda: chance),
+    }
+    rows = re.findall(r"^\| `(\w+)` \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \|$", page, re.M)
+    assert {name for name, *_ in rows} == set(pauses)
+    for name, given, *expected in rows:
+        assert [pauses[name](float(given), chance) for chance in (0, 1)] == pytest.approx([float(n) for n in expected]), name
+    limits = dict(re.findall(r"^\| `(\w+)` \| ([0-9.]+) \|$", page, re.M))
+    ours = {"look": pace.LOOK, "stood": pace.STOOD, "patience": pace.PATIENCE, "tries": pace.TRIES, "tokens": MOST, "last": LAST}
+    assert {name: float(is_) for name, is_ in limits.items()} == ours
 
 
 def test_a_token_is_given_out_until_half_and_kept_for_need_until_its_end() -> None:

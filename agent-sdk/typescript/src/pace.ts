@@ -29,9 +29,9 @@ export const backoff = (first: number, longest: number, failures: number, chance
   Math.min(first * 2 ** Math.min(failures, 16), longest) * (0.5 + 0.5 * chance);
 
 /** The pause between attempts of a call. */
-export const calls = (failures: number): number => backoff(FIRST, 1.25, failures);
+export const calls = (failures: number, chance = Math.random()): number => backoff(FIRST, 1.25, failures, chance);
 /** The pause before a stream is opened again. */
-export const streams = (failures: number): number => backoff(0.05, 5, failures);
+export const streams = (failures: number, chance = Math.random()): number => backoff(0.05, 5, failures, chance);
 
 /** Waits, without keeping the process alive; ends at once when the signal is aborted. Never rejects. */
 export function sleep(seconds: number, signal?: AbortSignal): Promise<void> {

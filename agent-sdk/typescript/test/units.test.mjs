@@ -9,7 +9,7 @@ import { detailsOf, errorOf } from "../dist/issuer.js";
 import { endpoint, refused } from "../dist/oauth.js";
 import { checkAddress } from "../dist/ticket.js";
 import * as pace from "../dist/pace.js";
-import { claimsOf, keyOf, MOST, scopesOf, Tokens } from "../dist/tokens.js";
+import { claimsOf, keyOf, LAST, MOST, scopesOf, Tokens } from "../dist/tokens.js";
 
 const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
 
@@ -44,6 +44,20 @@ test("a renewal leaves time to try again, and nothing spins", () => {
   }
   assert.ok(pace.again(0, 0) >= pace.FIRST / 2 && pace.back(0, 0) >= pace.FIRST / 2 && pace.back(86400, 1) <= pace.LONGEST);
   assert.deepEqual([0, 1, 2, 6, 7, 1e9].map((failures) => pace.backoff(0.05, 5, failures, 1)), [0.05, 0.1, 0.2, 3.2, 5, 5]);
+});
+
+test("pauses and limits are those of the contract", () => {
+  const page = read("../../docs/contract.md");
+  const seen = new Set();
+  for (const [, name, ...numbers] of page.matchAll(/^\| `(\w+)` \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \|$/gm)) {
+    const [given, ...expected] = numbers.map(Number);
+    seen.add(name);
+    expected.forEach((want, chance) => assert.ok(Math.abs(pace[name](given, chance) - want) < 1e-9, `${name} ${given} ${chance}`));
+  }
+  assert.deepEqual(seen, new Set(["renewal", "again", "back", "calls", "streams"]));
+  const limits = [...page.matchAll(/^\| `(\w+)` \| ([0-9.]+) \|$/gm)].map(([, name, is]) => [name, Number(is)]);
+  const { LOOK: look, STOOD: stood, PATIENCE: patience, TRIES: tries } = pace;
+  assert.deepEqual(Object.fromEntries(limits), { look, stood, patience, tries, tokens: MOST, last: LAST });
 });
 
 test("a token is given out until half and kept for need until its end", () => {

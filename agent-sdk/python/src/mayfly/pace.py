@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
 #: Shortest pause before any retry.
 FIRST = 0.2
@@ -50,11 +51,11 @@ def backoff(first: float, longest: float, failures: int, chance: float) -> float
     return min(first * 2.0 ** min(failures, 16), longest) * (0.5 + 0.5 * chance)
 
 
-def calls(failures: int) -> float:
+def calls(failures: int, chance: Callable[[], float] = chance) -> float:
     """The pause between attempts of a call that has no deadline of its own."""
     return backoff(FIRST, 1.25, failures, chance())
 
 
-def streams(failures: int) -> float:
+def streams(failures: int, chance: Callable[[], float] = chance) -> float:
     """The pause before a stream is opened again."""
     return backoff(0.05, 5.0, failures, chance())
