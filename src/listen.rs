@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::doors::counted::Counted;
 use crate::doors::peer::{Guard, Peer};
 use crate::lenient::Lenient;
+use crate::process::sparing::cannot_accept;
 use activity::Times;
 pub use apart::Apart;
 use budget::Payer;
@@ -153,7 +154,7 @@ pub async fn serve_tls(
         let (stream, address, file) = match accepted {
             Accepted::Connection((stream, address), file) => (stream, address, file),
             Accepted::Full => return connection::refused("full"),
-            Accepted::Failed(error) => return tracing::warn!(%error, "cannot accept a connection"),
+            Accepted::Failed(error) => return cannot_accept(&error),
         };
         let _ = stream.set_nodelay(true);
         let network = network(address.ip());
@@ -193,7 +194,7 @@ pub async fn serve_local(listener: TcpListener, router: axum::Router, bounds: Bo
         let (stream, address, file) = match accepted {
             Accepted::Connection((stream, address), file) => (stream, address, file),
             Accepted::Full => return connection::refused("full"),
-            Accepted::Failed(error) => return tracing::warn!(%error, "cannot accept a connection"),
+            Accepted::Failed(error) => return cannot_accept(&error),
         };
         let seat = places.begin(network(address.ip()));
         // The listener has as many places as there are for strangers, so there is always one to end.
@@ -244,7 +245,7 @@ pub async fn serve_operators(
         let (stream, place) = match accepted {
             Accepted::Connection(stream, place) => (stream, place),
             Accepted::Full => return connection::refused("full"),
-            Accepted::Failed(error) => return tracing::warn!(%error, "cannot accept a connection"),
+            Accepted::Failed(error) => return cannot_accept(&error),
         };
         let uid = match stream.peer_cred() {
             Ok(cred) if uids.contains(&cred.uid()) => cred.uid(),

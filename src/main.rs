@@ -1,5 +1,6 @@
 //! The `mayfly` binary.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
-            eprintln!("mayfly: the runtime cannot be started: {e}");
+            say(&format!("the runtime cannot be started: {e}"));
             return ExitCode::FAILURE;
         }
     };
@@ -27,9 +28,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("mayfly: {failure}");
+                say(&failure.to_string());
             }
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Says something on standard error, which may be gone.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "mayfly: {text}");
 }

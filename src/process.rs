@@ -7,6 +7,7 @@
 pub mod manager;
 #[cfg(target_os = "linux")]
 pub mod memory;
+pub mod sparing;
 pub mod usage;
 pub mod vital;
 

@@ -1,6 +1,7 @@
 //! Logs and metrics. The labels of metrics come from fixed or configured sets, and never identify an agent or a user.
 
 mod escape;
+mod stderr;
 
 use std::fmt;
 use std::io::IsTerminal as _;
@@ -33,6 +34,13 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_journal_commit_seconds", "histogram", "", "admit, sync and apply of one batch"),
     ("mayfly_journal_sync_seconds", "histogram", "", "the durable append alone, of one batch"),
     ("mayfly_journal_records_total", "counter", "", "records that became durable"),
+    ("mayfly_journal_bytes", "gauge", "", "bytes of the journal's records, without the room that is free inside of its file"),
+    ("mayfly_journal_free_bytes", "gauge", "", "bytes that are free on the journal's disk, as the system tells them"),
+    ("mayfly_journal_reserve_bytes", "gauge", "", "bytes that are kept for revocations, ends and authorities and are not in use"),
+    ("mayfly_journal_waiting", "gauge", "", "groups of requests that wait for the writer of the journal"),
+    ("mayfly_journal_held_seconds", "gauge", "", "age of a commit that has not returned, or of a revocation that found no room"),
+    ("mayfly_journal_full_total", "counter", "", "commits that found no room for some of their records"),
+    ("mayfly_heartbeat_failures_total", "counter", "what", "heartbeats that could not be signed (feed) or written down (file)"),
     ("mayfly_journal_queue_full_total", "counter", "", "requests refused because too many waited, of all or of one caller"),
     ("mayfly_history_entries_total", "counter", "", "entries that became durable in the history"),
     (
@@ -65,6 +73,12 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
         "counter",
         "action, outcome",
         "decisions that the shadow policies would have made otherwise: allowed, denied",
+    ),
+    (
+        "mayfly_log_lines_dropped_total",
+        "counter",
+        "",
+        "lines of the log that standard error did not take at once, or not any more",
     ),
     ("mayfly_panics_total", "counter", "", "panics of this process, each a fault of ours; in a vital part one ends the process"),
     ("mayfly_pipeline_panics_total", "counter", "", "groups of requests that were dropped because a thread panicked"),
@@ -159,6 +173,7 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
 
 /// Values of labels that are known before anything happens. A series that begins at zero shows its first event as an increase.
 const KNOWN: &[(&str, &str, &[&str])] = &[
+    ("mayfly_heartbeat_failures_total", "what", &["feed", "file"]),
     ("mayfly_connections_refused_total", "reason", &["full", "identity", "tls", "slow"]),
     ("mayfly_reloads_total", "outcome", &["ok", "refused"]),
     ("mayfly_connections_ended_total", "reason", &["silent", "idle", "unread", "old", "full", "flood", "revoked"]),
@@ -168,7 +183,9 @@ const KNOWN: &[(&str, &str, &[&str])] = &[
 pub fn logs(format: LogFormat, filter: &str) -> Result<(), String> {
     let filter = self::filter(filter)?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).log_internal_errors(false);
+    let lines = stderr::Lines::stderr(matches!(format, LogFormat::Json));
+    let builder = builder.with_writer(lines);
     // An error means that the log has been started already, as in tests.
     match format {
         LogFormat::Text => {

@@ -29,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::https::{ClientError, https_client};
+use crate::process::sparing::cannot_accept;
 
 use flow::Shared;
 use keys::{Ca, Signer};
@@ -140,7 +141,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
     match listener.accept().await {
         Ok((stream, _)) => Some((stream, place)),
         Err(error) => {
-            tracing::warn!(%error, "the development provider cannot accept a connection");
+            cannot_accept(&error);
             // The usual cause is a lack of file descriptors. Without a pause the loop would spin.
             tokio::time::sleep(Duration::from_millis(100)).await;
             None

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::address::Socket;
 use super::patient::Patient;
 use crate::lenient::Lenient;
+use crate::process::sparing::cannot_accept;
 
 /// Most connections open at once: within the usual limit of 1,024 open files.
 const CONNECTIONS: usize = 800;
@@ -70,7 +71,7 @@ fn each<A, S>(
             }));
         }
         Accepted::Full => metrics::counter!("mayfly_guard_refused_total", "reason" => "connections").increment(1),
-        Accepted::Failed(error) => tracing::warn!(%error, "cannot accept a connection"),
+        Accepted::Failed(error) => cannot_accept(&error),
     }
 }
 

@@ -15,6 +15,7 @@ use super::folder::{Folder, Owner};
 use super::tree::Tree;
 use super::workload::Served;
 use crate::lenient::Lenient;
+use crate::process::sparing::cannot_accept;
 
 /// Most connections open at once.
 const CONNECTIONS: usize = 256;
@@ -99,7 +100,7 @@ pub async fn serve(listener: UnixListener, router: axum::Router, tree: Tree, mut
             }));
         }
         Accepted::Full => {}
-        Accepted::Failed(error) => tracing::warn!(%error, "cannot accept a connection"),
+        Accepted::Failed(error) => cannot_accept(&error),
     };
     accept_each(&listener, CONNECTIONS, stopped, each).await;
     open.close();

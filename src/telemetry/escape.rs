@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Whether a character could begin a line, command a terminal, or turn the order of what stands beside it.
-fn is_dangerous(c: char) -> bool {
+pub(super) fn is_dangerous(c: char) -> bool {
     // Line and paragraph separators; the controls of writing direction (Unicode Technical Report 36, 2.5).
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
