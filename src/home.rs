@@ -9,6 +9,7 @@ use mayfly_verify::TrustDomain;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 use uuid::Uuid;
 
 use crate::authority::Authority;
@@ -18,6 +19,7 @@ use crate::journal::chain::Digest;
 use crate::journal::sqlite::Sqlite;
 use crate::keys::keystore::write_private;
 use crate::ledger::{Head, Watermark};
+use crate::process::sparing::Sparing;
 use crate::state::State;
 
 /// A home that this process holds.
@@ -221,7 +223,13 @@ impl Watermark for Beats {
         });
         match written {
             Ok(()) => self.last = Some((incarnation, head, now)),
-            Err(cause) => tracing::warn!(%cause, "cannot write the heartbeat"),
+            Err(cause) => {
+                metrics::counter!("mayfly_heartbeat_failures_total", "what" => "file").increment(1);
+                static WARNING: Sparing = Sparing::new();
+                if let Some(left_out) = WARNING.next(Instant::now()) {
+                    tracing::warn!(%cause, left_out, "cannot write the heartbeat");
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Room 5: the journal. Records, the port to whatever keeps them, and SQLite, which is the one that does. Durable from here.
 
 pub mod chain;
+pub mod reserve;
 pub mod sqlite;
 
 /// The records, generated from `proto/mayfly/journal/v1/journal.proto`.
@@ -30,10 +31,31 @@ pub trait Journal: Send {
         None
     }
 
+    /// Says whether the records of the next calls may use the reserve. Others find no room while anything of it is in use.
+    fn may_use_reserve(&mut self, _: bool) {}
+
+    /// Fills the reserve again where there is room, and tells how much room there is.
+    fn tend(&mut self) -> Space {
+        Space::default()
+    }
+
     /// The digest of the chain at a revision. `None` if this journal keeps no chain, or if that can no longer be told.
     fn chain_at(&self, _: u64) -> Result<Option<chain::Digest>, String> {
         Ok(None)
     }
+}
+
+/// How much room a journal has, in bytes. `None` where that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// What its records take.
+    pub used: Option<u64>,
+    /// What is free on its disk.
+    pub free: Option<u64>,
+    /// What is left of the reserve.
+    pub reserve: Option<u64>,
+    /// Whether what is no revocation, end or authority finds no room.
+    pub is_short: bool,
 }
 
 /// Takes a revision and its record.

@@ -10,9 +10,11 @@ mod commit;
 mod lane;
 mod notes;
 mod pending;
+mod pulse;
 pub mod repair;
 mod replay;
 pub mod restore;
+mod room;
 pub mod start;
 mod watermark;
 
@@ -34,6 +36,7 @@ use commit::{Slot, Writer};
 use lane::Waiting;
 pub use lane::{InLane, Lane};
 pub use pending::{Either, Pending, Recorded};
+pub use pulse::{Pulse, Unable};
 pub use replay::{OpenError, opened, replay};
 pub use watermark::{Head, Keeper, Watermark, keep as keep_watermark};
 
@@ -121,6 +124,7 @@ struct Inner {
     // Swapped whole, by the writer and with the record that says so: what is judged together is judged by the same rules.
     rules: ArcSwap<Rules>,
     trust_domain: TrustDomain,
+    pulse: Pulse,
 }
 
 impl Ledger {
@@ -150,6 +154,7 @@ impl Ledger {
             waiting: Mutex::default(),
             trust_domain: rules.trust_domain.clone(),
             rules: ArcSwap::from_pointee(rules),
+            pulse: Pulse::default(),
         })))
     }
 
@@ -226,6 +231,7 @@ impl Ledger {
     /// Stops the ledger. Every later group is denied with `STOPPING`.
     pub fn stop(&self) {
         self.0.writer.lock().stop();
+        self.0.pulse(|pulse| pulse.stopped = true);
     }
 
     /// At most `most` rows of the journal from a revision on, each with its revision. It waits for a commit under way.

@@ -47,8 +47,8 @@
 //! **Time.** [`clock::Clock`] is microseconds; rooms get `now` as an argument. Records carry their time, and
 //! [`state::State::apply`] knows no other.
 //!
-//! **The journal is its own snapshot.** An hour after something has ended its records are dropped, together with a later commit. So
-//! the table holds what lives, and a restart replays that and no more.
+//! **The journal is its own snapshot.** An hour after something has ended its records are dropped, together with a later commit
+//! or after some seconds without one. So the table holds what lives, and a restart replays that and no more.
 
 /// The version of this crate, with the commit that it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("MAYFLY_COMMIT"), ")");

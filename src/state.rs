@@ -101,6 +101,8 @@ pub struct State {
     // The questions that wait, by the digest of what a person is shown.
     questions: BTreeMap<[u8; 32], [u8; 16]>,
     configured_at: u64,
+    // Revision of the last record that only says that time has passed; 0 if there is none.
+    passed: u64,
     // Unix microseconds until which no row is dropped: until then the clock of the last start may turn out to be wrong.
     rows_kept_until: u64,
     repairs: Vec<Repair>,

@@ -9,7 +9,7 @@ use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind as DenialKind, No};
 use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Chance, Judgement, Rules, policy};
-use crate::ledger::{Ledger, Pending};
+use crate::ledger::{InLane, Lane, Ledger, Pending};
 use crate::pipeline::chance;
 use crate::state::authority::Kind;
 use crate::state::{Agent, Standing, State};
@@ -35,7 +35,9 @@ pub struct Configure {
 /// Records the configuration of a start if it has changed. Blocks: not for async code.
 pub fn configure(ledger: &Ledger, configured: Configure) -> Result<(), No> {
     let pending = Pending::new(Caller::Stranger, configured, chance()?);
-    let settled = ledger.commit(vec![pending]).pop().map(|mut pending| pending.take().map(drop));
+    // A start must not fail for want of room.
+    let InLane(_, mut settled) = ledger.commit(InLane(Lane::Authority, vec![pending]));
+    let settled = settled.pop().map(|mut pending| pending.take().map(drop));
     settled.unwrap_or(Ok(()))
 }
 

@@ -18,7 +18,7 @@ pub(super) fn journal(config: &Config, home: &Home, clock: &Clock) -> Result<Opt
         start::check(0, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
         return Ok(None);
     }
-    let mut journal = Sqlite::open(&home.journal(), config.journal_max)?;
+    let mut journal = Sqlite::open_reserved(&home.journal(), config.journal_max)?;
     let state = replay(&mut journal).map_err(|e| e.to_string())?;
     start::check(state.at, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
     Ok(Some((journal, state)))
@@ -47,7 +47,7 @@ pub(super) fn ledger(
         None if last.is_some() => {
             return Err("this home has signed before and its journal is gone: restore one with `mayfly backup restore`".into());
         }
-        None => (Sqlite::open(&home.journal(), config.journal_max)?, State::default()),
+        None => (Sqlite::open_reserved(&home.journal(), config.journal_max)?, State::default()),
     };
     let rules = config.rules(client_audience, 0);
     let bounds = Bounds { batch: config.batch };

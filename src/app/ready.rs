@@ -10,10 +10,16 @@ use crate::acts::Issuer;
 use crate::authority::schedule::Schedule;
 use crate::clock::{Clock, SECOND};
 use crate::doors::http::Ready;
+use crate::ledger::Unable;
 use crate::state::authority::Kind;
 
 /// How often the parts are looked at.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How long one commit may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Age of the last heartbeat from which on verifiers are about to refuse, in seconds.
+const SILENT: u64 = 4;
 
 /// What is looked at.
 pub(super) struct Looks {
@@ -49,7 +55,13 @@ pub(super) async fn keep(told: watch::Sender<Ready>, looks: Looks, mut stopped: 
 
 impl Looks {
     fn look(&self) -> Ready {
-        Ready { parts: vec![("clock", self.clock()), ("authorities", self.authorities())], warnings: self.warnings() }
+        let parts = vec![
+            ("clock", self.clock()),
+            ("journal", self.journal()),
+            ("feed", self.feed()),
+            ("authorities", self.authorities()),
+        ];
+        Ready { parts, warnings: self.warnings() }
     }
 
     /// Providers that cannot be reached: their users, or the workloads that they prove, get nothing. Each is asked before somebody needs
@@ -74,6 +86,32 @@ impl Looks {
             0 => Ok(()),
             1.. => Err(leapt(seconds, "ahead of")),
             _ => Err(leapt(seconds, "behind")),
+        }
+    }
+
+    /// The journal records what it is asked to.
+    fn journal(&self) -> Result<(), String> {
+        #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
+        metrics::gauge!("mayfly_journal_waiting").set(self.issuer.ledger.waiting() as f64);
+        metrics::gauge!("mayfly_journal_held_seconds").set(self.issuer.ledger.pulse().held().as_secs_f64());
+        self.issuer.ledger.able(PATIENCE).map_err(|why| match why {
+            Unable::Stopped => "it was stopped".to_owned(),
+            Unable::Hangs(time) => format!("a commit has not returned for {} seconds: the disk does not answer", time.as_secs()),
+            Unable::Full => "there is no room, not even for revocations: free some space".to_owned(),
+            Unable::Reserved => {
+                "there is room for revocations, ends and authorities alone: free some space, or raise `journal.max_bytes`"
+                    .to_owned()
+            }
+        })
+    }
+
+    /// Verifiers hear that the issuer could record.
+    fn feed(&self) -> Result<(), String> {
+        let age = self.clock.now().saturating_sub(self.issuer.feed.as_of()) / SECOND;
+        if age < SILENT {
+            Ok(())
+        } else {
+            Err(format!("verifiers know nothing newer than {age} seconds: they refuse, or will soon"))
         }
     }
 

@@ -97,6 +97,7 @@ impl Translator<'_> {
             Some(Body::Resumed(resumed)) => {
                 draft.opening.reason = format!("resumed; the last known time was {} (unix microseconds)", resumed.last);
             }
+            Some(Body::Passed(_)) => draft.opening.reason = "time has passed".into(),
             Some(Body::TimeRepaired(repaired)) => {
                 draft.opening.reason = format!("the time was repaired, for the records from revision {} on", repaired.first);
             }
@@ -344,7 +345,7 @@ fn kind(body: Option<&Body>) -> Kind {
         Some(Body::Used(_)) => Kind::Use,
         Some(Body::Extended(_)) => Kind::Extension,
         Some(Body::Authorities(_)) => Kind::Authorities,
-        Some(Body::Opened(_) | Body::Resumed(_) | Body::TimeRepaired(_)) | None => Kind::Opened,
+        Some(Body::Opened(_) | Body::Resumed(_) | Body::Passed(_) | Body::TimeRepaired(_)) | None => Kind::Opened,
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row as SqlRow, Transaction, TransactionBehavior, params};
 
 use super::chain::{self, Checked, Digest};
-use super::{AppendError, Each, Journal};
+use super::reserve::{Reserve, has_no_room, is_full};
+use super::{AppendError, Each, Journal, Space};
 
 /// Marks the file as a Mayfly journal (`PRAGMA application_id`): "MayJ".
 const APPLICATION: i32 = 0x4d61_794a;
@@ -24,7 +25,20 @@ pub struct Sqlite {
     path: PathBuf,
     // The last row.
     last: Checked,
+    reserve: Option<Reserve>,
+    // Bytes of its records that are not for everybody, of so many in all.
+    bound: Option<(u64, u64)>,
+    page: u64,
+    // The next records may use the reserve.
+    vital: bool,
+    // A write found no room on the disk, and nothing has shown since that there is some.
+    refused: bool,
 }
+
+/// What is kept for revocations, ends and authorities, in bytes: at most this, and of a bounded journal at most an eighth.
+const RESERVE: u64 = 8 << 20;
+/// An error of SQLite when a write fails, also by a quota (`SQLITE_IOERR_WRITE`).
+const IOERR_WRITE: i32 = 778;
 
 impl Sqlite {
     /// Opens the file, or makes it; `max_bytes` bounds its size.
@@ -58,13 +72,83 @@ impl Sqlite {
             }
             _ => return Err(format!("{}: this is no Mayfly journal", path.display())),
         }
+        let page = pragma(&connection, "page_size")?.max(1);
         if let Some(bytes) = max_bytes {
-            let page = pragma(&connection, "page_size")?.max(1);
             let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page;
             connection.pragma_update(None, "max_page_count", pages).map_err(text)?;
         }
         let last = last(&connection).map_err(text)?;
-        Ok(Sqlite { connection, path: path.to_owned(), last })
+        let (path, page) = (path.to_owned(), u64::try_from(page).unwrap_or(1));
+        let bound = max_bytes.map(|most| (RESERVE.min(most / 8), most));
+        Ok(Sqlite { connection, path, last, reserve: None, bound, page, vital: false, refused: false })
+    }
+
+    /// Opens the journal of an issuer, with a reserve beside it. A disk that is full gives up some of the reserve for the start.
+    pub fn open_reserved(path: &Path, max_bytes: Option<u64>) -> Result<Sqlite, String> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".reserve");
+        let size = max_bytes.map_or(RESERVE, |most| RESERVE.min(most / 8));
+        let mut reserve = match Reserve::open(Path::new(&name), size) {
+            Ok(reserve) => Some(reserve),
+            // A disk that was full before there was a reserve: the journal has what is left of it.
+            Err(error) if is_full(&error) => None,
+            Err(error) => return Err(format!("{}: {error}", Path::new(&name).display())),
+        };
+        let mut opened = Sqlite::open(path, max_bytes);
+        while opened.is_err() && has_no_room(path) && reserve.as_mut().is_some_and(Reserve::give) {
+            opened = Sqlite::open(path, max_bytes);
+        }
+        let journal = opened?;
+        Ok(Sqlite { reserve, ..journal })
+    }
+
+    /// Bytes that the records take, without the room that is free inside the file.
+    fn used(&self) -> rusqlite::Result<u64> {
+        let pragma = |name: &str| self.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+        let pages = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
+        Ok(u64::try_from(pages).unwrap_or(0).saturating_mul(self.page))
+    }
+
+    /// Why there is no room for records that may not use the reserve, if there is none.
+    fn lacks_room(&mut self, records: &[Vec<u8>]) -> Option<String> {
+        self.refused = self.refused && has_no_room(&self.path);
+        if self.refused {
+            return Some("the disk, or this user's part of it, is full".into());
+        }
+        if let Some(reserve) = &mut self.reserve {
+            reserve.fill();
+            if !reserve.is_whole() {
+                return Some("what is left of the disk is kept for revocations, ends and authorities".into());
+            }
+        }
+        let (kept, most) = self.bound?;
+        // A record takes its own length and some for its row, and a tree of pages grows by a few at once.
+        let needed = records.iter().map(|record| record.len() as u64 + 128).sum::<u64>() + 8 * self.page;
+        let used = self.used().ok()?;
+        let full = used.saturating_add(needed) > most - kept;
+        full.then(|| {
+            format!("the records take {used} bytes of {most}, and {kept} are kept for revocations, ends and authorities")
+        })
+    }
+
+    fn failed(&mut self, e: &rusqlite::Error) -> AppendError {
+        let extended = e.sqlite_error().map(|e| e.extended_code);
+        match e.sqlite_error_code() {
+            // T73: SQLite rolls the transaction back and stays whole.
+            Some(ErrorCode::DiskFull) => AppendError::Full(e.to_string()),
+            // T213: a quota is no broken disk. What was written of the transaction has no commit, so it does not count.
+            Some(_) if extended == Some(IOERR_WRITE) && has_no_room(&self.path) => AppendError::Full("there is no room".into()),
+            // The revision is the primary key: somebody else has appended under it.
+            Some(ErrorCode::ConstraintViolation) => match last(&self.connection) {
+                Ok(last) => {
+                    self.last = last;
+                    AppendError::Behind
+                }
+                Err(e) => AppendError::Fatal(e.to_string()),
+            },
+            // T72: everything else, an I/O error or a failed fsync above all, leaves us not knowing.
+            _ => AppendError::Fatal(e.to_string()),
+        }
     }
 
     /// Makes a journal in a file that nobody made before us, readable by us alone; a link is not followed.
@@ -221,20 +305,32 @@ impl Journal for Sqlite {
     }
 
     fn append(&mut self, first: u64, records: &[Vec<u8>], drop: &[u64]) -> Result<(), AppendError> {
-        self.try_append(first, records, drop).map_err(|e| match e.sqlite_error_code() {
-            // T73: SQLite rolls the transaction back and stays whole.
-            Some(ErrorCode::DiskFull) => AppendError::Full(e.to_string()),
-            // The revision is the primary key: somebody else has appended under it.
-            Some(ErrorCode::ConstraintViolation) => match last(&self.connection) {
-                Ok(last) => {
-                    self.last = last;
-                    AppendError::Behind
-                }
-                Err(e) => AppendError::Fatal(e.to_string()),
-            },
-            // T72: everything else, an I/O error or a failed fsync above all, leaves us not knowing.
-            _ => AppendError::Fatal(e.to_string()),
-        })
+        if !self.vital
+            && !records.is_empty()
+            && let Some(why) = self.lacks_room(records)
+        {
+            return Err(AppendError::Full(why));
+        }
+        loop {
+            let appended = self.try_append(first, records, drop).map_err(|e| self.failed(&e));
+            self.refused = matches!(appended, Err(AppendError::Full(_)));
+            match appended {
+                Err(AppendError::Full(_)) if self.vital && self.reserve.as_mut().is_some_and(Reserve::give) => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn may_use_reserve(&mut self, may: bool) {
+        self.vital = may;
+    }
+
+    fn tend(&mut self) -> Space {
+        let is_short = self.lacks_room(&[]).is_some();
+        let (free, left) = self.reserve.as_ref().map(|reserve| (reserve.free(), reserve.left())).unzip();
+        let used = self.used().ok();
+        let bounded = self.bound.zip(used).map(|((kept, most), used)| kept.min(most.saturating_sub(used)));
+        Space { used, free: free.flatten(), reserve: bounded.or(left), is_short }
     }
 
     fn read(&mut self, from: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {

@@ -10,7 +10,8 @@ use crate::clock::Clock;
 use crate::journal::chain::Digest;
 use crate::journal::{self, AppendError, Journal};
 use crate::judge::{Entry, Judgement, Note, Rules};
-use crate::state::AT_ONCE;
+use crate::process::sparing::Sparing;
+use crate::state::{AT_ONCE, State};
 
 /// Rows that one commit drops at most.
 const DROP: usize = 512;
@@ -48,12 +49,12 @@ impl Slot {
 
 /// What only the holder of the writer's lock may touch.
 pub(super) struct Writer {
-    journal: Box<dyn Journal>,
+    pub(super) journal: Box<dyn Journal>,
     bounds: Bounds,
-    clock: Clock,
+    pub(super) clock: Clock,
     observer: Box<dyn Observer>,
     fatal: Box<dyn Fn(&str) + Send>,
-    stopped: bool,
+    pub(super) stopped: bool,
     // Backups that are being copied. Rows stay in the journal until the last of them is done.
     backups: usize,
     measures: Measures,
@@ -155,7 +156,14 @@ impl Writer {
         }
         let started = Instant::now();
         let mut notes = Vec::new();
-        let recorded = self.record(inner, rules, groups, &mut notes);
+        let mut recorded = self.record(inner, rules, groups, &mut notes);
+        let mut groups = groups;
+        if matches!(recorded, Err(AppendError::Full(_))) {
+            (groups, recorded) = self.squeeze(inner, rules, groups, &mut notes, recorded);
+        }
+        if recorded.is_ok() {
+            inner.pulse(|pulse| pulse.refusing = None);
+        }
         // Also of a batch that was not recorded: an operator should hear of a thief though the disk is full.
         for note in notes {
             self.told.tell(&note);
@@ -163,15 +171,20 @@ impl Writer {
         let (fate, count) = match recorded {
             Ok(count) => (Fate::Durable(Durable(())), count),
             Err(AppendError::Full(cause)) => {
-                tracing::error!(%cause, "the journal has no room; nothing of this batch was recorded");
+                static WARNING: Sparing = Sparing::new();
+                if let Some(left_out) = WARNING.next(started) {
+                    tracing::error!(%cause, left_out, "the journal has no room");
+                }
+                if groups.first().is_some_and(|group| group.lane() == Lane::Revocation) {
+                    inner.pulse(|pulse| pulse.refusing = pulse.refusing.or(Some(started)));
+                }
                 (Fate::Full, 0)
             }
             Err(cause) => {
                 // A failed fsync: nobody knows what is on the disk. The process stops, and its next start replays it.
                 let cause = cause.to_string();
-                self.stopped = true;
                 settle(groups, &Fate::Failed(cause.clone()));
-                return (self.fatal)(&cause);
+                return self.failed(inner, &cause);
             }
         };
         if count > 0 {
@@ -187,7 +200,7 @@ impl Writer {
 
     /// Judges, appends and applies; if others appended in the meantime, catches up and judges again. Fills `notes`, and returns
     /// the number of records.
-    fn record(
+    pub(super) fn record(
         &mut self,
         inner: &Inner,
         rules: &Rules,
@@ -203,16 +216,12 @@ impl Writer {
                 groups.iter_mut().for_each(|group| group.judge(&mut judgement));
                 let (entries, found) = judgement.finish();
                 *notes = found;
-                let mut dropped = if self.backups > 0 { Vec::new() } else { state.obsolete(DROP) };
-                // INVARIANT: no row is dropped that the observer has not copied; they are dropped in their order.
-                let copied = self.observer.copied();
-                dropped.truncate(dropped.iter().take_while(|revision| **revision <= copied).count());
-                (entries, state.revision + 1, dropped)
+                (entries, state.revision + 1, self.dropped(&state))
             };
             if entries.is_empty() {
                 return Ok(0);
             }
-            match self.append(first, &entries, &dropped) {
+            match self.append(inner, first, &entries, &dropped) {
                 Ok(()) => {}
                 Err(AppendError::Behind) => {
                     self.catch_up(inner)?;
@@ -227,16 +236,34 @@ impl Writer {
         Err(AppendError::Fatal("others append to this journal faster than this issuer".into()))
     }
 
-    fn append(&mut self, first: u64, entries: &[Entry], dropped: &[u64]) -> Result<(), AppendError> {
+    /// Stops the ledger, because nobody knows what is durable.
+    pub(super) fn failed(&mut self, inner: &Inner, cause: &str) {
+        self.stopped = true;
+        inner.pulse(|pulse| pulse.stopped = true);
+        (self.fatal)(cause);
+    }
+
+    /// Rows that the next append drops.
+    pub(super) fn dropped(&self, state: &State) -> Vec<u64> {
+        let mut dropped = if self.backups > 0 { Vec::new() } else { state.obsolete(DROP) };
+        // INVARIANT: no row is dropped that the observer has not copied; they are dropped in their order. The last row stays.
+        let copied = self.observer.copied().min(state.revision.saturating_sub(1));
+        dropped.truncate(dropped.iter().take_while(|revision| **revision <= copied).count());
+        dropped
+    }
+
+    pub(super) fn append(&mut self, inner: &Inner, first: u64, entries: &[Entry], dropped: &[u64]) -> Result<(), AppendError> {
         let encoded: Vec<Vec<u8>> = entries.iter().map(|entry| prost::Message::encode_to_vec(&entry.record)).collect();
         let started = Instant::now();
+        inner.pulse(|pulse| pulse.appending = Some(started));
         let appended = self.journal.append(first, &encoded, dropped);
+        inner.pulse(|pulse| pulse.appending = None);
         self.measures.sync_seconds.record(started.elapsed());
         appended
     }
 
     /// Applies records that are durable already to the state, and tells the observer.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         inner: &Inner,
         entries: impl IntoIterator<Item = (u64, Entry)>,
@@ -286,7 +313,7 @@ impl Writer {
     }
 }
 
-fn settle(groups: &mut [&mut dyn Group], fate: &Fate) {
+pub(super) fn settle(groups: &mut [&mut dyn Group], fate: &Fate) {
     groups.iter_mut().for_each(|group| group.settle(fate));
 }
 

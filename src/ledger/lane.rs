@@ -60,6 +60,11 @@ impl Waiting {
         }
     }
 
+    /// Number of groups.
+    pub(super) fn len(&self) -> usize {
+        self.lanes.iter().map(VecDeque::len).sum()
+    }
+
     /// The oldest group of the first lane in which one waits.
     pub(super) fn pop(&mut self) -> Option<Arc<Slot>> {
         self.lanes.iter_mut().find_map(VecDeque::pop_front)

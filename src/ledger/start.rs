@@ -61,11 +61,15 @@ pub fn resume(journal: &mut dyn Journal, state: &mut State, last: u64, now: u64)
         return Ok(());
     }
     let record = Record { at: now, operator: String::new(), body: Some(Body::Resumed(Resumed { last })) };
-    match journal.append(state.revision + 1, &[prost::Message::encode_to_vec(&record)], &[]) {
+    journal.may_use_reserve(true);
+    let appended = journal.append(state.revision + 1, &[prost::Message::encode_to_vec(&record)], &[]);
+    journal.may_use_reserve(false);
+    match appended {
         Ok(()) => state.apply(state.revision + 1, &record).map_err(|e| OpenError::Replay(e.to_string())),
-        // An issuer without room still tells verifiers what it knows, and its rows are not dropped without room for another one.
+        // An issuer without room still tells verifiers what it knows. Its rows are kept all the same.
         Err(AppendError::Full(cause)) => {
             tracing::error!(%cause, "the journal has no room");
+            state.keep_rows(now, last);
             Ok(())
         }
         Err(other) => Err(other.into()),

@@ -78,6 +78,7 @@ impl Drop for Keeper {
 pub fn keep(ledger: Ledger, mut watermark: Box<dyn Watermark>, clock: Clock) -> Result<Keeper, String> {
     let (stop, stopped): (Sender<()>, Receiver<()>) = channel();
     let mut write = move || {
+        ledger.tend();
         watermark.write(ledger.head(), clock.now());
     };
     write();

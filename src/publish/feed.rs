@@ -30,6 +30,7 @@ use crate::denial::{Denial, Fault, Kind};
 pub use crate::ledger::Head;
 use crate::ledger::Ledger;
 use crate::process;
+use crate::process::sparing::Sparing;
 use crate::state::CutMade;
 use line::Commit;
 pub use line::{Heard, Told, line};
@@ -95,9 +96,12 @@ impl Feed {
         let speaker = Speaker { trust_domain: ledger.trust_domain().clone(), incarnation, authority: Arc::clone(authority) };
         let feed = Arc::new(Feed::of(set));
         feed.ring.lock().begin(incarnation);
-        feed.publish(&speaker, &heard, &clock, None)?;
+        // T212: a heartbeat vouches that a revocation could be recorded then, so its time is that at which this was so for certain.
+        let pulse = ledger.pulse().clone();
+        let now = move || clock.now().saturating_sub(u64::try_from(pulse.held().as_micros()).unwrap_or(u64::MAX));
+        feed.publish(&speaker, &heard, &now, None)?;
         let its = Arc::clone(&feed);
-        process::thread("mayfly-feed", move || its.run(&speaker, &heard, &clock)).map_err(|e| Fault::new("feed", e))?;
+        process::thread("mayfly-feed", move || its.run(&speaker, &heard, &now)).map_err(|e| Fault::new("feed", e))?;
         Ok(feed)
     }
 
@@ -155,13 +159,18 @@ impl Feed {
         });
     }
 
+    /// The time of the last heartbeat, in Unix microseconds; 0 before the first.
+    pub fn as_of(&self) -> u64 {
+        self.ring.lock().as_of()
+    }
+
     /// Whether there is a heartbeat yet. Until then a relay has nothing to publish.
     pub fn has_heartbeat(&self) -> bool {
         self.ring.lock().as_of() > 0
     }
 
     /// Runs until the process ends, or until the writer stops.
-    fn run(&self, speaker: &Speaker, heard: &Heard, clock: &Clock) {
+    fn run(&self, speaker: &Speaker, heard: &Heard, now: &dyn Fn() -> u64) {
         let mut last = Instant::now();
         loop {
             let first = match heard.wait(BEAT.saturating_sub(last.elapsed())) {
@@ -175,17 +184,21 @@ impl Feed {
                 std::thread::sleep(rest);
             }
             last = Instant::now();
-            if let Err(fault) = self.publish(speaker, heard, clock, first) {
-                tracing::error!(cause = %fault, "the feed cannot sign a heartbeat: verifiers will consider it stale");
+            if let Err(fault) = self.publish(speaker, heard, now, first) {
+                metrics::counter!("mayfly_heartbeat_failures_total", "what" => "feed").increment(1);
+                static WARNING: Sparing = Sparing::new();
+                if let Some(left_out) = WARNING.next(last) {
+                    tracing::error!(cause = %fault, left_out, "the feed cannot sign a heartbeat: verifiers will consider it stale");
+                }
             }
         }
     }
 
     /// Adds a tick: the cuts of `first` and all others that wait, with a heartbeat.
-    fn publish(&self, speaker: &Speaker, heard: &Heard, clock: &Clock, first: Option<Commit>) -> Result<(), Fault> {
+    fn publish(&self, speaker: &Speaker, heard: &Heard, now: &dyn Fn() -> u64, first: Option<Commit>) -> Result<(), Fault> {
         // ORDER: time, then head, then cuts. At `as_of` no commit beyond `head` had been answered, and every cut up to
         // `head` is in `cuts` or in the set.
-        let as_of = clock.now();
+        let as_of = now();
         let mut head = heard.head();
         let mut cuts = Vec::new();
         for (at, more) in first.into_iter().chain(heard.take()) {

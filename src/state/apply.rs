@@ -175,6 +175,11 @@ impl State {
                 let until = self.resumed(at, resumed.last);
                 self.due(until, revision, Due::Record);
             }
+            // The last of them has its row, and no earlier one.
+            Body::Passed(_) => {
+                self.obsolete.extend((self.passed > 0).then_some(self.passed));
+                self.passed = revision;
+            }
             // The times of the records before it were changed when they were replayed.
             Body::TimeRepaired(repaired) => self.repaired(repaired.first, revision, at),
             Body::Authorities(all) => {

@@ -1,6 +1,6 @@
 //! What the records say about the time itself: from when on it is not proven yet, and where it was brought back.
 
-use super::State;
+use super::{AT_ONCE, State};
 use crate::clock::SECOND;
 
 /// How long rows are kept at most after the issuer was away, in microseconds.
@@ -40,6 +40,16 @@ impl State {
     pub fn obsolete(&self, most: usize) -> Vec<u64> {
         let most = if self.at < self.rows_kept_until { 0 } else { most };
         self.obsolete.iter().take(most).copied().collect()
+    }
+
+    /// How many things end or are forgotten by `now` (Unix microseconds), counted up to [`AT_ONCE`]. Zero while their rows are kept.
+    pub fn count_due(&self, now: u64) -> usize {
+        if now < self.rows_kept_until { 0 } else { self.due.range(..=(now, u64::MAX)).take(AT_ONCE).count() }
+    }
+
+    /// Keeps rows as after [`State::resumed`], though there was no room for a record of it. Times are in Unix microseconds.
+    pub fn keep_rows(&mut self, at: u64, last: u64) {
+        let _ = self.resumed(at, last);
     }
 
     /// The issuer was started at `at`, and the last time that it knew before was `last`. Returns until when rows are kept.

@@ -1,4 +1,5 @@
-/* Makes the calls that write the journal fail while a file says so: $MAYFLY_FAULTS/sync (EIO) or $MAYFLY_FAULTS/full (ENOSPC).
+/* Makes the calls that write the journal fail while a file says so: $MAYFLY_FAULTS/sync (EIO), $MAYFLY_FAULTS/full (ENOSPC)
+ * or $MAYFLY_FAULTS/quota (EDQUOT).
  * While there is $MAYFLY_FAULTS/hang, a sync of the journal waits. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -38,6 +39,7 @@ static void hang(int fd, const char *flag) {
         if (!real) real = (type(*) params)dlsym(RTLD_NEXT, #name);            \
         hang(fd, flag);                                                       \
         if (fails(fd, flag)) { errno = error; return -1; }                    \
+        if (!strcmp(flag, "full") && fails(fd, "quota")) { errno = EDQUOT; return -1; } \
         return real args;                                                     \
     }
 

@@ -284,3 +284,26 @@ fn t133_rows_are_kept_for_as_long_as_the_issuer_was_away() {
     kept(3);
     assert!(kept(4) < before - 20, "then all of it is");
 }
+
+/// T214: nothing is asked any more, and what has ended is forgotten all the same, with its rows.
+#[test]
+fn t214_what_has_ended_is_forgotten_though_nothing_is_recorded() {
+    let house = House::new();
+    for n in 0..20 {
+        house.admitted("demo", n + 1);
+    }
+    let (agents, rows) = (house.ledger.read(|state| state.agent_count()), house.disk.rows.lock().len());
+    house.ledger.tend();
+    assert_eq!(house.disk.rows.lock().len(), rows, "nothing is due, and nothing is recorded");
+    // Past every lease, and past the time for which what has ended is known.
+    for _ in 0..5 {
+        house.pass(86_400);
+        house.ledger.tend();
+    }
+    assert!(agents >= 20 && house.ledger.read(|state| state.agent_count()) == 0);
+    assert!(house.disk.rows.lock().len() < rows, "their rows are gone");
+    let head = house.revision();
+    house.ledger.tend();
+    assert_eq!(house.revision(), head, "one word for all that was due");
+    house.check();
+}

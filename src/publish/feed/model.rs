@@ -85,11 +85,11 @@ impl Subscriber {
 fn a_head_is_whole(commit: fn(&mut Told, Head, Vec<CutMade>)) {
     let (mut told, heard) = line();
     let incarnation = Uuid::from_u128(1);
-    let clock = Clock::set(Arc::new(std::sync::atomic::AtomicU64::new(NOW)));
+    let now = || NOW;
     let speaker = Speaker { trust_domain: td(), incarnation, authority: Arc::clone(&KEYS) };
     let feed = Arc::new(Feed::of(Set::default()));
     feed.ring.lock().begin(incarnation);
-    feed.publish(&speaker, &heard, &clock, None).unwrap();
+    feed.publish(&speaker, &heard, &now, None).unwrap();
     let writer = thread::spawn(move || {
         for revision in 1..=LAST {
             let cut = CutMade { subject: subject(revision), before: u64::MAX, keep_until: u64::MAX, revision };
@@ -99,8 +99,8 @@ fn a_head_is_whole(commit: fn(&mut Told, Head, Vec<CutMade>)) {
     });
     let its = Arc::clone(&feed);
     let speaking = thread::spawn(move || {
-        (0..3).for_each(|_| its.publish(&speaker, &heard, &clock, None).unwrap());
-        (speaker, heard, clock)
+        (0..3).for_each(|_| its.publish(&speaker, &heard, &now, None).unwrap());
+        (speaker, heard)
     });
     let subscribers = [(); 2].map(|()| {
         let mut subscriber = Subscriber::new(&feed);
@@ -113,8 +113,8 @@ fn a_head_is_whole(commit: fn(&mut Told, Head, Vec<CutMade>)) {
         })
     });
     writer.join().unwrap();
-    let (speaker, heard, clock) = speaking.join().unwrap();
-    feed.publish(&speaker, &heard, &clock, None).unwrap();
+    let (speaker, heard) = speaking.join().unwrap();
+    feed.publish(&speaker, &heard, &now, None).unwrap();
     let late = Subscriber::new(&feed);
     for mut subscriber in subscribers.map(|s| s.join().unwrap()).into_iter().chain([late]) {
         subscriber.take();
