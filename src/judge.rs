@@ -43,7 +43,7 @@ pub(crate) use chance::serial_of;
 pub use cut::{Cutting, Since};
 pub use dn::{DistinguishedName, Encoding, SubjectTemplate};
 pub use exchange::{Access, Presented};
-pub use grant::{Consent, Proof, check_token};
+pub use grant::{Consent, Proof, check_issuer_open, check_token};
 pub(crate) use ownership::unknown_agent;
 pub use ownership::{may_revoke, owns};
 pub use permit::{Admission, Certification, Mint, RequestId};

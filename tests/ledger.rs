@@ -342,7 +342,17 @@ fn state_is_what_the_records_say_also_after_old_ones_are_dropped() {
                     allow_new: round % 2 == 0,
                 },
             )),
-            5 => drop(house.ask(operator(), Proposal::Reopen { target: Target::User(user(who)) })),
+            4 if round % 2 == 0 => {
+                let target = Target::Issuer(user(who).iss);
+                drop(house.ask(
+                    operator(),
+                    Proposal::Revoke { target, since: None, dry: false, reason: String::new(), allow_new: round % 4 == 0 },
+                ));
+            }
+            5 => {
+                drop(house.ask(operator(), Proposal::Reopen { target: Target::User(user(who)) }));
+                drop(house.ask(operator(), Proposal::Reopen { target: Target::Issuer(user(who).iss) }));
+            }
             6 => {
                 let some = house.ledger.read(|s| s.agents_after(None).next().map(|a| a.uuid));
                 drop(house.ask(operator(), Proposal::End { agent: some }));

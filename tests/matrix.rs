@@ -115,6 +115,7 @@ async fn t82_every_target_by_every_credential_at_verifier_and_issuer_and_after_a
         "workload",
         "delegation",
         "user",
+        "issuer of users",
         "before",
         "jwt authority",
         "x509 authority",
@@ -135,6 +136,7 @@ async fn t82_every_target_by_every_credential_at_verifier_and_issuer_and_after_a
             "workload" => ("--root orchestrator".to_owned(), NONE),
             "delegation" => (format!("--delegation {}", of("delegation_id")), NONE),
             "user" => ("--user dev/demo".to_owned(), NONE),
+            "issuer of users" => ("--issuer dev".to_owned(), NONE),
             "before" => ("--before now".to_owned(), NONE),
             kind => {
                 let kind = kind.split(' ').next().unwrap();
@@ -160,12 +162,13 @@ async fn t82_every_target_by_every_credential_at_verifier_and_issuer_and_after_a
             "class below" => drop(dev.json("reopen --class worker")),
             "workload" => drop(dev.json("reopen --root orchestrator")),
             "user" => drop(dev.json("reopen --user dev/demo")),
+            "issuer of users" => drop(dev.json("reopen --issuer dev")),
             "before" => std::thread::sleep(Duration::from_millis(1100)),
             // Whoever joined under the tainted authority joins again; the development workload does it by itself.
             "x509 authority" => std::thread::sleep(Duration::from_secs(3)),
             _ => {}
         }
-        if matches!(target, "user" | "before" | "delegation") {
+        if matches!(target, "user" | "issuer of users" | "before" | "delegation") {
             dev.token("demo", "demo.jwt");
         }
         verifier = Verifier::open(&dev).await;

@@ -58,7 +58,7 @@ fn every_reason_is_in_the_table_and_none_is_stale() {
         let may_be_anything = OTHERS.contains(&site.code.as_str()) || !site.code.contains('_');
         assert!(
             site.kind.is_none() && may_be_anything,
-            "{}: `{}` is not in the table of reasons, `agent-sdk/src/reason.rs`",
+            "{}: `{}` is not in the table of reasons, `agent-sdk/src/reason/table.rs`",
             site.file,
             site.code
         );

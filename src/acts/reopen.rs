@@ -1,4 +1,4 @@
-//! Reopen: a closed user, workload or class gets new credentials again.
+//! Reopen: a closed user, issuer of users, workload or class gets new credentials again.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const REJOIN: Duration = Duration::from_secs(5);
 /// A reopening.
 #[derive(Clone, Debug)]
 pub struct Reopen {
-    /// A user, a workload or a class.
+    /// A user, an issuer of users, a workload or a class.
     pub target: Target,
 }
 
@@ -33,7 +33,7 @@ pub struct Reopened {
     pub at: u64,
 }
 
-/// Opens a user, a workload or a class again.
+/// Opens a user, an issuer of users, a workload or a class again.
 pub async fn reopen(issuer: &Issuer, caller: Caller, target: Target) -> Result<Reopened, No> {
     let workload = matches!(target, Target::Workload(_));
     let reopened = issuer.pipeline.record(caller, Reopen { target: super::revoke::sound(target)? }).await?;
@@ -62,6 +62,9 @@ impl Act for Reopen {
                 (reopened::Target::User(user), "USER_NOT_CLOSED", format!("user `{}` of `{}`", u.sub, u.iss))
             }
             Target::Workload(w) => (reopened::Target::Workload(w.to_string()), "WORKLOAD_NOT_CLOSED", format!("workload `{w}`")),
+            Target::Issuer(iss) => {
+                (reopened::Target::Issuer(iss.clone()), "USER_ISSUER_NOT_CLOSED", format!("issuer of users `{iss}`"))
+            }
             Target::Class(c) => (reopened::Target::Class(c.to_string()), "CLASS_NOT_CLOSED", format!("class `{c}`")),
             _ => return Err(Fault::new("reopen", "this target never comes back").into()),
         };

@@ -25,7 +25,7 @@ pub struct Revoke {
     pub dry: bool,
     /// The reason. It is never shown to callers.
     pub reason: String,
-    /// Leave a user, a workload or a class open for new credentials.
+    /// Leave a user, an issuer of users, a workload or a class open for new credentials.
     pub allow_new: bool,
 }
 
@@ -56,11 +56,11 @@ pub enum What {
 pub struct How {
     /// The reason. It is never shown to callers.
     pub reason: String,
-    /// Leave a user, a workload or a class open for new credentials.
+    /// Leave a user, an issuer of users, a workload or a class open for new credentials.
     pub allow_new: bool,
 }
 
-/// Revokes a target. A user, a workload or a class is closed by that, unless `allow_new`.
+/// Revokes a target. A user, an issuer of users, a workload or a class is closed by that, unless `allow_new`.
 pub async fn revoke(issuer: &Issuer, caller: Caller, what: What, how: How) -> Result<Revoked, No> {
     let act = act(issuer, &caller, what, how, false).await?;
     issuer.pipeline.record(caller, act).await
@@ -142,6 +142,9 @@ pub(super) fn sound(target: Target) -> Result<Target, Denial> {
     match &target {
         Target::User(u) if u.iss.is_empty() || u.sub.is_empty() || u.iss.len() > 512 || u.sub.len() > 255 => {
             Err(Denial::malformed("USER_MALFORMED", "a user is an issuer URL and a subject, neither empty"))
+        }
+        Target::Issuer(iss) if iss.is_empty() || iss.len() > 512 => {
+            Err(Denial::malformed("USER_MALFORMED", "an issuer of users is a URL of at most 512 bytes, or its configured name"))
         }
         _ => Ok(target),
     }
@@ -253,6 +256,7 @@ fn check_known(j: &Judgement<'_>, target: &Target, below: u64) -> Result<(), Den
             own || j.rules().classes.values().any(|class| class.workloads.contains(name))
         }
         Target::Class(name) => j.rules().classes.contains_key(name),
+        Target::Issuer(iss) => j.rules().issuers.contains_key(iss),
         // Nobody lists users: a user may be closed before their first token.
         _ => true,
     };
@@ -263,6 +267,7 @@ fn check_known(j: &Judgement<'_>, target: &Target, below: u64) -> Result<(), Den
         Target::Delegation(id) => ("DELEGATION_UNKNOWN", format!("delegation `{id}`")),
         Target::Workload(name) => ("WORKLOAD_UNKNOWN", format!("workload `{name}`")),
         Target::Class(name) => ("CLASS_UNKNOWN", format!("class `{name}`")),
+        Target::Issuer(iss) => ("USER_ISSUER_UNKNOWN", format!("issuer of users `{iss}`")),
         _ => return Ok(()),
     };
     Err(Denial::new(Kind::NotFound, code, format!("there is no {what}: nothing was revoked")))

@@ -7,7 +7,7 @@ use crate::assertion::{Delegator, Presenter, Refusal};
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Kind};
 use crate::judge::access::Action;
-use crate::judge::{Proof, check_token};
+use crate::judge::{Proof, check_issuer_open, check_token};
 
 /// The proof that a user token is. Which workload it lets act is judged later.
 pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial> {
@@ -36,7 +36,8 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
 /// Authenticates a user who asks for themself: verifies a token for an audience with `user = true` or `revokes = true`.
 ///
 /// While a user is closed, a token from before their revocation still revokes, because everything of theirs is revoked already and a
-/// repeated request gets the same answer. It proves nothing else: whoever stole it must learn nothing and reopen nothing.
+/// repeated request gets the same answer. It proves nothing else: whoever stole it must learn nothing and reopen nothing. While the
+/// issuer of users is closed, its tokens prove nobody.
 pub async fn themself(issuer: &Issuer, token: &str, action: Action) -> Result<Caller, Denial> {
     let delegator = verify(issuer, token, Presenter::Stranger).await?;
     if !delegator.is_user() && !delegator.revokes() {
@@ -45,6 +46,7 @@ pub async fn themself(issuer: &Issuer, token: &str, action: Action) -> Result<Ca
         return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
     }
     let (user, issued_at) = (delegator.user().clone(), delegator.issued_at());
+    issuer.ledger.read(|state| check_issuer_open(state, &user.iss))?;
     if action != Action::Revoke {
         issuer.ledger.read(|state| check_token(state, &user, issued_at))?;
     }

@@ -66,6 +66,7 @@ fn kind_and_name(cut: &v1::MadeCut) -> (&'static str, String) {
         Some(Target::Class(name)) => ("class", name.clone()),
         Some(Target::Key(key)) => ("key", key.clone()),
         Some(Target::Token(jti)) => ("token", jti.clone()),
+        Some(Target::Issuer(iss)) => ("issuer", iss.clone()),
         Some(Target::RecordedBefore(time)) => ("before", output::timestamp(Some(time))),
         None => ("unknown", String::new()),
     }

@@ -10,9 +10,9 @@ use super::exit::Failure;
 use super::global::Global;
 use super::{output, user, when};
 
-/// Let a revoked user, workload or class have new agents; what was revoked stays revoked (operator)
+/// Let a revoked user, issuer of users, workload or class have new agents; what was revoked stays revoked (operator)
 ///
-/// Of a user, only tokens count that are issued from now on.
+/// Of a user or an issuer, only tokens count that are issued from now on.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -28,6 +28,9 @@ struct Target {
     /// A user, as <issuer's configured name>/<subject>
     #[arg(long, value_name = "ISSUER/SUB")]
     user: Option<String>,
+    /// An issuer of users, by its configured name or URL
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
     /// A workload: its name, or the SPIFFE ID of a foreign one
     #[arg(long, alias = "root", value_name = "NAME")]
     workload: Option<String>,
@@ -38,7 +41,7 @@ struct Target {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let target = args.target.wire()?;
-    let of_user = matches!(target, WireTarget::User(_));
+    let of_user = matches!(target, WireTarget::User(_) | WireTarget::Issuer(_));
     let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
     let request = v1::ReopenRequest { target: Some(target), ..Default::default() };
     let got = OperationsClient::new(channel).reopen(request).await?.into_inner();
@@ -58,9 +61,10 @@ impl Target {
     fn wire(self) -> Result<WireTarget, Failure> {
         match self {
             Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(&text)?)),
+            Target { issuer: Some(name), .. } => Ok(WireTarget::Issuer(name)),
             Target { workload: Some(name), .. } => Ok(WireTarget::Workload(name)),
             Target { class: Some(name), .. } => Ok(WireTarget::Class(name)),
-            _ => Err(Failure::usage("say what to reopen: --user, --workload or --class")),
+            _ => Err(Failure::usage("say what to reopen: --user, --issuer, --workload or --class")),
         }
     }
 }

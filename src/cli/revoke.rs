@@ -21,9 +21,9 @@ use super::heard::Heard;
 use super::output::{self, Format};
 use super::{file, heard, user};
 
-/// Revoke an agent, or everything of a user, a workload, a class, a delegation or a key
+/// Revoke an agent, or everything of a user, an issuer of users, a workload, a class, a delegation or a key
 ///
-/// Everything below it is revoked with it, in one step. A user, a workload or a class is also closed for new agents until
+/// Everything below it is revoked with it, in one step. A user, an issuer, a workload or a class is also closed for new agents until
 /// `mayfly reopen`, unless --allow-new. Agents, delegations and keys never come back. An operator may revoke all of these. With
 /// --as, an agent may revoke itself and those below it, a workload its own agents, and a workload that is configured as an
 /// operator everything. With --user-token, users may revoke themselves, their delegations and the agents that act for them.
@@ -42,7 +42,7 @@ pub(super) struct Args {
     /// Why; recorded, never shown to callers
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
-    /// Revoke what has been issued, but leave the user, workload or class open for new agents
+    /// Revoke what has been issued, but leave the user, issuer, workload or class open for new agents
     #[arg(long)]
     allow_new: bool,
     /// Wait until everybody who follows the feed says that they have heard, and say who has not (operator); exits 7 then
@@ -66,6 +66,9 @@ struct Target {
     /// A user, as <issuer's configured name>/<subject>
     #[arg(long, value_name = "ISSUER/SUB")]
     user: Option<String>,
+    /// All users of an issuer of users, by its configured name or URL
+    #[arg(long, value_name = "NAME")]
+    issuer: Option<String>,
     /// All agents below a workload: its name, or the SPIFFE ID of a foreign one
     #[arg(long, alias = "workload", value_name = "NAME")]
     root: Option<String>,
@@ -159,6 +162,7 @@ impl Target {
         match self {
             Target { agent: Some(id), .. } => Ok(WireTarget::Agent(id)),
             Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(&text)?)),
+            Target { issuer: Some(name), .. } => Ok(WireTarget::Issuer(name)),
             Target { root: Some(name), .. } => Ok(WireTarget::Workload(name)),
             Target { class: Some(name), .. } => Ok(WireTarget::Class(name)),
             Target { delegation: Some(id), .. } => Ok(WireTarget::Delegation(id)),

@@ -82,6 +82,7 @@ impl Translator<'_> {
                 Some(reopened::Target::User(user)) => for_user(draft, user),
                 Some(reopened::Target::Workload(name)) => self.for_workload(draft, name),
                 Some(reopened::Target::Class(class)) => for_class(draft, class),
+                Some(reopened::Target::Issuer(iss)) => for_issuer(draft, iss),
                 None => {}
             },
             Some(Body::Configured(configured)) => {
@@ -231,6 +232,7 @@ impl Translator<'_> {
             }
             Some(cut::Target::Workload(name)) => self.for_workload(draft, name),
             Some(cut::Target::Class(class)) => for_class(draft, class),
+            Some(cut::Target::Issuer(iss)) => for_issuer(draft, iss),
             Some(cut::Target::Key(key)) => {
                 draft.leaf.key = hex::encode(key);
                 draft.opening.target = format!("key {}", draft.leaf.key);
@@ -306,6 +308,10 @@ fn delegation_of(opening: &mut Opening, delegation: &Delegation) {
 fn for_user(draft: &mut Draft, user: &record::User) {
     draft.opening.user = Some(Person { iss: user.iss.clone(), sub: user.sub.clone() });
     draft.opening.target = format!("user {} of {}", user.sub, user.iss);
+}
+
+fn for_issuer(draft: &mut Draft, iss: &str) {
+    draft.opening.target = format!("issuer of users {iss}");
 }
 
 fn for_class(draft: &mut Draft, class: &str) {

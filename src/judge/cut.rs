@@ -39,11 +39,12 @@ impl<'a> Cutting<'a> {
         Cutting { target, since: None, reason, closes: false }
     }
 
-    /// Whether nothing new is issued for the target: a key for good, a user, a workload or a class if that is asked for.
+    /// Whether nothing new is issued for the target: a key for good, a user, an issuer of users, a workload or a class if that is
+    /// asked for.
     pub fn closes(&self) -> bool {
         match self.target {
             Target::Key(_) => true,
-            Target::User(_) | Target::Workload(_) | Target::Class(_) => self.closes,
+            target if target.reopens() => self.closes,
             _ => false,
         }
     }
@@ -55,8 +56,7 @@ impl Judgement<'_> {
         let target = cutting.target;
         let (keep_until, verifiers_until) = self.kept(target);
         // INVARIANT: the last cut of a target holds its whole standing, because the rows before it are dropped.
-        let reopenable = matches!(target, Target::User(_) | Target::Workload(_) | Target::Class(_));
-        let closes = cutting.closes() || reopenable && self.view().is_closed(target);
+        let closes = cutting.closes() || target.reopens() && self.view().is_closed(target);
         let by = match caller {
             Caller::Operator { .. } | Caller::Stranger => String::new(),
             other => other.scope(),

@@ -173,24 +173,34 @@ impl Judgement<'_> {
         Ok(ceiling)
     }
 
-    /// Whether the user is open. A token counts only if it was issued (Unix seconds) after the user's last revocation or
+    /// Whether the user and their issuer are open. A token counts only if it was issued (Unix seconds) after the user's last revocation or
     /// reopening; `None` is for a delegation that is recorded already.
     fn check_user(&self, user: &User, issued_at: Option<u64>) -> Result<(), Denial> {
         let standing = self.view().target(&Target::User(user.clone()));
         if standing.is_some_and(|s| s.closed) {
             return Err(Denial::denied("USER_CLOSED", "this user was revoked: an operator must reopen them"));
         }
+        check_issuer_open(self.view(), &user.iss)?;
         issued_at.map_or(Ok(()), |issued_at| check_token(self.view(), user, issued_at))
     }
+}
+
+/// Whether an issuer of users is open.
+pub fn check_issuer_open(view: &impl View, iss: &str) -> Result<(), Denial> {
+    if view.is_closed(&Target::Issuer(iss.to_owned())) {
+        let message = "the issuer of this user was revoked: an operator must reopen it";
+        return Err(Denial::denied("USER_ISSUER_CLOSED", message));
+    }
+    Ok(())
 }
 
 /// Whether a user's token, issued at `issued_at` (Unix seconds), is from after their last revocation or reopening.
 pub fn check_token(view: &impl View, user: &User, issued_at: u64) -> Result<(), Denial> {
     let of = |target: &Target| view.revoked_at(target);
-    let since = of(&Target::User(user.clone())).max(of(&Target::TrustDomain));
+    let since = of(&Target::User(user.clone())).max(of(&Target::Issuer(user.iss.clone()))).max(of(&Target::TrustDomain));
     // A token tells whole seconds: one from the second of the revocation may be from before it.
     if since.is_some_and(|since| issued_at <= since / SECOND) {
-        let message = "the user token is from before the user's revocation: bring a fresh one";
+        let message = "the user token is from before the revocation of the user or of their issuer: bring a fresh one";
         return Err(Denial::denied("USER_TOKEN_TOO_EARLY", message));
     }
     Ok(())

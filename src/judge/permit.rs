@@ -6,7 +6,7 @@ use mayfly_verify::{AgentId, Binding, ClassName, Target, User, Workload, Workloa
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{Check, DistinguishedName, Judgement, policy, who};
+use super::{Check, DistinguishedName, Judgement, check_issuer_open, policy, who};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
@@ -193,7 +193,7 @@ impl Judgement<'_> {
     pub fn check_issuer(&self, user: &User) -> Result<(), Denial> {
         self.checking(Check::Grant);
         if self.rules().issuers.contains_key(&user.iss) {
-            return Ok(());
+            return check_issuer_open(self.view(), &user.iss);
         }
         let message = format!("the provider `{}` is no longer configured: what its users allowed has ended", user.iss);
         Err(Denial::denied("USER_TOKEN_ISSUER_UNKNOWN", message))

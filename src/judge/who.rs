@@ -3,7 +3,7 @@
 use mayfly_verify::{Target, Workload};
 
 use super::Rules;
-use super::check_token;
+use super::{check_issuer_open, check_token};
 use crate::caller::{Caller, unauthenticated};
 use crate::denial::Denial;
 use crate::state::{Generation, Owner, View, seconds};
@@ -14,8 +14,10 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
     match caller {
         Caller::Stranger | Caller::Operator { by: None, .. } => Ok(Generation::Current),
         // A token from before the user's last revocation proves nothing once they are open again. While they are closed, everything
-        // of theirs is revoked already, and a repeated request gets the same answer.
+        // of theirs is revoked already, and a repeated request gets the same answer. While their issuer is closed, anybody may have
+        // signed the token, so it proves nobody.
         Caller::User { user, issued_at, .. } => {
+            check_issuer_open(view, &user.iss)?;
             if !view.is_closed(&Target::User(user.clone())) {
                 check_token(view, user, *issued_at)?;
             }

@@ -200,6 +200,7 @@ pub(super) fn target_of(revision: u64, c: &record::Cut) -> Result<Target, Misfit
         cut::Target::Class(name) => Target::Class(name.parse().map_err(|_| misfit("class"))?),
         cut::Target::Key(key) => Target::Key(fixed(key).ok_or(misfit("key"))?),
         cut::Target::Token(jti) => Target::Token(jti.clone()),
+        cut::Target::Issuer(iss) => Target::Issuer(iss.clone()),
     })
 }
 
@@ -214,6 +215,7 @@ pub fn cut_target(target: &Target) -> Option<cut::Target> {
         Target::Class(name) => cut::Target::Class(name.to_string()),
         Target::Key(key) => cut::Target::Key(key.to_vec()),
         Target::Token(jti) => cut::Target::Token(jti.clone()),
+        Target::Issuer(iss) => cut::Target::Issuer(iss.clone()),
         Target::Authority(_) => return None,
     })
 }
@@ -222,7 +224,7 @@ pub fn cut_target(target: &Target) -> Option<cut::Target> {
 pub fn before(target: &Target, revision: u64) -> u64 {
     match target {
         Target::Agent(_) | Target::Delegation(_) | Target::Key(_) | Target::Authority(_) | Target::Token(_) => u64::MAX,
-        Target::User(_) | Target::Workload(_) | Target::Class(_) | Target::TrustDomain => revision,
+        Target::User(_) | Target::Issuer(_) | Target::Workload(_) | Target::Class(_) | Target::TrustDomain => revision,
     }
 }
 
@@ -233,6 +235,7 @@ pub(super) fn reopened(revision: u64, r: &record::Reopened) -> Result<Target, Mi
         reopened::Target::User(u) => Target::User(User { iss: u.iss.clone(), sub: u.sub.clone() }),
         reopened::Target::Workload(name) => Target::Workload(name.parse().map_err(|_| misfit("workload"))?),
         reopened::Target::Class(name) => Target::Class(name.parse().map_err(|_| misfit("class"))?),
+        reopened::Target::Issuer(iss) => Target::Issuer(iss.clone()),
     })
 }
 

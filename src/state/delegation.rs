@@ -28,8 +28,8 @@ pub struct Delegation {
     pub ends_at: u64,
     /// Revision of its record.
     pub revision: u64,
-    // The subject of its user, and its own.
-    subjects: (Subject, Subject),
+    // The subjects of its user and of their issuer, and its own.
+    subjects: [Subject; 3],
 }
 
 impl Delegation {
@@ -39,7 +39,11 @@ impl Delegation {
         let id = DelegationId(fixed(&d.id).ok_or(misfit("delegation id"))?);
         let user = User { iss: d.iss.clone(), sub: d.sub.clone() };
         Ok(Delegation {
-            subjects: (Target::User(user.clone()).subject(), Target::Delegation(id).subject()),
+            subjects: [
+                Target::User(user.clone()).subject(),
+                Target::Issuer(user.iss.clone()).subject(),
+                Target::Delegation(id).subject(),
+            ],
             id,
             user,
             workload: d.workload.parse().map_err(|_| misfit("workload"))?,
@@ -55,12 +59,12 @@ impl Delegation {
 
     /// The subject of its user.
     pub fn user_subject(&self) -> Subject {
-        self.subjects.0
+        let [user, ..] = self.subjects;
+        user
     }
 
     /// The stamps of everything that relies on it.
-    pub fn stamps(&self) -> [Stamp; 2] {
-        let since = self.revision;
-        [Stamp { subject: self.subjects.0, since }, Stamp { subject: self.subjects.1, since }]
+    pub fn stamps(&self) -> [Stamp; 3] {
+        self.subjects.map(|subject| Stamp { subject, since: self.revision })
     }
 }

@@ -97,7 +97,9 @@ fn may(state: &State, rules: &Rules, agent: &Agent, question: &Question) -> bool
 fn could(issuer: &Issuer, state: &State, question: &Question) -> Vec<Could> {
     let (rules, places) = (issuer.ledger.rules(), &issuer.explaining.places);
     let mut all = Vec::new();
-    if question.user.as_ref().is_some_and(|user| state.is_closed(&Target::User(user.clone()))) {
+    let closed =
+        |user: &User| [Target::User(user.clone()), Target::Issuer(user.iss.clone())].iter().any(|target| state.is_closed(target));
+    if question.user.as_ref().is_some_and(closed) {
         return all;
     }
     let allows = |class: &&Class| {

@@ -482,7 +482,7 @@ pub struct CreateJoinTokenResponse {
 /// What a cut is about.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Target {
-    #[prost(oneof = "target::Target", tags = "1, 2, 3, 4, 5, 6, 7, 50")]
+    #[prost(oneof = "target::Target", tags = "1, 2, 3, 4, 5, 6, 7, 50, 51")]
     pub target: ::core::option::Option<target::Target>,
 }
 /// Nested message and enum types in `Target`.
@@ -513,6 +513,9 @@ pub mod target {
         /// The `jti` of an access token, in lists: `Tokens.Revoke` revokes one.
         #[prost(string, tag = "50")]
         Token(::prost::alloc::string::String),
+        /// An issuer of users, by its URL or the name that the configuration gives it: everything that any of its users let a workload do.
+        #[prost(string, tag = "51")]
+        Issuer(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -836,7 +839,7 @@ pub struct ReopenRequest {
     #[prost(string, tag = "4")]
     pub user_token: ::prost::alloc::string::String,
     /// Agents, delegations and keys never come back: grant anew.
-    #[prost(oneof = "reopen_request::Target", tags = "1, 2, 3")]
+    #[prost(oneof = "reopen_request::Target", tags = "1, 2, 3, 51")]
     pub target: ::core::option::Option<reopen_request::Target>,
 }
 /// Nested message and enum types in `ReopenRequest`.
@@ -851,6 +854,9 @@ pub mod reopen_request {
         Workload(::prost::alloc::string::String),
         #[prost(string, tag = "3")]
         Class(::prost::alloc::string::String),
+        /// An issuer of users, by its URL or the name that the configuration gives it.
+        #[prost(string, tag = "51")]
+        Issuer(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2225,6 +2231,10 @@ pub enum Reason {
     UserTokenKeyUnnamed = 114,
     /// The issuer, or the caller's identity, has as many connections as it may; the message says which.
     ConnectionsFull = 115,
+    /// The issuer of the user was revoked and stays closed until an operator reopens it.
+    UserIssuerClosed = 116,
+    /// The issuer of users is not closed, so there is nothing to reopen.
+    UserIssuerNotClosed = 117,
     /// The subject template of the class names something that does not fit into a certificate; the message says what.
     SubjectUnusable = 120,
     /// The claims that the catalogue has for the audience do not fit the agent, or are asked for beside another audience.
@@ -2435,6 +2445,8 @@ impl Reason {
             Self::WorkloadUnknown => "REASON_WORKLOAD_UNKNOWN",
             Self::UserTokenKeyUnnamed => "REASON_USER_TOKEN_KEY_UNNAMED",
             Self::ConnectionsFull => "REASON_CONNECTIONS_FULL",
+            Self::UserIssuerClosed => "REASON_USER_ISSUER_CLOSED",
+            Self::UserIssuerNotClosed => "REASON_USER_ISSUER_NOT_CLOSED",
             Self::SubjectUnusable => "REASON_SUBJECT_UNUSABLE",
             Self::ClaimsUnusable => "REASON_CLAIMS_UNUSABLE",
             Self::WorkloadIssuerUnavailable => "REASON_WORKLOAD_ISSUER_UNAVAILABLE",
@@ -2599,6 +2611,8 @@ impl Reason {
             "REASON_WORKLOAD_UNKNOWN" => Some(Self::WorkloadUnknown),
             "REASON_USER_TOKEN_KEY_UNNAMED" => Some(Self::UserTokenKeyUnnamed),
             "REASON_CONNECTIONS_FULL" => Some(Self::ConnectionsFull),
+            "REASON_USER_ISSUER_CLOSED" => Some(Self::UserIssuerClosed),
+            "REASON_USER_ISSUER_NOT_CLOSED" => Some(Self::UserIssuerNotClosed),
             "REASON_SUBJECT_UNUSABLE" => Some(Self::SubjectUnusable),
             "REASON_CLAIMS_UNUSABLE" => Some(Self::ClaimsUnusable),
             "REASON_WORKLOAD_ISSUER_UNAVAILABLE" => Some(Self::WorkloadIssuerUnavailable),

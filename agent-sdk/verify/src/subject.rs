@@ -39,9 +39,16 @@ pub enum Target {
     Authority(Vec<u8>),
     /// One access token, by its `jti`.
     Token(String),
+    /// An issuer of users, by its URL: everybody whose tokens it signs.
+    Issuer(String),
 }
 
 impl Target {
+    /// Whether it can be closed for new credentials and opened again: a user, an issuer of users, a workload or a class.
+    pub fn reopens(&self) -> bool {
+        matches!(self, Target::User(_) | Target::Issuer(_) | Target::Workload(_) | Target::Class(_))
+    }
+
     /// The first 16 bytes of SHA-256 over a fixed prefix, the kind, and each part preceded by its length.
     pub fn subject(&self) -> Subject {
         let workload;
@@ -58,6 +65,7 @@ impl Target {
             Target::Key(key) => (7, vec![key]),
             Target::Authority(key_id) => (8, vec![key_id]),
             Target::Token(jti) => (9, vec![jti.as_bytes()]),
+            Target::Issuer(iss) => (10, vec![iss.as_bytes()]),
         };
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(b"mayfly subject v1\0");

@@ -26,13 +26,15 @@ pub(super) fn revoked(issuer: &Issuer, target: Option<v1::Target>) -> Result<Wha
         Some(Wire::Workload(name)) => workload(&name),
         Some(Wire::Class(name)) => class(&name),
         Some(Wire::Key(key)) => Ok(Target::Key(digest("KEY_MALFORMED", &key)?)),
+        Some(Wire::Issuer(name)) => provider(issuer, name).map(Target::Issuer),
         Some(Wire::Token(_)) => {
             let message = "an access token is revoked by whoever holds it, with `Tokens.Revoke` or at `/oauth/revoke`";
             Err(Denial::malformed("TARGET_MISSING", message))
         }
         // T11: an unset oneof, or an arm of a later version.
         None => {
-            let message = "say what to revoke: an agent, a user, a workload, a class, a delegation, a key or a time";
+            let message =
+                "say what to revoke: an agent, a user, an issuer of users, a workload, a class, a delegation, a key or a time";
             Err(Denial::malformed("TARGET_MISSING", message))
         }
     };
@@ -96,6 +98,7 @@ pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
         Target::TrustDomain => Wire::RecordedBefore(timestamp(standing.since / SECOND)),
         Target::Authority(id) => Wire::Key(hex::encode(id)),
         Target::Token(jti) => Wire::Token(jti),
+        Target::Issuer(iss) => Wire::Issuer(iss),
     };
     v1::MadeCut {
         target: Some(v1::Target { target: Some(wire) }),
@@ -117,22 +120,30 @@ pub(super) fn reopened(issuer: &Issuer, target: Option<v1::reopen_request::Targe
         Some(Wire::User(u)) => user(issuer, u).map(Target::User),
         Some(Wire::Workload(name)) => workload(&name),
         Some(Wire::Class(name)) => class(&name),
-        None => Err(Denial::malformed("TARGET_MISSING", "say what to reopen: a user, a workload or a class")),
+        Some(Wire::Issuer(name)) => provider(issuer, name).map(Target::Issuer),
+        None => {
+            let message = "say what to reopen: a user, an issuer of users, a workload or a class";
+            Err(Denial::malformed("TARGET_MISSING", message))
+        }
     }
 }
 
 /// A user. Whoever is elsewhere knows the configured name of a provider, and not its URL.
 pub(super) fn user(issuer: &Issuer, u: v1::User) -> Result<User, Denial> {
-    let iss = match issuer.providers.load().urls.get(&u.iss) {
-        Some(url) => url.clone(),
-        None if u.iss.is_empty() || u.iss.contains("://") => u.iss,
+    Ok(User { iss: provider(issuer, u.iss)?, sub: u.sub })
+}
+
+/// The URL of an issuer of users, which is given by that or by its configured name.
+fn provider(issuer: &Issuer, iss: String) -> Result<String, Denial> {
+    match issuer.providers.load().urls.get(&iss) {
+        Some(url) => Ok(url.clone()),
+        None if iss.is_empty() || iss.contains("://") => Ok(iss),
         None => {
-            let name: String = u.iss.chars().take(64).collect();
+            let name: String = iss.chars().take(64).collect();
             let message = format!("no issuer of users is named `{name}`: write its name in the configuration, or its URL");
-            return Err(Denial::new(Kind::NotFound, "USER_ISSUER_UNKNOWN", message));
+            Err(Denial::new(Kind::NotFound, "USER_ISSUER_UNKNOWN", message))
         }
-    };
-    Ok(User { iss, sub: u.sub })
+    }
 }
 
 fn workload(name: &str) -> Result<Target, Denial> {

@@ -125,8 +125,8 @@ fn people(changes: &mut Vec<Change>, j: &Judgement<'_>, case: &Case) {
     {
         changes.push(Change::SignInFor(workload.clone()));
     }
-    let user = case.user().cloned().map(Target::User);
-    let targets = user.into_iter().chain(workload.map(Target::Workload)).chain([Target::Class(case.act.class.clone())]);
+    let user = case.user().cloned().into_iter().flat_map(|user| [Target::Issuer(user.iss.clone()), Target::User(user)]);
+    let targets = user.chain(workload.map(Target::Workload)).chain([Target::Class(case.act.class.clone())]);
     changes.extend(targets.filter(|target| j.view().is_closed(target)).map(Change::Reopen));
 }
 
@@ -137,7 +137,9 @@ pub fn matters(change: &Change, check: Check) -> bool {
     let other = matches!(change, Change::UserToken | Change::Autonomous);
     match check {
         Check::ClassKnown => matches!(change, Change::Class(_)),
-        Check::Grant => signs_in || other || matches!(change, Change::Provider(_) | Change::Reopen(Target::User(_))),
+        Check::Grant => {
+            signs_in || other || matches!(change, Change::Provider(_) | Change::Reopen(Target::User(_) | Target::Issuer(_)))
+        }
         Check::Authority => {
             let class = matches!(
                 change,

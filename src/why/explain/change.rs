@@ -221,6 +221,7 @@ fn reopened(target: &Target) -> Option<Body> {
         Target::User(user) => record::reopened::Target::User(record::User { iss: user.iss.clone(), sub: user.sub.clone() }),
         Target::Workload(workload) => record::reopened::Target::Workload(workload.to_string()),
         Target::Class(class) => record::reopened::Target::Class(class.to_string()),
+        Target::Issuer(iss) => record::reopened::Target::Issuer(iss.clone()),
         _ => return None,
     };
     Some(Body::Reopened(record::Reopened { target: Some(target) }))

@@ -1,5 +1,7 @@
 //! What each check looked at, where that is defined, and who owns it.
 
+use std::sync::Arc;
+
 use mayfly_verify::{ClassName, Target, Workload};
 
 use super::told::{Row, Used};
@@ -201,7 +203,9 @@ impl Matter<'_> {
             None => format!("user {name}/{} with a token: the user", user.sub),
         };
         if let Some(killed) = self.delegation.filter(|d| d.stamps().iter().any(|stamp| j.view().kills(stamp))) {
-            let revoked = j.view().target(&Target::Delegation(killed.id)).or_else(|| j.view().target(&target));
+            let of_issuer = Target::Issuer(user.iss.clone());
+            let revoked =
+                [&Target::Delegation(killed.id), &target, &of_issuer].into_iter().find_map(|target| j.view().target(target));
             if let Some(standing) = revoked.filter(|standing| !standing.closed) {
                 let by = if self.operator { Some(standing.why.by.as_str()) } else { None };
                 return (
@@ -209,6 +213,15 @@ impl Matter<'_> {
                     self.places.record(format!("revocation r{}", standing.revision), by),
                 );
             }
+        }
+        let of_issuer = Target::Issuer(user.iss.clone());
+        if j.view().is_closed(&of_issuer) {
+            return self.open(
+                j,
+                &of_issuer,
+                &format!("{}: the issuer of users {name}", what.trim_end_matches(": the user")),
+                source,
+            );
         }
         self.open(j, &target, &what, source)
     }
@@ -252,7 +265,9 @@ impl Matter<'_> {
 
 /// The revocation that ended an agent: its revision, and of what it is.
 fn revocation_of(j: &Judgement<'_>, agent: &Agent) -> Option<(u64, String)> {
-    let user = agent.delegation.iter().flat_map(|d| [Target::User(d.user.clone()), Target::Delegation(d.id)]);
+    let granted =
+        |d: &Arc<Delegation>| [Target::User(d.user.clone()), Target::Issuer(d.user.iss.clone()), Target::Delegation(d.id)];
+    let user = agent.delegation.iter().flat_map(granted);
     let above = agent.ancestors().map(Target::Agent);
     let all = [
         Target::Agent(agent.uuid),
@@ -271,6 +286,7 @@ fn revocation_of(j: &Judgement<'_>, agent: &Agent) -> Option<(u64, String)> {
 pub(super) fn named(target: &Target) -> String {
     match target {
         Target::User(user) => format!("user {} of {}", user.sub, user.iss),
+        Target::Issuer(iss) => format!("the issuer of users {iss}"),
         Target::Delegation(id) => format!("delegation {id}"),
         Target::Workload(workload) => format!("workload {workload}"),
         Target::Class(class) => format!("class {class}"),

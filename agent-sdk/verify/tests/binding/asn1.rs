@@ -79,6 +79,8 @@ fn a_subject_is_the_digest_that_the_documentation_says() {
         (Target::TrustDomain, 6, vec![]),
         (Target::Key([7; 32]), 7, vec![&[7; 32]]),
         (Target::Authority(vec![8; 20]), 8, vec![&[8; 20]]),
+        (Target::Token("t-1".into()), 9, vec![b"t-1"]),
+        (Target::Issuer("https://idp.example".into()), 10, vec![b"https://idp.example"]),
     ] {
         let mut text = b"mayfly subject v1\0".to_vec();
         text.push(kind);

@@ -181,6 +181,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_WORKLOAD_UNKNOWN: _ClassVar[Reason]
     REASON_USER_TOKEN_KEY_UNNAMED: _ClassVar[Reason]
     REASON_CONNECTIONS_FULL: _ClassVar[Reason]
+    REASON_USER_ISSUER_CLOSED: _ClassVar[Reason]
+    REASON_USER_ISSUER_NOT_CLOSED: _ClassVar[Reason]
     REASON_SUBJECT_UNUSABLE: _ClassVar[Reason]
     REASON_CLAIMS_UNUSABLE: _ClassVar[Reason]
     REASON_WORKLOAD_ISSUER_UNAVAILABLE: _ClassVar[Reason]
@@ -371,6 +373,8 @@ REASON_WORKLOAD_NOT_CLOSED: Reason
 REASON_WORKLOAD_UNKNOWN: Reason
 REASON_USER_TOKEN_KEY_UNNAMED: Reason
 REASON_CONNECTIONS_FULL: Reason
+REASON_USER_ISSUER_CLOSED: Reason
+REASON_USER_ISSUER_NOT_CLOSED: Reason
 REASON_SUBJECT_UNUSABLE: Reason
 REASON_CLAIMS_UNUSABLE: Reason
 REASON_WORKLOAD_ISSUER_UNAVAILABLE: Reason
@@ -838,7 +842,7 @@ class CreateJoinTokenResponse(_message.Message):
     def __init__(self, token: _Optional[str] = ..., workload_id: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Target(_message.Message):
-    __slots__ = ("agent", "user", "delegation", "workload", "key", "recorded_before", "token")
+    __slots__ = ("agent", "user", "delegation", "workload", "key", "recorded_before", "token", "issuer")
     AGENT_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     DELEGATION_FIELD_NUMBER: _ClassVar[int]
@@ -847,6 +851,7 @@ class Target(_message.Message):
     KEY_FIELD_NUMBER: _ClassVar[int]
     RECORDED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
     agent: str
     user: User
     delegation: str
@@ -854,7 +859,8 @@ class Target(_message.Message):
     key: str
     recorded_before: _timestamp_pb2.Timestamp
     token: str
-    def __init__(self, agent: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation: _Optional[str] = ..., workload: _Optional[str] = ..., key: _Optional[str] = ..., recorded_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., token: _Optional[str] = ..., **kwargs) -> None: ...
+    issuer: str
+    def __init__(self, agent: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation: _Optional[str] = ..., workload: _Optional[str] = ..., key: _Optional[str] = ..., recorded_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., token: _Optional[str] = ..., issuer: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ExchangeRequest(_message.Message):
     __slots__ = ("audience", "scopes", "subject_token", "authorization_details", "approval_id")
@@ -1118,15 +1124,17 @@ class MadeCut(_message.Message):
     def __init__(self, target: _Optional[_Union[Target, _Mapping]] = ..., revision: _Optional[int] = ..., before: _Optional[int] = ..., closed: _Optional[bool] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kept_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ReopenRequest(_message.Message):
-    __slots__ = ("user", "workload", "user_token")
+    __slots__ = ("user", "workload", "issuer", "user_token")
     USER_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     CLASS_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
     USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     user: User
     workload: str
+    issuer: str
     user_token: str
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., workload: _Optional[str] = ..., user_token: _Optional[str] = ..., **kwargs) -> None: ...
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., workload: _Optional[str] = ..., issuer: _Optional[str] = ..., user_token: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ReopenResponse(_message.Message):
     __slots__ = ("revision", "recorded_at")
