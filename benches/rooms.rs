@@ -354,6 +354,7 @@ fn rules() -> Rules {
         taken_back: 10_000,
         policies: None,
         shadow: None,
+        gateways: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod asking;
 pub mod attest;
 pub mod authorities;
 pub mod backup;
+pub mod budget;
 pub mod client;
 pub mod configure;
 pub mod dpop;

@@ -10,6 +10,7 @@ mod approve;
 mod ask;
 mod authority;
 mod backup;
+mod budget;
 mod bundle;
 mod classes;
 mod config;
@@ -136,6 +137,7 @@ enum Command {
     Deploy(deploy::Args),
     Authority(authority::Args),
     Policy(policy::Args),
+    Budget(budget::Args),
     Bundle(bundle::Args),
     Verify(verify::Args),
     Token(token::Args),
@@ -198,6 +200,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Relay(args) => relay::run(args, global).await,
         Command::Authority(args) => authority::run(args, global).await,
         Command::Policy(args) => policy::run(args, global).await,
+        Command::Budget(args) => budget::run(args, global).await,
         Command::Bundle(args) => bundle::run(args, global).await,
         Command::Verify(args) => verify::run(args, global).await,
         Command::Token(args) => token::run(args, global).await,

@@ -5,6 +5,7 @@ mod actions;
 mod attest;
 mod audiences;
 mod audit;
+pub(crate) mod budget;
 mod classes;
 mod diff;
 mod digest;
@@ -142,6 +143,8 @@ pub struct Config {
     /// The audiences that each workload serves, and so may introspect access tokens for. An attacker who controls this learns for
     /// whom tokens are that it holds already.
     pub serves: BTreeMap<WorkloadName, BTreeSet<String>>,
+    /// Workloads that may spend the budgets of any agent. An attacker who controls one can use up every budget.
+    pub gateways: Vec<WorkloadName>,
     /// Foreign trust domains whose listed workloads may spawn. An attacker who controls one is each of its listed workloads.
     pub foreign: Vec<Settings>,
     /// OIDC providers whose tokens prove a user. An attacker who controls one can act for each of its users.

@@ -10,6 +10,7 @@ pub mod approval;
 pub mod audience;
 mod authorize;
 pub mod bound;
+pub mod budget;
 mod chance;
 mod cut;
 mod dn;

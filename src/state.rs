@@ -4,6 +4,7 @@ pub mod agent;
 mod apply;
 mod approval;
 pub mod authority;
+mod budget;
 mod credential;
 mod cuts;
 mod delegation;
@@ -30,6 +31,8 @@ use uuid::Uuid;
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
 pub use approval::{Answer, Approval, Status, seats as waiting_seats};
 pub use authority::Authorities;
+use budget::Budgets;
+pub use budget::{Account, Hold, Unit};
 pub use credential::{AccessToken, Certificate, Confirmation, Done, Holder, Owner, Ticket, Token};
 use cuts::Subsumed;
 pub use cuts::{CutMade, before, cut_target, end_of_cut};
@@ -100,6 +103,7 @@ pub struct State {
     approvals: BTreeMap<[u8; 16], Box<Approval>>,
     // The questions that wait, by the digest of what a person is shown.
     questions: BTreeMap<[u8; 32], [u8; 16]>,
+    budgets: Budgets,
     configured_at: u64,
     // Revision of the last record that only says that time has passed; 0 if there is none.
     passed: u64,

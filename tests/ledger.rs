@@ -121,6 +121,7 @@ fn rules(limits: Vec<Limit>, foreign: &[&str], taken_back: usize) -> Rules {
         taken_back,
         policies: None,
         shadow: None,
+        gateways: Vec::new(),
     }
 }
 

@@ -112,6 +112,31 @@ fn t175_a_policy_that_cannot_be_evaluated_denies() {
     ok(&dev, "spawn --class worker --user-token demo.jwt --out w1");
 }
 
+/// How the user signed in is that of the delegation, also for what is asked for later.
+#[test]
+fn the_age_of_the_sign_in_and_the_lineage_decide() {
+    let text = r#"
+@id("fresh") @owner("o") @reason("sign in again")
+forbid (principal is Agent, action in [Action::"mint", Action::"renew"], resource)
+unless { context has sign_in_age && context.sign_in_age < 3600 && !(context has acr) };
+@id("long-ago") @owner("o") @reason("the user has signed in")
+forbid (principal is Workload, action == Action::"spawn", resource == Class::"worker")
+when { context has sign_in_age && context.sign_in_age >= 0 };
+@id("tree") @owner("o") @reason("this tree exchanges nothing")
+forbid (principal in Workload::"orchestrator", action == Action::"exchange", resource);
+"#;
+    let dev = dev(text);
+    assert!(dev.fails("spawn --class worker --user-token demo.jwt --out no", 3).contains("long-ago"));
+    ok(&dev, "spawn --class researcher --user-token demo.jwt --out a1");
+    ok(&dev, "spawn --as a1 --class worker --out w1");
+    ok(&dev, "mint --as w1 --audience https://search.example");
+    ok(&dev, "renew --as a1");
+    assert!(dev.fails("exchange --as w1 --audience https://search.example", 3).contains("tree"));
+    // What is not known where sets are compared is told.
+    let diff = dev.json("policy diff policies");
+    assert_eq!(diff["unknown"], serde_json::json!(["acr", "sign_in_age"]));
+}
+
 #[test]
 fn t176_nothing_starts_with_a_part_of_its_policies() {
     let dir = tempfile::tempdir().unwrap();

@@ -50,6 +50,7 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> Ledger {
         taken_back: 10_000,
         policies: None,
         shadow: None,
+        gateways: Vec::new(),
     };
     let mut journal = Sqlite::open(path, None).unwrap();
     let state = replay(&mut journal).unwrap();

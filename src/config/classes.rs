@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use mayfly_verify::{ClassName, Mode, Workload};
 
 use super::actions::read_approve;
+use super::budget::read_budget;
 use super::foreign::Known;
 use super::reader::Reader;
 use crate::judge::SubjectTemplate;
@@ -69,6 +70,7 @@ fn read_class(c: &mut Reader, known: &Known<'_>, actions: &Catalogue) -> Option<
         true => Ok(s.to_owned()),
         false => Err("it is none of the class's `audiences`".into()),
     });
+    let budget = read_budget(c);
     let mut workloads: Vec<Workload> = Vec::new();
     let mut classes = Vec::new();
     let spawners = c.list("spawners", None, |s| match s.split_once('/') {
@@ -98,6 +100,7 @@ fn read_class(c: &mut Reader, known: &Known<'_>, actions: &Catalogue) -> Option<
         classes,
         subject,
         approve,
+        budget,
     })
 }
 

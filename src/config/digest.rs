@@ -13,8 +13,8 @@
 //! ```
 //!
 //! - `classes` is sorted by name. The lists within a class are sets: they are sorted, and hold nothing twice. A workload of this
-//!   trust domain is written as its name, a foreign one as its SPIFFE ID. `svid_ttl` and `max_lease` are seconds. `subject` is
-//!   there where it is configured.
+//!   trust domain is written as its name, a foreign one as its SPIFFE ID. `svid_ttl` and `max_lease` are seconds. `subject` and
+//!   `budget` are there where they are configured; `usd` is in millionths.
 //! - `limits` keeps the order of the file, because a spawn that exceeds several limits is denied by the first of them. A limit
 //!   has `live`, `fan_out`, `period` with `burst`, or `total` with `window`. `period` and `window` are microseconds.
 //! - `audiences` is there where a catalogue is configured: by name, with each claim as it is configured.
@@ -33,6 +33,7 @@ use crate::judge::bound::{BOUNDS, Bound};
 use crate::judge::limits::{Limit, Measure};
 use crate::judge::policy::Class;
 use crate::judge::profile::{Form, Profile};
+use crate::state::Unit;
 
 /// The version of this form.
 const VERSION: u64 = 1;
@@ -85,6 +86,7 @@ fn class(class: &Class) -> Value {
         subject,
         impersonates,
         approve,
+        budget,
     } = class;
     let mut form = json!({
         "audiences": audiences,
@@ -99,6 +101,10 @@ fn class(class: &Class) -> Value {
         "workloads": set(workloads),
     });
     // Left out where there is none, so that the digest of what was configured before stays.
+    if let (Some(form), false) = (form.as_object_mut(), budget.is_empty()) {
+        let limits = Unit::ALL.into_iter().filter_map(|unit| Some((unit.as_str().to_owned(), budget.of(unit)?.into())));
+        form.insert("budget".to_owned(), Value::Object(limits.collect()));
+    }
     if let (Some(form), Some(subject)) = (form.as_object_mut(), subject) {
         form.insert("subject".to_owned(), subject.text().into());
     }
@@ -178,6 +184,7 @@ mod tests {
     use mayfly_verify::{Mode, Workload};
 
     use super::*;
+    use crate::judge::budget::Budget;
     use crate::judge::limits::Per;
 
     fn worker() -> Class {
@@ -195,6 +202,7 @@ mod tests {
             impersonates: Default::default(),
             subject: None,
             approve: vec![],
+            budget: Budget::default(),
         }
     }
 
@@ -238,7 +246,7 @@ mod tests {
     #[test]
     fn each_field_of_a_class_changes_the_digest() {
         let subject = |text: &str| Some(crate::judge::SubjectTemplate::parse(text).unwrap());
-        let changes: [&dyn Fn(&mut Class); 12] = [
+        let changes: [&dyn Fn(&mut Class); 14] = [
             &|c| c.name = "other".parse().unwrap(),
             &|c| c.owner = "others".into(),
             &|c| c.scopes = ["b:read".into()].into(),
@@ -251,6 +259,8 @@ mod tests {
             &|c| c.classes = vec!["worker".parse().unwrap()],
             &|c| c.subject = subject("CN={agent}"),
             &|c| c.subject = subject("CN={class}"),
+            &|c| c.budget = Budget([Some(1), None, None]),
+            &|c| c.budget = Budget([None, Some(1), None]),
         ];
         let mut seen = BTreeSet::from([of(worker(), &limits())]);
         for change in changes {

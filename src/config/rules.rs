@@ -30,6 +30,7 @@ impl Config {
                 })
                 .collect(),
             serves: self.serves.clone(),
+            gateways: self.gateways.clone(),
             client_audience,
             operators: self.operators.clone(),
             actions: self.actions.clone(),

@@ -52,7 +52,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let writes = within(top, "writes", read_writes);
     let policy = within(top, "policy", read_policy);
 
-    let (workloads, attest, serves) = read_workloads(top);
+    let Workloads { workloads, attest, serves, gateways } = read_workloads(top);
     if let Some(unknown) = operator.workloads.iter().find(|name| !workloads.contains(name)) {
         top.fault("operator.workloads", &format!("workload `{unknown}` is not configured"));
     }
@@ -107,6 +107,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         workload_issuers,
         attest,
         serves,
+        gateways,
         foreign,
         issuers,
         classes,
@@ -303,25 +304,38 @@ fn read_bundle_endpoint(e: &mut Reader) -> Option<BundleEndpoint> {
     }
 }
 
-/// The workloads, the rules by which they attest, and the audiences that each of them serves.
-fn read_workloads(top: &mut Reader) -> (Vec<WorkloadName>, Vec<Rule>, BTreeMap<WorkloadName, BTreeSet<String>>) {
-    let (mut workloads, mut rules, mut serves) = (Vec::<WorkloadName>::new(), Vec::new(), BTreeMap::new());
+/// Every `[[workloads]]`.
+#[derive(Default)]
+struct Workloads {
+    workloads: Vec<WorkloadName>,
+    attest: Vec<Rule>,
+    serves: BTreeMap<WorkloadName, BTreeSet<String>>,
+    gateways: Vec<WorkloadName>,
+}
+
+/// The workloads, the rules by which they attest, the audiences that each of them serves, and those that are gateways.
+fn read_workloads(top: &mut Reader) -> Workloads {
+    let mut all = Workloads::default();
     for mut w in top.sections("workloads") {
         let name = w.parsed("name", None, |s| s.parse::<WorkloadName>().map_err(|e| e.to_string()));
         read_owner(&mut w);
-        read_rules(&mut w, name.as_ref(), &mut rules);
+        read_rules(&mut w, name.as_ref(), &mut all.attest);
+        let gateway = w.boolean("gateway", false);
         if let Some(name) = name {
-            if workloads.contains(&name) {
+            if all.workloads.contains(&name) {
                 w.fault("name", &format!("`{name}` is already the name of another workload"));
             }
             let audiences = w.list("serves", Some(&[]), |s| {
                 let ok = (1..=256).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_graphic());
                 if ok { Ok(s.to_owned()) } else { Err("an audience has 1 to 256 visible ASCII characters".into()) }
             });
-            serves.insert(name.clone(), audiences.into_iter().collect());
-            workloads.push(name);
+            all.serves.insert(name.clone(), audiences.into_iter().collect());
+            if gateway {
+                all.gateways.push(name.clone());
+            }
+            all.workloads.push(name);
         }
         top.close(w);
     }
-    (workloads, rules, serves)
+    all
 }

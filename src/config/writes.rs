@@ -40,6 +40,8 @@ fn defaults(verb: Verb) -> (&'static str, &'static str) {
         Verb::Mint | Verb::Exchange => ("20/s", "5000/s"),
         // Verifiers are told of each one until it expires.
         Verb::RevokeToken => ("1/s", "20/s"),
+        // A gateway spends for all agents that call through it.
+        Verb::Spend => ("200/s", "1000/s"),
         Verb::Renew | Verb::Redeem => ("1/s", "5000/s"),
         Verb::End => ("1000/s", "5000/s"),
         Verb::Revoke => ("100/s", "500/s"),

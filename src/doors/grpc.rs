@@ -3,6 +3,7 @@
 mod approvals;
 mod authorities;
 mod batches;
+mod budgets;
 mod bundles;
 mod decisions;
 mod history;
@@ -49,6 +50,7 @@ pub(super) mod server {
 use server::approvals_server::ApprovalsServer;
 use server::authorities_server::AuthoritiesServer;
 use server::batches_server::BatchesServer;
+use server::budgets_server::BudgetsServer;
 use server::bundles_server::BundlesServer;
 use server::decisions_server::DecisionsServer;
 use server::history_server::HistoryServer;
@@ -79,6 +81,7 @@ pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: wat
         .add_service(DecisionsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BundlesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(RevocationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(BudgetsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(PoliciesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(AuthoritiesServer::from_arc(door).max_decoding_message_size(message))
 }

@@ -21,6 +21,7 @@ pub enum Kind {
     Renewal,
     Use,
     Mint,
+    Budget,
     End,
     Revocation,
     Reopening,
@@ -35,7 +36,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Opened,
         Kind::JoinToken,
         Kind::Certificate,
@@ -45,6 +46,7 @@ impl Kind {
         Kind::Renewal,
         Kind::Use,
         Kind::Mint,
+        Kind::Budget,
         Kind::End,
         Kind::Revocation,
         Kind::Reopening,
@@ -69,6 +71,7 @@ impl Kind {
             Kind::Renewal => "renewal",
             Kind::Use => "use",
             Kind::Mint => "mint",
+            Kind::Budget => "budget",
             Kind::End => "end",
             Kind::Revocation => "revocation",
             Kind::Reopening => "reopening",

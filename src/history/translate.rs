@@ -9,7 +9,7 @@ use crate::clock::SECOND;
 use crate::journal::record::record::Body;
 use crate::journal::record::{self, Admitted, Answered, Asked, Cut, Delegated, Exchanged, Minted, Record, cut, reopened};
 use crate::ledger::Noted;
-use crate::state::{Agent, Delegation, State, View};
+use crate::state::{Agent, Delegation, State, Unit, View};
 
 /// Translates with what the state knows of agents and delegations now.
 pub(super) struct Translator<'a> {
@@ -95,6 +95,9 @@ impl Translator<'_> {
                 }
             }
             Some(Body::Authorities(authorities)) => draft.opening.target = slots(authorities),
+            Some(Body::Reserved(r)) => self.budgeted(draft, &r.agent, &r.by, format!("reserved {} {}", r.amount, unit(r.unit))),
+            Some(Body::Spent(s)) => self.budgeted(draft, &s.agent, &s.by, format!("spent {} {}", s.amount, unit(s.unit))),
+            Some(Body::Released(r)) => self.budgeted(draft, &r.agent, &r.by, format!("released reservation {}", r.reservation)),
             Some(Body::Resumed(resumed)) => {
                 draft.opening.reason = format!("resumed; the last known time was {} (unix microseconds)", resumed.last);
             }
@@ -198,6 +201,12 @@ impl Translator<'_> {
         if let Some(by) = &a.by {
             draft.opening.caller = format!("user {} of {}", by.sub, by.iss);
         }
+    }
+
+    fn budgeted(&self, draft: &mut Draft, agent: &[u8], by: &str, what: String) {
+        self.agent(draft, agent);
+        by.clone_into(&mut draft.opening.caller);
+        draft.opening.target = what;
     }
 
     fn certificate(&self, draft: &mut Draft, agent: &[u8], (key, serial, ends_at): (&[u8], &[u8], u64)) {
@@ -334,6 +343,15 @@ fn slots(authorities: &record::Authorities) -> String {
     authorities.authorities.iter().map(slot).collect::<Vec<_>>().join(", ")
 }
 
+/// A unit of budgets, with what it is in millionths of.
+fn unit(number: u32) -> &'static str {
+    match Unit::recorded(number) {
+        Some(Unit::Usd) => "millionths of a dollar",
+        Some(unit) => unit.as_str(),
+        None => "units",
+    }
+}
+
 fn kind(body: Option<&Body>) -> Kind {
     match body {
         Some(Body::Delegated(_)) => Kind::Delegation,
@@ -350,6 +368,7 @@ fn kind(body: Option<&Body>) -> Kind {
         Some(Body::Renewed(_)) => Kind::Renewal,
         Some(Body::Used(_)) => Kind::Use,
         Some(Body::Extended(_)) => Kind::Extension,
+        Some(Body::Reserved(_) | Body::Spent(_) | Body::Released(_)) => Kind::Budget,
         Some(Body::Authorities(_)) => Kind::Authorities,
         Some(Body::Opened(_) | Body::Resumed(_) | Body::Passed(_) | Body::TimeRepaired(_)) | None => Kind::Opened,
     }

@@ -43,6 +43,8 @@ pub enum Action {
     Explain,
     AskWhoCan,
     GetPolicies,
+    GetBudget,
+    Spend,
 }
 
 /// Each action, and the roles that may ask for it.
@@ -80,6 +82,8 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::Explain, &[Agent, Workload, Foreign, Operator]),
     (Action::AskWhoCan, &[Operator]),
     (Action::GetPolicies, &[Operator]),
+    (Action::GetBudget, &[Agent, Workload, Foreign, Operator]),
+    (Action::Spend, &[Agent, Workload, Foreign]),
 ];
 
 /// Actions that are for operators on the issuer's machine alone, on its socket: they write there, or say what is in its files.
@@ -97,7 +101,7 @@ pub fn issues(action: Action) -> bool {
         Action::Whoami | Action::Backup | Action::Reload | Action::CompareConfiguration | Action::ChangeAuthorities => false,
         Action::ListAgents | Action::GetAgent | Action::ListClasses | Action::GetBundle | Action::WatchCuts => false,
         Action::ListCuts | Action::ListAuthorities | Action::ReadHistory | Action::SeeApprovals => false,
-        Action::Explain | Action::AskWhoCan | Action::GetPolicies => false,
+        Action::Explain | Action::AskWhoCan | Action::GetPolicies | Action::GetBudget | Action::Spend => false,
     }
 }
 

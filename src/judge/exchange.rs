@@ -189,6 +189,7 @@ mod tests {
             impersonates: Default::default(),
             subject: None,
             approve: vec![],
+            budget: Default::default(),
         }
     }
 

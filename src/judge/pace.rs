@@ -34,6 +34,8 @@ pub enum Verb {
     Exchange,
     /// The revocation of an access token.
     RevokeToken,
+    /// What an agent spends, reserves and releases.
+    Spend,
     /// A later certificate.
     Renew,
     /// A first certificate, for a ticket.
@@ -54,7 +56,7 @@ pub enum Verb {
 
 impl Verb {
     /// All kinds, in the order of the configuration.
-    pub const ALL: [Verb; 11] = [
+    pub const ALL: [Verb; 12] = [
         Verb::Mint,
         Verb::Exchange,
         Verb::Renew,
@@ -62,6 +64,7 @@ impl Verb {
         Verb::End,
         Verb::Revoke,
         Verb::RevokeToken,
+        Verb::Spend,
         Verb::RevokeOwn,
         Verb::Operate,
         Verb::Ask,
@@ -74,6 +77,7 @@ impl Verb {
             Verb::Mint => "mint",
             Verb::Exchange => "exchange",
             Verb::RevokeToken => "revoke_token",
+            Verb::Spend => "spend",
             Verb::Renew => "renew",
             Verb::Redeem => "redeem",
             Verb::End => "end",
@@ -91,6 +95,7 @@ impl Verb {
             Action::MintJwt => Some(Verb::Mint),
             Action::Exchange => Some(Verb::Exchange),
             Action::RevokeToken => Some(Verb::RevokeToken),
+            Action::Spend => Some(Verb::Spend),
             Action::Renew | Action::Extend => Some(Verb::Renew),
             Action::Redeem | Action::Attest => Some(Verb::Redeem),
             Action::End => Some(Verb::End),
@@ -115,6 +120,7 @@ impl Verb {
             | Action::Explain
             | Action::AskWhoCan
             | Action::GetPolicies
+            | Action::GetBudget
             | Action::CompareConfiguration => None,
         }
     }
@@ -151,6 +157,7 @@ fn words(verb: Verb) -> &'static str {
         Verb::Mint => "mint a token",
         Verb::Exchange => "get an access token",
         Verb::RevokeToken => "revoke a token",
+        Verb::Spend => "spend a budget",
         Verb::Renew => "renew a certificate",
         Verb::Redeem => "redeem a ticket",
         Verb::End => "end an agent",

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use mayfly_verify::{ClassName, Mode, User, Workload};
 
 use super::approval::ApprovalRule;
+use super::budget::Budget;
 use super::dn::SubjectTemplate;
 use crate::denial::{Denial, Kind};
 
@@ -37,6 +38,8 @@ pub struct Class {
     pub subject: Option<SubjectTemplate>,
     /// What its agents may do only after a person has approved it.
     pub approve: Vec<ApprovalRule>,
+    /// The most that each of its agents may spend, with everything below it.
+    pub budget: Budget,
 }
 
 /// What a request asks for. An empty list asks for everything that can be given.
@@ -290,6 +293,7 @@ mod tests {
             impersonates: Default::default(),
             subject: None,
             approve: vec![],
+            budget: Budget::default(),
         }
     }
 

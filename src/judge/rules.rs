@@ -34,6 +34,8 @@ pub struct Rules {
     pub client_audience: Option<String>,
     /// The audiences that each workload serves: it may introspect access tokens that are for them.
     pub serves: BTreeMap<WorkloadName, BTreeSet<String>>,
+    /// The workloads that may spend the budgets of any agent.
+    pub gateways: Vec<WorkloadName>,
     /// The workloads that are operators too.
     pub operators: Vec<WorkloadName>,
     /// Agents below one agent that may be taken back one by one. The next one that is revoked takes that agent with it.

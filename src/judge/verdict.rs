@@ -41,6 +41,8 @@ pub enum Check {
     Lifetime,
     /// The limit at this index in the configuration has room.
     Limit(usize),
+    /// The budgets of the agent, and of those above it, have enough left.
+    Budget,
     /// The policies were asked.
     Policies,
     /// The policy at this index of the set in force ([`crate::policies::Policies::all`]) decides: it permits, or it forbids.
@@ -119,6 +121,7 @@ impl Check {
             Check::TargetClosed => "target_closed",
             Check::AuthorityStatus => "authority_status",
             Check::Approval => "approval",
+            Check::Budget => "budget",
         }
     }
 
@@ -135,6 +138,7 @@ impl Check {
             Check::Key => "public key",
             Check::Lifetime => "lifetime",
             Check::Limit(_) => "limit",
+            Check::Budget => "budget",
             Check::Policies | Check::Policy(_) => "policies",
             Check::BindingSize => "binding",
             Check::Subject => "subject",
@@ -152,7 +156,7 @@ impl Check {
         match self {
             Check::ClassKnown | Check::WorkloadKnown | Check::Claims => Defined::Configuration,
             Check::Authority | Check::AuthorityLeft => Defined::ClassAndGrant,
-            Check::Audience | Check::Lifetime | Check::Subject | Check::Approval => Defined::Class,
+            Check::Audience | Check::Lifetime | Check::Subject | Check::Approval | Check::Budget => Defined::Class,
             Check::Limit(index) => Defined::Limit(index),
             Check::Policies => Defined::Policies,
             Check::Policy(index) => Defined::Policy(index),

@@ -182,6 +182,9 @@ impl State {
             }
             // The times of the records before it were changed when they were replayed.
             Body::TimeRepaired(repaired) => self.repaired(repaired.first, revision, at),
+            Body::Reserved(r) => self.reserved(revision, r)?,
+            Body::Spent(s) => self.spent(revision, at, s)?,
+            Body::Released(r) => self.released(revision, at, r),
             Body::Authorities(all) => {
                 if self.authorities.revision > 0 {
                     self.obsolete.push_back(self.authorities.revision);
@@ -330,6 +333,6 @@ impl State {
     }
 }
 
-fn request_of(request: &record::Request) -> Option<([u8; 32], [u8; 32])> {
+pub(super) fn request_of(request: &record::Request) -> Option<([u8; 32], [u8; 32])> {
     Some((fixed(&request.key)?, fixed(&request.digest)?))
 }

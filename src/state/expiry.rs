@@ -45,6 +45,10 @@ pub(super) enum Due {
     Waiting([u8; 16]),
     /// An approval is forgotten.
     Approval([u8; 16]),
+    /// The time of a reservation passes.
+    Hold,
+    /// The outcome of a spend is forgotten.
+    Spend(Box<[u8; 32]>),
 }
 
 /// Things that one commit lets happen at most. When 700,000 agents end in one second, nobody waits for all of them.
@@ -66,6 +70,8 @@ fn number(revision: u64, nth: u16, what: &Due) -> u64 {
         Due::Assertion(_) => 10,
         Due::Waiting(_) => 13,
         Due::Approval(_) => 14,
+        Due::Hold => 11,
+        Due::Spend(_) => 12,
     };
     // INVARIANT: revisions stay below 2^48, which at a million a second takes nine years; one record has 4,096 such things.
     revision << 16 | u64::from(nth & NTH) << 4 | kind
@@ -173,6 +179,14 @@ impl State {
                     self.forget_approval(&id);
                     false
                 }
+                Due::Hold => {
+                    self.hold_ended(revision);
+                    false
+                }
+                Due::Spend(key) => {
+                    self.spend_forgotten(&key, revision);
+                    false
+                }
                 Due::Meter(key) => {
                     match self.meters.get(&key).map(|reading| reading.until) {
                         Some(until) if until > when => self.due_nth(until, revision, nth, Due::Meter(key)),
@@ -202,6 +216,7 @@ impl State {
             self.unseat(&uuid);
             self.no_longer_counted(&uuid);
             self.no_longer_taken_back(&uuid);
+            self.account_forgotten(&uuid);
             let Some(agent) = self.agents.remove(&uuid) else { return };
             self.last(seconds(agent.lease_ends_at), false);
             if let Some(hash) = &agent.rare.ticket {

@@ -47,6 +47,11 @@ impl<'a> Overlay<'a> {
         self.base
     }
 
+    /// What the records of the batch changed.
+    pub(super) fn top(&self) -> &State {
+        &self.top
+    }
+
     /// Revision of the last record, with those of the batch.
     pub fn revision(&self) -> u64 {
         self.top.revision
@@ -82,10 +87,33 @@ impl<'a> Overlay<'a> {
                     self.top.tickets.entry(*hash).or_insert_with(|| Ticket::clone(ticket));
                 }
             }
+            Some(Body::Reserved(r)) => {
+                self.adopt_line(&r.agent);
+                r.accounts.iter().for_each(|account| self.adopt_account(account));
+            }
+            Some(Body::Spent(s)) => {
+                self.adopt_line(&s.agent);
+                s.accounts.iter().for_each(|after| self.adopt_account(&after.account));
+                self.adopt_hold(s.reservation);
+            }
+            Some(Body::Released(r)) => self.adopt_hold(r.reservation),
             // A cut record holds the whole standing of its target, so only an agent must be copied, with its ancestors, which
             // remember whom it was taken from.
             Some(Body::Cut(record::Cut { target: Some(record::cut::Target::Agent(id)), .. })) => self.adopt_line(id),
             _ => {}
+        }
+    }
+
+    fn adopt_account(&mut self, id: &[u8]) {
+        let found = Uuid::from_slice(id).ok().and_then(|id| self.base.budgets.accounts.get_key_value(&id));
+        if let Some((id, account)) = found {
+            self.top.budgets.accounts.entry(*id).or_insert_with(|| account.clone());
+        }
+    }
+
+    fn adopt_hold(&mut self, id: u64) {
+        if let Some(hold) = self.base.hold(id) {
+            self.top.budgets.holds.entry(id).or_insert_with(|| hold.clone());
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::{DelegationId, Target};
 use uuid::Uuid;
 
-use super::{Agent, Delegation, Overlay, Owner, Standing, State};
+use super::{Account, Agent, Delegation, Hold, Overlay, Owner, Standing, State};
 
 /// What judging reads, whether or not records of a batch lie over the state.
 pub trait View {
@@ -27,6 +27,10 @@ pub trait View {
     fn revoked_at(&self, target: &Target) -> Option<u64>;
     /// Whether an authority is tainted, by the id that credentials carry.
     fn authority_tainted(&self, key_id: &[u8]) -> bool;
+    /// The account of an agent. `None` while nothing was spent or held there.
+    fn account(&self, agent: &Uuid) -> Option<&Account>;
+    /// A reservation, by the revision of its record.
+    fn hold(&self, id: u64) -> Option<&Hold>;
 }
 
 impl View for State {
@@ -65,6 +69,14 @@ impl View for State {
     fn authority_tainted(&self, key_id: &[u8]) -> bool {
         self.authorities.tainted(key_id)
     }
+
+    fn account(&self, agent: &Uuid) -> Option<&Account> {
+        State::account(self, agent)
+    }
+
+    fn hold(&self, id: u64) -> Option<&Hold> {
+        State::hold(self, id)
+    }
 }
 
 impl View for Overlay<'_> {
@@ -102,5 +114,13 @@ impl View for Overlay<'_> {
 
     fn authority_tainted(&self, key_id: &[u8]) -> bool {
         self.authorities().tainted(key_id)
+    }
+
+    fn account(&self, agent: &Uuid) -> Option<&Account> {
+        self.top().account(agent).or_else(|| self.base().account(agent))
+    }
+
+    fn hold(&self, id: u64) -> Option<&Hold> {
+        self.top().hold(id).or_else(|| self.base().hold(id))
     }
 }

@@ -5,7 +5,8 @@ use super::*;
 
 use std::collections::BTreeMap;
 
-use mayfly::state::Agent;
+use mayfly::acts::budget::{Left, Release, Reserve, Spend};
+use mayfly::state::{Agent, Unit};
 
 /// Live agents of one user, and below one agent.
 const PER_USER: u64 = 16;
@@ -71,6 +72,12 @@ struct Simulation {
     proofs: BTreeMap<String, (u64, Proof)>,
     count: u64,
     retry: Option<(Proposal, uuid::Uuid)>,
+    /// What each agent spent with everything below it.
+    spent: BTreeMap<uuid::Uuid, u64>,
+    /// Reservations: for whom, how much is left, and the Unix microseconds of their end.
+    holds: BTreeMap<u64, (uuid::Uuid, u64, u64)>,
+    /// A spend or reservation that was answered, and when; and the accounts as they were left.
+    budgeted: Option<(Caller, Proposal, u64, u64)>,
     /// How often each thing came about: a walk that never meets a limit proves nothing about it.
     tally: BTreeMap<&'static str, u64>,
 }
@@ -98,6 +105,9 @@ impl Simulation {
             proofs: BTreeMap::new(),
             count: 0,
             retry: None,
+            spent: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            budgeted: None,
             tally: BTreeMap::new(),
         }
     }
@@ -166,7 +176,9 @@ impl Simulation {
 
     fn step(&mut self) {
         match self.chance.below(100) {
-            0..=24 => self.spawn(None),
+            0..=4 => self.spend(),
+            5..=8 => self.reserve(),
+            9..=24 => self.spawn(None),
             25..=49 => {
                 // Those that may, mostly: the rest is told that it is over, or that nobody may stand below it.
                 let bold = self.chance.below(10) == 0;
@@ -188,7 +200,8 @@ impl Simulation {
                 _ => self.rotate(),
             },
             84..=86 => self.reopen(),
-            87..=93 => self.house.pass(self.chance.below(300)),
+            87 => self.release(),
+            88..=93 => self.house.pass(self.chance.below(300)),
             94 => drop(self.house.now.fetch_sub(self.chance.below(200) * SECOND, Ordering::SeqCst)),
             95..=96 => self.full(),
             97 => self.crash(false),
@@ -370,6 +383,170 @@ impl Simulation {
         }
     }
 
+    /// Record time, in Unix microseconds.
+    fn micros(&self) -> u64 {
+        self.house.now.load(Ordering::SeqCst).max(self.house.ledger.read(|s| s.at))
+    }
+
+    fn alive(&self, id: uuid::Uuid) -> bool {
+        let at = self.micros();
+        self.house.ledger.read(|s| s.agent(&id).is_some_and(|agent| s.standing(agent, at) == Standing::Live))
+    }
+
+    /// What an agent and those above it may still spend, by what was answered alone.
+    fn left(&self, id: uuid::Uuid) -> u64 {
+        let at = self.micros();
+        let above = |id: &uuid::Uuid| std::iter::once(*id).chain(self.ancestors(&self.agents[id])).collect::<Vec<_>>();
+        let lefts = above(&id).into_iter().map(|account| {
+            let limit = if self.agents[&account].parent.is_some() { 1_000_000 } else { 10_000_000 };
+            let held =
+                self.holds.values().filter(|(of, left, ends_at)| *left > 0 && at < *ends_at && above(of).contains(&account));
+            let held = held.filter(|(of, ..)| self.alive(*of)).map(|(_, left, _)| left).sum::<u64>();
+            limit - self.spent.get(&account).unwrap_or(&0) - held
+        });
+        lefts.min().unwrap()
+    }
+
+    fn take(&mut self, id: uuid::Uuid, amount: u64) {
+        for account in std::iter::once(id).chain(self.ancestors(&self.agents[&id])) {
+            *self.spent.entry(account).or_default() += amount;
+        }
+    }
+
+    /// Whoever may spend for an agent.
+    fn spends_for(&mut self, id: uuid::Uuid) -> Caller {
+        match &self.agents[&id].current {
+            Some(own) if self.chance.below(2) == 0 => self.caller(own, true),
+            _ => self.house.caller.clone(),
+        }
+    }
+
+    fn spend(&mut self) {
+        if self.chance.below(6) == 0 {
+            return self.spend_again();
+        }
+        let hold = self.holds.iter().rev().take(8).map(|(id, hold)| (*id, *hold)).collect::<Vec<_>>();
+        let hold = (self.chance.below(2) == 0).then(|| self.chance.pick(&hold).copied()).flatten();
+        let Some(id) = hold.map(|(_, (id, ..))| id).or_else(|| self.pick(|a| !a.over)) else { return };
+        if !self.agents.contains_key(&id) {
+            return;
+        }
+        let caller = self.spends_for(id);
+        let amount = 1 + self.chance.below(if hold.is_some() { 300_000 } else { 400_000 });
+        let amount = hold.filter(|_| self.chance.below(3) == 0).map_or(amount, |(_, (_, left, _))| left.max(1));
+        let (alive, left, at) = (self.alive(id), if self.alive(id) { self.left(id) } else { 0 }, self.micros());
+        let request = (self.chance.below(3) == 0).then(|| RequestId { key: self.unique(), digest: [2; 32] });
+        let reservation = hold.map(|(id, _)| id);
+        let spend = Spend { agent: Some(id), unit: Unit::Tokens, amount, reservation, request };
+        match (self.house.ask(caller.clone(), Proposal::Spend(spend.clone())), hold) {
+            (Ok(Outcome::Budgeted(told)), hold) => {
+                assert!(alive, "a dead agent spent");
+                match hold {
+                    Some((reservation, (_, held, ends_at))) => {
+                        assert!(amount <= held && at < ends_at, "more than was held");
+                        assert_eq!(told.reservation_left, held - amount);
+                        self.holds.get_mut(&reservation).unwrap().1 = held - amount;
+                        self.told("spent from a reservation");
+                    }
+                    None => {
+                        assert!(amount <= left, "overspent");
+                        self.told("spent");
+                    }
+                }
+                self.take(id, amount);
+                assert_eq!(told.left, Some(self.left(id)));
+                if spend.request.is_some() {
+                    self.budgeted = Some((caller, Proposal::Spend(spend), told.revision, at));
+                }
+            }
+            (other, hold) => match code(other) {
+                "BUDGET_EXHAUSTED" => {
+                    assert!(amount > hold.map_or(left, |(_, (_, held, _))| held), "refused below its budget");
+                    self.told("exhausted");
+                }
+                "RESERVATION_UNKNOWN" => assert!(hold.is_some_and(|(_, (_, held, ends_at))| held == 0 || at >= ends_at)),
+                code => assert!(code != "fault" && code != "ok", "{code}"),
+            },
+        }
+    }
+
+    /// The same words again spend nothing, and reserve nothing.
+    fn spend_again(&mut self) {
+        let Some((caller, proposal, revision, at)) = self.budgeted.clone() else { return };
+        let (Proposal::Spend(Spend { agent: Some(id), .. }) | Proposal::Reserve(Reserve { agent: Some(id), .. })) = &proposal
+        else {
+            return;
+        };
+        if self.micros() > at + 60 * SECOND || !self.alive(*id) || !self.agents.contains_key(id) {
+            return;
+        }
+        let (left, now) = (self.left(*id), self.micros());
+        match self.house.ask(caller, proposal.clone()) {
+            // A reservation that has ended is forgotten with its request: then the same words are a new request.
+            Ok(Outcome::Budgeted(told)) if told.revision != revision && matches!(proposal, Proposal::Reserve(_)) => {
+                let old = self.holds.get(&revision);
+                assert!(old.is_none_or(|(_, left, ends_at)| *left == 0 || *ends_at <= now), "it was reserved already");
+                self.reserved(&proposal, &told, now);
+            }
+            Ok(Outcome::Budgeted(told)) => {
+                assert_eq!(told.left, Some(left), "nothing more is taken");
+                self.told(if matches!(proposal, Proposal::Reserve(_)) { "reserved again" } else { "spent again" });
+            }
+            // A reservation that was released or spent whole.
+            other => assert!(!["fault", "ok", "BUDGET_EXHAUSTED"].contains(&code(other))),
+        }
+    }
+
+    fn reserve(&mut self) {
+        let Some(id) = self.pick(|a| !a.over) else { return };
+        let caller = self.spends_for(id);
+        let (amount, life) = (1 + self.chance.below(300_000), self.chance.below(1200));
+        let (alive, left, at) = (self.alive(id), if self.alive(id) { self.left(id) } else { 0 }, self.micros());
+        let request = (self.chance.below(3) == 0).then(|| RequestId { key: self.unique(), digest: [3; 32] });
+        let with_id = request.is_some();
+        let reserve = Reserve { agent: Some(id), unit: Unit::Tokens, amount, life, request };
+        match self.house.ask(caller.clone(), Proposal::Reserve(reserve.clone())) {
+            Ok(Outcome::Budgeted(told)) => {
+                assert!(alive && amount <= left, "held more than there was");
+                let proposal = Proposal::Reserve(reserve);
+                self.reserved(&proposal, &told, at);
+                if with_id {
+                    self.budgeted = Some((caller, proposal, told.revision, at));
+                }
+            }
+            other => {
+                let code = code(other);
+                assert!(code != "fault" && code != "ok", "{code}");
+                assert!(code != "BUDGET_EXHAUSTED" || amount > left, "refused below its budget");
+            }
+        }
+    }
+
+    fn reserved(&mut self, proposal: &Proposal, told: &Left, at: u64) {
+        let Proposal::Reserve(Reserve { agent: Some(id), amount, life, .. }) = proposal else { return };
+        let life = if *life == 0 { 600 } else { *life };
+        let ends_at = (at + life * SECOND).min(self.agents[id].lease * SECOND);
+        self.holds.insert(told.revision, (*id, *amount, ends_at));
+        assert_eq!((told.left, told.ends_at), (Some(self.left(*id)), ends_at / SECOND));
+        self.told("reserved");
+    }
+
+    fn release(&mut self) {
+        let some: Vec<u64> = self.holds.keys().rev().take(8).copied().collect();
+        let Some(reservation) = self.chance.pick(&some).copied() else { return };
+        let (id, held, ends_at) = self.holds[&reservation];
+        let open = held > 0 && self.micros() < ends_at && self.alive(id);
+        match code(self.house.ask(self.house.caller.clone(), Proposal::Release(Release { reservation }))) {
+            "ok" => {
+                assert!(open, "released twice");
+                self.holds.get_mut(&reservation).unwrap().1 = 0;
+                self.told("released");
+            }
+            "RESERVATION_UNKNOWN" => assert!(!open, "it holds something"),
+            code => assert_ne!(code, "fault"),
+        }
+    }
+
     fn end(&mut self) {
         let Some(id) = self.pick(|a| !a.over) else { return };
         if self.house.ask(operator(), Proposal::End { agent: Some(id) }).is_ok() {
@@ -542,10 +719,22 @@ impl Simulation {
         let proof = self.proof("ben");
         let mut group = vec![Ask { caller: self.house.caller.clone(), proposal: self.house.spawning(proof, None) }];
         group.extend(victim.map(|id| Ask { caller: operator(), proposal: Proposal::End { agent: Some(id) } }));
+        // Somebody who may spend does, and does not hear of it either.
+        let spender = self.pick(|a| !a.over && a.current.is_some()).filter(|id| self.alive(*id) && self.left(*id) > 1000);
+        let before = spender.map(|id| self.recorded(id));
+        group.extend(spender.map(|id| {
+            let spend = Spend { agent: Some(id), unit: Unit::Tokens, amount: 1000, reservation: None, request: None };
+            Ask { caller: self.house.caller.clone(), proposal: Proposal::Spend(spend) }
+        }));
         let answers: Vec<_> = commit(&self.house.ledger, group).into_iter().map(code).collect();
         assert!(!answers.contains(&"ok"), "{answers:?}");
         self.house.disk.broken.store(false, Ordering::SeqCst);
         self.restart();
+        if let Some((id, before)) = spender.zip(before) {
+            let after = self.recorded(id);
+            assert!(after == before || persisted && after == before + 1000, "{before} and then {after}");
+            self.take(id, after - before);
+        }
         // What was not answered may have happened; the journal says.
         let (now, mut new) = (self.now() * SECOND, Vec::new());
         self.house.ledger.read(|state| {
@@ -566,6 +755,11 @@ impl Simulation {
             let user = agent.delegation.as_ref().unwrap().user.sub.clone();
             self.adopt(&agent, &user, None, None);
         }
+    }
+
+    /// What the journal says that an agent has spent.
+    fn recorded(&self, id: uuid::Uuid) -> u64 {
+        self.house.ledger.read(|state| state.account(&id).map_or(0, |account| account.spent(Unit::Tokens)))
     }
 
     fn restart(&mut self) {
@@ -592,7 +786,12 @@ impl Simulation {
 
     /// State and replay are one, also where they were reached on different ways.
     fn compare(&self) {
+        for (id, known) in self.agents.iter().filter(|(id, _)| self.alive(**id)) {
+            assert_eq!(self.recorded(*id), *self.spent.get(id).unwrap_or(&0), "{known:?}");
+        }
         let (mut now, mut then) = (self.house.ledger.read(Clone::clone), replay(&self.house.disk.rows.lock()));
+        // What the last record told its observers is told once, and is no part of the state.
+        drop((now.take_subsumed(), then.take_subsumed()));
         let mut dropped = [now.take_obsolete(), then.take_obsolete()];
         dropped.iter_mut().for_each(|rows| rows.sort_unstable());
         assert_eq!(dropped[0], dropped[1]);
@@ -615,6 +814,8 @@ fn run(seed: u64, steps: u64) -> BTreeMap<&'static str, u64> {
         // What is long over is told nowhere any more.
         if n % 500 == 0 {
             let (now, state) = (simulation.now(), simulation.house.ledger.read(Clone::clone));
+            let micros = simulation.micros();
+            simulation.holds.retain(|_, (_, left, ends_at)| *left > 0 && micros < *ends_at);
             simulation.agents.retain(|id, known| state.agent(id).is_some() || now < known.until);
             let (order, agents) = (&mut simulation.order, &simulation.agents);
             order.retain(|id| agents.contains_key(id));
@@ -638,6 +839,13 @@ fn complete(tally: &BTreeMap<&'static str, u64>) {
         "thief",
         "orphaned",
         "minted",
+        "spent",
+        "spent from a reservation",
+        "spent again",
+        "reserved",
+        "reserved again",
+        "released",
+        "exhausted",
         "crash",
         "crash that persisted",
         "again",

@@ -1,7 +1,7 @@
 //! Acts of all kinds as one, for tests and measurements that mix them: they skip the doors and the signatures.
 
 #![allow(dead_code, unreachable_pub, clippy::expect_used, reason = "each test file uses what it needs")]
-use mayfly::acts::{authorities, configure, end, extend, join, mint, present, redeem, renew, reopen, revoke, spawn};
+use mayfly::acts::{authorities, budget, configure, end, extend, join, mint, present, redeem, renew, reopen, revoke, spawn};
 use mayfly::caller::Caller;
 use mayfly::csr::Key;
 use mayfly::denial::No;
@@ -31,6 +31,9 @@ pub enum Proposal {
     Revoke { target: Target, since: Option<Since>, dry: bool, reason: String, allow_new: bool },
     Reopen { target: Target },
     Configure { classes: [u8; 32] },
+    Spend(budget::Spend),
+    Reserve(budget::Reserve),
+    Release(budget::Release),
     Authorities(authorities::Change),
 }
 
@@ -49,6 +52,7 @@ pub enum Outcome {
     Reopened { revision: u64, at: u64 },
     Authorities { revision: u64 },
     Configured { revision: u64 },
+    Budgeted(budget::Left),
 }
 
 impl Act for Proposal {
@@ -98,6 +102,9 @@ impl Act for Proposal {
             Proposal::Configure { classes } => {
                 Outcome::Configured { revision: configure::Configure { classes, written: [0; 32] }.judge(j, caller, chance)? }
             }
+            Proposal::Spend(act) => Outcome::Budgeted(act.judge(j, caller, chance)?),
+            Proposal::Reserve(act) => Outcome::Budgeted(act.judge(j, caller, chance)?),
+            Proposal::Release(act) => Outcome::Budgeted(act.judge(j, caller, chance)?),
             Proposal::Authorities(change) => Outcome::Authorities { revision: change.judge(j, caller, chance)? },
         })
     }

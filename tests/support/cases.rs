@@ -91,6 +91,7 @@ impl States {
             subject: None,
             impersonates: Default::default(),
             approve: vec![],
+            budget: Default::default(),
         };
         let mut rules = rules();
         rules.classes.insert(class.name.clone(), class);
@@ -254,6 +255,7 @@ fn rules() -> Rules {
         waiting: config.waiting,
         policies: None,
         shadow: None,
+        gateways: vec![],
         client_audience: None,
         serves: BTreeMap::new(),
         operators: vec![],

@@ -244,6 +244,61 @@ func (AgentState) EnumDescriptor() ([]byte, []int) {
 	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{3}
 }
 
+type BudgetUnit int32
+
+const (
+	BudgetUnit_BUDGET_UNIT_UNSPECIFIED BudgetUnit = 0
+	// Operations, such as calls of a tool.
+	BudgetUnit_BUDGET_UNIT_OPS BudgetUnit = 1
+	// Tokens of a language model.
+	BudgetUnit_BUDGET_UNIT_TOKENS BudgetUnit = 2
+	// Millionths of a US dollar.
+	BudgetUnit_BUDGET_UNIT_MICRO_USD BudgetUnit = 3
+)
+
+// Enum value maps for BudgetUnit.
+var (
+	BudgetUnit_name = map[int32]string{
+		0: "BUDGET_UNIT_UNSPECIFIED",
+		1: "BUDGET_UNIT_OPS",
+		2: "BUDGET_UNIT_TOKENS",
+		3: "BUDGET_UNIT_MICRO_USD",
+	}
+	BudgetUnit_value = map[string]int32{
+		"BUDGET_UNIT_UNSPECIFIED": 0,
+		"BUDGET_UNIT_OPS":         1,
+		"BUDGET_UNIT_TOKENS":      2,
+		"BUDGET_UNIT_MICRO_USD":   3,
+	}
+)
+
+func (x BudgetUnit) Enum() *BudgetUnit {
+	p := new(BudgetUnit)
+	*p = x
+	return p
+}
+
+func (x BudgetUnit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BudgetUnit) Descriptor() protoreflect.EnumDescriptor {
+	return file_mayfly_v1_mayfly_proto_enumTypes[4].Descriptor()
+}
+
+func (BudgetUnit) Type() protoreflect.EnumType {
+	return &file_mayfly_v1_mayfly_proto_enumTypes[4]
+}
+
+func (x BudgetUnit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BudgetUnit.Descriptor instead.
+func (BudgetUnit) EnumDescriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{4}
+}
+
 // How an approval stands.
 type ApprovalState int32
 
@@ -296,11 +351,11 @@ func (x ApprovalState) String() string {
 }
 
 func (ApprovalState) Descriptor() protoreflect.EnumDescriptor {
-	return file_mayfly_v1_mayfly_proto_enumTypes[4].Descriptor()
+	return file_mayfly_v1_mayfly_proto_enumTypes[5].Descriptor()
 }
 
 func (ApprovalState) Type() protoreflect.EnumType {
-	return &file_mayfly_v1_mayfly_proto_enumTypes[4]
+	return &file_mayfly_v1_mayfly_proto_enumTypes[5]
 }
 
 func (x ApprovalState) Number() protoreflect.EnumNumber {
@@ -309,7 +364,7 @@ func (x ApprovalState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApprovalState.Descriptor instead.
 func (ApprovalState) EnumDescriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{4}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{5}
 }
 
 // What an authority signs.
@@ -351,11 +406,11 @@ func (x AuthorityKind) String() string {
 }
 
 func (AuthorityKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_mayfly_v1_mayfly_proto_enumTypes[5].Descriptor()
+	return file_mayfly_v1_mayfly_proto_enumTypes[6].Descriptor()
 }
 
 func (AuthorityKind) Type() protoreflect.EnumType {
-	return &file_mayfly_v1_mayfly_proto_enumTypes[5]
+	return &file_mayfly_v1_mayfly_proto_enumTypes[6]
 }
 
 func (x AuthorityKind) Number() protoreflect.EnumNumber {
@@ -364,7 +419,7 @@ func (x AuthorityKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorityKind.Descriptor instead.
 func (AuthorityKind) EnumDescriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{5}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{6}
 }
 
 // Where an authority is in its life.
@@ -411,11 +466,11 @@ func (x AuthorityStatus) String() string {
 }
 
 func (AuthorityStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_mayfly_v1_mayfly_proto_enumTypes[6].Descriptor()
+	return file_mayfly_v1_mayfly_proto_enumTypes[7].Descriptor()
 }
 
 func (AuthorityStatus) Type() protoreflect.EnumType {
-	return &file_mayfly_v1_mayfly_proto_enumTypes[6]
+	return &file_mayfly_v1_mayfly_proto_enumTypes[7]
 }
 
 func (x AuthorityStatus) Number() protoreflect.EnumNumber {
@@ -424,7 +479,7 @@ func (x AuthorityStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AuthorityStatus.Descriptor instead.
 func (AuthorityStatus) EnumDescriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{6}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{7}
 }
 
 // Why a request was denied, as `reason` in google.rpc.ErrorInfo with the domain "mayfly.v1". That string is the bare code,
@@ -665,6 +720,10 @@ const (
 	Reason_REASON_USER_TOKEN_KEY_UNNAMED Reason = 114
 	// The issuer, or the caller's identity, has as many connections as it may; the message says which.
 	Reason_REASON_CONNECTIONS_FULL Reason = 115
+	// The issuer of the user was revoked and stays closed until an operator reopens it.
+	Reason_REASON_USER_ISSUER_CLOSED Reason = 116
+	// The issuer of users is not closed, so there is nothing to reopen.
+	Reason_REASON_USER_ISSUER_NOT_CLOSED Reason = 117
 	// The subject template of the class names something that does not fit into a certificate; the message says what.
 	Reason_REASON_SUBJECT_UNUSABLE Reason = 120
 	// The claims that the catalogue has for the audience do not fit the agent, or are asked for beside another audience.
@@ -717,6 +776,14 @@ const (
 	Reason_REASON_POLICY_DENIED Reason = 185
 	// A policy could not be evaluated, and then the answer is no; its owner must mend it.
 	Reason_REASON_POLICY_FAILED Reason = 186
+	// A budget of the agent or of one above it has less left than was asked; whose it is and what is left is in the metadata.
+	Reason_REASON_BUDGET_EXHAUSTED Reason = 187
+	// There is no such reservation for the agent, or it has ended.
+	Reason_REASON_RESERVATION_UNKNOWN Reason = 188
+	// The agents of the tree have too many reservations.
+	Reason_REASON_RESERVATIONS_FULL Reason = 189
+	// The amount, its unit or its life is not what a budget can have.
+	Reason_REASON_AMOUNT_MALFORMED Reason = 190
 	// An action is not of a configured type, or its fields are not those of the type.
 	Reason_REASON_ACTION_MALFORMED Reason = 195
 	// The class of the agent, or that of an agent above it, allows the action or scope not even by approval, at this audience.
@@ -872,6 +939,8 @@ var (
 		113: "REASON_WORKLOAD_UNKNOWN",
 		114: "REASON_USER_TOKEN_KEY_UNNAMED",
 		115: "REASON_CONNECTIONS_FULL",
+		116: "REASON_USER_ISSUER_CLOSED",
+		117: "REASON_USER_ISSUER_NOT_CLOSED",
 		120: "REASON_SUBJECT_UNUSABLE",
 		121: "REASON_CLAIMS_UNUSABLE",
 		122: "REASON_WORKLOAD_ISSUER_UNAVAILABLE",
@@ -898,6 +967,10 @@ var (
 		181: "REASON_LIMIT_UNKNOWN",
 		185: "REASON_POLICY_DENIED",
 		186: "REASON_POLICY_FAILED",
+		187: "REASON_BUDGET_EXHAUSTED",
+		188: "REASON_RESERVATION_UNKNOWN",
+		189: "REASON_RESERVATIONS_FULL",
+		190: "REASON_AMOUNT_MALFORMED",
 		195: "REASON_ACTION_MALFORMED",
 		196: "REASON_ACTION_NOT_ALLOWED",
 		197: "REASON_APPROVAL_NEEDED",
@@ -1033,6 +1106,8 @@ var (
 		"REASON_WORKLOAD_UNKNOWN":            113,
 		"REASON_USER_TOKEN_KEY_UNNAMED":      114,
 		"REASON_CONNECTIONS_FULL":            115,
+		"REASON_USER_ISSUER_CLOSED":          116,
+		"REASON_USER_ISSUER_NOT_CLOSED":      117,
 		"REASON_SUBJECT_UNUSABLE":            120,
 		"REASON_CLAIMS_UNUSABLE":             121,
 		"REASON_WORKLOAD_ISSUER_UNAVAILABLE": 122,
@@ -1059,6 +1134,10 @@ var (
 		"REASON_LIMIT_UNKNOWN":               181,
 		"REASON_POLICY_DENIED":               185,
 		"REASON_POLICY_FAILED":               186,
+		"REASON_BUDGET_EXHAUSTED":            187,
+		"REASON_RESERVATION_UNKNOWN":         188,
+		"REASON_RESERVATIONS_FULL":           189,
+		"REASON_AMOUNT_MALFORMED":            190,
 		"REASON_ACTION_MALFORMED":            195,
 		"REASON_ACTION_NOT_ALLOWED":          196,
 		"REASON_APPROVAL_NEEDED":             197,
@@ -1090,11 +1169,11 @@ func (x Reason) String() string {
 }
 
 func (Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_mayfly_v1_mayfly_proto_enumTypes[7].Descriptor()
+	return file_mayfly_v1_mayfly_proto_enumTypes[8].Descriptor()
 }
 
 func (Reason) Type() protoreflect.EnumType {
-	return &file_mayfly_v1_mayfly_proto_enumTypes[7]
+	return &file_mayfly_v1_mayfly_proto_enumTypes[8]
 }
 
 func (x Reason) Number() protoreflect.EnumNumber {
@@ -1103,7 +1182,7 @@ func (x Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reason.Descriptor instead.
 func (Reason) EnumDescriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{7}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{8}
 }
 
 // A user, as the OIDC provider names them.
@@ -2817,6 +2896,698 @@ func (x *Agent) GetOverReason() string {
 	return ""
 }
 
+type GetBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SPIFFE ID or UUID.
+	Agent         string `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBudgetRequest) Reset() {
+	*x = GetBudgetRequest{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBudgetRequest) ProtoMessage() {}
+
+func (x *GetBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBudgetRequest.ProtoReflect.Descriptor instead.
+func (*GetBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GetBudgetRequest) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+type GetBudgetResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// For each unit: the agent's own account, then those above it, the parent first.
+	Lines []*BudgetLine `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"`
+	// What is held from the agent's own account, for itself and for agents below it.
+	Reservations  []*Reservation `protobuf:"bytes,3,rep,name=reservations,proto3" json:"reservations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBudgetResponse) Reset() {
+	*x = GetBudgetResponse{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBudgetResponse) ProtoMessage() {}
+
+func (x *GetBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBudgetResponse.ProtoReflect.Descriptor instead.
+func (*GetBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GetBudgetResponse) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *GetBudgetResponse) GetLines() []*BudgetLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *GetBudgetResponse) GetReservations() []*Reservation {
+	if x != nil {
+		return x.Reservations
+	}
+	return nil
+}
+
+type BudgetLine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose account it is.
+	AgentId string     `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	Unit    BudgetUnit `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
+	// Absent: it is counted and not limited.
+	Limit    *uint64 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	Spent    uint64  `protobuf:"varint,4,opt,name=spent,proto3" json:"spent,omitempty"`
+	Reserved uint64  `protobuf:"varint,5,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	Left     *uint64 `protobuf:"varint,6,opt,name=left,proto3,oneof" json:"left,omitempty"`
+	// The class that sets the limit, and its owner.
+	Class         string `protobuf:"bytes,7,opt,name=class,proto3" json:"class,omitempty"`
+	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BudgetLine) Reset() {
+	*x = BudgetLine{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BudgetLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BudgetLine) ProtoMessage() {}
+
+func (x *BudgetLine) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BudgetLine.ProtoReflect.Descriptor instead.
+func (*BudgetLine) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *BudgetLine) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *BudgetLine) GetUnit() BudgetUnit {
+	if x != nil {
+		return x.Unit
+	}
+	return BudgetUnit_BUDGET_UNIT_UNSPECIFIED
+}
+
+func (x *BudgetLine) GetLimit() uint64 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *BudgetLine) GetSpent() uint64 {
+	if x != nil {
+		return x.Spent
+	}
+	return 0
+}
+
+func (x *BudgetLine) GetReserved() uint64 {
+	if x != nil {
+		return x.Reserved
+	}
+	return 0
+}
+
+func (x *BudgetLine) GetLeft() uint64 {
+	if x != nil && x.Left != nil {
+		return *x.Left
+	}
+	return 0
+}
+
+func (x *BudgetLine) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *BudgetLine) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+type Reservation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the reservation.
+	Reservation uint64                 `protobuf:"varint,1,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	Unit        BudgetUnit             `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
+	Left        uint64                 `protobuf:"varint,3,opt,name=left,proto3" json:"left,omitempty"`
+	ExpiresAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// The agent for which it is held.
+	AgentId       string `protobuf:"bytes,5,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reservation) Reset() {
+	*x = Reservation{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reservation) ProtoMessage() {}
+
+func (x *Reservation) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
+func (*Reservation) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Reservation) GetReservation() uint64 {
+	if x != nil {
+		return x.Reservation
+	}
+	return 0
+}
+
+func (x *Reservation) GetUnit() BudgetUnit {
+	if x != nil {
+		return x.Unit
+	}
+	return BudgetUnit_BUDGET_UNIT_UNSPECIFIED
+}
+
+func (x *Reservation) GetLeft() uint64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *Reservation) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+func (x *Reservation) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+type SpendRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SPIFFE ID or UUID; empty: the calling agent.
+	Agent string     `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	Unit  BudgetUnit `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
+	// At least 1.
+	Amount uint64 `protobuf:"varint,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	// Take it from this reservation of the agent; 0: from what is not held.
+	Reservation uint64 `protobuf:"varint,4,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	// Makes a retry within two minutes the same spend. At most 64 visible ASCII characters.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpendRequest) Reset() {
+	*x = SpendRequest{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpendRequest) ProtoMessage() {}
+
+func (x *SpendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpendRequest.ProtoReflect.Descriptor instead.
+func (*SpendRequest) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SpendRequest) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *SpendRequest) GetUnit() BudgetUnit {
+	if x != nil {
+		return x.Unit
+	}
+	return BudgetUnit_BUDGET_UNIT_UNSPECIFIED
+}
+
+func (x *SpendRequest) GetAmount() uint64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *SpendRequest) GetReservation() uint64 {
+	if x != nil {
+		return x.Reservation
+	}
+	return 0
+}
+
+func (x *SpendRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type SpendResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// The record of the spend; for a retry a later revision.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The least that any of the accounts has left. Absent: none is limited.
+	Left *uint64 `protobuf:"varint,3,opt,name=left,proto3,oneof" json:"left,omitempty"`
+	// What is left of the reservation.
+	ReservationLeft uint64 `protobuf:"varint,4,opt,name=reservation_left,json=reservationLeft,proto3" json:"reservation_left,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SpendResponse) Reset() {
+	*x = SpendResponse{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpendResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpendResponse) ProtoMessage() {}
+
+func (x *SpendResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpendResponse.ProtoReflect.Descriptor instead.
+func (*SpendResponse) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SpendResponse) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *SpendResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SpendResponse) GetLeft() uint64 {
+	if x != nil && x.Left != nil {
+		return *x.Left
+	}
+	return 0
+}
+
+func (x *SpendResponse) GetReservationLeft() uint64 {
+	if x != nil {
+		return x.ReservationLeft
+	}
+	return 0
+}
+
+type ReserveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SPIFFE ID or UUID of the agent for which it is held; empty: the calling agent.
+	Agent string     `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	Unit  BudgetUnit `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
+	// At least 1.
+	Amount uint64 `protobuf:"varint,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	// At most 3,600; 0: 600. Never longer than the agent's lease.
+	LifeSeconds uint32 `protobuf:"varint,4,opt,name=life_seconds,json=lifeSeconds,proto3" json:"life_seconds,omitempty"`
+	// Makes a retry the same reservation, as long as something is left of it. At most 64 visible ASCII characters.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveRequest) Reset() {
+	*x = ReserveRequest{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveRequest) ProtoMessage() {}
+
+func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
+func (*ReserveRequest) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ReserveRequest) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *ReserveRequest) GetUnit() BudgetUnit {
+	if x != nil {
+		return x.Unit
+	}
+	return BudgetUnit_BUDGET_UNIT_UNSPECIFIED
+}
+
+func (x *ReserveRequest) GetAmount() uint64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+func (x *ReserveRequest) GetLifeSeconds() uint32 {
+	if x != nil {
+		return x.LifeSeconds
+	}
+	return 0
+}
+
+func (x *ReserveRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type ReserveResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// Names the reservation.
+	Reservation   uint64                 `protobuf:"varint,2,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	Left          *uint64                `protobuf:"varint,3,opt,name=left,proto3,oneof" json:"left,omitempty"`
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReserveResponse) Reset() {
+	*x = ReserveResponse{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReserveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReserveResponse) ProtoMessage() {}
+
+func (x *ReserveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReserveResponse.ProtoReflect.Descriptor instead.
+func (*ReserveResponse) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ReserveResponse) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *ReserveResponse) GetReservation() uint64 {
+	if x != nil {
+		return x.Reservation
+	}
+	return 0
+}
+
+func (x *ReserveResponse) GetLeft() uint64 {
+	if x != nil && x.Left != nil {
+		return *x.Left
+	}
+	return 0
+}
+
+func (x *ReserveResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+type ReleaseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reservation   uint64                 `protobuf:"varint,1,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseRequest) Reset() {
+	*x = ReleaseRequest{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseRequest) ProtoMessage() {}
+
+func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseRequest) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ReleaseRequest) GetReservation() uint64 {
+	if x != nil {
+		return x.Reservation
+	}
+	return 0
+}
+
+type ReleaseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AgentId       string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Left          *uint64                `protobuf:"varint,3,opt,name=left,proto3,oneof" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseResponse) Reset() {
+	*x = ReleaseResponse{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseResponse) ProtoMessage() {}
+
+func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseResponse) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ReleaseResponse) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *ReleaseResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ReleaseResponse) GetLeft() uint64 {
+	if x != nil && x.Left != nil {
+		return *x.Left
+	}
+	return 0
+}
+
 type GetPoliciesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2825,7 +3596,7 @@ type GetPoliciesRequest struct {
 
 func (x *GetPoliciesRequest) Reset() {
 	*x = GetPoliciesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[24]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +3608,7 @@ func (x *GetPoliciesRequest) String() string {
 func (*GetPoliciesRequest) ProtoMessage() {}
 
 func (x *GetPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[24]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +3621,7 @@ func (x *GetPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*GetPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{24}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{34}
 }
 
 type GetPoliciesResponse struct {
@@ -2868,7 +3639,7 @@ type GetPoliciesResponse struct {
 
 func (x *GetPoliciesResponse) Reset() {
 	*x = GetPoliciesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[25]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +3651,7 @@ func (x *GetPoliciesResponse) String() string {
 func (*GetPoliciesResponse) ProtoMessage() {}
 
 func (x *GetPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[25]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +3664,7 @@ func (x *GetPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*GetPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{25}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetPoliciesResponse) GetInForce() *PolicySet {
@@ -2937,7 +3708,7 @@ type PolicySet struct {
 
 func (x *PolicySet) Reset() {
 	*x = PolicySet{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[26]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3720,7 @@ func (x *PolicySet) String() string {
 func (*PolicySet) ProtoMessage() {}
 
 func (x *PolicySet) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[26]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3733,7 @@ func (x *PolicySet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicySet.ProtoReflect.Descriptor instead.
 func (*PolicySet) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{26}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PolicySet) GetDigest() []byte {
@@ -2990,7 +3761,7 @@ type PolicyText struct {
 
 func (x *PolicyText) Reset() {
 	*x = PolicyText{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[27]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3002,7 +3773,7 @@ func (x *PolicyText) String() string {
 func (*PolicyText) ProtoMessage() {}
 
 func (x *PolicyText) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[27]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3015,7 +3786,7 @@ func (x *PolicyText) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyText.ProtoReflect.Descriptor instead.
 func (*PolicyText) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{27}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PolicyText) GetFile() string {
@@ -3048,7 +3819,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[28]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3831,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[28]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3844,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{28}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListAgentsRequest) GetPageSize() uint32 {
@@ -3116,7 +3887,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[29]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3899,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[29]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3912,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{29}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -3177,7 +3948,7 @@ type GetAgentRequest struct {
 
 func (x *GetAgentRequest) Reset() {
 	*x = GetAgentRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[30]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3189,7 +3960,7 @@ func (x *GetAgentRequest) String() string {
 func (*GetAgentRequest) ProtoMessage() {}
 
 func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[30]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3202,7 +3973,7 @@ func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentRequest.ProtoReflect.Descriptor instead.
 func (*GetAgentRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{30}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetAgentRequest) GetAgent() string {
@@ -3228,7 +3999,7 @@ type GetAgentResponse struct {
 
 func (x *GetAgentResponse) Reset() {
 	*x = GetAgentResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[31]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +4011,7 @@ func (x *GetAgentResponse) String() string {
 func (*GetAgentResponse) ProtoMessage() {}
 
 func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[31]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +4024,7 @@ func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentResponse.ProtoReflect.Descriptor instead.
 func (*GetAgentResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{31}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetAgentResponse) GetAgent() *Agent {
@@ -3271,7 +4042,7 @@ type ListClassesRequest struct {
 
 func (x *ListClassesRequest) Reset() {
 	*x = ListClassesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[32]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +4054,7 @@ func (x *ListClassesRequest) String() string {
 func (*ListClassesRequest) ProtoMessage() {}
 
 func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[32]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +4067,7 @@ func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesRequest.ProtoReflect.Descriptor instead.
 func (*ListClassesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{32}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{42}
 }
 
 type ListClassesResponse struct {
@@ -3309,7 +4080,7 @@ type ListClassesResponse struct {
 
 func (x *ListClassesResponse) Reset() {
 	*x = ListClassesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[33]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3321,7 +4092,7 @@ func (x *ListClassesResponse) String() string {
 func (*ListClassesResponse) ProtoMessage() {}
 
 func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[33]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3334,7 +4105,7 @@ func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesResponse.ProtoReflect.Descriptor instead.
 func (*ListClassesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{33}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListClassesResponse) GetClasses() []*Class {
@@ -3375,7 +4146,7 @@ type Class struct {
 
 func (x *Class) Reset() {
 	*x = Class{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[34]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3387,7 +4158,7 @@ func (x *Class) String() string {
 func (*Class) ProtoMessage() {}
 
 func (x *Class) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[34]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3400,7 +4171,7 @@ func (x *Class) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Class.ProtoReflect.Descriptor instead.
 func (*Class) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{34}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Class) GetName() string {
@@ -3492,7 +4263,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[35]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +4275,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[35]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +4288,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{35}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateJoinTokenRequest) GetWorkload() string {
@@ -3547,7 +4318,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[36]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +4330,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[36]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +4343,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{36}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -3616,6 +4387,7 @@ type Target struct {
 	//	*Target_Key
 	//	*Target_RecordedBefore
 	//	*Target_Token
+	//	*Target_Issuer
 	Target        isTarget_Target `protobuf_oneof:"target"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3623,7 +4395,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[37]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +4407,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[37]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +4420,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{37}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Target) GetTarget() isTarget_Target {
@@ -3730,6 +4502,15 @@ func (x *Target) GetToken() string {
 	return ""
 }
 
+func (x *Target) GetIssuer() string {
+	if x != nil {
+		if x, ok := x.Target.(*Target_Issuer); ok {
+			return x.Issuer
+		}
+	}
+	return ""
+}
+
 type isTarget_Target interface {
 	isTarget_Target()
 }
@@ -3774,6 +4555,11 @@ type Target_Token struct {
 	Token string `protobuf:"bytes,50,opt,name=token,proto3,oneof"`
 }
 
+type Target_Issuer struct {
+	// An issuer of users, by its URL or the name that the configuration gives it: everything that any of its users let a workload do.
+	Issuer string `protobuf:"bytes,51,opt,name=issuer,proto3,oneof"`
+}
+
 func (*Target_Agent) isTarget_Target() {}
 
 func (*Target_User) isTarget_Target() {}
@@ -3789,6 +4575,8 @@ func (*Target_Key) isTarget_Target() {}
 func (*Target_RecordedBefore) isTarget_Target() {}
 
 func (*Target_Token) isTarget_Target() {}
+
+func (*Target_Issuer) isTarget_Target() {}
 
 type ExchangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3810,7 +4598,7 @@ type ExchangeRequest struct {
 
 func (x *ExchangeRequest) Reset() {
 	*x = ExchangeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[38]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +4610,7 @@ func (x *ExchangeRequest) String() string {
 func (*ExchangeRequest) ProtoMessage() {}
 
 func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[38]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3835,7 +4623,7 @@ func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangeRequest.ProtoReflect.Descriptor instead.
 func (*ExchangeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{38}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ExchangeRequest) GetAudience() string {
@@ -3890,7 +4678,7 @@ type ExchangeResponse struct {
 
 func (x *ExchangeResponse) Reset() {
 	*x = ExchangeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[39]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +4690,7 @@ func (x *ExchangeResponse) String() string {
 func (*ExchangeResponse) ProtoMessage() {}
 
 func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[39]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +4703,7 @@ func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangeResponse.ProtoReflect.Descriptor instead.
 func (*ExchangeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{39}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ExchangeResponse) GetAccessToken() string {
@@ -4001,7 +4789,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[40]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4013,7 +4801,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[40]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4026,7 +4814,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{40}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Approval) GetApprovalId() string {
@@ -4179,7 +4967,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[41]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4191,7 +4979,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[41]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4204,7 +4992,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{41}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AskRequest) GetAudience() string {
@@ -4252,7 +5040,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[42]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4264,7 +5052,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[42]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4277,7 +5065,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{42}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AskResponse) GetApproval() *Approval {
@@ -4305,7 +5093,7 @@ type GetApprovalRequest struct {
 
 func (x *GetApprovalRequest) Reset() {
 	*x = GetApprovalRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[43]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4317,7 +5105,7 @@ func (x *GetApprovalRequest) String() string {
 func (*GetApprovalRequest) ProtoMessage() {}
 
 func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[43]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4330,7 +5118,7 @@ func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalRequest.ProtoReflect.Descriptor instead.
 func (*GetApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{43}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetApprovalRequest) GetApprovalId() string {
@@ -4356,7 +5144,7 @@ type GetApprovalResponse struct {
 
 func (x *GetApprovalResponse) Reset() {
 	*x = GetApprovalResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[44]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4368,7 +5156,7 @@ func (x *GetApprovalResponse) String() string {
 func (*GetApprovalResponse) ProtoMessage() {}
 
 func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[44]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4381,7 +5169,7 @@ func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalResponse.ProtoReflect.Descriptor instead.
 func (*GetApprovalResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{44}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetApprovalResponse) GetApproval() *Approval {
@@ -4403,7 +5191,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[45]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4415,7 +5203,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[45]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4428,7 +5216,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{45}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListApprovalsRequest) GetUserToken() string {
@@ -4456,7 +5244,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[46]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4468,7 +5256,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[46]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4481,7 +5269,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{46}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListApprovalsResponse) GetApprovals() []*Approval {
@@ -4510,7 +5298,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[47]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4522,7 +5310,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[47]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4535,7 +5323,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{47}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ApproveRequest) GetApprovalId() string {
@@ -4569,7 +5357,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[48]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4581,7 +5369,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[48]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4594,7 +5382,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{48}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ApproveResponse) GetApproval() *Approval {
@@ -4621,7 +5409,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[49]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4633,7 +5421,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[49]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4646,7 +5434,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{49}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DenyRequest) GetApprovalId() string {
@@ -4673,7 +5461,7 @@ type DenyResponse struct {
 
 func (x *DenyResponse) Reset() {
 	*x = DenyResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[50]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4685,7 +5473,7 @@ func (x *DenyResponse) String() string {
 func (*DenyResponse) ProtoMessage() {}
 
 func (x *DenyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[50]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4698,7 +5486,7 @@ func (x *DenyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyResponse.ProtoReflect.Descriptor instead.
 func (*DenyResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{50}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DenyResponse) GetApproval() *Approval {
@@ -4724,7 +5512,7 @@ type IntrospectRequest struct {
 
 func (x *IntrospectRequest) Reset() {
 	*x = IntrospectRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4736,7 +5524,7 @@ func (x *IntrospectRequest) String() string {
 func (*IntrospectRequest) ProtoMessage() {}
 
 func (x *IntrospectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4749,7 +5537,7 @@ func (x *IntrospectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectRequest.ProtoReflect.Descriptor instead.
 func (*IntrospectRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{51}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *IntrospectRequest) GetToken() string {
@@ -4769,7 +5557,7 @@ type IntrospectResponse struct {
 
 func (x *IntrospectResponse) Reset() {
 	*x = IntrospectResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4781,7 +5569,7 @@ func (x *IntrospectResponse) String() string {
 func (*IntrospectResponse) ProtoMessage() {}
 
 func (x *IntrospectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4794,7 +5582,7 @@ func (x *IntrospectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectResponse.ProtoReflect.Descriptor instead.
 func (*IntrospectResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{52}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *IntrospectResponse) GetJson() []byte {
@@ -4813,7 +5601,7 @@ type TokensRevokeRequest struct {
 
 func (x *TokensRevokeRequest) Reset() {
 	*x = TokensRevokeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4825,7 +5613,7 @@ func (x *TokensRevokeRequest) String() string {
 func (*TokensRevokeRequest) ProtoMessage() {}
 
 func (x *TokensRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4838,7 +5626,7 @@ func (x *TokensRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRevokeRequest.ProtoReflect.Descriptor instead.
 func (*TokensRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{53}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *TokensRevokeRequest) GetToken() string {
@@ -4856,7 +5644,7 @@ type TokensRevokeResponse struct {
 
 func (x *TokensRevokeResponse) Reset() {
 	*x = TokensRevokeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4868,7 +5656,7 @@ func (x *TokensRevokeResponse) String() string {
 func (*TokensRevokeResponse) ProtoMessage() {}
 
 func (x *TokensRevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4881,7 +5669,7 @@ func (x *TokensRevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRevokeResponse.ProtoReflect.Descriptor instead.
 func (*TokensRevokeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{54}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{64}
 }
 
 type RevokeRequest struct {
@@ -4902,7 +5690,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4914,7 +5702,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4927,7 +5715,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{55}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RevokeRequest) GetTarget() *Target {
@@ -4980,7 +5768,7 @@ type AgentCount struct {
 
 func (x *AgentCount) Reset() {
 	*x = AgentCount{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4992,7 +5780,7 @@ func (x *AgentCount) String() string {
 func (*AgentCount) ProtoMessage() {}
 
 func (x *AgentCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5005,7 +5793,7 @@ func (x *AgentCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentCount.ProtoReflect.Descriptor instead.
 func (*AgentCount) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{56}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *AgentCount) GetOf() isAgentCount_Of {
@@ -5080,7 +5868,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5092,7 +5880,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5105,7 +5893,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{57}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RevokeResponse) GetRevision() uint64 {
@@ -5176,7 +5964,7 @@ type ListCutsRequest struct {
 
 func (x *ListCutsRequest) Reset() {
 	*x = ListCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5188,7 +5976,7 @@ func (x *ListCutsRequest) String() string {
 func (*ListCutsRequest) ProtoMessage() {}
 
 func (x *ListCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5201,7 +5989,7 @@ func (x *ListCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCutsRequest.ProtoReflect.Descriptor instead.
 func (*ListCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{58}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListCutsRequest) GetPageSize() uint32 {
@@ -5231,7 +6019,7 @@ type ListCutsResponse struct {
 
 func (x *ListCutsResponse) Reset() {
 	*x = ListCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5243,7 +6031,7 @@ func (x *ListCutsResponse) String() string {
 func (*ListCutsResponse) ProtoMessage() {}
 
 func (x *ListCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5256,7 +6044,7 @@ func (x *ListCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCutsResponse.ProtoReflect.Descriptor instead.
 func (*ListCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{59}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListCutsResponse) GetCuts() []*MadeCut {
@@ -5303,7 +6091,7 @@ type MadeCut struct {
 
 func (x *MadeCut) Reset() {
 	*x = MadeCut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5315,7 +6103,7 @@ func (x *MadeCut) String() string {
 func (*MadeCut) ProtoMessage() {}
 
 func (x *MadeCut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5328,7 +6116,7 @@ func (x *MadeCut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MadeCut.ProtoReflect.Descriptor instead.
 func (*MadeCut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{60}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *MadeCut) GetTarget() *Target {
@@ -5396,6 +6184,7 @@ type ReopenRequest struct {
 	//	*ReopenRequest_User
 	//	*ReopenRequest_Workload
 	//	*ReopenRequest_Class
+	//	*ReopenRequest_Issuer
 	Target isReopenRequest_Target `protobuf_oneof:"target"`
 	// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
 	UserToken     string `protobuf:"bytes,4,opt,name=user_token,json=userToken,proto3" json:"user_token,omitempty"`
@@ -5405,7 +6194,7 @@ type ReopenRequest struct {
 
 func (x *ReopenRequest) Reset() {
 	*x = ReopenRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5417,7 +6206,7 @@ func (x *ReopenRequest) String() string {
 func (*ReopenRequest) ProtoMessage() {}
 
 func (x *ReopenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5430,7 +6219,7 @@ func (x *ReopenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenRequest.ProtoReflect.Descriptor instead.
 func (*ReopenRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{61}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ReopenRequest) GetTarget() isReopenRequest_Target {
@@ -5467,6 +6256,15 @@ func (x *ReopenRequest) GetClass() string {
 	return ""
 }
 
+func (x *ReopenRequest) GetIssuer() string {
+	if x != nil {
+		if x, ok := x.Target.(*ReopenRequest_Issuer); ok {
+			return x.Issuer
+		}
+	}
+	return ""
+}
+
 func (x *ReopenRequest) GetUserToken() string {
 	if x != nil {
 		return x.UserToken
@@ -5490,11 +6288,18 @@ type ReopenRequest_Class struct {
 	Class string `protobuf:"bytes,3,opt,name=class,proto3,oneof"`
 }
 
+type ReopenRequest_Issuer struct {
+	// An issuer of users, by its URL or the name that the configuration gives it.
+	Issuer string `protobuf:"bytes,51,opt,name=issuer,proto3,oneof"`
+}
+
 func (*ReopenRequest_User) isReopenRequest_Target() {}
 
 func (*ReopenRequest_Workload) isReopenRequest_Target() {}
 
 func (*ReopenRequest_Class) isReopenRequest_Target() {}
+
+func (*ReopenRequest_Issuer) isReopenRequest_Target() {}
 
 type ReopenResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5506,7 +6311,7 @@ type ReopenResponse struct {
 
 func (x *ReopenResponse) Reset() {
 	*x = ReopenResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5518,7 +6323,7 @@ func (x *ReopenResponse) String() string {
 func (*ReopenResponse) ProtoMessage() {}
 
 func (x *ReopenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5531,7 +6336,7 @@ func (x *ReopenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenResponse.ProtoReflect.Descriptor instead.
 func (*ReopenResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{62}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ReopenResponse) GetRevision() uint64 {
@@ -5559,7 +6364,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5571,7 +6376,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5584,7 +6389,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{63}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *BackupRequest) GetName() string {
@@ -5606,7 +6411,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5618,7 +6423,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5631,7 +6436,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{64}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *BackupResponse) GetRevision() uint64 {
@@ -5663,7 +6468,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5675,7 +6480,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5688,7 +6493,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{65}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{75}
 }
 
 type ReloadResponse struct {
@@ -5703,7 +6508,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5715,7 +6520,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5728,7 +6533,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{66}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ReloadResponse) GetRevision() uint64 {
@@ -5762,7 +6567,7 @@ type ConfigurationChange struct {
 
 func (x *ConfigurationChange) Reset() {
 	*x = ConfigurationChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5774,7 +6579,7 @@ func (x *ConfigurationChange) String() string {
 func (*ConfigurationChange) ProtoMessage() {}
 
 func (x *ConfigurationChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5787,7 +6592,7 @@ func (x *ConfigurationChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigurationChange.ProtoReflect.Descriptor instead.
 func (*ConfigurationChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{67}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ConfigurationChange) GetKey() string {
@@ -5830,7 +6635,7 @@ type CompareConfigurationRequest struct {
 
 func (x *CompareConfigurationRequest) Reset() {
 	*x = CompareConfigurationRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5842,7 +6647,7 @@ func (x *CompareConfigurationRequest) String() string {
 func (*CompareConfigurationRequest) ProtoMessage() {}
 
 func (x *CompareConfigurationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5855,7 +6660,7 @@ func (x *CompareConfigurationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigurationRequest.ProtoReflect.Descriptor instead.
 func (*CompareConfigurationRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{68}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *CompareConfigurationRequest) GetText() string {
@@ -5886,7 +6691,7 @@ type CompareConfigurationResponse struct {
 
 func (x *CompareConfigurationResponse) Reset() {
 	*x = CompareConfigurationResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5898,7 +6703,7 @@ func (x *CompareConfigurationResponse) String() string {
 func (*CompareConfigurationResponse) ProtoMessage() {}
 
 func (x *CompareConfigurationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5911,7 +6716,7 @@ func (x *CompareConfigurationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigurationResponse.ProtoReflect.Descriptor instead.
 func (*CompareConfigurationResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{69}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CompareConfigurationResponse) GetChanges() []*ConfigurationChange {
@@ -5948,7 +6753,7 @@ type AffectedAgent struct {
 
 func (x *AffectedAgent) Reset() {
 	*x = AffectedAgent{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5960,7 +6765,7 @@ func (x *AffectedAgent) String() string {
 func (*AffectedAgent) ProtoMessage() {}
 
 func (x *AffectedAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5973,7 +6778,7 @@ func (x *AffectedAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AffectedAgent.ProtoReflect.Descriptor instead.
 func (*AffectedAgent) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{70}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *AffectedAgent) GetAgentId() string {
@@ -6020,7 +6825,7 @@ type ListEntriesRequest struct {
 
 func (x *ListEntriesRequest) Reset() {
 	*x = ListEntriesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6032,7 +6837,7 @@ func (x *ListEntriesRequest) String() string {
 func (*ListEntriesRequest) ProtoMessage() {}
 
 func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6045,7 +6850,7 @@ func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{71}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListEntriesRequest) GetSince() *timestamppb.Timestamp {
@@ -6138,7 +6943,7 @@ type ListEntriesResponse struct {
 
 func (x *ListEntriesResponse) Reset() {
 	*x = ListEntriesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6150,7 +6955,7 @@ func (x *ListEntriesResponse) String() string {
 func (*ListEntriesResponse) ProtoMessage() {}
 
 func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6163,7 +6968,7 @@ func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{72}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListEntriesResponse) GetEntries() []*HistoryEntry {
@@ -6199,7 +7004,7 @@ type GetDecisionRequest struct {
 
 func (x *GetDecisionRequest) Reset() {
 	*x = GetDecisionRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6211,7 +7016,7 @@ func (x *GetDecisionRequest) String() string {
 func (*GetDecisionRequest) ProtoMessage() {}
 
 func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6224,7 +7029,7 @@ func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionRequest.ProtoReflect.Descriptor instead.
 func (*GetDecisionRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{73}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetDecisionRequest) GetDecisionId() string {
@@ -6253,7 +7058,7 @@ type GetDecisionResponse struct {
 
 func (x *GetDecisionResponse) Reset() {
 	*x = GetDecisionResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6265,7 +7070,7 @@ func (x *GetDecisionResponse) String() string {
 func (*GetDecisionResponse) ProtoMessage() {}
 
 func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6278,7 +7083,7 @@ func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionResponse.ProtoReflect.Descriptor instead.
 func (*GetDecisionResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{74}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetDecisionResponse) GetEntries() []*HistoryEntry {
@@ -6355,7 +7160,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6367,7 +7172,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6380,7 +7185,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{75}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *HistoryEntry) GetIndex() uint64 {
@@ -6589,7 +7394,7 @@ type EntryProof struct {
 
 func (x *EntryProof) Reset() {
 	*x = EntryProof{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6601,7 +7406,7 @@ func (x *EntryProof) String() string {
 func (*EntryProof) ProtoMessage() {}
 
 func (x *EntryProof) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6614,7 +7419,7 @@ func (x *EntryProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryProof.ProtoReflect.Descriptor instead.
 func (*EntryProof) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{76}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *EntryProof) GetIndex() uint64 {
@@ -6667,7 +7472,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6679,7 +7484,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6692,7 +7497,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{77}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ExplainRequest) GetWhat() isExplainRequest_What {
@@ -6781,7 +7586,7 @@ type ExplainedCertificates struct {
 
 func (x *ExplainedCertificates) Reset() {
 	*x = ExplainedCertificates{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6793,7 +7598,7 @@ func (x *ExplainedCertificates) String() string {
 func (*ExplainedCertificates) ProtoMessage() {}
 
 func (x *ExplainedCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6806,7 +7611,7 @@ func (x *ExplainedCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedCertificates.ProtoReflect.Descriptor instead.
 func (*ExplainedCertificates) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{78}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ExplainedCertificates) GetCertificates() [][]byte {
@@ -6848,7 +7653,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6860,7 +7665,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6873,7 +7678,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{79}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ExplainResponse) GetAbout() string {
@@ -6986,7 +7791,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6998,7 +7803,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7011,7 +7816,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{80}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Source) GetWhere() string {
@@ -7042,7 +7847,7 @@ type ExplainedCheck struct {
 
 func (x *ExplainedCheck) Reset() {
 	*x = ExplainedCheck{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7054,7 +7859,7 @@ func (x *ExplainedCheck) String() string {
 func (*ExplainedCheck) ProtoMessage() {}
 
 func (x *ExplainedCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7067,7 +7872,7 @@ func (x *ExplainedCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedCheck.ProtoReflect.Descriptor instead.
 func (*ExplainedCheck) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{81}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *ExplainedCheck) GetCheck() string {
@@ -7110,7 +7915,7 @@ type ExplainedPart struct {
 
 func (x *ExplainedPart) Reset() {
 	*x = ExplainedPart{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7122,7 +7927,7 @@ func (x *ExplainedPart) String() string {
 func (*ExplainedPart) ProtoMessage() {}
 
 func (x *ExplainedPart) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7135,7 +7940,7 @@ func (x *ExplainedPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPart.ProtoReflect.Descriptor instead.
 func (*ExplainedPart) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{82}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ExplainedPart) GetName() string {
@@ -7176,7 +7981,7 @@ type ExplainedLimit struct {
 
 func (x *ExplainedLimit) Reset() {
 	*x = ExplainedLimit{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7188,7 +7993,7 @@ func (x *ExplainedLimit) String() string {
 func (*ExplainedLimit) ProtoMessage() {}
 
 func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7201,7 +8006,7 @@ func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedLimit.ProtoReflect.Descriptor instead.
 func (*ExplainedLimit) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{83}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ExplainedLimit) GetName() string {
@@ -7256,7 +8061,7 @@ type ExplainedPolicy struct {
 
 func (x *ExplainedPolicy) Reset() {
 	*x = ExplainedPolicy{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7268,7 +8073,7 @@ func (x *ExplainedPolicy) String() string {
 func (*ExplainedPolicy) ProtoMessage() {}
 
 func (x *ExplainedPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7281,7 +8086,7 @@ func (x *ExplainedPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPolicy.ProtoReflect.Descriptor instead.
 func (*ExplainedPolicy) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{84}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ExplainedPolicy) GetId() string {
@@ -7308,7 +8113,7 @@ type Flip struct {
 
 func (x *Flip) Reset() {
 	*x = Flip{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7320,7 +8125,7 @@ func (x *Flip) String() string {
 func (*Flip) ProtoMessage() {}
 
 func (x *Flip) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7333,7 +8138,7 @@ func (x *Flip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flip.ProtoReflect.Descriptor instead.
 func (*Flip) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{85}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *Flip) GetChanges() []*FlipChange {
@@ -7356,7 +8161,7 @@ type FlipChange struct {
 
 func (x *FlipChange) Reset() {
 	*x = FlipChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7368,7 +8173,7 @@ func (x *FlipChange) String() string {
 func (*FlipChange) ProtoMessage() {}
 
 func (x *FlipChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7381,7 +8186,7 @@ func (x *FlipChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlipChange.ProtoReflect.Descriptor instead.
 func (*FlipChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{86}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *FlipChange) GetChange() string {
@@ -7420,7 +8225,7 @@ type WhoCanRequest struct {
 
 func (x *WhoCanRequest) Reset() {
 	*x = WhoCanRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7432,7 +8237,7 @@ func (x *WhoCanRequest) String() string {
 func (*WhoCanRequest) ProtoMessage() {}
 
 func (x *WhoCanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7445,7 +8250,7 @@ func (x *WhoCanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoCanRequest.ProtoReflect.Descriptor instead.
 func (*WhoCanRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{87}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *WhoCanRequest) GetScope() string {
@@ -7490,7 +8295,7 @@ type WhoCanResponse struct {
 
 func (x *WhoCanResponse) Reset() {
 	*x = WhoCanResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7502,7 +8307,7 @@ func (x *WhoCanResponse) String() string {
 func (*WhoCanResponse) ProtoMessage() {}
 
 func (x *WhoCanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7515,7 +8320,7 @@ func (x *WhoCanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoCanResponse.ProtoReflect.Descriptor instead.
 func (*WhoCanResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{88}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *WhoCanResponse) GetAgents() []*Agent {
@@ -7558,7 +8363,7 @@ type CouldHave struct {
 
 func (x *CouldHave) Reset() {
 	*x = CouldHave{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7570,7 +8375,7 @@ func (x *CouldHave) String() string {
 func (*CouldHave) ProtoMessage() {}
 
 func (x *CouldHave) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7583,7 +8388,7 @@ func (x *CouldHave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CouldHave.ProtoReflect.Descriptor instead.
 func (*CouldHave) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{89}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *CouldHave) GetClass() string {
@@ -7644,7 +8449,7 @@ type AsOf struct {
 
 func (x *AsOf) Reset() {
 	*x = AsOf{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7656,7 +8461,7 @@ func (x *AsOf) String() string {
 func (*AsOf) ProtoMessage() {}
 
 func (x *AsOf) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7669,7 +8474,7 @@ func (x *AsOf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AsOf.ProtoReflect.Descriptor instead.
 func (*AsOf) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{90}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *AsOf) GetRevision() uint64 {
@@ -7713,7 +8518,7 @@ type WhatIfRequest struct {
 
 func (x *WhatIfRequest) Reset() {
 	*x = WhatIfRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7725,7 +8530,7 @@ func (x *WhatIfRequest) String() string {
 func (*WhatIfRequest) ProtoMessage() {}
 
 func (x *WhatIfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7738,7 +8543,7 @@ func (x *WhatIfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhatIfRequest.ProtoReflect.Descriptor instead.
 func (*WhatIfRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{91}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *WhatIfRequest) GetWhat() isWhatIfRequest_What {
@@ -7793,7 +8598,7 @@ type LimitChange struct {
 
 func (x *LimitChange) Reset() {
 	*x = LimitChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7805,7 +8610,7 @@ func (x *LimitChange) String() string {
 func (*LimitChange) ProtoMessage() {}
 
 func (x *LimitChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7818,7 +8623,7 @@ func (x *LimitChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitChange.ProtoReflect.Descriptor instead.
 func (*LimitChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{92}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *LimitChange) GetName() string {
@@ -7851,7 +8656,7 @@ type WhatIfResponse struct {
 
 func (x *WhatIfResponse) Reset() {
 	*x = WhatIfResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7863,7 +8668,7 @@ func (x *WhatIfResponse) String() string {
 func (*WhatIfResponse) ProtoMessage() {}
 
 func (x *WhatIfResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7876,7 +8681,7 @@ func (x *WhatIfResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhatIfResponse.ProtoReflect.Descriptor instead.
 func (*WhatIfResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{93}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *WhatIfResponse) GetAgents() []*Agent {
@@ -7921,7 +8726,7 @@ type Starved struct {
 
 func (x *Starved) Reset() {
 	*x = Starved{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7933,7 +8738,7 @@ func (x *Starved) String() string {
 func (*Starved) ProtoMessage() {}
 
 func (x *Starved) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7946,7 +8751,7 @@ func (x *Starved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starved.ProtoReflect.Descriptor instead.
 func (*Starved) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{94}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *Starved) GetWhose() string {
@@ -7980,7 +8785,7 @@ type ReplayRequest struct {
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7992,7 +8797,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8005,7 +8810,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{95}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
@@ -8035,7 +8840,7 @@ type ReplayResponse struct {
 
 func (x *ReplayResponse) Reset() {
 	*x = ReplayResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8047,7 +8852,7 @@ func (x *ReplayResponse) String() string {
 func (*ReplayResponse) ProtoMessage() {}
 
 func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8060,7 +8865,7 @@ func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
 func (*ReplayResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{96}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ReplayResponse) GetDecided() uint64 {
@@ -8122,7 +8927,7 @@ type ReplayDifference struct {
 
 func (x *ReplayDifference) Reset() {
 	*x = ReplayDifference{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8134,7 +8939,7 @@ func (x *ReplayDifference) String() string {
 func (*ReplayDifference) ProtoMessage() {}
 
 func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8147,7 +8952,7 @@ func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDifference.ProtoReflect.Descriptor instead.
 func (*ReplayDifference) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{97}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *ReplayDifference) GetRevision() uint64 {
@@ -8202,7 +9007,7 @@ type GovernRequest struct {
 
 func (x *GovernRequest) Reset() {
 	*x = GovernRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8214,7 +9019,7 @@ func (x *GovernRequest) String() string {
 func (*GovernRequest) ProtoMessage() {}
 
 func (x *GovernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8227,7 +9032,7 @@ func (x *GovernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernRequest.ProtoReflect.Descriptor instead.
 func (*GovernRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{98}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *GovernRequest) GetSince() *timestamppb.Timestamp {
@@ -8260,7 +9065,7 @@ type GovernResponse struct {
 
 func (x *GovernResponse) Reset() {
 	*x = GovernResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8272,7 +9077,7 @@ func (x *GovernResponse) String() string {
 func (*GovernResponse) ProtoMessage() {}
 
 func (x *GovernResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8285,7 +9090,7 @@ func (x *GovernResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernResponse.ProtoReflect.Descriptor instead.
 func (*GovernResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{99}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *GovernResponse) GetUnowned() []*Source {
@@ -8356,7 +9161,7 @@ type UnusedCeiling struct {
 
 func (x *UnusedCeiling) Reset() {
 	*x = UnusedCeiling{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8368,7 +9173,7 @@ func (x *UnusedCeiling) String() string {
 func (*UnusedCeiling) ProtoMessage() {}
 
 func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8381,7 +9186,7 @@ func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedCeiling.ProtoReflect.Descriptor instead.
 func (*UnusedCeiling) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{100}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *UnusedCeiling) GetClass() string {
@@ -8420,7 +9225,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8432,7 +9237,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8445,7 +9250,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{101}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
 }
 
 type GetBundleResponse struct {
@@ -8460,7 +9265,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8472,7 +9277,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8485,7 +9290,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{102}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *GetBundleResponse) GetBundle() *Bundle {
@@ -8510,7 +9315,7 @@ type GetCrlsRequest struct {
 
 func (x *GetCrlsRequest) Reset() {
 	*x = GetCrlsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8522,7 +9327,7 @@ func (x *GetCrlsRequest) String() string {
 func (*GetCrlsRequest) ProtoMessage() {}
 
 func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8535,7 +9340,7 @@ func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsRequest.ProtoReflect.Descriptor instead.
 func (*GetCrlsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{103}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
 }
 
 type GetCrlsResponse struct {
@@ -8552,7 +9357,7 @@ type GetCrlsResponse struct {
 
 func (x *GetCrlsResponse) Reset() {
 	*x = GetCrlsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8564,7 +9369,7 @@ func (x *GetCrlsResponse) String() string {
 func (*GetCrlsResponse) ProtoMessage() {}
 
 func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8577,7 +9382,7 @@ func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsResponse.ProtoReflect.Descriptor instead.
 func (*GetCrlsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{104}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *GetCrlsResponse) GetCrls() []*Crl {
@@ -8613,7 +9418,7 @@ type Crl struct {
 
 func (x *Crl) Reset() {
 	*x = Crl{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8625,7 +9430,7 @@ func (x *Crl) String() string {
 func (*Crl) ProtoMessage() {}
 
 func (x *Crl) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8638,7 +9443,7 @@ func (x *Crl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Crl.ProtoReflect.Descriptor instead.
 func (*Crl) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *Crl) GetIssuer() string {
@@ -8663,7 +9468,7 @@ type WatchBundleRequest struct {
 
 func (x *WatchBundleRequest) Reset() {
 	*x = WatchBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8675,7 +9480,7 @@ func (x *WatchBundleRequest) String() string {
 func (*WatchBundleRequest) ProtoMessage() {}
 
 func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8688,7 +9493,7 @@ func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleRequest.ProtoReflect.Descriptor instead.
 func (*WatchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
 }
 
 type WatchBundleResponse struct {
@@ -8705,7 +9510,7 @@ type WatchBundleResponse struct {
 
 func (x *WatchBundleResponse) Reset() {
 	*x = WatchBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8717,7 +9522,7 @@ func (x *WatchBundleResponse) String() string {
 func (*WatchBundleResponse) ProtoMessage() {}
 
 func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8730,7 +9535,7 @@ func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleResponse.ProtoReflect.Descriptor instead.
 func (*WatchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *WatchBundleResponse) GetBundle() *Bundle {
@@ -8775,7 +9580,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8787,7 +9592,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8800,7 +9605,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *Authority) GetKind() AuthorityKind {
@@ -8874,7 +9679,7 @@ type ListAuthoritiesRequest struct {
 
 func (x *ListAuthoritiesRequest) Reset() {
 	*x = ListAuthoritiesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8886,7 +9691,7 @@ func (x *ListAuthoritiesRequest) String() string {
 func (*ListAuthoritiesRequest) ProtoMessage() {}
 
 func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8899,7 +9704,7 @@ func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
 }
 
 type ListAuthoritiesResponse struct {
@@ -8913,7 +9718,7 @@ type ListAuthoritiesResponse struct {
 
 func (x *ListAuthoritiesResponse) Reset() {
 	*x = ListAuthoritiesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8925,7 +9730,7 @@ func (x *ListAuthoritiesResponse) String() string {
 func (*ListAuthoritiesResponse) ProtoMessage() {}
 
 func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8938,7 +9743,7 @@ func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *ListAuthoritiesResponse) GetAuthorities() []*Authority {
@@ -8964,7 +9769,7 @@ type PrepareAuthorityRequest struct {
 
 func (x *PrepareAuthorityRequest) Reset() {
 	*x = PrepareAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8976,7 +9781,7 @@ func (x *PrepareAuthorityRequest) String() string {
 func (*PrepareAuthorityRequest) ProtoMessage() {}
 
 func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8989,7 +9794,7 @@ func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *PrepareAuthorityRequest) GetKind() AuthorityKind {
@@ -9009,7 +9814,7 @@ type PrepareAuthorityResponse struct {
 
 func (x *PrepareAuthorityResponse) Reset() {
 	*x = PrepareAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9021,7 +9826,7 @@ func (x *PrepareAuthorityResponse) String() string {
 func (*PrepareAuthorityResponse) ProtoMessage() {}
 
 func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9034,7 +9839,7 @@ func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *PrepareAuthorityResponse) GetAuthority() *Authority {
@@ -9062,7 +9867,7 @@ type ActivateAuthorityRequest struct {
 
 func (x *ActivateAuthorityRequest) Reset() {
 	*x = ActivateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9074,7 +9879,7 @@ func (x *ActivateAuthorityRequest) String() string {
 func (*ActivateAuthorityRequest) ProtoMessage() {}
 
 func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9087,7 +9892,7 @@ func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *ActivateAuthorityRequest) GetKind() AuthorityKind {
@@ -9114,7 +9919,7 @@ type ActivateAuthorityResponse struct {
 
 func (x *ActivateAuthorityResponse) Reset() {
 	*x = ActivateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9126,7 +9931,7 @@ func (x *ActivateAuthorityResponse) String() string {
 func (*ActivateAuthorityResponse) ProtoMessage() {}
 
 func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9139,7 +9944,7 @@ func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *ActivateAuthorityResponse) GetAuthority() *Authority {
@@ -9167,7 +9972,7 @@ type RotateAuthorityRequest struct {
 
 func (x *RotateAuthorityRequest) Reset() {
 	*x = RotateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9179,7 +9984,7 @@ func (x *RotateAuthorityRequest) String() string {
 func (*RotateAuthorityRequest) ProtoMessage() {}
 
 func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9192,7 +9997,7 @@ func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *RotateAuthorityRequest) GetKind() AuthorityKind {
@@ -9220,7 +10025,7 @@ type RotateAuthorityResponse struct {
 
 func (x *RotateAuthorityResponse) Reset() {
 	*x = RotateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9232,7 +10037,7 @@ func (x *RotateAuthorityResponse) String() string {
 func (*RotateAuthorityResponse) ProtoMessage() {}
 
 func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9245,7 +10050,7 @@ func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *RotateAuthorityResponse) GetAuthority() *Authority {
@@ -9271,7 +10076,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9283,7 +10088,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9296,7 +10101,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *RetireAuthorityRequest) GetId() string {
@@ -9316,7 +10121,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9328,7 +10133,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9341,7 +10146,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *Authority {
@@ -9367,7 +10172,7 @@ type TaintAuthorityRequest struct {
 
 func (x *TaintAuthorityRequest) Reset() {
 	*x = TaintAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9379,7 +10184,7 @@ func (x *TaintAuthorityRequest) String() string {
 func (*TaintAuthorityRequest) ProtoMessage() {}
 
 func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9392,7 +10197,7 @@ func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *TaintAuthorityRequest) GetId() string {
@@ -9412,7 +10217,7 @@ type TaintAuthorityResponse struct {
 
 func (x *TaintAuthorityResponse) Reset() {
 	*x = TaintAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9424,7 +10229,7 @@ func (x *TaintAuthorityResponse) String() string {
 func (*TaintAuthorityResponse) ProtoMessage() {}
 
 func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9437,7 +10242,7 @@ func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *TaintAuthorityResponse) GetAuthority() *Authority {
@@ -9472,7 +10277,7 @@ type WatchCutsRequest struct {
 
 func (x *WatchCutsRequest) Reset() {
 	*x = WatchCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9484,7 +10289,7 @@ func (x *WatchCutsRequest) String() string {
 func (*WatchCutsRequest) ProtoMessage() {}
 
 func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9497,7 +10302,7 @@ func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsRequest.ProtoReflect.Descriptor instead.
 func (*WatchCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *WatchCutsRequest) GetIncarnation() []byte {
@@ -9547,7 +10352,7 @@ type ConfirmCutsRequest struct {
 
 func (x *ConfirmCutsRequest) Reset() {
 	*x = ConfirmCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9559,7 +10364,7 @@ func (x *ConfirmCutsRequest) String() string {
 func (*ConfirmCutsRequest) ProtoMessage() {}
 
 func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9572,7 +10377,7 @@ func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *ConfirmCutsRequest) GetSubscription() []byte {
@@ -9597,7 +10402,7 @@ type ConfirmCutsResponse struct {
 
 func (x *ConfirmCutsResponse) Reset() {
 	*x = ConfirmCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9609,7 +10414,7 @@ func (x *ConfirmCutsResponse) String() string {
 func (*ConfirmCutsResponse) ProtoMessage() {}
 
 func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9622,7 +10427,7 @@ func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
 }
 
 type ListSubscribersRequest struct {
@@ -9635,7 +10440,7 @@ type ListSubscribersRequest struct {
 
 func (x *ListSubscribersRequest) Reset() {
 	*x = ListSubscribersRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9647,7 +10452,7 @@ func (x *ListSubscribersRequest) String() string {
 func (*ListSubscribersRequest) ProtoMessage() {}
 
 func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9660,7 +10465,7 @@ func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscribersRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
 }
 
 func (x *ListSubscribersRequest) GetConfirm() bool {
@@ -9682,7 +10487,7 @@ type ListSubscribersResponse struct {
 
 func (x *ListSubscribersResponse) Reset() {
 	*x = ListSubscribersResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9694,7 +10499,7 @@ func (x *ListSubscribersResponse) String() string {
 func (*ListSubscribersResponse) ProtoMessage() {}
 
 func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9707,7 +10512,7 @@ func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscribersResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *ListSubscribersResponse) GetSubscribers() []*Subscriber {
@@ -9746,7 +10551,7 @@ type Subscriber struct {
 
 func (x *Subscriber) Reset() {
 	*x = Subscriber{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9758,7 +10563,7 @@ func (x *Subscriber) String() string {
 func (*Subscriber) ProtoMessage() {}
 
 func (x *Subscriber) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9771,7 +10576,7 @@ func (x *Subscriber) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscriber.ProtoReflect.Descriptor instead.
 func (*Subscriber) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
 }
 
 func (x *Subscriber) GetId() string {
@@ -9838,7 +10643,7 @@ type WatchCutsResponse struct {
 
 func (x *WatchCutsResponse) Reset() {
 	*x = WatchCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9850,7 +10655,7 @@ func (x *WatchCutsResponse) String() string {
 func (*WatchCutsResponse) ProtoMessage() {}
 
 func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9863,7 +10668,7 @@ func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsResponse.ProtoReflect.Descriptor instead.
 func (*WatchCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *WatchCutsResponse) GetSnapshot() bool {
@@ -9912,7 +10717,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9924,7 +10729,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9937,7 +10742,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *Cut) GetSubject() []byte {
@@ -9995,7 +10800,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10007,7 +10812,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10020,7 +10825,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
 }
 
 func (x *Heartbeat) GetTrustDomain() string {
@@ -10219,7 +11024,66 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\aover_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x06overAt\x12\x17\n" +
 	"\aover_by\x18\x11 \x01(\tR\x06overBy\x12\x1f\n" +
 	"\vover_reason\x18\x12 \x01(\tR\n" +
-	"overReason\"\x14\n" +
+	"overReason\"(\n" +
+	"\x10GetBudgetRequest\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\"\x97\x01\n" +
+	"\x11GetBudgetResponse\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12+\n" +
+	"\x05lines\x18\x02 \x03(\v2\x15.mayfly.v1.BudgetLineR\x05lines\x12:\n" +
+	"\freservations\x18\x03 \x03(\v2\x16.mayfly.v1.ReservationR\freservations\"\xf7\x01\n" +
+	"\n" +
+	"BudgetLine\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12)\n" +
+	"\x04unit\x18\x02 \x01(\x0e2\x15.mayfly.v1.BudgetUnitR\x04unit\x12\x19\n" +
+	"\x05limit\x18\x03 \x01(\x04H\x00R\x05limit\x88\x01\x01\x12\x14\n" +
+	"\x05spent\x18\x04 \x01(\x04R\x05spent\x12\x1a\n" +
+	"\breserved\x18\x05 \x01(\x04R\breserved\x12\x17\n" +
+	"\x04left\x18\x06 \x01(\x04H\x01R\x04left\x88\x01\x01\x12\x14\n" +
+	"\x05class\x18\a \x01(\tR\x05class\x12\x14\n" +
+	"\x05owner\x18\b \x01(\tR\x05ownerB\b\n" +
+	"\x06_limitB\a\n" +
+	"\x05_left\"\xc4\x01\n" +
+	"\vReservation\x12 \n" +
+	"\vreservation\x18\x01 \x01(\x04R\vreservation\x12)\n" +
+	"\x04unit\x18\x02 \x01(\x0e2\x15.mayfly.v1.BudgetUnitR\x04unit\x12\x12\n" +
+	"\x04left\x18\x03 \x01(\x04R\x04left\x129\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x19\n" +
+	"\bagent_id\x18\x05 \x01(\tR\aagentId\"\xa8\x01\n" +
+	"\fSpendRequest\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12)\n" +
+	"\x04unit\x18\x02 \x01(\x0e2\x15.mayfly.v1.BudgetUnitR\x04unit\x12\x16\n" +
+	"\x06amount\x18\x03 \x01(\x04R\x06amount\x12 \n" +
+	"\vreservation\x18\x04 \x01(\x04R\vreservation\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x93\x01\n" +
+	"\rSpendResponse\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x17\n" +
+	"\x04left\x18\x03 \x01(\x04H\x00R\x04left\x88\x01\x01\x12)\n" +
+	"\x10reservation_left\x18\x04 \x01(\x04R\x0freservationLeftB\a\n" +
+	"\x05_left\"\xab\x01\n" +
+	"\x0eReserveRequest\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12)\n" +
+	"\x04unit\x18\x02 \x01(\x0e2\x15.mayfly.v1.BudgetUnitR\x04unit\x12\x16\n" +
+	"\x06amount\x18\x03 \x01(\x04R\x06amount\x12!\n" +
+	"\flife_seconds\x18\x04 \x01(\rR\vlifeSeconds\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\xab\x01\n" +
+	"\x0fReserveResponse\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12 \n" +
+	"\vreservation\x18\x02 \x01(\x04R\vreservation\x12\x17\n" +
+	"\x04left\x18\x03 \x01(\x04H\x00R\x04left\x88\x01\x01\x129\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAtB\a\n" +
+	"\x05_left\"2\n" +
+	"\x0eReleaseRequest\x12 \n" +
+	"\vreservation\x18\x01 \x01(\x04R\vreservation\"j\n" +
+	"\x0fReleaseResponse\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x17\n" +
+	"\x04left\x18\x03 \x01(\x04H\x00R\x04left\x88\x01\x01B\a\n" +
+	"\x05_left\"\x14\n" +
 	"\x12GetPoliciesRequest\"\x93\x03\n" +
 	"\x13GetPoliciesResponse\x12/\n" +
 	"\bin_force\x18\x01 \x01(\v2\x14.mayfly.v1.PolicySetR\ainForce\x12,\n" +
@@ -10284,7 +11148,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"workloadId\x129\n" +
 	"\n" +
 	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"\x9c\x02\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xb6\x02\n" +
 	"\x06Target\x12\x16\n" +
 	"\x05agent\x18\x01 \x01(\tH\x00R\x05agent\x12%\n" +
 	"\x04user\x18\x02 \x01(\v2\x0f.mayfly.v1.UserH\x00R\x04user\x12 \n" +
@@ -10295,7 +11159,8 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x05class\x18\x05 \x01(\tH\x00R\x05class\x12\x12\n" +
 	"\x03key\x18\x06 \x01(\tH\x00R\x03key\x12E\n" +
 	"\x0frecorded_before\x18\a \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x0erecordedBefore\x12\x16\n" +
-	"\x05token\x182 \x01(\tH\x00R\x05tokenB\b\n" +
+	"\x05token\x182 \x01(\tH\x00R\x05token\x12\x18\n" +
+	"\x06issuer\x183 \x01(\tH\x00R\x06issuerB\b\n" +
 	"\x06target\"\xc0\x01\n" +
 	"\x0fExchangeRequest\x12\x1a\n" +
 	"\baudience\x18\x01 \x01(\tR\baudience\x12\x16\n" +
@@ -10429,11 +11294,12 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"recordedAt\x129\n" +
 	"\n" +
 	"kept_until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tkeptUntilB\t\n" +
-	"\a_before\"\x95\x01\n" +
+	"\a_before\"\xaf\x01\n" +
 	"\rReopenRequest\x12%\n" +
 	"\x04user\x18\x01 \x01(\v2\x0f.mayfly.v1.UserH\x00R\x04user\x12\x1c\n" +
 	"\bworkload\x18\x02 \x01(\tH\x00R\bworkload\x12\x16\n" +
-	"\x05class\x18\x03 \x01(\tH\x00R\x05class\x12\x1d\n" +
+	"\x05class\x18\x03 \x01(\tH\x00R\x05class\x12\x18\n" +
+	"\x06issuer\x183 \x01(\tH\x00R\x06issuer\x12\x1d\n" +
 	"\n" +
 	"user_token\x18\x04 \x01(\tR\tuserTokenB\b\n" +
 	"\x06target\"i\n" +
@@ -10787,7 +11653,13 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x13AGENT_STATE_EXPIRED\x10\x02\x12\x15\n" +
 	"\x11AGENT_STATE_ENDED\x10\x03\x12\x13\n" +
 	"\x0fAGENT_STATE_CUT\x10\x04\x12\x18\n" +
-	"\x14AGENT_STATE_ORPHANED\x10\x05*\xd4\x01\n" +
+	"\x14AGENT_STATE_ORPHANED\x10\x05*q\n" +
+	"\n" +
+	"BudgetUnit\x12\x1b\n" +
+	"\x17BUDGET_UNIT_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fBUDGET_UNIT_OPS\x10\x01\x12\x16\n" +
+	"\x12BUDGET_UNIT_TOKENS\x10\x02\x12\x19\n" +
+	"\x15BUDGET_UNIT_MICRO_USD\x10\x03*\xd4\x01\n" +
 	"\rApprovalState\x12\x1e\n" +
 	"\x1aAPPROVAL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16APPROVAL_STATE_PENDING\x10\x01\x12\x1b\n" +
@@ -10806,7 +11678,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x19AUTHORITY_STATUS_PREPARED\x10\x01\x12\x1b\n" +
 	"\x17AUTHORITY_STATUS_ACTIVE\x10\x02\x12\x1c\n" +
 	"\x18AUTHORITY_STATUS_RETIRED\x10\x03\x12\x1c\n" +
-	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\xdd$\n" +
+	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\x9b&\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_AGENT_ENDED\x10\x01\x12\x18\n" +
@@ -10924,7 +11796,9 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x1aREASON_WORKLOAD_NOT_CLOSED\x10p\x12\x1b\n" +
 	"\x17REASON_WORKLOAD_UNKNOWN\x10q\x12!\n" +
 	"\x1dREASON_USER_TOKEN_KEY_UNNAMED\x10r\x12\x1b\n" +
-	"\x17REASON_CONNECTIONS_FULL\x10s\x12\x1b\n" +
+	"\x17REASON_CONNECTIONS_FULL\x10s\x12\x1d\n" +
+	"\x19REASON_USER_ISSUER_CLOSED\x10t\x12!\n" +
+	"\x1dREASON_USER_ISSUER_NOT_CLOSED\x10u\x12\x1b\n" +
 	"\x17REASON_SUBJECT_UNUSABLE\x10x\x12\x1a\n" +
 	"\x16REASON_CLAIMS_UNUSABLE\x10y\x12&\n" +
 	"\"REASON_WORKLOAD_ISSUER_UNAVAILABLE\x10z\x12!\n" +
@@ -10951,6 +11825,10 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x14REASON_LIMIT_UNKNOWN\x10\xb5\x01\x12\x19\n" +
 	"\x14REASON_POLICY_DENIED\x10\xb9\x01\x12\x19\n" +
 	"\x14REASON_POLICY_FAILED\x10\xba\x01\x12\x1c\n" +
+	"\x17REASON_BUDGET_EXHAUSTED\x10\xbb\x01\x12\x1f\n" +
+	"\x1aREASON_RESERVATION_UNKNOWN\x10\xbc\x01\x12\x1d\n" +
+	"\x18REASON_RESERVATIONS_FULL\x10\xbd\x01\x12\x1c\n" +
+	"\x17REASON_AMOUNT_MALFORMED\x10\xbe\x01\x12\x1c\n" +
 	"\x17REASON_ACTION_MALFORMED\x10\xc3\x01\x12\x1e\n" +
 	"\x19REASON_ACTION_NOT_ALLOWED\x10\xc4\x01\x12\x1b\n" +
 	"\x16REASON_APPROVAL_NEEDED\x10\xc5\x01\x12\x1c\n" +
@@ -11022,7 +11900,12 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\tWatchCuts\x12\x1b.mayfly.v1.WatchCutsRequest\x1a\x1c.mayfly.v1.WatchCutsResponse0\x01\x12C\n" +
 	"\bListCuts\x12\x1a.mayfly.v1.ListCutsRequest\x1a\x1b.mayfly.v1.ListCutsResponse\x12L\n" +
 	"\vConfirmCuts\x12\x1d.mayfly.v1.ConfirmCutsRequest\x1a\x1e.mayfly.v1.ConfirmCutsResponse\x12X\n" +
-	"\x0fListSubscribers\x12!.mayfly.v1.ListSubscribersRequest\x1a\".mayfly.v1.ListSubscribersResponse2X\n" +
+	"\x0fListSubscribers\x12!.mayfly.v1.ListSubscribersRequest\x1a\".mayfly.v1.ListSubscribersResponse2\x91\x02\n" +
+	"\aBudgets\x12F\n" +
+	"\tGetBudget\x12\x1b.mayfly.v1.GetBudgetRequest\x1a\x1c.mayfly.v1.GetBudgetResponse\x12:\n" +
+	"\x05Spend\x12\x17.mayfly.v1.SpendRequest\x1a\x18.mayfly.v1.SpendResponse\x12@\n" +
+	"\aReserve\x12\x19.mayfly.v1.ReserveRequest\x1a\x1a.mayfly.v1.ReserveResponse\x12@\n" +
+	"\aRelease\x12\x19.mayfly.v1.ReleaseRequest\x1a\x1a.mayfly.v1.ReleaseResponse2X\n" +
 	"\bPolicies\x12L\n" +
 	"\vGetPolicies\x12\x1d.mayfly.v1.GetPoliciesRequest\x1a\x1e.mayfly.v1.GetPoliciesResponse2\xaf\x04\n" +
 	"\vAuthorities\x12X\n" +
@@ -11046,395 +11929,422 @@ func file_mayfly_v1_mayfly_proto_rawDescGZIP() []byte {
 	return file_mayfly_v1_mayfly_proto_rawDescData
 }
 
-var file_mayfly_v1_mayfly_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 132)
+var file_mayfly_v1_mayfly_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 142)
 var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(Mode)(0),                            // 0: mayfly.v1.Mode
 	(Excess)(0),                          // 1: mayfly.v1.Excess
 	(IdentityKind)(0),                    // 2: mayfly.v1.IdentityKind
 	(AgentState)(0),                      // 3: mayfly.v1.AgentState
-	(ApprovalState)(0),                   // 4: mayfly.v1.ApprovalState
-	(AuthorityKind)(0),                   // 5: mayfly.v1.AuthorityKind
-	(AuthorityStatus)(0),                 // 6: mayfly.v1.AuthorityStatus
-	(Reason)(0),                          // 7: mayfly.v1.Reason
-	(*User)(nil),                         // 8: mayfly.v1.User
-	(*X509Svid)(nil),                     // 9: mayfly.v1.X509Svid
-	(*Bundle)(nil),                       // 10: mayfly.v1.Bundle
-	(*ForeignBundle)(nil),                // 11: mayfly.v1.ForeignBundle
-	(*RedeemRequest)(nil),                // 12: mayfly.v1.RedeemRequest
-	(*RedeemResponse)(nil),               // 13: mayfly.v1.RedeemResponse
-	(*AttestRequest)(nil),                // 14: mayfly.v1.AttestRequest
-	(*AttestResponse)(nil),               // 15: mayfly.v1.AttestResponse
-	(*RenewRequest)(nil),                 // 16: mayfly.v1.RenewRequest
-	(*RenewResponse)(nil),                // 17: mayfly.v1.RenewResponse
-	(*SpawnRequest)(nil),                 // 18: mayfly.v1.SpawnRequest
-	(*SpawnResponse)(nil),                // 19: mayfly.v1.SpawnResponse
-	(*SpawnBatchRequest)(nil),            // 20: mayfly.v1.SpawnBatchRequest
-	(*SpawnBatchResponse)(nil),           // 21: mayfly.v1.SpawnBatchResponse
-	(*JwtSvid)(nil),                      // 22: mayfly.v1.JwtSvid
-	(*MintJwtRequest)(nil),               // 23: mayfly.v1.MintJwtRequest
-	(*MintJwtResponse)(nil),              // 24: mayfly.v1.MintJwtResponse
-	(*EndRequest)(nil),                   // 25: mayfly.v1.EndRequest
-	(*EndResponse)(nil),                  // 26: mayfly.v1.EndResponse
-	(*ExtendRequest)(nil),                // 27: mayfly.v1.ExtendRequest
-	(*ExtendResponse)(nil),               // 28: mayfly.v1.ExtendResponse
-	(*WhoamiRequest)(nil),                // 29: mayfly.v1.WhoamiRequest
-	(*WhoamiResponse)(nil),               // 30: mayfly.v1.WhoamiResponse
-	(*Agent)(nil),                        // 31: mayfly.v1.Agent
-	(*GetPoliciesRequest)(nil),           // 32: mayfly.v1.GetPoliciesRequest
-	(*GetPoliciesResponse)(nil),          // 33: mayfly.v1.GetPoliciesResponse
-	(*PolicySet)(nil),                    // 34: mayfly.v1.PolicySet
-	(*PolicyText)(nil),                   // 35: mayfly.v1.PolicyText
-	(*ListAgentsRequest)(nil),            // 36: mayfly.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),           // 37: mayfly.v1.ListAgentsResponse
-	(*GetAgentRequest)(nil),              // 38: mayfly.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),             // 39: mayfly.v1.GetAgentResponse
-	(*ListClassesRequest)(nil),           // 40: mayfly.v1.ListClassesRequest
-	(*ListClassesResponse)(nil),          // 41: mayfly.v1.ListClassesResponse
-	(*Class)(nil),                        // 42: mayfly.v1.Class
-	(*CreateJoinTokenRequest)(nil),       // 43: mayfly.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),      // 44: mayfly.v1.CreateJoinTokenResponse
-	(*Target)(nil),                       // 45: mayfly.v1.Target
-	(*ExchangeRequest)(nil),              // 46: mayfly.v1.ExchangeRequest
-	(*ExchangeResponse)(nil),             // 47: mayfly.v1.ExchangeResponse
-	(*Approval)(nil),                     // 48: mayfly.v1.Approval
-	(*AskRequest)(nil),                   // 49: mayfly.v1.AskRequest
-	(*AskResponse)(nil),                  // 50: mayfly.v1.AskResponse
-	(*GetApprovalRequest)(nil),           // 51: mayfly.v1.GetApprovalRequest
-	(*GetApprovalResponse)(nil),          // 52: mayfly.v1.GetApprovalResponse
-	(*ListApprovalsRequest)(nil),         // 53: mayfly.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),        // 54: mayfly.v1.ListApprovalsResponse
-	(*ApproveRequest)(nil),               // 55: mayfly.v1.ApproveRequest
-	(*ApproveResponse)(nil),              // 56: mayfly.v1.ApproveResponse
-	(*DenyRequest)(nil),                  // 57: mayfly.v1.DenyRequest
-	(*DenyResponse)(nil),                 // 58: mayfly.v1.DenyResponse
-	(*IntrospectRequest)(nil),            // 59: mayfly.v1.IntrospectRequest
-	(*IntrospectResponse)(nil),           // 60: mayfly.v1.IntrospectResponse
-	(*TokensRevokeRequest)(nil),          // 61: mayfly.v1.TokensRevokeRequest
-	(*TokensRevokeResponse)(nil),         // 62: mayfly.v1.TokensRevokeResponse
-	(*RevokeRequest)(nil),                // 63: mayfly.v1.RevokeRequest
-	(*AgentCount)(nil),                   // 64: mayfly.v1.AgentCount
-	(*RevokeResponse)(nil),               // 65: mayfly.v1.RevokeResponse
-	(*ListCutsRequest)(nil),              // 66: mayfly.v1.ListCutsRequest
-	(*ListCutsResponse)(nil),             // 67: mayfly.v1.ListCutsResponse
-	(*MadeCut)(nil),                      // 68: mayfly.v1.MadeCut
-	(*ReopenRequest)(nil),                // 69: mayfly.v1.ReopenRequest
-	(*ReopenResponse)(nil),               // 70: mayfly.v1.ReopenResponse
-	(*BackupRequest)(nil),                // 71: mayfly.v1.BackupRequest
-	(*BackupResponse)(nil),               // 72: mayfly.v1.BackupResponse
-	(*ReloadRequest)(nil),                // 73: mayfly.v1.ReloadRequest
-	(*ReloadResponse)(nil),               // 74: mayfly.v1.ReloadResponse
-	(*ConfigurationChange)(nil),          // 75: mayfly.v1.ConfigurationChange
-	(*CompareConfigurationRequest)(nil),  // 76: mayfly.v1.CompareConfigurationRequest
-	(*CompareConfigurationResponse)(nil), // 77: mayfly.v1.CompareConfigurationResponse
-	(*AffectedAgent)(nil),                // 78: mayfly.v1.AffectedAgent
-	(*ListEntriesRequest)(nil),           // 79: mayfly.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),          // 80: mayfly.v1.ListEntriesResponse
-	(*GetDecisionRequest)(nil),           // 81: mayfly.v1.GetDecisionRequest
-	(*GetDecisionResponse)(nil),          // 82: mayfly.v1.GetDecisionResponse
-	(*HistoryEntry)(nil),                 // 83: mayfly.v1.HistoryEntry
-	(*EntryProof)(nil),                   // 84: mayfly.v1.EntryProof
-	(*ExplainRequest)(nil),               // 85: mayfly.v1.ExplainRequest
-	(*ExplainedCertificates)(nil),        // 86: mayfly.v1.ExplainedCertificates
-	(*ExplainResponse)(nil),              // 87: mayfly.v1.ExplainResponse
-	(*Source)(nil),                       // 88: mayfly.v1.Source
-	(*ExplainedCheck)(nil),               // 89: mayfly.v1.ExplainedCheck
-	(*ExplainedPart)(nil),                // 90: mayfly.v1.ExplainedPart
-	(*ExplainedLimit)(nil),               // 91: mayfly.v1.ExplainedLimit
-	(*ExplainedPolicy)(nil),              // 92: mayfly.v1.ExplainedPolicy
-	(*Flip)(nil),                         // 93: mayfly.v1.Flip
-	(*FlipChange)(nil),                   // 94: mayfly.v1.FlipChange
-	(*WhoCanRequest)(nil),                // 95: mayfly.v1.WhoCanRequest
-	(*WhoCanResponse)(nil),               // 96: mayfly.v1.WhoCanResponse
-	(*CouldHave)(nil),                    // 97: mayfly.v1.CouldHave
-	(*AsOf)(nil),                         // 98: mayfly.v1.AsOf
-	(*WhatIfRequest)(nil),                // 99: mayfly.v1.WhatIfRequest
-	(*LimitChange)(nil),                  // 100: mayfly.v1.LimitChange
-	(*WhatIfResponse)(nil),               // 101: mayfly.v1.WhatIfResponse
-	(*Starved)(nil),                      // 102: mayfly.v1.Starved
-	(*ReplayRequest)(nil),                // 103: mayfly.v1.ReplayRequest
-	(*ReplayResponse)(nil),               // 104: mayfly.v1.ReplayResponse
-	(*ReplayDifference)(nil),             // 105: mayfly.v1.ReplayDifference
-	(*GovernRequest)(nil),                // 106: mayfly.v1.GovernRequest
-	(*GovernResponse)(nil),               // 107: mayfly.v1.GovernResponse
-	(*UnusedCeiling)(nil),                // 108: mayfly.v1.UnusedCeiling
-	(*GetBundleRequest)(nil),             // 109: mayfly.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),            // 110: mayfly.v1.GetBundleResponse
-	(*GetCrlsRequest)(nil),               // 111: mayfly.v1.GetCrlsRequest
-	(*GetCrlsResponse)(nil),              // 112: mayfly.v1.GetCrlsResponse
-	(*Crl)(nil),                          // 113: mayfly.v1.Crl
-	(*WatchBundleRequest)(nil),           // 114: mayfly.v1.WatchBundleRequest
-	(*WatchBundleResponse)(nil),          // 115: mayfly.v1.WatchBundleResponse
-	(*Authority)(nil),                    // 116: mayfly.v1.Authority
-	(*ListAuthoritiesRequest)(nil),       // 117: mayfly.v1.ListAuthoritiesRequest
-	(*ListAuthoritiesResponse)(nil),      // 118: mayfly.v1.ListAuthoritiesResponse
-	(*PrepareAuthorityRequest)(nil),      // 119: mayfly.v1.PrepareAuthorityRequest
-	(*PrepareAuthorityResponse)(nil),     // 120: mayfly.v1.PrepareAuthorityResponse
-	(*ActivateAuthorityRequest)(nil),     // 121: mayfly.v1.ActivateAuthorityRequest
-	(*ActivateAuthorityResponse)(nil),    // 122: mayfly.v1.ActivateAuthorityResponse
-	(*RotateAuthorityRequest)(nil),       // 123: mayfly.v1.RotateAuthorityRequest
-	(*RotateAuthorityResponse)(nil),      // 124: mayfly.v1.RotateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),       // 125: mayfly.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),      // 126: mayfly.v1.RetireAuthorityResponse
-	(*TaintAuthorityRequest)(nil),        // 127: mayfly.v1.TaintAuthorityRequest
-	(*TaintAuthorityResponse)(nil),       // 128: mayfly.v1.TaintAuthorityResponse
-	(*WatchCutsRequest)(nil),             // 129: mayfly.v1.WatchCutsRequest
-	(*ConfirmCutsRequest)(nil),           // 130: mayfly.v1.ConfirmCutsRequest
-	(*ConfirmCutsResponse)(nil),          // 131: mayfly.v1.ConfirmCutsResponse
-	(*ListSubscribersRequest)(nil),       // 132: mayfly.v1.ListSubscribersRequest
-	(*ListSubscribersResponse)(nil),      // 133: mayfly.v1.ListSubscribersResponse
-	(*Subscriber)(nil),                   // 134: mayfly.v1.Subscriber
-	(*WatchCutsResponse)(nil),            // 135: mayfly.v1.WatchCutsResponse
-	(*Cut)(nil),                          // 136: mayfly.v1.Cut
-	(*Heartbeat)(nil),                    // 137: mayfly.v1.Heartbeat
-	nil,                                  // 138: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	nil,                                  // 139: mayfly.v1.GetPoliciesResponse.ProvidersEntry
-	(*timestamppb.Timestamp)(nil),        // 140: google.protobuf.Timestamp
-	(*status.Status)(nil),                // 141: google.rpc.Status
+	(BudgetUnit)(0),                      // 4: mayfly.v1.BudgetUnit
+	(ApprovalState)(0),                   // 5: mayfly.v1.ApprovalState
+	(AuthorityKind)(0),                   // 6: mayfly.v1.AuthorityKind
+	(AuthorityStatus)(0),                 // 7: mayfly.v1.AuthorityStatus
+	(Reason)(0),                          // 8: mayfly.v1.Reason
+	(*User)(nil),                         // 9: mayfly.v1.User
+	(*X509Svid)(nil),                     // 10: mayfly.v1.X509Svid
+	(*Bundle)(nil),                       // 11: mayfly.v1.Bundle
+	(*ForeignBundle)(nil),                // 12: mayfly.v1.ForeignBundle
+	(*RedeemRequest)(nil),                // 13: mayfly.v1.RedeemRequest
+	(*RedeemResponse)(nil),               // 14: mayfly.v1.RedeemResponse
+	(*AttestRequest)(nil),                // 15: mayfly.v1.AttestRequest
+	(*AttestResponse)(nil),               // 16: mayfly.v1.AttestResponse
+	(*RenewRequest)(nil),                 // 17: mayfly.v1.RenewRequest
+	(*RenewResponse)(nil),                // 18: mayfly.v1.RenewResponse
+	(*SpawnRequest)(nil),                 // 19: mayfly.v1.SpawnRequest
+	(*SpawnResponse)(nil),                // 20: mayfly.v1.SpawnResponse
+	(*SpawnBatchRequest)(nil),            // 21: mayfly.v1.SpawnBatchRequest
+	(*SpawnBatchResponse)(nil),           // 22: mayfly.v1.SpawnBatchResponse
+	(*JwtSvid)(nil),                      // 23: mayfly.v1.JwtSvid
+	(*MintJwtRequest)(nil),               // 24: mayfly.v1.MintJwtRequest
+	(*MintJwtResponse)(nil),              // 25: mayfly.v1.MintJwtResponse
+	(*EndRequest)(nil),                   // 26: mayfly.v1.EndRequest
+	(*EndResponse)(nil),                  // 27: mayfly.v1.EndResponse
+	(*ExtendRequest)(nil),                // 28: mayfly.v1.ExtendRequest
+	(*ExtendResponse)(nil),               // 29: mayfly.v1.ExtendResponse
+	(*WhoamiRequest)(nil),                // 30: mayfly.v1.WhoamiRequest
+	(*WhoamiResponse)(nil),               // 31: mayfly.v1.WhoamiResponse
+	(*Agent)(nil),                        // 32: mayfly.v1.Agent
+	(*GetBudgetRequest)(nil),             // 33: mayfly.v1.GetBudgetRequest
+	(*GetBudgetResponse)(nil),            // 34: mayfly.v1.GetBudgetResponse
+	(*BudgetLine)(nil),                   // 35: mayfly.v1.BudgetLine
+	(*Reservation)(nil),                  // 36: mayfly.v1.Reservation
+	(*SpendRequest)(nil),                 // 37: mayfly.v1.SpendRequest
+	(*SpendResponse)(nil),                // 38: mayfly.v1.SpendResponse
+	(*ReserveRequest)(nil),               // 39: mayfly.v1.ReserveRequest
+	(*ReserveResponse)(nil),              // 40: mayfly.v1.ReserveResponse
+	(*ReleaseRequest)(nil),               // 41: mayfly.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),              // 42: mayfly.v1.ReleaseResponse
+	(*GetPoliciesRequest)(nil),           // 43: mayfly.v1.GetPoliciesRequest
+	(*GetPoliciesResponse)(nil),          // 44: mayfly.v1.GetPoliciesResponse
+	(*PolicySet)(nil),                    // 45: mayfly.v1.PolicySet
+	(*PolicyText)(nil),                   // 46: mayfly.v1.PolicyText
+	(*ListAgentsRequest)(nil),            // 47: mayfly.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),           // 48: mayfly.v1.ListAgentsResponse
+	(*GetAgentRequest)(nil),              // 49: mayfly.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),             // 50: mayfly.v1.GetAgentResponse
+	(*ListClassesRequest)(nil),           // 51: mayfly.v1.ListClassesRequest
+	(*ListClassesResponse)(nil),          // 52: mayfly.v1.ListClassesResponse
+	(*Class)(nil),                        // 53: mayfly.v1.Class
+	(*CreateJoinTokenRequest)(nil),       // 54: mayfly.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),      // 55: mayfly.v1.CreateJoinTokenResponse
+	(*Target)(nil),                       // 56: mayfly.v1.Target
+	(*ExchangeRequest)(nil),              // 57: mayfly.v1.ExchangeRequest
+	(*ExchangeResponse)(nil),             // 58: mayfly.v1.ExchangeResponse
+	(*Approval)(nil),                     // 59: mayfly.v1.Approval
+	(*AskRequest)(nil),                   // 60: mayfly.v1.AskRequest
+	(*AskResponse)(nil),                  // 61: mayfly.v1.AskResponse
+	(*GetApprovalRequest)(nil),           // 62: mayfly.v1.GetApprovalRequest
+	(*GetApprovalResponse)(nil),          // 63: mayfly.v1.GetApprovalResponse
+	(*ListApprovalsRequest)(nil),         // 64: mayfly.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),        // 65: mayfly.v1.ListApprovalsResponse
+	(*ApproveRequest)(nil),               // 66: mayfly.v1.ApproveRequest
+	(*ApproveResponse)(nil),              // 67: mayfly.v1.ApproveResponse
+	(*DenyRequest)(nil),                  // 68: mayfly.v1.DenyRequest
+	(*DenyResponse)(nil),                 // 69: mayfly.v1.DenyResponse
+	(*IntrospectRequest)(nil),            // 70: mayfly.v1.IntrospectRequest
+	(*IntrospectResponse)(nil),           // 71: mayfly.v1.IntrospectResponse
+	(*TokensRevokeRequest)(nil),          // 72: mayfly.v1.TokensRevokeRequest
+	(*TokensRevokeResponse)(nil),         // 73: mayfly.v1.TokensRevokeResponse
+	(*RevokeRequest)(nil),                // 74: mayfly.v1.RevokeRequest
+	(*AgentCount)(nil),                   // 75: mayfly.v1.AgentCount
+	(*RevokeResponse)(nil),               // 76: mayfly.v1.RevokeResponse
+	(*ListCutsRequest)(nil),              // 77: mayfly.v1.ListCutsRequest
+	(*ListCutsResponse)(nil),             // 78: mayfly.v1.ListCutsResponse
+	(*MadeCut)(nil),                      // 79: mayfly.v1.MadeCut
+	(*ReopenRequest)(nil),                // 80: mayfly.v1.ReopenRequest
+	(*ReopenResponse)(nil),               // 81: mayfly.v1.ReopenResponse
+	(*BackupRequest)(nil),                // 82: mayfly.v1.BackupRequest
+	(*BackupResponse)(nil),               // 83: mayfly.v1.BackupResponse
+	(*ReloadRequest)(nil),                // 84: mayfly.v1.ReloadRequest
+	(*ReloadResponse)(nil),               // 85: mayfly.v1.ReloadResponse
+	(*ConfigurationChange)(nil),          // 86: mayfly.v1.ConfigurationChange
+	(*CompareConfigurationRequest)(nil),  // 87: mayfly.v1.CompareConfigurationRequest
+	(*CompareConfigurationResponse)(nil), // 88: mayfly.v1.CompareConfigurationResponse
+	(*AffectedAgent)(nil),                // 89: mayfly.v1.AffectedAgent
+	(*ListEntriesRequest)(nil),           // 90: mayfly.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),          // 91: mayfly.v1.ListEntriesResponse
+	(*GetDecisionRequest)(nil),           // 92: mayfly.v1.GetDecisionRequest
+	(*GetDecisionResponse)(nil),          // 93: mayfly.v1.GetDecisionResponse
+	(*HistoryEntry)(nil),                 // 94: mayfly.v1.HistoryEntry
+	(*EntryProof)(nil),                   // 95: mayfly.v1.EntryProof
+	(*ExplainRequest)(nil),               // 96: mayfly.v1.ExplainRequest
+	(*ExplainedCertificates)(nil),        // 97: mayfly.v1.ExplainedCertificates
+	(*ExplainResponse)(nil),              // 98: mayfly.v1.ExplainResponse
+	(*Source)(nil),                       // 99: mayfly.v1.Source
+	(*ExplainedCheck)(nil),               // 100: mayfly.v1.ExplainedCheck
+	(*ExplainedPart)(nil),                // 101: mayfly.v1.ExplainedPart
+	(*ExplainedLimit)(nil),               // 102: mayfly.v1.ExplainedLimit
+	(*ExplainedPolicy)(nil),              // 103: mayfly.v1.ExplainedPolicy
+	(*Flip)(nil),                         // 104: mayfly.v1.Flip
+	(*FlipChange)(nil),                   // 105: mayfly.v1.FlipChange
+	(*WhoCanRequest)(nil),                // 106: mayfly.v1.WhoCanRequest
+	(*WhoCanResponse)(nil),               // 107: mayfly.v1.WhoCanResponse
+	(*CouldHave)(nil),                    // 108: mayfly.v1.CouldHave
+	(*AsOf)(nil),                         // 109: mayfly.v1.AsOf
+	(*WhatIfRequest)(nil),                // 110: mayfly.v1.WhatIfRequest
+	(*LimitChange)(nil),                  // 111: mayfly.v1.LimitChange
+	(*WhatIfResponse)(nil),               // 112: mayfly.v1.WhatIfResponse
+	(*Starved)(nil),                      // 113: mayfly.v1.Starved
+	(*ReplayRequest)(nil),                // 114: mayfly.v1.ReplayRequest
+	(*ReplayResponse)(nil),               // 115: mayfly.v1.ReplayResponse
+	(*ReplayDifference)(nil),             // 116: mayfly.v1.ReplayDifference
+	(*GovernRequest)(nil),                // 117: mayfly.v1.GovernRequest
+	(*GovernResponse)(nil),               // 118: mayfly.v1.GovernResponse
+	(*UnusedCeiling)(nil),                // 119: mayfly.v1.UnusedCeiling
+	(*GetBundleRequest)(nil),             // 120: mayfly.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),            // 121: mayfly.v1.GetBundleResponse
+	(*GetCrlsRequest)(nil),               // 122: mayfly.v1.GetCrlsRequest
+	(*GetCrlsResponse)(nil),              // 123: mayfly.v1.GetCrlsResponse
+	(*Crl)(nil),                          // 124: mayfly.v1.Crl
+	(*WatchBundleRequest)(nil),           // 125: mayfly.v1.WatchBundleRequest
+	(*WatchBundleResponse)(nil),          // 126: mayfly.v1.WatchBundleResponse
+	(*Authority)(nil),                    // 127: mayfly.v1.Authority
+	(*ListAuthoritiesRequest)(nil),       // 128: mayfly.v1.ListAuthoritiesRequest
+	(*ListAuthoritiesResponse)(nil),      // 129: mayfly.v1.ListAuthoritiesResponse
+	(*PrepareAuthorityRequest)(nil),      // 130: mayfly.v1.PrepareAuthorityRequest
+	(*PrepareAuthorityResponse)(nil),     // 131: mayfly.v1.PrepareAuthorityResponse
+	(*ActivateAuthorityRequest)(nil),     // 132: mayfly.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil),    // 133: mayfly.v1.ActivateAuthorityResponse
+	(*RotateAuthorityRequest)(nil),       // 134: mayfly.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),      // 135: mayfly.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),       // 136: mayfly.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),      // 137: mayfly.v1.RetireAuthorityResponse
+	(*TaintAuthorityRequest)(nil),        // 138: mayfly.v1.TaintAuthorityRequest
+	(*TaintAuthorityResponse)(nil),       // 139: mayfly.v1.TaintAuthorityResponse
+	(*WatchCutsRequest)(nil),             // 140: mayfly.v1.WatchCutsRequest
+	(*ConfirmCutsRequest)(nil),           // 141: mayfly.v1.ConfirmCutsRequest
+	(*ConfirmCutsResponse)(nil),          // 142: mayfly.v1.ConfirmCutsResponse
+	(*ListSubscribersRequest)(nil),       // 143: mayfly.v1.ListSubscribersRequest
+	(*ListSubscribersResponse)(nil),      // 144: mayfly.v1.ListSubscribersResponse
+	(*Subscriber)(nil),                   // 145: mayfly.v1.Subscriber
+	(*WatchCutsResponse)(nil),            // 146: mayfly.v1.WatchCutsResponse
+	(*Cut)(nil),                          // 147: mayfly.v1.Cut
+	(*Heartbeat)(nil),                    // 148: mayfly.v1.Heartbeat
+	nil,                                  // 149: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	nil,                                  // 150: mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	(*timestamppb.Timestamp)(nil),        // 151: google.protobuf.Timestamp
+	(*status.Status)(nil),                // 152: google.rpc.Status
 }
 var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
-	140, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
-	9,   // 1: mayfly.v1.RedeemResponse.svid:type_name -> mayfly.v1.X509Svid
-	10,  // 2: mayfly.v1.RedeemResponse.bundle:type_name -> mayfly.v1.Bundle
-	31,  // 3: mayfly.v1.RedeemResponse.agent:type_name -> mayfly.v1.Agent
-	9,   // 4: mayfly.v1.AttestResponse.svid:type_name -> mayfly.v1.X509Svid
-	10,  // 5: mayfly.v1.AttestResponse.bundle:type_name -> mayfly.v1.Bundle
-	9,   // 6: mayfly.v1.RenewResponse.svid:type_name -> mayfly.v1.X509Svid
-	10,  // 7: mayfly.v1.RenewResponse.bundle:type_name -> mayfly.v1.Bundle
-	31,  // 8: mayfly.v1.RenewResponse.agent:type_name -> mayfly.v1.Agent
+	151, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
+	10,  // 1: mayfly.v1.RedeemResponse.svid:type_name -> mayfly.v1.X509Svid
+	11,  // 2: mayfly.v1.RedeemResponse.bundle:type_name -> mayfly.v1.Bundle
+	32,  // 3: mayfly.v1.RedeemResponse.agent:type_name -> mayfly.v1.Agent
+	10,  // 4: mayfly.v1.AttestResponse.svid:type_name -> mayfly.v1.X509Svid
+	11,  // 5: mayfly.v1.AttestResponse.bundle:type_name -> mayfly.v1.Bundle
+	10,  // 6: mayfly.v1.RenewResponse.svid:type_name -> mayfly.v1.X509Svid
+	11,  // 7: mayfly.v1.RenewResponse.bundle:type_name -> mayfly.v1.Bundle
+	32,  // 8: mayfly.v1.RenewResponse.agent:type_name -> mayfly.v1.Agent
 	0,   // 9: mayfly.v1.SpawnRequest.mode:type_name -> mayfly.v1.Mode
 	1,   // 10: mayfly.v1.SpawnRequest.excess:type_name -> mayfly.v1.Excess
-	31,  // 11: mayfly.v1.SpawnResponse.agent:type_name -> mayfly.v1.Agent
-	9,   // 12: mayfly.v1.SpawnResponse.svid:type_name -> mayfly.v1.X509Svid
-	10,  // 13: mayfly.v1.SpawnResponse.bundle:type_name -> mayfly.v1.Bundle
-	22,  // 14: mayfly.v1.SpawnResponse.jwt:type_name -> mayfly.v1.JwtSvid
-	18,  // 15: mayfly.v1.SpawnBatchRequest.template:type_name -> mayfly.v1.SpawnRequest
-	19,  // 16: mayfly.v1.SpawnBatchResponse.spawned:type_name -> mayfly.v1.SpawnResponse
-	141, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
-	140, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
-	22,  // 19: mayfly.v1.MintJwtResponse.svid:type_name -> mayfly.v1.JwtSvid
-	140, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
-	31,  // 21: mayfly.v1.ExtendResponse.agent:type_name -> mayfly.v1.Agent
+	32,  // 11: mayfly.v1.SpawnResponse.agent:type_name -> mayfly.v1.Agent
+	10,  // 12: mayfly.v1.SpawnResponse.svid:type_name -> mayfly.v1.X509Svid
+	11,  // 13: mayfly.v1.SpawnResponse.bundle:type_name -> mayfly.v1.Bundle
+	23,  // 14: mayfly.v1.SpawnResponse.jwt:type_name -> mayfly.v1.JwtSvid
+	19,  // 15: mayfly.v1.SpawnBatchRequest.template:type_name -> mayfly.v1.SpawnRequest
+	20,  // 16: mayfly.v1.SpawnBatchResponse.spawned:type_name -> mayfly.v1.SpawnResponse
+	152, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
+	151, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
+	23,  // 19: mayfly.v1.MintJwtResponse.svid:type_name -> mayfly.v1.JwtSvid
+	151, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
+	32,  // 21: mayfly.v1.ExtendResponse.agent:type_name -> mayfly.v1.Agent
 	2,   // 22: mayfly.v1.WhoamiResponse.kind:type_name -> mayfly.v1.IdentityKind
-	31,  // 23: mayfly.v1.WhoamiResponse.agent:type_name -> mayfly.v1.Agent
-	8,   // 24: mayfly.v1.Agent.user:type_name -> mayfly.v1.User
+	32,  // 23: mayfly.v1.WhoamiResponse.agent:type_name -> mayfly.v1.Agent
+	9,   // 24: mayfly.v1.Agent.user:type_name -> mayfly.v1.User
 	0,   // 25: mayfly.v1.Agent.mode:type_name -> mayfly.v1.Mode
-	140, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
-	140, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
-	140, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
+	151, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
+	151, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
+	151, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
 	3,   // 29: mayfly.v1.Agent.state:type_name -> mayfly.v1.AgentState
-	140, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
-	34,  // 31: mayfly.v1.GetPoliciesResponse.in_force:type_name -> mayfly.v1.PolicySet
-	34,  // 32: mayfly.v1.GetPoliciesResponse.shadow:type_name -> mayfly.v1.PolicySet
-	138, // 33: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	139, // 34: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
-	35,  // 35: mayfly.v1.PolicySet.texts:type_name -> mayfly.v1.PolicyText
-	31,  // 36: mayfly.v1.ListAgentsResponse.agents:type_name -> mayfly.v1.Agent
-	31,  // 37: mayfly.v1.GetAgentResponse.agent:type_name -> mayfly.v1.Agent
-	42,  // 38: mayfly.v1.ListClassesResponse.classes:type_name -> mayfly.v1.Class
-	0,   // 39: mayfly.v1.Class.modes:type_name -> mayfly.v1.Mode
-	140, // 40: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	8,   // 41: mayfly.v1.Target.user:type_name -> mayfly.v1.User
-	140, // 42: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
-	140, // 43: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
-	4,   // 44: mayfly.v1.Approval.state:type_name -> mayfly.v1.ApprovalState
-	8,   // 45: mayfly.v1.Approval.user:type_name -> mayfly.v1.User
-	140, // 46: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
-	140, // 47: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
-	8,   // 48: mayfly.v1.Approval.answered_by:type_name -> mayfly.v1.User
-	140, // 49: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
-	48,  // 50: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
-	48,  // 51: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
-	48,  // 52: mayfly.v1.ListApprovalsResponse.approvals:type_name -> mayfly.v1.Approval
-	48,  // 53: mayfly.v1.ApproveResponse.approval:type_name -> mayfly.v1.Approval
-	48,  // 54: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
-	45,  // 55: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
-	8,   // 56: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
-	140, // 57: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
-	64,  // 58: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
-	64,  // 59: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
-	68,  // 60: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
-	45,  // 61: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
-	140, // 62: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
-	140, // 63: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
-	8,   // 64: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
-	140, // 65: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
-	75,  // 66: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
-	75,  // 67: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
-	78,  // 68: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
-	140, // 69: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	140, // 70: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
-	8,   // 71: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
-	83,  // 72: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
-	83,  // 73: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
-	84,  // 74: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
-	140, // 75: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
-	8,   // 76: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
-	140, // 77: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
-	86,  // 78: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
-	18,  // 79: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
-	89,  // 80: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
-	90,  // 81: mayfly.v1.ExplainResponse.scopes:type_name -> mayfly.v1.ExplainedPart
-	90,  // 82: mayfly.v1.ExplainResponse.audiences:type_name -> mayfly.v1.ExplainedPart
-	91,  // 83: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
-	92,  // 84: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
-	93,  // 85: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
-	140, // 86: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
-	88,  // 87: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
-	88,  // 88: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
-	88,  // 89: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
-	88,  // 90: mayfly.v1.ExplainedLimit.source:type_name -> mayfly.v1.Source
-	88,  // 91: mayfly.v1.ExplainedPolicy.source:type_name -> mayfly.v1.Source
-	94,  // 92: mayfly.v1.Flip.changes:type_name -> mayfly.v1.FlipChange
-	88,  // 93: mayfly.v1.FlipChange.source:type_name -> mayfly.v1.Source
-	8,   // 94: mayfly.v1.WhoCanRequest.user:type_name -> mayfly.v1.User
-	31,  // 95: mayfly.v1.WhoCanResponse.agents:type_name -> mayfly.v1.Agent
-	97,  // 96: mayfly.v1.WhoCanResponse.could:type_name -> mayfly.v1.CouldHave
-	98,  // 97: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
-	0,   // 98: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
-	88,  // 99: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
-	140, // 100: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
-	45,  // 101: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
-	100, // 102: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
-	31,  // 103: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
-	102, // 104: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
-	98,  // 105: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
-	88,  // 106: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
-	140, // 107: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
-	105, // 108: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
-	140, // 109: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
-	140, // 110: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
-	88,  // 111: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
-	88,  // 112: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
-	108, // 113: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
-	140, // 114: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
-	88,  // 115: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
-	10,  // 116: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	11,  // 117: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	113, // 118: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
-	140, // 119: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	10,  // 120: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	11,  // 121: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	5,   // 122: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
-	6,   // 123: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
-	140, // 124: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
-	140, // 125: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
-	140, // 126: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
-	140, // 127: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
-	140, // 128: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
-	140, // 129: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
-	116, // 130: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
-	5,   // 131: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	116, // 132: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	5,   // 133: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	116, // 134: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	5,   // 135: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	116, // 136: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	116, // 137: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	116, // 138: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	134, // 139: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
-	140, // 140: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
-	136, // 141: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
-	137, // 142: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
-	12,  // 143: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
-	14,  // 144: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
-	16,  // 145: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
-	18,  // 146: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
-	23,  // 147: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
-	25,  // 148: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
-	27,  // 149: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
-	29,  // 150: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
-	46,  // 151: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
-	59,  // 152: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
-	61,  // 153: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
-	49,  // 154: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
-	51,  // 155: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
-	53,  // 156: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
-	55,  // 157: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
-	57,  // 158: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
-	20,  // 159: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
-	43,  // 160: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
-	63,  // 161: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
-	69,  // 162: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
-	71,  // 163: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
-	73,  // 164: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
-	76,  // 165: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
-	36,  // 166: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
-	38,  // 167: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
-	40,  // 168: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
-	79,  // 169: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
-	81,  // 170: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
-	85,  // 171: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
-	95,  // 172: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
-	99,  // 173: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
-	103, // 174: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
-	106, // 175: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
-	109, // 176: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
-	114, // 177: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
-	111, // 178: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
-	129, // 179: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
-	66,  // 180: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
-	130, // 181: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
-	132, // 182: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
-	32,  // 183: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
-	117, // 184: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
-	119, // 185: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
-	121, // 186: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
-	123, // 187: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
-	125, // 188: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
-	127, // 189: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
-	13,  // 190: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
-	15,  // 191: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
-	17,  // 192: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
-	19,  // 193: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
-	24,  // 194: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
-	26,  // 195: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
-	28,  // 196: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
-	30,  // 197: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
-	47,  // 198: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
-	60,  // 199: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
-	62,  // 200: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
-	50,  // 201: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
-	52,  // 202: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
-	54,  // 203: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
-	56,  // 204: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
-	58,  // 205: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
-	21,  // 206: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
-	44,  // 207: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
-	65,  // 208: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
-	70,  // 209: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
-	72,  // 210: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
-	74,  // 211: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
-	77,  // 212: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
-	37,  // 213: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
-	39,  // 214: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
-	41,  // 215: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
-	80,  // 216: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
-	82,  // 217: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
-	87,  // 218: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
-	96,  // 219: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
-	101, // 220: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
-	104, // 221: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
-	107, // 222: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
-	110, // 223: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
-	115, // 224: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
-	112, // 225: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
-	135, // 226: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
-	67,  // 227: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
-	131, // 228: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
-	133, // 229: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
-	33,  // 230: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
-	118, // 231: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
-	120, // 232: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
-	122, // 233: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
-	124, // 234: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
-	126, // 235: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
-	128, // 236: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
-	190, // [190:237] is the sub-list for method output_type
-	143, // [143:190] is the sub-list for method input_type
-	143, // [143:143] is the sub-list for extension type_name
-	143, // [143:143] is the sub-list for extension extendee
-	0,   // [0:143] is the sub-list for field type_name
+	151, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
+	35,  // 31: mayfly.v1.GetBudgetResponse.lines:type_name -> mayfly.v1.BudgetLine
+	36,  // 32: mayfly.v1.GetBudgetResponse.reservations:type_name -> mayfly.v1.Reservation
+	4,   // 33: mayfly.v1.BudgetLine.unit:type_name -> mayfly.v1.BudgetUnit
+	4,   // 34: mayfly.v1.Reservation.unit:type_name -> mayfly.v1.BudgetUnit
+	151, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	4,   // 36: mayfly.v1.SpendRequest.unit:type_name -> mayfly.v1.BudgetUnit
+	4,   // 37: mayfly.v1.ReserveRequest.unit:type_name -> mayfly.v1.BudgetUnit
+	151, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	45,  // 39: mayfly.v1.GetPoliciesResponse.in_force:type_name -> mayfly.v1.PolicySet
+	45,  // 40: mayfly.v1.GetPoliciesResponse.shadow:type_name -> mayfly.v1.PolicySet
+	149, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	150, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	46,  // 43: mayfly.v1.PolicySet.texts:type_name -> mayfly.v1.PolicyText
+	32,  // 44: mayfly.v1.ListAgentsResponse.agents:type_name -> mayfly.v1.Agent
+	32,  // 45: mayfly.v1.GetAgentResponse.agent:type_name -> mayfly.v1.Agent
+	53,  // 46: mayfly.v1.ListClassesResponse.classes:type_name -> mayfly.v1.Class
+	0,   // 47: mayfly.v1.Class.modes:type_name -> mayfly.v1.Mode
+	151, // 48: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	9,   // 49: mayfly.v1.Target.user:type_name -> mayfly.v1.User
+	151, // 50: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
+	151, // 51: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
+	5,   // 52: mayfly.v1.Approval.state:type_name -> mayfly.v1.ApprovalState
+	9,   // 53: mayfly.v1.Approval.user:type_name -> mayfly.v1.User
+	151, // 54: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
+	151, // 55: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
+	9,   // 56: mayfly.v1.Approval.answered_by:type_name -> mayfly.v1.User
+	151, // 57: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
+	59,  // 58: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
+	59,  // 59: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
+	59,  // 60: mayfly.v1.ListApprovalsResponse.approvals:type_name -> mayfly.v1.Approval
+	59,  // 61: mayfly.v1.ApproveResponse.approval:type_name -> mayfly.v1.Approval
+	59,  // 62: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
+	56,  // 63: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
+	9,   // 64: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
+	151, // 65: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	75,  // 66: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
+	75,  // 67: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
+	79,  // 68: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
+	56,  // 69: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
+	151, // 70: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
+	151, // 71: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
+	9,   // 72: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
+	151, // 73: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	86,  // 74: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
+	86,  // 75: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
+	89,  // 76: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
+	151, // 77: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	151, // 78: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
+	9,   // 79: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
+	94,  // 80: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
+	94,  // 81: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
+	95,  // 82: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
+	151, // 83: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
+	9,   // 84: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
+	151, // 85: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
+	97,  // 86: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
+	19,  // 87: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
+	100, // 88: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
+	101, // 89: mayfly.v1.ExplainResponse.scopes:type_name -> mayfly.v1.ExplainedPart
+	101, // 90: mayfly.v1.ExplainResponse.audiences:type_name -> mayfly.v1.ExplainedPart
+	102, // 91: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
+	103, // 92: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
+	104, // 93: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
+	151, // 94: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
+	99,  // 95: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
+	99,  // 96: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
+	99,  // 97: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
+	99,  // 98: mayfly.v1.ExplainedLimit.source:type_name -> mayfly.v1.Source
+	99,  // 99: mayfly.v1.ExplainedPolicy.source:type_name -> mayfly.v1.Source
+	105, // 100: mayfly.v1.Flip.changes:type_name -> mayfly.v1.FlipChange
+	99,  // 101: mayfly.v1.FlipChange.source:type_name -> mayfly.v1.Source
+	9,   // 102: mayfly.v1.WhoCanRequest.user:type_name -> mayfly.v1.User
+	32,  // 103: mayfly.v1.WhoCanResponse.agents:type_name -> mayfly.v1.Agent
+	108, // 104: mayfly.v1.WhoCanResponse.could:type_name -> mayfly.v1.CouldHave
+	109, // 105: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
+	0,   // 106: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
+	99,  // 107: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
+	151, // 108: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
+	56,  // 109: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
+	111, // 110: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
+	32,  // 111: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
+	113, // 112: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
+	109, // 113: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
+	99,  // 114: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
+	151, // 115: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
+	116, // 116: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
+	151, // 117: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
+	151, // 118: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
+	99,  // 119: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
+	99,  // 120: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
+	119, // 121: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
+	151, // 122: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
+	99,  // 123: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
+	11,  // 124: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 125: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	124, // 126: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
+	151, // 127: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	11,  // 128: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 129: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	6,   // 130: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
+	7,   // 131: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
+	151, // 132: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
+	151, // 133: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
+	151, // 134: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
+	151, // 135: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
+	151, // 136: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
+	151, // 137: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
+	127, // 138: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
+	6,   // 139: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	127, // 140: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 141: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	127, // 142: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 143: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	127, // 144: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	127, // 145: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	127, // 146: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	145, // 147: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
+	151, // 148: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
+	147, // 149: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
+	148, // 150: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
+	13,  // 151: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
+	15,  // 152: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
+	17,  // 153: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
+	19,  // 154: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
+	24,  // 155: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
+	26,  // 156: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
+	28,  // 157: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
+	30,  // 158: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
+	57,  // 159: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
+	70,  // 160: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
+	72,  // 161: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
+	60,  // 162: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
+	62,  // 163: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
+	64,  // 164: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
+	66,  // 165: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
+	68,  // 166: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
+	21,  // 167: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
+	54,  // 168: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
+	74,  // 169: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
+	80,  // 170: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
+	82,  // 171: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
+	84,  // 172: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
+	87,  // 173: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
+	47,  // 174: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
+	49,  // 175: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
+	51,  // 176: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
+	90,  // 177: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
+	92,  // 178: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
+	96,  // 179: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
+	106, // 180: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
+	110, // 181: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
+	114, // 182: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
+	117, // 183: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
+	120, // 184: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
+	125, // 185: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
+	122, // 186: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
+	140, // 187: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
+	77,  // 188: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
+	141, // 189: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
+	143, // 190: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
+	33,  // 191: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
+	37,  // 192: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
+	39,  // 193: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
+	41,  // 194: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
+	43,  // 195: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
+	128, // 196: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
+	130, // 197: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
+	132, // 198: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
+	134, // 199: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
+	136, // 200: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
+	138, // 201: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
+	14,  // 202: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
+	16,  // 203: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
+	18,  // 204: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
+	20,  // 205: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
+	25,  // 206: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
+	27,  // 207: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
+	29,  // 208: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
+	31,  // 209: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
+	58,  // 210: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
+	71,  // 211: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
+	73,  // 212: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
+	61,  // 213: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
+	63,  // 214: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
+	65,  // 215: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
+	67,  // 216: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
+	69,  // 217: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
+	22,  // 218: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
+	55,  // 219: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
+	76,  // 220: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
+	81,  // 221: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
+	83,  // 222: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
+	85,  // 223: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
+	88,  // 224: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
+	48,  // 225: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
+	50,  // 226: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
+	52,  // 227: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
+	91,  // 228: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
+	93,  // 229: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
+	98,  // 230: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
+	107, // 231: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
+	112, // 232: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
+	115, // 233: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
+	118, // 234: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
+	121, // 235: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
+	126, // 236: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
+	123, // 237: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
+	146, // 238: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
+	78,  // 239: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
+	142, // 240: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
+	144, // 241: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
+	34,  // 242: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
+	38,  // 243: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
+	40,  // 244: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
+	42,  // 245: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
+	44,  // 246: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
+	129, // 247: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
+	131, // 248: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
+	133, // 249: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
+	135, // 250: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
+	137, // 251: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
+	139, // 252: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
+	202, // [202:253] is the sub-list for method output_type
+	151, // [151:202] is the sub-list for method input_type
+	151, // [151:151] is the sub-list for extension type_name
+	151, // [151:151] is the sub-list for extension extendee
+	0,   // [0:151] is the sub-list for field type_name
 }
 
 func init() { file_mayfly_v1_mayfly_proto_init() }
@@ -11447,7 +12357,11 @@ func file_mayfly_v1_mayfly_proto_init() {
 		(*SpawnBatchResponse_Spawned)(nil),
 		(*SpawnBatchResponse_Denied)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[37].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[26].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[29].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[31].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[33].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[47].OneofWrappers = []any{
 		(*Target_Agent)(nil),
 		(*Target_User)(nil),
 		(*Target_Delegation)(nil),
@@ -11456,25 +12370,27 @@ func file_mayfly_v1_mayfly_proto_init() {
 		(*Target_Key)(nil),
 		(*Target_RecordedBefore)(nil),
 		(*Target_Token)(nil),
+		(*Target_Issuer)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[56].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[66].OneofWrappers = []any{
 		(*AgentCount_Class)(nil),
 		(*AgentCount_User)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[60].OneofWrappers = []any{}
-	file_mayfly_v1_mayfly_proto_msgTypes[61].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[70].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[71].OneofWrappers = []any{
 		(*ReopenRequest_User)(nil),
 		(*ReopenRequest_Workload)(nil),
 		(*ReopenRequest_Class)(nil),
+		(*ReopenRequest_Issuer)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[77].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[87].OneofWrappers = []any{
 		(*ExplainRequest_Agent)(nil),
 		(*ExplainRequest_Certificates)(nil),
 		(*ExplainRequest_Token)(nil),
 		(*ExplainRequest_Spawn)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[83].OneofWrappers = []any{}
-	file_mayfly_v1_mayfly_proto_msgTypes[91].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[93].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[101].OneofWrappers = []any{
 		(*WhatIfRequest_Revoke)(nil),
 		(*WhatIfRequest_Limit)(nil),
 	}
@@ -11483,10 +12399,10 @@ func file_mayfly_v1_mayfly_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mayfly_v1_mayfly_proto_rawDesc), len(file_mayfly_v1_mayfly_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   132,
+			NumEnums:      9,
+			NumMessages:   142,
 			NumExtensions: 0,
-			NumServices:   12,
+			NumServices:   13,
 		},
 		GoTypes:           file_mayfly_v1_mayfly_proto_goTypes,
 		DependencyIndexes: file_mayfly_v1_mayfly_proto_depIdxs,

@@ -2378,6 +2378,238 @@ var Revocations_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	Budgets_GetBudget_FullMethodName = "/mayfly.v1.Budgets/GetBudget"
+	Budgets_Spend_FullMethodName     = "/mayfly.v1.Budgets/Spend"
+	Budgets_Reserve_FullMethodName   = "/mayfly.v1.Budgets/Reserve"
+	Budgets_Release_FullMethodName   = "/mayfly.v1.Budgets/Release"
+)
+
+// BudgetsClient is the client API for Budgets service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// What agents may spend: operations, tokens of a model, dollars. An agent's class sets its budget; what it spends is taken from its own
+// account and from that of each agent above it, so children share what is left to those above them. Spending is for the agent itself,
+// whoever stands above it, and workloads that are configured as gateways. Role: agent, workload, foreign workload.
+type BudgetsClient interface {
+	// What is left for an agent, and of whose budget. Role: agent, workload, foreign workload, operator.
+	GetBudget(ctx context.Context, in *GetBudgetRequest, opts ...grpc.CallOption) (*GetBudgetResponse, error)
+	// Never more than is left, however many spend at once.
+	Spend(ctx context.Context, in *SpendRequest, opts ...grpc.CallOption) (*SpendResponse, error)
+	// Holds a part for an agent until it is spent or released, until its time has passed, or until the agent ends, expires or is revoked.
+	Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveResponse, error)
+	// Gives back what is left of a reservation.
+	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
+}
+
+type budgetsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewBudgetsClient(cc grpc.ClientConnInterface) BudgetsClient {
+	return &budgetsClient{cc}
+}
+
+func (c *budgetsClient) GetBudget(ctx context.Context, in *GetBudgetRequest, opts ...grpc.CallOption) (*GetBudgetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetBudgetResponse)
+	err := c.cc.Invoke(ctx, Budgets_GetBudget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetsClient) Spend(ctx context.Context, in *SpendRequest, opts ...grpc.CallOption) (*SpendResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SpendResponse)
+	err := c.cc.Invoke(ctx, Budgets_Spend_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetsClient) Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReserveResponse)
+	err := c.cc.Invoke(ctx, Budgets_Reserve_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *budgetsClient) Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseResponse)
+	err := c.cc.Invoke(ctx, Budgets_Release_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// BudgetsServer is the server API for Budgets service.
+// All implementations must embed UnimplementedBudgetsServer
+// for forward compatibility.
+//
+// What agents may spend: operations, tokens of a model, dollars. An agent's class sets its budget; what it spends is taken from its own
+// account and from that of each agent above it, so children share what is left to those above them. Spending is for the agent itself,
+// whoever stands above it, and workloads that are configured as gateways. Role: agent, workload, foreign workload.
+type BudgetsServer interface {
+	// What is left for an agent, and of whose budget. Role: agent, workload, foreign workload, operator.
+	GetBudget(context.Context, *GetBudgetRequest) (*GetBudgetResponse, error)
+	// Never more than is left, however many spend at once.
+	Spend(context.Context, *SpendRequest) (*SpendResponse, error)
+	// Holds a part for an agent until it is spent or released, until its time has passed, or until the agent ends, expires or is revoked.
+	Reserve(context.Context, *ReserveRequest) (*ReserveResponse, error)
+	// Gives back what is left of a reservation.
+	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
+	mustEmbedUnimplementedBudgetsServer()
+}
+
+// UnimplementedBudgetsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedBudgetsServer struct{}
+
+func (UnimplementedBudgetsServer) GetBudget(context.Context, *GetBudgetRequest) (*GetBudgetResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetBudget not implemented")
+}
+func (UnimplementedBudgetsServer) Spend(context.Context, *SpendRequest) (*SpendResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Spend not implemented")
+}
+func (UnimplementedBudgetsServer) Reserve(context.Context, *ReserveRequest) (*ReserveResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Reserve not implemented")
+}
+func (UnimplementedBudgetsServer) Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Release not implemented")
+}
+func (UnimplementedBudgetsServer) mustEmbedUnimplementedBudgetsServer() {}
+func (UnimplementedBudgetsServer) testEmbeddedByValue()                 {}
+
+// UnsafeBudgetsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to BudgetsServer will
+// result in compilation errors.
+type UnsafeBudgetsServer interface {
+	mustEmbedUnimplementedBudgetsServer()
+}
+
+func RegisterBudgetsServer(s grpc.ServiceRegistrar, srv BudgetsServer) {
+	// If the following call pancis, it indicates UnimplementedBudgetsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Budgets_ServiceDesc, srv)
+}
+
+func _Budgets_GetBudget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBudgetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetsServer).GetBudget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Budgets_GetBudget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetsServer).GetBudget(ctx, req.(*GetBudgetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Budgets_Spend_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SpendRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetsServer).Spend(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Budgets_Spend_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetsServer).Spend(ctx, req.(*SpendRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Budgets_Reserve_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReserveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetsServer).Reserve(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Budgets_Reserve_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetsServer).Reserve(ctx, req.(*ReserveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Budgets_Release_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BudgetsServer).Release(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Budgets_Release_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BudgetsServer).Release(ctx, req.(*ReleaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Budgets_ServiceDesc is the grpc.ServiceDesc for Budgets service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Budgets_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "mayfly.v1.Budgets",
+	HandlerType: (*BudgetsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "GetBudget",
+			Handler:    _Budgets_GetBudget_Handler,
+		},
+		{
+			MethodName: "Spend",
+			Handler:    _Budgets_Spend_Handler,
+		},
+		{
+			MethodName: "Reserve",
+			Handler:    _Budgets_Reserve_Handler,
+		},
+		{
+			MethodName: "Release",
+			Handler:    _Budgets_Release_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "mayfly/v1/mayfly.proto",
+}
+
+const (
 	Policies_GetPolicies_FullMethodName = "/mayfly.v1.Policies/GetPolicies"
 )
 

@@ -337,6 +337,134 @@ pub struct Agent {
     #[prost(string, tag = "18")]
     pub over_reason: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetBudgetRequest {
+    /// SPIFFE ID or UUID.
+    #[prost(string, tag = "1")]
+    pub agent: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetBudgetResponse {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// For each unit: the agent's own account, then those above it, the parent first.
+    #[prost(message, repeated, tag = "2")]
+    pub lines: ::prost::alloc::vec::Vec<BudgetLine>,
+    /// What is held from the agent's own account, for itself and for agents below it.
+    #[prost(message, repeated, tag = "3")]
+    pub reservations: ::prost::alloc::vec::Vec<Reservation>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BudgetLine {
+    /// Whose account it is.
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "BudgetUnit", tag = "2")]
+    pub unit: i32,
+    /// Absent: it is counted and not limited.
+    #[prost(uint64, optional, tag = "3")]
+    pub limit: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "4")]
+    pub spent: u64,
+    #[prost(uint64, tag = "5")]
+    pub reserved: u64,
+    #[prost(uint64, optional, tag = "6")]
+    pub left: ::core::option::Option<u64>,
+    /// The class that sets the limit, and its owner.
+    #[prost(string, tag = "7")]
+    pub class: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub owner: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reservation {
+    /// Names the reservation.
+    #[prost(uint64, tag = "1")]
+    pub reservation: u64,
+    #[prost(enumeration = "BudgetUnit", tag = "2")]
+    pub unit: i32,
+    #[prost(uint64, tag = "3")]
+    pub left: u64,
+    #[prost(message, optional, tag = "4")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The agent for which it is held.
+    #[prost(string, tag = "5")]
+    pub agent_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpendRequest {
+    /// SPIFFE ID or UUID; empty: the calling agent.
+    #[prost(string, tag = "1")]
+    pub agent: ::prost::alloc::string::String,
+    #[prost(enumeration = "BudgetUnit", tag = "2")]
+    pub unit: i32,
+    /// At least 1.
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+    /// Take it from this reservation of the agent; 0: from what is not held.
+    #[prost(uint64, tag = "4")]
+    pub reservation: u64,
+    /// Makes a retry within two minutes the same spend. At most 64 visible ASCII characters.
+    #[prost(string, tag = "5")]
+    pub request_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpendResponse {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// The record of the spend; for a retry a later revision.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    /// The least that any of the accounts has left. Absent: none is limited.
+    #[prost(uint64, optional, tag = "3")]
+    pub left: ::core::option::Option<u64>,
+    /// What is left of the reservation.
+    #[prost(uint64, tag = "4")]
+    pub reservation_left: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReserveRequest {
+    /// SPIFFE ID or UUID of the agent for which it is held; empty: the calling agent.
+    #[prost(string, tag = "1")]
+    pub agent: ::prost::alloc::string::String,
+    #[prost(enumeration = "BudgetUnit", tag = "2")]
+    pub unit: i32,
+    /// At least 1.
+    #[prost(uint64, tag = "3")]
+    pub amount: u64,
+    /// At most 3,600; 0: 600. Never longer than the agent's lease.
+    #[prost(uint32, tag = "4")]
+    pub life_seconds: u32,
+    /// Makes a retry the same reservation, as long as something is left of it. At most 64 visible ASCII characters.
+    #[prost(string, tag = "5")]
+    pub request_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReserveResponse {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// Names the reservation.
+    #[prost(uint64, tag = "2")]
+    pub reservation: u64,
+    #[prost(uint64, optional, tag = "3")]
+    pub left: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "4")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseRequest {
+    #[prost(uint64, tag = "1")]
+    pub reservation: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseResponse {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    #[prost(uint64, optional, tag = "3")]
+    pub left: ::core::option::Option<u64>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetPoliciesRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1870,6 +1998,41 @@ impl AgentState {
         }
     }
 }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BudgetUnit {
+    Unspecified = 0,
+    /// Operations, such as calls of a tool.
+    Ops = 1,
+    /// Tokens of a language model.
+    Tokens = 2,
+    /// Millionths of a US dollar.
+    MicroUsd = 3,
+}
+impl BudgetUnit {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BUDGET_UNIT_UNSPECIFIED",
+            Self::Ops => "BUDGET_UNIT_OPS",
+            Self::Tokens => "BUDGET_UNIT_TOKENS",
+            Self::MicroUsd => "BUDGET_UNIT_MICRO_USD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BUDGET_UNIT_UNSPECIFIED" => Some(Self::Unspecified),
+            "BUDGET_UNIT_OPS" => Some(Self::Ops),
+            "BUDGET_UNIT_TOKENS" => Some(Self::Tokens),
+            "BUDGET_UNIT_MICRO_USD" => Some(Self::MicroUsd),
+            _ => None,
+        }
+    }
+}
 /// How an approval stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2287,6 +2450,14 @@ pub enum Reason {
     PolicyDenied = 185,
     /// A policy could not be evaluated, and then the answer is no; its owner must mend it.
     PolicyFailed = 186,
+    /// A budget of the agent or of one above it has less left than was asked; whose it is and what is left is in the metadata.
+    BudgetExhausted = 187,
+    /// There is no such reservation for the agent, or it has ended.
+    ReservationUnknown = 188,
+    /// The agents of the tree have too many reservations.
+    ReservationsFull = 189,
+    /// The amount, its unit or its life is not what a budget can have.
+    AmountMalformed = 190,
     /// An action is not of a configured type, or its fields are not those of the type.
     ActionMalformed = 195,
     /// The class of the agent, or that of an agent above it, allows the action or scope not even by approval, at this audience.
@@ -2473,6 +2644,10 @@ impl Reason {
             Self::LimitUnknown => "REASON_LIMIT_UNKNOWN",
             Self::PolicyDenied => "REASON_POLICY_DENIED",
             Self::PolicyFailed => "REASON_POLICY_FAILED",
+            Self::BudgetExhausted => "REASON_BUDGET_EXHAUSTED",
+            Self::ReservationUnknown => "REASON_RESERVATION_UNKNOWN",
+            Self::ReservationsFull => "REASON_RESERVATIONS_FULL",
+            Self::AmountMalformed => "REASON_AMOUNT_MALFORMED",
             Self::ActionMalformed => "REASON_ACTION_MALFORMED",
             Self::ActionNotAllowed => "REASON_ACTION_NOT_ALLOWED",
             Self::ApprovalNeeded => "REASON_APPROVAL_NEEDED",
@@ -2639,6 +2814,10 @@ impl Reason {
             "REASON_LIMIT_UNKNOWN" => Some(Self::LimitUnknown),
             "REASON_POLICY_DENIED" => Some(Self::PolicyDenied),
             "REASON_POLICY_FAILED" => Some(Self::PolicyFailed),
+            "REASON_BUDGET_EXHAUSTED" => Some(Self::BudgetExhausted),
+            "REASON_RESERVATION_UNKNOWN" => Some(Self::ReservationUnknown),
+            "REASON_RESERVATIONS_FULL" => Some(Self::ReservationsFull),
+            "REASON_AMOUNT_MALFORMED" => Some(Self::AmountMalformed),
             "REASON_ACTION_MALFORMED" => Some(Self::ActionMalformed),
             "REASON_ACTION_NOT_ALLOWED" => Some(Self::ActionNotAllowed),
             "REASON_APPROVAL_NEEDED" => Some(Self::ApprovalNeeded),
@@ -4563,6 +4742,194 @@ pub mod revocations_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListSubscribers"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod budgets_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What agents may spend: operations, tokens of a model, dollars. An agent's class sets its budget; what it spends is taken from its own
+    /// account and from that of each agent above it, so children share what is left to those above them. Spending is for the agent itself,
+    /// whoever stands above it, and workloads that are configured as gateways. Role: agent, workload, foreign workload.
+    #[derive(Debug, Clone)]
+    pub struct BudgetsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl BudgetsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> BudgetsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> BudgetsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            BudgetsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What is left for an agent, and of whose budget. Role: agent, workload, foreign workload, operator.
+        pub async fn get_budget(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetBudgetRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetBudgetResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Budgets/GetBudget",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Budgets", "GetBudget"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Never more than is left, however many spend at once.
+        pub async fn spend(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SpendRequest>,
+        ) -> std::result::Result<tonic::Response<super::SpendResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/mayfly.v1.Budgets/Spend");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Budgets", "Spend"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Holds a part for an agent until it is spent or released, until its time has passed, or until the agent ends, expires or is revoked.
+        pub async fn reserve(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReserveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReserveResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Budgets/Reserve",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Budgets", "Reserve"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives back what is left of a reservation.
+        pub async fn release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Budgets/Release",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Budgets", "Release"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -51,7 +51,7 @@ fn ocsf(entry: &v1::HistoryEntry) -> Value {
     let (activity, name) = match entry.kind.as_str() {
         "admission" | "delegation" | "redemption" | "mint" | "join_token" | "certificate" | "opened" => (1, "Create"),
         "look" => (2, "Read"),
-        "renewal" | "use" | "extension" | "reopening" | "authorities" | "configuration" => (3, "Update"),
+        "renewal" | "use" | "budget" | "extension" | "reopening" | "authorities" | "configuration" => (3, "Update"),
         "end" | "revocation" => (4, "Delete"),
         _ => (99, "Other"),
     };

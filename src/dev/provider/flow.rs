@@ -61,7 +61,7 @@ async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
         "scopes_supported": ["openid"],
-        "claims_supported": ["iss", "sub", "aud", "iat", "exp", "nonce", "jti"],
+        "claims_supported": ["iss", "sub", "aud", "iat", "auth_time", "exp", "nonce", "jti"],
     }))
 }
 
@@ -190,6 +190,8 @@ fn answer(shared: &Shared, user: &str, audience: &str, nonce: Option<&str>, now:
             "sub": user,
             "aud": audience,
             "iat": now,
+            // Its users sign in by asking.
+            "auth_time": now,
             "exp": now.saturating_add(TOKEN_LIFE),
             "jti": Uuid::now_v7().to_string(),
         });

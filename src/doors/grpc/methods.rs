@@ -48,6 +48,10 @@ pub(super) const LIST_CUTS: Method = Method { name: "Revocations/ListCuts", acti
 pub(super) const CONFIRM_CUTS: Method = Method { name: "Revocations/ConfirmCuts", action: Action::WatchCuts };
 pub(super) const LIST_SUBSCRIBERS: Method = Method { name: "Revocations/ListSubscribers", action: Action::ListCuts };
 pub(super) const LIST_AUTHORITIES: Method = Method { name: "Authorities/ListAuthorities", action: Action::ListAuthorities };
+pub(super) const GET_BUDGET: Method = Method { name: "Budgets/GetBudget", action: Action::GetBudget };
+pub(super) const SPEND: Method = Method { name: "Budgets/Spend", action: Action::Spend };
+pub(super) const RESERVE: Method = Method { name: "Budgets/Reserve", action: Action::Spend };
+pub(super) const RELEASE: Method = Method { name: "Budgets/Release", action: Action::Spend };
 pub(super) const GET_POLICIES: Method = Method { name: "Policies/GetPolicies", action: Action::GetPolicies };
 pub(super) const PREPARE_AUTHORITY: Method = Method { name: "Authorities/PrepareAuthority", action: Action::ChangeAuthorities };
 pub(super) const ACTIVATE_AUTHORITY: Method = Method { name: "Authorities/ActivateAuthority", action: Action::ChangeAuthorities };
@@ -110,6 +114,10 @@ pub const METHODS: &[Method] = &[
     CONFIRM_CUTS,
     LIST_SUBSCRIBERS,
     GET_POLICIES,
+    GET_BUDGET,
+    SPEND,
+    RESERVE,
+    RELEASE,
     LIST_AUTHORITIES,
     PREPARE_AUTHORITY,
     ACTIVATE_AUTHORITY,

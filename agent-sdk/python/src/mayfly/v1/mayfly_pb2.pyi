@@ -38,6 +38,13 @@ class AgentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AGENT_STATE_CUT: _ClassVar[AgentState]
     AGENT_STATE_ORPHANED: _ClassVar[AgentState]
 
+class BudgetUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BUDGET_UNIT_UNSPECIFIED: _ClassVar[BudgetUnit]
+    BUDGET_UNIT_OPS: _ClassVar[BudgetUnit]
+    BUDGET_UNIT_TOKENS: _ClassVar[BudgetUnit]
+    BUDGET_UNIT_MICRO_USD: _ClassVar[BudgetUnit]
+
 class ApprovalState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     APPROVAL_STATE_UNSPECIFIED: _ClassVar[ApprovalState]
@@ -209,6 +216,10 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_LIMIT_UNKNOWN: _ClassVar[Reason]
     REASON_POLICY_DENIED: _ClassVar[Reason]
     REASON_POLICY_FAILED: _ClassVar[Reason]
+    REASON_BUDGET_EXHAUSTED: _ClassVar[Reason]
+    REASON_RESERVATION_UNKNOWN: _ClassVar[Reason]
+    REASON_RESERVATIONS_FULL: _ClassVar[Reason]
+    REASON_AMOUNT_MALFORMED: _ClassVar[Reason]
     REASON_ACTION_MALFORMED: _ClassVar[Reason]
     REASON_ACTION_NOT_ALLOWED: _ClassVar[Reason]
     REASON_APPROVAL_NEEDED: _ClassVar[Reason]
@@ -241,6 +252,10 @@ AGENT_STATE_EXPIRED: AgentState
 AGENT_STATE_ENDED: AgentState
 AGENT_STATE_CUT: AgentState
 AGENT_STATE_ORPHANED: AgentState
+BUDGET_UNIT_UNSPECIFIED: BudgetUnit
+BUDGET_UNIT_OPS: BudgetUnit
+BUDGET_UNIT_TOKENS: BudgetUnit
+BUDGET_UNIT_MICRO_USD: BudgetUnit
 APPROVAL_STATE_UNSPECIFIED: ApprovalState
 APPROVAL_STATE_PENDING: ApprovalState
 APPROVAL_STATE_APPROVED: ApprovalState
@@ -401,6 +416,10 @@ REASON_EXPLAIN_MALFORMED: Reason
 REASON_LIMIT_UNKNOWN: Reason
 REASON_POLICY_DENIED: Reason
 REASON_POLICY_FAILED: Reason
+REASON_BUDGET_EXHAUSTED: Reason
+REASON_RESERVATION_UNKNOWN: Reason
+REASON_RESERVATIONS_FULL: Reason
+REASON_AMOUNT_MALFORMED: Reason
 REASON_ACTION_MALFORMED: Reason
 REASON_ACTION_NOT_ALLOWED: Reason
 REASON_APPROVAL_NEEDED: Reason
@@ -700,6 +719,123 @@ class Agent(_message.Message):
     over_by: str
     over_reason: str
     def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., **kwargs) -> None: ...
+
+class GetBudgetRequest(_message.Message):
+    __slots__ = ("agent",)
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    def __init__(self, agent: _Optional[str] = ...) -> None: ...
+
+class GetBudgetResponse(_message.Message):
+    __slots__ = ("agent_id", "lines", "reservations")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    RESERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    lines: _containers.RepeatedCompositeFieldContainer[BudgetLine]
+    reservations: _containers.RepeatedCompositeFieldContainer[Reservation]
+    def __init__(self, agent_id: _Optional[str] = ..., lines: _Optional[_Iterable[_Union[BudgetLine, _Mapping]]] = ..., reservations: _Optional[_Iterable[_Union[Reservation, _Mapping]]] = ...) -> None: ...
+
+class BudgetLine(_message.Message):
+    __slots__ = ("agent_id", "unit", "limit", "spent", "reserved", "left", "owner")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    unit: BudgetUnit
+    limit: int
+    spent: int
+    reserved: int
+    left: int
+    owner: str
+    def __init__(self, agent_id: _Optional[str] = ..., unit: _Optional[_Union[BudgetUnit, str]] = ..., limit: _Optional[int] = ..., spent: _Optional[int] = ..., reserved: _Optional[int] = ..., left: _Optional[int] = ..., owner: _Optional[str] = ..., **kwargs) -> None: ...
+
+class Reservation(_message.Message):
+    __slots__ = ("reservation", "unit", "left", "expires_at", "agent_id")
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    reservation: int
+    unit: BudgetUnit
+    left: int
+    expires_at: _timestamp_pb2.Timestamp
+    agent_id: str
+    def __init__(self, reservation: _Optional[int] = ..., unit: _Optional[_Union[BudgetUnit, str]] = ..., left: _Optional[int] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent_id: _Optional[str] = ...) -> None: ...
+
+class SpendRequest(_message.Message):
+    __slots__ = ("agent", "unit", "amount", "reservation", "request_id")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    unit: BudgetUnit
+    amount: int
+    reservation: int
+    request_id: str
+    def __init__(self, agent: _Optional[str] = ..., unit: _Optional[_Union[BudgetUnit, str]] = ..., amount: _Optional[int] = ..., reservation: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class SpendResponse(_message.Message):
+    __slots__ = ("agent_id", "revision", "left", "reservation_left")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_LEFT_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    revision: int
+    left: int
+    reservation_left: int
+    def __init__(self, agent_id: _Optional[str] = ..., revision: _Optional[int] = ..., left: _Optional[int] = ..., reservation_left: _Optional[int] = ...) -> None: ...
+
+class ReserveRequest(_message.Message):
+    __slots__ = ("agent", "unit", "amount", "life_seconds", "request_id")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    LIFE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    unit: BudgetUnit
+    amount: int
+    life_seconds: int
+    request_id: str
+    def __init__(self, agent: _Optional[str] = ..., unit: _Optional[_Union[BudgetUnit, str]] = ..., amount: _Optional[int] = ..., life_seconds: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ReserveResponse(_message.Message):
+    __slots__ = ("agent_id", "reservation", "left", "expires_at")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    reservation: int
+    left: int
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, agent_id: _Optional[str] = ..., reservation: _Optional[int] = ..., left: _Optional[int] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ReleaseRequest(_message.Message):
+    __slots__ = ("reservation",)
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    reservation: int
+    def __init__(self, reservation: _Optional[int] = ...) -> None: ...
+
+class ReleaseResponse(_message.Message):
+    __slots__ = ("agent_id", "revision", "left")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    revision: int
+    left: int
+    def __init__(self, agent_id: _Optional[str] = ..., revision: _Optional[int] = ..., left: _Optional[int] = ...) -> None: ...
 
 class GetPoliciesRequest(_message.Message):
     __slots__ = ()
