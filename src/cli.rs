@@ -13,6 +13,7 @@ mod backup;
 mod budget;
 mod bundle;
 mod classes;
+mod completion;
 mod config;
 mod crl;
 mod cuts;
@@ -31,6 +32,7 @@ mod introspect;
 mod join;
 mod journal;
 mod keep;
+mod man;
 mod mint;
 mod my;
 mod policy;
@@ -57,6 +59,8 @@ mod workloads;
 mod certified;
 mod changes;
 mod connect;
+mod duration;
+mod examples;
 mod exit;
 mod file;
 mod found;
@@ -69,10 +73,13 @@ mod person;
 mod request;
 mod serving;
 mod spiffe_id;
+mod target;
 mod user;
 mod when;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::global::Global;
 
@@ -143,9 +150,45 @@ enum Command {
     Token(token::Args),
     Backup(backup::Args),
     Journal(journal::Args),
+    Completion(completion::Args),
+    Man(man::Args),
+}
+
+/// The command line, with an example at the end of each help.
+fn command() -> clap::Command {
+    examples::add(Cli::command())
+}
+
+/// Reads the command line of this process. Fails with the exit code if there is nothing more to do: the user has been told the help, the
+/// version, or what is wrong with the line.
+pub fn parse() -> Result<Cli, u8> {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
+        if code == exit::USAGE && wants_json(std::env::args_os()) {
+            Failure::usage(error.render().to_string().trim_end()).tell(true);
+        } else {
+            // Nobody reads it if this fails.
+            let _ = error.print();
+        }
+        code
+    })
+}
+
+/// Whether a command line that cannot be read asks for JSON. What comes after `--` is another command's.
+fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let all: Vec<OsString> = arguments.take_while(|argument| argument != "--").collect();
+    let pair = |pair: &[OsString]| matches!(pair, [option, value] if (option == "-o" || option == "--output") && value == "json");
+    all.windows(2).any(pair)
+        || all.iter().any(|argument| ["--output=json", "-ojson", "-o=json"].iter().any(|json| argument == json))
 }
 
 impl Cli {
+    /// Whether its output is for programs.
+    pub fn is_json(&self) -> bool {
+        self.global.output == output::Format::Json
+    }
+
     /// Whether the command serves many callers, or must go on while a reader of its output is slow.
     pub fn needs_threads(&self) -> bool {
         matches!(self.command, Command::Dev(_) | Command::Serve(_) | Command::Relay(_) | Command::Guard(_) | Command::Watch(_))
@@ -206,5 +249,7 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::Token(args) => token::run(args, global).await,
         Command::Backup(args) => backup::run(args, global).await,
         Command::Journal(args) => journal::run(&args, global),
+        Command::Completion(args) => completion::run(&args, command()),
+        Command::Man(args) => man::run(&args, command()),
     }
 }

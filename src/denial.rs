@@ -1,5 +1,7 @@
 //! The two ways to say no: a denial is told to the caller with its reason, a fault is ours and told as internal.
 
+pub mod near;
+
 use std::fmt;
 
 pub use mayfly_agent::reason::Kind;

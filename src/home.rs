@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use mayfly_verify::TrustDomain;
@@ -69,7 +69,10 @@ impl Home {
         let dir = fs::canonicalize(dir).map_err(|e| text(&e))?;
         let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(|e| text(&e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Home { dir, _lock: lock }),
+            Ok(()) => {
+                ignored(&dir).map_err(|e| text(&e))?;
+                Ok(Home { dir, _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => {
                 Err(format!("`{}` is in use by a running issuer: stop it first, or give another --home", dir.display()))
             }
@@ -91,6 +94,16 @@ impl Home {
     pub fn announce(&self, endpoint: &Endpoint) -> Result<(), String> {
         let json = serde_json::to_vec_pretty(endpoint).map_err(|e| e.to_string())?;
         write_private(&self.dir.join("endpoint.json"), &json).map_err(|e| e.to_string())
+    }
+}
+
+/// A home within a repository is not committed: its keys are in it.
+fn ignored(dir: &Path) -> std::io::Result<()> {
+    let mut options = File::options();
+    match options.write(true).create_new(true).mode(0o600).open(dir.join(".gitignore")) {
+        Ok(mut file) => std::io::Write::write_all(&mut file, b"*\n"),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
     }
 }
 

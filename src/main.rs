@@ -3,8 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser;
-use mayfly::cli::{self, Cli};
+use mayfly::cli;
 use tokio::runtime::Builder;
 
 // A request is allocated by one thread and freed by another, at each step from the connection to the signature and back. The
@@ -13,7 +12,11 @@ use tokio::runtime::Builder;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
+    let json = cli.is_json();
     // A command that is soon done, or runs beside one of a thousand agents, needs only one thread: the allocator keeps memory for
     // each thread, and clearing that memory takes as long as a TLS handshake.
     let mut runtime = if cli.needs_threads() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
@@ -27,9 +30,7 @@ fn main() -> ExitCode {
     match runtime.block_on(cli::main(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.message.is_empty() {
-                say(&failure.to_string());
-            }
+            failure.tell(json);
             ExitCode::from(failure.code)
         }
     }

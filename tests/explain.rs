@@ -210,6 +210,17 @@ fn t173_who_can_and_what_if_say_what_is_and_change_nothing() {
     // An agent and a workload hear nothing of others.
     assert!(dev.fails("who-can search:read --as a1", 3).contains("ROLE_NOT_ALLOWED"));
     assert!(dev.fails("what-if revoke --class worker --as orchestrator", 3).contains("ROLE_NOT_ALLOWED"));
+    // A name that nobody knows would end nobody: whoever mistyped it must not take that for an answer.
+    for verb in ["what-if revoke", "revoke"] {
+        let told = dev.fails(&format!("{verb} --class wroker"), 3);
+        assert!(told.contains("CLASS_UNKNOWN") && told.contains("did you mean `worker`?"), "{told}");
+        assert!(dev.fails(&format!("{verb} --class nosuch"), 3).contains("CLASS_UNKNOWN"));
+        let told = dev.fails(&format!("{verb} --root orchestrater"), 3);
+        assert!(told.contains("WORKLOAD_UNKNOWN") && told.contains("did you mean `orchestrator`?"), "{told}");
+        // One target, and not none.
+        dev.fails(verb, 2);
+        dev.fails(&format!("{verb} --class worker --user dev/demo"), 2);
+    }
 }
 
 #[test]

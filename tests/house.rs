@@ -64,7 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("folder", &[]),
     ("follow", &["folder", "process"]),
     ("home", &["authority", "clock", "journal", "keys", "ledger", "process", "state"]),
-    ("config", &["assertion", "authority", "foreign", "history", "judge", "listen", "policies", "state"]),
+    ("config", &["assertion", "authority", "denial", "foreign", "history", "judge", "listen", "policies", "state"]),
     ("telemetry", &["config"]),
     (
         "app",

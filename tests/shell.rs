@@ -1,5 +1,5 @@
 //! The conventions of the shell: help that teaches, exit codes, results on stdout and everything else on stderr.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod support;
 
@@ -55,6 +55,81 @@ fn wrong_usage_is_2_and_nobody_there_is_5() {
     }
     let dir = Dev::start().kill();
     assert_eq!(run_in(dir.path(), "agents list").status.code(), Some(5), "an issuer that has stopped");
+}
+
+#[test]
+fn errors_for_programs_are_json_with_a_code_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |out: std::process::Output| -> serde_json::Value {
+        assert!(out.stdout.is_empty());
+        let text = String::from_utf8(out.stderr).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|e| panic!("`{text}`: {e}"))["error"].take()
+    };
+    let usage = error(run_in(dir.path(), "spawn --clas x -o json"));
+    assert_eq!((usage["code"].as_str(), usage["exit_code"].as_u64()), (Some("USAGE"), Some(2)));
+    let away = error(run_in(dir.path(), "agents list -o json"));
+    assert_eq!((away["code"].as_str(), away["exit_code"].as_u64()), (Some("UNREACHABLE"), Some(5)));
+    let dev = Dev::start();
+    dev.token("demo", "demo.jwt");
+    let denied = error(dev.run("spawn --class nobody --user-token demo.jwt --out x -o json"));
+    assert_eq!((denied["code"].as_str(), denied["exit_code"].as_u64()), (Some("CLASS_UNKNOWN"), Some(3)));
+    assert!(denied["hint"].as_str().unwrap().contains("owner of the class"), "{denied}");
+    // A length of time is written as in the configuration.
+    let agent = dev.json("spawn --class worker --user-token demo.jwt --lease 90s --out a1");
+    assert!(agent["lease_expires_at"].is_string());
+    assert!(dev.fails("spawn --class worker --user-token demo.jwt --lease tomorrow --out a2", 2).contains("`8h`"));
+    // What is in the home is not for a repository.
+    assert_eq!(dev.file(".mayfly/.gitignore"), "*");
+}
+
+#[test]
+fn a_shell_completes_and_each_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let out = run_in(dir.path(), &format!("completion {shell}"));
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success() && text.contains("mayfly") && text.contains("revoke"), "{shell}");
+        std::fs::write(dir.path().join(shell), text).unwrap();
+        // The shell itself reads it, where it is installed.
+        if let Ok(read) = Command::new(shell).arg("-n").arg(dir.path().join(shell)).status() {
+            assert!(read.success(), "{shell}");
+        }
+    }
+    assert!(run_in(dir.path(), "man pages").status.success());
+    for page in ["mayfly.1", "mayfly-spawn.1", "mayfly-config-diff.1"] {
+        let text = std::fs::read_to_string(dir.path().join("pages").join(page)).unwrap();
+        assert!(text.contains(".SH"), "{page}");
+    }
+    let version = String::from_utf8(run_in(dir.path(), "--version").stdout).unwrap();
+    assert!(version.starts_with(concat!("mayfly ", env!("CARGO_PKG_VERSION"), " (")), "{version}");
+}
+
+#[test]
+fn what_nobody_reads_ends_and_an_interrupted_batch_leaves_nobody_without_a_folder() {
+    let dev = Dev::start();
+    dev.token("demo", "demo.jwt");
+    let mut watch = Command::new(BIN).arg("watch").current_dir(dev.dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+    drop(watch.stdout.take());
+    assert!(watch.wait().unwrap().success(), "a closed pipe ends it");
+
+    let spawn = "spawn --class researcher --user-token demo.jwt --count 300 --out many";
+    let mut child = Command::new(BIN)
+        .args(spawn.split(' '))
+        .current_dir(dev.dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut first).unwrap();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let out = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&out.stderr).into_owned();
+    let folders = std::fs::read_dir(dev.path("many")).unwrap().count();
+    // The batch may have been faster than the interrupt.
+    assert!(out.status.code() == Some(130) || folders == 300, "{told}");
+    let live = dev.json("agents list")["agents"].as_array().unwrap().len();
+    assert_eq!(folders, live, "{told}");
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use mayfly_verify::{ClassName, Target, User, Workload};
+use mayfly_verify::{ClassName, Target, User, Workload, WorkloadName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Issuer;
 use crate::caller::Caller;
+use crate::denial::near::near;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::{Act, Chance, Check, Cutting, Judgement, Since, may_revoke};
 use crate::ledger::Lane;
@@ -91,6 +92,13 @@ pub async fn would_end(issuer: &Arc<Issuer>, caller: Caller, what: What, how: Ho
     let counted = counted.await.map_err(|e| Fault::new("count", e))?;
     drop(waits);
     Ok((revoked, counted))
+}
+
+/// Whether an operator could revoke a target: the judgement of a revocation, with nothing recorded or counted.
+pub async fn could(issuer: &Issuer, caller: &Caller, target: Target) -> Result<(), No> {
+    let how = How { reason: String::new(), allow_new: false };
+    let act = act(issuer, caller, What::Target(target), how, true).await?;
+    issuer.pipeline.record(caller.clone(), act).await.map(drop)
 }
 
 /// Places for dry runs, each of which looks at every agent: one for operators, and one for everybody else.
@@ -263,14 +271,22 @@ fn check_known(j: &Judgement<'_>, target: &Target, below: u64) -> Result<(), Den
     if listed || below > 0 || j.view().target(target).is_some() {
         return Ok(());
     }
-    let (code, what) = match target {
-        Target::Delegation(id) => ("DELEGATION_UNKNOWN", format!("delegation `{id}`")),
-        Target::Workload(name) => ("WORKLOAD_UNKNOWN", format!("workload `{name}`")),
-        Target::Class(name) => ("CLASS_UNKNOWN", format!("class `{name}`")),
-        Target::Issuer(iss) => ("USER_ISSUER_UNKNOWN", format!("issuer of users `{iss}`")),
+    // Only operators revoke workloads and classes, so the near miss shows nobody a name that is not for them.
+    let (code, what, hint) = match target {
+        Target::Delegation(id) => ("DELEGATION_UNKNOWN", format!("delegation `{id}`"), String::new()),
+        Target::Workload(name) => {
+            let name = name.to_string();
+            let hint = near(&name, j.rules().workloads.iter().map(WorkloadName::as_str));
+            ("WORKLOAD_UNKNOWN", format!("workload `{name}`"), hint)
+        }
+        Target::Class(name) => {
+            let hint = near(name.as_str(), j.rules().classes.keys().map(ClassName::as_str));
+            ("CLASS_UNKNOWN", format!("class `{name}`"), hint)
+        }
+        Target::Issuer(iss) => ("USER_ISSUER_UNKNOWN", format!("issuer of users `{iss}`"), String::new()),
         _ => return Ok(()),
     };
-    Err(Denial::new(Kind::NotFound, code, format!("there is no {what}: nothing was revoked")))
+    Err(Denial::new(Kind::NotFound, code, format!("there is no {what}, and nothing was revoked{hint}")))
 }
 
 /// How many live agents a revocation would end.

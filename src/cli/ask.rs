@@ -7,6 +7,7 @@ use mayfly_agent::api::v1::approvals_client::ApprovalsClient;
 use serde_json::Value;
 
 use super::connect::{self, Acting};
+use super::duration::Length;
 use super::exit::{DENIED, Failure};
 use super::global::Global;
 use super::output;
@@ -31,9 +32,9 @@ pub(super) struct Args {
     /// Why; the person is shown it
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
-    /// Seconds for which somebody may take to answer; without it, as long as the class allows
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
-    expires: u64,
+    /// How long somebody may take to answer, such as 10m; without it, as long as the class allows
+    #[arg(long, value_name = "DURATION", default_value = "0", hide_default_value = true)]
+    expires: Length,
     /// Return when it is answered; exits 3 if it is denied or nobody answers in time
     #[arg(long)]
     wait: bool,
@@ -58,7 +59,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         authorization_details: if actions.is_empty() { String::new() } else { Value::Array(actions).to_string() },
         scopes: args.scopes,
         reason: args.reason,
-        expires_seconds: args.expires,
+        expires_seconds: args.expires.seconds(),
     };
     let asked = client.ask(request).await?.into_inner();
     let mut approval = asked.approval.ok_or_else(Failure::incomplete_answer)?;

@@ -31,7 +31,6 @@ enum Command {
     /// Say what a file would change, also for the agents that live now; nothing is changed
     ///
     /// It is compared with what the running issuer uses, or with `--against` another file.
-    #[command(after_help = "Examples:\n  mayfly config diff new.toml\n  mayfly config diff new.toml --against mayfly.toml")]
     Diff {
         /// The file
         file: PathBuf,

@@ -11,8 +11,6 @@ use crate::deploy::{Deployed, Proxy, configuration};
 
 /// Print a file to deploy with: an issuer's unit, image, manifests, dashboard or alerts; or a proxy's that asks a guard
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  mayfly deploy systemd > /etc/systemd/system/mayfly.service\n  \
-                        mayfly deploy nginx --audience https://search.example --scope search:read > nginx.conf")]
 pub(super) struct Args {
     what: What,
     /// Of a proxy: the service's own audience

@@ -1,10 +1,13 @@
 //! How a command fails: its exit code, and what it says on stderr.
 
 use std::fmt;
+use std::io::Write as _;
 
 use mayfly_agent::channel::ConnectError;
 use mayfly_agent::identity::{IdentityError, Over};
+use mayfly_agent::reason::{Actor, Entry};
 use mayfly_verify::Reject;
+use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -26,6 +29,9 @@ pub(super) const REVOKED: u8 = 6;
 /// Exit code of `verify --live` when it is not known whether a credential is revoked.
 pub(super) const STALE: u8 = 7;
 
+/// Exit code of a command that was interrupted: 128 and the number of SIGINT.
+pub(super) const INTERRUPTED: u8 = 130;
+
 /// Why a command failed, with its exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -33,11 +39,44 @@ pub struct Failure {
     pub code: u8,
     /// What happened and what to do about it; empty if the user has been told already.
     pub message: String,
+    /// The reason code of a denial or of a credential that is not valid. `None` for what has none.
+    pub reason: Option<String>,
 }
 
 impl Failure {
     pub(super) fn new(code: u8, message: impl Into<String>) -> Failure {
-        Failure { code, message: message.into() }
+        Failure { code, message: message.into(), reason: None }
+    }
+
+    /// The same, with its reason code.
+    fn because(mut self, reason: impl Into<String>) -> Failure {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Says on stderr what happened, unless the user has been told already: for people, or as one JSON object.
+    pub fn tell(&self, json: bool) {
+        if self.message.is_empty() {
+            return;
+        }
+        // Nobody reads it if this fails.
+        if !json {
+            let _ = writeln!(std::io::stderr(), "mayfly: {self}");
+            return;
+        }
+        let code = self.reason.as_deref().unwrap_or(match self.code {
+            USAGE => "USAGE",
+            DENIED => "DENIED",
+            INVALID => "INVALID",
+            UNREACHABLE => "UNREACHABLE",
+            REVOKED => "REVOKED",
+            STALE => "STALE",
+            INTERRUPTED => "INTERRUPTED",
+            _ => "FAILURE",
+        });
+        let hint = Entry::of(code).map(|entry| format!("{} {}", entry.meaning, who_acts(entry.actor)));
+        let error = json!({ "code": code, "exit_code": self.code, "message": self.message, "hint": hint });
+        let _ = writeln!(std::io::stderr(), "{}", json!({ "error": error }));
     }
 
     pub(super) fn usage(message: impl Into<String>) -> Failure {
@@ -47,6 +86,18 @@ impl Failure {
     /// For an answer of the issuer that lacks a field which this version needs.
     pub(super) fn incomplete_answer() -> Failure {
         Failure::new(FAILURE, "the issuer's answer is incomplete: is it of another version?")
+    }
+}
+
+/// Who has to do something before the same request can succeed.
+fn who_acts(actor: Actor) -> &'static str {
+    match actor {
+        Actor::Caller => "Send another request.",
+        Actor::Holder => "Get a new identity or ticket.",
+        Actor::User => "The user signs in again.",
+        Actor::ClassOwner => "The owner of the class can allow it.",
+        Actor::Operator => "An operator has to act.",
+        _ => "The same request may succeed later.",
     }
 }
 
@@ -92,7 +143,7 @@ impl From<Status> for Failure {
         let expired = status.code() == Code::Unauthenticated && matches!(reason.as_str(), "AGENT_EXPIRED" | "CREDENTIAL_EXPIRED");
         let code = if expired { INVALID } else { code };
         let kind = if code == DENIED || expired { "denied" } else { "failed" };
-        Failure::new(code, format!("{kind}: {}: {}", escaped(&reason), escaped(&status.message())))
+        Failure::new(code, format!("{kind}: {}: {}", escaped(&reason), escaped(&status.message()))).because(reason)
     }
 }
 
@@ -105,7 +156,11 @@ impl From<IdentityError> for Failure {
             IdentityError::Unavailable(_) => UNREACHABLE,
             _ => FAILURE,
         };
-        Failure::new(code, escaped(&e))
+        let failure = Failure::new(code, escaped(&e));
+        match e {
+            IdentityError::Denied { reason, .. } => failure.because(reason),
+            _ => failure,
+        }
     }
 }
 
@@ -127,6 +182,6 @@ impl From<Reject> for Failure {
             Reject::Stale(_) => STALE,
             _ => INVALID,
         };
-        Failure::new(code, format!("the credential is not valid: {}: {}", e.code(), escaped(&e)))
+        Failure::new(code, format!("the credential is not valid: {}: {}", e.code(), escaped(&e))).because(e.code())
     }
 }

@@ -12,7 +12,7 @@ use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
 use super::output;
-use super::request::{self, For, Limits};
+use super::request::{self, Wanted};
 use super::{file, found};
 use crate::folder;
 
@@ -45,18 +45,8 @@ enum Request {
 struct Spawn {
     #[arg(long = "as", value_name = "DIR")]
     identity: Option<PathBuf>,
-    #[arg(long)]
-    class: String,
-    #[arg(long, value_name = "FILE", conflicts_with = "autonomous")]
-    user_token: Option<PathBuf>,
-    #[arg(long, value_name = "ID", conflicts_with_all = ["user_token", "autonomous"])]
-    delegation: Option<String>,
-    #[arg(long)]
-    autonomous: bool,
     #[command(flatten)]
-    limits: Limits,
-    #[arg(long, value_name = "URL")]
-    audience: Option<String>,
+    wanted: Wanted,
     /// Taken, and not used: no agent is made
     #[arg(long, value_name = "DIR", hide = true)]
     out: Option<PathBuf>,
@@ -78,11 +68,7 @@ pub(super) async fn run(mut args: Args, global: &Global) -> Result<(), Failure> 
             args.acting.identity = args.acting.identity.or(spawn.identity);
             let dir = request::spawner(&global.home, &args.acting);
             let channel = connect::as_identity(&global.home, args.acting.server.as_deref(), &dir).await?;
-            let whom =
-                For { user_token: spawn.user_token.as_deref(), delegation: spawn.delegation, autonomous: spawn.autonomous };
-            let mut request = request::spawn(spawn.class, whom, spawn.limits)?;
-            request.jwt_audience = spawn.audience.unwrap_or_default();
-            (channel, What::Spawn(request))
+            (channel, What::Spawn(spawn.wanted.request()?))
         }
     };
     let request = v1::ExplainRequest { what: Some(what) };

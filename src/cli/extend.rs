@@ -7,6 +7,7 @@ use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 
 use super::certified::Certified;
 use super::connect::{self, Acting};
+use super::duration::Length;
 use super::exit::Failure;
 use super::file;
 use super::global::Global;
@@ -23,9 +24,9 @@ pub(super) struct Args {
     /// File with a fresh token of the same user; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     user_token: PathBuf,
-    /// Seconds from now; 0 means as long as allowed
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    lease: u64,
+    /// How long from now, such as 30m or 8h; without it as long as allowed
+    #[arg(long, value_name = "DURATION", default_value = "0", hide_default_value = true)]
+    lease: Length,
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -33,7 +34,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let server = args.acting.server.as_deref();
     let user_token = file::read_text(&args.user_token)?.trim().to_owned();
     let channel = connect::as_identity(&global.home, server, dir).await?;
-    let request = v1::ExtendRequest { user_token, lease_seconds: args.lease };
+    let request = v1::ExtendRequest { user_token, lease_seconds: args.lease.seconds() };
     IdentitiesClient::new(channel).extend(request).await?;
     // The certificate says until when the lease lasts, so that whoever keeps the folder goes on renewing.
     let got = keeping::renew(&global.home, server, dir, When::Now).await?;

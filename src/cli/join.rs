@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::certified::Certified;
 use super::connect::{self, Acting};
+use super::duration::Length;
 use super::exit::Failure;
 use super::global::Global;
 use super::{file, output};
@@ -26,9 +27,9 @@ pub(super) struct Args {
     /// Name of a configured workload; with --attest only needed if the token has the claims of several
     #[arg(required_unless_present = "attest")]
     workload: Option<String>,
-    /// Seconds until the token expires, at most 600
-    #[arg(long, default_value_t = 0, hide_default_value = true, conflicts_with = "attest")]
-    ttl: u64,
+    /// How long the token lasts, such as 90s; at most 10m
+    #[arg(long, value_name = "DURATION", default_value = "0", hide_default_value = true, conflicts_with = "attest")]
+    ttl: Length,
     /// File with the OIDC token of the platform; `-` reads stdin
     #[arg(long, value_name = "FILE", requires = "out")]
     attest: Option<PathBuf>,
@@ -45,7 +46,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         return attest(&args, token, out, global).await;
     }
     let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
-    let request = v1::CreateJoinTokenRequest { workload: args.workload.unwrap_or_default(), ttl_seconds: args.ttl };
+    let request = v1::CreateJoinTokenRequest { workload: args.workload.unwrap_or_default(), ttl_seconds: args.ttl.seconds() };
     let made = OperationsClient::new(channel).create_join_token(request).await?.into_inner();
     let object = json!({
         "token": made.token,

@@ -12,7 +12,6 @@ use super::{changes, connect, output};
 ///
 /// As SIGHUP does. What needs a restart is named, and stays as it was. `mayfly config diff` says before what would change.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  mayfly config diff new.toml && cp new.toml mayfly.toml && mayfly reload")]
 pub(super) struct Args {}
 
 pub(super) async fn run(_: Args, global: &Global) -> Result<(), Failure> {

@@ -1,10 +1,11 @@
-//! The request for a new agent, from the options that `mayfly spawn` and `mayfly run` share.
+//! The request for a new agent, from the options that `mayfly spawn`, `mayfly run` and `mayfly explain` share.
 
 use std::path::{Path, PathBuf};
 
 use mayfly_agent::api::v1;
 
 use super::connect::Acting;
+use super::duration::Length;
 use super::exit::Failure;
 use super::file;
 
@@ -14,15 +15,47 @@ pub(super) struct Limits {
     /// What the agent may do; repeat, or leave out for all that is allowed
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// Seconds that the agent may live; 0 means as long as allowed
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    lease: u64,
+    /// How long the agent may live, such as 30m or 8h; without it as long as allowed
+    #[arg(long, value_name = "DURATION", default_value = "0", hide_default_value = true)]
+    lease: Length,
     /// How many levels of agents there may be below it
     #[arg(long)]
     max_depth: Option<u32>,
     /// Accept less than was asked for instead of being denied
     #[arg(long)]
     clip: bool,
+}
+
+// No documentation comment, as above.
+#[derive(clap::Args)]
+pub(super) struct Wanted {
+    /// Class of the agent
+    #[arg(long)]
+    class: String,
+    /// File with the user's ID token or at+jwt access token; `-` reads stdin. Not for children of an agent
+    #[arg(long, value_name = "FILE", conflicts_with = "autonomous")]
+    user_token: Option<PathBuf>,
+    /// Instead of a user token: the delegation that an earlier token recorded for the same workload; `mayfly agents show` prints
+    /// its id
+    #[arg(long, value_name = "ID", conflicts_with_all = ["user_token", "autonomous"])]
+    delegation: Option<String>,
+    /// Act for nobody, where the class allows it
+    #[arg(long)]
+    autonomous: bool,
+    #[command(flatten)]
+    limits: Limits,
+    /// Also mint a first JWT-SVID for this audience
+    #[arg(long, value_name = "URL")]
+    audience: Option<String>,
+}
+
+impl Wanted {
+    /// Makes the request, without a key.
+    pub(super) fn request(self) -> Result<v1::SpawnRequest, Failure> {
+        let whom = For { user_token: self.user_token.as_deref(), delegation: self.delegation, autonomous: self.autonomous };
+        let request = spawn(self.class, whom, self.limits)?;
+        Ok(v1::SpawnRequest { jwt_audience: self.audience.unwrap_or_default(), ..request })
+    }
 }
 
 /// Whom the new agent acts for. With `None`, `None` and `false` it is a child of an agent, and acts for the user of its parent.
@@ -49,7 +82,7 @@ pub(super) fn spawn(class: String, whom: For<'_>, limits: Limits) -> Result<v1::
         delegation: whom.delegation.unwrap_or_default(),
         mode: mode.into(),
         scopes: limits.scopes,
-        lease_seconds: limits.lease,
+        lease_seconds: limits.lease.seconds(),
         max_depth: limits.max_depth,
         excess: excess.into(),
         ..Default::default()

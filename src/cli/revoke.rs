@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ArgGroup;
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::agent_count::Of;
 use mayfly_agent::api::v1::authorities_client::AuthoritiesClient;
@@ -15,11 +16,13 @@ use time::format_description::well_known::Rfc3339;
 use tonic::transport::Channel;
 
 use super::connect::{self, Acting};
+use super::duration::Length;
 use super::exit::{Failure, STALE};
 use super::global::Global;
 use super::heard::Heard;
 use super::output::{self, Format};
-use super::{file, heard, user};
+use super::target::{self, Target};
+use super::{file, heard};
 
 /// Revoke an agent, or everything of a user, an issuer of users, a workload, a class, a delegation or a key
 ///
@@ -28,6 +31,7 @@ use super::{file, heard, user};
 /// --as, an agent may revoke itself and those below it, a workload its own agents, and a workload that is configured as an
 /// operator everything. With --user-token, users may revoke themselves, their delegations and the agents that act for them.
 #[derive(clap::Args)]
+#[command(group(ArgGroup::new("what").required(true).args(target::OPTIONS).args(["key", "authority", "before"])))]
 pub(super) struct Args {
     #[command(flatten)]
     acting: Acting,
@@ -39,6 +43,15 @@ pub(super) struct Args {
     bundle: Option<PathBuf>,
     #[command(flatten)]
     target: Target,
+    /// A certified public key, by the SHA-256 of its SubjectPublicKeyInfo in hex
+    #[arg(long, value_name = "SHA256")]
+    key: Option<String>,
+    /// A signing key that has retired: nothing that it ever signed is valid any more. Same as `mayfly authority taint`
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    authority: Option<String>,
+    /// Everything recorded before a time: agents, delegations, join tokens. RFC 3339, such as 2026-11-25T12:00:00Z, or `now`
+    #[arg(long, value_name = "TIME")]
+    before: Option<String>,
     /// Why; recorded, never shown to callers
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
@@ -48,58 +61,29 @@ pub(super) struct Args {
     /// Wait until everybody who follows the feed says that they have heard, and say who has not (operator); exits 7 then
     #[arg(long, conflicts_with_all = ["user_token", "dry_run", "authority"])]
     wait: bool,
-    /// Longest wait, in seconds
-    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600), requires = "wait")]
-    wait_for: u64,
+    /// Longest wait, from 1s to 10m
+    #[arg(long, default_value = "10s", value_name = "DURATION", requires = "wait")]
+    wait_for: Length,
     /// Revoke nothing: say which live agents would end, by class and by user
     #[arg(long)]
     dry_run: bool,
-}
-
-// No documentation comment: clap would show it as the help of the command.
-#[derive(clap::Args)]
-#[group(required = true, multiple = false)]
-struct Target {
-    /// An agent with everything below it, by its SPIFFE ID or UUID
-    #[arg(long, visible_alias = "subtree", value_name = "ID")]
-    agent: Option<String>,
-    /// A user, as <issuer's configured name>/<subject>
-    #[arg(long, value_name = "ISSUER/SUB")]
-    user: Option<String>,
-    /// All users of an issuer of users, by its configured name or URL
-    #[arg(long, value_name = "NAME")]
-    issuer: Option<String>,
-    /// All agents below a workload: its name, or the SPIFFE ID of a foreign one
-    #[arg(long, alias = "workload", value_name = "NAME")]
-    root: Option<String>,
-    /// All agents of a class and everything below them
-    #[arg(long, value_name = "CLASS")]
-    class: Option<String>,
-    /// All agents of a delegation; `mayfly agents show` prints its id
-    #[arg(long, value_name = "ID")]
-    delegation: Option<String>,
-    /// A certified public key, by the SHA-256 of its SubjectPublicKeyInfo in hex
-    #[arg(long, value_name = "SHA256")]
-    key: Option<String>,
-    /// A signing key that has retired: nothing that it ever signed is valid any more. Same as `mayfly authority taint`
-    #[arg(long, value_name = "ID")]
-    authority: Option<String>,
-    /// Everything recorded before a time: agents, delegations, join tokens. RFC 3339, such as 2026-11-25T12:00:00Z, or `now`
-    #[arg(long, value_name = "TIME")]
-    before: Option<String>,
 }
 
 /// Longest time that a revocation waits for the number of agents that it ends.
 const COUNTING: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    if let Some(id) = args.target.authority {
+    if let Some(id) = args.authority {
         if args.dry_run {
             return Err(Failure::usage("--dry-run counts agents; an authority has none of its own"));
         }
         return taint(id, &args.acting, global).await;
     }
-    let target = args.target.wire()?;
+    if !(1..=600).contains(&args.wait_for.seconds()) {
+        return Err(Failure::usage("--wait-for is from 1s to 10m"));
+    }
+    let wait_for = Duration::from_secs(args.wait_for.seconds());
+    let target = wire(args.target, args.key, args.before)?;
     let user_token = match &args.user_token {
         Some(file) => file::read_text(file)?.trim().to_owned(),
         None => String::new(),
@@ -126,7 +110,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         return receipt(global.output, &got, exactly, None);
     }
     // ORDER: the receipt is printed in any case, because it is revoked.
-    match heard::wait(channel, got.revision, Duration::from_secs(args.wait_for)).await {
+    match heard::wait(channel, got.revision, wait_for).await {
         Ok(heard) => {
             receipt(global.output, &got, exactly, Some(&heard))?;
             match heard.missing.len() {
@@ -157,19 +141,12 @@ async fn taint(id: String, acting: &Acting, global: &Global) -> Result<(), Failu
     output::authority::receipt(global.output, &got.authority.unwrap_or_default(), got.revision)
 }
 
-impl Target {
-    fn wire(self) -> Result<WireTarget, Failure> {
-        match self {
-            Target { agent: Some(id), .. } => Ok(WireTarget::Agent(id)),
-            Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(&text)?)),
-            Target { issuer: Some(name), .. } => Ok(WireTarget::Issuer(name)),
-            Target { root: Some(name), .. } => Ok(WireTarget::Workload(name)),
-            Target { class: Some(name), .. } => Ok(WireTarget::Class(name)),
-            Target { delegation: Some(id), .. } => Ok(WireTarget::Delegation(id)),
-            Target { key: Some(key), .. } => Ok(WireTarget::Key(key)),
-            Target { before: Some(time), .. } => Ok(WireTarget::RecordedBefore(moment(&time)?)),
-            _ => Err(Failure::usage("say what to revoke, such as --agent or --user")),
-        }
+/// What is revoked, as it is sent.
+fn wire(target: Target, key: Option<String>, before: Option<String>) -> Result<WireTarget, Failure> {
+    match (key, before) {
+        (Some(key), _) => Ok(WireTarget::Key(key)),
+        (None, Some(time)) => Ok(WireTarget::RecordedBefore(moment(&time)?)),
+        (None, None) => target.wire(),
     }
 }
 

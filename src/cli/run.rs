@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::connect::Acting;
+use super::duration::Length;
 use super::exit::Failure;
 use super::global::Global;
 use super::request::Limits;
@@ -40,9 +41,9 @@ pub(super) struct Args {
     autonomous: bool,
     #[command(flatten)]
     limits: Limits,
-    /// Seconds between SIGTERM and SIGKILL when the tree is stopped
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    grace: u64,
+    /// How long after SIGTERM comes SIGKILL when the tree is stopped
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    grace: Length,
     /// Also keep svid.pem, svid_key.pem and bundle.pem in this folder, replaced whole at each rotation. With --uid the folder
     /// belongs to that user or to root, and no link of that user leads to it
     #[arg(long, value_name = "DIR")]
@@ -107,7 +108,7 @@ mod linux {
         let oid: BindingOid = args.binding_oid.parse().map_err(|_| Failure::usage("`--binding-oid` is no OID"))?;
         let launch = Launch {
             command: args.command.clone(),
-            grace: Duration::from_secs(args.grace),
+            grace: Duration::from_secs(args.grace.seconds()),
             files: args.files.clone(),
             tokens: tokens(&args.jwt)?,
             presets: presets(&args.systems)?,

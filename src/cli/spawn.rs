@@ -1,21 +1,23 @@
 //! `mayfly spawn`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::batches_client::BatchesClient;
 use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 use mayfly_agent::api::v1::spawn_batch_response::Result as OneResult;
 use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::connect::{self, Acting};
-use super::exit::{DENIED, FAILURE, Failure};
+use super::exit::{DENIED, FAILURE, Failure, INTERRUPTED};
 use super::file;
 use super::global::Global;
 use super::output::{self, Format};
-use super::request::{self, For, Limits};
+use super::request::{self, Wanted};
 use crate::folder::{self, Key};
 
 /// Spawn agents and write their identities
@@ -26,24 +28,8 @@ use crate::folder::{self, Key};
 pub(super) struct Args {
     #[command(flatten)]
     acting: Acting,
-    /// Class of the agent
-    #[arg(long)]
-    class: String,
-    /// File with the user's ID token or at+jwt access token; `-` reads stdin. Not for children of an agent
-    #[arg(long, value_name = "FILE", conflicts_with = "autonomous")]
-    user_token: Option<PathBuf>,
-    /// Instead of a user token: the delegation that an earlier token recorded for the same workload; `mayfly agents show` prints
-    /// its id
-    #[arg(long, value_name = "ID", conflicts_with_all = ["user_token", "autonomous"])]
-    delegation: Option<String>,
-    /// Act for nobody, where the class allows it
-    #[arg(long)]
-    autonomous: bool,
     #[command(flatten)]
-    limits: Limits,
-    /// Also mint a first JWT-SVID for this audience
-    #[arg(long, value_name = "URL")]
-    audience: Option<String>,
+    wanted: Wanted,
     /// Makes a retry the same agent (with the same key: only for programs that keep theirs)
     #[arg(long, default_value = "", hide = true)]
     request_id: String,
@@ -63,10 +49,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let spawner = request::spawner(&global.home, &args.acting);
-    let whom = For { user_token: args.user_token.as_deref(), delegation: args.delegation, autonomous: args.autonomous };
-    let mut request = request::spawn(args.class, whom, args.limits)?;
+    let mut request = args.wanted.request()?;
     request.request_id = args.request_id;
-    request.jwt_audience = args.audience.unwrap_or_default();
     request.ticket = args.ticket;
     // ORDER: before there is an agent that nobody would hold.
     for n in args.count.map_or(0..=0, |count| 1..=count) {
@@ -116,7 +100,8 @@ async fn one(channel: Channel, mut request: v1::SpawnRequest, into: &Into<'_>, f
     })
 }
 
-/// Spawns many in one call, and prints a line for each as it comes. If one was denied the command fails, at the end.
+/// Spawns many in one call, and prints a line for each as it comes. If one was denied the command fails, at the end. An interrupt ends
+/// those that nobody holds yet.
 async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &Into<'_>, format: Format) -> Result<(), Failure> {
     // With tickets the agents make their own keys.
     let tickets = template.ticket;
@@ -126,12 +111,28 @@ async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &
         csrs: keys.iter().map(|key| key.csr.clone()).collect(),
         template: Some(template),
     };
-    let mut answers = BatchesClient::new(channel).spawn(request).await?.into_inner();
+    // ORDER: before the request, so that an interrupt finds what it made.
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let mut client = BatchesClient::new(channel.clone());
+    let mut asked = std::pin::pin!(client.spawn(request));
+    let mut answers = tokio::select! {
+        answers = &mut asked => answers?.into_inner(),
+        Some(()) = interrupts.recv() => return Err(match soon(asked, &mut interrupts).await {
+            Some(Ok(answers)) => end_the_rest(channel, answers.into_inner(), interrupts, count).await,
+            Some(Err(status)) => status.into(),
+            None => Failure::new(INTERRUPTED, UNKNOWN),
+        }),
+    };
     // Only the first answer carries the bundle.
     let mut bundle = None;
     let mut answered = 0u32;
     let mut denied = 0u32;
-    while let Some(answer) = answers.message().await? {
+    loop {
+        let answer = tokio::select! {
+            answer = answers.message() => answer?,
+            Some(()) = interrupts.recv() => return Err(end_the_rest(channel, answers, interrupts, count.saturating_sub(answered)).await),
+        };
+        let Some(answer) = answer else { break };
         answered += 1;
         let index = usize::try_from(answer.index).unwrap_or(usize::MAX);
         let dir = numbered(into.dir, answer.index.saturating_add(1));
@@ -158,6 +159,45 @@ async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &
         return Err(Failure::new(FAILURE, message));
     }
     Ok(())
+}
+
+/// How long an interrupted batch goes on to end what it made.
+const ENDING: Duration = Duration::from_secs(10);
+/// What is said when nobody knows what an interrupted batch made.
+const UNKNOWN: &str = "interrupted: the issuer may have made agents that nobody holds; `mayfly agents list` shows them";
+
+/// What comes before a second interrupt, within ten seconds.
+async fn soon<T>(work: impl Future<Output = T>, interrupts: &mut Signal) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        _ = interrupts.recv() => None,
+        () = tokio::time::sleep(ENDING) => None,
+    }
+}
+
+/// Ends the agents of a batch that were not written to any folder: the issuer has recorded them, or will.
+async fn end_the_rest(
+    channel: Channel,
+    mut answers: Streaming<v1::SpawnBatchResponse>,
+    mut interrupts: Signal,
+    rest: u32,
+) -> Failure {
+    let mut client = IdentitiesClient::new(channel);
+    let (mut ended, mut answered) = (0u32, 0u32);
+    let end = async {
+        while let Ok(Some(answer)) = answers.message().await {
+            answered += 1;
+            let Some(OneResult::Spawned(got)) = answer.result else { continue };
+            let agent_id = got.agent.map(|agent| agent.agent_id).unwrap_or_default();
+            ended += u32::from(client.end(v1::EndRequest { agent: agent_id }).await.is_ok());
+        }
+    };
+    let complete = soon(end, &mut interrupts).await.is_some() && answered == rest;
+    let message = format!("interrupted: {ended} agents that have no folder were ended");
+    Failure::new(
+        INTERRUPTED,
+        if complete { message } else { format!("{message}, and there may be more: `mayfly agents list` shows them") },
+    )
 }
 
 /// Writes what the issuer gave for one agent: its identity, or its ticket. Returns the agent.

@@ -1,16 +1,16 @@
 //! `mayfly what-if`.
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::decisions_client::DecisionsClient;
-use mayfly_agent::api::v1::target::Target as WireTarget;
 use mayfly_agent::api::v1::what_if_request::What;
 use serde_json::{Value, json};
 
 use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
-use super::{output, user};
+use super::output;
+use super::target::{self, Target};
 
 /// Say which live agents a change would end or leave no room for, and change nothing (operator)
 #[derive(clap::Args)]
@@ -24,6 +24,7 @@ pub(super) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Something is revoked: the agents that would end, one by one
+    #[command(group(ArgGroup::new("what").required(true).args(target::OPTIONS)))]
     Revoke(Target),
     /// A limit has another value: what would have no room for one more agent
     Limit {
@@ -32,39 +33,6 @@ enum Command {
         /// Its value: agents, or spawns at once or in a window
         value: u64,
     },
-}
-
-#[derive(clap::Args)]
-#[group(required = true, multiple = false)]
-struct Target {
-    /// An agent with everything below it, by its SPIFFE ID or UUID
-    #[arg(long, value_name = "ID")]
-    agent: Option<String>,
-    /// A user, as <issuer's configured name>/<subject>
-    #[arg(long, value_name = "ISSUER/SUB")]
-    user: Option<String>,
-    /// All agents below a workload: its name, or the SPIFFE ID of a foreign one
-    #[arg(long, alias = "workload", value_name = "NAME")]
-    root: Option<String>,
-    /// All agents of a class and everything below them
-    #[arg(long, value_name = "CLASS")]
-    class: Option<String>,
-    /// All agents of a delegation
-    #[arg(long, value_name = "ID")]
-    delegation: Option<String>,
-}
-
-impl Target {
-    fn wire(self) -> Result<WireTarget, Failure> {
-        match self {
-            Target { agent: Some(id), .. } => Ok(WireTarget::Agent(id)),
-            Target { user: Some(text), .. } => Ok(WireTarget::User(user::parse(&text)?)),
-            Target { root: Some(name), .. } => Ok(WireTarget::Workload(name)),
-            Target { class: Some(name), .. } => Ok(WireTarget::Class(name)),
-            Target { delegation: Some(id), .. } => Ok(WireTarget::Delegation(id)),
-            _ => Err(Failure::usage("say what would be revoked, such as --agent or --user")),
-        }
-    }
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use crate::denial::near::near;
+
 /// A table, and the faults found in it so far.
 pub(super) struct Reader {
     // The keys that have not been read yet.
@@ -226,8 +228,7 @@ impl Reader {
     pub(super) fn finish(&mut self) {
         let unknown: Vec<String> = self.table.keys().cloned().collect();
         for key in unknown {
-            let near = self.asked.iter().min_by_key(|known| distance(known, &key)).filter(|known| distance(known, &key) <= 3);
-            let hint = near.map_or(String::new(), |known| format!(": did you mean `{known}`?"));
+            let hint = near(&key, self.asked.iter().map(String::as_str));
             self.fault(&key, &format!("is not a key{hint}"));
         }
     }
@@ -264,19 +265,4 @@ pub(super) fn lay_over(below: &mut Table, above: Table) {
             }
         }
     }
-}
-
-/// The edit distance (Levenshtein) between the first 40 characters of two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(40).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().take(40).enumerate() {
-        let mut next = vec![i + 1];
-        for (j, cb) in b.iter().enumerate() {
-            let [left, up, diagonal] = [next.last(), row.get(j + 1), row.get(j)].map(|n| n.copied().unwrap_or(usize::MAX - 1));
-            next.push((left + 1).min(up + 1).min(diagonal + usize::from(ca != *cb)));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(usize::MAX)
 }

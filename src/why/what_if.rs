@@ -7,7 +7,7 @@ use mayfly_verify::Target;
 use parking_lot::Mutex;
 
 use super::survey::{Found, survey};
-use crate::acts::Issuer;
+use crate::acts::{Issuer, revoke};
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::limits::{Limit, Spawner};
@@ -45,6 +45,10 @@ pub struct Answer {
 
 /// Answers an operator.
 pub async fn what_if(issuer: &Arc<Issuer>, caller: &Caller, what: If) -> Result<Answer, No> {
+    // A name that nobody knows is a typing error: whoever asks must not hear that nothing would end.
+    if let If::Revoke(target) = &what {
+        revoke::could(issuer, caller, target.clone()).await?;
+    }
     let place = issuer.counting.place(caller)?;
     let (asking, awaited) = (Arc::clone(issuer), Arc::new(()));
     let waits = Arc::downgrade(&awaited);
