@@ -1,5 +1,6 @@
 //! Builds everything once, runs it, and takes it down in order.
 
+mod check;
 pub mod files;
 mod gauges;
 mod history;
@@ -12,6 +13,8 @@ mod sockets;
 mod standard;
 mod tls;
 mod witnessed;
+
+pub use check::unusable;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -56,6 +56,7 @@ mod who_can;
 mod whoami;
 mod workloads;
 
+mod bounded;
 mod certified;
 mod changes;
 mod connect;

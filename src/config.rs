@@ -13,6 +13,7 @@ mod foreign;
 mod https;
 mod issuers;
 mod limits;
+mod notes;
 mod places;
 mod policy;
 mod reader;
@@ -249,7 +250,9 @@ impl Config {
 
     /// What an operator should know of this configuration that is no fault, one sentence each.
     pub fn notes(&self) -> Vec<String> {
-        audiences::notes(&self.audiences, self.jwt_ttl)
+        let mut notes = audiences::notes(&self.audiences, self.jwt_ttl);
+        notes.extend(notes::scopes(self));
+        notes
     }
 
     /// Reads texts that are laid over each other. Faults begin with the name of the last one.

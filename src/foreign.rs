@@ -109,6 +109,12 @@ enum Failure {
     Refused(#[from] Refused),
 }
 
+/// Whether the files that a foreign trust domain needs can be read. A file that is the bundle itself may come later.
+pub fn usable(settings: &Settings, clock: &Clock) -> Result<(), String> {
+    let Settings { trust_domain, source } = settings;
+    Way::new(trust_domain, source, clock).map(drop).map_err(|e| format!("`{trust_domain}`: {e}"))
+}
+
 impl Foreign {
     /// Prepares every source and loads what was stored in `dir` before. Opens no connection. `spawners` are the ids that may
     /// call.

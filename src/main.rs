@@ -27,7 +27,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(cli::main(cli)) {
+    let outcome = runtime.block_on(cli::main(cli));
+    // A thread that reads a pipe which nobody writes never ends, and nobody waits for it.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell(json);

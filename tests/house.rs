@@ -218,6 +218,7 @@ fn no_file_is_long_and_no_room_is_large() {
 /// Where threads and tasks are started that do not last as long as the process, or where a panic ends nothing else.
 const SHORT_LIVED: &[(&str, &str)] = &[
     ("src/assertion/oidc.rs", "one attempt to fetch the keys of a provider"),
+    ("src/cli/bounded.rs", "one reading of files, which ends with its command"),
     ("src/dev/provider.rs", "the development provider, which other commands replace"),
     ("src/doors/grpc.rs", "one request, whose caller hears of a panic"),
     ("src/doors/grpc/batches.rs", "the answers of one request"),

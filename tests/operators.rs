@@ -125,7 +125,7 @@ async fn t89_what_ends_a_workload_ends_the_operator_by_every_method() {
     let copy = dev.path("copy.db");
     dev.json(&format!("backup --out {}", copy.display()));
     let dir = dev.kill();
-    let restored = support::run_in(dir.path(), &format!("backup restore {}", copy.display()));
+    let restored = support::run_in(dir.path(), &format!("backup restore {} --yes", copy.display()));
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
     dev = start(dir, &format!("{OPERATORS}{WORKLOADS}"));
     is_nobody(&dev, "desk", None, "restored").await;

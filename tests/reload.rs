@@ -136,3 +136,53 @@ fn a_hangup_reloads_and_the_service_manager_hears_of_each_step() {
     hears("STOPPING=1");
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn config_check_fails_where_serve_would_fail_and_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = "trust_domain = \"a.example\"\nhome = \"home\"\n";
+    let issuer = "[[issuers]]\nname = \"corp\"\nissuer = \"https://idp.example\"\nca_file = \"none.pem\"\n[[issuers.audiences]]\naudience = \"x\"\nworkloads = []\n";
+    let web = "[https]\nlisten = \"127.0.0.1:0\"\nissuer = \"https://a.example\"\ncertificate = \"web.crt\"\nkey = \"web.key\"\n";
+    let root = "[authorities]\nroot_certificate = \"root.crt\"\nroot_key = \"root.key\"\n";
+    for (text, parts) in [
+        (issuer, ["none.pem", "cannot be read"]),
+        ("[log]\nfilter = \"blah=foo=bar\"\n", ["log.filter", "blah=foo=bar"]),
+        (web, ["https", "web.crt"]),
+        (root, ["authorities", "root.crt"]),
+        ("[audit]\nfile = \"/nowhere/audit.jsonl\"\non_failure = \"refuse\"\n", ["audit", "/nowhere"]),
+    ] {
+        std::fs::write(dir.path().join("mayfly.toml"), format!("{base}{text}")).unwrap();
+        let out = support::run_in(dir.path(), "config check mayfly.toml");
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(1) && parts.iter().all(|part| told.contains(part)), "{text}: {told}");
+    }
+    assert!(!dir.path().join("home").exists());
+    std::fs::write(dir.path().join("mayfly.toml"), base).unwrap();
+    assert!(support::run_in(dir.path(), "config check mayfly.toml").status.success());
+}
+
+fn pipe(path: &std::path::Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn t209_a_pipe_in_the_place_of_a_file_holds_up_no_check_no_difference_and_no_stop() {
+    let dev = start("");
+    pipe(&dev.path("pipe"));
+    for line in ["config check pipe", "config diff pipe", "config diff more.toml --against pipe"] {
+        assert!(dev.fails(line, 1).contains("was not read within"), "{line}");
+    }
+    // A file that the configuration names.
+    let issuer = "[[issuers]]\nname = \"corp\"\nissuer = \"https://idp.example\"\nca_file = \"pipe\"\n\
+                  [[issuers.audiences]]\naudience = \"x\"\nworkloads = []\n";
+    let whole = format!("trust_domain = \"a.example\"\n{issuer}");
+    std::fs::write(dev.path("named.toml"), whole).unwrap();
+    assert!(dev.fails("config check named.toml", 1).contains("was not read within"));
+    std::fs::write(dev.path("more.toml"), issuer.replace("[]", "[\"orchestrator\"]")).unwrap();
+    let told = dev.fails("reload", 3);
+    assert!(told.contains("CONFIGURATION_REFUSED") && told.contains("were not read"), "{told}");
+    // Nobody waits for the thread that reads.
+    assert!(Command::new("kill").args(["-TERM", &dev.pid().to_string()]).status().unwrap().success());
+    let mut dev = dev;
+    assert_eq!(dev.wait(), Some(0));
+}

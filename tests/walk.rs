@@ -176,7 +176,7 @@ fn a_backup_restored_begins_a_new_life() {
     let refused = support::run_in(dir.path(), "dev");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("older copy"), "{refused:?}");
 
-    let restored = support::run_in(dir.path(), "backup restore copy.db -o json");
+    let restored = support::run_in(dir.path(), "backup restore copy.db --yes -o json");
     assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
     let restored: serde_json::Value = serde_json::from_slice(&restored.stdout).unwrap();
     assert!(restored["revision"].as_u64() > later["revision"].as_u64(), "revisions never go back");
@@ -188,4 +188,38 @@ fn a_backup_restored_begins_a_new_life() {
     assert!(dev.fails("spawn --class worker --user-token guest.jwt --out g1", 3).contains("USER_CLOSED"), "closed stays closed");
     dev.token("demo", "demo2.jwt");
     dev.json("spawn --class researcher --user-token demo2.jwt --out a3");
+}
+
+#[test]
+fn t210_a_restore_asks_keeps_the_journal_from_before_and_makes_no_other_root() {
+    let dev = Dev::start();
+    dev.json("backup --out copy.db");
+    dev.token("demo", "demo.jwt");
+    dev.json(&format!("{SPAWN} a1"));
+    let dir = dev.kill();
+    let home = dir.path().join(".mayfly");
+    let read = |name: &str| std::fs::read(home.join(name)).ok();
+    let before = (read("journal.db").unwrap(), read("journal.db-wal"));
+    let restore = |more: &str| support::run_in(dir.path(), &format!("backup restore {more} -o json"));
+    let refused = |more: &str, code: i32, part: &str| {
+        let out = restore(more);
+        let told = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(code) && told.contains(part), "{more}: {told}");
+        assert_eq!((read("journal.db").unwrap(), read("journal.db-wal")), before, "{more}: nothing was changed");
+    };
+    // Nobody can be asked here.
+    refused("copy.db", 2, "--yes");
+    refused("nothing.db --yes", 1, "nothing.db");
+    std::fs::rename(home.join("keys"), home.join("away")).unwrap();
+    refused("copy.db --yes", 1, "--new-root");
+    assert!(!home.join("keys").exists(), "no key was made");
+    std::fs::rename(home.join("away"), home.join("keys")).unwrap();
+    let restored = restore("copy.db --yes");
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    let restored: serde_json::Value = serde_json::from_slice(&restored.stdout).unwrap();
+    let kept = restored["kept"].as_str().unwrap();
+    assert_eq!((std::fs::read(kept).unwrap(), std::fs::read(format!("{kept}-wal")).ok()), before, "whole, beside the new one");
+    assert_ne!(read("journal.db").unwrap(), before.0);
+    let dev = Dev::start_in(dir);
+    assert!(dev.fails("whoami --as a1", 3).contains("REVOKED"));
 }

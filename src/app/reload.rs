@@ -70,7 +70,7 @@ pub(super) async fn keep(mut reloads: Reloads, mut orders: mpsc::Receiver<Order>
                 }
                 let _ = answer.send(done);
             }
-            Some(Order::Compare(text, name, answer)) => drop(answer.send(reloads.compare(&text, &name))),
+            Some(Order::Compare(text, name, answer)) => drop(answer.send(reloads.compare(text, name).await)),
         }
     }
 }
@@ -85,10 +85,7 @@ fn tell(reloaded: &Reloaded) {
 impl Reloads {
     async fn reload(&mut self, caller: Caller, origin: Option<Arc<Origin>>) -> Result<Reloaded, No> {
         let source = self.source.clone().ok_or_else(|| configure::refused("this issuer reads no file"))?;
-        // A pipe in the place of a file, or a file system that has gone, would hold up every reload after this one, and the stop.
-        let read = tokio::time::timeout(READING, tokio::task::spawn_blocking(move || source.load())).await;
-        let late = |_| configure::refused(&format!("the files were not read within {} seconds", READING.as_secs()));
-        let read = read.map_err(late)?.map_err(|e| Fault::new("reload", e))?;
+        let read = within(move || source.load()).await?;
         let new = read.map_err(|faults| configure::refused(&faults.to_string()))?;
         let changes = self.changes(&new);
         let config = self.config.reloaded(new);
@@ -101,10 +98,14 @@ impl Reloads {
         let filter = telemetry::filter(&config.log_filter).map_err(|e| refused(&e))?;
         let before = self.issuer.providers.load_full();
         let number = before.number + 1;
-        let assertions = before.assertions.again(issuers.clone()).map_err(|e| refused(&e))?;
-        let attestations = before.attestations.again(config.workload_issuers.clone(), config.attest.clone());
-        let attestations = attestations.map_err(|e| refused(&e))?;
-        let foreign = self.issuer.foreign.prepare(&config.foreign, listed(&config)).map_err(|e| refused(&e))?;
+        let (known, wanted, asked) = (Arc::clone(&self.issuer.foreign), config.clone(), issuers.clone());
+        let opened = within(move || {
+            let assertions = before.assertions.again(asked).map_err(|e| e.to_string())?;
+            let attestations = before.attestations.again(wanted.workload_issuers.clone(), wanted.attest.clone());
+            let foreign = known.prepare(&wanted.foreign, listed(&wanted)).map_err(|e| e.to_string())?;
+            Ok::<_, String>((assertions, attestations.map_err(|e| e.to_string())?, foreign))
+        });
+        let (assertions, attestations, foreign) = opened.await?.map_err(|e| refused(&e))?;
         let own = &self.issuer.iss;
         if let Some(other) = issuers.iter().chain(&config.workload_issuers).find(|other| other.issuer == *own) {
             return Err(refused(&format!("`{own}` is the URL of the issuer `{}` and our own", other.name)));
@@ -135,9 +136,10 @@ impl Reloads {
         Ok(Reloaded { revision, changes })
     }
 
-    fn compare(&self, text: &str, name: &str) -> Result<Compared, No> {
-        let source = self.source.as_ref().ok_or_else(|| configure::refused("this issuer reads no file"))?;
-        let new = source.parse(text, name).map_err(|faults| configure::refused(&faults.to_string()))?;
+    async fn compare(&self, text: String, name: String) -> Result<Compared, No> {
+        let source = self.source.clone().ok_or_else(|| configure::refused("this issuer reads no file"))?;
+        // The text names files: policies, and what they stand beside.
+        let new = within(move || source.parse(&text, &name)).await?.map_err(|faults| configure::refused(&faults.to_string()))?;
         let changes = self.changes(&new);
         let mut config = self.config.reloaded(new);
         config.issuers = issuers(&config, self.provider.as_ref());
@@ -149,6 +151,14 @@ impl Reloads {
         let change = |d: Difference| Change { key: d.key, before: d.before, after: d.after, needs_restart: d.needs_restart };
         config::differences(&self.config, new).into_iter().map(change).collect()
     }
+}
+
+/// What comes of reading files. A pipe in the place of a file, or a file system that has gone, would hold up every reload after this
+/// one, and the stop.
+async fn within<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, No> {
+    let read = tokio::time::timeout(READING, tokio::task::spawn_blocking(read)).await;
+    let late = |_| configure::refused(&format!("the files were not read within {} seconds", READING.as_secs()));
+    Ok(read.map_err(late)?.map_err(|e| Fault::new("reload", e))?)
 }
 
 /// The first of each, from the configuration of a start.

@@ -117,6 +117,11 @@ impl Tls {
     }
 }
 
+/// Whether a certificate and its key can be read and belong together.
+pub(super) fn readable(certificate: &Path, key: &Path) -> Result<(), String> {
+    listen::tls_with(read_chain(certificate)?, read_key(key)?, None, None).map(drop).map_err(|e| e.to_string())
+}
+
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = |e: &dyn std::fmt::Display| format!("`{}`: {e}", path.display());
     let chain = CertificateDer::pem_file_iter(path).map_err(|e| text(&e))?.collect::<Result<Vec<_>, _>>();

@@ -33,6 +33,60 @@ pub struct RootFiles {
     pub key: PathBuf,
 }
 
+impl RootFiles {
+    /// Reads and checks the files as a start does, and writes nothing. `now` is in Unix seconds.
+    pub fn check(&self, td: &TrustDomain, now: u64) -> Result<(), AuthorityError> {
+        Given::read(td, self, now).map(drop)
+    }
+}
+
+/// What root files hold.
+struct Given {
+    name: String,
+    ours: CertificateDer<'static>,
+    above: Vec<CertificateDer<'static>>,
+    key: KeyPair,
+    read: ReadCa,
+}
+
+impl Given {
+    fn read(td: &TrustDomain, files: &RootFiles, now: u64) -> Result<Given, AuthorityError> {
+        let name = files.certificate.display().to_string();
+        let unusable = |e: &dyn std::fmt::Display| AuthorityError::unusable(&name, e);
+        let text = std::fs::read(&files.certificate).map_err(|e| unusable(&e))?;
+        let mut above = certificates(&name, &text)?.into_iter();
+        let ours = above.next().ok_or_else(|| unusable(&"it holds no certificate"))?;
+        let key_name = files.key.display().to_string();
+        let key_text = read_private(&files.key)?.ok_or_else(|| AuthorityError::unusable(&key_name, "it does not exist"))?;
+        let key = KeyPair::from_pem(&key_text).map_err(|e| AuthorityError::unusable(&key_name, e))?;
+        let read = read_ca(&name, &ours)?;
+        // XC-1: a CA's SPIFFE ID is that of the trust domain.
+        if read.uris.iter().any(|uri| *uri != format!("spiffe://{td}")) {
+            return Err(unusable(&format!("its URI names are `{}`, and must be `spiffe://{td}` alone", read.uris.join(" "))));
+        }
+        if !read.signs {
+            return Err(unusable(&"it lacks cA or keyCertSign"));
+        }
+        if read.path == Some(0) {
+            return Err(unusable(&"its path length leaves no room for authorities below it"));
+        }
+        // T33.
+        if read.constrained {
+            return Err(unusable(&"it has name constraints, which SPIFFE verifiers refuse"));
+        }
+        if read.key_id.is_none() {
+            return Err(unusable(&"it has no subject key id"));
+        }
+        if now >= read.ends_at || now < read.begins_at {
+            return Err(unusable(&"it is not valid now"));
+        }
+        if read.spki != rcgen::PublicKeyData::subject_public_key_info(&key) {
+            return Err(unusable(&"it does not belong to the key"));
+        }
+        Ok(Given { above: above.collect(), name, ours, key, read })
+    }
+}
+
 /// The CA that signs X.509 authorities.
 pub(super) struct Root {
     // The self-signed certificate in our bundle.
@@ -99,38 +153,8 @@ impl Root {
     /// gets a twin with the SPIFFE ID of the trust domain (XC-1).
     fn given(keystore: &Keystore, td: &TrustDomain, files: &RootFiles, now: u64) -> Result<Root, AuthorityError> {
         const TWIN: &str = "root-twin.pem";
-        let name = files.certificate.display().to_string();
+        let Given { name, ours, above, key, read } = Given::read(td, files, now)?;
         let unusable = |e: &dyn std::fmt::Display| AuthorityError::unusable(&name, e);
-        let text = std::fs::read(&files.certificate).map_err(|e| unusable(&e))?;
-        let mut chain = certificates(&name, &text)?.into_iter();
-        let ours = chain.next().ok_or_else(|| unusable(&"it holds no certificate"))?;
-        let key_name = files.key.display().to_string();
-        let key_text = read_private(&files.key)?.ok_or_else(|| AuthorityError::unusable(&key_name, "it does not exist"))?;
-        let key = KeyPair::from_pem(&key_text).map_err(|e| AuthorityError::unusable(&key_name, e))?;
-        let read = read_ca(&name, &ours)?;
-        // XC-1: a CA's SPIFFE ID is that of the trust domain.
-        if read.uris.iter().any(|uri| *uri != format!("spiffe://{td}")) {
-            return Err(unusable(&format!("its URI names are `{}`, and must be `spiffe://{td}` alone", read.uris.join(" "))));
-        }
-        if !read.signs {
-            return Err(unusable(&"it lacks cA or keyCertSign"));
-        }
-        if read.path == Some(0) {
-            return Err(unusable(&"its path length leaves no room for authorities below it"));
-        }
-        // T33.
-        if read.constrained {
-            return Err(unusable(&"it has name constraints, which SPIFFE verifiers refuse"));
-        }
-        if read.key_id.is_none() {
-            return Err(unusable(&"it has no subject key id"));
-        }
-        if now >= read.ends_at || now < read.begins_at {
-            return Err(unusable(&"it is not valid now"));
-        }
-        if read.spki != rcgen::PublicKeyData::subject_public_key_info(&key) {
-            return Err(unusable(&"it does not belong to the key"));
-        }
         if read.self_signed && !read.uris.is_empty() {
             return Root::of(&name, ours.clone(), &ours, vec![], key);
         }
@@ -150,7 +174,7 @@ impl Root {
             }
         };
         // Verifiers that trust the corporate root have it, so it is left out of chains.
-        let above = chain.filter(|c| read_ca(&name, c).is_ok_and(|c| !c.self_signed));
+        let above = above.into_iter().filter(|c| read_ca(&name, c).is_ok_and(|c| !c.self_signed));
         let upstream: Vec<_> = std::iter::once(ours.clone()).filter(|_| !read.self_signed).chain(above).collect();
         if upstream.len() > UPSTREAM {
             return Err(unusable(&format!(

@@ -7,10 +7,11 @@ use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::operations_client::OperationsClient;
 use serde_json::{Value, json};
 
+use super::bounded::within;
 use super::exit::{FAILURE, Failure};
 use super::global::Global;
 use super::{changes, connect, output};
-use crate::app::files;
+use crate::app::{self, files};
 use crate::config::{Config, Difference, EXAMPLE, differences};
 use crate::listen::Shares;
 
@@ -23,7 +24,9 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Report every fault of a file at once
+    /// Report every fault of a file at once, and whatever of the files that it names `mayfly serve` could not use
+    ///
+    /// Nothing is made, no connection is opened, and no address is taken: an issuer may run beside it.
     Check {
         /// The file
         file: PathBuf,
@@ -54,7 +57,8 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 /// Asks the running issuer.
 async fn diff(path: &Path, global: &Global) -> Result<(), Failure> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| format!("`{name}`: {e}"))?;
+    let file = path.to_owned();
+    let text = within(path, move || std::fs::read_to_string(file))?.map_err(|e| format!("`{name}`: {e}"))?;
     let request = v1::CompareConfigurationRequest { text, name };
     let channel = connect::as_operator(&global.home).await?;
     let got = OperationsClient::new(channel).compare_configuration(request).await?.into_inner();
@@ -63,7 +67,10 @@ async fn diff(path: &Path, global: &Global) -> Result<(), Failure> {
 
 /// Compares two files.
 fn compare(path: &Path, other: &Path, global: &Global) -> Result<(), Failure> {
-    let load = |path: &Path| Config::load(path).map_err(|faults| Failure::new(FAILURE, faults.to_string()));
+    let load = |path: &Path| {
+        let file = path.to_owned();
+        within(path, move || Config::load(&file))?.map_err(|faults| Failure::new(FAILURE, faults.to_string()))
+    };
     let changes = differences(&load(other)?, &load(path)?).into_iter();
     let change =
         |d: Difference| v1::ConfigurationChange { key: d.key, before: d.before, after: d.after, needs_restart: d.needs_restart };
@@ -90,11 +97,17 @@ fn tell(got: &v1::CompareConfigurationResponse, global: &Global) -> Result<(), F
 }
 
 fn check(path: &Path) -> Result<(), Failure> {
-    let config = Config::load(path).map_err(|faults| {
+    let file = path.to_owned();
+    let opened = within(path, move || Config::load(&file).map(|config| (app::unusable(&config), config)))?;
+    let (unusable, config) = opened.map_err(|faults| {
         let count = faults.0.len();
         let plural = if count == 1 { "" } else { "s" };
         Failure::new(FAILURE, format!("{faults}\n{count} fault{plural}"))
     })?;
+    if !unusable.is_empty() {
+        let lines: Vec<String> = unusable.iter().map(|why| format!("{}: {why}", path.display())).collect();
+        return Err(Failure::new(FAILURE, format!("{}\n{} cannot be used", lines.join("\n"), lines.len())));
+    }
     let shares = Shares::of(&config.bounds, files::most());
     output::line(&format!(
         "{}: good: trust domain {}, {} workloads, {} issuers, {} classes, {} connections",

@@ -1,13 +1,14 @@
 //! `mayfly backup restore`.
 
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::exit::Failure;
+use super::exit::{FAILURE, Failure};
 use super::global::Global;
 use super::output;
 use crate::authority::Authority;
@@ -28,6 +29,12 @@ pub(super) struct Args {
     /// The configuration of `serve`; without it, the home is a development one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Replace the present journal without being asked; it is kept beside the new one
+    #[arg(long)]
+    yes: bool,
+    /// Begin with a new root where the home has no keys: every bundle that others hold is worthless then
+    #[arg(long)]
+    new_root: bool,
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
@@ -38,7 +45,21 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         None => Config::dev(&global.home, SocketAddr::from(([127, 0, 0, 1], 0)), None),
     };
     let config = config.map_err(|e| e.to_string())?;
+    // ORDER: before anything is made: a home, a root, or a journal of something else.
+    std::fs::File::open(&args.file).map_err(|e| format!("`{}`: {e}", args.file.display()))?;
+    let has = |name: &str| config.home.join("keys").join(name).exists();
+    if config.root.is_none() && !args.new_root && !(has("root.key") && has("root.pem")) {
+        let message = format!(
+            "`{}` has no root: put the folder `keys` of the issuer back first, or begin with another root by --new-root, for which nobody \
+             has a bundle",
+            config.home.display()
+        );
+        return Err(Failure::new(FAILURE, message));
+    }
     let home = Home::open(&config.home)?;
+    if home.journal().exists() && !args.yes {
+        confirm(&home.journal())?;
+    }
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
     let td = config.trust_domain.clone();
     let authority = Authority::open(keystore, &td, &config.oid, config.root.as_ref(), development, clock.seconds());
@@ -59,6 +80,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let restored = restore::restore(&mut journal, &td, last_head, clock.now()).map_err(|e| e.to_string())?;
     let chain = journal.head().map(|(_, chain)| chain);
     drop(journal);
+    let kept = keep(&home, clock.seconds())?;
+    // ORDER: before the new journal: what belongs to the old one must not be applied to it.
     for name in ["journal.db-wal", "journal.db-shm"] {
         let _ = std::fs::remove_file(home.dir.join(name));
     }
@@ -74,12 +97,48 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     while clock.seconds() <= second {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let object = json!({ "incarnation": restored.incarnation.to_string(), "revision": restored.head });
+    let object = json!({ "incarnation": restored.incarnation.to_string(), "revision": restored.head, "kept": kept });
     output::print(global.output, &object, || {
-        format!(
+        let mut lines = vec![format!(
             "restored: a new incarnation of the journal begins at revision {}; everything issued before is revoked, and \
              workloads must join again",
             restored.head
-        )
+        )];
+        lines.extend(kept.iter().map(|kept| format!("the journal from before is `{}`", kept.display())));
+        lines
     })
+}
+
+/// Asks whether the present journal is to be replaced. Whoever cannot be asked says so with `--yes`.
+fn confirm(journal: &Path) -> Result<(), Failure> {
+    let shown = journal.display();
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage(format!(
+            "there is a journal at `{shown}`: replace it with --yes; it is kept beside the new one"
+        )));
+    }
+    let question = "and end everything that was issued? It is kept beside the new one. [yes/no] ";
+    let asked =
+        write!(std::io::stderr(), "Replace the journal at `{shown}`, {question}").and_then(|()| std::io::stderr().flush());
+    asked.map_err(|e| e.to_string())?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|e| e.to_string())?;
+    if answer.trim() == "yes" { Ok(()) } else { Err(Failure::new(FAILURE, "nothing was changed")) }
+}
+
+/// Gives the present journal a second name, with whatever of it is not in its file yet. Returns that name, or `None` if there was none.
+fn keep(home: &Home, now: u64) -> Result<Option<PathBuf>, Failure> {
+    if !home.journal().exists() {
+        return Ok(None);
+    }
+    let name = format!("journal.before-{}.db", output::time(now).replace(':', "-"));
+    // ORDER: links, and the old names go later: a stop at any moment leaves one whole copy.
+    for suffix in ["", "-wal", "-shm"] {
+        let (from, to) = (home.dir.join(format!("journal.db{suffix}")), home.dir.join(format!("{name}{suffix}")));
+        match std::fs::hard_link(&from, &to) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(format!("`{}`: {e}", to.display()).into()),
+            _ => {}
+        }
+    }
+    Ok(Some(home.dir.join(name)))
 }

@@ -28,6 +28,29 @@ pub enum Sink {
     Stdout,
 }
 
+impl Sink {
+    /// Whether it could be opened now, as far as can be said without making or writing anything.
+    pub fn check(&self) -> Result<(), String> {
+        let text = |path: &Path, e: &dyn std::fmt::Display| format!("`{}`: {e}", path.display());
+        match self {
+            Sink::File(path) => match std::fs::metadata(path) {
+                Ok(of) if of.is_file() => Ok(()),
+                Ok(_) => Err(text(path, &NOT_REGULAR)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
+                    std::fs::read_dir(dir).map(drop).map_err(|e| text(dir, &e))
+                }
+                Err(e) => Err(text(path, &e)),
+            },
+            Sink::Syslog(path) => syslog(path).map(drop).map_err(|e| text(path, &e)),
+            Sink::Stdout => Ok(()),
+        }
+    }
+}
+
+/// What is said of a pipe, a folder or a device.
+const NOT_REGULAR: &str = "is not a regular file: name one, or use `syslog` or `stdout`";
+
 /// A sink that is opened when it has to be.
 pub(super) struct Target {
     sink: Sink,
@@ -132,7 +155,7 @@ fn file(path: &Path) -> io::Result<Open> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
     let of = file.metadata()?;
     if !of.is_file() {
-        return Err(io::Error::other("is not a regular file: name one, or use `syslog` or `stdout`"));
+        return Err(io::Error::other(NOT_REGULAR));
     }
     if of.len() > 0 {
         let mut last = [0];
