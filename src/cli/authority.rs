@@ -54,11 +54,13 @@ enum Command {
     /// Withdraw a prepared one
     Retire {
         /// As `mayfly authority list` prints it
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
     /// Its key is compromised: nothing that it ever signed is valid any more. For the active one, rotate --now first
     Taint {
         /// As `mayfly authority list` prints it
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
 }
