@@ -102,7 +102,7 @@ impl Reloads {
         let opened = within(move || {
             let assertions = before.assertions.again(asked).map_err(|e| e.to_string())?;
             let attestations = before.attestations.again(wanted.workload_issuers.clone(), wanted.attest.clone());
-            let foreign = known.prepare(&wanted.foreign, listed(&wanted)).map_err(|e| e.to_string())?;
+            let foreign = known.prepare(&wanted.foreign, listed(&wanted))?;
             Ok::<_, String>((assertions, attestations.map_err(|e| e.to_string())?, foreign))
         });
         let (assertions, attestations, foreign) = opened.await?.map_err(|e| refused(&e))?;
