@@ -53,6 +53,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("agents list", &["mayfly agents list", "mayfly agents list --all -o json"]),
     ("agents tree", &["mayfly agents tree"]),
     ("agents show", &["mayfly agents show 019a21a8"]),
+    ("budget", &["mayfly budget show 019a21a8"]),
+    ("budget show", &["mayfly budget show 019a21a8 -o json"]),
+    (
+        "budget spend",
+        &["mayfly budget spend --as a1 --unit tokens 1200", "mayfly budget spend --as a1 --unit usd 0.02 --reservation 17"],
+    ),
+    ("budget reserve", &["mayfly budget reserve --as a1 --unit usd 0.50 --life 60"]),
+    ("budget release", &["mayfly budget release --as a1 17"]),
     (
         "revoke",
         &[

@@ -47,7 +47,7 @@ impl State {
         if now < self.rows_kept_until { 0 } else { self.due.range(..=(now, u64::MAX)).take(AT_ONCE).count() }
     }
 
-    /// Keeps rows as after [`State::resumed`], though there was no room for a record of it. Times are in Unix microseconds.
+    /// Keeps rows as after `State::resumed`, though there was no room for a record of it. Times are in Unix microseconds.
     pub fn keep_rows(&mut self, at: u64, last: u64) {
         let _ = self.resumed(at, last);
     }
