@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use mayfly::cli;
 use tokio::runtime::Builder;
@@ -11,6 +12,9 @@ use tokio::runtime::Builder;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// How long the end of the process waits for threads that have something to finish.
+const FINISH: Duration = Duration::from_secs(5);
+
 fn main() -> ExitCode {
     let cli = match cli::parse() {
         Ok(cli) => cli,
@@ -19,7 +23,8 @@ fn main() -> ExitCode {
     let json = cli.is_json();
     // A command that is soon done, or runs beside one of a thousand agents, needs only one thread: the allocator keeps memory for
     // each thread, and clearing that memory takes as long as a TLS handshake.
-    let mut runtime = if cli.needs_threads() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let lasting = cli.needs_threads();
+    let mut runtime = if lasting { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -28,8 +33,13 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(cli::main(cli));
-    // A thread that reads a pipe which nobody writes never ends, and nobody waits for it.
-    runtime.shutdown_background();
+    // What runs for long finishes what its threads have begun, such as a backup, or the end of a command that it started. A thread that
+    // reads a pipe which nobody writes never ends, and nobody waits for it.
+    if lasting {
+        runtime.shutdown_timeout(FINISH);
+    } else {
+        runtime.shutdown_background();
+    }
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -130,7 +130,12 @@ fn fc2_config_check_tells_every_fault_of_a_foreign_trust_domain() {
         let out = support::run_in(dir.path(), "config check serve.toml");
         (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
     };
-    assert_eq!(check(&(by_web("https://a.example.org/b") + &by_file("b.example.org", "b.json"))), (0, String::new()));
+    let good = by_web("https://a.example.org/b") + &by_file("b.example.org", "b.json");
+    let (code, told) = check(&good);
+    assert!(code == 1 && told.contains("the CA file `ca.pem` cannot be read"), "{told}");
+    let ca = rcgen::generate_simple_self_signed(["a.example.org".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), ca.cert.pem()).unwrap();
+    assert_eq!(check(&good), (0, String::new()));
     let wrong = by_file("prod.example.org", "b.json") + &by_spiffe("http://a.example.org/b").replace(DOMAIN, "a.example.org");
     let (code, told) = check(&(wrong.replace("bootstrap", "file") + "spawners = []"));
     assert_eq!(code, 1);
