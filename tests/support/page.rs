@@ -181,7 +181,8 @@ impl Terminals {
         let out = fs::File::options().create(true).append(true).open(&log).unwrap();
         let err = out.try_clone().unwrap();
         let mut command = command(dir);
-        command.arg("-c").arg(format!("exec {text}")).stdin(Stdio::null()).stdout(out).stderr(err);
+        // As a terminal starts it, also where whoever runs the tests ignores Ctrl-C, as a shell does in the background.
+        command.arg("-c").arg(format!("exec env --default-signal=INT {text}")).stdin(Stdio::null()).stdout(out).stderr(err);
         self.0.push(command.spawn().unwrap());
         let started = Instant::now();
         loop {
