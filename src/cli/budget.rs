@@ -45,7 +45,7 @@ enum Command {
         #[command(flatten)]
         what: What,
         /// Seconds, at most 3600
-        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=3600))]
         life: u32,
         /// Makes a retry the same reservation, as long as something is left of it
         #[arg(long, default_value = "", hide_default_value = true)]
