@@ -537,19 +537,26 @@ fn what_the_command_left_behind_ends_before_its_identity() {
 #[test]
 fn files_are_replaced_whole_and_the_command_is_told() {
     let dev = dev();
-    let script = "ls -l pem > before; n=0; trap 'n=$((n+1)); openssl x509 -in pem/svid.pem -noout -pubkey > cert.$n; \
+    // One subshell reads pairs all the time: within `..data` key and certificate belong together, whenever they are read.
+    let script = "ls -lL pem > before; \
+                  (while [ ! -e told.2 ]; do ( top=$PWD; cd -P pem/..data && openssl x509 -in svid.pem -noout -pubkey > $top/c && \
+                  openssl pkey -in svid_key.pem -pubout > $top/k ) && { cmp c k && echo same; } >> pairs; done) & \
+                  n=0; trap 'n=$((n+1)); openssl x509 -in pem/svid.pem -noout -pubkey > cert.$n; \
                   openssl pkey -in pem/svid_key.pem -pubout > key.$n; \
                   openssl verify -CAfile pem/bundle.pem -untrusted pem/svid.pem pem/svid.pem > verified.$n; echo > told.$n' HUP; \
-                  while [ $n -lt 2 ]; do sleep 0.05; done";
+                  while [ $n -lt 2 ]; do sleep 0.05; done; wait";
     assert_eq!(code(&dev, "--files pem --reload-signal HUP", script), Some(0));
     let text = |name: &str| std::fs::read_to_string(dev.path(name)).unwrap();
     assert!(text("cert.1") == text("key.1") && text("cert.2") == text("key.2") && text("cert.1") != text("cert.2"));
     assert!(text("cert.1").contains("PUBLIC KEY") && text("verified.2").contains("OK"));
-    let listed = text("before");
-    for name in ["svid.pem", "svid_key.pem", "bundle.pem"] {
-        assert!(listed.lines().any(|l| l.starts_with("-rw-------") && l.ends_with(name)), "{listed}");
+    let names = ["svid.pem", "svid_key.pem", "bundle.pem", "bundle_map.json"];
+    for name in names {
+        assert!(text("before").lines().any(|l| l.starts_with("-rw-------") && l.ends_with(name)), "{}", text("before"));
+        assert_eq!(std::fs::read_link(dev.path("pem").join(name)).unwrap(), Path::new("..data").join(name));
     }
-    assert_eq!(std::fs::read_dir(dev.path("pem")).unwrap().count(), 3, "nothing half written is left");
+    // These names, `..data`, what it leads to, and what it led to before.
+    assert_eq!(std::fs::read_dir(dev.path("pem")).unwrap().count(), 4 + 3, "nothing half written is left");
+    assert!(!text("pairs").contains("differ") && text("pairs").lines().count() > 1, "{}", text("pairs"));
 }
 
 /// Uid of the user for whom root runs commands in these tests, and of another whose folder is attacked.

@@ -44,7 +44,8 @@ pub(super) struct Args {
     /// How long after SIGTERM comes SIGKILL when the tree is stopped
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     grace: Length,
-    /// Also keep svid.pem, svid_key.pem and bundle.pem in this folder, replaced whole at each rotation. With --uid the folder
+    /// Also keep svid.pem, svid_key.pem and bundle.pem in this folder, replaced whole at each rotation; federated.NAME.pem with the
+    /// roots of each foreign trust domain, and bundle_map.json with all of them for gRPC. With --uid the folder
     /// belongs to that user or to root, and no link of that user leads to it
     #[arg(long, value_name = "DIR")]
     files: Option<PathBuf>,

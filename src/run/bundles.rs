@@ -1,10 +1,13 @@
-//! Bundles in the form of the Workload API: each under the SPIFFE ID of its own trust domain (WA-9), with one kind of key alone
-//! (WA-14, CL-7). A foreign trust domain without such keys is left out, and clients do not trust it (CL-3).
+//! Bundles of all trust domains, in the forms that clients read.
+//!
+//! In the Workload API each stands under the SPIFFE ID of its own trust domain (WA-9), with one kind of key alone (WA-14, CL-7). A
+//! foreign trust domain without such keys is left out, and clients do not trust it (CL-3).
 
 use std::collections::HashMap;
 
 use mayfly_agent::identity::{Current, ForeignBundle};
-use serde_json::{Value, json};
+use mayfly_verify::{Bundle, TrustDomain};
+use serde_json::{Map, Value, json};
 
 /// X.509 authorities of every foreign trust domain: DER certificates that follow one another.
 pub(super) fn x509_foreign(current: &Current) -> HashMap<String, Vec<u8>> {
@@ -27,7 +30,21 @@ pub(super) fn jwt(current: &Current) -> HashMap<String, Vec<u8>> {
     all.into_iter().map(|(key, keys)| (key, json!({ "keys": keys }).to_string().into_bytes())).collect()
 }
 
-fn foreign(current: &Current) -> impl Iterator<Item = &ForeignBundle> {
+/// X.509 authorities of our own and of every foreign trust domain as a bundle map, which gRPC reads (gRFC A87): a bundle document
+/// for each trust domain. gRPC refuses a document with a key of another kind or with a `kid`.
+pub(super) fn map(current: &Current) -> Vec<u8> {
+    let own = TrustDomain::new(&current.bundle().trust_domain).ok();
+    let own = own.and_then(|name| Bundle::from_json(name, &current.bundle().spiffe_json).ok());
+    let all = own.iter().chain(foreign(current).map(|one| one.bundle().as_ref()));
+    let domains = all.filter(|bundle| !bundle.x509_authorities().is_empty()).filter_map(|bundle| {
+        let (name, roots) = (bundle.trust_domain().clone(), bundle.x509_authorities().to_vec());
+        let alone = Bundle::new(name, roots, Vec::new(), bundle.sequence(), bundle.refresh_hint());
+        Some((bundle.trust_domain().to_string(), alone.to_json().ok()?))
+    });
+    json!({ "trust_domains": domains.collect::<Map<_, _>>() }).to_string().into_bytes()
+}
+
+pub(super) fn foreign(current: &Current) -> impl Iterator<Item = &ForeignBundle> {
     current.foreign().into_iter().flat_map(|foreign| foreign.iter())
 }
 

@@ -1,54 +1,135 @@
 //! The identity as PEM files, for programs that cannot use a socket.
+//!
+//! Everything of one moment lies in a folder of its own, `..data` is a link to the newest of them, and the names that programs open
+//! are links through `..data`, as in a volume of Kubernetes. So key and certificate change in one step, and a program that opens
+//! `..data` first reads a pair that matches, whenever it reads.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use mayfly_agent::identity::Current;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::folder::{Folder, Owner};
+use super::bundles;
+use super::folder::{Folder, Owner, unguessable};
 use crate::authority::pem;
 
-/// `svid.pem`, `svid_key.pem` and `bundle.pem` in a folder. Each file is replaced as a whole.
+const KEY: &str = "svid_key.pem";
+/// Files without a secret that are always there: the chain, the roots, and the roots of all trust domains.
+const PLAIN: [&str; 3] = ["svid.pem", "bundle.pem", "bundle_map.json"];
+/// The link to the newest of the folders.
+const NEWEST: &str = "..data";
+/// What the names of these folders begin with; 24 hexadecimal digits follow.
+const MOMENT: &str = "..";
+/// Between these stands the name of a foreign trust domain.
+const FEDERATED: (&str, &str) = ("federated.", ".pem");
+/// Longest name of a file on usual systems, less what is added to it while it is written.
+const LONGEST: usize = 229;
+
+/// `svid.pem`, `svid_key.pem`, `bundle.pem`, `bundle_map.json` and the roots of each foreign trust domain, all replaced in one step.
 pub struct Files {
     dir: PathBuf,
     owner: Option<Owner>,
-    /// The contents written last, so that a command is not told to reload unchanged files. The lock guards these alone.
-    last: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
+    /// The contents written last, all but the key, so that a command is not told to reload unchanged files. The lock guards these alone.
+    last: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Files {
-    /// Writes to this folder, which is created if needed, for `owner` if that is another user.
+    /// Files in `dir`, which belong to `owner` if that is another user. [`Folder::open`] says which folders there may be.
     pub fn new(dir: &Path, owner: Option<Owner>) -> Files {
         Files { dir: dir.to_owned(), owner, last: Mutex::default() }
     }
 
-    /// Writes what has changed, and returns whether anything has. The certificate is written last: its reader finds the key.
+    /// Writes all files if any of them has changed, and returns whether one has.
     pub fn write(&self, current: &Current) -> Result<bool, String> {
-        let pems = |ders: &mut dyn Iterator<Item = &[u8]>| ders.map(|der| pem("CERTIFICATE", der)).collect::<String>();
-        let svid = pems(&mut current.chain().iter().map(|der| der.as_ref())).into_bytes();
-        let bundle = pems(&mut current.bundle().x509_authorities.iter().map(Vec::as_slice)).into_bytes();
-        let next = (svid, bundle);
-        let last = self.last.lock().clone();
-        if last.as_ref() == Some(&next) {
+        let next = contents(current);
+        if *self.last.lock() == next {
             return Ok(false);
         }
         // Opened again each time: the folder may have been removed meanwhile.
         let folder = Folder::open(&self.dir, self.owner)?;
-        if last.as_ref().is_none_or(|last| last.1 != next.1) {
-            self.put(&folder, "bundle.pem", &next.1)?;
-        }
-        if last.as_ref().is_none_or(|last| last.0 != next.0) {
-            let key = current.expose_pkcs8().map_err(|e| e.to_string())?;
-            let key = Zeroizing::new(pem("PRIVATE KEY", &key));
-            self.put(&folder, "svid_key.pem", key.as_bytes())?;
-            self.put(&folder, "svid.pem", &next.0)?;
-        }
-        *self.last.lock() = Some(next);
+        let key = current.expose_pkcs8().map_err(|e| e.to_string())?;
+        let key = Zeroizing::new(pem("PRIVATE KEY", &key));
+        self.replace(&folder, &next, key.as_bytes()).map_err(|e| format!("`{}`: {e}", self.dir.display()))?;
+        *self.last.lock() = next;
         Ok(true)
     }
 
-    fn put(&self, folder: &Folder, name: &str, content: &[u8]) -> Result<(), String> {
-        folder.write(name, content, self.owner).map_err(|e| format!("`{}`: {e}", self.dir.join(name).display()))
+    fn replace(&self, folder: &Folder, next: &BTreeMap<String, Vec<u8>>, key: &[u8]) -> io::Result<()> {
+        let before = folder.target(NEWEST);
+        let moment = format!("{MOMENT}{}", unguessable()?);
+        let made = folder.create(OsStr::new(&moment))?;
+        let filled = (|| {
+            made.write(KEY, key, self.owner)?;
+            for (name, content) in next {
+                made.write(name, content, self.owner)?;
+            }
+            if let Some(owner) = self.owner {
+                // ORDER: when it is full. Until then nobody else can put anything into it.
+                made.give_all(owner)?;
+            }
+            folder.link(NEWEST, &moment)
+        })();
+        if filled.is_err() {
+            let _ = remove(folder, &moment);
+        }
+        filled?;
+        for name in next.keys().map(String::as_str).chain([KEY]) {
+            folder.link(name, &format!("{NEWEST}/{name}"))?;
+        }
+        // The one before stays for a program that is reading it. A name of a trust domain that is not trusted any more leads nowhere now.
+        for entry in folder.names()? {
+            let Some(name) = entry.to_str() else { continue };
+            if is_moment(name) && name != moment && before.as_deref() != Some(name) {
+                if let Err(e) = remove(folder, name) {
+                    tracing::warn!(folder = name, "an old folder of files stays: {e}");
+                }
+            } else if is_federated(name) && !next.contains_key(name) {
+                folder.remove(&entry)?;
+            }
+        }
+        Ok(())
     }
+}
+
+/// Removes the folder of a moment with what was written into it. It may belong to another user: what that user put there stays.
+fn remove(folder: &Folder, moment: &str) -> io::Result<()> {
+    let old = folder.within(OsStr::new(moment))?;
+    for entry in old.names()? {
+        if entry.to_str().is_some_and(|name| PLAIN.contains(&name) || name == KEY || is_federated(name)) {
+            old.remove(&entry)?;
+        }
+    }
+    folder.remove_folder(OsStr::new(moment))
+}
+
+fn contents(current: &Current) -> BTreeMap<String, Vec<u8>> {
+    let pems = |ders: &mut dyn Iterator<Item = &[u8]>| ders.map(|der| pem("CERTIFICATE", der)).collect::<String>().into_bytes();
+    let plain = [
+        pems(&mut current.chain().iter().map(|der| der.as_ref())),
+        pems(&mut current.bundle().x509_authorities.iter().map(Vec::as_slice)),
+        bundles::map(current),
+    ];
+    let mut files: BTreeMap<_, _> = PLAIN.into_iter().map(str::to_owned).zip(plain).collect();
+    for one in bundles::foreign(current) {
+        let name = format!("{}{}{}", FEDERATED.0, one.trust_domain(), FEDERATED.1);
+        let roots = one.bundle().x509_authorities();
+        if name.len() > LONGEST {
+            tracing::warn!(trust_domain = %one.trust_domain(), "its name is too long for a file: its roots are in bundle_map.json alone");
+        } else if !roots.is_empty() {
+            files.insert(name, pems(&mut roots.iter().map(Vec::as_slice)));
+        }
+    }
+    files
+}
+
+fn is_federated(name: &str) -> bool {
+    name.strip_prefix(FEDERATED.0).is_some_and(|rest| rest.ends_with(FEDERATED.1))
+}
+
+fn is_moment(name: &str) -> bool {
+    name.strip_prefix(MOMENT).is_some_and(|rest| rest.len() == 24 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }

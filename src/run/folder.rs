@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, fsync, mkdirat, openat,
-    readlinkat, renameat, statat, unlinkat,
+    readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -57,9 +57,7 @@ impl Folder {
 
     /// Writes a file that only its owner can read, as a whole or not at all. It is durable on return.
     pub fn write(&self, name: &str, content: &[u8], owner: Option<Owner>) -> io::Result<()> {
-        let mut random = [0u8; 12];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random name could be made"))?;
-        let draft = format!(".{name}.{}", hex::encode(random));
+        let draft = draft(name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(&self.0, &draft, flags, Mode::RUSR | Mode::WUSR)?);
         let written = (|| {
@@ -78,6 +76,32 @@ impl Folder {
             let _ = unlinkat(&self.0, &draft, AtFlags::empty());
         }
         written
+    }
+
+    /// Opens a folder in this one. A link is not followed.
+    pub fn within(&self, name: &OsStr) -> io::Result<Folder> {
+        Ok(Folder(open_dir(self.0.as_fd(), name)?))
+    }
+
+    /// Puts a symbolic link in the place of `name`, as a whole. It belongs to us: a link of that name could not be given away by
+    /// descriptor.
+    pub fn link(&self, name: &str, target: &str) -> io::Result<()> {
+        if self.target(name).is_some_and(|now| now == target) {
+            return Ok(());
+        }
+        let draft = draft(name)?;
+        symlinkat(target, &self.0, &draft)?;
+        let placed = renameat(&self.0, &draft, &self.0, name);
+        if placed.is_err() {
+            let _ = unlinkat(&self.0, &draft, AtFlags::empty());
+        }
+        placed?;
+        Ok(fsync(readable(&self.0)?)?)
+    }
+
+    /// Where a symbolic link leads, by its text. `None`: it is not there, is no link, or leads to a name that is not UTF-8.
+    pub fn target(&self, name: &str) -> Option<String> {
+        readlinkat(&self.0, name, Vec::new()).ok()?.into_string().ok()
     }
 
     /// Gives an entry of this folder to another user. The folder must be one that only we can write to.
@@ -100,6 +124,18 @@ impl Folder {
         File::from(file).take(most).read_to_end(&mut found).is_ok() && found == content
     }
 
+    /// Names of everything in this folder.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in Dir::new(readable(&self.0)?)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        Ok(names)
+    }
+
     /// Removes a file of this folder.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.0, name, AtFlags::empty())?)
@@ -109,6 +145,18 @@ impl Folder {
     pub fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
+}
+
+/// A name that nobody can guess.
+pub fn unguessable() -> io::Result<String> {
+    let mut random = [0u8; 12];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random name could be made"))?;
+    Ok(hex::encode(random))
+}
+
+/// What an entry is called until it has its name.
+fn draft(name: &str) -> io::Result<String> {
+    Ok(format!(".{name}.{}", unguessable()?))
 }
 
 /// The way to a folder for another user.

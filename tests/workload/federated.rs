@@ -4,6 +4,8 @@ use std::path::Path;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use mayfly::run::files::Files;
+use mayfly_agent::identity::Current;
 use mayfly_agent::peers::Bundles;
 use mayfly_verify::JwtAuthority;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
@@ -174,4 +176,58 @@ async fn wa15_jv6_a_foreign_token_is_validated_with_the_bundle_of_its_own_trust_
     }
     let own = world.identity.jwt(SEARCH).await.unwrap().token;
     client.validate_jwtsvid(ask(own)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t208_files_have_the_roots_of_each_trust_domain_apart_and_lose_them_with_the_trust() {
+    let (dir, first, signer) = (tempfile::tempdir().unwrap(), root(), Signer::new());
+    write(dir.path(), SPIRE, std::slice::from_ref(&first), &[&signer], 1);
+    write(dir.path(), TOKENS, &[], &[&signer], 1);
+    let world = World::with(dir, &(foreign(SPIRE) + &foreign(TOKENS))).await;
+    let pem = world.dev.path("pem");
+    // Without the folders that the names lead through.
+    let names = || {
+        let all = std::fs::read_dir(&pem).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        all.filter(|name| !name.starts_with("..")).collect::<BTreeSet<_>>()
+    };
+    let plain = ["svid.pem", "svid_key.pem", "bundle.pem", "bundle_map.json"];
+    // What an earlier run left, when its issuer trusted another.
+    std::fs::create_dir(&pem).unwrap();
+    std::fs::write(pem.join("federated.gone.example.pem"), "old").unwrap();
+    std::fs::write(pem.join("notes.pem"), "mine").unwrap();
+    let trusted = |current: &Current, roots: usize| {
+        let mut all = current.foreign().into_iter().flat_map(|foreign| foreign.iter());
+        all.any(|one| one.trust_domain().as_str() == SPIRE && one.bundle().x509_authorities().len() == roots)
+    };
+    let mut changed = world.identity.changed();
+    let current = changed.wait_for(|current| trusted(current, 1)).await.unwrap().clone();
+    let files = Files::new(&pem, None);
+    assert!(files.write(&current).unwrap());
+    assert!(!files.write(&current).unwrap(), "nothing has changed");
+    let federated = format!("federated.{SPIRE}.pem");
+    assert_eq!(names(), plain.iter().copied().chain(["notes.pem", &federated]).map(str::to_owned).collect());
+    let roots = |name: &str| mayfly_agent::folder::certificates_from_pem(&std::fs::read(pem.join(name)).unwrap()).unwrap();
+    assert_eq!(roots(&federated), [CertificateDer::from(first.clone())]);
+    assert!(!roots("bundle.pem").contains(&CertificateDer::from(first.clone())), "theirs speak for no name of ours");
+    // As gRPC reads it: a bundle document for each trust domain, with X.509 keys alone and no `kid`.
+    let map = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(pem.join("bundle_map.json")).unwrap()).unwrap();
+    let of = |name: &str| {
+        let document = map()["trust_domains"][name].clone();
+        let keys = document["keys"].as_array().unwrap().clone();
+        assert!(
+            keys.iter()
+                .all(|key| key["use"] == "x509-svid" && key.get("kid").is_none() && key["x5c"].as_array().unwrap().len() == 1)
+        );
+        Bundle::from_json(TrustDomain::new(name).unwrap(), document.to_string().as_bytes()).unwrap()
+    };
+    let domains = || map()["trust_domains"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(domains(), [TD, SPIRE], "a trust domain without X.509 keys has none to show");
+    assert_eq!(of(SPIRE).x509_authorities(), [first]);
+    assert_eq!(of(TD).x509_authorities(), world.identity.current().bundle().x509_authorities);
+
+    write(world.dev.dir.path(), SPIRE, &[], &[&signer], 2);
+    let current = changed.wait_for(|current| trusted(current, 0)).await.unwrap().clone();
+    assert!(files.write(&current).unwrap());
+    assert_eq!(names(), plain.iter().copied().chain(["notes.pem"]).map(str::to_owned).collect());
+    assert_eq!(domains(), [TD]);
 }
