@@ -107,7 +107,7 @@ async fn t89_what_ends_a_workload_ends_the_operator_by_every_method() {
     dev.json("cuts list --as desk");
 
     // Taken off the list of operators: a workload as any other.
-    dev = start(dev.kill(), WORKLOADS);
+    dev = start(dev.kill(), &format!("[operator]\nworkloads = []\n{WORKLOADS}"));
     let desk = channel(&dev, Some("desk")).await;
     for (method, roles) in support::table() {
         let (code, reason) = call(&desk, method).await;
@@ -117,7 +117,7 @@ async fn t89_what_ends_a_workload_ends_the_operator_by_every_method() {
     assert!(access::roles(access::Action::Reopen).contains(&Role::Operator));
     // Taken off the list of workloads: nobody.
     dev = start(dev.kill(), "");
-    is_nobody(&dev, "desk", None, "no longer configured").await;
+    is_nobody(&dev, "rival", None, "no longer configured").await;
 
     // Of another life of the journal.
     dev = start(dev.kill(), &format!("{OPERATORS}{WORKLOADS}"));

@@ -254,7 +254,7 @@ pub(super) fn lay_over(below: &mut Table, above: Table) {
     for (key, value) in above {
         match (below.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) => lay_over(old, new),
-            (Some(Value::Array(old)), Value::Array(new)) if new.iter().all(Value::is_table) => {
+            (Some(Value::Array(old)), Value::Array(new)) if old.iter().chain(&new).all(Value::is_table) => {
                 for item in new {
                     old.retain(|o| o.get("name").is_none() || o.get("name") != item.get("name"));
                     old.push(item);
