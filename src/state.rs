@@ -1,6 +1,7 @@
 //! Room 3: state. What the records say, all together. [`State::apply`] is deterministic and knows no clock but the records' own.
 
 pub mod agent;
+mod agents;
 mod apply;
 mod approval;
 pub mod authority;
@@ -14,8 +15,10 @@ mod extended;
 mod generation;
 pub mod mandate;
 pub mod meter;
+mod order;
 mod overlay;
 mod revoked;
+mod slab;
 mod target;
 mod time;
 mod view;
@@ -29,6 +32,7 @@ use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, WorkloadNa
 use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
+use agents::Agents;
 pub use approval::{Answer, Approval, Status, seats as waiting_seats};
 pub use authority::Authorities;
 use budget::Budgets;
@@ -87,10 +91,7 @@ pub struct State {
     out: Out,
     proofs: HashMap<[u8; 32], DelegationId>,
     mandates: Mandates,
-    agents: BTreeMap<Uuid, Box<Agent>>,
-    // By the first half of the key's SHA-256, as subjects are. Somebody who makes two keys of their own whose halves agree
-    // (2^64 attempts) is told that the second is in use.
-    agent_keys: HashMap<[u8; 16], Uuid>,
+    agents: Agents,
     workload_keys: HashMap<[u8; 32], WorkloadKey>,
     // Sorted, because a table of half a million would stop the writer when it grows.
     tickets: BTreeMap<[u8; 32], Ticket>,
@@ -221,7 +222,7 @@ impl State {
             cuts.cut(*subject, u64::MAX);
         }
         let now = self.at / SECOND;
-        for agent in self.agents.values().filter(|agent| agent.rare.told && end_of_cut(agent, self.out) > now) {
+        for agent in self.agents.iter().filter(|agent| agent.rare.told && end_of_cut(agent, self.out) > now) {
             cuts.cut(Target::Agent(agent.uuid).subject(), u64::MAX);
         }
         for slot in self.authorities.slots.iter().filter(|s| s.status == authority::Status::Tainted) {
@@ -244,7 +245,7 @@ impl State {
 
     /// One agent.
     pub fn agent(&self, uuid: &Uuid) -> Option<&Agent> {
-        self.agents.get(uuid).map(Box::as_ref)
+        self.agents.get(uuid)
     }
 
     /// The agent that a request made, by the key of its request id.
@@ -254,8 +255,7 @@ impl State {
 
     /// The agents after `after`, in order of id.
     pub fn agents_after(&self, after: Option<Uuid>) -> impl Iterator<Item = &Agent> {
-        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.agents.range((from, std::ops::Bound::Unbounded)).map(|(_, agent)| agent.as_ref())
+        self.agents.after(after)
     }
 
     /// Takes the revisions of all records that no longer matter.
@@ -322,8 +322,8 @@ impl State {
 
     /// The owner of a key.
     pub fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
-        if let Some(uuid) = self.agent_keys.get(&half(key)) {
-            return Some(Owner::Agent(*uuid));
+        if let Some(uuid) = self.agents.owner(&half(key)) {
+            return Some(Owner::Agent(uuid));
         }
         self.workload_keys.get(key).map(|known| Owner::Workload(&known.name, known.ends_at))
     }

@@ -1,5 +1,7 @@
 //! Redeem: a ticket's secret and a key become a first certificate, of a workload or of an agent.
 
+use std::num::NonZeroU64;
+
 use mayfly_verify::{Stamp, Target, Workload, WorkloadName, sha256};
 use uuid::Uuid;
 
@@ -144,7 +146,7 @@ fn agent(j: &mut Judgement<'_>, uuid: Uuid, key: [u8; 32], chance: &Chance) -> R
     }
     if let Some(certificate) = &agent.current {
         // The same key gets the same answer, as long as that certificate is the last.
-        if certificate.key == key && agent.rare.next.is_none() && agent.used_since == certificate.revision {
+        if certificate.key == key && agent.rare.next.is_none() && agent.used_since == certificate.revision.get() {
             return Ok(j.admission(agent, Some(certificate.clone()))?);
         }
         j.note(Note::AgentTicketReused(uuid));
@@ -218,7 +220,7 @@ pub(super) fn certify(
         serial: chance.serial(),
         begins_at: j.now().saturating_sub(BACKDATE),
         ends_at,
-        revision: j.view().revision() + 1,
+        revision: NonZeroU64::MIN.saturating_add(j.view().revision()),
     };
     let (ticket, renewed_from) = match source {
         Source::Ticket(hash) | Source::Token { hash, .. } => (hash.to_vec(), Vec::new()),

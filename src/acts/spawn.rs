@@ -244,7 +244,7 @@ impl Spawn {
         }
         j.checking(Check::Request);
         let first = match &self.credential {
-            Credential::Key(_) => agent.last().is_some_and(|certificate| certificate.revision == agent.revision),
+            Credential::Key(_) => agent.last().is_some_and(|certificate| certificate.revision.get() == agent.revision),
             // The secret is derived again from the nonce that was recorded.
             Credential::Ticket { .. } => agent.rare.ticket.is_some() && agent.current.is_none(),
         };

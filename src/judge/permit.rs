@@ -207,7 +207,7 @@ impl Judgement<'_> {
             let message = "the credential of this request outlasts the authority that signs now: make a new request";
             return Err(Denial::new(Kind::Conflict, "REQUEST_DONE", message));
         }
-        let revision = certificate.as_ref().map_or(agent.revision, |c| c.revision);
+        let revision = certificate.as_ref().map_or(agent.revision, |c| c.revision.get());
         let td = &self.rules().trust_domain;
         let binding = agent.binding(td, self.view().incarnation(), revision, &agent.mandate.scopes);
         Ok(Admission {

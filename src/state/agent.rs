@@ -9,6 +9,7 @@ use mayfly_verify::{AgentId, Binding, ClassName, Mode, Stamp, Subject, Target, T
 use uuid::Uuid;
 
 pub use super::delegation::Delegation;
+use super::expiry::{AGENT, SEAT, When, number};
 pub use super::generation::Generation;
 use super::generation::Past;
 use super::mandate::{EVERYTHING, Mandate};
@@ -54,12 +55,23 @@ pub struct Agent {
     subject: Subject,
     /// Number of children that are still known. Their records cannot be read without this agent's.
     pub(super) children: u32,
-    /// It has ended or expired long ago, and is kept only for its children.
-    pub(super) over: bool,
+    /// What happens to it next.
+    pub(super) next: Next,
     /// Whether it is counted as live.
     pub(super) seated: bool,
     /// Whether it stands in `taken_back` of its ancestors.
     pub(super) taken_back: bool,
+}
+
+/// What happens to an agent next, with time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It expires, and gives its seats back.
+    Expires,
+    /// It is forgotten, some time after it gave its seats back.
+    IsForgotten,
+    /// Nothing: its time is over, and it is kept for its children.
+    Nothing,
 }
 
 /// Fields that most agents leave empty.
@@ -225,7 +237,7 @@ impl Agent {
             rare,
             subject: Target::Agent(uuid).subject(),
             children: 0,
-            over: false,
+            next: Next::Expires,
             seated: true,
             taken_back: false,
         })
@@ -340,6 +352,15 @@ impl Agent {
     /// Unix microseconds at which its last certificate, its ticket or its lease ends.
     pub(super) fn expires_at(&self) -> u64 {
         seconds(self.svid_ends_at.min(self.lease_ends_at))
+    }
+
+    /// When something happens to it next.
+    pub(super) fn due(&self) -> Option<When> {
+        match self.next {
+            Next::Expires => Some((self.expires_at(), number(self.revision, 0, SEAT))),
+            Next::IsForgotten => Some((self.forgotten_at(), number(self.revision, 0, AGENT))),
+            Next::Nothing => None,
+        }
     }
 
     /// Unix microseconds at which state forgets it.

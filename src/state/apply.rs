@@ -5,11 +5,12 @@ use std::sync::Arc;
 use mayfly_verify::{DelegationId, Target};
 use uuid::Uuid;
 
+use super::agent::Next;
 use super::expiry::Due;
 use super::mandate::Words;
 use super::{
     AccessToken, Agent, Authorities, CUT_KEEP, Certificate, Delegation, Done, Holder, InForce, KEEP, Misfit, Reading, SKEW, Seat,
-    State, TargetStanding, Ticket, Token, WorkloadKey, authority, cuts, fixed, half, seconds,
+    State, TargetStanding, Ticket, Token, WorkloadKey, authority, cuts, fixed, seconds,
 };
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, record::Body};
@@ -240,7 +241,7 @@ impl State {
     fn admit(&mut self, revision: u64, a: &record::Admitted, agent: Box<Agent>) -> Result<(), Misfit> {
         let misfit = |what| Misfit { revision, what };
         let uuid = agent.uuid;
-        if self.agents.contains_key(&uuid) {
+        if self.agents.contains(&uuid) {
             return Err(misfit("an id is given twice"));
         }
         if let Some(lineage) = &agent.lineage {
@@ -262,7 +263,6 @@ impl State {
             self.tickets.insert(hash, Ticket { holder: Holder::Agent(uuid), by: None, ends_at, redeemed: None, revision });
         }
         if let Some(certificate) = &agent.current {
-            self.agent_keys.insert(half(&certificate.key), uuid);
             self.out.certificates = self.out.certificates.max(certificate.ends_at);
         }
         for (n, charge) in (0..).zip(&a.charges) {
@@ -273,23 +273,25 @@ impl State {
                 self.due_nth(charge.until, revision, n, Due::Meter(meter));
             }
         }
-        self.due(agent.expires_at(), revision, Due::Seat(uuid));
         self.last(seconds(agent.lease_ends_at), true);
-        self.agents.insert(uuid, agent);
+        self.agents.insert(*agent);
         Ok(())
     }
 
     /// A later certificate of an agent.
     fn certified(&mut self, revision: u64, uuid: Uuid, key: [u8; 32], change: impl FnOnce(&mut Agent)) {
-        let Some(agent) = self.agents.get_mut(&uuid) else {
+        let mut last = 0;
+        let known = self.agents.change(&uuid, |agent| {
+            change(agent);
+            agent.rare.rows.push(revision);
+            agent.next = Next::Expires;
+            last = agent.svid_ends_at;
+        });
+        if !known {
             return self.obsolete.push_back(revision);
-        };
-        change(agent);
-        agent.rare.rows.push(revision);
-        let expires_at = agent.expires_at();
-        self.out.certificates = self.out.certificates.max(agent.svid_ends_at);
-        self.agent_keys.insert(half(&key), uuid);
-        self.due(expires_at, revision, Due::Seat(uuid));
+        }
+        self.agents.certified(&uuid, &key);
+        self.out.certificates = self.out.certificates.max(last);
     }
 
     pub(super) fn count(&mut self, seats: impl IntoIterator<Item = Seat>, by: i64) {

@@ -4,7 +4,7 @@ use mayfly_verify::{Subject, Target, User};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::expiry::Due;
+use super::expiry::{Due, Happens};
 use super::mandate::EVERYTHING;
 use super::{Count, Misfit, Seat, State, fixed, seconds};
 use crate::clock::SECOND;
@@ -215,8 +215,8 @@ impl State {
     /// The seats of questions that have expired by `now` (Unix microseconds) and are still counted, because no record has come since: of
     /// the first of them, if many things are due.
     pub(super) fn waited_out(&self, now: u64) -> Vec<Seat> {
-        let due = self.due.range(..=(now, u64::MAX)).take(super::AT_ONCE);
-        let questions = due.filter_map(|(_, what)| if let Due::Waiting(id) = what { self.approval(id) } else { None });
+        let due = self.due_by(now).take(super::AT_ONCE);
+        let questions = due.filter_map(|what| if let Happens::Other(Due::Waiting(id)) = what { self.approval(id) } else { None });
         questions.filter(|approval| approval.waits).flat_map(Approval::seats).collect()
     }
 

@@ -131,11 +131,11 @@ impl State {
             None => None,
         };
         // In a replay: an agent that is forgotten, whose row was dropped before this one.
-        if !self.agents.contains_key(&agent) {
+        if !self.agents.contains(&agent) {
             self.obsolete.push_back(revision);
             return Ok(());
         }
-        accounts.retain(|account| self.agents.contains_key(account));
+        accounts.retain(|account| self.agents.contains(account));
         for account in &accounts {
             self.budgets.accounts.entry(*account).or_default().holds.insert(revision);
         }
@@ -156,7 +156,7 @@ impl State {
         let (mut words, mut before) = (0, Vec::new());
         for after in &s.accounts {
             let id = Uuid::from_slice(&after.account).map_err(|_| misfit("account"))?;
-            if !self.agents.contains_key(&id) {
+            if !self.agents.contains(&id) {
                 continue;
             }
             let account = self.budgets.accounts.entry(id).or_default();

@@ -1,5 +1,7 @@
 //! What state knows of credentials: certificates, tokens and tickets, who owns a key, and what an earlier request led to.
 
+use std::num::NonZeroU64;
+
 use mayfly_verify::{User, WorkloadName};
 use uuid::Uuid;
 
@@ -50,8 +52,8 @@ pub struct Certificate {
     pub begins_at: u64,
     /// Unix seconds.
     pub ends_at: u64,
-    /// Revision of its record.
-    pub revision: u64,
+    /// Revision of its record. It is not zero, so an agent without a certificate takes no more room.
+    pub revision: NonZeroU64,
 }
 
 impl Certificate {
@@ -66,6 +68,7 @@ impl Certificate {
         let misfit = |what| Misfit { revision, what };
         let key = fixed(key).ok_or(misfit("key"))?;
         let serial = fixed(serial).ok_or(misfit("serial number"))?;
+        let revision = NonZeroU64::new(revision).ok_or(misfit("revision"))?;
         Ok(Certificate { key, serial, begins_at, ends_at, revision })
     }
 }

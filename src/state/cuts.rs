@@ -33,7 +33,7 @@ impl State {
         let tainted = self.authorities.slots.iter().filter(|s| s.status == Status::Tainted);
         let tainted =
             tainted.map(move |s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until.div_ceil(SECOND)));
-        let ended = self.agents.values().filter(|a| a.rare.ended.is_some() && is_told(a));
+        let ended = self.agents.iter().filter(|a| a.rare.ended.is_some() && is_told(a));
         let ended = ended.map(move |a| made(Target::Agent(a.uuid).subject(), u64::MAX, end_of_cut(a, self.out)));
         let now = self.at / SECOND;
         cuts.chain(tainted).chain(ended).filter(move |cut| cut.keep_until > now)

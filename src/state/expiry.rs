@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use mayfly_verify::{DelegationId, Subject, Target};
 use uuid::Uuid;
 
-use super::{KEEP, State, half, seconds};
+use super::agent::Next;
+use super::{Agent, KEEP, State, seconds};
 
 /// Key of an entry: the due time in Unix microseconds, then a number made of the record's revision, `nth` and the kind.
 pub(super) type When = (u64, u64);
@@ -13,14 +14,9 @@ pub(super) type When = (u64, u64);
 /// The highest number that tells things of one kind and one record apart.
 const NTH: u16 = 0xfff;
 
-// There is one entry for each of a million agents.
-const _: () = assert!(size_of::<(When, Due)>() == 40, "an entry is small");
-
-/// Something that happens at a known time.
+/// Something that happens at a known time. What happens to agents is not among it: see [`super::agents::Agents`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// An agent is forgotten, some time after it gave its seats back.
-    Agent(Uuid),
     /// A delegation is forgotten.
     Delegation(Box<DelegationId>),
     /// A ticket is forgotten.
@@ -35,8 +31,6 @@ pub(super) enum Due {
     Standing(Box<Target>),
     /// A record becomes obsolete, and nothing else happens.
     Record,
-    /// An agent gives its seats back.
-    Seat(Uuid),
     /// A meter's reading ends.
     Meter([u8; 16]),
     /// An assertion expires, so it need not be remembered that it was used.
@@ -54,10 +48,20 @@ pub(super) enum Due {
 /// Things that one commit lets happen at most. When 700,000 agents end in one second, nobody waits for all of them.
 pub const AT_ONCE: usize = 1024;
 
-/// The number of an entry: the record's revision, `nth` and the kind.
-fn number(revision: u64, nth: u16, what: &Due) -> u64 {
-    let kind = match what {
-        Due::Agent(_) => 0,
+/// What happens to an agent, as a kind: it is forgotten.
+pub(super) const AGENT: u64 = 0;
+/// It gives its seats back.
+pub(super) const SEAT: u64 = 8;
+
+/// What happens next: to an agent, or anything else.
+pub(super) enum Happens<'a> {
+    Agent(&'a Agent),
+    Other(&'a Due),
+}
+
+fn kind(what: &Due) -> u64 {
+    // 0 and 8 are for agents.
+    match what {
         Due::Delegation(_) => 1,
         Due::Ticket(_) => 2,
         Due::Request(_) => 3,
@@ -65,14 +69,17 @@ fn number(revision: u64, nth: u16, what: &Due) -> u64 {
         Due::Cut(_) => 5,
         Due::Standing(_) => 6,
         Due::Record => 7,
-        Due::Seat(_) => 8,
         Due::Meter(_) => 9,
         Due::Assertion(_) => 10,
         Due::Waiting(_) => 13,
         Due::Approval(_) => 14,
         Due::Hold => 11,
         Due::Spend(_) => 12,
-    };
+    }
+}
+
+/// The number of an entry: the record's revision, `nth` and the kind.
+pub(super) fn number(revision: u64, nth: u16, kind: u64) -> u64 {
     // INVARIANT: revisions stay below 2^48, which at a million a second takes nine years; one record has 4,096 such things.
     revision << 16 | u64::from(nth & NTH) << 4 | kind
 }
@@ -84,36 +91,51 @@ impl State {
 
     /// `nth` tells things of one kind and one record apart.
     pub(super) fn due_nth(&mut self, when: u64, revision: u64, nth: u16, what: Due) {
-        self.due.insert((when, number(revision, nth, &what)), what);
+        self.due.insert((when, number(revision, nth, kind(&what))), what);
     }
 
     /// Takes back what [`State::due`] was told.
     pub(super) fn no_longer_due(&mut self, when: u64, revision: u64, what: &Due) {
-        self.due.remove(&(when, number(revision, 0, what)));
+        self.due.remove(&(when, number(revision, 0, kind(what))));
     }
 
     /// Agents that have expired by `now` (Unix microseconds) and still hold their seats, because no record has come since: the
     /// first of them, if many things are due.
     pub(crate) fn run_out(&self, now: u64) -> BTreeSet<Uuid> {
-        let due = self.due.range(..=(now, u64::MAX)).take(AT_ONCE);
-        let seats = due.filter_map(|(_, what)| if let Due::Seat(uuid) = what { Some(*uuid) } else { None });
-        seats.filter(|uuid| self.agents.get(uuid).is_some_and(|a| a.seated && a.expires_at() <= now)).collect()
+        let due = self.due_by(now).take(AT_ONCE);
+        let agents = due.filter_map(|what| if let Happens::Agent(agent) = what { Some(agent) } else { None });
+        agents.filter(|agent| agent.seated && agent.expires_at() <= now).map(|agent| agent.uuid).collect()
+    }
+
+    /// What happens by `now` (Unix microseconds), in order.
+    pub(super) fn due_by(&self, now: u64) -> impl Iterator<Item = Happens<'_>> {
+        let mut agents = self.agents.due_by(now).peekable();
+        let mut others = self.due.range(..=(now, u64::MAX)).peekable();
+        std::iter::from_fn(move || match (agents.peek(), others.peek()) {
+            (Some((when, _)), other) if other.is_none_or(|(first, _)| when < first) => {
+                agents.next().map(|(_, agent)| Happens::Agent(agent))
+            }
+            _ => others.next().map(|(_, what)| Happens::Other(what)),
+        })
     }
 
     /// Lets the time of a record (Unix microseconds) take effect, on at most `budget` things.
     pub(super) fn expire(&mut self, now: u64, budget: &mut usize) {
         self.out.forget(now);
-        while *budget > 0
-            && let Some(entry) = self.due.first_entry().filter(|e| e.key().0 <= now)
-        {
+        while *budget > 0 {
+            let agent = self.agents.first_due().filter(|((at, _), _)| *at <= now);
+            let Some(entry) =
+                self.due.first_entry().filter(|e| e.key().0 <= now && agent.is_none_or(|(first, _)| *e.key() < first))
+            else {
+                let Some(((when, _), uuid)) = agent else { return };
+                *budget -= 1;
+                self.time_came(uuid, when);
+                continue;
+            };
             *budget -= 1;
             let ((when, by), what) = entry.remove_entry();
             let (revision, nth) = (by >> 16, u16::try_from(by >> 4 & u64::from(NTH)).unwrap_or(NTH));
             let obsolete = match what {
-                Due::Agent(uuid) => {
-                    self.forget(uuid, when);
-                    false
-                }
                 // It goes with the last extended agent under it.
                 Due::Delegation(id) if self.prolonged.contains_key(&*id) => false,
                 Due::Delegation(id) => {
@@ -157,16 +179,6 @@ impl State {
                     _ => false,
                 },
                 Due::Record => true,
-                Due::Seat(uuid) => {
-                    // An agent that was renewed after this entry was made has a later entry, which frees its seats.
-                    let over = self.agents.get(&uuid).filter(|agent| agent.expires_at() <= when);
-                    if let Some(forgotten_at) = over.map(|agent| agent.forgotten_at()) {
-                        self.unseat(&uuid);
-                        self.no_longer_counted(&uuid);
-                        self.due(forgotten_at, revision, Due::Agent(uuid));
-                    }
-                    false
-                }
                 Due::Assertion(jti) => {
                     self.assertions.remove(&jti);
                     false
@@ -201,16 +213,24 @@ impl State {
         }
     }
 
+    /// The time of an agent has come: it expires, or is forgotten.
+    fn time_came(&mut self, uuid: Uuid, when: u64) {
+        if self.agents.get(&uuid).is_some_and(|agent| agent.next == Next::Expires) {
+            self.unseat(&uuid);
+            self.no_longer_counted(&uuid);
+            self.agents.change(&uuid, |agent| agent.next = Next::IsForgotten);
+        } else {
+            self.agents.change(&uuid, |agent| agent.next = Next::Nothing);
+            self.forget(uuid, when);
+        }
+    }
+
     /// Forgets an agent whose time has come, unless a child's record still needs it; then its parents in the same way.
     fn forget(&mut self, uuid: Uuid, when: u64) {
         let mut next = Some(uuid);
         while let Some(uuid) = next.take() {
-            let Some(agent) = self.agents.get_mut(&uuid) else { return };
-            if agent.forgotten_at() > when {
-                return;
-            }
-            agent.over = true;
-            if agent.children > 0 {
+            let Some(agent) = self.agents.get(&uuid) else { return };
+            if agent.forgotten_at() > when || agent.children > 0 {
                 return;
             }
             self.unseat(&uuid);
@@ -221,9 +241,6 @@ impl State {
             self.last(seconds(agent.lease_ends_at), false);
             if let Some(hash) = &agent.rare.ticket {
                 self.tickets.remove(hash);
-            }
-            for key in agent.keys() {
-                self.agent_keys.remove(&half(key));
             }
             self.obsolete.push_back(agent.revision);
             self.obsolete.extend(&agent.rare.rows);
@@ -236,7 +253,7 @@ impl State {
                 above.children = above.children.saturating_sub(1);
                 if above.children == 0 {
                     above.rare.below = None;
-                    next = above.over.then_some(parent);
+                    next = (above.next == Next::Nothing).then_some(parent);
                     let ended = self.ended_trees.remove(&Target::Agent(parent).subject());
                     if ended && !self.standings.contains_key(&Target::Agent(parent)) {
                         self.no_longer_taken_back(&parent);

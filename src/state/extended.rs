@@ -9,16 +9,20 @@ use crate::clock::SECOND;
 impl State {
     /// Lets the lease of an agent end at `lease_ends_at`, in Unix seconds, by the token with this proof.
     pub(super) fn extended(&mut self, revision: u64, uuid: Uuid, lease_ends_at: u64, proof: [u8; 32]) {
-        let Some(agent) = self.agents.get_mut(&uuid) else {
+        let (mut before, mut delegation) = (0, None);
+        let known = self.agents.change(&uuid, |agent| {
+            before = std::mem::replace(&mut agent.lease_ends_at, lease_ends_at);
+            let first = agent.rare.extended.replace((proof, revision)).is_none();
+            agent.rare.rows.push(revision);
+            delegation = agent.delegation.as_ref().filter(|_| first).map(|delegation| delegation.id);
+        });
+        if !known {
             return self.obsolete.push_back(revision);
-        };
-        let before = std::mem::replace(&mut agent.lease_ends_at, lease_ends_at);
-        let first = agent.rare.extended.replace((proof, revision)).is_none();
-        agent.rare.rows.push(revision);
+        }
         // INVARIANT: a delegation is known for as long as an extended agent under it, and so for as long as those below that: their
         // records cannot be read without it, and whoever revokes it must find it.
-        if let Some(delegation) = agent.delegation.as_ref().filter(|_| first) {
-            *self.prolonged.entry(delegation.id).or_default() += 1;
+        if let Some(delegation) = delegation {
+            *self.prolonged.entry(delegation).or_default() += 1;
         }
         self.last(seconds(before), false);
         self.last(seconds(lease_ends_at), true);

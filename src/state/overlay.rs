@@ -133,13 +133,11 @@ impl<'a> Overlay<'a> {
     }
 
     fn adopt_agent(&mut self, id: &[u8]) {
-        if let Some(agent) = Uuid::from_slice(id).ok().and_then(|id| self.base.agents.get(&id)) {
-            let expired = self.expired.contains(&agent.uuid);
-            self.top.agents.entry(agent.uuid).or_insert_with(|| {
-                let mut copy = agent.clone();
-                copy.unseat_copy(expired);
-                copy
-            });
+        let found = Uuid::from_slice(id).ok().and_then(|id| self.base.agents.get(&id));
+        if let Some(agent) = found.filter(|agent| !self.top.agents.contains(&agent.uuid)) {
+            let mut copy = agent.clone();
+            copy.unseat_copy(self.expired.contains(&agent.uuid));
+            self.top.agents.insert(copy);
         }
     }
 

@@ -1,7 +1,5 @@
 //! The certificates that have not expired and are refused all the same, by serial number: what a CRL says.
 
-use std::ops::Bound;
-
 use uuid::Uuid;
 
 use super::{Standing, State, seconds};
@@ -10,10 +8,9 @@ impl State {
     /// Serial numbers of agents' certificates that are refused at `now` (Unix microseconds), among `most` agents from `after` on; and
     /// the agent to go on after. `None` means that all agents were looked at. The look costs about as much as `most` look-ups.
     pub fn revoked_serials(&self, after: Option<Uuid>, most: usize, now: u64) -> (Vec<[u8; 16]>, Option<Uuid>) {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut serials = Vec::new();
         let mut last = None;
-        for (seen, agent) in self.agents.range((from, Bound::Unbounded)).map(|(_, agent)| agent).enumerate() {
+        for (seen, agent) in self.agents.after(after).enumerate() {
             if seen == most {
                 return (serials, last);
             }

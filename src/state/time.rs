@@ -44,7 +44,7 @@ impl State {
 
     /// How many things end or are forgotten by `now` (Unix microseconds), counted up to [`AT_ONCE`]. Zero while their rows are kept.
     pub fn count_due(&self, now: u64) -> usize {
-        if now < self.rows_kept_until { 0 } else { self.due.range(..=(now, u64::MAX)).take(AT_ONCE).count() }
+        if now < self.rows_kept_until { 0 } else { self.due_by(now).take(AT_ONCE).count() }
     }
 
     /// Keeps rows as after `State::resumed`, though there was no room for a record of it. Times are in Unix microseconds.

@@ -36,11 +36,11 @@ pub(super) fn certified(issuer: &Issuer, certified: &Certified) -> (v1::X509Svid
         Certified::Workload(permit, leaf) => {
             let id = mayfly_verify::workload_id(&issuer.trust_domain, permit.workload());
             let certificate = permit.certificate();
-            (x509_svid(id, leaf, certificate.ends_at), None, certificate.revision)
+            (x509_svid(id, leaf, certificate.ends_at), None, certificate.revision.get())
         }
         Certified::Agent(admission, leaf) => {
             let agent = agent_message(issuer, admission.agent(), Standing::Live);
-            let (ends_at, revision) = admission.certificate().map_or((0, 0), |c| (c.ends_at, c.revision));
+            let (ends_at, revision) = admission.certificate().map_or((0, 0), |c| (c.ends_at, c.revision.get()));
             (x509_svid(admission.id().to_string(), leaf, ends_at), Some(agent), revision)
         }
     }
