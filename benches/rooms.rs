@@ -343,6 +343,8 @@ fn rules() -> Rules {
         actions: config.actions.clone(),
         waiting: config.waiting,
         operators: vec![],
+        auditors: vec![],
+        assignments: vec![],
         limits: vec![
             limit("live", Per::User, Measure::Live(1_000_000_000)),
             limit("rate", Per::Workload, Measure::Rate { period: 1, burst: 1_000_000 }),

@@ -182,6 +182,16 @@ impl Issuer {
         Ok(caller)
     }
 
+    /// A person with a token for operators, in the role in which they ask. The token was verified a moment ago; whether it still counts,
+    /// and what it makes of them, is judged now.
+    pub fn person(&self, person: Caller, action: Action) -> Result<Caller, Denial> {
+        let rules = self.ledger.rules();
+        self.ledger.read(|state| {
+            who(state, &rules, &person, self.clock.now())?;
+            Ok(access::acting(action, person, state, &rules))
+        })
+    }
+
     /// Whether a caller may ask for an action, and has not asked too often. Every door asks this before it acts.
     pub fn may(&self, action: Action, caller: Caller) -> Result<Caller, No> {
         access::check(action, &caller)?;

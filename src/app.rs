@@ -243,7 +243,8 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     );
     tasks.push(process::task("listener", serving));
     let socket = sockets::operators(&endpoint.socket)?;
-    let uids = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
+    let operators = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
+    let uids = listen::Uids { operators, auditors: config.auditor_uids.clone() };
     let serving = listen::serve_operators(socket, uids, router, Arc::clone(&issuer), config.bounds, stopped.clone());
     tasks.push(process::task("operator socket", serving));
     gauges::begin(clock.seconds());
@@ -351,7 +352,10 @@ fn development(config: &Config, provider: &reload::Provider) -> IssuerSettings {
             AudienceSettings { workloads: spawners(config), ..AudienceSettings::new(provider::AUDIENCE) },
             AudienceSettings { revokes: true, ..AudienceSettings::new(provider::REVOKES) },
             AudienceSettings { user: true, ..AudienceSettings::new(provider::USER) },
-        ],
+        ]
+        .into_iter()
+        .chain(config.operator_audiences("dev"))
+        .collect(),
         max_age: Duration::from_secs(24 * 3600),
         ..IssuerSettings::new("dev", provider.issuer.clone())
     }

@@ -97,6 +97,8 @@ pub struct AudienceSettings {
     /// Whether such a token speaks for the user themself, who sees and stops what acts for them, and reopens what they closed. Its
     /// client must be one that only the users themselves use.
     pub user: bool,
+    /// Whether such a token makes somebody an operator or an auditor, by its claims, and does nothing else.
+    pub operates: bool,
 }
 
 impl AudienceSettings {
@@ -109,6 +111,7 @@ impl AudienceSettings {
             max_lease: None,
             revokes: false,
             user: false,
+            operates: false,
         }
     }
 }
@@ -170,6 +173,9 @@ pub struct Delegator {
     acr: Option<String>,
     signed_in_at: Option<u64>,
     audience: AudienceSettings,
+    // For audiences of operators alone.
+    claims: Option<Arc<Map<String, Value>>>,
+    counts_until: u64,
 }
 
 impl Delegator {
@@ -229,6 +235,16 @@ impl Delegator {
         self.audience.user
     }
 
+    /// Everything that the token says, if it is for an audience of operators and auditors.
+    pub fn claims(&self) -> Option<&Arc<Map<String, Value>>> {
+        self.claims.as_ref()
+    }
+
+    /// When the token stops to count, in Unix seconds: at its end, or when it is too old.
+    pub fn counts_until(&self) -> u64 {
+        self.counts_until
+    }
+
     /// Longest lease that the token allows. `None` means no ceiling.
     pub fn max_lease(&self) -> Option<Duration> {
         self.audience.max_lease
@@ -238,7 +254,17 @@ impl Delegator {
     #[cfg(test)]
     #[doc(hidden)]
     pub fn for_tests(user: User, issued_at: u64, expires_at: u64, proof: [u8; 32], audience: AudienceSettings) -> Self {
-        Delegator { user, issued_at, expires_at, proof, acr: None, signed_in_at: None, audience }
+        Delegator {
+            user,
+            issued_at,
+            expires_at,
+            proof,
+            acr: None,
+            signed_in_at: None,
+            audience,
+            claims: None,
+            counts_until: expires_at,
+        }
     }
 }
 
@@ -285,7 +311,9 @@ impl Assertions {
         let Statement { sub, issued_at, expires_at, proof, audience, claims } = statement;
         let (acr, signed_in_at) = token::sign_in(&claims);
         let user = User { iss: issuer.issuer.clone(), sub };
-        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience: audience.clone() })
+        let counts_until = expires_at.min(issued_at.saturating_add(issuer.max_age.as_secs()));
+        let claims = audience.operates.then(|| Arc::new(claims));
+        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience: audience.clone(), claims, counts_until })
     }
 
     /// What a token says whose signature and claims hold, with its issuer.

@@ -10,6 +10,7 @@ use mayfly_verify::{
     verify_x509, workload_id,
 };
 use rustls_pki_types::CertificateDer;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::denial::{Denial, Kind};
@@ -73,11 +74,33 @@ pub enum Caller {
         /// Whether the token lets them revoke and nothing else: its audience has `revokes = true`.
         only_revokes: bool,
     },
+    /// A person, by a token for an audience of operators and auditors. They are one of these, by the claims of the token, or nobody.
+    Person {
+        /// The user at their provider.
+        user: User,
+        /// The operator's name for the provider.
+        provider: String,
+        /// When the token was issued, Unix seconds.
+        issued_at: u64,
+        /// Unix seconds at which the token stops to count.
+        ends_at: u64,
+        /// The audience of the token.
+        audience: Arc<str>,
+        /// Everything that the token says.
+        claims: Arc<Map<String, Value>>,
+    },
     /// An operator.
     Operator {
-        /// `uid:<n>`, or the scope of the workload that it is.
+        /// `uid:<n>`, or the scope of the workload or the person that it is.
         name: String,
-        /// The workload that it is, with what proved it. `None` for a listed uid on the operator socket.
+        /// The workload or the person that it is, with what proved it. `None` for a listed uid on the operator socket.
+        by: Option<Box<Caller>>,
+    },
+    /// An auditor, who reads what operators read and changes nothing.
+    Auditor {
+        /// As that of an operator.
+        name: String,
+        /// As that of an operator.
         by: Option<Box<Caller>>,
     },
 }
@@ -99,8 +122,12 @@ pub enum Role {
     User,
     /// A user whose token lets them revoke and nothing else.
     Revoker,
+    /// A person with a token for operators or auditors, whom nothing makes one.
+    Person,
     /// An operator.
     Operator,
+    /// An auditor.
+    Auditor,
 }
 
 impl Caller {
@@ -114,7 +141,9 @@ impl Caller {
             Caller::Bearer { .. } => Role::Bearer,
             Caller::User { only_revokes: true, .. } => Role::Revoker,
             Caller::User { only_revokes: false, .. } => Role::User,
+            Caller::Person { .. } => Role::Person,
             Caller::Operator { .. } => Role::Operator,
+            Caller::Auditor { .. } => Role::Auditor,
         }
     }
 
@@ -126,7 +155,9 @@ impl Caller {
             Caller::Foreign { id, .. } => id.to_string(),
             Caller::Agent { id, .. } | Caller::Bearer { id, .. } => id.to_string(),
             Caller::User { user, .. } => format!("user {} of {}", user.sub, user.iss),
-            Caller::Operator { name, .. } => name.clone(),
+            // No other scope begins so: what a person does as an operator is never taken for what they do as a user.
+            Caller::Person { user, provider, .. } => format!("user:{provider}/{}", user.sub),
+            Caller::Operator { name, .. } | Caller::Auditor { name, .. } => name.clone(),
         }
     }
 
@@ -136,8 +167,9 @@ impl Caller {
             Caller::Workload { name, .. } => Some(workload_id(td, name)),
             Caller::Foreign { id, .. } => Some(id.to_string()),
             Caller::Agent { id, .. } | Caller::Bearer { id, .. } => Some(id.to_string()),
-            Caller::Operator { by: Some(by), .. } => by.spiffe_id(td),
-            Caller::Stranger | Caller::User { .. } | Caller::Operator { by: None, .. } => None,
+            Caller::Operator { by: Some(by), .. } | Caller::Auditor { by: Some(by), .. } => by.spiffe_id(td),
+            Caller::Stranger | Caller::User { .. } | Caller::Person { .. } => None,
+            Caller::Operator { by: None, .. } | Caller::Auditor { by: None, .. } => None,
         }
     }
 
@@ -161,6 +193,20 @@ impl Caller {
     /// The agent that it is, if it is one.
     pub fn agent(&self) -> Option<&Caller> {
         matches!(self, Caller::Agent { .. }).then_some(self)
+    }
+
+    /// Whether it reads what everybody does.
+    pub fn reads_everything(&self) -> bool {
+        matches!(self, Caller::Operator { .. } | Caller::Auditor { .. })
+    }
+
+    /// The person who is an operator or an auditor by a token. `None` for anybody else.
+    pub fn person(&self) -> Option<&Caller> {
+        match self {
+            Caller::Person { .. } => Some(self),
+            Caller::Operator { by, .. } | Caller::Auditor { by, .. } => by.as_deref().and_then(Caller::person),
+            _ => None,
+        }
     }
 
     /// Whether it is this workload.

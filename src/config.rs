@@ -14,6 +14,7 @@ mod https;
 mod issuers;
 mod limits;
 mod notes;
+mod operators;
 mod places;
 mod policy;
 mod reader;
@@ -39,6 +40,7 @@ use crate::history::audit::Settings as Audited;
 use crate::judge::Places;
 use crate::judge::action::Catalogue;
 use crate::judge::approval::Waiting;
+use crate::judge::assignment::Assignment;
 use crate::judge::audience::Audience;
 use crate::judge::limits::Limit;
 use crate::judge::pace::{Paces, Verb};
@@ -95,6 +97,13 @@ pub struct Config {
     pub uids: Option<Vec<u32>>,
     /// Workloads that are operators too, over mTLS. A listed workload can do everything that an operator can, from any machine.
     pub operators: Vec<WorkloadName>,
+    /// Uids of auditors. A listed uid reads everything over the operator socket, and changes nothing.
+    pub auditor_uids: Vec<u32>,
+    /// Workloads that are auditors too, over mTLS.
+    pub auditors: Vec<WorkloadName>,
+    /// People who are operators or auditors by a token of a provider of users. An attacker who controls the provider, or the claims that
+    /// are asked for, is an operator.
+    pub assignments: Vec<Assignment>,
     /// How the log is written.
     pub log: LogFormat,
     /// A filter of `tracing` that chooses what is logged.

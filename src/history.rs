@@ -258,7 +258,7 @@ impl Drop for History {
 fn whose(origin: &Origin) -> Whose {
     match origin.caller.get() {
         None | Some(Caller::Stranger) => Whose::Strangers,
-        Some(Caller::Operator { .. }) => Whose::Operators,
+        Some(Caller::Operator { .. } | Caller::Auditor { .. }) => Whose::Operators,
         Some(_) => Whose::Callers,
     }
 }

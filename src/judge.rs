@@ -7,6 +7,7 @@
 pub mod access;
 pub mod action;
 pub mod approval;
+pub mod assignment;
 pub mod audience;
 mod authorize;
 pub mod bound;
@@ -46,14 +47,14 @@ pub use dn::{DistinguishedName, Encoding, SubjectTemplate};
 pub use exchange::{Access, Presented};
 pub use grant::{Consent, Proof, check_issuer_open, check_token};
 pub(crate) use ownership::unknown_agent;
-pub use ownership::{may_revoke, owns};
+pub use ownership::{may_revoke, owns, sees};
 pub use permit::{Admission, Certification, Mint, RequestId};
 pub(crate) use permit::{BACKDATE, request_record};
 pub use places::{Place, Places, Section, Source};
 pub use rules::{Ceiling, Rules};
 pub use uses::Usage;
 pub use verdict::{Check, Defined, Note, Verdict};
-pub use who::{operates, who};
+pub use who::{audits, operates, who};
 
 /// One kind of request to the issuer. Each act's own file implements it.
 pub trait Act: Send + 'static {

@@ -26,6 +26,7 @@
 //! sds envoy  secrets of an identity for Envoy, and its API; the guard and `run` share them
 //! deploy     configurations of proxies that ask a guard
 //! https jose the HTTPS client and the JSON Web Keys that assertion and foreign share
+//! claims     whether a token says what the configuration expects of a workload, an operator or an auditor
 //! lenient    what stock gRPC clients need of a Unix socket; the operator socket and that of `run` share it
 //! process    what others see of this process's memory, and what a panic does to it; all long-lived work starts there
 //! app        builds everything once; beside it config, home, folder, telemetry, cli, dev
@@ -115,6 +116,7 @@ pub mod deploy;
 #[cfg(target_os = "linux")]
 pub mod run;
 
+pub mod claims;
 pub mod clock;
 pub mod denial;
 pub mod docs;

@@ -227,10 +227,19 @@ pub async fn serve_local(listener: TcpListener, router: axum::Router, bounds: Bo
     open.wait().await;
 }
 
+/// Whom the operator socket serves.
+#[derive(Clone, Debug)]
+pub struct Uids {
+    /// Uids of operators.
+    pub operators: Vec<u32>,
+    /// Uids of auditors, who are no operators.
+    pub auditors: Vec<u32>,
+}
+
 /// Serves the operator socket until `stop`. A connection from a uid that is not in `uids` is closed at once.
 pub async fn serve_operators(
     listener: UnixListener,
-    uids: Vec<u32>,
+    uids: Uids,
     router: axum::Router,
     issuer: Arc<Issuer>,
     bounds: Bounds,
@@ -247,14 +256,16 @@ pub async fn serve_operators(
             Accepted::Full => return connection::refused("full"),
             Accepted::Failed(error) => return cannot_accept(&error),
         };
-        let uid = match stream.peer_cred() {
-            Ok(cred) if uids.contains(&cred.uid()) => cred.uid(),
+        let peer = match stream.peer_cred() {
+            Ok(cred) if uids.operators.contains(&cred.uid()) => Peer::Operator(cred.uid()),
+            Ok(cred) if uids.auditors.contains(&cred.uid()) => Peer::Auditor(cred.uid()),
             refused => {
                 tracing::warn!(uid = ?refused.map(|c| c.uid()).ok(), "the operator socket refused a peer that is not listed");
                 return;
             }
         };
-        let service = gate.clone().service(Peer::Operator(uid), Payer::Known(format!("uid:{uid}").into()), None);
+        let (Peer::Operator(uid) | Peer::Auditor(uid)) = peer else { return };
+        let service = gate.clone().service(peer, Payer::Known(format!("uid:{uid}").into()), None);
         let stop = stopping.clone();
         open.spawn(async move {
             let _place = place;

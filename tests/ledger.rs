@@ -114,6 +114,8 @@ fn rules(limits: Vec<Limit>, foreign: &[&str], taken_back: usize) -> Rules {
         actions: config.actions.clone(),
         waiting: config.waiting,
         operators: vec!["orchestrator".parse().unwrap()],
+        auditors: vec![],
+        assignments: vec![],
         limits,
         workload_ttl: 1_000_000,
         jwt_ttl: 300,

@@ -6,10 +6,16 @@
 mod raw;
 mod support;
 
+use std::time::Duration;
+
 use mayfly::caller::Role;
 use mayfly::judge::access;
 use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::history_client::HistoryClient;
+use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use mayfly_agent::api::v1::operations_client::OperationsClient;
+use mayfly_agent::api::v1::revocations_client::RevocationsClient;
+use mayfly_agent::channel::with_user_token;
 use support::{Dev, channel};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -145,4 +151,131 @@ fn t106_a_revoking_token_from_before_the_users_revocation_revokes_nothing_once_t
     dev.json("spawn --class worker --user-token demo.jwt --out a");
     std::fs::write(dev.path("own.jwt"), dev.run("token demo --audience mayfly-dev-revoke").stdout).unwrap();
     dev.json(revoke);
+}
+
+const PEOPLE: &str = "[auditor]\nworkloads = [\"clerk\"]\n[[workloads]]\nname = \"clerk\"\n[[operators]]\nissuer = \"dev\"\naudience = \"ops\"\n\
+                      claims = { sub = \"demo\" }\n[[operators]]\nissuer = \"dev\"\naudience = \"ops\"\nrole = \"auditor\"\nclaims = { sub = \"guest\" }\n";
+
+/// A token of a development user for an audience.
+fn token(dev: &Dev, user: &str, audience: &str) -> String {
+    String::from_utf8(dev.run(&format!("token {user} --audience {audience}")).stdout).unwrap().trim().to_owned()
+}
+
+/// The code and the reason of the answer to an empty message with a person's token.
+async fn call_with(channel: &Channel, method: &str, token: &str) -> (Code, String) {
+    match raw::call_with(channel, method, token).await {
+        Ok(()) => (Code::Ok, String::new()),
+        Err(status) => (status.code(), status.get_details_error_info().map(|info| info.reason).unwrap_or_default()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t240_auditors_read_everything_and_change_nothing_and_people_are_what_their_claims_make_them() {
+    let dev = start(tempfile::tempdir().unwrap(), PEOPLE);
+    join(&dev, "clerk");
+    dev.token("demo", "demo.jwt");
+    let agent = dev.json("spawn --class worker --user-token demo.jwt --out a")["agent_id"].as_str().unwrap().to_owned();
+    let stranger = channel(&dev, None).await;
+    let (operator, auditor, user) =
+        (token(&dev, "demo", "ops"), token(&dev, "guest", "ops"), token(&dev, "guest", "mayfly-dev-user"));
+    // Every method, by each who reads: an auditor by token, one by certificate, and an operator by token.
+    let clerk = channel(&dev, Some("clerk")).await;
+    let local = ["Operations/Backup", "Operations/Reload", "Operations/CompareConfiguration"];
+    for (method, roles) in support::table() {
+        let (code, reason) = call_with(&stranger, method, &auditor).await;
+        assert_eq!(reason == "ROLE_NOT_ALLOWED", !roles.contains(&Role::Auditor), "{method} as auditor: {code:?} {reason}");
+        let (code, reason) = call_with(&stranger, method, &operator).await;
+        let may = roles.contains(&Role::Operator) && !local.contains(&method);
+        assert_eq!(reason == "ROLE_NOT_ALLOWED", !may, "{method} as operator: {code:?} {reason}");
+        let (code, reason) = call(&clerk, method).await;
+        let may = roles.contains(&Role::Auditor) || roles.contains(&Role::Workload);
+        assert_eq!(reason == "ROLE_NOT_ALLOWED", !may, "{method} as a workload that audits: {code:?} {reason}");
+        // T241, T242: one caller for one request, and one use for one audience.
+        assert_eq!(call_with(&clerk, method, &operator).await.1, "TWO_CALLERS", "{method}");
+        assert_eq!(call_with(&stranger, method, &user).await.1, "USER_TOKEN_AUDIENCE", "{method}");
+    }
+    assert_eq!(
+        access::TABLE.iter().filter(|(_, roles)| roles.contains(&Role::Auditor)).count(),
+        14,
+        "what auditors may is listed"
+    );
+    // What an auditor sees is somebody else's, and is whole.
+    let mut history = HistoryClient::new(with_user_token(stranger.clone(), &auditor).unwrap());
+    let all = history.list_entries(v1::ListEntriesRequest::default()).await.unwrap().into_inner().entries;
+    let spawned = all.iter().find(|entry| entry.kind == "admission").unwrap();
+    assert!(spawned.agent_id == agent && !spawned.peer.is_empty() && spawned.user.as_ref().unwrap().sub == "demo", "{spawned:?}");
+    let mut inspection = InspectionClient::new(with_user_token(stranger.clone(), &auditor).unwrap());
+    assert_eq!(inspection.list_agents(v1::ListAgentsRequest::default()).await.unwrap().into_inner().agents.len(), 1);
+    // What an operator does is theirs by name, in the record and in the history, and no look goes unseen.
+    let mut operations = OperationsClient::new(with_user_token(stranger.clone(), &operator).unwrap());
+    let target = v1::Target { target: Some(v1::target::Target::Class("worker".into())) };
+    operations.revoke(v1::RevokeRequest { target: Some(target), reason: "INC-9".into(), ..Default::default() }).await.unwrap();
+    let entries = dev.json("history --since 1h");
+    let by = |kind: &str, caller: &str| {
+        entries["entries"].as_array().unwrap().iter().any(|entry| entry["kind"] == kind && entry["caller"] == caller)
+    };
+    assert!(by("revocation", "user:dev/demo") && by("look", "user:dev/guest") && by("denial", "user:dev/guest"), "{entries:#}");
+    assert_eq!(dev.json("cuts list")["cuts"][0]["by"], "user:dev/demo");
+    // Nobody is made anything by a token of somebody else's claims, one that is no token, or two.
+    dev.json("reopen --class worker");
+    assert_eq!(call_with(&stranger, "Revocations/ListCuts", "x.y.z").await.1, "USER_TOKEN_MALFORMED");
+    assert_eq!(
+        raw::call_with_two(&stranger, "Revocations/ListCuts", &operator, &auditor).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t240_what_ends_a_user_their_provider_or_their_assignment_ends_the_operator_by_every_method() {
+    let dev = start(tempfile::tempdir().unwrap(), PEOPLE);
+    let stranger = channel(&dev, None).await;
+    for (fault, ends, opens, expected) in [
+        ("the user", "revoke --user dev/demo", Some("reopen --user dev/demo"), "USER_CLOSED"),
+        ("the provider", "revoke --issuer dev", Some("reopen --issuer dev"), "USER_ISSUER_CLOSED"),
+        ("everything before", "revoke --before now", None, "USER_TOKEN_TOO_EARLY"),
+    ] {
+        let operator = token(&dev, "demo", "ops");
+        assert_eq!(call_with(&stranger, "Revocations/ListCuts", &operator).await.0, Code::Ok, "{fault}: before");
+        // Who follows the feed hears no more of it.
+        let mut feed = RevocationsClient::new(with_user_token(stranger.clone(), &operator).unwrap());
+        let mut feed = feed.watch_cuts(v1::WatchCutsRequest::default()).await.unwrap().into_inner();
+        dev.json(ends);
+        for (method, _) in support::table() {
+            assert_eq!(call_with(&stranger, method, &operator).await.1, expected, "{fault}: {method}");
+        }
+        let end = async {
+            loop {
+                if let Err(status) = feed.message().await.map(|message| message.unwrap()) {
+                    return status.code();
+                }
+            }
+        };
+        let end = tokio::time::timeout(Duration::from_secs(20), end).await.unwrap();
+        assert_eq!(end, Code::Unauthenticated, "{fault}");
+        if let Some(opens) = opens {
+            dev.json(opens);
+            assert_eq!(
+                call_with(&stranger, "Revocations/ListCuts", &operator).await.1,
+                "USER_TOKEN_TOO_EARLY",
+                "{fault}: reopened"
+            );
+        }
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+    let operator = token(&dev, "demo", "ops");
+    let auditor = token(&dev, "guest", "ops");
+    assert_eq!(call_with(&stranger, "Revocations/ListCuts", &operator).await.0, Code::Ok);
+    // Another claim, by a reload: the same token makes nobody of them, and an operator becomes an auditor.
+    std::fs::write(dev.path("more.toml"), PEOPLE.replace("\"demo\"", "\"nobody\"")).unwrap();
+    dev.json("reload");
+    for (method, _) in support::table() {
+        assert_eq!(call_with(&stranger, method, &operator).await.1, "OPERATOR_UNMATCHED", "{method}");
+    }
+    assert_eq!(call_with(&stranger, "Revocations/ListCuts", &auditor).await.0, Code::Ok);
+    // No assignment at all: the audience is nobody's.
+    std::fs::write(dev.path("more.toml"), "").unwrap();
+    dev.json("reload");
+    for token in [&operator, &auditor] {
+        assert_eq!(call_with(&stranger, "Revocations/ListCuts", token).await.1, "USER_TOKEN_AUDIENCE");
+    }
 }

@@ -43,6 +43,8 @@ fn open(path: &Path, now: &Arc<AtomicU64>) -> Ledger {
         actions: config.actions.clone(),
         waiting: config.waiting,
         operators: vec![],
+        auditors: vec![],
+        assignments: vec![],
         limits: vec![],
         workload_ttl: 1_000_000,
         jwt_ttl: 300,

@@ -4,6 +4,7 @@ mod address;
 mod dial;
 mod error;
 mod roots;
+mod token;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(crate) use address::Address;
 pub(crate) use dial::Dialer;
 pub use error::ConnectError;
 pub use roots::root_pin;
+pub use token::{Authorized, USER_TOKEN, UserToken, with_user_token, without_user_token};
 
 use crate::tls::CurrentIdentity;
 pub use crate::tls::Identity;

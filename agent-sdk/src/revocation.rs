@@ -28,6 +28,7 @@ use tonic_types::StatusExt as _;
 
 use crate::api::v1;
 use crate::api::v1::revocations_client::RevocationsClient;
+use crate::channel::{Authorized, without_user_token};
 use crate::random;
 pub use crate::stream::Link;
 use crate::stream::{self, End, Subscription};
@@ -77,6 +78,11 @@ type Tap = Box<dyn FnMut(Tick) + Send>;
 /// Follows the feed over a channel, and resumes after every break. The channel must present an identity, or lead to the operator
 /// socket. `key` signs the heartbeats of `trust_domain`.
 pub fn follow(channel: Channel, key: FeedKey, trust_domain: TrustDomain, freshness: Freshness) -> Following {
+    begin(without_user_token(channel), key, trust_domain, freshness, None)
+}
+
+/// The same over a channel that may send a person's token: of an operator or an auditor.
+pub fn follow_as(channel: Authorized, key: FeedKey, trust_domain: TrustDomain, freshness: Freshness) -> Following {
     begin(channel, key, trust_domain, freshness, None)
 }
 
@@ -88,10 +94,10 @@ pub fn follow_with(
     freshness: Freshness,
     each: impl FnMut(Tick) + Send + 'static,
 ) -> Following {
-    begin(channel, key, trust_domain, freshness, Some(Box::new(each)))
+    begin(without_user_token(channel), key, trust_domain, freshness, Some(Box::new(each)))
 }
 
-fn begin(channel: Channel, key: FeedKey, trust_domain: TrustDomain, freshness: Freshness, tap: Option<Tap>) -> Following {
+fn begin(channel: Authorized, key: FeedKey, trust_domain: TrustDomain, freshness: Freshness, tap: Option<Tap>) -> Following {
     let live = Live::new(trust_domain.clone(), freshness);
     let follower = Follower::new(key, trust_domain, Limits::default());
     let (sender, link) = watch::channel(Link::Connecting);
@@ -104,7 +110,7 @@ fn begin(channel: Channel, key: FeedKey, trust_domain: TrustDomain, freshness: F
 
 /// The feed as a stream to follow.
 struct Feed {
-    client: RevocationsClient<Channel>,
+    client: RevocationsClient<Authorized>,
     follower: Follower,
     live: Live,
     link: watch::Sender<Link>,

@@ -30,7 +30,7 @@ impl Explaining {
 
     /// A turn, which is given back when it is dropped.
     pub(crate) async fn turn(&self, caller: &Caller) -> Result<SemaphorePermit<'_>, Denial> {
-        let turns = if matches!(caller, Caller::Operator { .. }) { &self.turns.0 } else { &self.turns.1 };
+        let turns = if caller.reads_everything() { &self.turns.0 } else { &self.turns.1 };
         let busy = || Denial::new(Kind::Exhausted, "BUSY", "too many others ask for explanations: ask again in a moment");
         tokio::time::timeout(TURN, turns.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)
     }

@@ -9,7 +9,7 @@ use crate::clock::SECOND;
 use crate::denial::{Denial, Kind, No};
 use crate::journal::record::{self, record::Body};
 use crate::judge::budget::{Line, lines, may_spend};
-use crate::judge::{Act, Chance, Check, Judgement, RequestId, owns, request_record, unknown_agent};
+use crate::judge::{Act, Chance, Check, Judgement, RequestId, request_record, sees, unknown_agent};
 use crate::ledger::Lane;
 use crate::pipeline::Record;
 use crate::state::{Hold, Standing, Unit, View, seconds};
@@ -101,7 +101,7 @@ pub type Shown = (AgentId, Vec<Line>, Vec<(u64, AgentId, Hold)>);
 pub fn show(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<Shown, Denial> {
     let (now, rules) = (issuer.clock.now(), issuer.ledger.rules());
     issuer.ledger.read(|state| {
-        let may = |caller: &Caller, agent: &_| owns(caller, agent) || may_spend(&rules, caller, agent);
+        let may = |caller: &Caller, agent: &_| sees(caller, agent) || may_spend(&rules, caller, agent);
         let agent = state.agent(&agent).filter(|agent| may(caller, agent)).ok_or_else(unknown_agent)?;
         let all = Unit::ALL.into_iter().flat_map(|unit| lines(state, &rules, agent, unit, now)).collect();
         let ids = state.account(&agent.uuid).into_iter().flat_map(|account| &account.holds);

@@ -9,7 +9,7 @@ use super::Issuer;
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Fault};
 use crate::judge::policy::Class;
-use crate::judge::{owns, unknown_agent};
+use crate::judge::{sees, unknown_agent};
 use crate::state::{Agent, Count, Seat, Standing, TargetStanding, View, Why};
 
 /// Page tokens: sealed for one caller, so that they tell nothing and nobody else's work. The key lives as long as the process.
@@ -92,7 +92,7 @@ pub fn list(
                 return (page, last, state.revision);
             }
             let standing = state.standing(agent, now);
-            if owns(caller, agent) && (all || standing == Standing::Live) {
+            if sees(caller, agent) && (all || standing == Standing::Live) {
                 // T13: a full page goes on only where the caller may see more, and from what it has seen.
                 if page.len() == size {
                     let last = page.last().map(|(agent, _): &(Agent, _)| agent.uuid);
@@ -111,13 +111,13 @@ pub fn list(
 pub fn get(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<(Agent, Standing, Option<Why>), Denial> {
     let now = issuer.clock.now();
     let found = issuer.ledger.read(|state| {
-        let agent = state.agent(&agent).filter(|agent| owns(caller, agent))?;
+        let agent = state.agent(&agent).filter(|agent| sees(caller, agent))?;
         let standing = state.standing(agent, now);
         Some((agent.clone(), standing, state.over(agent, standing)))
     });
     let (agent, standing, over) = found.ok_or_else(unknown_agent)?;
     let told = over.map(|why| match caller {
-        Caller::Operator { .. } => Why::clone(&why),
+        Caller::Operator { .. } | Caller::Auditor { .. } => Why::clone(&why),
         Caller::User { .. } if why.by == caller.scope() => Why::clone(&why),
         _ => Why { at: why.at, ..Why::default() },
     });
@@ -137,7 +137,7 @@ pub struct Known {
 /// The classes that a caller may see, in order of name, and the revision at which that was read. T13: a class that the caller may not
 /// spawn looks as if it did not exist.
 pub fn classes(issuer: &Issuer, caller: &Caller) -> (Vec<Known>, u64) {
-    let operator = matches!(caller, Caller::Operator { .. });
+    let operator = caller.reads_everything();
     issuer.ledger.read(|state| {
         let own = caller.agent_uuid().and_then(|uuid| state.agent(&uuid)).map(|agent| agent.mandate.class.clone());
         let spawns = |class: &Class| {

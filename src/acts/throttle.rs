@@ -85,8 +85,11 @@ impl Issuer {
     pub fn throttle(&self, caller: &Caller, action: Action) -> Result<(), Denial> {
         let Some(verb) = Verb::of(action) else { return Ok(()) };
         match caller {
-            Caller::Stranger | Caller::Operator { by: None, .. } => Ok(()),
-            Caller::Operator { by: Some(by), .. } => self.throttle.count(verb, Some(&by.scope()), None),
+            Caller::Stranger | Caller::Operator { by: None, .. } | Caller::Auditor { by: None, .. } => Ok(()),
+            Caller::Person { .. } => self.throttle.count(verb, Some(&caller.scope()), None),
+            Caller::Operator { by: Some(by), .. } | Caller::Auditor { by: Some(by), .. } => {
+                self.throttle.count(verb, Some(&by.scope()), None)
+            }
             Caller::User { user, .. } => {
                 let verb = if verb == Verb::Revoke { Verb::RevokeOwn } else { verb };
                 self.throttle.count(verb, Some(&name(user)), None)

@@ -1,5 +1,7 @@
 //! A user's token: proof of a delegation, or of the user who sees and stops what acts for them.
 
+use std::sync::Arc;
+
 use mayfly_verify::sha256;
 
 use super::Issuer;
@@ -51,6 +53,25 @@ pub async fn themself(issuer: &Issuer, token: &str, action: Action) -> Result<Ca
         issuer.ledger.read(|state| check_token(state, &user, issued_at))?;
     }
     Ok(Caller::User { user, issued_at, only_revokes: !delegator.is_user() })
+}
+
+/// Authenticates a person by a token for an audience of `[[operators]]`. What the token makes of them is judged with each request.
+pub async fn operator(issuer: &Issuer, token: &str) -> Result<Caller, Denial> {
+    let delegator = verify(issuer, token, Presenter::Stranger).await?;
+    let Some(claims) = delegator.claims().map(Arc::clone) else {
+        let message = "tokens of this audience make nobody an operator or an auditor: use one of an audience of `[[operators]]`";
+        return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
+    };
+    let user = delegator.user().clone();
+    let provider = issuer.ledger.rules().issuers.get(&user.iss).cloned().unwrap_or_default();
+    Ok(Caller::Person {
+        user,
+        provider,
+        issued_at: delegator.issued_at(),
+        ends_at: delegator.counts_until(),
+        audience: delegator.audience().into(),
+        claims,
+    })
 }
 
 /// As a refused user token is told.

@@ -7,6 +7,7 @@ use mayfly_verify::WorkloadName;
 use serde_json::{Map, Value};
 
 use super::{AssertionError, Assertions, IssuerSettings, Presenter, Refusal};
+use crate::claims::holds_all;
 
 /// Which tokens prove a workload: all that have these claims. Somebody who can change them can be the workload.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,48 +104,5 @@ impl Attestations {
             // Its use is remembered as long as it could be used again, and no longer, however long it lasts.
             ends_at: statement.expires_at.min(statement.issued_at.saturating_add(issuer.max_age.as_secs())),
         })
-    }
-}
-
-fn holds_all(expected: &Map<String, Value>, found: &Map<String, Value>) -> bool {
-    expected.iter().all(|(name, value)| found.get(name).is_some_and(|found| holds(value, found)))
-}
-
-/// Types count: the text `1` is not the number 1, and one text is no list of it.
-fn holds(expected: &Value, found: &Value) -> bool {
-    match (expected, found) {
-        (Value::Object(expected), Value::Object(found)) => holds_all(expected, found),
-        (expected, found) => expected == found,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn t122_claims_are_equal_with_their_types_and_whole_lists() {
-        let found = json!({ "a": "1", "list": ["x", "y"], "deep": { "b": { "c": "d", "e": 1 }, "f": true } });
-        for (expected, equal) in [
-            (json!({ "a": "1" }), true),
-            (json!({ "list": ["x", "y"] }), true),
-            (json!({ "deep": { "b": { "c": "d" } } }), true),
-            (json!({ "deep": { "b": { "e": 1 }, "f": true }, "a": "1" }), true),
-            (json!({ "a": 1 }), false),
-            (json!({ "a": ["1"] }), false),
-            (json!({ "a": "1 " }), false),
-            (json!({ "list": "x" }), false),
-            (json!({ "list": ["x"] }), false),
-            (json!({ "list": ["y", "x"] }), false),
-            (json!({ "deep": { "b": "d" } }), false),
-            (json!({ "deep": { "b": { "c": "d", "x": "y" } } }), false),
-            (json!({ "deep.b.c": "d" }), false),
-            (json!({ "missing": null }), false),
-        ] {
-            assert_eq!(holds_all(expected.as_object().unwrap(), found.as_object().unwrap()), equal, "{expected}");
-        }
     }
 }

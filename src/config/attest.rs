@@ -41,14 +41,7 @@ fn read_issuer(i: &mut Reader) -> Option<IssuerSettings> {
         if ok { Ok(s.to_owned()) } else { Err("an audience has 1 to 256 visible ASCII characters".into()) }
     });
     let max_age = i.duration("max_age", "10m", 10, 86_400);
-    let audience = AudienceSettings {
-        audience: audience?,
-        workloads: Vec::new(),
-        scopes: None,
-        max_lease: None,
-        revokes: false,
-        user: false,
-    };
+    let audience = AudienceSettings::new(audience?);
     Some(IssuerSettings {
         name: name?,
         issuer: issuer?,
@@ -64,13 +57,7 @@ fn read_issuer(i: &mut Reader) -> Option<IssuerSettings> {
 pub(super) fn read_rules(w: &mut Reader, workload: Option<&WorkloadName>, rules: &mut Vec<Rule>) {
     for mut a in w.sections("attest") {
         let issuer = a.parsed("issuer", None, |s| Ok(s.to_owned()));
-        let mut claims = Map::new();
-        for (name, value) in a.table("claims") {
-            match expected(value, DEPTH) {
-                Ok(value) => drop(claims.insert(name, value)),
-                Err(what) => a.fault("claims", &format!("`{name}`: {what}")),
-            }
-        }
+        let claims = read_claims(&mut a);
         if claims.is_empty() {
             a.fault(
                 "claims",
@@ -84,6 +71,18 @@ pub(super) fn read_rules(w: &mut Reader, workload: Option<&WorkloadName>, rules:
     }
 }
 
+/// Reads the claims with the values that a token must have. Empty without `claims`.
+pub(super) fn read_claims(a: &mut Reader) -> Map<String, serde_json::Value> {
+    let mut claims = Map::new();
+    for (name, value) in a.table("claims") {
+        match expected(value, DEPTH) {
+            Ok(value) => drop(claims.insert(name, value)),
+            Err(what) => a.fault("claims", &format!("`{name}`: {what}")),
+        }
+    }
+    claims
+}
+
 /// Checks that each rule names a configured issuer.
 pub(super) fn check_rules(top: &mut Reader, rules: &[Rule], issuers: &[IssuerSettings]) {
     for rule in rules.iter().filter(|rule| issuers.iter().all(|issuer| issuer.name != rule.issuer)) {
@@ -92,6 +91,7 @@ pub(super) fn check_rules(top: &mut Reader, rules: &[Rule], issuers: &[IssuerSet
     }
 }
 
+/// An expected claim, as a token would say it.
 fn expected(value: Value, depth: usize) -> Result<serde_json::Value, String> {
     if depth == 0 {
         return Err(format!("it has more than {DEPTH} levels"));

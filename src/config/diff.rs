@@ -10,10 +10,11 @@ use toml::{Table, Value};
 use super::Config;
 
 /// The sections, and the keys of sections, that a reload takes over. Everything else is kept until a restart.
-const RELOADED: [&str; 15] = [
+const RELOADED: [&str; 17] = [
     "actions",
     "approvals",
     "audiences",
+    "auditor.workloads",
     "classes",
     "credentials.jwt_ttl",
     "credentials.workload_ttl",
@@ -22,6 +23,7 @@ const RELOADED: [&str; 15] = [
     "limits",
     "log.filter",
     "operator.workloads",
+    "operators",
     "policy",
     "workload_issuers",
     "workloads",
@@ -77,6 +79,8 @@ impl Config {
             writes: new.writes,
             taken_back: new.taken_back,
             operators: new.operators,
+            auditors: new.auditors,
+            assignments: new.assignments,
             log_filter: new.log_filter,
             jwt_ttl: new.jwt_ttl,
             workload_ttl: new.workload_ttl,

@@ -59,7 +59,7 @@ fn read_audience(a: &mut Reader, known: &Known<'_>) -> Option<AudienceSettings> 
     let workloads = a.list("workloads", default, |s| if s.starts_with("spiffe:") { known.foreign(s) } else { known.own(s) });
     let scopes = a.has("scopes").then(|| a.list("scopes", None, |s| Ok(s.to_owned())));
     let max_lease = a.has("max_lease").then(|| a.duration("max_lease", "1h", 60, 30 * 86_400));
-    Some(AudienceSettings { audience: audience?, workloads, scopes, max_lease, revokes, user })
+    Some(AudienceSettings { audience: audience?, workloads, scopes, max_lease, revokes, user, operates: false })
 }
 
 /// Accepts an https URL without user, password, query and fragment.

@@ -33,6 +33,8 @@ impl Config {
             gateways: self.gateways.clone(),
             client_audience,
             operators: self.operators.clone(),
+            auditors: self.auditors.clone(),
+            assignments: self.assignments.clone(),
             actions: self.actions.clone(),
             waiting: self.waiting,
             limits: self.limits.clone(),

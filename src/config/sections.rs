@@ -18,6 +18,7 @@ use super::foreign::{Known, read_foreign};
 use super::https::read_https;
 use super::issuers::read_issuers;
 use super::limits::read_limits;
+use super::operators::{add_audiences, check_offices, read_assignments, read_auditor, read_operator};
 use super::places::read_owner;
 use super::policy::read_policy;
 use super::reader::Reader;
@@ -41,6 +42,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let server = within(top, "server", read_server);
     let http = within(top, "http", read_http);
     let operator = within(top, "operator", read_operator);
+    let auditor = within(top, "auditor", read_auditor);
     let log = within(top, "log", read_log);
     let journal = within(top, "journal", read_journal);
     let history = within(top, "history", read_history);
@@ -53,9 +55,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let policy = within(top, "policy", read_policy);
 
     let Workloads { workloads, attest, serves, gateways } = read_workloads(top);
-    if let Some(unknown) = operator.workloads.iter().find(|name| !workloads.contains(name)) {
-        top.fault("operator.workloads", &format!("workload `{unknown}` is not configured"));
-    }
+    check_offices(top, &operator, &auditor, &workloads);
     let (foreign, domains) = read_foreign(top, trust_domain.as_ref());
     let known = Known { own: &workloads, foreign: &domains };
     let actions = read_actions(top);
@@ -64,7 +64,9 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let limits = read_limits(top);
     let audiences = read_audiences(top, credentials.oid.as_ref());
     check_audiences(top, &audiences, &classes, trust_domain.as_ref());
-    let issuers = read_issuers(top, &known);
+    let mut issuers = read_issuers(top, &known);
+    let assignments = read_assignments(top);
+    add_audiences(top, &assignments, &mut issuers);
     let providers: Vec<&str> = issuers.iter().map(|issuer| issuer.name.as_str()).collect();
     check_people(top, classes.values().flat_map(|class| &class.approve), &providers);
     let workload_issuers = read_workload_issuers(top, &issuers);
@@ -84,6 +86,9 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         socket: operator.socket,
         uids: operator.uids,
         operators: operator.workloads,
+        auditor_uids: auditor.uids,
+        auditors: auditor.workloads,
+        assignments,
         log: log.format?,
         log_filter: log.filter?,
         batch: journal.batch,
@@ -182,20 +187,6 @@ fn read_http(h: &mut Reader) -> Option<SocketAddr> {
         Ok(_) => Err("metrics and health are served on loopback only, or with `network = true` to whoever reaches them".into()),
         Err(e) => Err(e.to_string()),
     })
-}
-
-struct Operator {
-    socket: Option<PathBuf>,
-    uids: Option<Vec<u32>>,
-    workloads: Vec<WorkloadName>,
-}
-
-fn read_operator(o: &mut Reader) -> Operator {
-    Operator {
-        socket: o.optional("socket", |s| Ok(PathBuf::from(s))),
-        uids: o.integers("uids"),
-        workloads: o.list("workloads", Some(&[]), |s| s.parse::<WorkloadName>().map_err(|e| e.to_string())),
-    }
 }
 
 struct Log {

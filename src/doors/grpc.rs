@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
-use super::peer::{self, Peer};
+use super::peer::{self, Peer, Person};
 use super::{status, told};
 use crate::acts::{Issuer, user};
 use crate::caller::{Caller, Origin};
@@ -127,7 +127,7 @@ impl Door {
             match (self.caller(method, &request).await?, token.as_str()) {
                 (caller, "") => Ok(caller),
                 (Caller::Stranger, token) => user::themself(&self.issuer, token, method.action).await.map_err(No::from),
-                _ => Err(targets::two_callers().into()),
+                _ => Err(peer::two_callers().into()),
             }
         };
         let caller = until.wait(caller).await;
@@ -189,7 +189,9 @@ impl Door {
     }
 
     async fn caller<T>(&self, method: Method, request: &Request<T>) -> Result<Caller, No> {
-        peer::caller(&self.issuer, request.extensions().get::<Peer>(), method.action).await
+        let extensions = request.extensions();
+        let person = extensions.get::<Person>().map(|person| &*person.0);
+        peer::caller(&self.issuer, extensions.get::<Peer>(), person, method.action).await
     }
 
     /// The answer on the wire, counted; the history hears of a denial, and of a look of an operator.

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use http::HeaderMap;
+use mayfly_agent::channel::USER_TOKEN as TOKEN;
 use mayfly_verify::{Possession, sha256};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 
-use crate::acts::Issuer;
+use crate::acts::{Issuer, user};
 use crate::caller::{Caller, From, Origin, Proved};
 use crate::denial::{Denial, No};
 use crate::judge::access::Action;
@@ -22,7 +24,13 @@ pub enum Peer {
     Tls(Arc<Connection>),
     /// Over the operator socket: a listed uid.
     Operator(u32),
+    /// Over the operator socket: a uid that is listed as an auditor's.
+    Auditor(u32),
 }
+
+/// The person whose token came with a request. A request carries it in its extensions.
+#[derive(Clone, Debug)]
+pub struct Person(pub Arc<Caller>);
 
 /// A connection over TLS.
 #[derive(Debug)]
@@ -61,7 +69,7 @@ impl Peer {
     pub fn origin(peer: Option<&Peer>, method: &'static str) -> Arc<Origin> {
         let from = match peer {
             Some(Peer::Tls(connection)) => connection.address.map(From::Address),
-            Some(Peer::Operator(uid)) => Some(From::Socket(*uid)),
+            Some(Peer::Operator(uid) | Peer::Auditor(uid)) => Some(From::Socket(*uid)),
             None => None,
         };
         Arc::new(Origin::new(method, from))
@@ -78,18 +86,46 @@ impl Peer {
     }
 }
 
-/// The caller of a request. T21: without a peer, or without a certificate, the caller is a stranger.
-pub async fn caller(issuer: &Issuer, peer: Option<&Peer>, action: Action) -> Result<Caller, No> {
+/// The caller of a request. T21: without a peer, or without a certificate and a person's token, the caller is a stranger.
+///
+/// `person` is what the token of the request proved when its headers were read. T241: beside a certificate, or on the operator socket, it
+/// would be a second caller.
+pub async fn caller(issuer: &Issuer, peer: Option<&Peer>, person: Option<&Caller>, action: Action) -> Result<Caller, No> {
     match peer {
-        Some(Peer::Tls(connection)) if connection.chain.is_empty() => Ok(Caller::Stranger),
+        Some(Peer::Tls(connection)) if connection.chain.is_empty() => match person {
+            Some(person) => Ok(issuer.person(person.clone(), action)?),
+            None => Ok(Caller::Stranger),
+        },
+        _ if person.is_some() => Err(two_callers().into()),
         Some(Peer::Tls(connection)) => {
             let proved = prove(issuer, connection)?;
             issuer.prove_again(proved, &connection.chain)?;
             issuer.caller(proved, action).await
         }
         Some(Peer::Operator(uid)) => Ok(Caller::Operator { name: format!("uid:{uid}"), by: None }),
+        Some(Peer::Auditor(uid)) => Ok(Caller::Auditor { name: format!("uid:{uid}"), by: None }),
         None => Ok(Caller::Stranger),
     }
+}
+
+/// The person whose token is in the metadata of a request. `None` without one.
+///
+/// T19: `authorization` and whatever else a proxy may add is no identity, so the token has a name of its own.
+pub async fn person(issuer: &Issuer, peer: &Peer, headers: &HeaderMap) -> Result<Option<Caller>, Denial> {
+    let Some(value) = headers.get(TOKEN) else { return Ok(None) };
+    // ORDER: before anything is verified. A token costs its verification only where it could count.
+    if !matches!(peer, Peer::Tls(connection) if connection.chain.is_empty()) {
+        return Err(two_callers());
+    }
+    let token = value.to_str().ok().filter(|_| headers.get_all(TOKEN).iter().count() == 1);
+    let malformed = || Denial::denied("USER_TOKEN_MALFORMED", "give one token in the metadata, as it was issued");
+    user::operator(issuer, token.ok_or_else(malformed)?).await.map(Some)
+}
+
+/// Two of certificate, socket and token.
+pub(super) fn two_callers() -> Denial {
+    let message = "ask either as the identity of the connection, or by a user token on a connection without a certificate";
+    Denial::malformed("TWO_CALLERS", message)
 }
 
 fn prove<'a>(issuer: &Issuer, connection: &'a Connection) -> Result<&'a Proved, Denial> {

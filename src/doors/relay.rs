@@ -41,7 +41,8 @@ impl Revocations for Door {
             // A verifier that comes from another relay may know more than this one.
             Resumed::Snapshot | Resumed::Unknown(_) => None,
         };
-        let stream = subscribe(&self.feed, Who::default(), request.into_inner(), from, self.stop.clone());
+        let stream =
+            subscribe(&self.feed, Who::default(), request.into_inner(), from, (self.stop.clone(), std::future::pending()));
         Ok(Response::new(Box::pin(stream)))
     }
 

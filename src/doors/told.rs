@@ -1,4 +1,4 @@
-//! What the history hears of requests that leave no record: denials, faults, and the looks of operators.
+//! What the history hears of requests that leave no record: denials, faults, and the looks of operators and auditors.
 
 use super::peer::Peer;
 use crate::acts::Issuer;
@@ -6,7 +6,7 @@ use crate::caller::{Caller, Origin};
 use crate::denial::No;
 use crate::judge::access::Action;
 
-/// Actions that show an operator what others do.
+/// Actions that show an operator or an auditor what others do.
 const LOOKS: &[Action] = &[
     Action::Backup,
     Action::CompareConfiguration,
@@ -32,10 +32,10 @@ pub fn denied(issuer: &Issuer, peer: Option<&Peer>, origin: &Origin, no: &No) {
     issuer.history.denied(origin, no);
 }
 
-/// Tells the history of what an operator looked at. Later pages of a list belong to the same look.
+/// Tells the history of what an operator or an auditor looked at. Later pages of a list belong to the same look.
 pub fn answered(issuer: &Issuer, action: Action, origin: &Origin) {
-    let operator = matches!(origin.caller.get(), Some(Caller::Operator { .. }));
-    if operator && LOOKS.contains(&action) && origin.continues.get().is_none() {
+    let reader = origin.caller.get().is_some_and(Caller::reads_everything);
+    if reader && LOOKS.contains(&action) && origin.continues.get().is_none() {
         issuer.history.looked(origin);
     }
 }

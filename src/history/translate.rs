@@ -304,7 +304,7 @@ pub(super) fn root_of(caller: &Caller, trust_domain: &TrustDomain) -> Option<Str
     match caller {
         Caller::Workload { name, .. } => Some(workload_id(trust_domain, name)),
         Caller::Foreign { id, .. } => Some(id.to_string()),
-        Caller::Operator { by: Some(by), .. } => root_of(by, trust_domain),
+        Caller::Operator { by: Some(by), .. } | Caller::Auditor { by: Some(by), .. } => root_of(by, trust_domain),
         _ => None,
     }
 }

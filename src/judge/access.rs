@@ -1,11 +1,11 @@
 //! Who may ask for what: one table of actions and roles. An action that is not listed is nobody's.
 
-use super::{Rules, operates};
+use super::{Rules, audits, operates};
 use crate::caller::{Caller, Role};
 use crate::denial::{Denial, Kind};
 use crate::state::View;
 
-use Role::{Agent, Bearer, Foreign, Operator, Revoker, Stranger, User, Workload};
+use Role::{Agent, Auditor, Bearer, Foreign, Operator, Revoker, Stranger, User, Workload};
 
 /// Something that may be asked of the issuer, whichever door it comes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +56,7 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::Extend, &[Agent]),
     (Action::MintJwt, &[Agent]),
     (Action::Exchange, &[Agent, Bearer]),
-    (Action::Introspect, &[Agent, Bearer, Workload, Foreign, Operator]),
+    (Action::Introspect, &[Agent, Bearer, Workload, Foreign, Operator, Auditor]),
     (Action::RevokeToken, &[Agent, Bearer, Workload, Foreign, Operator]),
     (Action::End, &[Agent, Workload, Foreign, Operator]),
     (Action::Whoami, &[Agent, Workload, Foreign]),
@@ -66,23 +66,23 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::Backup, &[Operator]),
     (Action::Reload, &[Operator]),
     (Action::CompareConfiguration, &[Operator]),
-    (Action::ListAgents, &[Agent, Workload, Foreign, User, Operator]),
-    (Action::GetAgent, &[Agent, Workload, Foreign, User, Operator]),
-    (Action::ListClasses, &[Agent, Workload, Foreign, Operator]),
-    (Action::GetBundle, &[Stranger, Agent, Workload, Foreign, Operator]),
-    (Action::WatchCuts, &[Agent, Workload, Foreign, Operator]),
-    (Action::ListCuts, &[Operator]),
-    (Action::ListAuthorities, &[Operator]),
+    (Action::ListAgents, &[Agent, Workload, Foreign, User, Operator, Auditor]),
+    (Action::GetAgent, &[Agent, Workload, Foreign, User, Operator, Auditor]),
+    (Action::ListClasses, &[Agent, Workload, Foreign, Operator, Auditor]),
+    (Action::GetBundle, &[Stranger, Agent, Workload, Foreign, Operator, Auditor]),
+    (Action::WatchCuts, &[Agent, Workload, Foreign, Operator, Auditor]),
+    (Action::ListCuts, &[Operator, Auditor]),
+    (Action::ListAuthorities, &[Operator, Auditor]),
     (Action::ChangeAuthorities, &[Operator]),
-    (Action::ReadHistory, &[Agent, Workload, Foreign, User, Operator]),
+    (Action::ReadHistory, &[Agent, Workload, Foreign, User, Operator, Auditor]),
     (Action::Ask, &[Agent, Bearer]),
-    (Action::SeeApprovals, &[Agent, Workload, Foreign, User, Operator]),
+    (Action::SeeApprovals, &[Agent, Workload, Foreign, User, Operator, Auditor]),
     // T182: nobody but a person, by a token of their own: neither the agent nor whoever spawned it, nor an operator.
     (Action::AnswerApproval, &[User]),
-    (Action::Explain, &[Agent, Workload, Foreign, Operator]),
-    (Action::AskWhoCan, &[Operator]),
-    (Action::GetPolicies, &[Operator]),
-    (Action::GetBudget, &[Agent, Workload, Foreign, Operator]),
+    (Action::Explain, &[Agent, Workload, Foreign, Operator, Auditor]),
+    (Action::AskWhoCan, &[Operator, Auditor]),
+    (Action::GetPolicies, &[Operator, Auditor]),
+    (Action::GetBudget, &[Agent, Workload, Foreign, Operator, Auditor]),
     (Action::Spend, &[Agent, Workload, Foreign]),
 ];
 
@@ -110,11 +110,15 @@ pub fn roles(action: Action) -> &'static [Role] {
     TABLE.iter().find(|(listed, _)| *listed == action).map_or(&[], |(_, roles)| roles)
 }
 
-/// The caller in the role in which it asks: a workload that is configured as an operator asks as one where operators may, and as
-/// itself everywhere else. The operator keeps the workload that it is in `by`.
+/// The caller in the role in which it asks: a workload that is configured as an operator or an auditor asks as one where these may, and
+/// as itself everywhere else. A person with a token for operators is nothing else. Both keep what they are in `by`.
 pub fn acting(action: Action, caller: Caller, view: &impl View, rules: &Rules) -> Caller {
-    if roles(action).contains(&Operator) && operates(view, rules, &caller).is_ok() {
+    let nothing_else = matches!(caller, Caller::Person { .. });
+    if (nothing_else || roles(action).contains(&Operator)) && operates(view, rules, &caller).is_ok() {
         return Caller::Operator { name: caller.scope(), by: Some(Box::new(caller)) };
+    }
+    if (nothing_else || roles(action).contains(&Auditor)) && audits(view, rules, &caller).is_ok() {
+        return Caller::Auditor { name: caller.scope(), by: Some(Box::new(caller)) };
     }
     caller
 }
@@ -138,6 +142,13 @@ pub fn check(action: Action, caller: &Caller) -> Result<(), Denial> {
             false => "this call is not for users",
         };
         return Err(Denial::denied("ROLE_NOT_ALLOWED", message));
+    }
+    if matches!(caller, Caller::Auditor { .. }) {
+        return Err(Denial::denied("ROLE_NOT_ALLOWED", "auditors read everything and change nothing: ask an operator"));
+    }
+    if let Caller::Person { audience, .. } = caller {
+        let message = format!("no entry of `[[operators]]` for the audience `{audience}` has claims that this token has");
+        return Err(Denial::denied("OPERATOR_UNMATCHED", message));
     }
     if matches!(caller, Caller::Stranger) {
         let message = "this call needs a client certificate: connect with the SVID of a workload or an agent";

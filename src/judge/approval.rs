@@ -151,7 +151,7 @@ pub fn may_answer(rules: &Rules, agent: &Agent, approval: &Approval, user: &User
 pub fn sees(rules: &Rules, caller: &Caller, agent: &Agent, approval: &Approval) -> bool {
     match caller {
         Caller::User { user, .. } => approval.user.as_ref() == Some(user) || may_answer(rules, agent, approval, user),
-        _ => super::owns(caller, agent),
+        _ => super::sees(caller, agent),
     }
 }
 

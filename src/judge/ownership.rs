@@ -8,7 +8,7 @@ use crate::caller::Caller;
 use crate::denial::{Denial, Kind};
 use crate::state::{Agent, TargetStanding, View};
 
-/// Whether a caller may see, end or revoke an agent.
+/// Whether a caller may end or revoke an agent.
 pub fn owns(caller: &Caller, agent: &Agent) -> bool {
     match caller {
         Caller::Operator { .. } => true,
@@ -17,8 +17,13 @@ pub fn owns(caller: &Caller, agent: &Agent) -> bool {
         }
         Caller::Workload { .. } | Caller::Foreign { .. } => caller.is(&agent.mandate.workload),
         Caller::User { user, .. } => agent.delegation.as_ref().is_some_and(|delegation| delegation.user == *user),
-        Caller::Stranger => false,
+        Caller::Stranger | Caller::Person { .. } | Caller::Auditor { .. } => false,
     }
+}
+
+/// Whether a caller may see an agent: whoever may end it, and auditors.
+pub fn sees(caller: &Caller, agent: &Agent) -> bool {
+    caller.reads_everything() || owns(caller, agent)
 }
 
 impl Judgement<'_> {

@@ -7,6 +7,7 @@ use mayfly_verify::{ClassName, TrustDomain, Workload, WorkloadName};
 
 use super::action::Catalogue;
 use super::approval::Waiting;
+use super::assignment::Assignment;
 use super::audience::Audience;
 use super::limits::Limit;
 use super::policy::Class;
@@ -38,6 +39,10 @@ pub struct Rules {
     pub gateways: Vec<WorkloadName>,
     /// The workloads that are operators too.
     pub operators: Vec<WorkloadName>,
+    /// The workloads that are auditors too.
+    pub auditors: Vec<WorkloadName>,
+    /// The people who are operators or auditors.
+    pub assignments: Vec<Assignment>,
     /// Agents below one agent that may be taken back one by one. The next one that is revoked takes that agent with it.
     pub taken_back: usize,
     /// The catalogue of types of actions.

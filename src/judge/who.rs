@@ -3,6 +3,7 @@
 use mayfly_verify::{Target, Workload};
 
 use super::Rules;
+use super::assignment::{Office, office};
 use super::{check_issuer_open, check_token};
 use crate::caller::{Caller, unauthenticated};
 use crate::denial::Denial;
@@ -12,7 +13,7 @@ use crate::state::{Generation, Owner, View, seconds};
 /// certificate; for a caller that is no agent this is `Current`.
 pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<Generation, Denial> {
     match caller {
-        Caller::Stranger | Caller::Operator { by: None, .. } => Ok(Generation::Current),
+        Caller::Stranger | Caller::Operator { by: None, .. } | Caller::Auditor { by: None, .. } => Ok(Generation::Current),
         // A token from before the user's last revocation proves nothing once they are open again. While they are closed, everything
         // of theirs is revoked already, and a repeated request gets the same answer. While their issuer is closed, anybody may have
         // signed the token, so it proves nobody.
@@ -23,10 +24,31 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             }
             Ok(Generation::Current)
         }
-        // An operator is a workload first: what ends the workload ends the operator.
+        // T240: what revokes a user revokes the operator that they are, and what is configured now decides.
+        Caller::Person { user, provider, issued_at, ends_at, .. } => {
+            if rules.issuers.get(&user.iss) != Some(provider) {
+                return Err(unauthenticated("CALLER_UNKNOWN", "the provider of this token is no longer configured"));
+            }
+            check_issuer_open(view, &user.iss)?;
+            if view.is_closed(&Target::User(user.clone())) {
+                return Err(Denial::denied("USER_CLOSED", "this user was revoked: an operator must reopen them"));
+            }
+            check_token(view, user, *issued_at)?;
+            if at >= seconds(*ends_at) {
+                let message = "the token has expired or is too old: bring a fresh one";
+                return Err(Denial::denied("USER_TOKEN_EXPIRED", message));
+            }
+            Ok(Generation::Current)
+        }
+        // An operator is a workload or a person first: what ends these ends the operator.
         Caller::Operator { by: Some(by), .. } => {
             let generation = who(view, rules, by, at)?;
             operates(view, rules, by)?;
+            Ok(generation)
+        }
+        Caller::Auditor { by: Some(by), .. } => {
+            let generation = who(view, rules, by, at)?;
+            audits(view, rules, by)?;
             Ok(generation)
         }
         Caller::Workload { name, key, authority } => {
@@ -89,12 +111,25 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
     }
 }
 
-/// Whether a workload may act as an operator now.
+/// Whether a workload or a person may act as an operator now.
 pub fn operates(view: &impl View, rules: &Rules, caller: &Caller) -> Result<(), Denial> {
     let listed = matches!(caller, Caller::Workload { name, .. } if rules.operators.contains(name));
-    if !listed {
+    if !listed && office(rules, caller) != Some(Office::Operator) {
         return Err(Denial::denied("ROLE_NOT_ALLOWED", "this identity is no longer an operator"));
     }
+    open_workload(view, caller)
+}
+
+/// Whether a workload or a person may act as an auditor now. Operators may too.
+pub fn audits(view: &impl View, rules: &Rules, caller: &Caller) -> Result<(), Denial> {
+    let listed = matches!(caller, Caller::Workload { name, .. } if rules.auditors.contains(name));
+    if !listed && office(rules, caller).is_none() {
+        return Err(Denial::denied("ROLE_NOT_ALLOWED", "this identity is no longer an auditor"));
+    }
+    open_workload(view, caller)
+}
+
+fn open_workload(view: &impl View, caller: &Caller) -> Result<(), Denial> {
     if caller.workload().is_some_and(|workload| view.is_closed(&Target::Workload(workload))) {
         return Err(workload_closed());
     }

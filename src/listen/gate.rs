@@ -19,7 +19,7 @@ use crate::caller::{Caller, Origin, Role};
 use crate::denial::{Denial, Kind, No};
 use crate::doors::grpc::{self, Method};
 use crate::doors::oauth;
-use crate::doors::peer::{self, Peer};
+use crate::doors::peer::{self, Peer, Person};
 use crate::doors::{status, told};
 use crate::judge::access::{self, Action};
 
@@ -149,7 +149,12 @@ impl Gate {
         // T94: who asks and for what is known from the headers. Whoever may not ask is told so before a byte of the body is read.
         // The same is decided again when the body is there, because time has passed.
         if let (Some(issuer), Some(method)) = (&self.issuer, method) {
-            let caller = peer::caller(issuer, Some(peer), method.action).await?;
+            let person = peer::person(issuer, peer, request.headers()).await?;
+            let caller = peer::caller(issuer, Some(peer), person.as_ref(), method.action).await?;
+            // Verified once for a request. The door judges again what it makes of them.
+            if let Some(person) = person {
+                request.extensions_mut().insert(Person(Arc::new(person)));
+            }
             let begins = may_begin(method.action, &caller);
             if begins.is_err() {
                 // The door asks again, and says who it is by then.
@@ -158,7 +163,7 @@ impl Gate {
             begins?;
         }
         let charge = self.budget.begin(payer).ok_or_else(busy)?;
-        // T19: the caller's identity comes from the connection, never from headers.
+        // T19: the identity of a peer comes from the connection, never from headers.
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(Arc::clone(origin));
         let wire = self.wire(request.uri().path());

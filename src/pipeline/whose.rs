@@ -33,7 +33,7 @@ impl Whose {
     /// The turn of an act of a caller.
     pub(super) fn turn(&self, state: &State, caller: &Caller, behalf: Behalf<'_>) -> Turn {
         match (caller, behalf) {
-            (Caller::Operator { .. }, _) => OPERATORS,
+            (Caller::Operator { .. } | Caller::Auditor { .. }, _) => OPERATORS,
             (Caller::User { user, .. }, _) => Turn { root: self.number(user), part: OWN },
             (Caller::Workload { .. } | Caller::Foreign { .. }, behalf) => Turn {
                 root: self.number(caller.workload()),
@@ -46,7 +46,7 @@ impl Whose {
             (Caller::Stranger, Behalf::Workload(name)) => {
                 Turn { root: self.number(Some(Workload::Own(name.clone()))), part: OWN }
             }
-            (Caller::Stranger, _) => STRANGERS,
+            (Caller::Stranger | Caller::Person { .. }, _) => STRANGERS,
         }
     }
 

@@ -49,7 +49,7 @@ pub enum What {
 /// Explains, as the caller may hear it.
 pub async fn explain(issuer: &Arc<Issuer>, caller: Caller, what: What) -> Result<Explanation, No> {
     let _turn = issuer.explaining.turn(&caller).await?;
-    let operator = matches!(caller, Caller::Operator { .. });
+    let operator = caller.reads_everything();
     let explained = match what {
         What::Agent(id) => agent::agent(issuer, &caller, &id)?,
         What::Certificates(chain) => agent::certificates(issuer, &caller, &chain)?,
@@ -62,8 +62,8 @@ pub async fn explain(issuer: &Arc<Issuer>, caller: Caller, what: What) -> Result
 async fn spawn(issuer: &Arc<Issuer>, caller: Caller, request: SpawnRequest) -> Result<Explanation, No> {
     // An operator who is a workload asks as the workload: operators spawn nothing.
     let caller = match caller {
-        Caller::Operator { by: Some(by), .. } => *by,
-        Caller::Operator { by: None, .. } => {
+        Caller::Operator { by: Some(by), .. } | Caller::Auditor { by: Some(by), .. } if by.workload().is_some() => *by,
+        Caller::Operator { .. } | Caller::Auditor { .. } => {
             let message = "operators spawn nothing: ask as the workload or the agent that would, with its identity";
             return Err(Denial::denied("ROLE_NOT_ALLOWED", message).into());
         }

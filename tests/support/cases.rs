@@ -259,6 +259,8 @@ fn rules() -> Rules {
         client_audience: None,
         serves: BTreeMap::new(),
         operators: vec![],
+        auditors: vec![],
+        assignments: vec![],
         limits: vec![],
         workload_ttl: 1_000_000,
         jwt_ttl: 300,

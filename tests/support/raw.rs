@@ -35,11 +35,31 @@ impl prost::Message for Raw {
 
 /// Calls a method, and reads what it answers: all of it, or the first message of a stream that goes on as long as the issuer does.
 pub async fn call(channel: &Channel, method: &str, body: Vec<u8>) -> Result<(), Status> {
+    send(channel, method, Request::new(Raw(body))).await
+}
+
+/// The same with an empty message and a person's token.
+pub async fn call_with(channel: &Channel, method: &str, token: &str) -> Result<(), Status> {
+    let mut request = Request::new(Raw::default());
+    request.metadata_mut().insert(mayfly_agent::channel::USER_TOKEN, token.parse().unwrap());
+    send(channel, method, request).await
+}
+
+/// The same with two tokens.
+pub async fn call_with_two(channel: &Channel, method: &str, one: &str, two: &str) -> Result<(), Status> {
+    let mut request = Request::new(Raw::default());
+    for token in [one, two] {
+        request.metadata_mut().append(mayfly_agent::channel::USER_TOKEN, token.parse().unwrap());
+    }
+    send(channel, method, request).await
+}
+
+async fn send(channel: &Channel, method: &str, request: Request<Raw>) -> Result<(), Status> {
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
     let path = format!("/mayfly.v1.{method}").parse().unwrap();
     let codec = tonic_prost::ProstCodec::<Raw, Raw>::default();
-    let mut stream = grpc.server_streaming(Request::new(Raw(body)), path, codec).await?.into_inner();
+    let mut stream = grpc.server_streaming(request, path, codec).await?.into_inner();
     while stream.message().await?.is_some() {
         // One that goes on as long as the issuer does.
         if method.contains("/Watch") {

@@ -784,6 +784,8 @@ const (
 	Reason_REASON_RESERVATIONS_FULL Reason = 189
 	// The amount, its unit or its life is not what a budget can have.
 	Reason_REASON_AMOUNT_MALFORMED Reason = 190
+	// The token is for operators and auditors, and has the claims of none that is configured.
+	Reason_REASON_OPERATOR_UNMATCHED Reason = 191
 	// An action is not of a configured type, or its fields are not those of the type.
 	Reason_REASON_ACTION_MALFORMED Reason = 195
 	// The class of the agent, or that of an agent above it, allows the action or scope not even by approval, at this audience.
@@ -971,6 +973,7 @@ var (
 		188: "REASON_RESERVATION_UNKNOWN",
 		189: "REASON_RESERVATIONS_FULL",
 		190: "REASON_AMOUNT_MALFORMED",
+		191: "REASON_OPERATOR_UNMATCHED",
 		195: "REASON_ACTION_MALFORMED",
 		196: "REASON_ACTION_NOT_ALLOWED",
 		197: "REASON_APPROVAL_NEEDED",
@@ -1138,6 +1141,7 @@ var (
 		"REASON_RESERVATION_UNKNOWN":         188,
 		"REASON_RESERVATIONS_FULL":           189,
 		"REASON_AMOUNT_MALFORMED":            190,
+		"REASON_OPERATOR_UNMATCHED":          191,
 		"REASON_ACTION_MALFORMED":            195,
 		"REASON_ACTION_NOT_ALLOWED":          196,
 		"REASON_APPROVAL_NEEDED":             197,
@@ -11678,7 +11682,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x19AUTHORITY_STATUS_PREPARED\x10\x01\x12\x1b\n" +
 	"\x17AUTHORITY_STATUS_ACTIVE\x10\x02\x12\x1c\n" +
 	"\x18AUTHORITY_STATUS_RETIRED\x10\x03\x12\x1c\n" +
-	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\x9b&\n" +
+	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\xbb&\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_AGENT_ENDED\x10\x01\x12\x18\n" +
@@ -11828,7 +11832,8 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x17REASON_BUDGET_EXHAUSTED\x10\xbb\x01\x12\x1f\n" +
 	"\x1aREASON_RESERVATION_UNKNOWN\x10\xbc\x01\x12\x1d\n" +
 	"\x18REASON_RESERVATIONS_FULL\x10\xbd\x01\x12\x1c\n" +
-	"\x17REASON_AMOUNT_MALFORMED\x10\xbe\x01\x12\x1c\n" +
+	"\x17REASON_AMOUNT_MALFORMED\x10\xbe\x01\x12\x1e\n" +
+	"\x19REASON_OPERATOR_UNMATCHED\x10\xbf\x01\x12\x1c\n" +
 	"\x17REASON_ACTION_MALFORMED\x10\xc3\x01\x12\x1e\n" +
 	"\x19REASON_ACTION_NOT_ALLOWED\x10\xc4\x01\x12\x1b\n" +
 	"\x16REASON_APPROVAL_NEEDED\x10\xc5\x01\x12\x1c\n" +

@@ -2458,6 +2458,8 @@ pub enum Reason {
     ReservationsFull = 189,
     /// The amount, its unit or its life is not what a budget can have.
     AmountMalformed = 190,
+    /// The token is for operators and auditors, and has the claims of none that is configured.
+    OperatorUnmatched = 191,
     /// An action is not of a configured type, or its fields are not those of the type.
     ActionMalformed = 195,
     /// The class of the agent, or that of an agent above it, allows the action or scope not even by approval, at this audience.
@@ -2648,6 +2650,7 @@ impl Reason {
             Self::ReservationUnknown => "REASON_RESERVATION_UNKNOWN",
             Self::ReservationsFull => "REASON_RESERVATIONS_FULL",
             Self::AmountMalformed => "REASON_AMOUNT_MALFORMED",
+            Self::OperatorUnmatched => "REASON_OPERATOR_UNMATCHED",
             Self::ActionMalformed => "REASON_ACTION_MALFORMED",
             Self::ActionNotAllowed => "REASON_ACTION_NOT_ALLOWED",
             Self::ApprovalNeeded => "REASON_APPROVAL_NEEDED",
@@ -2818,6 +2821,7 @@ impl Reason {
             "REASON_RESERVATION_UNKNOWN" => Some(Self::ReservationUnknown),
             "REASON_RESERVATIONS_FULL" => Some(Self::ReservationsFull),
             "REASON_AMOUNT_MALFORMED" => Some(Self::AmountMalformed),
+            "REASON_OPERATOR_UNMATCHED" => Some(Self::OperatorUnmatched),
             "REASON_ACTION_MALFORMED" => Some(Self::ActionMalformed),
             "REASON_ACTION_NOT_ALLOWED" => Some(Self::ActionNotAllowed),
             "REASON_APPROVAL_NEEDED" => Some(Self::ApprovalNeeded),

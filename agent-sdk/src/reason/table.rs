@@ -156,6 +156,8 @@ pub const REASONS: &[Entry] = &[
     says("MODE_UNKNOWN", &[Malformed], Caller, "The mode is unknown to this version."),
     says("NOTHING_LEFT", &[Denied], ClassOwner,
         "There is no scope that the request, the class and the spawner or the ancestors all allow."),
+    says("OPERATOR_UNMATCHED", &[Denied], Operator,
+        "The token is for operators and auditors, and has the claims of none that is configured."),
     says("PAGE_TOKEN", &[Malformed], Caller, "The page token is not one that this issuer gave."),
     says("PATH_UNUSABLE", &[Malformed], Caller,
         "The name for the backup is not a plain file name, or there is a copy of this name already."),

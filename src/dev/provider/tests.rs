@@ -21,8 +21,15 @@ async fn provider(dir: &TempDir) -> Provider {
 
 fn settings(issuer: &str, ca_file: &Path) -> IssuerSettings {
     let workloads = vec!["orchestrator".parse().unwrap()];
-    let audience =
-        AudienceSettings { audience: AUDIENCE.into(), workloads, scopes: None, max_lease: None, revokes: false, user: false };
+    let audience = AudienceSettings {
+        audience: AUDIENCE.into(),
+        workloads,
+        scopes: None,
+        max_lease: None,
+        revokes: false,
+        user: false,
+        operates: false,
+    };
     IssuerSettings { ca_file: Some(ca_file.to_owned()), audiences: vec![audience], ..IssuerSettings::new("dev", issuer) }
 }
 

@@ -19,10 +19,14 @@ use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, No};
 use crate::doors::counted::Counted;
+use crate::judge::access::{self, Action};
 use crate::publish::feed::{Cursor, Encoded, Feed, Head, Joined, Resumed, Subscriber, fork};
 
 /// A subscriber that takes no message for so long has gone.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a person's token is looked at while they are told, and how long the last word of a stream waits for its reader.
+const LOOK: Duration = Duration::from_secs(1);
 
 pub(in crate::doors) type Answer = Result<Encoded, Status>;
 
@@ -48,7 +52,8 @@ impl Revocations for Door {
             };
             let peer = Origin::current().and_then(|origin| origin.from).map(|from| from.to_string()).unwrap_or_default();
             let who = Who { id: name(&issuer, &caller), peer, since: issuer.clock.now() };
-            let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, who, r, from, stop));
+            let over = over(Arc::clone(&issuer), caller);
+            let stream: Self::WatchCutsStream = Box::pin(subscribe(&issuer.feed, who, r, from, (stop, over)));
             Ok::<_, No>(stream)
         })
         .await
@@ -101,6 +106,23 @@ impl Revocations for Door {
     }
 }
 
+/// Resolves when the token of a person does not count any more. Never for anybody else: their connections end.
+async fn over(issuer: Arc<Issuer>, caller: Caller) {
+    let Some(person) = caller.person().cloned() else { return std::future::pending().await };
+    let mut cuts = issuer.feed.cuts();
+    let counts = || {
+        let role = issuer.person(person.clone(), Action::WatchCuts)?;
+        access::check(Action::WatchCuts, &role)
+    };
+    while counts().is_ok() {
+        // A token ends without a record, and so does an assignment that a reload has taken away.
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            changed = cuts.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
 /// A subscriber's name: its SPIFFE ID, or that of an operator on the local socket.
 fn name(issuer: &Issuer, caller: &Caller) -> String {
     caller.spiffe_id(&issuer.trust_domain).unwrap_or_else(|| caller.scope())
@@ -144,7 +166,7 @@ pub(in crate::doors) fn subscribe(
     who: Who,
     request: v1::WatchCutsRequest,
     from: Option<Cursor>,
-    mut stop: watch::Receiver<bool>,
+    (mut stop, over): (watch::Receiver<bool>, impl Future<Output = ()> + Send + 'static),
 ) -> ReceiverStream<Answer> {
     let Who { id, peer, since } = who;
     let (subscription, relays) = (request.subscription, request.relays);
@@ -158,9 +180,11 @@ pub(in crate::doors) fn subscribe(
         let end = tokio::select! {
             end = follow(&feed, from, &joined, &answer) => end,
             () = async { drop(stop.wait_for(|stop| *stop).await) } => Some(Status::unavailable("stopping: connect again")),
+            () = over => Some(Status::unauthenticated("the token does not count any more: sign in again")),
         };
         if let Some(end) = end {
-            let _ = answer.try_send(Err(end));
+            // Behind a message that its reader has not taken yet. Without this word the stream would look as if it were complete.
+            let _ = tokio::time::timeout(LOOK, answer.send(Err(end))).await;
         }
     });
     ReceiverStream::new(answers)

@@ -53,11 +53,6 @@ pub(super) fn microseconds(time: &prost_types::Timestamp) -> Result<u64, Denial>
 }
 
 /// The denial for a connection with a certificate that brings a user token too.
-pub(super) fn two_callers() -> Denial {
-    let message = "ask either as the identity of the connection, or by a user token on a connection without a certificate";
-    Denial::malformed("TWO_CALLERS", message)
-}
-
 /// The receipt of a revocation.
 pub(super) fn receipt(revoked: &Revoked) -> v1::RevokeResponse {
     let Revoked { revision, agents_at_most, open_for_new, worst_case_seconds, at } = *revoked;

@@ -25,7 +25,7 @@ pub(super) async fn prove(issuer: &Issuer, head: &Parts, form: &Form, action: Ac
     let caller = match (certified, assertion) {
         // RFC 6749 2.3: one method for each request.
         (true, (_, Some(_))) => return Err(Refusal::request("the connection has a certificate: send no `client_assertion`")),
-        (true, (_, None)) => peer::caller(issuer, peer, action).await.map_err(|no| Refusal::of(&no))?,
+        (true, (_, None)) => peer::caller(issuer, peer, None, action).await.map_err(|no| Refusal::of(&no))?,
         (false, (Some(of), Some(assertion))) if ASSERTIONS.contains(&of) => {
             client::prove(issuer, assertion).await.map_err(|no| Refusal::of(&no))?
         }

@@ -12,7 +12,7 @@ use crate::caller::Caller;
 use crate::denial::{Denial, Fault, No};
 use crate::judge::limits::Spawner;
 use crate::judge::policy::Kept;
-use crate::judge::{Act, Chance, Check, Judgement, Rules, Section, owns, unknown_agent};
+use crate::judge::{Act, Chance, Check, Judgement, Rules, Section, sees, unknown_agent};
 use crate::state::{Agent, State};
 
 /// Certificates of one credential at most.
@@ -39,7 +39,7 @@ pub(super) fn agent(issuer: &Issuer, caller: &Caller, id: &str) -> Result<Explan
     let uuid = issuer.agent_id(id)?;
     let now = issuer.clock.now();
     issuer.ledger.read(|state| {
-        let agent = state.agent(&uuid).filter(|agent| owns(caller, agent)).ok_or_else(unknown_agent)?;
+        let agent = state.agent(&uuid).filter(|agent| sees(caller, agent)).ok_or_else(unknown_agent)?;
         // As itself, whichever of its credentials it uses.
         let itself = Caller::Bearer {
             id: agent.id(&issuer.trust_domain),
@@ -104,12 +104,12 @@ fn rejected(reject: &Reject) -> Denial {
 
 fn agent_of<'a>(state: &'a State, caller: &Caller, itself: &Caller) -> Result<&'a Agent, Denial> {
     let (Caller::Agent { id, .. } | Caller::Bearer { id, .. }) = itself else { return Err(unknown_agent()) };
-    state.agent(&id.uuid).filter(|agent| owns(caller, agent)).ok_or_else(unknown_agent)
+    state.agent(&id.uuid).filter(|agent| sees(caller, agent)).ok_or_else(unknown_agent)
 }
 
 /// Whether a caller may know what became of a credential with this id.
 fn may_know(issuer: &Issuer, caller: &Caller, id: &str) -> bool {
-    matches!(caller, Caller::Operator { .. }) || caller.spiffe_id(&issuer.trust_domain).as_deref() == Some(id)
+    caller.reads_everything() || caller.spiffe_id(&issuer.trust_domain).as_deref() == Some(id)
 }
 
 /// The explanation of a credential that proves nothing: it is not said of whom it is.
@@ -152,7 +152,7 @@ fn held(issuer: &Issuer, state: &State, caller: &Caller, agent: &Agent, itself: 
     let matter = Matter {
         places,
         caller: itself,
-        operator: matches!(caller, Caller::Operator { .. }),
+        operator: caller.reads_everything(),
         class: Some(&agent.mandate.class),
         workload: Some(agent.mandate.workload.clone()),
         user: agent.delegation.as_ref().map(|delegation| delegation.user.clone()),

@@ -1,0 +1,77 @@
+//! Whether the claims of a verified token are those that the configuration expects: of a workload, of an operator, of an auditor.
+
+use serde_json::{Map, Value};
+
+/// Whether every expected claim is there with its exact value. Of an object the members that are expected must be equal, of a list
+/// everything.
+pub fn holds_all(expected: &Map<String, Value>, found: &Map<String, Value>) -> bool {
+    expected.iter().all(|(name, value)| found.get(name).is_some_and(|found| holds(value, found)))
+}
+
+/// Types count: the text `1` is not the number 1, and one text is no list of it.
+fn holds(expected: &Value, found: &Value) -> bool {
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => holds_all(expected, found),
+        (expected, found) => expected == found,
+    }
+}
+
+/// Whether each of these claims is a list of which the given text is a member, such as that of a user's groups.
+pub fn lists_all(expected: &[(String, String)], found: &Map<String, Value>) -> bool {
+    let member = |name: &str, text: &str| {
+        found.get(name).and_then(Value::as_array).is_some_and(|all| all.iter().any(|one| one.as_str() == Some(text)))
+    };
+    expected.iter().all(|(name, text)| member(name, text))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn t122_claims_are_equal_with_their_types_and_whole_lists() {
+        let found = json!({ "a": "1", "list": ["x", "y"], "deep": { "b": { "c": "d", "e": 1 }, "f": true } });
+        for (expected, equal) in [
+            (json!({ "a": "1" }), true),
+            (json!({ "list": ["x", "y"] }), true),
+            (json!({ "deep": { "b": { "c": "d" } } }), true),
+            (json!({ "deep": { "b": { "e": 1 }, "f": true }, "a": "1" }), true),
+            (json!({ "a": 1 }), false),
+            (json!({ "a": ["1"] }), false),
+            (json!({ "a": "1 " }), false),
+            (json!({ "list": "x" }), false),
+            (json!({ "list": ["x"] }), false),
+            (json!({ "list": ["y", "x"] }), false),
+            (json!({ "deep": { "b": "d" } }), false),
+            (json!({ "deep": { "b": { "c": "d", "x": "y" } } }), false),
+            (json!({ "deep.b.c": "d" }), false),
+            (json!({ "missing": null }), false),
+        ] {
+            assert_eq!(holds_all(expected.as_object().unwrap(), found.as_object().unwrap()), equal, "{expected}");
+        }
+    }
+
+    #[test]
+    fn t240_a_group_is_a_whole_member_of_a_list() {
+        let found = json!({ "groups": ["ops", "ops-readers", 7], "group": "ops", "deep": { "groups": ["root"] } });
+        for (name, text, member) in [
+            ("groups", "ops", true),
+            ("groups", "ops-readers", true),
+            ("groups", "readers", false),
+            ("groups", "Ops", false),
+            ("groups", "7", false),
+            ("groups", "root", false),
+            // One text is no list.
+            ("group", "ops", false),
+            ("group", "o", false),
+            ("missing", "ops", false),
+        ] {
+            let expected = [(name.to_owned(), text.to_owned())];
+            assert_eq!(lists_all(&expected, found.as_object().unwrap()), member, "{name} {text}");
+        }
+        assert!(lists_all(&[], found.as_object().unwrap()));
+    }
+}
