@@ -6,6 +6,7 @@
 
 mod attest;
 mod gate;
+mod id_jag;
 mod oidc;
 mod refusal;
 mod token;
@@ -23,6 +24,7 @@ use serde_json::{Map, Value};
 pub use crate::https::ClientError;
 pub use attest::{Attestations, Attested, Rule, Unattested};
 pub use gate::Presenter;
+pub use id_jag::IdJag;
 pub use jsonwebtoken::Algorithm;
 pub use refusal::Refusal;
 
@@ -97,6 +99,8 @@ pub struct AudienceSettings {
     /// Whether such a token speaks for the user themself, who sees and stops what acts for them, and reopens what they closed. Its
     /// client must be one that only the users themselves use.
     pub user: bool,
+    /// Whether its tokens are ID-JAGs and nothing else. The audience is then the URL of this issuer.
+    pub id_jag: bool,
 }
 
 impl AudienceSettings {
@@ -109,6 +113,7 @@ impl AudienceSettings {
             max_lease: None,
             revokes: false,
             user: false,
+            id_jag: false,
         }
     }
 }
@@ -170,6 +175,7 @@ pub struct Delegator {
     acr: Option<String>,
     signed_in_at: Option<u64>,
     audience: AudienceSettings,
+    id_jag: Option<IdJag>,
 }
 
 impl Delegator {
@@ -229,6 +235,11 @@ impl Delegator {
         self.audience.user
     }
 
+    /// What the token says beside the user. `None` unless it is an ID-JAG.
+    pub fn id_jag(&self) -> Option<&IdJag> {
+        self.id_jag.as_ref()
+    }
+
     /// Longest lease that the token allows. `None` means no ceiling.
     pub fn max_lease(&self) -> Option<Duration> {
         self.audience.max_lease
@@ -238,7 +249,7 @@ impl Delegator {
     #[cfg(test)]
     #[doc(hidden)]
     pub fn for_tests(user: User, issued_at: u64, expires_at: u64, proof: [u8; 32], audience: AudienceSettings) -> Self {
-        Delegator { user, issued_at, expires_at, proof, acr: None, signed_in_at: None, audience }
+        Delegator { user, issued_at, expires_at, proof, acr: None, signed_in_at: None, audience, id_jag: None }
     }
 }
 
@@ -282,10 +293,10 @@ impl Assertions {
     /// key. The signature is verified apart from the runtime, in the presenter's turn.
     pub async fn verify(&self, token: &str, now: u64, presenter: Presenter) -> Result<Delegator, Refusal> {
         let (issuer, statement) = self.stated(token, now, presenter).await?;
-        let Statement { sub, issued_at, expires_at, proof, audience, claims } = statement;
+        let Statement { sub, issued_at, expires_at, proof, audience, claims, id_jag } = statement;
         let (acr, signed_in_at) = token::sign_in(&claims);
         let user = User { iss: issuer.issuer.clone(), sub };
-        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience: audience.clone() })
+        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience: audience.clone(), id_jag })
     }
 
     /// What a token says whose signature and claims hold, with its issuer.
@@ -308,6 +319,11 @@ impl Assertions {
     /// must have been before.
     pub fn may_act(token: &str) -> Result<Option<Map<String, Value>>, Refusal> {
         Parsed::of(token)?.may_act()
+    }
+
+    /// Whether the header of a token says that it is an ID-JAG. Nothing is verified.
+    pub fn is_id_jag(token: &str) -> bool {
+        Parsed::of(token).is_ok_and(|parsed| parsed.is_id_jag())
     }
 
     /// Each issuer whose keys were asked for, by its name, and why they cannot be fetched if the last attempt failed.

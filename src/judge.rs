@@ -16,6 +16,7 @@ mod cut;
 mod dn;
 pub mod exchange;
 mod grant;
+pub mod id_jag;
 pub mod limits;
 mod ownership;
 pub mod pace;

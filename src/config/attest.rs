@@ -47,6 +47,7 @@ fn read_issuer(i: &mut Reader) -> Option<IssuerSettings> {
         scopes: None,
         max_lease: None,
         revokes: false,
+        id_jag: false,
         user: false,
     };
     Some(IssuerSettings {
