@@ -258,8 +258,7 @@ impl World {
             scopes: Vec::new(),
             ends_at: (START + 7200) * SECOND,
             token: vec![6; 32],
-            acr: String::new(),
-            signed_in_at: 0,
+            ..Default::default()
         };
         world.put(Body::Delegated(delegation));
         world.others = (0..alone).map(|n| world.agent(n, "researcher", None)).collect();

@@ -131,7 +131,8 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         let listener = sockets::bind(SocketAddr::from(([127, 0, 0, 1], 0)), known).await?;
         let made = provider::Provider::start(&home.dir.join("provider"), listener).await;
         let made = made.map_err(|e| format!("development provider: {e}"))?;
-        let configured = reload::Provider { issuer: made.issuer().to_owned(), ca_file: made.ca_file().to_owned() };
+        let own = endpoint.https_issuer.clone();
+        let configured = reload::Provider { issuer: made.issuer().to_owned(), ca_file: made.ca_file().to_owned(), own };
         config.issuers = reload::issuers(&config, Some(&configured));
         provider = Some(configured);
         endpoint.oidc = Some(made.issuer().to_owned());
@@ -346,16 +347,17 @@ fn check_mark(dir: &Path, development: bool) -> Result<(), String> {
 
 /// The provider of development, for every workload.
 fn development(config: &Config, provider: &reload::Provider) -> IssuerSettings {
+    let of = |audience: &str| AudienceSettings { workloads: spawners(config), ..AudienceSettings::new(audience) };
+    let mut audiences = vec![
+        of(provider::AUDIENCE),
+        AudienceSettings { revokes: true, ..AudienceSettings::new(provider::REVOKES) },
+        AudienceSettings { user: true, ..AudienceSettings::new(provider::USER) },
+    ];
+    audiences.extend(provider.own.iter().map(|own| AudienceSettings { id_jag: true, ..of(own) }));
+    audiences.extend(config.operator_audiences("dev"));
     IssuerSettings {
         ca_file: Some(provider.ca_file.clone()),
-        audiences: vec![
-            AudienceSettings { workloads: spawners(config), ..AudienceSettings::new(provider::AUDIENCE) },
-            AudienceSettings { revokes: true, ..AudienceSettings::new(provider::REVOKES) },
-            AudienceSettings { user: true, ..AudienceSettings::new(provider::USER) },
-        ]
-        .into_iter()
-        .chain(config.operator_audiences("dev"))
-        .collect(),
+        audiences,
         max_age: Duration::from_secs(24 * 3600),
         ..IssuerSettings::new("dev", provider.issuer.clone())
     }

@@ -6,6 +6,7 @@
 
 mod attest;
 mod gate;
+mod id_jag;
 mod oidc;
 mod refusal;
 mod token;
@@ -23,6 +24,7 @@ use serde_json::{Map, Value};
 pub use crate::https::ClientError;
 pub use attest::{Attestations, Attested, Rule, Unattested};
 pub use gate::Presenter;
+pub use id_jag::IdJag;
 pub use jsonwebtoken::Algorithm;
 pub use refusal::Refusal;
 
@@ -99,6 +101,8 @@ pub struct AudienceSettings {
     pub user: bool,
     /// Whether such a token makes somebody an operator or an auditor, by its claims, and does nothing else.
     pub operates: bool,
+    /// Whether its tokens are ID-JAGs and nothing else. The audience is then the URL of this issuer.
+    pub id_jag: bool,
 }
 
 impl AudienceSettings {
@@ -112,6 +116,7 @@ impl AudienceSettings {
             revokes: false,
             user: false,
             operates: false,
+            id_jag: false,
         }
     }
 }
@@ -176,6 +181,7 @@ pub struct Delegator {
     // For audiences of operators alone.
     claims: Option<Arc<Map<String, Value>>>,
     counts_until: u64,
+    id_jag: Option<IdJag>,
 }
 
 impl Delegator {
@@ -245,6 +251,11 @@ impl Delegator {
         self.counts_until
     }
 
+    /// What the token says beside the user. `None` unless it is an ID-JAG.
+    pub fn id_jag(&self) -> Option<&IdJag> {
+        self.id_jag.as_ref()
+    }
+
     /// Longest lease that the token allows. `None` means no ceiling.
     pub fn max_lease(&self) -> Option<Duration> {
         self.audience.max_lease
@@ -263,6 +274,7 @@ impl Delegator {
             signed_in_at: None,
             audience,
             claims: None,
+            id_jag: None,
             counts_until: expires_at,
         }
     }
@@ -308,12 +320,13 @@ impl Assertions {
     /// key. The signature is verified apart from the runtime, in the presenter's turn.
     pub async fn verify(&self, token: &str, now: u64, presenter: Presenter) -> Result<Delegator, Refusal> {
         let (issuer, statement) = self.stated(token, now, presenter).await?;
-        let Statement { sub, issued_at, expires_at, proof, audience, claims } = statement;
+        let Statement { sub, issued_at, expires_at, proof, audience, claims, id_jag } = statement;
         let (acr, signed_in_at) = token::sign_in(&claims);
         let user = User { iss: issuer.issuer.clone(), sub };
         let counts_until = expires_at.min(issued_at.saturating_add(issuer.max_age.as_secs()));
         let claims = audience.operates.then(|| Arc::new(claims));
-        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience: audience.clone(), claims, counts_until })
+        let audience = audience.clone();
+        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience, claims, counts_until, id_jag })
     }
 
     /// What a token says whose signature and claims hold, with its issuer.
@@ -336,6 +349,11 @@ impl Assertions {
     /// must have been before.
     pub fn may_act(token: &str) -> Result<Option<Map<String, Value>>, Refusal> {
         Parsed::of(token)?.may_act()
+    }
+
+    /// Whether the header of a token says that it is an ID-JAG. Nothing is verified.
+    pub fn is_id_jag(token: &str) -> bool {
+        Parsed::of(token).is_ok_and(|parsed| parsed.is_id_jag())
     }
 
     /// Each issuer whose keys were asked for, by its name, and why they cannot be fetched if the last attempt failed.

@@ -17,6 +17,7 @@ mod cut;
 mod dn;
 pub mod exchange;
 mod grant;
+pub mod id_jag;
 pub mod limits;
 mod ownership;
 pub mod pace;

@@ -7,6 +7,8 @@ mod support;
 mod attacks;
 #[path = "oauth/bound.rs"]
 mod bound;
+#[path = "oauth/id_jag.rs"]
+mod id_jag;
 #[path = "oauth/profiles.rs"]
 mod profiles;
 

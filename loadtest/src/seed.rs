@@ -52,8 +52,7 @@ pub(crate) fn seed(journal: &Path, trees: &[Trees]) -> Result<Vec<Vec<Uuid>>, St
         scopes: Vec::new(),
         ends_at: at + 2 * LIFE * 1_000_000,
         token: random::<32>()?.to_vec(),
-        acr: String::new(),
-        signed_in_at: 0,
+        ..Default::default()
     }))?;
     let mut tops = Vec::new();
     for of in trees {

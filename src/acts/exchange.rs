@@ -14,6 +14,7 @@ use crate::judge::action::{Action, all_within, canonical, read_actions};
 use crate::judge::approval::Wanted;
 use crate::judge::bound::Proved;
 use crate::judge::exchange::{Ceiling, Held, decide_access, not_yours};
+use crate::judge::id_jag::IdJag;
 use crate::judge::policy::Kept;
 use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, Use, release};
 use crate::ledger::Recorded;
@@ -65,7 +66,7 @@ pub struct Exchange {
 /// An access token for one audience.
 pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(Access, String), No> {
     let Asked { audience, scopes, subject_token, actor_token, proved, details, approval } = asked;
-    let actions = read_actions(&issuer.ledger.rules().actions, &details)?;
+    let mut actions = read_actions(&issuer.ledger.rules().actions, &details)?;
     let approval = if approval.is_empty() { None } else { Some(approvals::id(&approval)?) };
     if (audience.is_empty() && approval.is_none()) || audience.len() > 256 {
         return Err(Denial::malformed("AUDIENCE_MALFORMED", "give one audience, of at most 256 bytes").into());
@@ -88,6 +89,10 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
         token => {
             let proof = user::prove(issuer, token).await?;
             may_act(issuer, token, &id)?;
+            // Whoever asks for nothing else asks for all that the ID-JAG is for.
+            if let (Some(details), true) = (proof.id_jag().and_then(|jag| jag.details.as_ref()), actions.is_empty()) {
+                actions = read_actions(&issuer.ledger.rules().actions, details)?;
+            }
             Presented::User(proof)
         }
     };
@@ -112,7 +117,16 @@ impl Act for Exchange {
         let agent = j.view().agent(&id.uuid).cloned().ok_or_else(|| Fault::new("exchange", "the caller is gone"))?;
         let kept = j.authority_left(&agent)?;
         let ceiling = j.ceiling(&agent, &self.presented, chance)?;
+        let jag = self.id_jag();
+        if jag.is_some_and(|jag| jag.key.is_some() && jag.key != self.proved.held.key) {
+            return Err(not_yours("the ID-JAG is bound to a key: send a DPoP proof of that key").into());
+        }
         let Granted { audience, scopes, details, approved } = self.granted(j, &agent, &kept, &ceiling)?;
+        if let Some(jag) = jag {
+            // T247: what the provider agreed to, each alone: where, and what.
+            jag.check_target(&audience)?;
+            j.check_actions(jag, &read_actions(&j.rules().actions, &details)?)?;
+        }
         let audiences = std::slice::from_ref(&audience);
         j.policies_on_use(
             &agent,
@@ -157,6 +171,8 @@ impl Act for Exchange {
             details,
             approval: approved.as_ref().map(|(id, ..)| id.to_vec()).unwrap_or_default(),
             approved_by: approved.map(|(_, by, _)| record::User { iss: by.iss, sub: by.sub }),
+            once: jag.map(|jag| jag.once.to_vec()).unwrap_or_default(),
+            once_ends_at: jag.map_or(0, |jag| jag.ends_at),
         };
         let token = AccessToken::recorded(j.view().revision() + 1, &body).map_err(|e| Fault::new("exchange", e))?;
         j.push(caller, Body::Exchanged(body))?;
@@ -173,6 +189,14 @@ struct Granted {
 }
 
 impl Exchange {
+    /// The ID-JAG that is presented, if one is.
+    fn id_jag(&self) -> Option<&IdJag> {
+        match &self.presented {
+            Presented::User(proof) => proof.id_jag(),
+            Presented::Nothing | Presented::Token(_) => None,
+        }
+    }
+
     /// What the agent gets: by what it is, or by an approval, which gives what was approved and nothing else.
     fn granted(&self, j: &Judgement<'_>, agent: &Agent, kept: &Kept, ceiling: &Ceiling) -> Result<Granted, No> {
         let Some(id) = &self.approval else {
@@ -257,6 +281,11 @@ pub fn audience_of(issuer: &Issuer, caller: &Caller, resource: &str) -> Option<S
     let same = |audience: &&String| *audience == resource || canonical(audience).as_ref() == Some(&wanted);
     let find = |state: &State| state.agent(&id.uuid)?.mandate.audiences.iter().find(same).cloned();
     Some(issuer.ledger.read(find).unwrap_or_else(|| resource.to_owned()))
+}
+
+/// Whether a token says that it is an ID-JAG. Nothing is verified yet.
+pub fn is_id_jag(token: &str) -> bool {
+    Assertions::is_id_jag(token)
 }
 
 fn only_agents() -> Denial {

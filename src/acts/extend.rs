@@ -5,6 +5,7 @@ use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, No};
 use crate::journal::record::{self, record::Body};
+use crate::judge::id_jag::IdJag;
 use crate::judge::{Act, Chance, Check, Consent, Judgement, Proof, policy};
 use crate::ledger::Lane;
 use crate::pipeline::Record;
@@ -55,6 +56,8 @@ impl Act for Extend {
             return Err(Denial::denied("MODE_NOT_ALLOWED", message).into());
         };
         // 2. The user, who must be the same, by a token that the workload at the root may present.
+        j.check_presenter(&agent, &self.proof)?;
+        self.proof.id_jag().map_or(Ok(()), IdJag::check_plain)?;
         let consent = j.consent(&agent.mandate.workload, &self.proof)?;
         if consent.user != delegation.user {
             let message = "the user token is of another user: bring one of the user for whom the agent acts";
@@ -94,11 +97,14 @@ impl Act for Extend {
             };
         }
         // 5. Its record.
+        self.proof.id_jag().map_or(Ok(()), |jag| j.check_once(jag))?;
         let extended = record::Extended {
             agent: id.uuid.as_bytes().to_vec(),
             lease_ends_at: asked,
             proof: consent.proof.to_vec(),
             proof_ends_at: consent.ends_at,
+            once: self.proof.id_jag().map(|jag| jag.once.to_vec()).unwrap_or_default(),
+            once_ends_at: self.proof.id_jag().map_or(0, |jag| jag.ends_at),
         };
         let revision = j.push(caller, Body::Extended(extended))?;
         let agent = j.view().agent(&id.uuid).ok_or_else(|| Fault::new("extend", "the agent is gone"))?.clone();

@@ -173,6 +173,10 @@ impl Spawn {
         match caller {
             Caller::Workload { .. } | Caller::Foreign { .. } => {
                 let workload = caller.workload().ok_or_else(|| Fault::new("spawn", "the caller is no workload"))?;
+                if let Some(jag) = self.proof.as_ref().and_then(Proof::id_jag) {
+                    j.check_id_jag(jag, &[workload.id(&j.rules().trust_domain)])?;
+                    jag.check_plain()?;
+                }
                 let known = match &self.proof {
                     Some(proof) => Some(j.grant(&workload, proof, chance)?),
                     None => None,
@@ -281,6 +285,7 @@ impl Issue for Spawn {
         let delegation = match &self.proof {
             None => None,
             Some(Proof::Token { user, .. }) => return Behalf::User(user),
+            Some(Proof::IdJag(jag)) => return Behalf::User(&jag.user),
             Some(Proof::Recorded(proof)) => state.delegation_by_proof(proof, state.at),
             Some(Proof::Delegation(id)) => state.delegation(id, state.at),
         };

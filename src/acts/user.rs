@@ -5,10 +5,11 @@ use std::sync::Arc;
 use mayfly_verify::sha256;
 
 use super::Issuer;
-use crate::assertion::{Delegator, Presenter, Refusal};
+use crate::assertion::{self, Assertions, Delegator, Presenter, Refusal};
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Kind};
 use crate::judge::access::Action;
+use crate::judge::id_jag::IdJag;
 use crate::judge::{Proof, check_issuer_open, check_token};
 
 /// The proof that a user token is. Which workload it lets act is judged later.
@@ -18,20 +19,33 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
     // The very bytes that recorded a delegation were verified then, and the delegation ends with them.
     let signed = sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
     let known = |state: &crate::state::State| state.delegation_by_proof(&signed, now).is_some_and(|d| d.token == digest);
-    if issuer.ledger.read(known) {
+    if !Assertions::is_id_jag(token) && issuer.ledger.read(known) {
         return Ok(Proof::Recorded(signed));
     }
     let delegator = verify(issuer, token, Presenter::Certified).await?;
     Origin::note(|origin| drop(origin.user.set(delegator.user().clone())));
-    Ok(Proof::Token {
-        user: delegator.user().clone(),
-        proof: *delegator.proof(),
-        token: digest,
-        issued_at: delegator.issued_at(),
-        ends_at: delegator.expires_at(),
-        audience: delegator.audience().to_owned(),
-        acr: delegator.acr().map(str::to_owned),
-        signed_in_at: delegator.signed_in_at(),
+    let (user, proof, token) = (delegator.user().clone(), *delegator.proof(), digest);
+    let (issued_at, ends_at, audience) = (delegator.issued_at(), delegator.expires_at(), delegator.audience().to_owned());
+    let (acr, signed_in_at) = (delegator.acr().map(str::to_owned), delegator.signed_in_at());
+    Ok(match delegator.id_jag().cloned() {
+        None => Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at },
+        Some(assertion::IdJag { client, actor, once, scopes, resources, details, key }) => Proof::IdJag(Box::new(IdJag {
+            user,
+            proof,
+            token,
+            issued_at,
+            ends_at,
+            audience,
+            acr,
+            signed_in_at,
+            client,
+            actor,
+            once,
+            scopes,
+            resources,
+            details,
+            key,
+        })),
     })
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Reloads {
 pub(super) struct Provider {
     pub(super) issuer: String,
     pub(super) ca_file: PathBuf,
+    /// The URL of this issuer, for which the provider makes ID-JAGs. `None` if it has none.
+    pub(super) own: Option<String>,
 }
 
 /// Carries out what is ordered, one after another, until the issuer stops.

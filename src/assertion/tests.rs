@@ -68,6 +68,7 @@ fn audience(name: &str) -> AudienceSettings {
         revokes: false,
         user: false,
         operates: false,
+        id_jag: false,
     }
 }
 

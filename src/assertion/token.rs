@@ -9,6 +9,7 @@ use jsonwebtoken::Algorithm;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::id_jag::{self, IdJag};
 use super::{AudienceSettings, IssuerSettings, MAX_TOKEN, Refusal};
 
 /// How far the provider's clock may be ahead of ours, in seconds. Expiry has no such tolerance.
@@ -42,7 +43,12 @@ enum Kind {
     Id,
     /// An RFC 9068 access token.
     Access,
+    /// An ID-JAG.
+    Grant,
 }
+
+/// The `typ` of an ID-JAG.
+pub(super) const ID_JAG: &str = "oauth-id-jag+jwt";
 
 /// A token whose signature was verified with a key of its issuer. Only [`Parsed::signed_by`] makes one.
 pub(super) struct Signed {
@@ -59,6 +65,8 @@ pub(super) struct Statement<'i> {
     pub(super) proof: [u8; 32],
     pub(super) audience: &'i AudienceSettings,
     pub(super) claims: Map<String, Value>,
+    /// What it says beside that. `None` unless it is an ID-JAG.
+    pub(super) id_jag: Option<IdJag>,
 }
 
 impl<'t> Parsed<'t> {
@@ -88,6 +96,7 @@ impl<'t> Parsed<'t> {
             Some(Value::String(typ)) if typ.eq_ignore_ascii_case("JWT") => Kind::Id,
             Some(Value::String(typ)) if typ.eq_ignore_ascii_case("at+jwt") => Kind::Access,
             Some(Value::String(typ)) if typ.eq_ignore_ascii_case("application/at+jwt") => Kind::Access,
+            Some(Value::String(typ)) if typ.eq_ignore_ascii_case(ID_JAG) => Kind::Grant,
             Some(_) => return Err(Refusal::Type),
         };
         let kid = match header.remove("kid") {
@@ -112,6 +121,11 @@ impl<'t> Parsed<'t> {
     /// The key id that the header names, or `None` if it names none.
     pub(super) fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
+    }
+
+    /// Whether the header says that it is an ID-JAG.
+    pub(super) fn is_id_jag(&self) -> bool {
+        self.kind == Kind::Grant
     }
 
     /// The unverified `may_act`.
@@ -162,12 +176,13 @@ impl Signed {
         if sub.is_empty() || sub.len() > MAX_SUB || sub.chars().any(char::is_control) {
             return Err(Refusal::Claim("sub"));
         }
-        if claims.contains_key("act") {
+        // An ID-JAG is issued to an actor, and says which.
+        if self.kind != Kind::Grant && claims.contains_key("act") {
             return Err(Refusal::Actor);
         }
         // A logout or security event token is not an ID token (OIDC Back-Channel Logout 2.4). A token bound to a key of its
         // client proves nothing without that key (RFC 7800 3, RFC 9449 7).
-        if claims.contains_key("events") || claims.contains_key("cnf") {
+        if claims.contains_key("events") || (self.kind != Kind::Grant && claims.contains_key("cnf")) {
             return Err(Refusal::Type);
         }
         if exp <= now {
@@ -180,12 +195,20 @@ impl Signed {
             return Err(Refusal::TooOld);
         }
         let audience = one_audience(issuer, &aud)?;
+        // T245: an ID-JAG is for us and for nobody else, and no token of another kind passes for one.
+        if audience.id_jag != (self.kind == Kind::Grant) {
+            return Err(Refusal::Type);
+        }
+        if self.kind == Kind::Grant && aud.len() != 1 {
+            return Err(Refusal::Audience);
+        }
+        let id_jag = if self.kind == Kind::Grant { Some(id_jag::read(claims, now)?) } else { None };
         // OIDC Core 3.1.3.7: a token with several audiences names in `azp` the one that it was issued to.
         if self.kind == Kind::Id && aud.len() > 1 && azp != Some(audience.audience.as_str()) {
             return Err(Refusal::Audience);
         }
         let sub = sub.to_owned();
-        Ok(Statement { sub, issued_at: iat, expires_at: exp, proof: self.proof, audience, claims: self.claims })
+        Ok(Statement { sub, issued_at: iat, expires_at: exp, proof: self.proof, audience, claims: self.claims, id_jag })
     }
 }
 
@@ -222,7 +245,7 @@ fn text<'c>(claims: &'c Map<String, Value>, name: &'static str) -> Result<&'c st
 
 /// A claim in whole Unix seconds. A NumericDate may have a fraction (RFC 7519 2), which is cut off. Returns `None` if the claim is
 /// absent.
-fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, Refusal> {
+pub(super) fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<u64>, Refusal> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let whole = match (value.as_u64(), value.as_f64()) {
         (Some(seconds), _) => Some(seconds),

@@ -58,8 +58,12 @@ fn read_audience(a: &mut Reader, known: &Known<'_>) -> Option<AudienceSettings> 
     let default: Option<&[&str]> = (revokes || user).then_some(&[]);
     let workloads = a.list("workloads", default, |s| if s.starts_with("spiffe:") { known.foreign(s) } else { known.own(s) });
     let scopes = a.has("scopes").then(|| a.list("scopes", None, |s| Ok(s.to_owned())));
+    let id_jag = a.boolean("id_jag", false);
+    if id_jag && (revokes || user) {
+        a.fault("id_jag", "an ID-JAG is held by a client and not by the user: leave out `user` and `revokes`");
+    }
     let max_lease = a.has("max_lease").then(|| a.duration("max_lease", "1h", 60, 30 * 86_400));
-    Some(AudienceSettings { audience: audience?, workloads, scopes, max_lease, revokes, user, operates: false })
+    Some(AudienceSettings { audience: audience?, workloads, scopes, max_lease, revokes, user, operates: false, id_jag })
 }
 
 /// Accepts an https URL without user, password, query and fragment.

@@ -183,16 +183,28 @@ impl FetchError {
     }
 }
 
-/// Obtains an ID token of `user` for `audience` from the development provider with the issuer `url`.
-pub async fn fetch_token(url: &str, ca_file: &Path, user: &str, audience: &str) -> Result<String, FetchError> {
+/// Obtains an ID token of `user` for `audience` from the development provider with the issuer `url`; or an ID-JAG with the claims
+/// `client_id`, `scope` and `resource` that `id_jag` names.
+pub async fn fetch_token(
+    url: &str,
+    ca_file: &Path,
+    user: &str,
+    audience: &str,
+    id_jag: &[(&str, &str)],
+) -> Result<String, FetchError> {
     #[derive(Deserialize)]
     struct Answer {
         id_token: Option<String>,
+        access_token: Option<String>,
         error_description: Option<String>,
     }
     let client = https_client(Some(ca_file))?;
     let unreachable = |e: reqwest::Error| FetchError::Unreachable(url.to_owned(), e);
-    let form = [("grant_type", DEV_GRANT), ("user", user), ("audience", audience)];
+    let mut form = vec![("grant_type", DEV_GRANT), ("user", user), ("audience", audience)];
+    if !id_jag.is_empty() {
+        form.push(("token_type", "id-jag"));
+        form.extend(id_jag);
+    }
     let endpoint = format!("{}/token", url.trim_end_matches('/'));
     let mut answer = client.post(endpoint).form(&form).send().await.map_err(unreachable)?;
     let status = answer.status();
@@ -204,7 +216,7 @@ pub async fn fetch_token(url: &str, ca_file: &Path, user: &str, audience: &str) 
         body.extend_from_slice(&chunk);
     }
     match serde_json::from_slice(&body) {
-        Ok(Answer { id_token: Some(token), .. }) if status.is_success() => Ok(token),
+        Ok(Answer { id_token: Some(token), .. } | Answer { access_token: Some(token), .. }) if status.is_success() => Ok(token),
         Ok(Answer { error_description: Some(why), .. }) => Err(FetchError::Refused(why.chars().take(256).collect())),
         _ => Err(FetchError::Refused(format!("it answered {status}"))),
     }

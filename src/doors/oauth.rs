@@ -44,6 +44,9 @@ pub const METHODS: [&str; 4] = ["spiffe_jwt", "spiffe_x509", "private_key_jwt", 
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+/// The grant of an ID-JAG (draft-ietf-oauth-identity-assertion-authz-grant).
+const PROFILE: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
+const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 
 /// What the endpoints need.
 #[derive(Clone)]
@@ -81,18 +84,27 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
     answer("oauth/token", issuer, request, async |request| {
         let (head, form) = Form::read(request).await?;
         let grant = form.one("grant_type").unwrap_or_default();
-        // With this grant the JWT-SVID is what is granted, and proves the client too (RFC 7523 2.1).
-        let (caller, of_grant) = match (grant, form.one("assertion"), form.one("client_assertion")) {
-            (JWT_BEARER, Some(assertion), None) => {
+        let assertion = form.one("assertion").filter(|_| grant == JWT_BEARER);
+        let id_jag = assertion.filter(|assertion| exchange::is_id_jag(assertion));
+        // With this grant the JWT-SVID is what is granted, and proves the client too (RFC 7523 2.1). An ID-JAG proves no client.
+        let (caller, of_grant) = match (assertion, form.one("client_assertion")) {
+            (Some(assertion), None) if id_jag.is_none() => {
                 (clients::prove(issuer, assertion).await.map_err(|no| Refusal::of_grant(&no))?, true)
             }
             _ => (client::prove(issuer, &head, &form, Action::Exchange).await?, false),
         };
-        let refused = |no| if of_grant { Refusal::of_grant(&no) } else { Refusal::of(&no) };
+        let refused = |no| match (of_grant, id_jag) {
+            (true, _) => Refusal::of_grant(&no),
+            (_, Some(_)) => Refusal::of_assertion(&no),
+            _ => Refusal::of(&no),
+        };
         let caller = may(issuer, Action::Exchange, caller).map_err(refused)?;
         let mut asked = match grant {
             "" => return Err(Refusal::request("`grant_type` is missing")),
             EXCHANGE => subject(&form)?,
+            JWT_BEARER if id_jag.is_some() => {
+                exchange::Asked { subject_token: id_jag.unwrap_or_default().to_owned(), ..Default::default() }
+            }
             JWT_BEARER if !of_grant => {
                 let message = "for this grant send the JWT-SVID as `assertion`, and no `client_assertion` beside it";
                 return Err(Refusal::request(message));
@@ -147,7 +159,9 @@ fn subject(form: &Form) -> Result<exchange::Asked, Refusal> {
         None => Err(Refusal::request(&format!("`{name}` is missing"))),
     };
     let subject_token = form.one("subject_token").ok_or_else(|| Refusal::request("`subject_token` is missing"))?;
-    known("subject_token_type", &[ACCESS_TOKEN, ID_TOKEN, JWT])?;
+    // T245: a token of one family is not sent as one of another.
+    let types = if exchange::is_id_jag(subject_token) { &[ID_JAG][..] } else { &[ACCESS_TOKEN, ID_TOKEN, JWT][..] };
+    known("subject_token_type", types)?;
     let actor_token = form.one("actor_token").unwrap_or_default();
     match (actor_token, form.one("actor_token_type")) {
         ("", None) => {}
@@ -293,6 +307,7 @@ pub fn metadata(url: &str, certified: &str, algorithms: &[Value]) -> Vec<(&'stat
         said.extend([(methods, json!(METHODS)), (signing, json!(algorithms))]);
     }
     said.extend(backchannel::metadata());
+    said.push(("authorization_grant_profiles_supported", json!([PROFILE])));
     said.push(("mtls_endpoint_aliases", Value::Object(aliases)));
     said.push(("tls_client_certificate_bound_access_tokens", json!(true)));
     said.push(("dpop_signing_alg_values_supported", json!(DPOP_ALGORITHMS)));

@@ -100,6 +100,7 @@ impl Judgement<'_> {
             Presented::Nothing => Ok(Ceiling { scopes: None, ends_at: u64::MAX }),
             Presented::User(proof) => {
                 // The same checks as at a spawn by the root workload; no delegation is recorded.
+                self.check_presenter(agent, proof)?;
                 let (granted, _) = self.grant(&agent.mandate.workload, proof, chance)?;
                 if own != Some(&granted.user) {
                     return Err(not_yours("the subject token is of another user than the one for whom this agent acts").into());
@@ -119,6 +120,15 @@ impl Judgement<'_> {
                 Ok(Ceiling { scopes: Some(held.scopes.clone()), ends_at: held.ends_at })
             }
         }
+    }
+
+    /// T246: whether an agent is whom an ID-JAG names, or acts for them: itself, an agent above it, or the workload at the root.
+    pub fn check_presenter(&self, agent: &Agent, proof: &Proof) -> Result<(), Denial> {
+        let Some(jag) = proof.id_jag() else { return Ok(()) };
+        let td = &self.rules().trust_domain;
+        let above = agent.ancestors().filter_map(|uuid| self.view().agent(&uuid)).map(|agent| agent.id(td).to_string());
+        let names: Vec<String> = [agent.id(td).to_string(), agent.mandate.workload.id(td)].into_iter().chain(above).collect();
+        self.check_id_jag(jag, &names)
     }
 
     /// The permit for an access token.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::{DelegationId, Stamp, Target, User, Workload, sha256};
 use serde_json::json;
 
+use super::id_jag::IdJag;
 use super::{Ceiling, Chance, Check, Judgement, Note};
 use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, Kind, No};
@@ -39,6 +40,59 @@ pub enum Proof {
     Recorded([u8; 32]),
     /// A delegation that was recorded before and names the caller.
     Delegation(DelegationId),
+    /// An ID-JAG that was verified just now.
+    IdJag(Box<IdJag>),
+}
+
+/// A token that was verified just now, of whatever kind.
+struct Fresh<'p> {
+    user: &'p User,
+    proof: &'p [u8; 32],
+    token: &'p [u8; 32],
+    issued_at: u64,
+    ends_at: u64,
+    audience: &'p str,
+    acr: Option<&'p str>,
+    signed_in_at: Option<u64>,
+    jag: Option<&'p IdJag>,
+}
+
+impl Proof {
+    /// The ID-JAG that it is, if it is one.
+    pub fn id_jag(&self) -> Option<&IdJag> {
+        match self {
+            Proof::IdJag(jag) => Some(jag),
+            _ => None,
+        }
+    }
+
+    fn fresh(&self) -> Option<Fresh<'_>> {
+        match self {
+            Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at } => Some(Fresh {
+                user,
+                proof,
+                token,
+                issued_at: *issued_at,
+                ends_at: *ends_at,
+                audience,
+                acr: acr.as_deref(),
+                signed_in_at: *signed_in_at,
+                jag: None,
+            }),
+            Proof::IdJag(jag) => Some(Fresh {
+                user: &jag.user,
+                proof: &jag.proof,
+                token: &jag.token,
+                issued_at: jag.issued_at,
+                ends_at: jag.ends_at,
+                audience: &jag.audience,
+                acr: jag.acr.as_deref(),
+                signed_in_at: jag.signed_in_at,
+                jag: Some(jag),
+            }),
+            Proof::Recorded(_) | Proof::Delegation(_) => None,
+        }
+    }
 }
 
 /// What a user says by a token, apart from any delegation that it records.
@@ -67,20 +121,18 @@ impl Judgement<'_> {
         let known = match proof {
             Proof::Token { proof, .. } | Proof::Recorded(proof) => self.view().delegation_by_proof(proof, at).cloned(),
             Proof::Delegation(id) => self.view().delegation(id, at).cloned(),
+            // It is used once, so what it recorded before is no answer.
+            Proof::IdJag(_) => None,
         };
-        match (known, proof) {
+        match (known, proof.fresh()) {
             (Some(known), _) => {
                 self.check_recorded(by, &known, proof)?;
                 Ok((known, None))
             }
-            (None, Proof::Delegation(id)) => Err(unknown_delegation(id).into()),
-            (None, Proof::Recorded(_)) => {
-                Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into())
-            }
-            (None, Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at }) => {
-                let Ceiling { scopes, longest, .. } = self.check_fresh(by, user, *issued_at, *ends_at, audience)?;
-                // No delegation outlasts what a configured ceiling may say, however long the provider's token does.
-                let ends_at = (*ends_at).min(self.now().saturating_add(*longest));
+            (None, Some(fresh)) => {
+                let (scopes, ends_at) = self.allowed(by, &fresh)?;
+                fresh.jag.map_or(Ok(()), |jag| self.check_once(jag))?;
+                let user = fresh.user;
                 // RFC 8785: members are sorted, without white space; there are only integers and strings.
                 let mut canonical = json!({ "ends_at": ends_at, "iss": user.iss, "nonce": hex::encode(chance.nonce()),
                     "scopes": scopes, "sub": user.sub, "workload": by.to_string() });
@@ -90,18 +142,32 @@ impl Judgement<'_> {
                     iss: user.iss.clone(),
                     sub: user.sub.clone(),
                     workload: by.to_string(),
-                    proof: proof.to_vec(),
-                    token: token.to_vec(),
+                    proof: fresh.proof.to_vec(),
+                    token: fresh.token.to_vec(),
                     scopes_limited: scopes.is_some(),
-                    scopes: scopes.clone().unwrap_or_default(),
+                    scopes: scopes.unwrap_or_default(),
                     ends_at: seconds(ends_at),
-                    acr: acr.clone().unwrap_or_default(),
-                    signed_in_at: signed_in_at.unwrap_or(0),
+                    acr: fresh.acr.unwrap_or_default().to_owned(),
+                    signed_in_at: fresh.signed_in_at.unwrap_or(0),
+                    once: fresh.jag.map(|jag| jag.once.to_vec()).unwrap_or_default(),
+                    once_ends_at: fresh.jag.map_or(0, |jag| jag.ends_at),
                 };
                 let delegation = Delegation::recorded(self.view().revision() + 1, &body).map_err(|e| Fault::new("judge", e))?;
                 Ok((Arc::new(delegation), Some(body)))
             }
+            (None, None) => match proof {
+                Proof::Delegation(id) => Err(unknown_delegation(id).into()),
+                _ => Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into()),
+            },
         }
+    }
+
+    /// The ceiling of scopes of a token, and when what it allows ends in Unix seconds. Fails if it allows `by` nothing.
+    fn allowed(&self, by: &Workload, fresh: &Fresh<'_>) -> Result<(Option<Vec<String>>, u64), Denial> {
+        let Ceiling { scopes, longest, .. } = self.check_fresh(by, fresh.user, fresh.issued_at, fresh.ends_at, fresh.audience)?;
+        let scopes = fresh.jag.map_or_else(|| scopes.clone(), |jag| jag.narrow(scopes));
+        // No delegation outlasts what a configured ceiling may say, however long the provider's token does.
+        Ok((scopes, fresh.ends_at.min(self.now().saturating_add(*longest))))
     }
 
     /// What a token says that is presented once more, for an agent below `by` that lives already. Nothing is recorded of it.
@@ -110,21 +176,20 @@ impl Judgement<'_> {
         let at = self.at();
         let known = match proof {
             Proof::Token { proof, .. } | Proof::Recorded(proof) => self.view().delegation_by_proof(proof, at).cloned(),
-            Proof::Delegation(_) => None,
+            Proof::Delegation(_) | Proof::IdJag(_) => None,
         };
-        match (known, proof) {
+        match (known, proof.fresh()) {
             (Some(known), _) => {
                 self.check_recorded(by, &known, proof)?;
                 let Delegation { user, proof, scopes, ends_at, .. } = &*known;
                 Ok(Consent { user: user.clone(), proof: *proof, scopes: scopes.clone(), ends_at: ends_at / SECOND })
             }
-            (None, Proof::Token { user, proof, issued_at, ends_at, audience, .. }) => {
-                self.check_issuer(user)?;
-                let Ceiling { scopes, longest, .. } = self.check_fresh(by, user, *issued_at, *ends_at, audience)?;
-                let ends_at = (*ends_at).min(self.now().saturating_add(*longest));
-                Ok(Consent { user: user.clone(), proof: *proof, scopes: scopes.clone(), ends_at })
+            (None, Some(fresh)) => {
+                self.check_issuer(fresh.user)?;
+                let (scopes, ends_at) = self.allowed(by, &fresh)?;
+                Ok(Consent { user: fresh.user.clone(), proof: *fresh.proof, scopes, ends_at })
             }
-            (None, Proof::Recorded(_) | Proof::Delegation(_)) => {
+            (None, None) => {
                 Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into())
             }
         }

@@ -35,6 +35,7 @@ impl State {
             }
             Body::Delegated(d) => {
                 let delegation = Delegation::recorded(revision, d)?;
+                self.assertion(revision, 0, &d.once, d.once_ends_at)?;
                 self.proofs.insert(delegation.proof, delegation.id);
                 // ORDER: after every agent under it, whose records cannot be read without this one.
                 self.due(delegation.ends_at.saturating_add(KEEP + SECOND), revision, Due::Delegation(Box::new(delegation.id)));
@@ -73,14 +74,15 @@ impl State {
             Body::Exchanged(e) => {
                 AccessToken::recorded(revision, e)?;
                 self.out.tokens = self.out.tokens.max(e.ends_at);
-                self.assertion(revision, &e.assertion, e.assertion_ends_at)?;
+                self.assertion(revision, 0, &e.assertion, e.assertion_ends_at)?;
+                self.assertion(revision, 1, &e.once, e.once_ends_at)?;
                 let known = fixed(&e.approval).map_or(0, |id| self.used_approval(&id));
                 // ORDER: after the assertion. While that has not expired, a replay must find that it was used.
-                let gone = seconds(e.ends_at.max(e.assertion_ends_at)).saturating_add(KEEP).max(known);
+                let gone = seconds(e.ends_at.max(e.assertion_ends_at).max(e.once_ends_at)).saturating_add(KEEP).max(known);
                 self.due(gone, revision, Due::Record);
             }
             Body::Asked(a) => {
-                self.assertion(revision, &a.assertion, a.assertion_ends_at)?;
+                self.assertion(revision, 0, &a.assertion, a.assertion_ends_at)?;
                 self.asked(revision, at, a)?;
             }
             Body::Answered(a) => self.answered(revision, at, a)?,
@@ -117,6 +119,7 @@ impl State {
             Body::Extended(e) => {
                 let uuid = Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?;
                 let proof = fixed(&e.proof).ok_or(misfit("proof"))?;
+                self.assertion(revision, 0, &e.once, e.once_ends_at)?;
                 self.extended(revision, uuid, e.lease_ends_at, proof);
             }
             Body::Ended(e) => {
@@ -199,12 +202,12 @@ impl State {
         Ok(())
     }
 
-    /// A JWT-SVID has proved its agent; empty if none did.
-    fn assertion(&mut self, revision: u64, jti: &[u8], ends_at: u64) -> Result<(), Misfit> {
+    /// A JWT-SVID or an ID-JAG was used; empty if none was. `nth` tells those of one record apart.
+    fn assertion(&mut self, revision: u64, nth: u16, jti: &[u8], ends_at: u64) -> Result<(), Misfit> {
         if !jti.is_empty() {
             let jti = fixed(jti).ok_or(Misfit { revision, what: "assertion" })?;
             self.assertions.insert(jti);
-            self.due(seconds(ends_at), revision, Due::Assertion(jti));
+            self.due_nth(seconds(ends_at), revision, nth, Due::Assertion(jti));
         }
         Ok(())
     }

@@ -11,14 +11,14 @@ use super::bound::{Key, seconds};
 use super::*;
 
 /// A provider of users: discovery and keys over HTTPS.
-struct Provider {
-    url: String,
-    key: Key,
+pub(crate) struct Provider {
+    pub(crate) url: String,
+    pub(crate) key: Key,
 }
 
 impl Provider {
     /// Starts one, and writes its CA to a file.
-    fn start(ca_file: &std::path::Path) -> Provider {
+    pub(crate) fn start(ca_file: &std::path::Path) -> Provider {
         let key = Key::new();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
@@ -50,7 +50,7 @@ impl Provider {
     }
 
     /// A token of `typ` for the user demo, with `more` over its claims; one that is `null` is left out.
-    fn token(&self, typ: &str, more: &Value) -> String {
+    pub(crate) fn token(&self, typ: &str, more: &Value) -> String {
         let now = seconds();
         let mut claims = json!({ "iss": self.url, "sub": "demo", "aud": "agents", "iat": now, "exp": now + 200,
             "jti": uuid::Uuid::now_v7().to_string() });

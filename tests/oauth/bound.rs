@@ -35,6 +35,14 @@ impl Key {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
+    /// Its thumbprint (RFC 7638) in base64url.
+    pub(crate) fn proved(&self) -> String {
+        let jwk = self.jwk();
+        let (x, y) = (jwk["x"].as_str().unwrap(), jwk["y"].as_str().unwrap());
+        let canonical = format!("{{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"{x}\",\"y\":\"{y}\"}}");
+        URL_SAFE_NO_PAD.encode(mayfly_verify::sha256(canonical.as_bytes()))
+    }
+
     /// A proof for a request, with `more` over its claims.
     pub(crate) fn proof(&self, method: &str, url: &str, more: &[(&str, Value)]) -> String {
         let mut claims = json!({ "jti": uuid::Uuid::now_v7().to_string(), "htm": method, "htu": url, "iat": seconds() });

@@ -744,6 +744,12 @@ const (
 	Reason_REASON_DECISION_UNKNOWN Reason = 131
 	// A filter of the history is not well-formed; the message says which.
 	Reason_REASON_FILTER_MALFORMED Reason = 132
+	// The ID-JAG was issued to another client: it names neither the caller nor anybody for whom the caller acts.
+	Reason_REASON_USER_TOKEN_CLIENT Reason = 133
+	// The ID-JAG is for one resource, for actions or for the holder of a key, which a delegation cannot say: exchange it.
+	Reason_REASON_USER_TOKEN_RESOURCE Reason = 134
+	// The ID-JAG was used before: get another, or use the delegation that it made.
+	Reason_REASON_USER_TOKEN_USED Reason = 135
 	// The JWT-SVID has proved its agent before: each request needs one of its own.
 	Reason_REASON_ASSERTION_USED Reason = 150
 	// There are too many scopes, or one of them is empty or too long.
@@ -953,6 +959,9 @@ var (
 		130: "REASON_DECISION_MALFORMED",
 		131: "REASON_DECISION_UNKNOWN",
 		132: "REASON_FILTER_MALFORMED",
+		133: "REASON_USER_TOKEN_CLIENT",
+		134: "REASON_USER_TOKEN_RESOURCE",
+		135: "REASON_USER_TOKEN_USED",
 		150: "REASON_ASSERTION_USED",
 		151: "REASON_SCOPE_MALFORMED",
 		152: "REASON_SCOPE_NOT_ALLOWED",
@@ -1121,6 +1130,9 @@ var (
 		"REASON_DECISION_MALFORMED":          130,
 		"REASON_DECISION_UNKNOWN":            131,
 		"REASON_FILTER_MALFORMED":            132,
+		"REASON_USER_TOKEN_CLIENT":           133,
+		"REASON_USER_TOKEN_RESOURCE":         134,
+		"REASON_USER_TOKEN_USED":             135,
 		"REASON_ASSERTION_USED":              150,
 		"REASON_SCOPE_MALFORMED":             151,
 		"REASON_SCOPE_NOT_ALLOWED":           152,
@@ -11682,7 +11694,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x19AUTHORITY_STATUS_PREPARED\x10\x01\x12\x1b\n" +
 	"\x17AUTHORITY_STATUS_ACTIVE\x10\x02\x12\x1c\n" +
 	"\x18AUTHORITY_STATUS_RETIRED\x10\x03\x12\x1c\n" +
-	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\xbb&\n" +
+	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\x98'\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_AGENT_ENDED\x10\x01\x12\x18\n" +
@@ -11812,7 +11824,10 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x1aREASON_WORKLOAD_TOKEN_USED\x10~\x12\x1e\n" +
 	"\x19REASON_DECISION_MALFORMED\x10\x82\x01\x12\x1c\n" +
 	"\x17REASON_DECISION_UNKNOWN\x10\x83\x01\x12\x1c\n" +
-	"\x17REASON_FILTER_MALFORMED\x10\x84\x01\x12\x1a\n" +
+	"\x17REASON_FILTER_MALFORMED\x10\x84\x01\x12\x1d\n" +
+	"\x18REASON_USER_TOKEN_CLIENT\x10\x85\x01\x12\x1f\n" +
+	"\x1aREASON_USER_TOKEN_RESOURCE\x10\x86\x01\x12\x1b\n" +
+	"\x16REASON_USER_TOKEN_USED\x10\x87\x01\x12\x1a\n" +
 	"\x15REASON_ASSERTION_USED\x10\x96\x01\x12\x1b\n" +
 	"\x16REASON_SCOPE_MALFORMED\x10\x97\x01\x12\x1d\n" +
 	"\x18REASON_SCOPE_NOT_ALLOWED\x10\x98\x01\x12\x1f\n" +

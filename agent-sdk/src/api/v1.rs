@@ -2418,6 +2418,12 @@ pub enum Reason {
     DecisionUnknown = 131,
     /// A filter of the history is not well-formed; the message says which.
     FilterMalformed = 132,
+    /// The ID-JAG was issued to another client: it names neither the caller nor anybody for whom the caller acts.
+    UserTokenClient = 133,
+    /// The ID-JAG is for one resource, for actions or for the holder of a key, which a delegation cannot say: exchange it.
+    UserTokenResource = 134,
+    /// The ID-JAG was used before: get another, or use the delegation that it made.
+    UserTokenUsed = 135,
     /// The JWT-SVID has proved its agent before: each request needs one of its own.
     AssertionUsed = 150,
     /// There are too many scopes, or one of them is empty or too long.
@@ -2630,6 +2636,9 @@ impl Reason {
             Self::DecisionMalformed => "REASON_DECISION_MALFORMED",
             Self::DecisionUnknown => "REASON_DECISION_UNKNOWN",
             Self::FilterMalformed => "REASON_FILTER_MALFORMED",
+            Self::UserTokenClient => "REASON_USER_TOKEN_CLIENT",
+            Self::UserTokenResource => "REASON_USER_TOKEN_RESOURCE",
+            Self::UserTokenUsed => "REASON_USER_TOKEN_USED",
             Self::AssertionUsed => "REASON_ASSERTION_USED",
             Self::ScopeMalformed => "REASON_SCOPE_MALFORMED",
             Self::ScopeNotAllowed => "REASON_SCOPE_NOT_ALLOWED",
@@ -2801,6 +2810,9 @@ impl Reason {
             "REASON_DECISION_MALFORMED" => Some(Self::DecisionMalformed),
             "REASON_DECISION_UNKNOWN" => Some(Self::DecisionUnknown),
             "REASON_FILTER_MALFORMED" => Some(Self::FilterMalformed),
+            "REASON_USER_TOKEN_CLIENT" => Some(Self::UserTokenClient),
+            "REASON_USER_TOKEN_RESOURCE" => Some(Self::UserTokenResource),
+            "REASON_USER_TOKEN_USED" => Some(Self::UserTokenUsed),
             "REASON_ASSERTION_USED" => Some(Self::AssertionUsed),
             "REASON_SCOPE_MALFORMED" => Some(Self::ScopeMalformed),
             "REASON_SCOPE_NOT_ALLOWED" => Some(Self::ScopeNotAllowed),

@@ -113,6 +113,10 @@ pub(super) async fn acts(
     }
     let proof = proof(issuer, caller, &request).await?;
     let single = csrs.len() == 1;
+    if !single && proof.as_ref().is_some_and(|proof| proof.id_jag().is_some()) {
+        let message = "an ID-JAG is used once: spawn one agent with it, and the others by the delegation that it makes";
+        return Err(Denial::denied("USER_TOKEN_USED", message).into());
+    }
     let mut acts = Vec::with_capacity(csrs.len());
     for (n, csr) in csrs.into_iter().enumerate() {
         let mut id = identify(caller, &request, &csr, tickets)?;

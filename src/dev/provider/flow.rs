@@ -21,6 +21,8 @@ use super::{AUDIENCE, DEV_GRANT, USERS};
 /// Lifetime of a token in seconds. It is the longest lease of a development agent, because no lease outlasts the token that it
 /// comes from.
 const TOKEN_LIFE: u64 = 8 * 3600;
+/// Lifetime of an ID-JAG in seconds.
+const ID_JAG_LIFE: u64 = 300;
 /// Longest request body, in bytes.
 const MAX_BODY: usize = 16 * 1024;
 /// Longest audience, nonce or state, in bytes.
@@ -126,6 +128,8 @@ struct TokenRequest {
     user: Option<String>,
     audience: Option<String>,
     token_type: Option<String>,
+    scope: Option<String>,
+    resource: Option<String>,
 }
 
 async fn token(State(shared): State<Arc<Shared>>, Form(request): Form<TokenRequest>) -> Response {
@@ -167,7 +171,10 @@ async fn token(State(shared): State<Arc<Shared>>, Form(request): Form<TokenReque
             let kind = match request.token_type.as_deref() {
                 None | Some("id") => Kind::Id,
                 Some("access") => Kind::Access,
-                Some(_) => return error(StatusCode::BAD_REQUEST, "invalid_request", "`token_type` must be `id` or `access`"),
+                Some("id-jag") => return id_jag(&shared, user, audience, &request, now),
+                Some(_) => {
+                    return error(StatusCode::BAD_REQUEST, "invalid_request", "`token_type` must be `id`, `access` or `id-jag`");
+                }
             };
             answer(&shared, user, audience, None, now, &[kind])
         }
@@ -210,6 +217,36 @@ fn answer(shared: &Shared, user: &str, audience: &str, nonce: Option<&str>, now:
             Err(_) => return error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the token cannot be signed"),
         }
     }
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+/// The token response with an ID-JAG for the client that the request names (RFC 8693 2.2.1).
+fn id_jag(shared: &Shared, user: &str, audience: &str, request: &TokenRequest, now: u64) -> Response {
+    let fits = |value: &&str| (1..=MAX_PARAMETER).contains(&value.len()) && !value.chars().any(char::is_control);
+    let Some(client) = request.client_id.as_deref().filter(fits) else {
+        return error(StatusCode::BAD_REQUEST, "invalid_request", "`client_id` says for which client the ID-JAG is");
+    };
+    let mut claims = json!({
+        "iss": shared.issuer,
+        "sub": user,
+        "aud": audience,
+        "client_id": client,
+        "iat": now,
+        "auth_time": now,
+        "exp": now.saturating_add(ID_JAG_LIFE),
+        "jti": Uuid::now_v7().to_string(),
+    });
+    for (name, value) in [("scope", &request.scope), ("resource", &request.resource)] {
+        if value.as_deref().is_some_and(|value| !fits(&value)) {
+            return error(StatusCode::BAD_REQUEST, "invalid_request", "`scope` or `resource` is empty or too long");
+        }
+        set(&mut claims, name, value.as_deref());
+    }
+    let Ok(token) = shared.signer.sign("oauth-id-jag+jwt", &claims) else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the token cannot be signed");
+    };
+    let issued = "urn:ietf:params:oauth:token-type:id-jag";
+    let body = json!({ "access_token": token, "issued_token_type": issued, "token_type": "N_A", "expires_in": ID_JAG_LIFE });
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 

@@ -29,6 +29,7 @@ fn settings(issuer: &str, ca_file: &Path) -> IssuerSettings {
         revokes: false,
         user: false,
         operates: false,
+        id_jag: false,
     };
     IssuerSettings { ca_file: Some(ca_file.to_owned()), audiences: vec![audience], ..IssuerSettings::new("dev", issuer) }
 }
@@ -45,7 +46,7 @@ async fn body(answer: reqwest::Response) -> Value {
 async fn a_fetched_token_is_verified_like_any_other() {
     let dir = TempDir::new().unwrap();
     let provider = provider(&dir).await;
-    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE).await.unwrap();
+    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE, &[]).await.unwrap();
     let assertions = Assertions::new(vec![settings(provider.issuer(), provider.ca_file())]).unwrap();
     let delegator = assertions.verify(&token, now(), Presenter::Certified).await.unwrap();
     assert_eq!((delegator.user().iss.as_str(), delegator.user().sub.as_str()), (provider.issuer(), "demo"));
@@ -70,7 +71,7 @@ async fn the_shortcut_also_issues_access_tokens() {
 async fn nobody_but_demo_and_guest_gets_a_token() {
     let dir = TempDir::new().unwrap();
     let provider = provider(&dir).await;
-    let refused = fetch_token(provider.issuer(), provider.ca_file(), "root", AUDIENCE).await.unwrap_err();
+    let refused = fetch_token(provider.issuer(), provider.ca_file(), "root", AUDIENCE, &[]).await.unwrap_err();
     assert_eq!(refused.code(), "PROVIDER_REFUSED");
 }
 
@@ -80,11 +81,11 @@ async fn a_provider_under_another_ca_is_unavailable() {
     let other = TempDir::new().unwrap();
     let provider = provider(&dir).await;
     let stranger = Ca::open(other.path()).unwrap();
-    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE).await.unwrap();
+    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE, &[]).await.unwrap();
     let assertions = Assertions::new(vec![settings(provider.issuer(), stranger.file())]).unwrap();
     let refusal = assertions.verify(&token, now(), Presenter::Certified).await.unwrap_err();
     assert_eq!((refusal, refusal.code()), (Refusal::IssuerUnavailable, "USER_ISSUER_UNAVAILABLE"));
-    let refused = fetch_token(provider.issuer(), stranger.file(), "demo", AUDIENCE).await.unwrap_err();
+    let refused = fetch_token(provider.issuer(), stranger.file(), "demo", AUDIENCE, &[]).await.unwrap_err();
     assert_eq!(refused.code(), "PROVIDER_UNREACHABLE");
 }
 
@@ -95,7 +96,7 @@ async fn t167_a_ca_file_that_changes_is_read_again_by_itself() {
     let provider = provider(&dir).await;
     let file = other.path().join("ca.pem");
     std::fs::copy(Ca::open(other.path()).unwrap().file(), &file).unwrap();
-    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE).await.unwrap();
+    let token = fetch_token(provider.issuer(), provider.ca_file(), "demo", AUDIENCE, &[]).await.unwrap();
     let assertions = Assertions::new(vec![settings(provider.issuer(), &file)]).unwrap();
     let at = now();
     assert_eq!(assertions.verify(&token, at, Presenter::Certified).await.unwrap_err(), Refusal::IssuerUnavailable);
@@ -114,7 +115,7 @@ async fn keys_and_ca_stay_across_restarts_and_are_private() {
     let first = provider(&dir).await;
     let ca = std::fs::read(first.ca_file()).unwrap();
     let address = first.issuer().to_owned();
-    let token = fetch_token(first.issuer(), first.ca_file(), "demo", AUDIENCE).await.unwrap();
+    let token = fetch_token(first.issuer(), first.ca_file(), "demo", AUDIENCE, &[]).await.unwrap();
     first.shutdown().await;
     let listener = TcpListener::bind(address.strip_prefix("https://").unwrap()).await.unwrap();
     let second = Provider::start(dir.path(), listener).await.unwrap();

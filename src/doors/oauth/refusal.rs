@@ -50,6 +50,19 @@ impl Refusal {
         Refusal::with(no, "invalid_grant", StatusCode::BAD_REQUEST)
     }
 
+    /// The same where the client has proved itself, and an assertion is granted: what is wrong with that is `invalid_grant`.
+    pub(super) fn of_assertion(no: &No) -> Refusal {
+        let mut refusal = Refusal::of(no);
+        let about = |denial: &Denial| {
+            matches!(denial.kind, Kind::Denied | Kind::NotFound)
+                && matches!(family(denial.code), "USER" | "DELEGATION" | "SUBJECT")
+        };
+        if matches!(no, No::Denial(denial) if about(denial)) {
+            refusal.error = "invalid_grant";
+        }
+        refusal
+    }
+
     fn with(no: &No, unproved: &'static str, unproved_status: StatusCode) -> Refusal {
         let denial = match no {
             No::Denial(denial) => denial,
@@ -94,6 +107,11 @@ impl Refusal {
     }
 }
 
+/// The first word of a code: what it is about.
+fn family(code: &'static str) -> &'static str {
+    code.split('_').next().unwrap_or_default()
+}
+
 /// The error code of a denial that is about what was asked for.
 fn error_of(denial: &Denial) -> &'static str {
     match denial.code {
@@ -109,9 +127,7 @@ fn error_of(denial: &Denial) -> &'static str {
         "APPROVAL_UNKNOWN" | "APPROVAL_USED" => "invalid_grant",
         // RFC 8693 2.2.2: also a subject or actor token that is not valid.
         "TOKEN_BINDING_NEEDED" => "invalid_request",
-        code if denial.kind == Kind::Malformed || matches!(code.split('_').next(), Some("USER" | "DELEGATION" | "SUBJECT")) => {
-            "invalid_request"
-        }
+        code if denial.kind == Kind::Malformed || matches!(family(code), "USER" | "DELEGATION" | "SUBJECT") => "invalid_request",
         _ => "unauthorized_client",
     }
 }

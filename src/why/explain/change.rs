@@ -81,7 +81,7 @@ impl Case {
         let known = match &act.proof {
             Some(Proof::Recorded(proof)) => state.delegation_by_proof(proof, at).cloned(),
             Some(Proof::Delegation(id)) => View::known_delegation(state, id).cloned(),
-            Some(Proof::Token { .. }) | None => None,
+            Some(Proof::Token { .. } | Proof::IdJag(_)) | None => None,
         };
         // Somebody else's delegation is told to nobody.
         let known = known.filter(|known| caller.is(&known.workload));
@@ -160,6 +160,7 @@ impl Case {
                 Some(ceiling) => (user.clone(), ceiling.scopes.clone(), ceiling.workloads.clone()),
                 None => (user.clone(), None, by()),
             },
+            Some(Proof::IdJag(jag)) => (jag.user.clone(), jag.scopes.clone(), by()),
             _ => match &self.known {
                 Some(known) => (known.user.clone(), known.scopes.clone(), by()),
                 None if *change == Change::UserToken => (self.somebody(), None, by()),
@@ -195,6 +196,7 @@ impl Case {
     pub fn user(&self) -> Option<&User> {
         match &self.act.proof {
             Some(Proof::Token { user, .. }) => Some(user),
+            Some(Proof::IdJag(jag)) => Some(&jag.user),
             Some(_) => self.known.as_ref().map(|known| &known.user),
             None => None,
         }
@@ -202,7 +204,11 @@ impl Case {
 
     /// What the audience of the presented user token allows. `None` without a token, or if the configuration has no such audience.
     pub fn ceiling(&self) -> Option<&Ceiling> {
-        let Some(Proof::Token { user, audience, .. }) = &self.act.proof else { return None };
+        let (user, audience) = match self.act.proof.as_ref()? {
+            Proof::Token { user, audience, .. } => (user, audience),
+            Proof::IdJag(jag) => (&jag.user, &jag.audience),
+            _ => return None,
+        };
         self.rules.tokens.get(&user.iss)?.get(audience)
     }
 
@@ -210,6 +216,7 @@ impl Case {
     pub fn granted(&self) -> Option<&[String]> {
         match &self.act.proof {
             Some(Proof::Token { .. }) => self.ceiling().and_then(|ceiling| ceiling.scopes.as_deref()),
+            Some(Proof::IdJag(jag)) => jag.scopes.as_deref().or(self.ceiling().and_then(|ceiling| ceiling.scopes.as_deref())),
             Some(_) => self.known.as_ref().and_then(|known| known.scopes.as_deref()),
             None => None,
         }
