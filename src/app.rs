@@ -80,10 +80,10 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let before = crate::home::endpoint(&home.dir).ok();
 
     // Ports are chosen once and kept, so that what was pasted yesterday works today.
-    let grpc_listener = sockets::bind(config.listen, before.as_ref().map(|e| e.grpc.as_str())).await?;
+    let grpc_socket = sockets::reserve(config.listen, before.as_ref().map(|e| e.grpc.as_str()))?;
     let http_listener = sockets::bind(config.http, before.as_ref().map(|e| e.http.as_str())).await?;
     let local = |l: &tokio::net::TcpListener| l.local_addr().map_err(|e| e.to_string());
-    let grpc_at = local(&grpc_listener)?;
+    let grpc_at = grpc_socket.local_addr().map_err(|e| e.to_string())?;
     let files = files::raise();
     let shares = listen::Shares::of(&config.bounds, files);
     if shares.total < config.bounds.connections {
@@ -111,7 +111,8 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     };
     let https = https::bind_https(&config, development, before.as_ref()).await?;
     let host = if development { "127.0.0.1" } else { config.names.first().map_or("localhost", String::as_str) };
-    let iss = https::issuer(&config, https.as_ref(), host)?;
+    let host = sockets::host(host);
+    let iss = https::issuer(&config, https.as_ref(), &host)?;
     let mut endpoint = Endpoint {
         trust_domain: config.trust_domain.to_string(),
         grpc: format!("{host}:{}", grpc_at.port()),
@@ -163,7 +164,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let (told, heard) = feed::line();
     let told = history::Observers { feed: told, history: told_history.clone() };
     let client_audience = https.is_some().then(|| iss.clone());
-    let (ledger, watermark) =
+    let (ledger, watermark, past) =
         opened::ledger(&config, &home, &authority, &clock, (told, history.head()), (journal, seen), client_audience.clone())?;
     let history = Arc::new(history.follow(told_history, &ledger, &clock)?);
     let configured = configure::Configure { classes: config.digest(), written: config.digest_of_written() };
@@ -180,11 +181,11 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let (reloaded, reloads) = watch::channel(0);
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
-        pipeline: Pipeline::start(&ledger, seal, config.queue, 2).map_err(|e| e.to_string())?,
+        pipeline: Pipeline::start(&ledger, seal, config.queue, 2, config.bounds.request).map_err(|e| e.to_string())?,
         rotator: rotation.start(publisher.clone())?,
         publisher: publisher.clone(),
         crls: Crls::new(&ledger, &authority, &clock),
-        feed: Feed::start(&ledger, &authority, clock.clone(), heard).map_err(|e| e.to_string())?,
+        feed: Feed::start(&ledger, &authority, clock.clone(), heard, past).map_err(|e| e.to_string())?,
         ledger: ledger.clone(),
         backups: home.backups(),
         history,
@@ -234,7 +235,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         guard.clone().follow(Arc::clone(&issuer), issuer.feed.cuts(), stopped.clone()),
     ));
     let serving = listen::serve_tls(
-        grpc_listener,
+        sockets::listen(grpc_socket)?,
         current_tls,
         router.clone(),
         listen::Serves::Peers(listen::Behind { issuer: Arc::clone(&issuer), guard }),

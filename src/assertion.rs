@@ -7,6 +7,7 @@
 mod attest;
 mod gate;
 mod id_jag;
+mod kept;
 mod oidc;
 mod refusal;
 mod token;
@@ -14,7 +15,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -316,17 +317,16 @@ impl Assertions {
         Ok(Assertions { issuers: issuers.collect::<Result<_, AssertionError>>()?, gate: Arc::clone(&self.gate) })
     }
 
+    /// Keeps the keys of each issuer in a folder, and takes those that are kept there. Blocks while it reads them.
+    pub fn keep(&self, dir: &Path) {
+        self.issuers.iter().for_each(|i| i.keys.keep(dir));
+    }
+
     /// Verifies a user token at `now`, in Unix seconds. Fetches the provider's keys if they are missing, old, or lack the token's
     /// key. The signature is verified apart from the runtime, in the presenter's turn.
     pub async fn verify(&self, token: &str, now: u64, presenter: Presenter) -> Result<Delegator, Refusal> {
         let (issuer, statement) = self.stated(token, now, presenter).await?;
-        let Statement { sub, issued_at, expires_at, proof, audience, claims, id_jag } = statement;
-        let (acr, signed_in_at) = token::sign_in(&claims);
-        let user = User { iss: issuer.issuer.clone(), sub };
-        let counts_until = expires_at.min(issued_at.saturating_add(issuer.max_age.as_secs()));
-        let claims = audience.operates.then(|| Arc::new(claims));
-        let audience = audience.clone();
-        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience, claims, counts_until, id_jag })
+        Ok(delegator(issuer, statement))
     }
 
     /// What a token says whose signature and claims hold, with its issuer.
@@ -343,6 +343,24 @@ impl Assertions {
         let signed = issuer.keys.check(parsed, now, &self.gate, presenter).await?;
         // 4. Claims.
         Ok((&issuer.settings, signed.check(&issuer.settings, now)?))
+    }
+
+    /// What a token proves by the keys in a document, as [`Assertions::verify`] would find once they are fetched. Asks nobody.
+    pub fn examine(settings: &IssuerSettings, keys: &[u8], token: &str, now: u64) -> Result<Delegator, Refusal> {
+        let parsed = Parsed::of(token)?;
+        if parsed.issuer()? != settings.issuer {
+            return Err(Refusal::IssuerUnknown);
+        }
+        if !settings.allowed_algs.contains(&parsed.alg()) {
+            return Err(Refusal::Algorithm);
+        }
+        let signed = oidc::examine(keys, parsed)?;
+        Ok(delegator(settings, signed.check(settings, now)?))
+    }
+
+    /// The URL of the keys of an issuer by its discovery document, or why there is none to use.
+    pub fn keys_url(issuer: &str, document: &[u8]) -> Result<String, String> {
+        oidc::keys_url(issuer, document).map_err(|e| e.to_string())
     }
 
     /// The members of `may_act` (RFC 8693 4.4): whom the token lets act. `None` if it has none. Nothing is verified here: the token
@@ -381,6 +399,15 @@ impl Assertions {
         let issuers = settings.into_iter().map(|(settings, keys)| Issuer { settings, keys }).collect();
         Assertions { issuers, gate: Arc::default() }
     }
+}
+
+fn delegator(issuer: &IssuerSettings, statement: Statement<'_>) -> Delegator {
+    let Statement { sub, issued_at, expires_at, proof, audience, claims, id_jag } = statement;
+    let (acr, signed_in_at) = token::sign_in(&claims);
+    let user = User { iss: issuer.issuer.clone(), sub };
+    let counts_until = expires_at.min(issued_at.saturating_add(issuer.max_age.as_secs()));
+    let claims = audience.operates.then(|| Arc::new(claims));
+    Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience: audience.clone(), claims, counts_until, id_jag }
 }
 
 fn check_settings(all: &[IssuerSettings]) -> Result<(), AssertionError> {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use mayfly_verify::TrustDomain;
@@ -67,7 +67,9 @@ impl Home {
         let text = |e: &dyn std::fmt::Display| format!("`{}`: {e}", dir.display());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| text(&e))?;
         let dir = fs::canonicalize(dir).map_err(|e| text(&e))?;
-        let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(|e| text(&e))?;
+        narrow(&dir)?;
+        let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock"));
+        let lock = lock.map_err(|e| text(&e))?;
         match lock.try_lock() {
             Ok(()) => {
                 ignored(&dir).map_err(|e| text(&e))?;
@@ -95,6 +97,23 @@ impl Home {
         let json = serde_json::to_vec_pretty(endpoint).map_err(|e| e.to_string())?;
         write_private(&self.dir.join("endpoint.json"), &json).map_err(|e| e.to_string())
     }
+}
+
+/// A home that others may write to is theirs: they could put another journal in its place (T238). Who may only look into it finds
+/// files that it cannot read, and the socket of operators.
+fn narrow(dir: &Path) -> Result<(), String> {
+    let mode = fs::metadata(dir).map_err(|e| format!("`{}`: {e}", dir.display()))?.permissions().mode() & 0o7777;
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode & !0o022)).map_err(|e| {
+        format!(
+            "`{}` has mode {mode:o}, so others can replace what is in it: run `chmod go-w` on it as its owner ({e})",
+            dir.display()
+        )
+    })?;
+    tracing::warn!(home = %dir.display(), was = format!("{mode:o}"), "others could write to the home: from now on they cannot");
+    Ok(())
 }
 
 /// A home within a repository is not committed: its keys are in it.

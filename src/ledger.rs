@@ -37,7 +37,7 @@ use lane::Waiting;
 pub use lane::{InLane, Lane};
 pub use pending::{Either, Pending, Recorded};
 pub use pulse::{Pulse, Unable};
-pub use replay::{OpenError, opened, replay};
+pub use replay::{Listens, OpenError, opened, replay, replay_telling};
 pub use watermark::{Head, Keeper, Watermark, keep as keep_watermark};
 
 /// Bounds of the writer.

@@ -27,7 +27,7 @@ const NAME: &[u8] = b":authority";
 const INSTEAD: &[u8] = b"localhost";
 
 /// A stream whose requests have a valid authority.
-pub(crate) struct Lenient<S> {
+pub struct Lenient<S> {
     inner: S,
     frames: Frames,
     read: Box<[u8; 4096]>,
@@ -35,7 +35,8 @@ pub(crate) struct Lenient<S> {
 }
 
 impl<S> Lenient<S> {
-    pub(crate) fn new(inner: S) -> Lenient<S> {
+    /// Over a stream of bytes, such as a connection of a Unix socket.
+    pub fn new(inner: S) -> Lenient<S> {
         Lenient { inner, frames: Frames::default(), read: Box::new([0; 4096]), ended: false }
     }
 }

@@ -122,4 +122,4 @@ pub mod denial;
 pub mod docs;
 pub mod https;
 mod jose;
-mod lenient;
+pub mod lenient;

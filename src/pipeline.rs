@@ -6,6 +6,7 @@
 //! until it is in a commit: from there on it is carried to its end.
 
 mod job;
+mod patience;
 mod places;
 mod queue;
 mod turns;
@@ -25,6 +26,7 @@ use crate::ledger::{Fate, Group, Lane, Ledger, Recorded};
 use crate::process;
 use crate::state::State;
 use job::{Carried, Job, Recording, Reply};
+use patience::Patience;
 use places::{Place, Places};
 use queue::{Closed, Queue};
 use turns::Turn;
@@ -82,6 +84,7 @@ pub struct Pipeline {
     revocations: Entrance<Box<dyn Job>>,
     questions: Entrance<Box<dyn Job>>,
     batches: Arc<Places>,
+    patience: Arc<Patience>,
     whose: Whose,
 }
 
@@ -137,20 +140,21 @@ impl<T> Entrance<T> {
 
 impl Pipeline {
     /// Starts `threads` threads that issue, one that revokes and one for questions, over queues of `bound` acts each; within a tokio
-    /// runtime.
-    pub fn start(ledger: &Ledger, seal: Seal, bound: usize, threads: usize) -> Result<Pipeline, Fault> {
+    /// runtime. Callers wait `longest` for an answer.
+    pub fn start(ledger: &Ledger, seal: Seal, bound: usize, threads: usize, longest: Duration) -> Result<Pipeline, Fault> {
         let pipeline = Pipeline {
             ledger: ledger.clone(),
             issuance: Entrance::new(bound),
             revocations: Entrance::new(bound),
             questions: Entrance::new(bound),
             batches: Places::new(BATCHES),
+            patience: Arc::new(Patience::new(ledger.pulse().clone(), longest)),
             whose: Whose::default(),
         };
         let seal = Arc::new(seal);
         for n in 0..threads.max(1) {
-            let worker =
-                Worker { ledger: ledger.clone(), seal: Arc::clone(&seal), runtime: Handle::current(), last: Duration::ZERO };
+            let (seal, patience) = (Arc::clone(&seal), Arc::clone(&pipeline.patience));
+            let worker = Worker { ledger: ledger.clone(), seal, runtime: Handle::current(), patience, last: Duration::ZERO };
             let queue = Arc::clone(&pipeline.issuance.queue);
             process::thread(&format!("mayfly-issue-{n}"), move || worker.run(&queue)).map_err(|e| Fault::new("pipeline", e))?;
         }
@@ -166,6 +170,7 @@ impl Pipeline {
     /// Runs one act through every step. It is dropped if the returned future is, as long as it is in no commit.
     pub async fn issue<A: Issue>(&self, caller: Caller, act: A) -> Result<A::Answer, No> {
         let turn = self.ledger.read(|state| self.whose.turn(state, &caller, act.behalf(state)));
+        self.expect_an_answer()?;
         let place = self.issuance.place(turn)?;
         let (answer, done) = oneshot::channel();
         let job = Carried::new(caller, act, chance()?, Reply::One(answer), Arc::new(place));
@@ -199,13 +204,28 @@ impl Pipeline {
         let (lane, (answer, done)) = (act.lane(), oneshot::channel());
         let job = |place| Ok::<_, No>(Box::new(Recording::new(caller, act, chance()?, answer, place)));
         match lane {
-            Lane::Issuance => self.issuance.push(turn, [(1, Work::One(job(self.issuance.place(turn)?)?))])?,
+            Lane::Issuance => {
+                self.expect_an_answer()?;
+                self.issuance.push(turn, [(1, Work::One(job(self.issuance.place(turn)?)?))])?;
+            }
             Lane::Question => self.questions.push(turn, [(1, job(self.questions.place(turn)?)? as Box<dyn Job>)])?,
             Lane::Revocation | Lane::Authority => {
                 self.revocations.push(turn, [(1, job(self.revocations.place(turn)?)? as Box<dyn Job>)])?;
             }
         }
         done.await.map_err(|_| Fault::new("pipeline", "the act was dropped"))?
+    }
+}
+
+impl Pipeline {
+    /// Refuses what would be answered too late: while commits are slow, work that its caller does not wait for helps nobody (T235).
+    fn expect_an_answer(&self) -> Result<(), Denial> {
+        if self.patience.lasts(self.issuance.places.taken()) {
+            return Ok(());
+        }
+        metrics::counter!("mayfly_requests_refused_early_total").increment(1);
+        let message = "the journal is slow, and this would be answered too late: ask again in a moment";
+        Err(Denial::new(Kind::Exhausted, "BUSY", message))
     }
 }
 
@@ -269,6 +289,7 @@ struct Worker {
     ledger: Ledger,
     seal: Arc<Seal>,
     runtime: Handle,
+    patience: Arc<Patience>,
     /// How long the last commit took.
     last: Duration,
 }
@@ -300,6 +321,7 @@ impl Worker {
         let started = Instant::now();
         let recorded = self.ledger.commit(Jobs { jobs, lane: Lane::Issuance });
         self.last = started.elapsed();
+        self.patience.committed(self.last);
         let mut rest = recorded.jobs.into_iter();
         loop {
             let mut group: Vec<_> = rest.by_ref().take(GROUP).collect();

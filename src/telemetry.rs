@@ -61,6 +61,12 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ),
     ("mayfly_audit_entries_behind", "gauge", "", "entries that were not handed on yet"),
     ("mayfly_history_failures_total", "counter", "", "writes of the history that failed and are tried again"),
+    (
+        "mayfly_requests_refused_early_total",
+        "counter",
+        "",
+        "requests that were refused because the journal is slow, and that would have been answered too late",
+    ),
     ("mayfly_requests_abandoned_total", "counter", "", "requests dropped before their commit because nobody waited any more"),
     (
         "mayfly_throttled_total",
@@ -85,6 +91,12 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ("mayfly_rotation_failures_total", "counter", "", "rotations of authorities that failed and are tried again"),
     ("mayfly_cuts_published_total", "counter", "", "cuts that were sent to verifiers"),
     ("mayfly_feed_queue_full_total", "counter", "", "commits that waited because the feed had too many cuts to publish"),
+    (
+        "mayfly_feed_resumed_total",
+        "counter",
+        "from",
+        "subscribers that were sent what they missed: from the ring, or from the journal",
+    ),
     ("mayfly_feed_snapshots_total", "counter", "", "subscribers that were sent everything, because they are new or too slow"),
     ("mayfly_feed_subscribers", "gauge", "", "subscribers of the feed"),
     (

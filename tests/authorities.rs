@@ -288,17 +288,23 @@ impl Served {
 
     /// `more` are further sections of the configuration.
     fn with(certificates: &str, key: &KeyPair, more: &str) -> Result<Served, String> {
+        Served::by(certificates, &key.serialize_pem(), "localhost", more)
+    }
+
+    /// `key` is a file's text, and `name` the only name of the server.
+    fn by(certificates: &str, key: &str, name: &str, more: &str) -> Result<Served, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).display().to_string();
         let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         std::fs::write(path("root.pem"), certificates).unwrap();
-        mayfly::keys::keystore::write_private(Path::new(&path("root.key")), key.serialize_pem().as_bytes()).unwrap();
+        mayfly::keys::keystore::write_private(Path::new(&path("root.key")), key.as_bytes()).unwrap();
         let config = format!(
-            "trust_domain = \"prod.example.org\"\nhome = \"{}\"\n[server]\nlisten = \"127.0.0.1:{}\"\nnames = [\"localhost\"]\n\
+            "trust_domain = \"prod.example.org\"\nhome = \"{}\"\n[server]\nlisten = \"{}:{}\"\nnames = [\"{name}\"]\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n[authorities]\nroot_certificate = \"{}\"\nroot_key = \"{}\"\n\
              [[workloads]]\nname = \"orchestrator\"\n[[classes]]\nname = \"robot\"\nowner = \"ops\"\nscopes = [\"build:run\"]\n\
              audiences = [\"https://build.example\"]\nmodes = [\"autonomous\"]\nspawners = [\"workload/orchestrator\"]\n{more}",
             path("home"),
+            if name.contains(':') { "[::1]" } else { "127.0.0.1" },
             free(),
             free(),
             path("root.pem"),
@@ -389,6 +395,19 @@ fn an_own_root_from_files_is_what_the_bundle_anchors() {
     let anchors = mayfly::folder::certificates(&served.dir.path().join("a1/bundle.pem")).unwrap();
     assert_eq!(anchors, [root.der().clone()]);
     assert!(!has_openssl() || served.openssl("root.pem"));
+}
+
+#[test]
+fn t239_a_root_that_cannot_be_published_is_refused_and_a_key_after_the_parameters_of_its_curve_is_read() {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let root = ca_params("Own Root", Some("prod.example.org")).self_signed(&key).unwrap();
+    let refused = Served::start(&root.pem(), &key).err().unwrap();
+    assert!(refused.contains("neither EC nor RSA") && !refused.contains("authorities changed"), "{refused}");
+    // At an address of IPv6, and nothing else.
+    let key = KeyPair::generate().unwrap();
+    let root = ca_params("Own Root", Some("prod.example.org")).self_signed(&key).unwrap();
+    let text = format!("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{}", key.serialize_pem());
+    Served::by(&root.pem(), &text, "::1", "").unwrap().spawn();
 }
 
 #[test]

@@ -98,3 +98,25 @@ fn t27_keys_that_others_could_touch_are_refused() {
     std::fs::rename(&elsewhere, &key).unwrap();
     drop(Dev::start_in(dir));
 }
+
+#[test]
+fn t238_a_home_that_others_could_write_to_is_narrowed_and_nobody_else_reads_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, mode) = (dir.path().join(".mayfly"), |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777);
+    let set = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    std::fs::create_dir(&home).unwrap();
+    set(&home, 0o777);
+    let mut dir = Dev::start_in(dir).kill();
+    for wide in [false, true] {
+        if wide {
+            set(&home, 0o775);
+            set(&home.join("journal.db"), 0o644);
+            set(&home.join("journal.db-wal"), 0o666);
+            dir = Dev::start_in(dir).kill();
+        }
+        assert_eq!(mode(&home), 0o755, "others may look for the socket of operators, and no more");
+        for file in ["journal.db", "journal.db-wal", "lock", "endpoint.json", "heartbeat.json"] {
+            assert_eq!(mode(&home.join(file)), 0o600, "{file}, {wide}");
+        }
+    }
+}

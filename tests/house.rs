@@ -17,19 +17,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("caller", &["denial"]),
     ("https", &[]),
     ("jose", &[]),
-    ("assertion", &["claims", "https", "jose"]),
+    ("keys", &["denial"]),
+    // Files are written in one way: whole, and readable by their owner alone.
+    ("assertion", &["claims", "https", "jose", "keys"]),
     ("csr", &["denial"]),
     ("state", &["clock", "journal"]),
     ("policies", &[]),
     ("judge", &["caller", "claims", "clock", "denial", "journal", "policies", "state"]),
     ("ledger", &["caller", "clock", "denial", "journal", "judge", "process", "state"]),
     ("svid", &["csr", "denial", "judge", "ledger"]),
-    ("keys", &["denial"]),
     ("authority", &["clock", "csr", "denial", "judge", "keys", "ledger", "state", "svid"]),
     ("history", &["caller", "clock", "denial", "journal", "keys", "ledger", "process", "state"]),
     ("pipeline", &["authority", "caller", "denial", "judge", "ledger", "process", "state"]),
     ("publish", &["authority", "clock", "denial", "ledger", "process", "state"]),
-    // Files are written in one way: whole, and readable by their owner alone.
     ("foreign", &["clock", "https", "keys", "process"]),
     (
         "acts",

@@ -34,10 +34,13 @@ struct House {
 
 impl House {
     fn new() -> House {
+        House::with("[server]\nrequest_timeout = \"60s\"\n[journal]\nqueue_max = 64\n")
+    }
+
+    fn with(config: &str) -> House {
         let faults = Faults::new();
         let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("more.toml"), "[server]\nrequest_timeout = \"60s\"\n[journal]\nqueue_max = 64\n")
-            .unwrap();
+        std::fs::write(home.path().join("more.toml"), config).unwrap();
         let dev = faults.start_args(home, &["--config", "more.toml"]);
         for (user, out) in [("demo", "a1"), ("guest", "b1")] {
             dev.token(user, &format!("{user}.jwt"));
@@ -314,4 +317,62 @@ async fn t98_who_holds_a_ticket_waits_in_its_owners_turn_and_not_among_strangers
     for got in calls.join_all().await {
         got.unwrap();
     }
+}
+
+/// What a sync of the journal takes while it is slow, and the deadline of requests.
+const SYNC: Duration = Duration::from_millis(500);
+const SLOW: &str = "[server]\nrequest_timeout = \"3s\"\n";
+/// Most acts of one commit, and most commits that those who hear DEADLINE may be in.
+const COMMIT: u64 = 128;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t235_while_the_journal_is_slow_what_would_be_late_is_refused_and_each_revocation_is_answered() {
+    let house = House::with(SLOW);
+    let mut callers = Vec::new();
+    for agent in ["a1", "b1", "a1", "b1"] {
+        let caller = channel(&house.dev, Some(agent)).await;
+        mint(caller.clone()).await.unwrap();
+        callers.push(caller);
+    }
+    let mut operator = house.operator().await;
+    let (before, syncs) = (house.metric("mayfly_journal_records_total"), "mayfly_journal_sync_seconds_count");
+    assert!(house.metric(syncs) > 0);
+    house.faults.slow(SYNC);
+    // More and more, until somebody is refused.
+    let mut calls = JoinSet::new();
+    let (mut revoked, mut most) = (0u64, 0);
+    for round in 0..60 {
+        for n in 0..50 {
+            calls.spawn(mint(callers[n % callers.len()].clone()));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if round % 10 == 5 {
+            let begun = house.metric(syncs);
+            operator.revoke(user(&format!("u{round}"))).await.unwrap();
+            (revoked, most) = (revoked + 1, most.max(house.metric(syncs) - begun));
+        }
+        if revoked > 0 && house.metric("mayfly_requests_refused_early_total") > 0 {
+            break;
+        }
+    }
+    let (mut done, mut refused, mut late) = (0, 0, 0);
+    while let Some(answer) = calls.join_next().await {
+        match answer.unwrap() {
+            Ok(_) => done += 1,
+            Err(status) if status.code() == Code::ResourceExhausted => {
+                assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()), "{status}");
+                refused += 1;
+            }
+            Err(status) if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) => late += 1,
+            Err(status) => panic!("{status}"),
+        }
+    }
+    house.faults.slow(Duration::ZERO);
+    assert!(refused > 0 && revoked > 0, "{done} done, {refused} refused, {late} late, {revoked} revoked");
+    assert!(most <= 4, "a revocation waits for the commit under way and for its own: {most}");
+    assert!(done >= COMMIT, "full commits go on: {done}");
+    // Whatever else was recorded was in a commit when its caller heard DEADLINE.
+    let recorded = house.metric("mayfly_journal_records_total") - before - revoked;
+    assert!(recorded - done <= late.min(2 * COMMIT), "{recorded} recorded, {done} done, {late} late");
+    mint(callers[0].clone()).await.unwrap();
 }

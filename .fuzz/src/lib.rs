@@ -6,10 +6,13 @@
 pub(crate) mod issuer;
 
 mod feed;
+#[path = "../../tests/fuzzed/targets.rs"]
+pub mod targets;
 mod x509;
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -37,6 +40,20 @@ pub fn seed(target: &str, seeds: impl IntoIterator<Item = Vec<u8>>) {
         fs::write(folder.join(format!("seed-{n:03}")), bytes).unwrap();
     }
 }
+
+/// Chooses one of [`targets`], and writes what it starts from.
+pub fn begin(name: &'static str) {
+    let target = targets::ALL.iter().find(|target| target.name == name).unwrap();
+    seed(name, (target.seeds)().into_iter().chain(targets::kept(name)));
+    assert!(CHOSEN.set(target).is_ok());
+}
+
+/// Reads bytes by the chosen target. Returns whether they were accepted.
+pub fn take(bytes: &[u8]) -> bool {
+    CHOSEN.get().is_some_and(|target| (target.take)(bytes))
+}
+
+static CHOSEN: OnceLock<&targets::Target> = OnceLock::new();
 
 /// The field of every vector that has it.
 pub fn vectors(field: &str) -> Vec<Value> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
+use crate::channel::ConnectError;
 use crate::random::chance;
 
 /// A stream that was useful and stayed open for this long did not fail: its end resets the backoff.
@@ -31,6 +32,10 @@ impl Backoff {
     /// For streams: 50 milliseconds to 5 seconds.
     pub(crate) const STREAM: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(5) };
 
+    /// While nobody listens at the address, which costs an attempt next to nothing: so after a restart everybody is back within a
+    /// second.
+    pub(crate) const ABSENT: Backoff = Backoff { longest: Duration::from_secs(1), ..Backoff::STREAM };
+
     /// The pause after one more failure, when `failures` in a row came before it. Depending on `chance` (0..=1) it is between
     /// half of its length and all of it, so that a thousand clients of one server do not return at the same moment.
     pub(crate) fn pause(&self, failures: u32, chance: f64) -> Duration {
@@ -47,12 +52,15 @@ pub(crate) struct End<W> {
     pub(crate) heard: bool,
     /// Number of failures in a row before this end.
     pub(crate) failures: u32,
+    /// Whether nobody listens at the address.
+    pub(crate) absent: bool,
 }
 
 impl<W> End<W> {
     /// The default pause before the stream is opened again.
     pub(crate) fn backoff(&self) -> Duration {
-        Backoff::STREAM.pause(self.failures, chance())
+        let backoff = if self.absent { Backoff::ABSENT } else { Backoff::STREAM };
+        backoff.pause(self.failures, chance())
     }
 }
 
@@ -83,12 +91,12 @@ pub(crate) trait Subscription {
 pub(crate) async fn follow<S: Subscription>(to: &mut S) {
     let mut failures = 0u32;
     loop {
-        let mut session = Session { opened: None, heard: false };
+        let mut session = Session { opened: None, heard: false, absent: false };
         let why = session.run(to).await;
         if session.heard && session.opened.is_some_and(|at| at.elapsed() >= STOOD) {
             failures = 0;
         }
-        match to.ended(End { why, heard: session.heard, failures }) {
+        match to.ended(End { why, heard: session.heard, failures, absent: session.absent }) {
             Some(pause) => tokio::time::sleep(pause).await,
             None => return,
         }
@@ -100,6 +108,7 @@ pub(crate) async fn follow<S: Subscription>(to: &mut S) {
 struct Session {
     opened: Option<Instant>,
     heard: bool,
+    absent: bool,
 }
 
 impl Session {
@@ -107,7 +116,10 @@ impl Session {
         let opened = in_time(S::SILENCE, to.open()).await;
         let mut stream = match opened {
             Ok(stream) => stream,
-            Err(status) => return to.why(status),
+            Err(status) => {
+                self.absent = is_absent(&status);
+                return to.why(status);
+            }
         };
         self.opened = Some(Instant::now());
         loop {
@@ -122,6 +134,13 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether a call failed because nobody listens at the address.
+fn is_absent(status: &Status) -> bool {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |e| e.source())
+        .any(|e| matches!(e.downcast_ref::<ConnectError>(), Some(ConnectError::Unreachable { .. })))
 }
 
 async fn in_time<T>(silence: Option<Duration>, next: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {

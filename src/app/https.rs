@@ -53,7 +53,7 @@ fn own_issuer(https: &Https, bound: Option<&Bound>, host: &str, trust_domain: &s
     match (&https.issuer, bound) {
         (Some(issuer), _) => issuer.clone(),
         (None, Some(bound)) => {
-            let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+            let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
             if bound.port == 443 { format!("https://{host}") } else { format!("https://{host}:{}", bound.port) }
         }
         (None, None) => format!("spiffe://{trust_domain}"),

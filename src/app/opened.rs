@@ -9,19 +9,24 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::home::{Beats, Home};
 use crate::journal::sqlite::Sqlite;
-use crate::ledger::{self, Bounds, Ledger, replay, start};
+use crate::ledger::{self, Bounds, Ledger, replay_telling, start};
+use crate::publish::feed::Past;
 use crate::state::State;
 
+/// A journal, the state that its records make, and the cuts that were published with them.
+pub(super) type Replayed = (Sqlite, State, Past);
+
 /// The journal and what it says, if there is one; its time is compared with the clock.
-pub(super) fn journal(config: &Config, home: &Home, clock: &Clock) -> Result<Option<(Sqlite, State)>, String> {
+pub(super) fn journal(config: &Config, home: &Home, clock: &Clock) -> Result<Option<Replayed>, String> {
     if !home.journal().exists() {
         start::check(0, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
         return Ok(None);
     }
     let mut journal = Sqlite::open_reserved(&home.journal(), config.journal_max)?;
-    let state = replay(&mut journal).map_err(|e| e.to_string())?;
+    let mut past = Past::default();
+    let state = replay_telling(&mut journal, &mut past).map_err(|e| e.to_string())?;
     start::check(state.at, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
-    Ok(Some((journal, state)))
+    Ok(Some((journal, state, past)))
 }
 
 /// The ledger over the journal, and what keeps its watermark. `held` is how far the history reaches, and `seen` what witnesses know. Fails if one of them was put in its
@@ -32,9 +37,9 @@ pub(super) fn ledger(
     authority: &Arc<Authority>,
     clock: &Clock,
     (told, held): (history::Observers, u64),
-    (journal, seen): (Option<(Sqlite, State)>, Seen),
+    (journal, seen): (Option<Replayed>, Seen),
     client_audience: Option<String>,
-) -> Result<(Ledger, ledger::Keeper), String> {
+) -> Result<(Ledger, ledger::Keeper, Past), String> {
     let beats = Beats {
         path: home.dir.join("heartbeat.json"),
         authority: Arc::clone(authority),
@@ -42,12 +47,12 @@ pub(super) fn ledger(
         last: None,
     };
     let last = beats.read()?;
-    let (mut journal, mut state) = match journal {
+    let (mut journal, mut state, past) = match journal {
         Some(known) => known,
         None if last.is_some() => {
             return Err("this home has signed before and its journal is gone: restore one with `mayfly backup restore`".into());
         }
-        None => (Sqlite::open_reserved(&home.journal(), config.journal_max)?, State::default()),
+        None => (Sqlite::open_reserved(&home.journal(), config.journal_max)?, State::default(), Past::default()),
     };
     let rules = config.rules(client_audience, 0);
     let bounds = Bounds { batch: config.batch };
@@ -82,5 +87,5 @@ pub(super) fn ledger(
     let ledger = Ledger::open(Box::new(journal), state, rules, bounds, clock.clone(), Box::new(told), fatal);
     let ledger = ledger.map_err(|e| e.to_string())?;
     let watermark = ledger::keep_watermark(ledger.clone(), Box::new(beats), clock.clone())?;
-    Ok((ledger, watermark))
+    Ok((ledger, watermark, past))
 }

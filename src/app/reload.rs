@@ -105,7 +105,9 @@ impl Reloads {
             let assertions = before.assertions.again(asked).map_err(|e| e.to_string())?;
             let attestations = before.attestations.again(wanted.workload_issuers.clone(), wanted.attest.clone());
             let foreign = known.prepare(&wanted.foreign, listed(&wanted))?;
-            Ok::<_, String>((assertions, attestations.map_err(|e| e.to_string())?, foreign))
+            let attestations = attestations.map_err(|e| e.to_string())?;
+            keep_keys(&wanted, &assertions, &attestations)?;
+            Ok::<_, String>((assertions, attestations, foreign))
         });
         let (assertions, attestations, foreign) = opened.await?.map_err(|e| refused(&e))?;
         let own = &self.issuer.iss;
@@ -165,12 +167,19 @@ async fn within<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) ->
 
 /// The first of each, from the configuration of a start.
 pub(super) fn providers(config: &Config) -> Result<Providers, String> {
-    Ok(Providers {
-        number: 0,
-        assertions: Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?,
-        attestations: Attestations::new(config.workload_issuers.clone(), config.attest.clone()).map_err(|e| e.to_string())?,
-        urls: urls(&config.issuers),
-    })
+    let assertions = Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?;
+    let attestations = Attestations::new(config.workload_issuers.clone(), config.attest.clone()).map_err(|e| e.to_string())?;
+    keep_keys(config, &assertions, &attestations)?;
+    Ok(Providers { number: 0, assertions, attestations, urls: urls(&config.issuers) })
+}
+
+/// Keeps the keys of all providers in the home, for a start while they are down.
+fn keep_keys(config: &Config, assertions: &Assertions, attestations: &Attestations) -> Result<(), String> {
+    let dir = config.home.join("providers");
+    std::fs::create_dir_all(&dir).map_err(|e| format!("`{}`: {e}", dir.display()))?;
+    assertions.keep(&dir);
+    attestations.keep(&dir);
+    Ok(())
 }
 
 /// The URLs of issuers, by the names that people write.

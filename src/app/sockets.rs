@@ -4,17 +4,44 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
-/// Binds an address; where it leaves the port open, the one from before if it is still free.
+/// A host as it stands in an address: IPv6 in brackets.
+pub(super) fn host(name: &str) -> String {
+    if name.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{name}]") } else { name.to_owned() }
+}
+
+/// Connections that wait to be accepted, at most.
+const BACKLOG: u32 = 1024;
+
+/// Listens on an address; where it leaves the port open, on the one from before if it is still free.
 pub(super) async fn bind(address: SocketAddr, before: Option<&str>) -> Result<TcpListener, String> {
+    listen(reserve(address, before)?)
+}
+
+/// Takes an address, without listening there: whoever connects is refused at once, and knows to come back.
+pub(super) fn reserve(address: SocketAddr, before: Option<&str>) -> Result<TcpSocket, String> {
     if address.port() == 0
         && let Some(port) = before.and_then(|b| b.rsplit_once(':')).and_then(|(_, port)| port.parse().ok())
-        && let Ok(listener) = TcpListener::bind(SocketAddr::new(address.ip(), port)).await
+        && let Ok(socket) = take(SocketAddr::new(address.ip(), port))
     {
-        return Ok(listener);
+        return Ok(socket);
     }
-    TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address}: {e}"))
+    take(address).map_err(|e| format!("cannot listen on {address}: {e}"))
+}
+
+/// Listens from now on.
+pub(super) fn listen(socket: TcpSocket) -> Result<TcpListener, String> {
+    let at = socket.local_addr().map_err(|e| e.to_string())?;
+    socket.listen(BACKLOG).map_err(|e| format!("cannot listen on {at}: {e}"))
+}
+
+fn take(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of the process before this one may still be closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// The socket of operators. Who may use it is decided by uid.

@@ -3,6 +3,8 @@
 //!
 //! It is verified as a user's token is. The issuers are others, so that no token proves a user and a workload (T120).
 
+use std::path::Path;
+
 use mayfly_verify::WorkloadName;
 use serde_json::{Map, Value};
 
@@ -63,6 +65,11 @@ impl Attestations {
     /// The same for other settings, with the keys that were fetched.
     pub fn again(&self, issuers: Vec<IssuerSettings>, rules: Vec<Rule>) -> Result<Attestations, AssertionError> {
         Ok(Attestations { tokens: self.tokens.again(issuers)?, rules })
+    }
+
+    /// As [`Assertions::keep`].
+    pub fn keep(&self, dir: &Path) {
+        self.tokens.keep(dir);
     }
 
     /// As [`Assertions::reachable`].

@@ -1,16 +1,18 @@
 //! Fetches an issuer's keys: discovery over HTTPS, and a cache with bounds on age, size and traffic.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
 use super::gate::{Gate, Presenter};
+use super::kept::{Origin, Place};
 use super::token::{Parsed, Signed};
 use super::{IssuerSettings, Refusal};
 use crate::https::{self, ClientError, Renewing, with_causes};
-use crate::jose::{KeySet, KeySetError, Mismatch};
+use crate::jose::{Key, KeySet, KeySetError, Mismatch};
 
 /// Longest document of a provider, in bytes.
 const MAX_DOCUMENT: usize = 256 * 1024;
@@ -47,7 +49,7 @@ pub(super) fn plain_https(url: &str, query: bool) -> bool {
 
 /// Why the provider's keys could not be fetched. This is for the log; callers do not see it.
 #[derive(Debug, thiserror::Error)]
-enum Unavailable {
+pub(super) enum Unavailable {
     #[error("`{0}` cannot be read: {1}")]
     Connection(String, String),
     #[error("`{0}` answered {1}; redirects are not followed")]
@@ -74,6 +76,8 @@ pub(super) struct Keys {
     source: Source,
     /// Guards the cached keys and the outcome of the last attempt. It is held for a copy, never across an await.
     state: Mutex<State>,
+    /// The file that keeps them for the next start, if they are kept.
+    place: OnceLock<Arc<Place>>,
     /// Held by the one task that fetches from the provider.
     flight: Arc<tokio::sync::Mutex<()>>,
 }
@@ -105,8 +109,7 @@ struct Attempt {
 enum Source {
     Web {
         client: Arc<Renewing>,
-        issuer: String,
-        jwks_url: Option<String>,
+        origin: Origin,
     },
     #[cfg(test)]
     Fake(Arc<super::tests::FakeSource>),
@@ -116,7 +119,8 @@ impl Keys {
     /// Makes the HTTPS client. It opens no connection.
     pub(super) fn new(settings: &IssuerSettings) -> Result<Arc<Keys>, ClientError> {
         let client = Arc::new(Renewing::new(settings.ca_file.as_deref())?);
-        let source = Source::Web { client, issuer: settings.issuer.clone(), jwks_url: settings.jwks_url.clone() };
+        let IssuerSettings { issuer, jwks_url, ca_file, .. } = settings.clone();
+        let source = Source::Web { client, origin: Origin { issuer, jwks_url, ca_file } };
         Ok(Keys::from(settings.name.clone(), source))
     }
 
@@ -127,7 +131,18 @@ impl Keys {
     }
 
     fn from(name: String, source: Source) -> Arc<Keys> {
-        Arc::new(Keys { name, source, state: Mutex::default(), flight: Arc::default() })
+        Arc::new(Keys { name, source, state: Mutex::default(), place: OnceLock::new(), flight: Arc::default() })
+    }
+
+    /// Keeps the keys in a folder from now on, and takes those that are kept there if none were fetched. Blocks.
+    pub(super) fn keep(&self, dir: &Path) {
+        let place = Arc::new(Place::new(dir, self.source.origin()));
+        if self.place.set(Arc::clone(&place)).is_err() || self.state.lock().fetched.is_some() {
+            return;
+        }
+        if let Some((set, at)) = place.load() {
+            self.state.lock().fetched.get_or_insert(Arc::new(Fetched { set, at }));
+        }
     }
 
     /// Checks the token's signature, at the gate. If its key is not known, fetches the keys once more. `now` is in Unix seconds.
@@ -229,9 +244,13 @@ impl Keys {
         metrics::counter!("mayfly_oidc_fetches_total", "issuer" => self.name.clone(), "outcome" => label).increment(1);
         let trouble = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let fetched = match outcome {
-            Ok(set) => {
+            Ok((set, document)) => {
                 tracing::debug!(issuer = self.name, keys = set.len(), "fetched the provider's keys");
                 self.tell_left_out(&set);
+                if let Some(place) = self.place.get().map(Arc::clone) {
+                    // Nobody waits for the disk, and a failure is logged there.
+                    drop(tokio::task::spawn_blocking(move || place.store(&document, now)));
+                }
                 Some(Arc::new(Fetched { set, at: now }))
             }
             Err(cause) => {
@@ -267,10 +286,18 @@ fn might_be_new(token: &Parsed<'_>, outcome: Result<(), Refusal>) -> bool {
 }
 
 impl Source {
-    /// Fetches the keys once. Fails also if none of them is usable.
-    async fn fetch(&self) -> Result<KeySet, Unavailable> {
+    fn origin(&self) -> Origin {
+        match self {
+            Source::Web { origin, .. } => origin.clone(),
+            #[cfg(test)]
+            Source::Fake(_) => Origin { issuer: "fake".into(), jwks_url: None, ca_file: None },
+        }
+    }
+
+    /// Fetches the keys once, with the document that they come from. Fails also if none of them is usable.
+    async fn fetch(&self) -> Result<(KeySet, Vec<u8>), Unavailable> {
         let document = match self {
-            Source::Web { client, issuer, jwks_url } => {
+            Source::Web { client, origin: Origin { issuer, jwks_url, .. } } => {
                 let client = &client.client().await;
                 let url = match jwks_url {
                     Some(url) => url.clone(),
@@ -283,32 +310,34 @@ impl Source {
         };
         let set = KeySet::parse(&document)?;
         // An empty set would refuse every user for minutes; the keys that we have are better.
-        if set.len() == 0 { Err(Unavailable::NoKeys(set.left_out().join("; "))) } else { Ok(set) }
+        if set.len() == 0 { Err(Unavailable::NoKeys(set.left_out().join("; "))) } else { Ok((set, document)) }
     }
 }
 
 /// The URL of the keys, from the discovery document (OIDC Discovery 4).
 async fn discover(client: &Client, issuer: &str) -> Result<String, Unavailable> {
+    let url = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
+    keys_url(issuer, &get(client, &url).await?)
+}
+
+/// What a discovery document says.
+pub(super) fn keys_url(issuer: &str, document: &[u8]) -> Result<String, Unavailable> {
     #[derive(Deserialize)]
     struct Discovery {
         issuer: String,
         jwks_uri: String,
     }
-    let url = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
-    let document = get(client, &url).await?;
-    let found: Discovery = serde_json::from_slice(&document).map_err(|_| Unavailable::Discovery(issuer.to_owned()))?;
+    let found: Discovery = serde_json::from_slice(document).map_err(|_| Unavailable::Discovery(issuer.to_owned()))?;
     if found.issuer != issuer {
         return Err(Unavailable::OtherIssuer(issuer.to_owned(), found.issuer.chars().take(256).collect()));
     }
     // A URL learned at run time could point to any host in our network, so only the issuer's own origin is accepted.
-    let same = match (Url::parse(&found.jwks_uri), Url::parse(issuer)) {
-        (Ok(keys), Ok(own)) => keys.scheme() == "https" && keys.username().is_empty() && keys.origin() == own.origin(),
-        _ => false,
-    };
-    if same {
-        Ok(found.jwks_uri)
-    } else {
-        Err(Unavailable::OtherOrigin(issuer.to_owned(), found.jwks_uri.chars().take(256).collect()))
+    match (Url::parse(&found.jwks_uri), Url::parse(issuer)) {
+        (Ok(keys), Ok(own)) if keys.scheme() == "https" && keys.username().is_empty() && keys.origin() == own.origin() => {
+            // What was compared is what is asked for: the parser mends odd spellings.
+            Ok(keys.into())
+        }
+        _ => Err(Unavailable::OtherOrigin(issuer.to_owned(), found.jwks_uri.chars().take(256).collect())),
     }
 }
 
@@ -329,13 +358,27 @@ async fn get(client: &Client, url: &str) -> Result<Vec<u8>, Unavailable> {
     Ok(body)
 }
 
-/// Checks that one of the keys made the token's signature. Only a key that can have made it is tried.
-async fn check(set: &KeySet, token: &Parsed<'_>, gate: &Gate, presenter: Presenter) -> Result<(), Refusal> {
-    let keys = set.candidates(token.kid(), token.alg()).map_err(|mismatch| match mismatch {
+/// Checks a token's signature with the keys of a document.
+pub(super) fn examine(document: &[u8], token: Parsed<'_>) -> Result<Signed, Refusal> {
+    let set = KeySet::parse(document).map_err(|_| Refusal::IssuerUnavailable)?;
+    let keys = candidates(&set, &token)?;
+    let (alg, (signed, signature)) = (token.alg(), token.signature());
+    let outcome = if keys.iter().any(|key| key.made(alg, signed, signature)) { Ok(()) } else { Err(Refusal::Signature) };
+    token.signed_by(|_| outcome)
+}
+
+/// The keys that can have made the token's signature.
+fn candidates(set: &KeySet, token: &Parsed<'_>) -> Result<Vec<Arc<Key>>, Refusal> {
+    set.candidates(token.kid(), token.alg()).map_err(|mismatch| match mismatch {
         Mismatch::KeyUnknown => Refusal::KeyUnknown,
         Mismatch::Algorithm => Refusal::Algorithm,
         Mismatch::Unnamed => Refusal::KeyUnnamed,
-    })?;
+    })
+}
+
+/// Checks that one of the keys made the token's signature. Only a key that can have made it is tried.
+async fn check(set: &KeySet, token: &Parsed<'_>, gate: &Gate, presenter: Presenter) -> Result<(), Refusal> {
+    let keys = candidates(set, token)?;
     let (alg, (signed, signature)) = (token.alg(), token.signature());
     let (signed, signature) = (signed.to_owned(), signature.to_owned());
     let work = move || if keys.iter().any(|key| key.made(alg, &signed, &signature)) { Ok(()) } else { Err(Refusal::Signature) };

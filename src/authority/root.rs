@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mayfly_verify::{TrustDomain, sha256};
+use mayfly_verify::{Bundle, TrustDomain, sha256};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
     SanType,
@@ -58,7 +58,7 @@ impl Given {
         let ours = above.next().ok_or_else(|| unusable(&"it holds no certificate"))?;
         let key_name = files.key.display().to_string();
         let key_text = read_private(&files.key)?.ok_or_else(|| AuthorityError::unusable(&key_name, "it does not exist"))?;
-        let key = KeyPair::from_pem(&key_text).map_err(|e| AuthorityError::unusable(&key_name, e))?;
+        let key = KeyPair::from_pem(from_its_key(&key_text)).map_err(|e| AuthorityError::unusable(&key_name, e))?;
         let read = read_ca(&name, &ours)?;
         // XC-1: a CA's SPIFFE ID is that of the trust domain.
         if read.uris.iter().any(|uri| *uri != format!("spiffe://{td}")) {
@@ -70,6 +70,9 @@ impl Given {
         if read.path == Some(0) {
             return Err(unusable(&"its path length leaves no room for authorities below it"));
         }
+        // T239: whatever would keep the bundle from being published keeps the issuer from starting, before anything is made.
+        let published = Bundle::new(td.clone(), vec![ours.to_vec()], Vec::new(), 0, 0).to_json();
+        published.map_err(|e| unusable(&e))?;
         // T33.
         if read.constrained {
             return Err(unusable(&"it has name constraints, which SPIFFE verifiers refuse"));
@@ -85,6 +88,16 @@ impl Given {
         }
         Ok(Given { above: above.collect(), name, ours, key, read })
     }
+}
+
+/// A PEM text from its first private key on: `openssl ecparam -genkey` writes the parameters of the curve before it.
+fn from_its_key(text: &str) -> &str {
+    let is_key = |at: &usize| {
+        let first = text.get(*at..).and_then(|rest| rest.lines().next());
+        first.is_some_and(|line| line.trim_end().ends_with("PRIVATE KEY-----"))
+    };
+    let at = text.match_indices("-----BEGIN ").map(|(at, _)| at).find(is_key).unwrap_or(0);
+    text.get(at..).unwrap_or(text)
 }
 
 /// The CA that signs X.509 authorities.

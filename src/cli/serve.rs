@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::bounded::within;
 use super::exit::Failure;
 use super::serving;
 use crate::app;
@@ -29,8 +30,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     // ORDER: before there is a key in memory.
     process::begin()?;
     let hangups = serving::hangups()?;
-    let source = Source::File(args.config);
-    let mut config = source.load().map_err(|e| e.to_string())?;
+    let (path, source) = (args.config.clone(), Source::File(args.config));
+    let its = source.clone();
+    // Whatever is wrong with the files that it names is told by the start itself; here they only have to end.
+    let read = within(&path, move || its.load().inspect(|config| drop(app::unusable(config))))?;
+    let mut config = read.map_err(|e| e.to_string())?;
     if args.without_witnesses {
         config.witnesses.clear();
         config.witnesses_needed = 0;

@@ -20,7 +20,7 @@ pub struct Newest {
 
 /// Why a document is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub enum Refused {
     /// It is not a bundle document, or has too many keys.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -57,7 +57,7 @@ impl Newest {
     }
 
     /// Reads a document. Returns `None` if it says the same as the known one.
-    pub(super) fn after(known: Option<&Newest>, of: &TrustDomain, text: &[u8]) -> Result<Option<Newest>, Refused> {
+    pub fn after(known: Option<&Newest>, of: &TrustDomain, text: &[u8]) -> Result<Option<Newest>, Refused> {
         let bundle = Bundle::from_json(of.clone(), text)?;
         check_authorities(&bundle, of)?;
         let document: Value = serde_json::from_slice(text).map_err(|e| BundleError::Malformed(e.to_string()))?;

@@ -14,6 +14,7 @@ use super::translate::{Translator, follows};
 use crate::clock::Clock;
 use crate::journal;
 use crate::ledger::{Ledger, Noted};
+use crate::process::sparing::Sparing;
 
 /// For how long records come together before they are written with one fsync.
 const GATHER: Duration = Duration::from_millis(20);
@@ -88,7 +89,10 @@ impl Keeper {
 
     fn failed(&mut self, error: &str, stop: bool) {
         self.measures.failures.increment(1);
-        tracing::error!(error, "the history cannot be written: the journal keeps its records until it can");
+        static WARNING: Sparing = Sparing::new();
+        if let Some(left_out) = WARNING.next(Instant::now()) {
+            tracing::error!(error, left_out, "the history cannot be written: the journal keeps its records until it can");
+        }
         if !stop {
             std::thread::sleep(AGAIN);
         }

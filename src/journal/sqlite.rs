@@ -1,5 +1,6 @@
 //! The embedded journal: one append-only table in SQLite, WAL, `synchronous=FULL`, with the digest chain beside the records.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row as SqlRow, Transaction, TransactionBehavior, params};
@@ -94,6 +95,7 @@ impl Sqlite {
             Err(error) if is_full(&error) => None,
             Err(error) => return Err(format!("{}: {error}", Path::new(&name).display())),
         };
+        keep_private(path)?;
         let mut opened = Sqlite::open(path, max_bytes);
         while opened.is_err() && has_no_room(path) && reserve.as_mut().is_some_and(Reserve::give) {
             opened = Sqlite::open(path, max_bytes);
@@ -213,6 +215,24 @@ impl Sqlite {
         self.last = chained;
         Ok(())
     }
+}
+
+/// Lets nobody but the owner read a journal, whoever made it and however wide the folder is (T238). A file that is not there is made
+/// so, unless there is no room, of which its opening tells.
+fn keep_private(path: &Path) -> Result<(), String> {
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    drop(options.write(true).create_new(true).open(path));
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let wide = |m: &std::fs::Metadata| m.is_file() && m.permissions().mode() & 0o077 != 0;
+        if std::fs::symlink_metadata(&name).is_ok_and(|m| wide(&m)) {
+            std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o600))
+                .map_err(|e| format!("{}: others may read it, and that cannot be changed: {e}", Path::new(&name).display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The last row, without a check of it.

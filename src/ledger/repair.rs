@@ -47,7 +47,7 @@ pub fn repair(journal: &mut dyn Journal, now: u64) -> Result<Option<Repaired>, O
     }
     let found = look(journal, &ahead, now)?;
     let by = ahead.revision + 1;
-    let mut state = replay_repaired(journal, vec![Repair { first: found.first, by, at: now }])?;
+    let mut state = replay_repaired(journal, vec![Repair { first: found.first, by, at: now }], &mut ())?;
     let mut records = vec![Record {
         at: now,
         operator: "repair-time".into(),

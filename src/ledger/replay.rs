@@ -6,7 +6,7 @@ use mayfly_verify::TrustDomain;
 
 use crate::journal::record::{self, Record, record::Body};
 use crate::journal::{self, AppendError, Journal};
-use crate::state::{Repair, State};
+use crate::state::{CutMade, Misfit, Repair, State};
 
 /// Records that go from the reader to the thread that applies them in one piece.
 const CHUNK: usize = 1024;
@@ -27,15 +27,40 @@ pub enum OpenError {
     Append(#[from] AppendError),
 }
 
+/// Is told the cuts of each record while a journal is replayed, as they were published when it was recorded.
+pub trait Listens {
+    /// An epoch of the journal begins, or the records are read once more: nothing that was told before counts.
+    fn begin(&mut self);
+
+    /// The cuts of records up to `at` (Unix microseconds), in their order.
+    fn told(&mut self, at: u64, cuts: Vec<CutMade>);
+}
+
+/// Nobody.
+impl Listens for () {
+    fn begin(&mut self) {}
+
+    fn told(&mut self, _: u64, _: Vec<CutMade>) {}
+}
+
 /// The state that a journal's records make.
 pub fn replay(journal: &mut dyn Journal) -> Result<State, OpenError> {
-    replay_repaired(journal, Vec::new())
+    replay_repaired(journal, Vec::new(), &mut ())
+}
+
+/// The same, and tells the cuts of each record.
+pub fn replay_telling(journal: &mut dyn Journal, listener: &mut dyn Listens) -> Result<State, OpenError> {
+    replay_repaired(journal, Vec::new(), listener)
 }
 
 /// The state that a journal's records make, with repairs of their times besides those that they hold.
-pub(super) fn replay_repaired(journal: &mut dyn Journal, mut repairs: Vec<Repair>) -> Result<State, OpenError> {
+pub(super) fn replay_repaired(
+    journal: &mut dyn Journal,
+    mut repairs: Vec<Repair>,
+    listener: &mut dyn Listens,
+) -> Result<State, OpenError> {
     loop {
-        match pass(journal, &repairs)? {
+        match pass(journal, &repairs, listener)? {
             Pass::Whole(state) => return Ok(*state),
             Pass::Repaired(repair) => repairs.push(repair),
         }
@@ -50,7 +75,8 @@ enum Pass {
 }
 
 /// Applies every record. They are read and decoded beside the thread that applies them.
-fn pass(journal: &mut dyn Journal, repairs: &[Repair]) -> Result<Pass, OpenError> {
+fn pass(journal: &mut dyn Journal, repairs: &[Repair], listener: &mut dyn Listens) -> Result<Pass, OpenError> {
+    listener.begin();
     let (chunks, records) = sync_channel::<Vec<(u64, Record)>>(WAITING);
     let done = std::thread::scope(|scope| {
         let reader = scope.spawn(move || read(journal, &chunks));
@@ -67,12 +93,21 @@ fn pass(journal: &mut dyn Journal, repairs: &[Repair]) -> Result<Pass, OpenError
                 return Ok(());
             }
             record.at = repairs.iter().fold(record.at, |at, repair| repair.time_of(revision, at));
-            state.apply(revision, &record)
+            state.apply(revision, &record)?;
+            if matches!(record.body, Some(Body::Opened(_))) {
+                listener.begin();
+            }
+            let mut cuts = state.cuts_of(revision, &record);
+            cuts.extend(state.take_subsumed());
+            if !cuts.is_empty() {
+                listener.told(record.at, cuts);
+            }
+            Ok(())
         });
         // ORDER: before the reader is joined. It ends when nobody takes its pieces any more.
         drop(records);
         let read = reader.join().map_err(|_| "the reader has died".to_owned())?;
-        applied.map_err(|e| e.to_string())?;
+        applied.map_err(|e: Misfit| e.to_string())?;
         read.map(|()| repaired.map_or_else(|| Pass::Whole(Box::new(state)), Pass::Repaired))
     });
     done.map_err(OpenError::Replay)

@@ -65,6 +65,11 @@ impl Places {
         Some(Place { places: Arc::clone(self), turn })
     }
 
+    /// How many places are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.held.lock().all
+    }
+
     /// How many keys are counted: none when nothing is held.
     #[cfg(test)]
     pub(super) fn counted(&self) -> usize {

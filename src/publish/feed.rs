@@ -5,6 +5,7 @@
 //! messages that the issuer signed.
 
 mod line;
+mod past;
 mod ring;
 mod set;
 mod snapshot;
@@ -34,6 +35,7 @@ use crate::process::sparing::Sparing;
 use crate::state::CutMade;
 use line::Commit;
 pub use line::{Heard, Told, line};
+pub use past::Past;
 use ring::{At, Resumes, Ring};
 use set::Set;
 use snapshot::Snapshot;
@@ -48,9 +50,17 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Most cuts in one message: 50 KiB.
 const CHUNK: usize = 1000;
 
-/// A subscriber's position: the number of the last tick that it got.
+/// A subscriber's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor(u64);
+pub struct Cursor(Place);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    // It got every tick up to this number.
+    Tick(u64),
+    // It knows every cut up to this revision, by ticks of which the ring has none.
+    Revision(u64),
+}
 
 /// From where a subscriber goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +69,7 @@ pub enum Resumed {
     After(Cursor),
     /// It needs a snapshot: it knows nothing of this incarnation.
     Snapshot,
-    /// It needs a snapshot: the ring has no tick at this head of the same incarnation.
+    /// The ring has no tick at this head of the same incarnation. If the journal has this past, it goes on by [`Feed::since`].
     Unknown(Head),
 }
 
@@ -81,17 +91,17 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts the feed's thread with every cut in force. `heard` must observe every commit since the ledger was opened. Fails if
-    /// the first heartbeat cannot be signed or the thread cannot start.
-    pub fn start(ledger: &Ledger, authority: &Arc<Authority>, clock: Clock, heard: Heard) -> Result<Arc<Feed>, Fault> {
-        let mut set = Set::default();
+    /// Starts the feed's thread with every cut in force. `heard` must observe every commit since the ledger was opened, and `past`
+    /// what was replayed before. Fails if the first heartbeat cannot be signed or the thread cannot start.
+    pub fn start(
+        ledger: &Ledger,
+        authority: &Arc<Authority>,
+        clock: Clock,
+        heard: Heard,
+        past: Past,
+    ) -> Result<Arc<Feed>, Fault> {
         let head = ledger.head();
-        let incarnation = ledger.read(|state| {
-            for mut cut in state.all_cuts() {
-                let _ = set.add(&mut cut);
-            }
-            state.incarnation
-        });
+        let (set, incarnation) = ledger.read(|state| (past.completed(state.all_cuts()), state.incarnation));
         heard.begin(At { revision: head.revision, chain: head.chain });
         let speaker = Speaker { trust_domain: ledger.trust_domain().clone(), incarnation, authority: Arc::clone(authority) };
         let feed = Arc::new(Feed::of(set));
@@ -135,7 +145,7 @@ impl Feed {
         {
             let mut set = self.set.lock();
             if all {
-                *set = Set::default();
+                *set = Set::after(known.head);
             }
             cuts.retain_mut(|cut| set.add(cut));
             set.expire(known.as_of / SECOND);
@@ -254,21 +264,45 @@ impl Feed {
             return Ok(Resumed::Snapshot);
         }
         match ring.after_head(At { revision: head.revision, chain: head.chain }) {
-            Resumes::After(tick) => Ok(Resumed::After(Cursor(tick))),
+            Resumes::After(tick) => {
+                metrics::counter!("mayfly_feed_resumed_total", "from" => "ring").increment(1);
+                Ok(Resumed::After(Cursor(Place::Tick(tick))))
+            }
             Resumes::Unknown => Ok(Resumed::Unknown(head)),
             Resumes::Fork => Err(fork(head.revision)),
         }
     }
 
-    /// The messages after a cursor, and the cursor after them. They are a snapshot if `cursor` is `None`, or if the ring does not
-    /// reach back to it.
+    /// The position of a subscriber that knows every cut up to a revision of this journal, though the ring has no tick there: after
+    /// a restart, or after a long time.
+    pub fn since(&self, revision: u64) -> Cursor {
+        Cursor(Place::Revision(revision))
+    }
+
+    /// The messages after a cursor, and the cursor after them. They are a snapshot if `cursor` is `None`, or if what came after it
+    /// is not known any more.
     pub fn next(&self, cursor: Option<Cursor>) -> (Vec<Bytes>, Cursor) {
-        let known = cursor.and_then(|cursor| self.ring.lock().after(cursor.0));
+        let known = cursor.and_then(|Cursor(place)| match place {
+            Place::Tick(tick) => self.ring.lock().after(tick),
+            Place::Revision(revision) => self.missed(revision),
+        });
         let (messages, at) = known.unwrap_or_else(|| {
             metrics::counter!("mayfly_feed_snapshots_total").increment(1);
             self.snapshot()
         });
-        (messages, Cursor(at))
+        (messages, Cursor(Place::Tick(at)))
+    }
+
+    /// What has changed after a revision, under the last heartbeat, and the number of its tick.
+    fn missed(&self, revision: u64) -> Option<(Vec<Bytes>, u64)> {
+        // ORDER: the ring is locked while the set is read, so that both are of one moment.
+        let ring = self.ring.lock();
+        let cuts = self.set.lock().since(revision).filter(|_| revision <= ring.head().revision)?;
+        let (last, at) = ring.last();
+        drop(ring);
+        let heartbeat = snapshot::heartbeat_of(last)?;
+        metrics::counter!("mayfly_feed_resumed_total", "from" => "journal").increment(1);
+        Some((messages(&cuts, heartbeat, false).iter().map(|m| Bytes::from(m.encode_to_vec())).collect(), at))
     }
 
     /// Every cut in force, and the number of the last tick. One snapshot serves all subscribers for as long as the ring reaches

@@ -2,7 +2,7 @@
 //! anyway.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::Dev;
 
@@ -33,6 +33,28 @@ impl Faults {
     pub fn set(&self, what: &str, on: bool) {
         let flag = self.dir.path().join(what);
         if on { std::fs::write(flag, "").unwrap() } else { std::fs::remove_file(flag).unwrap() }
+    }
+
+    /// The same as [`Faults::start_args`], with a stderr that nobody reads.
+    pub fn start_unheard(&self, home: tempfile::TempDir, args: &[&str]) -> Dev {
+        let (library, dir) = (self.library.to_str().unwrap(), self.dir.path().to_str().unwrap());
+        Dev::start_by(home, args, &[("LD_PRELOAD", library), ("MAYFLY_FAULTS", dir)], Stdio::piped())
+    }
+
+    /// Makes each sync of the journal take so much longer.
+    pub fn slow(&self, by: std::time::Duration) {
+        self.say("slow", &by.as_millis().to_string());
+    }
+
+    /// Sets the process's clock ahead by so many seconds, or back.
+    pub fn clock(&self, ahead: i64) {
+        self.say("clock", &ahead.to_string());
+    }
+
+    fn say(&self, what: &str, text: &str) {
+        let (fresh, flag) = (self.dir.path().join("new"), self.dir.path().join(what));
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, flag).unwrap();
     }
 
     pub fn is_set(&self, what: &str) -> bool {

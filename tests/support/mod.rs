@@ -43,7 +43,13 @@ impl Dev {
     }
 
     pub fn start_args(dir: tempfile::TempDir, args: &[&str], envs: &[(&str, &str)]) -> Dev {
-        let (child, endpoint) = spawn(dir.path(), args, envs);
+        Dev::start_by(dir, args, envs, Stdio::inherit())
+    }
+
+    /// The end of a piped stderr is closed at once, so that nobody ever reads it.
+    pub fn start_by(dir: tempfile::TempDir, args: &[&str], envs: &[(&str, &str)], stderr: Stdio) -> Dev {
+        let (mut child, endpoint) = spawn_by(dir.path(), args, envs, stderr);
+        drop(child.stderr.take());
         Dev { dir, endpoint, child }
     }
 
@@ -131,6 +137,10 @@ pub async fn channel(dev: &Dev, identity: Option<&str>) -> Channel {
 pub const ORCHESTRATOR: &str = ".mayfly/workloads/orchestrator";
 
 pub fn spawn(dir: &Path, args: &[&str], envs: &[(&str, &str)]) -> (Child, Value) {
+    spawn_by(dir, args, envs, Stdio::inherit())
+}
+
+fn spawn_by(dir: &Path, args: &[&str], envs: &[(&str, &str)], stderr: Stdio) -> (Child, Value) {
     let mut child = Command::new(BIN)
         .args(["dev", "-o", "json"])
         .args(args)
@@ -138,7 +148,7 @@ pub fn spawn(dir: &Path, args: &[&str], envs: &[(&str, &str)]) -> (Child, Value)
         .envs(envs.iter().copied())
         .env_remove("MAYFLY_HOME")
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        .stderr(stderr)
         .spawn()
         .unwrap();
     let mut line = String::new();

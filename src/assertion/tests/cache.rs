@@ -185,3 +185,60 @@ async fn t158_a_new_key_under_an_old_name_is_fetched_as_an_unknown_one_is() {
     assert_eq!(verify(&assertions, &token_at(&old, "k", later), later).await, Err(Refusal::Signature));
     assert_eq!(fake.fetches(), 2);
 }
+
+/// Waits until the keys are kept: a thread writes them.
+fn kept(dir: &Path) -> PathBuf {
+    for _ in 0..1000 {
+        if let Some(file) = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|p| p.extension().is_some_and(|e| e == "json"))
+        {
+            return file;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("nothing was kept");
+}
+
+#[tokio::test]
+async fn t234_kept_keys_serve_after_a_restart_while_the_provider_is_down_and_no_longer_than_before() {
+    let (key, dir) = (Signer::p256(), tempfile::tempdir().unwrap());
+    let fake = FakeSource::new(&[key.jwk("k")]);
+    let first = assertions(&fake);
+    first.keep(dir.path());
+    verify(&first, &token_at(&key, "k", NOW), NOW).await.unwrap();
+    let file = kept(dir.path());
+    fake.go_down();
+    let restarted = || {
+        let again = assertions(&fake);
+        again.keep(dir.path());
+        again
+    };
+    assert_eq!(verify(&assertions(&fake), &token_at(&key, "k", NOW + 1), NOW + 1).await, Err(Refusal::IssuerUnavailable));
+    for age in [1, 700, 3599] {
+        assert_eq!(verify(&restarted(), &token_at(&key, "k", NOW + age), NOW + age).await, Ok(()), "at {age}");
+    }
+    for wrong in [NOW + 3600, NOW - 3600] {
+        assert_eq!(verify(&restarted(), &token_at(&key, "k", wrong), wrong).await, Err(Refusal::IssuerUnavailable));
+    }
+    // A token that these keys did not sign is refused as before.
+    let unknown = token_at(&Signer::p256(), "k", NOW + 1);
+    assert_eq!(verify(&restarted(), &unknown, NOW + 1).await, Err(Refusal::Signature));
+    // Files that are no keys of this source.
+    let text = std::fs::read_to_string(&file).unwrap();
+    for other in
+        [text.replace("\"fake\"", "\"https://other.example\""), text.replace("kty", "kit"), text[..text.len() / 2].into()]
+    {
+        assert_ne!(other, text);
+        std::fs::write(&file, &other).unwrap();
+        let now = NOW + 1;
+        assert_eq!(verify(&restarted(), &token_at(&key, "k", now), now).await, Err(Refusal::IssuerUnavailable), "{other}");
+    }
+    // What the provider says now counts.
+    std::fs::write(&file, &text).unwrap();
+    let new = Signer::p256();
+    fake.publish(&[new.jwk("n")]);
+    let now = NOW + 2;
+    assert_eq!(verify(&restarted(), &token_at(&new, "n", now), now).await, Ok(()));
+}

@@ -40,14 +40,14 @@ impl Revocations for Door {
             let from = match resume(&issuer.feed, &r)? {
                 Resumed::After(cursor) => Some(cursor),
                 Resumed::Snapshot => None,
-                // After a restart the ring does not reach back so far, and the journal does.
+                // After a restart the ring does not reach back so far, and the journal may.
                 Resumed::Unknown(head) => {
                     let ledger = issuer.ledger.clone();
                     let contains = tokio::task::spawn_blocking(move || ledger.contains(head)).await;
                     if !contains.map_err(|e| Fault::new("compare the past", e))?? {
                         return Err(fork(head.revision).into());
                     }
-                    None
+                    Some(issuer.feed.since(head.revision))
                 }
             };
             let peer = Origin::current().and_then(|origin| origin.from).map(|from| from.to_string()).unwrap_or_default();

@@ -76,7 +76,8 @@ impl Subscriber {
             let head = Head { incarnation: at.incarnation, revision: at.head, chain: at.chain };
             match self.feed.resume(head).unwrap() {
                 Resumed::After(cursor) => Some(cursor),
-                Resumed::Snapshot | Resumed::Unknown(_) => None,
+                Resumed::Unknown(head) => Some(self.feed.since(head.revision)),
+                Resumed::Snapshot => None,
             }
         });
     }

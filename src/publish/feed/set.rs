@@ -1,6 +1,6 @@
-//! The cuts in force, with the digest that each heartbeat signs.
+//! The cuts in force, with the digest that each heartbeat signs, and the last changes of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use mayfly_agent::api::v1;
 use mayfly_verify::Subject;
@@ -8,12 +8,19 @@ use mayfly_verify::feed::CutDigest;
 
 use crate::state::CutMade;
 
+/// Most changes that are remembered, 3 MiB: who has missed more gets a snapshot.
+const RECENT: usize = 65_536;
+
 /// The cuts in force as of the last message, one for each subject.
 pub(super) struct Set {
     cuts: HashMap<Subject, Cut>,
     // Earliest `keep_until` in the set, Unix seconds.
     earliest: u64,
     digest: CutDigest,
+    // The last changes, in order of their revisions, with the cuts that were taken off.
+    recent: VecDeque<CutMade>,
+    // Every change after this revision is in `recent`.
+    floor: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -26,14 +33,35 @@ struct Cut {
 
 impl Default for Set {
     fn default() -> Set {
-        Set { cuts: HashMap::new(), earliest: u64::MAX, digest: CutDigest::default() }
+        Set::after(0)
     }
 }
 
 impl Set {
+    /// Without cuts. Changes up to this revision are not remembered.
+    pub(super) fn after(floor: u64) -> Set {
+        let (cuts, digest, recent) = (HashMap::new(), CutDigest::default(), VecDeque::new());
+        Set { cuts, earliest: u64::MAX, digest, recent, floor }
+    }
+
     /// Adds a cut. With an earlier cut of the same subject it is merged: the later `before` and the later `keep_until` hold. One
     /// with `before` 0 takes the subject's cut off, and gets the `keep_until` of that. Returns whether there is something to tell.
     pub(super) fn add(&mut self, cut: &mut CutMade) -> bool {
+        let is_told = self.change(cut);
+        if is_told {
+            // At a start the state tells what some commits tell once more: the order of revisions is kept.
+            let revision = self.recent.back().map_or(cut.revision, |last| last.revision.max(cut.revision));
+            self.recent.push_back(CutMade { revision, ..*cut });
+            if self.recent.len() > RECENT
+                && let Some(oldest) = self.recent.pop_front()
+            {
+                self.floor = oldest.revision;
+            }
+        }
+        is_told
+    }
+
+    fn change(&mut self, cut: &mut CutMade) -> bool {
         let known = self.cuts.get(&cut.subject).copied();
         if let Some(known) = known {
             self.digest.remove(cut.subject, known.before);
@@ -70,6 +98,17 @@ impl Set {
             keep
         });
         self.earliest = earliest;
+    }
+
+    /// Whether a cut of its subject is known that kills as much.
+    pub(super) fn covers(&self, cut: &CutMade) -> bool {
+        self.cuts.get(&cut.subject).is_some_and(|known| known.before >= cut.before)
+    }
+
+    /// What has changed since a revision, in order. `None` if that is not remembered.
+    pub(super) fn since(&self, revision: u64) -> Option<Vec<CutMade>> {
+        let first = self.recent.partition_point(|cut| cut.revision <= revision);
+        (revision >= self.floor).then(|| self.recent.range(first..).copied().collect())
     }
 
     /// Number of cuts.

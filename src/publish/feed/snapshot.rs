@@ -6,6 +6,11 @@ use prost::bytes::Bytes;
 
 use super::CHUNK;
 
+/// The heartbeat of a tick's last message.
+pub(super) fn heartbeat_of(last: Option<Bytes>) -> Option<v1::Heartbeat> {
+    v1::WatchCutsResponse::decode(last?).ok()?.heartbeat
+}
+
 /// Every cut in force when tick `at` was the last one.
 pub(super) struct Snapshot {
     // Messages with the cuts, at least one; the first one says that a snapshot begins.
@@ -27,8 +32,7 @@ impl Snapshot {
             chunks.push(v1::WatchCutsResponse { snapshot: true, ..Default::default() }.encode_to_vec().into());
         }
         // The heartbeat leaves the cuts of its message behind: they are among `cuts`.
-        let heartbeat = last.and_then(|bytes| v1::WatchCutsResponse::decode(bytes).ok()).and_then(|m| m.heartbeat);
-        let heartbeat = v1::WatchCutsResponse { heartbeat, ..Default::default() }.encode_to_vec().into();
+        let heartbeat = v1::WatchCutsResponse { heartbeat: heartbeat_of(last), ..Default::default() }.encode_to_vec().into();
         Snapshot { chunks, heartbeat, at }
     }
 

@@ -1,0 +1,7 @@
+//! The rule is that of `history` in `tests/fuzzed/targets.rs`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mayfly_fuzz::begin;
+
+fuzz_target!(init: begin("history"), |bytes: &[u8]| _ = mayfly_fuzz::take(bytes));
