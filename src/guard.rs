@@ -9,6 +9,7 @@
 //! | `rule` | what a proxy's configuration asks for: audience, scopes, which credential |
 //! | `verify` | `POST /verify` and `/verify/batch` |
 //! | `grpc` | the same over gRPC |
+//! | `resource` | what a client of OAuth finds out about the service behind a proxy |
 //! | `forward` | `/auth`, for nginx, Traefik and Caddy |
 //! | `envoy` | `ext_authz` of Envoy, over gRPC |
 //! | `text` | percent encoding, and the times of answers |
@@ -36,6 +37,7 @@ mod kept;
 mod lists;
 mod patient;
 mod reload;
+mod resource;
 mod routes;
 mod rule;
 pub mod secrets;
@@ -46,7 +48,10 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::error::Unspecified;
 use mayfly_agent::peers::{Bundles, Verifier};
+use mayfly_agent::proofs::Proofs;
+use mayfly_agent::resource::Resource;
 use mayfly_verify::{BindingOid, Live, Staleness};
 
 pub use routes::{health, metrics_only, routes};
@@ -60,14 +65,35 @@ struct Inside {
     live: Live,
     kept: kept::Kept,
     best_effort: bool,
+    /// The issuer whose access tokens are accepted, by its `iss`.
+    issuer: Option<String>,
+    proofs: Proofs,
 }
 
 impl Guard {
     /// Answers by these bundles and revocations. `best_effort` says that `live` accepts credentials until they expire while
-    /// nothing is heard; it decides readiness alone.
-    pub fn new(bundles: Bundles, live: Live, oid: BindingOid, best_effort: bool) -> Guard {
+    /// nothing is heard; it decides readiness alone. Without `issuer`, the `iss` of its access tokens, none is accepted. Fails if no
+    /// random numbers can be had.
+    pub fn new(
+        bundles: Bundles,
+        live: Live,
+        oid: BindingOid,
+        best_effort: bool,
+        issuer: Option<String>,
+    ) -> Result<Guard, Unspecified> {
         let verifier = Verifier::new(bundles, live.clone()).with_oid(oid);
-        Guard(Arc::new(Inside { verifier, live, kept: kept::Kept::default(), best_effort }))
+        let (kept, proofs) = (kept::Kept::default(), Proofs::new()?);
+        Ok(Guard(Arc::new(Inside { verifier, live, kept, best_effort, issuer, proofs })))
+    }
+
+    /// The service behind a proxy as a resource of OAuth. `None` if no access tokens are accepted, or the audience is no URL.
+    fn resource(&self, audience: Option<&str>) -> Option<Resource> {
+        Resource::new(audience?, self.0.issuer.as_deref()?).ok()
+    }
+
+    /// The nonce for the next DPoP proof.
+    fn nonce(&self) -> String {
+        self.0.proofs.nonce(self.0.verifier.clock().seconds())
     }
 
     /// Whether the issuer was heard within the bound.

@@ -3,6 +3,7 @@
 pub mod access;
 pub(crate) mod der;
 mod dn;
+pub(crate) mod introspection;
 pub mod jwt;
 pub mod x509;
 

@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "guard/tokens.rs"]
+mod tokens;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -696,6 +699,7 @@ async fn t207_grpc_answers_what_post_verify_answers_and_refuses_what_is_no_quest
         credential: credential.into(),
         audience: audience.into(),
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        ..Default::default()
     };
     let rows = [
         (token.as_str(), &["search:read"][..]),

@@ -694,3 +694,48 @@ async fn the_history_has_each_exchange_and_each_denial_with_caller_and_address()
     assert_eq!((&of("AUDIENCE_NOT_ALLOWED")["caller"], &of("AUDIENCE_NOT_ALLOWED")["peer"]), (&json!(a1), &json!("127.0.0.1")));
     assert_eq!(of("CREDENTIAL_MALFORMED")["peer"], "127.0.0.1");
 }
+
+#[tokio::test]
+async fn t250_a_signed_introspection_is_for_who_asked_and_passes_for_no_token() {
+    let house = House::new();
+    let token = house.token("a1", MAIL).await;
+    let http = client(&house.dev, Some(".mayfly/workloads/mail-service"));
+    let url = get(&house.http, &format!("{}/.well-known/oauth-authorization-server", house.issuer)).await;
+    assert_eq!(url["introspection_signing_alg_values_supported"], json!(["ES256"]));
+    let url = url["mtls_endpoint_aliases"]["introspection_endpoint"].as_str().unwrap().to_owned();
+    let id = "spiffe://dev.mayfly.test/workload/mail-service";
+    let ask = async |token: &str| {
+        let form = [("token", token), ("client_id", id)];
+        let response = http.post(&url).header("accept", "application/token-introspection+jwt").form(&form).send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/token-introspection+jwt");
+        assert_eq!((response.status().as_u16(), &response.headers()["cache-control"]), (200, &"no-store".parse().unwrap()));
+        response.text().await.unwrap()
+    };
+    let signed = ask(&token).await;
+    let metadata = get(&house.http, &format!("{}/oauth/jwks", house.issuer)).await;
+    let keys: JwkSet = serde_json::from_value(metadata).unwrap();
+    let header = jsonwebtoken::decode_header(&signed).unwrap();
+    let mut checks = Validation::new(Algorithm::ES256);
+    checks.set_issuer(&[&house.issuer]);
+    checks.set_audience(&[id]);
+    // It has no end of its own, so that it is never taken for a token.
+    checks.set_required_spec_claims(&["iss", "aud"]);
+    checks.validate_exp = false;
+    let key = DecodingKey::from_jwk(keys.find(&header.kid.unwrap()).unwrap()).unwrap();
+    let said = jsonwebtoken::decode::<Value>(&signed, &key, &checks).unwrap().claims;
+    assert_eq!(header.typ.as_deref(), Some("token-introspection+jwt"));
+    let mut names: Vec<&String> = said.as_object().unwrap().keys().collect();
+    names.sort();
+    assert_eq!(names, ["aud", "iat", "iss", "token_introspection"]);
+    assert_eq!((&said["token_introspection"]["active"], &said["token_introspection"]["aud"]), (&json!(true), &json!([MAIL])));
+    assert!(verifier(&house)(&signed, MAIL, &mayfly_verify::Possession::default()).is_err());
+    assert!(
+        mayfly_verify::verify_jwt(&signed, id, &bundle(&house), &mayfly_verify::BindingOid::default(), bound::seconds()).is_err()
+    );
+    assert_eq!(house.introspect("mail-service", &signed), json!({ "active": false }));
+    // What they may not know of says nothing.
+    let other = house.token("a1", FILES).await;
+    let hidden = ask(&other).await;
+    let said = jsonwebtoken::decode::<Value>(&hidden, &key, &checks).unwrap().claims;
+    assert_eq!(said["token_introspection"], json!({ "active": false }));
+}

@@ -45,8 +45,8 @@ pub use foreign::{Foreign, ForeignBundle};
 pub use issuer::FollowingBundle;
 pub(crate) use issuer::FromIssuer;
 use mayfly_verify::{
-    AccessToken, BindingOid, JwtSvid, Live, Possession, Reject, Reliance, Subscription, TrustDomain, X509Svid, inspect_jwt,
-    inspect_x509, verify_access_token, verify_jwt, verify_x509,
+    AccessToken, BindingOid, JwtSvid, Live, Possession, Reject, Reliance, Subscription, TrustDomain, Unproved, X509Svid,
+    inspect_jwt, inspect_x509, verify_access_token, verify_jwt, verify_unproved_access_token, verify_x509,
 };
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -165,6 +165,14 @@ impl Verifier {
     ) -> Result<AccessToken, Reject> {
         let bundle = self.bundle(self.own.as_str())?;
         let token = verify_access_token(token, (issuer, audience), &bundle, &self.oid, proved, self.clock.seconds())?;
+        self.check(&token)?;
+        Ok(token)
+    }
+
+    /// The same for who remembers the token and asks for each request what its holder has proved.
+    pub fn verify_unproved_access_token(&self, token: &str, (issuer, audience): (&str, &str)) -> Result<Unproved, Reject> {
+        let bundle = self.bundle(self.own.as_str())?;
+        let token = verify_unproved_access_token(token, (issuer, audience), &bundle, &self.oid, self.clock.seconds())?;
         self.check(&token)?;
         Ok(token)
     }

@@ -186,8 +186,8 @@ impl Resource {
         }
     }
 
-    /// Where a client finds the metadata (RFC 9728 5.1).
-    fn pointer(&self) -> String {
+    /// Where a client finds the metadata, as a parameter of a challenge (RFC 9728 5.1).
+    pub fn pointer(&self) -> String {
         format!("resource_metadata=\"{}{}\"", self.origin, self.metadata_path())
     }
 }

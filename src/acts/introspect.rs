@@ -1,11 +1,14 @@
 //! Introspect: whether a token of ours is valid as of the journal's head (RFC 7662). Nothing is recorded.
 
+use std::sync::Arc;
+
 use mayfly_verify::{AccessToken, Binding, Confirmation, JwtSvid, Reject, read_access_token, verify_jwt};
 use serde_json::{Map, Value, json};
 
 use super::Issuer;
 use crate::caller::Caller;
-use crate::denial::No;
+use crate::denial::{Denial, Kind, No};
+use crate::state::authority::Kind as AuthorityKind;
 use crate::state::{Standing, State, View};
 
 /// The answer of RFC 7662 2.2 for a token. T149: whoever may not know of it hears the same as of a token that is not valid.
@@ -21,6 +24,19 @@ pub async fn introspect(issuer: &Issuer, caller: &Caller, token: &str) -> Result
         Some(svid) => of_svid(issuer, &svid),
         None => inactive(),
     })
+}
+
+/// The same as a signed response (RFC 9701 5), for the caller alone.
+pub async fn introspect_signed(issuer: &Issuer, caller: &Caller, token: &str) -> Result<String, No> {
+    let said = introspect(issuer, caller, token).await?;
+    let id = issuer.ledger.read(|state| state.authorities.active(AuthorityKind::Jwt).map(|slot| Arc::clone(&slot.id)));
+    let missing = || {
+        let message = "no JWT authority is active: one has to be prepared and activated";
+        Denial::new(Kind::Unavailable, "AUTHORITY_MISSING", message)
+    };
+    let audience = caller.spiffe_id(&issuer.trust_domain).unwrap_or_else(|| caller.scope());
+    let now = issuer.clock.seconds();
+    Ok(issuer.authority.sign_introspection(&id.ok_or_else(missing)?, &issuer.iss, &audience, now, said)?)
 }
 
 /// Whether a caller may know of tokens for these audiences: it is one of them, or serves one.
@@ -98,7 +114,9 @@ fn of_access_token(issuer: &Issuer, token: &AccessToken) -> Value {
     answer.insert("aud".into(), json!(token.audience));
     answer.insert("iat".into(), json!(token.issued_at));
     answer.insert("jti".into(), json!(token.jti));
-    answer.insert("token_type".into(), json!(if token.confirmation.is_some() { "DPoP" } else { "Bearer" }));
+    // RFC 8705 3: a token that is bound to a certificate is sent as a bearer token.
+    let by_proof = matches!(token.confirmation, Some(Confirmation::Key(_)));
+    answer.insert("token_type".into(), json!(if by_proof { "DPoP" } else { "Bearer" }));
     if !token.scopes.is_empty() {
         answer.insert("scope".into(), json!(token.scopes.join(" ")));
     }
@@ -112,6 +130,14 @@ fn of_access_token(issuer: &Issuer, token: &AccessToken) -> Value {
     // The token itself says nothing of who acts, and here it is told all the same.
     if token.impersonates {
         answer.insert("impersonation".into(), json!(true));
+    }
+    if let Some(details) = &token.details {
+        answer.insert("authorization_details".into(), details.clone());
+    }
+    if let Some(approval) = &token.approval {
+        answer.insert("acr".into(), json!("ciba"));
+        answer.insert("approval_id".into(), json!(approval.id));
+        answer.insert("approved_by".into(), json!({ "iss": approval.by.iss, "sub": approval.by.sub }));
     }
     match &token.confirmation {
         Some(Confirmation::Key(thumbprint)) => drop(answer.insert("cnf".into(), json!({ "jkt": thumbprint }))),

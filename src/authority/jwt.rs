@@ -20,9 +20,10 @@ use crate::svid::jwt::{Claims, Typ};
 pub struct JwtAuthority {
     id: Arc<str>,
     key: Key,
-    // The encoded headers: of JWT-SVIDs, and of access tokens.
+    // The encoded headers: of JWT-SVIDs, of access tokens, and of introspection responses.
     svid_header: String,
     access_header: String,
+    introspection_header: String,
 }
 
 /// What signs.
@@ -104,7 +105,8 @@ impl JwtAuthority {
         // JW-2, JW-4, JW-5: the header has alg, kid and typ, and nothing else.
         let header = |typ: &str| URL_SAFE_NO_PAD.encode(serde_json::json!({ "alg": alg, "kid": kid, "typ": typ }).to_string());
         let (svid_header, access_header) = (header("JWT"), header("at+jwt"));
-        JwtAuthority { id: kid.into(), key, svid_header, access_header }
+        let introspection_header = header("token-introspection+jwt");
+        JwtAuthority { id: kid.into(), key, svid_header, access_header, introspection_header }
     }
 
     /// Its `kid`.
@@ -129,6 +131,7 @@ impl JwtAuthority {
         let header = match unsigned.typ() {
             Typ::Svid => &self.svid_header,
             Typ::AccessToken => &self.access_header,
+            Typ::Introspection => &self.introspection_header,
         };
         let mut token = format!("{header}.");
         URL_SAFE_NO_PAD.encode_string(&claims, &mut token);

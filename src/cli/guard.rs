@@ -50,6 +50,9 @@ pub(super) struct Args {
     /// With --crl: a line for the shell that has a server read the lists again, such as `nginx -s reload`. It has ten seconds
     #[arg(long, value_name = "COMMAND", requires = "crl")]
     reload: Option<String>,
+    /// The URL of the issuer (`iss`), to accept its access tokens too and to say so to clients of OAuth
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
     /// Without news, accept credentials until they expire, and count them
     #[arg(long)]
     best_effort: bool,
@@ -98,7 +101,9 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let settings = connect::settings(&global.home, args.server.as_deref(), &args.identity)?;
     let trust_domain = settings.trust_domain.clone();
     let followed = follow::begin(settings, args.identity.clone(), freshness, None).await?;
-    let guard = Guard::new(followed.bundles.clone(), followed.revocations.live().clone(), oid.clone(), args.best_effort);
+    let live = followed.revocations.live().clone();
+    let guard = Guard::new(followed.bundles.clone(), live, oid.clone(), args.best_effort, args.issuer.clone());
+    let guard = guard.map_err(|_| "no random numbers can be had".to_owned())?;
     let (stop, stopping) = watch::channel(false);
     let (bundles, renewed) = (followed.bundles.clone(), followed.renewed.clone());
     let source = secrets::Source { dir: args.identity, trust_domain, bundles, renewed, oid };

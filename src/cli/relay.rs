@@ -74,7 +74,9 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         Some(at) => {
             let listener = TcpListener::bind(at).await.map_err(|e| format!("cannot listen on {at}: {e}"))?;
             let at = listener.local_addr().map_err(|e| e.to_string())?;
-            let guard = Guard::new(followed.bundles.clone(), followed.revocations.live().clone(), BindingOid::default(), false);
+            let (bundles, live) = (followed.bundles.clone(), followed.revocations.live().clone());
+            let guard = Guard::new(bundles, live, BindingOid::default(), false, None);
+            let guard = guard.map_err(|_| "no random numbers can be had".to_owned())?;
             let metrics = telemetry::metrics()?;
             let router = metrics_only(&guard, &metrics);
             drop(process::task("upkeep of metrics", async move {

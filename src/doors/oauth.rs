@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, PRAGMA};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -39,6 +39,9 @@ const CLIENT_CREDENTIALS: &str = "client_credentials";
 /// How clients prove themselves: by a JWT-SVID, or by an X.509-SVID, under the names of the SPIFFE draft and under those that
 /// existing clients know.
 pub const METHODS: [&str; 4] = ["spiffe_jwt", "spiffe_x509", "private_key_jwt", "tls_client_auth"];
+
+/// The content type of a signed introspection response (RFC 9701).
+const SIGNED: &str = "application/token-introspection+jwt";
 
 /// Types of tokens (RFC 8693 3).
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -202,6 +205,11 @@ async fn introspection(State(served): State<Served>, request: Request) -> Respon
         let caller = may(issuer, Action::Introspect, caller).map_err(|no| Refusal::of(&no))?;
         let token = form.one("token").ok_or_else(|| Refusal::request("`token` is missing"))?;
         clients::spend(issuer, &caller).map_err(|denial| Refusal::of(&denial.into()))?;
+        // RFC 9701 4: who wants a signed answer says so.
+        if head.headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == SIGNED.as_bytes()) {
+            let said = introspect::introspect_signed(issuer, &caller, token).await.map_err(|no| Refusal::of(&no))?;
+            return Ok(fresh(([(CONTENT_TYPE, SIGNED)], said)));
+        }
         let said = introspect::introspect(issuer, &caller, token).await.map_err(|no| Refusal::of(&no))?;
         Ok(fresh(Json(said)))
     })
@@ -307,6 +315,8 @@ pub fn metadata(url: &str, certified: &str, algorithms: &[Value]) -> Vec<(&'stat
         said.extend([(methods, json!(METHODS)), (signing, json!(algorithms))]);
     }
     said.extend(backchannel::metadata());
+    // RFC 9701 7. They are signed by the authority that signs where nothing else is configured.
+    said.push(("introspection_signing_alg_values_supported", json!(["ES256"])));
     said.push(("authorization_grant_profiles_supported", json!([PROFILE])));
     said.push(("mtls_endpoint_aliases", Value::Object(aliases)));
     said.push(("tls_client_certificate_bound_access_tokens", json!(true)));

@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use mayfly_agent::reason::{Actor, Entry, Kind};
+use mayfly_agent::resource::Resource;
 use mayfly_verify::{Mode, Principal, Reject};
 use serde_json::{Map, Value, json};
 
@@ -59,7 +60,11 @@ impl Allowed {
         };
         let mut object = json!({
             "decision": true,
-            "kind": match self.svid { Svid::X509(_) => "x509-svid", Svid::Jwt(_) => "jwt-svid" },
+            "kind": match self.svid {
+                Svid::X509(_) => "x509-svid",
+                Svid::Jwt(_) => "jwt-svid",
+                Svid::Access(_) => "access-token",
+            },
             "spiffe_id": &id,
             "agent_id": agent.then_some(&id),
             "workload_id": workload.then_some(&id),
@@ -73,6 +78,13 @@ impl Allowed {
             "mode": binding.map(|binding| binding.mode),
             "expires_at": time(self.expires_at),
         });
+        if let (Svid::Access(access), Value::Object(object)) = (&self.svid, &mut object) {
+            object.insert("subject".into(), access.token.subject.as_str().into());
+            object.insert("authorization_details".into(), access.token.details.clone().unwrap_or_else(|| json!([])));
+            object.insert("approval_id".into(), access.token.approval.as_ref().map(|approval| approval.id.clone()).into());
+            let by = access.token.approval.as_ref().map(|approval| json!({ "iss": approval.by.iss, "sub": approval.by.sub }));
+            object.insert("approved_by".into(), by.into());
+        }
         knowledge(&mut object, guard);
         object
     }
@@ -152,6 +164,10 @@ impl Denied {
             _ => "",
         };
         let mut object = json!({ "decision": false, "reason": self.code, "hint": format!("{cause}{advice}") });
+        // For the header `DPoP-Nonce` (RFC 9449 9).
+        if let (Value::Object(object), "DPOP_NONCE_NEEDED") = (&mut object, self.code) {
+            object.insert("dpop_nonce".into(), guard.nonce().into());
+        }
         knowledge(&mut object, guard);
         object
     }
@@ -164,20 +180,26 @@ impl Denied {
         }
     }
 
-    /// The value of `WWW-Authenticate` (RFC 6750, 3); `None` where no other token would help.
-    pub(super) fn challenge(&self) -> Option<String> {
-        match (self.code, self.status()) {
+    /// The value of `WWW-Authenticate` (RFC 6750 3); `None` where no other token would help. A service that is a resource of OAuth says
+    /// where its metadata is, and which scopes to ask for (RFC 9728 5.1).
+    pub(super) fn challenge(&self, resource: Option<Resource>, scopes: &[String]) -> Option<String> {
+        // RFC 6749 3.3: what a scope may consist of. Others cannot be named here.
+        let plain = |scope: &&String| scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
+        let named = |scopes: &[String]| {
+            let scopes: Vec<_> = scopes.iter().filter(plain).map(String::as_str).collect();
+            format!("scope=\"{}\"", scopes.join(" "))
+        };
+        let pointer = resource.map(|resource| resource.pointer());
+        let parts = match (self.code, self.status()) {
             // RFC 6750 3.1: the answer to a request without any credential has no error code.
-            ("CREDENTIAL_MISSING", _) => Some("Bearer".into()),
-            ("SCOPE_MISSING", _) => {
-                // RFC 6749 3.3: what a scope may consist of. Others cannot be named here.
-                let plain = |scope: &&String| scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-                let scopes: Vec<_> = self.scopes.iter().filter(plain).map(String::as_str).collect();
-                Some(format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" ")))
-            }
-            (_, StatusCode::UNAUTHORIZED) => Some("Bearer error=\"invalid_token\"".into()),
-            _ => None,
-        }
+            ("CREDENTIAL_MISSING", _) if pointer.is_some() && !scopes.is_empty() => vec![named(scopes)],
+            ("CREDENTIAL_MISSING", _) => vec![],
+            ("SCOPE_MISSING", _) => vec!["error=\"insufficient_scope\"".into(), named(&self.scopes)],
+            (_, StatusCode::UNAUTHORIZED) => vec!["error=\"invalid_token\"".into()],
+            _ => return None,
+        };
+        let parts: Vec<String> = parts.into_iter().chain(pointer).collect();
+        Some(format!("Bearer {}", parts.join(", ")).trim_end().to_owned())
     }
 }
 

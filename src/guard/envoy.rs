@@ -18,6 +18,8 @@ use super::forward::{bearer, certificate};
 use super::routes::count;
 use super::rule::{Rule, Which};
 
+use mayfly_agent::resource::Resource;
+
 use crate::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use crate::envoy::service::auth::v3 as auth;
 use crate::envoy::r#type::v3::HttpStatus;
@@ -61,7 +63,8 @@ impl Authorization for Door {
                 count(DOOR, "denied", denied.code());
                 let metadata = structure(&serde_json::json!({ "decision": false, "reason": denied.code() }));
                 let code = if denied.status() == 401 { Code::Unauthenticated } else { Code::PermissionDenied };
-                answered(code, refuse(&denied), metadata)
+                let resource = self.0.resource(rule.audience.as_deref());
+                answered(code, refuse(&denied, resource, &rule), metadata)
             }
         }))
     }
@@ -80,7 +83,7 @@ fn decide(guard: &Guard, rule: &Rule, context: &auth::AttributeContext) -> Resul
     };
     let shown = context.source.as_ref().filter(|_| rule.which.peer()).map_or("", |peer| peer.certificate.as_str());
     let certificate = certificate(&[shown])?;
-    let shown = Shown { token, certificate: certificate.as_deref() };
+    let shown = Shown { token, certificate: certificate.as_deref(), ..Shown::default() };
     guard.check(shown, rule.audience.as_deref(), &rule.scopes)?.agent()
 }
 
@@ -101,9 +104,9 @@ fn pass(allowed: &Allowed) -> HttpResponse {
     HttpResponse::OkResponse(auth::OkHttpResponse { headers, headers_to_remove: absent })
 }
 
-fn refuse(denied: &Denied) -> HttpResponse {
+fn refuse(denied: &Denied, resource: Option<Resource>, rule: &Rule) -> HttpResponse {
     let mut headers = vec![header("mayfly-reason", denied.code())];
-    headers.extend(denied.challenge().map(|challenge| header("www-authenticate", &challenge)));
+    headers.extend(denied.challenge(resource, &rule.scopes).map(|challenge| header("www-authenticate", &challenge)));
     HttpResponse::DeniedResponse(auth::DeniedHttpResponse {
         status: Some(HttpStatus { code: i32::from(denied.status().as_u16()) }),
         headers,

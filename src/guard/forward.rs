@@ -47,7 +47,10 @@ pub(super) async fn auth(State(guard): State<Guard>, query: Query<Vec<(String, S
             count(DOOR, "denied", denied.code());
             let mut response = (denied.status(), format!("{}: {}\n", denied.code(), denied.meaning())).into_response();
             response.headers_mut().insert(REASON, HeaderValue::from_static(denied.code()));
-            if let Some(challenge) = denied.challenge().and_then(|challenge| challenge.try_into().ok()) {
+            if let Some(challenge) = denied
+                .challenge(guard.resource(rule.audience.as_deref()), &rule.scopes)
+                .and_then(|challenge| challenge.try_into().ok())
+            {
                 response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             }
             response
@@ -59,7 +62,7 @@ fn decide(guard: &Guard, rule: &Rule, headers: &HeaderMap) -> Result<Allowed, De
     let token = if rule.which.bearer() { bearer(&all(headers, &AUTHORIZATION, "TOKEN_MALFORMED")?)? } else { None };
     let certificate =
         if rule.which.peer() { certificate(&all(headers, &rule.certificate, "CREDENTIAL_MALFORMED")?)? } else { None };
-    let shown = Shown { token, certificate: certificate.as_deref() };
+    let shown = Shown { token, certificate: certificate.as_deref(), ..Shown::default() };
     guard.check(shown, rule.audience.as_deref(), &rule.scopes)?.agent()
 }
 

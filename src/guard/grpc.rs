@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::Guard;
 use super::routes::count;
-use super::verify::{BATCH, BATCH_BODY, Malformed, Question, answer};
+use super::verify::{BATCH, BATCH_BODY, Dpop, Malformed, Question, answer};
 
 /// The messages and the service, generated from `proto/mayfly/guard`.
 #[allow(
@@ -63,7 +63,9 @@ impl Service for Door {
 
 fn question(asked: v1::VerifyRequest) -> Question {
     let audience = Some(asked.audience).filter(|audience| !audience.is_empty());
-    Question { credential: asked.credential, audience, scopes: asked.scopes }
+    let certificate = Some(asked.certificate).filter(|certificate| !certificate.is_empty());
+    let dpop = asked.dpop.map(|of| Dpop { proof: of.proof, method: of.method, url: of.url });
+    Question { credential: asked.credential, audience, scopes: asked.scopes, certificate, dpop, actions: asked.actions }
 }
 
 fn refused((_, Json(error)): &Malformed, before: &str) -> Status {
@@ -100,6 +102,10 @@ fn message(object: &Value) -> v1::VerifyResponse {
         expires_at: expires_at.map(|at| prost_types::Timestamp { seconds: at.unix_timestamp(), nanos: 0 }),
         revision: object.get("revision").and_then(Value::as_u64).unwrap_or_default(),
         staleness_ms: object.get("staleness_ms").and_then(Value::as_u64),
+        subject: text("subject"),
+        authorization_details: object.get("authorization_details").map(Value::to_string).unwrap_or_default(),
+        approval_id: text("approval_id"),
+        dpop_nonce: text("dpop_nonce"),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use mayfly_verify::{Binding, JwtSvid, Principal, Reliance, SpiffeId, X509Svid};
+use mayfly_verify::{AccessToken, Binding, JwtSvid, Principal, Reliance, SpiffeId, Unproved, X509Svid};
 
 /// Places. One digest has one place, so the memory is bounded and a look-up takes no lock; two credentials with one place
 /// replace each other.
@@ -17,6 +17,30 @@ const AGE: u64 = 60;
 pub(super) enum Svid {
     X509(Arc<X509Svid>),
     Jwt(Arc<JwtSvid>),
+    Access(Arc<Access>),
+}
+
+/// What is remembered: a verified credential, or an access token whose holder has to prove something in each request.
+#[derive(Clone)]
+pub(super) enum Verified {
+    Svid(Svid),
+    Access(Arc<Unproved>),
+}
+
+impl Verified {
+    pub(super) fn reliance(&self) -> Reliance<'_> {
+        match self {
+            Verified::Svid(svid) => svid.reliance(),
+            Verified::Access(token) => Reliance::from(&**token),
+        }
+    }
+}
+
+/// An access token whose holder has proved in this request what it is bound to.
+pub(super) struct Access {
+    pub(super) token: AccessToken,
+    pub(super) id: SpiffeId,
+    pub(super) principal: Principal,
 }
 
 impl Svid {
@@ -24,6 +48,7 @@ impl Svid {
         match self {
             Svid::X509(svid) => &svid.id,
             Svid::Jwt(svid) => &svid.id,
+            Svid::Access(access) => &access.id,
         }
     }
 
@@ -31,6 +56,7 @@ impl Svid {
         match self {
             Svid::X509(svid) => &svid.principal,
             Svid::Jwt(svid) => &svid.principal,
+            Svid::Access(access) => &access.principal,
         }
     }
 
@@ -38,6 +64,7 @@ impl Svid {
         match self {
             Svid::X509(svid) => svid.binding.as_ref(),
             Svid::Jwt(svid) => svid.binding.as_ref(),
+            Svid::Access(access) => Some(&access.token.binding),
         }
     }
 
@@ -46,6 +73,7 @@ impl Svid {
         match self {
             Svid::X509(svid) => svid.not_after,
             Svid::Jwt(svid) => svid.expires_at,
+            Svid::Access(access) => access.token.expires_at,
         }
     }
 
@@ -53,6 +81,7 @@ impl Svid {
         match self {
             Svid::X509(svid) => Reliance::from(&**svid),
             Svid::Jwt(svid) => Reliance::from(&**svid),
+            Svid::Access(access) => Reliance::from(&access.token),
         }
     }
 }
@@ -65,7 +94,7 @@ struct Entry {
     generation: u64,
     /// Unix seconds.
     verified_at: u64,
-    svid: Svid,
+    verified: Verified,
 }
 
 impl Default for Kept {
@@ -76,16 +105,16 @@ impl Default for Kept {
 
 impl Kept {
     /// The credential with this digest, if it was verified by the bundles of this generation, not long ago.
-    pub(super) fn get(&self, digest: &[u8; 32], generation: u64, now: u64) -> Option<Svid> {
+    pub(super) fn get(&self, digest: &[u8; 32], generation: u64, now: u64) -> Option<Verified> {
         let entry = self.place(digest)?.load();
         let entry = entry.as_ref()?;
         let recent = entry.verified_at <= now && now - entry.verified_at < AGE;
-        (entry.digest == *digest && entry.generation == generation && recent).then(|| entry.svid.clone())
+        (entry.digest == *digest && entry.generation == generation && recent).then(|| entry.verified.clone())
     }
 
-    pub(super) fn put(&self, digest: [u8; 32], generation: u64, now: u64, svid: Svid) {
+    pub(super) fn put(&self, digest: [u8; 32], generation: u64, now: u64, verified: Verified) {
         if let Some(place) = self.place(&digest) {
-            place.store(Some(Arc::new(Entry { digest, generation, verified_at: now, svid })));
+            place.store(Some(Arc::new(Entry { digest, generation, verified_at: now, verified })));
         }
     }
 

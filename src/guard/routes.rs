@@ -17,7 +17,7 @@ use tonic::Status;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::{Guard, envoy, forward, grpc, verify};
+use super::{Guard, envoy, forward, grpc, resource, verify};
 use crate::sds::{self, Sds};
 
 /// Most requests at once; a body of each may be in memory.
@@ -39,6 +39,8 @@ pub fn routes(guard: &Guard, secrets: Option<Sds>, metrics: &PrometheusHandle) -
         .route("/verify", post(verify::one).layer(DefaultBodyLimit::max(verify::BODY)))
         .route("/verify/batch", post(verify::many).layer(DefaultBodyLimit::max(verify::BATCH_BODY)))
         .route("/auth", any(forward::auth))
+        .route("/.well-known/oauth-protected-resource", get(resource::metadata))
+        .route("/.well-known/oauth-protected-resource/{*path}", get(resource::metadata))
         .with_state(guard.clone());
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let checks = services.merge(questions).fallback(unknown).layer(middleware::from_fn_with_state(room, bounded));
@@ -91,8 +93,7 @@ async fn ready(State(guard): State<Guard>) -> Response {
 }
 
 async fn unknown(headers: HeaderMap) -> Response {
-    let error =
-        "there are POST /verify, POST /verify/batch, /auth, gRPC Guard and ext_authz, /healthz, /readyz, /heartbeat and /metrics";
+    let error = "there are POST /verify, POST /verify/batch, /auth, /.well-known/oauth-protected-resource, gRPC Guard and ext_authz, /healthz, /readyz, /heartbeat and /metrics";
     told(&headers, StatusCode::NOT_FOUND, Status::unimplemented(error))
 }
 

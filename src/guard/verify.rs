@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Guard;
-use super::check::Shown;
+use super::check::{Proof, Shown};
 use super::routes::count;
 use super::rule::{bounded_audience, bounded_scopes};
 
@@ -29,13 +29,29 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
-    /// A JWT-SVID, or a certificate in PEM, alone or with its chain.
+    /// A JWT-SVID or an access token, or a certificate in PEM, alone or with its chain.
     pub(super) credential: String,
     /// The own audience of the service; a token must be for it.
     pub(super) audience: Option<String>,
     /// Every one of them must be there.
     #[serde(default)]
     pub(super) scopes: Vec<String>,
+    /// Beside an access token: the client certificate of the connection in PEM, to which the token may be bound.
+    pub(super) certificate: Option<String>,
+    /// Beside an access token: the DPoP proof of the request, whose key the token may be bound to.
+    pub(super) dpop: Option<Dpop>,
+    /// Whether the service reads `authorization_details`. Without it a token that has some is refused.
+    #[serde(default)]
+    pub(super) actions: bool,
+}
+
+/// A DPoP proof, with the request that it must be for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dpop {
+    pub(super) proof: String,
+    pub(super) method: String,
+    pub(super) url: String,
 }
 
 #[derive(Deserialize)]
@@ -107,11 +123,20 @@ pub(super) fn answer(guard: &Guard, question: &Question, door: &'static str) -> 
         return Err(bad(format!("a credential has at most {} KiB", BODY / 1024)));
     }
     let shown = if credential.contains("-----BEGIN") {
-        Shown { certificate: Some(credential), token: None }
+        if question.certificate.is_some() || question.dpop.is_some() {
+            return Err(bad("`certificate` and `dpop` stand beside a token".into()));
+        }
+        Shown { certificate: Some(credential), ..Shown::default() }
     } else if audience.is_none() {
         return Err(bad("a token is for one audience: say which with `audience`".into()));
     } else {
-        Shown { token: Some(credential).filter(|token| !token.is_empty()), certificate: None }
+        let proof = question.dpop.as_ref();
+        Shown {
+            token: Some(credential).filter(|token| !token.is_empty()),
+            certificate: question.certificate.as_deref(),
+            proof: proof.map(|of| Proof { text: &of.proof, method: &of.method, url: &of.url }),
+            actions: question.actions,
+        }
     };
     Ok(match guard.check(shown, audience, &question.scopes) {
         Ok(allowed) => {

@@ -30,6 +30,8 @@ pub(crate) enum Typ {
     Svid,
     /// An access token (RFC 9068).
     AccessToken,
+    /// A response to an introspection (RFC 9701).
+    Introspection,
 }
 
 /// A token that may be signed.

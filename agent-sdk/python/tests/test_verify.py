@@ -22,8 +22,9 @@ from starlette.requests import Request
 from starlette.websockets import WebSocket
 
 import mayfly
+from mayfly.errors import Unusable
 from mayfly.testing import Dev
-from mayfly.verify import Caller, Guard, Refused
+from mayfly.verify import Caller, Guard, Refused, wsgi
 from mayfly.verify.asgi import Middleware
 
 SEARCH = "https://search.example"
@@ -279,6 +280,84 @@ def test_asgi_every_door_is_watched(fake: Fake, guard: Guard) -> None:
     assert passed == []
     assert ask(path="/healthz", mayfly="forged")[0]["status"] == 200
     assert passed == [None]
+
+
+RESOURCE = "https://mail.example/mcp"
+METADATA = "/.well-known/oauth-protected-resource/mcp"
+
+
+@pytest.fixture
+def resource(fake: Fake) -> Iterator[Guard]:
+    asking = Guard(f"unix:{fake.path}", RESOURCE, timeout=1, issuer="https://issuer.example")
+    yield asking
+    asking.close()
+
+
+def test_a_resource_of_oauth_says_where_its_metadata_is_and_serves_it_to_everybody(fake: Fake, resource: Guard) -> None:
+    pointer = f'resource_metadata="https://mail.example{METADATA}"'
+    for reason, challenge in [
+        ("CREDENTIAL_EXPIRED", f'Bearer error="invalid_token", {pointer}'),
+        ("SCOPE_MISSING", f'Bearer error="insufficient_scope", scope="a", {pointer}'),
+        ("CREDENTIAL_STALE", None),
+    ]:
+        fake.deny(reason)
+        with pytest.raises(Refused) as caught:
+            resource.check("a.b.c", ["a"])
+        assert caught.value.headers.get("WWW-Authenticate") == challenge
+    with pytest.raises(Refused) as caught:
+        resource.check_header([])
+    assert caught.value.headers["WWW-Authenticate"] == f"Bearer {pointer}"
+    expected = {
+        "resource": RESOURCE,
+        "authorization_servers": ["https://issuer.example"],
+        "bearer_methods_supported": ["header"],
+        "scopes_supported": ["a"],
+    }
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def app(*_: Any) -> None:
+        raise AssertionError("nobody was let in")
+
+    asgi_scope = {"type": "http", "path": METADATA, "method": "GET", "headers": []}
+    asyncio.run(Middleware(app, resource, ["a"])(asgi_scope, None, send))
+    assert (sent[0]["status"], json.loads(sent[1]["body"])) == (200, expected)
+    statuses: list[str] = []
+    environ = {"PATH_INFO": METADATA, "REQUEST_METHOD": "GET"}
+    body = wsgi.Middleware(app, resource, ["a"])(environ, lambda status, headers: statuses.append(status))
+    assert (statuses, json.loads(b"".join(body))) == (["200 OK"], expected)
+    # Other methods there are requests like every other one.
+    list(wsgi.Middleware(app, resource)({**environ, "REQUEST_METHOD": "POST"}, lambda status, headers: statuses.append(status)))
+    assert statuses[1].startswith("401")
+    for audience in (
+        "mail",
+        "http://mail.example",
+        "https://mail.example/",
+        "https://u@mail.example",
+        "https://m.example?x",
+        "https://m.example#x",
+    ):
+        with pytest.raises(Unusable):
+            Guard(f"unix:{fake.path}", audience, issuer="https://issuer.example")
+
+
+def test_actions_of_a_token_are_for_who_asks_for_them(fake: Fake, guard: Guard) -> None:
+    details = [{"type": "payment", "amount": "10.00"}]
+    fake.say(200, **{**GOOD, "kind": "access-token", "subject": "dev|demo", "authorization_details": details, "approval_id": "ab"})
+    caller = guard.check("a.b.c", actions=True)
+    assert fake.asked[-1]["actions"] is True
+    assert (caller.subject, caller.authorization_details, caller.approval_id) == ("dev|demo", tuple(details), "ab")
+    fake.say(200, **GOOD)
+    assert guard.check("a.b.c").authorization_details == ()
+    assert "actions" not in fake.asked[-1]
+    # What is no limit that somebody could read is no yes.
+    for bad in ["x", [1], [{}], {"type": "payment"}]:
+        fake.say(200, **{**GOOD, "authorization_details": bad})
+        with pytest.raises(Refused) as caught:
+            guard.check("a.b.c")
+        assert caught.value.status == 503, bad
 
 
 def test_fastapi_has_a_dependency(fake: Fake, guard: Guard) -> None:

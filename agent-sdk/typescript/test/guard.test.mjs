@@ -7,7 +7,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Guard, Refused } from "../dist/index.js";
+import { Guard, Refused, Unusable } from "../dist/index.js";
 import { SEARCH, start, until } from "./dev.mjs";
 
 const GOOD = {
@@ -50,6 +50,35 @@ test("a question is the contract, and its answer the caller", async () => {
   const caller = await guard.checkHeader(["Bearer a.b.c"], ["search:read"]);
   assert.deepEqual(asked.splice(0), [{ credential: "a.b.c", audience: SEARCH, scopes: ["search:read"] }]);
   assert.deepEqual([caller.agentId, caller.user.sub, caller.revision], [GOOD.agent_id, "demo", 7]);
+});
+
+test("a resource of OAuth says where its metadata is, and actions are for who asks for them", async () => {
+  const [address, audience, issuer] = [`unix:${folder}/guard.sock`, "https://mail.example/mcp", "https://issuer.example"];
+  const resource = new Guard({ address, audience, issuer, timeout: 1 });
+  const pointer = 'resource_metadata="https://mail.example/.well-known/oauth-protected-resource/mcp"';
+  say(403, { decision: false, reason: "SCOPE_MISSING", hint: "no" });
+  const lacking = await refused(resource.check("a.b.c", ["a"]));
+  assert.equal(lacking.headers["www-authenticate"], `Bearer error="insufficient_scope", scope="a", ${pointer}`);
+  assert.equal((await refused(resource.checkHeader([]))).headers["www-authenticate"], `Bearer ${pointer}`);
+  assert.equal(resource.metadataPath, "/.well-known/oauth-protected-resource/mcp");
+  assert.deepEqual(resource.metadata(["a"]), {
+    resource: audience, authorization_servers: [issuer], bearer_methods_supported: ["header"], scopes_supported: ["a"],
+  });
+  for (const bad of ["mail", "http://mail.example", "https://mail.example/", "https://u@mail.example", "https://m.example?x"]) {
+    assert.throws(() => new Guard({ address, audience: bad, issuer }), Unusable);
+  }
+  asked.splice(0);
+  const details = [{ type: "payment", amount: "10.00" }];
+  say(200, { ...GOOD, subject: "dev|demo", authorization_details: details, approval_id: "ab" });
+  const caller = await resource.check("a.b.c", [], { actions: true });
+  assert.deepEqual([caller.subject, caller.authorizationDetails, caller.approvalId], ["dev|demo", details, "ab"]);
+  assert.equal(asked.splice(0)[0].actions, true);
+  for (const bad of ["x", [1], [{}], { type: "payment" }, null]) {
+    say(200, { ...GOOD, authorization_details: bad });
+    assert.equal((await refused(resource.check("a.b.c"))).status, 503, JSON.stringify(bad));
+  }
+  asked.splice(0);
+  resource.close();
 });
 
 test("each refusal has its status and challenge", async () => {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::jwt::{ACCESS, LEEWAY, Parts, audiences, seconds};
 use crate::x509::check_binding;
-use crate::{AgentId, Binding, BindingOid, Bundle, Mode, Principal, Reject, Subject, Target, parse_spiffe_id};
+use crate::{AgentId, Binding, BindingOid, Bundle, Mode, Principal, Reject, Reliance, Subject, Target, User, parse_spiffe_id};
 
 /// The contents of a verified access token.
 #[derive(Clone, Debug)]
@@ -33,8 +33,45 @@ pub struct AccessToken {
     pub impersonates: bool,
     /// The binding of the agent, limited to the scopes of the token.
     pub binding: Binding,
+    /// What else it is limited to (`authorization_details` of RFC 9396): a JSON array of objects, each with its `type`. `None` if there is
+    /// nothing. Whoever accepts such a token reads this.
+    pub details: Option<Value>,
+    /// The approval that it uses. `None` if it needs none.
+    pub approval: Option<Approval>,
     /// What a cut would name: the authority that signed it, and the token itself.
     pub(crate) subjects: [Subject; 2],
+}
+
+/// The approval behind a token: a person said yes to this one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// Its id.
+    pub id: String,
+    /// Who gave it.
+    pub by: User,
+}
+
+/// An access token that holds, of whose holder it is not known yet whether they have proved what it is bound to.
+#[derive(Clone, Debug)]
+pub struct Unproved(AccessToken);
+
+impl Unproved {
+    /// The token, if its holder has `proved` what it is bound to (T188).
+    pub fn prove(&self, proved: &Possession) -> Result<&AccessToken, Reject> {
+        self.0.check_possession(proved)?;
+        Ok(&self.0)
+    }
+
+    /// Whether the token is for this audience.
+    pub fn is_for(&self, audience: &str) -> bool {
+        self.0.audience.iter().any(|own| own == audience)
+    }
+}
+
+impl<'a> From<&'a Unproved> for Reliance<'a> {
+    fn from(token: &'a Unproved) -> Reliance<'a> {
+        Reliance::from(&token.0)
+    }
 }
 
 /// The key that the holder of a token must prove (RFC 7800).
@@ -81,11 +118,23 @@ pub fn verify_access_token(
     proved: &Possession,
     now: u64,
 ) -> Result<AccessToken, Reject> {
-    let verified = read(token, (issuer, ACCESS), bundle, oid, now)?;
-    if audience.is_empty() || !verified.audience.iter().any(|a| a == audience) {
+    let Unproved(verified) = verify_unproved_access_token(token, (issuer, audience), bundle, oid, now)?;
+    verified.check_possession(proved)?;
+    Ok(verified)
+}
+
+/// The same for who remembers the token and asks for each request what its holder has proved.
+pub fn verify_unproved_access_token(
+    token: &str,
+    (issuer, audience): (&str, &str),
+    bundle: &Bundle,
+    oid: &BindingOid,
+    now: u64,
+) -> Result<Unproved, Reject> {
+    let verified = Unproved(read(token, (issuer, ACCESS), bundle, oid, now)?);
+    if audience.is_empty() || !verified.is_for(audience) {
         return Err(Reject::Audience(audience.to_owned()));
     }
-    verified.check_possession(proved)?;
     Ok(verified)
 }
 
@@ -159,6 +208,7 @@ fn read(
         return Err(profile("the token of an agent that acts for nobody names somebody else"));
     }
     let confirmation = confirmation(&claims)?;
+    let (details, approval) = (details(&claims)?, approval(&claims)?);
     let kid = Target::Authority(authority.clone().into_bytes()).subject();
     let subjects = [kid, Target::Token(jti.clone()).subject()];
     let client = client.clone();
@@ -174,6 +224,8 @@ fn read(
         confirmation,
         impersonates,
         binding,
+        details,
+        approval,
         subjects,
     })
 }
@@ -192,6 +244,29 @@ fn actors<'c>(claims: &'c Map<String, Value>, issuer: &str) -> Result<Vec<&'c st
         next = actor.get("act");
     }
     Ok(found)
+}
+
+/// What is not of this form would be read as no limit by somebody.
+fn details(claims: &Map<String, Value>) -> Result<Option<Value>, Reject> {
+    let Some(details) = claims.get("authorization_details") else { return Ok(None) };
+    let typed = |detail: &Value| detail.get("type").is_some_and(Value::is_string);
+    if details.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(typed)) {
+        return Ok(Some(details.clone()));
+    }
+    Err(Reject::Malformed("`authorization_details` is no list of objects that have a `type`".into()))
+}
+
+fn approval(claims: &Map<String, Value>) -> Result<Option<Approval>, Reject> {
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+    let by = claims.get("approved_by");
+    match (claims.get("approval_id"), by) {
+        (None, None) => Ok(None),
+        (id, by) => {
+            let user = by.and_then(|by| text(by.get("iss")).zip(text(by.get("sub")))).map(|(iss, sub)| User { iss, sub });
+            let approval = text(id).zip(user).map(|(id, by)| Approval { id, by });
+            approval.map(Some).ok_or_else(|| Reject::Malformed("`approval_id` and `approved_by` are no approval".into()))
+        }
+    }
 }
 
 /// A confirmation of a kind that is unknown here makes the token useless, never a bearer token.

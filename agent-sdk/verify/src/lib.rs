@@ -19,7 +19,10 @@ mod subject;
 mod sync;
 mod x509;
 
-pub use access::{AccessToken, Confirmation, Possession, read_access_token, verify_access_token};
+pub use access::{
+    AccessToken, Approval, Confirmation, Possession, Unproved, read_access_token, verify_access_token,
+    verify_unproved_access_token,
+};
 pub use binding::{Binding, BindingError, BindingOid, MAX_CHAIN, MAX_CLAIM, MAX_DER};
 pub use bundle::{Bundle, BundleError, JwtAuthority};
 pub use cuts::Cuts;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ KEY = "mayfly"
 class Middleware:
     """Lets requests of agents pass that have all of `scopes`, and puts the `Caller` into `scope["mayfly"]`.
 
-    Others get 401, 403 or 503, a websocket is closed. `public`: paths that need no agent, such as `/healthz`, exactly.
+    Others get 401, 403 or 503, a websocket is closed. `public`: paths that need no agent, such as `/healthz`, exactly. The metadata
+    of the service (RFC 9728) is served to everybody if the guard has an `issuer`.
     """
 
     def __init__(self, app: App, guard: Guard, scopes: Sequence[str] = (), *, public: Sequence[str] = ()) -> None:
@@ -27,6 +29,12 @@ class Middleware:
         scope.pop(KEY, None)
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in self._public):
             await self._app(scope, receive, send)
+            return
+        if scope["type"] == "http" and self._guard.metadata_path == scope["path"] and scope["method"] in ("GET", "HEAD"):
+            body = json.dumps(self._guard.metadata(self._scopes)).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
             return
         try:
             scope[KEY] = await self._guard.acheck_header(authorization(scope), self._scopes)

@@ -28,6 +28,8 @@ _LARGEST = 1 << 20
 #: What another credential does not cure; whatever else is refused with 403 by the guard is a credential that is not valid.
 _FORBIDDEN = {"SCOPE_MISSING", "CALLER_NOT_AN_AGENT", "CALLER_NOT_AUTHORIZED"}
 _STALE = "CREDENTIAL_STALE"
+#: A resource of OAuth, as the issuer and the guard take it.
+_RESOURCE = re.compile(r"(?P<origin>https://[^/?#@\"\\\s]+)(?P<path>(?:/[^?#@\"\\\s]*[^/?#@\"\\\s])?)", re.ASCII)
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
@@ -50,6 +52,12 @@ class Caller:
     expires_at: datetime
     #: Up to which revision every revocation is known.
     revision: int
+    #: The `sub` of an access token; `None` for a JWT-SVID.
+    subject: str | None = None
+    #: What an access token is limited to (RFC 9396), each with its `type`: only for who asked with `actions=True`.
+    authorization_details: tuple[dict[str, Any], ...] = ()
+    #: The approval that it uses; `None` if it needs none.
+    approval_id: str | None = None
 
 
 class Refused(MayflyError):
@@ -59,6 +67,8 @@ class Refused(MayflyError):
         super().__init__(code, hint, 1.0 if status == 503 else None)
         self.status, self.scopes = status, tuple(scopes)
         self.transient = status == 503
+        #: URL of the metadata of this service (RFC 9728), for the challenge; `None` if it has none.
+        self.resource_metadata: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Refused, (self.status, self.code, self.hint, self.scopes)
@@ -76,6 +86,9 @@ class Refused(MayflyError):
             headers["WWW-Authenticate"] = "Bearer"
         elif self.status == 401:
             headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
+        if self.resource_metadata is not None and "WWW-Authenticate" in headers:
+            challenge, pointer = headers["WWW-Authenticate"], f'resource_metadata="{self.resource_metadata}"'
+            headers["WWW-Authenticate"] = f"{challenge} {pointer}" if challenge == "Bearer" else f"{challenge}, {pointer}"
         return headers
 
     @property
@@ -89,9 +102,13 @@ class Guard:
 
     `address`: `unix:/path` or `host:port` on loopback, by default `$MAYFLY_GUARD`. `audience`: that of this service, which tokens
     must be for, by default `$MAYFLY_AUDIENCE`. `timeout`: seconds for one answer. Raises `Unusable` if one is missing.
+    `issuer`: URL of the issuer, if this service is a resource of OAuth, such as an MCP server: its audience is then an https URL,
+    each challenge says where its metadata is (RFC 9728), and middleware serves that.
     """
 
-    def __init__(self, address: str | None = None, audience: str | None = None, *, timeout: float = 2.0) -> None:
+    def __init__(
+        self, address: str | None = None, audience: str | None = None, *, timeout: float = 2.0, issuer: str | None = None
+    ) -> None:
         address = address or os.environ.get(ADDRESS, "")
         audience = audience or os.environ.get(AUDIENCE, "")
         if not audience:
@@ -103,15 +120,43 @@ class Guard:
         if self._path is not None and not self._path.startswith("/"):
             raise Unusable("guard", f"`{address[:256]}`: the path of a socket is absolute")
         self._host, self._port = host.strip("[]"), int(port) if self._path is None else 0
-        self.audience, self._timeout = audience, timeout
+        self.audience, self._timeout, self.issuer = audience, timeout, issuer
+        resource = _RESOURCE.fullmatch(audience)
+        if issuer is not None and resource is None:
+            raise Unusable("audience", f"`{audience[:256]}` is no https URL without user, query, fragment and a slash at its end")
+        origin, path = (resource["origin"], resource["path"]) if resource is not None else ("", "")
+        #: Where the metadata is to be served; `None` without `issuer`.
+        self.metadata_path = None if issuer is None else f"/.well-known/oauth-protected-resource{path}"
+        self._pointer = None if issuer is None else f"{origin}{self.metadata_path}"
         self._pid = os.getpid()
         #: Guards the idle connections, for a look or a change.
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
 
-    def check(self, credential: str, scopes: Sequence[str] = ()) -> Caller:
-        """Who presents this JWT-SVID, if it is valid now, is not revoked, and has all of these scopes. Raises `Refused`."""
-        question = {"credential": credential, "audience": self.audience, "scopes": list(scopes)}
+    def metadata(self, scopes: Sequence[str] = ()) -> dict[str, Any]:
+        """The metadata of this service (RFC 9728): where to get tokens for it, and with which scopes. For everybody to read."""
+        said: dict[str, Any] = {
+            "resource": self.audience,
+            "authorization_servers": [self.issuer],
+            "bearer_methods_supported": ["header"],
+        }
+        return {**said, "scopes_supported": list(scopes)} if scopes else said
+
+    def check(self, credential: str, scopes: Sequence[str] = (), *, actions: bool = False) -> Caller:
+        """Who presents this JWT-SVID or access token, if it is valid now, is not revoked, and has all of these scopes.
+
+        With `actions` the service reads `authorization_details`; without, a token that has some is refused. Raises `Refused`.
+        """
+        try:
+            return self._check(credential, scopes, actions)
+        except Refused as e:
+            e.resource_metadata = self._pointer
+            raise
+
+    def _check(self, credential: str, scopes: Sequence[str], actions: bool) -> Caller:
+        question: dict[str, Any] = {"credential": credential, "audience": self.audience, "scopes": list(scopes)}
+        if actions:
+            question["actions"] = True
         status, answer = self._ask(json.dumps(question).encode())
         if status == 200 and answer.get("decision") is True:
             return _caller(answer, scopes)
@@ -126,14 +171,21 @@ class Guard:
             raise Refused(401, "CREDENTIAL_MALFORMED", "the credential cannot be read", scopes)
         raise _away(f"the guard answers with {status}")
 
-    def check_header(self, authorization: Sequence[str], scopes: Sequence[str] = ()) -> Caller:
+    def check_header(self, authorization: Sequence[str], scopes: Sequence[str] = (), *, actions: bool = False) -> Caller:
         """The same for all `Authorization` headers of a request, of which there must be exactly one. Raises `Refused`."""
-        return self.check(bearer(authorization, scopes), scopes)
+        return self.check(self._bearer(authorization, scopes), scopes, actions=actions)
 
-    async def acheck_header(self, authorization: Sequence[str], scopes: Sequence[str] = ()) -> Caller:
+    async def acheck_header(self, authorization: Sequence[str], scopes: Sequence[str] = (), *, actions: bool = False) -> Caller:
         """The same in asyncio."""
-        credential = bearer(authorization, scopes)
-        return await asyncio.to_thread(self.check, credential, scopes)
+        credential = self._bearer(authorization, scopes)
+        return await asyncio.to_thread(self.check, credential, scopes, actions=actions)
+
+    def _bearer(self, authorization: Sequence[str], scopes: Sequence[str]) -> str:
+        try:
+            return bearer(authorization, scopes)
+        except Refused as e:
+            e.resource_metadata = self._pointer
+            raise
 
     def close(self) -> None:
         """Closes the connections that are kept open; the next question opens another."""
@@ -237,6 +289,9 @@ def _caller(answer: dict[str, Any], scopes: Sequence[str]) -> Caller:
             _text(answer["mode"]),
             datetime.fromisoformat(_text(answer["expires_at"]).replace("Z", "+00:00")),
             int(answer["revision"]),
+            None if answer.get("subject") is None else _text(answer["subject"]),
+            tuple(_detail(detail) for detail in answer.get("authorization_details") or ()),
+            None if answer.get("approval_id") is None else _text(answer["approval_id"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise _away(f"its answer cannot be read: {e}") from None
@@ -244,6 +299,12 @@ def _caller(answer: dict[str, Any], scopes: Sequence[str]) -> Caller:
     if missing:
         raise Refused(403, "SCOPE_MISSING", f"the agent lacks the scope `{missing[0]}`", scopes)
     return caller
+
+
+def _detail(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise ValueError("an authorization detail has no type")
+    return value
 
 
 def _text(value: Any) -> str:

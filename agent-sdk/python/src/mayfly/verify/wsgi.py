@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +16,8 @@ KEY = "mayfly.caller"
 class Middleware:
     """Lets requests of agents pass that have all of `scopes`, and puts the `Caller` into `environ["mayfly.caller"]`.
 
-    Others get 401, 403 or 503. `public`: paths that need no agent, such as `/healthz`, exactly.
+    Others get 401, 403 or 503. `public`: paths that need no agent, such as `/healthz`, exactly. The metadata of the service
+    (RFC 9728) is served to everybody if the guard has an `issuer`.
     """
 
     def __init__(self, app: Any, guard: Guard, scopes: Sequence[str] = (), *, public: Sequence[str] = ()) -> None:
@@ -23,7 +25,12 @@ class Middleware:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         environ.pop(KEY, None)
-        if environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") not in self._public:
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if path == self._guard.metadata_path and environ.get("REQUEST_METHOD") in ("GET", "HEAD"):
+            body = json.dumps(self._guard.metadata(self._scopes)).encode()
+            start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
+        if path not in self._public:
             try:
                 environ[KEY] = self._guard.check_header(authorization(environ), self._scopes)
             except Refused as e:
