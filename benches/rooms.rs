@@ -260,6 +260,7 @@ impl World {
             token: vec![6; 32],
             acr: String::new(),
             signed_in_at: 0,
+            groups: Vec::new(),
         };
         world.put(Body::Delegated(delegation));
         world.others = (0..alone).map(|n| world.agent(n, "researcher", None)).collect();
@@ -378,6 +379,7 @@ fn spawn(n: u64) -> Ask {
         audience: "mayfly".into(),
         acr: None,
         signed_in_at: None,
+        groups: Vec::new(),
     };
     let spawn = Spawn {
         class: "researcher".parse().unwrap(),

@@ -62,6 +62,8 @@ pub struct IssuerSettings {
     pub audiences: Vec<AudienceSettings>,
     /// Greatest age of a token since its `iat`.
     pub max_age: Duration,
+    /// The claim that names the groups of the user. `None` reads none.
+    pub groups: Option<String>,
     /// The accepted algorithms, at least one. Symmetric ones are refused.
     pub allowed_algs: Vec<Algorithm>,
 }
@@ -76,6 +78,7 @@ impl IssuerSettings {
             ca_file: None,
             audiences: Vec::new(),
             max_age: DEFAULT_MAX_AGE,
+            groups: None,
             allowed_algs: DEFAULT_ALGS.to_vec(),
         }
     }
@@ -169,6 +172,7 @@ pub struct Delegator {
     proof: [u8; 32],
     acr: Option<String>,
     signed_in_at: Option<u64>,
+    groups: Vec<String>,
     audience: AudienceSettings,
 }
 
@@ -202,6 +206,11 @@ impl Delegator {
     /// When the user signed in: the `auth_time` of the token, in Unix seconds. `None` if the provider does not say.
     pub fn signed_in_at(&self) -> Option<u64> {
         self.signed_in_at
+    }
+
+    /// The groups of the user, sorted. Empty if none are configured to be read, or the provider names none.
+    pub fn groups(&self) -> &[String] {
+        &self.groups
     }
 
     /// The configured audience that the token names.
@@ -238,7 +247,7 @@ impl Delegator {
     #[cfg(test)]
     #[doc(hidden)]
     pub fn for_tests(user: User, issued_at: u64, expires_at: u64, proof: [u8; 32], audience: AudienceSettings) -> Self {
-        Delegator { user, issued_at, expires_at, proof, acr: None, signed_in_at: None, audience }
+        Delegator { user, issued_at, expires_at, proof, acr: None, signed_in_at: None, groups: Vec::new(), audience }
     }
 }
 
@@ -284,8 +293,9 @@ impl Assertions {
         let (issuer, statement) = self.stated(token, now, presenter).await?;
         let Statement { sub, issued_at, expires_at, proof, audience, claims } = statement;
         let (acr, signed_in_at) = token::sign_in(&claims);
+        let groups = token::groups(&claims, issuer.groups.as_deref())?;
         let user = User { iss: issuer.issuer.clone(), sub };
-        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience: audience.clone() })
+        Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, groups, audience: audience.clone() })
     }
 
     /// What a token says whose signature and claims hold, with its issuer.

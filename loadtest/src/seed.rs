@@ -54,6 +54,7 @@ pub(crate) fn seed(journal: &Path, trees: &[Trees]) -> Result<Vec<Vec<Uuid>>, St
         token: random::<32>()?.to_vec(),
         acr: String::new(),
         signed_in_at: 0,
+        groups: Vec::new(),
     }))?;
     let mut tops = Vec::new();
     for of in trees {

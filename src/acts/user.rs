@@ -30,6 +30,7 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
         audience: delegator.audience().to_owned(),
         acr: delegator.acr().map(str::to_owned),
         signed_in_at: delegator.signed_in_at(),
+        groups: delegator.groups().to_vec(),
     })
 }
 

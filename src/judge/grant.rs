@@ -33,6 +33,8 @@ pub enum Proof {
         acr: Option<String>,
         /// When the user signed in (`auth_time`), in Unix seconds. `None` if their provider did not say.
         signed_in_at: Option<u64>,
+        /// The groups of the user, sorted.
+        groups: Vec<String>,
     },
     /// A token whose exact bytes were verified and recorded as a delegation before. The value is its SHA-256, as in
     /// `Token::proof`.
@@ -77,7 +79,7 @@ impl Judgement<'_> {
             (None, Proof::Recorded(_)) => {
                 Err(Denial::denied("DELEGATION_EXPIRED", "the delegation has ended: bring a fresh user token").into())
             }
-            (None, Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at }) => {
+            (None, Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups }) => {
                 let Ceiling { scopes, longest, .. } = self.check_fresh(by, user, *issued_at, *ends_at, audience)?;
                 // No delegation outlasts what a configured ceiling may say, however long the provider's token does.
                 let ends_at = (*ends_at).min(self.now().saturating_add(*longest));
@@ -97,6 +99,7 @@ impl Judgement<'_> {
                     ends_at: seconds(ends_at),
                     acr: acr.clone().unwrap_or_default(),
                     signed_in_at: signed_in_at.unwrap_or(0),
+                    groups: groups.clone(),
                 };
                 let delegation = Delegation::recorded(self.view().revision() + 1, &body).map_err(|e| Fault::new("judge", e))?;
                 Ok((Arc::new(delegation), Some(body)))
