@@ -379,6 +379,7 @@ fn spawn(n: u64) -> Ask {
         audience: "mayfly".into(),
         acr: None,
         signed_in_at: None,
+        groups: Vec::new(),
     };
     let spawn = Spawn {
         class: "researcher".parse().unwrap(),

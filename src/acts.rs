@@ -57,6 +57,7 @@ use crate::judge::access::{self, Action};
 use crate::judge::{Admission, Certification, RequestId, unknown_agent, who};
 use crate::ledger::Ledger;
 use crate::pipeline::Pipeline;
+pub use crate::policies::Kept as KeptPolicies;
 use crate::publish::Publisher;
 use crate::publish::crl::Crls;
 use crate::publish::feed::Feed;
@@ -109,6 +110,8 @@ pub struct Issuer {
     pub rejoin: Option<mpsc::Sender<oneshot::Sender<()>>>,
     /// Keeps an entry of everything.
     pub history: Arc<History>,
+    /// Keeps every set of policies that was in force, for as long as the history.
+    pub sets: KeptPolicies,
     /// Hands the entries on. `None` if no collector is configured.
     pub audit: Option<Audit>,
     /// Seals the page tokens of lists.

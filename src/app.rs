@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::acts::asking::{Explaining, Provider};
 use crate::acts::rotate::Rotation;
-use crate::acts::{Configuration, Issuer, Throttle, client, configure, inspect, revoke};
+use crate::acts::{Configuration, Issuer, KeptPolicies, Throttle, client, configure, inspect, revoke};
 use crate::assertion::{AudienceSettings, IssuerSettings};
 use crate::authority::{Authority, Seal};
 use crate::caller::Caller;
@@ -167,6 +167,10 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let (ledger, watermark, past) =
         opened::ledger(&config, &home, &authority, &clock, (told, history.head()), (journal, seen), client_audience.clone())?;
     let history = Arc::new(history.follow(told_history, &ledger, &clock)?);
+    let sets = KeptPolicies::new(home.dir.join("policies"), Duration::from_micros(config.history.time));
+    if let Err(cause) = sets.in_force(&config.policies) {
+        tracing::warn!(%cause, "the set of policies is not kept: decisions under it cannot be decided again by it");
+    }
     let configured = configure::Configure { classes: config.digest(), written: config.digest_of_written() };
     configure::configure(&ledger, configured).map_err(|e| e.to_string())?;
     let schedule = Arc::new(ArcSwap::from_pointee(config.schedule(authority.root_ends_at())));
@@ -189,6 +193,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         ledger: ledger.clone(),
         backups: home.backups(),
         history,
+        sets,
         audit,
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
@@ -214,7 +219,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let mut router = routes.into_axum_router();
     if let Some(about) = &about {
         // Here clients may show a certificate (RFC 8705 5).
-        router = router.merge(doors::oauth::router(&issuer, about));
+        router = router.merge(doors::oauth::router(&issuer, about)).merge(doors::authzen::router(&issuer, about, true));
     }
     let tls = |listener| tls::Tls {
         listener,
@@ -273,6 +278,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         let log = doors::tiles::router(issuer.history.folder().clone());
         let router = doors::https::router(&about, &publisher, &issuer.crls)
             .merge(doors::oauth::router(&issuer, &about))
+            .merge(doors::authzen::router(&issuer, &about, false))
             .nest(&format!("{}/history", about.path()), log);
         tasks.extend(public("https", bound.listener, bound.shows, router, listen::Shares::https())?);
     }
@@ -360,6 +366,7 @@ fn development(config: &Config, provider: &reload::Provider) -> IssuerSettings {
         ca_file: Some(provider.ca_file.clone()),
         audiences,
         max_age: Duration::from_secs(24 * 3600),
+        groups: Some("groups".to_owned()),
         ..IssuerSettings::new("dev", provider.issuer.clone())
     }
 }

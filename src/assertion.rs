@@ -65,6 +65,8 @@ pub struct IssuerSettings {
     pub audiences: Vec<AudienceSettings>,
     /// Greatest age of a token since its `iat`.
     pub max_age: Duration,
+    /// The claim that names the groups of the user. `None` reads none.
+    pub groups: Option<String>,
     /// The accepted algorithms, at least one. Symmetric ones are refused.
     pub allowed_algs: Vec<Algorithm>,
 }
@@ -79,6 +81,7 @@ impl IssuerSettings {
             ca_file: None,
             audiences: Vec::new(),
             max_age: DEFAULT_MAX_AGE,
+            groups: None,
             allowed_algs: DEFAULT_ALGS.to_vec(),
         }
     }
@@ -178,6 +181,7 @@ pub struct Delegator {
     proof: [u8; 32],
     acr: Option<String>,
     signed_in_at: Option<u64>,
+    groups: Vec<String>,
     audience: AudienceSettings,
     // For audiences of operators alone.
     claims: Option<Arc<Map<String, Value>>>,
@@ -215,6 +219,11 @@ impl Delegator {
     /// When the user signed in: the `auth_time` of the token, in Unix seconds. `None` if the provider does not say.
     pub fn signed_in_at(&self) -> Option<u64> {
         self.signed_in_at
+    }
+
+    /// The groups of the user, sorted. Empty if none are configured to be read, or the provider names none.
+    pub fn groups(&self) -> &[String] {
+        &self.groups
     }
 
     /// The configured audience that the token names.
@@ -273,6 +282,7 @@ impl Delegator {
             proof,
             acr: None,
             signed_in_at: None,
+            groups: Vec::new(),
             audience,
             claims: None,
             id_jag: None,
@@ -326,7 +336,7 @@ impl Assertions {
     /// key. The signature is verified apart from the runtime, in the presenter's turn.
     pub async fn verify(&self, token: &str, now: u64, presenter: Presenter) -> Result<Delegator, Refusal> {
         let (issuer, statement) = self.stated(token, now, presenter).await?;
-        Ok(delegator(issuer, statement))
+        delegator(issuer, statement)
     }
 
     /// What a token says whose signature and claims hold, with its issuer.
@@ -355,7 +365,7 @@ impl Assertions {
             return Err(Refusal::Algorithm);
         }
         let signed = oidc::examine(keys, parsed)?;
-        Ok(delegator(settings, signed.check(settings, now)?))
+        delegator(settings, signed.check(settings, now)?)
     }
 
     /// The URL of the keys of an issuer by its discovery document, or why there is none to use.
@@ -401,13 +411,15 @@ impl Assertions {
     }
 }
 
-fn delegator(issuer: &IssuerSettings, statement: Statement<'_>) -> Delegator {
+fn delegator(issuer: &IssuerSettings, statement: Statement<'_>) -> Result<Delegator, Refusal> {
     let Statement { sub, issued_at, expires_at, proof, audience, claims, id_jag } = statement;
     let (acr, signed_in_at) = token::sign_in(&claims);
+    let groups = token::groups(&claims, issuer.groups.as_deref())?;
     let user = User { iss: issuer.issuer.clone(), sub };
     let counts_until = expires_at.min(issued_at.saturating_add(issuer.max_age.as_secs()));
     let claims = audience.operates.then(|| Arc::new(claims));
-    Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, audience: audience.clone(), claims, counts_until, id_jag }
+    let audience = audience.clone();
+    Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, groups, audience, claims, counts_until, id_jag })
 }
 
 fn check_settings(all: &[IssuerSettings]) -> Result<(), AssertionError> {

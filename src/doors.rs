@@ -1,6 +1,7 @@
 //! The doors: the wire on one side, the acts on the other. A door reads what came, finds out who asks, and answers; it decides
 //! nothing.
 
+pub mod authzen;
 pub mod bundle;
 pub(crate) mod counted;
 pub mod grpc;

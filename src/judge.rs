@@ -122,6 +122,14 @@ impl<'a> Judgement<'a> {
         Verdict { checks: std::mem::take(self.checks.get_mut()), result }
     }
 
+    /// Judges an act that somebody else asks about: the caller proves nothing, so its credential is not looked at. For questions alone.
+    pub fn verdict_about<A: Act>(&mut self, act: &A, caller: &Caller, chance: &Chance) -> Verdict<A::Permit> {
+        self.checks.get_mut().clear();
+        self.checking(Check::Caller);
+        let result = act.judge(self, caller, chance);
+        Verdict { checks: std::mem::take(self.checks.get_mut()), result }
+    }
+
     /// The records of the batch and the notes about it.
     pub fn finish(self) -> (Vec<Entry>, Vec<Note>) {
         (self.entries, self.notes.into_inner())

@@ -14,6 +14,7 @@
 pub mod ask;
 pub mod cases;
 mod decide;
+mod kept;
 mod mentions;
 mod read;
 mod set;
@@ -23,6 +24,7 @@ mod text;
 
 pub use ask::{Action, AgentFacts, Ask, Facts, Live, Principal, Resource, UserFacts};
 pub use decide::Decision;
+pub use kept::Kept;
 pub use mentions::Mentions;
 pub use set::{Default, Policies, Policy};
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::budgets_client::BudgetsClient;
+use mayfly_agent::identity::{Identity, IdentityError, Issuer};
+use mayfly_verify::TrustDomain;
 use serde_json::Value;
 use support::{Dev, ORCHESTRATOR, channel};
 use tonic::{Code, Status};
@@ -104,6 +106,33 @@ fn a_spend_is_taken_from_everybody_above_and_a_refusal_says_whose_budget_it_is()
     assert_eq!(dev.json(retry)["left"], dev.json(retry)["left"]);
     assert!(dev.fails(&retry.replace("10", "11"), 3).contains("REQUEST_ID_REUSED"));
     assert_eq!(account(&dev, &top, "tokens"), (962, 0, 38.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_spends_reserves_and_releases_and_hears_whose_budget_is_exhausted() {
+    let dev = dev();
+    let issuer = Issuer {
+        address: dev.text("grpc"),
+        trust_domain: TrustDomain::new("dev.mayfly.test").unwrap(),
+        connect_timeout: Duration::from_secs(10),
+    };
+    let request = v1::SpawnRequest { class: "researcher".into(), user_token: dev.file("demo.jwt"), ..Default::default() };
+    let identity = Identity::spawn(channel(&dev, Some(ORCHESTRATOR)).await, issuer, request).await.unwrap();
+    let tokens = v1::BudgetUnit::Tokens;
+    assert_eq!(identity.spend(tokens, 400).await.unwrap().left, Some(600));
+    let held = identity.reserve(tokens, 500, Some(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(held.left, Some(100));
+    let spent = identity.spend_reserved(held.reservation, tokens, 200).await.unwrap();
+    assert_eq!((spent.left, spent.reservation_left), (Some(100), 300));
+    let refused = identity.spend(tokens, 101).await.unwrap_err();
+    let IdentityError::Exhausted(why) = &refused else { panic!("{refused}") };
+    let current = identity.current();
+    let told = (why.budget.as_str(), why.agent.as_str(), why.owner.as_str(), why.left);
+    assert_eq!(told, ("budget.tokens", current.spiffe_id(), "research", 100));
+    assert!(!refused.is_transient(), "asking again changes nothing");
+    assert_eq!(identity.release(held.reservation).await.unwrap().left, Some(400));
+    assert!(matches!(identity.release(held.reservation).await, Err(IdentityError::Denied { .. })));
+    assert_eq!(identity.spend(tokens, 400).await.unwrap().left, Some(0));
 }
 
 #[test]

@@ -155,6 +155,75 @@ fn t171_agents_and_credentials_are_explained_to_operators_whole_and_to_others_in
     assert_eq!(dry(&dev, "spawn --class researcher --user-token demo2.jwt")["outcome"], "allowed");
 }
 
+/// The entries of a kind, when there are some: a denial stands in the history a moment after its answer.
+fn entries(dev: &Dev, kind: &str) -> Vec<Value> {
+    let began = std::time::Instant::now();
+    loop {
+        let found = dev.json(&format!("history --kind {kind}"))["entries"].as_array().unwrap().clone();
+        if !found.is_empty() || began.elapsed().as_secs() > 20 {
+            return found;
+        }
+    }
+}
+
+#[test]
+fn t252_a_decision_of_the_history_is_explained_to_those_who_may_see_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let budget = "[[classes]]\nname = \"reader\"\nowner = \"readers@example.org\"\nscopes = [\"a:read\"]\naudiences = []\n\
+                  max_depth = 1\nbudget = { tokens = 100 }\nspawners = [\"workload/orchestrator\", \"class/reader\"]\n";
+    std::fs::write(dir.path().join("extra.toml"), budget).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    dev.token("guest", "guest.jwt");
+    dev.json("spawn --class reader --user-token demo.jwt --out a1");
+    dev.json("spawn --class reader --user-token guest.jwt --out b1");
+    dev.json("spawn --as a1 --class reader --out a2");
+    dev.fails("spawn --as a1 --class reader --scope a:write --out a3", 3);
+    dev.json("budget spend --as a2 --unit tokens 30");
+    let a1 = dev.json("whoami --as a1")["spiffe_id"].as_str().unwrap().to_owned();
+    let of = |id: &str| dev.json(&format!("explain {id}"));
+    // An admission, decided again as it was: with all of its checks.
+    let admissions = entries(&dev, "admission");
+    let first = admissions.iter().find(|entry| entry["agent_id"] == a1.as_str()).unwrap();
+    let id = first["decision_id"].as_str().unwrap().to_owned();
+    let told = of(&id);
+    sound(&told, &dev);
+    assert_eq!((&told["outcome"], &told["decision_id"]), (&"allowed".into(), &id.as_str().into()));
+    assert!(told["about"].as_str().unwrap().contains(&a1), "{told}");
+    let checks: Vec<&str> = told["checks"].as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
+    assert!(["caller", "class_known", "grant", "authority"].iter().all(|check| checks.contains(check)), "{checks:?}");
+    // A denial: what was asked, why not, and whose it is.
+    let denial = entries(&dev, "denial").pop().unwrap();
+    let denied = denial["decision_id"].as_str().unwrap().to_owned();
+    let told = of(&denied);
+    sound(&told, &dev);
+    assert_eq!((&told["outcome"], &told["reason"]), (&"denied".into(), &"EXCEEDS_AUTHORITY".into()), "{told}");
+    assert!(told["message"].as_str().unwrap().contains("a:write"), "{told}");
+    // Its own part for each: the agent hears of it, without files, and nobody hears of what is somebody else's.
+    let own = dev.json(&format!("explain {denied} --as a1"));
+    assert_eq!((&own["reason"], own.to_string().contains("extra.toml")), (&"EXCEEDS_AUTHORITY".into(), false), "{own}");
+    let own = dev.json(&format!("explain {id} --as a1"));
+    sound(&own, &dev);
+    for other in [&id, &denied] {
+        assert!(dev.fails(&format!("explain {other} --as b1"), 3).contains("DECISION_UNKNOWN"));
+    }
+    for nobody in ["r999999", "d00000000001-7"] {
+        assert!(dev.fails(&format!("explain {nobody}"), 3).contains("DECISION_UNKNOWN"));
+    }
+    // What is left of the budgets from which an agent spends, its own and its parent's.
+    let child = dev.json("explain a2");
+    sound(&child, &dev);
+    let limits = child["limits"].as_array().unwrap().iter().filter(|limit| limit["measure"] == "tokens");
+    let limits: Vec<_> = limits.map(|limit| (limit["used"].clone(), limit["left"].clone(), limit["owner"].clone())).collect();
+    let line = (Value::from(30), Value::from(70), Value::from("readers@example.org"));
+    assert_eq!(limits, [line.clone(), line], "{child}");
+    let own = dev.json("explain a2 --as a2");
+    assert!(
+        own["limits"].as_array().unwrap().iter().any(|limit| limit["name"] == "budget.tokens" && limit["left"] == 70),
+        "{own}"
+    );
+}
+
 #[test]
 fn t173_who_can_and_what_if_say_what_is_and_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -192,6 +261,10 @@ fn t173_who_can_and_what_if_say_what_is_and_change_nothing() {
 
     assert_eq!(of(&dev.json("what-if revoke --class worker"), "would_end"), all(&[&a2, &a3]));
     assert_eq!(of(&dev.json("what-if revoke --user dev/demo"), "would_end"), all(&[&a1, &a2]));
+    assert!(dev.json("what-if revoke --user dev/demo").get("unknown_user").is_none());
+    // A user may be revoked before they ever come, so a name that was never heard is told and is no failure.
+    let never = dev.json("what-if revoke --user dev/dmeo");
+    assert_eq!((of(&never, "would_end"), &never["unknown_user"]), (all(&[]), &Value::Bool(true)));
     assert_eq!(of(&dev.json(&format!("what-if revoke --agent {a1}")), "would_end"), all(&[&a1, &a2]));
     let lower = dev.json("what-if limit of-a-user 2");
     assert_eq!((of(&lower, "counted"), &lower["owner"]), (all(&[&a1, &a2]), &Value::from("finance")));

@@ -225,6 +225,7 @@ impl House {
             audience: "mayfly".into(),
             acr: None,
             signed_in_at: None,
+            groups: Vec::new(),
         }
     }
 
@@ -430,6 +431,7 @@ fn a_foreign_caller_is_judged_again_at_commit() {
             audience,
             acr: None,
             signed_in_at: None,
+            groups: Vec::new(),
         };
         Proposal::Spawn(Box::new(Spawn {
             class: "researcher".parse().unwrap(),

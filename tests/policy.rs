@@ -103,6 +103,95 @@ fn a_policy_forbids_what_its_class_allows_and_says_whose_it_is() {
 }
 
 #[test]
+fn what_is_left_of_a_budget_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("policies")).unwrap();
+    let policy = r#"
+@id("keep-some")
+@owner("finance@example.org")
+@reason("the last tokens are for the answer")
+forbid (principal in Class::"reader", action in [Action::"spawn", Action::"mint"], resource)
+when { context.budget has tokens && context.budget.tokens < 50 };
+"#;
+    fs::write(dir.path().join("policies/a.cedar"), policy).unwrap();
+    let config = "[policy]\ndir = \"policies\"\n[[classes]]\nname = \"reader\"\nowner = \"r\"\nscopes = [\"a:read\"]\n\
+                  audiences = [\"https://a.example\"]\nmax_depth = 1\nbudget = { tokens = 100 }\n\
+                  spawners = [\"workload/orchestrator\", \"class/reader\"]\n";
+    fs::write(dir.path().join("extra.toml"), config).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    dev.json("spawn --class reader --user-token demo.jwt --out a1");
+    dev.json("spawn --as a1 --class reader --out a2");
+    dev.json("mint --as a2 --audience https://a.example");
+    // The child has 100 of its own, and 49 of its parent's.
+    dev.json("budget spend --as a1 --unit tokens 51");
+    let told = dev.fails("mint --as a2 --audience https://a.example", 3);
+    assert!(told.contains("POLICY_DENIED") && told.contains("finance@example.org"), "{told}");
+    assert!(dev.fails("spawn --as a1 --class reader --out a3", 3).contains("keep-some"));
+    // A workload's new agent would have a budget of its own.
+    dev.json("spawn --class reader --user-token demo.jwt --out b1");
+}
+
+#[test]
+fn t255_the_groups_of_the_user_decide_and_are_recorded_with_the_delegation() {
+    let policy = r#"
+@id("guests-read")
+@owner("security@example.org")
+@reason("guests ask somebody")
+forbid (principal, action == Action::"spawn", resource == Class::"researcher")
+when { context has user && context.user in Group::"dev/guests" };
+
+@id("guests-no-files")
+@owner("files@example.org")
+@reason("files are for the team")
+forbid (principal in Group::"dev/guests", action in [Action::"mint", Action::"exchange"], resource == Audience::"https://files.example");
+
+@id("another-provider")
+@owner("security@example.org")
+@reason("a group of the same name elsewhere is another group")
+forbid (principal in Group::"corp/eng", action, resource);
+"#;
+    let dev = dev(policy);
+    dev.token("guest", "guest.jwt");
+    dev.json("spawn --class researcher --user-token demo.jwt --out d1");
+    dev.json("spawn --class worker --user-token demo.jwt --scope files:read --out d2");
+    let told = dev.fails("spawn --class researcher --user-token guest.jwt --out g1", 3);
+    assert!(told.contains("POLICY_DENIED") && told.contains("guests-read"), "{told}");
+    dev.json("spawn --class worker --user-token guest.jwt --scope files:read --out g2");
+    dev.json("mint --as d2 --audience https://files.example");
+    assert!(dev.fails("mint --as g2 --audience https://files.example", 3).contains("guests-no-files"));
+    // As it was recorded, after a restart too; and decided again the same.
+    let dev = Dev::start_args(dev.kill(), &["--config", "extra.toml"], &[]);
+    dev.json("mint --as d2 --audience https://files.example");
+    assert!(dev.fails("mint --as g2 --audience https://files.example", 3).contains("guests-no-files"));
+    let replayed = dev.json("replay --since 1h");
+    assert_eq!((&replayed["decided"], &replayed["different"]), (&3.into(), &0.into()), "{replayed}");
+}
+
+#[test]
+fn t253_admissions_are_decided_again_by_the_policies_of_their_time() {
+    let dev = dev(POLICIES);
+    dev.json("spawn --class researcher --user-token demo.jwt --scope search:read --out a1");
+    dev.json("spawn --as a1 --class worker --out w1");
+    // From now on nobody spawns researchers.
+    let later = POLICIES.replace("when { context.scopes.contains(Scope::\"mail:send\") }", "");
+    fs::write(dev.path("policies/a.cedar"), later).unwrap();
+    dev.json("reload");
+    assert!(dev.fails("spawn --class researcher --user-token demo.jwt --scope search:read --out a2", 3).contains("no-mail"));
+    let replayed = dev.json("replay --since 1h");
+    let told = |of: &serde_json::Value| (of["decided"].clone(), of["different"].clone(), of["policies_lost"].clone());
+    assert_eq!(told(&replayed), (2.into(), 0.into(), 0.into()), "{replayed}");
+    // Without their texts they are decided by those of today, and that is told.
+    for entry in fs::read_dir(dev.path(".mayfly/policies")).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let out = dev.run("replay --since 1h -o json");
+    assert_eq!(out.status.code(), Some(1));
+    let replayed: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(told(&replayed), (2.into(), 1.into(), 2.into()), "{replayed}");
+}
+
+#[test]
 fn t175_a_policy_that_cannot_be_evaluated_denies() {
     let broken = POLICIES.replace("context.scopes.contains(Scope::\"mail:send\")", "context.time.unix * 9223372036854775807 > 0");
     let dev = dev(&broken);

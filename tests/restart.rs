@@ -103,6 +103,7 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
         audience: "mayfly".into(),
         acr: None,
         signed_in_at: None,
+        groups: Vec::new(),
     };
     let spawn = |n: u64| Ask {
         caller: caller.clone(),

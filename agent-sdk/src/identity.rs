@@ -29,6 +29,7 @@
 //! ```
 
 mod begin;
+mod budget;
 mod connection;
 mod current;
 mod error;
@@ -58,7 +59,7 @@ use crate::tls::CurrentIdentity;
 use begin::insist;
 use connection::Connection;
 pub use current::Current;
-pub use error::{IdentityError, Over};
+pub use error::{Exhausted, IdentityError, Over};
 pub use key::Key;
 pub use saved::Saved;
 use tokens::Tokens;

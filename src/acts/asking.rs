@@ -1,8 +1,9 @@
 //! What questions of why need: where the configuration stands, who brings users, and turns.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::caller::Caller;
 use crate::denial::{Denial, Kind};
@@ -12,6 +13,9 @@ use crate::judge::Places;
 const AT_ONCE: (usize, usize) = (2, 2);
 /// How long an explanation waits for the others.
 const TURN: Duration = Duration::from_secs(5);
+/// Requests of gateways that are decided at once.
+const DECIDED: usize = 4;
+
 /// What explanations need.
 pub struct Explaining {
     /// Where the configuration stands, and who owns it.
@@ -20,20 +24,36 @@ pub struct Explaining {
     pub providers: Vec<Provider>,
     // The explanations of operators, and of all others.
     turns: (Semaphore, Semaphore),
+    // The requests of gateways.
+    decided: Arc<Semaphore>,
 }
 
 impl Explaining {
     /// With the places of the configuration, and its providers of users.
     pub fn new(places: Places, providers: Vec<Provider>) -> Explaining {
-        Explaining { places, providers, turns: (Semaphore::new(AT_ONCE.0), Semaphore::new(AT_ONCE.1)) }
+        Explaining {
+            places,
+            providers,
+            turns: (Semaphore::new(AT_ONCE.0), Semaphore::new(AT_ONCE.1)),
+            decided: Arc::new(Semaphore::new(DECIDED)),
+        }
     }
 
     /// A turn, which is given back when it is dropped.
     pub(crate) async fn turn(&self, caller: &Caller) -> Result<SemaphorePermit<'_>, Denial> {
         let turns = if caller.reads_everything() { &self.turns.0 } else { &self.turns.1 };
-        let busy = || Denial::new(Kind::Exhausted, "BUSY", "too many others ask for explanations: ask again in a moment");
         tokio::time::timeout(TURN, turns.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)
     }
+
+    /// A turn of a gateway's request, which is given back when it is dropped: also if nobody waits for the answer any more.
+    pub(crate) async fn deciding(&self) -> Result<OwnedSemaphorePermit, Denial> {
+        let turn = Arc::clone(&self.decided).acquire_owned();
+        tokio::time::timeout(TURN, turn).await.ok().and_then(Result::ok).ok_or_else(busy)
+    }
+}
+
+fn busy() -> Denial {
+    Denial::new(Kind::Exhausted, "BUSY", "too many others ask for explanations: ask again in a moment")
 }
 
 /// A provider of users, as far as it says who could bring a token.

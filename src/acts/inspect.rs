@@ -30,7 +30,7 @@ impl Pages {
     }
 
     /// The token with which a caller goes on from a place.
-    pub(super) fn seal_bytes(&self, caller: &Caller, place: &[u8]) -> Result<String, Fault> {
+    pub fn seal_bytes(&self, caller: &Caller, place: &[u8]) -> Result<String, Fault> {
         let fault = |_| Fault::new("page tokens", "the seal failed");
         let mut nonce = [0u8; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).map_err(fault)?;
@@ -47,7 +47,7 @@ impl Pages {
     }
 
     /// The place from which a token of this caller goes on. An empty one begins at the start.
-    pub(super) fn open_bytes(&self, caller: &Caller, token: &str) -> Result<Option<Vec<u8>>, Denial> {
+    pub fn open_bytes(&self, caller: &Caller, token: &str) -> Result<Option<Vec<u8>>, Denial> {
         if token.is_empty() {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use crate::judge::{self, Act, Chance, Check, Judgement, RequestId, Use, policy, 
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
 use crate::policies::Action;
-use crate::state::{State, Token};
+use crate::state::{Agent, State, Token};
 
 /// Audiences of one token at most.
 const AUDIENCES: usize = 16;
@@ -51,24 +51,30 @@ impl Act for Mint {
             return j.mint(*token);
         }
         let agent = j.view().agent(&id.uuid).ok_or_else(|| Fault::new("mint", "the caller is gone"))?;
-        let class = j.rules().classes.get(&agent.mandate.class);
-        j.checking(Check::Audience);
-        // Any agent may prove itself to this issuer: that gives it nothing that it does not have.
-        let for_us = j.rules().client_audience.as_ref().is_some_and(|us| self.audiences == std::slice::from_ref(us));
-        for audience in self.audiences.iter().filter(|_| !for_us) {
-            policy::decide_mint(class, &agent.mandate.audiences, audience)?;
-        }
-        let kept = j.authority_left(agent)?;
-        for audience in self.audiences.iter().filter(|_| !for_us) {
-            let of = Use { action: Action::Mint, audience: Some(audience), scopes: &kept.scopes, audiences: &self.audiences };
-            j.policies_on_use(agent, of)?;
-        }
-        j.claims(agent, &self.audiences)?;
+        let kept = allowed(j, agent, &self.audiences)?;
         let narrowed = (kept.scopes != agent.mandate.scopes).then_some(kept.scopes);
         let minted = minted(j, id.uuid, &self.audiences, agent.lease_ends_at, self.request.as_ref(), narrowed, chance)?;
         let token = push(j, caller, minted)?;
         j.mint(token)
     }
+}
+
+/// Whether an agent may have a token for these audiences, and what is left of its authority.
+pub(crate) fn allowed(j: &Judgement<'_>, agent: &Agent, audiences: &[String]) -> Result<policy::Kept, No> {
+    let class = j.rules().classes.get(&agent.mandate.class);
+    j.checking(Check::Audience);
+    // Any agent may prove itself to this issuer: that gives it nothing that it does not have.
+    let for_us = j.rules().client_audience.as_ref().is_some_and(|us| audiences == std::slice::from_ref(us));
+    for audience in audiences.iter().filter(|_| !for_us) {
+        policy::decide_mint(class, &agent.mandate.audiences, audience)?;
+    }
+    let kept = j.authority_left(agent)?;
+    for audience in audiences.iter().filter(|_| !for_us) {
+        let of = Use { action: Action::Mint, audience: Some(audience), scopes: &kept.scopes, audiences };
+        j.policies_on_use(agent, of)?;
+    }
+    j.claims(agent, audiences)?;
+    Ok(kept)
 }
 
 /// The record of a token for an agent, within its lease.

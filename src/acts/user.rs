@@ -26,9 +26,9 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
     Origin::note(|origin| drop(origin.user.set(delegator.user().clone())));
     let (user, proof, token) = (delegator.user().clone(), *delegator.proof(), digest);
     let (issued_at, ends_at, audience) = (delegator.issued_at(), delegator.expires_at(), delegator.audience().to_owned());
-    let (acr, signed_in_at) = (delegator.acr().map(str::to_owned), delegator.signed_in_at());
+    let (acr, signed_in_at, groups) = (delegator.acr().map(str::to_owned), delegator.signed_in_at(), delegator.groups().to_vec());
     Ok(match delegator.id_jag().cloned() {
-        None => Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at },
+        None => Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups },
         Some(assertion::IdJag { client, actor, once, scopes, resources, details, key }) => Proof::IdJag(Box::new(IdJag {
             user,
             proof,
@@ -38,6 +38,7 @@ pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial>
             audience,
             acr,
             signed_in_at,
+            groups,
             client,
             actor,
             once,

@@ -116,6 +116,13 @@ impl Reloads {
         }
         let with_provider = Config { issuers, ..config.clone() };
         let rules = with_provider.rules(self.client_audience.clone(), number);
+        // ORDER: before the record names it. The one before was in force until now, so it is kept from now on.
+        let sets = [self.issuer.ledger.rules().policies.clone(), rules.policies.clone()];
+        let issuer = Arc::clone(&self.issuer);
+        let kept = tokio::task::spawn_blocking(move || issuer.sets.in_force(sets.iter().flatten()));
+        if let Err(cause) = kept.await.map_err(|e| Fault::new("reload", e))? {
+            tracing::warn!(%cause, "the set of policies is not kept: decisions under it cannot be decided again by it");
+        }
         // 2. The record, by the new rules. Durable from here, and judged by them from here.
         let ledger = self.issuer.ledger.clone();
         let configured = Configure { classes: config.digest(), written: config.digest_of_written() };

@@ -18,6 +18,8 @@ const LEEWAY: u64 = 5;
 const MAX_SUB: usize = 255;
 /// Longest `kid`, in bytes.
 const MAX_KID: usize = 512;
+/// Groups of one user at most.
+const MAX_GROUPS: usize = 100;
 /// Last second of the year 9999. A later time is a mistake or an attack.
 const MAX_TIME: u64 = 253_402_300_799;
 /// Header members that bring a key or change how the token is checked. Attackers rely on verifiers that ignore them, so they are
@@ -227,6 +229,25 @@ pub(super) fn sign_in(claims: &Map<String, Value>) -> (Option<String>, Option<u6
     let acr = claims.get("acr").and_then(Value::as_str).filter(|acr| (1..=MAX_SUB).contains(&acr.len()));
     let at = time(claims, "auth_time").ok().flatten();
     (acr.map(str::to_owned), at)
+}
+
+/// The groups of the user, sorted: the texts of a claim that is a text or a list of texts. A claim of another form, or with too much in
+/// it, is refused: a policy that forbids a group must not be escaped by a long list.
+pub(super) fn groups(claims: &Map<String, Value>, claim: Option<&str>) -> Result<Vec<String>, Refusal> {
+    let Some(claim) = claim else { return Ok(Vec::new()) };
+    let named = |value: &Value| match value.as_str() {
+        Some(name) if !name.is_empty() && name.len() <= MAX_SUB && !name.chars().any(char::is_control) => Ok(name.to_owned()),
+        _ => Err(Refusal::Claim("groups")),
+    };
+    let mut groups = match claims.get(claim) {
+        None => Vec::new(),
+        Some(one @ Value::String(_)) => vec![named(one)?],
+        Some(Value::Array(many)) if many.len() <= MAX_GROUPS => many.iter().map(named).collect::<Result<Vec<_>, _>>()?,
+        Some(_) => return Err(Refusal::Claim("groups")),
+    };
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(groups)
 }
 
 /// `aud`, which is a string or an array of strings.

@@ -16,7 +16,7 @@ use super::request::{self, Wanted};
 use super::{file, found};
 use crate::folder;
 
-/// Say why an agent, a credential or a request is allowed or denied, where that is defined, who owns it, and what would turn it
+/// Say why an agent, a credential, a decision or a request is allowed or denied, where that is defined, who owns it, and what would turn it
 ///
 /// Without --as an operator asks, who hears everything; with it, what the identity may know. After `--`, a `spawn` is judged as it would
 /// be, and neither made nor charged: as the workload of development, or with --as. A denial that is explained is no failure.
@@ -24,8 +24,8 @@ use crate::folder;
 pub(super) struct Args {
     #[command(flatten)]
     acting: Acting,
-    /// An agent (SPIFFE ID, UUID or the beginning of a UUID), or a credential: svid.pem, a folder with one, or a file with a JWT-SVID
-    /// or an access token
+    /// An agent (SPIFFE ID, UUID or the beginning of a UUID), a decision as `mayfly history` prints it, or a credential: svid.pem, a
+    /// folder with one, or a file with a JWT-SVID or an access token
     #[arg(required_unless_present = "request", conflicts_with = "request")]
     what: Option<String>,
     /// A request that is not made: `spawn` with its options
@@ -58,6 +58,7 @@ pub(super) async fn run(mut args: Args, global: &Global) -> Result<(), Failure> 
             let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
             let what = match credential(Path::new(&what))? {
                 Some(credential) => credential,
+                None if is_decision(&what) => What::Decision(what),
                 None => What::Agent(found::agent(&mut InspectionClient::new(channel.clone()), &what, "").await?.agent_id),
             };
             (channel, what)
@@ -74,6 +75,16 @@ pub(super) async fn run(mut args: Args, global: &Global) -> Result<(), Failure> 
     let request = v1::ExplainRequest { what: Some(what) };
     let got = DecisionsClient::new(channel).explain(request).await?.into_inner();
     output::print(global.output, &object(&got), || lines(&got))
+}
+
+/// Whether this is the id of a decision: `r1204` of a record, `d19ac5f03b7e-17` of anything else. No beginning of a UUID looks so.
+fn is_decision(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match (text.strip_prefix('r'), text.strip_prefix('d').and_then(|rest| rest.split_once('-'))) {
+        (Some(revision), _) => digits(revision),
+        (_, Some((start, number))) => start.len() > 8 && start.bytes().all(|byte| byte.is_ascii_hexdigit()) && digits(number),
+        _ => false,
+    }
 }
 
 /// The credential in a file or folder. `None` if there is no such file.
@@ -98,6 +109,7 @@ fn object(got: &v1::ExplainResponse) -> Value {
     });
     let limits = got.limits.iter().map(|limit| {
         json!({ "name": limit.name, "per": limit.per, "measure": limit.measure, "used": limit.used, "limit": limit.limit,
+                "left": limit.used.map(|used| limit.limit.saturating_sub(used)),
                 "where": place(limit.source.as_ref()), "owner": owner(limit.source.as_ref()) })
     });
     let policies = got

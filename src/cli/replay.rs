@@ -34,6 +34,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         "differences": got.differences.iter().map(difference).collect::<Vec<_>>(),
         "not_replayed": got.not_replayed,
         "configured_otherwise": got.configured_otherwise,
+        "policies_lost": got.policies_lost,
         "revision": got.revision,
     });
     output::print(global.output, &object, || {

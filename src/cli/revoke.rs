@@ -234,7 +234,7 @@ fn would_end(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
 }
 
 /// What is said of a user of whom nothing is known.
-const UNKNOWN: &str = "nothing is known of this user: see whether the name is right";
+pub(super) const UNKNOWN: &str = "nothing is known of this user: see whether the name is right";
 
 fn open_or_closed(got: &v1::RevokeResponse) -> &'static str {
     if got.open_for_new { "open" } else { "closed" }

@@ -10,6 +10,7 @@ use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::global::Global;
 use super::output;
+use super::revoke::UNKNOWN;
 use super::target::{self, Target};
 
 /// Say which live agents a change would end or leave no room for, and change nothing (operator)
@@ -61,14 +62,19 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         output::insert(&mut object, "where", source.r#where);
         output::insert(&mut object, "owner", source.owner);
     }
+    if last.unknown_user {
+        output::insert(&mut object, "unknown_user", true);
+    }
     output::print(global.output, &object, || {
         if limits {
             return output::lines(&last.starved, "there would be room for all", |s| {
                 format!("no room: {} uses {}, with {} agents", s.whose, s.used, s.agents)
             });
         }
-        output::lines(&agents, "no agent would end", |agent| {
+        let mut lines = output::lines(&agents, "no agent would end", |agent| {
             format!("would end: {} for {}", agent.agent_id, output::agent::user(agent))
-        })
+        });
+        lines.extend(last.unknown_user.then(|| UNKNOWN.to_owned()));
+        lines
     })
 }

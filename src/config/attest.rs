@@ -49,6 +49,7 @@ fn read_issuer(i: &mut Reader) -> Option<IssuerSettings> {
         ca_file,
         audiences: vec![audience],
         max_age,
+        groups: None,
         allowed_algs: DEFAULT_ALGS.to_vec(),
     })
 }

@@ -32,6 +32,7 @@ fn read_issuer(i: &mut Reader, known: &Known<'_>) -> Option<IssuerSettings> {
     let ca_file = i.optional("ca_file", |s| Ok(PathBuf::from(s)));
     // At most a day: a user's revocation is kept that long for tokens that were issued before it.
     let max_age = i.duration("max_age", "1h", 60, 86_400);
+    let groups = i.optional("groups", |s| if s.is_empty() { Err("name a claim".to_owned()) } else { Ok(s.to_owned()) });
     let mut audiences = Vec::new();
     for mut a in i.sections("audiences") {
         audiences.extend(read_audience(&mut a, known));
@@ -47,6 +48,7 @@ fn read_issuer(i: &mut Reader, known: &Known<'_>) -> Option<IssuerSettings> {
         ca_file,
         audiences,
         max_age,
+        groups,
         allowed_algs: DEFAULT_ALGS.to_vec(),
     })
 }

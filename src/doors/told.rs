@@ -16,6 +16,7 @@ const LOOKS: &[Action] = &[
     Action::ListAuthorities,
     Action::ReadHistory,
     Action::Explain,
+    Action::Evaluate,
     Action::AskWhoCan,
     Action::GetPolicies,
 ];

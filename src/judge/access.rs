@@ -41,6 +41,7 @@ pub enum Action {
     SeeApprovals,
     AnswerApproval,
     Explain,
+    Evaluate,
     AskWhoCan,
     GetPolicies,
     GetBudget,
@@ -80,6 +81,7 @@ pub const TABLE: &[(Action, &[Role])] = &[
     // T182: nobody but a person, by a token of their own: neither the agent nor whoever spawned it, nor an operator.
     (Action::AnswerApproval, &[User]),
     (Action::Explain, &[Agent, Workload, Foreign, Operator, Auditor]),
+    (Action::Evaluate, &[Agent, Bearer, Workload, Foreign, Operator, Auditor]),
     (Action::AskWhoCan, &[Operator, Auditor]),
     (Action::GetPolicies, &[Operator, Auditor]),
     (Action::GetBudget, &[Agent, Workload, Foreign, Operator, Auditor]),
@@ -101,7 +103,7 @@ pub fn issues(action: Action) -> bool {
         Action::Whoami | Action::Backup | Action::Reload | Action::CompareConfiguration | Action::ChangeAuthorities => false,
         Action::ListAgents | Action::GetAgent | Action::ListClasses | Action::GetBundle | Action::WatchCuts => false,
         Action::ListCuts | Action::ListAuthorities | Action::ReadHistory | Action::SeeApprovals => false,
-        Action::Explain | Action::AskWhoCan | Action::GetPolicies | Action::GetBudget | Action::Spend => false,
+        Action::Explain | Action::Evaluate | Action::AskWhoCan | Action::GetPolicies | Action::GetBudget | Action::Spend => false,
     }
 }
 

@@ -2,15 +2,16 @@
 //!
 //! An issuer without policies asks nothing and looks nothing up. What no policy of the set looks at is not looked up either.
 
-use mayfly_verify::{AgentId, Target, User, Workload};
+use mayfly_verify::{AgentId, Target, Workload};
 
+use super::budget::{Budget, Line, lines};
 use super::policy::Class;
 use super::{Check, Judgement, Note};
 use crate::denial::Denial;
 use crate::policies::{
     Action, AgentFacts, Ask, Decision, Default, Facts, Live, Mentions, Policies, Principal, Resource, UserFacts,
 };
-use crate::state::{Agent, Count, Delegation, Lineage, Seat};
+use crate::state::{Agent, Count, Delegation, Lineage, Seat, Unit};
 
 /// An agent that is asked for, as far as policies need it.
 pub struct Proposed<'a> {
@@ -82,6 +83,10 @@ impl Judgement<'_> {
                 if mentions.context("left") {
                     facts.left = self.left(&new.class.name, new.workload, new.delegation, new.lineage);
                 }
+                if mentions.context("budget") {
+                    let parent = parent.and_then(|((_, uuid), _)| self.view().agent(uuid));
+                    facts.budget = self.budget_left(parent, Some(&new.class.budget));
+                }
                 let resource = Resource::Class(new.class.name.as_str(), &new.class.owner);
                 set.decide(&Ask { action: Action::Spawn, principal, resource, facts })
             },
@@ -112,6 +117,9 @@ impl Judgement<'_> {
                 };
                 let mut facts = self.policy_facts(mentions, counted, of.scopes, of.audiences, agent.lease_ends_at);
                 facts.depth = agent.depth();
+                if mentions.context("budget") {
+                    facts.budget = self.budget_left(Some(agent), None);
+                }
                 let owner = self.rules().classes.get(class).map_or("", |class| &class.owner);
                 let resource = of.audience.map_or(Resource::Class(class.as_str(), owner), Resource::Audience);
                 set.decide(&Ask { action: of.action, principal, resource, facts })
@@ -193,21 +201,31 @@ impl Judgement<'_> {
         let signed_in = of.delegation.and_then(|delegation| delegation.signed_in_at);
         Facts {
             at: now,
-            user: of.delegation.map(|delegation| self.user_facts(&delegation.user)),
+            user: of.delegation.map(|delegation| self.user_facts(delegation)),
             depth: 0,
             scopes,
             audiences,
             lease: lease_ends_at.saturating_sub(now),
             live: if mentions.context("live") { self.live(of) } else { Live::default() },
             left: None,
+            budget: [None; 3],
             acr: of.delegation.and_then(|delegation| delegation.acr.as_deref()),
             sign_in_age: signed_in.map(|at| now.saturating_sub(at)),
         }
     }
 
-    fn user_facts<'b>(&'b self, user: &'b User) -> UserFacts<'b> {
+    fn user_facts<'b>(&'b self, delegation: &'b Delegation) -> UserFacts<'b> {
+        let user = &delegation.user;
         let provider = self.rules().issuers.get(&user.iss).unwrap_or(&user.iss);
-        UserFacts { provider, sub: &user.sub }
+        UserFacts { provider, sub: &user.sub, groups: &delegation.groups }
+    }
+
+    /// What may still be spent of each unit by an agent, and by one that is to be below it with a budget of its own.
+    fn budget_left(&self, agent: Option<&Agent>, own: Option<&Budget>) -> [Option<u64>; 3] {
+        Unit::ALL.map(|unit| {
+            let lines = agent.map(|agent| lines(self.view(), self.rules(), agent, unit, self.at())).unwrap_or_default();
+            lines.iter().filter_map(Line::left).chain(own.and_then(|own| own.of(unit))).min()
+        })
     }
 
     fn live(&self, of: Counted<'_>) -> Live {

@@ -34,6 +34,8 @@ pub enum Proof {
         acr: Option<String>,
         /// When the user signed in (`auth_time`), in Unix seconds. `None` if their provider did not say.
         signed_in_at: Option<u64>,
+        /// The groups of the user, sorted.
+        groups: Vec<String>,
     },
     /// A token whose exact bytes were verified and recorded as a delegation before. The value is its SHA-256, as in
     /// `Token::proof`.
@@ -54,6 +56,7 @@ struct Fresh<'p> {
     audience: &'p str,
     acr: Option<&'p str>,
     signed_in_at: Option<u64>,
+    groups: &'p [String],
     jag: Option<&'p IdJag>,
 }
 
@@ -68,7 +71,7 @@ impl Proof {
 
     fn fresh(&self) -> Option<Fresh<'_>> {
         match self {
-            Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at } => Some(Fresh {
+            Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups } => Some(Fresh {
                 user,
                 proof,
                 token,
@@ -77,6 +80,7 @@ impl Proof {
                 audience,
                 acr: acr.as_deref(),
                 signed_in_at: *signed_in_at,
+                groups,
                 jag: None,
             }),
             Proof::IdJag(jag) => Some(Fresh {
@@ -88,6 +92,7 @@ impl Proof {
                 audience: &jag.audience,
                 acr: jag.acr.as_deref(),
                 signed_in_at: jag.signed_in_at,
+                groups: &jag.groups,
                 jag: Some(jag),
             }),
             Proof::Recorded(_) | Proof::Delegation(_) => None,
@@ -149,6 +154,7 @@ impl Judgement<'_> {
                     ends_at: seconds(ends_at),
                     acr: fresh.acr.unwrap_or_default().to_owned(),
                     signed_in_at: fresh.signed_in_at.unwrap_or(0),
+                    groups: fresh.groups.to_vec(),
                     once: fresh.jag.map(|jag| jag.once.to_vec()).unwrap_or_default(),
                     once_ends_at: fresh.jag.map_or(0, |jag| jag.ends_at),
                 };

@@ -25,6 +25,8 @@ pub struct IdJag {
     pub acr: Option<String>,
     /// When the user signed in, in Unix seconds. `None` if their provider did not say.
     pub signed_in_at: Option<u64>,
+    /// The groups of the user, sorted.
+    pub groups: Vec<String>,
     /// The client that it was issued to.
     pub client: String,
     /// Who acts. `None` if it does not say.

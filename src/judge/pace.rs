@@ -121,6 +121,7 @@ impl Verb {
             | Action::AskWhoCan
             | Action::GetPolicies
             | Action::GetBudget
+            | Action::Evaluate
             | Action::CompareConfiguration => None,
         }
     }

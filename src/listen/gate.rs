@@ -18,8 +18,8 @@ use crate::acts::Issuer;
 use crate::caller::{Caller, Origin, Role};
 use crate::denial::{Denial, Kind, No};
 use crate::doors::grpc::{self, Method};
-use crate::doors::oauth;
 use crate::doors::peer::{self, Peer, Person};
+use crate::doors::{authzen, oauth};
 use crate::doors::{status, told};
 use crate::judge::access::{self, Action};
 
@@ -53,6 +53,8 @@ enum Wire {
     Http,
     /// As the errors of RFC 6749, on whatever listener.
     Oauth,
+    /// As the errors of the access endpoints, on whatever listener.
+    Access,
 }
 
 /// Methods for strangers whose responses go on for as long as their reader wants.
@@ -96,6 +98,7 @@ impl Gate {
                 let origin = Peer::origin(Some(peer), name);
                 let refused = |no: No| match (wire, &no) {
                     (Wire::Oauth, No::Denial(denial)) => oauth::unavailable(denial),
+                    (Wire::Access, No::Denial(denial)) => authzen::unavailable(denial),
                     (Wire::Http, No::Denial(denial)) => status::plain(denial),
                     _ => {
                         if let Some(issuer) = &gate.issuer {
@@ -126,6 +129,7 @@ impl Gate {
     fn wire(&self, path: &str) -> Wire {
         match &self.issuer {
             _ if oauth::is(path) => Wire::Oauth,
+            _ if authzen::is(path) => Wire::Access,
             Some(_) => Wire::Grpc,
             None => Wire::Http,
         }
@@ -174,7 +178,7 @@ impl Gate {
         match charge.refused() {
             Some(Refused::Busy) => Err(busy().into()),
             // Its endpoint could not read the body, and has said so.
-            Some(Refused::Long) if wire == Wire::Oauth => Ok((response, charge)),
+            Some(Refused::Long) if matches!(wire, Wire::Oauth | Wire::Access) => Ok((response, charge)),
             Some(Refused::Long) => {
                 status::count(method.map_or(grpc::OTHER, |method| method.name), "malformed", started);
                 let status = Status::out_of_range(format!("the message is too long: it may have {message} bytes"));

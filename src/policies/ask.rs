@@ -97,6 +97,14 @@ pub struct UserFacts<'a> {
     pub provider: &'a str,
     /// `sub` there.
     pub sub: &'a str,
+    /// The groups that the provider named when the user signed in.
+    pub groups: &'a [String],
+}
+
+impl UserFacts<'_> {
+    fn groups(&self) -> impl Iterator<Item = EntityUid> {
+        self.groups.iter().map(|group| uid(&TYPES.group, &format!("{}/{group}", self.provider)))
+    }
 }
 
 /// What a question is about.
@@ -129,6 +137,8 @@ pub struct Facts<'a> {
     pub live: Live,
     /// How many more agents the tightest limit allows. `None` if no limit applies.
     pub left: Option<u64>,
+    /// What may still be spent: operations, tokens, and millionths of a dollar. `None` is a unit without a limit.
+    pub budget: [Option<u64>; 3],
     /// How the user signed in. `None` if their provider does not say.
     pub acr: Option<&'a str>,
     /// Seconds since the user signed in. `None` if their provider does not say.
@@ -188,11 +198,6 @@ fn uid(of: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(of.clone(), EntityId::new(id))
 }
 
-/// Whether an entity is a group of users.
-pub(super) fn is_group(of: &EntityUid) -> bool {
-    *of.type_name() == TYPES.group
-}
-
 /// The name of the class or workload that an entity is. `None` for any other.
 pub(super) fn named(of: &EntityUid) -> Option<(&'static str, &str)> {
     let id = of.id().unescaped();
@@ -217,7 +222,8 @@ impl Ask<'_> {
         if let Principal::Agent(agent) = &self.principal {
             let parents = if needs.ancestors {
                 let above = agent.ancestors.iter().map(|id| uid(&TYPES.agent, id));
-                above.chain([uid(&TYPES.workload, agent.root), uid(&TYPES.class, agent.class)]).collect()
+                let groups = self.facts.user.iter().flat_map(UserFacts::groups);
+                above.chain([uid(&TYPES.workload, agent.root), uid(&TYPES.class, agent.class)]).chain(groups).collect()
             } else {
                 HashSet::new()
             };
@@ -245,10 +251,11 @@ impl Ask<'_> {
         };
         let asks = if let Principal::User(user) = &self.principal { Some(user) } else { None };
         let users: HashSet<&UserFacts<'_>> = self.facts.user.iter().chain(asks).collect();
-        for user in users.into_iter().filter(|_| needs.attributes) {
+        for user in users.into_iter().filter(|user| needs.attributes || (needs.ancestors && !user.groups.is_empty())) {
             let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
             let attributes = HashMap::from([("provider".to_owned(), text(user.provider)), ("sub".to_owned(), text(user.sub))]);
-            entities.push(Entity::new(of_user(user), attributes, HashSet::new()).map_err(|e| e.to_string())?);
+            let groups = if needs.ancestors { user.groups().collect() } else { HashSet::new() };
+            entities.push(Entity::new(of_user(user), attributes, groups).map_err(|e| e.to_string())?);
         }
         let context = Context::from_pairs(self.facts.context(needs, of_user)).map_err(|e| e.to_string())?;
         let request = Request::new(principal.clone(), self.action.uid(), resource.clone(), context, schema);
@@ -308,6 +315,10 @@ impl Facts<'_> {
         if let Some(left) = self.left.filter(|_| needs.context("left")) {
             put("left", long(left));
         }
+        if needs.context("budget") {
+            let left = ["ops", "tokens", "usd"].into_iter().zip(self.budget);
+            put("budget", record_of(left.filter_map(|(unit, left)| Some((unit.to_owned(), long(left?))))));
+        }
         if let Some(acr) = self.acr.filter(|_| needs.context("acr")) {
             put("acr", RestrictedExpression::new_string(acr.to_owned()));
         }
@@ -320,6 +331,9 @@ impl Facts<'_> {
 
 /// A record. The names are ours and differ, so Cedar takes it; if it ever did not, the attribute would be a string and the question fail.
 fn record<const N: usize>(parts: [(&str, RestrictedExpression); N]) -> RestrictedExpression {
-    let named = parts.into_iter().map(|(name, value)| (name.to_owned(), value));
+    record_of(parts.into_iter().map(|(name, value)| (name.to_owned(), value)))
+}
+
+fn record_of(named: impl IntoIterator<Item = (String, RestrictedExpression)>) -> RestrictedExpression {
     RestrictedExpression::new_record(named).unwrap_or_else(|_| RestrictedExpression::new_string(String::new()))
 }

@@ -54,12 +54,15 @@ struct Given {
     /// Monday noon.
     time: String,
     user: Option<String>,
+    /// The groups of that user.
+    groups: Vec<String>,
     depth: u32,
     scopes: Vec<String>,
     audiences: Vec<String>,
     lease: u64,
     live: GivenLive,
     left: Option<u64>,
+    budget: GivenBudget,
     acr: Option<String>,
     sign_in_age: Option<u64>,
     /// Of the agent that asks: the workload at its root, and the agents above it.
@@ -74,12 +77,14 @@ impl Default for Given {
         Given {
             time: "2026-11-23T12:00:00Z".to_owned(),
             user: None,
+            groups: Vec::new(),
             depth: 1,
             scopes: Vec::new(),
             audiences: Vec::new(),
             lease: 3600,
             live: GivenLive::default(),
             left: None,
+            budget: GivenBudget::default(),
             acr: None,
             sign_in_age: None,
             root: "orchestrator".to_owned(),
@@ -96,6 +101,15 @@ struct GivenLive {
     root: u64,
     class: u64,
     siblings: u64,
+}
+
+/// What is left to spend; dollars in millionths. A unit that is left out has no limit.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GivenBudget {
+    ops: Option<u64>,
+    tokens: Option<u64>,
+    usd: Option<u64>,
 }
 
 /// What came of a case.
@@ -128,6 +142,7 @@ impl Case {
         let action = action.ok_or_else(|| format!("there is no action `{}`", self.action))?;
         let given = &self.context;
         let user = given.user.as_deref().map(person).transpose()?;
+        let user = user.map(|user| UserFacts { groups: &given.groups, ..user });
         let (kind, name) = entity(&self.principal)?;
         let id;
         let principal = match kind.as_str() {
@@ -161,6 +176,7 @@ impl Case {
             lease: given.lease,
             live: Live { user: of_user, root, class, siblings },
             left: given.left,
+            budget: [given.budget.ops, given.budget.tokens, given.budget.usd],
             acr: given.acr.as_deref(),
             sign_in_age: given.sign_in_age,
         };
@@ -196,5 +212,5 @@ fn entity(text: &str) -> Result<(String, String), String> {
 
 fn person(text: &str) -> Result<UserFacts<'_>, String> {
     let (provider, sub) = text.split_once('/').ok_or_else(|| format!("`{text}`: write a user as `<provider>/<sub>`"))?;
-    Ok(UserFacts { provider, sub })
+    Ok(UserFacts { provider, sub, groups: &[] })
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use time::Date;
 use time::format_description::well_known::Iso8601;
 
-use super::ask::{Action, is_group};
+use super::ask::Action;
 use super::set::{Default, Policy};
 use super::text::{Statement, statements};
 use super::{Policies, SET};
@@ -109,9 +109,6 @@ fn policy(file: &str, line: usize, text: &str) -> Result<Read, Vec<String>> {
     }
     if let Some(review) = review.as_deref().filter(|review| Date::parse(review, &Iso8601::DATE).is_err()) {
         faults.push(format!("`@review(\"{review}\")`: write a date such as `2027-01-31`"));
-    }
-    if parsed.entity_literals().iter().any(is_group) {
-        faults.push("it names a group, and this issuer knows no groups of users: it would never apply".to_owned());
     }
     let about: Vec<String> = match parsed.action_constraint() {
         ActionConstraint::Any => Vec::new(),

@@ -105,7 +105,7 @@ impl Policies {
                 part.add(parsed.clone()).map_err(|e| vec![format!("{}:{}: {e}", policy.file, policy.line)])?;
             }
         }
-        let digest = digest(&texts);
+        let digest = digest(SCHEMA, &texts);
         let all = found.into_iter().map(|(policy, _)| policy).collect();
         Ok(Policies { all, default, digest, texts, mentions, parts, index, authorizer: Authorizer::new() })
     }
@@ -213,9 +213,9 @@ impl Policy {
     }
 }
 
-fn digest(texts: &[(String, String)]) -> [u8; 32] {
+pub(super) fn digest(schema: &str, texts: &[(String, String)]) -> [u8; 32] {
     let mut bytes = Vec::new();
-    for part in std::iter::once(SCHEMA).chain(texts.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()])) {
+    for part in std::iter::once(schema).chain(texts.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()])) {
         bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         bytes.extend_from_slice(part.as_bytes());
     }

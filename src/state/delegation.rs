@@ -24,6 +24,8 @@ pub struct Delegation {
     pub acr: Option<Box<str>>,
     /// When the user signed in (`auth_time`), in Unix seconds. `None` if their provider did not say.
     pub signed_in_at: Option<u64>,
+    /// The groups of the user, sorted, as their provider named them.
+    pub groups: Box<[String]>,
     /// Unix microseconds.
     pub ends_at: u64,
     /// Revision of its record.
@@ -52,6 +54,7 @@ impl Delegation {
             scopes: d.scopes_limited.then(|| d.scopes.clone()),
             acr: Some(d.acr.as_str()).filter(|acr| !acr.is_empty()).map(Box::from),
             signed_in_at: Some(d.signed_in_at).filter(|at| *at > 0),
+            groups: d.groups.clone().into_boxed_slice(),
             ends_at: d.ends_at,
             revision,
         })

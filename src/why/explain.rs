@@ -10,9 +10,12 @@
 mod agent;
 pub mod candidates;
 pub mod change;
+mod decision;
+pub mod evaluate;
 pub mod flip;
 mod parts;
 mod rows;
+pub mod search;
 mod steps;
 pub mod told;
 
@@ -22,7 +25,7 @@ use crate::acts::Issuer;
 use crate::acts::spawn::{self, Spawn, SpawnRequest};
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
-use crate::judge::{Check, Judgement, Places};
+use crate::judge::{Check, Judgement, Places, Usage};
 use crate::state::State;
 use candidates::{candidates, matters, uses};
 use change::{Case, Change};
@@ -42,6 +45,8 @@ pub enum What {
     Certificates(Vec<Vec<u8>>),
     /// A JWT-SVID or an access token.
     Token(String),
+    /// A decision, by its id in the history.
+    Decision(String),
     /// A spawn that is not made.
     Spawn(Box<SpawnRequest>),
 }
@@ -54,6 +59,7 @@ pub async fn explain(issuer: &Arc<Issuer>, caller: Caller, what: What) -> Result
         What::Agent(id) => agent::agent(issuer, &caller, &id)?,
         What::Certificates(chain) => agent::certificates(issuer, &caller, &chain)?,
         What::Token(token) => agent::token(issuer, &caller, &token).await?,
+        What::Decision(id) => decision::decision(issuer, &caller, &id).await?,
         What::Spawn(request) => spawn(issuer, caller, *request).await?,
     };
     Ok(if operator { explained } else { explained.for_caller() })
@@ -150,9 +156,30 @@ fn look(case: &Case, places: &Places, state: &State) -> Looked {
 
 fn tell(j: &Judgement<'_>, case: &Case, places: &Places, checks: &[Check], denial: Option<Denial>) -> Explanation {
     let uses = uses(j, case);
+    let matter = matter(j, case, places, &uses);
+    let (scopes, audiences) = parts::of_spawn(j, &matter, case.granted());
+    // What the new agent spends is taken from its parent's budget too.
+    let budgets = matter.agent.map(|parent| rows::budgets(j, places, parent)).unwrap_or_default();
+    Explanation {
+        about: about(&case.act, &case.caller),
+        checks: rows::rows(j, &matter, checks, denial.is_none()),
+        scopes,
+        audiences,
+        limits: uses.iter().filter_map(|of| rows::used(j, places, of)).chain(budgets).collect(),
+        policies: rows::policies(j, checks),
+        denial,
+        complete: true,
+        revision: j.view().base().revision,
+        at: j.at(),
+        ..Explanation::default()
+    }
+}
+
+/// What the checks of a spawn are about.
+fn matter<'a>(j: &'a Judgement<'_>, case: &'a Case, places: &'a Places, uses: &'a [Usage]) -> Matter<'a> {
     let parent = case.parent(j);
     let inherited = parent.and_then(|parent| parent.delegation.as_deref());
-    let matter = Matter {
+    Matter {
         places,
         caller: &case.caller,
         operator: false,
@@ -163,21 +190,7 @@ fn tell(j: &Judgement<'_>, case: &Case, places: &Places, checks: &[Check], denia
         asked: Some(&case.act.asked),
         audience: case.act.audience.as_deref(),
         agent: parent,
-        uses: &uses,
-    };
-    let (scopes, audiences) = parts::of_spawn(j, &matter, case.granted());
-    Explanation {
-        about: about(&case.act, &case.caller),
-        checks: rows::rows(j, &matter, checks, denial.is_none()),
-        scopes,
-        audiences,
-        limits: uses.iter().filter_map(|of| rows::used(j, places, of)).collect(),
-        policies: rows::policies(j, checks),
-        denial,
-        complete: true,
-        revision: j.view().base().revision,
-        at: j.at(),
-        ..Explanation::default()
+        uses,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Replay: admissions of the journal are decided again, each on the state as it was then, by the rules and the build of today.
+//! Replay: admissions of the journal are decided again, each on the state as it was then, by the policies of then, and by the classes, the
+//! limits and the build of today.
 //!
 //! ```text
 //! rows of the journal, in order ── applied to a state of their own
@@ -28,6 +29,8 @@ use crate::state::authority::Kind as AuthorityKind;
 
 /// Rows that are read at once.
 const ROWS: usize = 1000;
+/// Looks at the history for the configurations, of 100,000 entries each at most.
+const LOOKS: usize = 100;
 /// Differences that are told at most.
 const TOLD: usize = 1000;
 
@@ -47,6 +50,8 @@ pub struct Replayed {
     pub revision: u64,
     /// Whether anything was configured otherwise at one of these decisions than today.
     pub configured_otherwise: bool,
+    /// Admissions that were decided again by the policies of today, because those of their time are not kept.
+    pub policies_lost: u64,
 }
 
 /// A decision with another answer.
@@ -69,6 +74,7 @@ pub struct Difference {
 /// Decides again what was admitted since a time (Unix microseconds), for an operator.
 pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result<Replayed, No> {
     let place = issuer.counting.place(caller)?;
+    issuer.history.flush().await;
     let (asking, awaited) = (Arc::clone(issuer), Arc::new(()));
     let waits = Arc::downgrade(&awaited);
     let replayed = tokio::task::spawn_blocking(move || {
@@ -77,6 +83,7 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result
         let head = ledger.read(|state| state.revision);
         let rules = ledger.rules();
         let mut past = Past::new(&rules, since);
+        let mut sets = Sets::of(&asking, &rules)?;
         let mut from = 1;
         while waits.strong_count() > 0 && from <= head {
             let rows = ledger.rows(from, ROWS)?;
@@ -94,6 +101,9 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result
                     record.at = state.time_of(revision, record.at);
                     Arc::clone(&state.authorities)
                 });
+                if matches!(&record.body, Some(Body::Admitted(_)) if record.at >= since) {
+                    past.replayed.policies_lost += u64::from(!sets.at(&asking, revision, &mut past.rules));
+                }
                 past.take(revision, &record, &authorities)?;
             }
         }
@@ -109,19 +119,105 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result
     Ok(replayed)
 }
 
+/// The state just before an admission of the journal, with the admission and its time in Unix microseconds. `None` if the journal does
+/// not hold it any more. Blocks.
+pub(super) fn before(
+    issuer: &Issuer,
+    admission: u64,
+    awaited: impl Fn() -> bool,
+) -> Result<Option<(State, Admitted, u64)>, Fault> {
+    let ledger = &issuer.ledger;
+    let (mut state, mut from) = (State::default(), 1);
+    while awaited() && from <= admission {
+        let rows = ledger.rows(from, ROWS)?;
+        if rows.first().is_none_or(|(first, _)| *first > admission) {
+            break;
+        }
+        for (revision, row) in rows.into_iter().filter(|(revision, _)| *revision <= admission) {
+            from = revision + 1;
+            let mut record = journal::decode(&row).map_err(|e| Fault::new("replay", e))?;
+            let authorities = ledger.read(|now| {
+                record.at = now.time_of(revision, record.at);
+                Arc::clone(&now.authorities)
+            });
+            if revision == admission {
+                let Some(Body::Admitted(admitted)) = record.body else { return Ok(None) };
+                if state.authorities.active(AuthorityKind::X509).is_none() {
+                    state.authorities = authorities;
+                }
+                return Ok(Some((state, admitted, record.at)));
+            }
+            state.apply(revision, &record).map_err(|e| Fault::new("replay", e))?;
+        }
+    }
+    Ok(None)
+}
+
+/// Which policies were in force when, by the history.
+struct Sets {
+    /// The revision of each record of a configuration, and the digest of its policies in hex; empty if there were none.
+    from: Vec<(u64, String)>,
+    /// The digest of those by which is judged now.
+    now: String,
+    /// The rules of today, and the digest of their policies.
+    today: (Rules, String),
+}
+
+impl Sets {
+    fn of(issuer: &Issuer, rules: &Rules) -> Result<Sets, Fault> {
+        let filter = Filter { kinds: vec![Kind::Configuration], ..Filter::default() };
+        let (mut from, mut place) = (Vec::new(), 0);
+        for _ in 0..LOOKS {
+            let page = query::page(issuer.history.reader(), &filter, place, usize::MAX, |_| true)
+                .map_err(|e| Fault::new("replay", e))?;
+            from.extend(page.entries.iter().map(|(entry, _)| {
+                let digest = entry.opening.target.split(", ").find_map(|part| part.strip_prefix("policies "));
+                (entry.leaf.revision, digest.unwrap_or_default().to_owned())
+            }));
+            match page.next {
+                Some(next) => place = next,
+                None => break,
+            }
+        }
+        let now = rules.policies.as_ref().map(|set| hex::encode(set.digest())).unwrap_or_default();
+        Ok(Sets { from, now: now.clone(), today: (rules.clone(), now) })
+    }
+
+    /// Gives the rules the policies that were in force at a revision. Returns `false` if they are not kept or not known.
+    fn at(&mut self, issuer: &Issuer, revision: u64, rules: &mut Rules) -> bool {
+        let (today, digest) = &self.today;
+        let wanted = self.from.iter().rev().find(|(from, _)| *from < revision).map(|(_, wanted)| wanted);
+        if wanted == Some(&self.now) {
+            return true;
+        }
+        let (policies, now, known) = match wanted {
+            Some(wanted) if wanted == digest => (today.policies.clone(), digest, true),
+            Some(none) if none.is_empty() => (None, none, true),
+            Some(wanted) => match issuer.sets.open(wanted) {
+                Some(set) => (Some(Arc::new(set)), wanted, true),
+                None => (today.policies.clone(), digest, false),
+            },
+            None => (today.policies.clone(), digest, false),
+        };
+        self.now.clone_from(now);
+        rules.policies = policies;
+        known
+    }
+}
+
 /// The state as it was, and what was found so far.
-pub struct Past<'a> {
+pub struct Past {
     state: State,
-    rules: &'a Rules,
+    rules: Rules,
     since: u64,
     /// What came of it.
     pub replayed: Replayed,
 }
 
-impl Past<'_> {
+impl Past {
     /// Before the first record.
-    pub fn new(rules: &Rules, since: u64) -> Past<'_> {
-        Past { state: State::default(), rules, since, replayed: Replayed::default() }
+    pub fn new(rules: &Rules, since: u64) -> Past {
+        Past { state: State::default(), rules: rules.clone(), since, replayed: Replayed::default() }
     }
 
     /// Takes the next record of the journal: decides again if it is an admission, and applies it. `authorities` are those of today:
@@ -138,7 +234,7 @@ impl Past<'_> {
             }
             self.replayed.decided += 1;
             let then = given(admitted);
-            let now = again(&self.state, self.rules, admitted, record.at);
+            let now = again(&self.state, &self.rules, admitted, record.at);
             if now != then {
                 self.replayed.different += 1;
                 if self.replayed.differences.len() < TOLD {
@@ -180,7 +276,8 @@ fn again(state: &State, rules: &Rules, admitted: &Admitted, at: u64) -> String {
     }
 }
 
-fn request(state: &State, rules: &Rules, admitted: &Admitted, at: u64) -> Option<(Spawn, Caller)> {
+/// The request for exactly what was admitted, with its caller. `None` if the spawner is not known any more.
+pub(super) fn request(state: &State, rules: &Rules, admitted: &Admitted, at: u64) -> Option<(Spawn, Caller)> {
     let caller = match Uuid::from_slice(&admitted.parent) {
         Ok(parent) => {
             let parent = state.agent(&parent)?;

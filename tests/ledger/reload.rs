@@ -1,14 +1,17 @@
 //! Rules that are swapped while requests come in.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use mayfly::acts::configure::{Configure, reconfigure};
 use mayfly::caller::Caller;
 use mayfly::denial::No;
 use mayfly::journal::record::record::Body;
 use mayfly::judge::Rules;
+use mayfly::policies::Policies;
+use mayfly::why::replay::{Past, Replayed};
 
-use super::asks::{Ask, commit};
+use super::asks::{Ask, Proposal, commit};
 use super::{House, code, operator, rules};
 
 const SCOPES: [&str; 2] = ["files:read", "mail:send"];
@@ -63,6 +66,124 @@ fn t165_a_spawn_is_decided_by_the_configuration_that_is_recorded_before_it() {
         }
     }
     assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+}
+
+/// Two sets of policies. Each forbids one of the scopes.
+static SETS: LazyLock<[Arc<Policies>; 2]> = LazyLock::new(|| {
+    SCOPES.map(|scope| {
+        let text = format!(
+            "@id(\"no\") @owner(\"o\") @reason(\"r\") forbid(principal, action == Action::\"spawn\", resource) \
+             when {{ context.scopes.contains(Scope::\"{scope}\") }};"
+        );
+        Arc::new(Policies::of_texts(vec![("a.cedar".to_owned(), text)]).unwrap())
+    })
+});
+
+/// Swaps the sets while so many spawns come in, and looks at each record. Returns how many of each scope were admitted.
+fn swapped_while(spawns: u64) -> [u64; 2] {
+    let house = House::new();
+    let swap = |n: u64| {
+        let mut rules = rules(vec![], &[], 10_000);
+        rules.number = n;
+        rules.policies = Some(Arc::clone(&SETS[usize::try_from(n % 2).unwrap()]));
+        reconfigure(&house.ledger, operator(), None, Configure { classes: [7; 32], written: [0; 32] }, rules).unwrap();
+    };
+    swap(0);
+    let (asked, denied) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|threads| {
+        for thread in 0..3u8 {
+            let (house, asked, denied) = (&house, &asked, &denied);
+            threads.spawn(move || {
+                while asked.fetch_add(32, Ordering::SeqCst) < spawns {
+                    let ask = |n: usize| {
+                        let mut proposal = house.spawning(house.proof("demo", 10 + thread), None);
+                        if let Proposal::Spawn(spawn) = &mut proposal {
+                            spawn.asked.scopes = vec![SCOPES[n % 2].to_owned()];
+                        }
+                        Ask { caller: house.caller.clone(), proposal }
+                    };
+                    for outcome in commit(&house.ledger, (0..32).map(ask).collect()) {
+                        if outcome.is_err() {
+                            assert_eq!(code(outcome), "POLICY_DENIED");
+                            denied.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                }
+            });
+        }
+        let mut n = 0;
+        while asked.load(Ordering::SeqCst) < spawns {
+            n += 1;
+            swap(n);
+            std::thread::yield_now();
+        }
+    });
+    let (mut in_force, mut seen) = (None, [0; 2]);
+    for (_, row) in house.disk.every.lock().iter() {
+        match mayfly::journal::decode(row).unwrap().body.unwrap() {
+            Body::Configured(c) => in_force = SETS.iter().position(|set| set.digest().as_slice() == c.policies),
+            Body::Admitted(a) => {
+                // The one that the set in force forbids is never among them.
+                let other = 1 - in_force.unwrap();
+                assert_eq!(a.scopes, [SCOPES[other]]);
+                seen[other] += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(denied.load(Ordering::SeqCst) > 0);
+    seen
+}
+
+#[test]
+fn t254_no_spawn_is_recorded_under_policies_that_are_not_in_force_any_more() {
+    let seen = swapped_while(3_000);
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+}
+
+#[test]
+#[ignore = "long: a million spawns, minutes"]
+fn t254_no_spawn_is_recorded_under_policies_that_are_not_in_force_any_more_long() {
+    let seen = swapped_while(1_000_000);
+    assert!(seen[0] > 100_000 && seen[1] > 100_000, "{seen:?}");
+}
+
+/// Records so many admissions, and decides each of them again.
+fn decided_again(admissions: u64) -> Replayed {
+    let house = House::new();
+    std::thread::scope(|threads| {
+        for thread in 0..3u8 {
+            let house = &house;
+            threads.spawn(move || {
+                for _ in 0..admissions.div_ceil(3 * 32) {
+                    let ask = |_| Ask {
+                        caller: house.caller.clone(),
+                        proposal: house.spawning(house.proof("demo", 10 + thread), None),
+                    };
+                    assert!(commit(&house.ledger, (0..32).map(ask).collect()).iter().all(Result::is_ok));
+                }
+            });
+        }
+    });
+    let authorities = house.ledger.read(|state| Arc::clone(&state.authorities));
+    let mut past = Past::new(&house.ledger.rules(), 0);
+    for (revision, row) in house.disk.every.lock().iter() {
+        past.take(*revision, &mayfly::journal::decode(row).unwrap(), &authorities).unwrap();
+    }
+    past.replayed
+}
+
+#[test]
+fn what_was_admitted_is_decided_again_without_a_difference() {
+    let replayed = decided_again(1_000);
+    assert!(replayed.decided >= 1_000 && replayed.different == 0, "{:?}", replayed.differences.first());
+}
+
+#[test]
+#[ignore = "long: a million decisions, minutes"]
+fn what_was_admitted_is_decided_again_without_a_difference_long() {
+    let replayed = decided_again(1_000_000);
+    assert!(replayed.decided >= 1_000_000 && replayed.different == 0, "{:?}", replayed.differences.first());
 }
 
 /// T165: a configuration that is not recorded is not used.

@@ -165,6 +165,7 @@ impl Simulation {
             audience: if self.chance.below(3) == 0 { "limited" } else { "mayfly" }.to_owned(),
             acr: None,
             signed_in_at: None,
+            groups: Vec::new(),
         };
         self.proofs.insert(user.to_owned(), (ends_at, proof.clone()));
         proof

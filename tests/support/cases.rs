@@ -147,6 +147,7 @@ fn proof(dice: &mut Dice, rules: &mut Rules) -> Option<Proof> {
             audience: "mayfly".into(),
             acr: None,
             signed_in_at: None,
+            groups: Vec::new(),
         }),
     }
 }

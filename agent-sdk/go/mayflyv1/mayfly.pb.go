@@ -750,6 +750,8 @@ const (
 	Reason_REASON_USER_TOKEN_RESOURCE Reason = 134
 	// The ID-JAG was used before: get another, or use the delegation that it made.
 	Reason_REASON_USER_TOKEN_USED Reason = 135
+	// A gateway asks about a subject or a resource that there is not, or of which it may not know.
+	Reason_REASON_SUBJECT_UNKNOWN Reason = 140
 	// The JWT-SVID has proved its agent before: each request needs one of its own.
 	Reason_REASON_ASSERTION_USED Reason = 150
 	// There are too many scopes, or one of them is empty or too long.
@@ -962,6 +964,7 @@ var (
 		133: "REASON_USER_TOKEN_CLIENT",
 		134: "REASON_USER_TOKEN_RESOURCE",
 		135: "REASON_USER_TOKEN_USED",
+		140: "REASON_SUBJECT_UNKNOWN",
 		150: "REASON_ASSERTION_USED",
 		151: "REASON_SCOPE_MALFORMED",
 		152: "REASON_SCOPE_NOT_ALLOWED",
@@ -1133,6 +1136,7 @@ var (
 		"REASON_USER_TOKEN_CLIENT":           133,
 		"REASON_USER_TOKEN_RESOURCE":         134,
 		"REASON_USER_TOKEN_USED":             135,
+		"REASON_SUBJECT_UNKNOWN":             140,
 		"REASON_ASSERTION_USED":              150,
 		"REASON_SCOPE_MALFORMED":             151,
 		"REASON_SCOPE_NOT_ALLOWED":           152,
@@ -7481,6 +7485,7 @@ type ExplainRequest struct {
 	//	*ExplainRequest_Certificates
 	//	*ExplainRequest_Token
 	//	*ExplainRequest_Spawn
+	//	*ExplainRequest_Decision
 	What          isExplainRequest_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7559,6 +7564,15 @@ func (x *ExplainRequest) GetSpawn() *SpawnRequest {
 	return nil
 }
 
+func (x *ExplainRequest) GetDecision() string {
+	if x != nil {
+		if x, ok := x.What.(*ExplainRequest_Decision); ok {
+			return x.Decision
+		}
+	}
+	return ""
+}
+
 type isExplainRequest_What interface {
 	isExplainRequest_What()
 }
@@ -7583,6 +7597,11 @@ type ExplainRequest_Spawn struct {
 	Spawn *SpawnRequest `protobuf:"bytes,4,opt,name=spawn,proto3,oneof"`
 }
 
+type ExplainRequest_Decision struct {
+	// The id of a decision in the history. One of somebody else looks as if it did not exist.
+	Decision string `protobuf:"bytes,5,opt,name=decision,proto3,oneof"`
+}
+
 func (*ExplainRequest_Agent) isExplainRequest_What() {}
 
 func (*ExplainRequest_Certificates) isExplainRequest_What() {}
@@ -7590,6 +7609,8 @@ func (*ExplainRequest_Certificates) isExplainRequest_What() {}
 func (*ExplainRequest_Token) isExplainRequest_What() {}
 
 func (*ExplainRequest_Spawn) isExplainRequest_What() {}
+
+func (*ExplainRequest_Decision) isExplainRequest_What() {}
 
 // The certificates of a credential.
 type ExplainedCertificates struct {
@@ -8665,7 +8686,9 @@ type WhatIfResponse struct {
 	// In the last message: how far the answer holds.
 	AsOf *AsOf `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// In the last message: where the limit is defined.
-	Source        *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	Source *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// In the last message: the revocation is of a user of whom nothing is known, no delegation and no revocation, so the name may be wrong.
+	UnknownUser   bool `protobuf:"varint,5,opt,name=unknown_user,json=unknownUser,proto3" json:"unknown_user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8726,6 +8749,13 @@ func (x *WhatIfResponse) GetSource() *Source {
 		return x.Source
 	}
 	return nil
+}
+
+func (x *WhatIfResponse) GetUnknownUser() bool {
+	if x != nil {
+		return x.UnknownUser
+	}
+	return false
 }
 
 // Something that has a count of its own under a limit, and would have no room for one more.
@@ -8849,7 +8879,9 @@ type ReplayResponse struct {
 	// Whether classes, limits or audiences were configured otherwise since the first of these decisions.
 	ConfiguredOtherwise bool `protobuf:"varint,5,opt,name=configured_otherwise,json=configuredOtherwise,proto3" json:"configured_otherwise,omitempty"`
 	// The revision up to which the journal was read.
-	Revision      uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Admissions that were decided again by the policies of today, because those of their time are not kept.
+	PoliciesLost  uint64 `protobuf:"varint,7,opt,name=policies_lost,json=policiesLost,proto3" json:"policies_lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8922,6 +8954,13 @@ func (x *ReplayResponse) GetConfiguredOtherwise() bool {
 func (x *ReplayResponse) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *ReplayResponse) GetPoliciesLost() uint64 {
+	if x != nil {
+		return x.PoliciesLost
 	}
 	return 0
 }
@@ -11413,12 +11452,13 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x04leaf\x18\x02 \x01(\tR\x04leaf\x12\x18\n" +
 	"\aopening\x18\x03 \x01(\tR\aopening\x12\x12\n" +
 	"\x04salt\x18\x04 \x01(\fR\x04salt\x12\x14\n" +
-	"\x05proof\x18\x05 \x01(\tR\x05proof\"\xc1\x01\n" +
+	"\x05proof\x18\x05 \x01(\tR\x05proof\"\xdf\x01\n" +
 	"\x0eExplainRequest\x12\x16\n" +
 	"\x05agent\x18\x01 \x01(\tH\x00R\x05agent\x12F\n" +
 	"\fcertificates\x18\x02 \x01(\v2 .mayfly.v1.ExplainedCertificatesH\x00R\fcertificates\x12\x16\n" +
 	"\x05token\x18\x03 \x01(\tH\x00R\x05token\x12/\n" +
-	"\x05spawn\x18\x04 \x01(\v2\x17.mayfly.v1.SpawnRequestH\x00R\x05spawnB\x06\n" +
+	"\x05spawn\x18\x04 \x01(\v2\x17.mayfly.v1.SpawnRequestH\x00R\x05spawn\x12\x1c\n" +
+	"\bdecision\x18\x05 \x01(\tH\x00R\bdecisionB\x06\n" +
 	"\x04what\";\n" +
 	"\x15ExplainedCertificates\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\"\xae\x04\n" +
@@ -11497,25 +11537,27 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x04what\"7\n" +
 	"\vLimitChange\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value\"\xb9\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value\"\xdc\x01\n" +
 	"\x0eWhatIfResponse\x12(\n" +
 	"\x06agents\x18\x01 \x03(\v2\x10.mayfly.v1.AgentR\x06agents\x12,\n" +
 	"\astarved\x18\x02 \x03(\v2\x12.mayfly.v1.StarvedR\astarved\x12$\n" +
 	"\x05as_of\x18\x03 \x01(\v2\x0f.mayfly.v1.AsOfR\x04asOf\x12)\n" +
-	"\x06source\x18\x04 \x01(\v2\x11.mayfly.v1.SourceR\x06source\"K\n" +
+	"\x06source\x18\x04 \x01(\v2\x11.mayfly.v1.SourceR\x06source\x12!\n" +
+	"\funknown_user\x18\x05 \x01(\bR\vunknownUser\"K\n" +
 	"\aStarved\x12\x14\n" +
 	"\x05whose\x18\x01 \x01(\tR\x05whose\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x16\n" +
 	"\x06agents\x18\x03 \x01(\x04R\x06agents\"A\n" +
 	"\rReplayRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xf9\x01\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x9e\x02\n" +
 	"\x0eReplayResponse\x12\x18\n" +
 	"\adecided\x18\x01 \x01(\x04R\adecided\x12\x1c\n" +
 	"\tdifferent\x18\x02 \x01(\x04R\tdifferent\x12=\n" +
 	"\vdifferences\x18\x03 \x03(\v2\x1b.mayfly.v1.ReplayDifferenceR\vdifferences\x12!\n" +
 	"\fnot_replayed\x18\x04 \x01(\x04R\vnotReplayed\x121\n" +
 	"\x14configured_otherwise\x18\x05 \x01(\bR\x13configuredOtherwise\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x04R\brevision\"\xb1\x01\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\x12#\n" +
+	"\rpolicies_lost\x18\a \x01(\x04R\fpoliciesLost\"\xb1\x01\n" +
 	"\x10ReplayDifference\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x19\n" +
@@ -11694,7 +11736,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x19AUTHORITY_STATUS_PREPARED\x10\x01\x12\x1b\n" +
 	"\x17AUTHORITY_STATUS_ACTIVE\x10\x02\x12\x1c\n" +
 	"\x18AUTHORITY_STATUS_RETIRED\x10\x03\x12\x1c\n" +
-	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\x98'\n" +
+	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\xb5'\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_AGENT_ENDED\x10\x01\x12\x18\n" +
@@ -11827,7 +11869,8 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x17REASON_FILTER_MALFORMED\x10\x84\x01\x12\x1d\n" +
 	"\x18REASON_USER_TOKEN_CLIENT\x10\x85\x01\x12\x1f\n" +
 	"\x1aREASON_USER_TOKEN_RESOURCE\x10\x86\x01\x12\x1b\n" +
-	"\x16REASON_USER_TOKEN_USED\x10\x87\x01\x12\x1a\n" +
+	"\x16REASON_USER_TOKEN_USED\x10\x87\x01\x12\x1b\n" +
+	"\x16REASON_SUBJECT_UNKNOWN\x10\x8c\x01\x12\x1a\n" +
 	"\x15REASON_ASSERTION_USED\x10\x96\x01\x12\x1b\n" +
 	"\x16REASON_SCOPE_MALFORMED\x10\x97\x01\x12\x1d\n" +
 	"\x18REASON_SCOPE_NOT_ALLOWED\x10\x98\x01\x12\x1f\n" +
@@ -12408,6 +12451,7 @@ func file_mayfly_v1_mayfly_proto_init() {
 		(*ExplainRequest_Certificates)(nil),
 		(*ExplainRequest_Token)(nil),
 		(*ExplainRequest_Spawn)(nil),
+		(*ExplainRequest_Decision)(nil),
 	}
 	file_mayfly_v1_mayfly_proto_msgTypes[93].OneofWrappers = []any{}
 	file_mayfly_v1_mayfly_proto_msgTypes[101].OneofWrappers = []any{

@@ -49,6 +49,7 @@ impl fmt::Debug for explain_request::What {
             explain_request::What::Agent(agent) => f.debug_tuple("Agent").field(agent).finish(),
             explain_request::What::Certificates(credential) => f.debug_tuple("Certificates").field(credential).finish(),
             explain_request::What::Token(_) => f.debug_tuple("Token").finish_non_exhaustive(),
+            explain_request::What::Decision(id) => f.debug_tuple("Decision").field(id).finish(),
             explain_request::What::Spawn(spawn) => f.debug_tuple("Spawn").field(spawn).finish(),
         }
     }

@@ -1238,7 +1238,7 @@ pub struct EntryProof {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ExplainRequest {
-    #[prost(oneof = "explain_request::What", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "explain_request::What", tags = "1, 2, 3, 4, 5")]
     pub what: ::core::option::Option<explain_request::What>,
 }
 /// Nested message and enum types in `ExplainRequest`.
@@ -1258,6 +1258,9 @@ pub mod explain_request {
         /// A spawn that is judged and not made: for the caller, with no key, no request id and no ticket.
         #[prost(message, tag = "4")]
         Spawn(super::SpawnRequest),
+        /// The id of a decision in the history. One of somebody else looks as if it did not exist.
+        #[prost(string, tag = "5")]
+        Decision(::prost::alloc::string::String),
     }
 }
 /// The certificates of a credential.
@@ -1480,6 +1483,9 @@ pub struct WhatIfResponse {
     /// In the last message: where the limit is defined.
     #[prost(message, optional, tag = "4")]
     pub source: ::core::option::Option<Source>,
+    /// In the last message: the revocation is of a user of whom nothing is known, no delegation and no revocation, so the name may be wrong.
+    #[prost(bool, tag = "5")]
+    pub unknown_user: bool,
 }
 /// Something that has a count of its own under a limit, and would have no room for one more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1519,6 +1525,9 @@ pub struct ReplayResponse {
     /// The revision up to which the journal was read.
     #[prost(uint64, tag = "6")]
     pub revision: u64,
+    /// Admissions that were decided again by the policies of today, because those of their time are not kept.
+    #[prost(uint64, tag = "7")]
+    pub policies_lost: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplayDifference {
@@ -2424,6 +2433,8 @@ pub enum Reason {
     UserTokenResource = 134,
     /// The ID-JAG was used before: get another, or use the delegation that it made.
     UserTokenUsed = 135,
+    /// A gateway asks about a subject or a resource that there is not, or of which it may not know.
+    SubjectUnknown = 140,
     /// The JWT-SVID has proved its agent before: each request needs one of its own.
     AssertionUsed = 150,
     /// There are too many scopes, or one of them is empty or too long.
@@ -2639,6 +2650,7 @@ impl Reason {
             Self::UserTokenClient => "REASON_USER_TOKEN_CLIENT",
             Self::UserTokenResource => "REASON_USER_TOKEN_RESOURCE",
             Self::UserTokenUsed => "REASON_USER_TOKEN_USED",
+            Self::SubjectUnknown => "REASON_SUBJECT_UNKNOWN",
             Self::AssertionUsed => "REASON_ASSERTION_USED",
             Self::ScopeMalformed => "REASON_SCOPE_MALFORMED",
             Self::ScopeNotAllowed => "REASON_SCOPE_NOT_ALLOWED",
@@ -2813,6 +2825,7 @@ impl Reason {
             "REASON_USER_TOKEN_CLIENT" => Some(Self::UserTokenClient),
             "REASON_USER_TOKEN_RESOURCE" => Some(Self::UserTokenResource),
             "REASON_USER_TOKEN_USED" => Some(Self::UserTokenUsed),
+            "REASON_SUBJECT_UNKNOWN" => Some(Self::SubjectUnknown),
             "REASON_ASSERTION_USED" => Some(Self::AssertionUsed),
             "REASON_SCOPE_MALFORMED" => Some(Self::ScopeMalformed),
             "REASON_SCOPE_NOT_ALLOWED" => Some(Self::ScopeNotAllowed),

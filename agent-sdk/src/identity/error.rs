@@ -28,6 +28,9 @@ pub enum IdentityError {
         /// The issuer's message: what was wrong and what to do.
         message: String,
     },
+    /// A budget has less left than was asked for, and nothing was spent. The owner of the class sets it.
+    #[error("{0}")]
+    Exhausted(Box<Exhausted>),
     /// An answer of the issuer lacks a part. Both ends have to be of compatible releases.
     #[error("the issuer's answer is incomplete: {0}; check that both ends are of the same release")]
     Answer(&'static str),
@@ -40,6 +43,23 @@ pub enum IdentityError {
     /// The identity has ended for good. Whoever holds it has to obtain a new one.
     #[error(transparent)]
     Over(#[from] Over),
+}
+
+/// A budget that has less left than was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[error("{message}")]
+pub struct Exhausted {
+    /// Which budget: `budget.ops`, `budget.tokens` or `budget.usd`.
+    pub budget: String,
+    /// SPIFFE ID of the agent whose budget it is: the agent itself, or one above it.
+    pub agent: String,
+    /// Whoever owns the class of that agent, and so sets the budget.
+    pub owner: String,
+    /// What is left of it; dollars in millionths.
+    pub left: u64,
+    /// The issuer's message.
+    pub message: String,
 }
 
 /// Why an identity has ended. It never becomes valid again.
@@ -70,6 +90,7 @@ impl IdentityError {
             Self::Connect(e) => e.code(),
             Self::Unavailable(_) => "unavailable",
             Self::Denied { .. } => "denied",
+            Self::Exhausted(_) => "exhausted",
             Self::Answer(_) => "answer",
             Self::Saved(_) => "saved",
             Self::Key => "key",
@@ -102,7 +123,18 @@ impl IdentityError {
         if let Some(e) = ConnectError::behind(status) {
             return Self::Connect(e.clone());
         }
-        let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+        let info = status.get_details_error_info();
+        if let Some(info) = info.as_ref().filter(|info| info.reason == "BUDGET_EXHAUSTED") {
+            let said = |name: &str| info.metadata.get(name).cloned().unwrap_or_default();
+            return Self::Exhausted(Box::new(Exhausted {
+                budget: said("limit"),
+                agent: said("agent"),
+                owner: said("owner"),
+                left: said("left").parse().unwrap_or(0),
+                message: status.message().to_owned(),
+            }));
+        }
+        let reason = info.map(|info| info.reason).unwrap_or_default();
         let reason = if reason.is_empty() { format!("{:?}", status.code()) } else { reason };
         let message = status.message().to_owned();
         match status.code() {

@@ -181,6 +181,8 @@ pub const REASONS: &[Entry] = &[
     says("STOPPING", &[Unavailable], Nobody, "The issuer is stopping."),
     says("SUBJECT_NOT_ALLOWED", &[Denied], Caller,
         "The subject token is not about the user for whom the agent acts, or lets somebody else act."),
+    says("SUBJECT_UNKNOWN", &[NotFound], Caller,
+        "A gateway asks about a subject or a resource that there is not, or of which it may not know."),
     says("SUBJECT_UNUSABLE", &[Denied], ClassOwner,
         "The subject template of the class names something that does not fit into a certificate; the message says what."),
     says("TARGET_MISSING", &[Malformed], Caller,

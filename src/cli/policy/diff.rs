@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::policies::{Action, AgentFacts, Ask, Decision, Facts, Live, Policies, Principal, Resource, UserFacts};
 
 /// What is not known of an agent here, so that it counts as absent.
-const UNKNOWN: [&str; 3] = ["acr", "sign_in_age", "left"];
+const UNKNOWN: [&str; 4] = ["acr", "sign_in_age", "left", "budget"];
 
 /// What is known of all agents.
 struct World<'a> {
@@ -106,10 +106,11 @@ impl<'a> World<'a> {
 
     /// Every question about an agent: its action, the name of its resource, and the question.
     fn ask(&self, agent: &'a v1::Agent, counts: &Counts, mut asked: impl FnMut(Action, &str, &Ask<'_>)) {
-        let user = agent
-            .user
-            .as_ref()
-            .map(|user| UserFacts { provider: self.providers.get(&user.iss).unwrap_or(&user.iss), sub: &user.sub });
+        let user = agent.user.as_ref().map(|user| UserFacts {
+            provider: self.providers.get(&user.iss).unwrap_or(&user.iss),
+            sub: &user.sub,
+            groups: &[],
+        });
         let count = |kind: u8, key: &str| counts.get(&(kind, key.to_owned())).copied().unwrap_or(0);
         let person = agent.user.as_ref().map(|user| format!("{}\n{}", user.iss, user.sub));
         let ends_at = agent.lease_expires_at.as_ref().and_then(|at| u64::try_from(at.seconds).ok()).unwrap_or(0);

@@ -63,7 +63,7 @@ async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
         "scopes_supported": ["openid"],
-        "claims_supported": ["iss", "sub", "aud", "iat", "auth_time", "exp", "nonce", "jti"],
+        "claims_supported": ["iss", "sub", "aud", "iat", "auth_time", "exp", "groups", "nonce", "jti"],
     }))
 }
 
@@ -199,6 +199,7 @@ fn answer(shared: &Shared, user: &str, audience: &str, nonce: Option<&str>, now:
             "iat": now,
             // Its users sign in by asking.
             "auth_time": now,
+            "groups": [if user == "demo" { "eng" } else { "guests" }],
             "exp": now.saturating_add(TOKEN_LIFE),
             "jti": Uuid::now_v7().to_string(),
         });

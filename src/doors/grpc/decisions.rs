@@ -14,7 +14,7 @@ use super::message::{agent_message, timestamp};
 use super::server::decisions_server::Decisions;
 use super::{Door, methods, targets};
 use crate::acts::Issuer;
-use crate::acts::revoke::What;
+use crate::acts::revoke::{self, What};
 use crate::clock::SECOND;
 use crate::denial::Denial;
 use crate::judge::Source;
@@ -42,9 +42,10 @@ impl Decisions for Door {
                 Some(Wanted::Agent(agent)) => Explained::Agent(agent),
                 Some(Wanted::Certificates(credential)) => Explained::Certificates(credential.certificates),
                 Some(Wanted::Token(token)) => Explained::Token(token),
+                Some(Wanted::Decision(id)) => Explained::Decision(id),
                 Some(Wanted::Spawn(spawn)) => Explained::Spawn(Box::new(spawn_request(dry(spawn)?)?.0)),
                 None => {
-                    let message = "say what to explain: an agent, a credential or a spawn";
+                    let message = "say what to explain: an agent, a credential, a decision or a spawn";
                     return Err(Denial::malformed("EXPLAIN_MALFORMED", message).into());
                 }
             };
@@ -100,12 +101,17 @@ impl Decisions for Door {
                     return Err(Denial::malformed("EXPLAIN_MALFORMED", message).into());
                 }
             };
+            let unknown_user = match &what {
+                what_if::If::Revoke(target) => revoke::is_unknown_user(&issuer, &What::Target(target.clone())),
+                what_if::If::Limit(..) => false,
+            };
             let answer = what_if::what_if(&issuer, &caller, what).await?;
             let starved = |s: what_if::Starved| v1::Starved { whose: s.whose, used: s.used, agents: s.agents };
             let last = v1::WhatIfResponse {
                 starved: answer.starved.into_iter().take(STARVED).map(starved).collect(),
                 as_of: Some(as_of(&answer.agents)),
                 source: answer.source.map(source),
+                unknown_user,
                 ..Default::default()
             };
             let page = |agents| v1::WhatIfResponse { agents, ..Default::default() };
@@ -132,6 +138,7 @@ impl Decisions for Door {
                 differences: replayed.differences.into_iter().map(difference).collect(),
                 not_replayed: replayed.denials,
                 configured_otherwise: replayed.configured_otherwise,
+                policies_lost: replayed.policies_lost,
                 revision: replayed.revision,
             })
         })

@@ -170,7 +170,7 @@ fn held(issuer: &Issuer, state: &State, caller: &Caller, agent: &Agent, itself: 
         checks: rows::rows(&j, &matter, &verdict.checks, denial.is_none()),
         scopes,
         audiences,
-        limits: uses.iter().filter_map(|of| rows::used(&j, places, of)).collect(),
+        limits: uses.iter().filter_map(|of| rows::used(&j, places, of)).chain(rows::budgets(&j, places, agent)).collect(),
         policies: rows::policies(&j, &verdict.checks),
         flip,
         denial,

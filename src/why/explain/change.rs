@@ -88,6 +88,13 @@ impl Case {
         Case { act, caller, rules: rules.clone(), at, known, before: Vec::new() }
     }
 
+    /// Judges the spawn of a caller who asks nothing here and so proves nothing. Nothing is recorded.
+    pub fn judge_about<T>(&self, state: &State, look: impl FnOnce(&Judgement<'_>, &Verdict<<Spawn as Act>::Permit>) -> T) -> T {
+        let mut judgement = Judgement::new(state, &self.rules, self.at);
+        let verdict = judgement.verdict_about(&self.act, &self.caller, &Chance::new([0; Chance::LEN]));
+        look(&judgement, &verdict)
+    }
+
     /// Judges the spawn on a state, and lets `look` look at the judgement and its verdict. Nothing is recorded.
     pub fn judge<T>(&self, state: &State, look: impl FnOnce(&mut Judgement<'_>, &Verdict<<Spawn as Act>::Permit>) -> T) -> T {
         let mut judgement = Judgement::new(state, &self.rules, self.at);
@@ -179,12 +186,14 @@ impl Case {
         let audience = "\0another".to_owned();
         let ceiling = Ceiling { workloads, scopes, longest: SIGN_IN };
         self.rules.tokens.entry(user.iss.clone()).or_default().insert(audience.clone(), ceiling);
-        let (acr, signed_in_at) = match &self.act.proof {
-            Some(Proof::Token { acr, .. }) => (acr.clone(), Some(issued_at)),
-            _ => (None, Some(issued_at)),
+        let (acr, signed_in_at, groups) = match (&self.act.proof, &self.known) {
+            (Some(Proof::Token { acr, groups, .. }), _) => (acr.clone(), Some(issued_at), groups.clone()),
+            // The same user again is in the same groups.
+            (_, Some(known)) => (None, Some(issued_at), known.groups.to_vec()),
+            _ => (None, Some(issued_at), Vec::new()),
         };
         let (proof, token) = ([0xff; 32], [0xff; 32]);
-        self.act.proof = Some(Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at });
+        self.act.proof = Some(Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups });
     }
 
     /// A user of whom nothing is known, of a configured provider.

@@ -7,9 +7,10 @@ use mayfly_verify::{ClassName, Target, Workload};
 use super::told::{Row, Used};
 use crate::caller::Caller;
 use crate::clock::SECOND;
+use crate::judge::budget::{Line, lines};
 use crate::judge::policy::Asked;
 use crate::judge::{Check, Defined, Judgement, Places, Section, Source, Usage};
-use crate::state::{Agent, Delegation, View};
+use crate::state::{Agent, Delegation, Unit, View};
 
 /// What the checks of one verdict are about.
 pub(super) struct Matter<'a> {
@@ -45,7 +46,6 @@ pub(super) fn rows(j: &Judgement<'_>, matter: &Matter<'_>, checks: &[Check], all
     rows
 }
 
-/// A limit with what is used of it.
 /// The policies among the checks, by their ids.
 pub(super) fn policies(j: &Judgement<'_>, checks: &[Check]) -> Vec<(String, Source)> {
     let index = |check: &Check| if let Check::Policy(index) = check { Some(*index) } else { None };
@@ -58,6 +58,20 @@ fn policy(j: &Judgement<'_>, index: usize) -> Option<(String, Source)> {
     Some((policy.id.clone(), Source { at: policy.place(), key, owner: policy.owner.clone() }))
 }
 
+/// The budgets from which an agent spends, its own first: what is spent or held of each that has a limit.
+pub(super) fn budgets(j: &Judgement<'_>, places: &Places, agent: &Agent) -> Vec<Used> {
+    let used = |line: Line| {
+        let limit = line.limit?;
+        let unit = line.unit.as_str();
+        let whose = if line.agent == agent.uuid { String::new() } else { format!(" of agent {}", line.agent) };
+        let source = places.of(Section::Classes, line.class.as_str(), Some("budget"));
+        let used = Some(line.spent.saturating_add(line.held));
+        Some(Used { name: format!("budget.{unit}{whose}"), per: "agent", measure: unit, used, limit, source })
+    };
+    Unit::ALL.into_iter().flat_map(|unit| lines(j.view(), j.rules(), agent, unit, j.at())).filter_map(used).collect()
+}
+
+/// A limit with what is used of it.
 pub(super) fn used(j: &Judgement<'_>, places: &Places, of: &Usage) -> Option<Used> {
     let limit = j.rules().limits.get(of.limit)?;
     let source = places.of(Section::Limits, &limit.name, Some(limit.measure.as_str()));

@@ -92,8 +92,8 @@ impl Explanation {
     pub fn for_caller(mut self) -> Explanation {
         let full = self.denial.as_ref().and_then(|denial| denial.facts.iter().find(|(name, _)| *name == "limit")).cloned();
         for used in &mut self.limits {
-            let own =
-                matches!(used.per, "root" | "workload" | "parent") || full.as_ref().is_some_and(|(_, full)| *full == used.name);
+            let own = matches!(used.per, "root" | "workload" | "parent" | "agent")
+                || full.as_ref().is_some_and(|(_, full)| *full == used.name);
             if !own {
                 used.used = None;
             }

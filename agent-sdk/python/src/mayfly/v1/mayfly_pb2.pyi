@@ -203,6 +203,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_USER_TOKEN_CLIENT: _ClassVar[Reason]
     REASON_USER_TOKEN_RESOURCE: _ClassVar[Reason]
     REASON_USER_TOKEN_USED: _ClassVar[Reason]
+    REASON_SUBJECT_UNKNOWN: _ClassVar[Reason]
     REASON_ASSERTION_USED: _ClassVar[Reason]
     REASON_SCOPE_MALFORMED: _ClassVar[Reason]
     REASON_SCOPE_NOT_ALLOWED: _ClassVar[Reason]
@@ -407,6 +408,7 @@ REASON_FILTER_MALFORMED: Reason
 REASON_USER_TOKEN_CLIENT: Reason
 REASON_USER_TOKEN_RESOURCE: Reason
 REASON_USER_TOKEN_USED: Reason
+REASON_SUBJECT_UNKNOWN: Reason
 REASON_ASSERTION_USED: Reason
 REASON_SCOPE_MALFORMED: Reason
 REASON_SCOPE_NOT_ALLOWED: Reason
@@ -1477,16 +1479,18 @@ class EntryProof(_message.Message):
     def __init__(self, index: _Optional[int] = ..., leaf: _Optional[str] = ..., opening: _Optional[str] = ..., salt: _Optional[bytes] = ..., proof: _Optional[str] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("agent", "certificates", "token", "spawn")
+    __slots__ = ("agent", "certificates", "token", "spawn", "decision")
     AGENT_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     SPAWN_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
     agent: str
     certificates: ExplainedCertificates
     token: str
     spawn: SpawnRequest
-    def __init__(self, agent: _Optional[str] = ..., certificates: _Optional[_Union[ExplainedCertificates, _Mapping]] = ..., token: _Optional[str] = ..., spawn: _Optional[_Union[SpawnRequest, _Mapping]] = ...) -> None: ...
+    decision: str
+    def __init__(self, agent: _Optional[str] = ..., certificates: _Optional[_Union[ExplainedCertificates, _Mapping]] = ..., token: _Optional[str] = ..., spawn: _Optional[_Union[SpawnRequest, _Mapping]] = ..., decision: _Optional[str] = ...) -> None: ...
 
 class ExplainedCertificates(_message.Message):
     __slots__ = ("certificates",)
@@ -1660,16 +1664,18 @@ class LimitChange(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
 
 class WhatIfResponse(_message.Message):
-    __slots__ = ("agents", "starved", "as_of", "source")
+    __slots__ = ("agents", "starved", "as_of", "source", "unknown_user")
     AGENTS_FIELD_NUMBER: _ClassVar[int]
     STARVED_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_USER_FIELD_NUMBER: _ClassVar[int]
     agents: _containers.RepeatedCompositeFieldContainer[Agent]
     starved: _containers.RepeatedCompositeFieldContainer[Starved]
     as_of: AsOf
     source: Source
-    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., starved: _Optional[_Iterable[_Union[Starved, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
+    unknown_user: bool
+    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., starved: _Optional[_Iterable[_Union[Starved, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., unknown_user: _Optional[bool] = ...) -> None: ...
 
 class Starved(_message.Message):
     __slots__ = ("whose", "used", "agents")
@@ -1688,20 +1694,22 @@ class ReplayRequest(_message.Message):
     def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ReplayResponse(_message.Message):
-    __slots__ = ("decided", "different", "differences", "not_replayed", "configured_otherwise", "revision")
+    __slots__ = ("decided", "different", "differences", "not_replayed", "configured_otherwise", "revision", "policies_lost")
     DECIDED_FIELD_NUMBER: _ClassVar[int]
     DIFFERENT_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
     NOT_REPLAYED_FIELD_NUMBER: _ClassVar[int]
     CONFIGURED_OTHERWISE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_LOST_FIELD_NUMBER: _ClassVar[int]
     decided: int
     different: int
     differences: _containers.RepeatedCompositeFieldContainer[ReplayDifference]
     not_replayed: int
     configured_otherwise: bool
     revision: int
-    def __init__(self, decided: _Optional[int] = ..., different: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ReplayDifference, _Mapping]]] = ..., not_replayed: _Optional[int] = ..., configured_otherwise: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+    policies_lost: int
+    def __init__(self, decided: _Optional[int] = ..., different: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ReplayDifference, _Mapping]]] = ..., not_replayed: _Optional[int] = ..., configured_otherwise: _Optional[bool] = ..., revision: _Optional[int] = ..., policies_lost: _Optional[int] = ...) -> None: ...
 
 class ReplayDifference(_message.Message):
     __slots__ = ("revision", "at", "agent_id", "then", "now")
