@@ -24,7 +24,7 @@ const LIFE: u64 = 900;
 fn t261_an_agent_takes_few_bytes_and_gives_them_back() {
     let mut state = State::default();
     let opened = record::Opened { incarnation: vec![7; 16], trust_domain: "prod.example".into() };
-    let mut put = |state: &mut State, at: u64, body: Body| {
+    let put = |state: &mut State, at: u64, body: Body| {
         let record = Record { at, operator: String::new(), body: Some(body) };
         state.apply(state.revision + 1, &record).unwrap();
     };
