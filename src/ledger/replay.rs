@@ -1,6 +1,6 @@
 //! From a journal to the state: what a start does first.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use mayfly_verify::TrustDomain;
 
@@ -74,15 +74,20 @@ enum Pass {
     Repaired(Repair),
 }
 
-/// Applies every record. They are read and decoded beside the thread that applies them.
+/// Records in order of revision, each with its own.
+type Chunk = Vec<(u64, Record)>;
+
+/// Applies every record. They are read and decoded beside the thread that applies them, which has the most to do: what is applied goes
+/// back to the reader, so that memory is freed by the thread that asked for it.
 fn pass(journal: &mut dyn Journal, repairs: &[Repair], listener: &mut dyn Listens) -> Result<Pass, OpenError> {
     listener.begin();
-    let (chunks, records) = sync_channel::<Vec<(u64, Record)>>(WAITING);
+    let (chunks, records) = sync_channel::<Chunk>(WAITING);
+    let (applied, used) = channel::<Chunk>();
     let done = std::thread::scope(|scope| {
-        let reader = scope.spawn(move || read(journal, &chunks));
+        let reader = scope.spawn(move || read(journal, &chunks, &used));
         let mut state = State::default();
         let mut repaired = None;
-        let applied = records.iter().flatten().try_for_each(|(revision, mut record)| {
+        let mut apply = |revision: u64, record: &mut Record| {
             if repaired.is_some() {
                 return Ok(());
             }
@@ -93,27 +98,33 @@ fn pass(journal: &mut dyn Journal, repairs: &[Repair], listener: &mut dyn Listen
                 return Ok(());
             }
             record.at = repairs.iter().fold(record.at, |at, repair| repair.time_of(revision, at));
-            state.apply(revision, &record)?;
+            state.apply(revision, record)?;
             if matches!(record.body, Some(Body::Opened(_))) {
                 listener.begin();
             }
-            let mut cuts = state.cuts_of(revision, &record);
+            let mut cuts = state.cuts_of(revision, record);
             cuts.extend(state.take_subsumed());
             if !cuts.is_empty() {
                 listener.told(record.at, cuts);
             }
             Ok(())
+        };
+        let outcome = records.iter().try_for_each(|mut chunk| {
+            chunk.iter_mut().try_for_each(|(revision, record)| apply(*revision, record))?;
+            // The reader may be done.
+            let _ = applied.send(chunk);
+            Ok::<_, Misfit>(())
         });
         // ORDER: before the reader is joined. It ends when nobody takes its pieces any more.
         drop(records);
         let read = reader.join().map_err(|_| "the reader has died".to_owned())?;
-        applied.map_err(|e: Misfit| e.to_string())?;
+        outcome.map_err(|e| e.to_string())?;
         read.map(|()| repaired.map_or_else(|| Pass::Whole(Box::new(state)), Pass::Repaired))
     });
     done.map_err(OpenError::Replay)
 }
 
-fn read(journal: &mut dyn Journal, chunks: &SyncSender<Vec<(u64, Record)>>) -> Result<(), String> {
+fn read(journal: &mut dyn Journal, chunks: &SyncSender<Chunk>, used: &Receiver<Chunk>) -> Result<(), String> {
     let gone = |_| "a record did not fit".to_owned();
     let mut chunk = Vec::with_capacity(CHUNK);
     journal.replay(&mut |revision, bytes| {
@@ -122,7 +133,9 @@ fn read(journal: &mut dyn Journal, chunks: &SyncSender<Vec<(u64, Record)>>) -> R
         if chunk.len() < CHUNK {
             return Ok(());
         }
-        chunks.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).map_err(gone)
+        let mut next = used.try_iter().last().unwrap_or_default();
+        next.clear();
+        chunks.send(std::mem::replace(&mut chunk, next)).map_err(gone)
     })?;
     chunks.send(chunk).map_err(gone)
 }

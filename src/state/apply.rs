@@ -44,8 +44,8 @@ impl State {
             }
             Body::Admitted(a) => {
                 let agent = match agent {
-                    Some(made) => self.share(a, made),
-                    None => Box::new(self.read_agent(revision, at, a)?),
+                    Some(made) => *self.share(a, made),
+                    None => self.read_agent(revision, at, a)?,
                 };
                 self.admit(revision, a, agent)?;
             }
@@ -241,7 +241,7 @@ impl State {
         Agent::admitted(revision, at, a, mandate, delegation, lineage)
     }
 
-    fn admit(&mut self, revision: u64, a: &record::Admitted, agent: Box<Agent>) -> Result<(), Misfit> {
+    fn admit(&mut self, revision: u64, a: &record::Admitted, agent: Agent) -> Result<(), Misfit> {
         let misfit = |what| Misfit { revision, what };
         let uuid = agent.uuid;
         if self.agents.contains(&uuid) {
@@ -277,7 +277,7 @@ impl State {
             }
         }
         self.last(seconds(agent.lease_ends_at), true);
-        self.agents.insert(*agent);
+        self.agents.insert(agent);
         Ok(())
     }
 

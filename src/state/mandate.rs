@@ -83,6 +83,9 @@ const MOST: usize = 4096;
 #[derive(Clone, Default)]
 pub(crate) struct Mandates {
     known: HashMap<u64, Arc<Mandate>>,
+    // The one that was asked for last. Agents that are admitted one after the other are mostly alike, and comparing costs less than
+    // hashing.
+    last: Option<Arc<Mandate>>,
     hasher: RandomState,
 }
 
@@ -104,12 +107,16 @@ impl fmt::Debug for Mandates {
 impl Mandates {
     /// Looks up the shared mandate with these contents.
     pub(crate) fn known(&self, words: &Words<'_>) -> Option<Arc<Mandate>> {
+        if let Some(last) = self.last.as_ref().filter(|mandate| words.say(mandate)) {
+            return Some(Arc::clone(last));
+        }
         self.known.get(&self.hasher.hash_one(words)).filter(|mandate| words.say(mandate)).map(Arc::clone)
     }
 
     /// The shared mandate with these contents. The error names the field that is no name.
     pub(crate) fn share(&mut self, words: &Words<'_>) -> Result<Arc<Mandate>, &'static str> {
         if let Some(known) = self.known(words) {
+            self.note(&known);
             return Ok(known);
         }
         let mandate = Arc::new(words.read()?);
@@ -120,6 +127,7 @@ impl Mandates {
     /// The shared mandate with the contents of `made`, which becomes the shared one if there is none.
     pub(super) fn adopt(&mut self, words: &Words<'_>, made: Arc<Mandate>) -> Arc<Mandate> {
         if let Some(known) = self.known(words) {
+            self.note(&known);
             return known;
         }
         self.keep(words, Arc::clone(&made));
@@ -130,7 +138,14 @@ impl Mandates {
         if self.known.len() >= MOST {
             self.known.clear();
         }
+        self.note(&mandate);
         self.known.insert(self.hasher.hash_one(words), mandate);
+    }
+
+    fn note(&mut self, mandate: &Arc<Mandate>) {
+        if self.last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, mandate)) {
+            self.last = Some(Arc::clone(mandate));
+        }
     }
 
     /// The mandate that differs from `of` in scopes and audiences.

@@ -51,7 +51,9 @@ impl<T> Slab<T> {
     /// Puts a value in, and says where.
     pub(super) fn put(&mut self, value: T) -> Place {
         let n = self.open.last().copied().unwrap_or_else(|| {
-            self.blocks.push(Block { slots: Vec::new(), free: Vec::new() });
+            // The first block grows, so that few values take little; the others are made whole, so that nothing is copied.
+            let room = if self.blocks.is_empty() { 0 } else { MOST };
+            self.blocks.push(Block { slots: Vec::with_capacity(room), free: Vec::new() });
             self.open.push(self.blocks.len() - 1);
             self.blocks.len() - 1
         });
