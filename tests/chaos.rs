@@ -397,3 +397,16 @@ async fn t236_an_hour_of_chaos() {
     }
     world.end().await;
 }
+
+/// `mayfly` commands have no deadline of their own: some calls may take long. An issuer that stands still is noticed all the same.
+#[test]
+fn t236_a_command_whose_issuer_stands_still_ends_and_says_so() {
+    let dev = Dev::start();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &dev.pid().to_string()]).status().unwrap().success());
+    signal("-STOP");
+    let began = Instant::now();
+    let told = dev.fails("agents list", 5);
+    assert!(began.elapsed() < Duration::from_secs(60), "{told}");
+    signal("-CONT");
+    dev.json("agents list");
+}

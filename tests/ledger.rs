@@ -32,6 +32,9 @@ struct Disk {
     full: AtomicBool,
     broken: AtomicBool,
     written_though_broken: AtomicBool,
+    /// Syncs wait for as long as this is so; and how many there were.
+    hangs: AtomicBool,
+    syncs: AtomicU64,
 }
 
 struct Memory(Arc<Disk>);
@@ -48,6 +51,10 @@ impl Journal for Memory {
         if self.0.rows.lock().last().is_some_and(|(revision, _)| *revision >= first) {
             return Err(AppendError::Behind);
         }
+        while self.0.hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.0.syncs.fetch_add(1, Ordering::SeqCst);
         let broken = self.0.broken.load(Ordering::SeqCst);
         if !broken || self.0.written_though_broken.load(Ordering::SeqCst) {
             let rows: Vec<_> = (first..).zip(records.iter().cloned()).collect();
@@ -1406,6 +1413,9 @@ fn t119_claims_that_the_other_side_would_refuse_are_denied_before_anything_is_re
     assert_eq!(tags.pointer("/principal_tags/user/0").unwrap(), "demo+x@a.example");
     assert_eq!(mint.token().ends_at - mint.token().issued_at, 1200);
 }
+
+#[path = "ledger/slow.rs"]
+mod slow;
 
 #[path = "ledger/time.rs"]
 mod time;

@@ -34,6 +34,9 @@ const UNIX_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that has been silent for this long is probed, and given up after the same time without an answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// The same while a call of ours waits: an issuer that stands still answers no probe, however long the call may take.
+const PROBE: Duration = Duration::from_secs(10);
+
 /// The roots that an issuer's certificate must lead to.
 #[derive(Clone, Debug)]
 pub enum Trust {
@@ -87,7 +90,7 @@ async fn dial(settings: ChannelSettings, identity: Option<CurrentIdentity>) -> R
 }
 
 async fn reach(dialer: Dialer) -> Result<Channel, ConnectError> {
-    let endpoint = endpoint(dialer.address())?;
+    let endpoint = probing(endpoint(dialer.address())?);
     let connector = service_fn(move |_: Uri| {
         let dialer = dialer.clone();
         async move { dialer.connect_tls().await.map(TokioIo::new) }
@@ -123,7 +126,13 @@ pub async fn connect_unix(path: &Path) -> Result<Channel, ConnectError> {
             }
         }
     });
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.map_err(ConnectError::of)
+    let endpoint = probing(Endpoint::from_static("http://localhost"));
+    endpoint.connect_with_connector(connector).await.map_err(ConnectError::of)
+}
+
+/// Gives a connection up when its other end stands still while a call waits.
+fn probing(endpoint: Endpoint) -> Endpoint {
+    endpoint.http2_keep_alive_interval(PROBE).keep_alive_timeout(PROBE)
 }
 
 /// `http` for tonic, which would otherwise set up TLS itself; `https` as the origin of requests, because TLS is used.

@@ -3,6 +3,7 @@
 //! Everything that can fail is made first. Then the record is made durable, and with it the rules are swapped; from there on nothing
 //! fails. A request that was proved by the configuration from before is judged by the new one, or proved again.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,7 +184,7 @@ pub(super) fn providers(config: &Config) -> Result<Providers, String> {
 /// Keeps the keys of all providers in the home, for a start while they are down.
 fn keep_keys(config: &Config, assertions: &Assertions, attestations: &Attestations) -> Result<(), String> {
     let dir = config.home.join("providers");
-    std::fs::create_dir_all(&dir).map_err(|e| format!("`{}`: {e}", dir.display()))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| format!("`{}`: {e}", dir.display()))?;
     assertions.keep(&dir);
     attestations.keep(&dir);
     Ok(())

@@ -212,7 +212,9 @@ fn save<'a>(
     match (key, &got.svid, bundle) {
         (Some(key), Some(svid), Some(bundle)) => folder::write(dir, key, svid, bundle, Some(issuer))?,
         (None, None, _) if !got.ticket.is_empty() => {
-            std::fs::create_dir_all(dir).map_err(|e| format!("`{}`: {e}", dir.display()))?;
+            std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o755)
+                .create(dir)
+                .map_err(|e| format!("`{}`: {e}", dir.display()))?;
             file::write_secret(&dir.join("ticket"), got.ticket.as_bytes())?;
         }
         _ => return Err(Failure::incomplete_answer()),

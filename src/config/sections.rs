@@ -147,7 +147,9 @@ struct Server {
 fn read_server(s: &mut Reader) -> Server {
     let listen = s.parsed("listen", Some("127.0.0.1:8443"), |s| s.parse::<SocketAddr>().map_err(|e| e.to_string()));
     let names = s.list("names", Some(&["localhost", "127.0.0.1"]), |s| {
-        let dns = !s.is_empty() && s.len() <= 253 && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+        // With `_`, as in the names of services of Docker Compose.
+        let of_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        let dns = !s.is_empty() && s.len() <= 253 && s.bytes().all(of_name);
         // T34: a wildcard is never accepted.
         if dns || s.parse::<IpAddr>().is_ok() { Ok(s.to_owned()) } else { Err("write a DNS name or an IP address".into()) }
     });

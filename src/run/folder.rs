@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
@@ -36,7 +37,7 @@ impl Folder {
     /// that nobody else can write to. For ourselves, the path means what it means elsewhere.
     pub fn open(path: &Path, owner: Option<Owner>) -> Result<Folder, String> {
         let opened = match owner {
-            None => std::fs::create_dir_all(path).and_then(|()| Folder::existing(path)),
+            None => DirBuilder::new().recursive(true).mode(0o755).create(path).and_then(|()| Folder::existing(path)),
             Some(owner) => Walk::to(path, owner).map(Folder),
         };
         opened.map_err(|e| format!("`{}`: {e}", path.display()))

@@ -50,7 +50,8 @@ impl Locked {
     /// Locks a folder for writing, and makes it if it is missing. `None` if another process has it.
     pub fn now(dir: &Path) -> Result<Option<Locked>, FolderError> {
         let failed = |e| FolderError::Io(dir.to_owned(), e);
-        fs::create_dir_all(dir).map_err(failed)?;
+        // Whatever the umask says: who can write to the folder can put another identity into it.
+        DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed)?;
         let lock = open_lock(dir).map_err(|e| FolderError::Io(dir.join(LOCK), e))?;
         match lock.try_lock() {
             Ok(()) => Ok(Some(Locked { dir: dir.to_owned(), _lock: lock })),
