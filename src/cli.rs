@@ -15,6 +15,7 @@ mod bundle;
 mod classes;
 mod completion;
 mod config;
+mod context;
 mod crl;
 mod cuts;
 mod delegations;
@@ -32,6 +33,7 @@ mod introspect;
 mod join;
 mod journal;
 mod keep;
+mod login;
 mod man;
 mod mint;
 mod my;
@@ -71,6 +73,7 @@ mod heard;
 mod keeping;
 mod output;
 mod person;
+mod place;
 mod request;
 mod serving;
 mod spiffe_id;
@@ -82,7 +85,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use self::global::Global;
+use self::global::{Given, Global};
 
 pub use self::exit::Failure;
 
@@ -123,6 +126,8 @@ enum Command {
     End(end::Args),
     Extend(extend::Args),
     My(my::Args),
+    Login(login::Args),
+    Context(context::Args),
     Whoami(whoami::Args),
     Status(status::Args),
     Agents(agents::Args),
@@ -163,7 +168,11 @@ fn command() -> clap::Command {
 /// Reads the command line of this process. Fails with the exit code if there is nothing more to do: the user has been told the help, the
 /// version, or what is wrong with the line.
 pub fn parse() -> Result<Cli, u8> {
-    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = command().try_get_matches().and_then(|matches| {
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        cli.global.home_given = Given::of(matches.value_source("home"));
+        Ok(cli)
+    });
     parsed.map_err(|error| {
         let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
         if code == exit::USAGE && wants_json(std::env::args_os()) {
@@ -222,6 +231,8 @@ pub async fn main(cli: Cli) -> Result<(), Failure> {
         Command::End(args) => end::run(args, global).await,
         Command::Extend(args) => extend::run(args, global).await,
         Command::My(args) => my::run(args, global).await,
+        Command::Login(args) => login::run(args, global).await,
+        Command::Context(args) => context::run(args, global).await,
         Command::Whoami(args) => whoami::run(args, global).await,
         Command::Status(args) => status::run(args, global).await,
         Command::Agents(args) => agents::run(args, global).await,

@@ -19,6 +19,7 @@
 //! history    an entry for each record, denial and look: behind the ledger, and no request waits for it
 //! publish    bundle  feed  crl             what verifiers get: follows the records, and no request waits for it
 //! foreign    bundles of trusted foreign trust domains, each fetched and kept for itself; no request waits for it
+//! login      the sign-in of a person at their provider, and the tokens that it leaves; context: named places, of which each may have one
 //! follow     a program beside the issuer with an identity in a folder: a relay, a guard
 //! run        the other program in this binary: beside one agent, with its identity; uses nothing of the issuer
 //! witness    what followers of the feed saw last, told to an issuer that starts
@@ -57,9 +58,11 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("MAYFLY_
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod context;
 pub mod dev;
 pub mod folder;
 pub mod home;
+pub mod login;
 pub mod process;
 pub mod telemetry;
 

@@ -109,6 +109,8 @@ use crate::process::memory;
 
 /// Environment variable with the address of the Workload API (WE-10).
 pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
+/// The environment variable that tells commands of ours where the issuer is.
+pub const SERVER: &str = "MAYFLY_SERVER";
 /// How often to check whether processes of the tree are left after SIGKILL: there may be many.
 const LOOKS: u32 = 250;
 /// Pause between two such checks.
@@ -134,6 +136,8 @@ pub struct Launch {
     pub reload: Option<Signal>,
     /// Uid and gid of the command. `None` means those of this process.
     pub user: Option<(u32, u32)>,
+    /// `host:port` of the issuer, for commands of ours within the tree.
+    pub server: String,
     /// OID of the binding in tokens.
     pub oid: BindingOid,
     /// Whether the agent ends with the command. An identity that is kept in a folder does not.
@@ -193,7 +197,10 @@ async fn beside<T>(
     if let Some(files) = &files {
         files.write(&Arc::clone(&changed.borrow_and_update()))?;
     }
-    let mut env = vec![(ENDPOINT, Some(format!("unix://{}", private.path().display())))];
+    let mut env = vec![
+        (ENDPOINT, Some(format!("unix://{}", private.path().display()))),
+        (SERVER, Some(launch.server.clone()).filter(|server| !server.is_empty())),
+    ];
     let mut wanted = launch.tokens.clone();
     let uuid = identity.current().spiffe_id().rsplit('/').next().and_then(|name| name.parse().ok());
     for preset in &launch.presets {

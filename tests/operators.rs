@@ -279,3 +279,18 @@ async fn t240_what_ends_a_user_their_provider_or_their_assignment_ends_the_opera
         assert_eq!(call_with(&stranger, "Revocations/ListCuts", token).await.1, "USER_TOKEN_AUDIENCE");
     }
 }
+
+#[test]
+fn t240_a_uid_that_audits_reads_over_the_socket_and_changes_nothing() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let uid = dir.path().metadata().unwrap().uid();
+    let dev = start(dir, &format!("[operator]\nuids = [{}]\n[auditor]\nuids = [{uid}]\n", uid + 1));
+    dev.json("agents list");
+    dev.json("history");
+    for line in ["revoke --class worker", "reopen --class worker", "join orchestrator", "authority rotate x509", "reload"] {
+        assert!(dev.fails(line, 3).contains("ROLE_NOT_ALLOWED"), "{line}");
+    }
+    let looks = dev.json("history --kind look");
+    assert_eq!(looks["entries"][0]["caller"], format!("uid:{uid}"));
+}

@@ -6,9 +6,8 @@ use clap::Subcommand;
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
-use super::connect::{self, Acting};
+use super::connect::{self, Acting, Channel};
 use super::exit::Failure;
 use super::found;
 use super::global::Global;
@@ -82,7 +81,7 @@ type Children<'a> = BTreeMap<&'a str, Vec<&'a v1::Agent>>;
 const NONE: &str = "no agents";
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let client = InspectionClient::new(connect::as_identity_or_operator(&global.home, &args.acting).await?);
+    let client = InspectionClient::new(connect::as_identity_or_operator(global, &args.acting).await?);
     match args.command {
         Command::List { filters } => list(client, &filters, global.output).await,
         Command::Tree { filters } => tree(client, &filters, global.output).await,

@@ -46,9 +46,9 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let (user_token, channel) = match &args.user_token {
         Some(file) => {
             let token = file::read_text(file)?.trim().to_owned();
-            (token, connect::as_stranger(&global.home, args.acting.server.as_deref(), args.bundle.as_deref()).await?)
+            (token, connect::as_stranger(global, args.acting.server.as_deref(), args.bundle.as_deref()).await?)
         }
-        None => (String::new(), connect::as_identity_or_operator(&global.home, &args.acting).await?),
+        None => (String::new(), connect::as_identity_or_operator(global, &args.acting).await?),
     };
     let mut client = ApprovalsClient::new(channel);
     match args.command {

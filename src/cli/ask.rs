@@ -52,7 +52,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
             .map_err(|e| Failure::usage(format!("`{text}`: write an action as a JSON object: {e}")))
     };
     let actions = args.actions.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let channel = connect::as_identity(&global.home, args.acting.server.as_deref(), dir).await?;
+    let channel = connect::as_identity(global, args.acting.server.as_deref(), dir).await?;
     let mut client = ApprovalsClient::new(channel);
     let request = v1::AskRequest {
         audience: args.audience,

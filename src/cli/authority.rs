@@ -4,9 +4,8 @@ use clap::{Subcommand, ValueEnum};
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::authorities_client::AuthoritiesClient;
 use serde_json::json;
-use tonic::transport::Channel;
 
-use super::connect::{self, Acting};
+use super::connect::{self, Acting, Channel};
 use super::exit::Failure;
 use super::global::Global;
 use super::output::{self, Format};
@@ -83,7 +82,7 @@ impl Kind {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let mut client = AuthoritiesClient::new(connect::as_identity_or_operator(&global.home, &args.acting).await?);
+    let mut client = AuthoritiesClient::new(connect::as_identity_or_operator(global, &args.acting).await?);
     let (authority, revision) = match args.command {
         Command::List => return list(client, global.output).await,
         Command::Prepare { kind } => {

@@ -41,7 +41,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         Some(_) => format!("moving-{}.db", uuid::Uuid::now_v7()),
         None => format!("journal-{}.db", output::time(Clock::system().seconds()).replace(':', "-")),
     };
-    let channel = connect::as_operator(&global.home).await?;
+    let channel = connect::as_operator(global).await?;
     let request = v1::BackupRequest { name: name.clone() };
     let got = OperationsClient::new(channel).backup(request).await?.into_inner();
     let path = match args.out {

@@ -116,7 +116,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         }
         Command::Release { acting, reservation } => {
             let dir = acting.required(AS)?;
-            let mut client = BudgetsClient::new(connect::as_identity(&global.home, acting.server.as_deref(), dir).await?);
+            let mut client = BudgetsClient::new(connect::as_identity(global, acting.server.as_deref(), dir).await?);
             let got = client.release(v1::ReleaseRequest { reservation }).await?.into_inner();
             let object =
                 json!({ "agent_id": got.agent_id, "reservation": reservation, "left": got.left, "revision": got.revision });
@@ -126,7 +126,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 }
 
 async fn show(global: &Global, acting: &Acting, agent: &str) -> Result<(), Failure> {
-    let channel = connect::as_identity_or_operator(&global.home, acting).await?;
+    let channel = connect::as_identity_or_operator(global, acting).await?;
     // A whole name needs no look at the list of agents, which a gateway may not see.
     let whole = agent.starts_with("spiffe://") || agent.len() == 36;
     let agent = match whole {
@@ -167,9 +167,9 @@ async fn show(global: &Global, acting: &Acting, agent: &str) -> Result<(), Failu
 }
 
 impl What {
-    async fn client(&self, global: &Global) -> Result<BudgetsClient<tonic::transport::Channel>, Failure> {
+    async fn client(&self, global: &Global) -> Result<BudgetsClient<connect::Channel>, Failure> {
         let dir = self.acting.required(AS)?;
-        Ok(BudgetsClient::new(connect::as_identity(&global.home, self.acting.server.as_deref(), dir).await?))
+        Ok(BudgetsClient::new(connect::as_identity(global, self.acting.server.as_deref(), dir).await?))
     }
 
     /// The unit as the API has it, and the amount in it.

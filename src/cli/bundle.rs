@@ -27,7 +27,7 @@ enum BundleFormat {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let bundle = connect::fetch_bundle(connect::as_identity_or_operator(&global.home, &args.acting).await?).await?;
+    let bundle = connect::fetch_bundle(connect::as_identity_or_operator(global, &args.acting).await?).await?;
     match args.format {
         BundleFormat::Spiffe => output::line(&String::from_utf8_lossy(&bundle.spiffe_json)),
         BundleFormat::Pem => {

@@ -28,7 +28,7 @@ enum Command {
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let Command::List = args.command;
     let operator = args.acting.identity.is_none();
-    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let got = InspectionClient::new(channel).list_classes(v1::ListClassesRequest {}).await?.into_inner();
     let objects: Vec<_> = got.classes.iter().map(|class| object(class, operator)).collect();
     output::print(global.output, &json!({ "classes": objects, "revision": got.revision }), || {

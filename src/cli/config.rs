@@ -60,7 +60,7 @@ async fn diff(path: &Path, global: &Global) -> Result<(), Failure> {
     let file = path.to_owned();
     let text = within(path, move || std::fs::read_to_string(file))?.map_err(|e| format!("`{name}`: {e}"))?;
     let request = v1::CompareConfigurationRequest { text, name };
-    let channel = connect::as_operator(&global.home).await?;
+    let channel = connect::as_operator(global).await?;
     let got = OperationsClient::new(channel).compare_configuration(request).await?.into_inner();
     tell(&got, global)
 }

@@ -1,17 +1,21 @@
-//! Connections to an issuer: as an operator over its socket, with an identity over mTLS, or with neither.
+//! Connections to an issuer: as an operator over its socket, with an identity over mTLS, with a person's token, or with none of these.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::bundles_client::BundlesClient;
-use mayfly_agent::channel::{ChannelSettings, Identity, Trust, connect, connect_unix};
+pub(super) use mayfly_agent::channel::Authorized as Channel;
+use mayfly_agent::channel::{
+    ChannelSettings, Identity, Trust, connect, connect_unix, with_user_token, without_user_token as plain,
+};
 use mayfly_agent::validity::{self, OutOfTime, Validity};
 use mayfly_verify::TrustDomain;
-use tonic::transport::Channel;
 
 use super::exit::{FAILURE, Failure, INVALID, UNREACHABLE};
-use super::spiffe_id;
+use super::global::Global;
+use super::{place, spiffe_id};
+use crate::authority::pem as pem_block;
 use crate::folder;
 use crate::home::{self, Endpoint};
 
@@ -26,8 +30,8 @@ pub(super) struct Acting {
     /// Act with the identity in this folder, or as a workload of development by its name
     #[arg(long = "as", global = true, value_name = "DIR")]
     pub(super) identity: Option<PathBuf>,
-    /// host:port of the issuer; without it, the one of the home
-    #[arg(long, global = true, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    /// host:port of the issuer; without it, the one of the context or the home [env: MAYFLY_SERVER]
+    #[arg(long, global = true, value_name = "ADDRESS")]
     pub(super) server: Option<String>,
 }
 
@@ -44,47 +48,63 @@ pub(super) fn endpoint(home: &Path) -> Result<Endpoint, Failure> {
 }
 
 /// Connects to the operator socket of the home.
-pub(super) async fn as_operator(home: &Path) -> Result<Channel, Failure> {
-    Ok(connect_unix(&endpoint(home)?.socket).await?)
+pub(super) async fn as_operator(global: &Global) -> Result<Channel, Failure> {
+    Ok(plain(connect_unix(&endpoint(&global.home)?.socket).await?))
 }
 
-/// Connects with the identity of a folder, to the issuer of the home or to `--server`.
-pub(super) async fn as_identity(home: &Path, server: Option<&str>, dir: &Path) -> Result<Channel, Failure> {
+/// Connects with the identity of a folder.
+pub(super) async fn as_identity(global: &Global, server: Option<&str>, dir: &Path) -> Result<Channel, Failure> {
     // ORDER: until the issuer has seen the certificate. A keeper that renews meanwhile would make it one of before.
     let _reading = folder::reading(dir, PATIENCE);
-    Ok(connect(settings(home, server, dir)?).await?)
+    Ok(plain(connect(settings(global, server, dir)?).await?))
 }
 
-/// Connects with the identity of `--as`; as an operator if there is none.
-pub(super) async fn as_identity_or_operator(home: &Path, acting: &Acting) -> Result<Channel, Failure> {
-    match &acting.identity {
-        Some(dir) => as_identity(home, acting.server.as_deref(), dir).await,
-        None => as_operator(home).await,
+/// Connects with the identity of `--as`. Without one, as who asks at the named place: its identity, or the person who has signed in there;
+/// and as an operator where no place is named.
+pub(super) async fn as_identity_or_operator(global: &Global, acting: &Acting) -> Result<Channel, Failure> {
+    let server = acting.server.as_deref();
+    if let Some(dir) = &acting.identity {
+        return as_identity(global, server, dir).await;
     }
+    let Some(context) = place::of(global)? else { return as_operator(global).await };
+    if let Some(dir) = &context.settings.identity {
+        return as_identity(global, server, dir).await;
+    }
+    let Some(token) = place::token(global).await? else {
+        let nobody = format!("the context `{}` says neither as whom to ask nor where you sign in: give --as DIR", context.name);
+        return Err(Failure::usage(nobody));
+    };
+    // T244: the token goes to the issuer that these roots vouch for, whatever its address is.
+    Ok(with_user_token(stranger(global, server, None).await?, &token)?)
 }
 
-/// Connects without an identity. The issuer is trusted by the bundle in a file; without a file, by the bundle that the operator
-/// socket of the home gives.
-pub(super) async fn as_stranger(home: &Path, server: Option<&str>, bundle: Option<&Path>) -> Result<Channel, Failure> {
-    let address = address(home, server)?;
-    let roots = match bundle {
-        Some(file) => folder::certificates(file)?,
+/// Connects without an identity. The issuer is trusted by the bundle in a file; without a file, by that of the named place, or by the
+/// bundle that the operator socket of the home gives.
+pub(super) async fn as_stranger(global: &Global, server: Option<&str>, bundle: Option<&Path>) -> Result<Channel, Failure> {
+    Ok(plain(stranger(global, server, bundle).await?))
+}
+
+async fn stranger(global: &Global, server: Option<&str>, bundle: Option<&Path>) -> Result<tonic::transport::Channel, Failure> {
+    let address = address(global, server)?;
+    let context = if bundle.is_none() { place::of(global)? } else { None };
+    let roots = match bundle.map(Path::to_owned).or_else(|| context.map(|context| context.bundle())) {
+        Some(file) => folder::certificates(&file)?,
         None => {
-            let authorities = fetch_bundle(as_operator(home).await?).await?.x509_authorities;
+            let authorities = fetch_bundle(as_operator(global).await?).await?.x509_authorities;
             authorities.into_iter().map(Into::into).collect()
         }
     };
     let trust_domain = match roots.first().and_then(|root| trust_domain_of(root)) {
         Some(trust_domain) => trust_domain,
-        None => TrustDomain::new(&endpoint(home)?.trust_domain).map_err(|e| e.to_string())?,
+        None => TrustDomain::new(&endpoint(&global.home)?.trust_domain).map_err(|e| e.to_string())?,
     };
     let trust = Trust::Roots(roots);
     Ok(connect(ChannelSettings { address, trust_domain, trust, identity: None, connect_timeout: TIMEOUT }).await?)
 }
 
 /// Channel settings with the identity and the trust bundle in the folder `dir`.
-pub(super) fn settings(home: &Path, server: Option<&str>, dir: &Path) -> Result<ChannelSettings, Failure> {
-    let named = home.join("workloads").join(dir);
+pub(super) fn settings(global: &Global, server: Option<&str>, dir: &Path) -> Result<ChannelSettings, Failure> {
+    let named = global.home.join("workloads").join(dir);
     let dir = if !dir.exists() && named.is_dir() { named.as_path() } else { dir };
     let identity = folder::identity(dir)?;
     in_time(dir, &identity)?;
@@ -93,25 +113,26 @@ pub(super) fn settings(home: &Path, server: Option<&str>, dir: &Path) -> Result<
         let file = dir.join("svid.pem");
         return Err(Failure::new(FAILURE, format!("`{}` holds no SPIFFE identity", file.display())));
     };
-    let address = address_of(home, server, dir, &trust_domain)?;
+    let address = address_of(global, server, dir, &trust_domain)?;
     Ok(ChannelSettings { address, trust_domain, trust, identity: Some(identity), connect_timeout: TIMEOUT })
 }
 
-/// `host:port` of `--server`; without it, of the issuer of the home, if that is of the identity's trust domain; without it, what
-/// the folder says.
-fn address_of(home: &Path, server: Option<&str>, dir: &Path, trust_domain: &TrustDomain) -> Result<String, Failure> {
-    if let Some(address) = server {
-        return Ok(address.to_owned());
+/// `host:port` of `--server`, the environment or a named place; without these, of the issuer of the home, if that is of the identity's
+/// trust domain; without it, what the folder says, and then the place that was chosen before.
+fn address_of(global: &Global, server: Option<&str>, dir: &Path, trust_domain: &TrustDomain) -> Result<String, Failure> {
+    if let Some(address) = place::server(global, server)? {
+        return Ok(address);
     }
-    let local = endpoint(home);
+    let local = endpoint(&global.home);
     if let Ok(at) = &local
         && at.trust_domain == trust_domain.as_str()
     {
         return Ok(at.grpc.clone());
     }
-    match folder::issuer(dir) {
-        Some(address) => Ok(address),
-        None => Ok(local?.grpc),
+    match (folder::issuer(dir), local) {
+        (Some(address), _) => Ok(address),
+        (None, Ok(at)) => Ok(at.grpc),
+        (None, Err(e)) => place::of(global)?.map(|context| context.settings.server).ok_or(e),
     }
 }
 
@@ -134,12 +155,20 @@ pub(super) async fn fetch_bundle(channel: Channel) -> Result<v1::Bundle, Failure
     got.bundle.ok_or_else(Failure::incomplete_answer)
 }
 
-/// `host:port` of `--server`; without it, of the issuer of the home.
-pub(super) fn address(home: &Path, server: Option<&str>) -> Result<String, Failure> {
-    match server {
-        Some(address) => Ok(address.to_owned()),
-        None => Ok(endpoint(home)?.grpc),
+/// `host:port` of `--server`, the environment or the named place; without these, of the issuer of the home.
+pub(super) fn address(global: &Global, server: Option<&str>) -> Result<String, Failure> {
+    if let Some(address) = place::server(global, server)? {
+        return Ok(address);
     }
+    match place::of(global)? {
+        Some(context) => Ok(context.settings.server),
+        None => Ok(endpoint(&global.home)?.grpc),
+    }
+}
+
+/// The roots of a bundle as PEM.
+pub(super) fn pem(bundle: &v1::Bundle) -> String {
+    bundle.x509_authorities.iter().map(|der| pem_block("CERTIFICATE", der)).collect()
 }
 
 fn trust_domain_of(certificate: &[u8]) -> Option<TrustDomain> {

@@ -30,7 +30,7 @@ pub(super) struct Args {
 const LONGEST: usize = 256 << 20;
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let mut client = BundlesClient::new(channel).max_decoding_message_size(LONGEST);
     let got = client.get_crls(v1::GetCrlsRequest {}).await?.into_inner();
     let text: String = got.crls.iter().map(|crl| pem("X509 CRL", &crl.der)).collect();

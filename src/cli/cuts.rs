@@ -5,9 +5,8 @@ use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::revocations_client::RevocationsClient;
 use mayfly_agent::api::v1::target::Target;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
-use super::connect::{self, Acting};
+use super::connect::{self, Acting, Channel};
 use super::exit::Failure;
 use super::global::Global;
 use super::output;
@@ -30,7 +29,7 @@ enum Command {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let Command::List { acting } = args.command;
-    let client = RevocationsClient::new(connect::as_identity_or_operator(&global.home, &acting).await?);
+    let client = RevocationsClient::new(connect::as_identity_or_operator(global, &acting).await?);
     let (cuts, revision) = fetch(client).await?;
     let objects: Vec<_> = cuts.iter().map(object).collect();
     output::print(global.output, &json!({ "cuts": objects, "revision": revision }), || {

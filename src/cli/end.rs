@@ -22,7 +22,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     if args.acting.identity.is_none() && args.agent.is_none() {
         return Err(Failure::usage("say which agent: an id, or --as DIR for the one in a folder"));
     }
-    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let request = v1::EndRequest { agent: args.agent.unwrap_or_default() };
     let got = IdentitiesClient::new(channel).end(request).await?.into_inner();
     let accepted_until = output::optional_timestamp(got.accepted_until.as_ref());

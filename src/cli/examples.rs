@@ -7,6 +7,22 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("", &["mayfly dev", "mayfly serve --config mayfly.toml"]),
     ("dev", &["mayfly dev", "mayfly dev --config more.toml"]),
     ("serve", &["mayfly serve --config /etc/mayfly/mayfly.toml"]),
+    ("login", &["mayfly login", "mayfly login --device", "mayfly login --context prod"]),
+    (
+        "context",
+        &["mayfly context add prod --server mayfly.example.org:8443 --bundle bundle.pem --as id", "mayfly context use prod"],
+    ),
+    ("context list", &["mayfly context list", "mayfly context list -o json"]),
+    (
+        "context add",
+        &[
+            "mayfly context add prod --server mayfly.example.org:8443 --bundle bundle.pem --login https://login.example.org --client mayfly-operators",
+            "mayfly context add desk --as id",
+        ],
+    ),
+    ("context use", &["mayfly context use prod"]),
+    ("context remove", &["mayfly context remove prod"]),
+    ("context show", &["mayfly context show", "mayfly context show prod -o json"]),
     ("config", &["mayfly config check mayfly.toml"]),
     ("config check", &["mayfly config check mayfly.toml"]),
     ("config diff", &["mayfly config diff new.toml", "mayfly config diff new.toml --against mayfly.toml"]),

@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say which agent asks with --as DIR")?;
     let presented = args.user_token.as_deref().or(args.subject_token.as_deref());
     let subject_token = presented.map(file::read_text).transpose()?.unwrap_or_default().trim().to_owned();
-    let channel = connect::as_identity(&global.home, args.acting.server.as_deref(), dir).await?;
+    let channel = connect::as_identity(global, args.acting.server.as_deref(), dir).await?;
     let read = |text: &String| {
         serde_json::from_str::<Value>(text)
             .map_err(|e| Failure::usage(format!("`{text}`: write an action as a JSON object: {e}")))

@@ -55,7 +55,7 @@ struct Spawn {
 pub(super) async fn run(mut args: Args, global: &Global) -> Result<(), Failure> {
     let (channel, what) = match args.what {
         Some(what) => {
-            let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+            let channel = connect::as_identity_or_operator(global, &args.acting).await?;
             let what = match credential(Path::new(&what))? {
                 Some(credential) => credential,
                 None if is_decision(&what) => What::Decision(what),
@@ -67,9 +67,9 @@ pub(super) async fn run(mut args: Args, global: &Global) -> Result<(), Failure> 
             let Request::Spawn(spawn) =
                 clap::Parser::try_parse_from(&args.request).map_err(|e: clap::Error| Failure::usage(e.to_string()))?;
             args.acting.identity = args.acting.identity.or(spawn.identity);
-            let dir = request::spawner(&global.home, &args.acting);
-            let channel = connect::as_identity(&global.home, args.acting.server.as_deref(), &dir).await?;
-            (channel, What::Spawn(spawn.wanted.request()?))
+            let dir = request::spawner(global, &args.acting)?;
+            let channel = connect::as_identity(global, args.acting.server.as_deref(), &dir).await?;
+            (channel, What::Spawn(spawn.wanted.request(&dir, global).await?))
         }
     };
     let request = v1::ExplainRequest { what: Some(what) };

@@ -9,9 +9,9 @@ use super::certified::Certified;
 use super::connect::{self, Acting};
 use super::duration::Length;
 use super::exit::Failure;
-use super::file;
 use super::global::Global;
 use super::keeping::{self, When};
+use super::place;
 
 /// Let an agent live longer by a fresh token of its user, and renew its certificate
 ///
@@ -21,9 +21,9 @@ use super::keeping::{self, When};
 pub(super) struct Args {
     #[command(flatten)]
     acting: Acting,
-    /// File with a fresh token of the same user; `-` reads stdin
+    /// File with a fresh token of the same user; `-` reads stdin. Without it, the token of `mayfly login`
     #[arg(long, value_name = "FILE")]
-    user_token: PathBuf,
+    user_token: Option<PathBuf>,
     /// How long from now, such as 30m or 8h; without it as long as allowed
     #[arg(long, value_name = "DURATION", default_value = "0", hide_default_value = true)]
     lease: Length,
@@ -32,11 +32,12 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say which agent with --as DIR")?;
     let server = args.acting.server.as_deref();
-    let user_token = file::read_text(&args.user_token)?.trim().to_owned();
-    let channel = connect::as_identity(&global.home, server, dir).await?;
+    let usage = "give --user-token FILE, or sign in with `mayfly login`: a lease is extended by a fresh token of the same user";
+    let user_token = place::token_or(args.user_token.as_deref(), global, usage).await?;
+    let channel = connect::as_identity(global, server, dir).await?;
     let request = v1::ExtendRequest { user_token, lease_seconds: args.lease.seconds() };
     IdentitiesClient::new(channel).extend(request).await?;
     // The certificate says until when the lease lasts, so that whoever keeps the folder goes on renewing.
-    let got = keeping::renew(&global.home, server, dir, When::Now).await?;
+    let got = keeping::renew(global, server, dir, When::Now).await?;
     Certified::from(got.ok_or_else(Failure::incomplete_answer)?).report(global.output, dir)
 }

@@ -2,8 +2,8 @@
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::inspection_client::InspectionClient;
-use tonic::transport::Channel;
 
+use super::connect::Channel;
 use super::exit::{FAILURE, Failure};
 
 /// Fewest characters of a beginning: fewer would fit too many.

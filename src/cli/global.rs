@@ -2,15 +2,44 @@
 
 use std::path::PathBuf;
 
+use clap::parser::ValueSource;
+
 use super::output::Format;
 
 // No documentation comment: clap would show it as the help of each command.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(super) struct Global {
     /// Folder of all state; other commands find the issuer through it
     #[arg(long, global = true, env = "MAYFLY_HOME", default_value = ".mayfly", value_name = "DIR")]
     pub(super) home: PathBuf,
+    /// Ask the issuer of this named place, as `mayfly context add` made it [env: MAYFLY_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) context: Option<String>,
     /// Print for people or for programs
     #[arg(short, long, global = true, value_enum, default_value = "text")]
     pub(super) output: Format,
+    #[arg(skip)]
+    pub(super) home_given: Given,
+}
+
+/// Who says which home is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Nobody: it is the usual one.
+    #[default]
+    No,
+    /// The environment.
+    Environment,
+    /// An option.
+    Option,
+}
+
+impl Given {
+    pub(super) fn of(source: Option<ValueSource>) -> Given {
+        match source {
+            Some(ValueSource::CommandLine) => Given::Option,
+            Some(ValueSource::EnvVariable) => Given::Environment,
+            _ => Given::No,
+        }
+    }
 }

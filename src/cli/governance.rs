@@ -21,7 +21,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let request = v1::GovernRequest { since: Some(args.since.timestamp()) };
     let got = DecisionsClient::new(channel).govern(request).await?.into_inner();
     let place = |source: &v1::Source| json!({ "where": source.r#where, "owner": source.owner });

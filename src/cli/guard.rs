@@ -32,7 +32,7 @@ pub(super) struct Args {
     #[arg(long = "as", value_name = "DIR")]
     identity: PathBuf,
     /// host:port of the issuer; without it, the one of the home
-    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
     /// Where the service asks: unix:PATH, or an address of loopback
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9191")]
@@ -98,7 +98,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         None => None,
     };
     let freshness = if args.best_effort { Freshness::BestEffort } else { Freshness::default() };
-    let settings = connect::settings(&global.home, args.server.as_deref(), &args.identity)?;
+    let settings = connect::settings(global, args.server.as_deref(), &args.identity)?;
     let trust_domain = settings.trust_domain.clone();
     let followed = follow::begin(settings, args.identity.clone(), freshness, None).await?;
     let live = followed.revocations.live().clone();

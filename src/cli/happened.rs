@@ -2,9 +2,8 @@
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::history_client::HistoryClient;
-use tonic::transport::Channel;
 
-use super::connect::{self, Acting};
+use super::connect::{self, Acting, Channel};
 use super::exit::Failure;
 use super::global::Global;
 
@@ -15,7 +14,7 @@ const LONGEST: usize = 64 << 20;
 
 /// A client as an operator, or with the identity of `--as`.
 pub(super) async fn client(global: &Global, acting: &Acting) -> Result<HistoryClient<Channel>, Failure> {
-    Ok(over(connect::as_identity_or_operator(&global.home, acting).await?))
+    Ok(over(connect::as_identity_or_operator(global, acting).await?))
 }
 
 /// A client over a channel.

@@ -6,8 +6,8 @@ use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::revocations_client::RevocationsClient;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
+use super::connect::Channel;
 use super::exit::Failure;
 use super::output;
 

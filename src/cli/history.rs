@@ -10,9 +10,8 @@ use clap::Subcommand;
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::history_client::HistoryClient;
 use serde_json::json;
-use tonic::transport::Channel;
 
-use super::connect::Acting;
+use super::connect::{Acting, Channel};
 use super::exit::Failure;
 use super::global::Global;
 use super::happened::{self, PAGE, client};

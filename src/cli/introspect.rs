@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let token = file::read_text(&args.token_file)?.trim().to_owned();
-    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let got = TokensClient::new(channel).introspect(v1::IntrospectRequest { token }).await?.into_inner();
     let said: Value = serde_json::from_slice(&got.json).map_err(|_| Failure::incomplete_answer())?;
     output::print(global.output, &said, || output::fields(&said))

@@ -45,7 +45,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     if let (Some(token), Some(out)) = (&args.attest, &args.out) {
         return attest(&args, token, out, global).await;
     }
-    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let request = v1::CreateJoinTokenRequest { workload: args.workload.unwrap_or_default(), ttl_seconds: args.ttl.seconds() };
     let made = OperationsClient::new(channel).create_join_token(request).await?.into_inner();
     let object = json!({
@@ -59,8 +59,8 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 
 async fn attest(args: &Args, token: &Path, out: &Path, global: &Global) -> Result<(), Failure> {
     let text = Zeroizing::new(file::read_text(token)?);
-    let address = connect::address(&global.home, args.acting.server.as_deref())?;
-    let channel = connect::as_stranger(&global.home, args.acting.server.as_deref(), args.bundle.as_deref()).await?;
+    let address = connect::address(global, args.acting.server.as_deref())?;
+    let channel = connect::as_stranger(global, args.acting.server.as_deref(), args.bundle.as_deref()).await?;
     let key = Key::new()?;
     let workload = args.workload.clone().unwrap_or_default();
     let request = v1::AttestRequest { token: text.trim().to_owned(), csr: key.csr.clone(), workload };

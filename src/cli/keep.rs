@@ -28,8 +28,8 @@ pub(super) struct Args {
     /// Renew what is due and return
     #[arg(long)]
     once: bool,
-    /// host:port of the issuer; without it, the one of the home, or the one that the folder names
-    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    /// host:port of the issuer; without it, the one of the home, or the one that the folder names [env: MAYFLY_SERVER]
+    #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
 }
 
@@ -50,9 +50,9 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let (over, mut ended) = mpsc::channel(args.dirs.len().max(1));
     let mut left = args.dirs.len();
     for dir in args.dirs {
-        let (home, server, over, format) = (global.home.clone(), args.server.clone(), over.clone(), global.output);
+        let (global, server, over) = (global.clone(), args.server.clone(), over.clone());
         process::task("keeper of a folder", async move {
-            let failure = keep(&home, server.as_deref(), &dir, format).await;
+            let failure = keep(&global, server.as_deref(), &dir).await;
             tracing::error!(folder = %dir.display(), cause = %failure, "the identity can no longer be kept");
             let _ = over.send(failure).await;
         });
@@ -75,7 +75,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 async fn once(args: &Args, global: &Global) -> Result<(), Failure> {
     let mut failed = None;
     for dir in &args.dirs {
-        if let Err(failure) = one(&global.home, args.server.as_deref(), dir, global.output).await {
+        if let Err(failure) = one(global, args.server.as_deref(), dir).await {
             let shown = dir.display().to_string();
             let object = json!({ "dir": shown, "renewed": false, "error": failure.message });
             output::print_one(global.output, &object, || format!("{shown}: {failure}"))?;
@@ -86,8 +86,8 @@ async fn once(args: &Args, global: &Global) -> Result<(), Failure> {
 }
 
 /// Renews one folder if it is due, and says so. Returns when it is due next, in Unix seconds.
-async fn one(home: &Path, server: Option<&str>, dir: &Path, format: output::Format) -> Result<u64, Failure> {
-    let got = keeping::renew(home, server, dir, When::Due).await?;
+async fn one(global: &Global, server: Option<&str>, dir: &Path) -> Result<u64, Failure> {
+    let got = keeping::renew(global, server, dir, When::Due).await?;
     let validity = keeping::validity_of(dir)?;
     let (until, next) = (output::time(validity.ends_at), output::time(validity.half()));
     let object = json!({
@@ -98,16 +98,16 @@ async fn one(home: &Path, server: Option<&str>, dir: &Path, format: output::Form
         "due_at": next,
     });
     let said = if got.is_some() { "renewed" } else { "not due" };
-    output::print_one(format, &object, || format!("{}: {said}, valid until {until}, due at {next}", dir.display()))?;
+    output::print_one(global.output, &object, || format!("{}: {said}, valid until {until}, due at {next}", dir.display()))?;
     Ok(validity.half())
 }
 
 /// Keeps one folder until its identity is over. Returns why.
-async fn keep(home: &Path, server: Option<&str>, dir: &Path, format: output::Format) -> Failure {
+async fn keep(global: &Global, server: Option<&str>, dir: &Path) -> Failure {
     loop {
         let due = match keeping::validity_of(dir) {
             Ok(validity) if validity.half() > validity::now() => validity.half(),
-            _ => match one(home, server, dir, format).await {
+            _ => match one(global, server, dir).await {
                 Ok(next) => next,
                 // Out of time, or the issuer says so: it never becomes valid again.
                 Err(failure) if failure.code == INVALID => return failure,

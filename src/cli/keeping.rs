@@ -9,6 +9,7 @@ use mayfly_agent::validity::{self, Validity};
 
 use super::connect;
 use super::exit::{Failure, UNREACHABLE};
+use super::global::Global;
 use crate::folder::{self, Key, Locked};
 
 /// How long to wait for another program that renews the same folder.
@@ -28,7 +29,7 @@ pub(super) enum When {
 /// Renews the identity in a folder, under the folder's lock. `None` if it is not due, perhaps because another program has just
 /// renewed it.
 pub(super) async fn renew(
-    home: &Path,
+    global: &Global,
     server: Option<&str>,
     dir: &Path,
     when: When,
@@ -37,7 +38,7 @@ pub(super) async fn renew(
     folder::identity(dir)?;
     // ORDER: before the certificate is read. The issuer would refuse one that another program has just replaced.
     let locked = Locked::soon(dir, LOCKED).await.map_err(|e| e.to_string())?;
-    let settings = connect::settings(home, server, dir)?;
+    let settings = connect::settings(global, server, dir)?;
     if when == When::Due && validity_of(dir)?.half() > validity::now() {
         return Ok(None);
     }

@@ -30,7 +30,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say which agent mints with --as DIR")?;
-    let channel = connect::as_identity(&global.home, args.acting.server.as_deref(), dir).await?;
+    let channel = connect::as_identity(global, args.acting.server.as_deref(), dir).await?;
     let request = v1::MintJwtRequest { request_id: args.request_id, audience: args.audience, ..Default::default() };
     let got = IdentitiesClient::new(channel).mint_jwt(request).await?.into_inner();
     let jwt = got.svid.ok_or_else(Failure::incomplete_answer)?;

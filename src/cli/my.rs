@@ -9,13 +9,12 @@ use mayfly_agent::api::v1::operations_client::OperationsClient;
 use mayfly_agent::api::v1::reopen_request::Target as Reopened;
 use mayfly_agent::api::v1::target::Target;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use super::exit::Failure;
 use super::global::Global;
 use super::output::{self, Format, delegation, entry};
 use super::when::{self, When};
-use super::{connect, file, found, happened, user};
+use super::{connect, found, happened, place, user};
 
 /// See what acts for you, and stop it
 ///
@@ -32,13 +31,13 @@ pub(super) struct Args {
 // No documentation comment: clap would show it as the help of each command that has these options.
 #[derive(clap::Args)]
 struct Asking {
-    /// File with your token; `-` reads stdin
+    /// File with your token; `-` reads stdin. Without it, the token of `mayfly login`
     #[arg(long, global = true, value_name = "FILE")]
     user_token: Option<PathBuf>,
-    /// host:port of the issuer; without it, the one of the home
-    #[arg(long, global = true, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    /// host:port of the issuer; without it, the one of the context or the home [env: MAYFLY_SERVER]
+    #[arg(long, global = true, value_name = "ADDRESS")]
     server: Option<String>,
-    /// Trust bundle of the issuer (PEM); without it, the one of the issuer of the home
+    /// Trust bundle of the issuer (PEM); without it, the one of the context, or of the issuer of the home
     #[arg(long, global = true, value_name = "FILE")]
     bundle: Option<PathBuf>,
 }
@@ -93,7 +92,7 @@ enum Command {
 
 /// A user with their token, connected.
 struct Me {
-    channel: Channel,
+    channel: connect::Channel,
     token: String,
     user: v1::User,
 }
@@ -117,12 +116,11 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 }
 
 async fn connect(asking: &Asking, global: &Global) -> Result<Me, Failure> {
-    let file = asking.user_token.as_deref().ok_or_else(|| {
-        Failure::usage("give --user-token FILE: a token of yours, for an audience that the issuer takes from users themselves")
-    })?;
-    let token = file::read_text(file)?.trim().to_owned();
+    let usage = "give --user-token FILE, or sign in with `mayfly login`: a token of yours, for an audience that the issuer takes from users \
+                 themselves";
+    let token = place::token_or(asking.user_token.as_deref(), global, usage).await?;
     let user = user::of_token(&token)?;
-    let channel = connect::as_stranger(&global.home, asking.server.as_deref(), asking.bundle.as_deref()).await?;
+    let channel = connect::as_stranger(global, asking.server.as_deref(), asking.bundle.as_deref()).await?;
     Ok(Me { channel, token, user })
 }
 

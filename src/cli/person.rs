@@ -3,31 +3,32 @@
 use std::path::PathBuf;
 
 use mayfly_agent::api::v1::approvals_client::ApprovalsClient;
-use tonic::transport::Channel;
 
 use super::exit::Failure;
 use super::global::Global;
-use super::{connect, file};
+use super::{connect, place};
 
 // No documentation comment: clap would show it as the help of each command that has these options.
 #[derive(clap::Args)]
 pub(super) struct Person {
-    /// File with the person's own token, for an audience that is configured for users themselves; `-` reads stdin
+    /// File with the person's own token, for an audience that is configured for users themselves; `-` reads stdin. Without it, the token of
+    /// `mayfly login`
     #[arg(long, value_name = "FILE")]
-    user_token: PathBuf,
-    /// Trust bundle (PEM) of the issuer; without it, the one of the issuer of the home
+    user_token: Option<PathBuf>,
+    /// Trust bundle (PEM) of the issuer; without it, the one of the context, or of the issuer of the home
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// host:port of the issuer; without it, the one of the home
-    #[arg(long, env = "MAYFLY_SERVER", value_name = "ADDRESS")]
+    /// host:port of the issuer; without it, the one of the context or the home [env: MAYFLY_SERVER]
+    #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
 }
 
 impl Person {
     /// The token, and a client without an identity.
-    pub(super) async fn client(&self, global: &Global) -> Result<(String, ApprovalsClient<Channel>), Failure> {
-        let token = file::read_text(&self.user_token)?.trim().to_owned();
-        let channel = connect::as_stranger(&global.home, self.server.as_deref(), self.bundle.as_deref()).await?;
+    pub(super) async fn client(&self, global: &Global) -> Result<(String, ApprovalsClient<connect::Channel>), Failure> {
+        let usage = "give --user-token FILE, or sign in with `mayfly login`: a person answers by a token of their own";
+        let token = place::token_or(self.user_token.as_deref(), global, usage).await?;
+        let channel = connect::as_stranger(global, self.server.as_deref(), self.bundle.as_deref()).await?;
         Ok((token, ApprovalsClient::new(channel)))
     }
 }

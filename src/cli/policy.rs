@@ -66,11 +66,11 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         Command::Check { dir } => check(&dir, global.output),
         Command::Test { dir, cases } => test(&dir, &cases.unwrap_or_else(|| dir.join(TESTS)), global.output),
         Command::Show { acting } => {
-            let client = PoliciesClient::new(connect::as_identity_or_operator(&global.home, &acting).await?);
+            let client = PoliciesClient::new(connect::as_identity_or_operator(global, &acting).await?);
             show(client, global.output).await
         }
         Command::Diff { dir, acting } => {
-            let channel = connect::as_identity_or_operator(&global.home, &acting).await?;
+            let channel = connect::as_identity_or_operator(global, &acting).await?;
             diff::diff(channel, &load(&dir)?, global.output).await
         }
         Command::Example { tests } => output::line((if tests { EXAMPLE_TESTS } else { EXAMPLE }).trim_end()),
@@ -128,7 +128,7 @@ fn test(dir: &Path, cases: &Path, format: Format) -> Result<(), Failure> {
     if failed > 0 { Err(Failure::new(FAILURE, String::new())) } else { Ok(()) }
 }
 
-async fn show(mut client: PoliciesClient<tonic::transport::Channel>, format: Format) -> Result<(), Failure> {
+async fn show(mut client: PoliciesClient<connect::Channel>, format: Format) -> Result<(), Failure> {
     let got = client.get_policies(v1::GetPoliciesRequest {}).await?.into_inner();
     let (in_force, shadow) = (read(got.in_force)?, read(got.shadow)?);
     let object = |set: &Option<Policies>| set.as_ref().map(described);

@@ -56,7 +56,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     process::begin()?;
     process::lock_memory();
     // 1. The relay's identity, which is renewed; what the issuer says is verified, and only then forwarded.
-    let settings = connect::settings(&global.home, args.acting.server.as_deref(), &dir)?;
+    let settings = connect::settings(global, args.acting.server.as_deref(), &dir)?;
     let trust_domain = settings.trust_domain.clone();
     let feed = Feed::relay();
     let onward = Arc::clone(&feed);

@@ -15,7 +15,7 @@ use super::{changes, connect, output};
 pub(super) struct Args {}
 
 pub(super) async fn run(_: Args, global: &Global) -> Result<(), Failure> {
-    let channel = connect::as_operator(&global.home).await?;
+    let channel = connect::as_operator(global).await?;
     let got = OperationsClient::new(channel).reload(v1::ReloadRequest {}).await?.into_inner();
     let listed: Vec<Value> = got.changes.iter().map(changes::object).collect();
     let object = json!({ "revision": got.revision, "changes": listed });

@@ -18,6 +18,6 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say whose identity to renew with --as DIR")?;
-    let got = keeping::renew(&global.home, args.acting.server.as_deref(), dir, When::Now).await?;
+    let got = keeping::renew(global, args.acting.server.as_deref(), dir, When::Now).await?;
     Certified::from(got.ok_or_else(Failure::incomplete_answer)?).report(global.output, dir)
 }

@@ -42,7 +42,7 @@ struct Target {
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let target = args.target.wire()?;
     let of_user = matches!(target, WireTarget::User(_) | WireTarget::Issuer(_));
-    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let request = v1::ReopenRequest { target: Some(target), ..Default::default() };
     let got = OperationsClient::new(channel).reopen(request).await?.into_inner();
     if of_user {

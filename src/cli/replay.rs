@@ -23,7 +23,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let request = v1::ReplayRequest { since: Some(args.since.timestamp()) };
     let got = DecisionsClient::new(channel).replay(request).await?.into_inner();
     let difference = |d: &v1::ReplayDifference| json!({ "revision": d.revision, "at": output::timestamp(d.at.as_ref()), "agent_id": d.agent_id, "class": d.class, "then": d.then, "now": d.now });

@@ -7,7 +7,9 @@ use mayfly_agent::api::v1;
 use super::connect::Acting;
 use super::duration::Length;
 use super::exit::Failure;
-use super::file;
+use super::global::Global;
+use super::{file, place, spiffe_id};
+use crate::folder;
 
 // No documentation comment: clap would show it as the help of each command that has these options.
 #[derive(clap::Args)]
@@ -50,10 +52,10 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Makes the request, without a key.
-    pub(super) fn request(self) -> Result<v1::SpawnRequest, Failure> {
+    /// Makes the request of the identity in a folder, without a key.
+    pub(super) async fn request(self, spawner: &Path, global: &Global) -> Result<v1::SpawnRequest, Failure> {
         let whom = For { user_token: self.user_token.as_deref(), delegation: self.delegation, autonomous: self.autonomous };
-        let request = spawn(self.class, whom, self.limits)?;
+        let request = spawn(self.class, whom, self.limits, spawner, global).await?;
         Ok(v1::SpawnRequest { jwt_audience: self.audience.unwrap_or_default(), ..request })
     }
 }
@@ -68,11 +70,19 @@ pub(super) struct For<'a> {
     pub(super) autonomous: bool,
 }
 
-/// Makes the request, without a key.
-pub(super) fn spawn(class: String, whom: For<'_>, limits: Limits) -> Result<v1::SpawnRequest, Failure> {
+/// Makes the request, without a key. A workload that is told no user spawns for the person who has signed in.
+pub(super) async fn spawn(
+    class: String,
+    whom: For<'_>,
+    limits: Limits,
+    spawner: &Path,
+    global: &Global,
+) -> Result<v1::SpawnRequest, Failure> {
+    let is_said = whom.delegation.is_some() || whom.autonomous;
     let user_token = match whom.user_token {
         Some(file) => file::read_text(file)?.trim().to_owned(),
-        None => String::new(),
+        None if is_said || !is_workload(spawner) => String::new(),
+        None => signed_in(global).await?,
     };
     let mode = if whom.autonomous { v1::Mode::Autonomous } else { v1::Mode::Unspecified };
     let excess = if limits.clip { v1::Excess::Clip } else { v1::Excess::Deny };
@@ -89,7 +99,21 @@ pub(super) fn spawn(class: String, whom: For<'_>, limits: Limits) -> Result<v1::
     })
 }
 
-/// The folder of whoever spawns: `--as`; without it, the workload that `mayfly dev` sets up.
-pub(super) fn spawner(home: &Path, acting: &Acting) -> PathBuf {
-    acting.identity.clone().unwrap_or_else(|| home.join("workloads").join("orchestrator"))
+/// The token of who has signed in at a named place. Empty if there is none: the issuer says what is missing.
+async fn signed_in(global: &Global) -> Result<String, Failure> {
+    Ok(if place::of(global)?.is_some() { place::token(global).await?.unwrap_or_default() } else { String::new() })
+}
+
+fn is_workload(dir: &Path) -> bool {
+    let chain = folder::certificates(&dir.join("svid.pem")).unwrap_or_default();
+    chain.first().and_then(|leaf| spiffe_id::of_certificate(leaf)).is_some_and(|id| id.contains("/workload/"))
+}
+
+/// The folder of whoever spawns: `--as`, or the identity of the named place; without these, the workload that `mayfly dev` sets up.
+pub(super) fn spawner(global: &Global, acting: &Acting) -> Result<PathBuf, Failure> {
+    if let Some(dir) = &acting.identity {
+        return Ok(dir.clone());
+    }
+    let of_place = place::of(global)?.and_then(|context| context.settings.identity);
+    Ok(of_place.unwrap_or_else(|| global.home.join("workloads").join("orchestrator")))
 }

@@ -13,9 +13,8 @@ use prost_types::Timestamp;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tonic::transport::Channel;
 
-use super::connect::{self, Acting};
+use super::connect::{self, Acting, Channel};
 use super::duration::Length;
 use super::exit::{Failure, STALE};
 use super::global::Global;
@@ -89,9 +88,9 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         None => String::new(),
     };
     let channel = if args.user_token.is_some() {
-        connect::as_stranger(&global.home, args.acting.server.as_deref(), args.bundle.as_deref()).await?
+        connect::as_stranger(global, args.acting.server.as_deref(), args.bundle.as_deref()).await?
     } else {
-        connect::as_identity_or_operator(&global.home, &args.acting).await?
+        connect::as_identity_or_operator(global, &args.acting).await?
     };
     let request = v1::RevokeRequest {
         target: Some(v1::Target { target: Some(target) }),
@@ -136,7 +135,7 @@ async fn count(client: &mut OperationsClient<Channel>, request: &v1::RevokeReque
 }
 
 async fn taint(id: String, acting: &Acting, global: &Global) -> Result<(), Failure> {
-    let mut client = AuthoritiesClient::new(connect::as_identity_or_operator(&global.home, acting).await?);
+    let mut client = AuthoritiesClient::new(connect::as_identity_or_operator(global, acting).await?);
     let got = client.taint_authority(v1::TaintAuthorityRequest { id }).await?.into_inner();
     output::authority::receipt(global.output, &got.authority.unwrap_or_default(), got.revision)
 }

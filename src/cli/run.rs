@@ -107,7 +107,7 @@ mod linux {
 
     pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         let oid: BindingOid = args.binding_oid.parse().map_err(|_| Failure::usage("`--binding-oid` is no OID"))?;
-        let launch = Launch {
+        let mut launch = Launch {
             command: args.command.clone(),
             grace: Duration::from_secs(args.grace.seconds()),
             files: args.files.clone(),
@@ -115,6 +115,7 @@ mod linux {
             presets: presets(&args.systems)?,
             reload: args.reload_signal.as_deref().map(signal).transpose()?,
             user: args.uid.as_deref().map(user).transpose()?,
+            server: String::new(),
             oid,
             // The identity of a folder stays there for the next start.
             ends: args.acting.identity.is_none() || args.class.is_some(),
@@ -126,14 +127,19 @@ mod linux {
         // ORDER: before there is a key, so that nothing can read the key from this process.
         prepare()?;
         let folder = args.acting.identity.as_deref();
-        let identity = match (&args.ticket, folder, &args.class) {
+        let (identity, server) = match (&args.ticket, folder, &args.class) {
             (Some(file), Some(dir), _) if !dir.join("svid.pem").exists() => {
-                Identity::redeem_into(&ticket(file)?, dir, TIMEOUT).await?
+                let ticket = ticket(file)?;
+                (Identity::redeem_into(&ticket, dir, TIMEOUT).await?, ticket.address().to_owned())
             }
             (Some(_), Some(dir), _) | (None, Some(dir), None) => keep(dir, &args, global).await?,
-            (Some(file), None, _) => Identity::redeem(&ticket(file)?, TIMEOUT).await?,
+            (Some(file), None, _) => {
+                let ticket = ticket(file)?;
+                (Identity::redeem(&ticket, TIMEOUT).await?, ticket.address().to_owned())
+            }
             _ => spawn(args, global).await?,
         };
+        launch.server = server;
         // The command reports its own failures; we only pass on its exit code.
         match run_command(identity, launch).await.map_err(|e| Failure::new(e.code, e.message))? {
             0 => Ok(()),
@@ -147,23 +153,24 @@ mod linux {
     }
 
     /// Goes on with the identity in a folder.
-    async fn keep(dir: &Path, args: &Args, global: &Global) -> Result<Identity, Failure> {
+    async fn keep(dir: &Path, args: &Args, global: &Global) -> Result<(Identity, String), Failure> {
         // It also says what to do about a certificate that has expired.
-        let at = settings(&global.home, args.acting.server.as_deref(), dir)?;
-        Ok(Identity::keep(dir, Some(&at.address), TIMEOUT).await?)
+        let at = settings(global, args.acting.server.as_deref(), dir)?;
+        Ok((Identity::keep(dir, Some(&at.address), TIMEOUT).await?, at.address))
     }
 
-    async fn spawn(args: Args, global: &Global) -> Result<Identity, Failure> {
-        let spawner = request::spawner(&global.home, &args.acting);
+    async fn spawn(args: Args, global: &Global) -> Result<(Identity, String), Failure> {
+        let spawner = request::spawner(global, &args.acting)?;
         let whom = For { user_token: args.user_token.as_deref(), delegation: args.delegation, autonomous: args.autonomous };
-        let request = request::spawn(args.class.unwrap_or_default(), whom, args.limits)?;
-        let settings = settings(&global.home, args.acting.server.as_deref(), &spawner)?;
+        let request = request::spawn(args.class.unwrap_or_default(), whom, args.limits, &spawner, global).await?;
+        let settings = settings(global, args.acting.server.as_deref(), &spawner)?;
         let issuer = Issuer {
             address: settings.address.clone(),
             trust_domain: settings.trust_domain.clone(),
             connect_timeout: settings.connect_timeout,
         };
-        Ok(Identity::spawn(connect(settings).await?, issuer, request).await?)
+        let address = settings.address.clone();
+        Ok((Identity::spawn(connect(settings).await?, issuer, request).await?, address))
     }
 
     fn tokens(texts: &[String]) -> Result<Vec<Wanted>, Failure> {

@@ -9,10 +9,9 @@ use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 use mayfly_agent::api::v1::spawn_batch_response::Result as OneResult;
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::connect::{self, Acting};
+use super::connect::{self, Acting, Channel};
 use super::exit::{DENIED, FAILURE, Failure, INTERRUPTED};
 use super::file;
 use super::global::Global;
@@ -48,8 +47,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let spawner = request::spawner(&global.home, &args.acting);
-    let mut request = args.wanted.request()?;
+    let spawner = request::spawner(global, &args.acting)?;
+    let mut request = args.wanted.request(&spawner, global).await?;
     request.request_id = args.request_id;
     request.ticket = args.ticket;
     // ORDER: before there is an agent that nobody would hold.
@@ -57,8 +56,8 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         file::vacant(&if n == 0 { args.out.clone() } else { numbered(&args.out, n) }, None, args.force)?;
     }
     let server = args.acting.server.as_deref();
-    let issuer = connect::settings(&global.home, server, &spawner)?.address;
-    let channel = connect::as_identity(&global.home, server, &spawner).await?;
+    let issuer = connect::settings(global, server, &spawner)?.address;
+    let channel = connect::as_identity(global, server, &spawner).await?;
     let into = Into { dir: &args.out, issuer: &issuer };
     match args.count {
         Some(count) => batch(channel, request, count, &into, global.output).await,

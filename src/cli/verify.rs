@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::inspection_client::InspectionClient;
-use mayfly_agent::revocation::{Following, Freshness, follow};
+use mayfly_agent::revocation::{Following, Freshness, follow_as};
 use mayfly_verify::feed::FeedKey;
 use mayfly_verify::{Binding, BindingOid, Bundle, Live, Principal, SpiffeId, TrustDomain, verify_jwt, verify_x509};
 use rustls_pki_types::CertificateDer;
@@ -76,7 +76,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 
 /// Asks the issuer whether an agent may act: for whoever has its name, and not its certificate.
 async fn ask(agent: &str, acting: &Acting, global: &Global) -> Result<(), Failure> {
-    let mut client = InspectionClient::new(connect::as_identity_or_operator(&global.home, acting).await?);
+    let mut client = InspectionClient::new(connect::as_identity_or_operator(global, acting).await?);
     let agent = found::agent(&mut client, agent, "").await?;
     let object = output::agent::object(&agent);
     output::print(global.output, &object, || output::fields(&object))?;
@@ -136,14 +136,14 @@ fn check_jwt(
 
 /// What is revoked now, as a strict verifier sees it. If the issuer says nothing fresh the check fails.
 async fn follow_feed(global: &Global, acting: &Acting, trust_domain: &TrustDomain) -> Result<Following, Failure> {
-    let channel = connect::as_identity_or_operator(&global.home, acting).await?;
+    let channel = connect::as_identity_or_operator(global, acting).await?;
     // An issuer whose process is stopped accepts connections and does not answer.
     let Ok(bundle) = tokio::time::timeout(PATIENCE, connect::fetch_bundle(channel.clone())).await else {
         let message = "it is not known whether the credential is revoked: the issuer does not answer";
         return Err(Failure::new(STALE, message));
     };
     let key = FeedKey::from_point(&bundle?.feed_key).map_err(|e| e.to_string())?;
-    let following = follow(channel, key, trust_domain.clone(), Freshness::default());
+    let following = follow_as(channel, key, trust_domain.clone(), Freshness::default());
     let started = Instant::now();
     // The check of the credential says what was not received in time.
     while following.live().fresh(since_epoch()).is_err() && started.elapsed() < PATIENCE {

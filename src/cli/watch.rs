@@ -20,7 +20,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let mut client = RevocationsClient::new(connect::as_identity_or_operator(&global.home, &args.acting).await?);
+    let mut client = RevocationsClient::new(connect::as_identity_or_operator(global, &args.acting).await?);
     // It says what it has heard, so that nobody who revokes waits for it in vain.
     let mut subscription = vec![0; 16];
     aws_lc_rs::rand::fill(&mut subscription).map_err(|_| "the system gave no randomness".to_owned())?;

@@ -42,7 +42,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         Command::Limit { name, value } => What::Limit(v1::LimitChange { name, value }),
     };
     let limits = matches!(what, What::Limit(_));
-    let channel = connect::as_identity_or_operator(&global.home, &args.acting).await?;
+    let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let mut answers = DecisionsClient::new(channel).what_if(v1::WhatIfRequest { what: Some(what) }).await?.into_inner();
     let (mut agents, mut last) = (Vec::new(), v1::WhatIfResponse::default());
     while let Some(answer) = answers.message().await? {

@@ -18,7 +18,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("give --as DIR: the identity to ask about")?;
-    let channel = connect::as_identity(&global.home, args.acting.server.as_deref(), dir).await?;
+    let channel = connect::as_identity(global, args.acting.server.as_deref(), dir).await?;
     let me = IdentitiesClient::new(channel).whoami(v1::WhoamiRequest {}).await?.into_inner();
     let kind = match me.kind() {
         v1::IdentityKind::Agent => "agent",

@@ -34,7 +34,7 @@ use crate::process::sparing::cannot_accept;
 use flow::Shared;
 use keys::{Ca, Signer};
 
-/// The audience of its tokens, and the id of its only client.
+/// The audience of its tokens, and the id of a client. The other audiences are clients too.
 pub const AUDIENCE: &str = "mayfly-dev";
 /// The audience of tokens with which users revoke their own access.
 pub const REVOKES: &str = "mayfly-dev-revoke";

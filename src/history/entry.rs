@@ -32,11 +32,12 @@ pub enum Kind {
     Denial,
     Look,
     Gap,
+    Passage,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Opened,
         Kind::JoinToken,
         Kind::Certificate,
@@ -57,6 +58,7 @@ impl Kind {
         Kind::Denial,
         Kind::Look,
         Kind::Gap,
+        Kind::Passage,
     ];
 
     /// As entries and filters write it.
@@ -82,6 +84,7 @@ impl Kind {
             Kind::Denial => "denial",
             Kind::Look => "look",
             Kind::Gap => "gap",
+            Kind::Passage => "passage",
         }
     }
 

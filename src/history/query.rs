@@ -23,7 +23,7 @@ pub struct Filter {
     pub class: String,
     /// SPIFFE ID of a root workload.
     pub root: String,
-    /// Kinds.
+    /// Kinds. Empty admits all but the passage of time, which an idle issuer records to forget what has ended.
     pub kinds: Vec<Kind>,
     /// A reason code, or a part of a reason.
     pub reason: String,
@@ -38,7 +38,11 @@ impl Filter {
         let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
         leaf.at >= self.since
             && (self.until == 0 || leaf.at < self.until)
-            && (self.kinds.is_empty() || self.kinds.contains(&leaf.kind))
+            && (if self.kinds.is_empty() {
+                leaf.kind != Kind::Passage || !self.decision.is_empty()
+            } else {
+                self.kinds.contains(&leaf.kind)
+            })
             && is(&self.class, &leaf.class)
             && is(&self.root, &leaf.root_id)
             && is(&self.decision, &leaf.decision_id)
@@ -93,4 +97,21 @@ pub fn page(reader: &Reader, filter: &Filter, from: u64, most: usize, sees: impl
         ControlFlow::Continue(())
     })?;
     failed.map_or(Ok(page), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::entry::Outcome;
+
+    #[test]
+    fn the_passage_of_time_is_told_to_who_asks_for_it() {
+        let mut entry = Draft::new(Kind::Passage, 1, Outcome::Recorded);
+        entry.leaf.decision_id = "r7".into();
+        let asks = |kinds: &[Kind], decision: &str| {
+            Filter { kinds: kinds.to_vec(), decision: decision.into(), ..Filter::default() }.admits(&entry)
+        };
+        assert!(!asks(&[], "") && !asks(&[Kind::Opened], ""));
+        assert!(asks(&[Kind::Passage], "") && asks(&[], "r7") && asks(&[Kind::Gap, Kind::Passage], ""));
+    }
 }

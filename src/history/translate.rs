@@ -370,7 +370,8 @@ fn kind(body: Option<&Body>) -> Kind {
         Some(Body::Extended(_)) => Kind::Extension,
         Some(Body::Reserved(_) | Body::Spent(_) | Body::Released(_)) => Kind::Budget,
         Some(Body::Authorities(_)) => Kind::Authorities,
-        Some(Body::Opened(_) | Body::Resumed(_) | Body::Passed(_) | Body::TimeRepaired(_)) | None => Kind::Opened,
+        Some(Body::Passed(_)) => Kind::Passage,
+        Some(Body::Opened(_) | Body::Resumed(_) | Body::TimeRepaired(_)) | None => Kind::Opened,
     }
 }
 

@@ -147,6 +147,7 @@ fn spawn_by(dir: &Path, args: &[&str], envs: &[(&str, &str)], stderr: Stdio) -> 
         .current_dir(dir)
         .envs(envs.iter().copied())
         .env_remove("MAYFLY_HOME")
+        .env("XDG_CONFIG_HOME", dir.join("config"))
         .stdout(Stdio::piped())
         .stderr(stderr)
         .spawn()
@@ -158,7 +159,10 @@ fn spawn_by(dir: &Path, args: &[&str], envs: &[(&str, &str)], stderr: Stdio) -> 
 }
 
 pub fn run_in(dir: &Path, line: &str) -> Output {
-    Command::new(BIN).args(line.split_whitespace()).current_dir(dir).env_remove("MAYFLY_HOME").output().unwrap()
+    let mut command = Command::new(BIN);
+    // Who runs the tests may have chosen a place of their own.
+    command.args(line.split_whitespace()).current_dir(dir).env_remove("MAYFLY_HOME").env("XDG_CONFIG_HOME", dir.join("config"));
+    command.output().unwrap()
 }
 
 /// Every method of the API, and the roles that may call it.

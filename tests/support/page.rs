@@ -224,7 +224,8 @@ fn command(dir: &Path) -> Command {
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let mut command = Command::new("sh");
     command.current_dir(dir).env("PATH", path);
-    for name in ["MAYFLY_HOME", "MAYFLY_SERVER", "SPIFFE_ENDPOINT_SOCKET"] {
+    command.env("XDG_CONFIG_HOME", dir.join("config"));
+    for name in ["MAYFLY_HOME", "MAYFLY_SERVER", "MAYFLY_CONTEXT", "SPIFFE_ENDPOINT_SOCKET"] {
         command.env_remove(name);
     }
     command

@@ -9,9 +9,9 @@ use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use mayfly_agent::api::v1::policies_client::PoliciesClient;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use super::{described_policy, read};
+use crate::cli::connect::Channel;
 use crate::cli::exit::Failure;
 use crate::cli::found;
 use crate::cli::output::{self, Format};

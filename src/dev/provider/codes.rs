@@ -21,6 +21,8 @@ pub(super) struct Codes {
 /// The authorization request behind a code.
 pub(super) struct Grant {
     pub(super) user: String,
+    /// The client, which is the audience of its tokens too.
+    pub(super) client: String,
     pub(super) redirect_uri: String,
     pub(super) nonce: Option<String>,
     /// The S256 challenge (RFC 7636).
@@ -64,7 +66,7 @@ mod tests {
 
     fn grant() -> Grant {
         let challenge = challenge_of(VERIFIER);
-        Grant { user: "demo".into(), redirect_uri: "http://127.0.0.1/cb".into(), nonce: None, challenge }
+        Grant { user: "demo".into(), client: "c".into(), redirect_uri: "http://127.0.0.1/cb".into(), nonce: None, challenge }
     }
 
     #[test]

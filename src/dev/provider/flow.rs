@@ -16,13 +16,16 @@ use uuid::Uuid;
 
 use super::codes::{Codes, Grant};
 use super::keys::Signer;
-use super::{AUDIENCE, DEV_GRANT, USERS};
+use super::{AUDIENCE, DEV_GRANT, REVOKES, USER, USERS};
 
 /// Lifetime of a token in seconds. It is the longest lease of a development agent, because no lease outlasts the token that it
 /// comes from.
 const TOKEN_LIFE: u64 = 8 * 3600;
 /// Lifetime of an ID-JAG in seconds.
 const ID_JAG_LIFE: u64 = 300;
+/// The clients, each with an audience of its own.
+const CLIENTS: [&str; 3] = [AUDIENCE, REVOKES, USER];
+const NO_CLIENT: &str = "`client_id` must be `mayfly-dev`, `mayfly-dev-user` or `mayfly-dev-revoke`";
 /// Longest request body, in bytes.
 const MAX_BODY: usize = 16 * 1024;
 /// Longest audience, nonce or state, in bytes.
@@ -88,9 +91,9 @@ async fn authorize(State(shared): State<Arc<Shared>>, Query(request): Query<Auth
     let Some(redirect_uri) = request.redirect_uri.as_deref().filter(|uri| on_loopback(uri)) else {
         return error(StatusCode::BAD_REQUEST, "invalid_request", "`redirect_uri` must be a loopback address");
     };
-    if request.client_id.as_deref() != Some(AUDIENCE) {
-        return error(StatusCode::BAD_REQUEST, "invalid_client", "`client_id` must be `mayfly-dev`");
-    }
+    let Some(client) = request.client_id.as_deref().filter(|client| CLIENTS.contains(client)) else {
+        return error(StatusCode::BAD_REQUEST, "invalid_client", NO_CLIENT);
+    };
     if [&request.state, &request.nonce].into_iter().flatten().any(|v| v.len() > MAX_PARAMETER) {
         return error(StatusCode::BAD_REQUEST, "invalid_request", "`state` or `nonce` is too long");
     }
@@ -107,6 +110,7 @@ async fn authorize(State(shared): State<Arc<Shared>>, Query(request): Query<Auth
     };
     let grant = Grant {
         user: user.to_owned(),
+        client: client.to_owned(),
         redirect_uri: redirect_uri.to_owned(),
         nonce: request.nonce.clone(),
         challenge: challenge.to_owned(),
@@ -136,9 +140,9 @@ async fn token(State(shared): State<Arc<Shared>>, Form(request): Form<TokenReque
     let now = unix_now();
     match request.grant_type.as_str() {
         "authorization_code" => {
-            if request.client_id.as_deref() != Some(AUDIENCE) {
-                return error(StatusCode::BAD_REQUEST, "invalid_client", "`client_id` must be `mayfly-dev`");
-            }
+            let Some(client) = request.client_id.as_deref().filter(|client| CLIENTS.contains(client)) else {
+                return error(StatusCode::BAD_REQUEST, "invalid_client", NO_CLIENT);
+            };
             let (Some(code), Some(uri), Some(verifier)) = (&request.code, &request.redirect_uri, &request.code_verifier) else {
                 return error(
                     StatusCode::BAD_REQUEST,
@@ -147,14 +151,14 @@ async fn token(State(shared): State<Arc<Shared>>, Form(request): Form<TokenReque
                 );
             };
             let grant = shared.codes.lock().redeem(code, uri, verifier, now);
-            let Some(grant) = grant else {
+            let Some(grant) = grant.filter(|grant| grant.client == client) else {
                 return error(
                     StatusCode::BAD_REQUEST,
                     "invalid_grant",
                     "the code is unknown, used, expired or not for this request",
                 );
             };
-            answer(&shared, &grant.user, AUDIENCE, grant.nonce.as_deref(), now, &[Kind::Id, Kind::Access])
+            answer(&shared, &grant.user, client, grant.nonce.as_deref(), now, &[Kind::Id, Kind::Access])
         }
         DEV_GRANT => {
             let Some(user) = request.user.as_deref().filter(|user| USERS.contains(user)) else {

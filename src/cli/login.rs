@@ -1,0 +1,84 @@
+//! `mayfly login`.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use super::exit::Failure;
+use super::global::Global;
+use super::{output, place};
+use crate::login::device::Invitation;
+use crate::login::{code, device, kept};
+use crate::telemetry::escaped;
+
+/// Sign in at the provider of this place, and keep the token for the commands that need one
+///
+/// A browser opens the provider's page and comes back to a port of this machine (authorization code with PKCE); with --device any other
+/// machine's browser does (device flow). The token is kept where only you can read it, in the context or, beside `mayfly dev`, in the home.
+/// `mayfly my`, `approve`, `spawn` and what operators do use it, and refresh it where the provider allows that.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// For a machine without a browser: show a code to enter on another one
+    #[arg(long, conflicts_with = "forget")]
+    device: bool,
+    /// Print the page's address, and start no browser
+    #[arg(long, conflicts_with_all = ["device", "forget"])]
+    no_browser: bool,
+    /// Sign nobody in: forget the tokens that are kept
+    #[arg(long)]
+    forget: bool,
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
+    let nowhere = "nobody signs in here: make a place with `mayfly context add NAME --server ADDRESS --bundle FILE --login URL --client ID`";
+    let (dir, provider) = place::login(global)?.ok_or_else(|| Failure::usage(nowhere))?;
+    if args.forget {
+        let forgotten = kept::forget(&dir)?;
+        let text = if forgotten { "the tokens are forgotten" } else { "nobody was signed in" };
+        return output::print(global.output, &json!({ "forgotten": forgotten }), || text.to_owned());
+    }
+    let tokens = if args.device {
+        device::sign_in(&provider, invite).await?
+    } else {
+        code::sign_in(&provider, |page| {
+            say(&format!("sign in at {}", escaped(&page)));
+            if !args.no_browser {
+                browse(page);
+            }
+        })
+        .await?
+    };
+    let said = kept::keep(&dir, &provider, &tokens)?;
+    let until = output::time(said.ends_at);
+    let object = json!({
+        "user": { "iss": said.iss, "sub": said.sub },
+        "audiences": said.audiences,
+        "expires_at": until,
+        "refreshes": said.refreshes,
+    });
+    output::print(global.output, &object, || {
+        let then = if said.refreshes { ", and refreshed after that" } else { "" };
+        format!("signed in as {} of {}, until {until}{then}", said.sub, said.iss)
+    })
+}
+
+fn invite(invitation: &Invitation) {
+    let Invitation { page, code, complete } = invitation;
+    say(&format!("sign in at {}", escaped(page)));
+    say(&format!("and enter   {}", escaped(code)));
+    if let Some(complete) = complete {
+        say(&format!("or visit    {}", escaped(complete)));
+    }
+}
+
+/// Nobody reads it if this fails.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Opens the page in the browser of this desktop, if there is one. The address was printed in any case.
+fn browse(page: &str) {
+    let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let _ = Command::new(opener).arg(page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+}

@@ -1,0 +1,125 @@
+//! Which issuer a command asks, and who asks: a named place, or the home. Options win over the environment, and that over the place that
+//! was chosen with `mayfly context use`.
+
+use std::path::{Path, PathBuf};
+
+use super::exit::{DENIED, FAILURE, Failure, UNREACHABLE};
+use super::global::{Given, Global};
+use crate::context::{Context, Contexts};
+use crate::dev::provider;
+use crate::home;
+use crate::login::{LoginError, Provider, kept};
+
+/// The environment variable with the address of the issuer.
+const SERVER: &str = "MAYFLY_SERVER";
+/// The environment variable with the name of a place.
+const CONTEXT: &str = "MAYFLY_CONTEXT";
+
+/// The named place of a command. `None` means the home.
+pub(super) fn of(global: &Global) -> Result<Option<Context>, Failure> {
+    match named(global)? {
+        Named::Context(context) => Ok(Some(*context)),
+        Named::Home => Ok(None),
+        Named::Nothing => current(global),
+    }
+}
+
+/// What a command or its environment names.
+enum Named {
+    Context(Box<Context>),
+    Home,
+    Nothing,
+}
+
+fn named(global: &Global) -> Result<Named, Failure> {
+    let name = match (&global.context, global.home_given, variable(CONTEXT)) {
+        (Some(_), Given::Option, _) => return Err(Failure::usage("give --context or --home: each says which issuer is asked")),
+        (Some(name), ..) => name.clone(),
+        (None, Given::Option, _) => return Ok(Named::Home),
+        (None, Given::Environment, Some(_)) => {
+            let both = "MAYFLY_CONTEXT and MAYFLY_HOME are both set: unset one, or give --context or --home";
+            return Err(Failure::usage(both));
+        }
+        (None, Given::Environment, None) => return Ok(Named::Home),
+        (None, Given::No, Some(name)) => name,
+        (None, Given::No, None) => return Ok(Named::Nothing),
+    };
+    let context = Contexts::of_user().and_then(|contexts| contexts.read(&name)).map_err(Failure::usage)?;
+    Ok(Named::Context(Box::new(context)))
+}
+
+/// The place that was chosen before. T244: where a home is here too, nobody guesses which of the two was meant.
+fn current(global: &Global) -> Result<Option<Context>, Failure> {
+    let Ok(contexts) = Contexts::of_user() else { return Ok(None) };
+    let Some(name) = contexts.current()? else { return Ok(None) };
+    if home::endpoint(&global.home).is_ok() {
+        let home = global.home.display();
+        return Err(Failure::usage(format!(
+            "`{home}` here holds an issuer, and the current context is `{name}`: say which with --home {home} or --context {name}"
+        )));
+    }
+    Ok(Some(contexts.read(&name)?))
+}
+
+/// The address that the command, its environment or a place that it names says. `None` leaves it to the identity's folder and the home.
+pub(super) fn server(global: &Global, option: Option<&str>) -> Result<Option<String>, Failure> {
+    if let Some(address) = option {
+        return Ok(Some(address.to_owned()));
+    }
+    let from_env = variable(SERVER).filter(|_| global.context.is_none());
+    Ok(match (from_env, named(global)?) {
+        (Some(address), _) => Some(address),
+        (None, Named::Context(context)) => Some(context.settings.server),
+        (None, Named::Home | Named::Nothing) => None,
+    })
+}
+
+/// The folder where the tokens of a person are kept who signs in at this place, and the provider. `None` where nobody can sign in.
+pub(super) fn login(global: &Global) -> Result<Option<(PathBuf, Provider)>, Failure> {
+    if let Some(context) = of(global)? {
+        return Ok(context.settings.login.map(|provider| (context.dir, provider)));
+    }
+    let Ok(at) = home::endpoint(&global.home) else { return Ok(None) };
+    let development = |(issuer, ca_file)| {
+        let client = provider::USER.to_owned();
+        let provider = Provider { issuer, client, ca_file: Some(ca_file), scope: None, resource: None };
+        (global.home.join("login"), provider)
+    };
+    Ok(at.oidc.zip(at.oidc_ca).map(development))
+}
+
+/// The token of the person who has signed in at this place. `None` where nobody can sign in.
+pub(super) async fn token(global: &Global) -> Result<Option<String>, Failure> {
+    match login(global)? {
+        Some((dir, provider)) => Ok(Some(kept::token(&dir, &provider).await?)),
+        None => Ok(None),
+    }
+}
+
+/// The token in a file; without one, of the person who has signed in here. A usage error says how to give one.
+pub(super) async fn token_or(file: Option<&Path>, global: &Global, usage: &str) -> Result<String, Failure> {
+    if let Some(file) = file {
+        return Ok(super::file::read_text(file)?.trim().to_owned());
+    }
+    let signed_in = match token(global).await {
+        // In a home nobody has to sign in: a file is as good.
+        Err(failure) if of(global)?.is_none() => return Err(Failure::usage(format!("{usage}; {failure}"))),
+        other => other?,
+    };
+    signed_in.ok_or_else(|| Failure::usage(usage))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl From<LoginError> for Failure {
+    fn from(e: LoginError) -> Failure {
+        let code = match e {
+            LoginError::Unreachable(..) => UNREACHABLE,
+            LoginError::Refused(_) | LoginError::NotSignedIn(_) => DENIED,
+            LoginError::Client(_) | LoginError::Answer(_) | LoginError::Late(_) | LoginError::Machine(_) => FAILURE,
+        };
+        Failure::new(code, e.to_string())
+    }
+}

@@ -1,0 +1,233 @@
+//! Sign-in of a person at their OIDC provider, for the commands of this binary. It uses nothing of the issuer, which verifies the token
+//! again with whatever it is sent.
+//!
+//! [`code`] is for a machine with a browser, [`device`] for one without; [`kept`] keeps the tokens and refreshes them.
+
+pub mod code;
+pub mod device;
+pub mod kept;
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::{Client, Response};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::https::{ClientError, https_client, with_causes};
+
+/// Longest answer of a provider that is read, in bytes.
+const MAX_ANSWER: usize = 256 * 1024;
+/// Longest text of a provider that a person is shown, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// Where and as which client a person signs in. An attacker who controls it gets the tokens of those who sign in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// Its `iss`: an https URL.
+    pub issuer: String,
+    /// The id of a public client there, for native programs.
+    pub client: String,
+    /// PEM file with the only roots of its TLS certificate. `None` means the roots of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The scopes that are asked for. `None` means `openid`, and `offline_access` where the provider has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The resource for which an access token is wanted (RFC 8707). `None` means that the ID token is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+}
+
+/// Why nobody is signed in.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// No HTTPS client can be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The provider cannot be reached, or not over TLS that is trusted.
+    #[error("the provider `{0}` cannot be reached: {1}")]
+    Unreachable(String, String),
+    /// The provider's answer is not one that the standards have.
+    #[error("the provider's answer cannot be used: {0}")]
+    Answer(String),
+    /// The provider refused, with an error code and a text of its own.
+    #[error("the provider refused: {0}")]
+    Refused(String),
+    /// The person did not finish in time.
+    #[error("nobody signed in within {0} seconds: start `mayfly login` again")]
+    Late(u64),
+    /// There is no token, or none that counts any more and none to refresh it with.
+    #[error("{0}: sign in with `mayfly login`")]
+    NotSignedIn(String),
+    /// The machine gave no randomness, no port, or no room for a file.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// The endpoints of a provider, from its discovery document.
+#[derive(Deserialize)]
+struct Endpoints {
+    issuer: String,
+    authorization_endpoint: Option<String>,
+    token_endpoint: String,
+    device_authorization_endpoint: Option<String>,
+    #[serde(default)]
+    scopes_supported: Vec<String>,
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
+}
+
+/// A provider with its endpoints, and a client to reach it.
+struct Found<'a> {
+    provider: &'a Provider,
+    endpoints: Endpoints,
+    client: Client,
+}
+
+/// What a provider gave at a sign-in.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// The token that says who they are: a JWT.
+    pub token: String,
+    /// With it comes the next one. `None` if there will be none.
+    pub refresh: Option<String>,
+}
+
+/// The answer of a token endpoint.
+#[derive(Deserialize)]
+struct Granted {
+    id_token: Option<String>,
+    access_token: Option<String>,
+    refresh_token: Option<String>,
+}
+
+/// The error of a token endpoint.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+}
+
+/// The claims of a token that a client may read. Nothing is verified here: it came from the provider itself, over TLS (OpenID Connect
+/// Core 3.1.3.7), and the issuer verifies it.
+fn claims(token: &str) -> Option<Map<String, Value>> {
+    let payload = token.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok())?;
+    serde_json::from_slice(&payload).ok()
+}
+
+impl<'a> Found<'a> {
+    /// Reads the discovery document of a provider.
+    async fn of(provider: &'a Provider) -> Result<Found<'a>, LoginError> {
+        let client = https_client(provider.ca_file.as_deref())?;
+        let url = format!("{}/.well-known/openid-configuration", provider.issuer.trim_end_matches('/'));
+        let answer = client.get(url).send().await.map_err(|e| unreachable(provider, &e))?;
+        let endpoints: Endpoints = read(provider, answer).await?;
+        // Discovery 4.3: or one provider could take the place of another.
+        if endpoints.issuer != provider.issuer {
+            let shown = shown(&endpoints.issuer);
+            return Err(LoginError::Answer(format!("it calls itself `{shown}`, and not `{}`", provider.issuer)));
+        }
+        Ok(Found { provider, endpoints, client })
+    }
+
+    fn scope(&self) -> String {
+        let offline = self.endpoints.scopes_supported.iter().any(|scope| scope == "offline_access");
+        let usual = || if offline { "openid offline_access" } else { "openid" }.to_owned();
+        self.provider.scope.clone().unwrap_or_else(usual)
+    }
+
+    /// Asks the token endpoint. `Ok(Err)` is its own refusal, by its error code.
+    async fn grant(&self, mut form: Vec<(&str, &str)>) -> Result<Result<Granted, Refusal>, LoginError> {
+        form.push(("client_id", &self.provider.client));
+        form.extend(self.provider.resource.as_deref().map(|resource| ("resource", resource)));
+        let answer = self.client.post(&self.endpoints.token_endpoint).form(&form).send().await;
+        let answer = answer.map_err(|e| unreachable(self.provider, &e))?;
+        if answer.status().is_client_error() {
+            return Ok(Err(bounded(self.provider, answer).await.and_then(|bytes| json(&bytes))?));
+        }
+        Ok(Ok(read(self.provider, answer).await?))
+    }
+
+    /// The token that was wanted, if it is for us. `nonce` is that of an authorization request.
+    fn wanted(&self, granted: Granted, nonce: Option<&str>) -> Result<Tokens, LoginError> {
+        let wrong = |what: &str| LoginError::Answer(what.to_owned());
+        let resource = self.provider.resource.is_some();
+        let token = if resource { granted.access_token } else { granted.id_token };
+        let kind = if resource { "access token" } else { "ID token" };
+        let token = token.ok_or_else(|| wrong(&format!("it has no {kind}")))?;
+        let claims = claims(&token).ok_or_else(|| wrong(&format!("its {kind} is no JWT, so the issuer could not verify it")))?;
+        if claims.get("iss").and_then(Value::as_str) != Some(&self.provider.issuer) {
+            return Err(wrong("its token is from another provider"));
+        }
+        let ours = match claims.get("aud") {
+            Some(Value::String(one)) => *one == self.provider.client,
+            Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(&self.provider.client)),
+            _ => false,
+        };
+        if !resource && !ours {
+            return Err(wrong("its ID token is for another client"));
+        }
+        // T243: the token is from this sign-in, and from no other.
+        if !resource && nonce.is_some() && claims.get("nonce").and_then(Value::as_str) != nonce {
+            return Err(wrong("its ID token is from another sign-in"));
+        }
+        Ok(Tokens { token, refresh: granted.refresh_token })
+    }
+}
+
+fn refused(refusal: &Refusal) -> LoginError {
+    let Refusal { error, error_description } = refusal;
+    let text = if error_description.is_empty() { error.clone() } else { format!("{error}: {error_description}") };
+    LoginError::Refused(shown(&text))
+}
+
+fn unreachable(provider: &Provider, e: &reqwest::Error) -> LoginError {
+    LoginError::Unreachable(provider.issuer.clone(), with_causes(&e))
+}
+
+/// The JSON of an answer that says yes.
+async fn read<T: DeserializeOwned>(provider: &Provider, answer: Response) -> Result<T, LoginError> {
+    let status = answer.status();
+    let bytes = bounded(provider, answer).await?;
+    if !status.is_success() {
+        return Err(LoginError::Answer(format!("it answered {status}")));
+    }
+    json(&bytes)
+}
+
+fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, LoginError> {
+    serde_json::from_slice(bytes).map_err(|e| LoginError::Answer(e.to_string()))
+}
+
+async fn bounded(provider: &Provider, mut answer: Response) -> Result<Vec<u8>, LoginError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|e| unreachable(provider, &e))? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(LoginError::Answer(format!("it has more than {MAX_ANSWER} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// What a stranger wrote, as a person is shown it.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
+}
+
+/// 256 bits of randomness, as a text of 43 characters.
+fn random() -> Result<String, LoginError> {
+    let mut bytes = [0u8; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| LoginError::Machine("the system gave no randomness".into()))?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

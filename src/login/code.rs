@@ -1,0 +1,137 @@
+//! Sign-in in a browser: the authorization code flow with PKCE (RFC 7636), back to a port on loopback (RFC 8252 7.3).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse as _, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mayfly_verify::sha256;
+use reqwest::Url;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::{Found, LoginError, Provider, Tokens, random, refused, shown};
+
+/// How long a person may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Signs a person in. `open` is told the page that they must visit.
+pub async fn sign_in(provider: &Provider, open: impl FnOnce(&str)) -> Result<Tokens, LoginError> {
+    let found = Found::of(provider).await?;
+    // 1. Where the browser comes back to: a port that nobody else has, for this one sign-in.
+    let machine = |e: std::io::Error| LoginError::Machine(format!("no port on loopback: {e}"));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(machine)?;
+    let back = format!("http://127.0.0.1:{}/callback", listener.local_addr().map_err(machine)?.port());
+    // 2. The page. Whoever sees its address learns a digest of the verifier, and can redeem no code with that.
+    let (state, nonce, verifier) = (random()?, random()?, random()?);
+    let challenge = URL_SAFE_NO_PAD.encode(sha256(verifier.as_bytes()));
+    let page = page(&found, &back, [&state, &nonce, &challenge])?;
+    // 3. The answer.
+    let (told, mut answers) = mpsc::channel(1);
+    let waiting = Waiting {
+        state,
+        issuer: provider.issuer.clone(),
+        names_itself: found.endpoints.authorization_response_iss_parameter_supported,
+        told,
+    };
+    let router = Router::new().route("/callback", get(callback)).with_state(Arc::new(waiting));
+    let serving = axum::serve(listener, router).into_future();
+    open(page.as_str());
+    let code = tokio::select! {
+        answer = tokio::time::timeout(PATIENCE, answers.recv()) => {
+            answer.ok().flatten().ok_or(LoginError::Late(PATIENCE.as_secs()))??
+        }
+        ended = serving => return Err(LoginError::Machine(format!("nothing listens on loopback any more: {ended:?}"))),
+    };
+    // 4. The code for tokens.
+    let form = vec![
+        ("grant_type", "authorization_code"),
+        ("code", code.as_str()),
+        ("redirect_uri", back.as_str()),
+        ("code_verifier", verifier.as_str()),
+    ];
+    found.wanted(found.grant(form).await?.map_err(|refusal| refused(&refusal))?, Some(&nonce))
+}
+
+/// The address of the provider's page.
+fn page(found: &Found<'_>, back: &str, [state, nonce, challenge]: [&String; 3]) -> Result<Url, LoginError> {
+    let none = || LoginError::Answer("it has no `authorization_endpoint`: try `mayfly login --device`".into());
+    let endpoint = found.endpoints.authorization_endpoint.as_deref().ok_or_else(none)?;
+    let url = Url::parse(endpoint).ok().filter(|url| url.scheme() == "https");
+    let mut url = url.ok_or_else(|| LoginError::Answer(format!("`{}` is no page for a sign-in", shown(endpoint))))?;
+    let scope = found.scope();
+    let mut query = url.query_pairs_mut();
+    query
+        .append_pair("response_type", "code")
+        .append_pair("client_id", &found.provider.client)
+        .append_pair("redirect_uri", back)
+        .append_pair("scope", &scope)
+        .append_pair("state", state)
+        .append_pair("nonce", nonce)
+        .append_pair("code_challenge", challenge)
+        .append_pair("code_challenge_method", "S256");
+    if scope.split(' ').any(|scope| scope == "offline_access") {
+        // OpenID Connect Core 11: without it a provider leaves the scope out.
+        query.append_pair("prompt", "consent");
+    }
+    if let Some(resource) = &found.provider.resource {
+        query.append_pair("resource", resource);
+    }
+    drop(query);
+    Ok(url)
+}
+
+struct Waiting {
+    state: String,
+    issuer: String,
+    names_itself: bool,
+    told: mpsc::Sender<Result<String, LoginError>>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    code: Option<String>,
+    state: Option<String>,
+    iss: Option<String>,
+    error: Option<String>,
+    error_description: Option<String>,
+}
+
+async fn callback(State(waiting): State<Arc<Waiting>>, Query(answer): Query<Answer>) -> Response {
+    // T243: every program of this machine, and every page in the browser, can ask here. Only who knows the state is answered: others can
+    // neither bring a code of their own nor end the sign-in.
+    if answer.state.as_deref() != Some(waiting.state.as_str()) {
+        return told(StatusCode::BAD_REQUEST, "This is not an answer to the sign-in that waits here.");
+    }
+    // RFC 9207: the answer of another provider is none.
+    let other = match &answer.iss {
+        Some(iss) => *iss != waiting.issuer,
+        None => waiting.names_itself,
+    };
+    let result = match (other, answer.code, answer.error) {
+        (true, ..) => Err(LoginError::Answer("it is from another provider".into())),
+        (false, Some(code), None) => Ok(code),
+        (false, _, Some(error)) => {
+            let why = answer.error_description.map_or_else(|| error.clone(), |text| format!("{error}: {text}"));
+            Err(LoginError::Refused(shown(&why)))
+        }
+        (false, None, None) => Err(LoginError::Answer("it has neither a code nor an error".into())),
+    };
+    let text =
+        if result.is_ok() { "You are signed in. Go back to the terminal." } else { "You are not signed in: see the terminal." };
+    // The first answer counts.
+    let _ = waiting.told.try_send(result);
+    told(StatusCode::OK, text)
+}
+
+fn told(status: StatusCode, text: &str) -> Response {
+    let policy = "default-src 'none'; frame-ancestors 'none'";
+    let headers = [(header::CONTENT_SECURITY_POLICY, policy), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, Html(format!("<!doctype html><title>Mayfly</title><p>{text}</p>"))).into_response()
+}

@@ -1,0 +1,304 @@
+//! An OIDC provider on this machine for sign-ins: discovery, keys, codes with PKCE, devices and refresh, each of which it can break.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::indexing_slicing, reason = "each test file uses what it needs")]
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mayfly_verify::sha256;
+use reqwest::Url;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use serde_json::{Value, json};
+
+/// What the provider will say to a sign-in.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    pub iss: Option<String>,
+    pub error: Option<String>,
+    pub nonce: Option<String>,
+    pub audience: Option<String>,
+    pub challenge: Option<String>,
+    client: String,
+    back: String,
+}
+
+#[derive(Default)]
+struct State {
+    codes: HashMap<String, Answer>,
+    refreshing: HashMap<String, String>,
+    refreshed: usize,
+    made: usize,
+    lives: u64,
+    ago: u64,
+    breaks: String,
+    waits: usize,
+    refuses: bool,
+}
+
+pub struct Idp {
+    url: String,
+    state: Arc<Mutex<State>>,
+    serving: Arc<Serving>,
+}
+
+impl Idp {
+    /// Starts one, and writes its CA to a file.
+    pub fn start(ca_file: &Path) -> Idp {
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(ca_file, made.cert.pem()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let private = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let tls = Arc::new(tls.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], private).unwrap());
+        let state = Arc::new(Mutex::new(State { lives: 600, ..State::default() }));
+        let serving = Arc::new(Serving { url: url.clone(), key, state: Arc::clone(&state) });
+        let kept = Arc::clone(&serving);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (serving, tls) = (Arc::clone(&serving), Arc::clone(&tls));
+                std::thread::spawn(move || {
+                    serving.connection(StreamOwned::new(ServerConnection::new(tls).unwrap(), stream.unwrap()))
+                });
+            }
+        });
+        Idp { url, state, serving: kept }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A person visits the page of a sign-in, and agrees. Where their browser is sent then; `change` makes the answer another one.
+    pub fn approve(&self, page: &str, change: impl FnOnce(&mut Answer)) -> String {
+        let page = Url::parse(page).unwrap();
+        assert!(page.as_str().starts_with(&format!("{}/authorize?", self.url)));
+        let query: HashMap<String, String> = page.query_pairs().into_owned().collect();
+        assert_eq!((query["response_type"].as_str(), query["code_challenge_method"].as_str()), ("code", "S256"));
+        assert!(query["state"].len() >= 43 && query["nonce"].len() >= 43 && query["code_challenge"].len() == 43);
+        assert!(query["redirect_uri"].starts_with("http://127.0.0.1:") && query["scope"] == "openid offline_access");
+        let mut answer = Answer {
+            iss: Some(self.url.clone()),
+            nonce: Some(query["nonce"].clone()),
+            challenge: Some(query["code_challenge"].clone()),
+            client: query["client_id"].clone(),
+            back: query["redirect_uri"].clone(),
+            ..Answer::default()
+        };
+        change(&mut answer);
+        let mut back = Url::parse(&query["redirect_uri"]).unwrap();
+        back.query_pairs_mut().append_pair("state", &query["state"]);
+        if let Some(iss) = &answer.iss {
+            back.query_pairs_mut().append_pair("iss", iss);
+        }
+        let mut state = self.state.lock().unwrap();
+        match &answer.error {
+            Some(error) => drop(back.query_pairs_mut().append_pair("error", error)),
+            None => {
+                state.made += 1;
+                let code = format!("code-{}", state.made);
+                back.query_pairs_mut().append_pair("code", &code);
+                state.codes.insert(code, answer);
+            }
+        }
+        back.to_string()
+    }
+
+    /// A token without a sign-in, which lives for so many seconds.
+    pub fn issue(&self, audience: &str, lives: u64) -> String {
+        self.serving.issue(audience, None, (0, lives))
+    }
+
+    /// Seconds for which tokens live from now on.
+    pub fn lives(&self, seconds: u64) {
+        self.state.lock().unwrap().lives = seconds;
+    }
+
+    /// Seconds ago at which tokens were issued from now on.
+    pub fn issued_ago(&self, seconds: u64) {
+        self.state.lock().unwrap().ago = seconds;
+    }
+
+    /// How often a token was refreshed.
+    pub fn refreshed(&self) -> usize {
+        self.state.lock().unwrap().refreshed
+    }
+
+    /// Ends every sign-in: no refresh token counts any more.
+    pub fn ends_sign_ins(&self) {
+        self.state.lock().unwrap().refreshing.clear();
+    }
+
+    /// What is wrong with its discovery document from now on.
+    pub fn breaks(&self, what: &str) {
+        what.clone_into(&mut self.state.lock().unwrap().breaks);
+    }
+
+    /// How many questions about a device come before the person agrees.
+    pub fn device_waits(&self, times: usize) {
+        self.state.lock().unwrap().waits = times;
+    }
+
+    pub fn device_refuses(&self) {
+        self.state.lock().unwrap().refuses = true;
+    }
+}
+
+struct Serving {
+    url: String,
+    key: RsaKeyPair,
+    state: Arc<Mutex<State>>,
+}
+
+impl Serving {
+    fn connection(&self, mut tls: StreamOwned<ServerConnection, TcpStream>) {
+        let (mut head, mut byte) = (Vec::new(), [0; 1]);
+        while !head.ends_with(b"\r\n\r\n") && matches!(tls.read(&mut byte), Ok(1)) {
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).to_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        if tls.read_exact(&mut body).is_err() {
+            return;
+        }
+        let form: HashMap<String, String> = url_decoded(&String::from_utf8_lossy(&body));
+        let (status, answer) = match head.split(' ').nth(1).unwrap_or_default() {
+            "/.well-known/openid-configuration" => (200, self.discovery()),
+            "/jwks" => (200, self.jwks()),
+            "/token" => self.token(&form),
+            "/device" => (200, self.device()),
+            _ => (404, json!({}).to_string()),
+        };
+        let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close");
+        let _ = write!(tls, "{head}\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
+        tls.conn.send_close_notify();
+        let _ = tls.flush();
+    }
+
+    fn discovery(&self) -> String {
+        let (url, breaks) = (&self.url, self.state.lock().unwrap().breaks.clone());
+        let mut document = json!({
+            "issuer": url,
+            "authorization_endpoint": format!("{url}/authorize"),
+            "token_endpoint": format!("{url}/token"),
+            "device_authorization_endpoint": format!("{url}/device"),
+            "jwks_uri": format!("{url}/jwks"),
+            "scopes_supported": ["openid", "offline_access"],
+            "authorization_response_iss_parameter_supported": true,
+        });
+        match breaks.as_str() {
+            "issuer" => document["issuer"] = "https://other.example".into(),
+            "page" => document["authorization_endpoint"] = "http://other.example/authorize".into(),
+            "device" => drop(document.as_object_mut().unwrap().remove("device_authorization_endpoint")),
+            "garbage" => return "<html>".into(),
+            "long" => document["padding"] = "x".repeat(300_000).into(),
+            _ => {}
+        }
+        document.to_string()
+    }
+
+    fn jwks(&self) -> String {
+        let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (n, e) = (self.key.public_key().modulus(), self.key.public_key().exponent());
+        let (n, e) = (b64(n.big_endian_without_leading_zero()), b64(e.big_endian_without_leading_zero()));
+        json!({ "keys": [{ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": "k1", "n": n, "e": e }] }).to_string()
+    }
+
+    fn device(&self) -> String {
+        json!({
+            "device_code": "the-device", "user_code": "WDJB-MJHT", "expires_in": 60, "interval": 1,
+            "verification_uri": format!("{}/device", self.url),
+        })
+        .to_string()
+    }
+
+    fn token(&self, form: &HashMap<String, String>) -> (u16, String) {
+        let of = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
+        let refused = |error: &str| (400, json!({ "error": error }).to_string());
+        let mut state = self.state.lock().unwrap();
+        let (client, audience, nonce) = match of("grant_type") {
+            "authorization_code" => {
+                let Some(answer) = state.codes.remove(of("code")) else { return refused("invalid_grant") };
+                let challenge = URL_SAFE_NO_PAD.encode(sha256(of("code_verifier").as_bytes()));
+                if answer.challenge != Some(challenge) || answer.client != of("client_id") || answer.back != of("redirect_uri") {
+                    return refused("invalid_grant");
+                }
+                (answer.client.clone(), answer.audience.clone().unwrap_or(answer.client), answer.nonce)
+            }
+            "refresh_token" => {
+                // Each counts once.
+                let Some(client) = state.refreshing.remove(of("refresh_token")) else { return refused("invalid_grant") };
+                state.refreshed += 1;
+                (client.clone(), client, None)
+            }
+            "urn:ietf:params:oauth:grant-type:device_code" if of("device_code") == "the-device" => {
+                if state.refuses {
+                    return refused("access_denied");
+                }
+                if state.waits > 0 {
+                    state.waits -= 1;
+                    return refused("authorization_pending");
+                }
+                (of("client_id").to_owned(), of("client_id").to_owned(), None)
+            }
+            _ => return refused("unsupported_grant_type"),
+        };
+        state.made += 1;
+        let refresh = format!("refresh-{}", state.made);
+        state.refreshing.insert(refresh.clone(), client);
+        let token = self.issue(&audience, nonce.as_deref(), (state.ago, state.lives));
+        (200, json!({ "id_token": token, "refresh_token": refresh, "token_type": "Bearer" }).to_string())
+    }
+
+    /// An ID token of `alice`, issued and ending so many seconds ago and ahead.
+    fn issue(&self, audience: &str, nonce: Option<&str>, (ago, lives): (u64, u64)) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        self.sign(&json!({
+            "iss": self.url, "sub": "alice", "aud": audience, "iat": now - ago, "exp": now + lives, "nonce": nonce,
+            "groups": ["staff", "ops"], "jti": format!("{now}"),
+        }))
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let b64 = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let signed = format!("{}.{}", b64(&json!({ "typ": "JWT", "alg": "RS256", "kid": "k1" })), b64(claims));
+        let mut signature = vec![0; self.key.public_modulus_len()];
+        self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+fn url_decoded(text: &str) -> HashMap<String, String> {
+    Url::parse(&format!("http://x/?{text}")).unwrap().query_pairs().into_owned().collect()
+}
+
+/// Where a page over TLS sends a browser, which trusts the CA in a file.
+pub fn location(url: &str, ca_file: &Path) -> String {
+    let url = Url::parse(url).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca_file).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let name = url.host_str().unwrap().to_owned().try_into().unwrap();
+    let stream = TcpStream::connect((url.host_str().unwrap(), url.port().unwrap())).unwrap();
+    let mut tls = StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream);
+    write!(tls, "GET {}?{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", url.path(), url.query().unwrap()).unwrap();
+    let mut text = String::new();
+    let _ = tls.read_to_string(&mut text);
+    let line = text.lines().find_map(|line| line.strip_prefix("location: ")).map(str::to_owned);
+    line.unwrap_or_else(|| panic!("{text}"))
+}
