@@ -61,4 +61,44 @@ await assert.rejects(
   }),
   refused("invalid_request"),
 );
+
+// RFC 7523: a JWT-SVID as what is granted, which proves the client too; and an ID-JAG, once, beside the client's own proof.
+const BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const unproved = (_as, _client, body) => body.delete("client_id");
+const bare = async (parameters) =>
+  oauth.processGenericTokenEndpointResponse(as, client, await oauth.genericTokenEndpointRequest(as, client, unproved, BEARER, parameters));
+assert.equal((await bare({ assertion: mint(as.issuer), resource: mail })).token_type, "bearer");
+const idJag = (who) =>
+  execFileSync(mayfly, ["token", "demo", "--id-jag", who, "--scope", "mail:send", "--resource", mail], { encoding: "utf8" }).trim();
+const assertion = idJag(agent);
+const consented = await generic(BEARER, { assertion, resource: mail });
+assert.equal(consented.scope, "mail:send");
+assert.equal((await oauth.validateJwtAccessToken(as, resource(consented.access_token), mail)).sub, "dev|demo");
+for (const parameters of [
+  { assertion, resource: mail },
+  { assertion: idJag("spiffe://dev.mayfly.test/workload/guard"), resource: mail },
+]) await assert.rejects(generic(BEARER, parameters), refused("invalid_grant"));
+await assert.rejects(generic(BEARER, { assertion: idJag(agent), resource: "https://files.example" }), refused("invalid_target"));
+await assert.rejects(bare({ assertion: idJag(agent), resource: mail }), refused("invalid_client"));
+
+// RFC 9701: the same client verifies the signature, `typ`, issuer and audience of a signed answer.
+const reader = { ...client, introspection_signed_response_alg: "ES256" };
+const signed = await oauth.introspectionRequest(as, reader, bySvid, consented.access_token, { requestJwtResponse: true });
+assert.equal(signed.headers.get("content-type"), "application/token-introspection+jwt");
+assert.deepEqual(await oauth.processIntrospectionResponse(as, reader, signed), { active: false });
+await oauth.validateApplicationLevelSignature(as, signed);
+
+// RFC 9449: the nonce comes with the first refusal, and the token is bound to the key of the proof.
+const keys = await oauth.generateKeyPair("ES256");
+const dpop = oauth.DPoP(client, keys);
+const bound = async () =>
+  oauth.processClientCredentialsResponse(
+    as,
+    client,
+    await oauth.clientCredentialsGrantRequest(as, client, bySvid, { resource: mail }, { DPoP: dpop }),
+  );
+const held = await bound().catch((e) => (oauth.isDPoPNonceError(e) ? bound() : Promise.reject(e)));
+assert.equal(held.token_type, "dpop");
+const [, payload] = held.access_token.split(".");
+assert.equal(JSON.parse(Buffer.from(payload, "base64url")).cnf.jkt, await dpop.calculateThumbprint());
 console.log("oauth4webapi agrees");
