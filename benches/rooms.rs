@@ -320,6 +320,7 @@ impl World {
             ticket: Vec::new(),
             charges: Vec::new(),
             ticket_nonce: Vec::new(),
+            keyless: false,
         }));
         uuid
     }

@@ -18,6 +18,7 @@ mod dn;
 pub mod exchange;
 mod grant;
 pub mod id_jag;
+pub mod keyless;
 pub mod limits;
 mod ownership;
 pub mod pace;

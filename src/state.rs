@@ -361,7 +361,7 @@ impl State {
 
 /// The standing of an agent, given which stamps are cut and which agents are known.
 fn standing<'a>(agent: &Agent, now: u64, cut: impl Fn(&Stamp) -> bool, known: impl Fn(&Uuid) -> Option<&'a Agent>) -> Standing {
-    let over = |uuid| known(&uuid).is_none_or(|above| above.rare.ended.is_some() || now >= above.expires_at());
+    let over = |uuid| known(&uuid).is_none_or(|above| above.rare.ended.is_some() || now >= above.acts_until());
     if agent.rare.ended.is_some() {
         Standing::Ended
     } else if agent.ancestors().any(|uuid| known(&uuid).is_some_and(|above| above.rare.ended.is_some())) {
@@ -369,7 +369,7 @@ fn standing<'a>(agent: &Agent, now: u64, cut: impl Fn(&Stamp) -> bool, known: im
         Standing::Orphaned
     } else if agent.stamps().any(|stamp| cut(&stamp)) {
         Standing::Cut
-    } else if now >= agent.expires_at() {
+    } else if now >= agent.acts_until() {
         Standing::Expired
     } else if agent.ancestors().any(over) {
         Standing::Orphaned

@@ -657,7 +657,7 @@ fn t17_nothing_outlives_the_authority_that_signs_it() {
     let Ok(Outcome::Spawned(admission, _)) = house.spawn("demo", 1) else { panic!() };
     assert_eq!(admission.certificate().unwrap().ends_at, START + 30);
     assert_eq!(&**admission.authority(), hex::encode("short"));
-    let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request: None };
+    let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request: None, for_agent: None };
     let Ok(Outcome::Minted(mint)) = house.ask(caller_of(&admission, 0), mint) else { panic!() };
     assert_eq!((mint.token().ends_at, &**mint.authority()), (START + 20, "brief"));
     house.pass(30);
@@ -800,7 +800,7 @@ fn t16_t79_no_lease_moves_later_and_no_clock_runs_back() {
     // A millisecond after its last certificate the agent has expired.
     house.now.store(agent.svid_ends_at * SECOND, Ordering::SeqCst);
     let caller = caller_of(&admission, 0);
-    let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request: None };
+    let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request: None, for_agent: None };
     assert_eq!(code(house.ask(caller.clone(), mint.clone())), "AGENT_EXPIRED");
     house.now.fetch_sub(SECOND, Ordering::SeqCst);
     assert_eq!(code(house.ask(caller, mint)), "ok", "record time stood still: the denial recorded nothing");
@@ -837,7 +837,10 @@ impl House {
     }
 
     fn mint(&self, caller: &Caller) -> &'static str {
-        code(self.ask(caller.clone(), Proposal::Mint { audiences: vec!["https://search.example".into()], request: None }))
+        code(self.ask(
+            caller.clone(),
+            Proposal::Mint { audiences: vec!["https://search.example".into()], request: None, for_agent: None },
+        ))
     }
 
     fn revision(&self) -> u64 {
@@ -1396,7 +1399,7 @@ fn t119_claims_that_the_other_side_would_refuse_are_denied_before_anything_is_re
         // An agent without that token is admitted, and gets none later.
         let Ok(Outcome::Spawned(admission, _)) = house.spawn(sub, n) else { panic!("{sub}") };
         let before = rows();
-        let mint = Proposal::Mint { audiences: vec!["sts.amazonaws.com".into()], request: None };
+        let mint = Proposal::Mint { audiences: vec!["sts.amazonaws.com".into()], request: None, for_agent: None };
         assert_eq!(code(house.ask(caller_of(&admission, u64::MAX), mint)), "CLAIMS_UNUSABLE", "{sub}");
         assert_eq!(rows(), before, "{sub}");
     }
@@ -1404,7 +1407,7 @@ fn t119_claims_that_the_other_side_would_refuse_are_denied_before_anything_is_re
     let Ok(Outcome::Spawned(admission, Some(mint))) = spawn("demo+x@a.example", 100) else { panic!() };
     let both = |further: &str| {
         let audiences = vec!["https://search.example".into(), further.to_owned()];
-        house.ask(caller_of(&admission, u64::MAX), Proposal::Mint { audiences, request: None })
+        house.ask(caller_of(&admission, u64::MAX), Proposal::Mint { audiences, request: None, for_agent: None })
     };
     assert_eq!(code(both("sts.amazonaws.com")), "CLAIMS_UNUSABLE");
     let Ok(Outcome::Minted(plain)) = both("https://mail.example") else { panic!() };

@@ -78,6 +78,7 @@ async fn t196_no_token_is_for_audiences_that_verify_different_algorithms() {
         request_id: "1".into(),
         audience: "https://mail.example".into(),
         further_audiences: vec!["https://search.example".into()],
+        ..Default::default()
     };
     let refused = IdentitiesClient::new(channel(&dev, Some("a1")).await).mint_jwt(request).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);

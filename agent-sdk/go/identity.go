@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"mayfly.dev/agent-sdk/go/binding"
+	"mayfly.dev/agent-sdk/go/mayflyv1"
 )
 
 // Identity is an agent or a workload whose certificate is renewed in the background. Goroutines may share it. After it has ended,
@@ -22,6 +23,9 @@ import (
 type Identity struct {
 	keeper keeper
 	state  *state
+	// Of a sub-agent without a key; otherwise absent.
+	agent *mayflyv1.Agent
+	id    spiffeid.ID
 	// Clipped is what was asked for and not given, only after a spawn with Clip.
 	Clipped []string
 }
@@ -33,8 +37,9 @@ var (
 
 // What keeps an identity alive.
 type keeper interface {
-	mint(ctx context.Context, audience string) (string, time.Time, error)
-	exchange(ctx context.Context, audience string, scopes []string) (string, time.Time, error)
+	// For itself, or for a sub-agent without a key.
+	mint(ctx context.Context, audience, forAgent string) (string, time.Time, error)
+	exchange(ctx context.Context, audience string, scopes []string, forAgent string) (string, time.Time, error)
 	// Makes calls to the issuer as this identity.
 	connected(ctx context.Context, use func(*connection) error) error
 	end(ctx context.Context) error
@@ -57,6 +62,9 @@ type state struct {
 	mutex sync.Mutex
 	held  *current
 	over  error
+	// Of a sub-agent without a key: whose certificate is presented. Its tokens are bound to that.
+	parent *state
+	under  *x509svid.SVID
 }
 
 func newState() *state {
@@ -66,6 +74,9 @@ func newState() *state {
 
 // The newest certificate.
 func (s *state) current() (*current, error) {
+	if s.parent != nil {
+		return s.presented()
+	}
 	s.mutex.Lock()
 	held, over := s.held, s.over
 	s.mutex.Unlock()
@@ -79,6 +90,25 @@ func (s *state) current() (*current, error) {
 		return s.current()
 	}
 	return held, nil
+}
+
+// What the parent of a sub-agent presents. A token that is bound to the certificate before is of no use with the next one.
+func (s *state) presented() (*current, error) {
+	held, err := s.parent.current()
+	s.mutex.Lock()
+	over := s.over
+	moved := err == nil && s.under != nil && s.under != held.svid
+	if err == nil {
+		s.under = held.svid
+	}
+	s.mutex.Unlock()
+	if over != nil {
+		return nil, over
+	}
+	if moved {
+		s.tokens.clear()
+	}
+	return held, err
 }
 
 // The newest roots, for connections that are made later.
@@ -113,30 +143,39 @@ func (s *state) endBecause(why error) {
 
 // ID is the SPIFFE ID; the zero ID after the end.
 func (i *Identity) ID() spiffeid.ID {
-	if held, err := i.state.current(); err == nil {
+	if held, err := i.state.current(); err == nil && i.agent == nil {
 		return held.svid.ID
+	} else if err == nil {
+		return i.id
 	}
 	return spiffeid.ID{}
 }
 
-// Binding is what the certificate of an agent says beyond its ID: user, scopes, chain, end of the lease.
+// Binding is what the certificate of an agent says beyond its ID: user, scopes, chain, end of the lease. Of a sub-agent without a key no
+// certificate says it; each of its tokens does.
 func (i *Identity) Binding() (*binding.Binding, error) {
 	held, err := i.state.current()
 	if err != nil {
 		return nil, err
+	}
+	if i.agent != nil {
+		return nil, wrong(ErrUnusable, "keyless", "an agent without a key has no certificate: its tokens say what it may do")
 	}
 	return binding.FromCertificate(held.svid.Certificates[0])
 }
 
 // User is the user it acts for; nil for a workload and for an autonomous agent.
 func (i *Identity) User() *binding.User {
+	if user := i.agent.GetUser(); user != nil {
+		return &binding.User{Iss: user.GetIss(), Sub: user.GetSub()}
+	}
 	if b, err := i.Binding(); err == nil {
 		return b.User
 	}
 	return nil
 }
 
-// GetX509SVID returns the newest certificate with its key, for go-spiffe.
+// GetX509SVID returns the newest certificate with its key, for go-spiffe; of a sub-agent without a key that of its parent.
 func (i *Identity) GetX509SVID() (*x509svid.SVID, error) {
 	held, err := i.state.current()
 	if err != nil {
@@ -166,9 +205,9 @@ func (i *Identity) Token(ctx context.Context, audience string, scopes ...string)
 	text, err := i.state.tokens.once(ctx, of, func() (string, time.Time, error) {
 		// It ends with the identity, and with the limits of its calls.
 		if wanted == nil {
-			return i.keeper.mint(i.state.ended, audience)
+			return i.keeper.mint(i.state.ended, audience, "")
 		}
-		return i.keeper.exchange(i.state.ended, audience, wanted)
+		return i.keeper.exchange(i.state.ended, audience, wanted, "")
 	})
 	if held, found := i.state.tokens.holding(of); err != nil && transient(err) && found {
 		text, err = held, nil
@@ -185,7 +224,7 @@ func (i *Identity) Assertion(ctx context.Context, audience string) (string, erro
 	if _, err := i.state.current(); err != nil {
 		return "", err
 	}
-	text, _, err := i.keeper.mint(ctx, audience)
+	text, _, err := i.keeper.mint(ctx, audience, "")
 	return text, err
 }
 

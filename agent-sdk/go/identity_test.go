@@ -222,7 +222,7 @@ func TestACertificateRotatesUnderUseAndNoCallFails(t *testing.T) {
 			// Past the cache: each is a call to the issuer.
 			_, err := one.Assertion(t.Context(), search)
 			check(t, err)
-			_, _, err = one.keeper.exchange(t.Context(), search, nil)
+			_, _, err = one.keeper.exchange(t.Context(), search, nil, "")
 			check(t, err)
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -14,6 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 
 	"mayfly.dev/agent-sdk/go/mayflyv1"
 )
@@ -57,6 +58,23 @@ func open(address string, as *x509svid.SVID, roots x509bundle.Source) (*grpc.Cli
 		return nil, wrong(ErrUnusable, "address", "`%s` is not the address of an issuer: %v", address, err)
 	}
 	return opened, nil
+}
+
+// Connects now, with the handshake, within the limit of a call; nothing is asked.
+func (c *connection) handshake(ctx context.Context) error {
+	on, err := c.now()
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	on.Connect()
+	for at := on.GetState(); at != connectivity.Ready; at = on.GetState() {
+		if !on.WaitForStateChange(limited, at) {
+			return wrong(ErrUnavailable, "unavailable", "cannot reach `%s`: check that the issuer runs", c.address)
+		}
+	}
+	return nil
 }
 
 // Presents another certificate from now on.

@@ -94,11 +94,11 @@ func bundles(of spiffeid.TrustDomain, bundle *mayflyv1.Bundle, foreign []*mayfly
 	return set, nil
 }
 
-func (o *owned) mint(ctx context.Context, audience string) (string, time.Time, error) {
+func (o *owned) mint(ctx context.Context, audience, forAgent string) (string, time.Time, error) {
 	var got *mayflyv1.MintJwtResponse
 	err := o.connected(ctx, func(c *connection) (err error) {
 		got, err = calling(ctx, c, true, func(ctx context.Context, on *grpc.ClientConn) (*mayflyv1.MintJwtResponse, error) {
-			return mayflyv1.NewIdentitiesClient(on).MintJwt(ctx, &mayflyv1.MintJwtRequest{Audience: audience})
+			return mayflyv1.NewIdentitiesClient(on).MintJwt(ctx, &mayflyv1.MintJwtRequest{Audience: audience, ForAgent: forAgent})
 		})
 		return err
 	})
@@ -108,11 +108,16 @@ func (o *owned) mint(ctx context.Context, audience string) (string, time.Time, e
 	return got.GetSvid().GetToken(), got.GetSvid().GetExpiresAt().AsTime(), err
 }
 
-func (o *owned) exchange(ctx context.Context, audience string, scopes []string) (string, time.Time, error) {
+func (o *owned) exchange(ctx context.Context, audience string, scopes []string, forAgent string) (string, time.Time, error) {
+	return exchanged(ctx, o, audience, scopes, forAgent)
+}
+
+// An access token of the issuer, asked for on a connection of this identity.
+func exchanged(ctx context.Context, o keeper, audience string, scopes []string, forAgent string) (string, time.Time, error) {
 	var got *mayflyv1.ExchangeResponse
 	err := o.connected(ctx, func(c *connection) (err error) {
 		got, err = calling(ctx, c, true, func(ctx context.Context, on *grpc.ClientConn) (*mayflyv1.ExchangeResponse, error) {
-			return mayflyv1.NewTokensClient(on).Exchange(ctx, &mayflyv1.ExchangeRequest{Audience: audience, Scopes: scopes})
+			return mayflyv1.NewTokensClient(on).Exchange(ctx, &mayflyv1.ExchangeRequest{Audience: audience, Scopes: scopes, ForAgent: forAgent})
 		})
 		return err
 	})

@@ -141,7 +141,7 @@ func waits() error {
 			return err
 		}
 		seen[svid.Certificates[0].NotAfter] = true
-		if _, _, err := me.keeper.exchange(ctx, search, []string{"search:read"}); err != nil {
+		if _, _, err := me.keeper.exchange(ctx, search, []string{"search:read"}, ""); err != nil {
 			return err
 		}
 	}

@@ -33,11 +33,24 @@ type served struct {
 	why   error
 	// URL of the issuer, once a token has said it.
 	iss string
+	// Fetches what the API has now; tests put something in between.
+	newest func(context.Context) (*workloadapi.X509Context, error)
+}
+
+func (s *served) fetch(ctx context.Context) (*workloadapi.X509Context, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	newest, err := s.client.FetchX509Context(ctx)
+	if err != nil {
+		return nil, errorOfAPI(err)
+	}
+	return newest, nil
 }
 
 func serve(ctx context.Context, client *workloadapi.Client, server string) (*Identity, error) {
 	following, stop := context.WithCancel(context.Background())
 	s := &served{state: newState(), client: client, server: server, stop: stop, first: make(chan struct{})}
+	s.newest = s.fetch
 	s.why = wrong(ErrUnavailable, "unavailable", "no identity arrived in time: check that the Workload API runs")
 	go func() {
 		err := client.WatchX509Context(following, s)
@@ -95,22 +108,31 @@ func errorOfAPI(err error) *Error {
 	}
 }
 
-func (s *served) mint(ctx context.Context, audience string) (string, time.Time, error) {
+func (s *served) mint(ctx context.Context, audience, forAgent string) (string, time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	held, err := s.current()
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	svid, err := s.client.FetchJWTSVID(ctx, jwtsvid.Params{Audience: audience, Subject: held.svid.ID})
+	subject := held.svid.ID
+	if forAgent != "" {
+		// `mayfly run` mints for a sub-agent without a key on its own connection.
+		if subject, err = spiffeid.FromString(forAgent); err != nil {
+			return "", time.Time{}, wrong(ErrUnusable, "answer", "%v", err)
+		}
+	}
+	svid, err := s.client.FetchJWTSVID(ctx, jwtsvid.Params{Audience: audience, Subject: subject})
 	// It may be the end of the identity, or of this one audience: the stream of certificates tells.
 	now, over := s.current()
 	switch {
 	case over != nil:
 		return "", time.Time{}, over
+	case err != nil && forAgent != "":
+		return "", time.Time{}, errorOf(err)
 	case err != nil:
 		return "", time.Time{}, errorOfAPI(err)
-	case svid.ID != held.svid.ID || now.svid.ID != held.svid.ID:
+	case svid.ID != subject || now.svid.ID != held.svid.ID:
 		return "", time.Time{}, wrong(ErrUnavailable, "changed", "the identity changed in the meantime: ask again")
 	}
 	return svid.Marshal(), svid.Expiry, nil
@@ -118,7 +140,11 @@ func (s *served) mint(ctx context.Context, audience string) (string, time.Time, 
 
 // At the token endpoint, which accepts a JWT-SVID. The API's server renews, and a connection with a certificate from before that would
 // be taken for theft.
-func (s *served) exchange(ctx context.Context, audience string, scopes []string) (string, time.Time, error) {
+func (s *served) exchange(ctx context.Context, audience string, scopes []string, forAgent string) (string, time.Time, error) {
+	if forAgent != "" {
+		// No JWT-SVID of it proves it there: it is bound to a certificate.
+		return exchanged(ctx, s, audience, scopes, forAgent)
+	}
 	var none time.Time
 	held, err := s.current()
 	if err != nil {
@@ -141,7 +167,7 @@ func (s *served) exchange(ctx context.Context, audience string, scopes []string)
 		trust = tlsconfig.TLSClientConfig(held.bundles, tlsconfig.AuthorizeID(wanted))
 	}
 	for attempt := 0; ; attempt++ {
-		assertion, _, err := s.mint(ctx, iss)
+		assertion, _, err := s.mint(ctx, iss, "")
 		if err != nil {
 			return "", none, err
 		}
@@ -161,7 +187,7 @@ func (s *served) issuer(ctx context.Context, audience string) (string, error) {
 	if iss != "" {
 		return iss, nil
 	}
-	text, _, err := s.mint(ctx, audience)
+	text, _, err := s.mint(ctx, audience, "")
 	if err != nil {
 		return "", err
 	}
@@ -181,18 +207,42 @@ func (s *served) connected(ctx context.Context, use func(*connection) error) err
 	if _, err := s.current(); err != nil {
 		return err
 	}
-	fetching, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	newest, err := s.client.FetchX509Context(fetching)
-	if err != nil {
-		return errorOfAPI(err)
-	}
-	c, err := connect(s.server, newest.DefaultSVID(), newest.Bundles)
+	c, err := s.reach(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.close()
 	return use(c)
+}
+
+// A connection that the issuer accepted while its certificate was the newest one. The API's server publishes a renewed certificate before
+// it uses it. So if the newest one is still the same after the handshake, its successor has not been used, and the issuer excuses this
+// connection whatever happens next. Otherwise nothing was asked over it, for which nobody is punished, and it is made again.
+func (s *served) reach(ctx context.Context) (*connection, error) {
+	newest, err := s.newest(ctx)
+	for range tries {
+		if err != nil {
+			return nil, err
+		}
+		c, err := connect(s.server, newest.DefaultSVID(), newest.Bundles)
+		if err != nil {
+			return nil, err
+		}
+		if err = c.handshake(ctx); err != nil {
+			c.close()
+			return nil, err
+		}
+		now, err := s.newest(ctx)
+		if err == nil && now.DefaultSVID().Certificates[0].Equal(newest.DefaultSVID().Certificates[0]) {
+			return c, nil
+		}
+		c.close()
+		if err != nil {
+			return nil, err
+		}
+		newest = now
+	}
+	return nil, wrong(ErrUnavailable, "moved", "the certificate was renewed again and again while connecting: ask again")
 }
 
 // `mayfly run` ends the identity with its command; this does it now, if it is known where the issuer is.

@@ -4,6 +4,7 @@ package mayfly
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"encoding/json"
 	"strings"
 	"time"
@@ -31,20 +32,28 @@ type Asked struct {
 	Autonomous bool
 	// Clip: accept less than was asked for.
 	Clip bool
+	// Keyless: a sub-agent of this process, such as a goroutine. It has no key: its tokens are bound to the certificate of the identity
+	// that spawns it, which is an agent. It spawns nothing.
+	Keyless bool
 }
 
 // Spawn makes an agent below this identity. It renews itself; end it with End. The kinds of its errors are ErrDenied, ErrUnavailable,
 // ErrRevoked and ErrNoIdentity.
 func (i *Identity) Spawn(ctx context.Context, class string, asked Asked) (*Identity, error) {
-	key, csr, err := newKey()
-	if err != nil {
-		return nil, err
+	var key *ecdsa.PrivateKey
+	var csr []byte
+	if !asked.Keyless {
+		var err error
+		if key, csr, err = newKey(); err != nil {
+			return nil, err
+		}
 	}
 	request := &mayflyv1.SpawnRequest{
 		// A lost answer is asked for again without spawning a second agent.
 		RequestId:    rand.Text(),
 		Class:        class,
 		Csr:          csr,
+		Keyless:      asked.Keyless,
 		UserToken:    strings.TrimSpace(asked.UserToken),
 		Delegation:   asked.Delegation,
 		Scopes:       asked.Scopes,
@@ -63,6 +72,13 @@ func (i *Identity) Spawn(ctx context.Context, class string, asked Asked) (*Ident
 		err = i.keeper.connected(ctx, func(c *connection) error {
 			got, err := call(ctx, c, mayflyv1.IdentitiesClient.Spawn, request)
 			if err != nil {
+				return err
+			}
+			if asked.Keyless {
+				child, err = newSubAgent(i, got.GetAgent())
+				if err == nil {
+					child.Clipped = got.GetClipped()
+				}
 				return err
 			}
 			held, err := answered(key, got.GetSvid(), got.GetBundle())

@@ -35,6 +35,7 @@ mod current;
 mod error;
 mod kept;
 mod key;
+mod keyless;
 pub(crate) mod leaf;
 mod pace;
 mod saved;
@@ -61,6 +62,7 @@ use connection::Connection;
 pub use current::Current;
 pub use error::{Exhausted, IdentityError, Over};
 pub use key::Key;
+pub use keyless::Keyless;
 pub use saved::Saved;
 use tokens::Tokens;
 
@@ -159,7 +161,7 @@ impl Identity {
         }
         let mut all = audiences.iter().map(|audience| (*audience).to_owned());
         let (request_id, audience) = (String::new(), all.next().unwrap_or_default());
-        let request = v1::MintJwtRequest { request_id, audience, further_audiences: all.collect() };
+        let request = v1::MintJwtRequest { request_id, audience, further_audiences: all.collect(), ..Default::default() };
         let mint = async || timely(IdentitiesClient::new(self.channel()).mint_jwt(request.clone())).await;
         let minted = match mint().await {
             // A renewal was used while this call was under way on the connection from before it: the next one is on the new one.
@@ -238,6 +240,14 @@ impl Shared {
         self.over.send_if_modified(|over| over.is_none().then(|| *over = Some(why.clone())).is_some());
         self.tokens.lock().clear();
         self.over.borrow().clone().unwrap_or(why)
+    }
+
+    /// Takes note of an error that says that the identity has ended.
+    fn told(&self, e: IdentityError) -> IdentityError {
+        match e {
+            IdentityError::Over(over) => self.end(over).into(),
+            e => e,
+        }
     }
 }
 

@@ -117,6 +117,7 @@ fn admitted(at: u64, class: &str, parent: &[u8], delegation: &[u8]) -> Result<(U
         ticket: Vec::new(),
         charges: Vec::new(),
         ticket_nonce: Vec::new(),
+        keyless: false,
     };
     Ok((uuid, Body::Admitted(body)))
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mayfly_verify::{AgentId, Principal, Workload, inspect_jwt, inspect_jwt_end, verify_jwt};
+use mayfly_verify::{AgentId, Possession, Principal, Workload, inspect_jwt, inspect_jwt_end, verify_jwt};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -138,6 +138,10 @@ pub async fn prove(issuer: &Issuer, assertion: &str) -> Result<Caller, No> {
     }
     if svid.issuer.as_ref().is_some_and(|iss| *iss != issuer.iss && *iss != svid.id.to_string()) {
         return Err(unauthenticated("CREDENTIAL_UNTRUSTED", "the JWT-SVID names another issuer").into());
+    }
+    // T256: the parent of an agent without a key asks on its own connection, and a copy of such a token proves nothing.
+    if let Some(bound) = &svid.confirmation {
+        bound.check(&Possession::default()).map_err(refused)?;
     }
     let (Principal::Agent(id), Some(binding)) = (svid.principal, svid.binding) else {
         return Err(unauthenticated("CALLER_UNKNOWN", "a client is an agent of this trust domain").into());

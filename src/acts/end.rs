@@ -70,7 +70,10 @@ impl Act for End {
             Caller::Operator { .. } => String::new(),
             other => other.scope(),
         };
-        let revision = j.push(caller, Body::Ended(record::Ended { agent: uuid.as_bytes().to_vec(), by, told }))?;
+        // Its tokens are bound to its parent, and none of them is younger than the last that anybody got.
+        let tokens_until = if known.is_keyless() { j.view().out().tokens.max(j.now() + 1) } else { 0 };
+        let body = record::Ended { agent: uuid.as_bytes().to_vec(), by, told, tokens_until };
+        let revision = j.push(caller, Body::Ended(body))?;
         Ok(Ended { agent, revision, accepted_until })
     }
 }

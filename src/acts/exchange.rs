@@ -2,6 +2,7 @@
 
 use mayfly_verify::{Principal, User, inspect_jwt, inspect_jwt_issuer, is_access_token, sha256, verify_jwt};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::{Issuer, approvals, introspect, user};
 use crate::assertion::Assertions;
@@ -42,6 +43,8 @@ pub struct Asked {
     pub details: String,
     /// The id of the approval that is used; empty if none is.
     pub approval: String,
+    /// The agent without a key that the caller spawned, for which it asks. `None`: for the caller itself.
+    pub for_agent: Option<Uuid>,
 }
 
 /// An exchange.
@@ -61,11 +64,13 @@ pub struct Exchange {
     pub actions: Vec<Action>,
     /// The approval that is used.
     pub approval: Option<[u8; 16]>,
+    /// The agent without a key that the caller spawned, for which it asks. `None`: for the caller itself.
+    pub for_agent: Option<Uuid>,
 }
 
 /// An access token for one audience.
 pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(Access, String), No> {
-    let Asked { audience, scopes, subject_token, actor_token, proved, details, approval } = asked;
+    let Asked { audience, scopes, subject_token, actor_token, proved, details, approval, for_agent } = asked;
     let mut actions = read_actions(&issuer.ledger.rules().actions, &details)?;
     let approval = if approval.is_empty() { None } else { Some(approvals::id(&approval)?) };
     if (audience.is_empty() && approval.is_none()) || audience.len() > 256 {
@@ -98,7 +103,7 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
     };
     let signed = |token: &str| sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
     let digest = (!subject_token.is_empty()).then(|| signed(&subject_token));
-    issuer.pipeline.issue(caller, Exchange { audience, scopes, presented, digest, proved, actions, approval }).await
+    issuer.pipeline.issue(caller, Exchange { audience, scopes, presented, digest, proved, actions, approval, for_agent }).await
 }
 
 impl Act for Exchange {
@@ -106,15 +111,15 @@ impl Act for Exchange {
 
     fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Access, No> {
         // 2. The caller, once by each JWT-SVID.
-        let (id, assertion) = match caller {
-            Caller::Agent { id, .. } => (id, None),
-            Caller::Bearer { id, jti, ends_at, .. } => (id, Some((jti, *ends_at))),
+        let assertion = match caller {
+            Caller::Agent { .. } => None,
+            Caller::Bearer { jti, ends_at, .. } => Some((jti, *ends_at)),
             _ => return Err(only_agents().into()),
         };
         j.check_generation(caller)?;
         j.check_unused(caller)?;
         // 3. What it may do today, and what the subject token allows of that.
-        let agent = j.view().agent(&id.uuid).cloned().ok_or_else(|| Fault::new("exchange", "the caller is gone"))?;
+        let agent = j.asks_for(caller, self.for_agent)?.clone();
         let kept = j.authority_left(&agent)?;
         let ceiling = j.ceiling(&agent, &self.presented, chance)?;
         let jag = self.id_jag();
@@ -149,7 +154,7 @@ impl Act for Exchange {
         }
         // 5. The record.
         let body = record::Exchanged {
-            agent: id.uuid.as_bytes().to_vec(),
+            agent: agent.uuid.as_bytes().to_vec(),
             audience,
             jti: chance.jti().to_vec(),
             issued_at: now,

@@ -139,12 +139,16 @@ fn of_access_token(issuer: &Issuer, token: &AccessToken) -> Value {
         answer.insert("approval_id".into(), json!(approval.id));
         answer.insert("approved_by".into(), json!({ "iss": approval.by.iss, "sub": approval.by.sub }));
     }
-    match &token.confirmation {
+    confirm(&mut answer, token.confirmation.as_ref());
+    Value::Object(answer)
+}
+
+fn confirm(answer: &mut Map<String, Value>, confirmation: Option<&Confirmation>) {
+    match confirmation {
         Some(Confirmation::Key(thumbprint)) => drop(answer.insert("cnf".into(), json!({ "jkt": thumbprint }))),
         Some(Confirmation::Certificate(digest)) => drop(answer.insert("cnf".into(), json!({ "x5t#S256": digest }))),
         None => {}
     }
-    Value::Object(answer)
 }
 
 fn of_svid(issuer: &Issuer, svid: &JwtSvid) -> Value {
@@ -155,6 +159,7 @@ fn of_svid(issuer: &Issuer, svid: &JwtSvid) -> Value {
     answer.insert("sub".into(), json!(svid.id.to_string()));
     answer.insert("client_id".into(), json!(svid.id.to_string()));
     answer.insert("aud".into(), json!(svid.audience));
+    confirm(&mut answer, svid.confirmation.as_ref());
     for (name, value) in [("iat", json!(svid.issued_at)), ("jti", json!(svid.jti))] {
         if !value.is_null() {
             answer.insert(name.into(), value);

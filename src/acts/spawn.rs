@@ -11,6 +11,8 @@ use crate::caller::Caller;
 use crate::csr::Key;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body};
+use crate::judge::bound::Proved;
+use crate::judge::keyless::Held;
 use crate::judge::policy::{self, Asked};
 use crate::judge::{
     Act, Admission, BACKDATE, Chance, Check, Judgement, Mint, Proof, Proposed, RequestId, release, request_record, unknown_agent,
@@ -55,6 +57,8 @@ pub enum Credential {
         /// Seconds for which it may be redeemed.
         life: u64,
     },
+    /// None: its parent has its tokens minted, on the connection with this certificate.
+    Keyless(Proved),
 }
 
 /// The spawner, as far as the new agent inherits from it.
@@ -65,6 +69,8 @@ struct Spawner {
     fresh: Option<record::Delegated>,
     lineage: Option<Arc<Lineage>>,
     permit: policy::Permit,
+    /// Unix seconds at which an agent's last certificate ends; for a workload this is of no use.
+    certified_until: u64,
 }
 
 impl Spawner {
@@ -90,6 +96,9 @@ impl Act for Spawn {
         if let Some(done) = j.done(self.request.as_ref())? {
             return self.again(j, &done);
         }
+        if let Credential::Keyless(_) = &self.credential {
+            j.may_spawn_keyless(caller)?;
+        }
         // 2. The class, the user, and the authority that the spawner can give.
         j.checking(Check::ClassKnown);
         let class = j.rules().classes.get(&self.class).ok_or_else(|| policy::unknown_class(&self.class))?;
@@ -109,14 +118,20 @@ impl Act for Spawn {
                 let key = key.proved()?.digest();
                 j.check_key(&key)?;
                 j.check_owner(&key, |_| false)?;
-                (key.to_vec(), Vec::new(), Vec::new(), class.svid_ttl)
+                (key.to_vec(), Vec::new(), Vec::new(), Some(class.svid_ttl))
             }
-            Credential::Ticket { hash, nonce, life } => (Vec::new(), hash.to_vec(), nonce.to_vec(), *life),
+            Credential::Ticket { hash, nonce, life } => (Vec::new(), hash.to_vec(), nonce.to_vec(), Some(*life)),
+            Credential::Keyless(_) => (Vec::new(), Vec::new(), Vec::new(), None),
         };
-        let svid_ends_at = j.svid_end(life, spawner.permit.lease_ends_at)?;
+        let keyless = life.is_none();
+        // Its parent is looked at again when the parent's certificate ends.
+        let svid_ends_at = match life {
+            Some(life) => j.svid_end(life, spawner.permit.lease_ends_at)?,
+            None => spawner.certified_until.min(spawner.permit.lease_ends_at),
+        };
         let uuid = new_agent_id(j, chance)?;
         // 4. The agent as it will be recorded, and the limits.
-        let Spawner { workload, delegation, fresh, lineage, permit } = spawner;
+        let Spawner { workload, delegation, fresh, lineage, permit, .. } = spawner;
         let parent = lineage.as_ref().and_then(|lineage| lineage.agents.first());
         let mut admitted = record::Admitted {
             agent: uuid.as_bytes().to_vec(),
@@ -131,12 +146,13 @@ impl Act for Spawn {
             lease_ends_at: permit.lease_ends_at,
             svid_ends_at,
             svid_begins_at: j.now().saturating_sub(BACKDATE),
-            serial: chance.serial().to_vec(),
+            serial: if keyless { Vec::new() } else { chance.serial().to_vec() },
             request: self.request.as_ref().map(request_record),
             clipped: permit.clipped,
             ticket,
             charges: Vec::new(),
             ticket_nonce: nonce,
+            keyless,
         };
         let revision = j.view().revision() + 1 + u64::from(fresh.is_some());
         let mandate = j.view_mut().mandate(&admitted).map_err(|what| Fault::new("spawn", what))?;
@@ -157,8 +173,12 @@ impl Act for Spawn {
             None => None,
             Some(audience) => {
                 let audiences = std::slice::from_ref(audience);
-                let lease = admission.agent().lease_ends_at;
-                let minted = super::mint::minted(j, uuid, audiences, lease, self.request.as_ref(), None, chance)?;
+                let held = match &self.credential {
+                    Credential::Keyless(proved) => Some(Held::of(proved)?),
+                    _ => None,
+                };
+                let of = super::mint::For { agent: uuid, lease: admission.agent().lease_ends_at, held };
+                let minted = super::mint::minted(j, of, audiences, self.request.as_ref(), None, chance)?;
                 let token = super::mint::push(j, caller, minted)?;
                 Some(j.mint(token)?)
             }
@@ -189,7 +209,7 @@ impl Spawn {
                 j.checking(Check::Authority);
                 let permit = policy::decide_spawn(class, &policy::Standing::Workload(&workload, grant), &self.asked, now)?;
                 let (delegation, fresh) = known.unzip();
-                Ok(Spawner { workload, delegation, fresh: fresh.flatten(), lineage: None, permit })
+                Ok(Spawner { workload, delegation, fresh: fresh.flatten(), lineage: None, permit, certified_until: u64::MAX })
             }
             Caller::Agent { id, .. } => {
                 j.checking(Check::Grant);
@@ -217,6 +237,7 @@ impl Spawn {
                     fresh: None,
                     lineage: Some(parent.lineage_below()),
                     permit,
+                    certified_until: parent.svid_ends_at,
                 })
             }
             _ => Err(Denial::denied("ROLE_NOT_ALLOWED", "only workloads and agents spawn agents").into()),
@@ -251,6 +272,7 @@ impl Spawn {
             Credential::Key(_) => agent.last().is_some_and(|certificate| certificate.revision.get() == agent.revision),
             // The secret is derived again from the nonce that was recorded.
             Credential::Ticket { .. } => agent.rare.ticket.is_some() && agent.current.is_none(),
+            Credential::Keyless(_) => agent.is_keyless(),
         };
         if !first {
             let message = "the agent of this request has its identity already, and has moved on from the first one";
@@ -272,7 +294,7 @@ fn new_agent_id(j: &Judgement<'_>, chance: &Chance) -> Result<Uuid, Fault> {
 pub struct Signatures {
     /// The agent.
     pub admission: Admission,
-    /// Its certificate. `None` if it got a ticket.
+    /// Its certificate. `None` if it got a ticket, or nothing.
     pub certificate: Option<Signed>,
     /// Its first token, if one was asked for.
     pub jwt: Option<(Mint, String)>,
@@ -295,7 +317,7 @@ impl Issue for Spawn {
     fn prove(&mut self) -> Result<(), Denial> {
         match &mut self.credential {
             Credential::Key(key) => key.prove(),
-            Credential::Ticket { .. } => Ok(()),
+            Credential::Ticket { .. } | Credential::Keyless(_) => Ok(()),
         }
     }
 
@@ -306,7 +328,7 @@ impl Issue for Spawn {
                 let (admission, signed) = seal.agent(admission, key.proved()?)?;
                 (admission, Some(signed))
             }
-            Credential::Ticket { .. } => (admission.spend(), None),
+            Credential::Ticket { .. } | Credential::Keyless(_) => (admission.spend(), None),
         };
         let jwt = mint.map(|mint| seal.token(mint)).transpose()?;
         Ok(Signatures { admission, certificate, jwt })

@@ -37,6 +37,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "mayfly spawn --class researcher --user-token demo.jwt --audience https://search.example --out a1",
             "mayfly spawn --as a1 --class worker --lease 30m --out a2",
+            "mayfly spawn --as a1 --class worker --keyless",
             "mayfly spawn --class worker --user-token demo.jwt --count 100 --out many",
         ],
     ),
@@ -47,7 +48,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "mayfly run --ticket ticket --as id -- ./search-service",
         ],
     ),
-    ("mint", &["mayfly mint --as a1 --audience https://mail.example --out mail.jwt"]),
+    (
+        "mint",
+        &[
+            "mayfly mint --as a1 --audience https://mail.example --out mail.jwt",
+            "mayfly mint --as a1 --for 019a21a8-7c95-7000-8000-000000000000 --audience https://mail.example",
+        ],
+    ),
     ("exchange", &["mayfly exchange --as a1 --audience https://search.example --scope search:read"]),
     ("introspect", &["mayfly introspect --token-file token.jwt"]),
     (

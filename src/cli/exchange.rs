@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// File with an access token that the agent or an ancestor of it holds, instead of the user's
     #[arg(long, value_name = "FILE", conflicts_with = "user_token")]
     subject_token: Option<PathBuf>,
+    /// An agent without a key that this agent spawned: the token is that agent's
+    #[arg(long = "for", value_name = "AGENT")]
+    for_agent: Option<String>,
     /// Where the token is to be accepted
     #[arg(long, value_name = "URL", required_unless_present = "approval", default_value = "", hide_default_value = true)]
     audience: String,
@@ -53,6 +56,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     };
     let actions = args.actions.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let request = v1::ExchangeRequest {
+        for_agent: args.for_agent.unwrap_or_default(),
         audience: args.audience,
         scopes: args.scopes,
         subject_token,

@@ -20,6 +20,9 @@ pub(super) struct Args {
     /// Who will read the token
     #[arg(long, value_name = "URL")]
     audience: String,
+    /// An agent without a key that this agent spawned: the token is that agent's, bound to this one's certificate
+    #[arg(long = "for", value_name = "AGENT")]
+    for_agent: Option<String>,
     /// File for the token; without it the token goes to stdout
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -31,7 +34,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say which agent mints with --as DIR")?;
     let channel = connect::as_identity(global, args.acting.server.as_deref(), dir).await?;
-    let request = v1::MintJwtRequest { request_id: args.request_id, audience: args.audience, ..Default::default() };
+    let for_agent = args.for_agent.unwrap_or_default();
+    let request = v1::MintJwtRequest { request_id: args.request_id, audience: args.audience, for_agent, ..Default::default() };
     let got = IdentitiesClient::new(channel).mint_jwt(request).await?.into_inner();
     let jwt = got.svid.ok_or_else(Failure::incomplete_answer)?;
     let expires_at = output::timestamp(jwt.expires_at.as_ref());

@@ -38,9 +38,12 @@ pub(super) struct Args {
     /// Write DIR/ticket and nothing else: the agent's process fetches its identity with `mayfly redeem`
     #[arg(long, conflicts_with = "audience")]
     ticket: bool,
+    /// Give the agent no key: it is a part of the agent of `--as`, which gets its tokens with `mayfly mint --for`
+    #[arg(long, conflicts_with_all = ["audience", "ticket", "out", "force"], requires = "identity")]
+    keyless: bool,
     /// Folder for svid.pem, key.pem, bundle.pem, bundle.json and svid.jwt
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "keyless")]
+    out: Option<PathBuf>,
     /// Replace the identity that is in the folder already; its agent lives on without it
     #[arg(long)]
     force: bool,
@@ -51,14 +54,16 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let mut request = args.wanted.request(&spawner, global).await?;
     request.request_id = args.request_id;
     request.ticket = args.ticket;
+    request.keyless = args.keyless;
+    let out = args.out.unwrap_or_default();
     // ORDER: before there is an agent that nobody would hold.
-    for n in args.count.map_or(0..=0, |count| 1..=count) {
-        file::vacant(&if n == 0 { args.out.clone() } else { numbered(&args.out, n) }, None, args.force)?;
+    for n in args.count.map_or(0..=0, |count| 1..=count).filter(|_| !args.keyless) {
+        file::vacant(&if n == 0 { out.clone() } else { numbered(&out, n) }, None, args.force)?;
     }
     let server = args.acting.server.as_deref();
     let issuer = connect::settings(global, server, &spawner)?.address;
     let channel = connect::as_identity(global, server, &spawner).await?;
-    let into = Into { dir: &args.out, issuer: &issuer };
+    let into = Into { dir: &out, issuer: &issuer };
     match args.count {
         Some(count) => batch(channel, request, count, &into, global.output).await,
         None => one(channel, request, &into, global.output).await,
@@ -77,14 +82,15 @@ fn numbered(out: &Path, n: u32) -> PathBuf {
 }
 
 async fn one(channel: Channel, mut request: v1::SpawnRequest, into: &Into<'_>, format: Format) -> Result<(), Failure> {
-    let key = if request.ticket { None } else { Some(Key::new()?) };
+    let keyless = request.keyless;
+    let key = if request.ticket || keyless { None } else { Some(Key::new()?) };
     if let Some(key) = &key {
         request.csr = key.csr.clone();
     }
     let got = IdentitiesClient::new(channel).spawn(request).await?.into_inner();
     let out = into.dir;
     let agent = save(out, into.issuer, key.as_ref(), &got, got.bundle.as_ref())?;
-    output::print(format, &object(agent, &got, out), || {
+    output::print(format, &object(agent, &got, (!keyless).then_some(out)), || {
         let until = output::timestamp(agent.lease_expires_at.as_ref());
         let mut lines = vec![
             agent.agent_id.clone(),
@@ -94,7 +100,7 @@ async fn one(channel: Channel, mut request: v1::SpawnRequest, into: &Into<'_>, f
         if !got.clipped.is_empty() {
             lines.push(format!("clipped: {}", got.clipped.join(" ")));
         }
-        lines.push(format!("in {}", out.display()));
+        lines.push(if keyless { "without a key: its parent gets its tokens".into() } else { format!("in {}", out.display()) });
         lines
     })
 }
@@ -103,10 +109,10 @@ async fn one(channel: Channel, mut request: v1::SpawnRequest, into: &Into<'_>, f
 /// those that nobody holds yet.
 async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &Into<'_>, format: Format) -> Result<(), Failure> {
     // With tickets the agents make their own keys.
-    let tickets = template.ticket;
-    let keys = if tickets { Vec::new() } else { (0..count).map(|_| Key::new()).collect::<Result<Vec<_>, _>>()? };
+    let (without, keyless) = (template.ticket || template.keyless, template.keyless);
+    let keys = if without { Vec::new() } else { (0..count).map(|_| Key::new()).collect::<Result<Vec<_>, _>>()? };
     let request = v1::SpawnBatchRequest {
-        count: if tickets { count } else { 0 },
+        count: if without { count } else { 0 },
         csrs: keys.iter().map(|key| key.csr.clone()).collect(),
         template: Some(template),
     };
@@ -139,14 +145,19 @@ async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &
             OneResult::Spawned(got) => {
                 bundle = bundle.or_else(|| got.bundle.clone());
                 let agent = save(&dir, into.issuer, keys.get(index), &got, bundle.as_ref())?;
-                let object = object(agent, &got, &dir);
-                output::print_one(format, &object, || format!("{} in {}", agent.agent_id, dir.display()))?;
+                let object = object(agent, &got, (!keyless).then_some(dir.as_path()));
+                let line = || if keyless { agent.agent_id.clone() } else { format!("{} in {}", agent.agent_id, dir.display()) };
+                output::print_one(format, &object, line)?;
             }
             OneResult::Denied(status) => {
                 denied += 1;
                 let message = Failure::from(status_of(&status)).message;
-                let object = json!({ "dir": dir.display().to_string(), "error": message });
-                output::print_one(format, &object, || format!("{}: {message}", dir.display()))?;
+                let mut object = json!({ "error": message });
+                if !keyless {
+                    output::insert(&mut object, "dir", dir.display().to_string());
+                }
+                let line = || if keyless { message.clone() } else { format!("{}: {message}", dir.display()) };
+                output::print_one(format, &object, line)?;
             }
         }
     }
@@ -216,6 +227,7 @@ fn save<'a>(
                 .map_err(|e| format!("`{}`: {e}", dir.display()))?;
             file::write_secret(&dir.join("ticket"), got.ticket.as_bytes())?;
         }
+        (None, None, _) if agent.keyless => {}
         _ => return Err(Failure::incomplete_answer()),
     }
     if let Some(jwt) = &got.jwt {
@@ -224,12 +236,14 @@ fn save<'a>(
     Ok(agent)
 }
 
-fn object(agent: &v1::Agent, got: &v1::SpawnResponse, dir: &Path) -> Value {
+fn object(agent: &v1::Agent, got: &v1::SpawnResponse, dir: Option<&Path>) -> Value {
     let mut object = output::agent::object(agent);
     if !got.clipped.is_empty() {
         output::insert(&mut object, "clipped", got.clipped.as_slice());
     }
-    output::insert(&mut object, "dir", dir.display().to_string());
+    if let Some(dir) = dir {
+        output::insert(&mut object, "dir", dir.display().to_string());
+    }
     object
 }
 

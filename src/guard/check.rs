@@ -42,6 +42,9 @@ impl Guard {
         let allowed = match (token, certificate) {
             (Some(one), None) | (None, Some(one)) => Allowed::of(one),
             (Some(token), Some(certificate)) if token.id() == certificate.id() => Allowed::of_both(token, &certificate),
+            // T256: the certificate is that of the parent, to which the token of an agent without a key is bound. It acts, and its
+            // parent presents.
+            (Some(token), Some(_)) if is_bound(&token, shown.certificate.map(leaf).transpose()?) => Allowed::of(token),
             (Some(_), Some(_)) => return Err(Denied::of("CREDENTIALS_DIFFER")),
             (None, None) => return Err(Denied::of("CREDENTIAL_MISSING")),
         };
@@ -127,6 +130,18 @@ impl Guard {
         self.0.kept.put(digest, generation, now, verified.clone());
         Ok(verified)
     }
+}
+
+/// Whether a token is bound to the certificate that is shown with it. It may be of another identity: the token of an agent without a key
+/// names its parent's certificate.
+fn is_bound(token: &Svid, certificate: Option<[u8; 32]>) -> bool {
+    let confirmation = match token {
+        Svid::Jwt(jwt) => jwt.confirmation.as_ref(),
+        Svid::Access(access) => access.token.confirmation.as_ref(),
+        Svid::X509(_) => None,
+    };
+    let bound = confirmation.filter(|confirmation| matches!(confirmation, Confirmation::Certificate(_)));
+    bound.is_some_and(|bound| bound.check(&Possession { key: None, certificate }).is_ok())
 }
 
 /// SHA-256 of the leaf in a PEM text.

@@ -138,6 +138,10 @@ impl Translator<'_> {
         let above = draft.opening.chain.first().unwrap_or(&draft.leaf.root_id);
         draft.opening.caller = above.clone();
         credential(draft, &a.key, &a.serial, a.svid_ends_at);
+        if a.keyless {
+            draft.opening.target = "without a key: its parent asks for it".into();
+            draft.opening.ends_at = a.lease_ends_at;
+        }
         draft.opening.scopes.clone_from(&a.scopes);
         draft.opening.audiences.clone_from(&a.audiences);
         if !a.clipped.is_empty() {
@@ -148,6 +152,11 @@ impl Translator<'_> {
     fn minted(&self, draft: &mut Draft, m: &Minted) {
         self.by_itself(draft, &m.agent);
         credential(draft, &[], &m.jti, m.ends_at);
+        if !m.certificate.is_empty() {
+            // An agent without a key asks by its parent.
+            draft.opening.caller = draft.opening.chain.first().cloned().unwrap_or_default();
+            draft.opening.target = format!("bound to the certificate sha256:{}", hex::encode(&m.certificate));
+        }
         draft.opening.audiences = std::iter::once(&m.audience).chain(&m.further_audiences).cloned().collect();
         if m.narrowed {
             draft.opening.scopes.clone_from(&m.scopes);

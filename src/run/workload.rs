@@ -8,12 +8,13 @@ use mayfly_agent::api::workload as api;
 use mayfly_agent::identity::{Current, Identity, IdentityError};
 use mayfly_agent::revocation::{Following, Freshness, Link, follow};
 use mayfly_verify::feed::FeedKey;
-use mayfly_verify::{BindingOid, Bundle, Reject, TrustDomain, inspect_jwt, verify_jwt};
+use mayfly_verify::{AgentId, BindingOid, Bundle, Reject, TrustDomain, inspect_jwt, verify_jwt};
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{bundles, claims, secrets};
 use crate::sds;
@@ -138,15 +139,20 @@ impl SpiffeWorkloadApi for Door {
             return Err(Status::invalid_argument(format!("give 1 to {MAX_AUDIENCES} audiences")));
         }
         let current = self.0.identity.current();
-        if !asked.spiffe_id.is_empty() && asked.spiffe_id != current.spiffe_id() {
-            mayfly_verify::parse_spiffe_id(&asked.spiffe_id).map_err(|e| Status::invalid_argument(e.to_string()))?;
-            return Err(no_identity());
-        }
         // Workloads have X.509-SVIDs only.
         if current.agent().is_none() {
             return Err(no_identity());
         }
-        let jwt = self.0.identity.jwt_for(&audiences).await.map_err(|e| status_of(&e))?;
+        let jwt = if asked.spiffe_id.is_empty() || asked.spiffe_id == current.spiffe_id() {
+            self.0.identity.jwt_for(&audiences).await.map_err(|e| status_of(&e))?
+        } else {
+            // An agent without a key that the command spawned is served by the issuer's word alone: it knows whose it is (T256).
+            let named = mayfly_verify::parse_spiffe_id(&asked.spiffe_id).map_err(|e| Status::invalid_argument(e.to_string()))?;
+            if named.trust_domain_name() != current.bundle().trust_domain || AgentId::parse(&asked.spiffe_id).is_err() {
+                return Err(no_identity());
+            }
+            self.0.identity.jwt_of(&asked.spiffe_id, &audiences).await.map_err(|e| of_child(&e))?
+        };
         let svid = api::Jwtsvid { spiffe_id: jwt.spiffe_id.clone(), svid: jwt.token, hint: HINT.to_owned() };
         Ok(Response::new(api::JwtsvidResponse { svids: vec![svid] }))
     }
@@ -298,6 +304,17 @@ fn status_of(error: &IdentityError) -> Status {
         IdentityError::Key | IdentityError::Answer(_) => internal(error),
         // Not INVALID_ARGUMENT, which is permanent, while this passes by itself.
         _ => Status::new(Code::Unavailable, error.to_string()),
+    }
+}
+
+/// Why there is no token of another agent: the reason is told, because it is not the end of the identity that is served.
+fn of_child(error: &IdentityError) -> Status {
+    match error {
+        IdentityError::Denied { reason, message } => {
+            let details = ErrorDetails::with_error_info(reason, "mayfly.v1", []);
+            Status::with_error_details(Code::PermissionDenied, message, details)
+        }
+        other => status_of(other),
     }
 }
 

@@ -38,13 +38,13 @@ pub struct Agent {
     pub lineage: Option<Arc<Lineage>>,
     /// The delegation that it acts under. `None` for an autonomous agent.
     pub delegation: Option<Arc<Delegation>>,
-    /// The certificate in use. `None` before its ticket is redeemed.
+    /// The certificate in use. `None` before its ticket is redeemed, and for an agent without a key.
     pub current: Option<Certificate>,
     /// Revision of the record that made `current` the certificate in use.
     pub used_since: u64,
     /// Unix seconds.
     pub lease_ends_at: u64,
-    /// End of its last certificate or of its ticket, in Unix seconds.
+    /// End of its last certificate or of its ticket, in Unix seconds; without a key that of its parent's, or of its last token.
     pub svid_ends_at: u64,
     /// Unix microseconds.
     pub admitted_at: u64,
@@ -85,7 +85,7 @@ pub struct More {
     pub(super) past: Vec<Past>,
     /// Serial numbers of renewed certificates that were replaced before they were used.
     pub replaced: Vec<[u8; 16]>,
-    /// SHA-256 of the secret of its ticket. `None` if it came with a key.
+    /// SHA-256 of the secret of its ticket, if it had one.
     pub ticket: Option<[u8; 32]>,
     /// From it and the request the ticket's secret is derived again for a retry.
     pub ticket_nonce: [u8; 16],
@@ -220,8 +220,11 @@ impl Agent {
         if !a.clipped.is_empty() {
             rare.clipped.clone_from(&a.clipped);
         }
+        if a.keyless && !(a.key.is_empty() && a.ticket.is_empty() && lineage.is_some()) {
+            return Err(misfit("an agent without a key"));
+        }
         let current = match a.key.as_slice() {
-            [] if rare.ticket.is_some() => None,
+            [] if a.keyless || rare.ticket.is_some() => None,
             key => Some(Certificate::recorded(revision, key, &a.serial, a.svid_begins_at, a.svid_ends_at)?),
         };
         let uuid = Uuid::from_slice(&a.agent).map_err(|_| misfit("agent"))?;
@@ -253,6 +256,11 @@ impl Agent {
     /// The agent that spawned it. `None` if a workload did.
     pub fn parent(&self) -> Option<Uuid> {
         self.ancestors().next()
+    }
+
+    /// Whether it has neither a key nor a ticket for one: its parent has its tokens minted.
+    pub fn is_keyless(&self) -> bool {
+        self.current.is_none() && self.rare.ticket.is_none()
     }
 
     /// Its ancestors that are agents, the parent first.
@@ -354,6 +362,11 @@ impl Agent {
     /// Unix microseconds at which its last certificate, its ticket or its lease ends.
     pub(super) fn expires_at(&self) -> u64 {
         seconds(self.svid_ends_at.min(self.lease_ends_at))
+    }
+
+    /// Unix microseconds from which on it may not act, whatever its ancestors do. One without a key has no certificate that ends.
+    pub(super) fn acts_until(&self) -> u64 {
+        if self.is_keyless() { seconds(self.lease_ends_at) } else { self.expires_at() }
     }
 
     /// When something happens to it next.

@@ -125,6 +125,10 @@ impl State {
             Body::Ended(e) => {
                 let uuid = Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?;
                 self.unseat(&uuid);
+                if e.tokens_until > 0 {
+                    // Nothing of an agent without a key outlasts its last token, however long its lease would have been.
+                    self.agents.change(&uuid, |agent| agent.svid_ends_at = e.tokens_until.min(agent.lease_ends_at));
+                }
                 match self.agents.get_mut(&uuid) {
                     Some(agent) => {
                         agent.rare.ended = Some(revision);
@@ -259,7 +263,9 @@ impl State {
         if let Some(request) = &a.request {
             let (key, digest) = request_of(request).ok_or(misfit("request"))?;
             self.requests.insert(key, Done { digest, agent: Some(uuid), token: None });
-            self.due(agent.forgotten_at(), revision, Due::Request(Box::new(key)));
+            // INVARIANT: not after its agent, whose row says what the request was. One without a key is forgotten an hour after its end.
+            let first = if agent.is_keyless() { seconds(agent.admitted_at / SECOND).saturating_add(KEEP) } else { u64::MAX };
+            self.due(agent.forgotten_at().min(first), revision, Due::Request(Box::new(key)));
         }
         if let Some(hash) = agent.rare.ticket {
             let ends_at = seconds(agent.svid_ends_at);

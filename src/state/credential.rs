@@ -88,6 +88,8 @@ pub struct Token {
     pub ends_at: u64,
     /// The scopes of the token where they are fewer than the agent's; `None` means all of the agent's.
     pub narrowed: Option<Vec<String>>,
+    /// SHA-256 of the certificate that its holder must prove. `None` for the token of an agent with a key of its own.
+    pub certificate: Option<[u8; 32]>,
     /// Revision of its record.
     pub revision: u64,
 }
@@ -103,6 +105,10 @@ impl Token {
             issued_at: m.issued_at,
             ends_at: m.ends_at,
             narrowed: m.narrowed.then(|| m.scopes.clone()),
+            certificate: match m.certificate.as_slice() {
+                [] => None,
+                digest => Some(fixed(digest).ok_or(misfit("certificate"))?),
+            },
             revision,
         })
     }

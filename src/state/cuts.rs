@@ -183,7 +183,11 @@ fn is_told(agent: &Agent) -> bool {
 /// Unix seconds at which the last credential has ended that a cut of an agent kills: its own, and those of agents below it, which
 /// have ended with its lease. `out` is when the last credentials of anybody end.
 pub fn end_of_cut(agent: &Agent, out: Out) -> u64 {
-    let own = agent.svid_ends_at.max(out.tokens);
+    let own = match agent.is_keyless() {
+        true if agent.rare.ended.is_some() => agent.svid_ends_at,
+        true => out.tokens,
+        false => agent.svid_ends_at.max(out.tokens),
+    };
     let last = if agent.has_children() { own.max(out.certificates) } else { own };
     last.min(agent.lease_ends_at).saturating_add(SKEW / SECOND)
 }

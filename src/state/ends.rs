@@ -14,7 +14,7 @@ impl State {
             Standing::Ended => {
                 Some(Arc::new(Why { reason: String::new(), by: agent.rare.ended_by.clone(), at: agent.rare.ended_at }))
             }
-            Standing::Expired => by_time(agent.expires_at(), "its certificate or its lease has ended"),
+            Standing::Expired => by_time(agent.acts_until(), "its certificate or its lease has ended"),
             // The first of the cuts that kill it.
             Standing::Cut => {
                 let cuts =

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::agent::Next;
 use super::{Agent, KEEP, State, seconds};
+use crate::clock::SECOND;
 
 /// Key of an entry: the due time in Unix microseconds, then a number made of the record's revision, `nth` and the kind.
 pub(super) type When = (u64, u64);
@@ -104,7 +105,17 @@ impl State {
     pub(crate) fn run_out(&self, now: u64) -> BTreeSet<Uuid> {
         let due = self.due_by(now).take(AT_ONCE);
         let agents = due.filter_map(|what| if let Happens::Agent(agent) = what { Some(agent) } else { None });
-        agents.filter(|agent| agent.seated && agent.expires_at() <= now).map(|agent| agent.uuid).collect()
+        agents.filter(|agent| agent.seated && self.seat_ends_at(agent) <= now).map(|agent| agent.uuid).collect()
+    }
+
+    /// Unix microseconds at which an agent gives its seats back, as far as is known now. One without a key does so with its parent: nobody
+    /// could use it any longer, though its lease goes on.
+    fn seat_ends_at(&self, agent: &Agent) -> u64 {
+        let parent = agent.parent().filter(|_| agent.is_keyless() && agent.rare.ended.is_none());
+        match parent.and_then(|parent| self.agents.get(&parent)) {
+            Some(parent) => parent.expires_at().min(seconds(agent.lease_ends_at)),
+            None => agent.expires_at(),
+        }
     }
 
     /// What happens by `now` (Unix microseconds), in order.
@@ -215,6 +226,12 @@ impl State {
 
     /// The time of an agent has come: it expires, or is forgotten.
     fn time_came(&mut self, uuid: Uuid, when: u64) {
+        // The parent of an agent without a key was renewed meanwhile: it is looked at again when that certificate ends.
+        let later = self.agents.get(&uuid).filter(|agent| agent.next == Next::Expires).map(|agent| self.seat_ends_at(agent));
+        if let Some(later) = later.filter(|later| *later > when) {
+            self.agents.change(&uuid, |agent| agent.svid_ends_at = later / SECOND);
+            return;
+        }
         if self.agents.get(&uuid).is_some_and(|agent| agent.next == Next::Expires) {
             self.unseat(&uuid);
             self.no_longer_counted(&uuid);

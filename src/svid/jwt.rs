@@ -1,7 +1,10 @@
 //! The claims of a JWT-SVID (clauses JW-1 to JW-12).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mayfly_verify::BindingOid;
 use serde::de::DeserializeOwned;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -41,6 +44,8 @@ pub struct Unsigned {
     issuer: String,
     // JW-9: a collision-resistant name.
     binding: (String, Box<RawValue>),
+    // RFC 8705 3.1: the certificate that its holder must prove, in base64url.
+    certificate: Option<String>,
     // By the catalogue of audiences, where none of the names above can stand.
     further: Arc<Map<String, Value>>,
 }
@@ -64,6 +69,7 @@ pub fn agent(mint: &Recorded<Mint>, issuer: &str, oid: &BindingOid) -> Result<Un
         audiences: token.audiences.clone(),
         issuer: issuer.to_owned(),
         binding: (oid.claim(), binding),
+        certificate: token.certificate.map(|digest| URL_SAFE_NO_PAD.encode(digest)),
         further: Arc::clone(mint.claims()),
     })
 }
@@ -84,6 +90,9 @@ impl Serialize for Unsigned {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut claims = serializer.serialize_map(None)?;
         claims.serialize_entry("aud", &self.audiences)?;
+        if let Some(certificate) = &self.certificate {
+            claims.serialize_entry("cnf", &BTreeMap::from([("x5t#S256", certificate)]))?;
+        }
         claims.serialize_entry("exp", &self.said.exp)?;
         claims.serialize_entry("iat", &self.said.iat)?;
         claims.serialize_entry("iss", &self.issuer)?;

@@ -48,7 +48,7 @@ fn t109_a_provider_that_is_gone_lets_nobody_act() {
     let under = |proof| house.spawning(proof, None);
     assert_eq!(ask(house.caller.clone(), under(mayfly::judge::Proof::Recorded([1; 32]))), gone);
     assert_eq!(ask(house.caller.clone(), under(mayfly::judge::Proof::Delegation(delegation))), gone);
-    let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request: None };
+    let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request: None, for_agent: None };
     assert_eq!(ask(as_parent(), mint), gone);
     assert_eq!(ask(as_parent(), Proposal::Renew { key: [55; 32] }), gone);
     let mut child = under(house.proof("demo", 1));

@@ -6,6 +6,8 @@ use super::*;
 use std::collections::BTreeMap;
 
 use mayfly::acts::budget::{Left, Release, Reserve, Spend};
+use mayfly::judge::bound::Proved;
+use mayfly::judge::keyless::ForAgent;
 use mayfly::state::{Agent, Unit};
 
 /// Live agents of one user, and below one agent.
@@ -54,6 +56,23 @@ struct Known {
     /// Certificates from before the one in use.
     past: Vec<Admission>,
     ticket: Option<[u8; 32]>,
+    /// It has neither key nor ticket.
+    keyless: bool,
+}
+
+impl Known {
+    fn end(&mut self, now: u64) {
+        self.over = true;
+        // State forgets it an hour after its last token, however long its lease would have been.
+        if self.keyless {
+            self.until = self.until.min(now);
+        }
+    }
+}
+
+/// What the connection of a parent proves, until `ends_at` in Unix seconds.
+fn held(certificate_ends_at: u64) -> Proved {
+    Proved { held: mayfly_verify::Possession { key: None, certificate: Some([9; 32]) }, certificate_ends_at }
 }
 
 struct Simulation {
@@ -127,7 +146,8 @@ impl Simulation {
     }
 
     fn seated(&self, agent: &Known) -> bool {
-        !agent.over && self.now() < agent.until
+        let parent = agent.parent.filter(|_| agent.keyless).map_or(u64::MAX, |id| self.agents[&id].until);
+        !agent.over && self.now() < agent.until.min(parent)
     }
 
     fn of_user(&self, user: &str) -> u64 {
@@ -221,10 +241,16 @@ impl Simulation {
             None => (self.house.caller.clone(), Some(self.proof(&user))),
         };
         let ticket = (self.chance.below(4) == 0).then(|| self.unique());
+        let keyless = ticket.is_none() && self.chance.below(3) == 0;
         let key = self.unique();
+        let credential = match ticket {
+            Some(hash) => Credential::Ticket { nonce: [0; 16], hash, life: 60 },
+            None if keyless => Credential::Keyless(held(u64::MAX)),
+            None => asks::key(key),
+        };
         let spawn = Spawn {
             class: if parent.is_some() { "worker" } else { "researcher" }.parse().unwrap(),
-            credential: ticket.map_or(asks::key(key), |hash| Credential::Ticket { nonce: [0; 16], hash, life: 60 }),
+            credential,
             proof,
             asked: Asked { lease: self.chance.below(4) * 500, clip: true, ..Asked::default() },
             audience: None,
@@ -238,6 +264,10 @@ impl Simulation {
         match self.house.ask(caller, proposal.clone()) {
             Ok(Outcome::Spawned(admission, _)) => {
                 assert!(!full_user && !full_parent, "a limit was exceeded");
+                assert!(!keyless || parent.is_some(), "a workload is no process that its agents are parts of");
+                if keyless {
+                    self.told("keyless");
+                }
                 let class = Target::Class(spawn.class.clone());
                 let root = Target::Workload("orchestrator".parse().unwrap());
                 assert!(!self.shut.contains(&class) && (parent.is_some() || !self.shut.contains(&root)), "it is closed");
@@ -265,7 +295,7 @@ impl Simulation {
             parent: agent.parent(),
             scopes: agent.mandate.scopes.clone(),
             lease: agent.lease_ends_at,
-            until: agent.svid_ends_at.min(agent.lease_ends_at),
+            until: if agent.is_keyless() { u64::MAX } else { agent.svid_ends_at }.min(agent.lease_ends_at),
             over: false,
             dead: false,
             class: if agent.parent().is_some() { "worker" } else { "researcher" },
@@ -274,6 +304,7 @@ impl Simulation {
             next: None,
             past: Vec::new(),
             ticket,
+            keyless: agent.is_keyless(),
         };
         if let Some(parent) = known.parent.map(|id| &self.agents[&id]) {
             assert!(known.lease <= parent.lease, "leases nest");
@@ -341,7 +372,35 @@ impl Simulation {
         }
     }
 
+    /// For an agent without a key: its parent gets a token, and another agent does not.
+    fn mint_for(&mut self) {
+        let Some(id) = self.pick(|a| a.keyless) else { return };
+        let parent = self.agents[&id].parent.unwrap();
+        let Some(asks) = self.pick(|a| a.current.is_some() && (a.parent.is_none() || a.over)) else { return };
+        let asks = if self.chance.below(4) == 0 { asks } else { parent };
+        let Some(by) = self.agents[&asks].current.clone() else { return };
+        let ends_at = self.now() + self.chance.below(400);
+        let for_agent = Some(ForAgent { agent: id, proved: held(ends_at) });
+        let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request: None, for_agent };
+        let before = self.seated(&self.agents[&id]);
+        match self.house.ask(self.caller(&by, true), mint) {
+            Ok(Outcome::Minted(mint)) => {
+                assert_eq!(asks, parent, "nobody but its parent");
+                assert!(before && self.stands(id) && self.alive(id) && self.alive(parent), "a dead agent got a token");
+                let (token, known) = (mint.token(), &self.agents[&id]);
+                assert!(token.ends_at <= ends_at && token.ends_at <= known.lease, "it outlives what it is bound to");
+                assert_eq!((token.certificate, mint.id().uuid), (Some([9; 32]), id));
+                assert!(mint.binding().scopes.iter().all(|scope| known.scopes.contains(scope)));
+                self.told("minted for");
+            }
+            other => assert!(!["ok", "fault"].contains(&code(other))),
+        }
+    }
+
     fn mint(&mut self) {
+        if self.chance.below(3) == 0 {
+            return self.mint_for();
+        }
         let any = self.chance.below(3) == 0;
         let Some(id) = self.pick(|a| a.current.is_some() && (any || a.next.is_some() || !a.past.is_empty())) else { return };
         let known = self.agents[&id].clone();
@@ -551,7 +610,8 @@ impl Simulation {
     fn end(&mut self) {
         let Some(id) = self.pick(|a| !a.over) else { return };
         if self.house.ask(operator(), Proposal::End { agent: Some(id) }).is_ok() {
-            self.agents.get_mut(&id).unwrap().over = true;
+            let now = self.now();
+            self.agents.get_mut(&id).unwrap().end(now);
         }
     }
 
@@ -744,7 +804,9 @@ impl Simulation {
                     Some(known) => {
                         let ended = agent.rare.ended.is_some();
                         assert!(!known.over || state.standing(agent, now) != Standing::Live, "an answered end was lost");
-                        known.over |= ended;
+                        if ended {
+                            known.end(now / SECOND);
+                        }
                     }
                     None => new.push(agent.clone()),
                 }
@@ -831,6 +893,8 @@ fn complete(tally: &BTreeMap<&'static str, u64>) {
     let all = [
         "spawn",
         "child",
+        "keyless",
+        "minted for",
         "user full",
         "parent full",
         "redeemed",

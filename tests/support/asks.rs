@@ -5,6 +5,7 @@ use mayfly::acts::{authorities, budget, configure, end, extend, join, mint, pres
 use mayfly::caller::Caller;
 use mayfly::csr::Key;
 use mayfly::denial::No;
+use mayfly::judge::keyless::ForAgent;
 use mayfly::judge::{self, Act, Admission, Certification, Chance, Judgement, RequestId, Since};
 use mayfly::ledger::{Either, Lane, Ledger, Pending, Recorded};
 use mayfly_verify::{AgentId, Target, WorkloadName};
@@ -21,7 +22,7 @@ pub struct Ask {
 #[derive(Clone, Debug)]
 pub enum Proposal {
     Spawn(Box<spawn::Spawn>),
-    Mint { audiences: Vec<String>, request: Option<RequestId> },
+    Mint { audiences: Vec<String>, request: Option<RequestId>, for_agent: Option<ForAgent> },
     End { agent: Option<Uuid> },
     Ticket { workload: WorkloadName, hash: [u8; 32], ttl: u64 },
     Redeem { hash: [u8; 32], key: [u8; 32] },
@@ -39,6 +40,7 @@ pub enum Proposal {
 
 /// What an act became.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a test holds few of them")]
 pub enum Outcome {
     Spawned(Admission, Option<judge::Mint>),
     Renewed(Admission),
@@ -68,7 +70,9 @@ impl Act for Proposal {
                 let (admission, mint) = act.judge(j, caller, chance)?;
                 Outcome::Spawned(admission, mint)
             }
-            Proposal::Mint { audiences, request } => Outcome::Minted(mint::Mint { audiences, request }.judge(j, caller, chance)?),
+            Proposal::Mint { audiences, request, for_agent } => {
+                Outcome::Minted(mint::Mint { audiences, request, for_agent }.judge(j, caller, chance)?)
+            }
             Proposal::End { agent } => {
                 let end::Ended { agent, revision, accepted_until } = end::End { agent }.judge(j, caller, chance)?;
                 Outcome::Ended { agent, revision, accepted_until }

@@ -153,6 +153,10 @@ pub struct SpawnRequest {
     /// Sequence of the bundle that the caller has. The answer leaves the bundle out while that is the newest. 0: always send it.
     #[prost(uint64, tag = "14")]
     pub known_bundle: u64,
+    /// Give the new agent neither key nor ticket: it is a part of the process of the calling agent, which has its tokens minted on its own
+    /// connection (`for_agent`), bound to the certificate of that connection. It spawns nothing, and acts only while its parent does.
+    #[prost(bool, tag = "109")]
+    pub keyless: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -172,7 +176,7 @@ pub struct SpawnResponse {
     pub clipped: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "6")]
     pub jwt: ::core::option::Option<JwtSvid>,
-    /// The ticket that was asked for, one string; then there is no `svid`.
+    /// The ticket that was asked for, one string; then there is no `svid`. An agent without a key has neither.
     #[prost(string, tag = "7")]
     pub ticket: ::prost::alloc::string::String,
 }
@@ -184,7 +188,7 @@ pub struct SpawnBatchRequest {
     /// One PKCS#10 in DER for each agent, at most 1,000.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub csrs: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    /// How many, when tickets are asked for; otherwise 0.
+    /// How many, when tickets or agents without keys are asked for; otherwise 0.
     #[prost(uint32, tag = "3")]
     pub count: u32,
 }
@@ -232,6 +236,10 @@ pub struct MintJwtRequest {
     /// to a token: whoever gets it can use it at all the others.
     #[prost(string, repeated, tag = "3")]
     pub further_audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// SPIFFE ID or UUID of an agent without a key that the caller spawned: the token is that agent's, and bound to the certificate of this
+    /// connection (`cnf`, RFC 8705). Empty: the caller's own.
+    #[prost(string, tag = "109")]
+    pub for_agent: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MintJwtResponse {
@@ -336,6 +344,9 @@ pub struct Agent {
     pub over_by: ::prost::alloc::string::String,
     #[prost(string, tag = "18")]
     pub over_reason: ::prost::alloc::string::String,
+    /// It has no key of its own and no certificate: its parent has its tokens minted. `svid_expires_at` is absent then.
+    #[prost(bool, tag = "109")]
+    pub keyless: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBudgetRequest {
@@ -666,6 +677,9 @@ pub struct ExchangeRequest {
     /// The approval that is used: the token then allows what was approved and nothing else. With it the audience may be left out.
     #[prost(string, tag = "41")]
     pub approval_id: ::prost::alloc::string::String,
+    /// SPIFFE ID or UUID of an agent without a key that the caller spawned: the token is that agent's. Empty: the caller's own.
+    #[prost(string, tag = "109")]
+    pub for_agent: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -2203,7 +2217,7 @@ pub enum Reason {
     AuthorityTainted = 14,
     /// There is no authority with this id.
     AuthorityUnknown = 15,
-    /// The batch has no template, a CSR in its template, or not exactly one of a list of CSRs and a count of tickets.
+    /// The batch has no template, a CSR in its template, or not exactly one of a list of CSRs and a count of tickets or of agents without keys.
     BatchMalformed = 16,
     /// The batch has no agents, or more than 1,000.
     BatchSize = 17,
@@ -2257,7 +2271,7 @@ pub enum Reason {
     CredentialUntrusted = 41,
     /// The CSR is missing, over 4 KiB or not PKCS#10 in DER, or its key is of a kind that is not accepted.
     CsrMalformed = 42,
-    /// A spawn has either a CSR or asks for a ticket, and this one has both or neither.
+    /// A spawn has a CSR, or asks for a ticket or for an agent without a key; this one has none of the three, or more than one.
     CsrOrTicket = 43,
     /// The CSR is not signed by its own key.
     CsrSignature = 44,
@@ -2435,6 +2449,12 @@ pub enum Reason {
     UserTokenUsed = 135,
     /// A gateway asks about a subject or a resource that there is not, or of which it may not know.
     SubjectUnknown = 140,
+    /// An agent without a key is a part of the agent that spawns it, and the caller is none.
+    KeylessParent = 145,
+    /// The agent has a key of its own, so it gets its tokens itself.
+    KeylessOnly = 146,
+    /// Tokens of an agent without a key are for the agent that spawned it, on a connection with its certificate, and for nobody else.
+    ParentOnly = 147,
     /// The JWT-SVID has proved its agent before: each request needs one of its own.
     AssertionUsed = 150,
     /// There are too many scopes, or one of them is empty or too long.
@@ -2651,6 +2671,9 @@ impl Reason {
             Self::UserTokenResource => "REASON_USER_TOKEN_RESOURCE",
             Self::UserTokenUsed => "REASON_USER_TOKEN_USED",
             Self::SubjectUnknown => "REASON_SUBJECT_UNKNOWN",
+            Self::KeylessParent => "REASON_KEYLESS_PARENT",
+            Self::KeylessOnly => "REASON_KEYLESS_ONLY",
+            Self::ParentOnly => "REASON_PARENT_ONLY",
             Self::AssertionUsed => "REASON_ASSERTION_USED",
             Self::ScopeMalformed => "REASON_SCOPE_MALFORMED",
             Self::ScopeNotAllowed => "REASON_SCOPE_NOT_ALLOWED",
@@ -2826,6 +2849,9 @@ impl Reason {
             "REASON_USER_TOKEN_RESOURCE" => Some(Self::UserTokenResource),
             "REASON_USER_TOKEN_USED" => Some(Self::UserTokenUsed),
             "REASON_SUBJECT_UNKNOWN" => Some(Self::SubjectUnknown),
+            "REASON_KEYLESS_PARENT" => Some(Self::KeylessParent),
+            "REASON_KEYLESS_ONLY" => Some(Self::KeylessOnly),
+            "REASON_PARENT_ONLY" => Some(Self::ParentOnly),
             "REASON_ASSERTION_USED" => Some(Self::AssertionUsed),
             "REASON_SCOPE_MALFORMED" => Some(Self::ScopeMalformed),
             "REASON_SCOPE_NOT_ALLOWED" => Some(Self::ScopeNotAllowed),

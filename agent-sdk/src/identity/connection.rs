@@ -44,14 +44,23 @@ impl Connection {
         self.channel.subscribe()
     }
 
-    /// Presents this certificate and trusts these roots from the next connection on, and replaces the channel.
-    pub(super) async fn show(&self, certified: Arc<CertifiedKey>, roots: &[Vec<u8>]) -> Result<(), ConnectError> {
+    /// Presents this certificate and trusts these roots from the next connection on, and replaces the channel. `publish` is called
+    /// before any connection is made with it.
+    pub(super) async fn show(
+        &self,
+        certified: Arc<CertifiedKey>,
+        roots: &[Vec<u8>],
+        publish: impl FnOnce(),
+    ) -> Result<(), ConnectError> {
         let next = dialer(&self.at, &self.shown, roots)?;
         let channel = following(&self.at.address, Arc::clone(&self.dialer))?;
         let mut dialer = self.dialer.lock().await;
         self.shown.show(certified);
         *dialer = next;
         self.channel.send_replace(channel);
+        // ORDER: under the lock, without which nothing connects. A program under `mayfly run` that finds its certificate still published
+        // after its handshake knows that the next one has not been used.
+        publish();
         Ok(())
     }
 

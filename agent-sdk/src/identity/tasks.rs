@@ -38,8 +38,6 @@ pub(super) async fn renew(shared: Arc<Shared>) {
         match once(&shared).await {
             Ok(next) => {
                 at = next_renewal(&next, SystemTime::now());
-                shared.bundles.set(next.trust().clone());
-                shared.current.send_modify(|current| *current = Arc::new(next.with_bundles_of(current)));
             }
             Err(IdentityError::Over(over)) => {
                 shared.end(over);
@@ -62,6 +60,7 @@ fn next_renewal(current: &Current, now: SystemTime) -> Option<SystemTime> {
     Some(now + pace::renewal(current.left(now), chance()))
 }
 
+/// Renews once, and publishes the next certificate.
 async fn once(shared: &Shared) -> Result<Current, IdentityError> {
     let locked = match &shared.kept {
         Some(kept) => Some((kept, kept.lock().await?)),
@@ -69,7 +68,7 @@ async fn once(shared: &Shared) -> Result<Current, IdentityError> {
     };
     let current = Arc::clone(&shared.current.borrow());
     if let Some(newer) = locked.as_ref().and_then(|(kept, _)| kept.newer(&current)) {
-        shared.connection.show(newer, &current.bundle().x509_authorities).await?;
+        shared.connection.show(newer, &current.bundle().x509_authorities, || ()).await?;
     }
     let key = Key::new()?;
     let request = v1::RenewRequest { csr: key.csr()? };
@@ -82,8 +81,12 @@ async fn once(shared: &Shared) -> Result<Current, IdentityError> {
     if next.spiffe_id() != shared.current.borrow().spiffe_id() {
         return Err(IdentityError::Answer("the certificate has another SPIFFE ID"));
     }
+    let publish = || {
+        shared.bundles.set(next.trust().clone());
+        shared.current.send_modify(|current| *current = Arc::new(next.with_bundles_of(current)));
+    };
     // ORDER: before the certificate is published, so that no new connection is made with its predecessor.
-    shared.connection.show(next.certified_key(), &next.bundle().x509_authorities).await?;
+    shared.connection.show(next.certified_key(), &next.bundle().x509_authorities, publish).await?;
     Ok(next)
 }
 

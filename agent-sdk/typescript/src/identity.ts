@@ -5,7 +5,7 @@ import { connect as tlsConnect, type ConnectionOptions } from "node:tls";
 import { bindingOf, type Binding, type User } from "./binding.js";
 import { newKey, request, splitId } from "./certificate.js";
 import { MayflyError, Unusable } from "./errors.js";
-import { insist, isPeer } from "./issuer.js";
+import { insist, isPeer, type Message } from "./issuer.js";
 import type { Keeper } from "./keeper.js";
 import { answered, leaseOf, Own } from "./own.js";
 import { keyOf, scopesOf } from "./tokens.js";
@@ -28,6 +28,11 @@ export interface Asked {
   autonomous?: boolean;
   /** Accept less than was asked for. */
   clip?: boolean;
+  /**
+   * A sub-agent of this process, without a key: cheaper, its tokens are bound to this identity's certificate, and it spawns nothing.
+   * It is a `SubAgent`.
+   */
+  keyless?: boolean;
 }
 
 /** What an access token is to allow: `"mail:send mail:read"`, or a list; `""` asks for all that may be given. */
@@ -164,10 +169,11 @@ export class Identity {
    * Rejects with `Denied`, `Unavailable` or `Revoked`.
    */
   async spawn(agentClass: string, asked: Asked = {}): Promise<Identity> {
-    const key = newKey();
+    const key = asked.keyless ? undefined : newKey();
     const wanted = {
       class: agentClass,
-      csr: request(key),
+      csr: key ? request(key) : Buffer.alloc(0),
+      keyless: !key,
       scopes: asked.scopes ?? [],
       audiences: asked.audiences ?? [],
       lease_seconds: String(Math.max(Math.floor(asked.lease ?? 0), 0)),
@@ -182,6 +188,7 @@ export class Identity {
     return insist(() =>
       this.#keeper.connected(async (connection, at) => {
         const got = await connection.call("Spawn", wanted);
+        if (!key) return withoutKey(this, this.#keeper, got);
         return new Identity(new Own(at, answered(key, got), leaseOf(got)), got["clipped"] ?? []);
       }),
     );
@@ -208,6 +215,11 @@ export class Identity {
     }
   }
 }
+
+let withoutKey: (parent: Identity, keeper: Keeper, got: Message) => Identity;
+
+/** Sub-agents are identities, and identities spawn them: whoever makes them says how. */
+export const spawnsBy = (make: typeof withoutKey): void => void (withoutKey = make);
 
 /** The rule for a peer's SPIFFE ID, which must be of our trust domain. Throws `Unusable`. */
 export function rule(peer: Peer, own: string): (id: string) => boolean {

@@ -4,3 +4,4 @@ export { current, type Options } from "./current.js";
 export { Denied, Ended, Expired, MayflyError, NoIdentity, Revoked, Unavailable, Unusable } from "./errors.js";
 export { Guard, Refused, type Caller } from "./guard.js";
 export { Identity, type Asked, type Peer, type Scope } from "./identity.js";
+export { SubAgent } from "./keyless.js";

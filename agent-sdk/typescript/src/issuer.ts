@@ -87,6 +87,16 @@ export class Connection {
     throw new Unavailable("moved", "the certificate was renewed again and again during this call: ask again");
   }
 
+  /** Connects now, with the handshake, within the time limit of a call; nothing is asked. */
+  open(): Promise<void> {
+    const { identities } = this.#current();
+    return new Promise((resolve, reject) => {
+      identities.waitForReady(Date.now() + PATIENCE * 1000, (error: Error | undefined) =>
+        error ? reject(new Unavailable("unavailable", `cannot reach \`${this.at.address}\`: check that the issuer runs`)) : resolve(),
+      );
+    });
+  }
+
   /** Opens the stream of bundles. */
   watchBundle(): grpc.ClientReadableStream<Message> {
     return this.#current().bundles.WatchBundle({});

@@ -1,4 +1,5 @@
 /** What keeps an identity alive: its state, and what changes it. */
+import { setMaxListeners } from "node:events";
 import type { Credential } from "./certificate.js";
 import { Expired, NoIdentity, Revoked, Unavailable } from "./errors.js";
 import type { Connection, Issuer } from "./issuer.js";
@@ -12,6 +13,12 @@ export interface Current {
   sequence: number;
 }
 
+/** A token, with its expiry in unix seconds. */
+export interface Minted {
+  text: string;
+  expiresAt: number;
+}
+
 /** An identity and what follows it in the background. Nothing here keeps the process alive. */
 export abstract class Keeper {
   /** Where the issuer is, if that is known. */
@@ -21,6 +28,11 @@ export abstract class Keeper {
   protected over: Revoked | undefined;
   readonly #ended = new AbortController();
   readonly #closed = new AbortController();
+
+  constructor() {
+    // Each sub-agent and each request that can be given up listens; none of them is a leak.
+    setMaxListeners(0, this.#ended.signal, this.#closed.signal);
+  }
 
   /** Aborted with the reason when the identity has ended. */
   get ended(): AbortSignal {
@@ -56,10 +68,10 @@ export abstract class Keeper {
     this.#closed.abort();
   }
 
-  /** Mints a token. Returns it with its expiry in unix seconds. */
-  abstract mint(audience: string): Promise<{ text: string; expiresAt: number }>;
-  /** Obtains an access token; without scopes for all that may be given. Returns it with its expiry in unix seconds. */
-  abstract exchange(audience: string, scopes: readonly string[]): Promise<{ text: string; expiresAt: number }>;
+  /** Mints a token; `forAgent` is a sub-agent without a key. */
+  abstract mint(audience: string, forAgent?: string): Promise<Minted>;
+  /** Obtains an access token; without scopes for all that may be given. */
+  abstract exchange(audience: string, scopes: readonly string[], forAgent?: string): Promise<Minted>;
   /** Ends the identity at the issuer. */
   abstract end(): Promise<void>;
   /** Makes calls to the issuer as this identity. */

@@ -3,7 +3,7 @@ import type { KeyObject } from "node:crypto";
 import { credentialOf, newKey, pemOf, request } from "./certificate.js";
 import { Ended, Expired, MayflyError, Revoked, Unavailable, Unusable } from "./errors.js";
 import { Connection, errorOf, type Issuer, type Message } from "./issuer.js";
-import { Keeper, type Current } from "./keeper.js";
+import { Keeper, type Current, type Minted } from "./keeper.js";
 import * as pace from "./pace.js";
 
 /** Renews itself until it has ended or is closed. */
@@ -27,20 +27,19 @@ export class Own extends Keeper {
     void this.#follow();
   }
 
-  async mint(audience: string): Promise<{ text: string; expiresAt: number }> {
-    const { svid } = await this.connected((connection) => connection.call("MintJwt", { audience }));
+  async mint(audience: string, forAgent = ""): Promise<Minted> {
+    const { svid } = await this.connected((connection) => connection.call("MintJwt", { audience, for_agent: forAgent }));
     // If the identity was revoked in the meantime, the token must not be handed out.
     this.current();
     if (!svid?.token || !svid.expires_at) throw new Unusable("answer", "the issuer's answer has no token");
     return { text: svid.token, expiresAt: Number(svid.expires_at.seconds) };
   }
 
-  async exchange(audience: string, scopes: readonly string[]): Promise<{ text: string; expiresAt: number }> {
-    const got = await this.connected((connection) => connection.call("Exchange", { audience, scopes }));
+  async exchange(audience: string, scopes: readonly string[], forAgent = ""): Promise<Minted> {
+    const got = await this.connected((connection) => connection.call("Exchange", { audience, scopes, for_agent: forAgent }));
     // If the identity was revoked in the meantime, the token must not be handed out.
     this.current();
-    if (!got["access_token"] || !got["expires_at"]) throw new Unusable("answer", "the issuer's answer has no token");
-    return { text: got["access_token"], expiresAt: Number(got["expires_at"].seconds) };
+    return exchanged(got);
   }
 
   async end(): Promise<void> {
@@ -194,6 +193,12 @@ export function answered(key: KeyObject, got: Message): Current {
     throw new Unusable("answer", "the certificate has another SPIFFE ID than the answer");
   }
   return { credential, roots: pemOf(bundle.x509_authorities), sequence: Number(bundle.sequence) };
+}
+
+/** The access token of an answer. Throws `Unusable` if it lacks one. */
+export function exchanged(got: Message): Minted {
+  if (!got["access_token"] || !got["expires_at"]) throw new Unusable("answer", "the issuer's answer has no token");
+  return { text: got["access_token"], expiresAt: Number(got["expires_at"].seconds) };
 }
 
 /** When the lease of an answer ends, in unix seconds; `undefined` for a workload. */

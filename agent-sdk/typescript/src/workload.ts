@@ -2,9 +2,10 @@
 import * as grpc from "@grpc/grpc-js";
 import { credentialOf, pemOf, readKey, splitDer } from "./certificate.js";
 import { Denied, Expired, MayflyError, NoIdentity, Revoked, Unavailable, Unusable } from "./errors.js";
-import { Connection, load, type Issuer, type Message } from "./issuer.js";
+import { Connection, errorOf as errorOfCall, load, type Issuer, type Message } from "./issuer.js";
 import { ask, endpoint } from "./oauth.js";
-import { Keeper, noIssuer, type Current } from "./keeper.js";
+import { Keeper, noIssuer, type Current, type Minted } from "./keeper.js";
+import { exchanged } from "./own.js";
 import * as pace from "./pace.js";
 import { claimsOf } from "./tokens.js";
 
@@ -51,14 +52,15 @@ export class Served extends Keeper {
     return served;
   }
 
-  mint(audience: string): Promise<{ text: string; expiresAt: number }> {
-    const { spiffeId } = this.current().credential;
+  mint(audience: string, forAgent = ""): Promise<Minted> {
+    // `mayfly run` mints for a sub-agent without a key on its own connection.
+    const spiffeId = forAgent || this.current().credential.spiffeId;
     return new Promise((resolve, reject) => {
       const deadline = Date.now() + pace.PATIENCE * 1000;
       const asked = { audience: [audience], spiffe_id: spiffeId };
       this.#client.FetchJWTSVID(asked, header(), { deadline }, (error: grpc.ServiceError | null, answer: Message) => {
         try {
-          if (error) throw errorOf(error);
+          if (error) throw forAgent ? errorOfCall(error) : errorOf(error);
           const svid = answer["svids"]?.[0];
           const { sub, exp } = claimsOf(String(svid?.svid));
           if (svid?.spiffe_id !== spiffeId || sub !== spiffeId || !(Number(exp) > Date.now() / 1000)) {
@@ -78,7 +80,11 @@ export class Served extends Keeper {
    * At the token endpoint, which accepts a JWT-SVID. The API's server renews, and a connection with a certificate from before that
    * would be taken for theft.
    */
-  async exchange(audience: string, scopes: readonly string[]): Promise<{ text: string; expiresAt: number }> {
+  async exchange(audience: string, scopes: readonly string[], forAgent = ""): Promise<Minted> {
+    if (forAgent) {
+      // No JWT-SVID of it proves it there: it is bound to a certificate.
+      return exchanged(await this.connected((connection) => connection.call("Exchange", { audience, scopes, for_agent: forAgent })));
+    }
     const { credential, roots } = this.current();
     this.#iss ||= String(claimsOf((await this.mint(audience)).text)["iss"] ?? "");
     const url = endpoint(this.#iss, this.issuer?.address);
@@ -98,13 +104,35 @@ export class Served extends Keeper {
   async connected<T>(use: (connection: Connection, at: Issuer) => Promise<T>): Promise<T> {
     this.current();
     if (!this.issuer) throw noIssuer();
-    const { credential, roots } = await this.#newest();
-    const connection = new Connection(this.issuer, credential, roots);
+    const connection = await this.#reach(this.issuer);
     try {
       return await use(connection, this.issuer);
     } finally {
       connection.close();
     }
+  }
+
+  /**
+   * A connection that the issuer accepted while its certificate was the newest one. The API's server publishes a renewed certificate
+   * before it uses it. So if the newest one is still the same after the handshake, its successor has not been used, and the issuer
+   * excuses this connection whatever happens next. Otherwise nothing was asked over it, for which nobody is punished, and it is made again.
+   */
+  async #reach(issuer: Issuer): Promise<Connection> {
+    let current = await this.newest();
+    for (let tried = 0; tried < pace.TRIES; tried++) {
+      const connection = new Connection(issuer, current.credential, current.roots);
+      try {
+        await connection.open();
+        const newest = await this.newest();
+        if (newest.credential.chainPem === current.credential.chainPem) return connection;
+        current = newest;
+      } catch (e) {
+        connection.close();
+        throw e;
+      }
+      connection.close();
+    }
+    throw new Unavailable("moved", "the certificate was renewed again and again while connecting: ask again");
   }
 
   async end(): Promise<void> {
@@ -116,7 +144,8 @@ export class Served extends Keeper {
     this.#client.close();
   }
 
-  #newest(): Promise<Current> {
+  /** The certificate that the API has now. */
+  protected newest(): Promise<Current> {
     return new Promise((resolve, reject) => {
       const stream = this.#client.FetchX509SVID({}, header(), { deadline: Date.now() + pace.PATIENCE * 1000 });
       stream.once("data", (message: Message) => {

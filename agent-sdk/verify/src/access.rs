@@ -95,13 +95,19 @@ pub struct Possession {
 impl AccessToken {
     /// Refuses a token that is bound to something else than what its holder has proved (T188).
     pub fn check_possession(&self, proved: &Possession) -> Result<(), Reject> {
+        self.confirmation.as_ref().map_or(Ok(()), |confirmation| confirmation.check(proved))
+    }
+}
+
+impl Confirmation {
+    /// Refuses whoever has proved something else.
+    pub fn check(&self, proved: &Possession) -> Result<(), Reject> {
         let is = |proved: Option<[u8; 32]>, bound: &str| proved.is_some_and(|proved| URL_SAFE_NO_PAD.encode(proved) == bound);
-        match &self.confirmation {
-            None => Ok(()),
-            Some(Confirmation::Key(jkt)) if is(proved.key, jkt) => Ok(()),
-            Some(Confirmation::Certificate(x5t)) if is(proved.certificate, x5t) => Ok(()),
-            Some(Confirmation::Key(_)) => Err(Reject::Unproved("the key of a DPoP proof")),
-            Some(Confirmation::Certificate(_)) => Err(Reject::Unproved("a client certificate")),
+        match self {
+            Confirmation::Key(jkt) if is(proved.key, jkt) => Ok(()),
+            Confirmation::Certificate(x5t) if is(proved.certificate, x5t) => Ok(()),
+            Confirmation::Key(_) => Err(Reject::Unproved("the key of a DPoP proof")),
+            Confirmation::Certificate(_) => Err(Reject::Unproved("a client certificate")),
         }
     }
 }
@@ -270,7 +276,7 @@ fn approval(claims: &Map<String, Value>) -> Result<Option<Approval>, Reject> {
 }
 
 /// A confirmation of a kind that is unknown here makes the token useless, never a bearer token.
-fn confirmation(claims: &Map<String, Value>) -> Result<Option<Confirmation>, Reject> {
+pub(crate) fn confirmation(claims: &Map<String, Value>) -> Result<Option<Confirmation>, Reject> {
     let Some(cnf) = claims.get("cnf") else { return Ok(None) };
     let unknown = || Reject::Profile("`cnf` is of an unknown kind".into());
     let mut members = cnf.as_object().ok_or_else(unknown)?.iter();

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use spiffe::SpiffeId;
 
+use crate::access::{Confirmation, confirmation};
 use crate::bundle::Alg;
 use crate::x509::check_binding;
 use crate::{Binding, BindingOid, Bundle, Principal, Reject, Subject, Target, parse_spiffe_id};
@@ -37,6 +38,9 @@ pub struct JwtSvid {
     pub jti: Option<String>,
     /// The binding of an agent; `None` for everybody else.
     pub binding: Option<Binding>,
+    /// What its holder can prove: an agent without a key has its tokens bound to the certificate of its parent. A service that sees the
+    /// certificate of the connection [checks](Confirmation::check) it; one that does not takes the token as that of a bearer.
+    pub confirmation: Option<Confirmation>,
     /// The authority that signed it, as a cut would name it.
     pub(crate) subjects: [Subject; 1],
 }
@@ -78,7 +82,21 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
     let issuer = claims.get("iss").and_then(Value::as_str).map(str::to_owned);
     let subjects = [Target::Authority(authority.clone().into_bytes()).subject()];
-    Ok(JwtSvid { id, principal, audience: audiences, issuer, issued_at, expires_at, authority, jti, binding, subjects })
+    // Of others it is a claim like any that this version does not know (JWT-SVID 3: they are ignored).
+    let confirmation = if binding.is_some() { confirmation(&claims)? } else { None };
+    Ok(JwtSvid {
+        id,
+        principal,
+        audience: audiences,
+        issuer,
+        issued_at,
+        expires_at,
+        authority,
+        jti,
+        binding,
+        confirmation,
+        subjects,
+    })
 }
 
 /// The expiry that a token claims, Unix seconds, for a holder who knows the token's origin. The token is not verified.

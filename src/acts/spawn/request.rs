@@ -10,6 +10,7 @@ use crate::authority::Signed;
 use crate::caller::Caller;
 use crate::csr::Key;
 use crate::denial::{Denial, Fault, No};
+use crate::judge::bound::Proved;
 use crate::judge::policy::{Asked, token_of_agent};
 use crate::judge::{Admission, Mint, Proof, RequestId};
 
@@ -34,14 +35,16 @@ pub struct SpawnRequest {
     pub asked: Asked,
     /// Audience of a first JWT-SVID. Empty: no token is asked for.
     pub audience: String,
+    /// Neither key nor ticket: the spawner has the tokens minted, on the connection that proves this.
+    pub keyless: Option<Proved>,
 }
 
 /// How the agents of a spawn get their first certificates.
 pub enum Keys {
     /// For these certification requests, PKCS#10 in DER.
     Csrs(Vec<Vec<u8>>),
-    /// By so many tickets.
-    Tickets(usize),
+    /// So many have none yet: they get tickets, unless the request asks for agents without keys.
+    Without(usize),
 }
 
 /// What a spawn became.
@@ -60,6 +63,8 @@ pub enum Holds {
     Certificate(Signed),
     /// A ticket with which the agent fetches its certificate.
     Ticket(Ticket),
+    /// Nothing: the spawner has its tokens minted.
+    Nothing,
 }
 
 /// The secret of a ticket, with what it was derived from.
@@ -87,7 +92,10 @@ pub(crate) async fn question(issuer: &Issuer, caller: &Caller, request: &SpawnRe
 pub(crate) fn asked(request: SpawnRequest, proof: Option<Proof>) -> Spawn {
     Spawn {
         class: request.class,
-        credential: Credential::Ticket { nonce: [0; 16], hash: [0; 32], life: TICKET_LIFE },
+        credential: match request.keyless {
+            Some(proved) => Credential::Keyless(proved),
+            None => Credential::Ticket { nonce: [0; 16], hash: [0; 32], life: TICKET_LIFE },
+        },
         proof,
         asked: request.asked,
         audience: Some(request.audience).filter(|audience| !audience.is_empty()),
@@ -104,8 +112,8 @@ pub(super) async fn acts(
 ) -> Result<Vec<(Spawn, Option<Secret>)>, No> {
     let (csrs, tickets) = match keys {
         Keys::Csrs(csrs) => (csrs, false),
-        Keys::Tickets(count) if count > BATCH => return Err(batch_size().into()),
-        Keys::Tickets(count) => (vec![Vec::new(); count], true),
+        Keys::Without(count) if count > BATCH => return Err(batch_size().into()),
+        Keys::Without(count) => (vec![Vec::new(); count], request.keyless.is_none()),
     };
     if tickets && !request.audience.is_empty() {
         let message = "a first JWT-SVID is for whoever holds the certificate: mint it after the ticket is redeemed";
@@ -125,9 +133,10 @@ pub(super) async fn acts(
             id.key = digest(&[&id.key, &n.to_be_bytes()]);
         }
         let secret = if tickets { Some(secret(issuer, id.clone())?) } else { None };
-        let credential = match &secret {
-            Some(made) => Credential::Ticket { nonce: made.nonce, hash: sha256(made.secret.as_slice()), life: TICKET_LIFE },
-            None => Credential::Key(Key::Request(csr)),
+        let credential = match (&secret, request.keyless) {
+            (Some(made), _) => Credential::Ticket { nonce: made.nonce, hash: sha256(made.secret.as_slice()), life: TICKET_LIFE },
+            (None, Some(proved)) => Credential::Keyless(proved),
+            (None, None) => Credential::Key(Key::Request(csr)),
         };
         let act = Spawn {
             class: request.class.clone(),
@@ -173,7 +182,7 @@ fn identify(caller: &Caller, request: &SpawnRequest, csr: &[u8], ticket: bool) -
         &[u8::from(asked.clip)],
         asked.mode.map_or("", |mode| mode.as_str()).as_bytes(),
         request.audience.as_bytes(),
-        &[u8::from(ticket)],
+        &[u8::from(ticket) | u8::from(request.keyless.is_some()) << 1],
         delegation.as_ref().map_or(&[], |id| id.as_slice()),
     ];
     request_id(caller, "spawn", &request.request_id, &what)
@@ -214,6 +223,7 @@ pub(super) fn answer(issuer: &Issuer, signed: Signatures, secret: Option<Secret>
             let made = if recorded == made.nonce { made } else { derive(issuer, recorded, made.request) };
             Holds::Ticket(issuer.ticket(&made.secret)?)
         }
+        (None, None) if admission.agent().is_keyless() => Holds::Nothing,
         _ => return Err(Fault::new("spawn", "neither a certificate nor a ticket").into()),
     };
     Ok(Spawned { admission, holds, jwt })

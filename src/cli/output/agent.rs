@@ -20,7 +20,8 @@ pub(in crate::cli) fn object(agent: &v1::Agent) -> Value {
         "audiences": agent.audiences,
         "admitted_at": timestamp(agent.admitted_at.as_ref()),
         "lease_expires_at": timestamp(agent.lease_expires_at.as_ref()),
-        "svid_expires_at": timestamp(agent.svid_expires_at.as_ref()),
+        "svid_expires_at": optional_timestamp(agent.svid_expires_at.as_ref()),
+        "keyless": agent.keyless,
         "revision": agent.revision,
         "state": state(agent),
         "over_at": optional_timestamp(agent.over_at.as_ref()),
@@ -48,7 +49,7 @@ pub(in crate::cli) fn head() -> String {
 
 /// One line: id, state, user and the end of the certificate.
 pub(in crate::cli) fn line(agent: &v1::Agent) -> String {
-    let until = timestamp(agent.svid_expires_at.as_ref());
+    let until = if agent.keyless { "without a key".into() } else { timestamp(agent.svid_expires_at.as_ref()) };
     format!("{:<76}  {:<8}  {:<24}  {until}", agent.agent_id, state(agent), user(agent))
 }
 

@@ -11,6 +11,7 @@ use super::{Door, methods};
 use crate::acts::spawn;
 use crate::caller::Origin;
 use crate::denial::Denial;
+use crate::doors::peer::Peer;
 use crate::doors::status;
 
 #[tonic::async_trait]
@@ -19,21 +20,23 @@ impl Batches for Door {
 
     async fn spawn(&self, request: Request<v1::SpawnBatchRequest>) -> Result<Response<Self::SpawnStream>, Status> {
         const METHOD: &str = methods::SPAWN_BATCH.name;
-        let patience = self.patience;
+        let (patience, peer) = (self.patience, request.extensions().get::<Peer>().cloned());
         self.run(methods::SPAWN_BATCH, request, move |issuer, caller, r| async move {
             let mut template = r.template.ok_or_else(|| Denial::malformed("BATCH_MALFORMED", "give a template"))?;
-            if !template.csr.is_empty() || (r.count > 0) != template.ticket || template.ticket != r.csrs.is_empty() {
+            let without = template.ticket || template.keyless;
+            if !template.csr.is_empty() || (r.count > 0) != without || without != r.csrs.is_empty() {
                 let message =
-                    "give either `csrs`, or a template that asks for tickets with their `count`; never a csr in the template";
+                    "give either `csrs`, or a template that asks for tickets or for no keys, with a `count`; never a csr in the template";
                 return Err(Denial::malformed("BATCH_MALFORMED", message).into());
             }
             // One stands for the rest where the template is read; the rest follow below.
             template.csr = r.csrs.first().cloned().unwrap_or_default();
             let known = template.known_bundle;
-            let (spawn, _) = spawn_request(template)?;
-            let keys = match r.count {
-                0 => spawn::Keys::Csrs(r.csrs),
-                count => spawn::Keys::Tickets(usize::try_from(count).unwrap_or(usize::MAX)),
+            let (spawn, keys) = spawn_request(template, Peer::proved(peer.as_ref()))?;
+            let count = usize::try_from(r.count).unwrap_or(usize::MAX);
+            let keys = match keys {
+                spawn::Keys::Csrs(_) => spawn::Keys::Csrs(r.csrs),
+                spawn::Keys::Without(_) => spawn::Keys::Without(count),
             };
             let mut many = spawn::spawn_many(&issuer, caller, spawn, keys).await?;
             let (answer, answers) = tokio::sync::mpsc::channel(64);

@@ -18,6 +18,7 @@ use crate::acts::revoke::{self, What};
 use crate::clock::SECOND;
 use crate::denial::Denial;
 use crate::judge::Source;
+use crate::judge::bound::Proved;
 use crate::state::Standing;
 use crate::why::explain::told::{Explanation, Part, Step};
 use crate::why::explain::{self, What as Explained};
@@ -43,7 +44,7 @@ impl Decisions for Door {
                 Some(Wanted::Certificates(credential)) => Explained::Certificates(credential.certificates),
                 Some(Wanted::Token(token)) => Explained::Token(token),
                 Some(Wanted::Decision(id)) => Explained::Decision(id),
-                Some(Wanted::Spawn(spawn)) => Explained::Spawn(Box::new(spawn_request(dry(spawn)?)?.0)),
+                Some(Wanted::Spawn(spawn)) => Explained::Spawn(Box::new(spawn_request(dry(spawn)?, Proved::default())?.0)),
                 None => {
                     let message = "say what to explain: an agent, a credential, a decision or a spawn";
                     return Err(Denial::malformed("EXPLAIN_MALFORMED", message).into());
@@ -196,7 +197,7 @@ fn dry(spawn: v1::SpawnRequest) -> Result<v1::SpawnRequest, Denial> {
         let message = "a spawn that is only explained has no key and no request id: leave both out";
         return Err(Denial::malformed("EXPLAIN_MALFORMED", message));
     }
-    Ok(v1::SpawnRequest { ticket: true, ..spawn })
+    Ok(v1::SpawnRequest { ticket: !spawn.keyless, ..spawn })
 }
 
 fn message(explained: Explanation) -> v1::ExplainResponse {

@@ -10,6 +10,9 @@ use super::{Door, methods, targets};
 use crate::acts::{attest, end, extend, mint, redeem, renew, spawn, whoami};
 use crate::caller::{Asked as AskedFor, Origin};
 use crate::denial::Denial;
+use crate::doors::peer::Peer;
+use crate::judge::bound::Proved;
+use crate::judge::keyless::ForAgent;
 use crate::judge::policy::Asked;
 use crate::state::Standing;
 
@@ -40,9 +43,10 @@ impl Identities for Door {
     }
 
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
         self.hand_in(methods::SPAWN, request, |issuer, caller, r| async move {
             let known = r.known_bundle;
-            let (spawn, keys) = spawn_request(r)?;
+            let (spawn, keys) = spawn_request(r, Peer::proved(peer.as_ref()))?;
             let spawned = spawn::spawn(&issuer, caller, spawn, keys).await?;
             Ok(v1::SpawnResponse { bundle: bundle_unless(&issuer, known), ..spawn_response(&issuer, spawned) })
         })
@@ -50,9 +54,14 @@ impl Identities for Door {
     }
 
     async fn mint_jwt(&self, request: Request<v1::MintJwtRequest>) -> Result<Response<v1::MintJwtResponse>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
         self.hand_in(methods::MINT_JWT, request, |issuer, caller, r| async move {
+            let behalf = match r.for_agent.as_str() {
+                "" => None,
+                id => Some(ForAgent { agent: issuer.agent_id(id)?, proved: Peer::proved(peer.as_ref()) }),
+            };
             let audiences = std::iter::once(r.audience).chain(r.further_audiences).collect();
-            let (mint, token) = mint::mint(&issuer, caller, &r.request_id, audiences).await?;
+            let (mint, token) = mint::mint(&issuer, caller, &r.request_id, audiences, behalf).await?;
             let revision = mint.token().revision;
             Ok(v1::MintJwtResponse { svid: Some(jwt_svid(&mint, token)), revision })
         })
@@ -89,8 +98,8 @@ impl Identities for Door {
     }
 }
 
-/// A spawn from the wire, with its keys.
-pub(super) fn spawn_request(r: v1::SpawnRequest) -> Result<(spawn::SpawnRequest, spawn::Keys), Denial> {
+/// A spawn from the wire, with its keys. `proved` is what the connection proves.
+pub(super) fn spawn_request(r: v1::SpawnRequest, proved: Proved) -> Result<(spawn::SpawnRequest, spawn::Keys), Denial> {
     let malformed = |e: &dyn std::fmt::Display| Denial::malformed("CLASS_MALFORMED", e.to_string());
     let class = r.class.parse().map_err(|e: mayfly_verify::NameError| malformed(&e))?;
     // T11: an enum value of a later version is refused, not taken for a default.
@@ -113,8 +122,9 @@ pub(super) fn spawn_request(r: v1::SpawnRequest) -> Result<(spawn::SpawnRequest,
         "" => None,
         id => Some(targets::delegation(id)?),
     };
-    if r.ticket != r.csr.is_empty() {
-        return Err(Denial::malformed("CSR_OR_TICKET", "give a certification request, or ask for a ticket: one of the two"));
+    if u8::from(r.ticket) + u8::from(r.keyless) + u8::from(!r.csr.is_empty()) != 1 {
+        let message = "give a certification request, or ask for a ticket, or for an agent without a key: one of the three";
+        return Err(Denial::malformed("CSR_OR_TICKET", message));
     }
     let too_many = |what| Denial::malformed("LIST_TOO_LONG", format!("at most 64 {what}, of at most 256 bytes each"));
     for (what, list) in [("scopes", &r.scopes), ("audiences", &r.audiences)] {
@@ -128,7 +138,8 @@ pub(super) fn spawn_request(r: v1::SpawnRequest) -> Result<(spawn::SpawnRequest,
     });
     let clip = excess == v1::Excess::Clip;
     let asked = Asked { scopes: r.scopes, audiences: r.audiences, lease: r.lease_seconds, depth: r.max_depth, clip, mode };
-    let keys = if r.ticket { spawn::Keys::Tickets(1) } else { spawn::Keys::Csrs(vec![r.csr]) };
+    let keys = if r.csr.is_empty() { spawn::Keys::Without(1) } else { spawn::Keys::Csrs(vec![r.csr]) };
+    let keyless = r.keyless.then_some(proved);
     let (request_id, user_token, audience) = (r.request_id, r.user_token, r.jwt_audience);
-    Ok((spawn::SpawnRequest { request_id, class, user_token, delegation, asked, audience }, keys))
+    Ok((spawn::SpawnRequest { request_id, class, user_token, delegation, asked, audience, keyless }, keys))
 }

@@ -18,6 +18,7 @@ pub(super) fn spawn_response(issuer: &Issuer, spawned: spawn::Spawned) -> v1::Sp
             (Some(x509_svid(admission.id().to_string(), &leaf, agent.svid_ends_at)), String::new())
         }
         spawn::Holds::Ticket(ticket) => (None, ticket.to_string().to_string()),
+        spawn::Holds::Nothing => (None, String::new()),
     };
     v1::SpawnResponse {
         agent: Some(agent_message(issuer, agent, Standing::Live)),
@@ -98,7 +99,8 @@ pub(super) fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) 
         audiences: agent.mandate.audiences.clone(),
         admitted_at: Some(timestamp(agent.admitted_at / SECOND)),
         lease_expires_at: Some(timestamp(agent.lease_ends_at)),
-        svid_expires_at: Some(timestamp(agent.svid_ends_at)),
+        svid_expires_at: (!agent.is_keyless()).then(|| timestamp(agent.svid_ends_at)),
+        keyless: agent.is_keyless(),
         revision: agent.revision,
         state: state.into(),
         ..Default::default()

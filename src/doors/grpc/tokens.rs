@@ -14,10 +14,17 @@ impl Tokens for Door {
     async fn exchange(&self, request: Request<v1::ExchangeRequest>) -> Result<Response<v1::ExchangeResponse>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         self.hand_in(methods::EXCHANGE, request, |issuer, caller, r| async move {
-            let v1::ExchangeRequest { audience, scopes, subject_token, authorization_details: details, approval_id: approval } =
-                r;
+            let v1::ExchangeRequest {
+                audience,
+                scopes,
+                subject_token,
+                authorization_details: details,
+                approval_id: approval,
+                for_agent,
+            } = r;
+            let for_agent = if for_agent.is_empty() { None } else { Some(issuer.agent_id(&for_agent)?) };
             let (proved, actor_token) = (Peer::proved(peer.as_ref()), String::new());
-            let asked = exchange::Asked { audience, scopes, subject_token, actor_token, proved, details, approval };
+            let asked = exchange::Asked { audience, scopes, subject_token, actor_token, proved, details, approval, for_agent };
             let (access, access_token) = exchange::exchange(&issuer, caller, asked).await?;
             let token = access.token();
             Ok(v1::ExchangeResponse {

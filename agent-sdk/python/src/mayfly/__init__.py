@@ -16,6 +16,7 @@ from .binding import Binding, User
 from .current import Workload, current
 from .errors import Denied, Ended, Expired, Forked, MayflyError, NoIdentity, Revoked, Unavailable, Unusable
 from .identity import Identity
+from .keyless import SubAgent
 from .tls import Context, Peer
 from .verify.starlette import requires
 
@@ -33,6 +34,7 @@ __all__ = [
     "NoIdentity",
     "Peer",
     "Revoked",
+    "SubAgent",
     "Unavailable",
     "Unusable",
     "User",

@@ -205,17 +205,23 @@ class Identity:
         delegation: str | None = None,
         autonomous: bool = False,
         clip: bool = False,
+        keyless: bool = False,
     ) -> Spawn:
         """Spawns an agent below this identity: `with me.spawn("worker") as child:`, or `async with`; `.start()` without a block.
 
         `scopes`, `audiences`: all that is allowed, if left out. `lease`: seconds, 0 for as long as allowed. `user_token` (or
         `delegation`): for whom a workload's agent acts; an agent's child acts for the agent's own user. `clip`: accept less than
-        was asked for. Nothing is sent before the block is entered; then it raises `Denied`, `Unavailable` or `Revoked`.
+        was asked for. `keyless`: a `SubAgent` of this process, without a key: its tokens are bound to this identity's certificate,
+        and it spawns nothing. Nothing is sent before the block is entered; then it raises `Denied`, `Unavailable` or `Revoked`.
+
+        As a decorator, each call of a function is an agent, which is the function's first argument.
         """
         if isinstance(scopes, str) or isinstance(audiences, str):
             raise TypeError("scopes and audiences are lists of strings")
         seconds = lease.total_seconds() if isinstance(lease, timedelta) else lease
-        asked = Asked(agent_class, tuple(scopes), tuple(audiences), seconds, max_depth, user_token, delegation, autonomous, clip)
+        asked = Asked(
+            agent_class, tuple(scopes), tuple(audiences), seconds, max_depth, user_token, delegation, autonomous, clip, keyless
+        )
         return Spawn(self, self._keeper, asked)
 
     # How it stops.

@@ -99,6 +99,15 @@ class Connection:
         answer: A = self._ask(lambda channel: _unary(channel, method)(request, timeout=timeout), method in (MINT, EXCHANGE))
         return answer
 
+    def open(self, timeout: float) -> None:
+        """Connects now, with the handshake, within `timeout` seconds; nothing is asked. Raises `Unavailable`."""
+        try:
+            grpc.channel_ready_future(self._current()).result(timeout)
+        except grpc.FutureTimeoutError:
+            raise Unavailable(
+                "unavailable", f"cannot reach `{self.at.address}` in {timeout:g} seconds: check that the issuer runs"
+            ) from None
+
     def stream(self, method: Method[Q, A], request: Q) -> Iterator[A]:
         """Opens a stream without a time limit. It ends with `grpc.RpcError`, also when the certificate is replaced."""
         channel = self._current()

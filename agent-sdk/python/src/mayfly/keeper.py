@@ -104,11 +104,16 @@ class Keeper:
         for target in targets:
             threading.Thread(target=target, name=f"mayfly-{target.__name__}", daemon=True).start()
 
-    def mint(self, audience: str) -> tuple[str, float]:
-        """Mints a token. Returns it with its expiry in unix seconds."""
+    def forget(self, callback: Callable[[Revoked], object]) -> None:
+        """Takes back what `on_end` was given."""
+        with self._lock:
+            self._callbacks = [known for known in self._callbacks if known != callback]
+
+    def mint(self, audience: str, for_agent: str = "") -> tuple[str, float]:
+        """Mints a token; `for_agent` is a sub-agent without a key. Returns it with its expiry in unix seconds."""
         raise NotImplementedError
 
-    def exchange(self, audience: str, scopes: tuple[str, ...]) -> tuple[str, float]:
+    def exchange(self, audience: str, scopes: tuple[str, ...], for_agent: str = "") -> tuple[str, float]:
         """Obtains an access token; without scopes for all that may be given. Returns it with its expiry in unix seconds."""
         raise NotImplementedError
 

@@ -35,17 +35,16 @@ class Own(Keeper):
         self._connection = Connection(at, first.credential, first.roots)
         self.start(self.renew, self.follow)
 
-    def mint(self, audience: str) -> tuple[str, float]:
-        svid = self._call(lambda: self._connection.call(MINT, api.MintJwtRequest(audience=audience))).svid
+    def mint(self, audience: str, for_agent: str = "") -> tuple[str, float]:
+        request = api.MintJwtRequest(audience=audience, for_agent=for_agent)
+        svid = self._call(lambda: self._connection.call(MINT, request)).svid
         if not svid.token or not svid.HasField("expires_at"):
             raise Unusable("answer", "the issuer's answer has no token: check that both ends are of the same release")
         return svid.token, float(svid.expires_at.seconds)
 
-    def exchange(self, audience: str, scopes: tuple[str, ...]) -> tuple[str, float]:
-        got = self._call(lambda: self._connection.call(EXCHANGE, api.ExchangeRequest(audience=audience, scopes=scopes)))
-        if not got.access_token or not got.HasField("expires_at"):
-            raise Unusable("answer", "the issuer's answer has no token: check that both ends are of the same release")
-        return got.access_token, float(got.expires_at.seconds)
+    def exchange(self, audience: str, scopes: tuple[str, ...], for_agent: str = "") -> tuple[str, float]:
+        request = api.ExchangeRequest(audience=audience, scopes=scopes, for_agent=for_agent)
+        return exchanged(self._call(lambda: self._connection.call(EXCHANGE, request)))
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Connection]:
@@ -182,6 +181,13 @@ def answered(key: ec.EllipticCurvePrivateKey, got: Any) -> Current:
     if got.bundle.trust_domain != credential.trust_domain:
         raise Unusable("answer", "the bundle is of another trust domain")
     return Current(credential, tuple(got.bundle.x509_authorities), {}, got.bundle.sequence)
+
+
+def exchanged(got: api.ExchangeResponse) -> tuple[str, float]:
+    """The access token of an answer, with its expiry in unix seconds. Raises `Unusable` if it lacks one."""
+    if not got.access_token or not got.HasField("expires_at"):
+        raise Unusable("answer", "the issuer's answer has no token: check that both ends are of the same release")
+    return got.access_token, float(got.expires_at.seconds)
 
 
 def lease_of(got: Any) -> float | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import threading
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from .certificates import new_key, request
-from .errors import MayflyError
+from .errors import MayflyError, Unusable
 from .issuer import SPAWN, insist
 from .keeper import Keeper
 from .own import Own, answered, lease_of
@@ -20,6 +22,10 @@ from .v1 import mayfly_pb2 as api
 
 if TYPE_CHECKING:
     from .identity import Identity
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Asked:
     delegation: str | None
     autonomous: bool
     clip: bool
+    keyless: bool
 
 
 class Spawn:
@@ -48,10 +55,12 @@ class Spawn:
 
     def start(self) -> Identity:
         """Spawns the agent and returns it; end it with `end()`. Each call spawns another one."""
-        key, asked = new_key(), self._asked
+        asked = self._asked
+        key = None if asked.keyless else new_key()
         wanted: dict[str, Any] = {
             "class": asked.agent_class,
-            "csr": request(key),
+            "csr": b"" if key is None else request(key),
+            "keyless": asked.keyless,
             "scopes": asked.scopes,
             "audiences": asked.audiences,
             "lease_seconds": max(int(asked.lease), 0),
@@ -71,9 +80,41 @@ class Spawn:
                 return connection.call(SPAWN, message)
 
         got = insist(ask, self._keeper.stopped.wait)
+        if key is None:
+            return self._without_key(got)
         issuer = self._keeper.issuer
         assert issuer is not None, "who is connected knows where the issuer is"
         return type(self._parent)(Own(issuer, answered(key, got), lease_of(got)), got.clipped)
+
+    def _without_key(self, got: api.SpawnResponse) -> Identity:
+        from .keyless import Part, SubAgent
+
+        if not (got.HasField("agent") and got.agent.keyless and got.agent.agent_id):
+            raise Unusable("answer", "the issuer knows no agents without keys: check that both ends are of the same release")
+        return SubAgent(self._parent, Part(self._keeper, got.agent), tuple(got.clipped))
+
+    def __call__(self, act: Callable[Concatenate[Identity, P], R]) -> Callable[P, R]:
+        """As a decorator: each call of the function, also of an `async` one, is an agent of its own. That is its first argument,
+        and ends with the call."""
+        if inspect.iscoroutinefunction(act):
+
+            @functools.wraps(act)
+            async def acts(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with self._again() as child:
+                    return await act(child, *args, **kwargs)
+
+            return cast("Callable[P, R]", acts)
+
+        @functools.wraps(act)
+        def act_now(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self._again() as child:
+                return act(child, *args, **kwargs)
+
+        return act_now
+
+    def _again(self) -> Spawn:
+        """The same again: each has a child of its own, also at the same time."""
+        return Spawn(self._parent, self._keeper, self._asked)
 
     def __enter__(self) -> Identity:
         self._child = self.start()

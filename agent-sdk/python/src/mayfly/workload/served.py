@@ -13,8 +13,9 @@ import grpc
 from .. import oauth, pace
 from ..certificates import Credential, read_key, split, split_id
 from ..errors import Denied, MayflyError, NoIdentity, Revoked, Unavailable, Unusable
-from ..issuer import END, Connection, Issuer
+from ..issuer import END, EXCHANGE, Connection, Issuer, error_of
 from ..keeper import Current, Keeper, log, no_issuer
+from ..own import exchanged
 from ..tls import of_issuer
 from ..tokens import claims_of
 from ..v1 import mayfly_pb2 as v1
@@ -47,15 +48,17 @@ class Served(Keeper):
         if server:
             self.issuer = Issuer(server, current.credential.trust_domain)
 
-    def mint(self, audience: str) -> tuple[str, float]:
-        spiffe_id = self.current().credential.leaf.spiffe_id
+    def mint(self, audience: str, for_agent: str = "") -> tuple[str, float]:
+        own = self.current().credential.leaf.spiffe_id
+        # `mayfly run` mints for a sub-agent without a key on its own connection.
+        spiffe_id = for_agent or own
         request = api.JWTSVIDRequest(audience=[audience], spiffe_id=spiffe_id)
         serialize: Any = api.JWTSVIDRequest.SerializeToString
         fetch: Any = self._channel.unary_unary("/SpiffeWorkloadAPI/FetchJWTSVID", serialize, api.JWTSVIDResponse.FromString)
         try:
             got = fetch(request, metadata=_HEADER, timeout=pace.PATIENCE)
         except grpc.RpcError as e:
-            error = _error(e)
+            error = error_of(e) if for_agent else _error(e)
             # It may be the end of the identity, or of this one audience: the stream of certificates tells.
             self.current()
             raise error from None
@@ -65,13 +68,18 @@ class Served(Keeper):
         if svid is None or svid.spiffe_id != spiffe_id:
             raise Unusable("answer", "the Workload API's answer has no token of this identity")
         # If the identity was revoked in the meantime, the token must not be handed out.
-        if self.current().credential.leaf.spiffe_id != spiffe_id:
+        if self.current().credential.leaf.spiffe_id != own:
             raise Unavailable("changed", "the identity changed in the meantime: ask again")
         return svid.svid, _expiry(svid.svid, spiffe_id)
 
-    def exchange(self, audience: str, scopes: tuple[str, ...]) -> tuple[str, float]:
+    def exchange(self, audience: str, scopes: tuple[str, ...], for_agent: str = "") -> tuple[str, float]:
         """At the token endpoint, which accepts a JWT-SVID. The API's server renews, and a connection with a certificate from before
         that would be taken for theft."""
+        if for_agent:
+            # No JWT-SVID of it proves it there: it is bound to a certificate.
+            request = v1.ExchangeRequest(audience=audience, scopes=scopes, for_agent=for_agent)
+            with self.connected() as connection:
+                return exchanged(connection.call(EXCHANGE, request))
         current = self.current()
         self._iss = self._iss or str(claims_of(self.mint(audience)[0]).get("iss", ""))
         if self.issuer is None:
@@ -97,12 +105,33 @@ class Served(Keeper):
         if self.issuer is None:
             raise no_issuer()
         self.current()
-        current = self._newest()
-        connection = Connection(self.issuer, current.credential, current.roots)
+        connection = self._reach(self.issuer)
         try:
             yield connection
         finally:
             connection.close()
+
+    def _reach(self, issuer: Issuer) -> Connection:
+        """A connection that the issuer accepted while its certificate was the newest one.
+
+        The API's server publishes a renewed certificate before it uses it. So if the newest one is still the same after the
+        handshake, its successor has not been used, and the issuer excuses this connection whatever happens next. Otherwise nothing
+        was asked over it, for which nobody is punished, and it is made again.
+        """
+        current = self._newest()
+        for _ in range(pace.TRIES):
+            connection = Connection(issuer, current.credential, current.roots)
+            try:
+                connection.open(pace.PATIENCE)
+                newest = self._newest()
+            except BaseException:
+                connection.close()
+                raise
+            if newest.credential.chain == current.credential.chain:
+                return connection
+            connection.close()
+            current = newest
+        raise Unavailable("moved", "the certificate was renewed again and again while connecting: ask again")
 
     def end(self) -> None:
         """`mayfly run` ends the identity with its command; this does it now, if it is known where the issuer is."""
