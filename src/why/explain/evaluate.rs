@@ -242,7 +242,16 @@ fn of_use(
         let held = Possession { key: Some([0; 32]), certificate: Some([0; 32]) };
         let proved = Proved { held, certificate_ends_at: u64::MAX };
         let presented = Presented::Nothing;
-        let act = Exchange { audience: audience.to_owned(), scopes, presented, digest: None, proved, actions, approval: None };
+        let act = Exchange {
+            audience: audience.to_owned(),
+            scopes,
+            presented,
+            digest: None,
+            proved,
+            actions,
+            approval: None,
+            for_agent: None,
+        };
         said(j.verdict(&act, &itself, &chance))?
     };
     let matter = Matter {
@@ -356,6 +365,7 @@ fn spawned(
         // What can be given, so that the answer is about the class and not about its ceilings.
         asked: Asked { mode, ..Asked::default() },
         audience: String::new(),
+        keyless: None,
     };
     let case = Case::new(spawn::asked(request, proof), caller, rules, state, issuer.clock.now());
     case.judge_about(state, |j, verdict| {
