@@ -356,6 +356,7 @@ fn spawned(
         // What can be given, so that the answer is about the class and not about its ceilings.
         asked: Asked { mode, ..Asked::default() },
         audience: String::new(),
+        keyless: None,
     };
     let case = Case::new(spawn::asked(request, proof), caller, rules, state, issuer.clock.now());
     case.judge_about(state, |j, verdict| {
