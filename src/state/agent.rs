@@ -220,11 +220,8 @@ impl Agent {
         if !a.clipped.is_empty() {
             rare.clipped.clone_from(&a.clipped);
         }
-        if a.keyless && !(a.key.is_empty() && a.ticket.is_empty() && lineage.is_some()) {
-            return Err(misfit("an agent without a key"));
-        }
         let current = match a.key.as_slice() {
-            [] if a.keyless || rare.ticket.is_some() => None,
+            [] if rare.ticket.is_some() != a.keyless && (!a.keyless || lineage.is_some()) => None,
             key => Some(Certificate::recorded(revision, key, &a.serial, a.svid_begins_at, a.svid_ends_at)?),
         };
         let uuid = Uuid::from_slice(&a.agent).map_err(|_| misfit("agent"))?;

@@ -520,7 +520,7 @@ const (
 	Reason_REASON_AUTHORITY_TAINTED Reason = 14
 	// There is no authority with this id.
 	Reason_REASON_AUTHORITY_UNKNOWN Reason = 15
-	// The batch has no template, a CSR in its template, or not exactly one of a list of CSRs and a count of tickets.
+	// The batch has no template, a CSR in its template, or not exactly one of a list of CSRs and a count of tickets or of agents without keys.
 	Reason_REASON_BATCH_MALFORMED Reason = 16
 	// The batch has no agents, or more than 1,000.
 	Reason_REASON_BATCH_SIZE Reason = 17
@@ -574,7 +574,7 @@ const (
 	Reason_REASON_CREDENTIAL_UNTRUSTED Reason = 41
 	// The CSR is missing, over 4 KiB or not PKCS#10 in DER, or its key is of a kind that is not accepted.
 	Reason_REASON_CSR_MALFORMED Reason = 42
-	// A spawn has either a CSR or asks for a ticket, and this one has both or neither.
+	// A spawn has a CSR, or asks for a ticket or for an agent without a key; this one has none of the three, or more than one.
 	Reason_REASON_CSR_OR_TICKET Reason = 43
 	// The CSR is not signed by its own key.
 	Reason_REASON_CSR_SIGNATURE Reason = 44
@@ -752,6 +752,12 @@ const (
 	Reason_REASON_USER_TOKEN_USED Reason = 135
 	// A gateway asks about a subject or a resource that there is not, or of which it may not know.
 	Reason_REASON_SUBJECT_UNKNOWN Reason = 140
+	// An agent without a key is a part of the agent that spawns it, and the caller is none.
+	Reason_REASON_KEYLESS_PARENT Reason = 145
+	// The agent has a key of its own, so it gets its tokens itself.
+	Reason_REASON_KEYLESS_ONLY Reason = 146
+	// Tokens of an agent without a key are for the agent that spawned it, on a connection with its certificate, and for nobody else.
+	Reason_REASON_PARENT_ONLY Reason = 147
 	// The JWT-SVID has proved its agent before: each request needs one of its own.
 	Reason_REASON_ASSERTION_USED Reason = 150
 	// There are too many scopes, or one of them is empty or too long.
@@ -965,6 +971,9 @@ var (
 		134: "REASON_USER_TOKEN_RESOURCE",
 		135: "REASON_USER_TOKEN_USED",
 		140: "REASON_SUBJECT_UNKNOWN",
+		145: "REASON_KEYLESS_PARENT",
+		146: "REASON_KEYLESS_ONLY",
+		147: "REASON_PARENT_ONLY",
 		150: "REASON_ASSERTION_USED",
 		151: "REASON_SCOPE_MALFORMED",
 		152: "REASON_SCOPE_NOT_ALLOWED",
@@ -1137,6 +1146,9 @@ var (
 		"REASON_USER_TOKEN_RESOURCE":         134,
 		"REASON_USER_TOKEN_USED":             135,
 		"REASON_SUBJECT_UNKNOWN":             140,
+		"REASON_KEYLESS_PARENT":              145,
+		"REASON_KEYLESS_ONLY":                146,
+		"REASON_PARENT_ONLY":                 147,
 		"REASON_ASSERTION_USED":              150,
 		"REASON_SCOPE_MALFORMED":             151,
 		"REASON_SCOPE_NOT_ALLOWED":           152,
@@ -1845,7 +1857,10 @@ type SpawnRequest struct {
 	// its token was first used, and ends with that.
 	Delegation string `protobuf:"bytes,13,opt,name=delegation,proto3" json:"delegation,omitempty"`
 	// Sequence of the bundle that the caller has. The answer leaves the bundle out while that is the newest. 0: always send it.
-	KnownBundle   uint64 `protobuf:"varint,14,opt,name=known_bundle,json=knownBundle,proto3" json:"known_bundle,omitempty"`
+	KnownBundle uint64 `protobuf:"varint,14,opt,name=known_bundle,json=knownBundle,proto3" json:"known_bundle,omitempty"`
+	// Give the new agent neither key nor ticket: it is a part of the process of the calling agent, which has its tokens minted on its own
+	// connection (`for_agent`), bound to the certificate of that connection. It spawns nothing, and acts only while its parent does.
+	Keyless       bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1978,6 +1993,13 @@ func (x *SpawnRequest) GetKnownBundle() uint64 {
 	return 0
 }
 
+func (x *SpawnRequest) GetKeyless() bool {
+	if x != nil {
+		return x.Keyless
+	}
+	return false
+}
+
 type SpawnResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Agent *Agent                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
@@ -1989,7 +2011,7 @@ type SpawnResponse struct {
 	// What was asked for and not given; only under EXCESS_CLIP.
 	Clipped []string `protobuf:"bytes,5,rep,name=clipped,proto3" json:"clipped,omitempty"`
 	Jwt     *JwtSvid `protobuf:"bytes,6,opt,name=jwt,proto3" json:"jwt,omitempty"`
-	// The ticket that was asked for, one string; then there is no `svid`.
+	// The ticket that was asked for, one string; then there is no `svid`. An agent without a key has neither.
 	Ticket        string `protobuf:"bytes,7,opt,name=ticket,proto3" json:"ticket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2080,7 +2102,7 @@ type SpawnBatchRequest struct {
 	Template *SpawnRequest `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
 	// One PKCS#10 in DER for each agent, at most 1,000.
 	Csrs [][]byte `protobuf:"bytes,2,rep,name=csrs,proto3" json:"csrs,omitempty"`
-	// How many, when tickets are asked for; otherwise 0.
+	// How many, when tickets or agents without keys are asked for; otherwise 0.
 	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2301,8 +2323,11 @@ type MintJwtRequest struct {
 	// Further audiences of the same token, at most 15; each is one that the agent may mint for. JWT-SVID 3.2 recommends one audience
 	// to a token: whoever gets it can use it at all the others.
 	FurtherAudiences []string `protobuf:"bytes,3,rep,name=further_audiences,json=furtherAudiences,proto3" json:"further_audiences,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// SPIFFE ID or UUID of an agent without a key that the caller spawned: the token is that agent's, and bound to the certificate of this
+	// connection (`cnf`, RFC 8705). Empty: the caller's own.
+	ForAgent      string `protobuf:"bytes,109,opt,name=for_agent,json=forAgent,proto3" json:"for_agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MintJwtRequest) Reset() {
@@ -2354,6 +2379,13 @@ func (x *MintJwtRequest) GetFurtherAudiences() []string {
 		return x.FurtherAudiences
 	}
 	return nil
+}
+
+func (x *MintJwtRequest) GetForAgent() string {
+	if x != nil {
+		return x.ForAgent
+	}
+	return ""
 }
 
 type MintJwtResponse struct {
@@ -2754,8 +2786,10 @@ type Agent struct {
 	// Only from GetAgent, and only if it may not act any more: since when, as far as the records that are left say it.
 	OverAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=over_at,json=overAt,proto3" json:"over_at,omitempty"`
 	// The same for operators, and for a user who decided it themself: who decided it, empty if time did or the issuer itself; and why.
-	OverBy        string `protobuf:"bytes,17,opt,name=over_by,json=overBy,proto3" json:"over_by,omitempty"`
-	OverReason    string `protobuf:"bytes,18,opt,name=over_reason,json=overReason,proto3" json:"over_reason,omitempty"`
+	OverBy     string `protobuf:"bytes,17,opt,name=over_by,json=overBy,proto3" json:"over_by,omitempty"`
+	OverReason string `protobuf:"bytes,18,opt,name=over_reason,json=overReason,proto3" json:"over_reason,omitempty"`
+	// It has no key of its own and no certificate: its parent has its tokens minted. `svid_expires_at` is absent then.
+	Keyless       bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2914,6 +2948,13 @@ func (x *Agent) GetOverReason() string {
 		return x.OverReason
 	}
 	return ""
+}
+
+func (x *Agent) GetKeyless() bool {
+	if x != nil {
+		return x.Keyless
+	}
+	return false
 }
 
 type GetBudgetRequest struct {
@@ -4611,7 +4652,9 @@ type ExchangeRequest struct {
 	// asks for all of that.
 	AuthorizationDetails string `protobuf:"bytes,40,opt,name=authorization_details,json=authorizationDetails,proto3" json:"authorization_details,omitempty"`
 	// The approval that is used: the token then allows what was approved and nothing else. With it the audience may be left out.
-	ApprovalId    string `protobuf:"bytes,41,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
+	ApprovalId string `protobuf:"bytes,41,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
+	// SPIFFE ID or UUID of an agent without a key that the caller spawned: the token is that agent's. Empty: the caller's own.
+	ForAgent      string `protobuf:"bytes,109,opt,name=for_agent,json=forAgent,proto3" json:"for_agent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4677,6 +4720,13 @@ func (x *ExchangeRequest) GetAuthorizationDetails() string {
 func (x *ExchangeRequest) GetApprovalId() string {
 	if x != nil {
 		return x.ApprovalId
+	}
+	return ""
+}
+
+func (x *ExchangeRequest) GetForAgent() string {
+	if x != nil {
+		return x.ForAgent
 	}
 	return ""
 }
@@ -7131,7 +7181,7 @@ type HistoryEntry struct {
 	// The entries of one decision share it.
 	DecisionId string `protobuf:"bytes,4,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
 	// opened, join_token, certificate, delegation, admission, redemption, renewal, use, mint, end, revocation, reopening,
-	// authorities, configuration, extension, denial, look, gap.
+	// authorities, configuration, extension, approval, denial, look, gap, passage.
 	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	// recorded, denied, failed, answered, not_written.
 	Outcome string `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`
@@ -10985,7 +11035,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x04svid\x18\x01 \x01(\v2\x13.mayfly.v1.X509SvidR\x04svid\x12)\n" +
 	"\x06bundle\x18\x02 \x01(\v2\x11.mayfly.v1.BundleR\x06bundle\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12&\n" +
-	"\x05agent\x18\x04 \x01(\v2\x10.mayfly.v1.AgentR\x05agent\"\xcd\x03\n" +
+	"\x05agent\x18\x04 \x01(\v2\x10.mayfly.v1.AgentR\x05agent\"\xe7\x03\n" +
 	"\fSpawnRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x14\n" +
@@ -11005,7 +11055,8 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\n" +
 	"delegation\x18\r \x01(\tR\n" +
 	"delegation\x12!\n" +
-	"\fknown_bundle\x18\x0e \x01(\x04R\vknownBundleB\f\n" +
+	"\fknown_bundle\x18\x0e \x01(\x04R\vknownBundle\x12\x18\n" +
+	"\akeyless\x18m \x01(\bR\akeylessB\f\n" +
 	"\n" +
 	"_max_depth\"\xff\x01\n" +
 	"\rSpawnResponse\x12&\n" +
@@ -11029,12 +11080,13 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeId\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x129\n" +
 	"\n" +
-	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"x\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x95\x01\n" +
 	"\x0eMintJwtRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12+\n" +
-	"\x11further_audiences\x18\x03 \x03(\tR\x10furtherAudiences\"U\n" +
+	"\x11further_audiences\x18\x03 \x03(\tR\x10furtherAudiences\x12\x1b\n" +
+	"\tfor_agent\x18m \x01(\tR\bforAgent\"U\n" +
 	"\x0fMintJwtResponse\x12&\n" +
 	"\x04svid\x18\x01 \x01(\v2\x12.mayfly.v1.JwtSvidR\x04svid\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"\"\n" +
@@ -11057,7 +11109,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeId\x12+\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.mayfly.v1.IdentityKindR\x04kind\x12&\n" +
 	"\x05agent\x18\x03 \x01(\v2\x10.mayfly.v1.AgentR\x05agent\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"\xa8\x05\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xc2\x05\n" +
 	"\x05Agent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1b\n" +
 	"\tparent_id\x18\x02 \x01(\tR\bparentId\x12\x17\n" +
@@ -11079,7 +11131,8 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\aover_at\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x06overAt\x12\x17\n" +
 	"\aover_by\x18\x11 \x01(\tR\x06overBy\x12\x1f\n" +
 	"\vover_reason\x18\x12 \x01(\tR\n" +
-	"overReason\"(\n" +
+	"overReason\x12\x18\n" +
+	"\akeyless\x18m \x01(\bR\akeyless\"(\n" +
 	"\x10GetBudgetRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\"\x97\x01\n" +
 	"\x11GetBudgetResponse\x12\x19\n" +
@@ -11216,14 +11269,15 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x0frecorded_before\x18\a \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x0erecordedBefore\x12\x16\n" +
 	"\x05token\x182 \x01(\tH\x00R\x05token\x12\x18\n" +
 	"\x06issuer\x183 \x01(\tH\x00R\x06issuerB\b\n" +
-	"\x06target\"\xc0\x01\n" +
+	"\x06target\"\xdd\x01\n" +
 	"\x0fExchangeRequest\x12\x1a\n" +
 	"\baudience\x18\x01 \x01(\tR\baudience\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x12#\n" +
 	"\rsubject_token\x18\x03 \x01(\tR\fsubjectToken\x123\n" +
 	"\x15authorization_details\x18( \x01(\tR\x14authorizationDetails\x12\x1f\n" +
 	"\vapproval_id\x18) \x01(\tR\n" +
-	"approvalId\"\xf8\x01\n" +
+	"approvalId\x12\x1b\n" +
+	"\tfor_agent\x18m \x01(\tR\bforAgent\"\xf8\x01\n" +
 	"\x10ExchangeResponse\x12!\n" +
 	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12\x1d\n" +
 	"\n" +
@@ -11736,7 +11790,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x19AUTHORITY_STATUS_PREPARED\x10\x01\x12\x1b\n" +
 	"\x17AUTHORITY_STATUS_ACTIVE\x10\x02\x12\x1c\n" +
 	"\x18AUTHORITY_STATUS_RETIRED\x10\x03\x12\x1c\n" +
-	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\xb5'\n" +
+	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\x84(\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_AGENT_ENDED\x10\x01\x12\x18\n" +
@@ -11871,6 +11925,9 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x1aREASON_USER_TOKEN_RESOURCE\x10\x86\x01\x12\x1b\n" +
 	"\x16REASON_USER_TOKEN_USED\x10\x87\x01\x12\x1b\n" +
 	"\x16REASON_SUBJECT_UNKNOWN\x10\x8c\x01\x12\x1a\n" +
+	"\x15REASON_KEYLESS_PARENT\x10\x91\x01\x12\x18\n" +
+	"\x13REASON_KEYLESS_ONLY\x10\x92\x01\x12\x17\n" +
+	"\x12REASON_PARENT_ONLY\x10\x93\x01\x12\x1a\n" +
 	"\x15REASON_ASSERTION_USED\x10\x96\x01\x12\x1b\n" +
 	"\x16REASON_SCOPE_MALFORMED\x10\x97\x01\x12\x1d\n" +
 	"\x18REASON_SCOPE_NOT_ALLOWED\x10\x98\x01\x12\x1f\n" +

@@ -204,6 +204,9 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_USER_TOKEN_RESOURCE: _ClassVar[Reason]
     REASON_USER_TOKEN_USED: _ClassVar[Reason]
     REASON_SUBJECT_UNKNOWN: _ClassVar[Reason]
+    REASON_KEYLESS_PARENT: _ClassVar[Reason]
+    REASON_KEYLESS_ONLY: _ClassVar[Reason]
+    REASON_PARENT_ONLY: _ClassVar[Reason]
     REASON_ASSERTION_USED: _ClassVar[Reason]
     REASON_SCOPE_MALFORMED: _ClassVar[Reason]
     REASON_SCOPE_NOT_ALLOWED: _ClassVar[Reason]
@@ -409,6 +412,9 @@ REASON_USER_TOKEN_CLIENT: Reason
 REASON_USER_TOKEN_RESOURCE: Reason
 REASON_USER_TOKEN_USED: Reason
 REASON_SUBJECT_UNKNOWN: Reason
+REASON_KEYLESS_PARENT: Reason
+REASON_KEYLESS_ONLY: Reason
+REASON_PARENT_ONLY: Reason
 REASON_ASSERTION_USED: Reason
 REASON_SCOPE_MALFORMED: Reason
 REASON_SCOPE_NOT_ALLOWED: Reason
@@ -547,7 +553,7 @@ class RenewResponse(_message.Message):
     def __init__(self, svid: _Optional[_Union[X509Svid, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., revision: _Optional[int] = ..., agent: _Optional[_Union[Agent, _Mapping]] = ...) -> None: ...
 
 class SpawnRequest(_message.Message):
-    __slots__ = ("request_id", "csr", "user_token", "mode", "scopes", "audiences", "lease_seconds", "max_depth", "excess", "jwt_audience", "ticket", "delegation", "known_bundle")
+    __slots__ = ("request_id", "csr", "user_token", "mode", "scopes", "audiences", "lease_seconds", "max_depth", "excess", "jwt_audience", "ticket", "delegation", "known_bundle", "keyless")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_FIELD_NUMBER: _ClassVar[int]
     CSR_FIELD_NUMBER: _ClassVar[int]
@@ -562,6 +568,7 @@ class SpawnRequest(_message.Message):
     TICKET_FIELD_NUMBER: _ClassVar[int]
     DELEGATION_FIELD_NUMBER: _ClassVar[int]
     KNOWN_BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    KEYLESS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     csr: bytes
     user_token: str
@@ -575,7 +582,8 @@ class SpawnRequest(_message.Message):
     ticket: bool
     delegation: str
     known_bundle: int
-    def __init__(self, request_id: _Optional[str] = ..., csr: _Optional[bytes] = ..., user_token: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., lease_seconds: _Optional[int] = ..., max_depth: _Optional[int] = ..., excess: _Optional[_Union[Excess, str]] = ..., jwt_audience: _Optional[str] = ..., ticket: _Optional[bool] = ..., delegation: _Optional[str] = ..., known_bundle: _Optional[int] = ..., **kwargs) -> None: ...
+    keyless: bool
+    def __init__(self, request_id: _Optional[str] = ..., csr: _Optional[bytes] = ..., user_token: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., lease_seconds: _Optional[int] = ..., max_depth: _Optional[int] = ..., excess: _Optional[_Union[Excess, str]] = ..., jwt_audience: _Optional[str] = ..., ticket: _Optional[bool] = ..., delegation: _Optional[str] = ..., known_bundle: _Optional[int] = ..., keyless: _Optional[bool] = ..., **kwargs) -> None: ...
 
 class SpawnResponse(_message.Message):
     __slots__ = ("agent", "svid", "bundle", "revision", "clipped", "jwt", "ticket")
@@ -626,14 +634,16 @@ class JwtSvid(_message.Message):
     def __init__(self, spiffe_id: _Optional[str] = ..., token: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class MintJwtRequest(_message.Message):
-    __slots__ = ("request_id", "audience", "further_audiences")
+    __slots__ = ("request_id", "audience", "further_audiences", "for_agent")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     FURTHER_AUDIENCES_FIELD_NUMBER: _ClassVar[int]
+    FOR_AGENT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     audience: str
     further_audiences: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_id: _Optional[str] = ..., audience: _Optional[str] = ..., further_audiences: _Optional[_Iterable[str]] = ...) -> None: ...
+    for_agent: str
+    def __init__(self, request_id: _Optional[str] = ..., audience: _Optional[str] = ..., further_audiences: _Optional[_Iterable[str]] = ..., for_agent: _Optional[str] = ...) -> None: ...
 
 class MintJwtResponse(_message.Message):
     __slots__ = ("svid", "revision")
@@ -692,7 +702,7 @@ class WhoamiResponse(_message.Message):
     def __init__(self, spiffe_id: _Optional[str] = ..., kind: _Optional[_Union[IdentityKind, str]] = ..., agent: _Optional[_Union[Agent, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Agent(_message.Message):
-    __slots__ = ("agent_id", "parent_id", "root_id", "delegation_id", "user", "mode", "depth", "scopes", "audiences", "admitted_at", "lease_expires_at", "svid_expires_at", "revision", "state", "over_at", "over_by", "over_reason")
+    __slots__ = ("agent_id", "parent_id", "root_id", "delegation_id", "user", "mode", "depth", "scopes", "audiences", "admitted_at", "lease_expires_at", "svid_expires_at", "revision", "state", "over_at", "over_by", "over_reason", "keyless")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     ROOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -711,6 +721,7 @@ class Agent(_message.Message):
     OVER_AT_FIELD_NUMBER: _ClassVar[int]
     OVER_BY_FIELD_NUMBER: _ClassVar[int]
     OVER_REASON_FIELD_NUMBER: _ClassVar[int]
+    KEYLESS_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     parent_id: str
     root_id: str
@@ -728,7 +739,8 @@ class Agent(_message.Message):
     over_at: _timestamp_pb2.Timestamp
     over_by: str
     over_reason: str
-    def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., **kwargs) -> None: ...
+    keyless: bool
+    def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., keyless: _Optional[bool] = ..., **kwargs) -> None: ...
 
 class GetBudgetRequest(_message.Message):
     __slots__ = ("agent",)
@@ -1009,18 +1021,20 @@ class Target(_message.Message):
     def __init__(self, agent: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation: _Optional[str] = ..., workload: _Optional[str] = ..., key: _Optional[str] = ..., recorded_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., token: _Optional[str] = ..., issuer: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ExchangeRequest(_message.Message):
-    __slots__ = ("audience", "scopes", "subject_token", "authorization_details", "approval_id")
+    __slots__ = ("audience", "scopes", "subject_token", "authorization_details", "approval_id", "for_agent")
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
     APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    FOR_AGENT_FIELD_NUMBER: _ClassVar[int]
     audience: str
     scopes: _containers.RepeatedScalarFieldContainer[str]
     subject_token: str
     authorization_details: str
     approval_id: str
-    def __init__(self, audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., subject_token: _Optional[str] = ..., authorization_details: _Optional[str] = ..., approval_id: _Optional[str] = ...) -> None: ...
+    for_agent: str
+    def __init__(self, audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., subject_token: _Optional[str] = ..., authorization_details: _Optional[str] = ..., approval_id: _Optional[str] = ..., for_agent: _Optional[str] = ...) -> None: ...
 
 class ExchangeResponse(_message.Message):
     __slots__ = ("access_token", "token_type", "expires_at", "scopes", "revision", "authorization_details")
