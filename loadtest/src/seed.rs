@@ -14,6 +14,8 @@ use uuid::Uuid;
 const CHUNK: usize = 10_000;
 /// Seconds for which the agents live: longer than any measurement.
 const LIFE: u64 = 3600;
+/// Agents whose ids are of one millisecond: they were spawned at 5,000 a second, the last of them now.
+const EACH_MS: usize = 5;
 
 /// So many trees: each an agent of class `researcher`, and so many of class `worker` below it.
 #[derive(Clone, Copy, Debug)]
@@ -55,13 +57,18 @@ pub(crate) fn seed(journal: &Path, trees: &[Trees]) -> Result<Vec<Vec<Uuid>>, St
         ..Default::default()
     }))?;
     let mut tops = Vec::new();
+    let mut left: usize = trees.iter().map(|trees| trees.agents()).sum();
+    let mut admitted = |class: &str, parent: &[u8]| {
+        left = left.saturating_sub(1);
+        admitted(at, u64::try_from(left / EACH_MS).unwrap_or(0), class, parent, &delegation)
+    };
     for of in trees {
         let mut ids = Vec::with_capacity(of.count);
         for _ in 0..of.count {
-            let (top, record) = admitted(at, "researcher", &[], &delegation)?;
+            let (top, record) = admitted("researcher", &[])?;
             writer.put(record)?;
             for _ in 0..of.below {
-                writer.put(admitted(at, "worker", top.as_bytes(), &delegation)?.1)?;
+                writer.put(admitted("worker", top.as_bytes())?.1)?;
             }
             ids.push(top);
         }
@@ -92,8 +99,10 @@ impl Writer {
     }
 }
 
-fn admitted(at: u64, class: &str, parent: &[u8], delegation: &[u8]) -> Result<(Uuid, Body), String> {
-    let (seconds, uuid) = (at / 1_000_000, uuid::Builder::from_unix_timestamp_millis(at / 1000, &random::<10>()?).into_uuid());
+/// An admission at `at` (Unix microseconds) of an agent whose id is `ago` milliseconds older.
+fn admitted(at: u64, ago: u64, class: &str, parent: &[u8], delegation: &[u8]) -> Result<(Uuid, Body), String> {
+    let ms = (at / 1000).saturating_sub(ago);
+    let (seconds, uuid) = (at / 1_000_000, uuid::Builder::from_unix_timestamp_millis(ms, &random::<10>()?).into_uuid());
     let mut serial = random::<16>()?;
     if let Some(first) = serial.first_mut() {
         *first = (*first & 0x7f) | 0x40;

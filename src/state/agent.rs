@@ -63,8 +63,6 @@ pub struct Agent {
     pub(super) taken_back: bool,
 }
 
-const _: () = assert!(size_of::<Option<Agent>>() == 184, "an agent is small");
-
 /// What happens to an agent next, with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {

@@ -12,6 +12,9 @@ use super::order::Order;
 use super::slab::{Place, Slab};
 use super::{Agent, half};
 
+// There may be a million of them.
+const _: () = assert!(size_of::<Option<Agent>>() == 184, "an agent is small");
+
 /// The agents, by id, by key, and by when something happens to them.
 #[derive(Clone, Default)]
 pub(super) struct Agents {
