@@ -198,7 +198,7 @@ fn cut(below: u64) {
 fn check() {
     let world = World::new(10, 10);
     let mut cuts = Cuts::new(world.state.incarnation);
-    (0..10_000u64).for_each(|n| cuts.cut(Target::Agent(Uuid::from_u128(u128::from(n) << 64)).subject(), u64::MAX));
+    (0..10_000u64).for_each(|n| cuts.cut(Target::Agent(Uuid::from_u128(u128::from(n) << 64)).unsalted(), u64::MAX));
     let stamps: Vec<Stamp> = world.state.agent(&world.last).unwrap().stamps().collect();
     assert!(cuts.killing(&stamps).is_none() && stamps.len() > 6);
     let dead = || cuts.killing(black_box(&stamps)).is_some();
@@ -370,7 +370,11 @@ fn workload() -> Workload {
 
 /// One agent of the workload, for a user whose token is new.
 fn spawn(n: u64) -> Ask {
-    let caller = Caller::Workload { name: "orchestrator".parse().unwrap(), key: [1; 32], authority: b"x509".to_vec() };
+    // That of the redemption, which was one request alone.
+    let mut random = [0; Chance::LEN];
+    random[..8].copy_from_slice(&1u64.to_be_bytes());
+    let (name, serial) = ("orchestrator".parse().unwrap(), Chance::new(random).serial().to_vec());
+    let caller = Caller::Workload { name, key: [1; 32], serial, opened: 0, authority: b"x509".to_vec() };
     let proof = Proof::Token {
         user: user(),
         proof: [1; 32],

@@ -27,6 +27,10 @@ pub enum Caller {
         name: WorkloadName,
         /// SHA-256 of its public key.
         key: [u8; 32],
+        /// Serial number of its certificate: which generation of its line it is.
+        serial: Vec<u8>,
+        /// The journal's head when its connection was accepted.
+        opened: u64,
         /// Key id of the authority that signed its certificate.
         authority: Vec<u8>,
     },
@@ -190,9 +194,12 @@ impl Caller {
         }
     }
 
-    /// The agent that it is, if it is one.
-    pub fn agent(&self) -> Option<&Caller> {
-        matches!(self, Caller::Agent { .. }).then_some(self)
+    /// Whose certificate it showed: of an operator or an auditor that is a workload, the workload's.
+    pub fn holder(&self) -> &Caller {
+        match self {
+            Caller::Operator { by: Some(by), .. } | Caller::Auditor { by: Some(by), .. } => by,
+            other => other,
+        }
     }
 
     /// Whether it reads what everybody does.
@@ -307,7 +314,8 @@ pub fn authenticate(
     }
     match (&svid.principal, &svid.binding) {
         (Principal::Workload(name), None) => {
-            Ok(Caller::Workload { name: name.clone(), key: svid.key, authority: svid.authority.clone() })
+            let (serial, authority) = (svid.serial.clone(), svid.authority.clone());
+            Ok(Caller::Workload { name: name.clone(), key: svid.key, serial, opened: peer.opened, authority })
         }
         (Principal::Agent(id), Some(binding)) => {
             if cut(id, binding.incarnation, &binding.stamps) {

@@ -186,10 +186,31 @@ async fn renew(issuer: &Issuer, own: &CurrentIdentity, dir: &Path) -> Result<(),
             IdentitiesClient::new(channel).renew(request).await.map_err(|e| e.to_string())
         };
         let got = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| "the issuer does not answer")??.into_inner();
+        let is_workload = got.agent.is_none();
         let (svid, bundle) = got.svid.zip(got.bundle).ok_or("the answer is incomplete")?;
         folder::write_locked(&locked, &key, &svid, &bundle, None)?;
+        own.replace(folder::identity(dir)?).map_err(|e| e.to_string())?;
+        if is_workload {
+            present(issuer.settings(folder::identity(dir)?)).await;
+        }
+        return Ok(());
     }
     own.replace(folder::identity(dir)?).map_err(|e| e.to_string())
+}
+
+/// Uses the renewed certificate of a workload at once: from then on a copy of the one before is worth nothing. If that fails, the
+/// next call does it.
+pub async fn present(settings: ChannelSettings) {
+    let shown = async {
+        let channel = connect(settings).await.map_err(|e| e.to_string())?;
+        IdentitiesClient::new(channel).whoami(v1::WhoamiRequest {}).await.map_err(|e| e.to_string())
+    };
+    let cause = match tokio::time::timeout(PATIENCE, shown).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(cause)) => cause,
+        Err(_) => "the issuer does not answer".into(),
+    };
+    tracing::warn!(%cause, "the renewed certificate was not shown to the issuer: the one before counts until it is");
 }
 
 /// How long until half of the certificate's life has passed, at least a second. `None` if the certificate cannot be read.

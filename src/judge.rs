@@ -16,6 +16,7 @@ mod chance;
 mod cut;
 mod dn;
 pub mod exchange;
+mod generation;
 mod grant;
 pub mod id_jag;
 pub mod keyless;
@@ -38,9 +39,9 @@ use std::sync::Arc;
 
 use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
-use crate::denial::{Denial, Fault, Kind, No};
-use crate::journal::record::{self, Record, record::Body};
-use crate::state::{Agent, Generation, Overlay, State};
+use crate::denial::{Fault, No};
+use crate::journal::record::{Record, record::Body};
+use crate::state::{Agent, Overlay, State};
 pub use authorize::{Proposed, Use};
 pub use chance::Chance;
 pub(crate) use chance::serial_of;
@@ -65,6 +66,11 @@ pub trait Act: Send + 'static {
 
     /// Judges the act. Its records join the batch last, when nothing can be denied any more, so that a denial leaves none behind.
     fn judge(&self, judgement: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Self::Permit, No>;
+
+    /// Whether the caller wants its own certificate renewed, now or by what it asks next.
+    fn renews(&self) -> bool {
+        false
+    }
 }
 
 /// A record that joins the batch, with the agent that it makes if it is an admission.
@@ -119,7 +125,7 @@ impl<'a> Judgement<'a> {
     pub fn verdict<A: Act>(&mut self, act: &A, caller: &Caller, chance: &Chance) -> Verdict<A::Permit> {
         self.checks.get_mut().clear();
         self.act += 1;
-        let result = self.caller(caller).and_then(|()| act.judge(self, caller, chance));
+        let result = self.caller(caller, act.renews()).and_then(|()| act.judge(self, caller, chance));
         Verdict { checks: std::mem::take(self.checks.get_mut()), result }
     }
 
@@ -184,41 +190,5 @@ impl<'a> Judgement<'a> {
         let revision = self.overlay.push(&record, agent.clone()).map_err(|e| Fault::new("judge", e))?;
         self.entries.push(Entry { record, agent, act: self.act, origin: self.origin.clone() });
         Ok(revision)
-    }
-
-    /// Checks the caller again on the state that the batch is judged on. Records the first use of a renewed certificate, and
-    /// revokes the agent if a past one is used on a new connection.
-    fn caller(&mut self, caller: &Caller) -> Result<(), No> {
-        self.checking(Check::Caller);
-        let generation = who(&self.overlay, self.rules, caller, self.at)?;
-        let Some(Caller::Agent { id, opened, serial, .. }) = caller.agent() else { return Ok(()) };
-        match generation {
-            Generation::Current => Ok(()),
-            Generation::Next => {
-                let used = record::Used { agent: id.uuid.as_bytes().to_vec() };
-                self.push(caller, Body::Used(used)).map(drop)
-            }
-            Generation::Replaced => {
-                let message = "a later renewal replaced this certificate: use the certificate of that renewal";
-                Err(Denial::new(Kind::Unauthenticated, "GENERATION_REPLACED", message).into())
-            }
-            Generation::Past => {
-                // T15: a pooled connection of an honest agent was opened while its certificate was the one in use. On a connection
-                // that is newer, the past certificate is a thief's or a copy of the agent's own. Nobody can tell which, so the
-                // agent is revoked. T108: what counts is when this certificate was replaced, and not the last renewal: a
-                // connection that was silent meanwhile is excused by nothing.
-                let agent = self.overlay.agent(&id.uuid);
-                let replaced = agent.map_or(0, |agent| agent.replaced_at(serial).unwrap_or(agent.used_since));
-                if *opened < replaced {
-                    return Ok(());
-                }
-                self.note(Note::CertificateReused(id.clone()));
-                let target = mayfly_verify::Target::Agent(id.uuid);
-                self.cut(&Caller::Stranger, &Cutting::by_issuer(&target, "a past certificate was used on a new connection"))?;
-                let message = "a certificate from before the renewal was used on a new connection: somebody holds a copy, \
-                               so the agent was revoked";
-                Err(Denial::new(Kind::Unauthenticated, "CREDENTIAL_REUSED", message).into())
-            }
-        }
     }
 }

@@ -13,6 +13,7 @@ mod ends;
 mod expiry;
 mod extended;
 mod generation;
+mod line;
 pub mod mandate;
 pub mod meter;
 mod order;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 
 // Its tables are seeded at random and hash a digest in a tenth of the time of SipHash, which was half of what a record cost to apply.
 use foldhash::{HashMap, HashSet};
-use mayfly_verify::{Cuts, DelegationId, Stamp, Subject, Target, User, WorkloadName};
+use mayfly_verify::{Cuts, DelegationId, Salt, Stamp, Subject, Target, User};
 use uuid::Uuid;
 
 pub use agent::{Agent, Count, Delegation, Generation, Lineage, Seat, Standing};
@@ -42,6 +43,8 @@ use cuts::Subsumed;
 pub use cuts::{CutMade, before, cut_target, end_of_cut};
 pub use expiry::AT_ONCE;
 use expiry::Due;
+pub use line::Line;
+use line::WorkloadKey;
 use mandate::Mandates;
 pub use meter::Reading;
 pub use overlay::Overlay;
@@ -75,6 +78,8 @@ pub struct State {
     /// The authorities that sign, signed and will sign. Revision 0 in an overlay means: the same as in the base.
     pub authorities: Arc<Authorities>,
     trust_domain: String,
+    // What the subjects of this incarnation are salted with. Nobody is told.
+    salt: Salt,
     cuts: HashMap<Subject, InForce>,
     // INVARIANT: the agents that were ended while agents below them are known. They have no row of their own.
     ended_trees: HashSet<Subject>,
@@ -93,6 +98,8 @@ pub struct State {
     mandates: Mandates,
     agents: Agents,
     workload_keys: HashMap<[u8; 32], WorkloadKey>,
+    // By the revision of the redemption that each began with.
+    lines: HashMap<u64, Line>,
     // Sorted, because a table of half a million would stop the writer when it grows.
     tickets: BTreeMap<[u8; 32], Ticket>,
     requests: HashMap<[u8; 32], Done>,
@@ -114,16 +121,6 @@ pub struct State {
     subsumed: Subsumed,
     due: BTreeMap<expiry::When, Due>,
     obsolete: VecDeque<u64>,
-}
-
-/// A key that is certified for a workload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct WorkloadKey {
-    name: WorkloadName,
-    /// Unix seconds at which the last of its certificates expires.
-    ends_at: u64,
-    /// Serial numbers of its certificates.
-    serials: Vec<[u8; 16]>,
 }
 
 /// A cut in force.
@@ -223,10 +220,10 @@ impl State {
         }
         let now = self.at / SECOND;
         for agent in self.agents.iter().filter(|agent| agent.rare.told && end_of_cut(agent, self.out) > now) {
-            cuts.cut(Target::Agent(agent.uuid).subject(), u64::MAX);
+            cuts.cut(Target::Agent(agent.uuid).unsalted(), u64::MAX);
         }
         for slot in self.authorities.slots.iter().filter(|s| s.status == authority::Status::Tainted) {
-            cuts.cut(Target::Authority(slot.key_id()).subject(), u64::MAX);
+            cuts.cut(Target::Authority(slot.key_id()).unsalted(), u64::MAX);
         }
         cuts
     }
@@ -283,7 +280,7 @@ impl State {
         let after = (std::ops::Bound::Excluded(revision), std::ops::Bound::Unbounded);
         self.told.range(after).filter_map(|(_, target)| {
             let standing = self.standings.get(target)?;
-            Some((target, standing, self.cuts.get(&target.subject())?.before))
+            Some((target, standing, self.cuts.get(&self.subject(target))?.before))
         })
     }
 

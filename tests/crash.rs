@@ -145,7 +145,7 @@ async fn revocations(rounds: usize) {
         }
         for (agent, _) in &cut {
             let id = mayfly_verify::AgentId::parse(agent).unwrap();
-            let subject = mayfly_verify::Target::Agent(id.uuid).subject();
+            let subject = mayfly_verify::Target::Agent(id.uuid).unsalted();
             assert!(told.contains(subject.0.as_slice()), "T71: round {round}, verifiers are not told of {agent}");
         }
         if let Some(agent) = waiting.last() {

@@ -1,10 +1,12 @@
 //! A hostile hour: strangers, a hostile agent, a hostile workload and a hostile user, all at once, beside honest agents, an honest
-//! spawner, an operator and a strict verifier. `MAYFLY_HOSTILE_SECONDS` says how long; three minutes if it is not set.
+//! spawner, an operator and a strict verifier. A slice of some seconds runs with every test, and holds to what no slow machine excuses;
+//! the long one holds to the goals. `MAYFLY_HOSTILE_SECONDS` says how long that is; three minutes if it is not set.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod support;
 
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,8 +20,8 @@ use mayfly_agent::api::v1::operations_client::OperationsClient;
 use mayfly_agent::channel::connect_unix;
 use mayfly_agent::identity::{Identity, Issuer};
 use mayfly_agent::revocation::{Freshness, follow};
-use mayfly_verify::TrustDomain;
 use mayfly_verify::feed::FeedKey;
+use mayfly_verify::{AgentId, Target, TrustDomain};
 use support::{Dev, ORCHESTRATOR, channel};
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -42,12 +44,46 @@ modes = ["autonomous"]
 spawners = ["workload/rival", "class/swarm"]
 "#;
 const SEARCH: &str = "https://search.example";
-const AGENTS: usize = 100;
-const WAIT: Duration = Duration::from_secs(15);
+
+/// How much of everything there is.
+#[derive(Clone, Copy)]
+struct Scale {
+    seconds: u64,
+    /// Honest agents, each of which mints every two seconds.
+    agents: usize,
+    /// Strangers who connect and do nothing.
+    idle: usize,
+    /// Strangers who try tickets that nobody made.
+    guessing: u8,
+    /// How long an answer to the honest may take.
+    wait: Duration,
+    /// How old the verifier's news may be.
+    strict: Duration,
+}
+
+/// What came of it.
+struct Outcome {
+    refused: u64,
+    stale: u64,
+    spawned: usize,
+    revoked: usize,
+    minted: u64,
+    hostile: u64,
+    /// Resident memory before and after, and the journal, in MiB.
+    memory: (u64, u64),
+    journal: u64,
+    /// Connections of strangers at the most, and the places for them.
+    strangers: (u64, u64),
+    spawns: Duration,
+    revocations: Duration,
+}
 
 /// What the honest saw.
 #[derive(Default)]
 struct Seen {
+    strangers: AtomicU64,
+    /// The agent that was revoked last.
+    last: parking_lot::Mutex<Option<uuid::Uuid>>,
     spawns: parking_lot::Mutex<Vec<Duration>>,
     revocations: parking_lot::Mutex<Vec<Duration>>,
     refused: AtomicU64,
@@ -63,9 +99,9 @@ fn p(of: &parking_lot::Mutex<Vec<Duration>>, percent: usize) -> Duration {
 }
 
 /// A call of the honest, which must end by itself.
-async fn timely<T>(what: &str, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    let late = |_| Err(Status::deadline_exceeded(format!("{what}: no answer in {WAIT:?}")));
-    tokio::time::timeout(WAIT, call).await.unwrap_or_else(late)
+async fn timely<T>(wait: Duration, what: &str, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Err(Status::deadline_exceeded(format!("{what}: no answer in {wait:?}")));
+    tokio::time::timeout(wait, call).await.unwrap_or_else(late)
 }
 
 /// Resident memory of a process, in MiB.
@@ -79,10 +115,46 @@ fn swarm(ticket: bool, csr: Vec<u8>) -> v1::SpawnRequest {
     v1::SpawnRequest { class: "swarm".into(), ticket, csr, lease_seconds: 60, ..Default::default() }
 }
 
+/// A gauge of the issuer, or 0 if it is not there.
+fn gauge(dev: &Dev, name: &str) -> u64 {
+    let Ok(mut stream) = std::net::TcpStream::connect(dev.text("http")) else { return 0 };
+    let mut text = String::new();
+    let asked = stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").and_then(|()| stream.read_to_string(&mut text));
+    let value = text.lines().find_map(|line| line.strip_prefix(name)).filter(|_| asked.is_ok());
+    value.and_then(|value| value.trim().split('.').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t232_nothing_honest_is_refused_and_revocations_arrive_whatever_the_hostile_do() {
+    let wait = Duration::from_secs(60);
+    let of = Scale { seconds: 8, agents: 12, idle: 30, guessing: 4, wait, strict: Duration::from_secs(30) };
+    let got = run(of).await;
+    assert_eq!((got.refused, got.stale), (0, 0), "refused, stale");
+    // However slow the machine is, everybody got something done, the hostile too.
+    assert!(got.spawned > 0 && got.revoked > 0 && got.minted > 0 && got.hostile > 0);
+    assert!(got.memory.1 < got.memory.0 + 512 && got.journal < 256, "memory {:?}, journal {}", got.memory, got.journal);
+    assert!(got.strangers.0 <= got.strangers.1, "strangers {:?}", got.strangers);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: MAYFLY_HOSTILE_SECONDS=3600 cargo test --release --test hostile -- --ignored --nocapture"]
 async fn the_honest_are_served_whatever_the_hostile_do() {
     let seconds = std::env::var("MAYFLY_HOSTILE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(180);
+    let wait = Duration::from_secs(15);
+    let of = Scale { seconds, agents: 100, idle: 150, guessing: 16, wait, strict: Duration::from_secs(2) };
+    let got = run(of).await;
+    assert_eq!((got.refused, got.stale), (0, 0), "refused, stale");
+    assert!(got.spawned > 10 && got.minted > of.agents as u64);
+    assert!(got.memory.1 < got.memory.0 + 1024 && got.journal < 1024, "memory and journal are bounded");
+    assert!(got.strangers.0 <= got.strangers.1, "strangers {:?}", got.strangers);
+    // The goals are for a release build.
+    if !cfg!(debug_assertions) {
+        println!("goals: spawn p99 {:?} (25 ms), revocation p99 {:?} (20 ms)", got.spawns, got.revocations);
+    }
+}
+
+async fn run(of: Scale) -> Outcome {
+    let Scale { seconds, wait, .. } = of;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("more.toml"), CONFIG).unwrap();
     let dev = Arc::new(Dev::start_args(dir, &["--config", "more.toml"], &[]));
@@ -102,13 +174,13 @@ async fn the_honest_are_served_whatever_the_hostile_do() {
     let spawner = channel(&dev, Some(ORCHESTRATOR)).await;
     let request = v1::SpawnRequest { class: "researcher".into(), user_token: dev.file("demo.jwt"), ..Default::default() };
     let mut identities = Vec::new();
-    for _ in 0..AGENTS {
+    for _ in 0..of.agents {
         identities.push(Identity::spawn(spawner.clone(), at.clone(), request.clone()).await.unwrap());
     }
     let operator = connect_unix(&dev.path(".mayfly/operator.sock")).await.unwrap();
     let got = BundlesClient::new(operator.clone()).get_bundle(v1::GetBundleRequest {}).await.unwrap().into_inner();
     let key = FeedKey::from_point(&got.bundle.unwrap().feed_key).unwrap();
-    let verifier = follow(identities[0].channel(), key, at.trust_domain.clone(), Freshness::Strict(Duration::from_secs(2)));
+    let verifier = follow(identities[0].channel(), key, at.trust_domain.clone(), Freshness::Strict(of.strict));
     tokio::time::sleep(Duration::from_secs(2)).await;
 
     let (seen, over, before) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)), resident(dev.pid()));
@@ -119,7 +191,7 @@ async fn the_honest_are_served_whatever_the_hostile_do() {
             tokio::time::sleep(Duration::from_millis(20 * n as u64)).await;
             while !over.load(Ordering::SeqCst) {
                 let request = v1::MintJwtRequest { audience: SEARCH.into(), ..Default::default() };
-                match timely("mint", IdentitiesClient::new(identity.channel()).mint_jwt(request)).await {
+                match timely(wait, "mint", IdentitiesClient::new(identity.channel()).mint_jwt(request)).await {
                     Ok(_) => drop(seen.minted.fetch_add(1, Ordering::SeqCst)),
                     Err(status) => {
                         println!("an honest agent heard {status:?}");
@@ -136,7 +208,7 @@ async fn the_honest_are_served_whatever_the_hostile_do() {
             while !over.load(Ordering::SeqCst) {
                 let (key, started) = (Key::new().unwrap(), Instant::now());
                 let request = v1::SpawnRequest { csr: key.csr, ..request.clone() };
-                let spawned = match timely("spawn", IdentitiesClient::new(spawner.clone()).spawn(request)).await {
+                let spawned = match timely(wait, "spawn", IdentitiesClient::new(spawner.clone()).spawn(request)).await {
                     Ok(spawned) => spawned.into_inner(),
                     Err(status) => {
                         println!("the honest spawner heard {status:?}");
@@ -145,11 +217,16 @@ async fn the_honest_are_served_whatever_the_hostile_do() {
                     }
                 };
                 seen.spawns.lock().push(started.elapsed());
-                let target = v1::target::Target::Agent(spawned.agent.unwrap().agent_id);
+                let agent_id = spawned.agent.unwrap().agent_id;
+                let id = AgentId::parse(&agent_id).unwrap().uuid;
+                let target = v1::target::Target::Agent(agent_id);
                 let revoke = v1::RevokeRequest { target: Some(v1::Target { target: Some(target) }), ..Default::default() };
                 let started = Instant::now();
-                match timely("revoke", OperationsClient::new(operator.clone()).revoke(revoke)).await {
-                    Ok(_) => seen.revocations.lock().push(started.elapsed()),
+                match timely(wait, "revoke", OperationsClient::new(operator.clone()).revoke(revoke)).await {
+                    Ok(_) => {
+                        seen.revocations.lock().push(started.elapsed());
+                        *seen.last.lock() = Some(id);
+                    }
                     Err(status) => {
                         println!("the operator heard {status:?}");
                         seen.refused.fetch_add(1, Ordering::SeqCst);
@@ -170,11 +247,22 @@ async fn the_honest_are_served_whatever_the_hostile_do() {
             }
         });
     }
+    {
+        let (seen, over, dev) = (Arc::clone(&seen), Arc::clone(&over), Arc::clone(&dev));
+        honest.spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                let dev = Arc::clone(&dev);
+                let now = tokio::task::spawn_blocking(move || gauge(&dev, "mayfly_connections{kind=\"stranger\"} "));
+                seen.strangers.fetch_max(now.await.unwrap(), Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+    }
 
     // The hostile.
     let mut hostile = JoinSet::new();
     let stranger = |dev: Arc<Dev>| async move { channel(&dev, None).await };
-    for _ in 0..150 {
+    for _ in 0..of.idle {
         // Idle strangers, who come again when they are ended.
         let (dev, over) = (Arc::clone(&dev), Arc::clone(&over));
         hostile.spawn(async move {
@@ -185,7 +273,7 @@ async fn the_honest_are_served_whatever_the_hostile_do() {
             }
         });
     }
-    for n in 0..16u8 {
+    for n in 0..of.guessing {
         // Tickets that nobody made, from strangers.
         let (dev, over, seen) = (Arc::clone(&dev), Arc::clone(&over), Arc::clone(&seen));
         hostile.spawn(async move {
@@ -266,22 +354,45 @@ async fn the_honest_are_served_whatever_the_hostile_do() {
         .filter_map(|name| std::fs::metadata(dev.path(".mayfly").join(name)).ok())
         .map(|file| file.len() >> 20)
         .sum();
+    // What the operator revoked last has reached the verifier, or does.
+    let last = seen.last.lock().unwrap();
+    let (subject, since) = (Target::Agent(last).unsalted(), Instant::now());
+    while verifier.live().known().is_none_or(|known| known.cuts.before(subject).is_none()) {
+        assert!(since.elapsed() < wait, "the verifier never heard of the last revocation");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let (spawns, revocations) = (p(&seen.spawns, 99), p(&seen.revocations, 99));
     let count = |of: &parking_lot::Mutex<Vec<Duration>>| of.lock().len();
     let (spawned, revoked) = (count(&seen.spawns), count(&seen.revocations));
+    let got = |of: &AtomicU64| of.load(Ordering::SeqCst);
+    let most = got(&seen.strangers);
+    let places =
+        ["mayfly_connections", "mayfly_connection_places"].map(|name| gauge(&dev, &format!("{name}{{kind=\"stranger\"}} ")));
+    let places = places.into_iter().sum();
     println!(
         "{seconds} s: {spawned} spawns p50 {:?} p99 {spawns:?}; {revoked} revocations p50 {:?} p99 {revocations:?}; {} mints; {} \
-         refused; {} looks stale; {} hostile acts; resident {before} MiB before, {after} after; journal {journal} MiB",
+         refused; {} looks stale; {} hostile acts; {most} strangers at most; resident {before} MiB before, {after} after; journal \
+         {journal} MiB",
         p(&seen.spawns, 50),
         p(&seen.revocations, 50),
-        seen.minted.load(Ordering::SeqCst),
-        seen.refused.load(Ordering::SeqCst),
-        seen.stale.load(Ordering::SeqCst),
-        seen.hostile.load(Ordering::SeqCst),
+        got(&seen.minted),
+        got(&seen.refused),
+        got(&seen.stale),
+        got(&seen.hostile),
     );
-    assert_eq!((seen.refused.load(Ordering::SeqCst), seen.stale.load(Ordering::SeqCst)), (0, 0), "refused, stale");
-    assert!(spawned > 10 && seen.minted.load(Ordering::SeqCst) > AGENTS as u64);
-    assert!(after < before + 1024 && journal < 1024, "memory and journal are bounded");
+    Outcome {
+        refused: got(&seen.refused),
+        stale: got(&seen.stale),
+        spawned,
+        revoked,
+        minted: got(&seen.minted),
+        hostile: got(&seen.hostile),
+        memory: (before, after),
+        journal,
+        strangers: (most, places),
+        spawns,
+        revocations,
+    }
 }
 
 /// An agent of the rival, on a connection of its own.

@@ -255,6 +255,75 @@ fn t92_what_lasts_as_long_as_the_process_is_started_in_one_place() {
     }
 }
 
+/// Rooms whose tables are parts of the configuration, of one request, or of one command.
+const NO_TABLES: &[&str] = &["cli", "config", "dev", "home", "judge", "policies", "svid", "why"];
+
+/// The files with tables that live as long as the process. What bounds each of them is a word of that file, for what callers choose.
+const TABLES: &[(&str, &str, &str)] = &[
+    ("src/acts.rs", "Providers", "as many as are configured"),
+    ("src/acts/client.rs", "USES", "uses of JWT-SVIDs, until those expire"),
+    ("src/acts/poll.rs", "POLLS", "polls, for ten minutes"),
+    ("src/acts/revoke.rs", "Reach", "of one dry run, of which there is one at a time"),
+    ("src/acts/throttle.rs", "READINGS", "readings, until they say nothing"),
+    ("src/app/joined.rs", "WORKLOADS", "as many as development has"),
+    ("src/authority.rs", "keystore", "as many as there are signing keys"),
+    ("src/doors/peer.rs", "Guarded", "as many as there are connections, which have places"),
+    ("src/foreign.rs", "Domain", "as many as are configured"),
+    ("src/guard/lists.rs", "Written", "the lists of the issuer's authorities, while they are written"),
+    ("src/history/flood.rs", "fixed sets", "as many as there are reason codes"),
+    ("src/history/inbox.rs", "OTHERS", "what waits to be written"),
+    ("src/history/log.rs", "bundles", "what is not written yet"),
+    ("src/ledger/lane.rs", "pop", "as many as there are places in the pipeline"),
+    ("src/ledger/repair.rs", "Found", "of one command"),
+    ("src/listen/budget.rs", "remove", "as many as there are requests, which pay"),
+    ("src/listen/places.rs", "one_less", "as many as there are places"),
+    ("src/listen/turns.rs", "is_closed", "as many as there are handshakes, which have places"),
+    ("src/pipeline/places.rs", "give_back", "as many as there are places"),
+    ("src/pipeline/turns.rs", "remove", "as many as there are places in the pipeline"),
+    ("src/publish/feed/ring.rs", "pop_front", "the last ticks"),
+    ("src/publish/feed/set.rs", "expire", "cuts, until the last credential that they kill has ended"),
+    ("src/publish/feed/subscribers.rs", "Drop for Joined", "as many as there are streams"),
+    ("src/run/files.rs", "PLAIN", "the files of one identity"),
+    ("src/run/folder.rs", "LINKS", "the parts of one path"),
+    ("src/sds/secrets.rs", "NAMES", "as many as there are bundles"),
+    ("src/state.rs", "expiry", "everything that a record makes has an end in `src/state/expiry.rs`"),
+    ("src/state/agent.rs", "taken_back", "`writes.taken_back_below`"),
+    ("src/state/budget.rs", "forgotten", "until the agent is forgotten"),
+    ("src/state/mandate.rs", "MOST", "a cache"),
+    ("src/state/overlay.rs", "run_out", "of one batch"),
+];
+
+/// A table that callers fill and nothing empties is a way to end the process (T231).
+#[test]
+fn t231_every_table_that_lives_as_long_as_the_process_says_what_bounds_it() {
+    let kinds = ["HashMap<", "BTreeMap<", "HashSet<", "BTreeSet<", "VecDeque<"];
+    let mut found = BTreeSet::new();
+    for (file, text) in sources(Path::new("src")).into_iter().filter(|(file, _)| !is_test(file)) {
+        let room = file.trim_start_matches("src/").split(['/', '.']).next().unwrap_or_default();
+        if NO_TABLES.contains(&room) {
+            continue;
+        }
+        let (code, mut inside) = (without_tests(&text), false);
+        for line in code.lines() {
+            let begins = line.starts_with("struct ") || line.starts_with("pub") && line.contains("struct ");
+            let holds = !line.trim_start().starts_with("//") && kinds.iter().any(|kind| line.contains(kind));
+            if holds && (inside || begins) {
+                found.insert(file.clone());
+            }
+            inside = (inside || begins && line.ends_with('{')) && line != "}";
+        }
+        if found.contains(&file) {
+            let listed = TABLES.iter().find(|(of, ..)| *of == file);
+            let (_, bound, _) =
+                listed.unwrap_or_else(|| panic!("{file} has a table: say in the list of this test what bounds it"));
+            assert!(text.contains(bound), "{file}: its table was bounded by `{bound}`, which is gone");
+        }
+    }
+    for (file, _, why) in TABLES {
+        assert!(found.contains(*file), "{file} has no table any more ({why}): take it off the list");
+    }
+}
+
 /// The compiler holds this: [`mayfly::ledger::Recorded`] has no public constructor, and the seal takes nothing else. What types
 /// cannot say is that nobody goes around the seal.
 #[test]

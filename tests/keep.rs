@@ -98,6 +98,34 @@ fn t154_renewals_that_are_killed_at_any_moment_leave_a_folder_that_works() {
 }
 
 #[test]
+fn t226_a_copied_folder_of_a_workload_is_noticed_when_both_renew_and_a_stale_reader_is_only_refused() {
+    let dev = dev();
+    dev.json("spawn --class worker --user-token demo.jwt --out w1");
+    let copy = |to: &str| {
+        std::fs::create_dir(dev.path(to)).unwrap();
+        for file in ["svid.pem", "key.pem", "bundle.pem", "bundle.json"] {
+            std::fs::copy(dev.path(ORCHESTRATOR).join(file), dev.path(to).join(file)).unwrap();
+        }
+    };
+    let whoami = |folder: &str| dev.json(&format!("whoami --as {folder} --server {}", dev.text("grpc")))["kind"].clone();
+    copy("stale");
+    dev.json(&format!("renew --as {ORCHESTRATOR}"));
+    // T227: it was in use a moment ago, or is refused.
+    let stale = dev.run("whoami --as stale");
+    assert!(stale.status.success() || String::from_utf8_lossy(&stale.stderr).contains("GENERATION_PAST"));
+    assert_eq!(dev.json(&format!("renew --as {ORCHESTRATOR}"))["spiffe_id"], "spiffe://dev.mayfly.test/workload/orchestrator");
+    assert!(dev.run(&format!("{MINT} w1")).status.success(), "nobody lost anything");
+    let old = dev.fails("renew --as stale", 3);
+    assert!(old.contains("CREDENTIAL_REUSED") && old.contains("join again"), "{old}");
+    assert!(dev.fails("whoami --as stale", 3).contains("KEY_REVOKED"));
+    assert!(dev.fails(&format!("{MINT} w1"), 3).contains("AGENT_REVOKED"));
+    // Another ticket, another identity.
+    std::fs::write(dev.path("ticket"), dev.run("join orchestrator").stdout).unwrap();
+    dev.json("redeem --ticket-file ticket --out again");
+    assert_eq!(whoami("again"), "workload");
+}
+
+#[test]
 fn t154_a_keeper_says_what_it_cannot_keep_and_keeps_the_others() {
     let dev = dev();
     let address = issuer(&dev.path("a1")).unwrap();

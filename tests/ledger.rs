@@ -181,9 +181,10 @@ impl House {
         let (ledger, fatal) = open_by(&disk, &now, rules);
         appoint(&ledger);
         let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
-        let house = House { ledger, disk, now, fatal, caller: workload(name.as_str(), 1), keys: AtomicU64::new(2) };
+        let mut house = House { ledger, disk, now, fatal, caller: Caller::Stranger, keys: AtomicU64::new(2) };
         house.ask(operator(), Proposal::Ticket { workload: name, hash: [9; 32], ttl: 60 }).unwrap();
         house.ask(Caller::Stranger, Proposal::Redeem { hash: [9; 32], key: [1; 32] }).unwrap();
+        house.caller = workload(&house.ledger, "orchestrator", 1);
         house
     }
 
@@ -266,8 +267,13 @@ fn caller_of(admission: &Admission, opened: u64) -> Caller {
     }
 }
 
-fn workload(name: &str, key: u8) -> Caller {
-    Caller::Workload { name: name.parse().unwrap(), key: [key; 32], authority: b"x509".to_vec() }
+/// A workload by the certificate that is in use of the key's line, on a new connection.
+fn workload(ledger: &Ledger, name: &str, key: u8) -> Caller {
+    let (key, name, authority) = ([key; 32], name.parse().unwrap(), b"x509".to_vec());
+    ledger.read(|state| {
+        let serial = state.line(&key).and_then(|(_, line)| line.current()).map(|serial| serial.to_vec());
+        Caller::Workload { name, key, serial: serial.unwrap_or_default(), opened: state.revision, authority }
+    })
 }
 
 fn operator() -> Caller {
@@ -507,9 +513,9 @@ fn t89_an_operator_is_judged_by_what_proved_it() {
     assert_eq!(code(house.ask(by(&house.caller), reopen())), "WORKLOAD_UNKNOWN");
     let house = House::new();
     close(&house);
-    let other = workload("other", 3);
     house.ask(operator(), Proposal::Ticket { workload: "other".parse().unwrap(), hash: [8; 32], ttl: 60 }).unwrap();
     house.ask(Caller::Stranger, Proposal::Redeem { hash: [8; 32], key: [3; 32] }).unwrap();
+    let other = workload(&house.ledger, "other", 3);
     assert_eq!(code(house.ask(by(&other), reopen())), "ROLE_NOT_ALLOWED");
 }
 
@@ -598,7 +604,7 @@ fn a_token_and_a_key_belong_to_the_first_who_brings_them() {
     house.ask(house.caller.clone(), proposal.clone()).map(drop).unwrap();
     assert_eq!(code(house.ask(house.caller.clone(), proposal)), "KEY_IN_USE");
     // Another workload is no caller here at all, with whatever key.
-    let stranger = workload("orchestrator", 2);
+    let stranger = workload(&house.ledger, "orchestrator", 2);
     assert_eq!(code(house.ask(stranger, house.spawning(house.proof("demo", 1), None))), "WORKLOAD_UNKNOWN");
 }
 
@@ -614,7 +620,7 @@ fn a_token_signed_a_second_time_is_the_same_token() {
     if let Proof::Token { token, .. } = &mut proof {
         *token = [99; 32];
     }
-    let thief = workload(other.as_str(), 3);
+    let thief = workload(&house.ledger, other.as_str(), 3);
     assert_eq!(code(house.ask(thief, house.spawning(proof, None))), "USER_TOKEN_OF_ANOTHER");
 }
 
@@ -1142,6 +1148,12 @@ mod cuts;
 #[path = "ledger/lingering.rs"]
 mod lingering;
 
+#[path = "ledger/lines.rs"]
+mod lines;
+
+#[path = "ledger/emptied.rs"]
+mod emptied;
+
 #[path = "ledger/extended.rs"]
 mod extended;
 
@@ -1235,7 +1247,7 @@ fn t82_each_target_kills_what_was_before_its_cut_and_nothing_of_after() {
             let name = "orchestrator".parse().unwrap();
             house.ask(operator(), Proposal::Ticket { workload: name, hash: [34; 32], ttl: 60 }).unwrap();
             house.ask(Caller::Stranger, Proposal::Redeem { hash: [34; 32], key: [77; 32] }).unwrap();
-            spawner = workload("orchestrator", 77);
+            spawner = workload(&house.ledger, "orchestrator", 77);
         }
         let Ok(Outcome::Spawned(new, _)) = house.ask(spawner, house.spawning(house.proof("demo", 2), None)) else {
             panic!("{what}")

@@ -23,7 +23,7 @@ const LIFE: u64 = 900;
 #[test]
 fn t261_an_agent_takes_few_bytes_and_gives_them_back() {
     let mut state = State::default();
-    let opened = record::Opened { incarnation: vec![7; 16], trust_domain: "prod.example".into() };
+    let opened = record::Opened { incarnation: vec![7; 16], trust_domain: "prod.example".into(), salt: vec![8; 32] };
     let put = |state: &mut State, at: u64, body: Body| {
         let record = Record { at, operator: String::new(), body: Some(body) };
         state.apply(state.revision + 1, &record).unwrap();

@@ -93,7 +93,8 @@ fn restarts(live: u64) -> [(f64, usize, usize); 2] {
     let operator = Caller::Operator { name: "uid:0".into(), by: None };
     one(operator, Proposal::Ticket { workload: name.clone(), hash: [9; 32], ttl: 60 });
     one(Caller::Stranger, Proposal::Redeem { hash: [9; 32], key: [1; 32] });
-    let caller = Caller::Workload { name, key: [1; 32], authority: b"x509".to_vec() };
+    let serial = ledger.read(|state| state.line(&[1; 32]).and_then(|(_, line)| line.current()).map(|serial| serial.to_vec()));
+    let caller = Caller::Workload { name, key: [1; 32], serial: serial.unwrap(), opened: 0, authority: b"x509".to_vec() };
     let proof = Proof::Token {
         user: User { iss: "https://idp.example".into(), sub: "demo".into() },
         proof: [1; 32],

@@ -44,6 +44,8 @@ struct Uses {
     /// By `jti`, when the JWT-SVID expires (Unix seconds), and the root of its agent.
     ends: HashMap<[u8; 16], (u64, Workload)>,
     roots: HashMap<Workload, usize>,
+    // Unix seconds of the last look for those that have expired: a look costs as much as there are uses.
+    tidied: u64,
 }
 
 impl Default for Line {
@@ -78,7 +80,7 @@ impl Clients {
             return Err(assertion_used());
         }
         let full = |uses: &Uses| uses.ends.len() >= USES || uses.roots.get(&root).is_some_and(|count| *count >= USES_OF_ROOT);
-        if full(&uses) {
+        if full(&uses) && now != uses.tidied {
             uses.forget(now);
         }
         // A use that cannot be remembered could be repeated.
@@ -97,6 +99,7 @@ impl Clients {
 
 impl Uses {
     fn forget(&mut self, now: u64) {
+        self.tidied = now;
         self.ends.retain(|_, (ends_at, _)| *ends_at > now);
         self.roots.clear();
         for (_, root) in self.ends.values() {

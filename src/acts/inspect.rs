@@ -146,7 +146,8 @@ pub fn classes(issuer: &Issuer, caller: &Caller) -> (Vec<Known>, u64) {
         };
         let known = |class: &Class| {
             let target = Target::Class(class.name.clone());
-            let live = if operator { u64::try_from(state.seats(Seat(Count::OfClass, target.subject()))).unwrap_or(0) } else { 0 };
+            let live =
+                if operator { u64::try_from(state.seats(Seat(Count::OfClass, state.subject(&target)))).unwrap_or(0) } else { 0 };
             Known { class: class.clone(), closed: state.is_closed(&target), live }
         };
         let rules = issuer.ledger.rules();

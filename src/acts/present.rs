@@ -13,6 +13,8 @@ use crate::pipeline::Record;
 pub struct Present {
     /// The lane of what the caller is about to ask.
     pub lane: Lane,
+    /// Whether that is a renewal.
+    pub renews: bool,
 }
 
 /// Has the ledger judge a caller that is about to ask for something.
@@ -22,7 +24,7 @@ pub(super) async fn present(issuer: &Issuer, caller: Caller, action: Action) -> 
         Action::Revoke | Action::End | Action::Reopen => Lane::Revocation,
         _ => Lane::Issuance,
     };
-    issuer.pipeline.record(caller, Present { lane }).await
+    issuer.pipeline.record(caller, Present { lane, renews: action == Action::Renew }).await
 }
 
 impl Record for Present {
@@ -36,5 +38,9 @@ impl Act for Present {
 
     fn judge(&self, _: &mut Judgement<'_>, _: &Caller, _: &Chance) -> Result<(), No> {
         Ok(())
+    }
+
+    fn renews(&self) -> bool {
+        self.renews
     }
 }

@@ -15,7 +15,7 @@ use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Admission, BACKDATE, Certification, Chance, Check, Judgement, Note, release};
 use crate::ledger::{Either, Recorded};
 use crate::pipeline::{Behalf, Issue};
-use crate::state::{Agent, Certificate, Holder, Owner, Standing, State, Ticket, View, seconds};
+use crate::state::{Agent, Certificate, Holder, Owner, Standing, State, Ticket, View, fixed, seconds};
 
 use std::sync::Arc;
 
@@ -119,7 +119,7 @@ fn workload(
     }
     // A ticket is revoked with its workload or its trust domain, as an agent is.
     let target = Target::Workload(Workload::Own(name.clone()));
-    let stamp = |target: &Target| Stamp { subject: target.subject(), since: ticket.revision };
+    let stamp = |target: &Target| Stamp { subject: j.view().subject(target), since: ticket.revision };
     // A revoked operator must not come back by a token that it made before.
     let maker = ticket.by.as_ref().map(|by| stamp(&Target::Workload(Workload::Own(by.clone()))));
     let killed = maker.iter().chain(&[stamp(&target), stamp(&Target::TrustDomain)]).any(|stamp| j.view().kills(stamp));
@@ -226,6 +226,7 @@ pub(super) fn certify(
         Source::Ticket(hash) | Source::Token { hash, .. } => (hash.to_vec(), Vec::new()),
         Source::Renewal(by) => (Vec::new(), by.to_vec()),
     };
+    let line = fixed(&renewed_from).and_then(|from| j.view().line(&from)).map_or(0, |(number, _)| number);
     let body = record::Certified {
         workload: workload.to_string(),
         key: key.to_vec(),
@@ -234,6 +235,7 @@ pub(super) fn certify(
         ends_at: certificate.ends_at,
         ticket,
         renewed_from,
+        line,
     };
     j.push(caller, Body::Certified(body))?;
     Ok(Certification::new(workload.clone(), certificate, authority))

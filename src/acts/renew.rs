@@ -31,11 +31,16 @@ pub async fn renew(issuer: &Issuer, caller: Caller, csr: Vec<u8>) -> Result<Cert
 impl Act for Renew {
     type Permit = Permit;
 
+    fn renews(&self) -> bool {
+        true
+    }
+
     fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Permit, No> {
         let key = self.key.proved()?.digest();
         j.check_key(&key)?;
         match caller {
-            Caller::Workload { name, key: old, .. } => {
+            Caller::Workload { name, key: old, serial, .. } => {
+                workload(j, old, serial, &key)?;
                 redeem::certify(j, caller, name, key, Source::Renewal(*old), chance).map(Either::First)
             }
             Caller::Agent { .. } => agent(j, caller, key, chance).map(Either::Second),
@@ -44,18 +49,44 @@ impl Act for Renew {
     }
 }
 
+/// Whether a workload's certificate is the one in use of its line, and may be renewed to a key.
+fn workload(j: &Judgement<'_>, old: &[u8; 32], serial: &[u8], key: &[u8; 32]) -> Result<(), Denial> {
+    j.checking(Check::Generation);
+    let (number, line) = j.view().line(old).ok_or_else(past)?;
+    if line.generation(serial) != Generation::Current {
+        return Err(past());
+    }
+    if line.unused() >= UNUSED {
+        return Err(unused());
+    }
+    // A key of another line belongs to another holder.
+    match j.view().line(key) {
+        Some((other, _)) if other != number => {
+            Err(Denial::new(Kind::Conflict, "KEY_IN_USE", "this key is certified already: make a new one"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn past() -> Denial {
+    Denial::denied("GENERATION_PAST", "this connection is from before the last renewal: connect with the renewed certificate")
+}
+
+fn unused() -> Denial {
+    let message = "too many renewed certificates were never used: use the last one first";
+    Denial::new(Kind::Exhausted, "RENEWALS_UNUSED", message)
+}
+
 /// The next generation of an agent's certificate. Its authority is decided again and never grows; its lease stays.
 fn agent(j: &mut Judgement<'_>, caller: &Caller, key: [u8; 32], chance: &Chance) -> Result<Admission, No> {
     let Caller::Agent { id, serial, .. } = caller else { return Err(Fault::new("renew", "the caller is no agent").into()) };
     let agent = j.view().agent(&id.uuid).ok_or_else(|| Fault::new("renew", "the caller is gone"))?;
     j.checking(Check::Generation);
     if agent.generation(serial) != Generation::Current {
-        let message = "this connection is from before the last renewal: connect with the renewed certificate";
-        return Err(Denial::denied("GENERATION_PAST", message).into());
+        return Err(past().into());
     }
     if agent.rare.replaced.len() >= UNUSED {
-        let message = "too many renewed certificates were never used: use the last one first";
-        return Err(Denial::new(Kind::Exhausted, "RENEWALS_UNUSED", message).into());
+        return Err(unused().into());
     }
     // The agent's current key may be certified again; any other key must be new.
     let current = agent.current.as_ref().is_some_and(|certificate| certificate.key == key);

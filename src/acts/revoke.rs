@@ -71,7 +71,7 @@ pub async fn revoke(issuer: &Issuer, caller: Caller, what: What, how: How) -> Re
 /// token, so this is no denial.
 pub fn is_unknown_user(issuer: &Issuer, what: &What) -> bool {
     let What::Target(target @ Target::User(user)) = what else { return false };
-    !issuer.ledger.read(|state| state.seats(Seat(Count::Below, target.subject())) > 0 || state.knows_user(user))
+    !issuer.ledger.read(|state| state.seats(Seat(Count::Below, state.subject(target))) > 0 || state.knows_user(user))
 }
 
 /// What a revocation would end, by the same judgement, with nothing recorded.
@@ -169,11 +169,13 @@ impl Act for Revoke {
 
     fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, _: &Chance) -> Result<Revoked, No> {
         let target = &self.target;
-        let cutting = Cutting { target, since: self.since, reason: &self.reason, closes: !self.allow_new };
+        // A key never comes back.
+        let closes = !self.allow_new || matches!(target, Target::Key(_));
+        let cutting = Cutting { target, since: self.since, reason: &self.reason, closes };
         // 1. May the caller revoke this?
         j.may_revoke(caller, target)?;
         // 2. What does it end?
-        let below = j.view().seats(Seat(Count::Below, target.subject()));
+        let below = j.view().seats(Seat(Count::Below, j.view().subject(target)));
         let (agents_at_most, worst_case_seconds) = match target {
             Target::Agent(uuid) => reach_of_agent(j, j.owned(caller, uuid)?, below),
             Target::Key(key) => reach_of_key(j, key),
@@ -305,7 +307,7 @@ const LOOK: usize = 1000;
 
 fn reach(issuer: &Issuer, target: &Target, before: u64, is_awaited: impl Fn() -> bool) -> Reach {
     let (mut reach, mut after) = (Reach::default(), None);
-    let (subject, now) = (target.subject(), issuer.clock.now());
+    let (subject, now) = (issuer.ledger.read(|state| state.subject(target)), issuer.clock.now());
     let hit = |agent: &Agent| match target {
         Target::Key(key) => agent.current.iter().chain(&agent.rare.next).any(|c| c.key == *key),
         _ => agent.stamps().any(|s| s.subject == subject && s.since < before),

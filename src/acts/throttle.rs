@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::Issuer;
 use crate::caller::Caller;
-use crate::denial::Denial;
+use crate::denial::{Denial, Kind};
 use crate::judge::access::Action;
 use crate::judge::pace::{Pace, Paces, Verb, Whose, paced};
 use crate::state::Holder;
@@ -21,14 +21,26 @@ use crate::state::Holder;
 const SHARDS: usize = 16;
 /// Readings under one lock. One that has run out says nothing and is dropped; only callers who asked a moment ago have one.
 const READINGS: usize = 16_384;
+/// Microseconds between two looks for readings that say nothing: a look costs as much as there are readings.
+const TIDY: u64 = 1_000_000;
 
 /// The readings of all paces.
 pub struct Throttle {
     paces: ArcSwap<Vec<(Verb, Paces)>>,
-    // Each guards its readings: by whose it is, the time from which on the whole burst is free again. Held for one look-up.
-    shards: Vec<Mutex<HashMap<u64, u64>>>,
+    // Each guards its readings. Held for one look-up.
+    shards: Vec<Mutex<Readings>>,
     hasher: RandomState,
     started: Instant,
+}
+
+/// Readings: by whose each is, the time from which on the whole burst is free again.
+#[derive(Default)]
+struct Readings {
+    callers: HashMap<u64, u64>,
+    // There are as many roots as the configuration names, and a reading for each kind of request of each.
+    roots: HashMap<u64, u64>,
+    // When those were dropped last that say nothing.
+    tidied: u64,
 }
 
 impl Throttle {
@@ -52,31 +64,42 @@ impl Throttle {
         // ORDER: the caller first, so that one who asks too often uses up nothing of its root.
         for (whose, name, pace) in [(Whose::Caller, caller, paces.caller), (Whose::Root, root, paces.root)] {
             if let Some(name) = name {
-                self.take(verb, whose, name, pace, now)?;
+                self.take(verb, (whose, root.is_some()), name, pace, now)?;
             }
         }
         Ok(())
     }
 
-    fn take(&self, verb: Verb, whose: Whose, name: &str, pace: Pace, now: u64) -> Result<(), Denial> {
+    fn take(&self, verb: Verb, (whose, has_root): (Whose, bool), name: &str, pace: Pace, now: u64) -> Result<(), Denial> {
         let key = self.hasher.hash_one((verb, whose, name));
         let shard = usize::try_from(key % u64::try_from(SHARDS).unwrap_or(1)).unwrap_or(0);
         let Some(shard) = self.shards.get(shard) else { return Ok(()) };
         let mut readings = shard.lock();
-        let after = paced(verb, whose, pace, readings.get(&key).copied(), now).inspect_err(|_| {
+        let Readings { callers, roots, tidied } = &mut *readings;
+        let of = if whose == Whose::Caller { &mut *callers } else { roots };
+        let after = paced(verb, whose, pace, of.get(&key).copied(), now).inspect_err(|_| {
             let per = if whose == Whose::Caller { "caller" } else { "root" };
             metrics::counter!("mayfly_throttled_total", "verb" => verb.as_str(), "per" => per).increment(1);
         })?;
-        if readings.len() >= READINGS && !readings.contains_key(&key) {
-            readings.retain(|_, reading| *reading > now);
-            // Full of callers who all asked within their burst: this one is counted with its root alone.
-            if readings.len() >= READINGS {
-                return Ok(());
+        if whose == Whose::Caller && of.len() >= READINGS && !of.contains_key(&key) {
+            if now >= tidied.saturating_add(TIDY) {
+                *tidied = now;
+                of.retain(|_, reading| *reading > now);
+            }
+            // Full of callers who all asked within their burst: this one is counted with its root alone. Who has no root, such as a
+            // user, is counted nowhere else, and waits.
+            if of.len() >= READINGS {
+                return if has_root { Ok(()) } else { Err(busy()) };
             }
         }
-        readings.insert(key, after);
+        of.insert(key, after);
         Ok(())
     }
+}
+
+fn busy() -> Denial {
+    let message = "too many callers have asked in a short time: ask again in a moment";
+    Denial::new(Kind::Exhausted, "BUSY", message).retry_after(Some(TIDY))
 }
 
 impl Issuer {
@@ -158,6 +181,11 @@ mod tests {
         for n in 0..2 * SHARDS * READINGS {
             throttle.count(Verb::Mint, Some(&n.to_string()), Some("x")).unwrap();
         }
-        assert!(throttle.shards.iter().all(|shard| shard.lock().len() <= READINGS));
+        assert!(throttle.shards.iter().all(|shard| shard.lock().callers.len() <= READINGS));
+        // However full they are, a root is counted, and who has none is not let through uncounted.
+        let throttle = Throttle { shards: throttle.shards, ..self::throttle(u64::from(u32::MAX), 2) };
+        let mint = |root| throttle.count(Verb::Mint, Some("late"), Some(root)).map_err(|denial| denial.code);
+        assert_eq!([mint("y"), mint("y"), mint("y")], [Ok(()), Ok(()), Err("LIMIT_REACHED")]);
+        assert_eq!(throttle.count(Verb::Mint, Some("nobody's"), None).map_err(|denial| denial.code), Err("BUSY"));
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn look(issuer: &Issuer, authority: &Arc<Authority>, files: usize) {
     set("process_max_fds", u64::try_from(files).unwrap_or(u64::MAX));
     let rules = issuer.ledger.rules();
     let (classes, until) = issuer.ledger.read(|state| {
-        let of = |name: &mayfly_verify::ClassName| state.seats(Seat(Count::OfClass, Target::Class(name.clone()).subject()));
+        let of = |name: &mayfly_verify::ClassName| state.seats(Seat(Count::OfClass, state.subject(&Target::Class(name.clone()))));
         let classes: Vec<_> = rules.classes.keys().map(|name| (name.to_string(), of(name))).collect();
         let until = [Kind::X509, Kind::Jwt].map(|kind| (kind, state.authorities.active(kind).map(|slot| slot.ends_at)));
         (classes, until)

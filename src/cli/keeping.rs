@@ -11,6 +11,7 @@ use super::connect;
 use super::exit::{Failure, UNREACHABLE};
 use super::global::Global;
 use crate::folder::{self, Key, Locked};
+use crate::follow;
 
 /// How long to wait for another program that renews the same folder.
 const LOCKED: Duration = Duration::from_secs(30);
@@ -52,6 +53,9 @@ pub(super) async fn renew(
     let svid = got.svid.as_ref().ok_or_else(Failure::incomplete_answer)?;
     let bundle = got.bundle.as_ref().ok_or_else(Failure::incomplete_answer)?;
     folder::write_locked(&locked, &key, svid, bundle, Some(&address))?;
+    if got.agent.is_none() {
+        follow::present(connect::settings(home, server, dir)?).await;
+    }
     Ok(Some(got))
 }
 

@@ -64,6 +64,10 @@ impl Translator<'_> {
                 }
             }
             Some(Body::Used(used)) => self.by_itself(draft, &used.agent),
+            Some(Body::WorkloadUsed(used)) => {
+                draft.leaf.root_id = self.workload(&used.workload);
+                draft.opening.caller.clone_from(&draft.leaf.root_id);
+            }
             Some(Body::Extended(extended)) => {
                 self.by_itself(draft, &extended.agent);
                 draft.opening.ends_at = extended.lease_ends_at;
@@ -375,7 +379,7 @@ fn kind(body: Option<&Body>) -> Kind {
         Some(Body::Configured(_)) => Kind::Configuration,
         Some(Body::Redeemed(_)) => Kind::Redemption,
         Some(Body::Renewed(_)) => Kind::Renewal,
-        Some(Body::Used(_)) => Kind::Use,
+        Some(Body::Used(_) | Body::WorkloadUsed(_)) => Kind::Use,
         Some(Body::Extended(_)) => Kind::Extension,
         Some(Body::Reserved(_) | Body::Spent(_) | Body::Released(_)) => Kind::Budget,
         Some(Body::Authorities(_)) => Kind::Authorities,

@@ -230,12 +230,12 @@ impl Judgement<'_> {
 
     fn live(&self, of: Counted<'_>) -> Live {
         let seats = |count, subject| self.view().seats(Seat(count, subject));
-        let workload = Target::Workload(of.workload.clone()).subject();
-        let spawner = of.parent.map_or(workload, |parent| Target::Agent(parent).subject());
+        let workload = self.view().subject(&Target::Workload(of.workload.clone()));
+        let spawner = of.parent.map_or(workload, |parent| Target::Agent(parent).unsalted());
         Live {
             user: of.delegation.map_or(0, |delegation| seats(Count::Below, delegation.user_subject())),
             root: seats(Count::Below, workload),
-            class: seats(Count::OfClass, Target::Class(of.class.clone()).subject()),
+            class: seats(Count::OfClass, self.view().subject(&Target::Class(of.class.clone()))),
             siblings: seats(Count::DirectlyBelow, spawner),
         }
     }

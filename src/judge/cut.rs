@@ -39,14 +39,12 @@ impl<'a> Cutting<'a> {
         Cutting { target, since: None, reason, closes: false }
     }
 
-    /// Whether nothing new is issued for the target: a key for good, a user, an issuer of users, a workload or a class if that is
-    /// asked for.
+    /// Whether nothing new is issued for the target: a key, a user, an issuer of users, a workload or a class if that is asked for.
+    ///
+    /// A key that is closed is refused for good. One that the issuer revokes by itself is not: a hostile workload could make it
+    /// remember as many keys as it likes, so such a key is forgotten with its certificate.
     pub fn closes(&self) -> bool {
-        match self.target {
-            Target::Key(_) => true,
-            target if target.reopens() => self.closes,
-            _ => false,
-        }
+        self.closes && (self.target.reopens() || matches!(self.target, Target::Key(_)))
     }
 }
 

@@ -158,7 +158,8 @@ impl Judgement<'_> {
                     once: fresh.jag.map(|jag| jag.once.to_vec()).unwrap_or_default(),
                     once_ends_at: fresh.jag.map_or(0, |jag| jag.ends_at),
                 };
-                let delegation = Delegation::recorded(self.view().revision() + 1, &body).map_err(|e| Fault::new("judge", e))?;
+                let delegation = Delegation::recorded(self.view().revision() + 1, &body, self.view().salt())
+                    .map_err(|e| Fault::new("judge", e))?;
                 Ok((Arc::new(delegation), Some(body)))
             }
             (None, None) => match proof {

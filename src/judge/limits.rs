@@ -139,7 +139,7 @@ impl Limit {
     /// What has a count of its own for a new agent.
     pub(super) fn subjects(&self, spawner: &Spawner<'_>) -> Vec<Subject> {
         let agents = spawner.agents;
-        let of = |uuid: &Uuid| Target::Agent(*uuid).subject();
+        let of = |uuid: &Uuid| Target::Agent(*uuid).unsalted();
         match self.per {
             Per::User => spawner.user.into_iter().collect(),
             Per::Root => vec![spawner.workload],
@@ -212,7 +212,8 @@ impl Judgement<'_> {
         lineage: Option<&Lineage>,
     ) -> Option<u64> {
         let agents = lineage.map(|l| l.agents.as_slice()).unwrap_or_default();
-        let (root, class) = (Target::Workload(workload.clone()).subject(), Target::Class(class.clone()).subject());
+        let subject = |target: Target| self.view().subject(&target);
+        let (root, class) = (subject(Target::Workload(workload.clone())), subject(Target::Class(class.clone())));
         let spawner = Spawner { user: delegation.map(Delegation::user_subject), workload: root, class, agents };
         let left = |limit: &Limit, subject: Subject| match limit.measure {
             Measure::Live(most) | Measure::FanOut(most) => most.saturating_sub(self.view().seats(limit.seat(subject))),

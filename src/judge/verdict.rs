@@ -183,6 +183,15 @@ pub enum Note {
     /// Somebody holds a copy of an agent's certificate.
     #[error("agent {0}: a certificate from before its renewal was used again, so the agent was revoked")]
     CertificateReused(AgentId),
+    /// Somebody holds a copy of a workload's identity.
+    #[error(
+        "workload `{0}`: a certificate from before its renewal was renewed, so two hold one identity: it was revoked, and so was every \
+         agent that the workload spawned"
+    )]
+    WorkloadCertificateReused(WorkloadName),
+    /// A program uses an outdated identity of a workload, or somebody holds a copy.
+    #[error("workload `{0}`: a certificate from before its renewal was used on a new connection, and was refused")]
+    WorkloadCertificatePast(WorkloadName),
     /// Too many agents below this one were revoked, so it was revoked itself.
     #[error("agent {0}: as many agents below it were revoked as verifiers are told of one by one, so it was revoked itself")]
     Collapsed(AgentId),

@@ -51,7 +51,7 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             audits(view, rules, by)?;
             Ok(generation)
         }
-        Caller::Workload { name, key, authority } => {
+        Caller::Workload { name, key, serial, opened, authority } => {
             // Its keys were revoked with it; that is not what it has to know.
             if view.key_revoked(key) && view.is_closed(&Target::Workload(Workload::Own(name.clone()))) {
                 return Err(workload_closed());
@@ -67,7 +67,7 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             if !rules.workloads.contains(name) {
                 return Err(unauthenticated("WORKLOAD_UNKNOWN", "the workload is no longer configured"));
             }
-            Ok(Generation::Current)
+            Ok(generation_of_workload(view, key, serial, *opened))
         }
         // Its own trust domain certified it, so there is no key of ours to look up: a class must list it, and it must not have
         // expired.
@@ -108,6 +108,16 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             }
             Ok(agent.generation(serial))
         }
+    }
+}
+
+/// Which of its line's certificates a workload shows. A connection that was opened before its certificate was past goes on as if it
+/// were the one in use: programs that hold connections for long are told of no renewal.
+fn generation_of_workload(view: &impl View, key: &[u8; 32], serial: &[u8], opened: u64) -> Generation {
+    let Some((_, line)) = view.line(key) else { return Generation::Replaced };
+    match line.generation(serial) {
+        Generation::Past if line.replaced_at(serial).is_some_and(|(revision, _)| opened < revision) => Generation::Current,
+        generation => generation,
     }
 }
 

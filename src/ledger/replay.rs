@@ -144,7 +144,10 @@ fn read(journal: &mut dyn Journal, chunks: &SyncSender<Chunk>, used: &Receiver<C
 pub fn opened(trust_domain: &TrustDomain, now: u64) -> Result<Record, OpenError> {
     let mut random = [0u8; 16];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| OpenError::Replay("the system gave no randomness".into()))?;
+    let mut salt = [0u8; 32];
+    aws_lc_rs::rand::fill(&mut salt).map_err(|_| OpenError::Replay("the system gave no randomness".into()))?;
     let incarnation = uuid::Builder::from_random_bytes(random).into_uuid();
-    let body = record::Opened { incarnation: incarnation.as_bytes().to_vec(), trust_domain: trust_domain.to_string() };
+    let (incarnation, trust_domain) = (incarnation.as_bytes().to_vec(), trust_domain.to_string());
+    let body = record::Opened { incarnation, trust_domain, salt: salt.to_vec() };
     Ok(Record { at: now, operator: String::new(), body: Some(Body::Opened(body)) })
 }

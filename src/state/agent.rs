@@ -235,7 +235,7 @@ impl Agent {
             admitted_at: at,
             revision,
             rare,
-            subject: Target::Agent(uuid).subject(),
+            subject: Target::Agent(uuid).unsalted(),
             children: 0,
             next: Next::Expires,
             seated: true,

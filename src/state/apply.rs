@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mayfly_verify::{DelegationId, Target};
+use mayfly_verify::{DelegationId, Salt, Target};
 use uuid::Uuid;
 
 use super::agent::Next;
@@ -30,11 +30,14 @@ impl State {
                 self.incarnation = Uuid::from_slice(&opened.incarnation).map_err(|_| misfit("incarnation"))?;
                 self.began_at = at;
                 self.trust_domain.clone_from(&opened.trust_domain);
+                if !opened.salt.is_empty() {
+                    self.salted(Salt::new(fixed(&opened.salt).ok_or(misfit("salt"))?));
+                }
                 let cut = InForce { before: revision, until: u64::MAX, verifiers_until: u64::MAX, revision };
-                self.cuts.insert(Target::TrustDomain.subject(), cut);
+                self.cuts.insert(Target::TrustDomain.unsalted(), cut);
             }
             Body::Delegated(d) => {
-                let delegation = Delegation::recorded(revision, d)?;
+                let delegation = Delegation::recorded(revision, d, &self.salt)?;
                 self.assertion(revision, 0, &d.once, d.once_ends_at)?;
                 self.proofs.insert(delegation.proof, delegation.id);
                 // ORDER: after every agent under it, whose records cannot be read without this one.
@@ -137,7 +140,7 @@ impl State {
                         agent.rare.told = e.told;
                         agent.rare.rows.push(revision);
                         if agent.children > 0 {
-                            self.ended_trees.insert(Target::Agent(uuid).subject());
+                            self.ended_trees.insert(Target::Agent(uuid).unsalted());
                             self.taken_back(uuid);
                         } else if e.told && at < agent.expires_at() {
                             self.ended_alone(uuid);
@@ -163,13 +166,22 @@ impl State {
             Body::Certified(c) => {
                 let certificate = Certificate::recorded(revision, &c.key, &c.serial, c.begins_at, c.ends_at)?;
                 let name = c.workload.parse().map_err(|_| misfit("workload"))?;
-                let fresh = || WorkloadKey { name, ends_at: c.ends_at, serials: Vec::new() };
+                let renewed = fixed(&c.renewed_from).and_then(|from| self.workload_keys.get(&from)).map(|from| from.line);
+                // Records of earlier versions name the key alone.
+                let line = if c.line > 0 { c.line } else { renewed.unwrap_or(revision) };
+                let fresh = || WorkloadKey { name, ends_at: c.ends_at, serials: Vec::new(), line };
                 let known = self.workload_keys.entry(certificate.key).or_insert_with(fresh);
-                known.ends_at = c.ends_at;
+                (known.ends_at, known.line) = (c.ends_at, line);
                 known.serials.push(certificate.serial);
-                self.due(seconds(c.ends_at).saturating_add(KEEP), revision, Due::Key(Box::new(certificate.key)));
+                let ends_at = self.linked(line, certificate.serial, c.ends_at, (revision, at));
+                self.due(State::unlinked_at(ends_at), revision, Due::Key(Box::new((certificate.key, line))));
                 if let Some(ticket) = fixed(&c.ticket).and_then(|hash| self.tickets.get_mut(&hash)) {
                     ticket.redeemed = Some(certificate);
+                }
+            }
+            Body::WorkloadUsed(u) => {
+                if !self.link_used(u.line, &u.serial, (revision, at)) {
+                    self.obsolete.push_back(revision);
                 }
             }
             Body::Configured(c) => {

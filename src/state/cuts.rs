@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use mayfly_verify::{DelegationId, Subject, Target, User};
+use mayfly_verify::{DelegationId, Salt, Subject, Target, User};
 use uuid::Uuid;
 
 use super::authority::Status;
 use super::expiry::Due;
+use super::mandate::Mandates;
 use super::{Agent, InForce, Misfit, Out, SKEW, State, TargetStanding, Why, fixed};
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, cut, record::Body, reopened};
@@ -25,6 +26,17 @@ pub struct CutMade {
 }
 
 impl State {
+    /// Salts the subjects of a state that holds nothing yet.
+    pub(super) fn salted(&mut self, salt: Salt) {
+        self.salt = salt;
+        self.mandates = Mandates::salted(salt);
+    }
+
+    /// The subject of a target in this incarnation of the journal: what cuts and stamps say.
+    pub fn subject(&self, target: &Target) -> Subject {
+        target.subject(&self.salt)
+    }
+
     /// Every cut that verifiers need.
     pub fn all_cuts(&self) -> impl Iterator<Item = CutMade> {
         let revision = self.revision;
@@ -32,9 +44,9 @@ impl State {
         let cuts = self.cuts.iter().map(move |(subject, cut)| made(*subject, cut.before, cut.verifiers_until));
         let tainted = self.authorities.slots.iter().filter(|s| s.status == Status::Tainted);
         let tainted =
-            tainted.map(move |s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until.div_ceil(SECOND)));
+            tainted.map(move |s| made(Target::Authority(s.key_id()).unsalted(), u64::MAX, s.keep_until.div_ceil(SECOND)));
         let ended = self.agents.iter().filter(|a| a.rare.ended.is_some() && is_told(a));
-        let ended = ended.map(move |a| made(Target::Agent(a.uuid).subject(), u64::MAX, end_of_cut(a, self.out)));
+        let ended = ended.map(move |a| made(Target::Agent(a.uuid).unsalted(), u64::MAX, end_of_cut(a, self.out)));
         let now = self.at / SECOND;
         cuts.chain(tainted).chain(ended).filter(move |cut| cut.keep_until > now)
     }
@@ -44,7 +56,7 @@ impl State {
         let made = |subject: Subject, before: u64, keep_until: u64| CutMade { subject, before, keep_until, revision };
         let mut cuts: Vec<CutMade> = match &record.body {
             Some(Body::Cut(c)) => {
-                let subject = target_of(revision, c).ok().map(|target| target.subject());
+                let subject = target_of(revision, c).ok().map(|target| self.subject(&target));
                 let cut = subject.and_then(|subject| Some((subject, self.cuts.get(&subject)?)));
                 cut.map(|(subject, cut)| made(subject, cut.before, cut.verifiers_until)).into_iter().collect()
             }
@@ -52,12 +64,12 @@ impl State {
             Some(Body::Ended(e)) => {
                 let agent = Uuid::from_slice(&e.agent).ok().and_then(|uuid| self.agents.get(&uuid));
                 let agent = agent.filter(|a| is_told(a));
-                agent.map(|a| made(Target::Agent(a.uuid).subject(), u64::MAX, end_of_cut(a, self.out))).into_iter().collect()
+                agent.map(|a| made(Target::Agent(a.uuid).unsalted(), u64::MAX, end_of_cut(a, self.out))).into_iter().collect()
             }
             Some(Body::Authorities(_)) => {
                 let now = |s: &&super::authority::Slot| s.status == Status::Tainted && s.retired_at == record.at;
                 let slots = self.authorities.slots.iter().filter(now);
-                slots.map(|s| made(Target::Authority(s.key_id()).subject(), u64::MAX, s.keep_until.div_ceil(SECOND))).collect()
+                slots.map(|s| made(Target::Authority(s.key_id()).unsalted(), u64::MAX, s.keep_until.div_ceil(SECOND))).collect()
             }
             _ => Vec::new(),
         };
@@ -70,7 +82,7 @@ impl State {
     /// Applies the record of a cut.
     pub(super) fn cut(&mut self, revision: u64, record: &Record, c: &record::Cut) -> Result<(), Misfit> {
         let target = target_of(revision, c)?;
-        let subject = target.subject();
+        let subject = self.subject(&target);
         let verifiers_until = if c.verifiers_until > 0 { c.verifiers_until } else { c.keep_until.div_ceil(SECOND) };
         let new = InForce { before: c.before, until: c.keep_until, verifiers_until, revision };
         let old = self.cuts.get(&subject).copied().unwrap_or_default();
@@ -159,7 +171,7 @@ impl State {
         let Some(agent) = self.agents.get_mut(&uuid).filter(|agent| !agent.rare.taken_back.is_empty()) else { return };
         for below in std::mem::take(&mut agent.rare.taken_back) {
             self.no_longer_taken_back(&below);
-            let subject = Target::Agent(below).subject();
+            let subject = Target::Agent(below).unsalted();
             self.subsumed.0.push(subject);
             if let Some(cut) = self.cuts.get_mut(&subject) {
                 cut.verifiers_until = 0;

@@ -1,6 +1,6 @@
 //! A delegation as state knows it.
 
-use mayfly_verify::{DelegationId, Stamp, Subject, Target, User, Workload};
+use mayfly_verify::{DelegationId, Salt, Stamp, Subject, Target, User, Workload};
 
 use super::{Misfit, fixed};
 use crate::journal::record;
@@ -35,16 +35,16 @@ pub struct Delegation {
 }
 
 impl Delegation {
-    /// The delegation that a record describes.
-    pub(crate) fn recorded(revision: u64, d: &record::Delegated) -> Result<Delegation, Misfit> {
+    /// The delegation that a record describes, in an incarnation of the journal with this salt.
+    pub(crate) fn recorded(revision: u64, d: &record::Delegated, salt: &Salt) -> Result<Delegation, Misfit> {
         let misfit = |what| Misfit { revision, what };
         let id = DelegationId(fixed(&d.id).ok_or(misfit("delegation id"))?);
         let user = User { iss: d.iss.clone(), sub: d.sub.clone() };
         Ok(Delegation {
             subjects: [
-                Target::User(user.clone()).subject(),
-                Target::Issuer(user.iss.clone()).subject(),
-                Target::Delegation(id).subject(),
+                Target::User(user.clone()).subject(salt),
+                Target::Issuer(user.iss.clone()).subject(salt),
+                Target::Delegation(id).unsalted(),
             ],
             id,
             user,

@@ -24,8 +24,8 @@ pub(super) enum Due {
     Ticket(Box<[u8; 32]>),
     /// The outcome of a request is forgotten.
     Request(Box<[u8; 32]>),
-    /// A workload's key is forgotten.
-    Key(Box<[u8; 32]>),
+    /// A workload's certificate is forgotten, with its key and its line if it is the last of each.
+    Key(Box<([u8; 32], u64)>),
     /// A cut ends. Its row goes with the standing of its target.
     Cut(Subject),
     /// The standing of a target ends.
@@ -159,13 +159,16 @@ impl State {
                 }
                 // An admission's row goes with its agent.
                 Due::Request(key) => self.requests.remove(&*key).is_some_and(|done| done.agent.is_none()),
-                Due::Key(key) => {
+                Due::Key(certified) => {
+                    let (key, line) = *certified;
                     // A key that was certified again lives on under its later record.
                     let over =
-                        self.workload_keys.get(&*key).is_some_and(|known| seconds(known.ends_at).saturating_add(KEEP) <= when);
+                        self.workload_keys.get(&key).is_some_and(|known| seconds(known.ends_at).saturating_add(KEEP) <= when);
                     if over {
-                        self.workload_keys.remove(&*key);
+                        self.workload_keys.remove(&key);
                     }
+                    let used = self.unlinked(line, revision);
+                    self.obsolete.extend(used);
                     true
                 }
                 Due::Cut(subject) => {
@@ -181,7 +184,7 @@ impl State {
                         self.standings.remove(&*target);
                         self.told.remove(&revision);
                         if let Target::Agent(uuid) = *target
-                            && !self.ended_trees.contains(&target.subject())
+                            && !self.ended_trees.contains(&target.unsalted())
                         {
                             self.no_longer_taken_back(&uuid);
                         }
@@ -271,7 +274,7 @@ impl State {
                 if above.children == 0 {
                     above.rare.below = None;
                     next = (above.next == Next::Nothing).then_some(parent);
-                    let ended = self.ended_trees.remove(&Target::Agent(parent).subject());
+                    let ended = self.ended_trees.remove(&Target::Agent(parent).unsalted());
                     if ended && !self.standings.contains_key(&Target::Agent(parent)) {
                         self.no_longer_taken_back(&parent);
                     }

@@ -6,12 +6,12 @@ use std::sync::{Arc, LazyLock};
 
 use foldhash::HashMap;
 use foldhash::quality::RandomState;
-use mayfly_verify::{ClassName, Subject, Target, Workload};
+use mayfly_verify::{ClassName, Salt, Subject, Target, Workload};
 
 use crate::journal::record;
 
 /// The subject of the trust domain.
-pub(crate) static EVERYTHING: LazyLock<Subject> = LazyLock::new(|| Target::TrustDomain.subject());
+pub(crate) static EVERYTHING: LazyLock<Subject> = LazyLock::new(|| Target::TrustDomain.unsalted());
 
 /// The class of an agent, its root, and what it may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +61,12 @@ impl<'a> Words<'a> {
             && mandate.depth_left == self.depth_left
     }
 
-    fn read(&self) -> Result<Mandate, &'static str> {
+    fn read(&self, salt: &Salt) -> Result<Mandate, &'static str> {
         let class: ClassName = self.class.parse().map_err(|_| "class")?;
         let workload: Workload = self.workload.parse().map_err(|_| "workload")?;
         Ok(Mandate {
-            class_subject: Target::Class(class.clone()).subject(),
-            workload_subject: Target::Workload(workload.clone()).subject(),
+            class_subject: Target::Class(class.clone()).subject(salt),
+            workload_subject: Target::Workload(workload.clone()).subject(salt),
             class,
             workload,
             scopes: self.scopes.to_vec(),
@@ -87,6 +87,8 @@ pub(crate) struct Mandates {
     // hashing.
     last: Option<Arc<Mandate>>,
     hasher: RandomState,
+    // The one of the state that they belong to.
+    salt: Salt,
 }
 
 // This is only a cache, so two states with different caches are equal; agents hold their own `Arc`.
@@ -105,6 +107,11 @@ impl fmt::Debug for Mandates {
 }
 
 impl Mandates {
+    /// None yet, for a state with this salt.
+    pub(super) fn salted(salt: Salt) -> Mandates {
+        Mandates { salt, ..Mandates::default() }
+    }
+
     /// Looks up the shared mandate with these contents.
     pub(crate) fn known(&self, words: &Words<'_>) -> Option<Arc<Mandate>> {
         if let Some(last) = self.last.as_ref().filter(|mandate| words.say(mandate)) {
@@ -119,7 +126,7 @@ impl Mandates {
             self.note(&known);
             return Ok(known);
         }
-        let mandate = Arc::new(words.read()?);
+        let mandate = Arc::new(words.read(&self.salt)?);
         self.keep(words, Arc::clone(&mandate));
         Ok(mandate)
     }

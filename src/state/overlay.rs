@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mayfly_verify::{DelegationId, Stamp, Target, WorkloadName};
+use mayfly_verify::{DelegationId, Salt, Stamp, Subject, Target, WorkloadName};
 use uuid::Uuid;
 
 use super::mandate::{Mandate, Words};
 use super::{
-    Agent, Approval, Authorities, Delegation, Done, Misfit, Out, Owner, Reading, Seat, Standing, State, Status, TargetStanding,
-    Ticket, fixed, seconds, standing,
+    Agent, Approval, Authorities, Delegation, Done, Line, Misfit, Out, Owner, Reading, Seat, Standing, State, Status,
+    TargetStanding, Ticket, WorkloadKey, fixed, seconds, standing,
 };
 use crate::journal::record::{self, Record, record::Body};
 
@@ -33,6 +33,7 @@ impl<'a> Overlay<'a> {
             at: base.at,
             ..State::default()
         };
+        top.salted(base.salt);
         // An agent gives its seats back when it expires. The base does that only with its next record, so it is done here.
         let expired = base.run_out(at);
         for agent in expired.iter().filter_map(|uuid| base.agent(uuid)) {
@@ -40,6 +41,16 @@ impl<'a> Overlay<'a> {
         }
         top.count(base.waited_out(at), -1);
         Overlay { base, top, expired }
+    }
+
+    /// The subject of a target in this incarnation of the journal.
+    pub fn subject(&self, target: &Target) -> Subject {
+        self.base.subject(target)
+    }
+
+    /// What the subjects of this incarnation are salted with.
+    pub(crate) fn salt(&self) -> &Salt {
+        &self.base.salt
     }
 
     /// The state below.
@@ -86,7 +97,9 @@ impl<'a> Overlay<'a> {
                 if let Some((hash, ticket)) = fixed(&c.ticket).and_then(|hash| self.base.tickets.get_key_value(&hash)) {
                     self.top.tickets.entry(*hash).or_insert_with(|| Ticket::clone(ticket));
                 }
+                self.adopt_line_of_workload(c.line);
             }
+            Some(Body::WorkloadUsed(u)) => self.adopt_line_of_workload(u.line),
             Some(Body::Reserved(r)) => {
                 self.adopt_line(&r.agent);
                 r.accounts.iter().for_each(|account| self.adopt_account(account));
@@ -101,6 +114,12 @@ impl<'a> Overlay<'a> {
             // remember whom it was taken from.
             Some(Body::Cut(record::Cut { target: Some(record::cut::Target::Agent(id)), .. })) => self.adopt_line(id),
             _ => {}
+        }
+    }
+
+    fn adopt_line_of_workload(&mut self, number: u64) {
+        if let Some(line) = self.base.lines.get(&number) {
+            self.top.lines.entry(number).or_insert_with(|| line.clone());
         }
     }
 
@@ -156,10 +175,26 @@ impl<'a> Overlay<'a> {
         self.top.owner(key).or_else(|| self.base.owner(key))
     }
 
+    /// The line that a workload's key belongs to, with the revision that names it.
+    pub fn line(&self, key: &[u8; 32]) -> Option<(u64, &Line)> {
+        let known = self.top.workload_keys.get(key).or_else(|| self.base.workload_keys.get(key))?;
+        let line = self.top.lines.get(&known.line).or_else(|| self.base.lines.get(&known.line))?;
+        Some((known.line, line))
+    }
+
+    /// The keys of a workload's line that are certified at `at` (Unix microseconds), without those that were revoked.
+    pub fn keys_of_line(&self, line: u64, at: u64) -> Vec<[u8; 32]> {
+        self.keys(|known| known.line == line, at)
+    }
+
     /// The keys that are certified for a workload at `at` (Unix microseconds), without those that were revoked.
     pub fn keys_of(&self, name: &WorkloadName, at: u64) -> Vec<[u8; 32]> {
+        self.keys(|known| known.name == *name, at)
+    }
+
+    fn keys(&self, wanted: impl Fn(&WorkloadKey) -> bool, at: u64) -> Vec<[u8; 32]> {
         let all = self.base.workload_keys.iter().chain(&self.top.workload_keys);
-        let live = all.filter(|(_, known)| known.name == *name && at < seconds(known.ends_at)).map(|(key, _)| *key);
+        let live = all.filter(|(_, known)| wanted(known) && at < seconds(known.ends_at)).map(|(key, _)| *key);
         live.filter(|key| !self.key_revoked(key)).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
@@ -175,7 +210,7 @@ impl<'a> Overlay<'a> {
 
     /// Revision of the last cut of a target.
     pub fn last_cut(&self, target: &Target) -> Option<u64> {
-        let subject = target.subject();
+        let subject = self.base.subject(target);
         self.top.cuts.get(&subject).or_else(|| self.base.cuts.get(&subject)).map(|cut| cut.revision)
     }
 

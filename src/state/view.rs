@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mayfly_verify::{DelegationId, Target};
 use uuid::Uuid;
 
-use super::{Account, Agent, Delegation, Hold, Overlay, Owner, Standing, State};
+use super::{Account, Agent, Delegation, Hold, Line, Overlay, Owner, Standing, State};
 
 /// What judging reads, whether or not records of a batch lie over the state.
 pub trait View {
@@ -19,6 +19,8 @@ pub trait View {
     fn known_delegation(&self, id: &DelegationId) -> Option<&Arc<Delegation>>;
     /// The owner of a key.
     fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>>;
+    /// The line that a workload's key belongs to, with the revision that names it.
+    fn line(&self, key: &[u8; 32]) -> Option<(u64, &Line)>;
     /// Whether a public key with this SHA-256 was revoked.
     fn key_revoked(&self, key: &[u8; 32]) -> bool;
     /// Whether nothing new is issued for a target.
@@ -52,6 +54,10 @@ impl View for State {
 
     fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
         State::owner(self, key)
+    }
+
+    fn line(&self, key: &[u8; 32]) -> Option<(u64, &Line)> {
+        State::line(self, key)
     }
 
     fn key_revoked(&self, key: &[u8; 32]) -> bool {
@@ -98,6 +104,10 @@ impl View for Overlay<'_> {
 
     fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>> {
         Overlay::owner(self, key)
+    }
+
+    fn line(&self, key: &[u8; 32]) -> Option<(u64, &Line)> {
+        Overlay::line(self, key)
     }
 
     fn key_revoked(&self, key: &[u8; 32]) -> bool {

@@ -292,7 +292,9 @@ pub(super) fn request(state: &State, rules: &Rules, admitted: &Admitted, at: u64
             }
         }
         Err(_) => match admitted.workload.parse().ok()? {
-            Workload::Own(name) => Caller::Workload { name, key: [0; 32], authority: Vec::new() },
+            Workload::Own(name) => {
+                Caller::Workload { name, key: [0; 32], serial: Vec::new(), opened: state.revision, authority: Vec::new() }
+            }
             Workload::Foreign(id) => Caller::Foreign { id, ends_at: u64::MAX },
         },
     };

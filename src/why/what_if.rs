@@ -57,7 +57,7 @@ pub async fn what_if(issuer: &Arc<Issuer>, caller: &Caller, what: If) -> Result<
         let waited = || waits.strong_count() > 0;
         match what {
             If::Revoke(target) => {
-                let subject = target.subject();
+                let subject = asking.ledger.read(|state| state.subject(&target));
                 // Whatever relies on it by now would be dead.
                 let relies = |_: &State, agent: &Agent| agent.stamps().any(|stamp| stamp.subject == subject);
                 let agents = survey(&asking, relies, waited)?;
@@ -133,7 +133,7 @@ fn words(agent: &Agent, limit: &Limit, subject: mayfly_verify::Subject) -> Strin
         Per::Root | Per::Workload => format!("workload {}", agent.mandate.workload),
         Per::Class => format!("class {}", agent.mandate.class),
         Per::Parent => {
-            let above = agent.ancestors().find(|above| Target::Agent(*above).subject() == subject);
+            let above = agent.ancestors().find(|above| Target::Agent(*above).unsalted() == subject);
             above.map_or_else(String::new, |above| format!("agent {above}"))
         }
     }

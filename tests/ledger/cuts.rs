@@ -20,7 +20,7 @@ fn revoke(target: Target, allow_new: bool) -> Proposal {
 
 /// What verifiers are told, with the second until which each cut is kept.
 fn told(state: &State) -> Vec<(Subject, u64)> {
-    state.all_cuts().filter(|cut| cut.subject != Target::TrustDomain.subject()).map(|c| (c.subject, c.keep_until)).collect()
+    state.all_cuts().filter(|cut| cut.subject != Target::TrustDomain.unsalted()).map(|c| (c.subject, c.keep_until)).collect()
 }
 
 /// A child of an agent.
@@ -46,7 +46,7 @@ fn t102_a_cut_is_kept_for_verifiers_until_the_last_credential_that_it_kills_has_
     house.ask(operator(), revoke(Target::User(user("guest")), true)).unwrap();
     let state = house.ledger.read(Clone::clone);
     let kept = told(&state);
-    let until = |target: Target| kept.iter().find(|(subject, _)| *subject == target.subject()).map(|(_, until)| *until);
+    let until = |target: Target| kept.iter().find(|(subject, _)| *subject == state.subject(&target)).map(|(_, until)| *until);
     let svid = house.seconds() + 900;
     assert_eq!(until(Target::Agent(alone.id().uuid)), Some(svid + skew), "its own certificate");
     assert_eq!(until(Target::Agent(parent.id().uuid)), Some(svid + skew), "and those of agents below it");
@@ -124,7 +124,7 @@ fn t104_an_agent_that_loses_too_many_is_taken_with_them_and_its_neighbours_stay(
     // The three cuts and the fourth are one.
     let state = house.ledger.read(Clone::clone);
     let subjects: HashSet<Subject> = told(&state).into_iter().map(|(subject, _)| subject).collect();
-    assert_eq!(subjects, HashSet::from([Target::Agent(noisy.id().uuid).subject()]));
+    assert_eq!(subjects, HashSet::from([Target::Agent(noisy.id().uuid).unsalted()]));
     let standing = |admission: &Admission| {
         let agent = state.agent(&admission.id().uuid).unwrap();
         state.standing(agent, house.now.load(Ordering::SeqCst))
@@ -179,7 +179,7 @@ fn t150_verifiers_are_told_of_every_end_until_the_last_credential_has_expired() 
     let until = house.seconds() + 900 + 120;
     let state = house.ledger.read(Clone::clone);
     for whom in [&by_operator, &by_workload, &by_parent, &by_itself] {
-        let subject = Target::Agent(whom.id().uuid).subject();
+        let subject = Target::Agent(whom.id().uuid).unsalted();
         assert!(told(&state).contains(&(subject, until)), "{whom:?}");
         assert!(mayfly_verify::check_cuts(whom.binding(), &state.cuts()).is_err());
     }
@@ -196,7 +196,7 @@ fn t150_an_agent_that_ends_many_below_it_fills_no_feed_and_lives_on() {
     let house = House::bounded(vec![], 3);
     let (parent, calm) = (house.admitted("demo", 1), house.admitted("demo", 2));
     let by = |of: &Admission| caller_of(of, house.revision());
-    let told_of = |whom: &Admission| house.ledger.read(told).iter().any(|(s, _)| *s == Target::Agent(whom.id().uuid).subject());
+    let told_of = |whom: &Admission| house.ledger.read(told).iter().any(|(s, _)| *s == Target::Agent(whom.id().uuid).unsalted());
     for _ in 0..3 {
         let ended = child(&house, &parent);
         assert_eq!(end(&house, by(&parent), &ended), None);
@@ -293,7 +293,7 @@ fn t107_what_ends_together_ends_in_slices() {
             outcome.unwrap();
         }
     }
-    let live = |state: &State| state.seats(mayfly::state::Seat(mayfly::state::Count::OfClass, researcher()));
+    let live = |state: &State| state.seats(mayfly::state::Seat(mayfly::state::Count::OfClass, state.subject(&researcher())));
     assert_eq!(house.ledger.read(|state| live(state)), i64::try_from(count).unwrap());
     house.now.fetch_add(1000 * SECOND, Ordering::SeqCst);
     let mut before = i64::MAX;
@@ -318,6 +318,43 @@ fn t107_what_ends_together_ends_in_slices() {
     assert!(live == every);
 }
 
-fn researcher() -> Subject {
-    Target::Class("researcher".parse().unwrap()).subject()
+fn researcher() -> Target {
+    Target::Class("researcher".parse().unwrap())
+}
+
+/// A journal of an earlier version has no salt: what it revoked stays revoked, and its credentials stay what they were.
+#[test]
+fn t229_a_journal_without_a_salt_goes_on_without_one_until_a_restore() {
+    use mayfly::journal::record::record::Body;
+    use prost::Message as _;
+
+    let house = House::new();
+    let old = house.admitted("demo", 1);
+    let unsalted = |admission: &Admission| {
+        let subjects: Vec<Subject> = admission.binding().stamps.iter().map(|stamp| stamp.subject).collect();
+        [
+            Target::User(user("demo")),
+            Target::Issuer(user("demo").iss),
+            researcher(),
+            Target::Workload("orchestrator".parse().unwrap()),
+        ]
+        .map(|target| subjects.contains(&target.unsalted()))
+    };
+    assert_eq!(unsalted(&old), [false; 4]);
+    // The same journal, as the version before wrote it.
+    {
+        let mut rows = house.disk.rows.lock();
+        let mut record = mayfly::journal::decode(&rows[0].1).unwrap();
+        let Some(Body::Opened(opened)) = &mut record.body else { panic!() };
+        assert_eq!(std::mem::take(&mut opened.salt).len(), 32);
+        rows[0].1 = record.encode_to_vec();
+    }
+    let (ledger, _) = super::open(&house.disk, &house.now, vec![]);
+    let house = House { ledger, ..house };
+    let new = house.admitted("demo", 1);
+    assert_eq!(unsalted(&new), [true; 4]);
+    house.ask(operator(), revoke(Target::User(user("demo")), false)).unwrap();
+    let cuts = house.ledger.read(State::cuts);
+    assert!(mayfly_verify::check_cuts(new.binding(), &cuts).is_err());
+    assert!(cuts.before(Target::User(user("demo")).unsalted()).is_some());
 }

@@ -73,15 +73,16 @@ impl Machine {
         let rules = rules(vec![], &[], 10_000);
         let observer = Box::new(Unobserved);
         let ledger = Ledger::open(Box::new(journal), state, rules, bounds, clock.clone(), observer, fatal_call).unwrap();
-        let caller = workload("orchestrator", 1);
+        let caller = mayfly::caller::Caller::Stranger;
         let (disk, now, keys) = (Arc::clone(&self.disk), Arc::clone(&self.wall), AtomicU64::new(self.now()));
-        let house = House { ledger, disk, now, fatal, caller, keys };
+        let mut house = House { ledger, disk, now, fatal, caller, keys };
         if fresh {
             appoint(&house.ledger);
             let name: mayfly_verify::WorkloadName = "orchestrator".parse().unwrap();
             house.ask(operator(), Proposal::Ticket { workload: name, hash: [9; 32], ttl: 60 }).unwrap();
             house.ask(mayfly::caller::Caller::Stranger, Proposal::Redeem { hash: [9; 32], key: [1; 32] }).unwrap();
         }
+        house.caller = workload(&house.ledger, "orchestrator", 1);
         Ok((house, clock))
     }
 
@@ -108,7 +109,7 @@ fn standing(house: &House, admission: &Admission, now: u64) -> Option<Standing> 
 }
 
 fn is_told(state: &State, admission: &Admission) -> bool {
-    let subject = Target::Agent(admission.id().uuid).subject();
+    let subject = Target::Agent(admission.id().uuid).unsalted();
     state.all_cuts().any(|cut| cut.subject == subject)
 }
 
@@ -182,9 +183,9 @@ fn t133_t134_a_start_under_a_clock_that_was_ahead_is_repaired_and_what_was_revok
                 house.ask(operator(), Proposal::Ticket { workload: name, hash: [8; 32], ttl: 60 }).unwrap();
                 house.ask(mayfly::caller::Caller::Stranger, Proposal::Redeem { hash: [8; 32], key: [3; 32] }).unwrap();
                 let mut house = house;
-                house.caller = match workload("orchestrator", 3) {
-                    mayfly::caller::Caller::Workload { name, key, .. } => {
-                        mayfly::caller::Caller::Workload { name, key, authority: b"later".to_vec() }
+                house.caller = match workload(&house.ledger, "orchestrator", 3) {
+                    mayfly::caller::Caller::Workload { name, key, serial, opened, .. } => {
+                        mayfly::caller::Caller::Workload { name, key, serial, opened, authority: b"later".to_vec() }
                     }
                     other => other,
                 };
@@ -218,7 +219,7 @@ fn t133_t134_a_start_under_a_clock_that_was_ahead_is_repaired_and_what_was_revok
                 });
                 house.keys.store(machine.now() + 1000, Ordering::SeqCst);
                 let mut house = house;
-                house.caller = workload("orchestrator", 1);
+                house.caller = workload(&house.ledger, "orchestrator", 1);
                 let after = spawned(house.spawn("demo", 30));
                 assert!(after.certificate().unwrap().begins_at <= now / SECOND, "{ahead}");
                 // A backup's reader and the next start see the same.

@@ -86,7 +86,7 @@ impl Act for Proposal {
             }
             Proposal::Renew { key } => certified(renew::Renew { key: Key::known_by_digest(key) }.judge(j, caller, chance)?),
             Proposal::Present => {
-                present::Present { lane: Lane::Issuance }.judge(j, caller, chance)?;
+                present::Present { lane: Lane::Issuance, renews: false }.judge(j, caller, chance)?;
                 Outcome::Present
             }
             Proposal::Extend { proof, lease } => {
@@ -111,6 +111,10 @@ impl Act for Proposal {
             Proposal::Release(act) => Outcome::Budgeted(act.judge(j, caller, chance)?),
             Proposal::Authorities(change) => Outcome::Authorities { revision: change.judge(j, caller, chance)? },
         })
+    }
+
+    fn renews(&self) -> bool {
+        matches!(self, Proposal::Renew { .. })
     }
 }
 

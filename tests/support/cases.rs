@@ -153,7 +153,10 @@ fn proof(dice: &mut Dice, rules: &mut Rules) -> Option<Proof> {
 }
 
 fn caller() -> Caller {
-    Caller::Workload { name: "orchestrator".parse().unwrap(), key: [1; 32], authority: b"x509".to_vec() }
+    // The state draws no other chance.
+    let serial = Chance::new([7; Chance::LEN]).serial().to_vec();
+    let (name, authority) = ("orchestrator".parse().unwrap(), b"x509".to_vec());
+    Caller::Workload { name, key: [1; 32], serial, opened: 0, authority }
 }
 
 /// The first agent of a state, or the workload if it has none.

@@ -122,7 +122,7 @@ impl World {
     }
 
     pub(crate) fn cut(&mut self, target: &Target) {
-        self.feed.cut(target.subject(), u64::MAX, START + 100_000);
+        self.feed.cut(target.unsalted(), u64::MAX, START + 100_000);
         self.publish();
     }
 
@@ -132,7 +132,7 @@ impl World {
         let uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + self.agents);
         let parent = Uuid::from_u128(0x0190_0000_0000_7000_8000_ffff_ffff_ffff);
         let (td, user) = (&self.trust_domain, User { iss: "https://idp".into(), sub: "demo".into() });
-        let stamp = |target: Target, since| Stamp { subject: target.subject(), since };
+        let stamp = |target: Target, since| Stamp { subject: target.unsalted(), since };
         let binding = Binding {
             incarnation: self.feed.incarnation,
             revision: 9,

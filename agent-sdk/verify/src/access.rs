@@ -215,8 +215,8 @@ fn read(
     }
     let confirmation = confirmation(&claims)?;
     let (details, approval) = (details(&claims)?, approval(&claims)?);
-    let kid = Target::Authority(authority.clone().into_bytes()).subject();
-    let subjects = [kid, Target::Token(jti.clone()).subject()];
+    let kid = Target::Authority(authority.clone().into_bytes()).unsalted();
+    let subjects = [kid, Target::Token(jti.clone()).unsalted()];
     let client = client.clone();
     Ok(AccessToken {
         subject,

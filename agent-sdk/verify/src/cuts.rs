@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_cut_kills_what_is_older_and_spares_what_is_newer() {
-        let subject = Target::TrustDomain.subject();
+        let subject = Target::TrustDomain.unsalted();
         let mut cuts = Cuts::new(Uuid::nil());
         cuts.cut(subject, 5);
         assert!(cuts.killing(&[Stamp { subject, since: 4 }]).is_some());
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn one_more_cut_copies_one_shard_and_leaves_readers_what_they_had() {
         let entry =
-            |n: u128| Entry { subject: Target::Agent(Uuid::from_u128(n)).subject(), before: 1, keep_until: 1, arrived: 0 };
+            |n: u128| Entry { subject: Target::Agent(Uuid::from_u128(n)).unsalted(), before: 1, keep_until: 1, arrived: 0 };
         let readers = Cuts::collect(Uuid::nil(), (0..100_000).map(entry).collect());
         let mut next = readers.clone();
         assert!(Arc::ptr_eq(&readers.shards, &next.shards), "a clone copies nothing");
@@ -228,7 +228,7 @@ mod tests {
             steps in proptest::collection::vec((any::<bool>(), 0u8..40, 0u64..9), 0..400),
             bulk in proptest::collection::vec((0u8..40, 0u64..9), 0..200),
         ) {
-            let subject = |n: u8| Target::Key([n; 32]).subject();
+            let subject = |n: u8| Target::Key([n; 32]).unsalted();
             let mut model: HashMap<Subject, u64> = HashMap::new();
             let enter = |model: &mut HashMap<Subject, u64>, n, before: u64| {
                 let at = model.entry(subject(n)).or_insert(before);

@@ -81,7 +81,7 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     }
     let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
     let issuer = claims.get("iss").and_then(Value::as_str).map(str::to_owned);
-    let subjects = [Target::Authority(authority.clone().into_bytes()).subject()];
+    let subjects = [Target::Authority(authority.clone().into_bytes()).unsalted()];
     // Of others it is a claim like any that this version does not know (JWT-SVID 3: they are ignored).
     let confirmation = if binding.is_some() { confirmation(&claims)? } else { None };
     Ok(JwtSvid {

@@ -38,7 +38,7 @@ pub use live::{Freshness, Live, Reliance, Subscription};
 pub use moment::{about, rfc3339};
 pub use reject::{Reject, Staleness};
 pub use spiffe::{SpiffeId, TrustDomain};
-pub use subject::{Stamp, Subject, Target, add_stamp};
+pub use subject::{Salt, Stamp, Subject, Target, add_stamp};
 pub use x509::{X509Svid, inspect_x509, sha256, verify_x509};
 
 /// Refuses a binding that is revoked by one of these cuts, or whose revisions belong to another epoch of the journal.

@@ -93,7 +93,7 @@ impl X509Svid {
             self.authority.clone_from(issuing);
         }
         for id in authorities.into_iter().filter(|id| !id.is_empty()) {
-            let subject = Target::Authority(id).subject();
+            let subject = Target::Authority(id).unsalted();
             if !self.subjects.contains(&subject) {
                 self.subjects.push(subject);
             }
@@ -184,7 +184,7 @@ pub fn inspect_x509(leaf: &CertificateDer<'_>, own: &spiffe::TrustDomain, oid: &
         return profile("the certificate expires after the lease of its agent");
     }
     let key = sha256(cert.public_key().raw);
-    let subjects = vec![Target::Key(key).subject(), Target::Authority(authority.clone()).subject()];
+    let subjects = vec![Target::Key(key).unsalted(), Target::Authority(authority.clone()).unsalted()];
     let subject = cert.subject().as_raw().to_vec();
     Ok(X509Svid { id, principal, not_before, not_after, serial, key, subject, authority, binding: bound, subjects })
 }

@@ -37,7 +37,7 @@ fn a_check_allocates_nothing_however_many_cuts_are_known() {
         assert_eq!(live.known().unwrap().cuts.len() as u64, cuts);
         assert_eq!(allocations(|| live.check(now, &svid)), (Ok(()), 0), "{cuts} cuts");
         // A no costs no more than a yes.
-        issuer.cut(Target::Agent(UUID.parse().unwrap()).subject(), u64::MAX, START + 1000);
+        issuer.cut(Target::Agent(UUID.parse().unwrap()).unsalted(), u64::MAX, START + 1000);
         publish(&issuer);
         assert_eq!(allocations(|| live.check(now, &svid)), (Err(Reject::Cut), 0), "{cuts} cuts and its own");
     }

@@ -249,7 +249,7 @@ fn t101_more_cuts_than_can_be_held_refuse_old_credentials_and_judge_new_ones() {
     let limits = Limits { cuts: 16, pending: 1000 };
     let mut follower = issuer.follower(limits);
     // One that can come back, which is never forgotten.
-    issuer.cut(Target::TrustDomain.subject(), 1, u64::MAX);
+    issuer.cut(Target::TrustDomain.unsalted(), 1, u64::MAX);
     follower.take(issuer.snapshot()).unwrap();
     let mut forgotten = 0;
     for n in 1..200u64 {
@@ -259,7 +259,7 @@ fn t101_more_cuts_than_can_be_held_refuse_old_credentials_and_judge_new_ones() {
             issuer.pass(1);
         }
         let known = follower.take(issuer.delta(head)).unwrap().unwrap();
-        assert!(known.cuts.len() <= limits.cuts && known.cuts.before(Target::TrustDomain.subject()) == Some(1));
+        assert!(known.cuts.len() <= limits.cuts && known.cuts.before(Target::TrustDomain.unsalted()) == Some(1));
         assert!(known.forgotten < known.head, "what is issued now can be judged");
         for (subject, (_, keep_until)) in &issuer.model {
             assert!(known.cuts.before(*subject).is_some() || *keep_until > issuer.now, "only what has not ended is owed");

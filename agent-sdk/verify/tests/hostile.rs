@@ -26,7 +26,7 @@ fn binding() -> Binding {
     Binding {
         incarnation: uuid::Uuid::from_u128(7),
         revision: 9,
-        stamps: vec![Stamp { subject: Target::TrustDomain.subject(), since: 3 }],
+        stamps: vec![Stamp { subject: Target::TrustDomain.unsalted(), since: 3 }],
         delegation: Some(DelegationId([1; 32])),
         user: Some(User { iss: "https://idp".into(), sub: "demo".into() }),
         chain: vec!["spiffe://td/workload/orchestrator".into()],

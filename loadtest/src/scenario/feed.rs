@@ -88,7 +88,7 @@ impl Subscribers {
             calls.spawn(async move {
                 let id = AgentId::parse(&agent).map_err(|e| e.to_string())?;
                 revoker.revoke(agent).await?;
-                Ok::<_, String>((Target::Agent(id.uuid).subject().0.to_vec(), due.elapsed(), Instant::now()))
+                Ok::<_, String>((Target::Agent(id.uuid).unsalted().0.to_vec(), due.elapsed(), Instant::now()))
             });
         }
         let (mut errors, mut first_error) = (0, None);

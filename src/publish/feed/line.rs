@@ -83,7 +83,7 @@ mod tests {
     fn t76_t84_who_sees_a_head_finds_every_cut_up_to_it() {
         const COMMITS: u64 = 300_000;
         let (mut told, heard) = line();
-        let subject = Target::TrustDomain.subject();
+        let subject = Target::TrustDomain.unsalted();
         let writer = std::thread::spawn(move || {
             for revision in 1..=COMMITS {
                 // Every third commit cuts.

@@ -36,7 +36,7 @@ fn td() -> TrustDomain {
 }
 
 fn subject(revision: u64) -> Subject {
-    Target::Agent(Uuid::from_u128(u128::from(revision))).subject()
+    Target::Agent(Uuid::from_u128(u128::from(revision))).unsalted()
 }
 
 /// A subscriber of the feed.

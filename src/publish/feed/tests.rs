@@ -22,7 +22,7 @@ fn ends(set: &mut Set, rate: u64, seconds: u64) -> (u64, Duration) {
         let began = Instant::now();
         for n in 0..rate {
             let revision = second * rate + n + 1;
-            let subject = Target::Agent(Uuid::from_u128(u128::from(revision))).subject();
+            let subject = Target::Agent(Uuid::from_u128(u128::from(revision))).unsalted();
             assert!(set.add(&mut CutMade { subject, before: u64::MAX, keep_until: NOW + second + KEPT, revision }));
             if n % (rate / 50).max(1) == 0 {
                 set.expire(NOW + second);

@@ -37,7 +37,7 @@ fn a_certificate_is_to_the_byte_what_rcgen_would_sign() {
     let binding = Binding {
         incarnation: uuid::Uuid::from_u128(7),
         revision: 300,
-        stamps: vec![Stamp { subject: Target::TrustDomain.subject(), since: 300 }],
+        stamps: vec![Stamp { subject: Target::TrustDomain.unsalted(), since: 300 }],
         delegation: None,
         user: None,
         chain: vec!["spiffe://mayfly.example/workload/orchestrator".into()],

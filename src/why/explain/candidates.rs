@@ -18,14 +18,14 @@ pub fn uses(j: &Judgement<'_>, case: &Case) -> Vec<Usage> {
     let lineage = parent.map(|parent| parent.lineage_below());
     let user = match parent {
         Some(parent) => parent.delegation.as_ref().map(|delegation| delegation.user_subject()),
-        None => case.user().map(|user| Target::User(user.clone()).subject()),
+        None => case.user().map(|user| j.view().subject(&Target::User(user.clone()))),
     };
     let workload = parent.map(|parent| parent.mandate.workload.clone()).or_else(|| case.caller.workload());
     let Some(workload) = workload else { return Vec::new() };
     j.uses(&Spawner {
         user,
-        workload: Target::Workload(workload).subject(),
-        class: Target::Class(case.act.class.clone()).subject(),
+        workload: j.view().subject(&Target::Workload(workload)),
+        class: j.view().subject(&Target::Class(case.act.class.clone())),
         agents: lineage.as_ref().map_or(&[], |lineage| lineage.agents.as_slice()),
     })
 }

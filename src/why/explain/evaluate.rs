@@ -305,7 +305,9 @@ fn of_spawn(
             let denial = Denial::new(Kind::NotFound, "WORKLOAD_UNKNOWN", "the workload is not configured");
             return Ok(Answer::no(&issuer.explaining.places, denial, state));
         }
-        Workload::Own(name) => Caller::Workload { name: name.clone(), key: [0; 32], authority: Vec::new() },
+        Workload::Own(name) => {
+            Caller::Workload { name: name.clone(), key: [0; 32], serial: Vec::new(), opened: 0, authority: Vec::new() }
+        }
         Workload::Foreign(id) => Caller::Foreign { id: id.clone(), ends_at: u64::MAX },
     };
     spawned(issuer, state, rules, (caller, by.1), class)

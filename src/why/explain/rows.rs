@@ -291,7 +291,7 @@ fn revocation_of(j: &Judgement<'_>, agent: &Agent) -> Option<(u64, String)> {
     ];
     let targets = all.into_iter().chain(user).chain(above);
     let stamps: Vec<_> = agent.stamps().filter(|stamp| j.view().kills(stamp)).collect();
-    let killing = targets.filter(|target| stamps.iter().any(|stamp| stamp.subject == target.subject()));
+    let killing = targets.filter(|target| stamps.iter().any(|stamp| stamp.subject == j.view().subject(target)));
     let records = killing.filter_map(|target| j.view().target(&target).map(|standing| (standing.revision, named(&target))));
     records.min()
 }

@@ -25,13 +25,13 @@ fn td() -> TrustDomain {
 fn known(head: u64) -> Arc<Known> {
     let mut cuts = Cuts::default();
     if head >= CUT {
-        cuts.cut(Target::TrustDomain.subject(), u64::MAX);
+        cuts.cut(Target::TrustDomain.unsalted(), u64::MAX);
     }
     Arc::new(Known { cuts, head, as_of: u64::try_from(NOW.as_micros()).unwrap(), forgotten: 0, heartbeat: None })
 }
 
 fn check(live: &Live) -> Result<(), Reject> {
-    let subjects = [Target::TrustDomain.subject()];
+    let subjects = [Target::TrustDomain.unsalted()];
     live.check(NOW, Reliance { trust_domain: "td", binding: None, subjects: &subjects, ends_at: u64::MAX })
 }
 

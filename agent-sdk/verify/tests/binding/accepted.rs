@@ -10,7 +10,7 @@ pub(crate) fn delegated() -> Binding {
     let user = User { iss: "https://idp.example".into(), sub: "demo".into() };
     let class: ClassName = "worker".parse().unwrap();
     let delegation = DelegationId([9; 32]);
-    let on = |target: Target, since| Stamp { subject: target.subject(), since };
+    let on = |target: Target, since| Stamp { subject: target.unsalted(), since };
     Binding {
         incarnation: Uuid::from_u128(0x0190_aaaa_0000_7000_8000_0000_0000_0001),
         revision: 12,

@@ -32,7 +32,7 @@ pub(crate) fn agent() -> X509Svid {
         (Target::Agent(UUID.parse().unwrap()), 4),
         (Target::Class("worker".parse().unwrap()), 4),
     ] {
-        add_stamp(&mut stamps, Stamp { subject: target.subject(), since });
+        add_stamp(&mut stamps, Stamp { subject: target.unsalted(), since });
     }
     let binding = Binding {
         incarnation: Uuid::from_u128(1),

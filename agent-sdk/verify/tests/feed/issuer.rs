@@ -15,7 +15,7 @@ pub(crate) fn td() -> TrustDomain {
 }
 
 pub(crate) fn subject(n: u64) -> Subject {
-    Target::Agent(Uuid::from_u128(u128::from(n))).subject()
+    Target::Agent(Uuid::from_u128(u128::from(n))).unsalted()
 }
 
 /// (subject -> before, keep_until), as it stands at one time.
