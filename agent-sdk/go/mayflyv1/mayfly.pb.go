@@ -7131,7 +7131,7 @@ type HistoryEntry struct {
 	// The entries of one decision share it.
 	DecisionId string `protobuf:"bytes,4,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
 	// opened, join_token, certificate, delegation, admission, redemption, renewal, use, mint, end, revocation, reopening,
-	// authorities, configuration, extension, denial, look, gap.
+	// authorities, configuration, extension, approval, denial, look, gap, passage.
 	Kind string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
 	// recorded, denied, failed, answered, not_written.
 	Outcome string `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`
