@@ -6,6 +6,7 @@ mod gauges;
 mod history;
 mod https;
 mod joined;
+mod mark;
 mod opened;
 mod ready;
 mod reload;
@@ -76,7 +77,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let clock = clock.steady();
     let metrics = telemetry::metrics()?;
     let home = Arc::new(Home::open(&config.home)?);
-    check_mark(&home.dir, development)?;
+    mark::check(&home.dir, development)?;
     let before = crate::home::endpoint(&home.dir).ok();
 
     // Ports are chosen once and kept, so that what was pasted yesterday works today.
@@ -337,19 +338,6 @@ impl Running {
 // Where the system does not tell: the home was made by this process or one of the same uid.
 fn own_uid(home: &Path) -> u32 {
     process::uid().unwrap_or_else(|| std::fs::metadata(home).map_or(0, |m| m.uid()))
-}
-
-/// A development home stays one, and a real one never becomes one.
-fn check_mark(dir: &Path, development: bool) -> Result<(), String> {
-    let mark = dir.join("DEVELOPMENT");
-    match (mark.exists(), development) {
-        (true, false) => Err(format!("`{}` is a development home: `serve` needs one of its own", dir.display())),
-        (false, true) if dir.join("keys").exists() => Err(format!("`{}` is not a development home", dir.display())),
-        (false, true) => {
-            std::fs::write(&mark, "Made by `mayfly dev`. Nothing here is for production.\n").map_err(|e| e.to_string())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The provider of development, for every workload.

@@ -5,11 +5,13 @@
 //! configured ones.
 
 mod attest;
+mod examine;
 mod gate;
 mod id_jag;
 mod kept;
 mod oidc;
 mod refusal;
+mod settings;
 mod token;
 
 #[cfg(test)]
@@ -29,8 +31,10 @@ pub use id_jag::IdJag;
 pub use jsonwebtoken::Algorithm;
 pub use refusal::Refusal;
 
+use examine::delegator;
 use gate::Gate;
 use oidc::Keys;
+use settings::check_settings;
 use token::{Parsed, Statement};
 
 /// Longest user token, in bytes.
@@ -355,24 +359,6 @@ impl Assertions {
         Ok((&issuer.settings, signed.check(&issuer.settings, now)?))
     }
 
-    /// What a token proves by the keys in a document, as [`Assertions::verify`] would find once they are fetched. Asks nobody.
-    pub fn examine(settings: &IssuerSettings, keys: &[u8], token: &str, now: u64) -> Result<Delegator, Refusal> {
-        let parsed = Parsed::of(token)?;
-        if parsed.issuer()? != settings.issuer {
-            return Err(Refusal::IssuerUnknown);
-        }
-        if !settings.allowed_algs.contains(&parsed.alg()) {
-            return Err(Refusal::Algorithm);
-        }
-        let signed = oidc::examine(keys, parsed)?;
-        delegator(settings, signed.check(settings, now)?)
-    }
-
-    /// The URL of the keys of an issuer by its discovery document, or why there is none to use.
-    pub fn keys_url(issuer: &str, document: &[u8]) -> Result<String, String> {
-        oidc::keys_url(issuer, document).map_err(|e| e.to_string())
-    }
-
     /// The members of `may_act` (RFC 8693 4.4): whom the token lets act. `None` if it has none. Nothing is verified here: the token
     /// must have been before.
     pub fn may_act(token: &str) -> Result<Option<Map<String, Value>>, Refusal> {
@@ -409,43 +395,4 @@ impl Assertions {
         let issuers = settings.into_iter().map(|(settings, keys)| Issuer { settings, keys }).collect();
         Assertions { issuers, gate: Arc::default() }
     }
-}
-
-fn delegator(issuer: &IssuerSettings, statement: Statement<'_>) -> Result<Delegator, Refusal> {
-    let Statement { sub, issued_at, expires_at, proof, audience, claims, id_jag } = statement;
-    let (acr, signed_in_at) = token::sign_in(&claims);
-    let groups = token::groups(&claims, issuer.groups.as_deref())?;
-    let user = User { iss: issuer.issuer.clone(), sub };
-    let counts_until = expires_at.min(issued_at.saturating_add(issuer.max_age.as_secs()));
-    let claims = audience.operates.then(|| Arc::new(claims));
-    let audience = audience.clone();
-    Ok(Delegator { user, issued_at, expires_at, proof, acr, signed_in_at, groups, audience, claims, counts_until, id_jag })
-}
-
-fn check_settings(all: &[IssuerSettings]) -> Result<(), AssertionError> {
-    for (at, one) in all.iter().enumerate() {
-        let name = || one.name.clone();
-        if one.name.is_empty() {
-            return Err(AssertionError::NoName(one.issuer.clone()));
-        }
-        if all.iter().take(at).any(|other| other.name == one.name || other.issuer == one.issuer) {
-            return Err(AssertionError::Twice(name()));
-        }
-        for (url, query) in [(Some(&one.issuer), false), (one.jwks_url.as_ref(), true)] {
-            let Some(url) = url else { continue };
-            if !oidc::plain_https(url, query) {
-                return Err(AssertionError::Url { name: name(), url: url.clone() });
-            }
-        }
-        let repeated = |(at, a): (usize, &AudienceSettings)| {
-            a.audience.is_empty() || one.audiences.iter().take(at).any(|other| other.audience == a.audience)
-        };
-        if one.audiences.is_empty() || one.audiences.iter().enumerate().any(repeated) {
-            return Err(AssertionError::Audiences(name()));
-        }
-        if one.allowed_algs.is_empty() || one.allowed_algs.iter().any(|alg| !DEFAULT_ALGS.contains(alg)) {
-            return Err(AssertionError::Algorithms(name()));
-        }
-    }
-    Ok(())
 }
