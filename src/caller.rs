@@ -194,6 +194,11 @@ impl Caller {
         }
     }
 
+    /// The agent that it is, if it is one.
+    pub fn agent(&self) -> Option<&Caller> {
+        matches!(self, Caller::Agent { .. }).then_some(self)
+    }
+
     /// Whose certificate it showed: of an operator or an auditor that is a workload, the workload's.
     pub fn holder(&self) -> &Caller {
         match self {

@@ -17,6 +17,7 @@ pub mod entry;
 mod flood;
 mod inbox;
 mod keeper;
+mod kinds;
 mod log;
 pub mod note;
 pub mod proof;

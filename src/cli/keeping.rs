@@ -54,7 +54,7 @@ pub(super) async fn renew(
     let bundle = got.bundle.as_ref().ok_or_else(Failure::incomplete_answer)?;
     folder::write_locked(&locked, &key, svid, bundle, Some(&address))?;
     if got.agent.is_none() {
-        follow::present(connect::settings(home, server, dir)?).await;
+        follow::present(connect::settings(global, server, dir)?).await;
     }
     Ok(Some(got))
 }

@@ -3,13 +3,14 @@
 use mayfly_verify::{DelegationId, TrustDomain, Workload, workload_id};
 use uuid::Uuid;
 
-use super::entry::{Draft, Kind, Opening, Outcome, Person};
+use super::entry::{Draft, Opening, Outcome, Person};
+use super::kinds::{kind, unit};
 use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
 use crate::journal::record::record::Body;
 use crate::journal::record::{self, Admitted, Answered, Asked, Cut, Delegated, Exchanged, Minted, Record, cut, reopened};
 use crate::ledger::Noted;
-use crate::state::{Agent, Delegation, State, Unit, View};
+use crate::state::{Agent, Delegation, State, View};
 
 /// Translates with what the state knows of agents and delegations now.
 pub(super) struct Translator<'a> {
@@ -354,38 +355,6 @@ fn slots(authorities: &record::Authorities) -> String {
         format!("{kind} {} {}", a.id, a.status().as_str_name().to_lowercase())
     };
     authorities.authorities.iter().map(slot).collect::<Vec<_>>().join(", ")
-}
-
-/// A unit of budgets, with what it is in millionths of.
-fn unit(number: u32) -> &'static str {
-    match Unit::recorded(number) {
-        Some(Unit::Usd) => "millionths of a dollar",
-        Some(unit) => unit.as_str(),
-        None => "units",
-    }
-}
-
-fn kind(body: Option<&Body>) -> Kind {
-    match body {
-        Some(Body::Delegated(_)) => Kind::Delegation,
-        Some(Body::Admitted(_)) => Kind::Admission,
-        Some(Body::Minted(_) | Body::Exchanged(_)) => Kind::Mint,
-        Some(Body::Asked(_) | Body::Answered(_)) => Kind::Approval,
-        Some(Body::Ended(_)) => Kind::End,
-        Some(Body::Cut(_)) => Kind::Revocation,
-        Some(Body::Reopened(_)) => Kind::Reopening,
-        Some(Body::TicketMade(_)) => Kind::JoinToken,
-        Some(Body::Certified(_)) => Kind::Certificate,
-        Some(Body::Configured(_)) => Kind::Configuration,
-        Some(Body::Redeemed(_)) => Kind::Redemption,
-        Some(Body::Renewed(_)) => Kind::Renewal,
-        Some(Body::Used(_) | Body::WorkloadUsed(_)) => Kind::Use,
-        Some(Body::Extended(_)) => Kind::Extension,
-        Some(Body::Reserved(_) | Body::Spent(_) | Body::Released(_)) => Kind::Budget,
-        Some(Body::Authorities(_)) => Kind::Authorities,
-        Some(Body::Passed(_)) => Kind::Passage,
-        Some(Body::Opened(_) | Body::Resumed(_) | Body::TimeRepaired(_)) | None => Kind::Opened,
-    }
 }
 
 /// Whether a record belongs to the decision of the one before it: by the numbers of their acts, or, where those are not known any

@@ -14,6 +14,7 @@ mod decision;
 pub mod evaluate;
 pub mod flip;
 mod parts;
+mod question;
 mod rows;
 pub mod search;
 mod steps;

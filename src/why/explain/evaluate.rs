@@ -2,10 +2,10 @@
 //! audience by the exchange, an agent of a class by the spawn. Nothing is recorded, signed or charged.
 
 use mayfly_verify::{ClassName, Possession, User, Workload};
-use serde_json::{Map, Value};
-use uuid::Uuid;
+use serde_json::Value;
 
 use super::change::Case;
+pub use super::question::{Question, Resource, Subject};
 use super::rows::{self, Matter};
 use crate::acts::exchange::Exchange;
 use crate::acts::spawn::{self, SpawnRequest};
@@ -29,45 +29,6 @@ pub const EXCHANGE: &str = "exchange";
 const WAYS: usize = 64;
 /// How long the token of a user is taken to last, in seconds.
 const SIGN_IN: u64 = 3600;
-
-/// Who would do it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// An agent.
-    Agent(Uuid),
-    /// A user, by a token that they would bring now.
-    User(User),
-    /// A workload.
-    Workload(Workload),
-}
-
-/// With what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resource {
-    /// An audience of tokens.
-    Audience(String),
-    /// A class of agents.
-    Class(ClassName),
-}
-
-/// A question.
-#[derive(Clone, Debug)]
-pub struct Question {
-    /// Who.
-    pub subject: Subject,
-    /// [`SPAWN`], [`MINT`], [`EXCHANGE`], a configured type of actions, or a scope.
-    pub action: String,
-    /// The fields of a typed action.
-    pub fields: Map<String, Value>,
-    /// With what.
-    pub resource: Resource,
-    /// For a workload's spawn: the user who would bring a token now.
-    pub user: Option<User>,
-    /// How that user would have signed in. `None` if that is not known.
-    pub acr: Option<String>,
-    /// The groups that their token would name.
-    pub groups: Vec<String>,
-}
 
 /// What an answer goes back to.
 #[derive(Clone, Debug)]
