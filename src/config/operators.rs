@@ -121,7 +121,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
     const START: &str = "trust_domain = \"a.example\"\n[[workloads]]\nname = \"w\"\n[[issuers]]\nname = \"corp\"\n\

@@ -104,6 +104,7 @@ fn to(name: &str) -> Value {
     json!({ "name": name })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a question is made of what is written there")]
 fn question(subject: Value, action: Value, resource: Value) -> Value {
     json!({ "subject": subject, "action": action, "resource": resource })
 }
@@ -125,7 +126,7 @@ fn basic_each_decision_of_the_scenario_is_given() {
         with(record("record-1"), json!({ "status": "active", "owner": "bob" })),
     );
     for (body, expected) in [
-        (plain.clone(), true),
+        (plain, true),
         (question(user("alice"), to("write"), record("record-1")), true),
         (question(user("bob"), to("read"), record("record-1")), true),
         (question(user("bob"), to("write"), record("record-1")), false),
@@ -167,7 +168,7 @@ fn basic_what_a_question_must_have_and_lacks_is_an_error() {
         wrong.push(changed(&|body| body[part]["properties"] = json!("role")));
     }
     wrong.push(json!({}));
-    let mut odd = whole.clone();
+    let mut odd = whole;
     odd["context"] = json!("now");
     wrong.push(odd);
     for body in wrong {
@@ -209,7 +210,7 @@ fn batch_answers_stand_in_the_order_of_the_questions_and_parts_are_replaced_whol
             vec![false, true],
         ),
         (
-            json!({ "evaluations": [question(alice.clone(), to("read"), first.clone()), question(bob.clone(), to("write"), first.clone())] }),
+            json!({ "evaluations": [question(alice.clone(), to("read"), first.clone()), question(bob, to("write"), first.clone())] }),
             vec![true, false],
         ),
         (
@@ -237,7 +238,7 @@ fn batch_answers_stand_in_the_order_of_the_questions_and_parts_are_replaced_whol
     ] {
         assert_eq!(ask("evaluations", &body).map(|answer| decisions(&answer)), Ok(expected), "{body}");
     }
-    let mut alone = question(alice.clone(), to("read"), first.clone());
+    let mut alone = question(alice, to("read"), first);
     assert_eq!(ask("evaluations", &alone), Ok(json!({ "decision": true })));
     alone["evaluations"] = json!([]);
     assert_eq!(ask("evaluations", &alone), Ok(json!({ "decision": true })));
@@ -315,7 +316,7 @@ fn search_finds_each_and_goes_on_page_by_page() {
         ("resource", json!({ "action": to("read"), "resource": records })),
         ("action", json!({ "subject": user("alice") })),
         ("subject", question(users.clone(), to("read"), records.clone())),
-        ("resource", question(users.clone(), to("read"), records.clone())),
+        ("resource", question(users, to("read"), records)),
         ("subject", json!({ "subject": {}, "action": to("read"), "resource": record("record-1") })),
     ] {
         assert_eq!(ask(what, &wrong), Err(400), "{what} {wrong}");

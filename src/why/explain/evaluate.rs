@@ -228,7 +228,7 @@ fn of_use(
         agent: Some(agent),
         uses: &[],
     };
-    Ok(told(&j, &matter, &checks, denial, state))
+    Ok(told(&j, &matter, &checks, denial.as_ref(), state))
 }
 
 /// An agent's own spawn.
@@ -338,7 +338,7 @@ fn spawned(
             Err(No::Fault(fault)) => return Err(Fault::new("evaluate", fault).into()),
         };
         let uses = super::uses(j, &case);
-        Ok(told(j, &super::matter(j, &case, &issuer.explaining.places, &uses), &verdict.checks, denial, state))
+        Ok(told(j, &super::matter(j, &case, &issuer.explaining.places, &uses), &verdict.checks, denial.as_ref(), state))
     })
 }
 
@@ -351,14 +351,14 @@ fn said<P>(verdict: Verdict<P>) -> Result<(Vec<Check>, Option<Denial>), No> {
 }
 
 /// The answer with what decided it: of a denial the check that failed, of a permit what allows it.
-fn told(j: &Judgement<'_>, matter: &Matter<'_>, checks: &[Check], denial: Option<Denial>, state: &State) -> Answer {
+fn told(j: &Judgement<'_>, matter: &Matter<'_>, checks: &[Check], denial: Option<&Denial>, state: &State) -> Answer {
     let decides = |check: &&Check| matches!(check, Check::Authority | Check::Audience | Check::AuthorityLeft | Check::Policy(_));
-    let told: Vec<Check> = match &denial {
+    let told: Vec<Check> = match denial {
         Some(_) => checks.last().copied().into_iter().collect(),
         None => checks.iter().filter(decides).copied().collect(),
     };
     let rows = rows::rows(j, matter, &told, denial.is_none());
-    let (code, said) = denial.as_ref().map_or(("ALLOWED", None), |denial| (denial.code, Some(&denial.message)));
+    let (code, said) = denial.map_or(("ALLOWED", None), |denial| (denial.code, Some(&denial.message)));
     let reason = |row: super::told::Row| {
         let text = said.cloned().unwrap_or(row.saw);
         Reason { code, text, check: row.check, source: row.source }
