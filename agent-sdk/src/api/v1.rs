@@ -1165,7 +1165,7 @@ pub struct HistoryEntry {
     #[prost(string, tag = "4")]
     pub decision_id: ::prost::alloc::string::String,
     /// opened, join_token, certificate, delegation, admission, redemption, renewal, use, mint, end, revocation, reopening,
-    /// authorities, configuration, extension, denial, look, gap.
+    /// authorities, configuration, extension, approval, denial, look, gap, passage.
     #[prost(string, tag = "5")]
     pub kind: ::prost::alloc::string::String,
     /// recorded, denied, failed, answered, not_written.

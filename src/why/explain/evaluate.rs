@@ -242,7 +242,16 @@ fn of_use(
         let held = Possession { key: Some([0; 32]), certificate: Some([0; 32]) };
         let proved = Proved { held, certificate_ends_at: u64::MAX };
         let presented = Presented::Nothing;
-        let act = Exchange { audience: audience.to_owned(), scopes, presented, digest: None, proved, actions, approval: None };
+        let act = Exchange {
+            audience: audience.to_owned(),
+            scopes,
+            presented,
+            digest: None,
+            proved,
+            actions,
+            approval: None,
+            for_agent: None,
+        };
         said(j.verdict(&act, &itself, &chance))?
     };
     let matter = Matter {
