@@ -343,7 +343,7 @@ fn verify_json(bytes: &[u8]) -> bool {
         bundles.set(mayfly_verify::Bundle::new(td(), vec![], vec![], 0, 0));
         let live = Live::new(td(), Freshness::Strict(Duration::from_secs(5)));
         let metrics = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle();
-        mayfly::guard::routes(&Guard::new(bundles, live, BindingOid::default(), false), None, &metrics).0
+        mayfly::guard::routes(&Guard::new(bundles, live, BindingOid::default(), false, None).unwrap(), None, &metrics).0
     });
     let (path, body) = match bytes.split_first() {
         Some((0, rest)) => ("/verify/batch", rest),
