@@ -223,7 +223,8 @@ fn t243_nobody_else_answers_a_sign_in_and_what_a_provider_says_is_checked() {
     assert!(get(&back).starts_with("HTTP/1.1 200"));
     assert!(waiting.ended().status.success());
     // Answers that are not of this provider, this sign-in or this client.
-    let answers: [(&str, fn(&mut idp::Answer), i32); 5] = [
+    type Bends = fn(&mut idp::Answer);
+    let answers: [(&str, Bends, i32); 5] = [
         ("from another provider", |a| a.iss = Some("https://other.example".into()), 1),
         ("from another provider", |a| a.iss = None, 1),
         ("access_denied", |a| a.error = Some("access_denied".into()), 3),

@@ -1,7 +1,7 @@
 //! What a live agent takes in memory, in bytes that the state asked the allocator for.
 //!
 //! One test in a file of its own: the allocator counts for the whole process.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::alloc::System;
 

@@ -32,7 +32,7 @@ const OTHERS: &[&str] = &[
     "WATCHDOG_USEC",
 ];
 /// What stands before the name of an environment variable.
-const ENVIRONMENT: &[&str] = &["env!(", "env::var(", "env::var_os(", "env =", ".env("];
+const ENVIRONMENT: &[&str] = &["env!(", "env::var(", "env::var_os(", "env =", "absolute(", ".env("];
 /// A file whose names in upper case are variables of the SDKs of others.
 const VARIABLES: &str = "src/run/presets.rs";
 /// The last code of the first list: up to it the enum's numbers are in the order of the codes.

@@ -103,7 +103,7 @@ fn records() -> Vec<Vec<u8>> {
         Answered, Asked, Exchanged, Extended, Opened, Passed, Record, Released, Reserved, Resumed, Spent, TimeRepaired,
         record::Body,
     };
-    let opened = Opened { incarnation: vec![7; 16], trust_domain: td().to_string() };
+    let opened = Opened { incarnation: vec![7; 16], trust_domain: td().to_string(), salt: vec![3; 32] };
     let bodies = [
         Body::Reserved(Reserved::default()),
         Body::Spent(Spent::default()),

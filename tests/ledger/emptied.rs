@@ -43,7 +43,7 @@ fn t230_a_state_in_which_everything_has_ended_is_as_small_as_a_new_one() {
         let me = caller_of(&agent, house.revision());
         let child = house.child(me.clone(), "worker").unwrap();
         let request = Some(RequestId { key: [100 + n; 32], digest: [1; 32] });
-        let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request };
+        let mint = Proposal::Mint { audiences: vec!["https://search.example".into()], request, for_agent: None };
         assert_eq!(code(house.ask(me.clone(), mint)), "ok");
         let renewed = house.renew(&me).unwrap();
         assert_eq!(house.mint(&caller_of(&renewed, house.revision())), "ok");

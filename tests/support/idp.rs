@@ -1,5 +1,12 @@
 //! An OIDC provider on this machine for sign-ins: discovery, keys, codes with PKCE, devices and refresh, each of which it can break.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::indexing_slicing, reason = "each test file uses what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "each test file uses what it needs"
+)]
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -70,7 +77,7 @@ impl Idp {
             for stream in listener.incoming() {
                 let (serving, tls) = (Arc::clone(&serving), Arc::clone(&tls));
                 std::thread::spawn(move || {
-                    serving.connection(StreamOwned::new(ServerConnection::new(tls).unwrap(), stream.unwrap()))
+                    serving.connection(StreamOwned::new(ServerConnection::new(tls).unwrap(), stream.unwrap()));
                 });
             }
         });
