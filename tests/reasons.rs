@@ -229,7 +229,8 @@ fn codes(text: &str) -> Vec<(String, Option<Kind>)> {
             && next.len() > 3
             && next.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
         let context = before.trim_end();
-        if upper && !ENVIRONMENT.iter().any(|name| context.ends_with(name)) {
+        let variable = next.starts_with("MAYFLY_") || ENVIRONMENT.iter().any(|name| context.ends_with(name));
+        if upper && !variable {
             found.push(((*next).to_owned(), kind_before(context)));
         }
         before.push('"');
