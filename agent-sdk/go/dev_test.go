@@ -182,7 +182,7 @@ func run(t *testing.T, class, program string, environment ...string) *exec.Cmd {
 	t.Helper()
 	token := filepath.Join(t.TempDir(), "user.jwt")
 	check(t, os.WriteFile(token, []byte(mayfly(t, "token", "demo")), 0o600))
-	args := []string{"run", "--class", class, "--user-token", token, "--grace", "20", "--", "env", "MAYFLY_HOME=none", "MAYFLY_TEST_PROGRAM=" + program}
+	args := []string{"run", "--class", class, "--user-token", token, "--grace", "20", "--", "env", "-u", "MAYFLY_SERVER", "MAYFLY_HOME=none", "MAYFLY_TEST_PROGRAM=" + program}
 	command := exec.Command(dev.binary, append(append(args, environment...), os.Args[0])...)
 	command.Dir, command.Stderr = dev.folder, os.Stderr
 	return command

@@ -83,7 +83,7 @@ async function run(program, environment) {
     const SEARCH = "${SEARCH}";
     ${program}`;
   const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
-  const command = ["env", "MAYFLY_HOME=none", ...variables, process.execPath, "--input-type=module", "-e", text];
+  const command = ["env", "-u", "MAYFLY_SERVER", "MAYFLY_HOME=none", ...variables, process.execPath, "--input-type=module", "-e", text];
   const args = ["run", "--class", "researcher", "--user-token", "user.jwt", "--", ...command];
   return (await promisify(execFile)(dev.binary, args, { cwd: dev.folder, timeout: 60_000 })).stdout;
 }
