@@ -56,6 +56,10 @@ const ROOMS: [(&str, fn()); 11] = [
 /// Measured by hand: under valgrind a million agents take some minutes to be there.
 const LARGE: (&str, fn()) = ("cut with 1000000 below", || cut(1_000_000));
 
+/// Rooms in which blocks of the index by key are split, and what that may cost in percent. The index is seeded by chance, so where a
+/// block is full differs from run to run; one split in the middle of a count is a tenth of `apply`.
+const SPLITS: [(&str, u64); 2] = [("apply", 20), ("replay", 10)];
+
 fn main() {
     let mut args = std::env::args().skip(1);
     if args.next().as_deref() == Some("--measure") {
@@ -65,7 +69,8 @@ fn main() {
     if std::env::var_os("MAYFLY_LARGE").is_some() {
         return println!("{} {}", instructions(LARGE.0), LARGE.0);
     }
-    let found: BTreeMap<&str, u64> = ROOMS.iter().map(|(room, _)| (*room, instructions(room))).collect();
+    let fewest = |room: &str| (0..3).map(|_| instructions(room)).min().unwrap();
+    let found: BTreeMap<&str, u64> = ROOMS.iter().map(|(room, _)| (*room, fewest(room))).collect();
     let (one, many) = (found["cut with 1 below"], found["cut with 100000 below"]);
     assert!(many * 10 <= one * 12, "a cut costs {one} instructions with one agent below, and {many} with 100,000");
     if std::env::var_os("MAYFLY_BLESS").is_some() {
@@ -81,7 +86,8 @@ fn main() {
         let before = *known.get(room).unwrap_or_else(|| panic!("`{room}` is not in the baseline: bless a new one"));
         let change = 100.0 * (f64::from(u32::try_from(now).unwrap()) / f64::from(u32::try_from(before).unwrap()) - 1.0);
         println!("{room:<24} {before:>12} {now:>12} {change:>+7.1}%");
-        if now * 100 > before * (100 + MORE) {
+        let more = MORE + SPLITS.iter().find(|(of, _)| *of == room).map_or(0, |(_, more)| *more);
+        if now * 100 > before * (100 + more) {
             worse.push(room);
         }
     }
