@@ -312,3 +312,27 @@ impl<'de> Deserialize<'de> for UniqueNames {
         deserializer.deserialize_map(Members)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn t255_a_claim_of_groups_that_cannot_be_read_is_refused_and_never_shortened() {
+        let read = |value: Value| groups(&Map::from_iter([("roles".to_owned(), value)]), Some("roles")).ok();
+        assert_eq!(read(json!("eng")), Some(vec!["eng".to_owned()]));
+        assert_eq!(read(json!(["ops", "eng", "ops"])), Some(vec!["eng".to_owned(), "ops".to_owned()]));
+        assert_eq!(read(json!([])), Some(Vec::new()));
+        assert_eq!(groups(&Map::new(), Some("roles")).ok(), Some(Vec::new()), "no such claim");
+        let many = |n: usize| json!((0..n).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert!(read(many(MAX_GROUPS)).is_some());
+        for bad in
+            [json!(7), json!(null), json!({ "a": 1 }), json!(["eng", 7]), json!([""]), json!(["a\nb"]), many(MAX_GROUPS + 1)]
+        {
+            assert_eq!(read(bad.clone()), None, "{bad}");
+        }
+        assert_eq!(read(json!("x".repeat(MAX_SUB + 1))), None);
+    }
+}

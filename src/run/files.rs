@@ -99,7 +99,12 @@ impl Files {
 fn remove(folder: &Folder, moment: &str) -> io::Result<()> {
     let old = folder.within(OsStr::new(moment))?;
     for entry in old.names()? {
-        if entry.to_str().is_some_and(|name| PLAIN.contains(&name) || name == KEY || is_federated(name)) {
+        let ours = |name: &str| {
+            // A run that was killed leaves a file that has not got its name yet.
+            let name = name.strip_prefix('.').and_then(|draft| draft.rsplit_once('.')).map_or(name, |(name, _)| name);
+            PLAIN.contains(&name) || name == KEY || is_federated(name)
+        };
+        if entry.to_str().is_some_and(ours) {
             old.remove(&entry)?;
         }
     }

@@ -195,6 +195,11 @@ async fn t208_files_have_the_roots_of_each_trust_domain_apart_and_lose_them_with
     std::fs::create_dir(&pem).unwrap();
     std::fs::write(pem.join("federated.gone.example.pem"), "old").unwrap();
     std::fs::write(pem.join("notes.pem"), "mine").unwrap();
+    // A run that was killed in the middle.
+    let killed = pem.join("..0123456789abcdef01234567");
+    std::fs::create_dir(&killed).unwrap();
+    std::fs::write(killed.join("bundle.pem"), "old").unwrap();
+    std::fs::write(killed.join(".svid_key.pem.0123456789abcdef01234567"), "a key").unwrap();
     let trusted = |current: &Current, roots: usize| {
         let mut all = current.foreign().into_iter().flat_map(|foreign| foreign.iter());
         all.any(|one| one.trust_domain().as_str() == SPIRE && one.bundle().x509_authorities().len() == roots)
@@ -204,6 +209,7 @@ async fn t208_files_have_the_roots_of_each_trust_domain_apart_and_lose_them_with
     let files = Files::new(&pem, None);
     assert!(files.write(&current).unwrap());
     assert!(!files.write(&current).unwrap(), "nothing has changed");
+    assert!(!killed.exists(), "no key of an earlier run stays");
     let federated = format!("federated.{SPIRE}.pem");
     assert_eq!(names(), plain.iter().copied().chain(["notes.pem", &federated]).map(str::to_owned).collect());
     let roots = |name: &str| mayfly_agent::folder::certificates_from_pem(&std::fs::read(pem.join(name)).unwrap()).unwrap();
