@@ -80,11 +80,12 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     mark::check(&home.dir, development)?;
     let before = crate::home::endpoint(&home.dir).ok();
 
-    // Ports are chosen once and kept, so that what was pasted yesterday works today.
+    // Ports are chosen once and kept, so that what was pasted yesterday works today. Until the issuer is ready, each but that of probes
+    // refuses connections.
     let grpc_socket = sockets::reserve(config.listen, before.as_ref().map(|e| e.grpc.as_str()))?;
     let http_listener = sockets::bind(config.http, before.as_ref().map(|e| e.http.as_str())).await?;
-    let local = |l: &tokio::net::TcpListener| l.local_addr().map_err(|e| e.to_string());
-    let grpc_at = grpc_socket.local_addr().map_err(|e| e.to_string())?;
+    let local = |at: std::io::Result<SocketAddr>| at.map_err(|e| e.to_string());
+    let grpc_at = local(grpc_socket.local_addr())?;
     let files = files::raise();
     let shares = listen::Shares::of(&config.bounds, files);
     if shares.total < config.bounds.connections {
@@ -100,25 +101,29 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         (None, true) => Some(BundleEndpoint { listen: SocketAddr::from(([127, 0, 0, 1], 0)), web: None }),
         (None, false) => None,
     };
-    let bundle_listener = match bundle_at {
+    let bundle_socket = match bundle_at {
         Some(at) => {
             let shows = match at.web {
                 Some((certificate, key)) => tls::Shows::Web(certificate, key),
                 None => tls::Shows::Svid(config.names.clone()),
             };
-            Some((sockets::bind(at.listen, before.as_ref().and_then(|e| e.bundle.as_deref()?.strip_suffix('/'))).await?, shows))
+            Some((sockets::reserve(at.listen, before.as_ref().and_then(|e| e.bundle.as_deref()?.strip_suffix('/')))?, shows))
         }
         None => None,
     };
-    let https = https::bind_https(&config, development, before.as_ref()).await?;
+    let https = https::reserve(&config, development, before.as_ref())?;
     let host = if development { "127.0.0.1" } else { config.names.first().map_or("localhost", String::as_str) };
     let host = sockets::host(host);
     let iss = https::issuer(&config, https.as_ref(), &host)?;
     let mut endpoint = Endpoint {
         trust_domain: config.trust_domain.to_string(),
         grpc: format!("{host}:{}", grpc_at.port()),
-        bundle: bundle_listener.as_ref().map(|(l, _)| local(l)).transpose()?.map(|at| format!("https://{host}:{}/", at.port())),
-        http: local(&http_listener)?.to_string(),
+        bundle: bundle_socket
+            .as_ref()
+            .map(|(s, _)| local(s.local_addr()))
+            .transpose()?
+            .map(|at| format!("https://{host}:{}/", at.port())),
+        http: local(http_listener.local_addr())?.to_string(),
         socket: config.socket.clone().unwrap_or_else(|| home.dir.join("operator.sock")),
         https_issuer: https.is_some().then(|| iss.clone()),
         https: https.as_ref().map(|bound| format!("{host}:{}", bound.port)),
@@ -263,14 +268,15 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     };
     upkeep();
     tasks.push(process::task("upkeep of metrics", every(Duration::from_secs(5), stopped.clone(), upkeep)));
-    let public = |name, listener, shows, router, shares| -> Result<[tokio::task::JoinHandle<()>; 2], String> {
+    let public = |name, socket, shows, router, shares| -> Result<[tokio::task::JoinHandle<()>; 2], String> {
         let (config_of_tls, renewing) = tls(name).keep(shows, stopped.clone())?;
         let (serves, bounds) = (listen::Serves::Strangers(name), (config.bounds, shares, apart.clone()));
-        let serving = listen::serve_tls(listener, config_of_tls, router, serves, clock.clone(), bounds, stopped.clone());
+        let serving =
+            listen::serve_tls(sockets::listen(socket)?, config_of_tls, router, serves, clock.clone(), bounds, stopped.clone());
         Ok([renewing, process::task(name, serving)])
     };
-    if let Some((listener, shows)) = bundle_listener {
-        tasks.extend(public("bundle", listener, shows, bundle::router(publisher.clone()), listen::Shares::bundle())?);
+    if let Some((socket, shows)) = bundle_socket {
+        tasks.extend(public("bundle", socket, shows, bundle::router(publisher.clone()), listen::Shares::bundle())?);
     }
     if let (Some(bound), Some(about)) = (https, about) {
         if config.https.web.is_none() {
@@ -281,7 +287,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
             .merge(doors::oauth::router(&issuer, &about))
             .merge(doors::authzen::router(&issuer, &about, false))
             .nest(&format!("{}/history", about.path()), log);
-        tasks.extend(public("https", bound.listener, bound.shows, router, listen::Shares::https())?);
+        tasks.extend(public("https", bound.socket, bound.shows, router, listen::Shares::https())?);
     }
     if development {
         let joined = joined::Workloads::join(&issuer, &home.dir.join("workloads")).await?;

@@ -1,25 +1,29 @@
 //! `mayfly backup restore`.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_verify::Target;
 use serde_json::json;
 
 use super::exit::{FAILURE, Failure};
 use super::global::Global;
 use super::output;
 use crate::authority::Authority;
-use crate::clock::Clock;
+use crate::clock::{Clock, SECOND};
 use crate::config::Config;
 use crate::history::{Place, head_of};
 use crate::home::{Beats, Home};
 use crate::journal::Journal as _;
 use crate::journal::sqlite::Sqlite;
 use crate::keys::keystore::Keystore;
-use crate::ledger::{Head, Watermark as _, restore};
+use crate::ledger::restore::{self, Closing};
+use crate::ledger::{Head, Watermark as _, replay};
 
 /// Put a copy in the place of the journal of a stopped issuer: a new incarnation begins, and everything issued before is revoked
 #[derive(clap::Args)]
@@ -35,6 +39,10 @@ pub(super) struct Args {
     /// Begin with a new root where the home has no keys: every bundle that others hold is worthless then
     #[arg(long)]
     new_root: bool,
+    /// Close every class too, so that nobody has new agents until `mayfly reopen --class`: for when it cannot be known who was closed
+    /// after the copy was made
+    #[arg(long)]
+    closed: bool,
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
@@ -57,6 +65,9 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         return Err(Failure::new(FAILURE, message));
     }
     let home = Home::open(&config.home)?;
+    // In development the issuer of users is named by the address file alone.
+    let mut names = crate::home::endpoint(&home.dir).map(|at| at.issuers).unwrap_or_default();
+    names.extend(config.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.issuer.clone())));
     if home.journal().exists() && !args.yes {
         confirm(&home.journal())?;
     }
@@ -75,9 +86,16 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     for name in ["journal.restoring", "journal.restoring-wal", "journal.restoring-shm"] {
         let _ = std::fs::remove_file(home.dir.join(name));
     }
+    let (since, missing) = match closed_in(&home) {
+        Ok((since, revision)) if revision >= last_head => (since, None),
+        Ok((since, _)) => (since, Some("the journal in place is an older copy".to_owned())),
+        Err(cause) => (Vec::new(), Some(cause)),
+    };
     std::fs::copy(&args.file, &fresh).map_err(failed)?;
     let mut journal = Sqlite::open(&fresh, None)?;
-    let restored = restore::restore(&mut journal, &td, last_head, clock.now()).map_err(|e| e.to_string())?;
+    let too = if args.closed { config.classes.keys().cloned().map(Target::Class).collect() } else { Vec::new() };
+    let closing = Closing { since, too };
+    let restored = restore::restore(&mut journal, &td, last_head, clock.now(), closing).map_err(|e| e.to_string())?;
     let chain = journal.head().map(|(_, chain)| chain);
     drop(journal);
     let kept = keep(&home, clock.seconds())?;
@@ -97,16 +115,97 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     while clock.seconds() <= second {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let object = json!({ "incarnation": restored.incarnation.to_string(), "revision": restored.head, "kept": kept });
+    let since: Vec<Closed> = restored.closed.iter().map(|target| Closed::of(target, &names)).collect();
+    let object = json!({
+        "incarnation": restored.incarnation.to_string(),
+        "revision": restored.head,
+        "kept": kept,
+        "copied_at": output::time(restored.copied / SECOND),
+        "closed_since": since.iter().map(Closed::object).collect::<Vec<_>>(),
+        "closed_since_unknown": missing,
+        "classes_closed": args.closed,
+    });
     output::print(global.output, &object, || {
         let mut lines = vec![format!(
             "restored: a new incarnation of the journal begins at revision {}; everything issued before is revoked, and \
              workloads must join again",
             restored.head
         )];
+        lines.extend(since.iter().map(|closed| format!("closed after the copy was made, and closed still: {closed}")));
+        if let Some(cause) = &missing {
+            lines.push(format!(
+                "whoever else was closed after {} is open again, because {cause}: `mayfly history --kind revocation --since` that time \
+                 says who it was, and a restore with --closed keeps everybody out until you have looked",
+                output::time(restored.copied / SECOND)
+            ));
+        }
+        if args.closed {
+            lines.push("every class is closed: `mayfly reopen --class CLASS` opens one".to_owned());
+        }
         lines.extend(kept.iter().map(|kept| format!("the journal from before is `{}`", kept.display())));
         lines
     })
+}
+
+/// What the present journal has closed, and the revision of its last record. Fails, with the reason, if there is none or it cannot be read.
+fn closed_in(home: &Home) -> Result<(Vec<Target>, u64), String> {
+    if !home.journal().exists() {
+        return Err("the journal that knew is gone".to_owned());
+    }
+    // A copy is read, because reading changes the files.
+    let aside = home.dir.join("journal.reading");
+    let _ = std::fs::remove_dir_all(&aside);
+    let read = read_aside(home, &aside).map_err(|cause| format!("the journal that knew cannot be read ({cause})"));
+    let _ = std::fs::remove_dir_all(&aside);
+    read
+}
+
+fn read_aside(home: &Home, aside: &Path) -> Result<(Vec<Target>, u64), String> {
+    std::fs::DirBuilder::new().mode(0o700).create(aside).map_err(|e| format!("`{}`: {e}", aside.display()))?;
+    for name in ["journal.db", "journal.db-wal"] {
+        match std::fs::copy(home.dir.join(name), aside.join(name)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(format!("`{name}`: {e}")),
+            _ => {}
+        }
+    }
+    let state = replay(&mut Sqlite::open(&aside.join("journal.db"), None)?).map_err(|e| e.to_string())?;
+    Ok((state.closed().cloned().collect(), state.revision))
+}
+
+/// A closed target as an operator names it.
+struct Closed {
+    kind: &'static str,
+    name: String,
+}
+
+impl Closed {
+    /// `names` holds the URL of each issuer of users by its configured name.
+    fn of(target: &Target, names: &BTreeMap<String, String>) -> Closed {
+        let issuer = |url: &String| names.iter().find(|(_, at)| *at == url).map_or_else(|| url.clone(), |(name, _)| name.clone());
+        let (kind, name) = match target {
+            Target::User(user) => ("user", format!("{}/{}", issuer(&user.iss), user.sub)),
+            Target::Issuer(url) => ("issuer", issuer(url)),
+            Target::Class(class) => ("class", class.to_string()),
+            Target::Workload(workload) => ("workload", workload.to_string()),
+            Target::Delegation(id) => ("delegation", id.to_string()),
+            Target::Agent(id) => ("agent", id.to_string()),
+            Target::TrustDomain => ("trust domain", String::new()),
+            Target::Key(digest) => ("key", hex::encode(digest)),
+            Target::Authority(id) => ("authority", hex::encode(id)),
+            Target::Token(jti) => ("token", jti.clone()),
+        };
+        Closed { kind, name }
+    }
+
+    fn object(&self) -> serde_json::Value {
+        json!({ "kind": self.kind, "name": self.name })
+    }
+}
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
 }
 
 /// Asks whether the present journal is to be replaced. Whoever cannot be asked says so with `--yes`.
