@@ -31,7 +31,7 @@ pub(crate) const BATCH: usize = 1000;
 /// For connection and handshake.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limits and rate limits of every kind, so that their cost is measured; none of them is ever reached.
+/// Limits of every kind, so that their cost is measured; none is ever reached.
 const LIMITS: &str = r#"
 [writes]
 mint = { caller = "1000000/s", root = "1000000/s" }
@@ -103,8 +103,7 @@ impl Issuer {
         }
     }
 
-    /// Starts a fresh issuer with live agents in its journal. Also returns the SPIFFE IDs of the topmost agents of each kind of
-    /// tree.
+    /// Starts a fresh issuer with live agents in its journal. Also returns the SPIFFE IDs of the topmost agents of each entry.
     pub(crate) async fn seeded(options: &Options, trees: &[Trees]) -> Result<(Issuer, Vec<Vec<String>>), String> {
         let mut issuer = Issuer::own(options).await?;
         issuer.stop().await?;
@@ -283,7 +282,7 @@ impl Issuer {
         v1::SpawnRequest { class: self.class.clone(), csr, user_token: self.token.clone(), ..Default::default() }
     }
 
-    /// The parent that spawns children, and its request. The parent is an agent, or the workload if no class of agents may spawn.
+    /// The parent that spawns children, with its request: an agent, or the workload if no class of agents may spawn.
     pub(crate) async fn parent(&self) -> Result<(Client, v1::SpawnRequest), String> {
         match &self.parent {
             Some(class) => {
@@ -306,8 +305,7 @@ impl Issuer {
         Ok((folder, key.csr.clone()))
     }
 
-    /// Spawns `count` agents of the workload in batches, and returns their answers. `tickets` asks for tickets in place of
-    /// certificates.
+    /// Spawns `count` agents of the workload in batches, and returns the answers. `tickets` asks for tickets, not certificates.
     pub(crate) async fn batches(&self, count: usize, tickets: bool) -> Result<Vec<v1::SpawnResponse>, String> {
         let client = self.as_workload().await?;
         let mut spawned = Vec::with_capacity(count);
