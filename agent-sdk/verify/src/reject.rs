@@ -80,7 +80,7 @@ pub enum Staleness {
     },
     /// The issuer has signed two different journals, so nothing that it says is believed.
     #[error(
-        "fork: the issuer has signed another past up to revision {0} than the one that is known, and nothing it says is believed"
+        "fork: the issuer has signed another journal up to revision {0} than the one that is known, and is no longer trusted"
     )]
     Forked(u64),
     /// The caller requires a later revision (see [`Live::require`](crate::Live::require)).
