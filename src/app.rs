@@ -1,4 +1,4 @@
-//! Builds everything once, runs it, and takes it down in order.
+//! Builds everything once, runs it, and shuts it down in order.
 
 mod check;
 pub mod files;
@@ -58,7 +58,7 @@ use crate::telemetry;
 pub struct Running {
     /// Where it is.
     pub endpoint: Endpoint,
-    /// The core, for what runs in the same process.
+    /// The core, for other code in the same process.
     pub issuer: Arc<Issuer>,
     stop: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -71,7 +71,7 @@ pub async fn start(config: Config, development: bool, clock: Clock) -> Result<Ru
     start_from(None, config, development, clock).await
 }
 
-/// The same, for a configuration that can be read again from where it came.
+/// The same, for a configuration whose file can be read again.
 pub async fn start_from(source: Option<Source>, mut config: Config, development: bool, clock: Clock) -> Result<Running, String> {
     let written = config.clone();
     let clock = clock.steady();
@@ -80,8 +80,8 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     mark::check(&home.dir, development)?;
     let before = crate::home::endpoint(&home.dir).ok();
 
-    // Ports are chosen once and kept, so that what was pasted yesterday works today. Until the issuer is ready, each but that of probes
-    // refuses connections.
+    // Ports are chosen once and kept, so that a command with yesterday's port still works. Until the issuer is ready, each but that of
+    // probes refuses connections.
     let grpc_socket = sockets::reserve(config.listen, before.as_ref().map(|e| e.grpc.as_str()))?;
     let http_listener = sockets::bind(config.http, before.as_ref().map(|e| e.http.as_str())).await?;
     let local = |at: std::io::Result<SocketAddr>| at.map_err(|e| e.to_string());
@@ -152,12 +152,12 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     }
     endpoint.issuers = reload::urls(&config.issuers);
 
-    // From here on probes are answered: alive, and not ready before everything is loaded (T69).
+    // From here on probes are answered: the process is alive, but not ready before everything is loaded (T69).
     let monitor = http::router(metrics.clone(), is_ready);
     let serving = listen::serve_local(http_listener, monitor, config.bounds, stopped.clone());
     tasks.push(process::task("metrics and health", serving));
 
-    // ORDER: before a key is made. A wrong clock makes authorities that nobody can use.
+    // ORDER: before a key is made, because an authority that is made under a wrong clock cannot be used.
     let journal = opened::journal(&config, &home, &clock)?;
     let foreign = Foreign::open(&config.foreign, reload::listed(&config), &home.dir.join("foreign"), &clock)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
@@ -224,7 +224,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let about = https.is_some().then(|| https::about(&config, iss, &endpoint.grpc));
     let mut router = routes.into_axum_router();
     if let Some(about) = &about {
-        // Here clients may show a certificate (RFC 8705 5).
+        // On the gRPC listener OAuth clients may present a certificate (RFC 8705 5).
         router = router.merge(doors::oauth::router(&issuer, about)).merge(doors::authzen::router(&issuer, about, true));
     }
     let tls = |listener| tls::Tls {
@@ -237,7 +237,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     };
     let (current_tls, renewing) = tls("grpc").keep(tls::Shows::Mutual(config.names.clone()), stopped.clone())?;
     tasks.push(renewing);
-    // ORDER: after those who follow its changes.
+    // ORDER: after the tasks that follow its changes.
     tasks.extend(foreign.keep(&stopped));
     let apart = listen::Apart::start().map_err(|e| format!("the runtime for strangers cannot be started: {e}"))?;
     let guard = peer::Guard::default();
@@ -341,7 +341,7 @@ impl Running {
     }
 }
 
-// Where the system does not tell: the home was made by this process or one of the same uid.
+// On systems without `getuid`: the home was made by this process or by one of the same uid.
 fn own_uid(home: &Path) -> u32 {
     process::uid().unwrap_or_else(|| std::fs::metadata(home).map_or(0, |m| m.uid()))
 }

@@ -1,7 +1,7 @@
-//! Sign-in of a person at their OIDC provider, for the commands of this binary. It uses nothing of the issuer, which verifies the token
-//! again with whatever it is sent.
+//! Sign-in of a person at their OIDC provider, for the commands of this binary. It uses no code of the issuer, which verifies the
+//! token again in each request.
 //!
-//! [`code`] is for a machine with a browser, [`device`] for one without; [`kept`] keeps the tokens and refreshes them.
+//! [`code`] is for a machine with a browser, [`device`] for one without; [`kept`] stores the tokens and refreshes them.
 
 pub mod code;
 pub mod device;
@@ -24,7 +24,7 @@ const MAX_ANSWER: usize = 256 * 1024;
 /// Longest text of a provider that a person is shown, in characters.
 const MAX_SHOWN: usize = 200;
 
-/// Where and as which client a person signs in. An attacker who controls it gets the tokens of those who sign in.
+/// The provider where a person signs in, and the client id. An attacker who controls it gets the tokens of those who sign in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provider {
@@ -35,10 +35,10 @@ pub struct Provider {
     /// PEM file with the only roots of its TLS certificate. `None` means the roots of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The scopes that are asked for. `None` means `openid`, and `offline_access` where the provider has it.
+    /// The scopes that are asked for. `None` means `openid`, and `offline_access` if the provider has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// The resource for which an access token is wanted (RFC 8707). `None` means that the ID token is.
+    /// The resource for which an access token is requested (RFC 8707). `None` means that the ID token is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
 }
@@ -52,7 +52,7 @@ pub enum LoginError {
     /// The provider cannot be reached, or not over TLS that is trusted.
     #[error("the provider `{0}` cannot be reached: {1}")]
     Unreachable(String, String),
-    /// The provider's answer is not one that the standards have.
+    /// The provider's answer does not follow the standards.
     #[error("the provider's answer cannot be used: {0}")]
     Answer(String),
     /// The provider refused, with an error code and a text of its own.
@@ -61,10 +61,10 @@ pub enum LoginError {
     /// The person did not finish in time.
     #[error("nobody signed in within {0} seconds: start `mayfly login` again")]
     Late(u64),
-    /// There is no token, or none that counts any more and none to refresh it with.
+    /// There is no token, or it has expired and cannot be refreshed.
     #[error("{0}: sign in with `mayfly login`")]
     NotSignedIn(String),
-    /// The machine gave no randomness, no port, or no room for a file.
+    /// The machine has no randomness, no free port, or no room for a file.
     #[error("{0}")]
     Machine(String),
 }
@@ -89,12 +89,12 @@ struct Found<'a> {
     client: Client,
 }
 
-/// What a provider gave at a sign-in.
+/// The tokens from a sign-in.
 #[derive(Clone, Debug)]
 pub struct Tokens {
-    /// The token that says who they are: a JWT.
+    /// The token that identifies the person: a JWT.
     pub token: String,
-    /// With it comes the next one. `None` if there will be none.
+    /// The refresh token. `None` if there is none.
     pub refresh: Option<String>,
 }
 
@@ -128,7 +128,7 @@ impl<'a> Found<'a> {
         let url = format!("{}/.well-known/openid-configuration", provider.issuer.trim_end_matches('/'));
         let answer = client.get(url).send().await.map_err(|e| unreachable(provider, &e))?;
         let endpoints: Endpoints = read(provider, answer).await?;
-        // Discovery 4.3: or one provider could take the place of another.
+        // Discovery 4.3: otherwise one provider could pass for another.
         if endpoints.issuer != provider.issuer {
             let shown = shown(&endpoints.issuer);
             return Err(LoginError::Answer(format!("it calls itself `{shown}`, and not `{}`", provider.issuer)));
@@ -142,7 +142,7 @@ impl<'a> Found<'a> {
         self.provider.scope.clone().unwrap_or_else(usual)
     }
 
-    /// Asks the token endpoint. `Ok(Err)` is its own refusal, by its error code.
+    /// Calls the token endpoint. `Ok(Err)` is a refusal with an error code.
     async fn grant(&self, mut form: Vec<(&str, &str)>) -> Result<Result<Granted, Refusal>, LoginError> {
         form.push(("client_id", &self.provider.client));
         form.extend(self.provider.resource.as_deref().map(|resource| ("resource", resource)));
@@ -154,7 +154,7 @@ impl<'a> Found<'a> {
         Ok(Ok(read(self.provider, answer).await?))
     }
 
-    /// The token that was wanted, if it is for us. `nonce` is that of an authorization request.
+    /// The requested token, if it is for us. `nonce` is that of an authorization request.
     fn wanted(&self, granted: Granted, nonce: Option<&str>) -> Result<Tokens, LoginError> {
         let wrong = |what: &str| LoginError::Answer(what.to_owned());
         let resource = self.provider.resource.is_some();
@@ -173,7 +173,7 @@ impl<'a> Found<'a> {
         if !resource && !ours {
             return Err(wrong("its ID token is for another client"));
         }
-        // T243: the token is from this sign-in, and from no other.
+        // T243: the token must be from this sign-in.
         if !resource && nonce.is_some() && claims.get("nonce").and_then(Value::as_str) != nonce {
             return Err(wrong("its ID token is from another sign-in"));
         }
@@ -191,7 +191,7 @@ fn unreachable(provider: &Provider, e: &reqwest::Error) -> LoginError {
     LoginError::Unreachable(provider.issuer.clone(), with_causes(&e))
 }
 
-/// The JSON of an answer that says yes.
+/// The JSON of a successful answer.
 async fn read<T: DeserializeOwned>(provider: &Provider, answer: Response) -> Result<T, LoginError> {
     let status = answer.status();
     let bytes = bounded(provider, answer).await?;
@@ -216,7 +216,7 @@ async fn bounded(provider: &Provider, mut answer: Response) -> Result<Vec<u8>, L
     Ok(body)
 }
 
-/// What a stranger wrote, as a person is shown it.
+/// A text of the provider in a form that is safe to show to a person.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
 }

@@ -1,4 +1,4 @@
-//! The scenarios: what is done to the issuer, and what of it is measured.
+//! The scenarios: the calls that load the issuer, and what is measured.
 
 pub(crate) mod feed;
 pub(crate) mod grow;

@@ -59,7 +59,7 @@ impl Act for Answer {
         let Caller::User { user, .. } = caller else {
             return Err(Denial::denied("ROLE_NOT_ALLOWED", "only people answer").into());
         };
-        // 1. Whose is it? T13: what others were asked looks as if it did not exist.
+        // 1. The person must be one who was asked. T13: a question to somebody else looks as if it did not exist.
         j.checking(Check::Ownership);
         let approval = j.view().approval(&self.id).ok_or_else(unknown_approval)?.clone();
         let agent = j.view().agent(&approval.agent).ok_or_else(unknown_approval)?.clone();
@@ -69,18 +69,18 @@ impl Act for Answer {
         if j.view().is_closed(&mayfly_verify::Target::User(user.clone())) {
             return Err(Denial::denied("USER_CLOSED", "you were revoked: an operator must reopen you").into());
         }
-        // 2. Once, while the agent and everything it relies on lives.
+        // 2. An approval is answered once, and only while the agent and everything that it relies on is valid.
         j.checking(Check::Approval);
         match standing(j.view(), &approval, j.at()) {
             Status::Pending => {}
             Status::Denied | Status::Used => return Err(not_approved(Status::Approved).into()),
             status => return Err(not_approved(status).into()),
         }
-        // 3. T183: what was shown, and nothing else.
+        // 3. T183: the person approves exactly what they were shown.
         if self.approves.is_some_and(|digest| digest != approval.digest) {
             return Err(changed().into());
         }
-        // 4. The record. An approval lasts no longer than what it is about.
+        // 4. The record. An approval lasts no longer than the authority that it is about.
         j.checking(Check::Lifetime);
         let most = j.at().saturating_add(seconds(approval.lasts)).min(seconds(agent.lease_ends_at));
         let ends_at = agent.delegation.as_ref().map_or(most, |delegation| most.min(delegation.ends_at));

@@ -1,4 +1,5 @@
-//! Exchange: an access token for the calling agent, by what it is and by what it presents (RFC 8693, RFC 6749 4.4).
+//! Exchange: an access token for the calling agent, from its own authority and the tokens that it presents (RFC 8693, RFC 6749
+//! 4.4).
 
 use mayfly_verify::{Principal, User, inspect_jwt, inspect_jwt_issuer, is_access_token, sha256, verify_jwt};
 use serde_json::{Map, Value};
@@ -31,19 +32,19 @@ const SCOPES: usize = 64;
 pub struct Asked {
     /// The one audience.
     pub audience: String,
-    /// Scopes; none asks for all that may be given.
+    /// Scopes; an empty list asks for all that may be given.
     pub scopes: Vec<String>,
     /// The subject token; empty if there is none.
     pub subject_token: String,
     /// The actor token; empty if there is none. It must be the caller's own.
     pub actor_token: String,
-    /// What the client holds, to which the token can be bound.
+    /// The key or certificate that the client has proved, to which the token can be bound.
     pub proved: Proved,
     /// Actions that the token is to allow: a JSON array; empty if there are none.
     pub details: String,
     /// The id of the approval that is used; empty if none is.
     pub approval: String,
-    /// The agent without a key that the caller spawned, for which it asks. `None`: for the caller itself.
+    /// The agent without a key that the caller spawned, for which it asks. `None` if it asks for itself.
     pub for_agent: Option<Uuid>,
 }
 
@@ -52,19 +53,19 @@ pub struct Asked {
 pub struct Exchange {
     /// The one audience.
     pub audience: String,
-    /// Scopes; none asks for all that may be given.
+    /// Scopes; an empty list asks for all that may be given.
     pub scopes: Vec<String>,
-    /// What the agent presents besides itself.
+    /// The verified subject token.
     pub presented: Presented,
     /// SHA-256 of what the signature of the subject token covers. `None` if there is none.
     pub digest: Option<[u8; 32]>,
-    /// What the client holds, to which the token can be bound.
+    /// The key or certificate that the client has proved, to which the token can be bound.
     pub proved: Proved,
     /// The actions that are asked for.
     pub actions: Vec<Action>,
     /// The approval that is used.
     pub approval: Option<[u8; 16]>,
-    /// The agent without a key that the caller spawned, for which it asks. `None`: for the caller itself.
+    /// The agent without a key that the caller spawned, for which it asks. `None` if it asks for itself.
     pub for_agent: Option<Uuid>,
 }
 
@@ -84,7 +85,7 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
         Caller::Agent { id, .. } | Caller::Bearer { id, .. } => id.to_string(),
         _ => return Err(only_agents().into()),
     };
-    // 1. Evidence: what is presented is verified here, and judged where the order is decided.
+    // 1. Evidence: the tokens are verified here. Whether they still count is judged by the writer, in the order of the journal.
     if !actor_token.is_empty() {
         actor(issuer, &actor_token, &id).await?;
     }
@@ -94,7 +95,7 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
         token => {
             let proof = user::prove(issuer, token).await?;
             may_act(issuer, token, &id)?;
-            // Whoever asks for nothing else asks for all that the ID-JAG is for.
+            // A request without actions asks for all actions of the ID-JAG.
             if let (Some(details), true) = (proof.id_jag().and_then(|jag| jag.details.as_ref()), actions.is_empty()) {
                 actions = read_actions(&issuer.ledger.rules().actions, details)?;
             }
@@ -110,7 +111,7 @@ impl Act for Exchange {
     type Permit = Access;
 
     fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Access, No> {
-        // 2. The caller, once by each JWT-SVID.
+        // 2. The caller. A JWT-SVID proves its agent for one request only.
         let assertion = match caller {
             Caller::Agent { .. } => None,
             Caller::Bearer { jti, ends_at, .. } => Some((jti, *ends_at)),
@@ -118,7 +119,7 @@ impl Act for Exchange {
         };
         j.check_generation(caller)?;
         j.check_unused(caller)?;
-        // 3. What it may do today, and what the subject token allows of that.
+        // 3. The agent's authority now, limited to what the subject token allows.
         let agent = j.asks_for(caller, self.for_agent)?.clone();
         let kept = j.authority_left(&agent)?;
         let ceiling = j.ceiling(&agent, &self.presented, chance)?;
@@ -128,7 +129,7 @@ impl Act for Exchange {
         }
         let Granted { audience, scopes, details, approved } = self.granted(j, &agent, &kept, &ceiling)?;
         if let Some(jag) = jag {
-            // T247: what the provider agreed to, each alone: where, and what.
+            // T247: the provider agreed to a target and to actions. Each of the two is checked by itself.
             jag.check_target(&audience)?;
             j.check_actions(jag, &read_actions(&j.rules().actions, &details)?)?;
         }
@@ -138,9 +139,9 @@ impl Act for Exchange {
             Use { action: policies::Action::Exchange, audience: Some(&audience), scopes: &scopes, audiences },
         )?;
         let stated = j.stated(&agent, &audience)?;
-        // T188: also where the approval says for which audience it is.
+        // T188: the token is bound also if its audience comes from the approval.
         let (confirmation, bound_until) = j.bind(&audience, &self.proved)?;
-        // 4. As long as everything lasts that it relies on.
+        // 4. The token lasts no longer than anything that it relies on.
         j.checking(Check::Lifetime);
         let (now, signer) = (j.now(), j.token_signer(std::slice::from_ref(&audience))?);
         let ends_at = now
@@ -202,7 +203,7 @@ impl Exchange {
         }
     }
 
-    /// What the agent gets: by what it is, or by an approval, which gives what was approved and nothing else.
+    /// The authority of the token: the agent's own, or exactly what a person approved.
     fn granted(&self, j: &Judgement<'_>, agent: &Agent, kept: &Kept, ceiling: &Ceiling) -> Result<Granted, No> {
         let Some(id) = &self.approval else {
             if self.actions.is_empty() {
@@ -219,11 +220,11 @@ impl Exchange {
             let message = format!("this approval is for the audience `{}`", approval.audience);
             return Err(Denial::denied("AUDIENCE_NOT_ALLOWED", message).into());
         }
-        // The class may have changed since somebody was asked.
+        // The class may have changed since the approval was asked for.
         let all = read_actions(&j.rules().actions, &approval.details)?;
         let wanted = Wanted { audience: approval.audience.clone(), scopes: approval.scopes.clone(), actions: all };
         j.terms(agent, &wanted)?;
-        // T183: within what was approved, whatever is asked for.
+        // T183: a request beyond what was approved is refused.
         if !all_within(&self.actions, &wanted.actions) {
             let message = "an action is more than what was approved: ask for that, or for an approval of its own";
             return Err(Denial::denied("ACTION_NOT_ALLOWED", message).into());
@@ -315,24 +316,24 @@ async fn ours(issuer: &Issuer, token: &str, caller: &str, proved: &Proved) -> Re
     Ok(Presented::Nothing)
 }
 
-/// An access token of ours that holds now.
+/// An access token of ours that is valid now.
 async fn held(issuer: &Issuer, token: &str, proved: &Proved) -> Result<Held, No> {
     let verified = introspect::access_token(issuer, token).await?;
     let verified = verified.map_err(|e| Denial::denied("SUBJECT_NOT_ALLOWED", format!("the subject token: {e}")))?;
-    // Whoever has it without its key has stolen it.
+    // A caller who has the token without its key has stolen it.
     verified.check_possession(&proved.held).map_err(|e| not_yours(format!("the subject token: {e}")))?;
     let (agent, user, ends_at) = (verified.client.uuid, verified.binding.user, verified.expires_at);
     Ok(Held { agent, user, scopes: verified.scopes, ends_at })
 }
 
-/// The actor token: it must prove the caller, who is the actor.
+/// Verifies the actor token, which must prove the caller.
 async fn actor(issuer: &Issuer, token: &str, caller: &str) -> Result<(), No> {
     own_svid(issuer, token, caller).await.map(drop)
 }
 
 /// A JWT-SVID of the caller itself for this issuer.
 async fn own_svid(issuer: &Issuer, token: &str, caller: &str) -> Result<mayfly_verify::JwtSvid, No> {
-    // T146: whoever asks is the actor. What the token of another agent says of a third does not matter.
+    // T146: the caller is the actor, so the token must be the caller's own.
     let refused = |e: mayfly_verify::Reject| not_yours(format!("the JWT-SVID: {e}"));
     if inspect_jwt(token).map_err(refused)?.to_string() != caller {
         return Err(not_yours("the JWT-SVID is of another agent than the caller").into());
@@ -357,7 +358,8 @@ fn may_act(issuer: &Issuer, token: &str, caller: &str) -> Result<(), Denial> {
     Err(not_yours("the `may_act` of the subject token names somebody else than the caller"))
 }
 
-/// Whether the members of `may_act` name an agent of this issuer: each one that is known says so, and one of them says who.
+/// Whether the members of `may_act` name this agent of this issuer. Each known member must match, and at least one of them must
+/// name the agent.
 fn names(members: &Map<String, Value>, agent: &str, iss: &str) -> bool {
     let is = |name: &str, expected: &str| members.get(name).is_none_or(|value| value.as_str() == Some(expected));
     let says_who = members.contains_key("sub") || members.contains_key("client_id");

@@ -60,7 +60,8 @@ fn own_issuer(https: &Https, bound: Option<&Bound>, host: &str, trust_domain: &s
     }
 }
 
-/// What the documents say. `iss` is the issuer's URL, `certified` the `host:port` of the listener that asks for client certificates.
+/// The content of the discovery documents. `iss` is the issuer's URL, `certified` the `host:port` of the listener that asks for
+/// client certificates.
 pub(super) fn about(config: &Config, iss: String, certified: &str) -> Issuer {
     let certified = format!("https://{certified}{}", path_of(&iss));
     Issuer { url: iss, certified, binding_claim: config.oid.claim(), refresh: config.refresh }

@@ -40,9 +40,9 @@ pub(super) struct Args {
     wait: bool,
 }
 
-/// Between two looks of `--wait`.
+/// Pause between two polls of `--wait`.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longer than any question waits.
+/// Limit of `--wait`, longer than any question waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(660);
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {

@@ -67,7 +67,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let ends = got.expires_at.as_ref().and_then(|at| u64::try_from(at.seconds).ok()).unwrap_or_default();
     let scope = got.scopes.join(" ");
-    // As RFC 8693 2.2.1 names them.
+    // The field names of RFC 8693 2.2.1.
     let mut object = json!({ "token_type": got.token_type, "expires_in": ends.saturating_sub(now), "scope": scope });
     if let Ok(details) = serde_json::from_str::<Value>(&got.authorization_details) {
         output::insert(&mut object, "authorization_details", details);

@@ -25,7 +25,7 @@ use crate::keys::keystore::Keystore;
 use crate::ledger::restore::{self, Closing};
 use crate::ledger::{Head, Watermark as _, replay};
 
-/// Put a copy in the place of the journal of a stopped issuer: a new incarnation begins, and everything issued before is revoked
+/// Replace the journal of a stopped issuer by a copy: a new epoch of the journal begins, and everything issued before is revoked
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A file that `mayfly backup` wrote
@@ -33,10 +33,10 @@ pub(super) struct Args {
     /// The configuration of `serve`; without it, the home is a development one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Replace the present journal without being asked; it is kept beside the new one
+    /// Replace the present journal without asking; it is kept beside the new one
     #[arg(long)]
     yes: bool,
-    /// Begin with a new root where the home has no keys: every bundle that others hold is worthless then
+    /// If the home has no keys, make a new root; every bundle that verifiers hold is then useless
     #[arg(long)]
     new_root: bool,
     /// Close every class too, so that nobody has new agents until `mayfly reopen --class`: for when it cannot be known who was closed
@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         None => Config::dev(&global.home, SocketAddr::from(([127, 0, 0, 1], 0)), None),
     };
     let config = config.map_err(|e| e.to_string())?;
-    // ORDER: before anything is made: a home, a root, or a journal of something else.
+    // ORDER: before a home, a root or a journal is made, in case the file does not exist.
     std::fs::File::open(&args.file).map_err(|e| format!("`{}`: {e}", args.file.display()))?;
     let has = |name: &str| config.home.join("keys").join(name).exists();
     if config.root.is_none() && !args.new_root && !(has("root.key") && has("root.pem")) {
@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let chain = journal.head().map(|(_, chain)| chain);
     drop(journal);
     let kept = keep(&home, clock.seconds())?;
-    // ORDER: before the new journal: what belongs to the old one must not be applied to it.
+    // ORDER: before the new journal is in place, because the write-ahead log of the old one must not be applied to it.
     for name in ["journal.db-wal", "journal.db-shm"] {
         let _ = std::fs::remove_file(home.dir.join(name));
     }
@@ -110,7 +110,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         let _ = std::fs::rename(from, to);
     }
     beats.write(Head { incarnation: restored.incarnation, revision: restored.head, chain }, restored.at);
-    // Tokens carry whole seconds: one of this very second may be from before. A token from after we return counts.
+    // Tokens carry whole seconds, so the issuer refuses tokens of this second. Waiting for the next one makes every token valid
+    // that is issued after this command.
     let second = clock.seconds();
     while clock.seconds() <= second {
         std::thread::sleep(Duration::from_millis(20));
@@ -208,7 +209,7 @@ impl std::fmt::Display for Closed {
     }
 }
 
-/// Asks whether the present journal is to be replaced. Whoever cannot be asked says so with `--yes`.
+/// Asks whether the present journal is to be replaced. A script gives `--yes`.
 fn confirm(journal: &Path) -> Result<(), Failure> {
     let shown = journal.display();
     if !std::io::stdin().is_terminal() {
@@ -225,13 +226,14 @@ fn confirm(journal: &Path) -> Result<(), Failure> {
     if answer.trim() == "yes" { Ok(()) } else { Err(Failure::new(FAILURE, "nothing was changed")) }
 }
 
-/// Gives the present journal a second name, with whatever of it is not in its file yet. Returns that name, or `None` if there was none.
+/// Gives the present journal a second name, with its write-ahead log. Returns that name, or `None` if there was none.
 fn keep(home: &Home, now: u64) -> Result<Option<PathBuf>, Failure> {
     if !home.journal().exists() {
         return Ok(None);
     }
     let name = format!("journal.before-{}.db", output::time(now).replace(':', "-"));
-    // ORDER: links, and the old names go later: a stop at any moment leaves one whole copy.
+    // ORDER: hard links are made first and the old names are removed later, so an interruption at any moment leaves a complete
+    // copy.
     for suffix in ["", "-wal", "-shm"] {
         let (from, to) = (home.dir.join(format!("journal.db{suffix}")), home.dir.join(format!("{name}{suffix}")));
         match std::fs::hard_link(&from, &to) {

@@ -1,4 +1,4 @@
-//! Profile: what an audience expects of access tokens: whom they name, in which form, and whether the agent is in them.
+//! The profile of access tokens that an audience expects: their subject, their form, and whether they name the agent.
 
 use std::sync::Arc;
 
@@ -19,24 +19,24 @@ const MOST_AT_GOOGLE: usize = 127;
 /// What an audience expects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// Whom a token names. `None` means the user for whom the agent acts, or the agent if it acts for nobody.
+    /// The subject of tokens. `None` means the user for whom the agent acts, or the agent if it acts for nobody.
     pub subject: Option<Subject>,
     /// Its form.
     pub form: Form,
-    /// Whether tokens of classes that may impersonate say nothing of the agent.
+    /// Whether tokens of classes that may impersonate do not name the agent.
     pub impersonation: bool,
 }
 
 /// Whom a token names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// The agent, by its SPIFFE ID: another name for each agent.
+    /// The agent's SPIFFE ID, which differs for each agent.
     Agent,
-    /// Its class: one name for all agents of a class, for systems that compare the whole subject.
+    /// The name of its class, which all its agents share, for systems that compare the whole subject.
     Class,
     /// The user, as the name of their provider and their subject there.
     User,
-    /// The user or the agent, as the audience knows them.
+    /// A template, for the name by which the audience knows the user or the agent.
     Known(Template),
 }
 
@@ -50,16 +50,16 @@ pub enum Form {
     Plain,
 }
 
-/// What a token says of its agent and its user.
+/// The claims of a token about its agent and its user.
 #[derive(Clone, Debug)]
 pub struct Stated {
     /// Its `sub`.
     pub subject: String,
     /// Its form.
     pub form: Form,
-    /// Whether it says nothing of the agent, though it names the user.
+    /// Whether it names the user but not the agent.
     pub impersonates: bool,
-    /// Its further claims, by the catalogue.
+    /// Its further claims, from the configuration of the audience.
     pub claims: Arc<Map<String, Value>>,
 }
 
@@ -95,20 +95,20 @@ impl Subject {
     }
 }
 
-/// The name of a class in tokens. It is the name of no credential: nobody has a key for it.
+/// The name of a class in tokens. No credential is ever issued with this name.
 pub fn class_id(td: &TrustDomain, class: &ClassName) -> String {
     format!("spiffe://{td}/class/{class}")
 }
 
 impl Judgement<'_> {
-    /// What an access token for an audience says of an agent and its user, by the catalogue as it is today. What would not fit is
-    /// denied, so this is asked before anything is recorded.
+    /// The claims of an access token about an agent and its user, by the present configuration of the audience. Claims that are too
+    /// large are denied, so this is called before anything is recorded.
     pub fn stated(&self, agent: &Agent, audience: &str) -> Result<Stated, No> {
         let known = self.rules().audiences.get(audience);
         let profile = known.map(|known| known.profile.clone()).unwrap_or_default();
         let claims = self.claims(agent, &[audience.to_owned()])?;
         let id = || agent.id(&self.rules().trust_domain).to_string();
-        // Whatever the token names, the user's provider must be configured still.
+        // The user's provider must still be configured, even if the token does not name the user.
         let user = match &agent.delegation {
             None => None,
             Some(delegation) => {
@@ -133,7 +133,7 @@ impl Judgement<'_> {
             return Err(unusable(&format!("it has {} bytes, and {most} are allowed", subject.len())).into());
         }
         let class = self.rules().classes.get(&agent.mandate.class);
-        // Both say so, or the agent is in the token.
+        // The agent is left out only if both the class and the audience allow it.
         let impersonates =
             names_user && profile.impersonation && class.is_some_and(|class| class.impersonates.contains(audience));
         Ok(Stated { subject, form: profile.form, impersonates, claims: Arc::new(claims) })
@@ -144,14 +144,14 @@ fn unusable(what: &str) -> Denial {
     Denial::denied("CLAIMS_UNUSABLE", format!("the subject for this audience does not fit: {what}"))
 }
 
-/// What is usual for a system: whom its tokens name, and in which form.
+/// The default subject and form of tokens for a system.
 pub fn usual(system: System) -> (Option<Subject>, Form) {
     match system {
-        // They compare the subject as a whole, or know a machine by one name.
+        // These systems compare the whole subject, or know a machine by one name.
         System::Aws | System::Gcp | System::Azure | System::Anthropic | System::OpenAi | System::Snowflake => {
             (Some(Subject::Class), Form::Plain)
         }
-        // They give rights to users.
+        // These systems grant rights to users.
         System::Vault | System::Kubernetes => (Some(Subject::User), Form::Plain),
         System::Salesforce => (Template::parse("{user.sub}").ok().map(Subject::Known), Form::Plain),
         System::Mcp => (None, Form::Access),

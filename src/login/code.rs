@@ -21,14 +21,14 @@ use super::{Found, LoginError, Provider, Tokens, random, refused, shown};
 /// How long a person may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Signs a person in. `open` is told the page that they must visit.
+/// Signs a person in. `open` gets the address of the page that they must visit.
 pub async fn sign_in(provider: &Provider, open: impl FnOnce(&str)) -> Result<Tokens, LoginError> {
     let found = Found::of(provider).await?;
-    // 1. Where the browser comes back to: a port that nobody else has, for this one sign-in.
+    // 1. The redirect address: a free port on loopback, for this sign-in only.
     let machine = |e: std::io::Error| LoginError::Machine(format!("no port on loopback: {e}"));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(machine)?;
     let back = format!("http://127.0.0.1:{}/callback", listener.local_addr().map_err(machine)?.port());
-    // 2. The page. Whoever sees its address learns a digest of the verifier, and can redeem no code with that.
+    // 2. The page. Its address contains only a digest of the PKCE verifier, with which no code can be redeemed.
     let (state, nonce, verifier) = (random()?, random()?, random()?);
     let challenge = URL_SAFE_NO_PAD.encode(sha256(verifier.as_bytes()));
     let page = page(&found, &back, [&state, &nonce, &challenge])?;
@@ -77,7 +77,7 @@ fn page(found: &Found<'_>, back: &str, [state, nonce, challenge]: [&String; 3]) 
         .append_pair("code_challenge", challenge)
         .append_pair("code_challenge_method", "S256");
     if scope.split(' ').any(|scope| scope == "offline_access") {
-        // OpenID Connect Core 11: without it a provider leaves the scope out.
+        // OpenID Connect Core 11: without `prompt=consent` a provider ignores `offline_access`.
         query.append_pair("prompt", "consent");
     }
     if let Some(resource) = &found.provider.resource {
@@ -104,12 +104,12 @@ struct Answer {
 }
 
 async fn callback(State(waiting): State<Arc<Waiting>>, Query(answer): Query<Answer>) -> Response {
-    // T243: every program of this machine, and every page in the browser, can ask here. Only who knows the state is answered: others can
-    // neither bring a code of their own nor end the sign-in.
+    // T243: every program on this machine, and every page in the browser, can send requests here. A request without the right state
+    // is ignored, so others can neither inject a code nor end the sign-in.
     if answer.state.as_deref() != Some(waiting.state.as_str()) {
         return told(StatusCode::BAD_REQUEST, "This is not an answer to the sign-in that waits here.");
     }
-    // RFC 9207: the answer of another provider is none.
+    // RFC 9207: an answer of another provider is refused.
     let other = match &answer.iss {
         Some(iss) => *iss != waiting.issuer,
         None => waiting.names_itself,

@@ -23,17 +23,17 @@ const ACR: &str = "ciba";
 pub struct Unsigned {
     said: Said,
     issuer: String,
-    /// The agent and its ancestors. `None` where the agent is the subject itself, and where the token says nothing of it.
+    /// The agent and its ancestors. `None` if the agent is the subject itself, or if the token does not name it.
     act: Option<Value>,
-    /// Who approved it. `None` if it needs no approval.
+    /// The person who approved it. `None` if it needs no approval.
     approved_by: Option<Value>,
     binding: (String, Box<RawValue>),
-    // By the catalogue of audiences, where none of the names above can stand.
+    // Further claims from the configuration of the audience, which cannot have any of the names above.
     further: Arc<Map<String, Value>>,
     typ: Typ,
 }
 
-/// What the signed token must say.
+/// The claims that the signed token must have.
 #[derive(Debug, PartialEq, Eq, serde::Deserialize)]
 pub(crate) struct Said {
     sub: String,
@@ -49,8 +49,8 @@ pub(crate) struct Said {
     approval_id: Option<String>,
 }
 
-/// An agent's access token: `sub` is the user or the class as the audience expects it, and `act` the agent with its ancestors up to the
-/// root workload, as the journal has them. Of an agent that acts for nobody, `sub` is the agent.
+/// An agent's access token: `sub` is the user or the class as the audience expects it, and `act` the agent with its ancestors up to
+/// the root workload, as the journal has them. If the agent acts for nobody, `sub` is the agent.
 pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Result<Unsigned, Fault> {
     let (token, binding) = (access.token(), access.binding());
     let claim = binding.to_claim_text().map_err(|e| Fault::new("svid", e))?;
@@ -118,7 +118,7 @@ impl Serialize for Unsigned {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut claims = serializer.serialize_map(None)?;
         if self.approved_by.is_some() {
-            // How sure it is that a person wants this: they were asked, out of band.
+            // `acr` says that a person was asked over another channel.
             claims.serialize_entry("acr", ACR)?;
         }
         if let Some(act) = &self.act {

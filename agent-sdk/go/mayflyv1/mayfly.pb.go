@@ -183,7 +183,7 @@ func (IdentityKind) EnumDescriptor() ([]byte, []int) {
 	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{2}
 }
 
-// Where an agent stands.
+// The state of an agent.
 type AgentState int32
 
 const (
@@ -422,7 +422,7 @@ func (AuthorityKind) EnumDescriptor() ([]byte, []int) {
 	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{6}
 }
 
-// Where an authority is in its life.
+// The state of an authority.
 type AuthorityStatus int32
 
 const (
@@ -431,9 +431,9 @@ const (
 	AuthorityStatus_AUTHORITY_STATUS_PREPARED AuthorityStatus = 1
 	// Signs.
 	AuthorityStatus_AUTHORITY_STATUS_ACTIVE AuthorityStatus = 2
-	// Signs nothing any more; what it signed holds.
+	// Signs nothing any more; what it signed is still valid.
 	AuthorityStatus_AUTHORITY_STATUS_RETIRED AuthorityStatus = 3
-	// Nothing it ever signed holds.
+	// Everything that it ever signed is invalid.
 	AuthorityStatus_AUTHORITY_STATUS_TAINTED AuthorityStatus = 4
 )
 
@@ -1415,7 +1415,7 @@ func (x *Bundle) GetSequence() uint64 {
 	return 0
 }
 
-// The bundle of another trust domain. It proves peers of that trust domain and nobody else.
+// The bundle of another trust domain. It authenticates peers of that trust domain only.
 type ForeignBundle struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -1765,7 +1765,7 @@ type RenewResponse struct {
 	Svid     *X509Svid              `protobuf:"bytes,1,opt,name=svid,proto3" json:"svid,omitempty"`
 	Bundle   *Bundle                `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	Revision uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// As it is from now on; absent for a workload.
+	// The agent as it is from now on; absent for a workload.
 	Agent         *Agent `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1853,12 +1853,12 @@ type SpawnRequest struct {
 	JwtAudience string `protobuf:"bytes,11,opt,name=jwt_audience,json=jwtAudience,proto3" json:"jwt_audience,omitempty"`
 	// Give a ticket instead of certifying a key. It lasts a minute and belongs to the first key it is redeemed with.
 	Ticket bool `protobuf:"varint,12,opt,name=ticket,proto3" json:"ticket,omitempty"`
-	// Instead of a user token: a delegation that names the calling workload, as `Agent.delegation_id` has it. It was recorded when
-	// its token was first used, and ends with that.
+	// Instead of a user token: the id of a delegation to the calling workload, as in `Agent.delegation_id`. It was recorded when
+	// its token was first used, and ends when that token expires.
 	Delegation string `protobuf:"bytes,13,opt,name=delegation,proto3" json:"delegation,omitempty"`
 	// Sequence of the bundle that the caller has. The answer leaves the bundle out while that is the newest. 0: always send it.
 	KnownBundle uint64 `protobuf:"varint,14,opt,name=known_bundle,json=knownBundle,proto3" json:"known_bundle,omitempty"`
-	// Give the new agent neither key nor ticket: it is a part of the process of the calling agent, which has its tokens minted on its own
+	// Give the new agent neither key nor ticket: it is a part of the process of the calling agent, which mints its tokens over its own
 	// connection (`for_agent`), bound to the certificate of that connection. It spawns nothing, and acts only while its parent does.
 	Keyless       bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2161,7 +2161,7 @@ func (x *SpawnBatchRequest) GetCount() uint32 {
 
 type SpawnBatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which of them, from 0.
+	// Index of the agent in the batch, from 0.
 	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// Types that are valid to be assigned to Result:
 	//
@@ -2698,7 +2698,7 @@ type WhoamiResponse struct {
 	Kind     IdentityKind `protobuf:"varint,2,opt,name=kind,proto3,enum=mayfly.v1.IdentityKind" json:"kind,omitempty"`
 	// The caller, if it is an agent.
 	Agent *Agent `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
-	// Revision as of which this is said.
+	// Revision of the journal as of which the answer is true.
 	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2783,12 +2783,12 @@ type Agent struct {
 	// Revision of the admission.
 	Revision uint64     `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
 	State    AgentState `protobuf:"varint,15,opt,name=state,proto3,enum=mayfly.v1.AgentState" json:"state,omitempty"`
-	// Only from GetAgent, and only if it may not act any more: since when, as far as the records that are left say it.
+	// Only from GetAgent, and only if it may not act any more: since when, as far as the remaining records show it.
 	OverAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=over_at,json=overAt,proto3" json:"over_at,omitempty"`
-	// The same for operators, and for a user who decided it themself: who decided it, empty if time did or the issuer itself; and why.
+	// Also only for operators, and for a user who ended it themself: who ended it, empty if it expired or the issuer ended it; and why.
 	OverBy     string `protobuf:"bytes,17,opt,name=over_by,json=overBy,proto3" json:"over_by,omitempty"`
 	OverReason string `protobuf:"bytes,18,opt,name=over_reason,json=overReason,proto3" json:"over_reason,omitempty"`
-	// It has no key of its own and no certificate: its parent has its tokens minted. `svid_expires_at` is absent then.
+	// The agent has no key of its own and no certificate: its parent mints its tokens. `svid_expires_at` is absent then.
 	Keyless       bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3007,7 +3007,7 @@ type GetBudgetResponse struct {
 	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	// For each unit: the agent's own account, then those above it, the parent first.
 	Lines []*BudgetLine `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"`
-	// What is held from the agent's own account, for itself and for agents below it.
+	// What is reserved from the agent's own account, for itself and for agents below it.
 	Reservations  []*Reservation `protobuf:"bytes,3,rep,name=reservations,proto3" json:"reservations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3066,10 +3066,10 @@ func (x *GetBudgetResponse) GetReservations() []*Reservation {
 
 type BudgetLine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whose account it is.
+	// SPIFFE ID of the agent whose account it is.
 	AgentId string     `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	Unit    BudgetUnit `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
-	// Absent: it is counted and not limited.
+	// Absent: what is spent is counted and not limited.
 	Limit    *uint64 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	Spent    uint64  `protobuf:"varint,4,opt,name=spent,proto3" json:"spent,omitempty"`
 	Reserved uint64  `protobuf:"varint,5,opt,name=reserved,proto3" json:"reserved,omitempty"`
@@ -3174,7 +3174,7 @@ type Reservation struct {
 	Unit        BudgetUnit             `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
 	Left        uint64                 `protobuf:"varint,3,opt,name=left,proto3" json:"left,omitempty"`
 	ExpiresAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// The agent for which it is held.
+	// The agent for which it is reserved.
 	AgentId       string `protobuf:"bytes,5,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3252,7 +3252,7 @@ type SpendRequest struct {
 	Unit  BudgetUnit `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
 	// At least 1.
 	Amount uint64 `protobuf:"varint,3,opt,name=amount,proto3" json:"amount,omitempty"`
-	// Take it from this reservation of the agent; 0: from what is not held.
+	// Spend from this reservation of the agent; 0: from what is not reserved.
 	Reservation uint64 `protobuf:"varint,4,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	// Makes a retry within two minutes the same spend. At most 64 visible ASCII characters.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -3328,7 +3328,7 @@ func (x *SpendRequest) GetRequestId() string {
 type SpendResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
-	// The record of the spend; for a retry a later revision.
+	// Revision of the record of the spend; for a retry a later revision.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The least that any of the accounts has left. Absent: none is limited.
 	Left *uint64 `protobuf:"varint,3,opt,name=left,proto3,oneof" json:"left,omitempty"`
@@ -3398,7 +3398,7 @@ func (x *SpendResponse) GetReservationLeft() uint64 {
 
 type ReserveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// SPIFFE ID or UUID of the agent for which it is held; empty: the calling agent.
+	// SPIFFE ID or UUID of the agent for which it is reserved; empty: the calling agent.
 	Agent string     `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
 	Unit  BudgetUnit `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
 	// At least 1.
@@ -3689,7 +3689,7 @@ type GetPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absent: there are none.
 	InForce *PolicySet `protobuf:"bytes,1,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
-	// A candidate set, which decides nothing.
+	// The candidate set, which is evaluated and reported, and denies nothing.
 	Shadow *PolicySet `protobuf:"bytes,2,opt,name=shadow,proto3" json:"shadow,omitempty"`
 	// What policies may name: classes with their owners, and `iss` of each provider of users with the operator's name for it.
 	ClassOwners   map[string]string `protobuf:"bytes,3,rep,name=class_owners,json=classOwners,proto3" json:"class_owners,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -3870,7 +3870,7 @@ type ListAgentsRequest struct {
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the response before; empty: from the start.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Also those that ended, expired or were cut and are still known.
+	// Also agents that have ended, expired or been revoked, as long as the issuer knows them.
 	All bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
 	// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
 	UserToken     string `protobuf:"bytes,4,opt,name=user_token,json=userToken,proto3" json:"user_token,omitempty"`
@@ -5155,7 +5155,7 @@ func (x *AskResponse) GetRevision() uint64 {
 type GetApprovalRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	ApprovalId string                 `protobuf:"bytes,1,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
-	// Of the person who asks, on a connection without a certificate; empty for everybody else.
+	// The token of the person who asks, on a connection without a certificate; empty for everybody else.
 	UserToken     string `protobuf:"bytes,2,opt,name=user_token,json=userToken,proto3" json:"user_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5745,11 +5745,11 @@ func (*TokensRevokeResponse) Descriptor() ([]byte, []int) {
 type RevokeRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Target *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	// Stays inside; at most 256 bytes.
+	// The reason. It is recorded and never sent to verifiers; at most 256 bytes.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Keep a user, a workload or a class open for new issuance.
 	AllowNew bool `protobuf:"varint,3,opt,name=allow_new,json=allowNew,proto3" json:"allow_new,omitempty"`
-	// Record nothing: say what would end.
+	// Dry run: record nothing, and return what would end.
 	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// A token of the revoking user, for an audience with `user = true` or `revokes = true`; only on a connection without a certificate.
 	// It revokes the user themself, a delegation of theirs, or an agent that acts for them.
@@ -5823,7 +5823,7 @@ func (x *RevokeRequest) GetUserToken() string {
 	return ""
 }
 
-// So many agents of one class, or of one user.
+// A number of agents of one class, or of one user.
 type AgentCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Of:
@@ -5922,7 +5922,7 @@ type RevokeResponse struct {
 	AgentsAtMost uint64 `protobuf:"varint,2,opt,name=agents_at_most,json=agentsAtMost,proto3" json:"agents_at_most,omitempty"`
 	// Whether new issuance for the target is open.
 	OpenForNew bool `protobuf:"varint,3,opt,name=open_for_new,json=openForNew,proto3" json:"open_for_new,omitempty"`
-	// How long a verifier that hears nothing may accept what was issued before.
+	// For how long a verifier that gets no feed may accept what was issued before.
 	WorstCaseSeconds uint64 `protobuf:"varint,4,opt,name=worst_case_seconds,json=worstCaseSeconds,proto3" json:"worst_case_seconds,omitempty"`
 	// Absent after a dry run.
 	RecordedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"`
@@ -6142,7 +6142,7 @@ func (x *ListCutsResponse) GetRevision() uint64 {
 type MadeCut struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Target *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	// Of the last record about the target.
+	// Revision of the last record about the target.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The revocation ends whatever has relied on the target since before this revision. If it is absent, it ends everything that
 	// relies on the target, now and later.
@@ -6153,7 +6153,7 @@ type MadeCut struct {
 	// Who asked: an operator, a SPIFFE ID or a user; empty: the issuer itself.
 	By         string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
 	RecordedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"`
-	// When it is forgotten, because nothing it can hit lives; absent: never.
+	// When the revocation is removed, because everything that it revokes has expired; absent: never.
 	KeptUntil     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=kept_until,json=keptUntil,proto3" json:"kept_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6247,7 +6247,7 @@ func (x *MadeCut) GetKeptUntil() *timestamppb.Timestamp {
 
 type ReopenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Agents, delegations and keys never come back: grant anew.
+	// Agents, delegations and keys cannot be reopened: issue new ones.
 	//
 	// Types that are valid to be assigned to Target:
 	//
@@ -6865,7 +6865,7 @@ func (x *AffectedAgent) GetLoses() []string {
 	return nil
 }
 
-// Which entries are wanted. What is absent admits all.
+// Which entries are wanted. An absent field matches every entry.
 type ListEntriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// This time included.
@@ -6874,7 +6874,7 @@ type ListEntriesRequest struct {
 	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
 	// For whom it was done.
 	User *User `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	// SPIFFE ID or UUID, also of an agent that was forgotten long ago.
+	// SPIFFE ID or UUID, also of an agent that the issuer does not know any more.
 	Agent string `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
 	Class string `protobuf:"bytes,5,opt,name=class,proto3" json:"class,omitempty"`
 	// A workload's name, or the SPIFFE ID of a foreign one.
@@ -7005,7 +7005,7 @@ type ListEntriesResponse struct {
 	Entries []*HistoryEntry        `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	// Empty: no more by now.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// With it a later call goes on after the entries that were there, for who follows the history.
+	// To follow the history: a later call with this token returns the entries that came after these.
 	EndPageToken  string `protobuf:"bytes,3,opt,name=end_page_token,json=endPageToken,proto3" json:"end_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7120,7 +7120,7 @@ type GetDecisionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At least one.
 	Entries []*HistoryEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
-	// For operators: of each entry what the tree holds, and what opens it.
+	// For operators: the leaf of each entry in the Merkle tree, and what its commitment is over.
 	Proofs        []*EntryProof `protobuf:"bytes,2,rep,name=proofs,proto3" json:"proofs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7170,13 +7170,13 @@ func (x *GetDecisionResponse) GetProofs() []*EntryProof {
 	return nil
 }
 
-// One entry of the history. What the caller may not know is empty.
+// One entry of the history. Fields that the caller may not see are empty.
 type HistoryEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Place in the history, from 0.
+	// Index in the history, from 0.
 	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	// Revision of the record; 0 for what is no record.
+	// Revision of the record; 0 for an entry without a record, such as a denial.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The entries of one decision share it.
 	DecisionId string `protobuf:"bytes,4,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
@@ -7210,7 +7210,7 @@ type HistoryEntry struct {
 	// Scopes that were given.
 	Scopes    []string `protobuf:"bytes,19,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	Audiences []string `protobuf:"bytes,20,rep,name=audiences,proto3" json:"audiences,omitempty"`
-	// Of what was given.
+	// When what was given expires.
 	EndsAt *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=ends_at,json=endsAt,proto3" json:"ends_at,omitempty"`
 	// SHA-256 of the credential's public key, in hex.
 	Key string `protobuf:"bytes,22,opt,name=key,proto3" json:"key,omitempty"`
@@ -7220,9 +7220,9 @@ type HistoryEntry struct {
 	Target string `protobuf:"bytes,24,opt,name=target,proto3" json:"target,omitempty"`
 	// The reason that was given, or what the caller was told.
 	Reason string `protobuf:"bytes,25,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Of a gap: how many entries were not written.
+	// For a gap: how many entries were not written.
 	Count uint64 `protobuf:"varint,26,opt,name=count,proto3" json:"count,omitempty"`
-	// Written from the journal after a stop: peer, method and request id are not known.
+	// The entry was written from the journal after a stop: peer, method and request id are not known.
 	Late          bool `protobuf:"varint,27,opt,name=late,proto3" json:"late,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7447,16 +7447,16 @@ func (x *HistoryEntry) GetLate() bool {
 	return false
 }
 
-// What proves an entry to somebody outside.
+// The proof of an entry for somebody outside.
 type EntryProof struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// The bytes of the leaf: what everybody may see of the entry.
+	// The bytes of the leaf: the part of the entry that is public.
 	Leaf string `protobuf:"bytes,2,opt,name=leaf,proto3" json:"leaf,omitempty"`
-	// The bytes that the leaf's `commitment` is over, as HMAC-SHA-256 under the salt.
+	// The bytes that the leaf commits to: its `commitment` is their HMAC-SHA-256 under the salt.
 	Opening string `protobuf:"bytes,3,opt,name=opening,proto3" json:"opening,omitempty"`
 	Salt    []byte `protobuf:"bytes,4,opt,name=salt,proto3" json:"salt,omitempty"`
-	// A C2SP tlog-proof: place, inclusion proof and signed checkpoint. Empty until a checkpoint covers the entry, about a second.
+	// A C2SP tlog-proof: index, inclusion proof and signed checkpoint. Empty until a checkpoint covers the entry, about a second.
 	Proof         string `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7643,12 +7643,12 @@ type ExplainRequest_Token struct {
 }
 
 type ExplainRequest_Spawn struct {
-	// A spawn that is judged and not made: for the caller, with no key, no request id and no ticket.
+	// A spawn by the caller that is judged and not made. It has no key, no request id and no ticket.
 	Spawn *SpawnRequest `protobuf:"bytes,4,opt,name=spawn,proto3,oneof"`
 }
 
 type ExplainRequest_Decision struct {
-	// The id of a decision in the history. One of somebody else looks as if it did not exist.
+	// The id of a decision in the history. For a decision that the caller may not see, the answer is that there is none.
 	Decision string `protobuf:"bytes,5,opt,name=decision,proto3,oneof"`
 }
 
@@ -7725,13 +7725,13 @@ type ExplainResponse struct {
 	Limits    []*ExplainedLimit `protobuf:"bytes,8,rep,name=limits,proto3" json:"limits,omitempty"`
 	// The policies that decided. Empty where none is configured.
 	Policies []*ExplainedPolicy `protobuf:"bytes,9,rep,name=policies,proto3" json:"policies,omitempty"`
-	// The smallest sets of changes that turn a denial, each proved by judging again with it. No set contains another.
+	// The smallest sets of changes by which the request would be allowed, each verified by judging again with it. No set contains another.
 	Flip []*Flip `protobuf:"bytes,10,rep,name=flip,proto3" json:"flip,omitempty"`
-	// Whether every set of up to three changes was looked at. If not, there may be others.
+	// Whether every set of up to three changes was tried. If not, there may be others.
 	FlipComplete bool `protobuf:"varint,11,opt,name=flip_complete,json=flipComplete,proto3" json:"flip_complete,omitempty"`
 	// The decision that admitted the agent; empty for a spawn that is not made.
 	DecisionId string `protobuf:"bytes,12,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
-	// Revision of the journal as of which all of this holds.
+	// Revision of the journal as of which the answer is true.
 	Revision      uint64                 `protobuf:"varint,13,opt,name=revision,proto3" json:"revision,omitempty"`
 	At            *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -7925,7 +7925,7 @@ type ExplainedCheck struct {
 	// Its name, such as `authority`.
 	Check  string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
 	Passed bool   `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
-	// What it looked at.
+	// What it checked.
 	Saw           string  `protobuf:"bytes,3,opt,name=saw,proto3" json:"saw,omitempty"`
 	Source        *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -8054,11 +8054,11 @@ func (x *ExplainedPart) GetRemovedBy() *Source {
 type ExplainedLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What has a count of its own: `user`, `root`, `workload`, `parent` or `class`.
+	// The kind of subject that is counted: `user`, `root`, `workload`, `parent` or `class`.
 	Per string `protobuf:"bytes,2,opt,name=per,proto3" json:"per,omitempty"`
 	// What is counted: `live`, `fan_out`, `rate` or `total`.
 	Measure string `protobuf:"bytes,3,opt,name=measure,proto3" json:"measure,omitempty"`
-	// Absent where others count too and the caller is no operator.
+	// Absent if agents of others are counted too and the caller is no operator.
 	Used          *uint64 `protobuf:"varint,4,opt,name=used,proto3,oneof" json:"used,omitempty"`
 	Limit         uint64  `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
 	Source        *Source `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
@@ -8190,7 +8190,7 @@ func (x *ExplainedPolicy) GetSource() *Source {
 	return nil
 }
 
-// Changes that turn the answer together.
+// Changes that together make the answer an admission.
 type Flip struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []*FlipChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
@@ -8372,9 +8372,9 @@ type WhoCanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The live agents that may, in order of id.
 	Agents []*Agent `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
-	// In the last message: by whom there could be more.
+	// In the last message: how more such agents could be spawned.
 	Could []*CouldHave `protobuf:"bytes,2,rep,name=could,proto3" json:"could,omitempty"`
-	// In the last message: how far the answer holds.
+	// In the last message: as of when the list is exact.
 	AsOf          *AsOf `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -8431,7 +8431,7 @@ func (x *WhoCanResponse) GetAsOf() *AsOf {
 	return nil
 }
 
-// Agents that there could be.
+// A way in which more such agents could be spawned.
 type CouldHave struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Class string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -8520,13 +8520,13 @@ func (x *CouldHave) GetSource() *Source {
 	return nil
 }
 
-// As of when a survey of the agents holds.
+// As of when a list of agents is exact.
 type AsOf struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// False if the journal moved on faster than it could be followed: then agents may be missing, or have ended by now.
+	// False if the journal grew faster than it could be read: then agents may be missing from the list, or may have ended by now.
 	Exact bool `protobuf:"varint,2,opt,name=exact,proto3" json:"exact,omitempty"`
-	// For what expires.
+	// The time as of which expiry was decided.
 	At *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
 	// How many agents were found.
 	Agents        uint64 `protobuf:"varint,4,opt,name=agents,proto3" json:"agents,omitempty"`
@@ -8731,9 +8731,9 @@ type WhatIfResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The live agents that would end, or that are counted where there would be no room, in order of id.
 	Agents []*Agent `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
-	// In the last message: what would have no room.
+	// In the last message: the subjects that have no room for one more under the limit.
 	Starved []*Starved `protobuf:"bytes,2,rep,name=starved,proto3" json:"starved,omitempty"`
-	// In the last message: how far the answer holds.
+	// In the last message: as of when the list is exact.
 	AsOf *AsOf `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// In the last message: where the limit is defined.
 	Source *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
@@ -8808,13 +8808,13 @@ func (x *WhatIfResponse) GetUnknownUser() bool {
 	return false
 }
 
-// Something that has a count of its own under a limit, and would have no room for one more.
+// A subject whose agents a limit counts, and that would have no room for one more.
 type Starved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Such as `user demo of https://…`.
 	Whose string `protobuf:"bytes,1,opt,name=whose,proto3" json:"whose,omitempty"`
 	Used  uint64 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
-	// Live agents that are counted there.
+	// Live agents that are counted for it.
 	Agents        uint64 `protobuf:"varint,3,opt,name=agents,proto3" json:"agents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -8918,19 +8918,19 @@ func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
 
 type ReplayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Admissions that were decided again.
+	// Admissions that were judged again.
 	Decided uint64 `protobuf:"varint,1,opt,name=decided,proto3" json:"decided,omitempty"`
-	// Those with another answer.
+	// Admissions whose answer would be another one today.
 	Different uint64 `protobuf:"varint,2,opt,name=different,proto3" json:"different,omitempty"`
-	// At most 1,000 of these.
+	// At most 1,000 of those with another answer.
 	Differences []*ReplayDifference `protobuf:"bytes,3,rep,name=differences,proto3" json:"differences,omitempty"`
-	// Denials of the same time, which are not decided again; at most 100,000 entries of the history are counted.
+	// Denials in the same period, which are not judged again; at most 100,000 entries of the history are counted.
 	NotReplayed uint64 `protobuf:"varint,4,opt,name=not_replayed,json=notReplayed,proto3" json:"not_replayed,omitempty"`
-	// Whether classes, limits or audiences were configured otherwise since the first of these decisions.
+	// Whether classes, limits or audiences were changed in the configuration since the first of these decisions.
 	ConfiguredOtherwise bool `protobuf:"varint,5,opt,name=configured_otherwise,json=configuredOtherwise,proto3" json:"configured_otherwise,omitempty"`
 	// The revision up to which the journal was read.
 	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Admissions that were decided again by the policies of today, because those of their time are not kept.
+	// Admissions that were judged again by the policies of today, because those of their time are not kept.
 	PoliciesLost  uint64 `protobuf:"varint,7,opt,name=policies_lost,json=policiesLost,proto3" json:"policies_lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -9153,7 +9153,7 @@ type GovernResponse struct {
 	Unowned []*Source `protobuf:"bytes,1,rep,name=unowned,proto3" json:"unowned,omitempty"`
 	// Entries whose owner is a user who was revoked and is closed.
 	ClosedOwners []*Source `protobuf:"bytes,2,rep,name=closed_owners,json=closedOwners,proto3" json:"closed_owners,omitempty"`
-	// What of a class was given to no agent.
+	// The scopes and audiences of a class that were given to no agent.
 	Unused []*UnusedCeiling `protobuf:"bytes,3,rep,name=unused,proto3" json:"unused,omitempty"`
 	// SPIFFE IDs of live agents that have had an identity for an hour, and never used it for a token, a renewal or a child; at most
 	// 1,000.
@@ -9361,7 +9361,7 @@ func (*GetBundleRequest) Descriptor() ([]byte, []int) {
 type GetBundleResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Bundle *Bundle                `protobuf:"bytes,1,opt,name=bundle,proto3" json:"bundle,omitempty"`
-	// Every foreign bundle, by name. Whom we trust beside ourselves is not told to strangers: for them there is none. All
+	// Every foreign bundle, by name. Callers without an identity get none, because they need not know whom we trust. All
 	// documents together have at most 1 MiB; what does not fit is left out whole.
 	Foreign       []*ForeignBundle `protobuf:"bytes,2,rep,name=foreign,proto3" json:"foreign,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -9454,7 +9454,7 @@ type GetCrlsResponse struct {
 	Crls []*Crl `protobuf:"bytes,1,rep,name=crls,proto3" json:"crls,omitempty"`
 	// Every revocation up to this revision is in the lists.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Verifiers refuse the lists from then on, and with them every certificate.
+	// When the lists expire. Verifiers then refuse the lists, and with them every certificate.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -9604,10 +9604,10 @@ func (*WatchBundleRequest) Descriptor() ([]byte, []int) {
 type WatchBundleResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Bundle *Bundle                `protobuf:"bytes,1,opt,name=bundle,proto3" json:"bundle,omitempty"`
-	// As in GetBundleResponse. What is not there any more is not to be believed any more.
+	// As in GetBundleResponse. A bundle that is not there any more must not be trusted any more.
 	Foreign []*ForeignBundle `protobuf:"bytes,2,rep,name=foreign,proto3" json:"foreign,omitempty"`
 	// DER certificates of the authorities below the root that sign X.509-SVIDs, those that are prepared or retired too; not those
-	// that are tainted. They are no roots: they complete the chain of a leaf that a proxy hands on alone.
+	// that are tainted. They are no roots: they complete the chain if a proxy forwards the leaf alone.
 	X509Intermediates [][]byte `protobuf:"bytes,3,rep,name=x509_intermediates,json=x509Intermediates,proto3" json:"x509_intermediates,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -9670,14 +9670,14 @@ type Authority struct {
 	// X.509: its key id in hex. JWT: its `kid`.
 	Id     string          `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Status AuthorityStatus `protobuf:"varint,3,opt,name=status,proto3,enum=mayfly.v1.AuthorityStatus" json:"status,omitempty"`
-	// Nothing it signs lasts longer.
+	// When it expires; nothing that it signs is valid for longer.
 	ExpiresAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	PreparedAt  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=prepared_at,json=preparedAt,proto3" json:"prepared_at,omitempty"`
 	ActivatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
 	RetiredAt   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=retired_at,json=retiredAt,proto3" json:"retired_at,omitempty"`
-	// When it is gone from the list; known once it has retired.
+	// When it is removed from the list; known once it has retired.
 	KeptUntil *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=kept_until,json=keptUntil,proto3" json:"kept_until,omitempty"`
-	// When it signs by itself; of a prepared one.
+	// For a prepared authority: when it is activated without a call.
 	SignsFrom     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=signs_from,json=signsFrom,proto3" json:"signs_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -9964,7 +9964,7 @@ func (x *PrepareAuthorityResponse) GetRevision() uint64 {
 type ActivateAuthorityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  AuthorityKind          `protobuf:"varint,1,opt,name=kind,proto3,enum=mayfly.v1.AuthorityKind" json:"kind,omitempty"`
-	// Also before verifiers can be expected to know it.
+	// Activate it even if some verifiers cannot know it yet.
 	Now           bool `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10069,7 +10069,7 @@ func (x *ActivateAuthorityResponse) GetRevision() uint64 {
 type RotateAuthorityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  AuthorityKind          `protobuf:"varint,1,opt,name=kind,proto3,enum=mayfly.v1.AuthorityKind" json:"kind,omitempty"`
-	// Also before verifiers can be expected to know it.
+	// Activate it even if some verifiers cannot know it yet.
 	Now           bool `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10121,7 +10121,7 @@ func (x *RotateAuthorityRequest) GetNow() bool {
 
 type RotateAuthorityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The one that signs from now on, or will.
+	// The authority that signs from now on, or will sign.
 	Authority     *Authority `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
 	Revision      uint64     `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -10366,15 +10366,15 @@ func (x *TaintAuthorityResponse) GetRevision() uint64 {
 
 type WatchCutsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which life of the journal the caller knows cuts of, 16 bytes; empty: none, send everything.
+	// The epoch (incarnation) of the journal whose cuts the caller knows, 16 bytes; empty: none, send everything.
 	Incarnation []byte `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// The head of the last heartbeat that the caller took.
+	// The head of the last heartbeat that the caller accepted.
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
 	// Chosen by the caller, at random, 16 bytes: it names this stream in ConfirmCuts. Empty: the caller does not confirm.
 	Subscription []byte `protobuf:"bytes,3,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Whether the caller forwards the feed to subscribers of its own, who are not listed here.
 	Relays bool `protobuf:"varint,4,opt,name=relays,proto3" json:"relays,omitempty"`
-	// Its `chain`, if it had one. If the journal's past is another one, the call is refused with the reason FEED_FORK.
+	// The `chain` of that heartbeat, if it had one. If it does not match the journal, the call is refused with the reason FEED_FORK.
 	Chain         []byte `protobuf:"bytes,5,opt,name=chain,proto3" json:"chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10449,7 +10449,7 @@ type ConfirmCutsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in WatchCuts.
 	Subscription []byte `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
-	// The head of the last heartbeat that the caller took.
+	// The head of the last heartbeat that the caller accepted.
 	Head          uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10537,7 +10537,7 @@ func (*ConfirmCutsResponse) Descriptor() ([]byte, []int) {
 
 type ListSubscribersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ask the subscribers to confirm what they have heard, with the next heartbeat.
+	// Ask the subscribers, with the next heartbeat, to confirm what they have received.
 	Confirm       bool `protobuf:"varint,1,opt,name=confirm,proto3" json:"confirm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10634,7 +10634,7 @@ func (x *ListSubscribersResponse) GetHead() uint64 {
 	return 0
 }
 
-// Who follows the feed.
+// A subscriber of the feed.
 type Subscriber struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SPIFFE ID of an agent or a workload; an operator on the local socket as `uid:0`.
@@ -10642,11 +10642,11 @@ type Subscriber struct {
 	// Where it called from.
 	Peer  string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
 	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
-	// The issuer has handed everything up to this head to the connection.
+	// The issuer has sent everything up to this head.
 	Sent uint64 `protobuf:"varint,4,opt,name=sent,proto3" json:"sent,omitempty"`
-	// It has said itself that it has taken everything up to this head; 0: it has said nothing yet.
+	// The subscriber has confirmed that it has applied everything up to this head; 0: it has confirmed nothing yet.
 	Heard uint64 `protobuf:"varint,5,opt,name=heard,proto3" json:"heard,omitempty"`
-	// Whether it says what it has heard. Those who do not may have heard as much as was sent.
+	// Whether the subscriber confirms what it has applied. One that does not may have applied as much as was sent.
 	Confirms bool `protobuf:"varint,6,opt,name=confirms,proto3" json:"confirms,omitempty"`
 	// Whether it forwards the feed to others, who are not listed.
 	Relays        bool `protobuf:"varint,7,opt,name=relays,proto3" json:"relays,omitempty"`
@@ -10733,14 +10733,14 @@ func (x *Subscriber) GetRelays() bool {
 	return false
 }
 
-// Cuts in order of revision. What has no heartbeat goes on in the next message and counts only with that.
+// Cuts in order of revision. A message without a heartbeat is continued in the next one, and its cuts apply only with that one.
 type WatchCutsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Everything follows; what was known before is void.
+	// A snapshot: every cut follows, and those that were known before are replaced.
 	Snapshot  bool       `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Cuts      []*Cut     `protobuf:"bytes,2,rep,name=cuts,proto3" json:"cuts,omitempty"`
 	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
-	// Somebody waits to know who has heard: call ConfirmCuts when this message has been taken.
+	// A revocation waits for confirmations: call ConfirmCuts when this message has been applied.
 	Confirm       bool `protobuf:"varint,4,opt,name=confirm,proto3" json:"confirm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10804,17 +10804,17 @@ func (x *WatchCutsResponse) GetConfirm() bool {
 	return false
 }
 
-// A revocation, as verifiers need it: no reason, and whom it is about only as a digest.
+// A revocation as verifiers get it: without its reason, and with its target only as a digest.
 type Cut struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revoked subject, 16 bytes (see `mayfly-verify`, `Target::subject`).
 	Subject []byte `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The cut ends everything that has relied on the subject since before this revision. 0 takes the subject's cut off, because another cut
-	// kills all that it did; `keep_until` is then that of the cut that goes.
+	// The cut revokes everything that has relied on the subject since before this revision. 0 removes the subject's cut, because another cut
+	// revokes all that it did; `keep_until` is then that of the removed cut.
 	Before uint64 `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`
-	// Unix seconds after which it can hit nothing.
+	// Unix seconds after which everything that it revokes has expired.
 	KeepUntil uint64 `protobuf:"varint,3,opt,name=keep_until,json=keepUntil,proto3" json:"keep_until,omitempty"`
-	// Of the record that made it.
+	// Revision of the record that made it.
 	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10878,7 +10878,7 @@ func (x *Cut) GetRevision() uint64 {
 	return 0
 }
 
-// What a verifier that has taken everything so far knows, and until when that was true. Signed by the feed's own key over
+// What a verifier knows that has applied all cuts so far, and until when that was true. Signed by the feed's own key over
 // "mayfly feed v2\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
 // count (8 bytes each, big-endian), digest and chain. A heartbeat without a chain begins with "mayfly feed v1\0".
 type Heartbeat struct {
@@ -10891,7 +10891,7 @@ type Heartbeat struct {
 	// Unix microseconds.
 	AsOf uint64 `protobuf:"varint,4,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// Number of cuts that are kept at `as_of`, and the sum modulo 2^256 of SHA-256(subject, before as 8 bytes big-endian),
-	// each read as a big-endian number: a relay that leaves one out is noticed.
+	// each read as a big-endian number, so that a relay cannot leave one out unnoticed.
 	Count  uint64 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
 	Digest []byte `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
 	// P-256, r and s, 64 bytes.

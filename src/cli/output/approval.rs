@@ -47,7 +47,7 @@ pub(in crate::cli) fn digest(approval: &v1::Approval) -> Option<String> {
     shown.digest().map(hex::encode)
 }
 
-/// What an agent hears that has asked.
+/// The text for an agent that has asked for an approval.
 pub(in crate::cli) fn asked(approval: &v1::Approval) -> Vec<String> {
     let (id, until) = (&approval.approval_id, timestamp(approval.expires_at.as_ref()));
     vec![
@@ -57,7 +57,7 @@ pub(in crate::cli) fn asked(approval: &v1::Approval) -> Vec<String> {
     ]
 }
 
-/// One line: id, state, who asks, for what, why.
+/// One line: id, state, agent, the request and its reason.
 pub(in crate::cli) fn line(approval: &v1::Approval) -> String {
     let what = [approval.authorization_details.clone(), approval.scopes.join(" ")];
     let what: Vec<String> = what.into_iter().filter(|part| !part.is_empty()).collect();

@@ -84,7 +84,7 @@ impl Approvals for Door {
     }
 }
 
-/// An approval that was recorded just now.
+/// The message for an approval that was just recorded.
 fn as_it_stands(issuer: &Issuer, caller: &Caller, approval: &Approval) -> Result<v1::Approval, No> {
     Ok(message(issuer, &approvals::get(issuer, caller, &hex::encode(approval.id))?))
 }

@@ -32,7 +32,7 @@ impl Forgotten {
         self.digest.add(subject, u64::MAX);
     }
 
-    /// Takes off a cut that the feed takes off. `all` is the digest of all cuts, forgotten or not.
+    /// Removes a cut that the feed removes. `all` is the digest of all cuts, forgotten or not.
     pub(super) fn take(&mut self, cut: &FeedCut, all: &mut CutDigest) {
         let Some((count, digest)) = self.ends.get_mut(&cut.keep_until).filter(|(count, _)| *count > 0) else { return };
         *count -= 1;
@@ -65,7 +65,7 @@ impl Forgotten {
         let Some(last) = excess.checked_sub(1) else { return cuts.clone() };
         let (_, latest, _) = arrivals.select_nth_unstable(last);
         let latest = *latest;
-        // Of those that arrived last, as many as are still needed.
+        // Of the cuts that arrived at `latest`, only as many are forgotten as are still needed.
         let mut ties = excess - cuts.entries().filter(|e| goes(e) && e.arrived < latest).count();
         let kept = cuts.entries().filter(|e| {
             let tie = goes(e) && e.arrived == latest && ties > 0;
