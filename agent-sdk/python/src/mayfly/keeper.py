@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from .certificates import Credential
 from .errors import Expired, Forked, NoIdentity, Revoked, Unavailable
 from .issuer import Connection, Issuer
 from .pace import LOOK
 from .tokens import Tokens
+
+T = TypeVar("T")
 
 log = logging.getLogger("mayfly")
 
@@ -120,6 +122,11 @@ class Keeper:
     def connected(self) -> AbstractContextManager[Connection]:
         """A connection to the issuer as this identity, for spawning."""
         raise no_issuer()
+
+    def asked(self, ask: Callable[[Connection], T]) -> T:
+        """Makes one call to the issuer that is about this identity."""
+        with self.connected() as connection:
+            return ask(connection)
 
     def end(self) -> None:
         """Ends the identity at the issuer."""
