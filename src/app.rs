@@ -152,7 +152,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let serving = listen::serve_local(http_listener, monitor, config.bounds, stopped.clone());
     tasks.push(process::task("metrics and health", serving));
 
-    // ORDER: before a key is made, because an authority that is made under a wrong clock cannot be used.
+    // ORDER: the clock is checked before a key is made, because an authority that is made under a wrong clock cannot be used.
     let journal = opened::journal(&config, &home, &clock)?;
     let foreign = Foreign::open(&config.foreign, reload::listed(&config), &home.dir.join("foreign"), &clock)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
