@@ -157,7 +157,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let serving = listen::serve_local(http_listener, monitor, config.bounds, stopped.clone());
     tasks.push(process::task("metrics and health", serving));
 
-    // ORDER: before a key is made, because an authority that is made under a wrong clock cannot be used.
+    // ORDER: the clock is checked before a key is made, because an authority that is made under a wrong clock cannot be used.
     let journal = opened::journal(&config, &home, &clock)?;
     let foreign = Foreign::open(&config.foreign, reload::listed(&config), &home.dir.join("foreign"), &clock)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
@@ -165,7 +165,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let (history, told_history) = history::open(&config, &home, &keystore)?;
     let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
-    // ORDER: before the watermark is written anew.
+    // ORDER: the witnesses are asked before the watermark is written anew.
     let seen = witnessed::ask(&config).await?;
     let (told, heard) = feed::line();
     let told = history::Observers { feed: told, history: told_history.clone() };
@@ -237,7 +237,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     };
     let (current_tls, renewing) = tls("grpc").keep(tls::Shows::Mutual(config.names.clone()), stopped.clone())?;
     tasks.push(renewing);
-    // ORDER: after the tasks that follow its changes.
+    // ORDER: the bundles are refreshed only after the tasks that follow their changes were started.
     tasks.extend(foreign.keep(&stopped));
     let apart = listen::Apart::start().map_err(|e| format!("the runtime for strangers cannot be started: {e}"))?;
     let guard = peer::Guard::default();
@@ -329,7 +329,7 @@ impl Running {
         let (issuer, watermark) = (self.issuer, self.watermark);
         let _ = tokio::task::spawn_blocking(move || {
             issuer.ledger.stop();
-            // ORDER: after the ledger, so that it holds every record; and signed before the process ends.
+            // ORDER: the history stops after the ledger, so that it holds every record. It signs them before the process ends.
             issuer.history.stop();
             if let Some(audit) = &issuer.audit {
                 audit.stop();

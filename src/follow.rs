@@ -175,7 +175,8 @@ fn written(dir: &Path) -> Option<SystemTime> {
 }
 
 async fn renew(issuer: &Issuer, own: &CurrentIdentity, dir: &Path) -> Result<(), String> {
-    // ORDER: before the certificate is read. The issuer would refuse one that another program has just replaced.
+    // ORDER: the folder is locked before the certificate is read. The issuer would refuse one that another program has just
+    // replaced.
     let locked = Locked::soon(dir, LOCKED).await.map_err(|e| e.to_string())?;
     if folder::validity(dir)?.half() <= validity::now() {
         let key = Key::new()?;

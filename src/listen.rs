@@ -159,7 +159,8 @@ pub async fn serve_tls(
         };
         let _ = stream.set_nodelay(true);
         let network = network(address.ip());
-        // ORDER: before the handshake. A peer that renews during the handshake must not look like a thief of its old certificate.
+        // ORDER: the revision is read before the handshake. A peer that renews during the handshake must not look like a thief of
+        // its old certificate.
         let opened = listening.behind.as_ref().map_or(0, |behind| behind.issuer.ledger.read(|state| state.revision));
         let seat = listening.places.begin(network);
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));

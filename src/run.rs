@@ -173,7 +173,8 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
         }
         Err(not) => Err(not),
     };
-    // ORDER: after every process that could use the identity has gone. If the issuer cannot be reached, the identity expires.
+    // ORDER: the identity is ended after every process that could use it has gone. If the issuer cannot be reached, the identity
+    // expires.
     if !launch.ends {
         return ended;
     }
@@ -211,7 +212,7 @@ async fn beside<T>(
         wanted.push(laid_out.token);
         env.extend(laid_out.env);
     }
-    // ORDER: before the command starts, so that it finds every file.
+    // ORDER: the token files are written before the command starts, so that it finds every file.
     let mut tokens = Tokens::begin(wanted, launch.user, identity).await?;
     let mut running = Running::start(&launch.command, &env, launch.user)?;
     let serving = serve(running.tree().clone());

@@ -16,9 +16,9 @@ use crate::state::{Agent, Standing, State};
 
 /// The code of a denial of evidence that was verified under a configuration that has been replaced since.
 pub(super) const CHANGED: &str = "CONFIGURATION_CHANGED";
-/// How often a request is decided again because the configuration changed, before its caller is told.
+/// How often a request is judged again because the configuration changed. After that it is denied with [`CHANGED`].
 pub(super) const TRIES: usize = 4;
-/// Orders that wait.
+/// Most configuration orders that wait in the queue.
 const WAITING: usize = 8;
 /// Affected agents that are listed one by one.
 pub const LISTED: usize = 1000;

@@ -132,7 +132,8 @@ async fn act(issuer: &Issuer, caller: &Caller, what: What, how: How, dry: bool) 
         }
         What::Before(time) => (Target::TrustDomain, Some(time)),
     };
-    // ORDER: before the journal is read, a permit is taken or the writer is asked. The ledger decides again.
+    // ORDER: the caller's right is checked before the journal is read, a permit is taken or the writer is asked. The ledger checks
+    // again.
     issuer.ledger.read(|state| may_revoke(state, caller, &target))?;
     let since = match time {
         None => None,

@@ -154,7 +154,7 @@ impl Rotation {
     }
 
     fn order(&self, caller: &Caller, order: &Order) -> Result<(), No> {
-        // ORDER: before a key is made. The ledger looks again.
+        // ORDER: the caller's right is checked before a key is made. The ledger checks again.
         self.ledger.read(|state| who(state, &self.ledger.rules(), caller, self.clock.now()))?;
         if let Order::Prepare(kind) | Order::Rotate { kind, .. } = order
             && self.schedule.load().kinds().all(|needed| needed != *kind)

@@ -75,7 +75,7 @@ pub(super) fn ledger(
             state.revision
         ));
     }
-    // ORDER: before the watermark is overwritten, which would lose what it says.
+    // ORDER: the watermark is checked before it is overwritten.
     if let Some(mark) = &last {
         mark.check(&journal, &state)?;
     }

@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         private(&args)?;
     }
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
-    // ORDER: before there is a key in memory.
+    // ORDER: the process is protected before there is a key in memory.
     process::begin()?;
     process::lock_memory();
     let metrics = telemetry::metrics()?;
@@ -114,7 +114,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     } else {
         (None, None)
     };
-    // ORDER: before it says that it is ready. A server refuses to start without its lists.
+    // ORDER: the lists are written before the guard says that it is ready. A server refuses to start without its lists.
     let lists = match &args.crl {
         Some(dir) => {
             let (channel, live) = (followed.channel.clone(), followed.revocations.live().clone());
@@ -134,7 +134,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     output::print(global.output, &json!({ "listen": address }), || format!("the guard is ready on {address}; Ctrl-C stops it"))?;
     let requested = serving::requested().await;
     stop.send_replace(true);
-    // ORDER: before the connections drain. Its streams end with it.
+    // ORDER: these tasks end before the connections drain. Their streams end with them.
     for task in [telling, lists].into_iter().flatten() {
         task.abort();
     }

@@ -99,7 +99,7 @@ fn repair_time(offline: &Offline, global: &Global) -> Result<(), Failure> {
     let mut beats = Beats { path: home.dir.join("heartbeat.json"), authority: Arc::new(authority), trust_domain: td, last: None };
     let mark = beats.read()?;
     let state = replay(&mut journal).map_err(|e| e.to_string())?;
-    // ORDER: before anything is written, which would overwrite the watermark.
+    // ORDER: the watermark is checked before anything is written, which would overwrite it.
     if let Some(mark) = &mark {
         mark.check(&journal, &state)?;
     }

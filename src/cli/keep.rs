@@ -43,7 +43,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         return once(&args, global).await;
     }
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
-    // ORDER: before there is a key in memory.
+    // ORDER: the process is protected before there is a key in memory.
     process::begin()?;
     let shown: Vec<String> = args.dirs.iter().map(|dir| dir.display().to_string()).collect();
     output::print_one(global.output, &json!({ "keeping": shown }), || format!("keeping {}; Ctrl-C stops it", shown.join(", ")))?;

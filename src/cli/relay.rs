@@ -52,7 +52,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say as whom the relay listens with --as DIR")?.to_owned();
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
-    // ORDER: before there is a key in memory.
+    // ORDER: the process is protected before there is a key in memory.
     process::begin()?;
     process::lock_memory();
     // 1. The relay's identity, which is renewed, and the issuer's feed: messages are verified before they are forwarded.

@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         None => Config::dev(&global.home, SocketAddr::from(([127, 0, 0, 1], 0)), None),
     };
     let config = config.map_err(|e| e.to_string())?;
-    // ORDER: before a home, a root or a journal is made, in case the file does not exist.
+    // ORDER: the backup is opened before a home, a root or a journal is made, in case the file does not exist.
     std::fs::File::open(&args.file).map_err(|e| format!("`{}`: {e}", args.file.display()))?;
     let has = |name: &str| config.home.join("keys").join(name).exists();
     if config.root.is_none() && !args.new_root && !(has("root.key") && has("root.pem")) {
@@ -99,7 +99,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let chain = journal.head().map(|(_, chain)| chain);
     drop(journal);
     let kept = keep(&home, clock.seconds())?;
-    // ORDER: before the new journal is in place, because the write-ahead log of the old one must not be applied to it.
+    // ORDER: the write-ahead log of the old journal is removed before the new journal is in place, because it must not be applied
+    // to the new one.
     for name in ["journal.db-wal", "journal.db-shm"] {
         let _ = std::fs::remove_file(home.dir.join(name));
     }

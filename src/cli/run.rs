@@ -125,7 +125,7 @@ mod linux {
         for preset in &launch.presets {
             preset.hint().into_iter().for_each(|hint| tracing::error!("--for {}: {hint}", preset.name()));
         }
-        // ORDER: before there is a key, so that nothing can read the key from this process.
+        // ORDER: the process is protected before there is a key, so that nothing can read the key from it.
         prepare()?;
         let folder = args.acting.identity.as_deref();
         let (identity, server) = match (&args.ticket, folder, &args.class) {

@@ -116,7 +116,8 @@ async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &
         csrs: keys.iter().map(|key| key.csr.clone()).collect(),
         template: Some(template),
     };
-    // ORDER: before the request, so that an interrupt finds what it made.
+    // ORDER: interrupts are caught before the request is sent, so that one that comes meanwhile ends the agents that the request
+    // made.
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let mut client = BatchesClient::new(channel.clone());
     let mut asked = std::pin::pin!(client.spawn(request));

@@ -164,7 +164,7 @@ impl Denied {
             _ => "",
         };
         let mut object = json!({ "decision": false, "reason": self.code, "hint": format!("{cause}{advice}") });
-        // For the header `DPoP-Nonce` (RFC 9449 9).
+        // The proxy answers with this value in the header `DPoP-Nonce` (RFC 9449 9).
         if let (Value::Object(object), "DPOP_NONCE_NEEDED") = (&mut object, self.code) {
             object.insert("dpop_nonce".into(), guard.nonce().into());
         }

@@ -106,7 +106,8 @@ impl Gap {
     }
 }
 
-/// Counts one entry; `reading` is the time at which the whole burst is free again. Returns `false` if the limit is reached.
+/// Counts one entry against the rate limit. `reading` is the time at which the whole burst will be available again. Returns `false`
+/// if the limit is reached.
 fn take(reading: &mut u64, pace: Pace, now: u64) -> bool {
     let next = (*reading).max(now) + pace.period;
     let free = next <= now.saturating_add(pace.period.saturating_mul(pace.burst));

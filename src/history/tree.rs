@@ -61,7 +61,7 @@ impl Edge {
         self.size
     }
 
-    /// The hashes of the last tile of each level that is not full.
+    /// For each level whose last tile is not full, the hashes of that tile.
     pub fn partial(&self) -> impl Iterator<Item = (usize, u64, &[Hash])> {
         let tile = |(level, hashes): (usize, &'_ Vec<Hash>)| (level, self.size >> (8 * (level + 1)), hashes.len());
         self.partial.iter().enumerate().filter(|(_, hashes)| !hashes.is_empty()).map(move |(level, hashes)| {

@@ -32,9 +32,9 @@ pub struct Row<'a> {
     pub body: &'a [u8],
     /// The digest of its record.
     pub chain: &'a [u8],
-    /// Revision of the row before it; 0 if it is the first.
+    /// Revision of the preceding row; 0 if this row is the first.
     pub prev: u64,
-    /// The digest of the record before it, if that record has no row.
+    /// The digest of the preceding record, if the row of that record was deleted from the journal.
     pub before: Option<&'a [u8]>,
 }
 

@@ -9,8 +9,8 @@ use crate::denial::{Fault, No};
 use crate::journal::record::{self, record::Body};
 use crate::state::{Agent, CUT_KEEP, KEEP, Owner, SKEW, View, before, cut_target, end_of_cut, seconds};
 
-/// See [`Judgement::crowded`]: a child is revoked in place of its parent if at least this part of the revocations lies below the
-/// child.
+/// See [`Judgement::crowded`]: a child is revoked in place of its parent if the revocations below the child are at least one part
+/// in this many of the bound.
 const PART: usize = 16;
 
 /// A requested cut.

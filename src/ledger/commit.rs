@@ -286,7 +286,8 @@ impl Writer {
         let chain = self.journal.head().filter(|(at, _)| *at == state.revision).map(|(_, chain)| chain);
         let head = Head { incarnation: state.incarnation, revision: state.revision, chain };
         drop(state);
-        // ORDER: before any caller is answered. A caller that sees this head finds every cut up to it in the feed.
+        // ORDER: the feed is notified before any caller is answered. A caller that sees this head finds every cut up to it in the
+        // feed.
         self.observer.committed(head, cuts);
         self.observer.recorded(noted);
         Ok(())

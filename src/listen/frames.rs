@@ -42,13 +42,13 @@ pub(super) struct Metered<S> {
 
 /// The position of the reader in the stream of frames.
 enum At {
-    /// In the preface, of which this many bytes have arrived.
+    /// The reader is in the connection preface, of which this many bytes have arrived.
     Preface(usize),
-    /// In a frame's head, of which this many bytes have arrived.
+    /// The reader is in a frame's head, of which this many bytes have arrived.
     Head([u8; 9], usize),
-    /// In a frame's payload, of which this many bytes are missing.
+    /// The reader is in a frame's payload, of which this many bytes have not arrived yet.
     Payload(usize),
-    /// It is not HTTP/2.
+    /// The stream is not HTTP/2.
     Other,
 }
 

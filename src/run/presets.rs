@@ -58,9 +58,9 @@ pub struct Preset {
 /// The settings that were found in the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Given {
-    /// Google: the provider. Kubernetes: the cluster. Snowflake: the account.
+    /// The system that the agent is to reach. Google: the provider. Kubernetes: the cluster. Snowflake: the account.
     target: String,
-    /// Google: the service account. Kubernetes: the files of the caller. Snowflake: the user.
+    /// Another setting of that system. Google: the service account. Kubernetes: the files of the caller. Snowflake: the user.
     further: Option<String>,
     /// A hint for the operator.
     hint: Option<&'static str>,

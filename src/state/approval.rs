@@ -192,7 +192,7 @@ impl State {
         approval.forgotten_at.saturating_add(SECOND)
     }
 
-    /// Stops counting a question as waiting, once.
+    /// No longer counts the question as waiting for an answer. A second call changes nothing.
     pub(super) fn no_longer_waits(&mut self, id: &[u8; 16]) {
         if let Some(approval) = self.approvals.get_mut(id).filter(|approval| approval.waits) {
             approval.waits = false;

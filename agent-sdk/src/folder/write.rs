@@ -110,7 +110,7 @@ impl Locked {
         ];
         content.extend(issuer.as_ref().map(|issuer| ("issuer", issuer.as_slice())));
         let fresh = self.generation(&content)?;
-        // ORDER: before the switch, so that every name follows it. In a new folder they lead nowhere until then.
+        // ORDER: the links are made before the switch, so that every name follows it. In a new folder they lead nowhere until then.
         for (name, _) in &content {
             self.link(name)?;
         }

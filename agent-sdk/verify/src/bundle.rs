@@ -20,7 +20,7 @@ pub enum BundleError {
     /// The text is not a JSON object with a `keys` array (Bundle 4.1.3).
     #[error("not a SPIFFE bundle: {0}")]
     Malformed(String),
-    /// It holds more than 100 keys.
+    /// The bundle holds more than 100 keys.
     #[error("the bundle has {0} keys, and {MAX_KEYS} are allowed")]
     TooManyKeys(usize),
     /// A key cannot be expressed as a JWK.

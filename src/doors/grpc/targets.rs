@@ -128,7 +128,7 @@ pub(super) fn user(issuer: &Issuer, u: v1::User) -> Result<User, Denial> {
     Ok(User { iss: provider(issuer, u.iss)?, sub: u.sub })
 }
 
-/// The URL of an issuer of users, which is given by that or by its configured name.
+/// The URL of an issuer of users. `iss` is this URL or the issuer's configured name.
 fn provider(issuer: &Issuer, iss: String) -> Result<String, Denial> {
     match issuer.providers.load().urls.get(&iss) {
         Some(url) => Ok(url.clone()),

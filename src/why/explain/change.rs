@@ -70,7 +70,7 @@ pub struct Case {
     pub at: u64,
     /// The recorded delegation behind the proof, if there is one.
     pub known: Option<Arc<Delegation>>,
-    /// The records of acts that an operator does first.
+    /// Records that are assumed to be in the journal before the spawn: those of the operator's acts that this case proposes.
     pub before: Vec<Body>,
 }
 
