@@ -242,8 +242,9 @@ impl Exchange {
             return Err(Denial::denied("AUDIENCE_NOT_ALLOWED", message).into());
         }
         // The class may have changed since the approval was asked for.
-        let all = read_actions(&j.rules().actions, &approval.details)?;
-        let wanted = Wanted { audience: approval.audience.clone(), scopes: approval.scopes.clone(), actions: all };
+        let (granted, scopes) = approval.granted();
+        let all = read_actions(&j.rules().actions, granted)?;
+        let wanted = Wanted { audience: approval.audience.clone(), scopes: scopes.to_vec(), actions: all };
         j.terms(agent, &wanted)?;
         // T183: a request beyond what was approved is refused.
         if !all_within(&self.actions, &wanted.actions) {
@@ -257,7 +258,7 @@ impl Exchange {
         }
         let asked = |scope: &String| self.scopes.is_empty() || self.scopes.contains(scope);
         let scopes = wanted.scopes.iter().filter(|scope| asked(scope) && allowed(scope)).cloned().collect();
-        let details = if self.actions.is_empty() { approval.details.clone() } else { canonical(&self.actions) };
+        let details = if self.actions.is_empty() { granted.to_owned() } else { canonical(&self.actions) };
         let approved = Some((approval.id, answer.by.clone(), approval.ends_at / SECOND));
         Ok(Granted { audience: wanted.audience, scopes, details, approved })
     }

@@ -204,11 +204,15 @@ impl Translator<'_> {
             draft.opening.audiences = vec![approval.audience.clone()];
             draft.opening.reason.clone_from(&approval.reason);
             if a.approved {
-                draft.opening.scopes.clone_from(&approval.scopes);
+                let scopes = a.narrowed.as_ref().map_or(&approval.scopes, |narrowed| &narrowed.scopes);
+                draft.opening.scopes.clone_from(scopes);
                 draft.opening.ends_at = a.ends_at / SECOND;
             }
             if !approval.details.is_empty() {
                 draft.opening.target.push_str(&format!(", {}", approval.details));
+            }
+            if let Some(narrowed) = &a.narrowed {
+                draft.opening.target.push_str(&format!(", narrowed to {}", narrowed.details));
             }
         }
         if let Some(by) = &a.by {
