@@ -286,6 +286,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         let router = doors::https::router(&about, &publisher, &issuer.crls)
             .merge(doors::oauth::router(&issuer, &about))
             .merge(doors::authzen::router(&issuer, &about, false))
+            .merge(doors::page::router(&issuer, &about))
             .nest(&format!("{}/history", about.path()), log);
         tasks.extend(public("https", bound.socket, bound.shows, router, listen::Shares::https())?);
     }
@@ -352,7 +353,7 @@ fn development(config: &Config, provider: &reload::Provider) -> IssuerSettings {
     let mut audiences = vec![
         of(provider::AUDIENCE),
         AudienceSettings { revokes: true, ..AudienceSettings::new(provider::REVOKES) },
-        AudienceSettings { user: true, ..AudienceSettings::new(provider::USER) },
+        AudienceSettings { user: true, sign_in: true, ..AudienceSettings::new(provider::USER) },
     ];
     audiences.extend(provider.own.iter().map(|own| AudienceSettings { id_jag: true, ..of(own) }));
     audiences.extend(config.operator_audiences("dev"));

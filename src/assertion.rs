@@ -107,6 +107,8 @@ pub struct AudienceSettings {
     /// Whether such a token speaks for the user themself, who sees and stops what acts for them, and reopens what they closed. Its
     /// client must be one that only the users themselves use.
     pub user: bool,
+    /// Whether people sign in at the issuer's page as the client with this name.
+    pub sign_in: bool,
     /// Whether such a token makes somebody an operator or an auditor, by its claims, and does nothing else.
     pub operates: bool,
     /// Whether its tokens are ID-JAGs and nothing else. The audience is then the URL of this issuer.
@@ -123,6 +125,7 @@ impl AudienceSettings {
             max_lease: None,
             revokes: false,
             user: false,
+            sign_in: false,
             operates: false,
             id_jag: false,
         }
@@ -277,7 +280,6 @@ impl Delegator {
 
     /// Makes a delegator without a token, for tests of other rooms.
     #[cfg(test)]
-    #[doc(hidden)]
     pub fn for_tests(user: User, issued_at: u64, expires_at: u64, proof: [u8; 32], audience: AudienceSettings) -> Self {
         Delegator {
             user,

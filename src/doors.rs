@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod http;
 pub mod https;
 pub mod oauth;
+pub mod page;
 pub mod peer;
 pub mod relay;
 pub mod status;

@@ -1,11 +1,13 @@
 //! Sign-in of a person at their OIDC provider, for the commands of this binary. It uses no code of the issuer, which verifies the
 //! token again in each request.
 //!
-//! [`code`] is for a machine with a browser, [`device`] for one without; [`kept`] stores the tokens and refreshes them.
+//! [`code`] is for a machine with a browser, [`device`] for one without; [`kept`] stores the tokens and refreshes them. [`site`] is for the
+//! issuer's own page, to which people come in a browser.
 
 pub mod code;
 pub mod device;
 pub mod kept;
+pub mod site;
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -70,7 +72,7 @@ pub enum LoginError {
 }
 
 /// The endpoints of a provider, from its discovery document.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Endpoints {
     issuer: String,
     authorization_endpoint: Option<String>,
@@ -85,6 +87,13 @@ struct Endpoints {
 /// A provider with its endpoints, and a client to reach it.
 struct Found<'a> {
     provider: &'a Provider,
+    endpoints: Endpoints,
+    client: Client,
+}
+
+/// What was found of a provider, for another sign-in.
+#[derive(Clone)]
+struct Discovered {
     endpoints: Endpoints,
     client: Client,
 }
@@ -134,6 +143,21 @@ impl<'a> Found<'a> {
             return Err(LoginError::Answer(format!("it calls itself `{shown}`, and not `{}`", provider.issuer)));
         }
         Ok(Found { provider, endpoints, client })
+    }
+
+    /// The same for a later sign-in, without asking again.
+    fn again(provider: &'a Provider, Discovered { endpoints, client }: Discovered) -> Found<'a> {
+        Found { provider, endpoints, client }
+    }
+
+    fn discovered(self) -> Discovered {
+        Discovered { endpoints: self.endpoints, client: self.client }
+    }
+
+    /// Who answers an authorization request.
+    fn expected(&self) -> code::Expected {
+        let names_itself = self.endpoints.authorization_response_iss_parameter_supported;
+        code::Expected { issuer: self.provider.issuer.clone(), names_itself }
     }
 
     fn scope(&self) -> String {

@@ -9,6 +9,7 @@ use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use mayfly_agent::api::v1::operations_client::OperationsClient;
 use mayfly_agent::api::v1::revocations_client::RevocationsClient;
+use mayfly_agent::api::v1::tokens_client::TokensClient;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
@@ -110,6 +111,11 @@ impl Client {
         let request = v1::MintJwtRequest { audience, ..Default::default() };
         let answer = IdentitiesClient::new(self.channel.clone()).mint_jwt(request).await;
         self.counts.take("Identities/MintJwt", answer).map(drop)
+    }
+
+    pub(crate) async fn exchange(&self, request: v1::ExchangeRequest) -> Result<v1::ExchangeResponse, String> {
+        let answer = TokensClient::new(self.channel.clone()).exchange(request).await;
+        self.counts.take("Tokens/Exchange", answer)
     }
 
     pub(crate) async fn redeem(&self, request: v1::RedeemRequest) -> Result<v1::RedeemResponse, String> {

@@ -35,6 +35,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const LIMITS: &str = r#"
 [writes]
 mint = { caller = "1000000/s", root = "1000000/s" }
+exchange = { caller = "1000000/s", root = "1000000/s" }
 renew = { caller = "1000000/s", root = "1000000/s" }
 redeem = { root = "1000000/s" }
 end = { caller = "1000000/s", root = "1000000/s" }

@@ -25,7 +25,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, ValueEnum};
 use issuer::Issuer;
 use report::Report;
-use scenario::{feed, grow, issue, revoke};
+use scenario::{exchange, feed, grow, issue, revoke};
 use spire::Spire;
 
 /// Measure an issuer against the floor of this machine.
@@ -120,6 +120,8 @@ enum Scenario {
     Batch,
     /// JWT-SVIDs of one agent
     Jwt,
+    /// Access tokens of one agent; then by an access token that it presents
+    Exchange,
     /// Tickets, each over a new connection
     Redeem,
     /// Agents renew, each time over a new connection
@@ -223,6 +225,7 @@ async fn one(scenario: Scenario, options: &Options, report: &mut Report) -> Resu
         Scenario::Spawn => issue::spawn(&issuer, options).await,
         Scenario::Batch => issue::batch(&issuer, options).await,
         Scenario::Jwt => issue::jwt(&issuer, options).await,
+        Scenario::Exchange => exchange::exchange(&issuer, options).await,
         Scenario::Redeem => issue::redeem(&issuer, options).await,
         Scenario::Renew => issue::renew(&issuer, options).await,
         Scenario::Mixed => issue::mixed(&issuer, options).await,

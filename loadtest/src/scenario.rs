@@ -1,5 +1,6 @@
 //! The scenarios: the calls that load the issuer, and what is measured.
 
+pub(crate) mod exchange;
 pub(crate) mod feed;
 pub(crate) mod grow;
 pub(crate) mod issue;

@@ -36,9 +36,12 @@ pub struct Asked {
 /// A question.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    wanted: Wanted,
-    reason: String,
-    expires: u64,
+    /// What is asked for.
+    pub wanted: Wanted,
+    /// Why.
+    pub reason: String,
+    /// Seconds for which it may wait.
+    pub expires: u64,
 }
 
 /// Asks for an approval: the approval as it waits, and the revision of its record.

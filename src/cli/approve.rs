@@ -2,6 +2,7 @@
 
 use mayfly_agent::api::v1;
 
+use super::ask;
 use super::exit::{FAILURE, Failure};
 use super::global::Global;
 use super::output;
@@ -19,6 +20,12 @@ pub(super) struct Args {
     /// The digest of the approval as you have seen it before; if it has changed, nothing is approved
     #[arg(long, value_name = "SHA256")]
     digest: Option<String>,
+    /// Approve only this: an action as JSON within one that was asked for; may be given several times
+    #[arg(long = "action", value_name = "JSON")]
+    actions: Vec<String>,
+    /// Approve only this scope, and the others that are given
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -28,7 +35,13 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     // The digest is computed here from what was read, and not taken from the issuer.
     let own = output::approval::digest(&shown);
     let digest = args.digest.or(own).ok_or_else(|| Failure::new(FAILURE, "the issuer's answer cannot be read"))?;
-    let got = client.approve(v1::ApproveRequest { approval_id: args.id, user_token, digest }).await?.into_inner();
+    let narrowed = if args.actions.is_empty() && args.scopes.is_empty() {
+        None
+    } else {
+        Some(v1::Narrowed { authorization_details: ask::details(&args.actions)?, scopes: args.scopes })
+    };
+    let request = v1::ApproveRequest { approval_id: args.id, user_token, digest, narrowed };
+    let got = client.approve(request).await?.into_inner();
     let approval = got.approval.ok_or_else(Failure::incomplete_answer)?;
     let object = output::approval::object(&approval);
     output::print(global.output, &object, || output::fields(&object))

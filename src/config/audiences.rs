@@ -24,7 +24,7 @@ const UUID: usize = 36;
 const ENTRA_READS: u64 = 600;
 
 /// Names that a configured claim may not have: those of claims that every token has, or that would change its meaning.
-const TAKEN: [&str; 18] = [
+const TAKEN: [&str; 19] = [
     "iss",
     "sub",
     "aud",
@@ -43,6 +43,7 @@ const TAKEN: [&str; 18] = [
     "approved_by",
     "approval_id",
     "acr",
+    "resource",
 ];
 
 /// Reads every `[[audiences]]`.
@@ -116,9 +117,25 @@ fn read_profile(a: &mut Reader, kind: Option<System>, bound: bool) -> Profile {
     let form = a.optional("form", |s| match s {
         "at+jwt" => Ok(Form::Access),
         "jwt" => Ok(Form::Plain),
-        _ => Err("write `at+jwt` or `jwt`".into()),
+        "id-jag" => Ok(Form::IdJag),
+        _ => Err("write `at+jwt`, `jwt` or `id-jag`".into()),
     });
-    let profile = Profile { subject, form: form.unwrap_or(usual_form), impersonation: a.boolean("impersonation", false) };
+    let client = a.optional("client_id", Template::parse);
+    let resources = a.list("resources", Some(&[]), |s| {
+        let fits = reqwest::Url::parse(s).is_ok_and(|url| url.fragment().is_none()) && s.len() <= 256;
+        if fits { Ok(s.to_owned()) } else { Err("write absolute URIs without fragments".into()) }
+    });
+    let (form, impersonation) = (form.unwrap_or(usual_form), a.boolean("impersonation", false));
+    let profile = Profile { subject, form, impersonation, client, resources };
+    if profile.form != Form::IdJag && (profile.client.is_some() || !profile.resources.is_empty()) {
+        a.fault("form", "`client_id` and `resources` are for `form = \"id-jag\"`");
+    }
+    if profile.form == Form::IdJag && !profile.subject.as_ref().is_none_or(Subject::names_user) {
+        a.fault("subject", "an ID-JAG names the user: write another `subject`");
+    }
+    if profile.form == Form::IdJag && profile.impersonation {
+        a.fault("impersonation", "an ID-JAG says who acts: leave it out");
+    }
     if profile.form == Form::Plain && matches!(profile.subject, None | Some(Subject::Agent)) {
         // T190: a service would take the token for a JWT-SVID.
         a.fault("subject", "a plain JWT whose subject is the agent is a JWT-SVID, which agents mint: write another `subject`, or `form = \"at+jwt\"`");
@@ -238,7 +255,11 @@ mod tests {
             ("algorithm = \"none\"", "write `es256` or `rs256`"),
             ("lifetime = \"2h\"", "not from 10 to 3600"),
             ("bound = \"tls\"", "write one of none, mtls, dpop, any"),
-            ("form = \"jwe\"", "write `at+jwt` or `jwt`"),
+            ("form = \"jwe\"", "write `at+jwt`, `jwt` or `id-jag`"),
+            ("form = \"id-jag\"\nsubject = \"class\"", "an ID-JAG names the user"),
+            ("form = \"id-jag\"\nimpersonation = true\nbound = \"none\"", "an ID-JAG says who acts"),
+            ("client_id = \"x\"", "are for `form"),
+            ("form = \"id-jag\"\nresources = [\"x\"]", "absolute URIs"),
             ("form = \"jwt\"", "is a JWT-SVID"),
             ("form = \"jwt\"\nsubject = \"agent\"", "is a JWT-SVID"),
             ("subject = \"usr\"", "write `agent`, `class`, `user`"),

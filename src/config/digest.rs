@@ -138,7 +138,7 @@ fn action(of: &ActionType) -> Value {
 
 fn audience(audience: &Audience) -> Value {
     let Audience { owner, kind, lifetime, leeway, bound, profile, rs256, claims } = audience;
-    let Profile { subject, form: of, impersonation } = profile;
+    let Profile { subject, form: of, impersonation, client, resources } = profile;
     let kind = SYSTEMS.iter().find(|(_, system)| Some(*system) == *kind).map(|(name, _)| *name);
     let claims: Value = claims.iter().map(|(name, claim)| (name.clone(), claim.configured())).collect();
     let mut form = json!({ "claims": claims, "kind": kind, "leeway": leeway, "lifetime": lifetime, "owner": owner });
@@ -153,8 +153,16 @@ fn audience(audience: &Audience) -> Value {
     if let Some(subject) = subject {
         put("subject", subject.configured().into());
     }
-    if *of == Form::Plain {
-        put("form", "jwt".into());
+    match of {
+        Form::Access => {}
+        Form::Plain => drop(put("form", "jwt".into())),
+        Form::IdJag => drop(put("form", "id-jag".into())),
+    }
+    if let Some(client) = client {
+        put("client_id", client.to_string().into());
+    }
+    if !resources.is_empty() {
+        put("resources", resources.iter().cloned().collect());
     }
     if *impersonation {
         put("impersonation", true.into());

@@ -25,6 +25,7 @@ use crate::acts::{Issuer, client as clients, dpop, exchange, introspect, revoke,
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, No};
 use crate::judge::access::Action;
+use crate::judge::profile::Form as IssuedAs;
 use crate::state::Confirmation;
 use backchannel::CIBA;
 use form::Form;
@@ -122,7 +123,15 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
         if let Some(id) = form.one("approval_id").filter(|_| grant != CIBA) {
             id.clone_into(&mut asked.approval);
         }
-        asked.audience = audience(issuer, &caller, &form, !asked.approval.is_empty())?;
+        asked.id_jag = match (grant, form.one("requested_token_type")) {
+            (EXCHANGE, None) => None,
+            (_, wanted) => Some(grant == EXCHANGE && wanted == Some(ID_JAG)),
+        };
+        if asked.id_jag == Some(true) {
+            // The audience is the other authorization server, and the resource one behind it.
+            asked.resource = form.one("resource").map(str::to_owned);
+        }
+        asked.audience = audience(issuer, &caller, &form, &asked)?;
         asked.scopes =
             form.one("scope").map(|s| s.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect()).unwrap_or_default();
         asked.proved = possession::prove(&served, &head, &caller).await?;
@@ -132,7 +141,11 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
         let granted = access.token();
         let mut body = json!({
             "access_token": token,
-            "token_type": if matches!(granted.confirmation, Some(Confirmation::Key(_))) { "DPoP" } else { "Bearer" },
+            "token_type": match granted.confirmation {
+                _ if access.stated().form == IssuedAs::IdJag => "N_A",
+                Some(Confirmation::Key(_)) => "DPoP",
+                _ => "Bearer",
+            },
             "expires_in": granted.ends_at.saturating_sub(issuer.clock.seconds()),
         });
         let mut say = |name: &str, value: Value| body.as_object_mut().and_then(|body| body.insert(name.to_owned(), value));
@@ -143,7 +156,8 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
             say("authorization_details", serde_json::from_str(&granted.details).unwrap_or_default());
         }
         if grant == EXCHANGE {
-            say("issued_token_type", ACCESS_TOKEN.into());
+            let issued = if access.stated().form == IssuedAs::IdJag { ID_JAG } else { ACCESS_TOKEN };
+            say("issued_token_type", issued.into());
         }
         let mut response = fresh(Json(body));
         // RFC 9449 8.2: the nonce for the next proof.
@@ -173,18 +187,22 @@ fn subject(form: &Form) -> Result<exchange::Asked, Refusal> {
         _ => known("actor_token_type", &[JWT])?,
     }
     if form.one("requested_token_type").is_some() {
-        known("requested_token_type", &[ACCESS_TOKEN])?;
+        known("requested_token_type", &[ACCESS_TOKEN, ID_JAG])?;
     }
     let (subject_token, actor_token) = (subject_token.to_owned(), actor_token.to_owned());
     Ok(exchange::Asked { subject_token, actor_token, ..Default::default() })
 }
 
-/// The one audience, however many parameters name it (RFC 8707 2, RFC 8693 2.1). `approved` says that there is an approval, which names
-/// it too.
-fn audience(issuer: &Issuer, caller: &Caller, form: &Form, approved: bool) -> Result<String, Refusal> {
+/// The one audience, however many parameters name it (RFC 8707 2, RFC 8693 2.1). An approval names it too, and beside an ID-JAG
+/// `resource` is another thing.
+fn audience(issuer: &Issuer, caller: &Caller, form: &Form, asked: &exchange::Asked) -> Result<String, Refusal> {
+    let approved = !asked.approval.is_empty();
     let target = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_target", message);
     let mut named: Vec<String> = form.many("audience").map(str::to_owned).collect();
-    for resource in form.many("resource") {
+    if asked.id_jag == Some(true) && form.many("resource").count() > 1 {
+        return Err(target("an ID-JAG is for one resource: ask for each of them alone"));
+    }
+    for resource in form.many("resource").filter(|_| asked.id_jag != Some(true)) {
         let of = exchange::audience_of(issuer, caller, resource);
         named.push(of.ok_or_else(|| target("`resource` is an absolute URI without a fragment"))?);
     }
@@ -319,6 +337,7 @@ pub fn metadata(url: &str, certified: &str, algorithms: &[Value]) -> Vec<(&'stat
     // RFC 9701 7. Introspection responses are signed by the default authority.
     said.push(("introspection_signing_alg_values_supported", json!(["ES256"])));
     said.push(("authorization_grant_profiles_supported", json!([PROFILE])));
+    said.push(("identity_chaining_requested_token_types_supported", json!([ID_JAG])));
     said.push(("mtls_endpoint_aliases", Value::Object(aliases)));
     said.push(("tls_client_certificate_bound_access_tokens", json!(true)));
     said.push(("dpop_signing_alg_values_supported", json!(DPOP_ALGORITHMS)));

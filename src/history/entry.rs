@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::journal::record;
+
 pub use super::sealed::Sealed;
 
 /// The version of both parts.
@@ -261,6 +263,15 @@ impl Draft {
             v: VERSION,
         };
         Draft { leaf, opening: Opening::default() }
+    }
+}
+
+/// What an exchange gave, up to whom it names.
+pub(super) fn issued(exchanged: &record::Exchanged) -> &'static str {
+    match (exchanged.id_jag, exchanged.impersonates) {
+        (true, _) => "ID-JAG for",
+        (_, true) => "access token that says nothing of the agent, for",
+        _ => "access token for",
     }
 }
 

@@ -3,7 +3,7 @@
 use mayfly_verify::{DelegationId, TrustDomain, Workload, workload_id};
 use uuid::Uuid;
 
-use super::entry::{Draft, Opening, Outcome, Person};
+use super::entry::{Draft, Opening, Outcome, Person, issued};
 use super::kinds::{kind, unit};
 use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
@@ -173,8 +173,7 @@ impl Translator<'_> {
         credential(draft, &[], &e.jti, e.ends_at);
         draft.opening.audiences = vec![e.audience.clone()];
         draft.opening.scopes.clone_from(&e.scopes);
-        let who = if e.impersonates { "access token that says nothing of the agent, for" } else { "access token for" };
-        draft.opening.target = format!("{who} {}", e.subject);
+        draft.opening.target = format!("{} {}", issued(e), e.subject);
         if !e.details.is_empty() {
             draft.opening.target.push_str(&format!(", for {}", e.details));
         }
@@ -205,11 +204,15 @@ impl Translator<'_> {
             draft.opening.audiences = vec![approval.audience.clone()];
             draft.opening.reason.clone_from(&approval.reason);
             if a.approved {
-                draft.opening.scopes.clone_from(&approval.scopes);
+                let scopes = a.narrowed.as_ref().map_or(&approval.scopes, |narrowed| &narrowed.scopes);
+                draft.opening.scopes.clone_from(scopes);
                 draft.opening.ends_at = a.ends_at / SECOND;
             }
             if !approval.details.is_empty() {
                 draft.opening.target.push_str(&format!(", {}", approval.details));
+            }
+            if let Some(narrowed) = &a.narrowed {
+                draft.opening.target.push_str(&format!(", narrowed to {}", narrowed.details));
             }
         }
         if let Some(by) = &a.by {

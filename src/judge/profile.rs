@@ -25,6 +25,10 @@ pub struct Profile {
     pub form: Form,
     /// Whether tokens of classes that may impersonate do not name the agent.
     pub impersonation: bool,
+    /// As which client the audience knows the agent, in an ID-JAG. `None` means by its SPIFFE ID.
+    pub client: Option<Template>,
+    /// The resources behind the audience for which there are ID-JAGs.
+    pub resources: Vec<String>,
 }
 
 /// Whom a token names.
@@ -48,6 +52,8 @@ pub enum Form {
     Access,
     /// The same with `typ: JWT`, for systems that know no other.
     Plain,
+    /// An ID-JAG: a grant for another authorization server, which is the audience.
+    IdJag,
 }
 
 /// The claims of a token about its agent and its user.
@@ -59,6 +65,10 @@ pub struct Stated {
     pub form: Form,
     /// Whether it names the user but not the agent.
     pub impersonates: bool,
+    /// As which client the audience knows the agent. `None` means by its SPIFFE ID.
+    pub client: Option<String>,
+    /// The resource that an ID-JAG is for.
+    pub resource: Option<String>,
     /// Its further claims, from the configuration of the audience.
     pub claims: Arc<Map<String, Value>>,
 }
@@ -103,7 +113,9 @@ pub fn class_id(td: &TrustDomain, class: &ClassName) -> String {
 impl Judgement<'_> {
     /// The claims of an access token about an agent and its user, by the present configuration of the audience. Claims that are too
     /// large are denied, so this is called before anything is recorded.
-    pub fn stated(&self, agent: &Agent, audience: &str) -> Result<Stated, No> {
+    ///
+    /// `resource` is the one behind the audience that an ID-JAG is asked for.
+    pub fn stated(&self, agent: &Agent, audience: &str, resource: Option<&str>) -> Result<Stated, No> {
         let known = self.rules().audiences.get(audience);
         let profile = known.map(|known| known.profile.clone()).unwrap_or_default();
         let claims = self.claims(agent, &[audience.to_owned()])?;
@@ -128,6 +140,13 @@ impl Judgement<'_> {
             Some(Subject::Known(template)) => template.fill(&self.facts(agent)).map_err(|e| unusable(&e.to_string()))?,
         };
         check_name(&subject).map_err(unusable)?;
+        if profile.form == Form::IdJag && !names_user {
+            return Err(unusable("an ID-JAG names the user, and the agent acts for nobody").into());
+        }
+        let client = profile.client.as_ref().map(|template| template.fill(&self.facts(agent)));
+        let client = client.transpose().map_err(|e| unusable(&e.to_string()))?;
+        client.as_deref().map_or(Ok(()), check_name).map_err(unusable)?;
+        let resource = resource_of(&profile, resource)?;
         let most = if known.is_some_and(|known| known.kind == Some(System::Gcp)) { MOST_AT_GOOGLE } else { MOST };
         if subject.len() > most {
             return Err(unusable(&format!("it has {} bytes, and {most} are allowed", subject.len())).into());
@@ -136,7 +155,20 @@ impl Judgement<'_> {
         // The agent is left out only if both the class and the audience allow it.
         let impersonates =
             names_user && profile.impersonation && class.is_some_and(|class| class.impersonates.contains(audience));
-        Ok(Stated { subject, form: profile.form, impersonates, claims: Arc::new(claims) })
+        Ok(Stated { subject, form: profile.form, impersonates, client, resource, claims: Arc::new(claims) })
+    }
+}
+
+/// The resource of an ID-JAG: the one that is asked for, or the only one that there is.
+fn resource_of(profile: &Profile, asked: Option<&str>) -> Result<Option<String>, Denial> {
+    match (asked, profile.resources.as_slice()) {
+        (None, [only]) => Ok(Some(only.clone())),
+        (None, []) => Ok(None),
+        (Some(asked), all) if all.iter().any(|known| known == asked) => Ok(Some(asked.to_owned())),
+        _ => {
+            let message = "say which resource behind this audience the ID-JAG is for: one of those in the catalogue";
+            Err(Denial::denied("AUDIENCE_NOT_ALLOWED", message))
+        }
     }
 }
 

@@ -68,6 +68,17 @@ pub struct Answer {
     pub at: u64,
     /// Revision of its record.
     pub revision: u64,
+    /// The part that they approved. `None` means all that was asked for.
+    pub narrowed: Option<Narrowed>,
+}
+
+/// Part of what an agent asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Narrowed {
+    /// The actions: a JSON array in the form of RFC 8785, or empty.
+    pub details: String,
+    /// Sorted.
+    pub scopes: Vec<String>,
 }
 
 /// How an approval stands.
@@ -115,6 +126,14 @@ impl Approval {
             forgotten_at: a.ends_at.saturating_add(seconds(a.lasts)).saturating_add(KNOWN),
             waits: true,
         })
+    }
+
+    /// The actions and scopes that were approved: all that was asked for, or the part that the person left of it.
+    pub fn granted(&self) -> (&str, &[String]) {
+        match self.answer.as_ref().and_then(|answer| answer.narrowed.as_ref()) {
+            Some(narrowed) => (&narrowed.details, &narrowed.scopes),
+            None => (&self.details, &self.scopes),
+        }
     }
 
     /// Its status at `at` (Unix microseconds), by its own records alone.
@@ -177,7 +196,8 @@ impl State {
             return Ok(());
         };
         let by = User { iss: by.iss.clone(), sub: by.sub.clone() };
-        approval.answer = Some(Answer { approved: a.approved, by, evidence, at, revision });
+        let narrowed = a.narrowed.as_ref().map(|n| Narrowed { details: n.details.clone(), scopes: n.scopes.clone() });
+        approval.answer = Some(Answer { approved: a.approved, by, evidence, at, revision, narrowed });
         if a.approved {
             approval.ends_at = a.ends_at;
         }

@@ -27,7 +27,8 @@ pub struct Unsigned {
     act: Option<Value>,
     /// The person who approved it. `None` if it needs no approval.
     approved_by: Option<Value>,
-    binding: (String, Box<RawValue>),
+    /// `None` in an ID-JAG: another authorization server reads it, once.
+    binding: Option<(String, Box<RawValue>)>,
     // Further claims from the configuration of the audience, which cannot have any of the names above.
     further: Arc<Map<String, Value>>,
     typ: Typ,
@@ -47,6 +48,7 @@ pub(crate) struct Said {
     cnf: Option<BTreeMap<String, String>>,
     authorization_details: Option<Value>,
     approval_id: Option<String>,
+    resource: Option<String>,
 }
 
 /// An agent's access token: `sub` is the user or the class as the audience expects it, and `act` the agent with its ancestors up to
@@ -57,11 +59,16 @@ pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Resul
     let claim = RawValue::from_string(claim).map_err(|e| Fault::new("svid", e))?;
     let client = access.id().to_string();
     let stated = access.stated();
-    let act = (token.subject != client && !stated.impersonates).then(|| {
+    let id_jag = stated.form == Form::IdJag;
+    let mut act = (token.subject != client && !stated.impersonates).then(|| {
         // RFC 8693 4.1: the outermost actor is the current one.
         let above = binding.chain.iter().rev().fold(None, |above, id| Some(actor(issuer, id, above)));
         actor(issuer, &client, above)
     });
+    if let (true, Some(Value::Object(act))) = (id_jag, &mut act) {
+        // As providers tell their receivers that an agent acts.
+        act.insert("sub_profile".into(), "ai_agent".into());
+    }
     let details = match token.details.as_str() {
         "" => None,
         text => Some(serde_json::from_str(text).map_err(|e| Fault::new("svid", e))?),
@@ -71,7 +78,7 @@ pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Resul
         said: Said {
             sub: token.subject.clone(),
             aud: token.audience.clone(),
-            client_id: client,
+            client_id: stated.client.clone().unwrap_or(client),
             scope: Some(token.scopes.join(" ")).filter(|scope| !scope.is_empty()),
             iat: token.issued_at,
             exp: token.ends_at,
@@ -82,15 +89,17 @@ pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Resul
             }),
             authorization_details: details,
             approval_id: token.approval.as_ref().map(|(id, _)| hex::encode(id)),
+            resource: stated.resource.clone(),
         },
         issuer: issuer.to_owned(),
         act,
         approved_by,
-        binding: (oid.claim(), claim),
+        binding: (!id_jag).then(|| (oid.claim(), claim)),
         further: Arc::clone(&stated.claims),
         typ: match stated.form {
             Form::Access => Typ::AccessToken,
             Form::Plain => Typ::Svid,
+            Form::IdJag => Typ::IdJag,
         },
     })
 }
@@ -142,11 +151,16 @@ impl Serialize for Unsigned {
         claims.serialize_entry("iat", &self.said.iat)?;
         claims.serialize_entry("iss", &self.issuer)?;
         claims.serialize_entry("jti", &self.said.jti)?;
+        if let Some(resource) = &self.said.resource {
+            claims.serialize_entry("resource", resource)?;
+        }
         if let Some(scope) = &self.said.scope {
             claims.serialize_entry("scope", scope)?;
         }
         claims.serialize_entry("sub", &self.said.sub)?;
-        claims.serialize_entry(&self.binding.0, &self.binding.1)?;
+        if let Some((name, binding)) = &self.binding {
+            claims.serialize_entry(name, binding)?;
+        }
         for (name, value) in self.further.iter() {
             claims.serialize_entry(name, value)?;
         }

@@ -35,6 +35,8 @@ pub(crate) enum Typ {
     AccessToken,
     /// A response to an introspection (RFC 9701).
     Introspection,
+    /// An ID-JAG.
+    IdJag,
 }
 
 /// A token that may be signed.

@@ -4852,7 +4852,11 @@ type Approval struct {
 	AnsweredBy *User                  `protobuf:"bytes,17,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
 	AnsweredAt *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=answered_at,json=answeredAt,proto3" json:"answered_at,omitempty"`
 	// SHA-256 in hexadecimal digits of the token by which they proved themselves.
-	Evidence      string `protobuf:"bytes,19,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	Evidence string `protobuf:"bytes,19,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	// What of it was approved; absent when all of it was, or nobody has approved.
+	Narrowed *Narrowed `protobuf:"bytes,20,opt,name=narrowed,proto3" json:"narrowed,omitempty"`
+	// The page on which a person answers in a browser; empty when the issuer has none.
+	Page          string `protobuf:"bytes,21,opt,name=page,proto3" json:"page,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5020,6 +5024,74 @@ func (x *Approval) GetEvidence() string {
 	return ""
 }
 
+func (x *Approval) GetNarrowed() *Narrowed {
+	if x != nil {
+		return x.Narrowed
+	}
+	return nil
+}
+
+func (x *Approval) GetPage() string {
+	if x != nil {
+		return x.Page
+	}
+	return ""
+}
+
+// Part of what an agent asked for.
+type Narrowed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The actions: a JSON array. Each is within another one that was asked for.
+	AuthorizationDetails string   `protobuf:"bytes,1,opt,name=authorization_details,json=authorizationDetails,proto3" json:"authorization_details,omitempty"`
+	Scopes               []string `protobuf:"bytes,2,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *Narrowed) Reset() {
+	*x = Narrowed{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Narrowed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Narrowed) ProtoMessage() {}
+
+func (x *Narrowed) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Narrowed.ProtoReflect.Descriptor instead.
+func (*Narrowed) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Narrowed) GetAuthorizationDetails() string {
+	if x != nil {
+		return x.AuthorizationDetails
+	}
+	return ""
+}
+
+func (x *Narrowed) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
 type AskRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Audience string                 `protobuf:"bytes,1,opt,name=audience,proto3" json:"audience,omitempty"`
@@ -5037,7 +5109,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5049,7 +5121,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5062,7 +5134,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{51}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AskRequest) GetAudience() string {
@@ -5110,7 +5182,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5122,7 +5194,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5135,7 +5207,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{52}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *AskResponse) GetApproval() *Approval {
@@ -5163,7 +5235,7 @@ type GetApprovalRequest struct {
 
 func (x *GetApprovalRequest) Reset() {
 	*x = GetApprovalRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5175,7 +5247,7 @@ func (x *GetApprovalRequest) String() string {
 func (*GetApprovalRequest) ProtoMessage() {}
 
 func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5188,7 +5260,7 @@ func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalRequest.ProtoReflect.Descriptor instead.
 func (*GetApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{53}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetApprovalRequest) GetApprovalId() string {
@@ -5214,7 +5286,7 @@ type GetApprovalResponse struct {
 
 func (x *GetApprovalResponse) Reset() {
 	*x = GetApprovalResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5226,7 +5298,7 @@ func (x *GetApprovalResponse) String() string {
 func (*GetApprovalResponse) ProtoMessage() {}
 
 func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5239,7 +5311,7 @@ func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalResponse.ProtoReflect.Descriptor instead.
 func (*GetApprovalResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{54}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetApprovalResponse) GetApproval() *Approval {
@@ -5261,7 +5333,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5273,7 +5345,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5286,7 +5358,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{55}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListApprovalsRequest) GetUserToken() string {
@@ -5314,7 +5386,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5326,7 +5398,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5339,7 +5411,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{56}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListApprovalsResponse) GetApprovals() []*Approval {
@@ -5361,14 +5433,16 @@ type ApproveRequest struct {
 	ApprovalId string                 `protobuf:"bytes,1,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
 	UserToken  string                 `protobuf:"bytes,2,opt,name=user_token,json=userToken,proto3" json:"user_token,omitempty"`
 	// The digest of what the person was shown. Anything else is refused.
-	Digest        string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Approves only this part of it. Absent approves all of it.
+	Narrowed      *Narrowed `protobuf:"bytes,4,opt,name=narrowed,proto3" json:"narrowed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5380,7 +5454,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5393,7 +5467,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{57}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ApproveRequest) GetApprovalId() string {
@@ -5417,6 +5491,13 @@ func (x *ApproveRequest) GetDigest() string {
 	return ""
 }
 
+func (x *ApproveRequest) GetNarrowed() *Narrowed {
+	if x != nil {
+		return x.Narrowed
+	}
+	return nil
+}
+
 type ApproveResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Approval      *Approval              `protobuf:"bytes,1,opt,name=approval,proto3" json:"approval,omitempty"`
@@ -5427,7 +5508,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5439,7 +5520,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5452,7 +5533,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{58}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ApproveResponse) GetApproval() *Approval {
@@ -5479,7 +5560,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5491,7 +5572,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5504,7 +5585,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{59}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DenyRequest) GetApprovalId() string {
@@ -5531,7 +5612,7 @@ type DenyResponse struct {
 
 func (x *DenyResponse) Reset() {
 	*x = DenyResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5543,7 +5624,7 @@ func (x *DenyResponse) String() string {
 func (*DenyResponse) ProtoMessage() {}
 
 func (x *DenyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5556,7 +5637,7 @@ func (x *DenyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyResponse.ProtoReflect.Descriptor instead.
 func (*DenyResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{60}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DenyResponse) GetApproval() *Approval {
@@ -5582,7 +5663,7 @@ type IntrospectRequest struct {
 
 func (x *IntrospectRequest) Reset() {
 	*x = IntrospectRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5594,7 +5675,7 @@ func (x *IntrospectRequest) String() string {
 func (*IntrospectRequest) ProtoMessage() {}
 
 func (x *IntrospectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5607,7 +5688,7 @@ func (x *IntrospectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectRequest.ProtoReflect.Descriptor instead.
 func (*IntrospectRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{61}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *IntrospectRequest) GetToken() string {
@@ -5627,7 +5708,7 @@ type IntrospectResponse struct {
 
 func (x *IntrospectResponse) Reset() {
 	*x = IntrospectResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5639,7 +5720,7 @@ func (x *IntrospectResponse) String() string {
 func (*IntrospectResponse) ProtoMessage() {}
 
 func (x *IntrospectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5652,7 +5733,7 @@ func (x *IntrospectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectResponse.ProtoReflect.Descriptor instead.
 func (*IntrospectResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{62}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *IntrospectResponse) GetJson() []byte {
@@ -5671,7 +5752,7 @@ type TokensRevokeRequest struct {
 
 func (x *TokensRevokeRequest) Reset() {
 	*x = TokensRevokeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5683,7 +5764,7 @@ func (x *TokensRevokeRequest) String() string {
 func (*TokensRevokeRequest) ProtoMessage() {}
 
 func (x *TokensRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5696,7 +5777,7 @@ func (x *TokensRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRevokeRequest.ProtoReflect.Descriptor instead.
 func (*TokensRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{63}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *TokensRevokeRequest) GetToken() string {
@@ -5714,7 +5795,7 @@ type TokensRevokeResponse struct {
 
 func (x *TokensRevokeResponse) Reset() {
 	*x = TokensRevokeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5726,7 +5807,7 @@ func (x *TokensRevokeResponse) String() string {
 func (*TokensRevokeResponse) ProtoMessage() {}
 
 func (x *TokensRevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5739,7 +5820,7 @@ func (x *TokensRevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRevokeResponse.ProtoReflect.Descriptor instead.
 func (*TokensRevokeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{64}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{65}
 }
 
 type RevokeRequest struct {
@@ -5760,7 +5841,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5772,7 +5853,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5785,7 +5866,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{65}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RevokeRequest) GetTarget() *Target {
@@ -5838,7 +5919,7 @@ type AgentCount struct {
 
 func (x *AgentCount) Reset() {
 	*x = AgentCount{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5850,7 +5931,7 @@ func (x *AgentCount) String() string {
 func (*AgentCount) ProtoMessage() {}
 
 func (x *AgentCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5863,7 +5944,7 @@ func (x *AgentCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentCount.ProtoReflect.Descriptor instead.
 func (*AgentCount) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{66}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AgentCount) GetOf() isAgentCount_Of {
@@ -5938,7 +6019,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5950,7 +6031,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5963,7 +6044,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{67}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RevokeResponse) GetRevision() uint64 {
@@ -6034,7 +6115,7 @@ type ListCutsRequest struct {
 
 func (x *ListCutsRequest) Reset() {
 	*x = ListCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6046,7 +6127,7 @@ func (x *ListCutsRequest) String() string {
 func (*ListCutsRequest) ProtoMessage() {}
 
 func (x *ListCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6059,7 +6140,7 @@ func (x *ListCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCutsRequest.ProtoReflect.Descriptor instead.
 func (*ListCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{68}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListCutsRequest) GetPageSize() uint32 {
@@ -6089,7 +6170,7 @@ type ListCutsResponse struct {
 
 func (x *ListCutsResponse) Reset() {
 	*x = ListCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6101,7 +6182,7 @@ func (x *ListCutsResponse) String() string {
 func (*ListCutsResponse) ProtoMessage() {}
 
 func (x *ListCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6114,7 +6195,7 @@ func (x *ListCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCutsResponse.ProtoReflect.Descriptor instead.
 func (*ListCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{69}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListCutsResponse) GetCuts() []*MadeCut {
@@ -6161,7 +6242,7 @@ type MadeCut struct {
 
 func (x *MadeCut) Reset() {
 	*x = MadeCut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6173,7 +6254,7 @@ func (x *MadeCut) String() string {
 func (*MadeCut) ProtoMessage() {}
 
 func (x *MadeCut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6186,7 +6267,7 @@ func (x *MadeCut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MadeCut.ProtoReflect.Descriptor instead.
 func (*MadeCut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{70}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *MadeCut) GetTarget() *Target {
@@ -6264,7 +6345,7 @@ type ReopenRequest struct {
 
 func (x *ReopenRequest) Reset() {
 	*x = ReopenRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6276,7 +6357,7 @@ func (x *ReopenRequest) String() string {
 func (*ReopenRequest) ProtoMessage() {}
 
 func (x *ReopenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6289,7 +6370,7 @@ func (x *ReopenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenRequest.ProtoReflect.Descriptor instead.
 func (*ReopenRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{71}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ReopenRequest) GetTarget() isReopenRequest_Target {
@@ -6381,7 +6462,7 @@ type ReopenResponse struct {
 
 func (x *ReopenResponse) Reset() {
 	*x = ReopenResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6393,7 +6474,7 @@ func (x *ReopenResponse) String() string {
 func (*ReopenResponse) ProtoMessage() {}
 
 func (x *ReopenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6406,7 +6487,7 @@ func (x *ReopenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenResponse.ProtoReflect.Descriptor instead.
 func (*ReopenResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{72}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ReopenResponse) GetRevision() uint64 {
@@ -6434,7 +6515,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6446,7 +6527,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6459,7 +6540,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{73}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *BackupRequest) GetName() string {
@@ -6481,7 +6562,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6493,7 +6574,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6506,7 +6587,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{74}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *BackupResponse) GetRevision() uint64 {
@@ -6538,7 +6619,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6550,7 +6631,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6563,7 +6644,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{75}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{76}
 }
 
 type ReloadResponse struct {
@@ -6578,7 +6659,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6590,7 +6671,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6603,7 +6684,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{76}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ReloadResponse) GetRevision() uint64 {
@@ -6637,7 +6718,7 @@ type ConfigurationChange struct {
 
 func (x *ConfigurationChange) Reset() {
 	*x = ConfigurationChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6649,7 +6730,7 @@ func (x *ConfigurationChange) String() string {
 func (*ConfigurationChange) ProtoMessage() {}
 
 func (x *ConfigurationChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6662,7 +6743,7 @@ func (x *ConfigurationChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigurationChange.ProtoReflect.Descriptor instead.
 func (*ConfigurationChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{77}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ConfigurationChange) GetKey() string {
@@ -6705,7 +6786,7 @@ type CompareConfigurationRequest struct {
 
 func (x *CompareConfigurationRequest) Reset() {
 	*x = CompareConfigurationRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6717,7 +6798,7 @@ func (x *CompareConfigurationRequest) String() string {
 func (*CompareConfigurationRequest) ProtoMessage() {}
 
 func (x *CompareConfigurationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6730,7 +6811,7 @@ func (x *CompareConfigurationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigurationRequest.ProtoReflect.Descriptor instead.
 func (*CompareConfigurationRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{78}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CompareConfigurationRequest) GetText() string {
@@ -6761,7 +6842,7 @@ type CompareConfigurationResponse struct {
 
 func (x *CompareConfigurationResponse) Reset() {
 	*x = CompareConfigurationResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6773,7 +6854,7 @@ func (x *CompareConfigurationResponse) String() string {
 func (*CompareConfigurationResponse) ProtoMessage() {}
 
 func (x *CompareConfigurationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6786,7 +6867,7 @@ func (x *CompareConfigurationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigurationResponse.ProtoReflect.Descriptor instead.
 func (*CompareConfigurationResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{79}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CompareConfigurationResponse) GetChanges() []*ConfigurationChange {
@@ -6823,7 +6904,7 @@ type AffectedAgent struct {
 
 func (x *AffectedAgent) Reset() {
 	*x = AffectedAgent{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6835,7 +6916,7 @@ func (x *AffectedAgent) String() string {
 func (*AffectedAgent) ProtoMessage() {}
 
 func (x *AffectedAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6848,7 +6929,7 @@ func (x *AffectedAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AffectedAgent.ProtoReflect.Descriptor instead.
 func (*AffectedAgent) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{80}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *AffectedAgent) GetAgentId() string {
@@ -6895,7 +6976,7 @@ type ListEntriesRequest struct {
 
 func (x *ListEntriesRequest) Reset() {
 	*x = ListEntriesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6907,7 +6988,7 @@ func (x *ListEntriesRequest) String() string {
 func (*ListEntriesRequest) ProtoMessage() {}
 
 func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6920,7 +7001,7 @@ func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{81}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListEntriesRequest) GetSince() *timestamppb.Timestamp {
@@ -7013,7 +7094,7 @@ type ListEntriesResponse struct {
 
 func (x *ListEntriesResponse) Reset() {
 	*x = ListEntriesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7025,7 +7106,7 @@ func (x *ListEntriesResponse) String() string {
 func (*ListEntriesResponse) ProtoMessage() {}
 
 func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7038,7 +7119,7 @@ func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{82}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListEntriesResponse) GetEntries() []*HistoryEntry {
@@ -7074,7 +7155,7 @@ type GetDecisionRequest struct {
 
 func (x *GetDecisionRequest) Reset() {
 	*x = GetDecisionRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7086,7 +7167,7 @@ func (x *GetDecisionRequest) String() string {
 func (*GetDecisionRequest) ProtoMessage() {}
 
 func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7099,7 +7180,7 @@ func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionRequest.ProtoReflect.Descriptor instead.
 func (*GetDecisionRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{83}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetDecisionRequest) GetDecisionId() string {
@@ -7128,7 +7209,7 @@ type GetDecisionResponse struct {
 
 func (x *GetDecisionResponse) Reset() {
 	*x = GetDecisionResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7140,7 +7221,7 @@ func (x *GetDecisionResponse) String() string {
 func (*GetDecisionResponse) ProtoMessage() {}
 
 func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7153,7 +7234,7 @@ func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionResponse.ProtoReflect.Descriptor instead.
 func (*GetDecisionResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{84}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *GetDecisionResponse) GetEntries() []*HistoryEntry {
@@ -7230,7 +7311,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7242,7 +7323,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7255,7 +7336,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{85}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *HistoryEntry) GetIndex() uint64 {
@@ -7464,7 +7545,7 @@ type EntryProof struct {
 
 func (x *EntryProof) Reset() {
 	*x = EntryProof{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7476,7 +7557,7 @@ func (x *EntryProof) String() string {
 func (*EntryProof) ProtoMessage() {}
 
 func (x *EntryProof) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7489,7 +7570,7 @@ func (x *EntryProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryProof.ProtoReflect.Descriptor instead.
 func (*EntryProof) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{86}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *EntryProof) GetIndex() uint64 {
@@ -7543,7 +7624,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7555,7 +7636,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7568,7 +7649,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{87}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ExplainRequest) GetWhat() isExplainRequest_What {
@@ -7673,7 +7754,7 @@ type ExplainedCertificates struct {
 
 func (x *ExplainedCertificates) Reset() {
 	*x = ExplainedCertificates{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7685,7 +7766,7 @@ func (x *ExplainedCertificates) String() string {
 func (*ExplainedCertificates) ProtoMessage() {}
 
 func (x *ExplainedCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7698,7 +7779,7 @@ func (x *ExplainedCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedCertificates.ProtoReflect.Descriptor instead.
 func (*ExplainedCertificates) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{88}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ExplainedCertificates) GetCertificates() [][]byte {
@@ -7740,7 +7821,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7752,7 +7833,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7765,7 +7846,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{89}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ExplainResponse) GetAbout() string {
@@ -7878,7 +7959,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7890,7 +7971,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7903,7 +7984,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{90}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Source) GetWhere() string {
@@ -7934,7 +8015,7 @@ type ExplainedCheck struct {
 
 func (x *ExplainedCheck) Reset() {
 	*x = ExplainedCheck{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7946,7 +8027,7 @@ func (x *ExplainedCheck) String() string {
 func (*ExplainedCheck) ProtoMessage() {}
 
 func (x *ExplainedCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7959,7 +8040,7 @@ func (x *ExplainedCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedCheck.ProtoReflect.Descriptor instead.
 func (*ExplainedCheck) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{91}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ExplainedCheck) GetCheck() string {
@@ -8002,7 +8083,7 @@ type ExplainedPart struct {
 
 func (x *ExplainedPart) Reset() {
 	*x = ExplainedPart{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8014,7 +8095,7 @@ func (x *ExplainedPart) String() string {
 func (*ExplainedPart) ProtoMessage() {}
 
 func (x *ExplainedPart) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8027,7 +8108,7 @@ func (x *ExplainedPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPart.ProtoReflect.Descriptor instead.
 func (*ExplainedPart) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{92}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ExplainedPart) GetName() string {
@@ -8068,7 +8149,7 @@ type ExplainedLimit struct {
 
 func (x *ExplainedLimit) Reset() {
 	*x = ExplainedLimit{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8080,7 +8161,7 @@ func (x *ExplainedLimit) String() string {
 func (*ExplainedLimit) ProtoMessage() {}
 
 func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8093,7 +8174,7 @@ func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedLimit.ProtoReflect.Descriptor instead.
 func (*ExplainedLimit) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{93}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ExplainedLimit) GetName() string {
@@ -8148,7 +8229,7 @@ type ExplainedPolicy struct {
 
 func (x *ExplainedPolicy) Reset() {
 	*x = ExplainedPolicy{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8160,7 +8241,7 @@ func (x *ExplainedPolicy) String() string {
 func (*ExplainedPolicy) ProtoMessage() {}
 
 func (x *ExplainedPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8173,7 +8254,7 @@ func (x *ExplainedPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPolicy.ProtoReflect.Descriptor instead.
 func (*ExplainedPolicy) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{94}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ExplainedPolicy) GetId() string {
@@ -8200,7 +8281,7 @@ type Flip struct {
 
 func (x *Flip) Reset() {
 	*x = Flip{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8212,7 +8293,7 @@ func (x *Flip) String() string {
 func (*Flip) ProtoMessage() {}
 
 func (x *Flip) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8225,7 +8306,7 @@ func (x *Flip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flip.ProtoReflect.Descriptor instead.
 func (*Flip) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{95}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Flip) GetChanges() []*FlipChange {
@@ -8248,7 +8329,7 @@ type FlipChange struct {
 
 func (x *FlipChange) Reset() {
 	*x = FlipChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8260,7 +8341,7 @@ func (x *FlipChange) String() string {
 func (*FlipChange) ProtoMessage() {}
 
 func (x *FlipChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8273,7 +8354,7 @@ func (x *FlipChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlipChange.ProtoReflect.Descriptor instead.
 func (*FlipChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{96}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *FlipChange) GetChange() string {
@@ -8312,7 +8393,7 @@ type WhoCanRequest struct {
 
 func (x *WhoCanRequest) Reset() {
 	*x = WhoCanRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8324,7 +8405,7 @@ func (x *WhoCanRequest) String() string {
 func (*WhoCanRequest) ProtoMessage() {}
 
 func (x *WhoCanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8337,7 +8418,7 @@ func (x *WhoCanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoCanRequest.ProtoReflect.Descriptor instead.
 func (*WhoCanRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{97}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *WhoCanRequest) GetScope() string {
@@ -8382,7 +8463,7 @@ type WhoCanResponse struct {
 
 func (x *WhoCanResponse) Reset() {
 	*x = WhoCanResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8394,7 +8475,7 @@ func (x *WhoCanResponse) String() string {
 func (*WhoCanResponse) ProtoMessage() {}
 
 func (x *WhoCanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8407,7 +8488,7 @@ func (x *WhoCanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoCanResponse.ProtoReflect.Descriptor instead.
 func (*WhoCanResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{98}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *WhoCanResponse) GetAgents() []*Agent {
@@ -8450,7 +8531,7 @@ type CouldHave struct {
 
 func (x *CouldHave) Reset() {
 	*x = CouldHave{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8462,7 +8543,7 @@ func (x *CouldHave) String() string {
 func (*CouldHave) ProtoMessage() {}
 
 func (x *CouldHave) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8475,7 +8556,7 @@ func (x *CouldHave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CouldHave.ProtoReflect.Descriptor instead.
 func (*CouldHave) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{99}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CouldHave) GetClass() string {
@@ -8536,7 +8617,7 @@ type AsOf struct {
 
 func (x *AsOf) Reset() {
 	*x = AsOf{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8548,7 +8629,7 @@ func (x *AsOf) String() string {
 func (*AsOf) ProtoMessage() {}
 
 func (x *AsOf) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8561,7 +8642,7 @@ func (x *AsOf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AsOf.ProtoReflect.Descriptor instead.
 func (*AsOf) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{100}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *AsOf) GetRevision() uint64 {
@@ -8605,7 +8686,7 @@ type WhatIfRequest struct {
 
 func (x *WhatIfRequest) Reset() {
 	*x = WhatIfRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8617,7 +8698,7 @@ func (x *WhatIfRequest) String() string {
 func (*WhatIfRequest) ProtoMessage() {}
 
 func (x *WhatIfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8630,7 +8711,7 @@ func (x *WhatIfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhatIfRequest.ProtoReflect.Descriptor instead.
 func (*WhatIfRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{101}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *WhatIfRequest) GetWhat() isWhatIfRequest_What {
@@ -8685,7 +8766,7 @@ type LimitChange struct {
 
 func (x *LimitChange) Reset() {
 	*x = LimitChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8697,7 +8778,7 @@ func (x *LimitChange) String() string {
 func (*LimitChange) ProtoMessage() {}
 
 func (x *LimitChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8710,7 +8791,7 @@ func (x *LimitChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitChange.ProtoReflect.Descriptor instead.
 func (*LimitChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{102}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *LimitChange) GetName() string {
@@ -8745,7 +8826,7 @@ type WhatIfResponse struct {
 
 func (x *WhatIfResponse) Reset() {
 	*x = WhatIfResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8757,7 +8838,7 @@ func (x *WhatIfResponse) String() string {
 func (*WhatIfResponse) ProtoMessage() {}
 
 func (x *WhatIfResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8770,7 +8851,7 @@ func (x *WhatIfResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhatIfResponse.ProtoReflect.Descriptor instead.
 func (*WhatIfResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{103}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *WhatIfResponse) GetAgents() []*Agent {
@@ -8822,7 +8903,7 @@ type Starved struct {
 
 func (x *Starved) Reset() {
 	*x = Starved{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8834,7 +8915,7 @@ func (x *Starved) String() string {
 func (*Starved) ProtoMessage() {}
 
 func (x *Starved) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8847,7 +8928,7 @@ func (x *Starved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starved.ProtoReflect.Descriptor instead.
 func (*Starved) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{104}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Starved) GetWhose() string {
@@ -8881,7 +8962,7 @@ type ReplayRequest struct {
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8893,7 +8974,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8906,7 +8987,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
@@ -8938,7 +9019,7 @@ type ReplayResponse struct {
 
 func (x *ReplayResponse) Reset() {
 	*x = ReplayResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8950,7 +9031,7 @@ func (x *ReplayResponse) String() string {
 func (*ReplayResponse) ProtoMessage() {}
 
 func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8963,7 +9044,7 @@ func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
 func (*ReplayResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *ReplayResponse) GetDecided() uint64 {
@@ -9032,7 +9113,7 @@ type ReplayDifference struct {
 
 func (x *ReplayDifference) Reset() {
 	*x = ReplayDifference{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9044,7 +9125,7 @@ func (x *ReplayDifference) String() string {
 func (*ReplayDifference) ProtoMessage() {}
 
 func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9057,7 +9138,7 @@ func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDifference.ProtoReflect.Descriptor instead.
 func (*ReplayDifference) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *ReplayDifference) GetRevision() uint64 {
@@ -9112,7 +9193,7 @@ type GovernRequest struct {
 
 func (x *GovernRequest) Reset() {
 	*x = GovernRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9124,7 +9205,7 @@ func (x *GovernRequest) String() string {
 func (*GovernRequest) ProtoMessage() {}
 
 func (x *GovernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9137,7 +9218,7 @@ func (x *GovernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernRequest.ProtoReflect.Descriptor instead.
 func (*GovernRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *GovernRequest) GetSince() *timestamppb.Timestamp {
@@ -9170,7 +9251,7 @@ type GovernResponse struct {
 
 func (x *GovernResponse) Reset() {
 	*x = GovernResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9182,7 +9263,7 @@ func (x *GovernResponse) String() string {
 func (*GovernResponse) ProtoMessage() {}
 
 func (x *GovernResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9195,7 +9276,7 @@ func (x *GovernResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernResponse.ProtoReflect.Descriptor instead.
 func (*GovernResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *GovernResponse) GetUnowned() []*Source {
@@ -9266,7 +9347,7 @@ type UnusedCeiling struct {
 
 func (x *UnusedCeiling) Reset() {
 	*x = UnusedCeiling{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9278,7 +9359,7 @@ func (x *UnusedCeiling) String() string {
 func (*UnusedCeiling) ProtoMessage() {}
 
 func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9291,7 +9372,7 @@ func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedCeiling.ProtoReflect.Descriptor instead.
 func (*UnusedCeiling) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *UnusedCeiling) GetClass() string {
@@ -9330,7 +9411,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9342,7 +9423,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9355,7 +9436,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
 }
 
 type GetBundleResponse struct {
@@ -9370,7 +9451,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9382,7 +9463,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9395,7 +9476,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *GetBundleResponse) GetBundle() *Bundle {
@@ -9420,7 +9501,7 @@ type GetCrlsRequest struct {
 
 func (x *GetCrlsRequest) Reset() {
 	*x = GetCrlsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9432,7 +9513,7 @@ func (x *GetCrlsRequest) String() string {
 func (*GetCrlsRequest) ProtoMessage() {}
 
 func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9445,7 +9526,7 @@ func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsRequest.ProtoReflect.Descriptor instead.
 func (*GetCrlsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
 }
 
 type GetCrlsResponse struct {
@@ -9462,7 +9543,7 @@ type GetCrlsResponse struct {
 
 func (x *GetCrlsResponse) Reset() {
 	*x = GetCrlsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9474,7 +9555,7 @@ func (x *GetCrlsResponse) String() string {
 func (*GetCrlsResponse) ProtoMessage() {}
 
 func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9487,7 +9568,7 @@ func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsResponse.ProtoReflect.Descriptor instead.
 func (*GetCrlsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *GetCrlsResponse) GetCrls() []*Crl {
@@ -9523,7 +9604,7 @@ type Crl struct {
 
 func (x *Crl) Reset() {
 	*x = Crl{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9535,7 +9616,7 @@ func (x *Crl) String() string {
 func (*Crl) ProtoMessage() {}
 
 func (x *Crl) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9548,7 +9629,7 @@ func (x *Crl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Crl.ProtoReflect.Descriptor instead.
 func (*Crl) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *Crl) GetIssuer() string {
@@ -9573,7 +9654,7 @@ type WatchBundleRequest struct {
 
 func (x *WatchBundleRequest) Reset() {
 	*x = WatchBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9585,7 +9666,7 @@ func (x *WatchBundleRequest) String() string {
 func (*WatchBundleRequest) ProtoMessage() {}
 
 func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9598,7 +9679,7 @@ func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleRequest.ProtoReflect.Descriptor instead.
 func (*WatchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
 }
 
 type WatchBundleResponse struct {
@@ -9615,7 +9696,7 @@ type WatchBundleResponse struct {
 
 func (x *WatchBundleResponse) Reset() {
 	*x = WatchBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9627,7 +9708,7 @@ func (x *WatchBundleResponse) String() string {
 func (*WatchBundleResponse) ProtoMessage() {}
 
 func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9640,7 +9721,7 @@ func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleResponse.ProtoReflect.Descriptor instead.
 func (*WatchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *WatchBundleResponse) GetBundle() *Bundle {
@@ -9685,7 +9766,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9697,7 +9778,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9710,7 +9791,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *Authority) GetKind() AuthorityKind {
@@ -9784,7 +9865,7 @@ type ListAuthoritiesRequest struct {
 
 func (x *ListAuthoritiesRequest) Reset() {
 	*x = ListAuthoritiesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9796,7 +9877,7 @@ func (x *ListAuthoritiesRequest) String() string {
 func (*ListAuthoritiesRequest) ProtoMessage() {}
 
 func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9809,7 +9890,7 @@ func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
 }
 
 type ListAuthoritiesResponse struct {
@@ -9823,7 +9904,7 @@ type ListAuthoritiesResponse struct {
 
 func (x *ListAuthoritiesResponse) Reset() {
 	*x = ListAuthoritiesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9835,7 +9916,7 @@ func (x *ListAuthoritiesResponse) String() string {
 func (*ListAuthoritiesResponse) ProtoMessage() {}
 
 func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9848,7 +9929,7 @@ func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *ListAuthoritiesResponse) GetAuthorities() []*Authority {
@@ -9874,7 +9955,7 @@ type PrepareAuthorityRequest struct {
 
 func (x *PrepareAuthorityRequest) Reset() {
 	*x = PrepareAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9886,7 +9967,7 @@ func (x *PrepareAuthorityRequest) String() string {
 func (*PrepareAuthorityRequest) ProtoMessage() {}
 
 func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9899,7 +9980,7 @@ func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *PrepareAuthorityRequest) GetKind() AuthorityKind {
@@ -9919,7 +10000,7 @@ type PrepareAuthorityResponse struct {
 
 func (x *PrepareAuthorityResponse) Reset() {
 	*x = PrepareAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9931,7 +10012,7 @@ func (x *PrepareAuthorityResponse) String() string {
 func (*PrepareAuthorityResponse) ProtoMessage() {}
 
 func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9944,7 +10025,7 @@ func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *PrepareAuthorityResponse) GetAuthority() *Authority {
@@ -9972,7 +10053,7 @@ type ActivateAuthorityRequest struct {
 
 func (x *ActivateAuthorityRequest) Reset() {
 	*x = ActivateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9984,7 +10065,7 @@ func (x *ActivateAuthorityRequest) String() string {
 func (*ActivateAuthorityRequest) ProtoMessage() {}
 
 func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9997,7 +10078,7 @@ func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *ActivateAuthorityRequest) GetKind() AuthorityKind {
@@ -10024,7 +10105,7 @@ type ActivateAuthorityResponse struct {
 
 func (x *ActivateAuthorityResponse) Reset() {
 	*x = ActivateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10036,7 +10117,7 @@ func (x *ActivateAuthorityResponse) String() string {
 func (*ActivateAuthorityResponse) ProtoMessage() {}
 
 func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10049,7 +10130,7 @@ func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *ActivateAuthorityResponse) GetAuthority() *Authority {
@@ -10077,7 +10158,7 @@ type RotateAuthorityRequest struct {
 
 func (x *RotateAuthorityRequest) Reset() {
 	*x = RotateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10089,7 +10170,7 @@ func (x *RotateAuthorityRequest) String() string {
 func (*RotateAuthorityRequest) ProtoMessage() {}
 
 func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10102,7 +10183,7 @@ func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *RotateAuthorityRequest) GetKind() AuthorityKind {
@@ -10130,7 +10211,7 @@ type RotateAuthorityResponse struct {
 
 func (x *RotateAuthorityResponse) Reset() {
 	*x = RotateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10142,7 +10223,7 @@ func (x *RotateAuthorityResponse) String() string {
 func (*RotateAuthorityResponse) ProtoMessage() {}
 
 func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10155,7 +10236,7 @@ func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *RotateAuthorityResponse) GetAuthority() *Authority {
@@ -10181,7 +10262,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10193,7 +10274,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10206,7 +10287,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *RetireAuthorityRequest) GetId() string {
@@ -10226,7 +10307,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10238,7 +10319,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10251,7 +10332,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *Authority {
@@ -10277,7 +10358,7 @@ type TaintAuthorityRequest struct {
 
 func (x *TaintAuthorityRequest) Reset() {
 	*x = TaintAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10289,7 +10370,7 @@ func (x *TaintAuthorityRequest) String() string {
 func (*TaintAuthorityRequest) ProtoMessage() {}
 
 func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10302,7 +10383,7 @@ func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *TaintAuthorityRequest) GetId() string {
@@ -10322,7 +10403,7 @@ type TaintAuthorityResponse struct {
 
 func (x *TaintAuthorityResponse) Reset() {
 	*x = TaintAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10334,7 +10415,7 @@ func (x *TaintAuthorityResponse) String() string {
 func (*TaintAuthorityResponse) ProtoMessage() {}
 
 func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10347,7 +10428,7 @@ func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *TaintAuthorityResponse) GetAuthority() *Authority {
@@ -10382,7 +10463,7 @@ type WatchCutsRequest struct {
 
 func (x *WatchCutsRequest) Reset() {
 	*x = WatchCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10394,7 +10475,7 @@ func (x *WatchCutsRequest) String() string {
 func (*WatchCutsRequest) ProtoMessage() {}
 
 func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10407,7 +10488,7 @@ func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsRequest.ProtoReflect.Descriptor instead.
 func (*WatchCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *WatchCutsRequest) GetIncarnation() []byte {
@@ -10457,7 +10538,7 @@ type ConfirmCutsRequest struct {
 
 func (x *ConfirmCutsRequest) Reset() {
 	*x = ConfirmCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10469,7 +10550,7 @@ func (x *ConfirmCutsRequest) String() string {
 func (*ConfirmCutsRequest) ProtoMessage() {}
 
 func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10482,7 +10563,7 @@ func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
 }
 
 func (x *ConfirmCutsRequest) GetSubscription() []byte {
@@ -10507,7 +10588,7 @@ type ConfirmCutsResponse struct {
 
 func (x *ConfirmCutsResponse) Reset() {
 	*x = ConfirmCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10519,7 +10600,7 @@ func (x *ConfirmCutsResponse) String() string {
 func (*ConfirmCutsResponse) ProtoMessage() {}
 
 func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10532,7 +10613,7 @@ func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
 }
 
 type ListSubscribersRequest struct {
@@ -10545,7 +10626,7 @@ type ListSubscribersRequest struct {
 
 func (x *ListSubscribersRequest) Reset() {
 	*x = ListSubscribersRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10557,7 +10638,7 @@ func (x *ListSubscribersRequest) String() string {
 func (*ListSubscribersRequest) ProtoMessage() {}
 
 func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10570,7 +10651,7 @@ func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscribersRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *ListSubscribersRequest) GetConfirm() bool {
@@ -10592,7 +10673,7 @@ type ListSubscribersResponse struct {
 
 func (x *ListSubscribersResponse) Reset() {
 	*x = ListSubscribersResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10604,7 +10685,7 @@ func (x *ListSubscribersResponse) String() string {
 func (*ListSubscribersResponse) ProtoMessage() {}
 
 func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10617,7 +10698,7 @@ func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscribersResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
 }
 
 func (x *ListSubscribersResponse) GetSubscribers() []*Subscriber {
@@ -10656,7 +10737,7 @@ type Subscriber struct {
 
 func (x *Subscriber) Reset() {
 	*x = Subscriber{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10668,7 +10749,7 @@ func (x *Subscriber) String() string {
 func (*Subscriber) ProtoMessage() {}
 
 func (x *Subscriber) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10681,7 +10762,7 @@ func (x *Subscriber) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscriber.ProtoReflect.Descriptor instead.
 func (*Subscriber) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *Subscriber) GetId() string {
@@ -10748,7 +10829,7 @@ type WatchCutsResponse struct {
 
 func (x *WatchCutsResponse) Reset() {
 	*x = WatchCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10760,7 +10841,7 @@ func (x *WatchCutsResponse) String() string {
 func (*WatchCutsResponse) ProtoMessage() {}
 
 func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10773,7 +10854,7 @@ func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsResponse.ProtoReflect.Descriptor instead.
 func (*WatchCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *WatchCutsResponse) GetSnapshot() bool {
@@ -10822,7 +10903,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10834,7 +10915,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10847,7 +10928,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
 }
 
 func (x *Cut) GetSubject() []byte {
@@ -10905,7 +10986,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10917,7 +10998,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10930,7 +11011,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{140}
 }
 
 func (x *Heartbeat) GetTrustDomain() string {
@@ -11286,7 +11367,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x16\n" +
 	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x123\n" +
-	"\x15authorization_details\x18( \x01(\tR\x14authorizationDetails\"\xb9\x05\n" +
+	"\x15authorization_details\x18( \x01(\tR\x14authorizationDetails\"\xfe\x05\n" +
 	"\bApproval\x12\x1f\n" +
 	"\vapproval_id\x18\x01 \x01(\tR\n" +
 	"approvalId\x12.\n" +
@@ -11311,7 +11392,12 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"answeredBy\x12;\n" +
 	"\vanswered_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"answeredAt\x12\x1a\n" +
-	"\bevidence\x18\x13 \x01(\tR\bevidence\"\xb6\x01\n" +
+	"\bevidence\x18\x13 \x01(\tR\bevidence\x12/\n" +
+	"\bnarrowed\x18\x14 \x01(\v2\x13.mayfly.v1.NarrowedR\bnarrowed\x12\x12\n" +
+	"\x04page\x18\x15 \x01(\tR\x04page\"W\n" +
+	"\bNarrowed\x123\n" +
+	"\x15authorization_details\x18\x01 \x01(\tR\x14authorizationDetails\x12\x16\n" +
+	"\x06scopes\x18\x02 \x03(\tR\x06scopes\"\xb6\x01\n" +
 	"\n" +
 	"AskRequest\x12\x1a\n" +
 	"\baudience\x18\x01 \x01(\tR\baudience\x123\n" +
@@ -11335,13 +11421,14 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x03all\x18\x02 \x01(\bR\x03all\"f\n" +
 	"\x15ListApprovalsResponse\x121\n" +
 	"\tapprovals\x18\x01 \x03(\v2\x13.mayfly.v1.ApprovalR\tapprovals\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"h\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\x99\x01\n" +
 	"\x0eApproveRequest\x12\x1f\n" +
 	"\vapproval_id\x18\x01 \x01(\tR\n" +
 	"approvalId\x12\x1d\n" +
 	"\n" +
 	"user_token\x18\x02 \x01(\tR\tuserToken\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\tR\x06digest\"^\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12/\n" +
+	"\bnarrowed\x18\x04 \x01(\v2\x13.mayfly.v1.NarrowedR\bnarrowed\"^\n" +
 	"\x0fApproveResponse\x12/\n" +
 	"\bapproval\x18\x01 \x01(\v2\x13.mayfly.v1.ApprovalR\bapproval\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"M\n" +
@@ -12050,7 +12137,7 @@ func file_mayfly_v1_mayfly_proto_rawDescGZIP() []byte {
 }
 
 var file_mayfly_v1_mayfly_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 142)
+var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 143)
 var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(Mode)(0),                            // 0: mayfly.v1.Mode
 	(Excess)(0),                          // 1: mayfly.v1.Excess
@@ -12112,102 +12199,103 @@ var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(*ExchangeRequest)(nil),              // 57: mayfly.v1.ExchangeRequest
 	(*ExchangeResponse)(nil),             // 58: mayfly.v1.ExchangeResponse
 	(*Approval)(nil),                     // 59: mayfly.v1.Approval
-	(*AskRequest)(nil),                   // 60: mayfly.v1.AskRequest
-	(*AskResponse)(nil),                  // 61: mayfly.v1.AskResponse
-	(*GetApprovalRequest)(nil),           // 62: mayfly.v1.GetApprovalRequest
-	(*GetApprovalResponse)(nil),          // 63: mayfly.v1.GetApprovalResponse
-	(*ListApprovalsRequest)(nil),         // 64: mayfly.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),        // 65: mayfly.v1.ListApprovalsResponse
-	(*ApproveRequest)(nil),               // 66: mayfly.v1.ApproveRequest
-	(*ApproveResponse)(nil),              // 67: mayfly.v1.ApproveResponse
-	(*DenyRequest)(nil),                  // 68: mayfly.v1.DenyRequest
-	(*DenyResponse)(nil),                 // 69: mayfly.v1.DenyResponse
-	(*IntrospectRequest)(nil),            // 70: mayfly.v1.IntrospectRequest
-	(*IntrospectResponse)(nil),           // 71: mayfly.v1.IntrospectResponse
-	(*TokensRevokeRequest)(nil),          // 72: mayfly.v1.TokensRevokeRequest
-	(*TokensRevokeResponse)(nil),         // 73: mayfly.v1.TokensRevokeResponse
-	(*RevokeRequest)(nil),                // 74: mayfly.v1.RevokeRequest
-	(*AgentCount)(nil),                   // 75: mayfly.v1.AgentCount
-	(*RevokeResponse)(nil),               // 76: mayfly.v1.RevokeResponse
-	(*ListCutsRequest)(nil),              // 77: mayfly.v1.ListCutsRequest
-	(*ListCutsResponse)(nil),             // 78: mayfly.v1.ListCutsResponse
-	(*MadeCut)(nil),                      // 79: mayfly.v1.MadeCut
-	(*ReopenRequest)(nil),                // 80: mayfly.v1.ReopenRequest
-	(*ReopenResponse)(nil),               // 81: mayfly.v1.ReopenResponse
-	(*BackupRequest)(nil),                // 82: mayfly.v1.BackupRequest
-	(*BackupResponse)(nil),               // 83: mayfly.v1.BackupResponse
-	(*ReloadRequest)(nil),                // 84: mayfly.v1.ReloadRequest
-	(*ReloadResponse)(nil),               // 85: mayfly.v1.ReloadResponse
-	(*ConfigurationChange)(nil),          // 86: mayfly.v1.ConfigurationChange
-	(*CompareConfigurationRequest)(nil),  // 87: mayfly.v1.CompareConfigurationRequest
-	(*CompareConfigurationResponse)(nil), // 88: mayfly.v1.CompareConfigurationResponse
-	(*AffectedAgent)(nil),                // 89: mayfly.v1.AffectedAgent
-	(*ListEntriesRequest)(nil),           // 90: mayfly.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),          // 91: mayfly.v1.ListEntriesResponse
-	(*GetDecisionRequest)(nil),           // 92: mayfly.v1.GetDecisionRequest
-	(*GetDecisionResponse)(nil),          // 93: mayfly.v1.GetDecisionResponse
-	(*HistoryEntry)(nil),                 // 94: mayfly.v1.HistoryEntry
-	(*EntryProof)(nil),                   // 95: mayfly.v1.EntryProof
-	(*ExplainRequest)(nil),               // 96: mayfly.v1.ExplainRequest
-	(*ExplainedCertificates)(nil),        // 97: mayfly.v1.ExplainedCertificates
-	(*ExplainResponse)(nil),              // 98: mayfly.v1.ExplainResponse
-	(*Source)(nil),                       // 99: mayfly.v1.Source
-	(*ExplainedCheck)(nil),               // 100: mayfly.v1.ExplainedCheck
-	(*ExplainedPart)(nil),                // 101: mayfly.v1.ExplainedPart
-	(*ExplainedLimit)(nil),               // 102: mayfly.v1.ExplainedLimit
-	(*ExplainedPolicy)(nil),              // 103: mayfly.v1.ExplainedPolicy
-	(*Flip)(nil),                         // 104: mayfly.v1.Flip
-	(*FlipChange)(nil),                   // 105: mayfly.v1.FlipChange
-	(*WhoCanRequest)(nil),                // 106: mayfly.v1.WhoCanRequest
-	(*WhoCanResponse)(nil),               // 107: mayfly.v1.WhoCanResponse
-	(*CouldHave)(nil),                    // 108: mayfly.v1.CouldHave
-	(*AsOf)(nil),                         // 109: mayfly.v1.AsOf
-	(*WhatIfRequest)(nil),                // 110: mayfly.v1.WhatIfRequest
-	(*LimitChange)(nil),                  // 111: mayfly.v1.LimitChange
-	(*WhatIfResponse)(nil),               // 112: mayfly.v1.WhatIfResponse
-	(*Starved)(nil),                      // 113: mayfly.v1.Starved
-	(*ReplayRequest)(nil),                // 114: mayfly.v1.ReplayRequest
-	(*ReplayResponse)(nil),               // 115: mayfly.v1.ReplayResponse
-	(*ReplayDifference)(nil),             // 116: mayfly.v1.ReplayDifference
-	(*GovernRequest)(nil),                // 117: mayfly.v1.GovernRequest
-	(*GovernResponse)(nil),               // 118: mayfly.v1.GovernResponse
-	(*UnusedCeiling)(nil),                // 119: mayfly.v1.UnusedCeiling
-	(*GetBundleRequest)(nil),             // 120: mayfly.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),            // 121: mayfly.v1.GetBundleResponse
-	(*GetCrlsRequest)(nil),               // 122: mayfly.v1.GetCrlsRequest
-	(*GetCrlsResponse)(nil),              // 123: mayfly.v1.GetCrlsResponse
-	(*Crl)(nil),                          // 124: mayfly.v1.Crl
-	(*WatchBundleRequest)(nil),           // 125: mayfly.v1.WatchBundleRequest
-	(*WatchBundleResponse)(nil),          // 126: mayfly.v1.WatchBundleResponse
-	(*Authority)(nil),                    // 127: mayfly.v1.Authority
-	(*ListAuthoritiesRequest)(nil),       // 128: mayfly.v1.ListAuthoritiesRequest
-	(*ListAuthoritiesResponse)(nil),      // 129: mayfly.v1.ListAuthoritiesResponse
-	(*PrepareAuthorityRequest)(nil),      // 130: mayfly.v1.PrepareAuthorityRequest
-	(*PrepareAuthorityResponse)(nil),     // 131: mayfly.v1.PrepareAuthorityResponse
-	(*ActivateAuthorityRequest)(nil),     // 132: mayfly.v1.ActivateAuthorityRequest
-	(*ActivateAuthorityResponse)(nil),    // 133: mayfly.v1.ActivateAuthorityResponse
-	(*RotateAuthorityRequest)(nil),       // 134: mayfly.v1.RotateAuthorityRequest
-	(*RotateAuthorityResponse)(nil),      // 135: mayfly.v1.RotateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),       // 136: mayfly.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),      // 137: mayfly.v1.RetireAuthorityResponse
-	(*TaintAuthorityRequest)(nil),        // 138: mayfly.v1.TaintAuthorityRequest
-	(*TaintAuthorityResponse)(nil),       // 139: mayfly.v1.TaintAuthorityResponse
-	(*WatchCutsRequest)(nil),             // 140: mayfly.v1.WatchCutsRequest
-	(*ConfirmCutsRequest)(nil),           // 141: mayfly.v1.ConfirmCutsRequest
-	(*ConfirmCutsResponse)(nil),          // 142: mayfly.v1.ConfirmCutsResponse
-	(*ListSubscribersRequest)(nil),       // 143: mayfly.v1.ListSubscribersRequest
-	(*ListSubscribersResponse)(nil),      // 144: mayfly.v1.ListSubscribersResponse
-	(*Subscriber)(nil),                   // 145: mayfly.v1.Subscriber
-	(*WatchCutsResponse)(nil),            // 146: mayfly.v1.WatchCutsResponse
-	(*Cut)(nil),                          // 147: mayfly.v1.Cut
-	(*Heartbeat)(nil),                    // 148: mayfly.v1.Heartbeat
-	nil,                                  // 149: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	nil,                                  // 150: mayfly.v1.GetPoliciesResponse.ProvidersEntry
-	(*timestamppb.Timestamp)(nil),        // 151: google.protobuf.Timestamp
-	(*status.Status)(nil),                // 152: google.rpc.Status
+	(*Narrowed)(nil),                     // 60: mayfly.v1.Narrowed
+	(*AskRequest)(nil),                   // 61: mayfly.v1.AskRequest
+	(*AskResponse)(nil),                  // 62: mayfly.v1.AskResponse
+	(*GetApprovalRequest)(nil),           // 63: mayfly.v1.GetApprovalRequest
+	(*GetApprovalResponse)(nil),          // 64: mayfly.v1.GetApprovalResponse
+	(*ListApprovalsRequest)(nil),         // 65: mayfly.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),        // 66: mayfly.v1.ListApprovalsResponse
+	(*ApproveRequest)(nil),               // 67: mayfly.v1.ApproveRequest
+	(*ApproveResponse)(nil),              // 68: mayfly.v1.ApproveResponse
+	(*DenyRequest)(nil),                  // 69: mayfly.v1.DenyRequest
+	(*DenyResponse)(nil),                 // 70: mayfly.v1.DenyResponse
+	(*IntrospectRequest)(nil),            // 71: mayfly.v1.IntrospectRequest
+	(*IntrospectResponse)(nil),           // 72: mayfly.v1.IntrospectResponse
+	(*TokensRevokeRequest)(nil),          // 73: mayfly.v1.TokensRevokeRequest
+	(*TokensRevokeResponse)(nil),         // 74: mayfly.v1.TokensRevokeResponse
+	(*RevokeRequest)(nil),                // 75: mayfly.v1.RevokeRequest
+	(*AgentCount)(nil),                   // 76: mayfly.v1.AgentCount
+	(*RevokeResponse)(nil),               // 77: mayfly.v1.RevokeResponse
+	(*ListCutsRequest)(nil),              // 78: mayfly.v1.ListCutsRequest
+	(*ListCutsResponse)(nil),             // 79: mayfly.v1.ListCutsResponse
+	(*MadeCut)(nil),                      // 80: mayfly.v1.MadeCut
+	(*ReopenRequest)(nil),                // 81: mayfly.v1.ReopenRequest
+	(*ReopenResponse)(nil),               // 82: mayfly.v1.ReopenResponse
+	(*BackupRequest)(nil),                // 83: mayfly.v1.BackupRequest
+	(*BackupResponse)(nil),               // 84: mayfly.v1.BackupResponse
+	(*ReloadRequest)(nil),                // 85: mayfly.v1.ReloadRequest
+	(*ReloadResponse)(nil),               // 86: mayfly.v1.ReloadResponse
+	(*ConfigurationChange)(nil),          // 87: mayfly.v1.ConfigurationChange
+	(*CompareConfigurationRequest)(nil),  // 88: mayfly.v1.CompareConfigurationRequest
+	(*CompareConfigurationResponse)(nil), // 89: mayfly.v1.CompareConfigurationResponse
+	(*AffectedAgent)(nil),                // 90: mayfly.v1.AffectedAgent
+	(*ListEntriesRequest)(nil),           // 91: mayfly.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),          // 92: mayfly.v1.ListEntriesResponse
+	(*GetDecisionRequest)(nil),           // 93: mayfly.v1.GetDecisionRequest
+	(*GetDecisionResponse)(nil),          // 94: mayfly.v1.GetDecisionResponse
+	(*HistoryEntry)(nil),                 // 95: mayfly.v1.HistoryEntry
+	(*EntryProof)(nil),                   // 96: mayfly.v1.EntryProof
+	(*ExplainRequest)(nil),               // 97: mayfly.v1.ExplainRequest
+	(*ExplainedCertificates)(nil),        // 98: mayfly.v1.ExplainedCertificates
+	(*ExplainResponse)(nil),              // 99: mayfly.v1.ExplainResponse
+	(*Source)(nil),                       // 100: mayfly.v1.Source
+	(*ExplainedCheck)(nil),               // 101: mayfly.v1.ExplainedCheck
+	(*ExplainedPart)(nil),                // 102: mayfly.v1.ExplainedPart
+	(*ExplainedLimit)(nil),               // 103: mayfly.v1.ExplainedLimit
+	(*ExplainedPolicy)(nil),              // 104: mayfly.v1.ExplainedPolicy
+	(*Flip)(nil),                         // 105: mayfly.v1.Flip
+	(*FlipChange)(nil),                   // 106: mayfly.v1.FlipChange
+	(*WhoCanRequest)(nil),                // 107: mayfly.v1.WhoCanRequest
+	(*WhoCanResponse)(nil),               // 108: mayfly.v1.WhoCanResponse
+	(*CouldHave)(nil),                    // 109: mayfly.v1.CouldHave
+	(*AsOf)(nil),                         // 110: mayfly.v1.AsOf
+	(*WhatIfRequest)(nil),                // 111: mayfly.v1.WhatIfRequest
+	(*LimitChange)(nil),                  // 112: mayfly.v1.LimitChange
+	(*WhatIfResponse)(nil),               // 113: mayfly.v1.WhatIfResponse
+	(*Starved)(nil),                      // 114: mayfly.v1.Starved
+	(*ReplayRequest)(nil),                // 115: mayfly.v1.ReplayRequest
+	(*ReplayResponse)(nil),               // 116: mayfly.v1.ReplayResponse
+	(*ReplayDifference)(nil),             // 117: mayfly.v1.ReplayDifference
+	(*GovernRequest)(nil),                // 118: mayfly.v1.GovernRequest
+	(*GovernResponse)(nil),               // 119: mayfly.v1.GovernResponse
+	(*UnusedCeiling)(nil),                // 120: mayfly.v1.UnusedCeiling
+	(*GetBundleRequest)(nil),             // 121: mayfly.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),            // 122: mayfly.v1.GetBundleResponse
+	(*GetCrlsRequest)(nil),               // 123: mayfly.v1.GetCrlsRequest
+	(*GetCrlsResponse)(nil),              // 124: mayfly.v1.GetCrlsResponse
+	(*Crl)(nil),                          // 125: mayfly.v1.Crl
+	(*WatchBundleRequest)(nil),           // 126: mayfly.v1.WatchBundleRequest
+	(*WatchBundleResponse)(nil),          // 127: mayfly.v1.WatchBundleResponse
+	(*Authority)(nil),                    // 128: mayfly.v1.Authority
+	(*ListAuthoritiesRequest)(nil),       // 129: mayfly.v1.ListAuthoritiesRequest
+	(*ListAuthoritiesResponse)(nil),      // 130: mayfly.v1.ListAuthoritiesResponse
+	(*PrepareAuthorityRequest)(nil),      // 131: mayfly.v1.PrepareAuthorityRequest
+	(*PrepareAuthorityResponse)(nil),     // 132: mayfly.v1.PrepareAuthorityResponse
+	(*ActivateAuthorityRequest)(nil),     // 133: mayfly.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil),    // 134: mayfly.v1.ActivateAuthorityResponse
+	(*RotateAuthorityRequest)(nil),       // 135: mayfly.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),      // 136: mayfly.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),       // 137: mayfly.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),      // 138: mayfly.v1.RetireAuthorityResponse
+	(*TaintAuthorityRequest)(nil),        // 139: mayfly.v1.TaintAuthorityRequest
+	(*TaintAuthorityResponse)(nil),       // 140: mayfly.v1.TaintAuthorityResponse
+	(*WatchCutsRequest)(nil),             // 141: mayfly.v1.WatchCutsRequest
+	(*ConfirmCutsRequest)(nil),           // 142: mayfly.v1.ConfirmCutsRequest
+	(*ConfirmCutsResponse)(nil),          // 143: mayfly.v1.ConfirmCutsResponse
+	(*ListSubscribersRequest)(nil),       // 144: mayfly.v1.ListSubscribersRequest
+	(*ListSubscribersResponse)(nil),      // 145: mayfly.v1.ListSubscribersResponse
+	(*Subscriber)(nil),                   // 146: mayfly.v1.Subscriber
+	(*WatchCutsResponse)(nil),            // 147: mayfly.v1.WatchCutsResponse
+	(*Cut)(nil),                          // 148: mayfly.v1.Cut
+	(*Heartbeat)(nil),                    // 149: mayfly.v1.Heartbeat
+	nil,                                  // 150: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	nil,                                  // 151: mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	(*timestamppb.Timestamp)(nil),        // 152: google.protobuf.Timestamp
+	(*status.Status)(nil),                // 153: google.rpc.Status
 }
 var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
-	151, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
 	10,  // 1: mayfly.v1.RedeemResponse.svid:type_name -> mayfly.v1.X509Svid
 	11,  // 2: mayfly.v1.RedeemResponse.bundle:type_name -> mayfly.v1.Bundle
 	32,  // 3: mayfly.v1.RedeemResponse.agent:type_name -> mayfly.v1.Agent
@@ -12224,247 +12312,249 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	23,  // 14: mayfly.v1.SpawnResponse.jwt:type_name -> mayfly.v1.JwtSvid
 	19,  // 15: mayfly.v1.SpawnBatchRequest.template:type_name -> mayfly.v1.SpawnRequest
 	20,  // 16: mayfly.v1.SpawnBatchResponse.spawned:type_name -> mayfly.v1.SpawnResponse
-	152, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
-	151, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
+	153, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
+	152, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
 	23,  // 19: mayfly.v1.MintJwtResponse.svid:type_name -> mayfly.v1.JwtSvid
-	151, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
+	152, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
 	32,  // 21: mayfly.v1.ExtendResponse.agent:type_name -> mayfly.v1.Agent
 	2,   // 22: mayfly.v1.WhoamiResponse.kind:type_name -> mayfly.v1.IdentityKind
 	32,  // 23: mayfly.v1.WhoamiResponse.agent:type_name -> mayfly.v1.Agent
 	9,   // 24: mayfly.v1.Agent.user:type_name -> mayfly.v1.User
 	0,   // 25: mayfly.v1.Agent.mode:type_name -> mayfly.v1.Mode
-	151, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
-	151, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
-	151, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
+	152, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
+	152, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
+	152, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
 	3,   // 29: mayfly.v1.Agent.state:type_name -> mayfly.v1.AgentState
-	151, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
+	152, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
 	35,  // 31: mayfly.v1.GetBudgetResponse.lines:type_name -> mayfly.v1.BudgetLine
 	36,  // 32: mayfly.v1.GetBudgetResponse.reservations:type_name -> mayfly.v1.Reservation
 	4,   // 33: mayfly.v1.BudgetLine.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 34: mayfly.v1.Reservation.unit:type_name -> mayfly.v1.BudgetUnit
-	151, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
 	4,   // 36: mayfly.v1.SpendRequest.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 37: mayfly.v1.ReserveRequest.unit:type_name -> mayfly.v1.BudgetUnit
-	151, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
 	45,  // 39: mayfly.v1.GetPoliciesResponse.in_force:type_name -> mayfly.v1.PolicySet
 	45,  // 40: mayfly.v1.GetPoliciesResponse.shadow:type_name -> mayfly.v1.PolicySet
-	149, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	150, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	150, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	151, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
 	46,  // 43: mayfly.v1.PolicySet.texts:type_name -> mayfly.v1.PolicyText
 	32,  // 44: mayfly.v1.ListAgentsResponse.agents:type_name -> mayfly.v1.Agent
 	32,  // 45: mayfly.v1.GetAgentResponse.agent:type_name -> mayfly.v1.Agent
 	53,  // 46: mayfly.v1.ListClassesResponse.classes:type_name -> mayfly.v1.Class
 	0,   // 47: mayfly.v1.Class.modes:type_name -> mayfly.v1.Mode
-	151, // 48: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 48: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	9,   // 49: mayfly.v1.Target.user:type_name -> mayfly.v1.User
-	151, // 50: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
-	151, // 51: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 50: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
+	152, // 51: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
 	5,   // 52: mayfly.v1.Approval.state:type_name -> mayfly.v1.ApprovalState
 	9,   // 53: mayfly.v1.Approval.user:type_name -> mayfly.v1.User
-	151, // 54: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
-	151, // 55: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 54: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
+	152, // 55: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
 	9,   // 56: mayfly.v1.Approval.answered_by:type_name -> mayfly.v1.User
-	151, // 57: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
-	59,  // 58: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
-	59,  // 59: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
-	59,  // 60: mayfly.v1.ListApprovalsResponse.approvals:type_name -> mayfly.v1.Approval
-	59,  // 61: mayfly.v1.ApproveResponse.approval:type_name -> mayfly.v1.Approval
-	59,  // 62: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
-	56,  // 63: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
-	9,   // 64: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
-	151, // 65: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
-	75,  // 66: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
-	75,  // 67: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
-	79,  // 68: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
-	56,  // 69: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
-	151, // 70: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
-	151, // 71: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
-	9,   // 72: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
-	151, // 73: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
-	86,  // 74: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
-	86,  // 75: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
-	89,  // 76: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
-	151, // 77: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	151, // 78: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
-	9,   // 79: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
-	94,  // 80: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
-	94,  // 81: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
-	95,  // 82: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
-	151, // 83: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
-	9,   // 84: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
-	151, // 85: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
-	97,  // 86: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
-	19,  // 87: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
-	100, // 88: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
-	101, // 89: mayfly.v1.ExplainResponse.scopes:type_name -> mayfly.v1.ExplainedPart
-	101, // 90: mayfly.v1.ExplainResponse.audiences:type_name -> mayfly.v1.ExplainedPart
-	102, // 91: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
-	103, // 92: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
-	104, // 93: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
-	151, // 94: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
-	99,  // 95: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
-	99,  // 96: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
-	99,  // 97: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
-	99,  // 98: mayfly.v1.ExplainedLimit.source:type_name -> mayfly.v1.Source
-	99,  // 99: mayfly.v1.ExplainedPolicy.source:type_name -> mayfly.v1.Source
-	105, // 100: mayfly.v1.Flip.changes:type_name -> mayfly.v1.FlipChange
-	99,  // 101: mayfly.v1.FlipChange.source:type_name -> mayfly.v1.Source
-	9,   // 102: mayfly.v1.WhoCanRequest.user:type_name -> mayfly.v1.User
-	32,  // 103: mayfly.v1.WhoCanResponse.agents:type_name -> mayfly.v1.Agent
-	108, // 104: mayfly.v1.WhoCanResponse.could:type_name -> mayfly.v1.CouldHave
-	109, // 105: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
-	0,   // 106: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
-	99,  // 107: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
-	151, // 108: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
-	56,  // 109: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
-	111, // 110: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
-	32,  // 111: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
-	113, // 112: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
-	109, // 113: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
-	99,  // 114: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
-	151, // 115: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
-	116, // 116: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
-	151, // 117: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
-	151, // 118: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
-	99,  // 119: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
-	99,  // 120: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
-	119, // 121: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
-	151, // 122: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
-	99,  // 123: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
-	11,  // 124: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 125: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	124, // 126: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
-	151, // 127: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	11,  // 128: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 129: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	6,   // 130: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
-	7,   // 131: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
-	151, // 132: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
-	151, // 133: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
-	151, // 134: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
-	151, // 135: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
-	151, // 136: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
-	151, // 137: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
-	127, // 138: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
-	6,   // 139: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	127, // 140: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 141: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	127, // 142: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 143: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	127, // 144: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	127, // 145: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	127, // 146: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	145, // 147: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
-	151, // 148: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
-	147, // 149: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
-	148, // 150: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
-	13,  // 151: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
-	15,  // 152: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
-	17,  // 153: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
-	19,  // 154: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
-	24,  // 155: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
-	26,  // 156: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
-	28,  // 157: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
-	30,  // 158: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
-	57,  // 159: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
-	70,  // 160: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
-	72,  // 161: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
-	60,  // 162: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
-	62,  // 163: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
-	64,  // 164: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
-	66,  // 165: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
-	68,  // 166: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
-	21,  // 167: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
-	54,  // 168: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
-	74,  // 169: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
-	80,  // 170: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
-	82,  // 171: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
-	84,  // 172: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
-	87,  // 173: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
-	47,  // 174: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
-	49,  // 175: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
-	51,  // 176: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
-	90,  // 177: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
-	92,  // 178: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
-	96,  // 179: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
-	106, // 180: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
-	110, // 181: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
-	114, // 182: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
-	117, // 183: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
-	120, // 184: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
-	125, // 185: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
-	122, // 186: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
-	140, // 187: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
-	77,  // 188: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
-	141, // 189: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
-	143, // 190: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
-	33,  // 191: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
-	37,  // 192: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
-	39,  // 193: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
-	41,  // 194: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
-	43,  // 195: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
-	128, // 196: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
-	130, // 197: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
-	132, // 198: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
-	134, // 199: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
-	136, // 200: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
-	138, // 201: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
-	14,  // 202: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
-	16,  // 203: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
-	18,  // 204: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
-	20,  // 205: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
-	25,  // 206: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
-	27,  // 207: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
-	29,  // 208: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
-	31,  // 209: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
-	58,  // 210: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
-	71,  // 211: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
-	73,  // 212: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
-	61,  // 213: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
-	63,  // 214: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
-	65,  // 215: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
-	67,  // 216: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
-	69,  // 217: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
-	22,  // 218: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
-	55,  // 219: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
-	76,  // 220: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
-	81,  // 221: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
-	83,  // 222: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
-	85,  // 223: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
-	88,  // 224: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
-	48,  // 225: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
-	50,  // 226: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
-	52,  // 227: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
-	91,  // 228: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
-	93,  // 229: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
-	98,  // 230: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
-	107, // 231: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
-	112, // 232: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
-	115, // 233: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
-	118, // 234: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
-	121, // 235: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
-	126, // 236: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
-	123, // 237: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
-	146, // 238: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
-	78,  // 239: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
-	142, // 240: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
-	144, // 241: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
-	34,  // 242: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
-	38,  // 243: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
-	40,  // 244: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
-	42,  // 245: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
-	44,  // 246: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
-	129, // 247: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
-	131, // 248: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
-	133, // 249: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
-	135, // 250: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
-	137, // 251: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
-	139, // 252: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
-	202, // [202:253] is the sub-list for method output_type
-	151, // [151:202] is the sub-list for method input_type
-	151, // [151:151] is the sub-list for extension type_name
-	151, // [151:151] is the sub-list for extension extendee
-	0,   // [0:151] is the sub-list for field type_name
+	152, // 57: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
+	60,  // 58: mayfly.v1.Approval.narrowed:type_name -> mayfly.v1.Narrowed
+	59,  // 59: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
+	59,  // 60: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
+	59,  // 61: mayfly.v1.ListApprovalsResponse.approvals:type_name -> mayfly.v1.Approval
+	60,  // 62: mayfly.v1.ApproveRequest.narrowed:type_name -> mayfly.v1.Narrowed
+	59,  // 63: mayfly.v1.ApproveResponse.approval:type_name -> mayfly.v1.Approval
+	59,  // 64: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
+	56,  // 65: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
+	9,   // 66: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
+	152, // 67: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	76,  // 68: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
+	76,  // 69: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
+	80,  // 70: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
+	56,  // 71: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
+	152, // 72: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
+	152, // 73: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
+	9,   // 74: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
+	152, // 75: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	87,  // 76: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
+	87,  // 77: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
+	90,  // 78: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
+	152, // 79: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	152, // 80: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
+	9,   // 81: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
+	95,  // 82: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
+	95,  // 83: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
+	96,  // 84: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
+	152, // 85: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
+	9,   // 86: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
+	152, // 87: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
+	98,  // 88: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
+	19,  // 89: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
+	101, // 90: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
+	102, // 91: mayfly.v1.ExplainResponse.scopes:type_name -> mayfly.v1.ExplainedPart
+	102, // 92: mayfly.v1.ExplainResponse.audiences:type_name -> mayfly.v1.ExplainedPart
+	103, // 93: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
+	104, // 94: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
+	105, // 95: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
+	152, // 96: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
+	100, // 97: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
+	100, // 98: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
+	100, // 99: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
+	100, // 100: mayfly.v1.ExplainedLimit.source:type_name -> mayfly.v1.Source
+	100, // 101: mayfly.v1.ExplainedPolicy.source:type_name -> mayfly.v1.Source
+	106, // 102: mayfly.v1.Flip.changes:type_name -> mayfly.v1.FlipChange
+	100, // 103: mayfly.v1.FlipChange.source:type_name -> mayfly.v1.Source
+	9,   // 104: mayfly.v1.WhoCanRequest.user:type_name -> mayfly.v1.User
+	32,  // 105: mayfly.v1.WhoCanResponse.agents:type_name -> mayfly.v1.Agent
+	109, // 106: mayfly.v1.WhoCanResponse.could:type_name -> mayfly.v1.CouldHave
+	110, // 107: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
+	0,   // 108: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
+	100, // 109: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
+	152, // 110: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
+	56,  // 111: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
+	112, // 112: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
+	32,  // 113: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
+	114, // 114: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
+	110, // 115: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
+	100, // 116: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
+	152, // 117: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
+	117, // 118: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
+	152, // 119: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
+	152, // 120: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
+	100, // 121: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
+	100, // 122: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
+	120, // 123: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
+	152, // 124: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
+	100, // 125: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
+	11,  // 126: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 127: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	125, // 128: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
+	152, // 129: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	11,  // 130: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 131: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	6,   // 132: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
+	7,   // 133: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
+	152, // 134: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 135: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
+	152, // 136: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
+	152, // 137: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
+	152, // 138: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
+	152, // 139: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
+	128, // 140: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
+	6,   // 141: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	128, // 142: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 143: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	128, // 144: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 145: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	128, // 146: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	128, // 147: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	128, // 148: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	146, // 149: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
+	152, // 150: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
+	148, // 151: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
+	149, // 152: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
+	13,  // 153: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
+	15,  // 154: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
+	17,  // 155: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
+	19,  // 156: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
+	24,  // 157: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
+	26,  // 158: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
+	28,  // 159: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
+	30,  // 160: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
+	57,  // 161: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
+	71,  // 162: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
+	73,  // 163: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
+	61,  // 164: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
+	63,  // 165: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
+	65,  // 166: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
+	67,  // 167: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
+	69,  // 168: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
+	21,  // 169: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
+	54,  // 170: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
+	75,  // 171: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
+	81,  // 172: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
+	83,  // 173: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
+	85,  // 174: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
+	88,  // 175: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
+	47,  // 176: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
+	49,  // 177: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
+	51,  // 178: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
+	91,  // 179: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
+	93,  // 180: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
+	97,  // 181: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
+	107, // 182: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
+	111, // 183: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
+	115, // 184: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
+	118, // 185: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
+	121, // 186: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
+	126, // 187: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
+	123, // 188: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
+	141, // 189: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
+	78,  // 190: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
+	142, // 191: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
+	144, // 192: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
+	33,  // 193: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
+	37,  // 194: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
+	39,  // 195: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
+	41,  // 196: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
+	43,  // 197: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
+	129, // 198: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
+	131, // 199: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
+	133, // 200: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
+	135, // 201: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
+	137, // 202: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
+	139, // 203: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
+	14,  // 204: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
+	16,  // 205: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
+	18,  // 206: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
+	20,  // 207: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
+	25,  // 208: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
+	27,  // 209: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
+	29,  // 210: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
+	31,  // 211: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
+	58,  // 212: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
+	72,  // 213: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
+	74,  // 214: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
+	62,  // 215: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
+	64,  // 216: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
+	66,  // 217: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
+	68,  // 218: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
+	70,  // 219: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
+	22,  // 220: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
+	55,  // 221: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
+	77,  // 222: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
+	82,  // 223: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
+	84,  // 224: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
+	86,  // 225: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
+	89,  // 226: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
+	48,  // 227: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
+	50,  // 228: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
+	52,  // 229: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
+	92,  // 230: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
+	94,  // 231: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
+	99,  // 232: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
+	108, // 233: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
+	113, // 234: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
+	116, // 235: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
+	119, // 236: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
+	122, // 237: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
+	127, // 238: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
+	124, // 239: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
+	147, // 240: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
+	79,  // 241: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
+	143, // 242: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
+	145, // 243: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
+	34,  // 244: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
+	38,  // 245: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
+	40,  // 246: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
+	42,  // 247: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
+	44,  // 248: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
+	130, // 249: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
+	132, // 250: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
+	134, // 251: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
+	136, // 252: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
+	138, // 253: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
+	140, // 254: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
+	204, // [204:255] is the sub-list for method output_type
+	153, // [153:204] is the sub-list for method input_type
+	153, // [153:153] is the sub-list for extension type_name
+	153, // [153:153] is the sub-list for extension extendee
+	0,   // [0:153] is the sub-list for field type_name
 }
 
 func init() { file_mayfly_v1_mayfly_proto_init() }
@@ -12492,26 +12582,26 @@ func file_mayfly_v1_mayfly_proto_init() {
 		(*Target_Token)(nil),
 		(*Target_Issuer)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[66].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[67].OneofWrappers = []any{
 		(*AgentCount_Class)(nil),
 		(*AgentCount_User)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[70].OneofWrappers = []any{}
-	file_mayfly_v1_mayfly_proto_msgTypes[71].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[71].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[72].OneofWrappers = []any{
 		(*ReopenRequest_User)(nil),
 		(*ReopenRequest_Workload)(nil),
 		(*ReopenRequest_Class)(nil),
 		(*ReopenRequest_Issuer)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[87].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[88].OneofWrappers = []any{
 		(*ExplainRequest_Agent)(nil),
 		(*ExplainRequest_Certificates)(nil),
 		(*ExplainRequest_Token)(nil),
 		(*ExplainRequest_Spawn)(nil),
 		(*ExplainRequest_Decision)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[93].OneofWrappers = []any{}
-	file_mayfly_v1_mayfly_proto_msgTypes[101].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[94].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[102].OneofWrappers = []any{
 		(*WhatIfRequest_Revoke)(nil),
 		(*WhatIfRequest_Limit)(nil),
 	}
@@ -12521,7 +12611,7 @@ func file_mayfly_v1_mayfly_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mayfly_v1_mayfly_proto_rawDesc), len(file_mayfly_v1_mayfly_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   142,
+			NumMessages:   143,
 			NumExtensions: 0,
 			NumServices:   13,
 		},

@@ -754,6 +754,21 @@ pub struct Approval {
     /// SHA-256 in hexadecimal digits of the token by which they proved themselves.
     #[prost(string, tag = "19")]
     pub evidence: ::prost::alloc::string::String,
+    /// What of it was approved; absent when all of it was, or nobody has approved.
+    #[prost(message, optional, tag = "20")]
+    pub narrowed: ::core::option::Option<Narrowed>,
+    /// The page on which a person answers in a browser; empty when the issuer has none.
+    #[prost(string, tag = "21")]
+    pub page: ::prost::alloc::string::String,
+}
+/// Part of what an agent asked for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Narrowed {
+    /// The actions: a JSON array. Each is within another one that was asked for.
+    #[prost(string, tag = "1")]
+    pub authorization_details: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AskRequest {
@@ -821,6 +836,9 @@ pub struct ApproveRequest {
     /// The digest of what the person was shown. Anything else is refused.
     #[prost(string, tag = "3")]
     pub digest: ::prost::alloc::string::String,
+    /// Approves only this part of it. Absent approves all of it.
+    #[prost(message, optional, tag = "4")]
+    pub narrowed: ::core::option::Option<Narrowed>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ApproveResponse {

@@ -28,6 +28,7 @@ fn settings(issuer: &str, ca_file: &Path) -> IssuerSettings {
         max_lease: None,
         revokes: false,
         user: false,
+        sign_in: false,
         operates: false,
         id_jag: false,
     };

@@ -11,7 +11,7 @@ use super::form::Form;
 use super::refusal::Refusal;
 use super::{Served, answer, audience, client, fresh, may};
 use crate::acts::poll::{self, INTERVAL, Polled};
-use crate::acts::{Issuer, ask};
+use crate::acts::{Issuer, ask, exchange};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::No;
@@ -51,7 +51,7 @@ pub(super) async fn backchannel(State(served): State<Served>, request: Request) 
         };
         let scopes = form.one("scope").unwrap_or_default().split(' ').filter(|scope| !matches!(*scope, "" | "openid"));
         let asked = ask::Asked {
-            audience: audience(issuer, &caller, &form, false)?,
+            audience: audience(issuer, &caller, &form, &exchange::Asked::default())?,
             scopes: scopes.map(str::to_owned).collect(),
             details: form.one("authorization_details").unwrap_or_default().to_owned(),
             reason: form.one("binding_message").unwrap_or_default().to_owned(),

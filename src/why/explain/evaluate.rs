@@ -214,6 +214,8 @@ fn of_use(
             actions,
             approval: None,
             for_agent: None,
+            wants_id_jag: None,
+            resource: None,
         };
         said(j.verdict(&act, &itself, &chance))?
     };
