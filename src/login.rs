@@ -9,17 +9,20 @@ pub mod device;
 pub mod kept;
 pub mod site;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::https::{ClientError, https_client, with_causes};
+use crate::keys::keystore::read_private;
 
 /// Longest answer of a provider that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -32,8 +35,11 @@ const MAX_SHOWN: usize = 200;
 pub struct Provider {
     /// Its `iss`: an https URL.
     pub issuer: String,
-    /// The id of a public client there, for native programs.
+    /// The id of a client there, for native programs.
     pub client: String,
+    /// File with the secret of that client, which only its owner may read. `None` means a public client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
     /// PEM file with the only roots of its TLS certificate. `None` means the roots of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
@@ -78,6 +84,9 @@ struct Endpoints {
     authorization_endpoint: Option<String>,
     token_endpoint: String,
     device_authorization_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
+    // RFC 8414 2: `client_secret_basic` where it says nothing.
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
     #[serde(default)]
     scopes_supported: Vec<String>,
     #[serde(default)]
@@ -166,19 +175,43 @@ impl<'a> Found<'a> {
         self.provider.scope.clone().unwrap_or_else(usual)
     }
 
-    /// Calls the token endpoint. `Ok(Err)` is a refusal with an error code.
+    /// Sends a form to an endpoint, as the client: with its name, or with its secret where it has one (RFC 6749 2.3.1).
+    async fn send(&self, endpoint: &str, mut form: Vec<(&str, &str)>) -> Result<Response, LoginError> {
+        let client = self.provider.client.as_str();
+        let secret = self.provider.secret_file.as_deref().map(secret).transpose()?;
+        let mut request = self.client.post(endpoint);
+        let methods = self.endpoints.token_endpoint_auth_methods_supported.as_deref();
+        let basic = methods.is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic"));
+        match &secret {
+            Some(secret) if basic => request = request.header(AUTHORIZATION, credentials(client, secret)?),
+            Some(secret) => form.extend([("client_id", client), ("client_secret", secret.as_str())]),
+            None => form.push(("client_id", client)),
+        }
+        request.form(&form).send().await.map_err(|e| unreachable(self.provider, &e))
+    }
+
+    /// Asks the token endpoint. `Ok(Err)` is its own refusal, by its error code.
     async fn grant(&self, mut form: Vec<(&str, &str)>) -> Result<Result<Granted, Refusal>, LoginError> {
-        form.push(("client_id", &self.provider.client));
         form.extend(self.provider.resource.as_deref().map(|resource| ("resource", resource)));
-        let answer = self.client.post(&self.endpoints.token_endpoint).form(&form).send().await;
-        let answer = answer.map_err(|e| unreachable(self.provider, &e))?;
+        let answer = self.send(&self.endpoints.token_endpoint, form).await?;
         if answer.status().is_client_error() {
             return Ok(Err(bounded(self.provider, answer).await.and_then(|bytes| json(&bytes))?));
         }
         Ok(Ok(read(self.provider, answer).await?))
     }
 
-    /// The requested token, if it is for us. `nonce` is that of an authorization request.
+    /// Ends a sign-in at the provider: no token comes for this refresh token any more (RFC 7009). Returns whether the provider does that.
+    async fn revoke(&self, refresh: &str) -> Result<bool, LoginError> {
+        let Some(endpoint) = &self.endpoints.revocation_endpoint else { return Ok(false) };
+        let answer = self.send(endpoint, vec![("token", refresh), ("token_type_hint", "refresh_token")]).await?;
+        let status = answer.status();
+        if status.is_client_error() {
+            return Err(refused(&bounded(self.provider, answer).await.and_then(|bytes| json(&bytes))?));
+        }
+        if status.is_success() { Ok(true) } else { Err(LoginError::Answer(format!("it answered {status}"))) }
+    }
+
+    /// The token that was wanted, if it is for us. `nonce` is that of an authorization request.
     fn wanted(&self, granted: Granted, nonce: Option<&str>) -> Result<Tokens, LoginError> {
         let wrong = |what: &str| LoginError::Answer(what.to_owned());
         let resource = self.provider.resource.is_some();
@@ -203,6 +236,24 @@ impl<'a> Found<'a> {
         }
         Ok(Tokens { token, refresh: granted.refresh_token })
     }
+}
+
+/// The secret of a client.
+fn secret(file: &Path) -> Result<Zeroizing<String>, LoginError> {
+    let machine = |e: String| LoginError::Machine(format!("the secret of the client: {e}"));
+    let text = read_private(file).map_err(|e| machine(e.to_string()))?;
+    let text = text.ok_or_else(|| machine(format!("`{}` does not exist", file.display())))?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Name and secret for `client_secret_basic`: each is form-encoded first.
+fn credentials(client: &str, secret: &str) -> Result<HeaderValue, LoginError> {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let both = Zeroizing::new(format!("{}:{}", encoded(client), encoded(secret)));
+    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(both.as_bytes())))
+        .map_err(|_| LoginError::Machine("the secret of the client cannot be sent".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn refused(refusal: &Refusal) -> LoginError {

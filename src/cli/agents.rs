@@ -50,8 +50,8 @@ struct Filters {
     /// Only those of a class
     #[arg(long, value_name = "CLASS")]
     class: Option<String>,
-    /// Only those that act for a user: a subject, or the URL of its issuer and a subject
-    #[arg(long, value_name = "SUB")]
+    /// Only those that act for a user: <issuer>/<subject>, the issuer by its configured name or its URL; or a subject, of any issuer
+    #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// Only those below a workload: its name, or its SPIFFE ID
     #[arg(long, alias = "workload", value_name = "NAME")]
@@ -69,7 +69,7 @@ impl Filters {
             && is(&self.id, &|id| found::uuid(agent).starts_with(&id.to_ascii_lowercase()))
             && is(&self.user, &|wanted| {
                 let whole = |user: &v1::User| format!("{}/{}", user.iss, user.sub);
-                agent.user.as_ref().is_some_and(|user| user.sub == wanted || whole(user) == wanted)
+                agent.user_name == wanted || agent.user.as_ref().is_some_and(|user| user.sub == wanted || whole(user) == wanted)
             })
     }
 }

@@ -62,10 +62,13 @@ struct Add {
     /// Where you sign in with `mayfly login`: the URL of an OIDC provider
     #[arg(long, value_name = "URL", requires = "client")]
     login: Option<String>,
-    /// Your client id there: a public client with PKCE that allows redirects to http://127.0.0.1 on any port
+    /// Your client there: one with PKCE that may come back to http://127.0.0.1 on any port
     #[arg(long, value_name = "ID", requires = "login")]
     client: Option<String>,
-    /// PEM file with the only roots that verify the provider; by default those of the system
+    /// File with the secret of that client (mode 0600), if the provider allows no public one; it is read at each sign-in
+    #[arg(long, value_name = "FILE", requires = "login")]
+    client_secret_file: Option<PathBuf>,
+    /// PEM file with the only roots of the provider; without it, those of the system
     #[arg(long, value_name = "FILE", requires = "login")]
     login_ca: Option<PathBuf>,
     /// The scopes to ask for; by default `openid`, and `offline_access` if the provider has it
@@ -152,7 +155,8 @@ async fn add(add: Add, contexts: &Contexts, global: &Global) -> Result<(), Failu
                 return Err(Failure::usage(format!("`{issuer}`: a provider has an https URL")));
             }
             let ca_file = add.login_ca.map(absolute).transpose()?;
-            Some(Provider { issuer, client, ca_file, scope: add.scope, resource: add.resource })
+            let secret_file = add.client_secret_file.map(absolute).transpose()?;
+            Some(Provider { issuer, client, secret_file, ca_file, scope: add.scope, resource: add.resource })
         }
         None => None,
     };

@@ -26,7 +26,7 @@ pub(super) struct Args {
     /// Print the page's address, and start no browser
     #[arg(long, conflicts_with_all = ["device", "forget"])]
     no_browser: bool,
-    /// Sign out: delete the tokens that are kept
+    /// Sign nobody in: forget the tokens that are kept, and have the provider end the sign-in where it can (RFC 7009)
     #[arg(long)]
     forget: bool,
 }
@@ -35,9 +35,17 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let nowhere = "nobody can sign in here: make a context with `mayfly context add NAME --server ADDRESS --bundle FILE --login URL --client ID`";
     let (dir, provider) = place::login(global)?.ok_or_else(|| Failure::usage(nowhere))?;
     if args.forget {
-        let forgotten = kept::forget(&dir)?;
-        let text = if forgotten { "the tokens are forgotten" } else { "nobody was signed in" };
-        return output::print(global.output, &json!({ "forgotten": forgotten }), || text.to_owned());
+        let forgotten = kept::forget(&dir, &provider).await.map_err(|e| {
+            let failure = Failure::from(e);
+            Failure { message: format!("forgotten here, and the provider may not know it: {}", failure.message), ..failure }
+        })?;
+        let text = match (forgotten.kept, forgotten.revoked) {
+            (false, _) => "nobody was signed in",
+            (true, true) => "the tokens are forgotten, and the provider has ended the sign-in",
+            (true, false) => "the tokens are forgotten",
+        };
+        let object = json!({ "forgotten": forgotten.kept, "revoked": forgotten.revoked });
+        return output::print(global.output, &object, || text.to_owned());
     }
     let tokens = if args.device {
         device::sign_in(&provider, invite).await?

@@ -83,7 +83,7 @@ pub(super) fn login(global: &Global) -> Result<Option<(PathBuf, Provider)>, Fail
     let Ok(at) = home::endpoint(&global.home) else { return Ok(None) };
     let development = |(issuer, ca_file)| {
         let client = provider::USER.to_owned();
-        let provider = Provider { issuer, client, ca_file: Some(ca_file), scope: None, resource: None };
+        let provider = Provider { issuer, client, secret_file: None, ca_file: Some(ca_file), scope: None, resource: None };
         (global.home.join("login"), provider)
     };
     Ok(at.oidc.zip(at.oidc_ca).map(development))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{Found, LoginError, Provider, Tokens, read, refused, shown, unreachable};
+use super::{Found, LoginError, Provider, Tokens, read, refused, shown};
 
 /// The longest that a person may take, whatever the provider says.
 const PATIENCE: u64 = 1800;
@@ -42,11 +42,10 @@ pub async fn sign_in(provider: &Provider, invite: impl FnOnce(&Invitation)) -> R
         || LoginError::Answer("it has no `device_authorization_endpoint`: sign in with a browser, without --device".into());
     let endpoint = found.endpoints.device_authorization_endpoint.as_deref().ok_or_else(none)?;
     let scope = found.scope();
-    let mut form = vec![("client_id", provider.client.as_str()), ("scope", scope.as_str())];
+    let mut form = vec![("scope", scope.as_str())];
     form.extend(provider.resource.as_deref().map(|resource| ("resource", resource)));
-    let answer = found.client.post(endpoint).form(&form).send().await.map_err(|e| unreachable(provider, &e))?;
-    let answer: Answer = read(provider, answer).await?;
-    // T243: a person is shown one page and one code, each in one line, whatever the provider sends.
+    let answer: Answer = read(provider, found.send(endpoint, form).await?).await?;
+    // T243: what a person is told to do is one page and one code, in one line each.
     let page = |url: &str| if url.starts_with("https://") { Ok(shown(url)) } else { Err(no_page(url)) };
     let complete = answer.verification_uri_complete.as_deref().map(page).transpose()?;
     invite(&Invitation { page: page(&answer.verification_uri)?, code: shown(&answer.user_code), complete });

@@ -51,8 +51,34 @@ pub fn keep(dir: &Path, provider: &Provider, tokens: &Tokens) -> Result<Said, Lo
     Ok(said(&tokens.token, tokens.refresh.is_some()))
 }
 
-/// Deletes the tokens in a folder. Returns whether there were any.
-pub fn forget(dir: &Path) -> Result<bool, LoginError> {
+/// What became of a sign-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Whether anything was kept.
+    pub kept: bool,
+    /// Whether the provider has ended the sign-in too. It has not where there was no refresh token, or where it offers no such thing.
+    pub revoked: bool,
+}
+
+/// Forgets what is kept in a folder, and has the provider end the sign-in. It is forgotten here even if the provider cannot be told, which is
+/// an error.
+pub async fn forget(dir: &Path, provider: &Provider) -> Result<Forgotten, LoginError> {
+    if !path(dir).exists() {
+        return Ok(Forgotten { kept: false, revoked: false });
+    }
+    // ORDER: no other command refreshes the token in between, and keeps the next one.
+    let _lock = lock(dir).await?;
+    let refresh = read(dir, provider).ok().and_then(|kept| kept.refresh_token);
+    let kept = remove(dir)?;
+    let revoked = match refresh {
+        Some(refresh) => Found::of(provider).await?.revoke(&refresh).await?,
+        None => false,
+    };
+    Ok(Forgotten { kept, revoked })
+}
+
+/// Removes what is kept in a folder. Returns whether there was anything.
+fn remove(dir: &Path) -> Result<bool, LoginError> {
     match fs::remove_file(path(dir)) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
@@ -94,7 +120,7 @@ pub async fn token(dir: &Path, provider: &Provider) -> Result<String, LoginError
     let granted = match found.grant(vec![("grant_type", "refresh_token"), ("refresh_token", refresh)]).await? {
         Ok(granted) => granted,
         Err(refusal) if refusal.error == "invalid_grant" => {
-            forget(dir)?;
+            remove(dir)?;
             return Err(LoginError::NotSignedIn("your sign-in has ended".into()));
         }
         Err(refusal) => return Err(refused(&refusal)),

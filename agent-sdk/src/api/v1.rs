@@ -347,6 +347,9 @@ pub struct Agent {
     /// The agent has no key of its own and no certificate: its parent mints its tokens. `svid_expires_at` is absent then.
     #[prost(bool, tag = "109")]
     pub keyless: bool,
+    /// The user as `<issuer>/<subject>`, with the configured name of the issuer; its URL if it is not configured any more.
+    #[prost(string, tag = "120")]
+    pub user_name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBudgetRequest {

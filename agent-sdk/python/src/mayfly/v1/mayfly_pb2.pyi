@@ -702,7 +702,7 @@ class WhoamiResponse(_message.Message):
     def __init__(self, spiffe_id: _Optional[str] = ..., kind: _Optional[_Union[IdentityKind, str]] = ..., agent: _Optional[_Union[Agent, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Agent(_message.Message):
-    __slots__ = ("agent_id", "parent_id", "root_id", "delegation_id", "user", "mode", "depth", "scopes", "audiences", "admitted_at", "lease_expires_at", "svid_expires_at", "revision", "state", "over_at", "over_by", "over_reason", "keyless")
+    __slots__ = ("agent_id", "parent_id", "root_id", "delegation_id", "user", "mode", "depth", "scopes", "audiences", "admitted_at", "lease_expires_at", "svid_expires_at", "revision", "state", "over_at", "over_by", "over_reason", "keyless", "user_name")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     ROOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -722,6 +722,7 @@ class Agent(_message.Message):
     OVER_BY_FIELD_NUMBER: _ClassVar[int]
     OVER_REASON_FIELD_NUMBER: _ClassVar[int]
     KEYLESS_FIELD_NUMBER: _ClassVar[int]
+    USER_NAME_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     parent_id: str
     root_id: str
@@ -740,7 +741,8 @@ class Agent(_message.Message):
     over_by: str
     over_reason: str
     keyless: bool
-    def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., keyless: _Optional[bool] = ..., **kwargs) -> None: ...
+    user_name: str
+    def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., keyless: _Optional[bool] = ..., user_name: _Optional[str] = ..., **kwargs) -> None: ...
 
 class GetBudgetRequest(_message.Message):
     __slots__ = ("agent",)
