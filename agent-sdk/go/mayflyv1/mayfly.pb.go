@@ -2789,7 +2789,9 @@ type Agent struct {
 	OverBy     string `protobuf:"bytes,17,opt,name=over_by,json=overBy,proto3" json:"over_by,omitempty"`
 	OverReason string `protobuf:"bytes,18,opt,name=over_reason,json=overReason,proto3" json:"over_reason,omitempty"`
 	// The agent has no key of its own and no certificate: its parent mints its tokens. `svid_expires_at` is absent then.
-	Keyless       bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
+	Keyless bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
+	// The user as `<issuer>/<subject>`, with the configured name of the issuer; its URL if it is not configured any more.
+	UserName      string `protobuf:"bytes,120,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2955,6 +2957,13 @@ func (x *Agent) GetKeyless() bool {
 		return x.Keyless
 	}
 	return false
+}
+
+func (x *Agent) GetUserName() string {
+	if x != nil {
+		return x.UserName
+	}
+	return ""
 }
 
 type GetBudgetRequest struct {
@@ -11190,7 +11199,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeId\x12+\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.mayfly.v1.IdentityKindR\x04kind\x12&\n" +
 	"\x05agent\x18\x03 \x01(\v2\x10.mayfly.v1.AgentR\x05agent\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"\xc2\x05\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xdf\x05\n" +
 	"\x05Agent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1b\n" +
 	"\tparent_id\x18\x02 \x01(\tR\bparentId\x12\x17\n" +
@@ -11213,7 +11222,8 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\aover_by\x18\x11 \x01(\tR\x06overBy\x12\x1f\n" +
 	"\vover_reason\x18\x12 \x01(\tR\n" +
 	"overReason\x12\x18\n" +
-	"\akeyless\x18m \x01(\bR\akeyless\"(\n" +
+	"\akeyless\x18m \x01(\bR\akeyless\x12\x1b\n" +
+	"\tuser_name\x18x \x01(\tR\buserName\"(\n" +
 	"\x10GetBudgetRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\"\x97\x01\n" +
 	"\x11GetBudgetResponse\x12\x19\n" +
