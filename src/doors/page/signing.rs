@@ -33,6 +33,7 @@ impl Sites {
         let providers = issuer.providers.load();
         let configured = providers.assertions.sign_ins().map(|(settings, client)| {
             let provider = Provider {
+                secret_file: None,
                 issuer: settings.issuer.clone(),
                 client: client.to_owned(),
                 ca_file: settings.ca_file.clone(),
