@@ -19,7 +19,8 @@ use crate::telemetry;
 ///
 /// Each is renewed when half of its life has passed, with a fresh key; key and certificate switch together, so a program may read
 /// the folder, or start again, at any moment. Several keepers on one folder are harmless. It runs until Ctrl-C, or until no
-/// identity is left that can be renewed. The lease of an agent does not move.
+/// identity is left that can be renewed: what was revoked or has ended is given up, with exit code 3, and what expired with 4. The lease of
+/// an agent does not move.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Folders that `spawn --out`, `redeem --out` or `run --ticket --as` wrote
@@ -35,6 +36,8 @@ pub(super) struct Args {
 
 /// Shortest and longest pause after a failure.
 const PAUSES: (u64, u64) = (1, 60);
+/// What to do when an identity is over.
+const END: &str = "this folder is kept no longer: get another identity into it, and start the keeper again";
 /// Longest time without a look at the clock, which can be set, and stands still while a machine sleeps.
 const LOOK: Duration = Duration::from_secs(20);
 
@@ -109,8 +112,8 @@ async fn keep(global: &Global, server: Option<&str>, dir: &Path) -> Failure {
             Ok(validity) if validity.half() > validity::now() => validity.half(),
             _ => match one(global, server, dir).await {
                 Ok(next) => next,
-                // Out of time, or the issuer says so: it never becomes valid again.
-                Err(failure) if failure.code == INVALID => return failure,
+                // Out of time, or refused for good (T282): it never becomes valid again, and no attempt helps.
+                Err(failure) if failure.code == INVALID || failure.is_final() => return failure.and_then(END),
                 Err(failure) => {
                     let pause = pause(dir);
                     tracing::warn!(folder = %dir.display(), cause = %failure, pause, "not renewed: trying again");
