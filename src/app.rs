@@ -180,6 +180,8 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     rotation.begin()?;
     let publisher = Publisher::start(&ledger, &authority, config.refresh).map_err(|e| e.to_string())?;
     let seal = Seal::new(Arc::clone(&authority), iss.clone());
+    let witnesses = Arc::new(history.witnesses(config.history_witnesses.clone())?);
+    tasks.push(process::task("witnesses of the history", Arc::clone(&witnesses).keep(stopped.clone())));
     let audit = config.audit.as_ref().map(|to| Audit::start(to, &history, &home.dir)).transpose()?;
     let (rejoin, rejoining) = mpsc::channel(1);
     let (configuration, orders) = Configuration::new();
@@ -195,6 +197,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         backups: home.backups(),
         history,
         sets,
+        witnesses,
         audit,
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
