@@ -34,6 +34,17 @@ max_lease = "10m"
 max_depth = 3
 modes = ["delegated"]
 spawners = ["workload/orchestrator", "class/quick"]
+
+[[classes]]
+name = "thrifty"
+owner = "finance"
+scopes = ["search:read"]
+audiences = ["https://search.example"]
+budget = { ops = 10 }
+svid_ttl = "5m"
+max_lease = "10m"
+modes = ["delegated"]
+spawners = ["workload/orchestrator"]
 `
 )
 

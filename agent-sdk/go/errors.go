@@ -40,6 +40,8 @@ type Error struct {
 	Hint string
 	// RetryAfter says after what time to ask again; 0 if that is not known.
 	RetryAfter time.Duration
+	// Details are what the issuer says beside the code, such as whose budget or limit it is; nil if it says nothing.
+	Details map[string]string
 }
 
 func (e *Error) Error() string { return e.Code + ": " + e.Hint }
@@ -89,11 +91,12 @@ func errorOf(err error) error {
 	}
 	told := status.Convert(err)
 	code, reason, text := told.Code(), "", shorten(told.Message())
+	var said map[string]string
 	var after time.Duration
 	for _, detail := range told.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
-			reason = detail.GetReason()
+			reason, said = detail.GetReason(), detail.GetMetadata()
 		case *errdetails.RetryInfo:
 			after = detail.GetRetryDelay().AsDuration()
 		}
@@ -113,9 +116,9 @@ func errorOf(err error) error {
 		if reason == "" {
 			label = "unavailable"
 		}
-		return &Error{ErrUnavailable, label, "the issuer cannot answer now: " + text, after}
+		return &Error{ErrUnavailable, label, "the issuer cannot answer now: " + text, after, said}
 	default:
-		return &Error{ErrDenied, label, text, after}
+		return &Error{ErrDenied, label, text, after, said}
 	}
 }
 

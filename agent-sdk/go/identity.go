@@ -42,6 +42,8 @@ type keeper interface {
 	exchange(ctx context.Context, audience string, scopes []string, forAgent string) (string, time.Time, error)
 	// Makes calls to the issuer as this identity.
 	connected(ctx context.Context, use func(*connection) error) error
+	// Makes one call that is about this identity.
+	asked(ctx context.Context, use func(*connection) error) error
 	end(ctx context.Context) error
 	close()
 }

@@ -47,6 +47,10 @@ func (p *subAgent) connected(context.Context, func(*connection) error) error {
 	return wrong(ErrDenied, "PARENT_ONLY", "an agent without a key spawns nothing: the identity that spawned it does")
 }
 
+func (p *subAgent) asked(ctx context.Context, use func(*connection) error) error {
+	return p.aboutMe(p.parent.asked(ctx, use))
+}
+
 func (p *subAgent) end(ctx context.Context) error {
 	if _, err := p.current(); err == nil {
 		err = p.aboutMe(p.parent.connected(ctx, func(c *connection) error {

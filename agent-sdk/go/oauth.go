@@ -114,12 +114,12 @@ func refusal(status int, code, description, retry string) error {
 	_, ends := final[code]
 	switch {
 	case status == http.StatusTooManyRequests:
-		return &Error{ErrDenied, code, hint, max(after, time.Second)}
+		return &Error{ErrDenied, code, hint, max(after, time.Second), nil}
 	case status >= 500:
 		if !reason {
 			code = "unavailable"
 		}
-		return &Error{ErrUnavailable, code, "the token endpoint cannot answer now: " + hint, after}
+		return &Error{ErrUnavailable, code, "the token endpoint cannot answer now: " + hint, after, nil}
 	// CREDENTIAL_EXPIRED speaks of the assertion, which a clock that is behind can make old before its time.
 	case status == http.StatusUnauthorized && ends && code != "CREDENTIAL_EXPIRED":
 		return finally(code, hint)

@@ -141,6 +141,10 @@ func (o *owned) connected(_ context.Context, use func(*connection) error) error 
 	return err
 }
 
+func (o *owned) asked(ctx context.Context, use func(*connection) error) error {
+	return o.connected(ctx, use)
+}
+
 func (o *owned) end(ctx context.Context) error {
 	held, err := o.current()
 	if err == nil && isAgent(held.svid.ID) {

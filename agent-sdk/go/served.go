@@ -246,6 +246,10 @@ func (s *served) reach(ctx context.Context) (*connection, error) {
 }
 
 // `mayfly run` ends the identity with its command; this does it now, if it is known where the issuer is.
+func (s *served) asked(ctx context.Context, use func(*connection) error) error {
+	return s.connected(ctx, use)
+}
+
 func (s *served) end(ctx context.Context) error {
 	err := s.connected(ctx, func(c *connection) error {
 		_, err := call(ctx, c, mayflyv1.IdentitiesClient.End, &mayflyv1.EndRequest{})

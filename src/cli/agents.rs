@@ -56,7 +56,7 @@ struct Filters {
     /// Only those below a workload: its name, or its SPIFFE ID
     #[arg(long, alias = "workload", value_name = "NAME")]
     root: Option<String>,
-    /// Only those whose UUID begins so
+    /// Only those whose UUID begins with this
     #[arg(long, value_name = "UUID")]
     id: Option<String>,
 }
@@ -77,7 +77,7 @@ impl Filters {
 /// The children of each id: of workloads and of agents.
 type Children<'a> = BTreeMap<&'a str, Vec<&'a v1::Agent>>;
 
-/// What the text of a list or a tree says when there is nothing to show.
+/// The text of a list or a tree without agents.
 const NONE: &str = "no agents";
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -120,7 +120,7 @@ async fn show(mut client: InspectionClient<Channel>, agent: String, format: Form
     output::print(format, &object, || output::fields(&object))
 }
 
-/// The agents that fit, with the revision of the last page.
+/// The agents that match the filters, with the revision of the last page.
 async fn fetch(mut client: InspectionClient<Channel>, filters: &Filters) -> Result<(Vec<v1::Agent>, u64), Failure> {
     let (mut agents, revision) = found::all(&mut client, filters.all, "").await?;
     agents.retain(|agent| filters.fits(agent));
@@ -142,7 +142,7 @@ fn branch(id: &str, children: &Children<'_>) -> Vec<Value> {
 /// A root, and a line for each agent below it, indented by its depth.
 fn branch_lines(root: &str, children: &Children<'_>) -> Vec<String> {
     let mut lines = vec![root.to_owned()];
-    // What is still to be printed, the next one last, each with its depth.
+    // The agents that are still to be printed, the next one last, each with its depth.
     let mut open: Vec<(&v1::Agent, usize)> = Vec::new();
     let push_children = |open: &mut Vec<_>, id: &str, depth: usize| {
         let below = children.get(id).into_iter().flatten();

@@ -10,9 +10,9 @@ use super::global::Global;
 use super::output;
 use super::when::When;
 
-/// Decide again what was admitted, each on the state of its time, with the rules and the build of today (operator)
+/// Decide recorded admissions again, each on the state of its time, with today's rules and build (operator)
 ///
-/// Exits 0 if every answer is the same, and 1 if one is another.
+/// Exits 0 if every answer is the same, and 1 if one differs.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

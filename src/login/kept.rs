@@ -1,4 +1,4 @@
-//! The tokens of a person who has signed in: kept in a file that only they can read, and refreshed before they end.
+//! The tokens of a person who has signed in: kept in a file that only they can read, and refreshed before they expire.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -12,14 +12,14 @@ use serde_json::Value;
 use super::{Found, LoginError, Provider, Tokens, claims, refused, unix_now};
 use crate::keys::keystore::write_private;
 
-/// A token that ends within this many seconds is as good as over.
+/// A token that expires within this many seconds is not used.
 const MARGIN: u64 = 30;
-/// A token that can be refreshed is, when it is so old: issuers take none that is older than an hour, unless they are configured to.
+/// Age in seconds at which a token is refreshed, because by default issuers refuse tokens that are older than an hour.
 const AGE: u64 = 3300;
 /// How long to wait for another command that refreshes the same token.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The file of a folder.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     issuer: String,
@@ -29,7 +29,7 @@ struct Kept {
     refresh_token: Option<String>,
 }
 
-/// What a token says of who has it, unverified.
+/// The unverified claims of a token about its person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// The provider.
@@ -38,13 +38,13 @@ pub struct Said {
     pub sub: String,
     /// Its audiences.
     pub audiences: Vec<String>,
-    /// When it ends, Unix seconds.
+    /// When it expires, Unix seconds.
     pub ends_at: u64,
-    /// Whether another one comes without a sign-in.
+    /// Whether it can be refreshed without a sign-in.
     pub refreshes: bool,
 }
 
-/// Keeps the tokens of a sign-in in a folder.
+/// Stores the tokens of a sign-in in a folder.
 pub fn keep(dir: &Path, provider: &Provider, tokens: &Tokens) -> Result<Said, LoginError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| at(dir, &e))?;
     write(dir, &Kept::of(provider, tokens))?;
@@ -86,7 +86,7 @@ fn remove(dir: &Path) -> Result<bool, LoginError> {
     }
 }
 
-/// What is kept in a folder says of who has signed in there. `None` if nobody has.
+/// The person who has signed in, by the tokens in a folder. `None` if nobody has.
 pub fn who(dir: &Path, provider: &Provider) -> Result<Option<Said>, LoginError> {
     match read(dir, provider) {
         Ok(kept) => Ok(Some(said(&kept.token, kept.refresh_token.is_some()))),
@@ -95,13 +95,13 @@ pub fn who(dir: &Path, provider: &Provider) -> Result<Option<Said>, LoginError> 
     }
 }
 
-/// A token of the person who has signed in, for at least some seconds. Refreshes it where that is due and can be done.
+/// A token of the person who has signed in, for at least some seconds. Refreshes it if that is due and possible.
 pub async fn token(dir: &Path, provider: &Provider) -> Result<String, LoginError> {
     let kept = read(dir, provider)?;
     if !kept.is_due(unix_now()) {
         return Ok(kept.token);
     }
-    // ORDER: one command at a time. Many providers take a refresh token once, and end all of them when it comes twice.
+    // ORDER: under a lock, because many providers accept a refresh token once, and revoke all of them if it is used twice.
     let _lock = lock(dir).await?;
     let kept = read(dir, provider)?;
     let now = unix_now();
@@ -113,7 +113,7 @@ pub async fn token(dir: &Path, provider: &Provider) -> Result<String, LoginError
     };
     let found = match Found::of(provider).await {
         Ok(found) => found,
-        // It is old, and may do all the same.
+        // The old token has not expired, so it is used.
         Err(LoginError::Unreachable(..)) if said(&kept.token, false).ends_at > now + MARGIN => return Ok(kept.token),
         Err(other) => return Err(other),
     };
@@ -125,7 +125,7 @@ pub async fn token(dir: &Path, provider: &Provider) -> Result<String, LoginError
         }
         Err(refusal) => return Err(refused(&refusal)),
     };
-    // RFC 6749 6: the old one stays where no other comes.
+    // RFC 6749 6: without a new refresh token the old one stays valid.
     let next = granted.refresh_token.clone().or_else(|| kept.refresh_token.clone());
     let tokens = Tokens { refresh: next, ..found.wanted(granted, None)? };
     write(dir, &Kept::of(provider, &tokens))?;
@@ -164,7 +164,7 @@ fn said(token: &str, refreshes: bool) -> Said {
     Said { iss: text("iss"), sub: text("sub"), audiences, ends_at, refreshes }
 }
 
-/// T244: tokens that others may read are not used, and those of another provider or client are not sent.
+/// T244: tokens in a file that others may read are not used, and tokens of another provider or client are not sent.
 fn read(dir: &Path, provider: &Provider) -> Result<Kept, LoginError> {
     let path = path(dir);
     let text = match fs::read(&path) {

@@ -97,7 +97,9 @@ impl Idp {
         let query: HashMap<String, String> = page.query_pairs().into_owned().collect();
         assert_eq!((query["response_type"].as_str(), query["code_challenge_method"].as_str()), ("code", "S256"));
         assert!(query["state"].len() >= 43 && query["nonce"].len() >= 43 && query["code_challenge"].len() == 43);
-        assert!(query["redirect_uri"].starts_with("http://127.0.0.1:") && query["scope"] == "openid offline_access");
+        // A command on this machine, or the page of an issuer.
+        let scope = if query["redirect_uri"].starts_with("http://127.0.0.1:") { "openid offline_access" } else { "openid" };
+        assert!(query["redirect_uri"].contains("://127.0.0.1:") && query["scope"] == scope);
         let mut answer = Answer {
             iss: Some(self.url.clone()),
             nonce: Some(query["nonce"].clone()),

@@ -21,6 +21,17 @@ max_lease = "10m"
 max_depth = 3
 modes = ["delegated", "autonomous"]
 spawners = ["workload/orchestrator", "class/quick", "class/researcher"]
+
+[[classes]]
+name = "thrifty"
+owner = "finance"
+scopes = ["search:read"]
+audiences = ["https://search.example"]
+budget = { ops = 10 }
+svid_ttl = "5m"
+max_lease = "10m"
+modes = ["delegated"]
+spawners = ["workload/orchestrator"]
 """
 
 

@@ -43,11 +43,14 @@ def test_every_program_and_line_of_the_page_does_what_it_says(package: Path) -> 
                 )
                 assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
                 said[command.split()[-1]] = done.stdout
-    assert len(seen) == 11
+    assert len(seen) == 12
     shown = next(text for text in said.values() if text.startswith("spiffe://dev.mayfly.test/agent/researcher/"))
     assert "sub='demo'" in shown and shown.rstrip().split()[-1].startswith("ey")
     assert re.search(r"I am spiffe://.*\nI act for demo and may .*search:read\na token: ey.*\nfor search: ey", said["agent.py"])
     assert "ants: worker for demo, True\nbees: worker for demo, True\nEXCEEDS_AUTHORITY - " in said["lead.py"]
     assert said["nodes.py"] == "ants: worker for demo, True\nbees: worker for demo, True\n"
+    spent = said["spend.py"].splitlines()
+    assert spent[0] == "left of the reservation: 0.06" and spent[1] == "1000000 tokens left for worker - ask development", spent
+    assert "usd 0.19 of 10" in spent and "tokens 0 of 1000000" in spent, spent
     assert said["pair.py"] == "hello worker\n"
     assert "1 passed" in said["test_mine.py"]

@@ -24,6 +24,27 @@ export class MayflyError extends Error {
 /** The issuer denied this one call; the identity stays as it is. A limit that is reached has a `retryAfter` in seconds. */
 export class Denied extends MayflyError {}
 
+/** A budget has less left than was asked for, and nothing was spent. */
+export class Exhausted extends Denied {
+  /** `ops`, `tokens` or `usd`. */
+  readonly unit: string;
+  /** What is left of it. */
+  readonly left: number;
+  /** Whose budget it is: the agent itself, or one above it; with the class that sets it, and its owner. Empty for a reservation. */
+  readonly agent: string;
+  readonly agentClass: string;
+  readonly owner: string;
+
+  constructor(code: string, hint: string, said: ReadonlyMap<string, string> = new Map()) {
+    super(code, hint);
+    this.unit = (said.get("limit") ?? "").replace(/^budget\./, "");
+    this.left = Number(said.get("left") ?? 0) / (this.unit === "usd" ? 1e6 : 1);
+    this.agent = said.get("agent") ?? "";
+    this.agentClass = said.get("class") ?? "";
+    this.owner = said.get("owner") ?? "";
+  }
+}
+
 /** The issuer, the Workload API or the guard cannot be reached, is overloaded or has failed. Ask again. */
 export class Unavailable extends MayflyError {
   override get transient(): boolean {

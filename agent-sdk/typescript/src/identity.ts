@@ -3,6 +3,8 @@ import { randomUUID } from "node:crypto";
 import { Agent } from "node:https";
 import { connect as tlsConnect, type ConnectionOptions } from "node:tls";
 import { bindingOf, type Binding, type User } from "./binding.js";
+import * as budget from "./budget.js";
+import type { Amount, BudgetLine, Reservation, Unit } from "./budget.js";
 import { newKey, request, splitId } from "./certificate.js";
 import { MayflyError, Unusable } from "./errors.js";
 import { insist, isPeer, type Message } from "./issuer.js";
@@ -192,6 +194,28 @@ export class Identity {
         return new Identity(new Own(at, answered(key, got), leaseOf(got)), got["clipped"] ?? []);
       }),
     );
+  }
+
+  /**
+   * Spends from the agent's budget and from that of each agent above it; resolves to the least that any of them has left, and to
+   * `undefined` if none is limited. A lost answer is asked for again without spending twice. Rejects with `Exhausted` if one of them
+   * has less left: then nothing was spent.
+   */
+  async spend(unit: Unit, amount: Amount): Promise<number | undefined> {
+    return budget.spend(this.#keeper, this.id, unit, amount);
+  }
+
+  /**
+   * Holds a part of the same budgets for what may be spent in `life` seconds: ten minutes if left out, an hour at most. What is not
+   * spent comes back: `await using held = await me.reserve("usd", "0.25")`. Rejects as `spend` does.
+   */
+  async reserve(unit: Unit, amount: Amount, { life = 0 }: { life?: number } = {}): Promise<Reservation> {
+    return budget.reserve(this.#keeper, this.id, unit, amount, life);
+  }
+
+  /** What may be spent: for each unit the agent's own account, then those above it, the parent first. */
+  async budget(): Promise<BudgetLine[]> {
+    return budget.look(this.#keeper, this.id);
   }
 
   /** Ends the agent at the issuer, with everything below it; a workload is closed. Rejects with `Unavailable`. */

@@ -1,12 +1,12 @@
 /** Calls to the issuer: mTLS with the newest certificate, time limits, and what a refusal means. */
 import { createHash, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
+import { join } from "node:path";
 import { connect } from "node:tls";
-import { fileURLToPath } from "node:url";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { idOf, pemOf, type Credential } from "./certificate.js";
-import { Denied, EXPIRED, Expired, FINAL, MayflyError, Revoked, Unavailable, Unusable } from "./errors.js";
+import { Denied, Exhausted, EXPIRED, Expired, FINAL, MayflyError, Revoked, Unavailable, Unusable } from "./errors.js";
 import { calls, PATIENCE, sleep, TRIES } from "./pace.js";
 import { checkAddress, type Ticket } from "./ticket.js";
 
@@ -20,7 +20,7 @@ export interface Issuer {
 /** A message of the API, with the field names of the proto; a 64-bit number is a string. */
 export type Message = Record<string, any>;
 
-const folder = fileURLToPath(new URL("../proto", import.meta.url));
+const folder = join(__dirname, "..", "proto");
 /** Loads a proto that the package ships. */
 export const load = (file: string): grpc.GrpcObject =>
   grpc.loadPackageDefinition(
@@ -45,7 +45,15 @@ interface Clients {
   identities: any;
   tokens: any;
   bundles: any;
+  budgets: any;
 }
+
+/** Which of them has a method. */
+const SERVICES = {
+  Redeem: "identities", Renew: "identities", Spawn: "identities", MintJwt: "identities", End: "identities",
+  Exchange: "tokens",
+  GetBudget: "budgets", Spend: "budgets", Reserve: "budgets", Release: "budgets",
+} as const satisfies Record<string, keyof Clients>;
 
 /**
  * A channel that is replaced whenever the certificate is.
@@ -66,14 +74,14 @@ export class Connection {
     this.#clients = this.#open();
   }
 
-  /** Makes one call of `Identities` or `Tokens`, within its time limit. */
-  async call(method: "Redeem" | "Renew" | "Spawn" | "MintJwt" | "End" | "Exchange", request: Message): Promise<Message> {
+  /** Makes one call, within its time limit. */
+  async call(method: keyof typeof SERVICES, request: Message): Promise<Message> {
     for (let tried = 0; tried < TRIES; tried++) {
       const clients = this.#current();
       try {
         return await new Promise<Message>((resolve, reject) => {
           const deadline = Date.now() + PATIENCE * 1000;
-          (method === "Exchange" ? clients.tokens : clients.identities)[method](request, { deadline }, (error: grpc.ServiceError | null, answer: Message) =>
+          clients[SERVICES[method]][method](request, { deadline }, (error: grpc.ServiceError | null, answer: Message) =>
             error ? reject(error) : resolve(answer),
           );
         });
@@ -127,6 +135,7 @@ export class Connection {
     this.#clients?.identities.close();
     this.#clients?.tokens.close();
     this.#clients?.bundles.close();
+    this.#clients?.budgets.close();
   }
 
   #current(): Clients {
@@ -148,7 +157,8 @@ export class Connection {
     const identities = new api.Identities(this.at.address, credentials, options);
     const shared = { ...options, channelOverride: identities.getChannel() };
     const tokens = new api.Tokens(this.at.address, credentials, shared);
-    return { identities, tokens, bundles: new api.Bundles(this.at.address, credentials, shared) };
+    const budgets = new api.Budgets(this.at.address, credentials, shared);
+    return { identities, tokens, bundles: new api.Bundles(this.at.address, credentials, shared), budgets };
   }
 }
 
@@ -166,7 +176,7 @@ export function isPeer(subjectAltName: string | undefined, allows: (id: string) 
 export function errorOf(e: unknown): MayflyError {
   if (e instanceof MayflyError) return e;
   const { code = grpc.status.UNKNOWN, details = String(e), metadata } = e as Partial<grpc.ServiceError>;
-  const { reason, retryAfter } = detailsOf(metadata?.get("grpc-status-details-bin")[0]);
+  const { reason, retryAfter, said } = detailsOf(metadata?.get("grpc-status-details-bin")[0]);
   const label = reason || (grpc.status[code] ?? "UNKNOWN");
   if (code === grpc.status.UNAUTHENTICATED && FINAL.has(reason)) return new (EXPIRED.has(reason) ? Expired : Revoked)(label, details);
   if (code === grpc.status.UNAVAILABLE && !reason && /another was asked for|certificate|X\.509-SVID/.test(details)) {
@@ -175,12 +185,14 @@ export function errorOf(e: unknown): MayflyError {
   if (TRANSIENT.has(code)) {
     return new Unavailable(reason || "unavailable", `the issuer cannot answer now: ${details.slice(0, 300)}`, retryAfter);
   }
+  if (reason === "BUDGET_EXHAUSTED") return new Exhausted(label, details, said);
   return new Denied(label, details, retryAfter);
 }
 
-/** Reason and pause of `google.rpc.Status`, which the issuer sends with a denial. What cannot be read is left out. */
-export function detailsOf(bytes: grpc.MetadataValue | undefined): { reason: string; retryAfter: number | undefined } {
+/** Reason, pause and metadata of `google.rpc.Status`, which the issuer sends with a denial. What cannot be read is left out. */
+export function detailsOf(bytes: grpc.MetadataValue | undefined): { reason: string; retryAfter: number | undefined; said: Map<string, string> } {
   let reason = "";
+  const said = new Map<string, string>();
   let retryAfter: number | undefined;
   if (bytes instanceof Uint8Array) {
     for (const [field, detail] of fields(bytes)) {
@@ -191,14 +203,21 @@ export function detailsOf(bytes: grpc.MetadataValue | undefined): { reason: stri
       const kind = Buffer.from(url).toString();
       const first = new Map(fields(value)).get(1);
       if (!(first instanceof Uint8Array)) continue;
-      if (kind.endsWith("/google.rpc.ErrorInfo")) reason = Buffer.from(first).toString();
+      if (kind.endsWith("/google.rpc.ErrorInfo")) {
+        reason = Buffer.from(first).toString();
+        for (const [at, entry] of fields(value)) {
+          if (at !== 3 || !(entry instanceof Uint8Array)) continue;
+          const [key, text] = [1, 2].map((part) => new Map(fields(entry)).get(part));
+          if (key instanceof Uint8Array && text instanceof Uint8Array) said.set(Buffer.from(key).toString(), Buffer.from(text).toString());
+        }
+      }
       if (kind.endsWith("/google.rpc.RetryInfo")) {
         const delay = new Map(fields(first));
         retryAfter = Number(delay.get(1) ?? 0) + Number(delay.get(2) ?? 0) / 1e9;
       }
     }
   }
-  return { reason, retryAfter };
+  return { reason, retryAfter, said };
 }
 
 /** The fields of a protobuf message: numbers, and bytes. Ends where it is malformed. */

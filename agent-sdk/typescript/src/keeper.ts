@@ -76,6 +76,11 @@ export abstract class Keeper {
   abstract end(): Promise<void>;
   /** Makes calls to the issuer as this identity. */
   abstract connected<T>(use: (connection: Connection, at: Issuer) => Promise<T>): Promise<T>;
+
+  /** Makes one call to the issuer that is about this identity. */
+  asked<T>(call: (connection: Connection) => Promise<T>): Promise<T> {
+    return this.connected(call);
+  }
 }
 
 /** The error for what only the issuer can do. */

@@ -43,6 +43,10 @@ class Part extends Keeper {
     return Promise.reject(new Denied("PARENT_ONLY", "an agent without a key spawns nothing: the identity that spawned it does"));
   }
 
+  override asked<T>(call: (connection: Connection) => Promise<T>): Promise<T> {
+    return this.#aboutMe(() => this.parent.asked(call));
+  }
+
   async end(): Promise<void> {
     if (!this.over) {
       const end = (connection: Connection) => connection.call("End", { agent: this.agent["agent_id"] });

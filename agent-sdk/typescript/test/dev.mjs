@@ -18,6 +18,17 @@ max_lease = "10m"
 max_depth = 3
 modes = ["delegated"]
 spawners = ["workload/orchestrator", "class/quick"]
+
+[[classes]]
+name = "thrifty"
+owner = "finance"
+scopes = ["search:read"]
+audiences = ["https://search.example"]
+budget = { ops = 10 }
+svid_ttl = "5m"
+max_lease = "10m"
+modes = ["delegated"]
+spawners = ["workload/orchestrator"]
 `;
 export const SEARCH = "https://search.example";
 for (const name of ["MAYFLY_HOME", "MAYFLY_SERVER", "MAYFLY_TICKET", "SPIFFE_ENDPOINT_SOCKET"]) delete process.env[name];

@@ -1,4 +1,4 @@
-//! What the acts give, as messages of the API.
+//! Converts the results of acts to messages of the API.
 
 use mayfly_agent::api::v1;
 
@@ -65,7 +65,7 @@ pub(super) fn bundle_unless(issuer: &Issuer, known: u64) -> Option<v1::Bundle> {
     (published.bundle.sequence() != known).then(|| bundle_message(&published))
 }
 
-/// What is published, as a message.
+/// The published bundle, as a message.
 pub fn bundle_message(published: &Published) -> v1::Bundle {
     v1::Bundle {
         trust_domain: published.bundle.trust_domain().to_string(),

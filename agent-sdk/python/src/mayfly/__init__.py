@@ -13,8 +13,9 @@ Everything that can be refused raises a `MayflyError` with a stable `code` and a
 from __future__ import annotations
 
 from .binding import Binding, User
+from .budget import Amount, BudgetLine, Reservation
 from .current import Workload, current
-from .errors import Denied, Ended, Expired, Forked, MayflyError, NoIdentity, Revoked, Unavailable, Unusable
+from .errors import Denied, Ended, Exhausted, Expired, Forked, MayflyError, NoIdentity, Revoked, Unavailable, Unusable
 from .identity import Identity
 from .keyless import SubAgent
 from .tls import Context, Peer
@@ -23,16 +24,20 @@ from .verify.starlette import requires
 __version__ = "0.1.0"
 
 __all__ = [
+    "Amount",
     "Binding",
+    "BudgetLine",
     "Context",
     "Denied",
     "Ended",
+    "Exhausted",
     "Expired",
     "Forked",
     "Identity",
     "MayflyError",
     "NoIdentity",
     "Peer",
+    "Reservation",
     "Revoked",
     "SubAgent",
     "Unavailable",

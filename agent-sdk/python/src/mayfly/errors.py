@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Denied", "Ended", "Expired", "Forked", "MayflyError", "NoIdentity", "Revoked", "Unavailable", "Unusable"]
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+__all__ = ["Denied", "Ended", "Exhausted", "Expired", "Forked", "MayflyError", "NoIdentity", "Revoked", "Unavailable", "Unusable"]
 
 
 class MayflyError(Exception):
@@ -21,7 +25,7 @@ class MayflyError(Exception):
         super().__init__(f"{code}: {hint}")
         self.code, self.hint, self.retry_after = code, hint, retry_after
 
-    def __reduce__(self) -> tuple[type[MayflyError], tuple[str, str, float | None]]:
+    def __reduce__(self) -> tuple[type[MayflyError], tuple[Any, ...]]:
         # Task queues and process pools pickle errors.
         return type(self), (self.code, self.hint, self.retry_after)
 
@@ -36,6 +40,44 @@ class Denied(MayflyError):
     def __init__(self, code: str, hint: str, retry_after: float | None = None) -> None:
         super().__init__(code, hint, retry_after)
         self.transient = retry_after is not None
+
+
+class Exhausted(Denied):
+    """A budget has less left than was asked for, and nothing was spent."""
+
+    def __init__(self, code: str, hint: str, said: Mapping[str, str] | None = None) -> None:
+        super().__init__(code, hint)
+        self._said = dict(said or {})
+
+    @property
+    def unit(self) -> str:
+        """`ops`, `tokens` or `usd`."""
+        return self._said.get("limit", "").removeprefix("budget.")
+
+    @property
+    def agent(self) -> str:
+        """Whose budget it is: the agent itself, or one above it. Empty for a reservation."""
+        return self._said.get("agent", "")
+
+    @property
+    def agent_class(self) -> str:
+        """The class that sets it. Empty for a reservation."""
+        return self._said.get("class", "")
+
+    @property
+    def owner(self) -> str:
+        """Whoever owns that class: ask them for more. Empty for a reservation."""
+        return self._said.get("owner", "")
+
+    @property
+    def left(self) -> int | Decimal:
+        """What is left of it; dollars are `Decimal`."""
+        left = self._said.get("left", "")
+        counted = int(left) if left.isdecimal() else 0
+        return Decimal(counted) / 1_000_000 if self.unit == "usd" else counted
+
+    def __reduce__(self) -> tuple[type[MayflyError], tuple[Any, ...]]:
+        return type(self), (self.code, self.hint, self._said)
 
 
 class Unavailable(MayflyError):
@@ -65,4 +107,5 @@ class Unusable(MayflyError, ValueError):
 
 
 class Forked(MayflyError):
-    """The identity was opened before this process was forked: two processes must not renew one identity. Open it after the fork."""
+    """An identity was opened before this process was forked. Two processes must not renew one, and gRPC works in no process that
+    was forked after it was used: open it after the fork alone."""

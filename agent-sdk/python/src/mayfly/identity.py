@@ -7,11 +7,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from types import TracebackType
 from typing import Any
 
+from . import budget
 from .auth import auth
 from .binding import Binding, User
+from .budget import Amount, BudgetLine, Reservation
 from .certificates import split_id
 from .errors import Denied, MayflyError, Revoked, Unavailable, Unusable
 from .keeper import Keeper, log
@@ -223,6 +226,27 @@ class Identity:
             agent_class, tuple(scopes), tuple(audiences), seconds, max_depth, user_token, delegation, autonomous, clip, keyless
         )
         return Spawn(self, self._keeper, asked)
+
+    # What it may spend.
+
+    def spend(self, unit: str, amount: Amount) -> int | Decimal | None:
+        """Spends `ops`, `tokens` or `usd` from the agent's budget and from that of each agent above it.
+
+        Returns the least that any of them has left, and `None` if none is limited. Dollars are text or `Decimal` and are never
+        rounded. A lost answer is asked for again without spending twice. Raises `Exhausted` if one of them has less left: then
+        nothing was spent.
+        """
+        return budget.spend(self._keeper, self.id, unit, amount)
+
+    def reserve(self, unit: str, amount: Amount, life: float | timedelta = 0) -> Reservation:
+        """Holds a part of the same budgets for what may be spent in `life` (seconds; 0 for ten minutes, an hour at most):
+        `with me.reserve("usd", "0.25") as held: held.spend("0.19")`. What is not spent comes back. Raises as `spend` does."""
+        seconds = life.total_seconds() if isinstance(life, timedelta) else life
+        return budget.reserve(self._keeper, self.id, unit, amount, seconds)
+
+    def budget(self) -> tuple[BudgetLine, ...]:
+        """What may be spent: for each unit the agent's own account, then those above it, the parent first."""
+        return budget.look(self._keeper, self.id)
 
     # How it stops.
 

@@ -19,7 +19,7 @@ import grpc
 from google.protobuf.message import Message
 
 from .certificates import Credential, pinned_root, to_pem
-from .errors import Denied, Expired, MayflyError, Revoked, Unavailable, Unusable
+from .errors import Denied, Exhausted, Expired, MayflyError, Revoked, Unavailable, Unusable
 from .pace import PATIENCE, TRIES, calls
 from .reasons import EXPIRED, FINAL, PAST
 from .ticket import Ticket, checked_address
@@ -76,6 +76,10 @@ SPAWN = Method("/mayfly.v1.Identities/Spawn", api.SpawnRequest, api.SpawnRespons
 MINT = Method("/mayfly.v1.Identities/MintJwt", api.MintJwtRequest, api.MintJwtResponse)
 EXCHANGE = Method("/mayfly.v1.Tokens/Exchange", api.ExchangeRequest, api.ExchangeResponse)
 END = Method("/mayfly.v1.Identities/End", api.EndRequest, api.EndResponse)
+BUDGET = Method("/mayfly.v1.Budgets/GetBudget", api.GetBudgetRequest, api.GetBudgetResponse)
+SPEND = Method("/mayfly.v1.Budgets/Spend", api.SpendRequest, api.SpendResponse)
+RESERVE = Method("/mayfly.v1.Budgets/Reserve", api.ReserveRequest, api.ReserveResponse)
+RELEASE = Method("/mayfly.v1.Budgets/Release", api.ReleaseRequest, api.ReleaseResponse)
 WATCH_BUNDLE = Method("/mayfly.v1.Bundles/WatchBundle", api.WatchBundleRequest, api.WatchBundleResponse)
 
 
@@ -182,7 +186,7 @@ def error_of(error: grpc.RpcError) -> MayflyError:
     """What a failed call means for the identity that made it."""
     status: Any = error
     code, text = status.code(), status.details() or ""
-    reason, retry_after = _details(status)
+    reason, retry_after, said = _details(status)
     label = reason or code.name
     if code is grpc.StatusCode.UNAUTHENTICATED and reason in FINAL:
         return (Expired if reason in EXPIRED else Revoked)(label, text)
@@ -191,6 +195,8 @@ def error_of(error: grpc.RpcError) -> MayflyError:
         return Unusable("untrusted", hint)
     if code in _TRANSIENT:
         return Unavailable(label if reason else "unavailable", f"the issuer cannot answer now: {text[:300]}", retry_after)
+    if reason == "BUDGET_EXHAUSTED":
+        return Exhausted(label, text, said)
     return Denied(label, text, retry_after)
 
 
@@ -198,20 +204,21 @@ def _untrusted(text: str) -> bool:
     return any(part in text for part in ("CERTIFICATE_VERIFY_FAILED", "not in peer certificate", "verification failed"))
 
 
-def _details(error: Any) -> tuple[str, float | None]:
-    """Reason and pause in seconds of `google.rpc.Status`, which the issuer sends with a denial."""
-    reason, retry_after = "", None
+def _details(error: Any) -> tuple[str, float | None, dict[str, str]]:
+    """Reason, pause in seconds and metadata of `google.rpc.Status`, which the issuer sends with a denial."""
+    reason, retry_after, said = "", None, dict[str, str]()
     for key, value in error.trailing_metadata() or ():
         if key != "grpc-status-details-bin":
             continue
         with contextlib.suppress(Exception):
             for detail in details.Status.FromString(value).details:
                 if detail.type_url.endswith("/google.rpc.ErrorInfo"):
-                    reason = details.ErrorInfo.FromString(detail.value).reason
+                    info = details.ErrorInfo.FromString(detail.value)
+                    reason, said = info.reason, dict(info.metadata)
                 elif detail.type_url.endswith("/google.rpc.RetryInfo"):
                     delay = details.RetryInfo.FromString(detail.value).retry_delay
                     retry_after = delay.seconds + delay.nanos / 1e9
-    return reason, retry_after
+    return reason, retry_after, said
 
 
 def insist(ask: Callable[[], T], wait: Callable[[float], object]) -> T:

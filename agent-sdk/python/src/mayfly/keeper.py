@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from .certificates import Credential
 from .errors import Expired, Forked, NoIdentity, Revoked, Unavailable
 from .issuer import Connection, Issuer
 from .pace import LOOK
 from .tokens import Tokens
+
+T = TypeVar("T")
 
 log = logging.getLogger("mayfly")
 
@@ -53,7 +55,9 @@ class Keeper:
     def current(self) -> Current:
         """The newest certificate. Raises `Revoked` if the identity has ended, and `Forked` in a forked process."""
         if os.getpid() != self._pid:
-            raise Forked("forked", "the identity was opened before this process was forked: call mayfly.current() after the fork")
+            raise Forked(
+                "forked", "the identity was opened before this process was forked: open it after the fork, and none before it"
+            )
         with self._lock:
             if self._over is not None:
                 # A new one each time: a raised error keeps its traceback.
@@ -120,6 +124,11 @@ class Keeper:
     def connected(self) -> AbstractContextManager[Connection]:
         """A connection to the issuer as this identity, for spawning."""
         raise no_issuer()
+
+    def asked(self, ask: Callable[[Connection], T]) -> T:
+        """Makes one call to the issuer that is about this identity."""
+        with self.connected() as connection:
+            return ask(connection)
 
     def end(self) -> None:
         """Ends the identity at the issuer."""

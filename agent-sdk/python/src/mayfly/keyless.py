@@ -65,6 +65,9 @@ class Part(Keeper):
     def connected(self) -> AbstractContextManager[Connection]:
         raise Denied("PARENT_ONLY", "an agent without a key spawns nothing: the identity that spawned it does")
 
+    def asked(self, ask: Callable[[Connection], T]) -> T:
+        return self._about_me(lambda: self._parent.asked(ask))
+
     def on_end(self, callback: Callable[[Revoked], object]) -> None:
         with self._change:
             first, self._told = not self._told, True

@@ -1055,7 +1055,7 @@ class ExchangeResponse(_message.Message):
     def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., scopes: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., authorization_details: _Optional[str] = ...) -> None: ...
 
 class Approval(_message.Message):
-    __slots__ = ("approval_id", "state", "agent_id", "chain", "user", "delegation_id", "audience", "scopes", "authorization_details", "reason", "digest", "asked_at", "expires_at", "uses", "used", "lasts_seconds", "answered_by", "answered_at", "evidence")
+    __slots__ = ("approval_id", "state", "agent_id", "chain", "user", "delegation_id", "audience", "scopes", "authorization_details", "reason", "digest", "asked_at", "expires_at", "uses", "used", "lasts_seconds", "answered_by", "answered_at", "evidence", "narrowed", "page")
     APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1075,6 +1075,8 @@ class Approval(_message.Message):
     ANSWERED_BY_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_AT_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    NARROWED_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
     approval_id: str
     state: ApprovalState
     agent_id: str
@@ -1094,7 +1096,17 @@ class Approval(_message.Message):
     answered_by: User
     answered_at: _timestamp_pb2.Timestamp
     evidence: str
-    def __init__(self, approval_id: _Optional[str] = ..., state: _Optional[_Union[ApprovalState, str]] = ..., agent_id: _Optional[str] = ..., chain: _Optional[_Iterable[str]] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation_id: _Optional[str] = ..., audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., authorization_details: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., asked_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ..., used: _Optional[int] = ..., lasts_seconds: _Optional[int] = ..., answered_by: _Optional[_Union[User, _Mapping]] = ..., answered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., evidence: _Optional[str] = ...) -> None: ...
+    narrowed: Narrowed
+    page: str
+    def __init__(self, approval_id: _Optional[str] = ..., state: _Optional[_Union[ApprovalState, str]] = ..., agent_id: _Optional[str] = ..., chain: _Optional[_Iterable[str]] = ..., user: _Optional[_Union[User, _Mapping]] = ..., delegation_id: _Optional[str] = ..., audience: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., authorization_details: _Optional[str] = ..., reason: _Optional[str] = ..., digest: _Optional[str] = ..., asked_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ..., used: _Optional[int] = ..., lasts_seconds: _Optional[int] = ..., answered_by: _Optional[_Union[User, _Mapping]] = ..., answered_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., evidence: _Optional[str] = ..., narrowed: _Optional[_Union[Narrowed, _Mapping]] = ..., page: _Optional[str] = ...) -> None: ...
+
+class Narrowed(_message.Message):
+    __slots__ = ("authorization_details", "scopes")
+    AUTHORIZATION_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    authorization_details: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, authorization_details: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AskRequest(_message.Message):
     __slots__ = ("audience", "authorization_details", "scopes", "reason", "expires_seconds")
@@ -1149,14 +1161,16 @@ class ListApprovalsResponse(_message.Message):
     def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class ApproveRequest(_message.Message):
-    __slots__ = ("approval_id", "user_token", "digest")
+    __slots__ = ("approval_id", "user_token", "digest", "narrowed")
     APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
     USER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NARROWED_FIELD_NUMBER: _ClassVar[int]
     approval_id: str
     user_token: str
     digest: str
-    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+    narrowed: Narrowed
+    def __init__(self, approval_id: _Optional[str] = ..., user_token: _Optional[str] = ..., digest: _Optional[str] = ..., narrowed: _Optional[_Union[Narrowed, _Mapping]] = ...) -> None: ...
 
 class ApproveResponse(_message.Message):
     __slots__ = ("approval", "revision")
