@@ -35,6 +35,7 @@ impl Sites {
             let provider = Provider {
                 issuer: settings.issuer.clone(),
                 client: client.to_owned(),
+                secret_file: None,
                 ca_file: settings.ca_file.clone(),
                 // The session ends with the token, so nothing is refreshed.
                 scope: Some("openid".into()),
