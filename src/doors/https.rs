@@ -130,7 +130,9 @@ fn metadata(issuer: &Issuer, now: &Published) -> Value {
     let mut said = json!({
         "issuer": url,
         "jwks_uri": format!("{url}/oauth/jwks"),
-        // Both standards require these two. Nobody signs in here; SPIRE's discovery provider answers the same.
+        // OpenID Connect requires these three. Nobody signs in here, and the endpoint says so to whoever comes. SPIRE's discovery provider
+        // leaves it out; but MCP's clients can read no metadata without it.
+        "authorization_endpoint": format!("{url}/oauth/authorize"),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms,
