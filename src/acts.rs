@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod introspect;
 pub mod join;
 pub mod mint;
+pub mod ping;
 pub mod poll;
 pub mod present;
 pub mod redeem;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use mayfly_agent::proofs::Proofs;
 use mayfly_agent::ticket::{Secret, Ticket};
-use mayfly_verify::{AgentId, BindingOid, TrustDomain, inspect_x509, sha256};
+use mayfly_verify::{AgentId, BindingOid, TrustDomain, WorkloadName, inspect_x509, sha256};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -57,6 +58,7 @@ use crate::history::witness::Witnesses;
 use crate::judge::access::{self, Action};
 use crate::judge::{Admission, Certification, RequestId, unknown_agent, who};
 use crate::ledger::Ledger;
+use crate::notify::Endpoint;
 use crate::pipeline::Pipeline;
 pub use crate::policies::Kept as KeptPolicies;
 use crate::publish::Publisher;
@@ -105,6 +107,8 @@ pub struct Issuer {
     pub iss: String,
     /// Remembers when each approval was polled.
     pub polls: poll::Polls,
+    /// Tells those who wait for approvals.
+    pub pings: ping::Pings,
     /// Limits how fast callers may make requests that are recorded.
     pub throttle: Throttle,
     /// In development: lets the development workload join again, and answers when it has. `None` under `serve`.
@@ -135,6 +139,8 @@ pub struct Providers {
     pub attestations: Attestations,
     /// The URLs of the configured providers, by the names that people write.
     pub urls: BTreeMap<String, String>,
+    /// Where the agents of a workload hear of answers.
+    pub notified: BTreeMap<WorkloadName, Endpoint>,
 }
 
 /// A certificate of a workload or an agent, with the permit that it was signed for.

@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::acts::asking::{Explaining, Provider};
 use crate::acts::rotate::Rotation;
-use crate::acts::{Configuration, Issuer, KeptPolicies, Throttle, client, configure, inspect, revoke};
+use crate::acts::{Configuration, Issuer, KeptPolicies, Throttle, client, configure, inspect, ping, revoke};
 use crate::assertion::{AudienceSettings, IssuerSettings};
 use crate::authority::{Authority, Seal};
 use crate::caller::Caller;
@@ -45,6 +45,7 @@ use crate::home::{Endpoint, Home};
 use crate::keys::keystore::Keystore;
 use crate::ledger;
 use crate::listen;
+use crate::notify::Notifier;
 use crate::pipeline::Pipeline;
 use crate::process;
 use crate::publish::Publisher;
@@ -189,6 +190,8 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let (rejoin, rejoining) = mpsc::channel(1);
     let (configuration, orders) = Configuration::new();
     let (reloaded, reloads) = watch::channel(0);
+    let (notifier, notifying) = Notifier::start(stopped.clone());
+    tasks.push(notifying);
     let issuer = Arc::new(Issuer {
         trust_domain: config.trust_domain.clone(),
         pipeline: Pipeline::start(&ledger, seal, config.queue, 2, config.bounds.request).map_err(|e| e.to_string())?,
@@ -206,6 +209,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         foreign: Arc::clone(&foreign),
         pages: inspect::Pages::new().map_err(|e| e.to_string())?,
         polls: Default::default(),
+        pings: ping::Pings::new(notifier),
         throttle: Throttle::new(config.writes.clone()),
         clients: client::Clients::default(),
         proofs: Proofs::new().map_err(|e| e.to_string())?,

@@ -47,6 +47,7 @@ use crate::judge::limits::Limit;
 use crate::judge::pace::{Paces, Verb};
 use crate::judge::policy::Class;
 use crate::listen::Bounds;
+use crate::notify::Endpoint;
 use crate::policies::Policies;
 use crate::state::authority::{Kind, PUBLISHED};
 pub use diff::{Difference, differences};
@@ -156,6 +157,8 @@ pub struct Config {
     /// The audiences that each workload serves, and so may introspect access tokens for. An attacker who controls this can
     /// introspect tokens that they have, and learn for whom they are.
     pub serves: BTreeMap<WorkloadName, BTreeSet<String>>,
+    /// Where the agents of a workload hear that a person has answered. An attacker who controls it hears when, by ids that say nothing.
+    pub notified: BTreeMap<WorkloadName, Endpoint>,
     /// Workloads that may spend the budgets of any agent. An attacker who controls one can use up every budget.
     pub gateways: Vec<WorkloadName>,
     /// Foreign trust domains whose listed workloads may spawn. An attacker who controls one is each of its listed workloads.

@@ -19,6 +19,7 @@
 //! history    an entry for each record, for each denial and for each read of an operator; follows the ledger, and no request waits for it
 //! publish    bundle  feed  crl             for verifiers; follows the records, and no request waits for it
 //! foreign    bundles of trusted foreign trust domains, each fetched and stored by itself; no request waits for it
+//! notify     words to addresses of the configuration, for those who wait there for an answer; no request waits for it
 //! login      the sign-in of a person at their provider, and its tokens; context: which issuer a command uses, and as whom
 //! follow     a program beside the issuer with an identity in a folder: a relay, a guard
 //! run        `mayfly run`, beside one agent, with its identity; uses no code of the issuer
@@ -130,6 +131,8 @@ pub mod sds;
 pub mod envoy;
 
 pub mod witness;
+
+pub mod notify;
 
 pub mod deploy;
 

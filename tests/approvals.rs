@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "approvals/ping.rs"]
+mod ping;
+
 use std::process::{Command, Output};
 
 use mayfly_agent::api::v1;

@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pipeline", &["authority", "caller", "denial", "judge", "ledger", "process", "state"]),
     ("publish", &["authority", "clock", "denial", "ledger", "process", "state"]),
     ("foreign", &["clock", "https", "keys", "process"]),
+    ("notify", &["https", "process"]),
     (
         "acts",
         &[
@@ -45,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "journal",
             "judge",
             "ledger",
+            "notify",
             "pipeline",
             "policies",
             "process",
@@ -71,7 +73,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("context", &["keys", "login"]),
     ("follow", &["folder", "process"]),
     ("home", &["authority", "clock", "journal", "keys", "ledger", "process", "state"]),
-    ("config", &["assertion", "authority", "denial", "foreign", "history", "judge", "listen", "policies", "state"]),
+    ("config", &["assertion", "authority", "denial", "foreign", "history", "judge", "listen", "notify", "policies", "state"]),
     ("telemetry", &["config"]),
     (
         "app",
@@ -93,6 +95,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "keys",
             "ledger",
             "listen",
+            "notify",
             "pipeline",
             "process",
             "publish",
@@ -266,6 +269,7 @@ const NO_TABLES: &[&str] = &["cli", "config", "dev", "home", "judge", "policies"
 const TABLES: &[(&str, &str, &str)] = &[
     ("src/acts.rs", "Providers", "as many as are configured"),
     ("src/acts/client.rs", "USES", "uses of JWT-SVIDs, until those expire"),
+    ("src/acts/ping.rs", "MOST", "tokens, until their approvals are answered or end"),
     ("src/acts/poll.rs", "POLLS", "polls, for ten minutes"),
     ("src/acts/revoke.rs", "Reach", "of one dry run, of which there is one at a time"),
     ("src/acts/throttle.rs", "READINGS", "readings, until they say nothing"),

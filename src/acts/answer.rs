@@ -49,7 +49,9 @@ pub enum Says {
 /// the record.
 pub async fn answer(issuer: &Issuer, caller: Caller, id: &str, token: &str, says: Says) -> Result<(Approval, u64), No> {
     let (id, evidence) = (approvals::id(id)?, sha256(token.as_bytes()));
-    issuer.pipeline.record(caller, Answer { id, says, evidence }).await
+    let answered = issuer.pipeline.record(caller, Answer { id, says, evidence }).await?;
+    issuer.pings.answered(&id);
+    Ok(answered)
 }
 
 /// The digest of what a person was shown, from 64 hexadecimal digits.

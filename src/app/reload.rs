@@ -132,7 +132,13 @@ impl Reloads {
         let revision = tokio::task::spawn_blocking(recorded).await.map_err(|e| Fault::new("reload", e))??;
         // 3. The steps that cannot fail.
         let urls = urls(&with_provider.issuers);
-        self.issuer.providers.store(Arc::new(Providers { number, assertions, attestations, urls: urls.clone() }));
+        self.issuer.providers.store(Arc::new(Providers {
+            number,
+            assertions,
+            attestations,
+            urls: urls.clone(),
+            notified: config.notified.clone(),
+        }));
         self.issuer.foreign.replace(foreign, &self.stopped);
         self.issuer.throttle.replace(config.writes.clone());
         self.schedule.store(Arc::new(config.schedule(self.schedule.load().root_ends_at)));
@@ -179,7 +185,7 @@ pub(super) fn providers(config: &Config) -> Result<Providers, String> {
     let assertions = Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?;
     let attestations = Attestations::new(config.workload_issuers.clone(), config.attest.clone()).map_err(|e| e.to_string())?;
     keep_keys(config, &assertions, &attestations)?;
-    Ok(Providers { number: 0, assertions, attestations, urls: urls(&config.issuers) })
+    Ok(Providers { number: 0, assertions, attestations, urls: urls(&config.issuers), notified: config.notified.clone() })
 }
 
 /// Keeps the keys of all providers in the home, for a start while they are down.

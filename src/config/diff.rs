@@ -67,6 +67,7 @@ impl Config {
             workload_issuers: new.workload_issuers,
             attest: new.attest,
             serves: new.serves,
+            notified: new.notified,
             foreign: new.foreign,
             issuers: new.issuers,
             classes: new.classes,

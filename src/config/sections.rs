@@ -16,7 +16,7 @@ use super::audit::read_audit;
 use super::classes::read_classes;
 use super::foreign::{Known, read_foreign};
 use super::https::read_https;
-use super::issuers::read_issuers;
+use super::issuers::{https, read_issuers};
 use super::limits::read_limits;
 use super::operators::{add_audiences, check_offices, read_assignments, read_auditor, read_operator};
 use super::places::read_owner;
@@ -30,6 +30,7 @@ use crate::history::Keep;
 use crate::history::witness::{Cosigner, Settings as Witness};
 use crate::judge::Places;
 use crate::listen::Bounds;
+use crate::notify::Endpoint;
 
 /// Reads a whole file. Returns `None` if a value is missing or malformed; `top` then holds the fault.
 pub(super) fn read(top: &mut Reader) -> Option<Config> {
@@ -55,7 +56,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
     let writes = within(top, "writes", read_writes);
     let policy = within(top, "policy", read_policy);
 
-    let Workloads { workloads, attest, serves, gateways } = read_workloads(top);
+    let Workloads { workloads, attest, serves, gateways, notified } = read_workloads(top);
     check_offices(top, &operator, &auditor, &workloads);
     let (foreign, domains) = read_foreign(top, trust_domain.as_ref());
     let known = Known { own: &workloads, foreign: &domains };
@@ -114,6 +115,7 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         workload_issuers,
         attest,
         serves,
+        notified,
         gateways,
         foreign,
         issuers,
@@ -325,6 +327,7 @@ struct Workloads {
     attest: Vec<Rule>,
     serves: BTreeMap<WorkloadName, BTreeSet<String>>,
     gateways: Vec<WorkloadName>,
+    notified: BTreeMap<WorkloadName, Endpoint>,
 }
 
 /// The workloads, the rules by which they attest, the audiences that each of them serves, and those that are gateways.
@@ -335,6 +338,11 @@ fn read_workloads(top: &mut Reader) -> Workloads {
         read_owner(&mut w);
         read_rules(&mut w, name.as_ref(), &mut all.attest);
         let gateway = w.boolean("gateway", false);
+        let notify = w.optional("notify", https);
+        let ca_file = w.optional("notify_ca_file", |s| Ok(PathBuf::from(s)));
+        if ca_file.is_some() && notify.is_none() {
+            w.fault("notify_ca_file", "give `notify` too: the address whose certificate this file verifies");
+        }
         if let Some(name) = name {
             if all.workloads.contains(&name) {
                 w.fault("name", &format!("`{name}` is already the name of another workload"));
@@ -344,6 +352,9 @@ fn read_workloads(top: &mut Reader) -> Workloads {
                 if ok { Ok(s.to_owned()) } else { Err("an audience has 1 to 256 visible ASCII characters".into()) }
             });
             all.serves.insert(name.clone(), audiences.into_iter().collect());
+            if let Some(url) = notify {
+                all.notified.insert(name.clone(), Endpoint { url, ca_file });
+            }
             if gateway {
                 all.gateways.push(name.clone());
             }

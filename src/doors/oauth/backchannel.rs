@@ -1,4 +1,5 @@
-//! The backchannel endpoint (CIBA Core 1.0, poll mode): an agent asks for an approval, and polls the token endpoint until it is given.
+//! The backchannel endpoint (CIBA Core 1.0, poll and ping mode): an agent asks for an approval, and polls the token endpoint until it is
+//! given, or until it is told that somebody has answered.
 //!
 //! There are no ID tokens here: `openid` in the scope is accepted and gives nothing.
 use axum::Json;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::form::Form;
 use super::refusal::Refusal;
 use super::{Served, answer, audience, client, fresh, may};
+use crate::acts::ping;
 use crate::acts::poll::{self, INTERVAL, Polled};
 use crate::acts::{Issuer, ask, exchange};
 use crate::caller::Caller;
@@ -49,6 +51,7 @@ pub(super) async fn backchannel(State(served): State<Served>, request: Request) 
             Some(Ok(expires)) if expires > 0 => expires,
             Some(_) => return Err(Refusal::request("`requested_expiry` is a positive number of seconds")),
         };
+        let ping = ping(issuer, &caller, &form)?;
         let scopes = form.one("scope").unwrap_or_default().split(' ').filter(|scope| !matches!(*scope, "" | "openid"));
         let asked = ask::Asked {
             audience: audience(issuer, &caller, &form, &exchange::Asked::default())?,
@@ -58,10 +61,28 @@ pub(super) async fn backchannel(State(served): State<Served>, request: Request) 
             expires,
         };
         let (approval, _) = ask::ask(issuer, caller, asked).await.map_err(|no| refused(&no))?;
+        if let Some((to, token)) = ping {
+            ping::expect(issuer, &approval, to, token);
+        }
         let left = (approval.ends_at / SECOND).saturating_sub(issuer.clock.seconds());
         Ok(fresh(Json(json!({ "auth_req_id": hex::encode(approval.id), "expires_in": left, "interval": INTERVAL }))))
     })
     .await
+}
+
+/// Where the client is told of the answer, and by which token. `None` if it only polls.
+fn ping<'f>(issuer: &Issuer, caller: &Caller, form: &'f Form) -> Result<Option<(ping::Endpoint, &'f str)>, Refusal> {
+    let Some(token) = form.one("client_notification_token") else { return Ok(None) };
+    if !ping::is_token(token) {
+        return Err(Refusal::request(
+            "`client_notification_token` has at most 1024 characters, of those that a bearer token may have",
+        ));
+    }
+    // CIBA 4: the address is one of the client's registration, and never of a request.
+    let to = ping::endpoint(issuer, caller).ok_or_else(|| {
+        Refusal::request("no address is configured (`notify` of the workload) at which this agent is told: leave `client_notification_token` out, and poll")
+    })?;
+    Ok(Some((to, token)))
 }
 
 /// The id of the approval, once it was given. Before that the refusal says what to do.
@@ -88,5 +109,8 @@ fn refused(no: &No) -> Refusal {
 
 /// The members of the metadata about this endpoint.
 pub(super) fn metadata() -> [(&'static str, Value); 2] {
-    [("backchannel_token_delivery_modes_supported", json!(["poll"])), ("backchannel_user_code_parameter_supported", json!(false))]
+    [
+        ("backchannel_token_delivery_modes_supported", json!(["poll", "ping"])),
+        ("backchannel_user_code_parameter_supported", json!(false)),
+    ]
 }

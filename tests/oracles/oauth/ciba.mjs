@@ -11,7 +11,7 @@ const bySvid = (as, _client, body) => {
   body.set("client_assertion", run("mint", "--as", "a1", "--audience", as.issuer));
 };
 const config = await client.discovery(new URL(url), agent, undefined, bySvid, { algorithm: "oauth2" });
-assert.deepEqual(config.serverMetadata().backchannel_token_delivery_modes_supported, ["poll"]);
+assert.deepEqual(config.serverMetadata().backchannel_token_delivery_modes_supported, ["poll", "ping"]);
 
 const details = [{ type: "payment", amount: "10.00", currency: "EUR" }];
 const ask = (amount, more = {}) =>
