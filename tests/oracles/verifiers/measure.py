@@ -1,7 +1,7 @@
 """For each verifier: an agent is served, revoked, and refused; how long after the receipt of the revocation?
 
-measure.py MAYFLY ROUNDS NAME=KIND:WHERE…, where KIND is bearer, mtls, psql or jwks. Prints a table in Markdown. Exits 1 if a verifier refuses an agent
-that lives, or serves one that was revoked for longer than PATIENCE; jwks is for those that cannot hear of a revocation, and is checked not to.
+measure.py MAYFLY ROUNDS NAME=KIND:WHERE…, where KIND is bearer, mtls, login, psql, waits, bao or jwks. Prints a table in Markdown. Exits 1 if a verifier refuses an agent
+that lives, or serves one that was revoked for longer than PATIENCE; waits, bao and jwks are for those that cannot hear of a revocation, and are checked not to.
 """
 
 import http.client
@@ -48,7 +48,7 @@ def bearer(where, folder):
     return ask
 
 
-def mtls(where, folder):
+def mtls(where, folder, method="GET"):
     """Each request with a handshake of its own."""
     url = urlsplit(where)
 
@@ -57,11 +57,33 @@ def mtls(where, folder):
         tls.load_cert_chain(f"{folder}/svid.pem", f"{folder}/key.pem")
         connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=5, context=tls)
         try:
-            connection.request("GET", url.path)
+            connection.request(method, url.path)
             status = connection.getresponse().status
             return status == 200, status
         except (OSError, http.client.HTTPException) as e:
             return False, repr(e)
+        finally:
+            connection.close()
+
+    return ask
+
+
+def login(where, folder):
+    """The same for a login of OpenBao."""
+    return mtls(where, folder, "POST")
+
+
+def bao(where, folder):
+    """A login of OpenBao by token."""
+    url, token = urlsplit(where), open(f"{folder}/svid.jwt").read().strip()
+    tls = ssl._create_unverified_context()
+
+    def ask():
+        connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=5, context=tls)
+        try:
+            connection.request("POST", url.path, json.dumps({"role": "agents", "jwt": token}))
+            answer = connection.getresponse()
+            return answer.status == 200, answer.read()
         finally:
             connection.close()
 
@@ -100,7 +122,7 @@ def spawn():
 def one(kind, where):
     """Seconds from the receipt to the first refusal after which no request is served; 0 if that was there first."""
     agent = spawn()
-    ask, until = {"bearer": bearer, "mtls": mtls, "psql": psql}[kind](where, "agent"), time.monotonic() + PATIENCE
+    ask, until = {"bearer": bearer, "mtls": mtls, "login": login, "psql": psql}[kind](where, "agent"), time.monotonic() + PATIENCE
     while not (answer := ask())[0]:
         assert time.monotonic() < until, f"a new agent is not served: {answer[1]}"
         time.sleep(0.02)
@@ -123,6 +145,22 @@ def one(kind, where):
     thread.join()
     assert refused, f"a revoked agent is served {PATIENCE} seconds later"
     return max(0, refused[0] - received)
+
+
+def waits(ask):
+    """Seconds that a token lasts, for a server that only waits for its end. Fails if it hears of the revocation."""
+    import jwt
+
+    agent = spawn()
+    ask, until = ask("agent"), time.monotonic() + PATIENCE
+    while not (answer := ask())[0]:
+        assert time.monotonic() < until, f"a new agent is not served: {answer[1]}"
+        time.sleep(0.02)
+    revoke(agent["agent_id"])
+    time.sleep(2)
+    assert ask()[0], "it heard of the revocation"
+    claims = jwt.decode(open("agent/svid.jwt").read().strip(), options={"verify_signature": False})
+    return claims["exp"] - claims["iat"]
 
 
 def deaf(where):
@@ -150,8 +188,10 @@ for way in ways:
     name, target = way.split("=", 1)
     kind, where = target.split(":", 1)
     try:
-        if kind == "jwks":
-            print(f"| {name} | until the token expires | {deaf(where)} s |", flush=True)
+        if kind in ("jwks", "waits", "bao"):
+            asks = {"waits": bearer, "bao": bao}
+            lasts = deaf(where) if kind == "jwks" else waits(lambda folder, kind=kind, where=where: asks[kind](where, folder))
+            print(f"| {name} | until the token expires | {lasts} s |", flush=True)
             continue
         took = sorted(one(kind, where) for _ in range(int(rounds)))
     except AssertionError as e:
