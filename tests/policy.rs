@@ -165,7 +165,8 @@ forbid (principal in Group::"corp/eng", action, resource);
     dev.json("mint --as d2 --audience https://files.example");
     assert!(dev.fails("mint --as g2 --audience https://files.example", 3).contains("guests-no-files"));
     let replayed = dev.json("replay --since 1h");
-    assert_eq!((&replayed["decided"], &replayed["different"]), (&3.into(), &0.into()), "{replayed}");
+    let number = |name: &str| replayed[name].as_u64().unwrap();
+    assert_eq!((number("decided") - number("denied"), number("different")), (3, 0), "{replayed}");
 }
 
 #[test]
@@ -179,8 +180,12 @@ fn t253_admissions_are_decided_again_by_the_policies_of_their_time() {
     dev.json("reload");
     assert!(dev.fails("spawn --class researcher --user-token demo.jwt --scope search:read --out a2", 3).contains("no-mail"));
     let replayed = dev.json("replay --since 1h");
-    let told = |of: &serde_json::Value| (of["decided"].clone(), of["different"].clone(), of["policies_lost"].clone());
-    assert_eq!(told(&replayed), (2.into(), 0.into(), 0.into()), "{replayed}");
+    // Beside the denial, which stands in the history a moment after its answer.
+    let number = |of: &serde_json::Value, name: &str| of[name].as_u64().unwrap();
+    let told = |of: &serde_json::Value| {
+        (number(of, "decided") - number(of, "denied"), number(of, "different"), number(of, "policies_lost"))
+    };
+    assert_eq!(told(&replayed), (2, 0, 0), "{replayed}");
     // Without their texts they are decided by those of today, and that is told.
     for entry in fs::read_dir(dev.path(".mayfly/policies")).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
@@ -188,7 +193,7 @@ fn t253_admissions_are_decided_again_by_the_policies_of_their_time() {
     let out = dev.run("replay --since 1h -o json");
     assert_eq!(out.status.code(), Some(1));
     let replayed: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!(told(&replayed), (2.into(), 1.into(), 2.into()), "{replayed}");
+    assert_eq!(told(&replayed), (2, 1, 2), "{replayed}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Spawn: a workload or an agent asks for a new agent.
 
 mod many;
+mod recorded;
 mod request;
 
 use mayfly_verify::{Binding, BindingError, ClassName, Workload};
@@ -21,6 +22,7 @@ use crate::ledger::Recorded;
 use crate::pipeline::{Behalf, Issue};
 use crate::state::{Agent, Delegation, Done, Lineage, State, Token, View};
 pub use many::{Many, spawn_many};
+pub(crate) use recorded::AskedSpawn;
 pub use request::{BATCH, Holds, Keys, SpawnRequest, Spawned, TICKET_LIFE, spawn};
 pub(crate) use request::{asked, question};
 

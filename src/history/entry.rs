@@ -208,6 +208,9 @@ pub struct Opening {
     /// Where the call came from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub peer: String,
+    /// Of a spawn that was denied: the request, on which journal and when, so that it can be decided again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub question: String,
     /// The reason that was given, or what the caller was told.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

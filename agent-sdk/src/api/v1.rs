@@ -1521,7 +1521,7 @@ pub struct ReplayRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayResponse {
-    /// Admissions that were decided again.
+    /// Admissions and denials of spawns that were decided again.
     #[prost(uint64, tag = "1")]
     pub decided: u64,
     /// Those with another answer.
@@ -1530,7 +1530,8 @@ pub struct ReplayResponse {
     /// At most 1,000 of these.
     #[prost(message, repeated, tag = "3")]
     pub differences: ::prost::alloc::vec::Vec<ReplayDifference>,
-    /// Denials of the same time, which are not decided again; at most 100,000 entries of the history are counted.
+    /// Denials of the same time that are not decided again: of other requests, of what is proved before a spawn is judged, and from more than
+    /// an hour ago.
     #[prost(uint64, tag = "4")]
     pub not_replayed: u64,
     /// Whether classes, limits or audiences were configured otherwise since the first of these decisions.
@@ -1542,6 +1543,9 @@ pub struct ReplayResponse {
     /// Admissions that were decided again by the policies of today, because those of their time are not kept.
     #[prost(uint64, tag = "7")]
     pub policies_lost: u64,
+    /// Denials among those that were decided again.
+    #[prost(uint64, tag = "8")]
+    pub denied: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplayDifference {
