@@ -133,6 +133,61 @@ when { context.budget has tokens && context.budget.tokens < 50 };
 }
 
 #[test]
+fn t262_t263_the_first_token_of_an_agent_for_an_audience_is_told_from_later_ones() {
+    let policy = r#"
+@id("nowhere-new")
+@owner("security@example.org")
+@reason("an agent that has spent most goes where it has been")
+forbid (principal in Class::"reader", action in [Action::"mint", Action::"exchange"], resource)
+when { context has first_use && context.first_use && context.budget has ops && context.budget.ops < 5 };
+
+@id("not-b")
+@owner("b@example.org")
+@reason("writers stay away")
+forbid (principal in Class::"writer", action == Action::"mint", resource == Audience::"https://b.example");
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("policies")).unwrap();
+    fs::write(dir.path().join("policies/a.cedar"), policy).unwrap();
+    let class = |name: &str| {
+        format!(
+            "[[classes]]\nname = \"{name}\"\nowner = \"r\"\nscopes = [\"a:read\"]\naudiences = [\"https://a.example\", \"https://b.example\"]\n\
+             budget = {{ ops = 10 }}\nspawners = [\"workload/orchestrator\"]\n"
+        )
+    };
+    let config = format!("[policy]\ndir = \"policies\"\n{}{}", class("reader"), class("writer"));
+    fs::write(dir.path().join("extra.toml"), config).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    dev.json("spawn --class reader --user-token demo.jwt --out a1");
+    dev.json("spawn --class reader --user-token demo.jwt --audience https://b.example --out a2");
+    dev.json("mint --as a1 --audience https://a.example");
+    for agent in ["a1", "a2"] {
+        dev.json(&format!("budget spend --as {agent} --unit ops 6"));
+    }
+    let holds = |dev: &Dev| {
+        // Where it has been it goes on, by either kind of token; nowhere else.
+        dev.json("mint --as a1 --audience https://a.example");
+        dev.json("exchange --as a1 --audience https://a.example");
+        for way in ["mint", "exchange"] {
+            let told = dev.fails(&format!("{way} --as a1 --audience https://b.example"), 3);
+            assert!(told.contains("nowhere-new") && told.contains("security@example.org"), "{told}");
+        }
+        // The token that came with the spawn was the first one.
+        dev.json("mint --as a2 --audience https://b.example");
+    };
+    holds(&dev);
+    // T262: a first token with the spawn is a mint.
+    let told = dev.fails("spawn --class writer --user-token demo.jwt --audience https://b.example --out w1", 3);
+    assert!(told.contains("not-b") && told.contains("b@example.org"), "{told}");
+    dev.json("spawn --class writer --user-token demo.jwt --audience https://a.example --out w1");
+    // As it was recorded, after a restart too.
+    let dev = Dev::start_args(dev.kill(), &["--config", "extra.toml"], &[]);
+    holds(&dev);
+    assert_eq!(dev.json("policy diff policies")["unknown"], serde_json::json!(["budget", "first_use"]));
+}
+
+#[test]
 fn t255_the_groups_of_the_user_decide_and_are_recorded_with_the_delegation() {
     let policy = r#"
 @id("guests-read")

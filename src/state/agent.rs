@@ -109,6 +109,8 @@ pub struct More {
     pub taken_back: BTreeSet<Uuid>,
     /// What its children inherit. `None` before the first child.
     pub(super) below: Option<Arc<Lineage>>,
+    /// The audiences for which it has had a token, as far as that is recorded.
+    pub used: Vec<Box<str>>,
     /// Revisions of its other records.
     pub(super) rows: Vec<u64>,
     /// SHA-256 of the public keys of its earlier certificates, and of replaced ones.
@@ -131,6 +133,7 @@ static NOTHING_MORE: More = More {
     counted: false,
     taken_back: BTreeSet::new(),
     below: None,
+    used: Vec::new(),
     rows: Vec::new(),
     keys: Vec::new(),
 };

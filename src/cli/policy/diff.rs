@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::policies::{Action, AgentFacts, Ask, Decision, Facts, Live, Policies, Principal, Resource, UserFacts};
 
 /// What is not known of an agent here, so that it counts as absent.
-const UNKNOWN: [&str; 4] = ["acr", "sign_in_age", "left", "budget"];
+const UNKNOWN: [&str; 5] = ["acr", "sign_in_age", "left", "budget", "first_use"];
 
 /// What is known of all agents.
 struct World<'a> {
