@@ -70,13 +70,13 @@ pub use throttle::Throttle;
 pub struct Issuer {
     /// The trust domain of this issuer.
     pub trust_domain: TrustDomain,
-    /// State, and the way to change it.
+    /// The state, and the one writer that changes it.
     pub ledger: Ledger,
     /// The signing keys.
     pub authority: Arc<Authority>,
     /// The configured foreign trust domains: their bundles, and which of their workloads may spawn.
     pub foreign: Arc<Foreign>,
-    /// What proves users and workloads, as it is configured now.
+    /// The verifiers of user tokens and of workloads' platform tokens, as they are configured now.
     pub providers: ArcSwap<Providers>,
     /// Reads the configuration again.
     pub configuration: Configuration,
@@ -92,7 +92,7 @@ pub struct Issuer {
     pub feed: Arc<Feed>,
     /// Rotates the authorities.
     pub rotator: Rotator,
-    /// A dry run looks at every agent: one at a time.
+    /// Limits dry runs of revocations, each of which looks at every agent.
     pub counting: revoke::Counting,
     /// What explanations need.
     pub explaining: asking::Explaining,
@@ -102,17 +102,17 @@ pub struct Issuer {
     pub proofs: Proofs,
     /// The `iss` of every token: the URL of the HTTPS listener, if there is one.
     pub iss: String,
-    /// When which approval was polled.
+    /// Remembers when each approval was polled.
     pub polls: poll::Polls,
-    /// Keeps callers to the paces of what is written down.
+    /// Limits how fast callers may make requests that are recorded.
     pub throttle: Throttle,
     /// In development: lets the development workload join again, and answers when it has. `None` under `serve`.
     pub rejoin: Option<mpsc::Sender<oneshot::Sender<()>>>,
-    /// Keeps an entry of everything.
+    /// Keeps an entry for each record, denial and read.
     pub history: Arc<History>,
     /// Keeps every set of policies that was in force, for as long as the history.
     pub sets: KeptPolicies,
-    /// Hands the entries on. `None` if no collector is configured.
+    /// Sends the entries of the history to a collector. `None` if none is configured.
     pub audit: Option<Audit>,
     /// Seals the page tokens of lists.
     pub pages: inspect::Pages,
@@ -122,7 +122,7 @@ pub struct Issuer {
     pub address: String,
 }
 
-/// What proves users and workloads. A reload swaps it whole.
+/// The verifiers of user tokens and of workloads' platform tokens. A reload swaps them as a whole.
 pub struct Providers {
     /// The number of the rules ([`Rules::number`](crate::judge::Rules)) that belong to it.
     pub number: u64,
@@ -134,7 +134,7 @@ pub struct Providers {
     pub urls: BTreeMap<String, String>,
 }
 
-/// A certificate of a workload or an agent, with what it was signed for.
+/// A certificate of a workload or an agent, with the permit that it was signed for.
 pub enum Certified {
     /// A workload's.
     Workload(Certification, Signed),
@@ -214,7 +214,8 @@ impl Issuer {
     /// The caller behind a verified peer now, and which of its certificates it uses. Nothing is recorded.
     pub(crate) fn now(&self, state: &State, peer: &Proved) -> Result<(Caller, Generation), Denial> {
         let now = self.clock.now();
-        // A known agent hears why it may not act; only for an unknown one the stamps of its certificate are looked at.
+        // If the agent is in the state, the state says why it may not act. Otherwise only the stamps of its certificate can be
+        // checked.
         let cut = |id: &AgentId, incarnation, stamps: &[_]| {
             let known = incarnation == state.incarnation && state.agent(&id.uuid).is_some();
             !known && state.is_cut(incarnation, stamps)

@@ -1,4 +1,4 @@
-//! Builds everything once, runs it, and takes it down in order.
+//! Builds everything once, runs it, and shuts it down in order.
 
 mod check;
 pub mod files;
@@ -58,7 +58,7 @@ use crate::telemetry;
 pub struct Running {
     /// Where it is.
     pub endpoint: Endpoint,
-    /// The core, for what runs in the same process.
+    /// The core, for other code in the same process.
     pub issuer: Arc<Issuer>,
     stop: watch::Sender<bool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -71,7 +71,7 @@ pub async fn start(config: Config, development: bool, clock: Clock) -> Result<Ru
     start_from(None, config, development, clock).await
 }
 
-/// The same, for a configuration that can be read again from where it came.
+/// The same, for a configuration whose file can be read again.
 pub async fn start_from(source: Option<Source>, mut config: Config, development: bool, clock: Clock) -> Result<Running, String> {
     let written = config.clone();
     let clock = clock.steady();
@@ -80,11 +80,12 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     mark::check(&home.dir, development)?;
     let before = crate::home::endpoint(&home.dir).ok();
 
-    // Ports are chosen once and kept, so that what was pasted yesterday works today.
+    // Ports are chosen once and kept, so that a command with yesterday's port still works. Until the issuer is ready, each but that of
+    // probes refuses connections.
     let grpc_socket = sockets::reserve(config.listen, before.as_ref().map(|e| e.grpc.as_str()))?;
     let http_listener = sockets::bind(config.http, before.as_ref().map(|e| e.http.as_str())).await?;
-    let local = |l: &tokio::net::TcpListener| l.local_addr().map_err(|e| e.to_string());
-    let grpc_at = grpc_socket.local_addr().map_err(|e| e.to_string())?;
+    let local = |at: std::io::Result<SocketAddr>| at.map_err(|e| e.to_string());
+    let grpc_at = local(grpc_socket.local_addr())?;
     let files = files::raise();
     let shares = listen::Shares::of(&config.bounds, files);
     if shares.total < config.bounds.connections {
@@ -100,25 +101,29 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         (None, true) => Some(BundleEndpoint { listen: SocketAddr::from(([127, 0, 0, 1], 0)), web: None }),
         (None, false) => None,
     };
-    let bundle_listener = match bundle_at {
+    let bundle_socket = match bundle_at {
         Some(at) => {
             let shows = match at.web {
                 Some((certificate, key)) => tls::Shows::Web(certificate, key),
                 None => tls::Shows::Svid(config.names.clone()),
             };
-            Some((sockets::bind(at.listen, before.as_ref().and_then(|e| e.bundle.as_deref()?.strip_suffix('/'))).await?, shows))
+            Some((sockets::reserve(at.listen, before.as_ref().and_then(|e| e.bundle.as_deref()?.strip_suffix('/')))?, shows))
         }
         None => None,
     };
-    let https = https::bind_https(&config, development, before.as_ref()).await?;
+    let https = https::reserve(&config, development, before.as_ref())?;
     let host = if development { "127.0.0.1" } else { config.names.first().map_or("localhost", String::as_str) };
     let host = sockets::host(host);
     let iss = https::issuer(&config, https.as_ref(), &host)?;
     let mut endpoint = Endpoint {
         trust_domain: config.trust_domain.to_string(),
         grpc: format!("{host}:{}", grpc_at.port()),
-        bundle: bundle_listener.as_ref().map(|(l, _)| local(l)).transpose()?.map(|at| format!("https://{host}:{}/", at.port())),
-        http: local(&http_listener)?.to_string(),
+        bundle: bundle_socket
+            .as_ref()
+            .map(|(s, _)| local(s.local_addr()))
+            .transpose()?
+            .map(|at| format!("https://{host}:{}/", at.port())),
+        http: local(http_listener.local_addr())?.to_string(),
         socket: config.socket.clone().unwrap_or_else(|| home.dir.join("operator.sock")),
         https_issuer: https.is_some().then(|| iss.clone()),
         https: https.as_ref().map(|bound| format!("{host}:{}", bound.port)),
@@ -147,12 +152,12 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     }
     endpoint.issuers = reload::urls(&config.issuers);
 
-    // From here on probes are answered: alive, and not ready before everything is loaded (T69).
+    // From here on probes are answered: the process is alive, but not ready before everything is loaded (T69).
     let monitor = http::router(metrics.clone(), is_ready);
     let serving = listen::serve_local(http_listener, monitor, config.bounds, stopped.clone());
     tasks.push(process::task("metrics and health", serving));
 
-    // ORDER: before a key is made. A wrong clock makes authorities that nobody can use.
+    // ORDER: the clock is checked before a key is made, because an authority that is made under a wrong clock cannot be used.
     let journal = opened::journal(&config, &home, &clock)?;
     let foreign = Foreign::open(&config.foreign, reload::listed(&config), &home.dir.join("foreign"), &clock)?;
     let keystore = Keystore::open(&home.dir.join("keys")).map_err(|e| e.to_string())?;
@@ -160,7 +165,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let (history, told_history) = history::open(&config, &home, &keystore)?;
     let authority = Authority::open(keystore, td, &config.oid, root, development, clock.seconds());
     let authority = Arc::new(authority.map_err(|e| e.to_string())?);
-    // ORDER: before the watermark is written anew.
+    // ORDER: the witnesses are asked before the watermark is written anew.
     let seen = witnessed::ask(&config).await?;
     let (told, heard) = feed::line();
     let told = history::Observers { feed: told, history: told_history.clone() };
@@ -219,7 +224,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     let about = https.is_some().then(|| https::about(&config, iss, &endpoint.grpc));
     let mut router = routes.into_axum_router();
     if let Some(about) = &about {
-        // Here clients may show a certificate (RFC 8705 5).
+        // On the gRPC listener OAuth clients may present a certificate (RFC 8705 5).
         router = router.merge(doors::oauth::router(&issuer, about)).merge(doors::authzen::router(&issuer, about, true));
     }
     let tls = |listener| tls::Tls {
@@ -232,7 +237,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     };
     let (current_tls, renewing) = tls("grpc").keep(tls::Shows::Mutual(config.names.clone()), stopped.clone())?;
     tasks.push(renewing);
-    // ORDER: after those who follow its changes.
+    // ORDER: the bundles are refreshed only after the tasks that follow their changes were started.
     tasks.extend(foreign.keep(&stopped));
     let apart = listen::Apart::start().map_err(|e| format!("the runtime for strangers cannot be started: {e}"))?;
     let guard = peer::Guard::default();
@@ -263,14 +268,15 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     };
     upkeep();
     tasks.push(process::task("upkeep of metrics", every(Duration::from_secs(5), stopped.clone(), upkeep)));
-    let public = |name, listener, shows, router, shares| -> Result<[tokio::task::JoinHandle<()>; 2], String> {
+    let public = |name, socket, shows, router, shares| -> Result<[tokio::task::JoinHandle<()>; 2], String> {
         let (config_of_tls, renewing) = tls(name).keep(shows, stopped.clone())?;
         let (serves, bounds) = (listen::Serves::Strangers(name), (config.bounds, shares, apart.clone()));
-        let serving = listen::serve_tls(listener, config_of_tls, router, serves, clock.clone(), bounds, stopped.clone());
+        let serving =
+            listen::serve_tls(sockets::listen(socket)?, config_of_tls, router, serves, clock.clone(), bounds, stopped.clone());
         Ok([renewing, process::task(name, serving)])
     };
-    if let Some((listener, shows)) = bundle_listener {
-        tasks.extend(public("bundle", listener, shows, bundle::router(publisher.clone()), listen::Shares::bundle())?);
+    if let Some((socket, shows)) = bundle_socket {
+        tasks.extend(public("bundle", socket, shows, bundle::router(publisher.clone()), listen::Shares::bundle())?);
     }
     if let (Some(bound), Some(about)) = (https, about) {
         if config.https.web.is_none() {
@@ -280,8 +286,9 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         let router = doors::https::router(&about, &publisher, &issuer.crls)
             .merge(doors::oauth::router(&issuer, &about))
             .merge(doors::authzen::router(&issuer, &about, false))
+            .merge(doors::page::router(&issuer, &about))
             .nest(&format!("{}/history", about.path()), log);
-        tasks.extend(public("https", bound.listener, bound.shows, router, listen::Shares::https())?);
+        tasks.extend(public("https", bound.socket, bound.shows, router, listen::Shares::https())?);
     }
     if development {
         let joined = joined::Workloads::join(&issuer, &home.dir.join("workloads")).await?;
@@ -323,7 +330,7 @@ impl Running {
         let (issuer, watermark) = (self.issuer, self.watermark);
         let _ = tokio::task::spawn_blocking(move || {
             issuer.ledger.stop();
-            // ORDER: after the ledger, so that it holds every record; and signed before the process ends.
+            // ORDER: the history stops after the ledger, so that it holds every record. It signs them before the process ends.
             issuer.history.stop();
             if let Some(audit) = &issuer.audit {
                 audit.stop();
@@ -335,7 +342,7 @@ impl Running {
     }
 }
 
-// Where the system does not tell: the home was made by this process or one of the same uid.
+// On systems without `getuid`: the home was made by this process or by one of the same uid.
 fn own_uid(home: &Path) -> u32 {
     process::uid().unwrap_or_else(|| std::fs::metadata(home).map_or(0, |m| m.uid()))
 }
@@ -346,7 +353,7 @@ fn development(config: &Config, provider: &reload::Provider) -> IssuerSettings {
     let mut audiences = vec![
         of(provider::AUDIENCE),
         AudienceSettings { revokes: true, ..AudienceSettings::new(provider::REVOKES) },
-        AudienceSettings { user: true, ..AudienceSettings::new(provider::USER) },
+        AudienceSettings { user: true, sign_in: true, ..AudienceSettings::new(provider::USER) },
     ];
     audiences.extend(provider.own.iter().map(|own| AudienceSettings { id_jag: true, ..of(own) }));
     audiences.extend(config.operator_audiences("dev"));

@@ -107,6 +107,8 @@ pub struct AudienceSettings {
     /// Whether such a token speaks for the user themself, who sees and stops what acts for them, and reopens what they closed. Its
     /// client must be one that only the users themselves use.
     pub user: bool,
+    /// Whether people sign in at the issuer's page as the client with this name.
+    pub sign_in: bool,
     /// Whether such a token makes somebody an operator or an auditor, by its claims, and does nothing else.
     pub operates: bool,
     /// Whether its tokens are ID-JAGs and nothing else. The audience is then the URL of this issuer.
@@ -114,7 +116,7 @@ pub struct AudienceSettings {
 }
 
 impl AudienceSettings {
-    /// An audience whose tokens allow nothing, without ceilings.
+    /// An audience without ceilings, and without workloads that may present its tokens.
     pub fn new(audience: impl Into<String>) -> Self {
         AudienceSettings {
             audience: audience.into(),
@@ -123,6 +125,7 @@ impl AudienceSettings {
             max_lease: None,
             revokes: false,
             user: false,
+            sign_in: false,
             operates: false,
             id_jag: false,
         }
@@ -255,17 +258,17 @@ impl Delegator {
         self.audience.user
     }
 
-    /// Everything that the token says, if it is for an audience of operators and auditors.
+    /// All claims of the token, if it is for an audience of operators and auditors.
     pub fn claims(&self) -> Option<&Arc<Map<String, Value>>> {
         self.claims.as_ref()
     }
 
-    /// When the token stops to count, in Unix seconds: at its end, or when it is too old.
+    /// When the token is no longer accepted, in Unix seconds: when it expires, or when it is too old.
     pub fn counts_until(&self) -> u64 {
         self.counts_until
     }
 
-    /// What the token says beside the user. `None` unless it is an ID-JAG.
+    /// The grant that an ID-JAG carries besides the user. `None` unless the token is an ID-JAG.
     pub fn id_jag(&self) -> Option<&IdJag> {
         self.id_jag.as_ref()
     }
@@ -277,7 +280,6 @@ impl Delegator {
 
     /// Makes a delegator without a token, for tests of other rooms.
     #[cfg(test)]
-    #[doc(hidden)]
     pub fn for_tests(user: User, issued_at: u64, expires_at: u64, proof: [u8; 32], audience: AudienceSettings) -> Self {
         Delegator {
             user,
@@ -317,7 +319,7 @@ impl Assertions {
         Ok(Assertions { issuers: issuers.collect::<Result<_, AssertionError>>()?, gate: Arc::default() })
     }
 
-    /// The same for other settings. An issuer whose keys come from where they came from keeps those that were fetched.
+    /// The same for other settings. An issuer whose keys have the same source keeps those that were fetched.
     pub fn again(&self, settings: Vec<IssuerSettings>) -> Result<Self, AssertionError> {
         check_settings(&settings)?;
         let source = |s: &IssuerSettings| (s.name.clone(), s.issuer.clone(), s.jwks_url.clone(), s.ca_file.clone());
@@ -331,19 +333,19 @@ impl Assertions {
         Ok(Assertions { issuers: issuers.collect::<Result<_, AssertionError>>()?, gate: Arc::clone(&self.gate) })
     }
 
-    /// Keeps the keys of each issuer in a folder, and takes those that are kept there. Blocks while it reads them.
+    /// Stores the keys of each issuer in a folder from now on, and loads those that are stored there. Blocks while it reads them.
     pub fn keep(&self, dir: &Path) {
         self.issuers.iter().for_each(|i| i.keys.keep(dir));
     }
 
     /// Verifies a user token at `now`, in Unix seconds. Fetches the provider's keys if they are missing, old, or lack the token's
-    /// key. The signature is verified apart from the runtime, in the presenter's turn.
+    /// key. The signature is verified outside of the async runtime, when it is the presenter's turn.
     pub async fn verify(&self, token: &str, now: u64, presenter: Presenter) -> Result<Delegator, Refusal> {
         let (issuer, statement) = self.stated(token, now, presenter).await?;
         delegator(issuer, statement)
     }
 
-    /// What a token says whose signature and claims hold, with its issuer.
+    /// The claims of a token whose signature and claims are valid, with its issuer.
     async fn stated(&self, token: &str, now: u64, presenter: Presenter) -> Result<(&IssuerSettings, Statement<'_>), Refusal> {
         // 1. Shape. The token is parsed once, so that all steps below read the same bytes.
         let parsed = Parsed::of(token)?;
@@ -375,7 +377,8 @@ impl Assertions {
         self.issuers.iter().filter_map(|i| Some((i.settings.name.clone(), i.keys.reachable()?))).collect()
     }
 
-    /// Fetches the keys of each issuer that was not asked yet, and of those that failed, in the background. `now` is in Unix seconds.
+    /// Fetches the keys of each issuer that was not asked yet or whose last attempt failed, in the background. `now` is in Unix
+    /// seconds.
     pub fn look(&self, now: u64) {
         self.issuers.iter().for_each(|i| i.keys.look(now));
     }

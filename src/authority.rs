@@ -199,8 +199,8 @@ impl Authority {
         authority.sign(unsigned)
     }
 
-    /// Signs what `issuer` says of a token to `audience` at `now` (Unix seconds), with the JWT authority `id`. That lets nobody do anything,
-    /// so there is no record of it.
+    /// Signs an introspection response of `issuer` for `audience` at `now` (Unix seconds), with the JWT authority `id`. It grants
+    /// nothing, so it is not recorded.
     pub fn sign_introspection(&self, id: &str, issuer: &str, audience: &str, now: u64, said: Value) -> Result<String, Fault> {
         self.sign_jwt(id, &svid::introspection::response(issuer, audience, now, said))
     }

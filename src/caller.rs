@@ -1,4 +1,4 @@
-//! Room 1: the caller. A peer's certificate, proved by its chain, becomes a caller; nothing else does.
+//! Room 1: the caller. The authenticated peer of a call comes from its verified certificate chain, or from a verified token.
 
 mod origin;
 
@@ -27,7 +27,7 @@ pub enum Caller {
         name: WorkloadName,
         /// SHA-256 of its public key.
         key: [u8; 32],
-        /// Serial number of its certificate: which generation of its line it is.
+        /// Serial number of its certificate, which identifies its generation in a line of renewals.
         serial: Vec<u8>,
         /// The journal's head when its connection was accepted.
         opened: u64,
@@ -47,7 +47,7 @@ pub enum Caller {
         id: AgentId,
         /// SHA-256 of its public key.
         key: [u8; 32],
-        /// Serial number of its certificate: which generation it is.
+        /// Serial number of its certificate, which identifies its generation.
         serial: Vec<u8>,
         /// The incarnation of the journal that its certificate belongs to.
         incarnation: Uuid,
@@ -78,7 +78,8 @@ pub enum Caller {
         /// Whether the token lets them revoke and nothing else: its audience has `revokes = true`.
         only_revokes: bool,
     },
-    /// A person, by a token for an audience of operators and auditors. They are one of these, by the claims of the token, or nobody.
+    /// A person, by a token for an audience of operators and auditors. The claims of the token decide which of the two they are, if
+    /// any.
     Person {
         /// The user at their provider.
         user: User,
@@ -86,11 +87,11 @@ pub enum Caller {
         provider: String,
         /// When the token was issued, Unix seconds.
         issued_at: u64,
-        /// Unix seconds at which the token stops to count.
+        /// Unix seconds from which on the token is no longer accepted.
         ends_at: u64,
         /// The audience of the token.
         audience: Arc<str>,
-        /// Everything that the token says.
+        /// All claims of the token.
         claims: Arc<Map<String, Value>>,
     },
     /// An operator.
@@ -102,9 +103,9 @@ pub enum Caller {
     },
     /// An auditor, who reads what operators read and changes nothing.
     Auditor {
-        /// As that of an operator.
+        /// As of an operator.
         name: String,
-        /// As that of an operator.
+        /// As of an operator.
         by: Option<Box<Caller>>,
     },
 }
@@ -126,7 +127,7 @@ pub enum Role {
     User,
     /// A user whose token lets them revoke and nothing else.
     Revoker,
-    /// A person with a token for operators or auditors, whom nothing makes one.
+    /// A person with a token for operators or auditors, whose claims match neither.
     Person,
     /// An operator.
     Operator,
@@ -159,7 +160,7 @@ impl Caller {
             Caller::Foreign { id, .. } => id.to_string(),
             Caller::Agent { id, .. } | Caller::Bearer { id, .. } => id.to_string(),
             Caller::User { user, .. } => format!("user {} of {}", user.sub, user.iss),
-            // No other scope begins so: what a person does as an operator is never taken for what they do as a user.
+            // No other scope has this prefix, so a person's acts as an operator are never mistaken for their acts as a user.
             Caller::Person { user, provider, .. } => format!("user:{provider}/{}", user.sub),
             Caller::Operator { name, .. } | Caller::Auditor { name, .. } => name.clone(),
         }
@@ -199,7 +200,7 @@ impl Caller {
         matches!(self, Caller::Agent { .. }).then_some(self)
     }
 
-    /// Whose certificate it showed: of an operator or an auditor that is a workload, the workload's.
+    /// The caller whose certificate was presented: for an operator or auditor that is a workload, that workload.
     pub fn holder(&self) -> &Caller {
         match self {
             Caller::Operator { by: Some(by), .. } | Caller::Auditor { by: Some(by), .. } => by,
@@ -207,7 +208,7 @@ impl Caller {
         }
     }
 
-    /// Whether it reads what everybody does.
+    /// Whether it may read everything: operators and auditors may.
     pub fn reads_everything(&self) -> bool {
         matches!(self, Caller::Operator { .. } | Caller::Auditor { .. })
     }
@@ -311,8 +312,8 @@ pub fn authenticate(
         let e = Reject::Expired(svid.not_after);
         return Err(unauthenticated(e.code(), e.to_string()));
     }
-    // ORDER: before anything is read from the path. What it means is for its own trust domain to say: a foreign
-    // `/workload/x` is not our workload `x`.
+    // ORDER: before anything is read from the path. Each trust domain gives paths its own meaning: a foreign `/workload/x` is not
+    // our workload `x`.
     if let Some(id) = peer.foreign() {
         let unlisted = || unauthenticated("CALLER_UNKNOWN", format!("`{id}` is no spawner of any class"));
         return Ok(Caller::Foreign { id: listed(id).ok_or_else(unlisted)?, ends_at: svid.not_after });

@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value};
 
-/// Whether every expected claim is there with its exact value. Of an object the members that are expected must be equal, of a list
-/// everything.
+/// Whether every expected claim is there with its exact value. If an expected value is an object, its members must be in the object
+/// that was found; a list must be equal.
 pub fn holds_all(expected: &Map<String, Value>, found: &Map<String, Value>) -> bool {
     expected.iter().all(|(name, value)| found.get(name).is_some_and(|found| holds(value, found)))
 }
 
-/// Types count: the text `1` is not the number 1, and one text is no list of it.
+/// Types must match: the text `1` is not the number 1, and a text is not equal to a list that contains it.
 fn holds(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => holds_all(expected, found),
@@ -64,7 +64,7 @@ mod tests {
             ("groups", "Ops", false),
             ("groups", "7", false),
             ("groups", "root", false),
-            // One text is no list.
+            // A single text is not a list.
             ("group", "ops", false),
             ("group", "o", false),
             ("missing", "ops", false),

@@ -165,8 +165,8 @@ fn command() -> clap::Command {
     examples::add(Cli::command())
 }
 
-/// Reads the command line of this process. Fails with the exit code if there is nothing more to do: the user has been told the help, the
-/// version, or what is wrong with the line.
+/// Reads the command line of this process. Fails with the exit code if there is nothing more to do, because the help, the version
+/// or an error was printed.
 pub fn parse() -> Result<Cli, u8> {
     let parsed = command().try_get_matches().and_then(|matches| {
         let mut cli = Cli::from_arg_matches(&matches)?;
@@ -178,14 +178,14 @@ pub fn parse() -> Result<Cli, u8> {
         if code == exit::USAGE && wants_json(std::env::args_os()) {
             Failure::usage(error.render().to_string().trim_end()).tell(true);
         } else {
-            // Nobody reads it if this fails.
+            // If this fails, nobody reads the output.
             let _ = error.print();
         }
         code
     })
 }
 
-/// Whether a command line that cannot be read asks for JSON. What comes after `--` is another command's.
+/// Whether a command line that cannot be read asks for JSON. Arguments after `--` belong to another command.
 fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
     let all: Vec<OsString> = arguments.take_while(|argument| argument != "--").collect();
     let pair = |pair: &[OsString]| matches!(pair, [option, value] if (option == "-o" || option == "--output") && value == "json");
@@ -199,7 +199,7 @@ impl Cli {
         self.global.output == output::Format::Json
     }
 
-    /// Whether the command serves many callers, or must go on while a reader of its output is slow.
+    /// Whether the command needs several threads: it serves many callers, or must continue while a reader of its output is slow.
     pub fn needs_threads(&self) -> bool {
         matches!(self.command, Command::Dev(_) | Command::Serve(_) | Command::Relay(_) | Command::Guard(_) | Command::Watch(_))
     }

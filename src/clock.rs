@@ -1,7 +1,7 @@
 //! The one clock, in Unix microseconds. It is the machine's clock, or one that a test sets.
 //!
-//! An issuer uses a [steady](Clock::steady) one: time that goes on as the monotonic clock says, and takes over small corrections of
-//! the machine's clock and no leaps.
+//! An issuer uses a [steady](Clock::steady) one: its time advances with the monotonic clock, and follows small corrections of the
+//! machine's clock but no leaps.
 
 mod steady;
 
@@ -25,7 +25,7 @@ pub const SECOND: u64 = 1_000_000;
 #[derive(Clone)]
 pub struct Clock {
     source: Source,
-    // Guards what is known of the machine's clock; held for one reading. `None` means that the machine's clock is believed.
+    // Guards the state of the steady clock; held for one reading. `None` means that the machine's clock is used as it is.
     steady: Option<Arc<Mutex<Steady>>>,
 }
 
@@ -42,8 +42,8 @@ impl Clock {
         Clock { source: Source::System, steady: None }
     }
 
-    /// A clock whose time is the value of the cell, in Unix microseconds. Its monotonic time is the same cell: whatever passes has
-    /// really passed.
+    /// A clock whose time is the value of the cell, in Unix microseconds. Its monotonic time is the same cell: every change of the
+    /// cell is time that has passed.
     pub fn set(at: Arc<AtomicU64>) -> Clock {
         Clock { source: Source::Set(at), steady: None }
     }
@@ -53,8 +53,8 @@ impl Clock {
         Clock { source: Source::Machine { wall, monotonic }, steady: None }
     }
 
-    /// This clock as an issuer uses it: it is right now, and from now on a leap of the machine's clock of more than [`LEAP`] is not
-    /// followed. Clones share what is known of the machine's clock.
+    /// This clock as an issuer uses it: its current time is taken as right, and from now on a leap of the machine's clock of more
+    /// than [`LEAP`] is not followed. Clones share one state.
     pub fn steady(&self) -> Clock {
         let (wall, monotonic) = self.source.read();
         Clock { source: self.source.clone(), steady: Some(Arc::new(Mutex::new(Steady::begin(wall, monotonic)))) }
@@ -103,7 +103,7 @@ impl Source {
     }
 }
 
-/// Microseconds since the machine was started, with the time that it slept: a laptop that wakes after a night has not leapt.
+/// Microseconds since the machine was started, with the time that it slept: so a machine that wakes up has not made a leap.
 #[cfg(target_os = "linux")]
 fn passed() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -111,8 +111,8 @@ fn passed() -> u64 {
     seconds.saturating_mul(SECOND).saturating_add(u64::try_from(now.tv_nsec / 1000).unwrap_or(0))
 }
 
-/// Microseconds since the first call. Whether a sleep of the machine counts depends on the system; where it does not, an issuer that
-/// slept says that the clock is ahead, and is started again.
+/// Microseconds since the first call. Whether a sleep of the machine counts depends on the system; where it does not, an issuer
+/// reports after a sleep that the clock is ahead, and has to be restarted.
 #[cfg(not(target_os = "linux"))]
 fn passed() -> u64 {
     static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();

@@ -119,9 +119,9 @@ pub struct Config {
     pub witnesses: Vec<SocketAddr>,
     /// How many of them must answer.
     pub witnesses_needed: usize,
-    /// How long the history is kept, and how much of it. An attacker who shortens it can make what they did forgotten.
+    /// How long the history is kept, and how much of it. An attacker who shortens it can have the traces of their acts deleted.
     pub history: Keep,
-    /// Where the entries of the history are handed on to. An attacker who controls it reads for whom agents act.
+    /// The collector to which the entries of the history are sent. An attacker who controls it reads for whom agents act.
     pub audit: Option<Audited>,
     /// How far the clock may be ahead of the last record at a start. An attacker who controls it and the clock can end every agent.
     pub max_downtime: Duration,
@@ -150,8 +150,8 @@ pub struct Config {
     pub workload_issuers: Vec<IssuerSettings>,
     /// Which of their tokens prove which workload.
     pub attest: Vec<Rule>,
-    /// The audiences that each workload serves, and so may introspect access tokens for. An attacker who controls this learns for
-    /// whom tokens are that it holds already.
+    /// The audiences that each workload serves, and so may introspect access tokens for. An attacker who controls this can
+    /// introspect tokens that they have, and learn for whom they are.
     pub serves: BTreeMap<WorkloadName, BTreeSet<String>>,
     /// Workloads that may spend the budgets of any agent. An attacker who controls one can use up every budget.
     pub gateways: Vec<WorkloadName>,
@@ -161,28 +161,27 @@ pub struct Config {
     pub issuers: Vec<IssuerSettings>,
     /// Kinds of agents. An attacker who controls them decides what agents may do.
     pub classes: BTreeMap<ClassName, Class>,
-    /// Types of actions. An attacker who controls them decides which fields of an action may be changed after it was approved.
+    /// Types of actions. An attacker who controls them decides which fields of an action may still change after it was approved.
     pub actions: Catalogue,
     /// How many questions to people may wait. An attacker who raises the numbers can flood people, and fill memory.
     pub waiting: Waiting,
-    /// What is known of audiences. An attacker who controls it decides how long tokens live, and what else they say.
+    /// Settings of audiences. An attacker who controls them decides how long tokens live, and what they contain.
     pub audiences: BTreeMap<String, Audience>,
     /// How many agents there may be, and how fast they are spawned. An attacker who controls the limits can let a tree grow, or
     /// stop it.
     pub limits: Vec<Limit>,
-    /// How often callers may ask for what is written down. An attacker who controls the paces can fill the journal, or stop agents
-    /// from renewing.
+    /// Rate limits of requests that are recorded. An attacker who controls them can fill the journal, or stop agents from renewing.
     pub writes: Vec<(Verb, Paces)>,
-    /// Where all of that stands, and who owns it.
+    /// File and line of each of these, and its owner.
     pub places: Places,
-    /// Agents below one agent that may be taken back one by one before it is revoked itself.
+    /// Number of agents below one agent that may be ended or revoked one by one before that agent is revoked itself.
     pub taken_back: usize,
-    /// Policies beside classes and limits. `None` means that there are none. An attacker who controls them can stop every agent, and
-    /// lift what they forbid.
+    /// Policies besides classes and limits. `None` means that there are none. An attacker who controls them can stop every agent,
+    /// and remove what policies forbid.
     pub policies: Option<Arc<Policies>>,
-    /// A candidate set of policies, which is asked beside it and decides nothing.
+    /// A candidate set of policies. It is evaluated too, but decides nothing.
     pub shadow: Option<Arc<Policies>>,
-    /// What was written, to be compared.
+    /// The configuration as it is written, for comparing it with another.
     pub written: toml::Table,
 }
 
@@ -245,7 +244,7 @@ impl Config {
         }
     }
 
-    /// Why the parts of this configuration do not fit together, although each was right in its own file. `None` if they do.
+    /// Why the parts of this configuration contradict each other, although each file is valid by itself. `None` if they do.
     pub fn misfit(&self) -> Option<String> {
         let faults = check_schedule(&self.schedule(u64::MAX));
         faults.first().map(|(key, fault)| format!("{key}: {fault}"))
@@ -257,14 +256,14 @@ impl Config {
         digest::digest(&self.classes, &self.limits, &self.audiences, &self.actions)
     }
 
-    /// What an operator should know of this configuration that is no fault, one sentence each.
+    /// Notes for an operator about this configuration that are no faults, a sentence for each.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = audiences::notes(&self.audiences, self.jwt_ttl);
         notes.extend(notes::scopes(self));
         notes
     }
 
-    /// Reads texts that are laid over each other. Faults begin with the name of the last one.
+    /// Reads texts that are merged; a later one replaces values of an earlier one. Faults begin with the name of the last one.
     fn read(texts: &[(&str, &str)]) -> Result<Config, Faults> {
         let mut faults = Vec::new();
         let mut merged = toml::Table::new();

@@ -1,7 +1,8 @@
-//! Named places: which issuer a command asks, by which roots it is trusted, and who asks. Kept for one person, in the folder `mayfly` of
-//! their configuration (`$XDG_CONFIG_HOME`, or `~/.config`).
+//! Contexts: each names an issuer, the roots that verify it, and the identity or sign-in to use there. They are kept for one
+//! person, in the folder `mayfly` of their configuration (`$XDG_CONFIG_HOME`, or `~/.config`).
 //!
-//! Each place is a folder with `context.json`, `bundle.pem` and, after a sign-in, `login.json`. Folders have mode 0700 and files 0600.
+//! Each context is a folder with `context.json`, `bundle.pem` and, after a sign-in, `login.json`. Folders have mode 0700 and files
+//! 0600.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,41 +14,41 @@ use serde::{Deserialize, Serialize};
 use crate::keys::keystore::write_private;
 use crate::login::Provider;
 
-/// Longest name of a place, in bytes.
+/// Longest name of a context, in bytes.
 const MAX_NAME: usize = 63;
 
-/// All named places of a person.
+/// All contexts of a person.
 pub struct Contexts {
     dir: PathBuf,
 }
 
-/// A named place.
+/// A context with its name.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// Its name.
     pub name: String,
     /// Its folder.
     pub dir: PathBuf,
-    /// What is kept of it.
+    /// Its settings.
     pub settings: Settings,
 }
 
-/// What is kept of a place, but for its roots and tokens.
+/// The settings of a context: everything but its roots and tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// `host:port` of the issuer.
     pub server: String,
-    /// The folder of the identity that asks there, as an absolute path. `None` where a person asks.
+    /// The folder of the identity to use there, as an absolute path. `None` if a person uses the context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
-    /// Where the person signs in. `None` where nobody does.
+    /// The provider where the person signs in. `None` if nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<Provider>,
 }
 
 impl Contexts {
-    /// Those of the person who runs this process. Fails if there is no home folder.
+    /// The contexts of the person who runs this process. Fails if there is no home folder.
     pub fn of_user() -> Result<Contexts, String> {
         let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let base = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
@@ -60,7 +61,7 @@ impl Contexts {
         Contexts { dir: dir.into() }
     }
 
-    /// Every place, in order of name.
+    /// Every context, in order of name.
     pub fn all(&self) -> Result<Vec<Context>, String> {
         let mut names: Vec<String> = match fs::read_dir(self.dir.join("contexts")) {
             Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect(),
@@ -72,7 +73,7 @@ impl Contexts {
         names.iter().map(|name| self.read(name)).collect()
     }
 
-    /// The place of this name.
+    /// The context of this name.
     pub fn read(&self, name: &str) -> Result<Context, String> {
         check(name)?;
         let dir = self.folder(name);
@@ -90,7 +91,7 @@ impl Contexts {
         Ok(Context { name: name.to_owned(), dir, settings })
     }
 
-    /// Makes a place. `bundle` is PEM. With `replace` it takes the place of one of the same name, whose tokens are forgotten.
+    /// Makes a context. `bundle` is PEM. With `replace` it replaces one of the same name, whose tokens are deleted.
     pub fn add(&self, name: &str, settings: Settings, bundle: &[u8], replace: bool) -> Result<Context, String> {
         check(name)?;
         let dir = self.folder(name);
@@ -98,7 +99,7 @@ impl Contexts {
             return Err(format!("there is a context `{name}` already: give another name, or replace it with --force"));
         }
         let at = |e: &dyn std::fmt::Display| format!("`{}`: {e}", dir.display());
-        // Whole or not at all: it gets its name when everything is in it.
+        // The folder is renamed to its final name when it is complete, so that nobody sees a part of it.
         let fresh = self.dir.join("contexts").join(format!(".{name}.{}", std::process::id()));
         let made = (|| {
             make(&self.dir.join("contexts")).map_err(|e| at(&e))?;
@@ -116,7 +117,7 @@ impl Contexts {
         Ok(Context { name: name.to_owned(), dir: self.folder(name), settings })
     }
 
-    /// Forgets a place, with its tokens. The identity that it names stays where it is.
+    /// Removes a context with its tokens. The folder of its identity stays.
     pub fn remove(&self, name: &str) -> Result<(), String> {
         let context = self.read(name)?;
         fs::remove_dir_all(&context.dir).map_err(|e| format!("`{}`: {e}", context.dir.display()))?;
@@ -126,7 +127,7 @@ impl Contexts {
         Ok(())
     }
 
-    /// The name of the place that commands use which name none. `None` if none was chosen.
+    /// The name of the context for commands that name none. `None` if none was chosen.
     pub fn current(&self) -> Result<Option<String>, String> {
         match fs::read_to_string(self.pointer()) {
             Ok(text) => Ok(Some(text.trim().to_owned()).filter(|name| !name.is_empty())),
@@ -135,7 +136,7 @@ impl Contexts {
         }
     }
 
-    /// Chooses the place that commands use which name none.
+    /// Chooses the context for commands that name none.
     pub fn choose(&self, name: &str) -> Result<Context, String> {
         let context = self.read(name)?;
         write_private(&self.pointer(), format!("{name}\n").as_bytes()).map_err(|e| e.to_string())?;
@@ -162,7 +163,7 @@ fn make(dir: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// A name is one part of a path, and no option.
+/// Checks that a name is a single part of a path, and cannot be taken for an option.
 fn check(name: &str) -> Result<(), String> {
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let fine =
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(contexts.read("prod").unwrap().settings.server, "c:1");
         assert!(!prod.dir.join("login.json").exists(), "tokens of the one before are no tokens of this one");
         assert_eq!(contexts.all().unwrap().iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["prod", "stage"]);
-        // Who is removed is no longer current, and nothing is left of it.
+        // A removed context is no longer the current one, and its files are gone.
         contexts.remove("prod").unwrap();
         assert!(contexts.current().unwrap().is_none() && !prod.dir.exists());
         assert!(contexts.choose("prod").unwrap_err().contains("there is no context `prod`"));

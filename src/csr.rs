@@ -11,9 +11,9 @@ use crate::denial::{Denial, Fault};
 /// A key that is to be certified.
 #[derive(Clone, Debug)]
 pub enum Key {
-    /// As it came: a PKCS#10 request in DER, of which nothing is proved yet.
+    /// A PKCS#10 request in DER as it was received, whose signature is not verified yet.
     Request(Vec<u8>),
-    /// The holder has signed with it.
+    /// A key whose holder has signed the request with it.
     Proved(PublicKey),
 }
 
@@ -27,7 +27,7 @@ impl Key {
     }
 
     /// SHA-256 of the key that a request names. The request has the right form, and nothing proves yet that its sender holds the
-    /// key: good for a look, not for a decision to issue.
+    /// key: enough for a look-up, not for a decision to issue.
     pub fn claimed(&self) -> Result<[u8; 32], Denial> {
         match self {
             Key::Request(der) => Ok(sha256(parse(der)?.certification_request_info.subject_pki.raw)),
@@ -94,10 +94,11 @@ fn parse(der: &[u8]) -> Result<X509CertificationRequest<'_>, Denial> {
     match spki.parsed() {
         Ok(Parsed::EC(point)) if matches!(point.key_size(), 256 | 384) => {}
         Ok(Parsed::RSA(rsa)) if (2048..=4096).contains(&rsa.key_size()) => {}
-        // Envoy refuses Ed25519 leaves; P-256 is what everybody takes.
+        // Ed25519 is refused, because Envoy does not accept such leaves. All clients accept P-256.
         _ => return Err(bad("holds a key that is neither P-256, P-384 nor RSA of 2048 to 4096 bits")),
     }
-    // One key has one digest: other spellings of it would pass for other keys, and what is signed is exactly what is hashed.
+    // Only the canonical encoding is accepted, so that one key has one digest. The bytes that are hashed are the bytes that are
+    // signed.
     if canonical(spki).as_deref() != Some(spki.raw) {
         return Err(bad("holds a key that is not in its one DER form: uncompressed points, shortest lengths, nothing after it"));
     }

@@ -1,4 +1,5 @@
-//! The two ways to say no: a denial is told to the caller with its reason, a fault is ours and told as internal.
+//! The two kinds of refusal: a denial, whose reason the caller gets, and a fault of the issuer, which the caller sees as an
+//! internal error.
 
 pub mod near;
 
@@ -6,7 +7,7 @@ use std::fmt;
 
 pub use mayfly_agent::reason::Kind;
 
-/// A no with its reason.
+/// A refusal with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     /// What kind.
@@ -37,7 +38,7 @@ impl Denial {
         Denial::new(Kind::Denied, code, message)
     }
 
-    /// The same, told when to ask again.
+    /// The same, with the time after which to retry.
     pub fn retry_after(mut self, retry: Option<u64>) -> Denial {
         self.retry = retry;
         self
@@ -56,7 +57,7 @@ impl fmt::Display for Denial {
     }
 }
 
-/// Our own failure. The caller hears "internal"; the cause goes to the log.
+/// A failure of the issuer itself. The caller is told "internal"; the cause is logged.
 #[derive(Debug, thiserror::Error)]
 #[error("{during}: {cause}")]
 pub struct Fault {
@@ -73,7 +74,7 @@ impl Fault {
     }
 }
 
-/// A no of either kind.
+/// A refusal of either kind.
 #[derive(Debug, thiserror::Error)]
 pub enum No {
     /// Told to the caller.

@@ -1,9 +1,10 @@
-//! Files to deploy with: of an issuer, as `tests/oracles/deploy` checks them, and of proxies that ask a guard, as `tests/oracles/guard`
-//! uses them.
+//! Files for deployments: those of an issuer, which `tests/oracles/deploy` checks, and those of proxies that ask a guard, which
+//! `tests/oracles/guard` uses.
 
 use std::path::Path;
 
-/// What a request needs in the configurations as they are written, the guard's socket, and the two addresses.
+/// The values in the files as they are stored, which are replaced by the caller's: audience, scopes, the guard's socket, and the
+/// two addresses.
 const AUDIENCE: &str = "https://search.example";
 const SCOPES: &str = "search:read";
 const SOCKET: &str = "/run/mayfly/guard.sock";
@@ -50,8 +51,8 @@ impl Deployed {
     }
 }
 
-/// The configuration of a proxy that lets a request pass if its agent has these scopes and its token is for this audience. The guard
-/// listens on `socket`. Fails if one of them has a character that the configuration would read as its own.
+/// The configuration of a proxy that lets a request pass if its agent has these scopes and its token is for this audience. The
+/// guard listens on `socket`. Fails if one of them has a character that is special in the configuration.
 pub fn configuration(proxy: Proxy, audience: &str, scopes: &[String], socket: &Path) -> Result<String, String> {
     let text = match proxy {
         Proxy::Envoy => include_str!("deploy/envoy.yaml"),

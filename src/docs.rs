@@ -1,21 +1,22 @@
-//! The manual: the pages that the README links, beside the API that they speak of.
+//! The manual: the pages that the README links.
 //!
 //! | page | for |
 //! |---|---|
 //! | [`operate`] | the issuer in production: configuration, joining, keys, federation, metrics, backup |
 //! | [`revoke`] | who may revoke what, what it does, and what users can do themselves |
-//! | [`people`] | users: see what acts for them, and stop it |
+//! | [`people`] | users: how they see the agents that act for them, and stop them |
 //! | [`approvals`] | one narrow approval by a person: typed actions, who answers, what the token says |
 //! | [`history`] | what happened: reading, proving and exporting it, and what auditors can check |
 //! | [`services`] | services that verify agents |
-//! | [`systems`] | databases, clusters and clouds that know nothing of SPIFFE |
+//! | [`systems`] | databases, clusters and clouds that do not use SPIFFE |
 //! | [`mayfly_agent::docs::agents`] | programs that are agents or spawn them |
 //! | [`security`] | what is promised and what is not; how to report a flaw |
 //! | [`numbers`] | all measurements |
 //! | [`develop`] | tests, fuzzing, benchmarks, documentation |
 //! | [`hazards`], [`clauses`] | what the numbers in comments and tests mean |
 
-/// One page. In the files links name files; here the same labels are defined first, so that they lead to items.
+/// One page. In the files, links lead to other files. Here the same labels are defined first, so that they lead to items of the
+/// documentation.
 macro_rules! page {
     ($name:ident, $file:literal) => {
         #[doc = "[readme]: crate"]

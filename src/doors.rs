@@ -1,5 +1,5 @@
-//! The doors: the wire on one side, the acts on the other. A door reads what came, finds out who asks, and answers; it decides
-//! nothing.
+//! The doors: the servers of the APIs. A door decodes a request, authenticates the caller, calls an act and encodes the answer; it
+//! decides nothing itself.
 
 pub mod authzen;
 pub mod bundle;
@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod http;
 pub mod https;
 pub mod oauth;
+pub mod page;
 pub mod peer;
 pub mod relay;
 pub mod status;

@@ -80,8 +80,8 @@ pub fn issuer(dir: &Path) -> Option<String> {
 
 /// From when and until when the certificate in a folder is valid.
 ///
-/// A certificate begins before it was made, because clocks differ. Its half is counted from when it was written, or one that
-/// lasts for seconds would always be due.
+/// A certificate begins before it was made, because clocks differ. Half of its life is counted from when it was written. Otherwise
+/// a certificate that lasts for seconds would always be due.
 pub fn validity(dir: &Path) -> Result<Validity, String> {
     let identity = identity(dir)?;
     let file = dir.join("svid.pem");

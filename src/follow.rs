@@ -21,13 +21,13 @@ use tonic::transport::Channel;
 use crate::folder::{self, Key, Locked};
 use crate::process;
 
-/// How long the issuer may take for one answer: a process that is stopped accepts connections and says nothing.
+/// How long the issuer may take for one answer, because the connection to a suspended process is accepted and never answered.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for another program that renews the same folder.
 const LOCKED: Duration = Duration::from_secs(30);
 /// How often the folder is looked at for a certificate that another program has renewed.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two attempts to renew.
+/// Pause between two attempts to renew.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Why it cannot begin.
@@ -39,7 +39,7 @@ pub enum FollowError {
     /// The issuer cannot be reached, or is another one.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The issuer refuses to tell its bundle.
+    /// The issuer refuses to send its bundle.
     #[error("{0}")]
     Status(#[from] tonic::Status),
     /// The issuer accepted the connection and did not answer.
@@ -53,7 +53,7 @@ pub enum FollowError {
 /// Called with each verified part of the feed.
 pub type Tap = Box<dyn FnMut(Tick) + Send>;
 
-/// What is kept up to date until it is dropped.
+/// The identity, the bundles and the revocations, which are kept up to date until this is dropped.
 pub struct Followed {
     /// The identity, as the next handshake shows it.
     pub own: CurrentIdentity,
@@ -75,7 +75,7 @@ impl Drop for Followed {
     }
 }
 
-/// Where the issuer is, and by what it is trusted.
+/// The issuer's address, and the roots that verify it.
 struct Issuer {
     address: String,
     trust_domain: TrustDomain,
@@ -104,8 +104,8 @@ impl Issuer {
     }
 }
 
-/// Connects with the identity in the folder `dir`, gets the bundle, and follows from there. `settings` say where the issuer is and by
-/// what it is trusted. Fails if the identity has expired, or if the issuer cannot be reached now.
+/// Connects with the identity in the folder `dir`, gets the bundle, and follows from there. `settings` name the issuer's address
+/// and the roots that verify it. Fails if the identity has expired, or if the issuer cannot be reached now.
 pub async fn begin(
     settings: ChannelSettings,
     dir: PathBuf,
@@ -117,7 +117,7 @@ pub async fn begin(
     let trust_domain = settings.trust_domain.clone();
     let issuer = Issuer::of(&settings);
     let channel = connect_as(settings, own.clone()).await?;
-    // What is trusted: the bundle, and the key of heartbeats that comes with it.
+    // The bundle, and the key of heartbeats that comes with it, which are trusted from here on.
     let got = tokio::time::timeout(PATIENCE, fetch_bundle(channel.clone())).await.map_err(|_| FollowError::Silent)??;
     let unusable = |e: &dyn std::fmt::Display| FollowError::Bundle(e.to_string());
     let key = FeedKey::from_point(&got.feed_key).map_err(|e| unusable(&e))?;
@@ -138,7 +138,8 @@ async fn fetch_bundle(channel: Channel) -> Result<v1::Bundle, FollowError> {
     got.bundle.ok_or_else(|| FollowError::Bundle("the answer is incomplete".into()))
 }
 
-/// Renews in place whenever half of the certificate's life has passed, and shows what another program has renewed.
+/// Renews in place whenever half of the certificate's life has passed, and takes over a certificate that another program has
+/// renewed.
 async fn keep_renewing(issuer: Issuer, own: CurrentIdentity, dir: PathBuf, news: watch::Sender<()>) {
     let mut seen = written(&dir);
     loop {
@@ -174,11 +175,13 @@ fn written(dir: &Path) -> Option<SystemTime> {
 }
 
 async fn renew(issuer: &Issuer, own: &CurrentIdentity, dir: &Path) -> Result<(), String> {
-    // ORDER: before the certificate is read. The issuer would refuse one that another program has just replaced.
+    // ORDER: the folder is locked before the certificate is read. The issuer would refuse one that another program has just
+    // replaced.
     let locked = Locked::soon(dir, LOCKED).await.map_err(|e| e.to_string())?;
     if folder::validity(dir)?.half() <= validity::now() {
         let key = Key::new()?;
-        // A connection is judged by the certificate that it was opened with, so this one shows the newest.
+        // The issuer judges a connection by the certificate that it was opened with, so a new connection with the newest
+        // certificate is made.
         let settings = issuer.settings(folder::identity(dir)?);
         let asked = async {
             let channel = connect(settings).await.map_err(|e| e.to_string())?;
@@ -198,8 +201,8 @@ async fn renew(issuer: &Issuer, own: &CurrentIdentity, dir: &Path) -> Result<(),
     own.replace(folder::identity(dir)?).map_err(|e| e.to_string())
 }
 
-/// Uses the renewed certificate of a workload at once: from then on a copy of the one before is worth nothing. If that fails, the
-/// next call does it.
+/// Uses the renewed certificate of a workload at once, which makes copies of the previous one useless. If that fails, the next call
+/// does it.
 pub async fn present(settings: ChannelSettings) {
     let shown = async {
         let channel = connect(settings).await.map_err(|e| e.to_string())?;

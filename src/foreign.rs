@@ -76,7 +76,7 @@ pub struct Foreign {
     changes: watch::Sender<u64>,
 }
 
-/// What is configured now; a reload swaps it whole.
+/// The current configuration; a reload swaps it as a whole.
 #[derive(Default)]
 struct Configured {
     // INVARIANT (FC-6): a bundle is stored under the trust domain it was configured for, and found by no other name.
@@ -96,7 +96,7 @@ struct Domain {
     newest: RwLock<Option<Arc<Newest>>>,
     // Guards the failure that was logged last.
     told: Mutex<String>,
-    // Set when it is not configured any more: then nothing is fetched for it.
+    // Set when the trust domain is no longer configured; its task then ends.
     gone: watch::Sender<bool>,
 }
 
@@ -157,7 +157,7 @@ impl Foreign {
         Ok(Prepared(Configured { domains, spawners: spawners.into_iter().collect() }))
     }
 
-    /// Uses another configuration from now on. What is fetched for a trust domain that is new is fetched until `stop`.
+    /// Uses another configuration from now on. The tasks of new trust domains run until `stop`.
     pub fn replace(self: &Arc<Self>, Prepared(configured): Prepared, stop: &watch::Receiver<bool>) {
         let before = self.configured.swap(Arc::new(configured));
         let now = self.configured.load();

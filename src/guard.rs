@@ -1,30 +1,30 @@
-//! The guard: one small program beside any service, which says whether a credential is valid now, whose it is and what it may do.
-//! It uses nothing of the issuer: it follows bundle and feed like every verifier, and answers with `mayfly-verify`.
+//! The guard: a small program beside a service, which says whether a credential is valid now, whose it is and what it allows. It
+//! uses no code of the issuer: it follows the bundle and the feed like every verifier, and decides with `mayfly-verify`.
 //!
 //! | file | idea |
 //! |---|---|
-//! | `check` | one question: credentials, audience, scopes; one answer |
-//! | `kept` | credentials whose signatures were verified before; what is revoked is looked up for every answer |
+//! | `check` | checks the credentials of one request, for an audience and scopes |
+//! | `kept` | a cache of credentials whose signatures were verified; revocation is checked for every answer |
 //! | `decision` | the answer, as JSON, as headers, as a challenge |
-//! | `rule` | what a proxy's configuration asks for: audience, scopes, which credential |
+//! | `rule` | the rule in a proxy's configuration: audience, scopes, which credential |
 //! | `verify` | `POST /verify` and `/verify/batch` |
 //! | `grpc` | the same over gRPC |
-//! | `resource` | what a client of OAuth finds out about the service behind a proxy |
+//! | `resource` | the OAuth metadata of the service behind a proxy |
 //! | `forward` | `/auth`, for nginx, Traefik and Caddy |
 //! | `envoy` | `ext_authz` of Envoy, over gRPC |
 //! | `text` | percent encoding, and the times of answers |
 //! | `routes` | all of these behind one bound for requests, with health and metrics |
 //! | `address` | where it listens: a Unix socket, or loopback |
 //! | `serve` | connections, and their end |
-//! | `secrets` | the own identity over SDS, for the proxy beside it |
+//! | `secrets` | the guard's own identity over SDS, for the proxy beside it |
 //! | `crl` | the lists of revoked certificates in a folder, kept up to date |
-//! | `lists` | that folder: each file as a whole, and only when it says something new |
-//! | `reload` | the command that has a server read them again |
+//! | `lists` | writes that folder: each file as a whole, and only if its content is new |
+//! | `reload` | the command that makes a server read them again |
 //! | `patient` | a connection that may be idle, but not forever |
 //!
-//! **Who can ask.** Whoever reaches the socket learns what is in a credential that they have already, and nothing else. No answer
-//! proves that somebody *holds* a certificate's key: the proxy's handshake did, so certificates count only from where a proxy puts
-//! them (T111).
+//! ***Who can ask.** A client of the socket learns the content of a credential that it already has, and nothing else. No answer
+//! proves that the sender *holds* a certificate's key. Only the proxy's handshake proves that, so a certificate is accepted only in
+//! the header or field that the proxy fills (T111).
 
 pub mod address;
 mod check;
@@ -71,9 +71,9 @@ struct Inside {
 }
 
 impl Guard {
-    /// Answers by these bundles and revocations. `best_effort` says that `live` accepts credentials until they expire while
-    /// nothing is heard; it decides readiness alone. Without `issuer`, the `iss` of its access tokens, none is accepted. Fails if no
-    /// random numbers can be had.
+    /// Makes a guard that uses these bundles and revocations. `best_effort` says that `live` accepts credentials until they expire
+    /// while no heartbeats arrive; here it affects readiness only. Without `issuer`, the `iss` of access tokens, no access token is
+    /// accepted. Fails if there are no random numbers.
     pub fn new(
         bundles: Bundles,
         live: Live,
@@ -96,12 +96,12 @@ impl Guard {
         self.0.proofs.nonce(self.0.verifier.clock().seconds())
     }
 
-    /// Whether the issuer was heard within the bound.
+    /// Fails if no heartbeat has arrived within the bound.
     pub fn fresh(&self) -> Result<(), Staleness> {
         self.0.live.fresh(self.0.verifier.clock().now())
     }
 
-    /// Whether credentials are accepted while the issuer is not heard.
+    /// Whether credentials are accepted while no heartbeats arrive.
     pub fn is_best_effort(&self) -> bool {
         self.0.best_effort
     }
@@ -116,7 +116,7 @@ impl Guard {
         self.0.live.known().map_or(0, |known| known.head)
     }
 
-    /// Age of what is known of revocations; `None` before the first heartbeat.
+    /// Age of the knowledge of revocations; `None` before the first heartbeat.
     fn staleness(&self) -> Option<Duration> {
         let known = self.0.live.known()?;
         Some(self.0.verifier.clock().now().saturating_sub(Duration::from_micros(known.as_of)))

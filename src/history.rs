@@ -1,16 +1,17 @@
-//! Beside the ledger: the history, which only grows. One entry for each record, and for each denial and each look of an operator.
+//! The history, an append-only log beside the ledger. It has an entry for each record, for each denial, and for each look: a read
+//! by an operator or an auditor of what others do.
 //!
 //! ```text
 //! ledger ── inbox ── keeper ── store     segments of JSON lines, dropped whole when they are old
 //! doors  ──┘           │
 //!                     log ── tiles       the tree over the entries, its head signed about once a second (`note`)
-//! audit  <── store                       hands entries on to a collector
+//! audit  <── store                       sends entries to a collector
 //! ```
 //!
-//! The history is *behind* the journal: a thread of its own follows what is durable there, so nothing that is judged or recorded waits
-//! for it, and a disk that fails here stops no issuance. It never loses a record: the journal drops no row whose entry is not durable,
-//! and a start reads from the journal what the history lacks. Denials and looks stand in no journal; they wait in bounded memory, and
-//! what is too much of them is counted in an entry of its own.
+//! The history is *behind* the journal: a thread of its own copies durable records from there. So no request waits for it, and a
+//! failing disk here stops no issuance. It never loses a record: the journal drops no row whose entry is not durable, and at a
+//! start the history reads the records that it lacks from the journal. Denials and looks are not in the journal. They wait in
+//! bounded memory, and if there are too many, the rest is counted in an entry of its own.
 
 pub mod audit;
 pub mod entry;
@@ -58,11 +59,12 @@ use tiles::Folder;
 
 /// Name of the key that signs checkpoints, in the keystore.
 const KEY: &str = "history.key";
-/// Looks at once, of operators, and of all others together: a look may read a hundred thousand entries.
+/// Queries that run at once: those of operators, and those of all other callers together. A query may read a hundred thousand
+/// entries.
 const LOOKS: (usize, usize) = (4, 2);
-/// How long a look waits for the others.
+/// How long a query waits for others to end.
 const TURN: Duration = Duration::from_secs(5);
-/// How long a reader waits for what was recorded before it asked.
+/// How long a query waits for records from before it.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Where a history is.
@@ -86,7 +88,7 @@ impl Place {
     }
 }
 
-/// A history that is open, and not written yet: the ledger that it follows may be behind it.
+/// A history that is open but does not follow a ledger yet, whose journal may be behind it.
 pub struct Opened {
     store: Store,
     log: Log,
@@ -138,27 +140,27 @@ impl Opened {
     }
 }
 
-/// An inbox for [`Opened::follow`]: the ledger is opened with it first.
+/// An inbox for [`Opened::follow`]. The ledger must be opened with it first.
 pub fn inbox() -> Inbox {
     Inbox::new()
 }
 
-/// A history that is written.
+/// A history that follows a ledger.
 pub struct History {
     inbox: Inbox,
     reader: Reader,
-    // The places of the entries at the start, before anything was added.
+    // The indexes of the entries at the start, before anything was added.
     opened: (u64, u64),
     folder: Folder,
     verifier: Verifier,
     ledger: Ledger,
     clock: Clock,
-    // Decisions that are no records are numbered within a start, which is named by its time in Unix milliseconds.
+    // Names the start of this process by its Unix milliseconds. Decisions that are not records are numbered within it.
     start: u64,
     decisions: AtomicU64,
-    // The looks of operators, and of all others.
+    // Permits for queries: of operators, and of all other callers.
     looks: (Semaphore, Semaphore),
-    // Guards the thread's end, which is waited for once.
+    // Guards the handle of the thread, which is joined once.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -199,7 +201,7 @@ impl History {
             None => {}
         }
         if let Some(asked) = origin.asked.get() {
-            // What was asked for, not what the caller is.
+            // The class that was asked for, not the caller's.
             if !asked.class.is_empty() {
                 draft.leaf.class.clone_from(&asked.class);
             }
@@ -216,13 +218,13 @@ impl History {
         draft
     }
 
-    /// A place for one look, which is given back when it is dropped. `None` if too many others look for too long.
+    /// A permit for one query, which is given back when it is dropped. `None` if there was none in time.
     pub async fn place(&self, operator: bool) -> Option<SemaphorePermit<'_>> {
         let looks = if operator { &self.looks.0 } else { &self.looks.1 };
         tokio::time::timeout(TURN, looks.acquire()).await.ok()?.ok()
     }
 
-    /// Waits until everything that was recorded or denied so far is there, at most for two seconds.
+    /// Waits until everything that was recorded or denied so far is in the history, at most for two seconds.
     pub async fn flush(&self) {
         let _ = tokio::time::timeout(FLUSH, self.inbox.flush()).await;
     }
@@ -265,7 +267,7 @@ fn whose(origin: &Origin) -> Whose {
     }
 }
 
-/// The key of a history, which is made with it. Its name is the origin of the history, and belongs to no other one.
+/// The signing key of a history, which is made with it. Its name is the origin of the history, and unique to it.
 fn signer(keystore: &Keystore, trust_domain: &TrustDomain) -> Result<Signer, String> {
     if let Some(text) = keystore.read(KEY).map_err(|e| e.to_string())? {
         return Signer::read(&text).map_err(|e| format!("`{KEY}`: {e}"));

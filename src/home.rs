@@ -1,4 +1,4 @@
-//! The home: the folder that holds all state, for one process at a time, and where other commands find the issuer.
+//! The home: the folder that holds all state of one issuer process at a time. Other commands find the issuer through it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -26,11 +26,11 @@ use crate::state::State;
 pub struct Home {
     /// The folder.
     pub dir: PathBuf,
-    // Held as long as the process lives; the system releases it when the process ends.
+    // The lock of the home, which the system releases when the process ends.
     _lock: File,
 }
 
-/// Where a running issuer is, for the other commands.
+/// The addresses of a running issuer, for the other commands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Its trust domain.
@@ -41,7 +41,7 @@ pub struct Endpoint {
     pub http: String,
     /// The operator socket.
     pub socket: PathBuf,
-    /// URL of the SPIFFE bundle endpoint, where there is one.
+    /// URL of the SPIFFE bundle endpoint, if there is one.
     #[serde(default)]
     pub bundle: Option<String>,
     /// The `iss` of tokens, where relying parties find its documents; `None` if the HTTPS listener is not served.
@@ -92,15 +92,15 @@ impl Home {
         self.dir.join("backups")
     }
 
-    /// Writes down where the issuer is, for the other commands.
+    /// Writes the addresses of the issuer into the home, for the other commands.
     pub fn announce(&self, endpoint: &Endpoint) -> Result<(), String> {
         let json = serde_json::to_vec_pretty(endpoint).map_err(|e| e.to_string())?;
         write_private(&self.dir.join("endpoint.json"), &json).map_err(|e| e.to_string())
     }
 }
 
-/// A home that others may write to is theirs: they could put another journal in its place (T238). Who may only look into it finds
-/// files that it cannot read, and the socket of operators.
+/// Removes write permissions of others, who could replace the journal (T238). Others may list the folder: its files are unreadable
+/// to them, and the operator socket checks uids.
 fn narrow(dir: &Path) -> Result<(), String> {
     let mode = fs::metadata(dir).map_err(|e| format!("`{}`: {e}", dir.display()))?.permissions().mode() & 0o7777;
     if mode & 0o022 == 0 {
@@ -116,7 +116,7 @@ fn narrow(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// A home within a repository is not committed: its keys are in it.
+/// Writes a `.gitignore`, so that a home inside a repository is not committed with its keys.
 fn ignored(dir: &Path) -> std::io::Result<()> {
     let mut options = File::options();
     match options.write(true).create_new(true).mode(0o600).open(dir.join(".gitignore")) {
@@ -126,7 +126,7 @@ fn ignored(dir: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Where the issuer of a home is.
+/// Reads the addresses of the issuer of a home.
 pub fn endpoint(home: &Path) -> Result<Endpoint, String> {
     let path = home.join("endpoint.json");
     let text = fs::read(&path).map_err(|_| {
@@ -161,7 +161,7 @@ impl Beat {
     }
 }
 
-/// What the last watermark says.
+/// The content of the last watermark.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     /// The incarnation of the journal.
@@ -195,7 +195,8 @@ impl Mark {
     }
 }
 
-/// How old the watermark may be though the head has not moved, in microseconds: it also says until when this issuer has run.
+/// Longest time between two writes of the watermark even if the head has not changed, in microseconds, because it also says until
+/// when this issuer has run.
 const AGE: u64 = 60 * SECOND;
 
 /// Writes and reads the watermark, `heartbeat.json`.
@@ -211,8 +212,7 @@ pub struct Beats {
 }
 
 impl Beats {
-    /// The last watermark of this home; `None` if there is none. One that cannot be read is not taken for none, and one that this
-    /// issuer did not sign is refused.
+    /// The last watermark of this home; `None` if there is none. Fails if it cannot be read, or if this issuer did not sign it.
     pub fn read(&self) -> Result<Option<Mark>, String> {
         let bad = |what: &str| format!("`{}` {what}", self.path.display());
         let text = match fs::read(&self.path) {

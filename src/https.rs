@@ -65,7 +65,7 @@ impl Renewing {
         Ok(Renewing { ca_file: ca_file.map(Path::to_owned), made: Mutex::new((digest, https_client(ca_file)?)) })
     }
 
-    /// The client that trusts what the file says now. If that cannot be used, the one from before.
+    /// A client with the roots that are in the file now. If they cannot be used, the previous client.
     pub(crate) async fn client(self: &Arc<Self>) -> Client {
         let this = Arc::clone(self);
         let _ = tokio::task::spawn_blocking(move || this.look()).await;
@@ -115,7 +115,7 @@ fn tls_with_roots(file: &Path) -> Result<rustls::ClientConfig, ClientError> {
     let pem = std::fs::read(file).map_err(|e| ClientError::Read(file.to_owned(), e))?;
     let mut roots = rustls::RootCertStore::empty();
     for (at, cert) in CertificateDer::pem_slice_iter(&pem).enumerate() {
-        // Bundles of corporate CAs hold odd certificates beside good ones. Leaving one out trusts less, never more.
+        // Bundles of corporate CAs may contain unusable certificates. Leaving one out only trusts less.
         let added = cert.map_err(|e| e.to_string()).and_then(|cert| roots.add(cert).map_err(|e| e.to_string()));
         if let Err(cause) = added {
             let (file, number) = (file.display().to_string(), at + 1);

@@ -1,4 +1,4 @@
-//! Room 5: the journal. Records, the port to whatever keeps them, and SQLite, which is the one that does. Durable from here.
+//! Room 5: the journal. The records, the trait of a store for them, and the store in SQLite. Durable from here.
 
 pub mod chain;
 pub mod reserve;
@@ -13,10 +13,10 @@ pub mod record {
 use prost::Message;
 use record::Record;
 
-/// Keeps records in one order. The ledger is its only user in this process; whether other processes append to the same journal
-/// depends on the implementation, and [`AppendError::Behind`] is how they become known.
+/// Stores records in one order. The ledger is its only user in this process. Other processes may append to the same journal if the
+/// implementation allows that; [`AppendError::Behind`] reports it.
 pub trait Journal: Send {
-    /// Gives every record in order of revision.
+    /// Passes every record to `each`, in order of revision.
     fn replay(&mut self, each: Each<'_>) -> Result<(), String>;
 
     /// Makes records durable under consecutive revisions from `first` on, and drops the rows in `drop`: all of it or nothing.
@@ -31,30 +31,30 @@ pub trait Journal: Send {
         None
     }
 
-    /// Says whether the records of the next calls may use the reserve. Others find no room while anything of it is in use.
+    /// Says whether the records of the next calls may use the reserve. While any of it is in use, other records find no room.
     fn may_use_reserve(&mut self, _: bool) {}
 
-    /// Fills the reserve again where there is room, and tells how much room there is.
+    /// Refills the reserve if there is room, and returns how much room there is.
     fn tend(&mut self) -> Space {
         Space::default()
     }
 
-    /// The digest of the chain at a revision. `None` if this journal keeps no chain, or if that can no longer be told.
+    /// The digest of the chain at a revision. `None` if this journal keeps no chain, or if the digest is no longer known.
     fn chain_at(&self, _: u64) -> Result<Option<chain::Digest>, String> {
         Ok(None)
     }
 }
 
-/// How much room a journal has, in bytes. `None` where that is not known.
+/// The room of a journal, in bytes. `None` if it is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
     /// What its records take.
     pub used: Option<u64>,
-    /// What is free on its disk.
+    /// Free space on its disk.
     pub free: Option<u64>,
-    /// What is left of the reserve.
+    /// The part of the reserve that is left.
     pub reserve: Option<u64>,
-    /// Whether what is no revocation, end or authority finds no room.
+    /// Whether records other than revocations, ends and authorities find no room.
     pub is_short: bool,
 }
 
@@ -64,14 +64,14 @@ pub type Each<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>;
 /// Why records are not durable.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// There is no room. Nothing was written, and the journal is whole.
+    /// There is no room. Nothing was written, and the journal is intact.
     #[error("the disk is full: {0}")]
     Full(String),
     /// The journal holds records at `first` or after it that this ledger has not applied. Nothing was written: read them, apply
     /// them, judge again.
     #[error("the journal has records that were not applied yet")]
     Behind,
-    /// Nobody knows what is durable. The process must stop, and replay at its next start.
+    /// It is unknown what is durable. The process must stop, and replay the journal at its next start.
     #[error("the journal failed: {0}")]
     Fatal(String),
 }
@@ -79,7 +79,7 @@ pub enum AppendError {
 /// Reads one record, and refuses fields that this version does not know.
 pub fn decode(bytes: &[u8]) -> Result<Record, String> {
     let record = Record::decode(bytes).map_err(|e| e.to_string())?;
-    // prost drops unknown fields: a record that encodes to fewer bytes than it came with held some.
+    // prost drops unknown fields, so a record with unknown fields encodes to fewer bytes than it had.
     if record.encoded_len() != bytes.len() || record.body.is_none() {
         return Err("the record holds fields that this version does not know: use the version that wrote it".into());
     }

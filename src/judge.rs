@@ -1,8 +1,8 @@
 //! Room 2: judge. Every permit and every denial is decided here, from the state, the act, the time and the randomness.
 //!
-//! Judging is pure. It reads an overlay (a state with the records of the batch so far over it) and the configured rules; the
-//! time and all randomness come in with the act. Nothing is logged, drawn or made durable, so an act that is judged again on the
-//! same state gets the same verdict. What an operator should hear of leaves as a [`Note`].
+//! Judging is pure. It reads an overlay (a state with the records of the batch so far over it) and the configured rules; the time
+//! and all randomness come in with the act. Nothing is logged, drawn or made durable, so an act that is judged again on the same
+//! state gets the same verdict. Messages for the operator are returned as [`Note`]s.
 
 pub mod access;
 pub mod action;
@@ -62,13 +62,14 @@ pub use who::{audits, operates, who};
 
 /// One kind of request to the issuer. Each act's own file implements it.
 pub trait Act: Send + 'static {
-    /// What is allowed if the verdict is yes. It is worth nothing before the ledger has recorded it.
+    /// The permit of a verdict that allows the act. Nothing can be signed with it before the ledger has recorded it.
     type Permit: Send + 'static;
 
-    /// Judges the act. Its records join the batch last, when nothing can be denied any more, so that a denial leaves none behind.
+    /// Judges the act. It adds its records to the batch last, when nothing can be denied any more, so that a denial leaves no
+    /// record.
     fn judge(&self, judgement: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Self::Permit, No>;
 
-    /// Whether the caller wants its own certificate renewed, now or by what it asks next.
+    /// Whether the caller asks for its own certificate to be renewed, by this act or by the next one.
     fn renews(&self) -> bool {
         false
     }
@@ -86,7 +87,7 @@ pub struct Entry {
     pub origin: Option<Arc<Origin>>,
 }
 
-/// A batch while it is judged.
+/// A batch that is being judged.
 pub struct Judgement<'a> {
     overlay: Overlay<'a>,
     rules: &'a Rules,
@@ -95,7 +96,7 @@ pub struct Judgement<'a> {
     notes: RefCell<Vec<Note>>,
     // The checks of the act that is judged now, in order.
     checks: RefCell<Vec<Check>>,
-    // The number of the act that is judged now, and where its request came from: for the history alone.
+    // The number of the act that is judged now, and the origin of its request. Only the history uses them.
     act: u32,
     origin: Option<Arc<Origin>>,
 }
@@ -117,7 +118,7 @@ impl<'a> Judgement<'a> {
         }
     }
 
-    /// Says where the request of the next act came from. The verdict does not depend on it.
+    /// Sets the origin of the request of the next act. The verdict does not depend on it.
     pub fn comes_from(&mut self, origin: Option<Arc<Origin>>) {
         self.origin = origin;
     }
@@ -130,7 +131,8 @@ impl<'a> Judgement<'a> {
         Verdict { checks: std::mem::take(self.checks.get_mut()), result }
     }
 
-    /// Judges an act that somebody else asks about: the caller proves nothing, so its credential is not looked at. For questions alone.
+    /// Judges an act in the name of a caller about whom somebody else asks. The caller's credential is not checked, because there
+    /// is none. For questions only.
     pub fn verdict_about<A: Act>(&mut self, act: &A, caller: &Caller, chance: &Chance) -> Verdict<A::Permit> {
         self.checks.get_mut().clear();
         self.checking(Check::Caller);
@@ -168,7 +170,7 @@ impl<'a> Judgement<'a> {
         self.at / SECOND
     }
 
-    /// Says which check comes next. If the act is denied before another one follows, this is the one that failed.
+    /// Notes which check comes next. If the act is denied before another one follows, this check failed.
     pub fn checking(&self, check: Check) {
         self.checks.borrow_mut().push(check);
     }

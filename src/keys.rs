@@ -1,4 +1,4 @@
-//! Room 6: keys. The port to whatever holds a signing key, and the keys that this process holds itself.
+//! Room 6: keys. The trait of a holder of a signing key, and keys in the memory of this process.
 
 pub mod keystore;
 pub mod rsa;
@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 
 use crate::denial::Fault;
 
-/// Holds an ECDSA P-256 key and signs with it. Everything that this issuer signs with SHA-256 goes through this port.
+/// Holds an ECDSA P-256 key and signs with it. All ECDSA signatures of this issuer are made through this trait.
 pub trait Signer: Send + Sync {
     /// The public key: an uncompressed P-256 point, 65 bytes.
     fn point(&self) -> &[u8];

@@ -1,9 +1,9 @@
-//! Room 4: the ledger. One writer and one order: it judges what waits as one batch, makes the records durable with one commit,
-//! applies them, and settles every act of the batch. It knows records, and no act.
+//! Room 4: the ledger. There is one writer and one order: the writer judges all waiting groups as one batch, makes the records
+//! durable with one commit, applies them, and settles every act of the batch. It knows records, but no particular act.
 //!
-//! There is no writer thread. Whoever has a group to commit takes the writer's lock and carries through all groups that wait, its
-//! own among them; the others find theirs settled when the lock is free. A lone request is committed by the thread that brings
-//! it, and a crowd shares commits.
+//! There is no writer thread. A thread with a group to commit takes the writer's lock and commits all groups that wait, its own
+//! among them; the other threads find their groups settled when they get the lock. So a lone request is committed by its own
+//! thread, and many requests share commits.
 
 mod backup;
 mod commit;
@@ -55,13 +55,13 @@ pub trait Observer: Send {
     /// The records of the commit, in order, after [`Observer::committed`]. It must not block.
     fn recorded(&mut self, _: Vec<Noted>) {}
 
-    /// Rows of records after this revision stay in the journal, because somebody has not copied them yet.
+    /// Rows after this revision stay in the journal, because the observer has not copied them yet.
     fn copied(&self) -> u64 {
         u64::MAX
     }
 }
 
-/// A record that is durable, with what the journal does not say of it.
+/// A durable record, with facts that are not in the journal.
 #[derive(Debug)]
 pub struct Noted {
     /// Its revision.
@@ -70,7 +70,7 @@ pub struct Noted {
     pub record: Record,
     /// The act that it belongs to: the records of one act have the same number, and no other act has it. 0 if that is not known.
     pub act: u64,
-    /// Where the act's request came from. `None` for an act of the issuer itself, or if that is not known any more.
+    /// Where the act's request came from. `None` for an act of the issuer itself, or if it is unknown after a restart.
     pub origin: Option<Arc<Origin>>,
 }
 
@@ -91,11 +91,11 @@ pub trait Group: Any + Send {
     }
     /// Judges every act, in order. It may be called again on a later state, if the journal has moved on.
     fn judge(&mut self, judgement: &mut Judgement<'_>);
-    /// Tells every act what became of the batch.
+    /// Gives every act the outcome of the batch.
     fn settle(&mut self, fate: &Fate);
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 pub enum Fate {
     /// Everything that was allowed is durable.
     Durable(Durable),
@@ -103,11 +103,11 @@ pub enum Fate {
     Full,
     /// The ledger has stopped: nothing is durable.
     Stopped,
-    /// The journal failed: nobody knows what is durable.
+    /// The journal failed: it is unknown what is durable.
     Failed(String),
 }
 
-/// Proof that a batch is durable. Only the ledger makes it, and only with it does a permit become one that can be signed.
+/// Proof that a batch is durable. Only the ledger makes it, and a permit needs it before it can be signed.
 pub struct Durable(());
 
 /// The ledger. Clones share it.
@@ -115,13 +115,14 @@ pub struct Durable(());
 pub struct Ledger(Arc<Inner>);
 
 struct Inner {
-    // Guards the state: the writer holds it while it applies what is durable already, readers hold it for one look-up.
+    // Guards the state: the writer holds it while it applies durable records, readers hold it for one look-up.
     state: RwLock<State>,
     // Serializes commits: the thread that holds it is the writer.
     writer: Mutex<Writer>,
     // Guards the groups that wait for the writer; held to add one or to take some.
     waiting: Mutex<Waiting>,
-    // Swapped whole, by the writer and with the record that says so: what is judged together is judged by the same rules.
+    // Swapped as a whole, by the writer and together with the record of the configuration, so that a batch is judged by one set of
+    // rules.
     rules: ArcSwap<Rules>,
     trust_domain: TrustDomain,
     pulse: Pulse,
@@ -129,7 +130,7 @@ struct Inner {
 
 impl Ledger {
     /// Opens a ledger over a journal and the state that [`replay`] made of it; a new journal gets its first record. `fatal` is
-    /// called once, when nobody knows any longer what is durable.
+    /// called once, when it is unknown what is durable.
     pub fn open(
         mut journal: Box<dyn Journal>,
         mut state: State,
@@ -158,17 +159,17 @@ impl Ledger {
         })))
     }
 
-    /// The configured rules as they are now. What is judged by them without the ledger is judged again when it is recorded.
+    /// The configured rules as they are now. A decision by them outside of the ledger is made again when the act is recorded.
     pub fn rules(&self) -> Guard<Arc<Rules>> {
         self.0.rules.load()
     }
 
-    /// Records an act that is judged by other rules, which are the rules from then on. If it is denied, or there is no room, the rules
-    /// stay. Blocks: not for async code.
+    /// Records an act that is judged by other rules, and uses those rules from then on. If it is denied, or there is no room, the
+    /// rules stay. Blocks: not for async code.
     pub fn reconfigure<A: Act>(&self, pending: Pending<A>, rules: Rules) -> Result<A::Permit, No> {
         let mut alone = vec![pending];
-        // ORDER: under the writer's lock until the rules are swapped, so that no act is judged by the rules from before the record
-        // and recorded after it.
+        // ORDER: the writer's lock is held until the rules are swapped, so that no act is judged by the old rules and recorded
+        // after the new ones.
         let mut writer = self.0.writer.lock();
         writer.carry_by(&self.0, &rules, &mut alone);
         let permit =
@@ -211,8 +212,8 @@ impl Ledger {
         *settled.downcast::<G>().unwrap()
     }
 
-    /// The revision that separates what was recorded before a time (Unix microseconds, not in the future) from the rest. Records
-    /// lie in order of time, so this reads a few of them, however many there are. Blocks.
+    /// The revision that separates records from before a time (Unix microseconds, not in the future) from later ones. Records are
+    /// in order of time, so this is a binary search. Blocks.
     pub fn revision_at(&self, time: u64) -> Result<u64, Fault> {
         let (mut from, mut to) = (0, self.read(|state| state.revision) + 1);
         while from < to {
@@ -240,7 +241,7 @@ impl Ledger {
     }
 }
 
-/// The denial of everything that comes after the end.
+/// The denial of requests after the ledger has stopped.
 pub(crate) fn stopping() -> Denial {
     Denial::new(Kind::Unavailable, "STOPPING", "the issuer is stopping: ask again")
 }

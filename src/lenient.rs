@@ -85,7 +85,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lenient<S> {
 #[derive(Default)]
 struct Frames {
     begun: bool,
-    /// Not HTTP/2, or not readable: everything passes.
+    /// Set if the stream is not HTTP/2 or cannot be parsed: everything then passes unchanged.
     plain: bool,
     /// Bytes of the current frame that still have to pass unchanged.
     passing: usize,
@@ -162,7 +162,7 @@ impl Frames {
     }
 }
 
-/// The payload of a frame of headers with another authority. `None` if there is nothing to change, or it cannot be read.
+/// The payload of a HEADERS frame, with the authority replaced. `None` if there is nothing to change, or it cannot be read.
 fn rewritten(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
     let padded = flags & PADDED != 0;
     let before = usize::from(padded) + if flags & PRIORITY != 0 { 5 } else { 0 };
@@ -172,7 +172,7 @@ fn rewritten(payload: &[u8], flags: u8) -> Option<Vec<u8>> {
     Some([payload.get(..before)?, &block, payload.get(end..)?].concat())
 }
 
-/// A block of headers (RFC 7541, 6) with another authority.
+/// A header block (RFC 7541, 6), with the authority replaced.
 ///
 /// The new value is never longer than the old one. So every entry that is still in the client's table is also in ours, and the
 /// indices stay right, because they count from the newest entry.

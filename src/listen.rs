@@ -1,4 +1,5 @@
-//! Accepts connections within bounds: on their number, the time of a handshake and of a request, and the time that a stop waits.
+//! Accepts connections within limits: on their number, the time of a handshake and of a request, and the time that a shutdown
+//! waits.
 
 mod activity;
 mod apart;
@@ -50,17 +51,17 @@ pub struct Bounds {
     pub handshake: Duration,
     /// Most open connections, without those in their handshake. Strangers have a quarter of them together.
     pub connections: usize,
-    /// Most open connections of strangers from one address; half of what strangers have if there is none.
+    /// Most open connections of strangers from one address; by default half of those of strangers.
     pub per_address: Option<usize>,
-    /// Most open connections of one identity; an eighth of all if there is none.
+    /// Most open connections of one identity; by default an eighth of all.
     pub per_identity: Option<usize>,
     /// Longest time from the accept to the first byte after the handshake, and for a stranger to the headers of its first request.
     pub first: Duration,
-    /// How long a stranger's connection may stay without a request.
+    /// How long a stranger's connection may be without a request.
     pub idle: Duration,
-    /// How long a part of a response to a stranger may wait to be taken.
+    /// How long a stranger may take to read a part of its response.
     pub unread: Duration,
-    /// How long a stranger's connection may stay at all.
+    /// Longest life of a stranger's connection.
     pub age: Duration,
     /// Most concurrent streams of one HTTP/2 connection.
     pub streams: u32,
@@ -101,7 +102,7 @@ impl Default for Bounds {
 /// Longest time for open requests of a revoked peer to end.
 const CUT_DRAIN: Duration = Duration::from_millis(250);
 
-/// Why a peer with an identity has no place.
+/// Why a peer with an identity gets no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Full {
     /// As many connections as allowed are open.
@@ -113,23 +114,23 @@ enum Full {
 /// The parts of the issuer that a listener with client certificates needs.
 #[derive(Clone)]
 pub struct Behind {
-    /// Decides who may begin a request. Each connection remembers the head of its journal at the start.
+    /// Decides which requests may begin. Each connection notes the head of the journal when it is accepted.
     pub issuer: Arc<Issuer>,
     /// Closes the connections of revoked peers.
     pub guard: Guard,
 }
 
-/// Who is served by a listener with TLS.
+/// The kinds of clients of a listener with TLS.
 #[derive(Clone)]
 pub enum Serves {
     /// Peers with client certificates, and strangers.
     Peers(Behind),
-    /// Strangers only. Connections are called this in metrics.
+    /// Strangers only. The value is the name of the listener in metrics.
     Strangers(&'static str),
 }
 
 /// Serves HTTP over TLS until `stop`, then waits until the open connections have ended. Each connection uses the newest
-/// configuration. Strangers are served on the runtime `apart`, after their handshakes.
+/// configuration. After their handshakes, strangers are served on the separate runtime `apart`.
 pub async fn serve_tls(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
@@ -158,7 +159,8 @@ pub async fn serve_tls(
         };
         let _ = stream.set_nodelay(true);
         let network = network(address.ip());
-        // ORDER: before the handshake. A peer that renews during the handshake must not look like one that uses a stolen key.
+        // ORDER: the revision is read before the handshake. A peer that renews during the handshake must not look like a thief of
+        // its old certificate.
         let opened = listening.behind.as_ref().map_or(0, |behind| behind.issuer.ledger.read(|state| state.revision));
         let seat = listening.places.begin(network);
         let acceptor = TlsAcceptor::from(Arc::clone(&config.borrow()));
@@ -175,7 +177,8 @@ pub async fn serve_tls(
     open.wait().await;
 }
 
-/// The network of an address: itself in IPv4, and its first half in IPv6, because a host may use all of the rest.
+/// The network of an address, for limits: the address itself in IPv4, and its first 64 bits in IPv6, because a host may have all
+/// addresses with these.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::from((v6.to_bits() >> 64 << 64).to_be_bytes()),
@@ -197,7 +200,7 @@ pub async fn serve_local(listener: TcpListener, router: axum::Router, bounds: Bo
             Accepted::Failed(error) => return cannot_accept(&error),
         };
         let seat = places.begin(network(address.ip()));
-        // The listener has as many places as there are for strangers, so there is always one to end.
+        // All places of this listener are for strangers, so there is always a connection that can be ended for this one.
         let _ = seat.stranger();
         let (router, stop) = (router.clone(), stopping.clone());
         open.spawn(async move {
@@ -227,7 +230,7 @@ pub async fn serve_local(listener: TcpListener, router: axum::Router, bounds: Bo
     open.wait().await;
 }
 
-/// Whom the operator socket serves.
+/// The uids that may use the operator socket.
 #[derive(Clone, Debug)]
 pub struct Uids {
     /// Uids of operators.
@@ -248,7 +251,7 @@ pub async fn serve_operators(
     let open = TaskTracker::new();
     let stopping = stop.clone();
     let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
-    // A budget of their own: nobody else can use it up.
+    // Operators have a budget of their own, which no other caller can use up.
     let gate = Gate::new(router, Some(issuer), bounds, 0);
     let each = |accepted: Accepted<UnixStream>| {
         let (stream, place) = match accepted {

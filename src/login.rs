@@ -1,44 +1,52 @@
-//! Sign-in of a person at their OIDC provider, for the commands of this binary. It uses nothing of the issuer, which verifies the token
-//! again with whatever it is sent.
+//! Sign-in of a person at their OIDC provider, for the commands of this binary. It uses no code of the issuer, which verifies the
+//! token again in each request.
 //!
-//! [`code`] is for a machine with a browser, [`device`] for one without; [`kept`] keeps the tokens and refreshes them.
+//! [`code`] is for a machine with a browser, [`device`] for one without; [`kept`] stores the tokens and refreshes them. [`site`] is for the
+//! issuer's own page, to which people come in a browser.
 
 pub mod code;
 pub mod device;
 pub mod kept;
+pub mod site;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::https::{ClientError, https_client, with_causes};
+use crate::keys::keystore::read_private;
 
 /// Longest answer of a provider that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
 /// Longest text of a provider that a person is shown, in characters.
 const MAX_SHOWN: usize = 200;
 
-/// Where and as which client a person signs in. An attacker who controls it gets the tokens of those who sign in.
+/// The provider where a person signs in, and the client id. An attacker who controls it gets the tokens of those who sign in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provider {
     /// Its `iss`: an https URL.
     pub issuer: String,
-    /// The id of a public client there, for native programs.
+    /// The id of a client there, for native programs.
     pub client: String,
+    /// File with the secret of that client, which only its owner may read. `None` means a public client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
     /// PEM file with the only roots of its TLS certificate. `None` means the roots of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The scopes that are asked for. `None` means `openid`, and `offline_access` where the provider has it.
+    /// The scopes that are asked for. `None` means `openid`, and `offline_access` if the provider has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// The resource for which an access token is wanted (RFC 8707). `None` means that the ID token is.
+    /// The resource for which an access token is requested (RFC 8707). `None` means that the ID token is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
 }
@@ -52,7 +60,7 @@ pub enum LoginError {
     /// The provider cannot be reached, or not over TLS that is trusted.
     #[error("the provider `{0}` cannot be reached: {1}")]
     Unreachable(String, String),
-    /// The provider's answer is not one that the standards have.
+    /// The provider's answer does not follow the standards.
     #[error("the provider's answer cannot be used: {0}")]
     Answer(String),
     /// The provider refused, with an error code and a text of its own.
@@ -61,21 +69,24 @@ pub enum LoginError {
     /// The person did not finish in time.
     #[error("nobody signed in within {0} seconds: start `mayfly login` again")]
     Late(u64),
-    /// There is no token, or none that counts any more and none to refresh it with.
+    /// There is no token, or it has expired and cannot be refreshed.
     #[error("{0}: sign in with `mayfly login`")]
     NotSignedIn(String),
-    /// The machine gave no randomness, no port, or no room for a file.
+    /// The machine has no randomness, no free port, or no room for a file.
     #[error("{0}")]
     Machine(String),
 }
 
 /// The endpoints of a provider, from its discovery document.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Endpoints {
     issuer: String,
     authorization_endpoint: Option<String>,
     token_endpoint: String,
     device_authorization_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
+    // RFC 8414 2: `client_secret_basic` where it says nothing.
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
     #[serde(default)]
     scopes_supported: Vec<String>,
     #[serde(default)]
@@ -89,12 +100,19 @@ struct Found<'a> {
     client: Client,
 }
 
-/// What a provider gave at a sign-in.
+/// What was found of a provider, for another sign-in.
+#[derive(Clone)]
+struct Discovered {
+    endpoints: Endpoints,
+    client: Client,
+}
+
+/// The tokens from a sign-in.
 #[derive(Clone, Debug)]
 pub struct Tokens {
-    /// The token that says who they are: a JWT.
+    /// The token that identifies the person: a JWT.
     pub token: String,
-    /// With it comes the next one. `None` if there will be none.
+    /// The refresh token. `None` if there is none.
     pub refresh: Option<String>,
 }
 
@@ -128,12 +146,27 @@ impl<'a> Found<'a> {
         let url = format!("{}/.well-known/openid-configuration", provider.issuer.trim_end_matches('/'));
         let answer = client.get(url).send().await.map_err(|e| unreachable(provider, &e))?;
         let endpoints: Endpoints = read(provider, answer).await?;
-        // Discovery 4.3: or one provider could take the place of another.
+        // Discovery 4.3: otherwise one provider could pass for another.
         if endpoints.issuer != provider.issuer {
             let shown = shown(&endpoints.issuer);
             return Err(LoginError::Answer(format!("it calls itself `{shown}`, and not `{}`", provider.issuer)));
         }
         Ok(Found { provider, endpoints, client })
+    }
+
+    /// The same for a later sign-in, without asking again.
+    fn again(provider: &'a Provider, Discovered { endpoints, client }: Discovered) -> Found<'a> {
+        Found { provider, endpoints, client }
+    }
+
+    fn discovered(self) -> Discovered {
+        Discovered { endpoints: self.endpoints, client: self.client }
+    }
+
+    /// Who answers an authorization request.
+    fn expected(&self) -> code::Expected {
+        let names_itself = self.endpoints.authorization_response_iss_parameter_supported;
+        code::Expected { issuer: self.provider.issuer.clone(), names_itself }
     }
 
     fn scope(&self) -> String {
@@ -142,16 +175,40 @@ impl<'a> Found<'a> {
         self.provider.scope.clone().unwrap_or_else(usual)
     }
 
+    /// Sends a form to an endpoint, as the client: with its name, or with its secret where it has one (RFC 6749 2.3.1).
+    async fn send(&self, endpoint: &str, mut form: Vec<(&str, &str)>) -> Result<Response, LoginError> {
+        let client = self.provider.client.as_str();
+        let secret = self.provider.secret_file.as_deref().map(secret).transpose()?;
+        let mut request = self.client.post(endpoint);
+        let methods = self.endpoints.token_endpoint_auth_methods_supported.as_deref();
+        let basic = methods.is_none_or(|methods| methods.iter().any(|method| method == "client_secret_basic"));
+        match &secret {
+            Some(secret) if basic => request = request.header(AUTHORIZATION, credentials(client, secret)?),
+            Some(secret) => form.extend([("client_id", client), ("client_secret", secret.as_str())]),
+            None => form.push(("client_id", client)),
+        }
+        request.form(&form).send().await.map_err(|e| unreachable(self.provider, &e))
+    }
+
     /// Asks the token endpoint. `Ok(Err)` is its own refusal, by its error code.
     async fn grant(&self, mut form: Vec<(&str, &str)>) -> Result<Result<Granted, Refusal>, LoginError> {
-        form.push(("client_id", &self.provider.client));
         form.extend(self.provider.resource.as_deref().map(|resource| ("resource", resource)));
-        let answer = self.client.post(&self.endpoints.token_endpoint).form(&form).send().await;
-        let answer = answer.map_err(|e| unreachable(self.provider, &e))?;
+        let answer = self.send(&self.endpoints.token_endpoint, form).await?;
         if answer.status().is_client_error() {
             return Ok(Err(bounded(self.provider, answer).await.and_then(|bytes| json(&bytes))?));
         }
         Ok(Ok(read(self.provider, answer).await?))
+    }
+
+    /// Ends a sign-in at the provider: no token comes for this refresh token any more (RFC 7009). Returns whether the provider does that.
+    async fn revoke(&self, refresh: &str) -> Result<bool, LoginError> {
+        let Some(endpoint) = &self.endpoints.revocation_endpoint else { return Ok(false) };
+        let answer = self.send(endpoint, vec![("token", refresh), ("token_type_hint", "refresh_token")]).await?;
+        let status = answer.status();
+        if status.is_client_error() {
+            return Err(refused(&bounded(self.provider, answer).await.and_then(|bytes| json(&bytes))?));
+        }
+        if status.is_success() { Ok(true) } else { Err(LoginError::Answer(format!("it answered {status}"))) }
     }
 
     /// The token that was wanted, if it is for us. `nonce` is that of an authorization request.
@@ -173,12 +230,30 @@ impl<'a> Found<'a> {
         if !resource && !ours {
             return Err(wrong("its ID token is for another client"));
         }
-        // T243: the token is from this sign-in, and from no other.
+        // T243: the token must be from this sign-in.
         if !resource && nonce.is_some() && claims.get("nonce").and_then(Value::as_str) != nonce {
             return Err(wrong("its ID token is from another sign-in"));
         }
         Ok(Tokens { token, refresh: granted.refresh_token })
     }
+}
+
+/// The secret of a client.
+fn secret(file: &Path) -> Result<Zeroizing<String>, LoginError> {
+    let machine = |e: String| LoginError::Machine(format!("the secret of the client: {e}"));
+    let text = read_private(file).map_err(|e| machine(e.to_string()))?;
+    let text = text.ok_or_else(|| machine(format!("`{}` does not exist", file.display())))?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Name and secret for `client_secret_basic`: each is form-encoded first.
+fn credentials(client: &str, secret: &str) -> Result<HeaderValue, LoginError> {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let both = Zeroizing::new(format!("{}:{}", encoded(client), encoded(secret)));
+    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(both.as_bytes())))
+        .map_err(|_| LoginError::Machine("the secret of the client cannot be sent".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn refused(refusal: &Refusal) -> LoginError {
@@ -191,7 +266,7 @@ fn unreachable(provider: &Provider, e: &reqwest::Error) -> LoginError {
     LoginError::Unreachable(provider.issuer.clone(), with_causes(&e))
 }
 
-/// The JSON of an answer that says yes.
+/// The JSON of a successful answer.
 async fn read<T: DeserializeOwned>(provider: &Provider, answer: Response) -> Result<T, LoginError> {
     let status = answer.status();
     let bytes = bounded(provider, answer).await?;
@@ -216,7 +291,7 @@ async fn bounded(provider: &Provider, mut answer: Response) -> Result<Vec<u8>, L
     Ok(body)
 }
 
-/// What a stranger wrote, as a person is shown it.
+/// A text of the provider in a form that is safe to show to a person.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use mayfly::cli;
 use tokio::runtime::Builder;
 
-// A request is allocated by one thread and freed by another, at each step from the connection to the signature and back. The
-// system's allocator takes locks for that, and returns memory to the system only to ask for it again.
+// Memory of a request is allocated by one thread and freed by another, at each step from the connection to the signature and back.
+// The system's allocator takes locks for that, and often returns memory to the system and allocates it again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long the end of the process waits for threads that have something to finish.
+/// How long the end of the process waits for threads that are still working.
 const FINISH: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -21,8 +21,8 @@ fn main() -> ExitCode {
         Err(code) => return ExitCode::from(code),
     };
     let json = cli.is_json();
-    // A command that is soon done, or runs beside one of a thousand agents, needs only one thread: the allocator keeps memory for
-    // each thread, and clearing that memory takes as long as a TLS handshake.
+    // A short command, or one that runs beside each of a thousand agents, uses one thread only: the allocator keeps memory for each
+    // thread, and clearing that takes as long as a TLS handshake.
     let lasting = cli.needs_threads();
     let mut runtime = if lasting { Builder::new_multi_thread() } else { Builder::new_current_thread() };
     let runtime = match runtime.enable_all().build() {
@@ -33,8 +33,8 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(cli::main(cli));
-    // What runs for long finishes what its threads have begun, such as a backup, or the end of a command that it started. A thread that
-    // reads a pipe which nobody writes never ends, and nobody waits for it.
+    // A long-running command waits for its threads, which may be writing a backup or stopping a program. The wait is limited,
+    // because a thread that reads from an idle pipe never ends.
     if lasting {
         runtime.shutdown_timeout(FINISH);
     } else {
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says something on standard error, which may be gone.
+/// Writes to standard error, which may be closed.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "mayfly: {text}");
 }

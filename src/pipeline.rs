@@ -1,9 +1,9 @@
-//! The pipeline: takes what has queued as a group and carries it through prove, commit, sign, look again, and release. It knows
-//! no act.
+//! The pipeline: takes the queued acts as a group through the steps prove, commit, sign, check again, and release. It knows no
+//! particular act.
 //!
-//! Each lane ([`Lane`]) has a queue and threads of its own: a revocation never waits behind signatures. In a queue callers take
-//! turns (`turns`), and each may have only so much in the pipeline (`places`). What nobody waits for any more is dropped
-//! until it is in a commit: from there on it is carried to its end.
+//! Each lane ([`Lane`]) has a queue and threads of its own, so that a revocation never waits behind signatures. In a queue callers
+//! take turns (`turns`), and the number of acts of each caller is limited (`places`). An act whose caller has hung up is dropped,
+//! unless it is already in a commit: from there on it is completed.
 
 mod job;
 mod patience;
@@ -36,16 +36,16 @@ use whose::Whose;
 /// Most acts in one group, unless commits are slow. A larger group would only delay its first answers.
 const GROUP: usize = 16;
 
-/// A commit that takes so long is slow: then groups are larger, so that more acts share a commit.
+/// A commit that takes this long is slow. Groups are then larger, so that more acts share a commit.
 const SLOW: Duration = Duration::from_millis(5);
 
 /// Most acts in one group while commits are slow, and in one group that signs nothing.
 const LARGE: usize = 128;
 
-/// Acts of a batch that are carried together. Others get in between.
+/// Acts of a batch that are handled as one group. Acts of others are handled between such slices.
 const SLICE: usize = 64;
 
-/// Batches that wait or are carried at once: each holds up to a thousand acts in memory.
+/// Most batches at once, because each holds up to a thousand acts in memory.
 const BATCHES: usize = 32;
 
 /// An act that signs nothing.
@@ -59,25 +59,25 @@ pub trait Issue: Act {
     /// What the caller gets.
     type Answer: Send + 'static;
 
-    /// For whom it is, where that is known without a search: the users of one workload take turns.
+    /// The user or agent that it is for, if that is known without a search, because the users of one workload take turns.
     fn behalf<'a>(&'a self, _: &'a State) -> Behalf<'a> {
         Behalf::Caller
     }
 
-    /// 1. Proves what came from the wire, by its signatures.
+    /// 1. Verifies the signatures in the request.
     fn prove(&mut self) -> Result<(), Denial>;
 
-    /// 4. Signs what was recorded, and nothing else.
+    /// 4. Signs the recorded permit.
     fn sign(&self, permit: Recorded<Self::Permit>, seal: &Seal) -> Result<Self::Answer, Fault>;
 
-    /// 5. Checks the signed answer against the state now: what was revoked after it was recorded is withheld (T85).
+    /// 5. Checks the signed answer against the present state, and withholds it if it was revoked after it was recorded (T85).
     fn look_again(answer: &Self::Answer, state: &State) -> Result<(), Denial>;
 }
 
 /// An answer of a batch, with its index in the batch.
 pub type Item<T> = (usize, Result<T, No>);
 
-/// Hands acts to the threads that carry them.
+/// Passes acts to the threads that handle them.
 pub struct Pipeline {
     ledger: Ledger,
     issuance: Entrance<Work>,
@@ -88,7 +88,7 @@ pub struct Pipeline {
     whose: Whose,
 }
 
-/// A queue, and the places for what waits in it or was taken from it.
+/// A queue, and the limits on acts that wait in it or are being handled.
 struct Entrance<T> {
     queue: Arc<Queue<T>>,
     places: Arc<Places>,
@@ -167,7 +167,7 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Runs one act through every step. It is dropped if the returned future is, as long as it is in no commit.
+    /// Runs one act through every step. Dropping the returned future drops the act, unless it is already in a commit.
     pub async fn issue<A: Issue>(&self, caller: Caller, act: A) -> Result<A::Answer, No> {
         let turn = self.ledger.read(|state| self.whose.turn(state, &caller, act.behalf(state)));
         self.expect_an_answer()?;
@@ -179,7 +179,7 @@ impl Pipeline {
     }
 
     /// Runs many acts through every step, in slices that are recorded together. The answers arrive as they are released, each with
-    /// its index. Slices that are in no commit when the receiver is dropped are dropped too.
+    /// its index. When the receiver is dropped, slices that are not in a commit yet are dropped too.
     pub fn issue_many<A: Issue>(&self, caller: &Caller, acts: Vec<A>) -> Result<mpsc::Receiver<Item<A::Answer>>, No> {
         let behalf = |state: &State| self.whose.turn(state, caller, acts.first().map_or(Behalf::Caller, |act| act.behalf(state)));
         let turn = self.whose.of_batches(self.ledger.read(behalf));
@@ -198,7 +198,7 @@ impl Pipeline {
         Ok(done)
     }
 
-    /// Records one act that signs nothing. It is dropped if the returned future is, as long as it is in no commit.
+    /// Records one act that signs nothing. Dropping the returned future drops the act, unless it is already in a commit.
     pub async fn record<A: Record>(&self, caller: Caller, act: A) -> Result<A::Permit, No> {
         let turn = self.ledger.read(|state| self.whose.turn(state, &caller, Behalf::Caller));
         let (lane, (answer, done)) = (act.lane(), oneshot::channel());
@@ -218,7 +218,7 @@ impl Pipeline {
 }
 
 impl Pipeline {
-    /// Refuses what would be answered too late: while commits are slow, work that its caller does not wait for helps nobody (T235).
+    /// Refuses an act whose answer would come after the caller's deadline, because commits are slow (T235).
     fn expect_an_answer(&self) -> Result<(), Denial> {
         if self.patience.lasts(self.issuance.places.taken()) {
             return Ok(());
@@ -237,7 +237,7 @@ impl Drop for Pipeline {
     }
 }
 
-/// The randomness of one act.
+/// Draws the random bytes of one act.
 pub fn chance() -> Result<Chance, Fault> {
     let mut random = [0u8; Chance::LEN];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| Fault::new("random", "the system gave none"))?;
@@ -249,7 +249,7 @@ fn busy() -> Denial {
     Denial::new(Kind::Exhausted, "BUSY", "too many of your requests are waiting: ask again in a moment")
 }
 
-/// Whether somebody waits for an act. One that nobody waits for is counted and dropped.
+/// Whether the caller of an act still waits. If not, the act is counted, and has to be dropped.
 fn is_awaited(job: &dyn Job) -> bool {
     let abandoned = job.is_abandoned();
     if abandoned {
@@ -272,8 +272,8 @@ fn record(ledger: &Ledger, lane: Lane, queue: &Queue<Box<dyn Job>>) {
     }
 }
 
-/// Keeps a thread of the pipeline alive when the work on one group panics. The callers of that group hear that their acts were
-/// dropped; a panic while the ledger is held stops the process before this is reached.
+/// Keeps a thread of the pipeline alive when the work on one group panics. The callers of that group get an error; a panic under
+/// the ledger's lock stops the process before this is reached.
 fn survive(work: impl FnOnce()) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
         panicked();
@@ -328,13 +328,13 @@ impl Worker {
             if group.is_empty() {
                 return;
             }
-            // 4. Sign what was recorded, and nothing else.
+            // 4. Sign the recorded permits.
             group.iter_mut().for_each(|job| job.sign(&self.seal));
-            // 5. Look again, at the callers and at what was signed.
+            // 5. Check the callers and the signed credentials again.
             let rules = self.ledger.rules();
             self.ledger.read(|state| group.iter_mut().for_each(|job| job.look_again(state, &rules)));
-            // 6. Release. A group is released by one task: one wake-up for all of its answers, and they are all ready before the
-            // first of them is written.
+            // 6. Release. One task releases a group, so there is one wake-up for all answers, and all are ready before the first is
+            //    written.
             match <[Box<dyn Job>; 1]>::try_from(group) {
                 Ok([job]) => job.release(),
                 Err(group) => {

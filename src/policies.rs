@@ -1,12 +1,12 @@
-//! Policies in Cedar: texts with owners, beside classes and limits, which forbid or permit what those allow.
+//! Policies in Cedar: texts with owners, which forbid or permit acts that classes and limits allow.
 //!
-//! A set is a folder of `*.cedar` files, read whole, validated against [`SCHEMA`] and never changed; a new set replaces it whole. This
-//! room knows Cedar and nothing of the state: judging brings what a question is about as [`Ask`], and gets a [`Decision`]. The
-//! same question under the same set has the same answer.
+//! A set is a folder of `*.cedar` files, read whole, validated against [`SCHEMA`] and never changed; a new set replaces it whole.
+//! This room knows Cedar, but not the state: judging passes a question as [`Ask`], and gets a [`Decision`]. The same question under
+//! the same set has the same answer.
 //!
-//! **Permits.** Classes, delegations and limits say already what may be done, so by default a set only forbids: what no policy forbids
-//! is allowed. A set that says `default = "deny"` in its `set.toml` allows only what some policy permits as well. In neither does a
-//! policy widen what a class allows.
+//! **Permits.** Classes, delegations and limits already say what may be done, so by default a set only forbids: an act that no
+//! policy forbids is allowed. A set with `default = "deny"` in its `set.toml` allows only acts that some policy permits. In neither
+//! case does a policy widen what a class allows.
 //!
 //! **Errors deny.** Cedar skips a policy that fails to evaluate, so that a failing `forbid` would forbid nothing. Here a question with
 //! any failing policy is denied.
@@ -31,13 +31,13 @@ pub use set::{Default, Policies, Policy};
 /// The schema that policies are validated against, as it is published.
 pub const SCHEMA: &str = include_str!("policies/mayfly.cedarschema");
 
-/// Two policies that a new set can begin with.
+/// Two example policies for a new set.
 pub const EXAMPLE: &str = include_str!("policies/example.cedar");
 
 /// Test cases for [`EXAMPLE`].
 pub const EXAMPLE_TESTS: &str = include_str!("policies/example-tests.toml");
 
-/// The name of the file that says what holds for a whole set.
+/// The name of the file with the settings of a set.
 pub const SET: &str = "set.toml";
 
 /// The name of the file with the owners' test cases.

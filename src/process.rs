@@ -1,8 +1,8 @@
-//! The process as a whole: what others can see of its memory, and what a panic does to it.
+//! The process as a whole: who can read its memory, and what happens after a panic.
 //!
-//! Private keys lie in the memory of an issuer and of a relay. [`memory`] keeps other processes of the same user, cores and the swap
-//! away from it. [`vital`] starts everything that runs for as long as the process does: a panic there ends the process, or is
-//! healed, and nothing goes on by halves (T92).
+//! An issuer and a relay have private keys in their memory. [`memory`] protects it from other processes of the same user, core
+//! dumps and the swap. [`vital`] starts everything that runs for as long as the process does. A panic there ends the process or
+//! restarts the work, so that the process never runs on without a part (T92).
 
 pub mod manager;
 #[cfg(target_os = "linux")]
@@ -13,7 +13,8 @@ pub mod vital;
 
 pub use vital::{healing, task, thread};
 
-/// Protects this process before it holds a key, and counts its panics. For what serves others, and starts no programs.
+/// Protects this process before it has a key in memory, and counts its panics. For processes that serve others and start no
+/// programs.
 pub fn begin() -> Result<(), String> {
     vital::count_panics();
     #[cfg(target_os = "linux")]
@@ -24,7 +25,7 @@ pub fn begin() -> Result<(), String> {
     Ok(())
 }
 
-/// Keeps the memory of this process out of the swap where it may. A refusal is logged.
+/// Keeps the memory of this process out of the swap, if the system allows it. A refusal is logged.
 pub fn lock_memory() {
     #[cfg(target_os = "linux")]
     match memory::lock() {
@@ -33,7 +34,7 @@ pub fn lock_memory() {
     }
 }
 
-/// The uid that this process runs as. `None` where the system does not tell.
+/// The uid of this process. `None` if the system cannot say.
 pub fn uid() -> Option<u32> {
     #[cfg(target_os = "linux")]
     return Some(rustix::process::geteuid().as_raw());

@@ -1,4 +1,4 @@
-//! Publish: the bundle and the feed, which verifiers get. Both follow the records; no request waits for them.
+//! Publishes the bundle and the feed to verifiers. Both follow the records, and no request waits for them.
 
 pub mod crl;
 pub mod feed;

@@ -5,22 +5,22 @@
 //!
 //! # Security
 //!
-//! The private key is in this process and in those of the tree. Other processes of the same user cannot dump, trace or read this
-//! process (`PR_SET_DUMPABLE`), and the socket is in a folder that only its user may enter. A peer is served if it belongs to the
-//! tree at the moment it connects; a pidfd pins it during the check. It belongs to the tree if its line of parents leads to this
-//! process, if it is in the tree's control group (cgroup v2; [`group`]) where the system allows one, and if it has the mark of
-//! this tree and not that of a nested run ([`tree`]). A process that moved itself to another control group, as containers,
-//! `systemd-run --scope` and snaps do, has left the tree, though it is still stopped with it. A connection may be passed on to
-//! another process, like any file descriptor.
+//! The private key is in this process and in those of the tree. Other processes of the same user cannot trace or read this process
+//! (`PR_SET_DUMPABLE`), and the socket is in a folder that only its user may enter. A peer is served if it belongs to the tree at
+//! the moment it connects; a pidfd pins it during the check. It belongs to the tree if its chain of parents leads to this process,
+//! if it is in the tree's control group (cgroup v2; [`group`]) where the system allows one, and if it has the mark of this tree and
+//! not that of a nested run ([`tree`]). A process that moved itself to another control group, as containers, `systemd-run --scope`
+//! and snaps do, has left the tree, though it is still stopped with it. A connection may be passed on to another process, like any
+//! file descriptor.
 //!
 //! Processes of *one* user can trace, signal and read each other unless the system forbids it, so within one user the tree is no
 //! protection against malicious programs. If the command must not reach the other processes of its user, or they must not reach
 //! it, start `mayfly run` as root with `--uid`: then the command cannot reach this process, trees of other users, or their
 //! folders.
 //!
-//! That user may replace whatever it can write to while root works there. So the folder of `--files` is reached without its links,
-//! must belong to that user or to root, and is used by descriptor, as the folder of the socket is ([`folder`]). A folder that is
-//! missing is made for the user with mode 0700; those above it that are missing stay root's.
+//! That user may replace files and folders that it can write to while root works there. So the folder of `--files` must belong to
+//! that user or to root, is reached without following that user's links, and is used by descriptor, like the folder of the socket
+//! ([`folder`]). A missing folder is made for the user with mode 0700; missing folders above it are made for root.
 //!
 //! If this process is killed, the socket disappears, the tree continues without it, and the identity expires with its last
 //! certificate. A tree that is stopped at a terminal (Ctrl-Z) is not renewed either.
@@ -40,7 +40,7 @@
 //!
 //! With `KillMode=mixed`, systemd stops `mayfly run` alone, which then stops the command and the rest of the tree and ends the
 //! identity. Without `Delegate=yes`, a service with a `User=` may not create a control group, and in most containers they are
-//! read-only: then the line of parents alone decides. Set `Delegate=yes` for root too, because the unit's group otherwise belongs
+//! read-only: then only the chain of parents decides. Set `Delegate=yes` for root too, because the unit's group otherwise belongs
 //! to systemd.
 //!
 //! Before Linux 6.5, a peer is pinned by its process id when its connection is accepted, which may be a moment after it was made.
@@ -57,7 +57,7 @@
 //! | WE-1, WE-2 | gRPC on a local socket; there is no TCP | r `the_socket_is_private…`, o |
 //! | WE-3 | exactly one `workload.spiffe.io: true`, else InvalidArgument | w `we3_…` |
 //! | WE-4, WE-5 | neither TLS nor a secret of the client | o |
-//! | WE-6 | who calls is found out by the system, by control group and by parents: tree, session, daemon; not the parent, a sibling, a nested run or its orphan, nor who was taken out of the group | r `we6_…` |
+//! | WE-6 | the caller is identified by the system, by control group and parents: processes of the tree, also in their own session or as daemons; not the parent, a sibling, a nested run or its orphan, nor a process that was moved out of the group | r `we6_…` |
 //! | WE-7 | PermissionDenied, Unavailable, Unimplemented | w `we6_wa10_…`, `wa18_…`, `we7_…` |
 //! | WE-8 | nothing is added to the service | w `we7_we8_…` |
 //! | WE-9 | reflection | w `we9_…` |
@@ -109,7 +109,7 @@ use crate::process::memory;
 
 /// Environment variable with the address of the Workload API (WE-10).
 pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
-/// The environment variable that tells commands of ours where the issuer is.
+/// The environment variable with the issuer's address, for `mayfly` commands.
 pub const SERVER: &str = "MAYFLY_SERVER";
 /// How often to check whether processes of the tree are left after SIGKILL: there may be many.
 const LOOKS: u32 = 250;
@@ -126,17 +126,17 @@ pub struct Launch {
     pub command: Vec<OsString>,
     /// Time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// Folder for PEM files. `None` means the socket alone.
+    /// Folder for PEM files. `None` means the socket only.
     pub files: Option<PathBuf>,
-    /// Tokens that are wanted as files.
+    /// Tokens to write into files.
     pub tokens: Vec<Wanted>,
-    /// Systems whose SDKs are to find a token. Each is there once.
+    /// Systems whose SDKs must find a token, each at most once.
     pub presets: Vec<Preset>,
     /// Signal for the command after new files were written. `None` means no signal.
     pub reload: Option<Signal>,
     /// Uid and gid of the command. `None` means those of this process.
     pub user: Option<(u32, u32)>,
-    /// `host:port` of the issuer, for commands of ours within the tree.
+    /// `host:port` of the issuer, for `mayfly` commands within the tree.
     pub server: String,
     /// OID of the binding in tokens.
     pub oid: BindingOid,
@@ -144,7 +144,7 @@ pub struct Launch {
     pub ends: bool,
 }
 
-/// Protects this process before it holds a key: other processes cannot look into it, and its descendants stay below it.
+/// Protects this process before it has a key in memory: other processes cannot read its memory, and its descendants stay below it.
 pub fn prepare() -> Result<(), String> {
     use rustix::process::set_child_subreaper;
     let text = |e: rustix::io::Errno| format!("cannot prepare the process: {e}");
@@ -160,7 +160,7 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
     let (stop, stopped) = watch::channel(false);
     let (mut private, listener) = Private::new(launch.user)?;
     let router = workload::routes(Arc::clone(&identity), launch.oid.clone(), stopped.clone())?;
-    // A command that asks only once, at its start, gets them then.
+    // So a command that asks only once, at its start, gets them.
     let _ = tokio::time::timeout(FIRST_WORD, identity.changed().wait_for(|current| current.foreign().is_some())).await;
     // A process that connects earlier waits at the socket, until it can be checked whether it belongs to the tree.
     let serve = |tree| tokio::spawn(socket::serve(listener, router, tree, stopped));
@@ -173,7 +173,8 @@ pub async fn run(identity: Identity, launch: Launch) -> Result<u8, NotRun> {
         }
         Err(not) => Err(not),
     };
-    // ORDER: after every process that could use the identity has gone. If the issuer cannot be reached, the identity expires.
+    // ORDER: the identity is ended after every process that could use it has gone. If the issuer cannot be reached, the identity
+    // expires.
     if !launch.ends {
         return ended;
     }
@@ -211,7 +212,7 @@ async fn beside<T>(
         wanted.push(laid_out.token);
         env.extend(laid_out.env);
     }
-    // ORDER: before the command starts, which finds every file.
+    // ORDER: the token files are written before the command starts, so that it finds every file.
     let mut tokens = Tokens::begin(wanted, launch.user, identity).await?;
     let mut running = Running::start(&launch.command, &env, launch.user)?;
     let serving = serve(running.tree().clone());

@@ -6,12 +6,12 @@
 //! | `ROOTCA`, or `spiffe://` and the trust domain | the roots of that trust domain |
 //! | `ALL` | the roots of every trust domain, for Envoy's SPIFFE validator |
 //!
-//! A request without names gets the identity and each bundle. One for a name that is not among these is refused as a whole: Envoy
+//! A request without names gets the identity and each bundle. A request with any other name is refused as a whole, because Envoy
 //! would wait for a secret that never comes.
 //!
-//! A stream gets the whole set that it asked for at once, and again when something of it has changed. Delta is UNIMPLEMENTED.
+//! A stream gets all requested secrets at once, and again when one of them has changed. Delta is UNIMPLEMENTED.
 //!
-//! Whoever can ask gets the private key, so the socket decides who that is (T197).
+//! Every client gets the private key, so access to the socket must be restricted (T197).
 
 mod secrets;
 mod stream;

@@ -1,4 +1,5 @@
-//! Room 3: state. What the records say, all together. [`State::apply`] is deterministic and knows no clock but the records' own.
+//! Room 3: state. The result of applying all records. [`State::apply`] is deterministic, and its only clock is the time in the
+//! records.
 
 pub mod agent;
 mod agents;
@@ -28,7 +29,8 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-// Its tables are seeded at random and hash a digest in a tenth of the time of SipHash, which was half of what a record cost to apply.
+// foldhash tables are randomly seeded, and hash a digest in a tenth of the time of SipHash, which was half of the cost of applying
+// a record.
 use foldhash::{HashMap, HashSet};
 use mayfly_verify::{Cuts, DelegationId, Salt, Stamp, Subject, Target, User};
 use uuid::Uuid;
@@ -57,14 +59,14 @@ pub use view::View;
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record};
 
-/// How long something that has ended is still known, in microseconds: for lists, retries and reasons.
+/// How long something that has ended stays in the state, in microseconds, for lists, retries and reasons.
 pub const KEEP: u64 = 3600 * SECOND;
 /// How far clocks may differ, in microseconds.
 pub const SKEW: u64 = 120 * SECOND;
-/// How long a cut is kept at least: no older user token is accepted.
+/// Least time that a cut is kept, because no user token older than this is accepted.
 pub const CUT_KEEP: u64 = 24 * 3600 * SECOND;
 
-/// Everything that the records say.
+/// The state after the last record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The incarnation of the journal: a restore starts a new one.
@@ -77,47 +79,47 @@ pub struct State {
     pub at: u64,
     /// The last configuration record.
     pub configured: Option<record::Configured>,
-    /// The authorities that sign, signed and will sign. Revision 0 in an overlay means: the same as in the base.
+    /// Active, retired and prepared authorities. Revision 0 in an overlay means that they are those of the base.
     pub authorities: Arc<Authorities>,
     trust_domain: String,
-    // What the subjects of this incarnation are salted with. Nobody is told.
+    // The salt of the subjects in this epoch of the journal. It is secret.
     salt: Salt,
     cuts: HashMap<Subject, InForce>,
-    // INVARIANT: the agents that were ended while agents below them are known. They have no row of their own.
+    // INVARIANT: the agents that were ended while agents below them are in the state. They have no row of their own.
     ended_trees: HashSet<Subject>,
     standings: HashMap<Target, TargetStanding>,
-    // INVARIANT: the target of every standing, by the revision of its record.
+    // INVARIANT: the target of every revocation, by the revision of its record.
     told: BTreeMap<u64, Target>,
     delegations: HashMap<DelegationId, Arc<Delegation>>,
-    // How many agents that were extended are known under a delegation. It is known for as long as they are.
+    // The number of agents with an extended lease under each delegation. The delegation is kept for as long as they are.
     prolonged: HashMap<DelegationId, u64>,
-    // INVARIANT: for each known delegation and lease its end, and how many end at that time. No cut is forgotten before the
-    // last thing that it kills.
+    // INVARIANT: the ends of all delegations and leases, and how many end at each time. A cut is kept until the last thing that it
+    // revokes has ended.
     lasting: BTreeMap<u64, u64>,
-    /// The ends of the last credentials that are out.
+    /// When the last issued credentials expire.
     out: Out,
     proofs: HashMap<[u8; 32], DelegationId>,
     mandates: Mandates,
     agents: Agents,
     workload_keys: HashMap<[u8; 32], WorkloadKey>,
-    // By the revision of the redemption that each began with.
+    // Lines of renewals, by the revision of the redemption that began each.
     lines: HashMap<u64, Line>,
-    // Sorted, because a table of half a million would stop the writer when it grows.
+    // A tree, because a hash table of half a million entries would stall the writer when it grows.
     tickets: BTreeMap<[u8; 32], Ticket>,
     requests: HashMap<[u8; 32], Done>,
-    // Signed, because in an overlay these are differences.
+    // Signed numbers, because in an overlay they are differences.
     seats: HashMap<Seat, i64>,
     meters: HashMap<[u8; 16], Reading>,
-    // The `jti` of each JWT-SVID that proved a client and has not expired. Sorted, as `tickets` is.
+    // The `jti` of each JWT-SVID that proved a client and has not expired. A tree, like `tickets`.
     assertions: BTreeSet<[u8; 16]>,
     approvals: BTreeMap<[u8; 16], Box<Approval>>,
-    // The questions that wait, by the digest of what a person is shown.
+    // The waiting questions, by the digest of the text that a person is shown.
     questions: BTreeMap<[u8; 32], [u8; 16]>,
     budgets: Budgets,
     configured_at: u64,
-    // Revision of the last record that only says that time has passed; 0 if there is none.
+    // Revision of the last record of the passage of time; 0 if there is none.
     passed: u64,
-    // Unix microseconds until which no row is dropped: until then the clock of the last start may turn out to be wrong.
+    // Unix microseconds until which no row is dropped, because until then the clock of the last start may turn out to be wrong.
     rows_kept_until: u64,
     repairs: Vec<Repair>,
     subsumed: Subsumed,
@@ -128,18 +130,18 @@ pub struct State {
 /// A cut in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct InForce {
-    /// Revision before which reliance on the subject is dead.
+    /// Everything that relies on the subject since a revision before this one is revoked.
     before: u64,
-    /// Unix microseconds until which it matters to the issuer.
+    /// Unix microseconds until which the issuer must keep it.
     until: u64,
-    /// Unix seconds until which it matters to verifiers: then the last credential that it kills has ended.
+    /// Unix seconds until which verifiers must keep it: when the last credential that it revokes expires.
     verifiers_until: u64,
     /// Revision of its last record.
     revision: u64,
 }
 
-/// When the last credentials end that were ever allowed, in Unix seconds. An end is forgotten an hour after it has passed, as the
-/// records are that it was read from.
+/// When the last credentials that were ever permitted expire, in Unix seconds. Each is reset an hour after it has passed, when the
+/// records that it came from are dropped too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Out {
     /// Certificates of agents.
@@ -149,7 +151,7 @@ pub struct Out {
 }
 
 impl Out {
-    /// The end of the last credential of any agent.
+    /// When the last credential of any agent expires.
     pub fn last(self) -> u64 {
         self.certificates.max(self.tokens)
     }
@@ -168,7 +170,7 @@ impl Out {
     }
 }
 
-/// A record that does not fit: the journal is damaged, or belongs to another version.
+/// A record that cannot be applied, because the journal is damaged or belongs to another version.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the record at revision {revision} does not fit: {what}")]
 pub struct Misfit {
@@ -179,21 +181,20 @@ pub struct Misfit {
 }
 
 impl State {
-    /// Applies one record. Replay does the same, so the result is the same.
+    /// Applies one record. A replay uses this too, so its result is the same.
     pub fn apply(&mut self, revision: u64, record: &Record) -> Result<(), Misfit> {
         self.apply_with(revision, record, None)
     }
 
-    /// Applies one record. `agent` is the agent of an admission if it was made already; `None` means that it is made from the
-    /// record.
+    /// Applies one record. `agent` is the agent of an admission if the caller has made it; `None` makes it from the record.
     pub fn apply_with(&mut self, revision: u64, record: &Record, agent: Option<Box<Agent>>) -> Result<(), Misfit> {
         let mut everything = usize::MAX;
         self.apply_within(revision, record, agent, &mut everything)
     }
 
-    /// Applies one record, and lets at most `budget` of the things that are due by its time happen, the earliest first; what is
-    /// left happens with later records. Takes what it used off the budget. What an agent or a cut may do follows from the time and
-    /// not from this: only memory, rows and places are given back later.
+    /// Applies one record, and expires at most `budget` things that are due by its time, the earliest first; the rest expire with
+    /// later records. Subtracts their number from the budget. A delay here changes no decision, because decisions compare times:
+    /// only memory, rows and counts are freed later.
     pub fn apply_within(
         &mut self,
         revision: u64,
@@ -211,7 +212,7 @@ impl State {
         &self.trust_domain
     }
 
-    /// The cuts as verifiers use them.
+    /// The cuts in the form that verifiers use.
     pub fn cuts(&self) -> Cuts {
         let mut cuts = Cuts::new(self.incarnation);
         for (subject, cut) in &self.cuts {
@@ -230,14 +231,14 @@ impl State {
         cuts
     }
 
-    /// Whether credentials with these stamps are dead: revoked, or from another incarnation of the journal.
+    /// Whether credentials with these stamps are revoked, or from another epoch of the journal.
     pub fn is_cut(&self, incarnation: Uuid, stamps: &[Stamp]) -> bool {
         incarnation != self.incarnation
             || stamps.iter().any(|stamp| self.kills(stamp))
             || stamps.iter().any(|stamp| self.ended_trees.contains(&stamp.subject))
     }
 
-    /// Whether a cut kills what relies on this stamp.
+    /// Whether a cut revokes this stamp.
     pub fn kills(&self, stamp: &Stamp) -> bool {
         self.cuts.get(&stamp.subject).is_some_and(|cut| stamp.since < cut.before)
     }
@@ -257,12 +258,12 @@ impl State {
         self.agents.after(after)
     }
 
-    /// Takes the revisions of all records that no longer matter.
+    /// Removes and returns the revisions of all records that no longer matter.
     pub fn take_obsolete(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.obsolete).into()
     }
 
-    /// Forgets revisions whose rows were dropped: the ones that [`State::obsolete`] named first.
+    /// Removes revisions whose rows were dropped from the front of [`State::obsolete`].
     pub fn dropped(&mut self, revisions: &[u64]) {
         for revision in revisions {
             if self.obsolete.front() == Some(revision) {
@@ -276,8 +277,8 @@ impl State {
         self.configured_at
     }
 
-    /// The targets that were revoked, in the order of the records that say so, after `revision`; each with its standing and the
-    /// revision before which reliance on it is dead.
+    /// The revoked targets after `revision`, in the order of their records; each with its standing, and the revision before which
+    /// reliance on it is revoked.
     pub fn standings_after(&self, revision: u64) -> impl Iterator<Item = (&Target, &TargetStanding, u64)> {
         let after = (std::ops::Bound::Excluded(revision), std::ops::Bound::Unbounded);
         self.told.range(after).filter_map(|(_, target)| {
@@ -291,7 +292,7 @@ impl State {
         self.standings.iter().filter(|(_, standing)| standing.closed).map(|(target, _)| target)
     }
 
-    /// Whether a public key with this SHA-256 was revoked. This outlasts the cut: a key never comes back.
+    /// Whether a public key with this SHA-256 was revoked. This is kept longer than the cut, because a key never comes back.
     pub fn key_revoked(&self, key: &[u8; 32]) -> bool {
         self.standings.contains_key(&Target::Key(*key))
     }
@@ -304,7 +305,7 @@ impl State {
         }
     }
 
-    /// Whether a JWT-SVID with this `jti` has proved a client before. This is forgotten when the JWT-SVID expires.
+    /// Whether a JWT-SVID with this `jti` has proved a client before. It is remembered until the JWT-SVID expires.
     pub fn assertion_used(&self, jti: &[u8; 16]) -> bool {
         self.assertions.contains(jti)
     }
@@ -327,7 +328,7 @@ impl State {
         self.workload_keys.get(key).map(|known| Owner::Workload(&known.name, known.ends_at))
     }
 
-    /// The delegation that a token recorded, if it still counts at `now` (Unix microseconds).
+    /// The delegation that was recorded for a token, if it is still valid at `now` (Unix microseconds).
     pub fn delegation_by_proof(&self, proof: &[u8; 32], now: u64) -> Option<&Arc<Delegation>> {
         self.delegations.get(self.proofs.get(proof)?).filter(|d| now < d.ends_at)
     }
@@ -337,7 +338,7 @@ impl State {
         self.tickets.get(hash)
     }
 
-    /// A delegation, if it still counts at `now` (Unix microseconds).
+    /// A delegation, if it is still valid at `now` (Unix microseconds).
     pub fn delegation(&self, id: &DelegationId, now: u64) -> Option<&Arc<Delegation>> {
         self.delegations.get(id).filter(|d| now < d.ends_at)
     }
@@ -352,19 +353,19 @@ impl State {
         self.standings.contains_key(&Target::User(user.clone())) || self.delegations.values().any(|d| d.user == *user)
     }
 
-    /// How many agents a seat counts.
+    /// The count of a seat: see [`Seat`].
     pub fn seats(&self, seat: Seat) -> i64 {
         self.seats.get(&seat).copied().unwrap_or(0)
     }
 }
 
-/// The standing of an agent, given which stamps are cut and which agents are known.
+/// The standing of an agent, for the given revoked stamps and known agents.
 fn standing<'a>(agent: &Agent, now: u64, cut: impl Fn(&Stamp) -> bool, known: impl Fn(&Uuid) -> Option<&'a Agent>) -> Standing {
     let over = |uuid| known(&uuid).is_none_or(|above| above.rare.ended.is_some() || now >= above.acts_until());
     if agent.rare.ended.is_some() {
         Standing::Ended
     } else if agent.ancestors().any(|uuid| known(&uuid).is_some_and(|above| above.rare.ended.is_some())) {
-        // T86: every ancestor is looked at, however deep the tree is.
+        // T86: every ancestor is checked, however deep the tree is.
         Standing::Orphaned
     } else if agent.stamps().any(|stamp| cut(&stamp)) {
         Standing::Cut

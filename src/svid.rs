@@ -1,4 +1,4 @@
-//! Room 6: what is to be signed. From a recorded permit to an unsigned document; nothing else leads here.
+//! Room 6: unsigned documents. Each is made from a recorded permit, and in no other way.
 
 pub mod access;
 pub(crate) mod der;

@@ -183,7 +183,7 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-/// Values of labels that are known before anything happens. A series that begins at zero shows its first event as an increase.
+/// Values of labels that are known in advance, so that their series start at zero. Then the first event is visible as an increase.
 const KNOWN: &[(&str, &str, &[&str])] = &[
     ("mayfly_heartbeat_failures_total", "what", &["feed", "file"]),
     ("mayfly_connections_refused_total", "reason", &["full", "identity", "tls", "slow"]),
@@ -226,7 +226,7 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(text).map_err(|e| format!("log filter `{text}`: {e}"))
 }
 
-/// Logs by another filter from now on.
+/// Uses another filter for the log from now on.
 pub fn refilter(filter: EnvFilter) {
     if let Some(refilter) = REFILTER.get() {
         refilter(filter);

@@ -1,5 +1,5 @@
-//! Why something is allowed or denied, who may do what, and what a change would do. Nothing is recorded, signed or charged: everything is
-//! judged by the room that judges, on the state as it is.
+//! Explains why something is allowed or denied, who may do what, and what a change would do. Nothing is recorded, signed or
+//! charged. All answers come from `judge`, on the present state.
 
 pub mod explain;
 pub mod governance;

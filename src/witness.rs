@@ -1,8 +1,8 @@
-//! Witnesses: programs that have followed an issuer's feed, and tell anybody the last heartbeat that they saw. An issuer asks them at its
-//! start whether it was put back to an older copy of its home, which it cannot know by itself.
+//! Witnesses: programs that follow an issuer's feed, and return the last heartbeat that they saw to anybody. At its start an issuer
+//! asks them, to find out whether its home was replaced by an older copy, which it cannot notice by itself.
 //!
-//! The heartbeat proves itself by the issuer's own signature. So the question goes over plain HTTP, and whoever stands between can keep
-//! the answer back or give an older one, and nothing else.
+//! The heartbeat has the issuer's own signature. So plain HTTP is enough: an attacker in between can only suppress the answer or
+//! replay an older one.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -74,7 +74,7 @@ fn bytes<const N: usize>(text: &str) -> Result<[u8; N], String> {
     bytes.try_into().map_err(|_| "a value has a wrong length".to_owned())
 }
 
-/// The route at which a follower of the feed is a witness: 503 before it has a heartbeat.
+/// The route of a witness, for a follower of the feed. It answers 503 before there is a heartbeat.
 pub fn route(live: Live) -> Router {
     let answer = move || {
         let heartbeat = live.known().and_then(|known| known.heartbeat.clone());
@@ -90,8 +90,8 @@ fn answer(heartbeat: Option<&Heartbeat>) -> Response {
     }
 }
 
-/// What a witness says: the last heartbeat that it saw, or `None` if it has seen none. Its signature is not checked here. Fails if
-/// the witness does not answer within three seconds, or if its answer is no heartbeat.
+/// Asks a witness for the last heartbeat that it saw; `None` if it has seen none. The signature is not checked here. Fails if the
+/// witness does not answer within three seconds, or if its answer is not a heartbeat.
 pub async fn ask(address: SocketAddr) -> Result<Option<Heartbeat>, String> {
     within(async {
         let mut stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;

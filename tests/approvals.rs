@@ -124,7 +124,12 @@ fn t182_nobody_answers_but_the_people_whose_it_is() {
             let mut client = ApprovalsClient::new(channel(&dev, Some(identity)).await);
             for user_token in [String::new(), token.clone()] {
                 let digest = asked["digest"].as_str().unwrap().to_owned();
-                let request = v1::ApproveRequest { approval_id: id.to_owned(), user_token: user_token.clone(), digest };
+                let request = v1::ApproveRequest {
+                    approval_id: id.to_owned(),
+                    user_token: user_token.clone(),
+                    digest,
+                    ..Default::default()
+                };
                 assert_eq!(reason(&client.approve(request).await.unwrap_err()), "ROLE_NOT_ALLOWED", "{identity}");
                 let request = v1::DenyRequest { approval_id: id.to_owned(), user_token };
                 assert_eq!(reason(&client.deny(request).await.unwrap_err()), "ROLE_NOT_ALLOWED", "{identity}");
@@ -287,6 +292,59 @@ async fn t182_of_a_hundred_thousand_uses_two_hundred_at_a_time_exactly_one_succe
     let asked = ask(&dev, "a1", "7");
     dev.json(&format!("approve {} --user-token me.jwt", id(&asked)));
     assert_eq!(race(&dev, id(&asked), 100_000).await, 1);
+}
+
+/// So many questions wait at once, of agents that ask 500 each, and hold neither a thread nor a connection of their own. Returns how many
+/// threads the issuer has then, beside those from before.
+async fn waiting(agents: usize) -> i64 {
+    const EACH: usize = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[approvals]\nper_agent = 1000\nper_user = 100000\ntotal = 100000\n\
+                [writes]\nask = { caller = \"1000000/s\", root = \"1000000/s\" }\n";
+    std::fs::write(dir.path().join("more.toml"), text).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "more.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    person(&dev, "demo", "me.jwt");
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", dev.pid())).unwrap().count() as i64;
+    let before = threads();
+    let mut last = String::new();
+    for n in 0..agents {
+        dev.json(&format!("spawn --class payer --user-token demo.jwt --out p{n}"));
+        let channel = channel(&dev, Some(&format!("p{n}"))).await;
+        let mut asking = JoinSet::new();
+        for amount in 0..EACH {
+            let mut client = ApprovalsClient::new(channel.clone());
+            let authorization_details = format!("[{}]", PAYMENT.replace("10.00", &format!("{amount}.01")));
+            let request = v1::AskRequest { audience: BANK.into(), authorization_details, ..Default::default() };
+            asking.spawn(async move { client.ask(request).await.unwrap().into_inner().approval.unwrap().approval_id });
+            // As many at once as a connection has streams.
+            if asking.len() >= 100 {
+                last = asking.join_next().await.unwrap().unwrap();
+            }
+        }
+        asking.join_all().await;
+    }
+    let held = threads() - before;
+    // All of them wait, and one is answered as if it were alone.
+    let mut client = ApprovalsClient::new(channel(&dev, None).await);
+    let request = v1::ListApprovalsRequest { user_token: dev.file("me.jwt").trim().to_owned(), all: false };
+    assert_eq!(client.list_approvals(request).await.unwrap().into_inner().approvals.len(), (agents * EACH).min(1000));
+    assert_eq!(dev.json(&format!("approve {last} --user-token me.jwt"))["state"], "approved");
+    held
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t185_questions_that_wait_hold_no_thread() {
+    let held = waiting(2).await;
+    assert!(held < 100, "{held} threads for 1,000 questions");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: cargo test --release --test approvals t185 -- --ignored --nocapture"]
+async fn t185_ten_thousand_questions_that_wait_hold_no_thread() {
+    let held = waiting(20).await;
+    eprintln!("10,000 questions wait, and the issuer has {held} threads more than before");
+    assert!(held < 100, "{held} threads for 10,000 questions");
 }
 
 #[test]

@@ -1154,6 +1154,9 @@ mod lines;
 #[path = "ledger/emptied.rs"]
 mod emptied;
 
+#[path = "ledger/exchanged.rs"]
+mod exchanged;
+
 #[path = "ledger/extended.rs"]
 mod extended;
 

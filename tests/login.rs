@@ -157,6 +157,10 @@ fn a_person_signs_in_by_a_browser_and_operates_from_a_desk_without_a_home() {
     // Everything that an operator may from elsewhere, by the token alone.
     let agents = world.json("agents list --context ops");
     let agent = agents["agents"][0]["agent_id"].as_str().unwrap().to_owned();
+    assert_eq!(agents["agents"][0]["user_name"], "dev/demo");
+    // As `--user` takes it everywhere: by the name of the provider, which tells two people of the same name apart.
+    let of = |user: &str| world.json(&format!("agents list --context ops --user {user}"))["agents"].as_array().unwrap().len();
+    assert_eq!([of("dev/demo"), of("demo"), of("corp/demo"), of("dev/guest")], [1, 1, 0, 0]);
     world.json("context use ops");
     for line in [
         "agents tree",
@@ -185,9 +189,52 @@ fn a_person_signs_in_by_a_browser_and_operates_from_a_desk_without_a_home() {
     // The list names who is signed in, and shows no token.
     let shown = String::from_utf8(world.command("context list").output().unwrap().stdout).unwrap();
     assert!(shown.contains("signed in as alice") && shown.contains("* ops") && !shown.contains("eyJ"), "{shown}");
-    world.json("login --forget");
+    let refresh = serde_json::from_slice::<Value>(&std::fs::read(world.kept("ops")).unwrap()).unwrap()["refresh_token"].clone();
+    let forgotten = world.json("login --forget");
+    assert_eq!((&forgotten["forgotten"], &forgotten["revoked"]), (&json!(true), &json!(true)));
+    assert_eq!(json!(world.idp.revoked()), json!([refresh]), "the provider has ended the sign-in");
+    assert_eq!(world.json("login --forget")["forgotten"], false);
     assert!(!world.kept("ops").exists());
     assert!(world.fails("agents list", 3).contains("you are not signed in"));
+}
+
+#[test]
+fn a_client_with_a_secret_signs_in_by_it_and_what_the_provider_was_not_told_is_said() {
+    let world = World::start();
+    // Of both forms in which a secret is sent, with characters that have to be encoded.
+    for (n, breaks) in ["", "secrets"].into_iter().enumerate() {
+        world.idp.breaks(breaks);
+        world.idp.needs_secret(Some("a:b%c d+e"));
+        let waiting = world.begin("ops");
+        get(&world.idp.approve(waiting.page.as_ref().unwrap(), |_| ()));
+        waiting.fails(3, "invalid_client");
+        let file = world.desk.path().join("secret");
+        std::fs::write(&file, "a:b%c d+e\n").unwrap();
+        let name = format!("confidential{n}");
+        let add = format!("context add {name} {} --login {} --client ops --login-ca corp.pem", world.at(), world.idp.url());
+        world.json(&format!("{add} --client-secret-file secret"));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let waiting = world.begin(&name);
+        get(&world.idp.approve(waiting.page.as_ref().unwrap(), |_| ()));
+        waiting.fails(1, "secret of the client");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        world.sign_in(&name);
+        world.idp.lives(20);
+        let device = world.json(&format!("login --device --context {name}"));
+        assert_eq!(device["user"]["sub"], "alice");
+        world.idp.lives(600);
+        world.json(&format!("cuts list --context {name}"));
+        assert_eq!(world.idp.refreshed(), n + 1, "by the secret too");
+        // A secret that counts no more: nothing is kept here, and the provider may still count it.
+        world.idp.needs_secret(Some("another"));
+        assert!(world.fails(&format!("login --forget --context {name}"), 3).contains("forgotten here"));
+        assert!(!world.kept(&name).exists());
+    }
+    world.idp.needs_secret(None);
+    world.sign_in("ops");
+    world.idp.breaks("revocation");
+    let forgotten = world.json("login --forget --context ops");
+    assert_eq!((&forgotten["forgotten"], &forgotten["revoked"]), (&json!(true), &json!(false)), "it has no such endpoint");
 }
 
 #[test]

@@ -136,3 +136,36 @@ fn t200_t201_a_home_that_is_put_back_is_refused_by_its_witness_and_by_who_follow
     let relay = Relay::start(dev.dir.path());
     relay.until("/readyz", |answer| answer.contains(" 200 "));
 }
+
+/// Whoever calls while the issuer starts hears at once that it is not there yet, and can try again.
+#[test]
+fn t306_a_start_that_waits_refuses_connections_and_leaves_none_hanging() {
+    let dev = Dev::start();
+    let places: Value = serde_json::from_slice(&std::fs::read(dev.path(".mayfly/endpoint.json")).unwrap()).unwrap();
+    let dir = dev.kill();
+    // The start waits for a witness that accepts and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    configure(dir.path(), &silent.local_addr().unwrap().to_string());
+    let child = Command::new(BIN)
+        .args(["dev", "--config", "more.toml"])
+        .current_dir(dir.path())
+        .env_remove("MAYFLY_HOME")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut child = child.unwrap();
+    let asked = silent.accept();
+    let port = |name: &str| -> u16 {
+        let address = places[name].as_str().unwrap().trim_end_matches('/');
+        address.rsplit_once(':').unwrap().1.parse().unwrap()
+    };
+    let heard =
+        ["grpc", "bundle", "https"].map(|name| (name, TcpStream::connect(("127.0.0.1", port(name))).map_err(|e| e.kind())));
+    let probed = TcpStream::connect(("127.0.0.1", port("http")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(asked.is_ok() && probed.is_ok(), "{probed:?}");
+    for (name, heard) in heard {
+        assert_eq!(heard.unwrap_err(), std::io::ErrorKind::ConnectionRefused, "{name}");
+    }
+}

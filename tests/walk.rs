@@ -191,6 +191,38 @@ fn a_backup_restored_begins_a_new_life() {
 }
 
 #[test]
+fn t305_who_was_closed_after_the_copy_stays_closed_or_the_restore_says_that_it_cannot_know() {
+    let dev = Dev::start();
+    dev.json("backup --out copy.db");
+    dev.json("revoke --user dev/guest");
+    let restore = |dir: &std::path::Path, more: &str| {
+        let out = support::run_in(dir, &format!("backup restore copy.db --yes -o json {more}"));
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap()
+    };
+    let dir = dev.kill();
+    let restored = restore(dir.path(), "");
+    assert_eq!(restored["closed_since"], serde_json::json!([{ "kind": "user", "name": "dev/guest" }]), "{restored}");
+    assert_eq!(restored["closed_since_unknown"], serde_json::Value::Null);
+    let dev = Dev::start_in(dir);
+    dev.token("guest", "guest.jwt");
+    assert!(dev.fails("spawn --class worker --user-token guest.jwt --out g1", 3).contains("USER_CLOSED"));
+
+    // Nobody can know it any more.
+    let dir = dev.kill();
+    for name in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+        let _ = std::fs::remove_file(dir.path().join(".mayfly").join(name));
+    }
+    let restored = restore(dir.path(), "--closed");
+    assert!(restored["closed_since_unknown"].as_str().unwrap().contains("gone"), "{restored}");
+    let dev = Dev::start_in(dir);
+    dev.token("demo", "demo.jwt");
+    assert!(dev.fails("spawn --class worker --user-token demo.jwt --out w1", 3).contains("CLASS_CLOSED"));
+    dev.json("reopen --class worker");
+    dev.json("spawn --class worker --user-token demo.jwt --out w1");
+}
+
+#[test]
 fn t210_a_restore_asks_keeps_the_journal_from_before_and_makes_no_other_root() {
     let dev = Dev::start();
     dev.json("backup --out copy.db");

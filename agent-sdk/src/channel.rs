@@ -34,7 +34,8 @@ const UNIX_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that has been silent for this long is probed, and given up after the same time without an answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// The same while a call of ours waits: an issuer that stands still answers no probe, however long the call may take.
+/// The same while one of our calls waits for its answer. An issuer that works on a long call still answers probes; one that hangs
+/// does not.
 const PROBE: Duration = Duration::from_secs(10);
 
 /// The roots that an issuer's certificate must lead to.
@@ -130,7 +131,7 @@ pub async fn connect_unix(path: &Path) -> Result<Channel, ConnectError> {
     endpoint.connect_with_connector(connector).await.map_err(ConnectError::of)
 }
 
-/// Gives a connection up when its other end stands still while a call waits.
+/// Closes a connection whose other end answers no probe while a call waits.
 fn probing(endpoint: Endpoint) -> Endpoint {
     endpoint.http2_keep_alive_interval(PROBE).keep_alive_timeout(PROBE)
 }

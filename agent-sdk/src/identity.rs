@@ -164,7 +164,8 @@ impl Identity {
         let request = v1::MintJwtRequest { request_id, audience, further_audiences: all.collect(), ..Default::default() };
         let mint = async || timely(IdentitiesClient::new(self.channel()).mint_jwt(request.clone())).await;
         let minted = match mint().await {
-            // A renewal was used while this call was under way on the connection from before it: the next one is on the new one.
+            // A renewed certificate was used while this call was under way on an older connection. The second attempt uses the new
+            // connection.
             Err(e) if e.is_past() => mint().await,
             minted => minted,
         };

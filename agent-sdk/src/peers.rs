@@ -169,7 +169,7 @@ impl Verifier {
         Ok(token)
     }
 
-    /// The same for who remembers the token and asks for each request what its holder has proved.
+    /// The same for a service that keeps the token and checks for each request what its holder has proved.
     pub fn verify_unproved_access_token(&self, token: &str, (issuer, audience): (&str, &str)) -> Result<Unproved, Reject> {
         let bundle = self.bundle(self.own.as_str())?;
         let token = verify_unproved_access_token(token, (issuer, audience), &bundle, &self.oid, self.clock.seconds())?;

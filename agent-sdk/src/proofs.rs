@@ -96,7 +96,7 @@ impl Used {
     fn add(&mut self, id: [u8; 32], owner: [u8; 32], now: u64) -> Result<(), Reject> {
         if now >= self.since.saturating_add(KEPT) {
             let last = std::mem::take(&mut self.current).proofs;
-            // After a pause the last period is too old to matter too.
+            // After a long pause the proofs of the previous period are too old to be accepted, so they are dropped too.
             self.before = if now < self.since.saturating_add(2 * KEPT) { last } else { HashSet::new() };
             self.since = now;
         }

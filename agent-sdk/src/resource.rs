@@ -55,7 +55,7 @@ pub(crate) enum Scheme {
     Dpop,
 }
 
-/// A request, as far as a proof is about it.
+/// The parts of a request that its token or proof must match.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent<'a> {
     pub(crate) method: &'a Method,

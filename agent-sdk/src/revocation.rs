@@ -35,7 +35,7 @@ use crate::stream::{self, End, Subscription};
 
 /// Heartbeats come every second. A feed that is silent for this long is opened again.
 const SILENCE: Duration = Duration::from_secs(5);
-/// The issuer's reason for refusing whoever was told another past.
+/// The issuer's reason for refusing a follower whose digest of the journal differs from its own.
 const FORK: &str = "FEED_FORK";
 
 /// Follows a feed until it is dropped.
@@ -151,7 +151,7 @@ impl Subscription for Feed {
         };
         match self.client.watch_cuts(request).await {
             Ok(stream) => Ok(stream.into_inner()),
-            // The issuer's own word, which it repeats at each attempt.
+            // The issuer itself reports the fork, and would report it at each attempt.
             Err(status) if status.get_details_error_info().is_some_and(|info| info.reason == FORK) => {
                 let error = self.follower.refuse();
                 self.forked(&error);

@@ -32,8 +32,8 @@ impl Backoff {
     /// For streams: 50 milliseconds to 5 seconds.
     pub(crate) const STREAM: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(5) };
 
-    /// While nobody listens at the address, which costs an attempt next to nothing: so after a restart everybody is back within a
-    /// second.
+    /// The backoff while nobody listens at the address. Such an attempt costs next to nothing, and with it all clients are back
+    /// within a second of a restart.
     pub(crate) const ABSENT: Backoff = Backoff { longest: Duration::from_secs(1), ..Backoff::STREAM };
 
     /// The pause after one more failure, when `failures` in a row came before it. Depending on `chance` (0..=1) it is between

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mayfly_verify::{about, rfc3339};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// Clocks may differ by so many seconds without anybody being told.
+/// Clocks may differ by so many seconds before an error names the clock.
 const TOLERANCE: u64 = 60;
 
 /// From when and until when a certificate is valid, in Unix seconds.
@@ -42,7 +42,7 @@ pub enum OutOfTime {
 }
 
 impl Validity {
-    /// Reads a certificate (DER). `None` if it is none.
+    /// Reads a certificate (DER). `None` if the bytes are not a certificate.
     pub fn of(certificate: &[u8]) -> Option<Validity> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let seconds = |at: x509_parser::time::ASN1Time| u64::try_from(at.timestamp()).unwrap_or(0);

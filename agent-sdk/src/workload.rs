@@ -52,10 +52,10 @@
 //! | CL-2 | the stream stays open, and is opened again at once when it ends, with OK or UNAVAILABLE | s `cl2_…`, `cl4_cl2_…`, w `cl1_cl2_…` |
 //! | CL-3 | absent is cleared, an absent bundle is unloaded; a message without a mandatory field is reported and discarded | s `cl3_…`, w `cl3_…` |
 //! | CL-4 | no retry after InvalidArgument and Unimplemented; with backoff after Unavailable, PermissionDenied, or unreachable | s `cl4_…`, w `cl1_cl2_cl4_…` |
-//! | CL-5 | what was redacted, by PermissionDenied or by omission, is used no more | s `cl5_…`, w `cl1_cl2_cl4_cl5_…`, r |
-//! | CL-6 | the first is the default; of two with one hint the first counts | s `cl6_…` |
+//! | CL-5 | an identity or bundle that was redacted, by PermissionDenied or by omission, is no longer used | s `cl5_…`, w `cl1_cl2_cl4_cl5_…`, r |
+//! | CL-6 | the first SVID is the default; of two SVIDs with the same hint the first counts | s `cl6_…` |
 //! | CL-7 | X.509 bundles only for X.509, JWT bundles only for JWT; no WIT | s `cl7_…`, w `cl3_cl7_…` |
-//! | CL-8 | ValidateJWTSVID where there is one, else the bundles | s `cl8_…` |
+//! | CL-8 | ValidateJWTSVID if the API implements it, otherwise the bundles | s `cl8_…` |
 //! | CL-9 | nothing but SpiffeWorkloadAPI is called | s `cl1_cl9_…` |
 //! | CL-10 | tokens as `Authorization: Bearer`, or metadata `authorization` | [`bearer`](crate::bearer), unit `cl10_…` |
 

@@ -9,11 +9,12 @@ use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use mayfly_agent::api::v1::operations_client::OperationsClient;
 use mayfly_agent::api::v1::revocations_client::RevocationsClient;
+use mayfly_agent::api::v1::tokens_client::TokensClient;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 
-/// Bytes by which an empty RPC is as large as a spawn: a certification request, and a user token.
+/// Bytes that pad an empty RPC to the size of a spawn, which has a certification request and a user token.
 const PADDING: usize = 1000;
 
 /// Calls by method and outcome.
@@ -21,13 +22,13 @@ const PADDING: usize = 1000;
 pub(crate) struct Counts(Mutex<BTreeMap<(&'static str, &'static str), u64>>);
 
 impl Counts {
-    /// Counts an answer, and hands it on.
+    /// Counts an answer, and returns it.
     pub(crate) fn take<T>(&self, method: &'static str, result: Result<Response<T>, Status>) -> Result<T, String> {
         let outcome = match result.as_ref().err().map(Status::code) {
             None => "ok",
             Some(Code::InvalidArgument) => "malformed",
             Some(Code::Internal) => "fault",
-            // Told by this end: nobody knows what became of it.
+            // The client itself made this error: it is unknown what became of the call at the server.
             Some(Code::Unavailable | Code::Unknown | Code::Cancelled) => "lost",
             Some(_) => "denied",
         };
@@ -41,7 +42,7 @@ impl Counts {
     }
 }
 
-/// What a service that needs no word reads nothing of.
+/// A request of padding alone, for a method that ignores the content of its request.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Padded {
     #[prost(bytes = "vec", tag = "15")]
@@ -54,7 +55,7 @@ struct Number {
     number: i32,
 }
 
-/// A call of a method that needs no word and answers with a number, with a request as large as a spawn's.
+/// Calls a method that ignores its request and answers with a number. The request is as large as a spawn's.
 pub(crate) async fn nothing(channel: Channel, method: &'static str) -> Result<(), String> {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.map_err(|e| e.to_string())?;
@@ -76,12 +77,12 @@ impl Client {
         Client { channel, counts }
     }
 
-    /// A call that does nothing, with a request as large as a spawn's.
+    /// Makes a call that does nothing, with a request as large as a spawn's.
     pub(crate) async fn empty(&self) -> Result<(), String> {
         nothing(self.channel.clone(), "/grpc.health.v1.Health/Check").await
     }
 
-    /// What the calls go over.
+    /// The channel that the calls use.
     pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
     }
@@ -91,7 +92,7 @@ impl Client {
         self.counts.take("Identities/Spawn", answer)
     }
 
-    /// One batch; every one of `count` must be spawned.
+    /// Spawns one batch. Fails unless all `count` agents were spawned.
     pub(crate) async fn batch(&self, request: v1::SpawnBatchRequest, count: usize) -> Result<Vec<v1::SpawnResponse>, String> {
         let answer = BatchesClient::new(self.channel.clone()).spawn(request).await;
         let mut answers = self.counts.take("Batches/Spawn", answer)?;
@@ -110,6 +111,11 @@ impl Client {
         let request = v1::MintJwtRequest { audience, ..Default::default() };
         let answer = IdentitiesClient::new(self.channel.clone()).mint_jwt(request).await;
         self.counts.take("Identities/MintJwt", answer).map(drop)
+    }
+
+    pub(crate) async fn exchange(&self, request: v1::ExchangeRequest) -> Result<v1::ExchangeResponse, String> {
+        let answer = TokensClient::new(self.channel.clone()).exchange(request).await;
+        self.counts.take("Tokens/Exchange", answer)
     }
 
     pub(crate) async fn redeem(&self, request: v1::RedeemRequest) -> Result<v1::RedeemResponse, String> {

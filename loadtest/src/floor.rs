@@ -14,11 +14,11 @@ pub(crate) struct Floor {
     pub(crate) x509_sign: f64,
     /// A token's.
     pub(crate) jwt_sign: f64,
-    /// Server CPU of an RPC that does nothing; none: the server's CPU cannot be seen.
+    /// Server CPU of an RPC that does nothing. `None` if the server's CPU cannot be read.
     pub(crate) rpc: Option<f64>,
 }
 
-/// What a request must do at least, beside one RPC.
+/// The signature operations that a request cannot do without, besides one RPC.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Must {
     /// Verifications.
@@ -30,11 +30,11 @@ pub(crate) struct Must {
 }
 
 impl Floor {
-    /// Signatures alone, at this moment.
+    /// Measures the signature operations alone, now.
     pub(crate) fn signatures() -> Result<Floor, String> {
         let random = SystemRandom::new();
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|e| e.to_string())?;
-        // Bytes to be signed of a request, a certificate and a token, about as they are.
+        // The bytes that are signed in a request, a certificate and a token have about these lengths.
         let (request, certificate, token) = ([7u8; 200], [7u8; 900], [7u8; 1100]);
         let signature = key.sign(&random, &request).map_err(|e| e.to_string())?;
         let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key().as_ref());
@@ -53,7 +53,7 @@ impl Floor {
     }
 }
 
-/// Microseconds: the least of many short runs, so that what other programs took meanwhile does not count.
+/// Microseconds: the shortest of many short runs, so that the work of other programs does not count.
 fn time(work: impl Fn() -> bool) -> f64 {
     let run = |_| {
         let started = Instant::now();
@@ -63,7 +63,7 @@ fn time(work: impl Fn() -> bool) -> f64 {
     (0..60).map(run).fold(f64::INFINITY, f64::min)
 }
 
-/// The middle one; 0 of none.
+/// The median; 0 if there are no values.
 pub(crate) fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     of.get(of.len() / 2).copied().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! One page that needs nothing else: for each measurement the latencies, the throughput over time, and where the CPU went.
+//! One page in one file: for each measurement the latencies, the throughput over time, and where the CPU went.
 
 use std::fmt::Write as _;
 
@@ -55,7 +55,7 @@ fn said(row: &Row) -> String {
     said.join("; ")
 }
 
-/// Bars over a logarithmic axis. None: nothing was timed.
+/// Bars over a logarithmic axis. `None` if nothing was timed.
 fn distribution(row: &Row) -> Option<String> {
     if row.latency.is_empty() {
         return None;
@@ -102,9 +102,9 @@ fn distribution(row: &Row) -> Option<String> {
     Some(svg)
 }
 
-/// A line. None: nothing happened over time.
+/// A line. `None` if the row has no timeline.
 fn throughput(row: &Row) -> Option<String> {
-    // Half a second each: single steps are noise.
+    // Each point is the mean over half a second, because single steps are noisy.
     let rates: Vec<f64> = row
         .timeline
         .chunks(5)
@@ -128,7 +128,7 @@ fn throughput(row: &Row) -> Option<String> {
     Some(svg)
 }
 
-/// A bar for each thread. None: the server's CPU cannot be seen.
+/// A bar for each thread. `None` if the server's CPU cannot be read.
 fn threads(row: &Row) -> Option<String> {
     let mut threads: Vec<(&String, f64)> =
         row.threads.iter().map(|(name, cpu)| (name, *cpu)).filter(|(_, cpu)| *cpu > 0.0).collect();

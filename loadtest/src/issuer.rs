@@ -1,4 +1,4 @@
-//! The issuer under test: a `mayfly dev` of our own in a process of its own, or one that runs already.
+//! The issuer under test: a `mayfly dev` that this program starts, or an issuer that runs already.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,10 +31,11 @@ pub(crate) const BATCH: usize = 1000;
 /// For connection and handshake.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limits and paces of every kind, so that what they cost is measured; none is ever reached.
+/// Limits of every kind, so that their cost is measured; none is ever reached.
 const LIMITS: &str = r#"
 [writes]
 mint = { caller = "1000000/s", root = "1000000/s" }
+exchange = { caller = "1000000/s", root = "1000000/s" }
 renew = { caller = "1000000/s", root = "1000000/s" }
 redeem = { root = "1000000/s" }
 end = { caller = "1000000/s", root = "1000000/s" }
@@ -66,19 +67,19 @@ window = "1h"
 
 /// Whom we load.
 pub(crate) struct Issuer {
-    /// Whose CPU and memory is counted; none when it runs elsewhere.
+    /// The process whose CPU and memory are measured. `None` if it runs on another machine.
     pub(crate) process: Option<Process>,
     /// Every call of ours.
     pub(crate) counts: Arc<Counts>,
     /// A user's token, which the workload may present.
     pub(crate) token: String,
-    /// Of which class agents are spawned.
+    /// The class of the agents that are spawned.
     pub(crate) class: String,
-    /// For whom tokens are minted.
+    /// The audience of the tokens that are minted.
     pub(crate) audience: String,
-    /// Seconds from its start until it was ready; of our own.
+    /// Seconds from its start until it was ready, if this program started it.
     pub(crate) started_in: f64,
-    // Whose agents may spawn `class`; none: only the workload does.
+    // The class whose agents may spawn `class`. `None` if only the workload may.
     parent: Option<String>,
     binary: PathBuf,
     pin: bool,
@@ -88,13 +89,13 @@ pub(crate) struct Issuer {
     trust_domain: TrustDomain,
     workload: PathBuf,
     folders: AtomicUsize,
-    // Held as long as it runs.
+    // The process that this program started. It is killed when this is dropped.
     child: Option<Child>,
     dir: tempfile::TempDir,
 }
 
 impl Issuer {
-    /// The one that the options name, or a fresh one.
+    /// The issuer that the options name, or a fresh one.
     pub(crate) async fn start(options: &Options) -> Result<Issuer, String> {
         match (&options.home, &options.address) {
             (Some(home), _) => Issuer::of_home(options, home).await,
@@ -103,7 +104,7 @@ impl Issuer {
         }
     }
 
-    /// A fresh one with live agents in its journal; the SPIFFE IDs of the tops of their trees.
+    /// Starts a fresh issuer with live agents in its journal. Also returns the SPIFFE IDs of the topmost agents of each entry.
     pub(crate) async fn seeded(options: &Options, trees: &[Trees]) -> Result<(Issuer, Vec<Vec<String>>), String> {
         let mut issuer = Issuer::own(options).await?;
         issuer.stop().await?;
@@ -141,7 +142,7 @@ impl Issuer {
         Ok(issuer)
     }
 
-    /// A running issuer anywhere, by a join token.
+    /// A running issuer on any machine, which this program joins with a join token.
     async fn at(options: &Options, address: &str) -> Result<Issuer, String> {
         let mut issuer = Issuer::bare(options)?;
         let missing = |what: &str| format!("--address needs {what}");
@@ -149,7 +150,7 @@ impl Issuer {
         issuer.class = options.class.clone().ok_or_else(|| missing("--class CLASS"))?;
         issuer.token = text(options.user_token.as_ref().ok_or_else(|| missing("--user-token FILE"))?)?;
         issuer.join(&text(join)?).await?;
-        // Where the issuer says it is may not be how it is reached from here.
+        // The address that the issuer gives for itself may not be reachable from here.
         address.clone_into(&mut issuer.grpc);
         Ok(issuer)
     }
@@ -177,14 +178,14 @@ impl Issuer {
         })
     }
 
-    /// Runs the binary in our folder, until it says that it is ready.
+    /// Starts the binary in our folder, and waits until it says that it is ready.
     pub(crate) async fn launch(&mut self) -> Result<(), String> {
         let mut command = if self.pin { Command::new("taskset") } else { Command::new(&self.binary) };
         if self.pin {
             command.args(["-c", "0"]).arg(&self.binary);
         }
         command.args(["dev", "-o", "json", "--config", "limits.toml"]).current_dir(self.dir.path());
-        // ^C is ours alone: the issuer goes on until what was measured is told.
+        // A Ctrl-C reaches this program alone: the issuer runs on until the report is written.
         command.env_remove("MAYFLY_HOME").kill_on_drop(true).process_group(0).stdout(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().map_err(|e| self.missing(&e))?;
@@ -201,7 +202,7 @@ impl Issuer {
         format!("`{}`: {e}; build it with `cargo build --release`, or name it with --mayfly", self.binary.display())
     }
 
-    /// Kills our own, as a crash would.
+    /// Kills the issuer that this program started, as a crash would.
     pub(crate) async fn stop(&mut self) -> Result<(), String> {
         match self.child.take() {
             Some(mut child) => child.kill().await.map_err(|e| e.to_string()),
@@ -229,7 +230,7 @@ impl Issuer {
         if token.is_empty() { Err(String::from_utf8_lossy(&out.stderr).into_owned()) } else { Ok(token) }
     }
 
-    /// Redeems a join token: we are the workload.
+    /// Redeems a join token: this program is then the workload.
     async fn join(&mut self, token: &str) -> Result<(), String> {
         let ticket = Ticket::parse(token).map_err(|e| e.to_string())?;
         let channel = connect(ticket.channel_settings(TIMEOUT)).await.map_err(|e| e.to_string())?;
@@ -266,7 +267,7 @@ impl Issuer {
         Ok((Client::new(channel, counts), ticket.secret().expose().to_vec()))
     }
 
-    /// A connection of somebody who may revoke: the operator where we can be that, otherwise the workload.
+    /// A connection of a caller who may revoke: the operator if we have the operator socket, otherwise the workload.
     pub(crate) async fn as_revoker(&self) -> Result<Client, String> {
         match &self.socket {
             Some(socket) => {
@@ -282,7 +283,7 @@ impl Issuer {
         v1::SpawnRequest { class: self.class.clone(), csr, user_token: self.token.clone(), ..Default::default() }
     }
 
-    /// Who spawns children, and what it asks for: an agent, or the workload where no class of agents may.
+    /// The parent that spawns children, with its request: an agent, or the workload if no class of agents may spawn.
     pub(crate) async fn parent(&self) -> Result<(Client, v1::SpawnRequest), String> {
         match &self.parent {
             Some(class) => {
@@ -305,7 +306,7 @@ impl Issuer {
         Ok((folder, key.csr.clone()))
     }
 
-    /// So many fresh agents of the workload, in batches: what each was answered. `tickets` asks for tickets.
+    /// Spawns `count` agents of the workload in batches, and returns the answers. `tickets` asks for tickets, not certificates.
     pub(crate) async fn batches(&self, count: usize, tickets: bool) -> Result<Vec<v1::SpawnResponse>, String> {
         let client = self.as_workload().await?;
         let mut spawned = Vec::with_capacity(count);
@@ -319,7 +320,7 @@ impl Issuer {
         Ok(spawned)
     }
 
-    /// Every counter and gauge of `/metrics` without a histogram's parts; none when it cannot be reached.
+    /// Every counter and gauge of `/metrics`, without the parts of histograms. `None` if the endpoint cannot be reached.
     pub(crate) async fn metrics(&self) -> Option<BTreeMap<String, f64>> {
         let http = self.http.as_ref()?;
         let mut stream = TcpStream::connect(http).await.ok()?;
@@ -384,7 +385,7 @@ fn text(file: &Path) -> Result<String, String> {
     Ok(text.trim().to_owned())
 }
 
-/// The binary under test: the one that was given, or the `mayfly` beside this program.
+/// The binary under test: that of the options, or the `mayfly` beside this program.
 fn binary(options: &Options) -> Result<PathBuf, String> {
     if let Some(given) = &options.mayfly {
         return std::path::absolute(given).map_err(|e| e.to_string());

@@ -15,15 +15,15 @@ use crate::machine::Process;
 
 /// Width of one step of the timeline.
 pub(crate) const STEP: Duration = Duration::from_millis(100);
-/// Steps of the timeline at most: what comes later is counted into the last.
+/// Most steps of the timeline. Later calls are counted in the last step.
 const STEPS: usize = 36_000;
-/// Calls in flight at most when they come at a rate.
+/// Most calls in flight when calls are made at a fixed rate.
 const OPEN: usize = 4096;
 
-// ^C asks for the end; what was measured is still told.
+// Set by the first Ctrl-C: the measurement ends, and its report is still written.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// Ends the measurement at ^C or SIGTERM; is done at the second.
+/// Ends the measurement at the first Ctrl-C or SIGTERM, and returns at the second.
 pub(crate) async fn interrupted_twice() -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     loop {
@@ -43,12 +43,12 @@ pub(crate) fn ending() -> bool {
     ENDING.load(Ordering::Relaxed)
 }
 
-/// One call on its way.
+/// A call in flight.
 pub(crate) type Calling = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
-/// Makes calls; it is told which call it is, from 0.
+/// Makes a call. The argument is the number of the call, from 0.
 pub(crate) type Call = Box<dyn Fn(usize) -> Calling + Send + Sync>;
 
-/// The same of any kind.
+/// Boxes a call of any type.
 pub(crate) fn boxed<F>(call: impl Fn(usize) -> F + Send + Sync + 'static) -> Call
 where
     F: Future<Output = Result<(), String>> + Send + 'static,
@@ -63,11 +63,11 @@ pub(crate) struct Plan<'a> {
     pub(crate) name: &'a str,
     /// Calls in flight.
     pub(crate) concurrency: usize,
-    /// Calls a second; none: as many as are answered.
+    /// Calls a second. `None` makes each next call as soon as one was answered.
     pub(crate) rate: Option<f64>,
     /// How long.
     pub(crate) duration: Duration,
-    /// Calls at most, because so much was prepared.
+    /// Most calls, because input was prepared for so many.
     pub(crate) supply: usize,
     /// Whose CPU is counted.
     pub(crate) server: Option<Process>,
@@ -80,13 +80,13 @@ pub(crate) struct Run {
     pub(crate) done: u64,
     /// The others.
     pub(crate) errors: u64,
-    /// Of the first of them.
+    /// The error of the first call that failed.
     pub(crate) first_error: Option<String>,
     /// Seconds.
     pub(crate) wall: f64,
-    /// Nanoseconds, of those that were done.
+    /// Latencies of the successful calls, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
-    /// Calls that were done in each step.
+    /// Successful calls in each step.
     pub(crate) timeline: Vec<u64>,
     /// Seconds of the server's CPU.
     pub(crate) cpu: Option<f64>,
@@ -106,7 +106,7 @@ impl Run {
     }
 }
 
-/// An empty histogram, from a microsecond to two minutes, to three figures.
+/// An empty histogram, from a microsecond to two minutes, with three significant digits.
 pub(crate) fn histogram() -> Result<Histogram<u64>, String> {
     Histogram::new_with_bounds(1_000, 120_000_000_000, 3).map_err(|e| e.to_string())
 }
@@ -151,7 +151,7 @@ impl Tally {
     }
 }
 
-/// Loads. `call` is told which call it is, from 0.
+/// Makes the calls of a plan. The argument of `call` is the number of the call, from 0.
 pub(crate) async fn run<F, C>(plan: Plan<'_>, call: C) -> Result<Run, String>
 where
     C: Fn(usize) -> F + Send + Sync + 'static,
@@ -195,7 +195,7 @@ where
     })
 }
 
-/// Each of so many callers asks again when it was answered.
+/// A closed loop: each caller makes its next call when the last one was answered.
 async fn closed<F, C>(plan: Plan<'_>, call: Arc<C>, tally: &Arc<Tally>) -> Result<Histogram<u64>, String>
 where
     C: Fn(usize) -> F + Send + Sync + 'static,
@@ -225,7 +225,8 @@ where
     Ok(all)
 }
 
-/// Calls come when they are due, whether or not the ones before were answered; each counts from when it was due.
+/// An open loop: calls are made when they are due, whether or not earlier ones were answered. A latency counts from the moment at
+/// which the call was due.
 async fn open<F, C>(plan: Plan<'_>, rate: f64, call: Arc<C>, tally: &Arc<Tally>) -> Result<Histogram<u64>, String>
 where
     C: Fn(usize) -> F + Send + Sync + 'static,
@@ -236,7 +237,7 @@ where
     let (tally, ours) = (Arc::clone(tally), Arc::clone(&times));
     let (supply, duration, waits) = (plan.supply, plan.duration, Arc::clone(&room));
     let start = tally.started;
-    // A thread of its own: the runtime's timer is good to a millisecond only.
+    // The pacer has a thread of its own, because the runtime's timer has a resolution of a millisecond.
     let pacer = std::thread::Builder::new().name("loadtest-pacer".into()).spawn(move || {
         for (n, due) in (0..supply).map(|n| (n, Duration::from_secs_f64(float(u64::try_from(n).unwrap_or(0)) / rate))) {
             if due >= duration || ending() {
@@ -258,7 +259,7 @@ where
     });
     let pacer = pacer.map_err(|e| e.to_string())?;
     tokio::task::spawn_blocking(move || pacer.join()).await.map_err(|e| e.to_string())?.map_err(|_| "the pacer failed")?;
-    // Who is still on the way holds the times, or a place.
+    // A call in flight holds a reference to `times`, or a permit.
     while Arc::strong_count(&times) > 1 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -266,7 +267,7 @@ where
     Ok(times)
 }
 
-/// A line on stderr each second.
+/// Writes a line of progress to stderr each second.
 async fn tell(name: String, tally: Arc<Tally>) {
     let (mut before, mut at) = (0, Instant::now());
     loop {

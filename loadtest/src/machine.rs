@@ -1,4 +1,4 @@
-//! What the system knows of a process: its CPU, its memory, its threads, from proc(5).
+//! CPU, memory and threads of a process, from proc(5).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 pub(crate) struct Process(pub(crate) u32);
 
 impl Process {
-    /// Whoever has the file open; none of the processes that we may look at: none.
+    /// The process that has the file open. `None` if it is none of those that we may inspect.
     pub(crate) fn holding(file: &Path) -> Option<Process> {
         let file = std::fs::canonicalize(file).ok()?;
         let pids = std::fs::read_dir("/proc").ok()?.flatten();
@@ -32,7 +32,7 @@ impl Process {
         Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
     }
 
-    /// Seconds of CPU by the name of the thread; those of one name together.
+    /// Seconds of CPU by the name of the thread. Threads of one name are added up.
     pub(crate) fn threads(self) -> BTreeMap<String, f64> {
         let mut threads = BTreeMap::new();
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0)).into_iter().flatten().flatten();

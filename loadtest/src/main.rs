@@ -25,13 +25,13 @@ use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, ValueEnum};
 use issuer::Issuer;
 use report::Report;
-use scenario::{feed, grow, issue, revoke};
+use scenario::{exchange, feed, grow, issue, revoke};
 use spire::Spire;
 
 /// Measure an issuer against the floor of this machine.
 ///
-/// Without --home and --address it starts an issuer of its own, in a process of its own. Ctrl-C ends the measurement, and what
-/// was measured is told; a second one ends it at once.
+/// Without --home and --address it starts an issuer of its own, in a process of its own. Ctrl-C ends the measurement, and the
+/// report is still written; a second Ctrl-C ends the program at once.
 #[derive(Parser)]
 #[command(name = "mayfly-loadtest", version, max_term_width = 100)]
 struct Cli {
@@ -53,7 +53,7 @@ struct Options {
     /// The binary under test; without it, the `mayfly` beside this program
     #[arg(long, value_name = "FILE")]
     mayfly: Option<PathBuf>,
-    /// Seconds that are measured; by default as long as the scenario needs, and never a minute
+    /// Seconds that are measured; by default as long as the scenario needs, which is less than a minute
     #[arg(long, value_parser = seconds)]
     duration: Option<f64>,
     /// Calls in flight
@@ -65,7 +65,7 @@ struct Options {
     /// Subscribers of the feed, each with a connection of its own
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1000))]
     subscribers: u16,
-    /// Live agents: in `scale` and `restart` of the largest issuer, in `revoke` below the largest target
+    /// Live agents: those of the largest issuer in `scale` and `restart`, those below the largest target in `revoke`
     #[arg(long, value_parser = clap::value_parser!(u32).range(1000..=20_000_000).map(|n| usize::try_from(n).unwrap_or(1000)))]
     live: Option<usize>,
     /// Keep the issuer on the first core and this program on the second
@@ -92,19 +92,19 @@ struct Options {
     /// Admin socket of a SPIRE server
     #[arg(long, default_value = "/tmp/spire-server/private/api.sock", value_name = "PATH")]
     spire_socket: PathBuf,
-    /// Process of that server; by default whoever listens on its socket
+    /// Process id of that server; by default that of the process that listens on its socket
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     spire_pid: Option<u32>,
-    /// Workload API of a SPIRE agent: how long it takes until an SVID is usable is measured too
+    /// Workload API socket of a SPIRE agent; with it the time until an SVID is usable is measured too
     #[arg(long, value_name = "PATH")]
     spire_agent_socket: Option<PathBuf>,
-    /// SPIFFE ID of that agent, where its server has several
+    /// SPIFFE ID of that agent; needed if its server has several
     #[arg(long, value_name = "ID", requires = "spire_agent_socket")]
     spire_agent_id: Option<String>,
 }
 
 impl Options {
-    /// Whether the issuer is not ours.
+    /// Whether the issuer was not started by this program.
     fn runs_elsewhere(&self) -> bool {
         self.home.is_some() || self.address.is_some()
     }
@@ -120,6 +120,8 @@ enum Scenario {
     Batch,
     /// JWT-SVIDs of one agent
     Jwt,
+    /// Access tokens of one agent; then by an access token that it presents
+    Exchange,
     /// Tickets, each over a new connection
     Redeem,
     /// Agents renew, each time over a new connection
@@ -136,11 +138,11 @@ enum Scenario {
     Scale,
     /// How long a restart takes after a kill
     Restart,
-    /// The mix at a fixed rate, in thirds, with what the memory does
+    /// The calls of `mixed` at a fixed rate, in three parts, with the memory of each
     Soak,
-    /// Spawns, tokens and revocations beside the same of a SPIRE server that runs, in turns
+    /// Spawns, tokens and revocations, in turns with the same operations of a running SPIRE server
     Spire,
-    /// All but `spire`, one after the other, each with an issuer of its own
+    /// All scenarios but `spire`, one after the other, each with an issuer of its own
     All,
 }
 
@@ -169,7 +171,7 @@ fn run(cli: &Cli) -> Result<ExitCode, String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let twice = tokio::spawn(load::interrupted_twice());
-        // The issuer that we started ends with what is dropped here.
+        // Dropping these futures also kills the issuer that this program started.
         tokio::select! {
             measured = measure(cli) => measured.map(|()| ExitCode::SUCCESS),
             twice = twice => twice.map_err(|e| e.to_string())?.map(|()| ExitCode::from(130)),
@@ -201,7 +203,7 @@ async fn measure(cli: &Cli) -> Result<(), String> {
 }
 
 async fn one(scenario: Scenario, options: &Options, report: &mut Report) -> Result<(), String> {
-    // These need issuers of several sizes, or agents that lived before.
+    // These scenarios start issuers of several sizes, or with agents in their journal.
     let seeded = match scenario {
         Scenario::Revoke => Some(revoke::revoke(options).await?),
         Scenario::Subscribers => Some(feed::subscribers(options).await?),
@@ -223,6 +225,7 @@ async fn one(scenario: Scenario, options: &Options, report: &mut Report) -> Resu
         Scenario::Spawn => issue::spawn(&issuer, options).await,
         Scenario::Batch => issue::batch(&issuer, options).await,
         Scenario::Jwt => issue::jwt(&issuer, options).await,
+        Scenario::Exchange => exchange::exchange(&issuer, options).await,
         Scenario::Redeem => issue::redeem(&issuer, options).await,
         Scenario::Renew => issue::renew(&issuer, options).await,
         Scenario::Mixed => issue::mixed(&issuer, options).await,
@@ -235,7 +238,7 @@ async fn one(scenario: Scenario, options: &Options, report: &mut Report) -> Resu
 }
 
 async fn beside_spire(options: &Options, report: &mut Report) -> Result<(), String> {
-    // ORDER: first. Without it there is nothing to start an issuer for.
+    // ORDER: before an issuer is started, which would be in vain without a SPIRE server.
     let spire = Spire::reach(options).await?;
     let issuer = Issuer::start(options).await?;
     let before = issuer.metrics().await;

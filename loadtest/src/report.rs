@@ -9,7 +9,7 @@ use crate::client::Counts;
 use crate::issuer::Issuer;
 use crate::row::Row;
 
-/// What is told in the end.
+/// The report of a run.
 pub(crate) struct Report {
     /// What was asked for.
     pub(crate) scenario: String,
@@ -19,7 +19,7 @@ pub(crate) struct Report {
     pub(crate) pinned: bool,
     /// One for each measurement.
     pub(crate) rows: Vec<Row>,
-    // By method and outcome: what we counted, and what the issuer's metrics did at the same time.
+    // By method and outcome: the calls that we counted, and those that the issuer's metrics counted meanwhile.
     calls: BTreeMap<(String, String), (u64, Option<u64>)>,
 }
 
@@ -29,7 +29,7 @@ impl Report {
         Report { scenario, concurrency, pinned, rows: Vec::new(), calls: BTreeMap::new() }
     }
 
-    /// Takes what was counted on both sides since `before`.
+    /// Adds the calls that both sides have counted since `before`.
     pub(crate) async fn count(&mut self, issuer: &Issuer, before: Option<BTreeMap<String, f64>>) {
         let after = issuer.metrics().await;
         for ((method, outcome), ours) in issuer.counts.all() {
@@ -43,7 +43,7 @@ impl Report {
         }
     }
 
-    /// Takes what was counted here alone.
+    /// Adds the calls that this program has counted.
     pub(crate) fn count_here(&mut self, counts: &Counts) {
         counts.all().into_iter().for_each(|((method, outcome), ours)| self.add(method, outcome, ours, None));
     }
@@ -105,7 +105,7 @@ impl Report {
         lines.join("\n")
     }
 
-    /// The first row's figures, and under `rows` those of all.
+    /// The figures of the first row, and those of all rows under `rows`.
     pub(crate) fn json(&self) -> String {
         let rows: Vec<Value> = self.rows.iter().map(row).collect();
         let mut all = rows.first().cloned().unwrap_or_else(|| json!({}));

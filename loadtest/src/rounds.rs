@@ -10,9 +10,9 @@ use crate::server::Server;
 
 /// How often.
 pub(crate) const ROUNDS: u32 = 3;
-/// How long the empty RPC is measured in each.
+/// How long the empty RPC is measured in each round.
 const EMPTY: Duration = Duration::from_millis(1000);
-/// For what was prepared to last, though a round is faster than the one before.
+/// By how much more input is prepared than the last round used, because the next may be faster.
 const SPARE: f64 = 1.3;
 
 /// What is measured.
@@ -20,24 +20,24 @@ const SPARE: f64 = 1.3;
 pub(crate) struct Work<'a> {
     /// What it is called.
     pub(crate) name: &'a str,
-    /// What one operation must do at least.
+    /// The signature operations that one operation cannot do without.
     pub(crate) must: Must,
     /// Operations in one call.
     pub(crate) weight: u64,
     /// Calls in flight.
     pub(crate) concurrency: usize,
-    /// Calls a second; none: as many as are answered.
+    /// Calls a second. `None` makes each next call as soon as one was answered.
     pub(crate) rate: Option<f64>,
-    /// Calls of the warm-up at most.
+    /// Most calls of the warm-up.
     pub(crate) warm: usize,
-    /// Calls of one round at most.
+    /// Most calls of one round.
     pub(crate) most: usize,
     /// Seconds of all rounds together.
     pub(crate) seconds: f64,
 }
 
 impl<'a> Work<'a> {
-    /// As the options say, or by default.
+    /// The work with the rate and duration of the options, or with `seconds`.
     pub(crate) fn new(name: &'a str, options: &Options, seconds: f64) -> Work<'a> {
         Work {
             name,
@@ -51,14 +51,14 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// For so long, as many as are answered.
+    /// A closed loop of this duration.
     fn plan(&self, server: &impl Server, duration: Duration) -> Plan<'a> {
         let Work { name, concurrency, .. } = *self;
         Plan { name, concurrency, rate: None, duration, supply: usize::MAX, server: server.process() }
     }
 }
 
-/// Measures. `prepare` makes the call of one round, which is made so many times at most.
+/// Measures all rounds. `prepare` returns the call for one round; its argument is how often that call is made at most.
 pub(crate) async fn rounds<F, C>(
     server: &impl Server,
     work: Work<'_>,
@@ -102,7 +102,7 @@ impl<'a, S: Server, P> Series<'a, S, P> {
         Ok(Series { server, work, prepare, floor: Floor::signatures()?, warm, empty: Vec::new(), runs: Vec::new() })
     }
 
-    /// One more, unless the measurement is to end.
+    /// Measures one more round, unless the measurement is to end.
     pub(crate) async fn round<F, C>(&mut self) -> Result<(), String>
     where
         P: AsyncFnMut(usize) -> Result<C, String>,
@@ -129,7 +129,7 @@ impl<'a, S: Server, P> Series<'a, S, P> {
         &self.runs
     }
 
-    /// What was measured; of a measurement that ended before its first round, what the warm-up was.
+    /// The row of all rounds. If the measurement ended before its first round, it is that of the warm-up.
     pub(crate) async fn row(mut self) -> Result<Row, String> {
         if self.runs.is_empty() {
             self.runs.push(self.warm);

@@ -1,4 +1,4 @@
-//! One measurement: what a row of the report says.
+//! One measurement: a row of the report.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,21 +15,21 @@ use crate::server::Server;
 pub(crate) struct Row {
     /// What was done.
     pub(crate) scenario: String,
-    /// Operations a second: of several runs the median.
+    /// Operations a second: the median of all runs.
     pub(crate) achieved: f64,
     /// Operations that were done.
     pub(crate) done: u64,
     /// Calls that were not.
     pub(crate) errors: u64,
-    /// Why the first was not.
+    /// The error of the first operation that failed.
     pub(crate) first_error: Option<String>,
-    /// Nanoseconds of a call, all runs together.
+    /// Latencies of the calls of all runs, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
-    /// Microseconds of the server's CPU for one operation: of several runs the median.
+    /// Microseconds of the server's CPU for one operation: the median of all runs.
     pub(crate) cpu_us: Option<f64>,
-    /// What the parts of an operation cost at that time.
+    /// The cost of signatures and of an empty RPC at that time.
     pub(crate) floor: Floor,
-    /// Its floor; none: it has none.
+    /// The floor of one operation, in microseconds. `None` if it has none.
     pub(crate) floor_us: Option<f64>,
     /// Bytes of the server's memory afterwards.
     pub(crate) rss: Option<u64>,
@@ -37,11 +37,11 @@ pub(crate) struct Row {
     pub(crate) live: Option<u64>,
     /// The journal's head afterwards.
     pub(crate) revision: Option<u64>,
-    /// Operations in each step, one run after the other.
+    /// Operations in each step, with the runs one after the other.
     pub(crate) timeline: Vec<u64>,
     /// Seconds of the server's CPU by thread.
     pub(crate) threads: BTreeMap<String, f64>,
-    /// What else there is to say, by name with its unit.
+    /// Further figures by name; the name ends in the unit.
     pub(crate) facts: Vec<(&'static str, f64)>,
 }
 
@@ -65,7 +65,7 @@ impl Row {
         Ok(row)
     }
 
-    /// A row to be filled, with how the server stands now.
+    /// A row without figures, but with the memory and the live agents of the server now.
     pub(crate) async fn empty(server: &impl Server, scenario: &str, floor: Floor) -> Result<Row, String> {
         let standing = server.standing().await;
         Ok(Row {
@@ -87,13 +87,13 @@ impl Row {
         })
     }
 
-    /// The same beside its floor.
+    /// Adds the floor of an operation.
     pub(crate) fn beside(mut self, must: Must) -> Row {
         self.floor_us = self.floor.of(must);
         self
     }
 
-    /// The same with something more to say.
+    /// Adds a further figure.
     pub(crate) fn with(mut self, name: &'static str, value: f64) -> Row {
         self.facts.push((name, value));
         self
@@ -104,7 +104,7 @@ impl Row {
         self.cpu_us.zip(self.floor_us).map(|(cpu, floor)| cpu / floor)
     }
 
-    /// Milliseconds within which so many of a hundred calls were answered.
+    /// A percentile of the latency, in milliseconds.
     pub(crate) fn ms(&self, of_hundred: f64) -> f64 {
         load::float(self.latency.value_at_quantile(of_hundred / 100.0)) / 1e6
     }
@@ -119,7 +119,7 @@ pub(crate) struct Timed {
 }
 
 impl Timed {
-    /// Takes how long one took, or why it failed.
+    /// Adds the time of a call, or its error.
     pub(crate) fn take(&mut self, result: Result<Duration, String>) {
         match result {
             Ok(time) => self.times.push(time),

@@ -1,5 +1,6 @@
-//! The scenarios: what is done to the issuer, and what of it is measured.
+//! The scenarios: the calls that load the issuer, and what is measured.
 
+pub(crate) mod exchange;
 pub(crate) mod feed;
 pub(crate) mod grow;
 pub(crate) mod issue;

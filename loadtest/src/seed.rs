@@ -1,4 +1,4 @@
-//! Live agents by the hundred thousand, written into the journal of an issuer that stands still.
+//! Writes live agents by the hundred thousand into the journal of an issuer that is stopped.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,10 +14,10 @@ use uuid::Uuid;
 const CHUNK: usize = 10_000;
 /// Seconds for which the agents live: longer than any measurement.
 const LIFE: u64 = 3600;
-/// Agents whose ids are of one millisecond: they were spawned at 5,000 a second, the last of them now.
+/// Agents whose ids have the same millisecond, as if they had been spawned at 5,000 a second, the last of them now.
 const EACH_MS: usize = 5;
 
-/// So many trees: each an agent of class `researcher`, and so many of class `worker` below it.
+/// `count` trees, each of an agent of class `researcher` with `below` agents of class `worker` below it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trees {
     pub(crate) count: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Trees {
 }
 
 impl Trees {
-    /// About so many agents, in trees of a thousand.
+    /// About `live` agents, in trees of a thousand.
     pub(crate) fn of(live: usize) -> Vec<Trees> {
         vec![Trees { count: live / 1000, below: 999 }, Trees { count: live % 1000, below: 0 }]
     }
@@ -36,7 +36,7 @@ impl Trees {
     }
 }
 
-/// Writes the trees; the UUIDs of their tops, for each entry of `trees`.
+/// Writes the trees. Returns the UUIDs of their topmost agents, for each entry of `trees`.
 pub(crate) fn seed(journal: &Path, trees: &[Trees]) -> Result<Vec<Vec<Uuid>>, String> {
     let mut journal = Sqlite::open(journal, None)?;
     let state = mayfly::ledger::replay(&mut journal).map_err(|e| e.to_string())?;

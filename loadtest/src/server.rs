@@ -1,11 +1,11 @@
-//! A server under load: whose CPU counts, what it is to do nothing, and how it stands.
+//! A server under load: its process, a call that does nothing, and its memory and agents.
 
 use crate::load::Call;
 use crate::machine::Process;
 
 /// A server under load.
 pub(crate) trait Server {
-    /// Whose CPU and memory is counted; none when it runs elsewhere.
+    /// The process whose CPU and memory are measured. `None` if it runs on another machine.
     fn process(&self) -> Option<Process>;
 
     /// Calls that do nothing, over a connection of their own, with requests as large as one for a certificate.
@@ -15,7 +15,7 @@ pub(crate) trait Server {
     async fn standing(&self) -> Standing;
 }
 
-/// How a server stands, as far as it says so.
+/// Memory and live agents of a server, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Standing {
     /// Agents that it knows.

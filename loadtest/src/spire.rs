@@ -1,4 +1,4 @@
-//! A SPIRE server that runs already, by its admin socket. What this program makes there it deletes in the end.
+//! A running SPIRE server, over its admin socket. Entries that this program makes there are deleted in the end.
 
 pub(crate) mod workload;
 
@@ -35,9 +35,9 @@ use api::spire::api::server::svid::v1::svid_client::SvidClient;
 use api::spire::api::server::svid::v1::{MintJwtsvidRequest, MintX509svidRequest};
 use api::spire::api::types::{Agent, Entry, Selector, Spiffeid};
 
-/// Of its calls the one that looks nothing up.
+/// The call of its API that looks nothing up.
 const EMPTY: &str = "/spire.api.server.logger.v1.Logger/GetLogger";
-/// Below this path is everything that we ask for.
+/// Every SPIFFE ID that we ask for lies below this path.
 const PATH: &str = "/mayfly-loadtest";
 /// Entries in one request at most.
 pub(crate) const BATCH: usize = 100;
@@ -55,7 +55,7 @@ pub(crate) struct Spire {
 }
 
 impl Spire {
-    /// The one that the options name.
+    /// Connects to the server that the options name.
     pub(crate) async fn reach(options: &Options) -> Result<Spire, String> {
         let socket = &options.spire_socket;
         let channel = connect_unix(socket).await.map_err(|e| {
@@ -82,7 +82,7 @@ impl Spire {
         Ok(Spire { counts, process, trust_domain, channel, entries: Arc::default() })
     }
 
-    /// The SPIFFE ID of a workload of ours.
+    /// A new SPIFFE ID below our path.
     pub(crate) fn id(&self) -> String {
         format!("spiffe://{}{PATH}", self.trust_domain)
     }
@@ -102,7 +102,7 @@ impl Spire {
         if svid.is_some_and(|svid| !svid.token.is_empty()) { Ok(()) } else { Err("an answer without a token".into()) }
     }
 
-    /// An entry of an agent that is none: nobody ever holds its SVID.
+    /// An entry below an agent that does not exist, so its SVID is never fetched.
     pub(crate) fn of_nobody(&self) -> Entry {
         let selector = Selector { r#type: "mayfly".into(), value: "loadtest".into() };
         self.entry(self.named(format!("{PATH}/agent")), selector)
@@ -161,7 +161,7 @@ impl Spire {
         self.counts.take("Entry/BatchDeleteEntry", answer)
     }
 
-    /// Deletes what is left of ours.
+    /// Deletes those of our entries that still exist.
     pub(crate) async fn clean(&self) -> Result<(), String> {
         let left: Vec<_> = self.made().iter().cloned().collect();
         for ids in left.chunks(BATCH) {
@@ -174,7 +174,7 @@ impl Spire {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The agent of a SPIFFE ID, or the only one there is.
+    /// The SPIRE agent with this SPIFFE ID, or the only one if `id` is `None`.
     pub(crate) async fn agent(&self, id: Option<&str>) -> Result<Spiffeid, String> {
         let answer = AgentClient::new(self.channel.clone()).list_agents(ListAgentsRequest { page_size: 0 }).await;
         let agents = self.counts.take("Agent/ListAgents", answer)?.agents;
@@ -197,13 +197,13 @@ impl Server for Spire {
     }
 }
 
-/// Whoever listens on a socket.
+/// The process that listens on a socket.
 async fn listening(socket: &Path) -> Option<Process> {
     let peer = UnixStream::connect(socket).await.ok()?.peer_cred().ok()?;
     u32::try_from(peer.pid()?).ok().map(Process)
 }
 
-/// The one of an id, or the only one that there is.
+/// The agent with this id, or the only one if `id` is `None`.
 fn choose(agents: Vec<Agent>, id: Option<&str>) -> Result<Spiffeid, String> {
     let mut ids: Vec<Spiffeid> = agents.into_iter().filter(|agent| !agent.banned).filter_map(|agent| agent.id).collect();
     match (id, ids.len()) {
@@ -216,7 +216,7 @@ fn choose(agents: Vec<Agent>, id: Option<&str>) -> Result<Spiffeid, String> {
     }
 }
 
-/// A SPIFFE ID as everybody else writes it.
+/// A SPIFFE ID as text.
 pub(crate) fn text(id: &Spiffeid) -> String {
     format!("spiffe://{}{}", id.trust_domain, id.path)
 }

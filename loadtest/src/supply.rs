@@ -3,7 +3,7 @@
 use mayfly::folder::Key;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 
-/// So many requests, each of a key of its own.
+/// Makes `count` requests, each with a key of its own.
 pub(crate) async fn csrs(count: usize) -> Result<Vec<Vec<u8>>, String> {
     make(count, || Key::new().map(|key| key.csr)).await
 }

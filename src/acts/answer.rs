@@ -6,6 +6,7 @@ use super::{Issuer, approvals};
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::journal::record::{self, record::Body};
+use crate::judge::action::{all_within, canonical, read_actions};
 use crate::judge::approval::{may_answer, not_approved, standing, unknown_approval};
 use crate::judge::{Act, Chance, Check, Judgement};
 use crate::ledger::Lane;
@@ -15,24 +16,40 @@ use crate::state::{Approval, Status, View, seconds};
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    id: [u8; 16],
-    /// The digest of what was shown. `None` denies.
-    approves: Option<[u8; 32]>,
+    /// The approval.
+    pub id: [u8; 16],
+    /// What they say.
+    pub says: Says,
     /// SHA-256 of the token by which the person proved themselves.
-    evidence: [u8; 32],
+    pub evidence: [u8; 32],
 }
 
-/// Approves or denies. `approves` is the digest of what the person was shown, and `None` denies; `token` is the one by which they proved
-/// themselves. Returns the approval as it stands then, and the revision of the record.
-pub async fn answer(
-    issuer: &Issuer,
-    caller: Caller,
-    id: &str,
-    token: &str,
-    approves: Option<[u8; 32]>,
-) -> Result<(Approval, u64), No> {
+/// What a person says.
+#[derive(Clone, Debug)]
+pub enum Says {
+    /// No.
+    No,
+    /// Yes, to all that was shown.
+    Yes {
+        /// The digest of what was shown.
+        shown: [u8; 32],
+    },
+    /// Yes, to a part of what was shown.
+    Part {
+        /// The digest of what was shown.
+        shown: [u8; 32],
+        /// The actions: a JSON array; empty if there are none.
+        details: String,
+        /// Scopes.
+        scopes: Vec<String>,
+    },
+}
+
+/// Approves or denies. `token` is the one by which the person proved themselves. Returns the approval as it stands then, and the revision of
+/// the record.
+pub async fn answer(issuer: &Issuer, caller: Caller, id: &str, token: &str, says: Says) -> Result<(Approval, u64), No> {
     let (id, evidence) = (approvals::id(id)?, sha256(token.as_bytes()));
-    issuer.pipeline.record(caller, Answer { id, approves, evidence }).await
+    issuer.pipeline.record(caller, Answer { id, says, evidence }).await
 }
 
 /// The digest of what a person was shown, from 64 hexadecimal digits.
@@ -59,7 +76,7 @@ impl Act for Answer {
         let Caller::User { user, .. } = caller else {
             return Err(Denial::denied("ROLE_NOT_ALLOWED", "only people answer").into());
         };
-        // 1. Whose is it? T13: what others were asked looks as if it did not exist.
+        // 1. The person must be one who was asked. T13: a question to somebody else looks as if it did not exist.
         j.checking(Check::Ownership);
         let approval = j.view().approval(&self.id).ok_or_else(unknown_approval)?.clone();
         let agent = j.view().agent(&approval.agent).ok_or_else(unknown_approval)?.clone();
@@ -69,30 +86,54 @@ impl Act for Answer {
         if j.view().is_closed(&mayfly_verify::Target::User(user.clone())) {
             return Err(Denial::denied("USER_CLOSED", "you were revoked: an operator must reopen you").into());
         }
-        // 2. Once, while the agent and everything it relies on lives.
+        // 2. An approval is answered once, and only while the agent and everything that it relies on is valid.
         j.checking(Check::Approval);
         match standing(j.view(), &approval, j.at()) {
             Status::Pending => {}
             Status::Denied | Status::Used => return Err(not_approved(Status::Approved).into()),
             status => return Err(not_approved(status).into()),
         }
-        // 3. T183: what was shown, and nothing else.
-        if self.approves.is_some_and(|digest| digest != approval.digest) {
+        // 3. T183: the person approves exactly what they were shown, or a part of it.
+        if let Says::Yes { shown } | Says::Part { shown, .. } = &self.says
+            && *shown != approval.digest
+        {
             return Err(changed().into());
         }
-        // 4. The record. An approval lasts no longer than what it is about.
+        let narrowed = self.part(j, &approval)?;
+        // 4. The record. An approval lasts no longer than the authority that it is about.
         j.checking(Check::Lifetime);
         let most = j.at().saturating_add(seconds(approval.lasts)).min(seconds(agent.lease_ends_at));
         let ends_at = agent.delegation.as_ref().map_or(most, |delegation| most.min(delegation.ends_at));
         let body = record::Answered {
             id: self.id.to_vec(),
-            approved: self.approves.is_some(),
+            approved: !matches!(self.says, Says::No),
             by: Some(record::User { iss: user.iss.clone(), sub: user.sub.clone() }),
             evidence: self.evidence.to_vec(),
             ends_at,
+            narrowed,
         };
         let revision = j.push(caller, Body::Answered(body))?;
         let answered = j.view().approval(&self.id).cloned();
         Ok((answered.ok_or_else(|| Fault::new("answer", "the approval is not in the state"))?, revision))
+    }
+}
+
+impl Answer {
+    /// T270: the part that is approved, within what was asked for. `None` approves all of it, or nothing.
+    fn part(&self, j: &Judgement<'_>, approval: &Approval) -> Result<Option<record::Narrowed>, Denial> {
+        let Says::Part { details, scopes, .. } = &self.says else { return Ok(None) };
+        let types = &j.rules().actions;
+        let (actions, asked) = (read_actions(types, details)?, read_actions(types, &approval.details)?);
+        let mut scopes = scopes.clone();
+        scopes.sort_unstable();
+        scopes.dedup();
+        if actions.is_empty() && scopes.is_empty() {
+            return Err(Denial::malformed("ACTION_MALFORMED", "nothing is left of what was asked for: deny it"));
+        }
+        if !all_within(&actions, &asked) || !scopes.iter().all(|scope| approval.scopes.contains(scope)) {
+            let message = "this is not within what the agent asked for: an answer makes it narrower, and nothing else";
+            return Err(Denial::denied("ACTION_NOT_ALLOWED", message));
+        }
+        Ok(Some(record::Narrowed { details: canonical(&actions), scopes }))
     }
 }

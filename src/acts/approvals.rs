@@ -1,4 +1,4 @@
-//! Approvals: what is known of one, and those that a caller may see. Nothing is recorded.
+//! Approvals: reads one, or lists those that a caller may see. Nothing is recorded.
 
 use super::Issuer;
 use crate::caller::Caller;
@@ -38,8 +38,8 @@ pub fn get(issuer: &Issuer, caller: &Caller, text: &str) -> Result<Known, Denial
     found.ok_or_else(unknown_approval)
 }
 
-/// The approvals that a caller may see, the newest first, and the revision at which they were read. Without `all` only those of which
-/// something can still come.
+/// The approvals that a caller may see, the newest first, and the revision at which they were read. Without `all` only those that
+/// can still be answered or used.
 pub fn list(issuer: &Issuer, caller: &Caller, all: bool) -> (Vec<Known>, u64) {
     let (now, rules) = (issuer.clock.now(), issuer.ledger.rules());
     issuer.ledger.read(|state| {

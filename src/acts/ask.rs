@@ -1,4 +1,5 @@
-//! Ask: an agent asks a person to approve what its class lets it do only then. Nothing waits: the question is a record.
+//! Ask: an agent asks a person for an approval, which its class requires for some requests. No call waits for the answer: the
+//! question is a record.
 
 use mayfly_verify::approval::Shown;
 
@@ -17,7 +18,7 @@ use crate::state::{Agent, Approval, Count, Seat, seconds, waiting_seats};
 /// Longest that a question may wait, in seconds, whatever the class says.
 pub const LONGEST: u64 = 600;
 
-/// What is asked for, as it comes from the wire.
+/// The request as it comes from the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     /// Where the token will be accepted.
@@ -35,9 +36,12 @@ pub struct Asked {
 /// A question.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    wanted: Wanted,
-    reason: String,
-    expires: u64,
+    /// What is asked for.
+    pub wanted: Wanted,
+    /// Why.
+    pub reason: String,
+    /// Seconds for which it may wait.
+    pub expires: u64,
 }
 
 /// Asks for an approval: the approval as it waits, and the revision of its record.
@@ -49,7 +53,7 @@ pub async fn ask(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(Appro
     if scopes.len() > 16 || scopes.iter().any(|scope| scope.is_empty() || scope.len() > 128) {
         return Err(Denial::malformed("SCOPE_MALFORMED", "give at most 16 scopes, of at most 128 bytes each").into());
     }
-    // T184: whoever reads it sees what was written, and in one line.
+    // T184: characters that could make a person read something else than was written are refused, and so are line breaks.
     if reason.len() > 256 || reason.chars().any(is_deceiving) {
         let message = "a reason has at most 256 bytes, in one line, without control characters";
         return Err(Denial::malformed("REASON_TOO_LONG", message).into());
@@ -71,7 +75,7 @@ impl Act for Ask {
     type Permit = (Approval, u64);
 
     fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Self::Permit, No> {
-        // 1. The caller, once by each JWT-SVID.
+        // 1. The caller. A JWT-SVID proves its agent for one request only.
         let (id, assertion) = match caller {
             Caller::Agent { id, .. } => (id, None),
             Caller::Bearer { id, jti, ends_at, .. } => (id, Some((jti, *ends_at))),
@@ -103,7 +107,7 @@ impl Act for Ask {
         }
         // 4. There is room for one more.
         check_room(j, &agent)?;
-        // 5. It waits no longer than what it is about can last.
+        // 5. The question waits no longer than the authority that it is about can last.
         j.checking(Check::Lifetime);
         let most = j.now().saturating_add(self.expires.min(terms.expires)).min(agent.lease_ends_at);
         let ends_at = agent.delegation.as_ref().map_or(seconds(most), |delegation| seconds(most).min(delegation.ends_at));

@@ -1,4 +1,4 @@
-//! What questions of why need: where the configuration stands, who brings users, and turns.
+//! Inputs and limits of explanations: the places in the configuration, the providers of users, and a bound on how many run at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use crate::caller::Caller;
 use crate::denial::{Denial, Kind};
 use crate::judge::Places;
 
-/// Explanations at once, of operators, and of all others together.
+/// Explanations that run at once: those of operators, and those of all other callers together.
 const AT_ONCE: (usize, usize) = (2, 2);
-/// How long an explanation waits for the others.
+/// How long an explanation waits for others to end.
 const TURN: Duration = Duration::from_secs(5);
-/// Requests of gateways that are decided at once.
+/// Requests of AuthZEN gateways that are decided at once.
 const DECIDED: usize = 4;
 
 /// What explanations need.
 pub struct Explaining {
-    /// Where the configuration stands, and who owns it.
+    /// File and line of each part of the configuration, and its owner.
     pub places: Places,
     /// The providers whose users may act through workloads.
     pub providers: Vec<Provider>,
@@ -29,7 +29,7 @@ pub struct Explaining {
 }
 
 impl Explaining {
-    /// With the places of the configuration, and its providers of users.
+    /// Needs the places of the configuration, and its providers of users.
     pub fn new(places: Places, providers: Vec<Provider>) -> Explaining {
         Explaining {
             places,
@@ -39,13 +39,14 @@ impl Explaining {
         }
     }
 
-    /// A turn, which is given back when it is dropped.
+    /// Waits until an explanation may run. The permit is given back when it is dropped.
     pub(crate) async fn turn(&self, caller: &Caller) -> Result<SemaphorePermit<'_>, Denial> {
         let turns = if caller.reads_everything() { &self.turns.0 } else { &self.turns.1 };
         tokio::time::timeout(TURN, turns.acquire()).await.ok().and_then(Result::ok).ok_or_else(busy)
     }
 
-    /// A turn of a gateway's request, which is given back when it is dropped: also if nobody waits for the answer any more.
+    /// Waits until a gateway's request may be decided. The permit is given back when it is dropped, which is when the decision ends
+    /// and not when the caller hangs up.
     pub(crate) async fn deciding(&self) -> Result<OwnedSemaphorePermit, Denial> {
         let turn = Arc::clone(&self.decided).acquire_owned();
         tokio::time::timeout(TURN, turn).await.ok().and_then(Result::ok).ok_or_else(busy)

@@ -1,7 +1,7 @@
 //! Attest: the token of a workload's platform and a key become the first certificate of the workload, once.
 //!
-//! It is recorded as a ticket that this very token is, and its redemption: so a token counts once, is forgotten after its end, and
-//! falls with what a join token falls with.
+//! It is recorded as a ticket and its redemption, as if the token were a join token. So a token can be used once, its record is
+//! dropped after it expires, and it is revoked by whatever revokes a join token.
 
 use mayfly_verify::{Target, Workload, WorkloadName, sha256};
 
@@ -48,7 +48,7 @@ pub async fn attest(issuer: &Issuer, token: &str, workload: &str, csr: Vec<u8>) 
         let answer = issuer.pipeline.issue(Caller::Stranger, Attest { attested, token, key, number: providers.number }).await;
         tries += 1;
         match answer {
-            // T165: decided again, by what is configured now.
+            // T165: the configuration was replaced meanwhile, so the request is decided again by the new one.
             Err(No::Denial(denial)) if denial.code == configure::CHANGED && tries < configure::TRIES => {}
             answer => return answer,
         }
@@ -56,7 +56,7 @@ pub async fn attest(issuer: &Issuer, token: &str, workload: &str, csr: Vec<u8>) 
 }
 
 impl Attest {
-    /// By what its use is found again. No secret of a ticket has this hash: it would be the text that is hashed here.
+    /// The key under which the use of the token is recorded. It cannot equal the hash of a ticket's secret, because of its prefix.
     fn hash(&self) -> [u8; 32] {
         sha256(&[b"mayfly: the token of a platform\n".as_slice(), &self.attested.proof].concat())
     }
@@ -82,7 +82,7 @@ impl Act for Attest {
                 Denial::denied("WORKLOAD_TOKEN_EXPIRED", "the token has expired: get a fresh one from the platform").into()
             );
         }
-        // A token tells whole seconds: one from the second of the revocation may be from before it.
+        // Tokens carry whole seconds, so a token from the second of the revocation may be from before it and is refused.
         let of = |target: &Target| j.view().revoked_at(target);
         let since = of(&Target::Workload(Workload::Own(name.clone()))).max(of(&Target::TrustDomain));
         if since.is_some_and(|since| self.attested.issued_at <= since / SECOND) {

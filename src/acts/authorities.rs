@@ -1,4 +1,4 @@
-//! Change of authorities: prepared, published, active, retired, gone; or tainted.
+//! Changes the authorities: each is prepared and published, then active, then retired and removed; or it is tainted.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ const TAINTED: usize = 64;
 pub enum Change {
     /// A new authority, which is published and signs nothing yet. Its times and its status are set when it is recorded.
     Prepare(Slot),
-    /// A prepared authority signs from now on, and the one that did is retired.
+    /// A prepared authority signs from now on, and the one that signed before is retired.
     Activate {
         /// What it signs.
         kind: Kind,
         /// Its id. `None` is the prepared one.
         id: Option<Arc<str>>,
-        /// Whether or not it has been published for long enough (BU-9).
+        /// Whether it may sign even if it has not been published for long enough (BU-9).
         early: bool,
     },
     /// A prepared authority is withdrawn.
@@ -37,9 +37,9 @@ pub enum Change {
         /// Its id; never that of the active one.
         id: String,
     },
-    /// No authority of a kind signs any more, because nobody asks for what it signs.
+    /// No authority of a kind signs any more, because no audience is configured for its signatures.
     Withdraw(Kind),
-    /// Authorities go if nothing that they signed is valid any longer.
+    /// Removes authorities if nothing that they signed is valid any longer.
     Collect,
 }
 
@@ -161,7 +161,7 @@ fn withdraw(j: &Judgement<'_>, slots: &mut [Slot], kind: Kind) -> bool {
     let keep_until = j.last_ends(kind).saturating_add(SKEW);
     let mut changed = false;
     for slot in slots.iter_mut().filter(|s| s.kind == kind && matches!(s.status, Status::Prepared | Status::Active)) {
-        // What is prepared signed nothing.
+        // A prepared authority has signed nothing, so it need not be kept.
         let until = if slot.status == Status::Active { keep_until } else { j.at() };
         (slot.status, slot.retired_at, slot.keep_until) = (Status::Retired, j.at(), until);
         changed = true;
@@ -182,7 +182,7 @@ fn taint(j: &Judgement<'_>, slots: &mut [Slot], id: &str) -> Result<bool, Denial
         }
         Status::Tainted => Ok(false),
         Status::Prepared | Status::Retired => {
-            // Whoever has its key can sign until it ends.
+            // A thief of its key can sign until the authority expires.
             let keep_until = seconds(slot.ends_at).saturating_add(SKEW);
             (slot.status, slot.retired_at, slot.keep_until) = (Status::Tainted, j.at(), keep_until);
             Ok(true)

@@ -16,7 +16,7 @@ use crate::state::{Hold, Standing, Unit, View, seconds};
 
 /// How long a reservation is held at most, in seconds.
 pub const LONGEST_HOLD: u64 = 3600;
-/// How long it is held where nobody says, in seconds.
+/// How long a reservation is held if the request does not say, in seconds.
 const HOLD: u64 = 600;
 
 /// A spend.
@@ -28,9 +28,9 @@ pub struct Spend {
     pub unit: Unit,
     /// How much; at least 1.
     pub amount: u64,
-    /// The reservation to take it from. `None` takes it from what is not held.
+    /// The reservation to spend from. `None` spends from what is not reserved.
     pub reservation: Option<u64>,
-    /// Makes a retry the same spend.
+    /// Makes a retry the same spend as the first attempt.
     pub request: Option<RequestId>,
 }
 
@@ -107,7 +107,7 @@ pub fn show(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<Shown, Deni
         let ids = state.account(&agent.uuid).into_iter().flat_map(|account| &account.holds);
         let held = |id: &u64| {
             let hold = state.hold(*id).filter(|hold| hold.is_open(now))?;
-            // What is held for an agent that is gone is free again.
+            // A reservation for an agent that has ended no longer counts.
             let agent = state.agent(&hold.agent).filter(|agent| state.standing(agent, now) == Standing::Live)?;
             Some((*id, agent.id(&issuer.trust_domain), hold.clone()))
         };
@@ -153,7 +153,7 @@ impl Act for Spend {
                 ends_at: 0,
             });
         }
-        // 2. From the reservation, whose part of every account nobody else can take; or from what is not held.
+        // 2. The spend is taken from the reservation, which holds a part of every account; or from what is not reserved.
         let (lines, reservation_left) = match self.reservation {
             Some(reservation) => {
                 let hold = held_for(j, reservation, &agent.uuid)?;
@@ -185,7 +185,7 @@ impl Act for Spend {
             request: self.request.as_ref().map(request_record),
         };
         let revision = j.push(caller, Body::Spent(body))?;
-        // What a reservation held is spent now, and no less is left than before.
+        // A reservation was already subtracted from what is left, so spending from it leaves as much as before.
         let taken = if self.reservation.is_some() { 0 } else { self.amount };
         Ok(Left { agent: id, revision, left: least(&lines, taken), reservation_left, ends_at: 0 })
     }
@@ -211,7 +211,7 @@ impl Act for Reserve {
             let (left, ends_at) = (least(&lines, 0), hold.ends_at / SECOND);
             return Ok(Left { agent: id, revision: reservation, left, reservation_left: hold.left, ends_at });
         }
-        // 2. What is free, and room for one more.
+        // 2. Enough is left, and there is room for one more reservation.
         let lines = j.budget(&agent, self.unit, self.amount)?;
         for (reservation, agent) in j.room_for_hold(&agent)? {
             let body = record::Released { reservation, agent: agent.as_bytes().to_vec(), by: by(j, caller) };
@@ -289,7 +289,7 @@ fn short(reservation: u64, hold: &Hold, amount: u64) -> Denial {
     denial.with("per", "reservation").with("left", hold.left.to_string())
 }
 
-/// Sums stay far from the end of the numbers.
+/// Limits amounts, so that sums of them cannot overflow.
 fn check_amount(amount: u64) -> Result<(), Denial> {
     if (1..=1 << 53).contains(&amount) {
         return Ok(());
@@ -297,7 +297,7 @@ fn check_amount(amount: u64) -> Result<(), Denial> {
     Err(Denial::malformed("AMOUNT_MALFORMED", "give an amount from 1 to 2^53"))
 }
 
-/// The least that any account has left after `taken`.
+/// The smallest amount that any of the accounts has left once `taken` is subtracted.
 fn least(lines: &[Line], taken: u64) -> Option<u64> {
     lines.iter().filter_map(Line::left).min().map(|left| left.saturating_sub(taken))
 }

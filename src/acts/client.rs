@@ -1,7 +1,7 @@
 //! Client: an agent proves itself at an endpoint of OAuth by a JWT-SVID (RFC 7523, draft-ietf-oauth-spiffe-client-auth).
 //!
-//! A stranger sends the JWT-SVID, so what can be known without a signature is looked at first, one key is tried at most, and
-//! signatures are verified in a bounded number of turns.
+//! The sender is a stranger until the JWT-SVID is verified. So everything that needs no signature is checked first, one key is
+//! tried at most, and the number of signatures that are verified at once is bounded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::exchange::assertion_used;
 use crate::state::Standing;
 
-/// Tokens that are verified at once in one line, and those that wait or are verified.
+/// Tokens that are verified at once in one queue, and tokens that wait or are being verified.
 const TURNS: usize = 2;
 const PLACES: usize = 256;
 /// Uses that are remembered in memory, for all agents and for those of one root workload.
 const USES: usize = 65_536;
 const USES_OF_ROOT: usize = USES / 8;
 
-/// The turns in which tokens are verified, and the JWT-SVIDs that proved a client where nothing is recorded.
+/// The queues in which tokens are verified, and the uses of JWT-SVIDs for requests that record nothing.
 #[derive(Default)]
 pub struct Clients {
-    // T100: forged proofs of strangers cost the turns of those who prove themselves in this way, and nobody else's.
+    // T100: forged JWT-SVIDs of strangers delay only callers who prove themselves by a JWT-SVID.
     proofs: Line,
     tokens: Line,
     // Guards the uses; held for one look-up.
     uses: Mutex<Uses>,
 }
 
-/// Those who wait for a signature to be verified.
+/// A queue of tokens whose signature is to be verified.
 struct Line {
     turns: Arc<Semaphore>,
     places: Semaphore,
@@ -44,7 +44,7 @@ struct Uses {
     /// By `jti`, when the JWT-SVID expires (Unix seconds), and the root of its agent.
     ends: HashMap<[u8; 16], (u64, Workload)>,
     roots: HashMap<Workload, usize>,
-    // Unix seconds of the last look for those that have expired: a look costs as much as there are uses.
+    // Unix seconds at which expired uses were last removed. That walks over all uses, so it is done rarely.
     tidied: u64,
 }
 
@@ -55,7 +55,8 @@ impl Default for Line {
 }
 
 impl Line {
-    /// Does `work` on a thread apart from the runtime when it is its turn. Nothing is done if the caller stops waiting before that.
+    /// Does `work` on a thread outside of the async runtime when it is its turn. Nothing is done if the caller stops waiting before
+    /// that.
     async fn turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, No> {
         let _place = self.places.try_acquire().map_err(|_| busy("too many tokens wait to be verified: ask again in a moment"))?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|e| Fault::new("client", e))?;
@@ -68,7 +69,7 @@ impl Line {
 }
 
 impl Clients {
-    /// Verifies what a caller presents who has been proved, in the turns of such callers.
+    /// Does `work`, the verification of a token that a proved caller presents, in the queue of such callers.
     pub(super) async fn turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, No> {
         self.tokens.turn(work).await
     }
@@ -116,7 +117,7 @@ fn busy(message: &str) -> Denial {
 pub async fn prove(issuer: &Issuer, assertion: &str) -> Result<Caller, No> {
     let now = issuer.clock.seconds();
     let refused = |e: mayfly_verify::Reject| unauthenticated(e.code(), e.to_string());
-    // 1. Without a signature: it names an agent that lives, and has not expired.
+    // 1. Checks that need no signature: the token names a live agent, and has not expired.
     let id = AgentId::parse(&inspect_jwt(assertion).map_err(refused)?.to_string());
     let id = id.ok().filter(|id| id.trust_domain == issuer.trust_domain);
     let id = id.ok_or_else(|| unauthenticated("CALLER_UNKNOWN", "a client is an agent of this trust domain"))?;
@@ -134,7 +135,7 @@ pub async fn prove(issuer: &Issuer, assertion: &str) -> Result<Caller, No> {
     let (published, oid, aud, token) = (issuer.publisher.now(), issuer.oid().clone(), issuer.iss.clone(), assertion.to_owned());
     let verified = issuer.clients.proofs.turn(move || verify_jwt(&token, &aud, &published.bundle, &oid, now)).await?;
     let svid = verified.map_err(refused)?;
-    // 3. T144: for us alone. With another audience beside us, whoever reads that one could be us to somebody else.
+    // 3. T144: the token is for us alone. If it had another audience, that service could send it here and pass for the agent.
     if svid.audience != [issuer.iss.as_str()] {
         let message = format!("the audience of the JWT-SVID must be `{}` alone", issuer.iss);
         return Err(unauthenticated("CREDENTIAL_AUDIENCE", message).into());

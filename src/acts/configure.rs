@@ -1,4 +1,4 @@
-//! Configure: the journal learns of the configuration in use, at a start and at each reload; and what another one would change.
+//! Configure: records the configuration in use at a start and at each reload, and says what another configuration would change.
 
 use mayfly_verify::User;
 use tokio::sync::{mpsc, oneshot};
@@ -14,11 +14,11 @@ use crate::pipeline::chance;
 use crate::state::authority::Kind;
 use crate::state::{Agent, Standing, State};
 
-/// The code of a denial for what was proved by a configuration that has been replaced since.
+/// The code of a denial of evidence that was verified under a configuration that has been replaced since.
 pub(super) const CHANGED: &str = "CONFIGURATION_CHANGED";
-/// How often a request is decided again because the configuration changed, before its caller is told.
+/// How often a request is judged again because the configuration changed. After that it is denied with [`CHANGED`].
 pub(super) const TRIES: usize = 4;
-/// Orders that wait.
+/// Most configuration orders that wait in the queue.
 const WAITING: usize = 8;
 /// Affected agents that are listed one by one.
 pub const LISTED: usize = 1000;
@@ -35,7 +35,7 @@ pub struct Configure {
 /// Records the configuration of a start if it has changed. Blocks: not for async code.
 pub fn configure(ledger: &Ledger, configured: Configure) -> Result<(), No> {
     let pending = Pending::new(Caller::Stranger, configured, chance()?);
-    // A start must not fail for want of room.
+    // The lane of authorities has reserved space, so that a start does not fail because the disk is full.
     let InLane(_, mut settled) = ledger.commit(InLane(Lane::Authority, vec![pending]));
     let settled = settled.pop().map(|mut pending| pending.take().map(drop));
     settled.unwrap_or(Ok(()))
@@ -61,7 +61,7 @@ impl Act for Configure {
             classes: self.classes.to_vec(),
             x509_life: j.rules().x509_life(),
             jwt_life: j.rules().jwt_life(),
-            // If lifetimes get shorter now, credentials that are out still last as long as they were signed for.
+            // If lifetimes get shorter now, credentials that were issued before still last as long as they were signed for.
             x509_until: j.last_ends(Kind::X509) / SECOND,
             jwt_until: j.last_ends(Kind::Jwt) / SECOND,
             policies: j.rules().policies.as_ref().map(|set| set.digest().to_vec()).unwrap_or_default(),
@@ -100,7 +100,7 @@ pub struct Change {
     pub needs_restart: bool,
 }
 
-/// A live agent that would get less.
+/// A live agent that would lose some of its authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Affected {
     /// Its SPIFFE ID.
@@ -114,7 +114,7 @@ pub struct Affected {
 pub struct Reloaded {
     /// Revision of the record.
     pub revision: u64,
-    /// What is different from before.
+    /// The differences between the two configurations.
     pub changes: Vec<Change>,
 }
 
@@ -123,13 +123,13 @@ pub struct Reloaded {
 pub struct Compared {
     /// The keys that differ.
     pub changes: Vec<Change>,
-    /// The live agents that would get less, at most [`LISTED`].
+    /// The live agents that would lose some of their authority, at most [`LISTED`].
     pub agents: Vec<Affected>,
     /// How many they are.
     pub affected: u64,
 }
 
-/// An order to whoever reads the configuration.
+/// A request to the task that reads the configuration.
 pub enum Order {
     /// Read it again, and use it.
     Reload(Caller, Option<std::sync::Arc<Origin>>, oneshot::Sender<Result<Reloaded, No>>),
@@ -137,11 +137,11 @@ pub enum Order {
     Compare(String, String, oneshot::Sender<Result<Compared, No>>),
 }
 
-/// The way to whoever reads the configuration.
+/// The channel to the task that reads the configuration.
 pub struct Configuration(mpsc::Sender<Order>);
 
 impl Configuration {
-    /// The way, and its other end.
+    /// The channel and its receiver.
     pub fn new() -> (Configuration, mpsc::Receiver<Order>) {
         let (orders, queue) = mpsc::channel(WAITING);
         (Configuration(orders), queue)
@@ -165,15 +165,15 @@ impl Configuration {
     }
 }
 
-/// A denial of a configuration that cannot be used; the one before stays.
+/// The denial of a configuration that cannot be used. The previous one stays in use.
 pub fn refused(why: &str) -> Denial {
-    // It travels in a header.
+    // The message is sent in a header, whose size is limited.
     let why: String = why.chars().take(3000).collect();
     Denial::new(DenialKind::Precondition, "CONFIGURATION_REFUSED", format!("nothing was changed: {why}"))
 }
 
 impl Issuer {
-    /// The live agents that would get less by other rules than by those of now, and how many they are.
+    /// The live agents that would lose some of their authority under other rules, and their number.
     pub fn affected(&self, new: &Rules) -> (Vec<Affected>, u64) {
         let (now, old) = (self.clock.now(), self.ledger.rules());
         self.ledger.read(|state| {

@@ -6,8 +6,8 @@ use super::Issuer;
 use crate::caller::{Caller, unauthenticated};
 use crate::denial::{Denial, No};
 
-/// The SHA-256 thumbprint of the key of a proof. The proof is used up, and so is only asked for once the client is proved: what it
-/// costs is that client's. `urls` are the names of the endpoint.
+/// The SHA-256 thumbprint of the key of a proof. This uses up the proof. It is called after the client is proved, so that the cost
+/// counts against that client. `urls` are the names of the endpoint.
 pub async fn prove(issuer: &Issuer, caller: &Caller, proof: &str, urls: [String; 2]) -> Result<[u8; 32], No> {
     let now = issuer.clock.seconds();
     let text = proof.to_owned();
@@ -27,7 +27,7 @@ pub async fn prove(issuer: &Issuer, caller: &Caller, proof: &str, urls: [String;
     Ok(proof.thumbprint)
 }
 
-/// As a refused proof is told. Whoever lacks a nonce gets one.
+/// The denial for a refused proof. If a nonce is missing, the denial brings one.
 fn refused(issuer: &Issuer, reject: &Reject) -> Denial {
     let denial = unauthenticated(reject.code(), reject.to_string());
     if *reject == Reject::Nonce { denial.with("nonce", nonce(issuer)) } else { denial }

@@ -1,4 +1,4 @@
-//! End: an agent ends, by itself or by somebody whose it is.
+//! End: an agent ends itself, or somebody ends it whom it belongs to.
 
 use mayfly_verify::{AgentId, Target};
 use uuid::Uuid;
@@ -63,14 +63,16 @@ impl Act for End {
             let revision = j.collapse(caller, &above)?;
             return Ok(Ended { agent, revision, accepted_until: None });
         }
-        // T150: an agent that ends many below it fills no feed, and is not punished for it: then their credentials expire.
+        // T150: an agent that ends very many agents below it must not fill the feed. Beyond a bound such an end is not published,
+        // and the credentials last until they expire.
         let told = known.has_children() || !j.ends_crowded(caller, known);
         let accepted_until = (!told).then(|| last_credential(j, known));
         let by = match caller {
             Caller::Operator { .. } => String::new(),
             other => other.scope(),
         };
-        // Its tokens are bound to its parent, and none of them is younger than the last that anybody got.
+        // The tokens of an agent without a key are not counted per agent. None of them can expire later than the last token that
+        // was minted for anybody.
         let tokens_until = if known.is_keyless() { j.view().out().tokens.max(j.now() + 1) } else { 0 };
         let body = record::Ended { agent: uuid.as_bytes().to_vec(), by, told, tokens_until };
         let revision = j.push(caller, Body::Ended(body))?;

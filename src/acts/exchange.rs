@@ -1,10 +1,12 @@
-//! Exchange: an access token for the calling agent, by what it is and by what it presents (RFC 8693, RFC 6749 4.4).
+//! Exchange: an access token for the calling agent, from its own authority and the tokens that it presents (RFC 8693, RFC 6749
+//! 4.4).
 
-use mayfly_verify::{Principal, User, inspect_jwt, inspect_jwt_issuer, is_access_token, sha256, verify_jwt};
-use serde_json::{Map, Value};
+mod evidence;
+
+use mayfly_verify::{User, sha256};
 use uuid::Uuid;
 
-use super::{Issuer, approvals, introspect, user};
+use super::{Issuer, approvals, user};
 use crate::assertion::Assertions;
 use crate::authority::Seal;
 use crate::caller::Caller;
@@ -14,15 +16,18 @@ use crate::journal::record::{self, record::Body};
 use crate::judge::action::{Action, all_within, canonical, read_actions};
 use crate::judge::approval::Wanted;
 use crate::judge::bound::Proved;
-use crate::judge::exchange::{Ceiling, Held, decide_access, not_yours};
+use crate::judge::exchange::{Ceiling, decide_access, not_yours};
 use crate::judge::id_jag::IdJag;
 use crate::judge::policy::Kept;
+use crate::judge::profile::Form;
 use crate::judge::{Access, Act, Chance, Check, Judgement, Presented, Use, release};
 use crate::ledger::Recorded;
 use crate::pipeline::Issue;
 use crate::policies;
 use crate::state::{AccessToken, Agent, Confirmation, State};
 
+/// Longest life of an ID-JAG, in seconds.
+const ID_JAG_LIFE: u64 = 300;
 /// Scopes of one request at most.
 const SCOPES: usize = 64;
 
@@ -31,20 +36,24 @@ const SCOPES: usize = 64;
 pub struct Asked {
     /// The one audience.
     pub audience: String,
-    /// Scopes; none asks for all that may be given.
+    /// Scopes; an empty list asks for all that may be given.
     pub scopes: Vec<String>,
     /// The subject token; empty if there is none.
     pub subject_token: String,
     /// The actor token; empty if there is none. It must be the caller's own.
     pub actor_token: String,
-    /// What the client holds, to which the token can be bound.
+    /// The key or certificate that the client has proved, to which the token can be bound.
     pub proved: Proved,
     /// Actions that the token is to allow: a JSON array; empty if there are none.
     pub details: String,
     /// The id of the approval that is used; empty if none is.
     pub approval: String,
-    /// The agent without a key that the caller spawned, for which it asks. `None`: for the caller itself.
+    /// The agent without a key that the caller spawned, for which it asks. `None` if it asks for itself.
     pub for_agent: Option<Uuid>,
+    /// Whether an ID-JAG is wanted. `None` takes what the audience takes.
+    pub id_jag: Option<bool>,
+    /// The resource behind the audience that an ID-JAG is for.
+    pub resource: Option<String>,
 }
 
 /// An exchange.
@@ -52,25 +61,29 @@ pub struct Asked {
 pub struct Exchange {
     /// The one audience.
     pub audience: String,
-    /// Scopes; none asks for all that may be given.
+    /// Scopes; an empty list asks for all that may be given.
     pub scopes: Vec<String>,
-    /// What the agent presents besides itself.
+    /// The verified subject token.
     pub presented: Presented,
     /// SHA-256 of what the signature of the subject token covers. `None` if there is none.
     pub digest: Option<[u8; 32]>,
-    /// What the client holds, to which the token can be bound.
+    /// The key or certificate that the client has proved, to which the token can be bound.
     pub proved: Proved,
     /// The actions that are asked for.
     pub actions: Vec<Action>,
     /// The approval that is used.
     pub approval: Option<[u8; 16]>,
-    /// The agent without a key that the caller spawned, for which it asks. `None`: for the caller itself.
+    /// The agent without a key that the caller spawned, for which it asks. `None` if it asks for itself.
     pub for_agent: Option<Uuid>,
+    /// Whether an ID-JAG is wanted. `None` takes what the audience takes.
+    pub wants_id_jag: Option<bool>,
+    /// The resource behind the audience that an ID-JAG is for.
+    pub resource: Option<String>,
 }
 
 /// An access token for one audience.
 pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(Access, String), No> {
-    let Asked { audience, scopes, subject_token, actor_token, proved, details, approval, for_agent } = asked;
+    let Asked { audience, scopes, subject_token, actor_token, proved, details, approval, for_agent, id_jag, resource } = asked;
     let mut actions = read_actions(&issuer.ledger.rules().actions, &details)?;
     let approval = if approval.is_empty() { None } else { Some(approvals::id(&approval)?) };
     if (audience.is_empty() && approval.is_none()) || audience.len() > 256 {
@@ -84,17 +97,17 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
         Caller::Agent { id, .. } | Caller::Bearer { id, .. } => id.to_string(),
         _ => return Err(only_agents().into()),
     };
-    // 1. Evidence: what is presented is verified here, and judged where the order is decided.
+    // 1. Evidence: the tokens are verified here. Whether they still count is judged by the writer, in the order of the journal.
     if !actor_token.is_empty() {
-        actor(issuer, &actor_token, &id).await?;
+        evidence::actor(issuer, &actor_token, &id).await?;
     }
     let presented = match subject_token.as_str() {
         "" => Presented::Nothing,
-        token if is_ours(issuer, token) => ours(issuer, token, &id, &proved).await?,
+        token if evidence::is_ours(issuer, token) => evidence::ours(issuer, token, &id, &proved).await?,
         token => {
             let proof = user::prove(issuer, token).await?;
-            may_act(issuer, token, &id)?;
-            // Whoever asks for nothing else asks for all that the ID-JAG is for.
+            evidence::may_act(issuer, token, &id)?;
+            // A request without actions asks for all actions of the ID-JAG.
             if let (Some(details), true) = (proof.id_jag().and_then(|jag| jag.details.as_ref()), actions.is_empty()) {
                 actions = read_actions(&issuer.ledger.rules().actions, details)?;
             }
@@ -103,14 +116,16 @@ pub async fn exchange(issuer: &Issuer, caller: Caller, asked: Asked) -> Result<(
     };
     let signed = |token: &str| sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
     let digest = (!subject_token.is_empty()).then(|| signed(&subject_token));
-    issuer.pipeline.issue(caller, Exchange { audience, scopes, presented, digest, proved, actions, approval, for_agent }).await
+    let wants_id_jag = id_jag;
+    let act = Exchange { audience, scopes, presented, digest, proved, actions, approval, for_agent, wants_id_jag, resource };
+    issuer.pipeline.issue(caller, act).await
 }
 
 impl Act for Exchange {
     type Permit = Access;
 
     fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, chance: &Chance) -> Result<Access, No> {
-        // 2. The caller, once by each JWT-SVID.
+        // 2. The caller. A JWT-SVID proves its agent for one request only.
         let assertion = match caller {
             Caller::Agent { .. } => None,
             Caller::Bearer { jti, ends_at, .. } => Some((jti, *ends_at)),
@@ -118,7 +133,7 @@ impl Act for Exchange {
         };
         j.check_generation(caller)?;
         j.check_unused(caller)?;
-        // 3. What it may do today, and what the subject token allows of that.
+        // 3. The agent's authority now, limited to what the subject token allows.
         let agent = j.asks_for(caller, self.for_agent)?.clone();
         let kept = j.authority_left(&agent)?;
         let ceiling = j.ceiling(&agent, &self.presented, chance)?;
@@ -128,7 +143,7 @@ impl Act for Exchange {
         }
         let Granted { audience, scopes, details, approved } = self.granted(j, &agent, &kept, &ceiling)?;
         if let Some(jag) = jag {
-            // T247: what the provider agreed to, each alone: where, and what.
+            // T247: the provider agreed to a target and to actions. Each of the two is checked by itself.
             jag.check_target(&audience)?;
             j.check_actions(jag, &read_actions(&j.rules().actions, &details)?)?;
         }
@@ -137,17 +152,23 @@ impl Act for Exchange {
             &agent,
             Use { action: policies::Action::Exchange, audience: Some(&audience), scopes: &scopes, audiences },
         )?;
-        let stated = j.stated(&agent, &audience)?;
-        // T188: also where the approval says for which audience it is.
+        let stated = j.stated(&agent, &audience, self.resource.as_deref())?;
+        let id_jag = stated.form == Form::IdJag;
+        if self.wants_id_jag.is_some_and(|wanted| wanted != id_jag) {
+            let message = if id_jag { "this audience takes ID-JAGs alone" } else { "there are no ID-JAGs for this audience" };
+            return Err(Denial::denied("AUDIENCE_NOT_ALLOWED", format!("{message}: ask for a token of the other type")).into());
+        }
+        // T188: the token is bound also if its audience comes from the approval.
         let (confirmation, bound_until) = j.bind(&audience, &self.proved)?;
-        // 4. As long as everything lasts that it relies on.
+        // 4. The token lasts no longer than anything that it relies on.
         j.checking(Check::Lifetime);
         let (now, signer) = (j.now(), j.token_signer(std::slice::from_ref(&audience))?);
         let ends_at = now
             .saturating_add(j.rules().token_life(std::slice::from_ref(&audience)))
             .min(agent.lease_ends_at)
             .min(signer.ends_at);
-        let ends_at = ends_at.min(ceiling.ends_at).min(bound_until);
+        let longest = if id_jag { now.saturating_add(ID_JAG_LIFE) } else { u64::MAX };
+        let ends_at = ends_at.min(ceiling.ends_at).min(bound_until).min(longest);
         let ends_at = approved.as_ref().map_or(ends_at, |(_, _, until)| ends_at.min(*until));
         if ends_at <= now {
             return Err(Denial::denied("USER_TOKEN_EXPIRED", "the subject token has expired: bring a fresh one").into());
@@ -178,6 +199,7 @@ impl Act for Exchange {
             approved_by: approved.map(|(_, by, _)| record::User { iss: by.iss, sub: by.sub }),
             once: jag.map(|jag| jag.once.to_vec()).unwrap_or_default(),
             once_ends_at: jag.map_or(0, |jag| jag.ends_at),
+            id_jag,
         };
         j.note_first_uses(caller, agent.uuid, std::slice::from_ref(&body.audience))?;
         let token = AccessToken::recorded(j.view().revision() + 1, &body).map_err(|e| Fault::new("exchange", e))?;
@@ -203,7 +225,7 @@ impl Exchange {
         }
     }
 
-    /// What the agent gets: by what it is, or by an approval, which gives what was approved and nothing else.
+    /// The authority of the token: the agent's own, or exactly what a person approved.
     fn granted(&self, j: &Judgement<'_>, agent: &Agent, kept: &Kept, ceiling: &Ceiling) -> Result<Granted, No> {
         let Some(id) = &self.approval else {
             if self.actions.is_empty() {
@@ -220,11 +242,12 @@ impl Exchange {
             let message = format!("this approval is for the audience `{}`", approval.audience);
             return Err(Denial::denied("AUDIENCE_NOT_ALLOWED", message).into());
         }
-        // The class may have changed since somebody was asked.
-        let all = read_actions(&j.rules().actions, &approval.details)?;
-        let wanted = Wanted { audience: approval.audience.clone(), scopes: approval.scopes.clone(), actions: all };
+        // The class may have changed since the approval was asked for.
+        let (granted, scopes) = approval.granted();
+        let all = read_actions(&j.rules().actions, granted)?;
+        let wanted = Wanted { audience: approval.audience.clone(), scopes: scopes.to_vec(), actions: all };
         j.terms(agent, &wanted)?;
-        // T183: within what was approved, whatever is asked for.
+        // T183: a request beyond what was approved is refused.
         if !all_within(&self.actions, &wanted.actions) {
             let message = "an action is more than what was approved: ask for that, or for an approval of its own";
             return Err(Denial::denied("ACTION_NOT_ALLOWED", message).into());
@@ -236,7 +259,7 @@ impl Exchange {
         }
         let asked = |scope: &String| self.scopes.is_empty() || self.scopes.contains(scope);
         let scopes = wanted.scopes.iter().filter(|scope| asked(scope) && allowed(scope)).cloned().collect();
-        let details = if self.actions.is_empty() { approval.details.clone() } else { canonical(&self.actions) };
+        let details = if self.actions.is_empty() { granted.to_owned() } else { canonical(&self.actions) };
         let approved = Some((approval.id, answer.by.clone(), approval.ends_at / SECOND));
         Ok(Granted { audience: wanted.audience, scopes, details, approved })
     }
@@ -296,98 +319,4 @@ pub fn is_id_jag(token: &str) -> bool {
 
 fn only_agents() -> Denial {
     Denial::denied("ROLE_NOT_ALLOWED", "only agents get access tokens")
-}
-
-/// Whether a token says that it is ours. Nothing is verified yet.
-fn is_ours(issuer: &Issuer, token: &str) -> bool {
-    inspect_jwt_issuer(token).is_ok_and(|iss| iss.as_deref() == Some(issuer.iss.as_str()))
-}
-
-/// An access token of ours; or the JWT-SVID of an agent that acts for nobody, which adds nothing to what the agent is.
-async fn ours(issuer: &Issuer, token: &str, caller: &str, proved: &Proved) -> Result<Presented, No> {
-    if is_access_token(token) {
-        return Ok(Presented::Token(held(issuer, token, proved).await?));
-    }
-    let svid = own_svid(issuer, token, caller).await?;
-    if svid.binding.is_some_and(|binding| binding.user.is_some()) {
-        let message = "a JWT-SVID is no token of the user: present the user's token, or no subject token";
-        return Err(not_yours(message).into());
-    }
-    Ok(Presented::Nothing)
-}
-
-/// An access token of ours that holds now.
-async fn held(issuer: &Issuer, token: &str, proved: &Proved) -> Result<Held, No> {
-    let verified = introspect::access_token(issuer, token).await?;
-    let verified = verified.map_err(|e| Denial::denied("SUBJECT_NOT_ALLOWED", format!("the subject token: {e}")))?;
-    // Whoever has it without its key has stolen it.
-    verified.check_possession(&proved.held).map_err(|e| not_yours(format!("the subject token: {e}")))?;
-    let (agent, user, ends_at) = (verified.client.uuid, verified.binding.user, verified.expires_at);
-    Ok(Held { agent, user, scopes: verified.scopes, ends_at })
-}
-
-/// The actor token: it must prove the caller, who is the actor.
-async fn actor(issuer: &Issuer, token: &str, caller: &str) -> Result<(), No> {
-    own_svid(issuer, token, caller).await.map(drop)
-}
-
-/// A JWT-SVID of the caller itself for this issuer.
-async fn own_svid(issuer: &Issuer, token: &str, caller: &str) -> Result<mayfly_verify::JwtSvid, No> {
-    // T146: whoever asks is the actor. What the token of another agent says of a third does not matter.
-    let refused = |e: mayfly_verify::Reject| not_yours(format!("the JWT-SVID: {e}"));
-    if inspect_jwt(token).map_err(refused)?.to_string() != caller {
-        return Err(not_yours("the JWT-SVID is of another agent than the caller").into());
-    }
-    let (published, oid, aud, now) = (issuer.publisher.now(), issuer.oid().clone(), issuer.iss.clone(), issuer.clock.seconds());
-    let token = token.to_owned();
-    let verified = issuer.clients.turn(move || verify_jwt(&token, &aud, &published.bundle, &oid, now)).await?;
-    let svid = verified.map_err(refused)?;
-    let cut = svid.binding.as_ref().is_none_or(|b| issuer.ledger.read(|state| state.is_cut(b.incarnation, &b.stamps)));
-    if cut || !matches!(svid.principal, Principal::Agent(_)) {
-        return Err(not_yours("the JWT-SVID was revoked").into());
-    }
-    Ok(svid)
-}
-
-/// T146: a user's token that says who may act names the caller, who is the actor.
-fn may_act(issuer: &Issuer, token: &str, caller: &str) -> Result<(), Denial> {
-    let members = Assertions::may_act(token).map_err(user::refused)?;
-    if members.is_none_or(|members| names(&members, caller, &issuer.iss)) {
-        return Ok(());
-    }
-    Err(not_yours("the `may_act` of the subject token names somebody else than the caller"))
-}
-
-/// Whether the members of `may_act` name an agent of this issuer: each one that is known says so, and one of them says who.
-fn names(members: &Map<String, Value>, agent: &str, iss: &str) -> bool {
-    let is = |name: &str, expected: &str| members.get(name).is_none_or(|value| value.as_str() == Some(expected));
-    let says_who = members.contains_key("sub") || members.contains_key("client_id");
-    says_who && is("sub", agent) && is("client_id", agent) && is("iss", iss)
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn t146_may_act_names_the_caller_with_every_member_that_is_known() {
-        let (agent, iss) = ("spiffe://td/agent/a/1", "https://issuer.example");
-        let names = |members: Value| names(members.as_object().unwrap(), agent, iss);
-        assert!(names(json!({ "sub": agent })));
-        assert!(names(json!({ "sub": agent, "iss": iss, "client_id": agent, "unknown": "x" })));
-        for other in [
-            json!({}),
-            json!({ "iss": iss }),
-            json!({ "sub": "spiffe://td/agent/a/2" }),
-            json!({ "sub": [agent] }),
-            json!({ "sub": agent, "iss": "https://other.example" }),
-            json!({ "sub": agent, "client_id": "spiffe://td/agent/a/2" }),
-            json!({ "client_id": "another client" }),
-        ] {
-            assert!(!names(other.clone()), "{other}");
-        }
-    }
 }

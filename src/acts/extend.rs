@@ -1,4 +1,4 @@
-//! Extend: the lease of the calling agent ends later, because its user says so again by a fresh token.
+//! Extend: the lease of the calling agent ends later, because its user consents again by a fresh token.
 
 use super::{Issuer, user};
 use crate::caller::Caller;
@@ -45,7 +45,7 @@ impl Act for Extend {
     type Permit = Extended;
 
     fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, _: &Chance) -> Result<Extended, No> {
-        // 1. The agent, by its certificate of today.
+        // 1. The agent, by its current certificate.
         let Caller::Agent { id, .. } = caller else {
             return Err(Denial::denied("ROLE_NOT_ALLOWED", "agents extend their own lease, and nobody else does").into());
         };
@@ -87,7 +87,7 @@ impl Act for Extend {
             return Err(Denial::denied("EXCEEDS_AUTHORITY", message).with("excess", format!("lease:{}", self.lease)).into());
         }
         if asked <= agent.lease_ends_at {
-            // The same token once more, because its answer was lost, is the same extension.
+            // The same token again is a retry after a lost answer, and gets the same extension.
             return match agent.rare.extended {
                 Some((proof, revision)) if proof == consent.proof => Ok(Extended { agent, revision }),
                 _ => {
@@ -112,7 +112,7 @@ impl Act for Extend {
     }
 }
 
-/// Whether everything that the agent may do is allowed by the token too: a narrower consent is no extension of a wider one.
+/// Fails unless the token allows everything that the agent may do. A narrower consent cannot extend a wider one.
 fn within(consent: &Consent, agent: &Agent) -> Result<(), Denial> {
     let Some(ceiling) = &consent.scopes else { return Ok(()) };
     match agent.mandate.scopes.iter().find(|scope| !ceiling.contains(scope)) {

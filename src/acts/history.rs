@@ -1,4 +1,4 @@
-//! History: the entries that a caller may see, and what proves them.
+//! History: the entries that a caller may see, and their proofs.
 
 use mayfly_verify::{ClassName, User, Workload};
 use tokio::sync::SemaphorePermit;
@@ -12,16 +12,16 @@ use crate::history::entry::{Draft, Kind as EntryKind, Sealed};
 use crate::history::proof;
 use crate::history::query::{self, Filter};
 
-/// What is asked for, as it came from the wire.
+/// The filter as it came from the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Unix microseconds.
     pub since: u64,
     /// Unix microseconds; 0 means no end.
     pub until: u64,
-    /// For whom it was done.
+    /// The user for whom it was done.
     pub user: Option<User>,
-    /// SPIFFE ID or UUID of an agent; empty: of any.
+    /// SPIFFE ID or UUID of an agent; empty for any.
     pub agent: String,
     /// A class; empty: any.
     pub class: String,
@@ -29,21 +29,21 @@ pub struct Wanted {
     pub root: String,
     /// Kinds; empty: all.
     pub kinds: Vec<String>,
-    /// A reason code or a part of a reason; empty: any.
+    /// A reason code or a part of a reason; empty for any.
     pub reason: String,
 }
 
 /// A page of entries.
 pub struct Entries {
-    /// As the caller may see them.
+    /// The entries, without the fields that the caller may not see.
     pub entries: Vec<Draft>,
-    /// With it a later call goes on; empty if there are no more by now.
+    /// The page token of the next page; empty if there are no more entries now.
     pub next: String,
-    /// With it a later call goes on after everything that was there.
+    /// The page token after the last entry, for a later call that asks for newer entries.
     pub end: String,
 }
 
-/// An entry with what proves it.
+/// An entry with its proof.
 pub struct Proved {
     /// Its bytes.
     pub sealed: Sealed,
@@ -73,7 +73,7 @@ pub async fn list(issuer: &Issuer, caller: &Caller, wanted: Wanted, size: usize,
     Ok(Entries { entries, next: next.map(seal).transpose()?.unwrap_or_default(), end: seal(next.unwrap_or(end))? })
 }
 
-/// The entries of one decision; for operators with what proves them.
+/// The entries of one decision, and their proofs if the caller is an operator.
 pub async fn decision(issuer: &Issuer, caller: &Caller, id: &str) -> Result<(Vec<Draft>, Vec<Proved>), No> {
     if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         let message = "give a decision as `mayfly history` prints it, such as r1204 or d19ac5f03b7e-17";
@@ -105,7 +105,7 @@ pub async fn decision(issuer: &Issuer, caller: &Caller, id: &str) -> Result<(Vec
     Ok((entries, proofs))
 }
 
-/// A look reads much: few are made at once, and operators never wait for others.
+/// A permit to read the history. Reading is expensive, so few calls run at once; operators do not wait for other callers.
 async fn place<'a>(issuer: &'a Issuer, caller: &Caller) -> Result<SemaphorePermit<'a>, Denial> {
     let operator = caller.reads_everything();
     let busy = || Denial::new(Kind::Exhausted, "BUSY", "too many others read the history: ask again in a moment");
@@ -124,7 +124,7 @@ fn filter(issuer: &Issuer, wanted: Wanted) -> Result<Filter, Denial> {
         let uuid = wanted.agent.rsplit('/').next().unwrap_or_default();
         let uuid = Uuid::try_parse(uuid).map_err(|_| malformed("write an agent as its SPIFFE ID or UUID".into()))?;
         agent = uuid.to_string();
-        // An id holds the time at which it was made: nothing about the agent is older, a minute of skew aside.
+        // The UUID contains the time of its making. Entries about the agent are not older than that, less a minute of clock skew.
         if let Some(made) = uuid.get_timestamp() {
             since = since.max(made.to_unix().0.saturating_sub(60).saturating_mul(crate::clock::SECOND));
         }
@@ -159,15 +159,15 @@ fn filter(issuer: &Issuer, wanted: Wanted) -> Result<Filter, Denial> {
     })
 }
 
-/// Who looks, and so which entries, and what of them.
+/// The caller, who decides which entries are visible, and which of their fields.
 enum Viewer {
     /// Everything.
     Operator,
-    /// What is about the agents below a workload, and about itself.
+    /// A workload sees entries about itself and about the agents below it.
     Root(String),
-    /// What is about an agent and those below it.
+    /// An agent sees entries about itself and about the agents below it.
     Agent(String),
-    /// What was done for a user, with the name under which their own acts are recorded.
+    /// A user sees what was done for them. The second field is the name under which their own acts are recorded.
     User(User, String),
     /// Nothing.
     Nobody,
@@ -183,7 +183,7 @@ impl Viewer {
         }
     }
 
-    /// T129: never what is about somebody else.
+    /// Whether the viewer may see an entry (T129).
     fn sees(&self, entry: &Draft) -> bool {
         match self {
             Viewer::Operator => true,
@@ -204,14 +204,14 @@ impl Viewer {
         let opening = &mut entry.opening;
         let below = opening.caller == entry.leaf.agent_id || opening.chain.contains(&opening.caller);
         let is = |of: &str| opening.caller == of || of.ends_with(&format!("/{}", opening.caller));
-        // A user let the workload act, so they know it.
+        // Users know the root workload, because they let it act.
         let known = matches!(self, Viewer::User(..)) && is(&entry.leaf.root_id);
         let own = !opening.caller.is_empty() && (below || known || is(id));
         let themself = matches!(self, Viewer::User(_, name) if opening.caller == *name);
         if !own {
             opening.caller.clear();
         }
-        // Where agents and workloads run is nothing that their users know.
+        // Users do not see from where agents and workloads called.
         if !own || (matches!(self, Viewer::User(..)) && !themself) {
             opening.request_id.clear();
             opening.peer.clear();

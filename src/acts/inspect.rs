@@ -12,7 +12,8 @@ use crate::judge::policy::Class;
 use crate::judge::{sees, unknown_agent};
 use crate::state::{Agent, Count, Seat, Standing, TargetStanding, View, Why};
 
-/// Page tokens: sealed for one caller, so that they tell nothing and nobody else's work. The key lives as long as the process.
+/// Page tokens. They are encrypted for one caller, so that they reveal nothing, and no other caller can use them. The key lives as
+/// long as the process.
 pub struct Pages(LessSafeKey);
 
 impl Pages {
@@ -24,12 +25,12 @@ impl Pages {
         Ok(Pages(LessSafeKey::new(key)))
     }
 
-    /// The token with which a caller goes on after an agent.
+    /// The page token with which a caller continues after an agent.
     pub fn seal(&self, caller: &Caller, after: Uuid) -> Result<String, Fault> {
         self.seal_bytes(caller, after.as_bytes())
     }
 
-    /// The token with which a caller goes on from a place.
+    /// The page token with which a caller continues from a place.
     pub fn seal_bytes(&self, caller: &Caller, place: &[u8]) -> Result<String, Fault> {
         let fault = |_| Fault::new("page tokens", "the seal failed");
         let mut nonce = [0u8; NONCE_LEN];
@@ -40,13 +41,13 @@ impl Pages {
         Ok(hex::encode([&nonce[..], &sealed].concat()))
     }
 
-    /// The agent after which a token of this caller goes on. An empty one begins at the start.
+    /// The agent after which a page token of this caller continues. `None` for an empty token, which begins at the start.
     pub fn open(&self, caller: &Caller, token: &str) -> Result<Option<Uuid>, Denial> {
         let opened = self.open_bytes(caller, token)?;
         opened.map(|bytes| Uuid::from_slice(&bytes).map_err(|_| not_ours())).transpose()
     }
 
-    /// The place from which a token of this caller goes on. An empty one begins at the start.
+    /// The place from which a page token of this caller continues. `None` for an empty token, which begins at the start.
     pub fn open_bytes(&self, caller: &Caller, token: &str) -> Result<Option<Vec<u8>>, Denial> {
         if token.is_empty() {
             return Ok(None);
@@ -86,14 +87,16 @@ pub fn list(
     issuer.ledger.read(|state| {
         let mut page = Vec::new();
         let mut last = None;
-        // The look is bounded even if most agents belong to others: a page may be short and not the last.
+        // The number of agents that are examined is bounded even if most of them belong to others. So a page may be short without
+        // being the last.
         for (seen, agent) in state.agents_after(after).enumerate() {
             if seen == 10 * PAGE {
                 return (page, last, state.revision);
             }
             let standing = state.standing(agent, now);
             if sees(caller, agent) && (all || standing == Standing::Live) {
-                // T13: a full page goes on only where the caller may see more, and from what it has seen.
+                // T13: a full page has a next one only if the caller may see more agents, and the token names an agent that the
+                // caller has seen.
                 if page.len() == size {
                     let last = page.last().map(|(agent, _): &(Agent, _)| agent.uuid);
                     return (page, last, state.revision);
@@ -128,7 +131,7 @@ pub fn get(issuer: &Issuer, caller: &Caller, agent: Uuid) -> Result<(Agent, Stan
 pub struct Known {
     /// As it is configured.
     pub class: Class,
-    /// Whether it gets no new agents until it is reopened.
+    /// Whether the class is closed: no new agents until it is reopened.
     pub closed: bool,
     /// How many of its agents live; 0 for everybody but operators.
     pub live: u64,
@@ -161,7 +164,7 @@ pub struct Made {
     pub target: Target,
     /// Its standing.
     pub standing: TargetStanding,
-    /// Whatever has relied on it since before this revision is dead.
+    /// Everything that relies on it since a revision before this one is revoked.
     pub before: u64,
 }
 

@@ -11,7 +11,8 @@ use crate::denial::{Denial, Kind, No};
 use crate::state::authority::Kind as AuthorityKind;
 use crate::state::{Standing, State, View};
 
-/// The answer of RFC 7662 2.2 for a token. T149: whoever may not know of it hears the same as of a token that is not valid.
+/// The answer of RFC 7662 2.2 for a token. T149: a caller who may not know of the token gets the same answer as for a token that is
+/// not valid.
 pub async fn introspect(issuer: &Issuer, caller: &Caller, token: &str) -> Result<Value, No> {
     let inactive = || json!({ "active": false });
     if mayfly_verify::is_access_token(token) || mayfly_verify::is_of_client(token) {
@@ -127,7 +128,7 @@ fn of_access_token(issuer: &Issuer, token: &AccessToken) -> Value {
     if token.subject != client {
         answer.insert("act".into(), act(issuer, &client, &token.binding.chain));
     }
-    // The token itself says nothing of who acts, and here it is told all the same.
+    // The token itself does not name its actor, but the introspection response does.
     if token.impersonates {
         answer.insert("impersonation".into(), json!(true));
     }
@@ -173,7 +174,7 @@ fn common(issuer: &Issuer, binding: &Binding, expires_at: u64) -> Map<String, Va
     answer.insert("active".into(), json!(true));
     answer.insert("iss".into(), json!(issuer.iss));
     answer.insert("exp".into(), json!(expires_at));
-    // As of which record this is said.
+    // The revision at which the token was judged.
     answer.insert("revision".into(), json!(issuer.ledger.read(|state| state.revision)));
     if let Ok(claim) = binding.to_claim() {
         answer.insert(issuer.oid().claim(), claim);

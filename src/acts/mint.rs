@@ -24,7 +24,7 @@ pub struct Mint {
     pub audiences: Vec<String>,
     /// Makes a retry the same record.
     pub request: Option<RequestId>,
-    /// The agent without a key for which its parent, the caller, asks. `None`: for the caller itself.
+    /// The agent without a key for which its parent, the caller, asks. `None` if the caller asks for itself.
     pub for_agent: Option<ForAgent>,
 }
 
@@ -113,7 +113,7 @@ pub(super) fn minted(
 ) -> Result<record::Minted, No> {
     let now = j.now();
     let signer = j.token_signer(audiences)?;
-    // Whoever verifies the token beside the certificate sees that that has expired.
+    // The token must not outlast the certificate that it is bound to.
     let bound_until = of.held.map_or(u64::MAX, |held| held.ends_at);
     let (audience, further) = audiences.split_first().ok_or_else(|| Fault::new("mint", "no audience"))?;
     Ok(record::Minted {

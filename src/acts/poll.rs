@@ -11,23 +11,23 @@ use crate::denial::Denial;
 use crate::judge::approval::{not_approved, unknown_approval};
 use crate::state::Status;
 
-/// Seconds between two polls of one approval at first, and by how much each one that comes too early makes it longer.
+/// Seconds between two polls of one approval. Each poll that comes too early makes the interval longer by as much.
 pub const INTERVAL: u64 = 5;
-/// Longest interval, in seconds: that of one who never listens.
+/// Longest interval, in seconds.
 const LONGEST: u64 = 60;
 /// Approvals whose polls are remembered; more cannot wait at once in the default configuration.
 const POLLS: usize = 16_384;
-/// How long one is remembered, in microseconds.
+/// How long the last poll of an approval is remembered, in microseconds.
 const REMEMBERED: u64 = 600 * SECOND;
 
-/// When which approval was polled, in memory alone: a restart forgets it.
+/// The last poll of each approval. It is in memory only, so a restart forgets it.
 #[derive(Default)]
 pub struct Polls {
     // Guards, by the approval, the Unix microseconds of its last poll and its interval in seconds. Held for one look-up.
     last: Mutex<HashMap<[u8; 16], (u64, u64)>>,
 }
 
-/// How an approval stands for one who polls.
+/// The answer to a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polled {
     /// It was given: a token can be had for it.
@@ -44,7 +44,7 @@ impl Polls {
         let mut last = self.last.lock();
         if last.len() >= POLLS && !last.contains_key(&id) {
             last.retain(|_, (at, _)| at.saturating_add(REMEMBERED) > now);
-            // What cannot be remembered waits as long as the first interval.
+            // If no more approvals can be remembered, the poll counts as too early.
             if last.len() >= POLLS {
                 return true;
             }
@@ -59,18 +59,19 @@ impl Polls {
     }
 }
 
-/// How an approval of the calling agent stands. Fails if nothing can come of it any more, or if it is somebody else's.
+/// The status of an approval of the calling agent. Fails if the approval cannot be given or used any more, or belongs to another
+/// agent.
 pub fn poll(issuer: &Issuer, caller: &Caller, id: &str) -> Result<Polled, Denial> {
     let known = approvals::get(issuer, caller, id)?;
     let (Caller::Agent { id: agent, .. } | Caller::Bearer { id: agent, .. }) = caller else { return Err(unknown_approval()) };
-    // T13: also of one that an agent below this one asked for.
+    // T13: an approval of an agent below the caller is not the caller's own either.
     if agent.uuid != known.agent.uuid {
         return Err(unknown_approval());
     }
     if known.status == Status::Approved {
         return Ok(Polled::Approved);
     }
-    // The JWT-SVID has proved its agent, though nothing is recorded.
+    // A JWT-SVID proves its agent for one request, also for one that records nothing.
     client::spend(issuer, caller)?;
     match known.status {
         Status::Pending if issuer.polls.count(known.approval.id, issuer.clock.now()) => Ok(Polled::TooEarly),

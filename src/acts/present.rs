@@ -1,4 +1,4 @@
-//! Present: a caller shows itself. The ledger judges its certificate, and records the first use of a renewed one.
+//! Present: the ledger judges the caller's certificate before the call itself, and records the first use of a renewed one.
 
 use super::Issuer;
 use crate::caller::Caller;
@@ -11,15 +11,15 @@ use crate::pipeline::Record;
 /// Nothing but the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Present {
-    /// The lane of what the caller is about to ask.
+    /// The lane of the request that follows.
     pub lane: Lane,
-    /// Whether that is a renewal.
+    /// Whether the request that follows is a renewal.
     pub renews: bool,
 }
 
-/// Has the ledger judge a caller that is about to ask for something.
+/// Lets the ledger judge the certificate of a caller before its request for `action`.
 pub(super) async fn present(issuer: &Issuer, caller: Caller, action: Action) -> Result<(), No> {
-    // A revocation does not wait in another lane before it gets to its own.
+    // A revocation uses its own lane for this step too, so that it never waits behind issuance.
     let lane = match action {
         Action::Revoke | Action::End | Action::Reopen => Lane::Revocation,
         _ => Lane::Issuance,

@@ -41,7 +41,7 @@ pub async fn redeem(issuer: &Issuer, secret: &[u8], csr: Vec<u8>) -> Result<Cert
     }
     // T03: a ticket is found by the hash of its exact bytes; its record says who may redeem it.
     let act = Redeem { hash: sha256(secret), key: Key::Request(csr) };
-    // Strangers pay for a signature with a ticket: without one they get no further.
+    // No signature is verified for a stranger who has no valid ticket.
     act.look(issuer)?;
     issuer.throttle_redemption(&act.hash)?;
     issuer.pipeline.issue(Caller::Stranger, act).await
@@ -67,14 +67,15 @@ impl Redeem {
             if !used {
                 return Ok((Ok(()), Vec::new()));
             }
-            // Somebody may have a copy of the secret, or ask again with the same key: judged as it would be, and not recorded.
+            // The ticket was redeemed before: either this is a retry with the same key, or somebody has a copy of the secret. It is
+            // judged as usual, but not recorded.
             let mut judgement = Judgement::new(state, &rules, at);
             let claimed = Redeem { hash: self.hash, key: Key::known_by_digest(key) };
             let verdict = judgement.verdict(&claimed, &Caller::Stranger, &Chance::new([0; Chance::LEN]));
             Ok::<_, Denial>((verdict.result.map(drop), judgement.finish().1))
         })?;
         match judged {
-            // About its own ticket anybody may hear; about a key only who holds it.
+            // Only a denial that is about the ticket is answered here. Denials that are about the key need proof of the key first.
             Err(No::Denial(denial)) if denial.code == refused().code => {
                 notes.iter().for_each(|note| tracing::warn!("{note}"));
                 Err(denial)
@@ -100,7 +101,7 @@ impl Act for Redeem {
     }
 }
 
-/// One answer for everything that is wrong with a secret: somebody who guesses learns nothing.
+/// The one denial for every secret that is not accepted, so that a caller who guesses learns nothing.
 fn refused() -> Denial {
     let message = "the ticket is unknown, has ended, or was redeemed with another key: ask for a fresh one";
     Denial::denied("TICKET_REFUSED", message)
@@ -127,7 +128,7 @@ fn workload(
         return Err(refused().into());
     }
     if let Some(certificate) = &ticket.redeemed {
-        // The same key gets the same answer; another key belongs to somebody who should not have the secret.
+        // The same key gets the same answer. Another key belongs to somebody who should not have the secret.
         if certificate.key == key {
             let authority = Arc::clone(&j.signer(crate::state::authority::Kind::X509)?.id);
             return Ok(Certification::new(name.clone(), certificate.clone(), authority));
@@ -176,7 +177,7 @@ pub(super) enum Source<'a> {
     Renewal([u8; 32]),
     /// The token of a platform.
     Token {
-        /// By what its use is found again.
+        /// The key under which the use of the token is recorded.
         hash: [u8; 32],
         /// SHA-256 of the whole token.
         token: [u8; 32],
@@ -244,7 +245,7 @@ pub(super) fn certify(
 impl Issue for Redeem {
     type Answer = Certified;
 
-    /// Who holds a ticket waits in the turn of those that it is for, and not behind other strangers.
+    /// A redemption queues with the requests of the workload or agent that the ticket is for, not behind other strangers.
     fn behalf<'a>(&'a self, state: &'a State) -> Behalf<'a> {
         match state.ticket(&self.hash).map(|ticket| &ticket.holder) {
             Some(Holder::Agent(uuid)) => state.agent(uuid).map_or(Behalf::Caller, Behalf::Agent),

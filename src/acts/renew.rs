@@ -49,7 +49,7 @@ impl Act for Renew {
     }
 }
 
-/// Whether a workload's certificate is the one in use of its line, and may be renewed to a key.
+/// Checks that a workload's certificate is the current one of its line of renewals, and may be renewed to this key.
 fn workload(j: &Judgement<'_>, old: &[u8; 32], serial: &[u8], key: &[u8; 32]) -> Result<(), Denial> {
     j.checking(Check::Generation);
     let (number, line) = j.view().line(old).ok_or_else(past)?;
@@ -59,7 +59,7 @@ fn workload(j: &Judgement<'_>, old: &[u8; 32], serial: &[u8], key: &[u8; 32]) ->
     if line.unused() >= UNUSED {
         return Err(unused());
     }
-    // A key of another line belongs to another holder.
+    // A key that is certified in another line of renewals belongs to another process.
     match j.view().line(key) {
         Some((other, _)) if other != number => {
             Err(Denial::new(Kind::Conflict, "KEY_IN_USE", "this key is certified already: make a new one"))

@@ -35,7 +35,7 @@ pub struct Revoke {
 pub struct Revoked {
     /// Revision of its record.
     pub revision: u64,
-    /// Upper bound of the live agents that it ends.
+    /// Upper bound of the number of live agents that it ends.
     pub agents_at_most: u64,
     /// Whether new credentials are issued for the target.
     pub open_for_new: bool,
@@ -77,12 +77,12 @@ pub fn is_unknown_user(issuer: &Issuer, what: &What) -> bool {
 /// What a revocation would end, by the same judgement, with nothing recorded.
 pub async fn would_end(issuer: &Arc<Issuer>, caller: Caller, what: What, how: How) -> Result<(Revoked, Reach), No> {
     let act = act(issuer, &caller, what, how, true).await?;
-    // Every agent is looked at: whoever asks for that must not make the others wait, nor the writer in vain.
+    // A dry run looks at every agent, so it takes a permit before the writer is asked.
     let place = issuer.counting.place(&caller)?;
     let target = act.target.clone();
     let before = act.since.map_or(u64::MAX, |since| since.revision);
     let revoked = issuer.pipeline.record(caller, act).await?;
-    // The count ends when nobody waits for it any more.
+    // The count stops when the caller hangs up.
     let waits = Arc::new(());
     let (counting, awaited) = (Arc::clone(issuer), Arc::downgrade(&waits));
     let counted = tokio::task::spawn_blocking(move || {
@@ -101,7 +101,7 @@ pub async fn could(issuer: &Issuer, caller: &Caller, target: Target) -> Result<(
     issuer.pipeline.record(caller.clone(), act).await.map(drop)
 }
 
-/// Places for dry runs, each of which looks at every agent: one for operators, and one for everybody else.
+/// Permits for dry runs, each of which looks at every agent: one for operators, and one for everybody else.
 pub struct Counting {
     operators: Arc<Semaphore>,
     others: Arc<Semaphore>,
@@ -132,7 +132,8 @@ async fn act(issuer: &Issuer, caller: &Caller, what: What, how: How, dry: bool) 
         }
         What::Before(time) => (Target::TrustDomain, Some(time)),
     };
-    // ORDER: before the journal is read, a place is taken or the writer is asked. The ledger decides again.
+    // ORDER: the caller's right is checked before the journal is read, a permit is taken or the writer is asked. The ledger checks
+    // again.
     issuer.ledger.read(|state| may_revoke(state, caller, &target))?;
     let since = match time {
         None => None,
@@ -224,8 +225,8 @@ impl Act for Revoke {
     }
 }
 
-/// Whether a revocation of an agent would change nothing: it was revoked with something that it relies on and counts nowhere any
-/// more, or it can do nothing any more and its last credential has ended.
+/// Whether a revocation of an agent would change nothing: something that it relies on was revoked and the agent is no longer
+/// counted, or it can no longer act and its last credential has expired.
 fn is_over(j: &Judgement<'_>, agent: &Agent) -> bool {
     match View::standing(j.view(), agent, j.at()) {
         Standing::Live => false,
@@ -242,7 +243,7 @@ fn reach_of_agent(j: &Judgement<'_>, agent: &Agent, below: u64) -> (u64, u64) {
     (live, ends_at.saturating_sub(j.now()))
 }
 
-/// A key takes its own certificates with it, and no agents below them: those are revoked by the name of their holder.
+/// A revoked key ends its own certificates, and no agents below their holder: those are revoked by the holder's name.
 fn reach_of_key(j: &Judgement<'_>, key: &[u8; 32]) -> (u64, u64) {
     match j.view().owner(key) {
         Some(Owner::Agent(uuid)) => {
@@ -256,7 +257,7 @@ fn reach_of_key(j: &Judgement<'_>, key: &[u8; 32]) -> (u64, u64) {
     }
 }
 
-/// A name that nobody knows is a typing error: whoever revokes must hear that nothing happened.
+/// An unknown name is probably a typing error, so the caller is told that nothing was revoked.
 fn check_known(j: &Judgement<'_>, target: &Target, below: u64) -> Result<(), Denial> {
     j.checking(Check::TargetKnown);
     let listed = match target {
@@ -267,13 +268,13 @@ fn check_known(j: &Judgement<'_>, target: &Target, below: u64) -> Result<(), Den
         }
         Target::Class(name) => j.rules().classes.contains_key(name),
         Target::Issuer(iss) => j.rules().issuers.contains_key(iss),
-        // Nobody lists users: a user may be closed before their first token.
+        // Users are not configured, so an unknown user can be closed before their first token.
         _ => true,
     };
     if listed || below > 0 || j.view().target(target).is_some() {
         return Ok(());
     }
-    // Only operators revoke workloads and classes, so the near miss shows nobody a name that is not for them.
+    // Only operators revoke workloads and classes, so suggesting a similar name reveals nothing.
     let (code, what, hint) = match target {
         Target::Delegation(id) => ("DELEGATION_UNKNOWN", format!("delegation `{id}`"), String::new()),
         Target::Workload(name) => {

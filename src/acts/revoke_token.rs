@@ -48,7 +48,7 @@ impl Act for RevokeToken {
     fn judge(&self, j: &mut Judgement<'_>, caller: &Caller, _: &Chance) -> Result<(), No> {
         j.owned(caller, &self.token.client.uuid)?;
         let target = Target::Token(self.token.jti.clone());
-        // T103: the same revocation again is no second record.
+        // T103: a repeated revocation makes no second record.
         if j.view().target(&target).is_none() {
             j.cut(caller, &Cutting { target: &target, since: None, reason: "", closes: false })?;
         }

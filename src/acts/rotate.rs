@@ -34,18 +34,18 @@ pub enum Order {
     Activate {
         /// What it signs.
         kind: Kind,
-        /// Do so even if verifiers cannot be expected to know it yet.
+        /// Do so even if verifiers may not have it in their bundles yet.
         early: bool,
     },
     /// Withdraw a prepared authority.
     Retire(String),
     /// Treat nothing that it ever signed as valid.
     Taint(String),
-    /// Prepare an authority if none is prepared, and activate it as soon as that is right.
+    /// Prepare an authority if none is prepared, and activate it once it has been published for long enough.
     Rotate {
         /// What it signs.
         kind: Kind,
-        /// Activate it now, even if verifiers cannot be expected to know it yet.
+        /// Activate it now, even if verifiers may not have it in their bundles yet.
         now: bool,
     },
 }
@@ -59,7 +59,7 @@ pub struct Rotator {
 }
 
 impl Rotator {
-    /// Carries out one order. The authorities after it.
+    /// Carries out one order, and returns the authorities after it.
     pub async fn run(&self, caller: Caller, order: Order) -> Answer {
         let (answer, done) = oneshot::channel();
         let busy = || Denial::new(DenialKind::Exhausted, "BUSY", "too many changes of authorities are waiting: ask again");
@@ -75,18 +75,18 @@ impl Rotator {
 
 /// The thread that rotates.
 pub struct Rotation {
-    /// State, and the way to change it.
+    /// The state, and the one writer that changes it.
     pub ledger: Ledger,
     /// The signing keys.
     pub authority: Arc<Authority>,
-    /// How often. A reload swaps it.
+    /// How often authorities rotate. A reload swaps it.
     pub schedule: Arc<ArcSwap<Schedule>>,
     /// Tells the time.
     pub clock: Clock,
 }
 
 impl Rotation {
-    /// Loads the keys of the recorded authorities, and makes what is missing. After this there is an authority that signs.
+    /// Loads the keys of the recorded authorities, and makes missing ones. After this there is an authority that can sign.
     pub fn begin(&self) -> Result<(), String> {
         let missing = self.authority.load(&self.authorities()).map_err(|e| e.to_string())?;
         // T195: before a key that is missing would be made anew.
@@ -129,7 +129,7 @@ impl Rotation {
         let (began, mut quiet_until) = (self.clock.now(), Instant::now());
         loop {
             match queue.recv_timeout(tick) {
-                // Nobody waits for it any more, and nothing of it is done.
+                // The caller has hung up, so the order is not carried out.
                 Ok((_, _, answer)) if answer.is_closed() => {
                     metrics::counter!("mayfly_requests_abandoned_total").increment(1);
                 }
@@ -141,7 +141,7 @@ impl Rotation {
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= quiet_until => {
                     let turned = self.turn(began);
                     if let Err(cause) = turned.and_then(|()| Ok(publisher.follow()?)) {
-                        // T83: whoever signs goes on signing.
+                        // T83: the active authority stays active.
                         tracing::error!(%cause, "authorities could not be rotated: trying again");
                         metrics::counter!("mayfly_rotation_failures_total").increment(1);
                         quiet_until = Instant::now() + PAUSE.min(tick * 4);
@@ -154,7 +154,7 @@ impl Rotation {
     }
 
     fn order(&self, caller: &Caller, order: &Order) -> Result<(), No> {
-        // ORDER: before a key is made. The ledger looks again.
+        // ORDER: the caller's right is checked before a key is made. The ledger checks again.
         self.ledger.read(|state| who(state, &self.ledger.rules(), caller, self.clock.now()))?;
         if let Order::Prepare(kind) | Order::Rotate { kind, .. } = order
             && self.schedule.load().kinds().all(|needed| needed != *kind)
@@ -169,7 +169,7 @@ impl Rotation {
             Order::Retire(id) => self.change(caller, Change::Retire { id: id.clone() }),
             Order::Taint(id) => {
                 self.change(caller, Change::Taint { id: id.clone() })?;
-                // Its key has no use any more.
+                // The key of a prepared authority that is withdrawn is deleted.
                 let kind = self.authorities().slots.iter().find(|s| *s.id == **id).map(|s| s.kind);
                 Ok(kind.map_or(Ok(()), |kind| self.authority.destroy(kind, id)).map_err(fault)?)
             }
@@ -177,7 +177,8 @@ impl Rotation {
                 if self.authorities().prepared(*kind).is_none() {
                     self.prepare(caller, *kind)?;
                 }
-                // An X.509 authority comes along with what it signs; a key of tokens must be known first (BU-9).
+                // An X.509 authority is sent along with each certificate; a token's key must be in the verifiers' bundles first
+                // (BU-9).
                 if *now || !kind.is_jwt() {
                     self.change(caller, Change::Activate { kind: *kind, id: None, early: *now })?;
                 }
@@ -232,7 +233,7 @@ impl Rotation {
         let id = Arc::clone(&slot.id);
         let done = self.change(caller, Change::Prepare(slot));
         if done.is_err() {
-            // T83: no orphan. Should this fail too, the next start does it.
+            // T83: no key stays without a record. If the deletion fails too, the next start deletes it.
             let _ = self.authority.destroy(kind, &id);
         }
         done

@@ -54,18 +54,18 @@ pub enum Credential {
     Key(Key),
     /// By a ticket.
     Ticket {
-        /// From it and the request the secret is derived again for a retry.
+        /// The ticket's secret is derived from this nonce and the request id, so that a retry gets the same secret.
         nonce: [u8; 16],
         /// SHA-256 of its secret.
         hash: [u8; 32],
         /// Seconds for which it may be redeemed.
         life: u64,
     },
-    /// None: its parent has its tokens minted, on the connection with this certificate.
+    /// The agent gets no certificate: its parent mints its tokens, on the connection with this certificate.
     Keyless(Proved),
 }
 
-/// The spawner, as far as the new agent inherits from it.
+/// The parts of the spawner that the new agent inherits.
 struct Spawner {
     workload: Workload,
     delegation: Option<Arc<Delegation>>,
@@ -73,12 +73,12 @@ struct Spawner {
     fresh: Option<record::Delegated>,
     lineage: Option<Arc<Lineage>>,
     permit: policy::Permit,
-    /// Unix seconds at which an agent's last certificate ends; for a workload this is of no use.
+    /// Unix seconds at which the last certificate of a spawning agent expires. Not used if the spawner is a workload.
     certified_until: u64,
 }
 
 impl Spawner {
-    /// The new agent, as policies are asked about it.
+    /// The new agent, in the form in which policies judge it.
     fn proposes<'a>(&'a self, class: &'a policy::Class) -> Proposed<'a> {
         Proposed {
             class,
@@ -107,7 +107,8 @@ impl Act for Spawn {
         j.checking(Check::ClassKnown);
         let class = j.rules().classes.get(&self.class).ok_or_else(|| policy::unknown_class(&self.class))?;
         let spawner = self.spawner(j, caller, class, chance)?;
-        // An agent of a closed root, or below a revoked ancestor, is dead already: only the spawner itself is left to check.
+        // An agent of a closed root, or below a revoked ancestor, cannot call at all, so only the workload and the class are
+        // checked here.
         j.check_workload(&spawner.workload)?;
         j.check_class(&class.name)?;
         if let Some(audience) = &self.audience {
@@ -128,7 +129,7 @@ impl Act for Spawn {
             Credential::Keyless(_) => (Vec::new(), Vec::new(), Vec::new(), None),
         };
         let keyless = life.is_none();
-        // Its parent is looked at again when the parent's certificate ends.
+        // An agent without a key has no certificate. It expires with the parent's certificate, and lives on when the parent renews.
         let svid_ends_at = match life {
             Some(life) => j.svid_end(life, spawner.permit.lease_ends_at)?,
             None => spawner.certified_until.min(spawner.permit.lease_ends_at),
@@ -303,7 +304,7 @@ fn new_agent_id(j: &Judgement<'_>, chance: &Chance) -> Result<Uuid, Fault> {
 pub struct Signatures {
     /// The agent.
     pub admission: Admission,
-    /// Its certificate. `None` if it got a ticket, or nothing.
+    /// Its certificate. `None` if it got a ticket, or has no key.
     pub certificate: Option<Signed>,
     /// Its first token, if one was asked for.
     pub jwt: Option<(Mint, String)>,

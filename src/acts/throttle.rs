@@ -1,5 +1,5 @@
-//! Keeps callers to the paces of what is written down. Readings are in memory alone: a restart forgets them, and a request that is
-//! refused here has cost the ledger nothing.
+//! Limits how fast callers may make requests that are recorded. The meters are in memory only: a restart forgets them, and a
+//! request that is refused here never reaches the ledger.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -17,40 +17,41 @@ use crate::judge::access::Action;
 use crate::judge::pace::{Pace, Paces, Verb, Whose, paced};
 use crate::state::Holder;
 
-/// Locks among which the readings are spread.
+/// Number of locks over which the meters are spread.
 const SHARDS: usize = 16;
-/// Readings under one lock. One that has run out says nothing and is dropped; only callers who asked a moment ago have one.
+/// Most meters of callers under one lock. A meter that has run out is dropped, so only recent callers have one.
 const READINGS: usize = 16_384;
-/// Microseconds between two looks for readings that say nothing: a look costs as much as there are readings.
+/// Microseconds between two sweeps for meters that have run out. A sweep visits all meters under a lock.
 const TIDY: u64 = 1_000_000;
 
-/// The readings of all paces.
+/// The rate limits, and a meter for each caller and root.
 pub struct Throttle {
     paces: ArcSwap<Vec<(Verb, Paces)>>,
-    // Each guards its readings. Held for one look-up.
+    // Each lock guards its meters, and is held for one look-up.
     shards: Vec<Mutex<Readings>>,
     hasher: RandomState,
     started: Instant,
 }
 
-/// Readings: by whose each is, the time from which on the whole burst is free again.
+/// The meters, by a hash of the kind of request and its caller or root. A meter is the time from which on the whole burst is free
+/// again.
 #[derive(Default)]
 struct Readings {
     callers: HashMap<u64, u64>,
-    // There are as many roots as the configuration names, and a reading for each kind of request of each.
+    // Bounded by the configuration, which names the roots.
     roots: HashMap<u64, u64>,
-    // When those were dropped last that say nothing.
+    // When the last sweep was.
     tidied: u64,
 }
 
 impl Throttle {
-    /// Throttles by these paces. A kind without one is not throttled.
+    /// Uses these rate limits. A kind of request without one is not limited.
     pub fn new(paces: Vec<(Verb, Paces)>) -> Throttle {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Throttle { paces: ArcSwap::from_pointee(paces), shards, hasher: RandomState::new(), started: Instant::now() }
     }
 
-    /// Throttles by other paces from now on. What was counted stays counted.
+    /// Uses other rate limits from now on. Requests that were counted stay counted.
     pub fn replace(&self, paces: Vec<(Verb, Paces)>) {
         self.paces.store(Arc::new(paces));
     }
@@ -61,7 +62,7 @@ impl Throttle {
         let all = self.paces.load();
         let Some((_, paces)) = all.iter().find(|(of, _)| *of == verb) else { return Ok(()) };
         let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        // ORDER: the caller first, so that one who asks too often uses up nothing of its root.
+        // ORDER: the caller first, so that a caller over its limit uses up nothing of its root's.
         for (whose, name, pace) in [(Whose::Caller, caller, paces.caller), (Whose::Root, root, paces.root)] {
             if let Some(name) = name {
                 self.take(verb, (whose, root.is_some()), name, pace, now)?;
@@ -86,8 +87,8 @@ impl Throttle {
                 *tidied = now;
                 of.retain(|_, reading| *reading > now);
             }
-            // Full of callers who all asked within their burst: this one is counted with its root alone. Who has no root, such as a
-            // user, is counted nowhere else, and waits.
+            // All meters belong to recent callers, so this caller is counted with its root alone. A caller without a root, such as
+            // a user, would not be counted at all, so it is refused.
             if of.len() >= READINGS {
                 return if has_root { Ok(()) } else { Err(busy()) };
             }
@@ -103,7 +104,7 @@ fn busy() -> Denial {
 }
 
 impl Issuer {
-    /// Counts a request of a caller against its pace. Operators on the local socket are not paced: they administer the
+    /// Counts a request against the rate limits of its caller. Operators on the local socket are not limited: they administer the
     /// machine, and their revocations are never refused.
     pub fn throttle(&self, caller: &Caller, action: Action) -> Result<(), Denial> {
         let Some(verb) = Verb::of(action) else { return Ok(()) };
@@ -128,8 +129,8 @@ impl Issuer {
         }
     }
 
-    /// Counts the redemption of a ticket against the pace of its root. A ticket is redeemed once, so it needs no pace of its own,
-    /// and nothing is counted for one that is unknown or was redeemed before: its redemption writes nothing.
+    /// Counts the redemption of a ticket against the rate limit of its root. A ticket is redeemed once, so it needs no limit of its
+    /// own. Nothing is counted for a ticket that is unknown or was redeemed before, because its redemption records nothing.
     pub fn throttle_redemption(&self, hash: &[u8; 32]) -> Result<(), Denial> {
         let root = self.ledger.read(|state| {
             let ticket = state.ticket(hash).filter(|ticket| ticket.redeemed.is_none())?;
@@ -182,7 +183,7 @@ mod tests {
             throttle.count(Verb::Mint, Some(&n.to_string()), Some("x")).unwrap();
         }
         assert!(throttle.shards.iter().all(|shard| shard.lock().callers.len() <= READINGS));
-        // However full they are, a root is counted, and who has none is not let through uncounted.
+        // Even if the meters are full, a root is counted, and a caller without a root does not pass uncounted.
         let throttle = Throttle { shards: throttle.shards, ..self::throttle(u64::from(u32::MAX), 2) };
         let mint = |root| throttle.count(Verb::Mint, Some("late"), Some(root)).map_err(|denial| denial.code);
         assert_eq!([mint("y"), mint("y"), mint("y")], [Ok(()), Ok(()), Err("LIMIT_REACHED")]);

@@ -1,4 +1,4 @@
-//! A user's token: proof of a delegation, or of the user who sees and stops what acts for them.
+//! Verifies a user's token: as the proof of a delegation, or of the user themself, who sees and stops the agents that act for them.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::judge::access::Action;
 use crate::judge::id_jag::IdJag;
 use crate::judge::{Proof, check_issuer_open, check_token};
 
-/// The proof that a user token is. Which workload it lets act is judged later.
+/// Verifies a user token as the proof of a delegation. Which workload it lets act is judged later.
 pub(super) async fn prove(issuer: &Issuer, token: &str) -> Result<Proof, Denial> {
     let now = issuer.clock.now();
     let digest = sha256(token.as_bytes());
-    // The very bytes that recorded a delegation were verified then, and the delegation ends with them.
+    // If a delegation was recorded for exactly these bytes, they were verified then, and the delegation expires with the token.
     let signed = sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes());
     let known = |state: &crate::state::State| state.delegation_by_proof(&signed, now).is_some_and(|d| d.token == digest);
     if !Assertions::is_id_jag(token) && issuer.ledger.read(known) {
@@ -89,7 +89,7 @@ pub async fn operator(issuer: &Issuer, token: &str) -> Result<Caller, Denial> {
     })
 }
 
-/// As a refused user token is told.
+/// The denial for a refused user token.
 pub(super) fn refused(refusal: Refusal) -> Denial {
     let kind = match refusal {
         Refusal::IssuerUnavailable => Kind::Unavailable,

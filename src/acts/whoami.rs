@@ -1,4 +1,4 @@
-//! Whoami: what the issuer knows of the caller. Nothing is recorded.
+//! Whoami: returns the caller as the issuer knows it. Nothing is recorded.
 
 use mayfly_verify::workload_id;
 
@@ -13,7 +13,7 @@ pub struct Whoami {
     pub spiffe_id: String,
     /// The agent with its standing. `None` for a workload.
     pub agent: Option<(Agent, Standing)>,
-    /// The journal's head as of which this is said.
+    /// The journal's head when this was read.
     pub revision: u64,
 }
 

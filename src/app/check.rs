@@ -6,13 +6,13 @@ use crate::config::Config;
 use crate::foreign::usable;
 use crate::telemetry;
 
-/// What of a configuration cannot be used on this machine now, one sentence each: files that cannot be read or do not belong together,
-/// and a filter of the log that is malformed. It makes nothing, opens no connection, takes no address and looks into no home, so an
-/// issuer may run beside it. Blocks for as long as a file may be read.
+/// The parts of a configuration that cannot be used on this machine now, a sentence for each: files that cannot be read or do not
+/// belong together, and a malformed log filter. This makes nothing, opens no connection, binds no address and reads no home, so an
+/// issuer may run at the same time. Blocks while files are read.
 pub fn unusable(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     let mut add = |what: &str, outcome: Result<(), String>| found.extend(outcome.err().map(|why| format!("{what}: {why}")));
-    // Each alone, so that every fault is told.
+    // Each issuer is checked by itself, so that all faults are reported.
     for issuer in &config.issuers {
         add("issuers", Assertions::new(vec![issuer.clone()]).map(drop).map_err(|e| e.to_string()));
     }

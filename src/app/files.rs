@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files where nothing limits them.
+/// The number that is assumed if there is no limit.
 const UNLIMITED: usize = 1 << 20;
 
 /// Raises the soft limit to the hard one. Returns how many files this process may open.

@@ -1,4 +1,5 @@
-//! Gauges that are looked at every few seconds: the process, live agents by class, and when what signs ends.
+//! Gauges that are set every few seconds: those of the process, live agents by class, and when signing keys and certificates
+//! expire.
 
 use std::sync::Arc;
 
@@ -11,13 +12,13 @@ use crate::process::usage;
 use crate::state::authority::Kind;
 use crate::state::{Count, Seat};
 
-/// Says once what was built, and when this process started (Unix seconds).
+/// Sets the gauges of the build and of the start of this process (Unix seconds), once.
 pub(super) fn begin(now: u64) {
     gauge!("mayfly_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => env!("MAYFLY_COMMIT")).set(1.0);
     set("process_start_time_seconds", now);
 }
 
-/// Looks at everything once. `files` is how many this process may open.
+/// Sets all other gauges. `files` is the number of files that this process may open.
 pub(super) fn look(issuer: &Issuer, authority: &Arc<Authority>, files: usize) {
     let usage = usage::now();
     counter!("process_cpu_seconds_total").absolute(usage.cpu_seconds);

@@ -1,4 +1,4 @@
-//! The history of a home, and its place among those who observe the ledger.
+//! Opens the history of a home, and connects it to the ledger as an observer.
 
 use crate::config::Config;
 use crate::history::{Inbox, Opened, Place, inbox};
@@ -8,13 +8,13 @@ use crate::ledger::{Head, Noted, Observer};
 use crate::publish::feed;
 use crate::state::CutMade;
 
-/// Opens the history of a home, or begins it; with the inbox through which it will follow the ledger.
+/// Opens or creates the history of a home. Also returns the inbox through which it will follow the ledger.
 pub(super) fn open(config: &Config, home: &Home, keystore: &Keystore) -> Result<(Opened, Inbox), String> {
     let opened = Opened::open(Place::of(&home.dir), config.history, keystore, &config.trust_domain)?;
     Ok((opened, inbox()))
 }
 
-/// Those who observe the ledger: the feed, which hears of cuts, and the history, which copies records.
+/// The observers of the ledger: the feed, which is notified of cuts, and the history, which copies records.
 pub(super) struct Observers {
     pub(super) feed: feed::Told,
     pub(super) history: Inbox,

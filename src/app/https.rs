@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
-use super::sockets::bind;
+use super::sockets;
 use super::tls;
 use crate::authority::{Authority, pem};
 use crate::config::{Config, Https};
@@ -15,28 +15,28 @@ use crate::keys::keystore::write_private;
 
 /// The listener before it is served.
 pub(super) struct Bound {
-    /// Where it listens.
-    pub(super) listener: TcpListener,
+    /// Where it will listen.
+    pub(super) socket: TcpSocket,
     /// Its certificate.
     pub(super) shows: tls::Shows,
     /// The port it got.
     pub(super) port: u16,
 }
 
-/// Binds the listener if there is one. Development has one always, and keeps its port.
-pub(super) async fn bind_https(config: &Config, development: bool, before: Option<&Endpoint>) -> Result<Option<Bound>, String> {
+/// Takes the listener's address if there is to be one. Development has one always, and keeps its port.
+pub(super) fn reserve(config: &Config, development: bool, before: Option<&Endpoint>) -> Result<Option<Bound>, String> {
     let at = match config.https.listen {
         Some(at) => at,
         None if development => SocketAddr::from(([127, 0, 0, 1], 0)),
         None => return Ok(None),
     };
-    let listener = bind(at, before.and_then(|e| e.https.as_deref())).await?;
-    let port = listener.local_addr().map_err(|e| e.to_string())?.port();
+    let socket = sockets::reserve(at, before.and_then(|e| e.https.as_deref()))?;
+    let port = socket.local_addr().map_err(|e| e.to_string())?.port();
     let shows = match config.https.web.clone() {
         Some((certificate, key)) => tls::Shows::Web(certificate, key),
         None => tls::Shows::Svid(config.names.clone()),
     };
-    Ok(Some(Bound { listener, shows, port }))
+    Ok(Some(Bound { socket, shows, port }))
 }
 
 /// The `iss` of tokens. `host` is the name that clients know this machine by. Fails if it is the URL of a provider too: a token of ours
@@ -60,7 +60,8 @@ fn own_issuer(https: &Https, bound: Option<&Bound>, host: &str, trust_domain: &s
     }
 }
 
-/// What the documents say. `iss` is the issuer's URL, `certified` the `host:port` of the listener that asks for client certificates.
+/// The content of the discovery documents. `iss` is the issuer's URL, `certified` the `host:port` of the listener that asks for
+/// client certificates.
 pub(super) fn about(config: &Config, iss: String, certified: &str) -> Issuer {
     let certified = format!("https://{certified}{}", path_of(&iss));
     Issuer { url: iss, certified, binding_claim: config.oid.claim(), refresh: config.refresh }

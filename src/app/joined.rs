@@ -1,4 +1,4 @@
-//! The workloads that have joined in development, so that nobody needs to do it by hand.
+//! Joins the workloads of development, so that nobody needs to do it by hand.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,8 @@ impl Workloads {
         for name in WORKLOADS {
             match join(issuer, name, &dir.join(name)).await {
                 Ok(key) => drop(keys.insert(name, key)),
-                // The identity of the last start may still be good, and without the issuer nobody could revoke.
+                // The journal has no room, but the identity of the last start may still be valid. The issuer must run, because
+                // without it nothing could be revoked.
                 Err(cause) if issuer.ledger.able(Duration::MAX).is_err() && dir.join(name).exists() => {
                     tracing::error!(%cause, name, "cannot renew the development workload");
                 }
@@ -64,12 +65,12 @@ impl Workloads {
                 changed = cuts.changed() => if changed.is_ok() { cut = true } else { return },
                 _ = stop.wait_for(|s| *s) => return,
             }
-            // What others revoke puts nothing off, and a tainted authority is not missed for it.
+            // A revocation does not postpone the next renewal, and does not hide a tainted authority.
             if !cut {
                 due = Instant::now() + pause(&issuer, life);
                 known = tainted(&published.borrow_and_update());
             }
-            // One that is closed does not keep the others from joining.
+            // A closed workload does not keep the others from joining.
             for name in WORKLOADS {
                 if cut && !self.lost(&issuer, name) {
                     continue;
@@ -79,7 +80,7 @@ impl Workloads {
                     Err(cause) => tracing::error!(%cause, name, "cannot renew the development workload"),
                 }
             }
-            // Whoever asked may have gone.
+            // The caller that asked may have hung up.
             let _ = asked.map(|joined| joined.send(()));
         }
     }
@@ -94,7 +95,7 @@ impl Workloads {
     }
 }
 
-/// How long the certificates are good for, or until there may be room for new ones.
+/// The time until the next renewal, or until the next attempt if the journal has no room.
 fn pause(issuer: &Issuer, life: u64) -> Duration {
     let pause = Duration::from_secs((life / 2).max(1));
     if issuer.ledger.able(Duration::MAX).is_ok() { pause } else { pause.min(Duration::from_secs(10)) }

@@ -1,4 +1,4 @@
-//! Opens the journal and the ledger over it, and holds both against the clock, the watermark and the history.
+//! Opens the journal and the ledger over it, and compares both with the clock, the watermark and the history.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::state::State;
 /// A journal, the state that its records make, and the cuts that were published with them.
 pub(super) type Replayed = (Sqlite, State, Past);
 
-/// The journal and what it says, if there is one; its time is compared with the clock.
+/// The journal and its state, if there is one. Fails if its time does not fit the clock.
 pub(super) fn journal(config: &Config, home: &Home, clock: &Clock) -> Result<Option<Replayed>, String> {
     if !home.journal().exists() {
         start::check(0, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
@@ -29,8 +29,8 @@ pub(super) fn journal(config: &Config, home: &Home, clock: &Clock) -> Result<Opt
     Ok(Some((journal, state, past)))
 }
 
-/// The ledger over the journal, and what keeps its watermark. `held` is how far the history reaches, and `seen` what witnesses know. Fails if one of them was put in its
-/// place from a copy, or if the clock is wrong.
+/// The ledger over the journal, and the writer of its watermark. `held` is the position that the history has reached, and `seen`
+/// what witnesses know. Fails if the journal or the watermark was replaced by an older copy, or if the clock is wrong.
 pub(super) fn ledger(
     config: &Config,
     home: &Home,
@@ -75,12 +75,12 @@ pub(super) fn ledger(
             state.revision
         ));
     }
-    // ORDER: before the watermark is written anew, which would hide what this one says.
+    // ORDER: the watermark is checked before it is overwritten.
     if let Some(mark) = &last {
         mark.check(&journal, &state)?;
     }
     seen.check(authority, &journal, &state)?;
-    // The watermark also says until when this issuer ran: without records, time went on.
+    // The watermark also says until when this issuer ran, because time passes without records too.
     let ran_until = state.at.max(last.map_or(0, |mark| mark.as_of));
     start::check(ran_until, clock.now(), config.max_downtime).map_err(|e| e.to_string())?;
     start::resume(&mut journal, &mut state, ran_until, clock.now()).map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! Whether the issuer is ready: looked at each second, told by `/readyz`, by metrics, and once in the log when it changes.
+//! Whether the issuer is ready. This is checked each second, and reported by `/readyz`, by metrics, and in the log when it changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::doors::http::Ready;
 use crate::ledger::Unable;
 use crate::state::authority::Kind;
 
-/// How often the parts are looked at.
+/// How often the parts are checked.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// How long one commit may take.
@@ -29,7 +29,7 @@ pub(super) struct Looks {
     pub(super) schedule: Arc<ArcSwap<Schedule>>,
 }
 
-/// Tells whether the issuer is ready, until it stops.
+/// Publishes whether the issuer is ready, until it stops.
 pub(super) async fn keep(told: watch::Sender<Ready>, looks: Looks, mut stopped: watch::Receiver<bool>) {
     let mut before = Ready::default();
     loop {
@@ -64,8 +64,8 @@ impl Looks {
         Ready { parts, warnings: self.warnings() }
     }
 
-    /// Providers that cannot be reached: their users, or the workloads that they prove, get nothing. Each is asked before somebody needs
-    /// it. And a collector that takes no entries: revocations go on all the same, so the issuer stays in service.
+    /// Faults that do not end readiness, because revocations still work: providers that cannot be reached, whose users or workloads
+    /// get nothing, and a collector that accepts no entries. Providers are asked before anybody needs them.
     fn warnings(&self) -> Vec<String> {
         let (providers, now) = (self.issuer.providers.load(), self.clock.seconds());
         providers.assertions.look(now);
@@ -76,7 +76,7 @@ impl Looks {
         providers.chain(audit.map(|why| format!("audit: {why}"))).collect()
     }
 
-    /// The clock leapt, and is not followed.
+    /// Fails if the clock leapt, so that its time is not used.
     fn clock(&self) -> Result<(), String> {
         let lead = self.clock.lead();
         #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
@@ -89,7 +89,7 @@ impl Looks {
         }
     }
 
-    /// The journal records what it is asked to.
+    /// Fails if the journal cannot record now.
     fn journal(&self) -> Result<(), String> {
         #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
         metrics::gauge!("mayfly_journal_waiting").set(self.issuer.ledger.waiting() as f64);
@@ -105,7 +105,7 @@ impl Looks {
         })
     }
 
-    /// Verifiers hear that the issuer could record.
+    /// Fails if the last heartbeat is so old that verifiers are about to refuse credentials.
     fn feed(&self) -> Result<(), String> {
         let age = self.clock.now().saturating_sub(self.issuer.feed.as_of()) / SECOND;
         if age < SILENT {

@@ -1,7 +1,7 @@
 //! Reads the configuration again while the issuer runs: whole or not at all.
 //!
-//! Everything that can fail is made first. Then the record is made durable, and with it the rules are swapped; from there on nothing
-//! fails. A request that was proved by the configuration from before is judged by the new one, or proved again.
+//! Steps that can fail come first. Then the record is made durable and the rules are swapped with it; nothing after that can fail.
+//! A request whose evidence was verified under the old configuration is judged by the new one, or verified again.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
@@ -30,20 +30,20 @@ pub(super) struct Reloads {
     pub(super) issuer: Arc<Issuer>,
     /// `None` if the configuration was given by a program.
     pub(super) source: Option<Source>,
-    /// What is in use, as it is written.
+    /// The configuration in use, as it is written.
     pub(super) config: Config,
     /// Of development: its provider.
     pub(super) provider: Option<Provider>,
     pub(super) schedule: Arc<ArcSwap<Schedule>>,
     pub(super) client_audience: Option<String>,
-    /// Told to those who read files by themselves.
+    /// Notifies the tasks that read files by themselves.
     pub(super) told: watch::Sender<u64>,
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) home: Arc<Home>,
     pub(super) endpoint: Endpoint,
 }
 
-/// The provider of development, which is configured beside the file.
+/// The provider of development, which is not in the configuration file.
 #[derive(Clone)]
 pub(super) struct Provider {
     pub(super) issuer: String,
@@ -52,7 +52,7 @@ pub(super) struct Provider {
     pub(super) own: Option<String>,
 }
 
-/// Carries out what is ordered, one after another, until the issuer stops.
+/// Carries out orders one after another, until the issuer stops.
 pub(super) async fn keep(mut reloads: Reloads, mut orders: mpsc::Receiver<Order>) {
     loop {
         let order = tokio::select! {
@@ -61,7 +61,7 @@ pub(super) async fn keep(mut reloads: Reloads, mut orders: mpsc::Receiver<Order>
         };
         match order {
             None => return,
-            // Somebody who has gone changes nothing.
+            // The order of a caller that has hung up is dropped.
             Some(Order::Reload(_, _, answer)) if answer.is_closed() => {}
             Some(Order::Reload(caller, origin, answer)) => {
                 let done = reloads.reload(caller, origin).await;
@@ -92,7 +92,7 @@ impl Reloads {
         let new = read.map_err(|faults| configure::refused(&faults.to_string()))?;
         let changes = self.changes(&new);
         let config = self.config.reloaded(new);
-        // 1. Everything that can fail.
+        // 1. The steps that can fail.
         if let Some(why) = config.misfit() {
             return Err(configure::refused(&why).into());
         }
@@ -117,7 +117,8 @@ impl Reloads {
         }
         let with_provider = Config { issuers, ..config.clone() };
         let rules = with_provider.rules(self.client_audience.clone(), number);
-        // ORDER: before the record names it. The one before was in force until now, so it is kept from now on.
+        // ORDER: before the record names the new set. The previous set was in force until now, so the time for which it is kept
+        // begins now.
         let sets = [self.issuer.ledger.rules().policies.clone(), rules.policies.clone()];
         let issuer = Arc::clone(&self.issuer);
         let kept = tokio::task::spawn_blocking(move || issuer.sets.in_force(sets.iter().flatten()));
@@ -129,13 +130,13 @@ impl Reloads {
         let configured = Configure { classes: config.digest(), written: config.digest_of_written() };
         let recorded = move || configure::reconfigure(&ledger, caller, origin, configured, rules);
         let revision = tokio::task::spawn_blocking(recorded).await.map_err(|e| Fault::new("reload", e))??;
-        // 3. The rest, which cannot fail.
+        // 3. The steps that cannot fail.
         let urls = urls(&with_provider.issuers);
         self.issuer.providers.store(Arc::new(Providers { number, assertions, attestations, urls: urls.clone() }));
         self.issuer.foreign.replace(foreign, &self.stopped);
         self.issuer.throttle.replace(config.writes.clone());
         self.schedule.store(Arc::new(config.schedule(self.schedule.load().root_ends_at)));
-        // Development logs by its environment until the file says something else.
+        // Without a change of the file's filter, the filter of the environment stays, which development may have.
         if config.log_filter != self.config.log_filter {
             telemetry::refilter(filter);
         }
@@ -150,7 +151,7 @@ impl Reloads {
 
     async fn compare(&self, text: String, name: String) -> Result<Compared, No> {
         let source = self.source.clone().ok_or_else(|| configure::refused("this issuer reads no file"))?;
-        // The text names files: policies, and what they stand beside.
+        // The text may name other files, such as those of policies.
         let new = within(move || source.parse(&text, &name)).await?.map_err(|faults| configure::refused(&faults.to_string()))?;
         let changes = self.changes(&new);
         let mut config = self.config.reloaded(new);
@@ -165,15 +166,15 @@ impl Reloads {
     }
 }
 
-/// What comes of reading files. A pipe in the place of a file, or a file system that has gone, would hold up every reload after this
-/// one, and the stop.
+/// Reads files within a time limit. A pipe in the place of a file, or an unreachable file system, would otherwise block every later
+/// reload, and the shutdown.
 async fn within<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, No> {
     let read = tokio::time::timeout(READING, tokio::task::spawn_blocking(read)).await;
     let late = |_| configure::refused(&format!("the files were not read within {} seconds", READING.as_secs()));
     Ok(read.map_err(late)?.map_err(|e| Fault::new("reload", e))?)
 }
 
-/// The first of each, from the configuration of a start.
+/// The verifiers for the configuration of a start.
 pub(super) fn providers(config: &Config) -> Result<Providers, String> {
     let assertions = Assertions::new(config.issuers.clone()).map_err(|e| e.to_string())?;
     let attestations = Attestations::new(config.workload_issuers.clone(), config.attest.clone()).map_err(|e| e.to_string())?;

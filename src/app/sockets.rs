@@ -14,12 +14,12 @@ pub(super) fn host(name: &str) -> String {
 /// Connections that wait to be accepted, at most.
 const BACKLOG: u32 = 1024;
 
-/// Listens on an address; where it leaves the port open, on the one from before if it is still free.
+/// Listens on an address. If its port is 0, the port of the last run is used if it is still free.
 pub(super) async fn bind(address: SocketAddr, before: Option<&str>) -> Result<TcpListener, String> {
     listen(reserve(address, before)?)
 }
 
-/// Takes an address, without listening there: whoever connects is refused at once, and knows to come back.
+/// Binds an address without listening there: a client that connects is refused at once, and tries again later.
 pub(super) fn reserve(address: SocketAddr, before: Option<&str>) -> Result<TcpSocket, String> {
     if address.port() == 0
         && let Some(port) = before.and_then(|b| b.rsplit_once(':')).and_then(|(_, port)| port.parse().ok())
@@ -38,7 +38,7 @@ pub(super) fn listen(socket: TcpSocket) -> Result<TcpListener, String> {
 
 fn take(address: SocketAddr) -> std::io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Connections of the process before this one may still be closing.
+    // Connections of the previous process may still be closing.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
@@ -47,14 +47,14 @@ fn take(address: SocketAddr) -> std::io::Result<TcpSocket> {
 /// The socket of operators. Who may use it is decided by uid.
 pub(super) fn operators(path: &Path) -> Result<UnixListener, String> {
     let text = |e: std::io::Error| format!("operator socket `{}`: {e}", path.display());
-    // The home's lock is ours: a socket that lies here is of a process that has gone.
+    // This process holds the home's lock, so a socket that exists here belongs to a process that has ended.
     match std::fs::symlink_metadata(path) {
         Ok(m) if std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()) => std::fs::remove_file(path).map_err(text)?,
         Ok(_) => return Err(format!("operator socket `{}`: something else is there", path.display())),
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(text)?;
-    // Who may connect is decided by uid; others need not even reach it.
+    // Access is decided by uid when a peer connects. Others may reach the socket, and are refused.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(text)?;
     Ok(listener)
 }

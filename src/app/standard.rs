@@ -10,7 +10,7 @@ use tonic_health::ServingStatus;
 use crate::doors::grpc::{self, METHODS};
 use crate::process;
 
-/// Adds health, and reflection if it is asked for. Health says that nothing is served any more from `stop` on; the task does that.
+/// Adds health, and reflection if it is asked for. The task that is returned reports every service as not serving from `stop` on.
 pub(super) async fn add(
     routes: Routes,
     reflection: bool,

@@ -1,5 +1,5 @@
-//! What witnesses have seen of this issuer, asked at its start: the home as a whole may have been put back to an older copy, with a
-//! watermark that fits its journal.
+//! Asks the witnesses at the start what they have seen of this issuer. The whole home may have been replaced by an older copy,
+//! whose watermark fits its journal.
 
 use std::net::SocketAddr;
 
@@ -48,7 +48,7 @@ pub(super) async fn ask(config: &Config) -> Result<Seen, String> {
 }
 
 impl Seen {
-    /// Refuses a journal that is behind what a witness has seen, or has another past (T201).
+    /// Refuses a journal that is behind what a witness has seen, or that differs from it (T201).
     pub(super) fn check(&self, authority: &Authority, journal: &Sqlite, state: &State) -> Result<(), String> {
         self.0.iter().try_for_each(|(address, heartbeat)| {
             let own = heartbeat.trust_domain.as_str() == state.trust_domain()
@@ -59,7 +59,7 @@ impl Seen {
                      this home are others than before. Mend `journal.witnesses`, or start once with --without-witnesses"
                 ));
             }
-            // Nothing of an earlier epoch lives on in a restored journal.
+            // A restored journal begins a new epoch, so heartbeats of earlier epochs do not apply to it.
             if state.incarnation != heartbeat.incarnation && state.began_at > heartbeat.as_of {
                 return Ok(());
             }

@@ -1,7 +1,8 @@
 //! A workload's proof: the OIDC token of the platform that it runs on, such as that of a Kubernetes service account or of a job in
 //! GitHub Actions.
 //!
-//! It is verified as a user's token is. The issuers are others, so that no token proves a user and a workload (T120).
+//! It is verified like a user's token. The issuers of the two are kept apart, so that no token proves both a user and a workload
+//! (T120).
 
 use std::path::Path;
 
@@ -18,7 +19,8 @@ pub struct Rule {
     pub workload: WorkloadName,
     /// Configured name of the issuer.
     pub issuer: String,
-    /// Claims with their exact values, at least one. Of an object the members that are here must be equal, of a list everything.
+    /// Claims with their exact values, at least one. If a value is an object, its members must be in the token's object; a list
+    /// must be equal.
     pub claims: Map<String, Value>,
 }
 
@@ -31,11 +33,12 @@ pub struct Attested {
     pub iss: String,
     /// Whom the issuer names.
     pub sub: String,
-    /// SHA-256 of what the signature covers: it identifies the token, whoever signed it again.
+    /// SHA-256 of the bytes that the signature covers. It identifies the token even if its signature is replaced by an equivalent
+    /// one.
     pub proof: [u8; 32],
     /// Unix seconds.
     pub issued_at: u64,
-    /// When it stops to count, in Unix seconds: at its end, or when it is too old.
+    /// When it is no longer accepted, in Unix seconds: when it expires, or when it is too old.
     pub ends_at: u64,
 }
 
@@ -86,7 +89,7 @@ impl Attestations {
     /// prove several.
     pub async fn verify(&self, token: &str, now: u64, asked: Option<&WorkloadName>) -> Result<Attested, Unattested> {
         let (issuer, statement) = self.tokens.stated(token, now, Presenter::Stranger).await.map_err(Unattested::Token)?;
-        // Somebody else whom the token is for could present it here too.
+        // A token for several audiences could be presented here by another of its receivers.
         if statement.claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() != 1) {
             return Err(Unattested::Token(Refusal::Audience));
         }
@@ -108,7 +111,7 @@ impl Attestations {
             sub: statement.sub,
             proof: statement.proof,
             issued_at: statement.issued_at,
-            // Its use is remembered as long as it could be used again, and no longer, however long it lasts.
+            // Its use is remembered for exactly as long as the token would be accepted again.
             ends_at: statement.expires_at.min(statement.issued_at.saturating_add(issuer.max_age.as_secs())),
         })
     }

@@ -1,4 +1,4 @@
-//! What documents and tokens say, without asking their provider: for whoever has them.
+//! Examines tokens and documents that the caller already has, without asking their provider.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::token::{self, Parsed, Statement};
 use super::{Assertions, Delegator, IssuerSettings, Refusal, oidc};
 
 impl Assertions {
-    /// What a token proves by the keys in a document, as [`Assertions::verify`] would find once they are fetched. Asks nobody.
+    /// Verifies a token with the keys in a document, as [`Assertions::verify`] would after fetching them. Opens no connection.
     pub fn examine(settings: &IssuerSettings, keys: &[u8], token: &str, now: u64) -> Result<Delegator, Refusal> {
         let parsed = Parsed::of(token)?;
         if parsed.issuer()? != settings.issuer {

@@ -1,5 +1,5 @@
-//! The gate before the signatures of tokens: they are verified on threads apart from the runtime, few at once, and strangers have a
-//! line of their own. Forged tokens cost the turns of those who may have sent them, and nobody else's.
+//! Limits the verification of signatures of tokens: they are verified on threads outside of the async runtime, few at once, and
+//! strangers have a queue of their own. So forged tokens of strangers do not delay certified callers.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ pub enum Presenter {
     Certified,
 }
 
-/// Tokens of strangers that are verified at once, and those that wait or are verified.
+/// Tokens of strangers that are verified at once, and the most that wait or are being verified.
 const STRANGERS: (usize, usize) = (1, 64);
 /// The same for certified callers.
 const CERTIFIED: (usize, usize) = (2, 1024);
 
-/// Who waits for a signature to be verified.
+/// The two queues of tokens whose signature is to be verified.
 pub(super) struct Gate {
     strangers: Line,
     certified: Line,
@@ -45,7 +45,8 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Does `work` on a thread apart, when it is the presenter's turn. Nothing is done if the caller stops waiting before that.
+    /// Does `work` on a thread outside of the async runtime, when it is the presenter's turn. Nothing is done if the caller stops
+    /// waiting before that.
     pub(super) async fn pass(
         &self,
         presenter: Presenter,
@@ -57,7 +58,7 @@ impl Gate {
         };
         let _place = line.places.try_acquire().map_err(|_| Refusal::Busy)?;
         let turn = Arc::clone(&line.turns).acquire_owned().await.map_err(|_| Refusal::Busy)?;
-        // The turn lasts as long as the work, even if nobody waits for its end.
+        // The permit is held until the work ends, even if the caller has hung up.
         let done = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work()
@@ -86,7 +87,7 @@ mod tests {
             let gate = Arc::clone(&gate);
             others.spawn(async move { gate.pass(Presenter::Stranger, || Ok(())).await });
         }
-        // All that find no place hear so at once; the runtime is free, and so is the line of the others.
+        // Callers beyond the limit are refused at once. The runtime stays free, and so does the other queue.
         for _ in 0..100 - (STRANGERS.1 - 1) {
             assert_eq!(others.join_next().await.unwrap().unwrap(), Err(Refusal::Busy));
         }

@@ -1,5 +1,5 @@
-//! What an ID-JAG says beside its user: an Identity Assertion JWT Authorization Grant, by which a provider lets one client act for a
-//! user at one authorization server (draft-ietf-oauth-identity-assertion-authz-grant).
+//! The claims of an ID-JAG besides its user. An ID-JAG is an Identity Assertion JWT Authorization Grant, by which a provider lets
+//! one client act for a user at one authorization server (draft-ietf-oauth-identity-assertion-authz-grant).
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Refusal, token};
 
-/// Longest time between now and its end, in seconds. An issuer remembers for that long that it was used.
+/// Longest remaining lifetime of an ID-JAG, in seconds. Its use is remembered for that long.
 pub(super) const LONGEST: u64 = 3600;
 /// Most scopes and resources, each.
 const MOST: usize = 64;
@@ -20,13 +20,13 @@ const LONGEST_NAME: usize = 2048;
 pub struct IdJag {
     /// The client that it was issued to (`client_id`).
     pub client: String,
-    /// Who acts (`sub` of the outermost `act`). `None` if it does not say.
+    /// The actor (`sub` of the outermost `act`). `None` if there is none.
     pub actor: Option<String>,
     /// Identifies it for its single use: the first 16 bytes of the SHA-256 of its `iss` and `jti`.
     pub once: [u8; 16],
-    /// Ceiling of scopes. `None` if it does not say.
+    /// Ceiling of scopes. `None` if it has no `scope`.
     pub scopes: Option<Vec<String>>,
-    /// The resources that it is for. `None` if it does not say.
+    /// The resources that it is for. `None` if it has no `resource`.
     pub resources: Option<Vec<String>>,
     /// Its `authorization_details` as JSON. `None` if it has none.
     pub details: Option<String>,
@@ -34,7 +34,7 @@ pub struct IdJag {
     pub key: Option<[u8; 32]>,
 }
 
-/// Reads what the claims of a verified ID-JAG say. A claim of the wrong form never counts as one that is absent.
+/// Reads the claims of a verified ID-JAG. A claim of the wrong form is an error, and never counts as absent.
 pub(super) fn read(claims: &Map<String, Value>, now: u64) -> Result<IdJag, Refusal> {
     // A provider with several tenants under one name may give two people one `sub`.
     for name in ["tenant", "aud_tenant"] {
@@ -103,7 +103,7 @@ fn resources(claims: &Map<String, Value>) -> Result<Option<Vec<String>>, Refusal
     if fits { Ok(Some(all)) } else { Err(malformed()) }
 }
 
-/// A confirmation of a kind that is unknown here makes it useless, never a bearer token.
+/// Reads `cnf`. A confirmation of an unknown kind is refused, because ignoring it would make a bearer token of the ID-JAG.
 fn key(claims: &Map<String, Value>) -> Result<Option<[u8; 32]>, Refusal> {
     let Some(cnf) = claims.get("cnf") else { return Ok(None) };
     let members = cnf.as_object().filter(|members| members.len() == 1).ok_or(Refusal::Claim("cnf"))?;

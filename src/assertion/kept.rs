@@ -1,5 +1,5 @@
-//! The keys of a provider in the home of the issuer: they serve after a restart while the provider is down, and no longer than they
-//! would have without one.
+//! Stores the keys of a provider in the home of the issuer. After a restart they are used while the provider is down, for no longer
+//! than without the restart.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use crate::keys::keystore::write_private;
 /// Longest file that is read, in bytes: the largest document, written as a JSON string.
 const MAX_FILE: u64 = 2 * 1024 * 1024;
 
-/// Where keys come from: keys of one source never serve another.
+/// The source of keys. Keys of one source are never used for another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
     pub(super) issuer: String,
@@ -65,7 +65,7 @@ impl Place {
         }
     }
 
-    /// Keeps what a provider has published, fetched at `at` (Unix seconds). Keys that cannot be kept are used all the same.
+    /// Stores the document of a provider, fetched at `at` (Unix seconds). Keys that cannot be stored are used all the same.
     pub(super) fn store(&self, document: &[u8], at: u64) {
         let Ok(document) = String::from_utf8(document.to_vec()) else { return };
         let stored = Stored { origin: self.origin.clone(), at, document };

@@ -28,7 +28,7 @@ const UNKNOWN_KEY_PACE: u64 = 10;
 /// Least seconds between two attempts while the provider fails.
 const FAILURE_PACE: u64 = 2;
 
-/// Least seconds between two attempts that nobody's token causes.
+/// Least seconds between two attempts that no token causes.
 const LOOK_PACE: u64 = 30;
 
 /// Whether `url` is an https URL with a host, and without user and fragment. Only the URL of keys may have a query.
@@ -134,7 +134,7 @@ impl Keys {
         Arc::new(Keys { name, source, state: Mutex::default(), place: OnceLock::new(), flight: Arc::default() })
     }
 
-    /// Keeps the keys in a folder from now on, and takes those that are kept there if none were fetched. Blocks.
+    /// Stores the keys in a folder from now on, and loads those that are stored there if none were fetched. Blocks.
     pub(super) fn keep(&self, dir: &Path) {
         let place = Arc::new(Place::new(dir, self.source.origin()));
         if self.place.set(Arc::clone(&place)).is_err() || self.state.lock().fetched.is_some() {
@@ -206,7 +206,7 @@ impl Keys {
         state.attempt.as_ref().map(|attempt| if attempt.failed { Err(state.trouble.clone()) } else { Ok(()) })
     }
 
-    /// Fetches once if nobody has, or if it failed a while ago.
+    /// Fetches the keys if that was never done, or if it failed a while ago.
     pub(super) fn look(self: &Arc<Self>, now: u64) {
         let attempt = self.state.lock().attempt;
         if attempt.is_none_or(|attempt| attempt.failed && attempt.at.abs_diff(now) >= LOOK_PACE) {
@@ -248,7 +248,7 @@ impl Keys {
                 tracing::debug!(issuer = self.name, keys = set.len(), "fetched the provider's keys");
                 self.tell_left_out(&set);
                 if let Some(place) = self.place.get().map(Arc::clone) {
-                    // Nobody waits for the disk, and a failure is logged there.
+                    // Requests do not wait for the disk, and `store` logs a failure.
                     drop(tokio::task::spawn_blocking(move || place.store(&document, now)));
                 }
                 Some(Arc::new(Fetched { set, at: now }))
@@ -265,7 +265,7 @@ impl Keys {
         state.fetched = fetched.or(state.fetched.take());
     }
 
-    /// Names the keys that cannot be used, once for each change.
+    /// Logs the keys that cannot be used, once for each change.
     fn tell_left_out(&self, set: &KeySet) {
         let before = self.state.lock().fetched.clone();
         if !set.left_out().is_empty() && before.is_none_or(|before| before.set.left_out() != set.left_out()) {
@@ -334,7 +334,8 @@ pub(super) fn keys_url(issuer: &str, document: &[u8]) -> Result<String, Unavaila
     // A URL learned at run time could point to any host in our network, so only the issuer's own origin is accepted.
     match (Url::parse(&found.jwks_uri), Url::parse(issuer)) {
         (Ok(keys), Ok(own)) if keys.scheme() == "https" && keys.username().is_empty() && keys.origin() == own.origin() => {
-            // What was compared is what is asked for: the parser mends odd spellings.
+            // The parsed URL is requested and not the text, because the parser changes odd spellings and the parsed URL was
+            // compared.
             Ok(keys.into())
         }
         _ => Err(Unavailable::OtherOrigin(issuer.to_owned(), found.jwks_uri.chars().take(256).collect())),

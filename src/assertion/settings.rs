@@ -1,6 +1,16 @@
-//! Whether the settings of issuers fit together.
+//! Whether the settings of issuers fit together, and at which of them people sign in.
 
-use super::{AssertionError, AudienceSettings, DEFAULT_ALGS, IssuerSettings, oidc};
+use super::{AssertionError, Assertions, AudienceSettings, DEFAULT_ALGS, IssuerSettings, oidc};
+
+impl Assertions {
+    /// Where people sign in for the issuer's page: providers, each with the id of a client there.
+    pub fn sign_ins(&self) -> impl Iterator<Item = (&IssuerSettings, &str)> {
+        self.issuers.iter().filter_map(|issuer| {
+            let client = issuer.settings.audiences.iter().find(|audience| audience.sign_in)?;
+            Some((&issuer.settings, client.audience.as_str()))
+        })
+    }
+}
 
 pub(super) fn check_settings(all: &[IssuerSettings]) -> Result<(), AssertionError> {
     for (at, one) in all.iter().enumerate() {

@@ -67,6 +67,7 @@ fn audience(name: &str) -> AudienceSettings {
         max_lease: Some(Duration::from_secs(900)),
         revokes: false,
         user: false,
+        sign_in: false,
         operates: false,
         id_jag: false,
     }

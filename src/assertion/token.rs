@@ -25,8 +25,8 @@ const MAX_TIME: u64 = 253_402_300_799;
 /// Header members that bring a key or change how the token is checked. Attackers rely on verifiers that ignore them, so they are
 /// refused.
 const FORBIDDEN_HEADERS: [&str; 5] = ["crit", "b64", "jwk", "zip", "enc"];
-/// Header members that say where the key could be had. Some providers send one with every token. They are not looked at, which needs a
-/// `kid` that names a published key.
+/// Header members that say where the key could be had. Some providers send one with every token. They are ignored, and the token
+/// must have a `kid` that names a published key.
 const POINTERS: [&str; 3] = ["jku", "x5u", "x5c"];
 
 /// A token with the right shape. Its signature is not checked yet, so it proves nothing.
@@ -67,7 +67,7 @@ pub(super) struct Statement<'i> {
     pub(super) proof: [u8; 32],
     pub(super) audience: &'i AudienceSettings,
     pub(super) claims: Map<String, Value>,
-    /// What it says beside that. `None` unless it is an ID-JAG.
+    /// The grant. `None` unless the token is an ID-JAG.
     pub(super) id_jag: Option<IdJag>,
 }
 
@@ -178,7 +178,7 @@ impl Signed {
         if sub.is_empty() || sub.len() > MAX_SUB || sub.chars().any(char::is_control) {
             return Err(Refusal::Claim("sub"));
         }
-        // An ID-JAG is issued to an actor, and says which.
+        // Only an ID-JAG may name an actor, because it is issued to one.
         if self.kind != Kind::Grant && claims.contains_key("act") {
             return Err(Refusal::Actor);
         }
@@ -270,7 +270,7 @@ pub(super) fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Op
     let Some(value) = claims.get(name) else { return Ok(None) };
     let whole = match (value.as_u64(), value.as_f64()) {
         (Some(seconds), _) => Some(seconds),
-        // No number this large has lost its seconds in a double.
+        // A double of this size still holds whole seconds exactly.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is positive and below 2^53")]
         (None, Some(seconds)) if (0.0..1e12).contains(&seconds) => Some(seconds as u64),
         _ => None,

@@ -1,4 +1,4 @@
-//! Certificate revocation lists (RFC 5280 5), for verifiers that know nothing else: one of each CA that a chain may contain.
+//! Certificate revocation lists (RFC 5280 5), for verifiers that read no feed: one for each CA that a chain may contain.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl Authority {
         let tainted = tainted.map(|slot| serial_in(&slot.public).map_err(|e| fault(&e))).collect::<Result<Vec<_>, _>>()?;
         let params = |key_id: &[u8], revoked: &mut dyn Iterator<Item = (&[u8], Why)>| {
             Ok::<_, Fault>(CertificateRevocationListParams {
-                // For verifiers whose clocks are behind.
+                // The list begins a little earlier, for verifiers whose clocks are behind.
                 this_update: svid::time_of(span.made_at.saturating_sub(BACKDATE))?,
                 next_update: svid::time_of(span.expires_at)?,
                 crl_number: SerialNumber::from(number),
@@ -65,7 +65,7 @@ impl Authority {
         let of_root = params(self.root.key_id(), &mut tainted.iter().map(|s| (s.as_slice(), Why::CaCompromise)))?;
         let of_root = of_root.signed_by(self.root.issuer()).map_err(|e| fault(&e))?;
         let mut crls = vec![Crl { issuer: hex::encode(self.root.key_id()).into(), der: of_root.der().to_vec() }];
-        // One list says it for all authorities but for its issuer.
+        // The root's list covers the authorities; each authority's own list covers its certificates.
         for slot in authorities.of(Kind::X509).filter(|slot| slot.status != Status::Tainted) {
             let known = self.x509.read().get(&slot.id).cloned();
             let authority = known.ok_or_else(|| fault(&format!("no key of authority `{}`", slot.id)))?;
@@ -87,7 +87,7 @@ pub(super) fn sign(
     Ok(crl.signed_by(&issuer)?.der().to_vec())
 }
 
-/// A signer, as rcgen wants it.
+/// Adapts a signer to rcgen's trait.
 struct Port<'a>(&'a dyn Signer);
 
 impl PublicKeyData for Port<'_> {

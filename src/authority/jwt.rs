@@ -20,10 +20,11 @@ use crate::svid::jwt::{Claims, Typ};
 pub struct JwtAuthority {
     id: Arc<str>,
     key: Key,
-    // The encoded headers: of JWT-SVIDs, of access tokens, and of introspection responses.
+    // The encoded headers: of JWT-SVIDs, of access tokens, of introspection responses, and of ID-JAGs.
     svid_header: String,
     access_header: String,
     introspection_header: String,
+    id_jag_header: String,
 }
 
 /// What signs.
@@ -105,8 +106,8 @@ impl JwtAuthority {
         // JW-2, JW-4, JW-5: the header has alg, kid and typ, and nothing else.
         let header = |typ: &str| URL_SAFE_NO_PAD.encode(serde_json::json!({ "alg": alg, "kid": kid, "typ": typ }).to_string());
         let (svid_header, access_header) = (header("JWT"), header("at+jwt"));
-        let introspection_header = header("token-introspection+jwt");
-        JwtAuthority { id: kid.into(), key, svid_header, access_header, introspection_header }
+        let (introspection_header, id_jag_header) = (header("token-introspection+jwt"), header("oauth-id-jag+jwt"));
+        JwtAuthority { id: kid.into(), key, svid_header, access_header, introspection_header, id_jag_header }
     }
 
     /// Its `kid`.
@@ -132,6 +133,7 @@ impl JwtAuthority {
             Typ::Svid => &self.svid_header,
             Typ::AccessToken => &self.access_header,
             Typ::Introspection => &self.introspection_header,
+            Typ::IdJag => &self.id_jag_header,
         };
         let mut token = format!("{header}.");
         URL_SAFE_NO_PAD.encode_string(&claims, &mut token);

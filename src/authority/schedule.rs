@@ -72,9 +72,9 @@ impl Schedule {
         }
     }
 
-    /// BU-9: whether verifiers may not have the prepared key of this kind of tokens yet. They could not fetch it while the issuer was down, so for
-    /// two refreshes after the process `began` the prepared key does not sign, unless the active one is so close to its expiry
-    /// that it would cut tokens short. Returns `false` if no key is active. `began` and `now` are in Unix microseconds.
+    /// BU-9: whether verifiers may not have the prepared key of this kind of tokens yet. They could not fetch it while the issuer
+    /// was down, so for two refreshes after the process `began` the prepared key does not sign, unless tokens of the active one
+    /// would be shortened by its expiry. Returns `false` if no key is active. `began` and `now` are in Unix microseconds.
     pub fn is_news(&self, kind: Kind, all: &Authorities, began: u64, now: u64) -> bool {
         let fits = (now / SECOND).saturating_add(self.jwt_life);
         let signs = kind.is_jwt() && all.active(kind).is_some_and(|active| fits < active.ends_at);
@@ -97,7 +97,7 @@ mod tests {
     use crate::state::authority::{Slot, Status};
     use proptest::prelude::*;
 
-    /// Does what the writer does with a step, as far as the schedule can see it.
+    /// Applies a step to the slots as the writer would.
     fn take(step: Step, kind: Kind, slots: &mut Vec<Slot>, schedule: &Schedule, now: u64) {
         match step {
             Step::Prepare => {
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(schedule.step(Kind::Jwt, &all, at(back)), Some(Step::Activate));
         let news = |now| schedule.is_news(Kind::Jwt, &all, at(back), at(now));
         assert_eq!([back, back + 19, back + 20].map(news), [true, true, false]);
-        // The active key is close to its expiry, so it would cut tokens short.
+        // The active key is close to its expiry, which would shorten its tokens.
         let ends_at = all.active(Kind::Jwt).unwrap().ends_at;
         assert!(!schedule.is_news(Kind::Jwt, &all, at(ends_at - 9), at(ends_at - 9)));
         assert!(

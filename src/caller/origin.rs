@@ -1,4 +1,4 @@
-//! Where a request came from and what it asked for: carried beside an act to the history. Nothing is judged by it.
+//! Where a request came from and what it asked for, for the history. No decision depends on it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -61,7 +61,7 @@ pub struct Origin {
     pub asked: OnceLock<Asked>,
     /// The request in a form in which it can be decided again. It is written out only for a denial.
     pub question: OnceLock<Box<dyn Question>>,
-    /// Set for a later page of something that was looked at already.
+    /// Set for a later page of a read that is already in the history.
     pub continues: OnceLock<()>,
 }
 
@@ -82,12 +82,12 @@ impl Origin {
         ORIGIN.scope(self, work).await
     }
 
-    /// The origin of the request that this task answers. Returns `None` for what the issuer does by itself.
+    /// The origin of the request that this task answers. Returns `None` if the issuer acts by itself.
     pub fn current() -> Option<Arc<Origin>> {
         ORIGIN.try_with(Arc::clone).ok()
     }
 
-    /// Fills something in at the origin of the request that this task answers.
+    /// Lets `fill` set fields of the origin of the request that this task answers.
     pub fn note(fill: impl FnOnce(&Origin)) {
         let _ = ORIGIN.try_with(|origin| fill(origin));
     }

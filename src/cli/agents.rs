@@ -50,13 +50,13 @@ struct Filters {
     /// Only those of a class
     #[arg(long, value_name = "CLASS")]
     class: Option<String>,
-    /// Only those that act for a user: a subject, or the URL of its issuer and a subject
-    #[arg(long, value_name = "SUB")]
+    /// Only those that act for a user: <issuer>/<subject>, the issuer by its configured name or its URL; or a subject, of any issuer
+    #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// Only those below a workload: its name, or its SPIFFE ID
     #[arg(long, alias = "workload", value_name = "NAME")]
     root: Option<String>,
-    /// Only those whose UUID begins so
+    /// Only those whose UUID begins with this
     #[arg(long, value_name = "UUID")]
     id: Option<String>,
 }
@@ -69,7 +69,7 @@ impl Filters {
             && is(&self.id, &|id| found::uuid(agent).starts_with(&id.to_ascii_lowercase()))
             && is(&self.user, &|wanted| {
                 let whole = |user: &v1::User| format!("{}/{}", user.iss, user.sub);
-                agent.user.as_ref().is_some_and(|user| user.sub == wanted || whole(user) == wanted)
+                agent.user_name == wanted || agent.user.as_ref().is_some_and(|user| user.sub == wanted || whole(user) == wanted)
             })
     }
 }
@@ -77,7 +77,7 @@ impl Filters {
 /// The children of each id: of workloads and of agents.
 type Children<'a> = BTreeMap<&'a str, Vec<&'a v1::Agent>>;
 
-/// What the text of a list or a tree says when there is nothing to show.
+/// The text of a list or a tree without agents.
 const NONE: &str = "no agents";
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -120,7 +120,7 @@ async fn show(mut client: InspectionClient<Channel>, agent: String, format: Form
     output::print(format, &object, || output::fields(&object))
 }
 
-/// The agents that fit, with the revision of the last page.
+/// The agents that match the filters, with the revision of the last page.
 async fn fetch(mut client: InspectionClient<Channel>, filters: &Filters) -> Result<(Vec<v1::Agent>, u64), Failure> {
     let (mut agents, revision) = found::all(&mut client, filters.all, "").await?;
     agents.retain(|agent| filters.fits(agent));
@@ -142,7 +142,7 @@ fn branch(id: &str, children: &Children<'_>) -> Vec<Value> {
 /// A root, and a line for each agent below it, indented by its depth.
 fn branch_lines(root: &str, children: &Children<'_>) -> Vec<String> {
     let mut lines = vec![root.to_owned()];
-    // What is still to be printed, the next one last, each with its depth.
+    // The agents that are still to be printed, the next one last, each with its depth.
     let mut open: Vec<(&v1::Agent, usize)> = Vec::new();
     let push_children = |open: &mut Vec<_>, id: &str, depth: usize| {
         let below = children.get(id).into_iter().flatten();

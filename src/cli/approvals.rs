@@ -20,7 +20,7 @@ pub(super) struct Args {
     /// File with the person's own token, for an audience that is configured for users themselves; `-` reads stdin
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "identity")]
     user_token: Option<PathBuf>,
-    /// Trust bundle (PEM) for --user-token; without it, the one of the issuer of the home
+    /// Trust bundle (PEM) for --user-token; by default that of the issuer in --home
     #[arg(long, global = true, value_name = "FILE")]
     bundle: Option<PathBuf>,
     #[command(subcommand)]
@@ -29,7 +29,7 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// One line for each approval of which something can still come
+    /// One line for each approval that can still be answered or used
     List {
         /// Also those that were denied, used, or have expired, for as long as they are known
         #[arg(long)]

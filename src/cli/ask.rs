@@ -40,23 +40,18 @@ pub(super) struct Args {
     wait: bool,
 }
 
-/// Between two looks of `--wait`.
+/// Pause between two polls of `--wait`.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longer than any question waits.
+/// Limit of `--wait`, longer than any question waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(660);
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say which agent asks with --as DIR")?;
-    let read = |text: &String| {
-        serde_json::from_str::<Value>(text)
-            .map_err(|e| Failure::usage(format!("`{text}`: write an action as a JSON object: {e}")))
-    };
-    let actions = args.actions.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let channel = connect::as_identity(global, args.acting.server.as_deref(), dir).await?;
     let mut client = ApprovalsClient::new(channel);
     let request = v1::AskRequest {
         audience: args.audience,
-        authorization_details: if actions.is_empty() { String::new() } else { Value::Array(actions).to_string() },
+        authorization_details: details(&args.actions)?,
         scopes: args.scopes,
         reason: args.reason,
         expires_seconds: args.expires.seconds(),
@@ -76,4 +71,14 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         return Err(Failure::new(DENIED, format!("the approval is {state}")));
     }
     Ok(())
+}
+
+/// Actions as one JSON array; empty if there are none.
+pub(super) fn details(actions: &[String]) -> Result<String, Failure> {
+    let read = |text: &String| {
+        serde_json::from_str::<Value>(text)
+            .map_err(|e| Failure::usage(format!("`{text}`: write an action as a JSON object: {e}")))
+    };
+    let actions = actions.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(if actions.is_empty() { String::new() } else { Value::Array(actions).to_string() })
 }

@@ -12,7 +12,7 @@ use super::output::{self, Format};
 
 /// See the signing keys, and rotate them now (operator)
 ///
-/// They rotate by themselves: the next one is prepared and published, starts signing when verifiers have had time to see it, and
+/// They rotate by themselves: the next one is prepared and published, starts signing when verifiers have had time to fetch it, and
 /// stays listed until the last credential that it signed has expired.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -37,7 +37,7 @@ enum Command {
         /// x509, jwt or rs256
         #[arg(value_enum)]
         kind: Kind,
-        /// Also before verifiers can be expected to know it
+        /// Even if verifiers may not have fetched it yet
         #[arg(long)]
         now: bool,
     },
@@ -46,7 +46,7 @@ enum Command {
         /// x509, jwt or rs256
         #[arg(value_enum)]
         kind: Kind,
-        /// Also before verifiers can be expected to know it
+        /// Even if verifiers may not have fetched it yet
         #[arg(long)]
         now: bool,
     },

@@ -1,4 +1,4 @@
-//! Reading files that may never end: a pipe in the place of a file, or a file system that has gone.
+//! Reads files within a time limit, because a read may never end: the file may be a pipe, or its file system unreachable.
 
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -9,10 +9,10 @@ use super::exit::{FAILURE, Failure};
 /// How long files may take to be read, as in an issuer that reloads them.
 const READING: Duration = Duration::from_secs(5);
 
-/// What comes of reading `path`, and the files that it names, within five seconds.
+/// Runs `read`, which reads `path` and the files that it names. Fails after five seconds.
 pub(super) fn within<T: Send + 'static>(path: &Path, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     let (done, result) = channel();
-    // It ends with the process if it does not end before.
+    // A thread that is still reading ends with the process.
     std::thread::spawn(move || drop(done.send(read())));
     result.recv_timeout(READING).map_err(|e| {
         let what = match e {

@@ -22,14 +22,14 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// What is left for an agent, and of whose budget (operator; with --as, an agent that the identity may see)
+    /// What is left of the budgets of an agent and its ancestors (operator; with --as, of an agent that the identity may see)
     Show {
         /// SPIFFE ID, UUID, or the beginning of a UUID
         agent: String,
         #[command(flatten)]
         acting: Acting,
     },
-    /// Spend, as the agent, as one above it, or as a gateway
+    /// Spend, as the agent, as an ancestor of it, or as a gateway
     Spend {
         #[command(flatten)]
         what: What,
@@ -40,7 +40,7 @@ enum Command {
         #[arg(long, default_value = "", hide_default_value = true)]
         request_id: String,
     },
-    /// Hold a part until it is spent or released; it comes back when its time has passed or the agent is gone
+    /// Reserve a part until it is spent or released; what is left of it is released when its time has passed or the agent has ended
     Reserve {
         #[command(flatten)]
         what: What,
@@ -71,7 +71,7 @@ struct What {
     /// What is counted
     #[arg(long, value_enum)]
     unit: Unit,
-    /// How much; dollars with at most six digits behind the point
+    /// How much; dollars with at most six decimal places
     amount: String,
 }
 
@@ -82,7 +82,7 @@ enum Unit {
     Usd,
 }
 
-/// The usage of what is done in the name of somebody.
+/// The usage error of a command that needs an identity.
 const AS: &str = "say who spends with --as DIR";
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -127,7 +127,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 
 async fn show(global: &Global, acting: &Acting, agent: &str) -> Result<(), Failure> {
     let channel = connect::as_identity_or_operator(global, acting).await?;
-    // A whole name needs no look at the list of agents, which a gateway may not see.
+    // A complete name need not be looked up in the list of agents, which a gateway may not see.
     let whole = agent.starts_with("spiffe://") || agent.len() == 36;
     let agent = match whole {
         true => agent.to_owned(),
@@ -186,7 +186,7 @@ impl What {
     }
 }
 
-/// A unit as JSON and people have it.
+/// The name of a unit in JSON and in text.
 fn name(unit: v1::BudgetUnit) -> &'static str {
     match unit {
         v1::BudgetUnit::Unspecified => "unknown",

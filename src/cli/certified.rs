@@ -9,7 +9,7 @@ use super::exit::Failure;
 use super::output::{self, Format};
 use crate::folder::{self, Key};
 
-/// What redeeming a ticket and renewing an identity have in common.
+/// The result of redeeming a ticket or renewing an identity.
 pub(super) struct Certified {
     svid: Option<v1::X509Svid>,
     bundle: Option<v1::Bundle>,

@@ -1,4 +1,4 @@
-//! Differences of configurations, as commands tell them.
+//! How differences between configurations are printed.
 
 use mayfly_agent::api::v1::ConfigurationChange;
 use serde_json::{Value, json};

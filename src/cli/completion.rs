@@ -5,13 +5,13 @@ use clap_complete::Shell;
 use super::exit::Failure;
 use super::output;
 
-/// Print what completes the commands and options of mayfly in a shell
+/// Print a completion script for a shell
 #[derive(clap::Args)]
 pub(super) struct Args {
     shell: Known,
 }
 
-/// A shell that is tested.
+/// A shell whose script is tested.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Known {
     Bash,

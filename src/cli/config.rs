@@ -24,16 +24,16 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Report every fault of a file at once, and whatever of the files that it names `mayfly serve` could not use
+    /// Report every fault of a file at once, and every file named in it that `mayfly serve` could not use
     ///
-    /// Nothing is made, no connection is opened, and no address is taken: an issuer may run beside it.
+    /// Nothing is written, no connection is opened, and no address is bound, so an issuer may run at the same time.
     Check {
         /// The file
         file: PathBuf,
     },
-    /// Say what a file would change, also for the agents that live now; nothing is changed
+    /// Say what a file would change, also for agents that are live now; nothing is changed
     ///
-    /// It is compared with what the running issuer uses, or with `--against` another file.
+    /// It is compared with the configuration of the running issuer, or with another file by `--against`.
     Diff {
         /// The file
         file: PathBuf,

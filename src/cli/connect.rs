@@ -27,16 +27,16 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 // No documentation comment: clap would show it as the help of each command that has these options.
 #[derive(clap::Args)]
 pub(super) struct Acting {
-    /// Act with the identity in this folder, or as a workload of development by its name
+    /// Act with the identity in this folder, or as a workload of `mayfly dev` by its name
     #[arg(long = "as", global = true, value_name = "DIR")]
     pub(super) identity: Option<PathBuf>,
-    /// host:port of the issuer; without it, the one of the context or the home [env: MAYFLY_SERVER]
+    /// host:port of the issuer; by default that of the context, or that of the issuer in --home [env: MAYFLY_SERVER]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(super) server: Option<String>,
 }
 
 impl Acting {
-    /// The folder of `--as`; a usage error that says what the folder is for if there is none.
+    /// The folder of `--as`. Without one, fails with the usage error `usage`.
     pub(super) fn required(&self, usage: &str) -> Result<&Path, Failure> {
         self.identity.as_deref().ok_or_else(|| Failure::usage(usage))
     }
@@ -54,13 +54,14 @@ pub(super) async fn as_operator(global: &Global) -> Result<Channel, Failure> {
 
 /// Connects with the identity of a folder.
 pub(super) async fn as_identity(global: &Global, server: Option<&str>, dir: &Path) -> Result<Channel, Failure> {
-    // ORDER: until the issuer has seen the certificate. A keeper that renews meanwhile would make it one of before.
+    // ORDER: the lock is held until the issuer has seen the certificate. A keeper that renews meanwhile would make it an outdated
+    // one.
     let _reading = folder::reading(dir, PATIENCE);
     Ok(plain(connect(settings(global, server, dir)?).await?))
 }
 
-/// Connects with the identity of `--as`. Without one, as who asks at the named place: its identity, or the person who has signed in there;
-/// and as an operator where no place is named.
+/// Connects with the identity of `--as`. Without `--as`, connects with the identity of the context, or as the person who has signed
+/// in there; without a context, as an operator.
 pub(super) async fn as_identity_or_operator(global: &Global, acting: &Acting) -> Result<Channel, Failure> {
     let server = acting.server.as_deref();
     if let Some(dir) = &acting.identity {
@@ -78,8 +79,8 @@ pub(super) async fn as_identity_or_operator(global: &Global, acting: &Acting) ->
     Ok(with_user_token(stranger(global, server, None).await?, &token)?)
 }
 
-/// Connects without an identity. The issuer is trusted by the bundle in a file; without a file, by that of the named place, or by the
-/// bundle that the operator socket of the home gives.
+/// Connects without an identity. The issuer is verified by the bundle in a file; without a file, by that of the context, or by the
+/// one from the operator socket of the home.
 pub(super) async fn as_stranger(global: &Global, server: Option<&str>, bundle: Option<&Path>) -> Result<Channel, Failure> {
     Ok(plain(stranger(global, server, bundle).await?))
 }
@@ -117,8 +118,8 @@ pub(super) fn settings(global: &Global, server: Option<&str>, dir: &Path) -> Res
     Ok(ChannelSettings { address, trust_domain, trust, identity: Some(identity), connect_timeout: TIMEOUT })
 }
 
-/// `host:port` of `--server`, the environment or a named place; without these, of the issuer of the home, if that is of the identity's
-/// trust domain; without it, what the folder says, and then the place that was chosen before.
+/// `host:port`: that of `--server`, of the environment or of a context that the command names; then that of the issuer of the home,
+/// if its trust domain is the identity's; then that in the folder, and last that of the chosen context.
 fn address_of(global: &Global, server: Option<&str>, dir: &Path, trust_domain: &TrustDomain) -> Result<String, Failure> {
     if let Some(address) = place::server(global, server)? {
         return Ok(address);
@@ -136,7 +137,7 @@ fn address_of(global: &Global, server: Option<&str>, dir: &Path, trust_domain: &
     }
 }
 
-/// Tells of a certificate that cannot be used now before any connection is made, and what to do about it.
+/// Fails if the certificate cannot be used now, before any connection is made, and says what to do.
 fn in_time(dir: &Path, identity: &Identity) -> Result<(), Failure> {
     let Some(leaf) = identity.chain.first() else { return Ok(()) };
     let Some(Err(e)) = Validity::of(leaf).map(|validity| validity.check(validity::now())) else { return Ok(()) };
@@ -155,7 +156,7 @@ pub(super) async fn fetch_bundle(channel: Channel) -> Result<v1::Bundle, Failure
     got.bundle.ok_or_else(Failure::incomplete_answer)
 }
 
-/// `host:port` of `--server`, the environment or the named place; without these, of the issuer of the home.
+/// `host:port` of `--server`, the environment or the context; without these, of the issuer of the home.
 pub(super) fn address(global: &Global, server: Option<&str>) -> Result<String, Failure> {
     if let Some(address) = place::server(global, server)? {
         return Ok(address);

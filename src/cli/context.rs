@@ -12,10 +12,11 @@ use crate::context::{Context, Contexts, Settings};
 use crate::folder;
 use crate::login::{Provider, kept};
 
-/// Keep named places: the address of an issuer, the roots it is trusted by, and who asks
+/// Keep contexts: each names an issuer's address, the roots that verify it, and the identity or sign-in to use there
 ///
-/// They are kept in the folder `mayfly` of your configuration, for you alone. A command uses the place of --context or $MAYFLY_CONTEXT, and
-/// otherwise the one that `mayfly context use` chose. --server and --as win over what a place says, and --home over the whole place.
+/// They are kept in the folder `mayfly` of your configuration, for you alone. A command uses the context of --context or
+/// $MAYFLY_CONTEXT, and otherwise the one that `mayfly context use` chose. --server and --as take precedence over the context's own
+/// values, and --home over the whole context.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -24,21 +25,21 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// One line for each place
+    /// One line for each context
     List,
-    /// Make a place; the first one is used from then on
+    /// Make a context; the first one is used from then on
     Add(Box<Add>),
-    /// Choose the place that commands use which name none
+    /// Choose the context of commands that name none
     Use {
         /// Its name
         name: String,
     },
-    /// Forget a place, with what a sign-in left there; an identity's folder stays
+    /// Remove a context with the tokens of its sign-in; an identity's folder stays
     Remove {
         /// Its name
         name: String,
     },
-    /// Say what is kept of a place, and no secret; without a name, of the one that commands use
+    /// Show a context without its secrets; without a name, the one that commands use
     Show {
         /// Its name
         name: Option<String>,
@@ -49,31 +50,34 @@ enum Command {
 struct Add {
     /// Its name
     name: String,
-    /// host:port of the issuer; without it, what the identity's folder says
+    /// host:port of the issuer; by default that in the identity's folder
     #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
-    /// Trust bundle of the issuer (PEM); without it, that of the identity's folder, or of the issuer of the home
+    /// Trust bundle of the issuer (PEM); by default that in the identity's folder, or that of the issuer in --home
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// The folder of the identity that asks there
+    /// The folder of the identity to use there
     #[arg(long = "as", value_name = "DIR")]
     identity: Option<PathBuf>,
     /// Where you sign in with `mayfly login`: the URL of an OIDC provider
     #[arg(long, value_name = "URL", requires = "client")]
     login: Option<String>,
-    /// Your client there: a public one, with PKCE, that may come back to http://127.0.0.1 on any port
+    /// Your client there: one with PKCE that may come back to http://127.0.0.1 on any port
     #[arg(long, value_name = "ID", requires = "login")]
     client: Option<String>,
+    /// File with the secret of that client (mode 0600), if the provider allows no public one; it is read at each sign-in
+    #[arg(long, value_name = "FILE", requires = "login")]
+    client_secret_file: Option<PathBuf>,
     /// PEM file with the only roots of the provider; without it, those of the system
     #[arg(long, value_name = "FILE", requires = "login")]
     login_ca: Option<PathBuf>,
-    /// The scopes to ask for; without it `openid`, and `offline_access` where the provider has it
+    /// The scopes to ask for; by default `openid`, and `offline_access` if the provider has it
     #[arg(long, value_name = "SCOPES", requires = "login")]
     scope: Option<String>,
     /// Ask for an access token for this resource (RFC 8707), and use it in the place of the ID token
     #[arg(long, value_name = "URL", requires = "login")]
     resource: Option<String>,
-    /// Take the place of one of the same name
+    /// Replace a context of the same name
     #[arg(long)]
     force: bool,
 }
@@ -118,7 +122,7 @@ async fn add(add: Add, contexts: &Contexts, global: &Global) -> Result<(), Failu
     let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|e| Failure::from(format!("`{}`: {e}", path.display())));
     let identity = add.identity.map(absolute).transpose()?;
     if let Some(dir) = &identity {
-        // What is no identity is told now, and not at the first use.
+        // A folder without an identity is refused now, and not at the first use.
         folder::identity(dir)?;
     }
     let bundle = match (add.bundle, &identity) {
@@ -151,7 +155,8 @@ async fn add(add: Add, contexts: &Contexts, global: &Global) -> Result<(), Failu
                 return Err(Failure::usage(format!("`{issuer}`: a provider has an https URL")));
             }
             let ca_file = add.login_ca.map(absolute).transpose()?;
-            Some(Provider { issuer, client, ca_file, scope: add.scope, resource: add.resource })
+            let secret_file = add.client_secret_file.map(absolute).transpose()?;
+            Some(Provider { issuer, client, secret_file, ca_file, scope: add.scope, resource: add.resource })
         }
         None => None,
     };
@@ -162,7 +167,7 @@ async fn add(add: Add, contexts: &Contexts, global: &Global) -> Result<(), Failu
     told(&context, contexts.current()?.as_deref(), global)
 }
 
-/// An address is checked when it is kept, and not at the first use in the middle of a night.
+/// Checks an address when it is stored, and not only at its first use.
 fn check_address(address: &str) -> Result<(), Failure> {
     let (host, port) = address.rsplit_once(':').unwrap_or_default();
     let fine = !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0);
@@ -174,7 +179,7 @@ fn told(context: &Context, current: Option<&str>, global: &Global) -> Result<(),
     output::print(global.output, &object, || output::fields(&object))
 }
 
-/// What is kept of a place, without secrets.
+/// A context without its secrets.
 fn object(context: &Context, current: Option<&str>) -> Result<Value, Failure> {
     let Context { name, dir, settings } = context;
     let signed_in = settings.login.as_ref().map(|provider| kept::who(dir, provider)).transpose()?.flatten();

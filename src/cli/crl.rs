@@ -13,10 +13,10 @@ use super::output;
 use crate::authority::pem;
 use crate::keys::keystore::write_private;
 
-/// Print the certificate revocation lists, for servers that read nothing else
+/// Print the certificate revocation lists, for servers that cannot read the feed
 ///
-/// There is one list for each CA that a chain may contain, in one PEM text, as nginx, Envoy and PostgreSQL read it. A list counts for
-/// ten minutes: fetch it again every minute, and let the server reload it.
+/// There is one list for each CA that a chain may contain, in one PEM text, as nginx, Envoy and PostgreSQL read it. A list is valid
+/// for ten minutes: fetch it again every minute, and let the server reload it.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -20,7 +20,7 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// One line for each revocation that still matters, in the order in which they were made
+    /// One line for each revocation that can still affect a credential, in the order in which they were made
     List {
         #[command(flatten)]
         acting: Acting,

@@ -11,7 +11,7 @@ use super::output::{self, delegation as shown};
 
 /// See what users let workloads do: who consented, when, by which token, and to what at most
 ///
-/// It reads the history, so delegations that have ended are told too, for as long as that is kept.
+/// It reads the history, so it also knows delegations that have ended, for as long as the history is kept.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -28,9 +28,9 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// All that is known of one delegation, with what was revoked of it
+    /// All that is known of one delegation, with the revocations that affect it
     Show {
-        /// Its id, as agents have it in `delegation_id`
+        /// Its id, which agents show as `delegation_id`
         delegation: String,
     },
 }

@@ -9,17 +9,18 @@ use super::exit::Failure;
 use super::output;
 use crate::deploy::{Deployed, Proxy, configuration};
 
-/// Print a file to deploy with: an issuer's unit, image, manifests, dashboard or alerts; or a proxy's that asks a guard
+/// Print a file for a deployment: the issuer's systemd unit, image, manifests, dashboard or alerts, or the configuration of a proxy
+/// that asks a guard
 #[derive(clap::Args)]
 pub(super) struct Args {
     what: What,
-    /// Of a proxy: the service's own audience
+    /// For a proxy: the service's own audience
     #[arg(long, value_name = "AUDIENCE", default_value = "https://search.example")]
     audience: String,
-    /// Of a proxy: a scope that a request needs; repeatable
+    /// For a proxy: a scope that a request needs; repeatable
     #[arg(long = "scope", value_name = "SCOPE", default_value = "search:read")]
     scopes: Vec<String>,
-    /// Of a proxy: the Unix socket of the guard: `mayfly guard --listen unix:PATH`
+    /// For a proxy: the Unix socket of the guard (`mayfly guard --listen unix:PATH`)
     #[arg(long, value_name = "PATH", default_value = "/run/mayfly/guard.sock")]
     socket: PathBuf,
 }

@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// File that adds classes, workloads and limits
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Believe the machine's clock at this start, however far it is ahead of the journal
+    /// Accept the machine's clock at this start, however far it is ahead of the journal
     #[arg(long)]
     accept_clock: bool,
     /// Start although no witness answers, or one has seen later revisions (`journal.witnesses`)
@@ -36,7 +36,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     if !args.listen.ip().is_loopback() {
         return Err(Failure::usage("`mayfly dev` listens on loopback only: use `mayfly serve` for others to reach it"));
     }
-    // Keys of development may be swapped; else this is as it is in production.
+    // Unlike in production, memory is not locked: keys of development may be swapped out.
     process::begin()?;
     let hangups = serving::hangups()?;
     let source = Source::Development { home: global.home.clone(), listen: args.listen, over: args.config };

@@ -2,7 +2,7 @@
 
 use clap::Command;
 
-/// A command by its path, and lines that may be typed as they are beside `mayfly dev`, or with names of one's own in their place.
+/// A command by its path, and example lines. They work as they are if `mayfly dev` runs, or with other names filled in.
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("", &["mayfly dev", "mayfly serve --config mayfly.toml"]),
     ("dev", &["mayfly dev", "mayfly dev --config more.toml"]),
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
-    /// The words of a line, up to where the shell takes over.
+    /// The arguments of a line, up to the first operator of the shell.
     fn words(line: &str) -> Vec<String> {
         let mine = line.split(['>', '|']).next().unwrap();
         let mut words = Vec::new();

@@ -6,6 +6,7 @@ use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::tokens_client::TokensClient;
 use serde_json::{Value, json};
 
+use super::ask;
 use super::connect::{self, Acting};
 use super::exit::Failure;
 use super::file;
@@ -50,24 +51,19 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let presented = args.user_token.as_deref().or(args.subject_token.as_deref());
     let subject_token = presented.map(file::read_text).transpose()?.unwrap_or_default().trim().to_owned();
     let channel = connect::as_identity(global, args.acting.server.as_deref(), dir).await?;
-    let read = |text: &String| {
-        serde_json::from_str::<Value>(text)
-            .map_err(|e| Failure::usage(format!("`{text}`: write an action as a JSON object: {e}")))
-    };
-    let actions = args.actions.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let request = v1::ExchangeRequest {
         for_agent: args.for_agent.unwrap_or_default(),
         audience: args.audience,
         scopes: args.scopes,
         subject_token,
-        authorization_details: if actions.is_empty() { String::new() } else { Value::Array(actions).to_string() },
+        authorization_details: ask::details(&args.actions)?,
         approval_id: args.approval.unwrap_or_default(),
     };
     let got = TokensClient::new(channel).exchange(request).await?.into_inner();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let ends = got.expires_at.as_ref().and_then(|at| u64::try_from(at.seconds).ok()).unwrap_or_default();
     let scope = got.scopes.join(" ");
-    // As RFC 8693 2.2.1 names them.
+    // The field names of RFC 8693 2.2.1.
     let mut object = json!({ "token_type": got.token_type, "expires_in": ends.saturating_sub(now), "scope": scope });
     if let Ok(details) = serde_json::from_str::<Value>(&got.authorization_details) {
         output::insert(&mut object, "authorization_details", details);

@@ -39,7 +39,7 @@ pub struct Failure {
     pub code: u8,
     /// What happened and what to do about it; empty if the user has been told already.
     pub message: String,
-    /// The reason code of a denial or of a credential that is not valid. `None` for what has none.
+    /// The reason code of a denial or of a credential that is not valid. `None` for other failures.
     pub reason: Option<String>,
 }
 
@@ -139,7 +139,7 @@ impl From<Status> for Failure {
             Some(info) if !info.reason.is_empty() => info.reason,
             _ => format!("{:?}", status.code()),
         };
-        // Of the caller's own certificate: the same exit code as when we notice it ourselves.
+        // If the caller's own certificate has expired, the exit code is the one that it has when this process notices it.
         let expired = status.code() == Code::Unauthenticated && matches!(reason.as_str(), "AGENT_EXPIRED" | "CREDENTIAL_EXPIRED");
         let code = if expired { INVALID } else { code };
         let kind = if code == DENIED || expired { "denied" } else { "failed" };

@@ -16,10 +16,12 @@ use super::request::{self, Wanted};
 use super::{file, found};
 use crate::folder;
 
-/// Say why an agent, a credential, a decision or a request is allowed or denied, where that is defined, who owns it, and what would turn it
+/// Say why an agent, a credential, a decision or a request is allowed or denied, where that is defined, who owns it, and what would
+/// change the answer
 ///
-/// Without --as an operator asks, who hears everything; with it, what the identity may know. After `--`, a `spawn` is judged as it would
-/// be, and neither made nor charged: as the workload of development, or with --as. A denial that is explained is no failure.
+/// Without --as an operator asks, who is told everything; with it, the answer holds what the identity may know. A `spawn` after
+/// `--` is judged like a real one, by the workload of `mayfly dev` or by the identity of --as, but no agent is made and nothing is
+/// charged. The command succeeds even if what it explains is a denial.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -47,7 +49,7 @@ struct Spawn {
     identity: Option<PathBuf>,
     #[command(flatten)]
     wanted: Wanted,
-    /// Taken, and not used: no agent is made
+    /// Accepted and ignored: no agent is made
     #[arg(long, value_name = "DIR", hide = true)]
     out: Option<PathBuf>,
 }
@@ -77,7 +79,8 @@ pub(super) async fn run(mut args: Args, global: &Global) -> Result<(), Failure> 
     output::print(global.output, &object(&got), || lines(&got))
 }
 
-/// Whether this is the id of a decision: `r1204` of a record, `d19ac5f03b7e-17` of anything else. No beginning of a UUID looks so.
+/// Whether this is the id of a decision: `r1204` of a record, `d19ac5f03b7e-17` of anything else. The beginning of a UUID never has
+/// this form.
 fn is_decision(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match (text.strip_prefix('r'), text.strip_prefix('d').and_then(|rest| rest.split_once('-'))) {

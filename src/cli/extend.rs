@@ -37,7 +37,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let channel = connect::as_identity(global, server, dir).await?;
     let request = v1::ExtendRequest { user_token, lease_seconds: args.lease.seconds() };
     IdentitiesClient::new(channel).extend(request).await?;
-    // The certificate says until when the lease lasts, so that whoever keeps the folder goes on renewing.
+    // The certificate says until when the lease lasts, so a program that keeps the folder continues to renew.
     let got = keeping::renew(global, server, dir, When::Now).await?;
     Certified::from(got.ok_or_else(Failure::incomplete_answer)?).report(global.output, dir)
 }

@@ -6,13 +6,13 @@ use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use super::connect::Channel;
 use super::exit::{FAILURE, Failure};
 
-/// Fewest characters of a beginning: fewer would fit too many.
+/// Fewest characters of the beginning of a UUID: fewer would match too many agents.
 const SHORTEST: usize = 4;
 /// Characters of a UUID in its usual form.
 const WHOLE: usize = 36;
 
-/// Finds an agent that the caller may see, by SPIFFE ID, UUID, or the beginning of its UUID if that fits one agent alone.
-/// The token is that of a user who asks for themself; empty for everybody else.
+/// Finds an agent that the caller may see, by SPIFFE ID, UUID, or the beginning of its UUID if only one agent matches. The token is
+/// that of a user who asks for themself; empty for everybody else.
 pub(super) async fn agent(client: &mut InspectionClient<Channel>, text: &str, user_token: &str) -> Result<v1::Agent, Failure> {
     let agent = if is_beginning(text) { beginning(client, text, user_token).await? } else { text.to_owned() };
     let got = client.get_agent(v1::GetAgentRequest { agent, user_token: user_token.to_owned() }).await?.into_inner();

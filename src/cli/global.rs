@@ -9,10 +9,10 @@ use super::output::Format;
 // No documentation comment: clap would show it as the help of each command.
 #[derive(Clone, clap::Args)]
 pub(super) struct Global {
-    /// Folder of all state; other commands find the issuer through it
+    /// Folder with all state of an issuer; other commands find the issuer through it
     #[arg(long, global = true, env = "MAYFLY_HOME", default_value = ".mayfly", value_name = "DIR")]
     pub(super) home: PathBuf,
-    /// Ask the issuer of this named place, as `mayfly context add` made it [env: MAYFLY_CONTEXT]
+    /// Use the issuer of this context, which `mayfly context add` made [env: MAYFLY_CONTEXT]
     #[arg(long, global = true, value_name = "NAME")]
     pub(super) context: Option<String>,
     /// Print for people or for programs
@@ -22,10 +22,10 @@ pub(super) struct Global {
     pub(super) home_given: Given,
 }
 
-/// Who says which home is meant.
+/// Where the path of the home comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Given {
-    /// Nobody: it is the usual one.
+    /// Neither an option nor the environment: it is the default.
     #[default]
     No,
     /// The environment.

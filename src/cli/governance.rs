@@ -10,7 +10,7 @@ use super::global::Global;
 use super::output;
 use super::when::When;
 
-/// Report what nobody owns, what nobody was given, and who holds authority that nobody used (operator)
+/// Report classes and policies without an owner, scopes that nobody was given, and authority that was not used (operator)
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

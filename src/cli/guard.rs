@@ -22,19 +22,19 @@ use crate::process;
 use crate::sds::Sds;
 use crate::telemetry;
 
-/// Answer for a service beside it whether a credential is valid now, whose it is and what it may do
+/// Run beside a service, and tell it whether a credential is valid now, whose it is and what it allows
 ///
 /// A guard follows the bundle and the feed of revocations with the identity of a workload, which it renews. Services ask it with
-/// POST /verify. It is strict: when it has had no news for 5 seconds it refuses everything, and says so.
+/// POST /verify. It is strict: if it has received no heartbeat for 5 seconds it refuses everything, and says so.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The guard's own identity: a folder that `mayfly redeem` has written
     #[arg(long = "as", value_name = "DIR")]
     identity: PathBuf,
-    /// host:port of the issuer; without it, the one of the home
+    /// host:port of the issuer; by default that of the issuer in --home
     #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
-    /// Where the service asks: unix:PATH, or an address of loopback
+    /// Where the guard listens: unix:PATH, or a loopback address
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9191")]
     listen: Address,
     /// Who may open a Unix socket: its mode, octal
@@ -53,10 +53,10 @@ pub(super) struct Args {
     /// The URL of the issuer (`iss`), to accept its access tokens too and to say so to clients of OAuth
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
-    /// Without news, accept credentials until they expire, and count them
+    /// While no heartbeats arrive, accept credentials until they expire, and count them
     #[arg(long)]
     best_effort: bool,
-    /// Serve /metrics, /healthz and /readyz here too, for those who cannot open the socket
+    /// Serve /metrics, /healthz and /readyz at this address too, for clients that cannot open the socket
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
     /// OID of the binding, if the issuer is configured with another
@@ -68,7 +68,7 @@ fn mode(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| "a mode is octal, such as 0660".into())
 }
 
-/// T197: a private key is for the user of the guard and for its group, never for whoever is on this machine.
+/// T197: a socket that hands out the private key may be open to the guard's user and group, and never to all users of this machine.
 fn private(args: &Args) -> Result<(), Failure> {
     match args.listen {
         Address::Tcp(_) => {
@@ -87,11 +87,11 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         private(&args)?;
     }
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
-    // ORDER: before there is a key in memory.
+    // ORDER: the process is protected before there is a key in memory.
     process::begin()?;
     process::lock_memory();
     let metrics = telemetry::metrics()?;
-    // ORDER: bound before the issuer is asked, so that a place that is taken is said at once.
+    // ORDER: bound before the issuer is asked, so that an address in use is reported at once.
     let socket = args.listen.bind(args.socket_mode).await?;
     let more = match args.metrics {
         Some(address) => Some(TcpListener::bind(address).await.map_err(|e| format!("cannot listen on {address}: {e}"))?),
@@ -109,12 +109,12 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let source = secrets::Source { dir: args.identity, trust_domain, bundles, renewed, oid };
     let (secrets, telling) = if args.sds {
         let (told, heard) = watch::channel(Some(source.read()?));
-        // Whoever can open the socket is let in.
+        // The socket's permissions decide who gets the key, so every peer is accepted.
         (Some(Sds::new(heard, |_| true)), Some(process::task("secrets of the guard", source.keep(told))))
     } else {
         (None, None)
     };
-    // ORDER: before it says that it is ready. A server refuses to start without its lists.
+    // ORDER: the lists are written before the guard says that it is ready. A server refuses to start without its lists.
     let lists = match &args.crl {
         Some(dir) => {
             let (channel, live) = (followed.channel.clone(), followed.revocations.live().clone());
@@ -134,7 +134,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     output::print(global.output, &json!({ "listen": address }), || format!("the guard is ready on {address}; Ctrl-C stops it"))?;
     let requested = serving::requested().await;
     stop.send_replace(true);
-    // ORDER: before the connections drain. Its streams end with it.
+    // ORDER: these tasks end before the connections drain. Their streams end with them.
     for task in [telling, lists].into_iter().flatten() {
         task.abort();
     }

@@ -22,7 +22,7 @@ pub(super) fn over(channel: Channel) -> HistoryClient<Channel> {
     HistoryClient::new(channel).max_decoding_message_size(LONGEST)
 }
 
-/// Every entry that is wanted, page by page.
+/// Every entry that matches the request, page by page.
 pub(super) async fn all(
     client: &mut HistoryClient<Channel>,
     wanted: v1::ListEntriesRequest,

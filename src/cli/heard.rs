@@ -1,4 +1,4 @@
-//! Waiting until those who follow the feed say that they have heard a revocation.
+//! Waits until the followers of the feed confirm that they have received a revocation.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use super::output;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Longer than the feed is ever silent.
+/// A time in which at least one heartbeat arrives.
 const MOMENT: Duration = Duration::from_millis(1500);
 
-/// Who had heard when the wait ended.
+/// The followers of the feed when the wait ended.
 pub(super) struct Heard {
-    /// Those who have said that they have.
+    /// Those that have confirmed it.
     pub(super) heard: Vec<v1::Subscriber>,
-    /// Those who follow and have not.
+    /// Those that have not.
     pub(super) missing: Vec<v1::Subscriber>,
 }
 
-/// Waits until everybody who follows the feed has heard it up to a revision, at most for `bound`.
+/// Waits until all followers have confirmed the feed up to a revision, at most for `bound`.
 pub(super) async fn wait(channel: Channel, revision: u64, bound: Duration) -> Result<Heard, Failure> {
     let mut client = RevocationsClient::new(channel);
     let began = Instant::now();
@@ -39,7 +39,7 @@ pub(super) async fn wait(channel: Channel, revision: u64, bound: Duration) -> Re
     }
 }
 
-/// Who follows the feed, with its head; those who say what they have heard get a moment to say so.
+/// The followers of the feed, with its head. Followers that confirm get a moment to do so first.
 pub(super) async fn look(channel: Channel) -> Result<v1::ListSubscribersResponse, Failure> {
     let mut client = RevocationsClient::new(channel);
     let began = Instant::now();
@@ -67,7 +67,7 @@ pub(super) fn object(subscriber: &v1::Subscriber) -> Value {
     })
 }
 
-/// One line: who, from where, and how far it has heard.
+/// One line: the follower, its address, and the revision that it has confirmed.
 pub(super) fn line(subscriber: &v1::Subscriber) -> String {
     let kind = if subscriber.relays { " (a relay: those behind it are not known)" } else { "" };
     let heard = match (subscriber.confirms, subscriber.heard) {

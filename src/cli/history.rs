@@ -19,10 +19,11 @@ use super::output::{self, Format, entry};
 use super::user;
 use super::when::When;
 
-/// Between two looks for what is new.
+/// Pause between two requests for new entries.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// See what happened: an entry for each record, denial and look (operator); with --as, what the identity may see
+/// See what happened: an entry for each record, each denial and each read of who acts for whom (operator); with --as, what the
+/// identity may see
 ///
 /// Entries come in the order in which they were written.
 #[derive(clap::Args)]
@@ -30,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Args {
     #[command(flatten)]
     wanted: Wanted,
-    /// Go on with what happens from now on, one entry a line, until the command is ended
+    /// Continue with new entries, one a line, until the command is stopped
     #[arg(long)]
     follow: bool,
     #[command(flatten)]
@@ -41,7 +42,7 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The entries of one decision; for operators with what opens them to an auditor
+    /// The entries of one decision; for operators with the secrets that let an auditor read them
     Show {
         /// As `mayfly history` prints it, such as r1204
         decision: String,
@@ -106,7 +107,7 @@ async fn list(args: Args, global: &Global) -> Result<(), Failure> {
     })
 }
 
-/// Prints each entry as it comes. It ends when nobody reads any more.
+/// Prints each entry as it comes, until the output is closed.
 async fn follow(mut client: HistoryClient<Channel>, request: v1::ListEntriesRequest, format: Format) -> Result<(), Failure> {
     let mut page_token = String::new();
     loop {
@@ -140,7 +141,7 @@ async fn show(mut client: HistoryClient<Channel>, decision_id: String, format: F
     })
 }
 
-/// What is wanted, as a request for the first page.
+/// The request for the first page.
 fn request(wanted: &Wanted) -> Result<v1::ListEntriesRequest, Failure> {
     let user = wanted.user.as_deref().map(user::parse).transpose()?;
     let text = |text: &Option<String>| text.clone().unwrap_or_default();

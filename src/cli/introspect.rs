@@ -14,7 +14,7 @@ use super::output;
 
 /// Ask whether a token is valid now, as a service that it is for
 ///
-/// Who is not its audience hears that it is not active. Without --as, an operator asks.
+/// A service that is not its audience is told that it is not active. Without --as, an operator asks.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

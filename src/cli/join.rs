@@ -16,15 +16,15 @@ use super::global::Global;
 use super::{file, output};
 use crate::folder::Key;
 
-/// Make a join token with which a workload fetches its first identity (operator), or join by the token of a platform
+/// Make a join token with which a workload fetches its first identity (operator), or join with a token of the platform
 ///
-/// With --attest there is no join token: the OIDC token of the platform, such as that of a Kubernetes service account or of a CI job,
-/// proves the workload as the configuration says, once.
+/// With --attest there is no join token: the OIDC token of the platform, such as that of a Kubernetes service account or of a CI
+/// job, proves the workload by the rules of the configuration. Each token can be used once.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     acting: Acting,
-    /// Name of a configured workload; with --attest only needed if the token has the claims of several
+    /// Name of a configured workload; with --attest only needed if the token proves several
     #[arg(required_unless_present = "attest")]
     workload: Option<String>,
     /// How long the token lasts, such as 90s; at most 10m
@@ -36,7 +36,7 @@ pub(super) struct Args {
     /// With --attest: folder for svid.pem, key.pem, bundle.pem, bundle.json
     #[arg(long, value_name = "DIR", requires = "attest")]
     out: Option<PathBuf>,
-    /// With --attest: trust bundle (PEM) of the issuer; without it, the one of the issuer of the home
+    /// With --attest: trust bundle (PEM) of the issuer; by default that of the issuer in --home
     #[arg(long, value_name = "FILE", requires = "attest")]
     bundle: Option<PathBuf>,
 }

@@ -19,7 +19,7 @@ use crate::journal::{Journal as _, decode};
 use crate::keys::keystore::Keystore;
 use crate::ledger::{Head, Watermark as _, repair, replay};
 
-/// Look after the journal of a stopped issuer
+/// Check or repair the journal of a stopped issuer
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -51,7 +51,7 @@ impl Offline {
         Ok(config.map_err(|e| e.to_string())?)
     }
 
-    /// Opens the journal that is there; none is made.
+    /// Opens the existing journal. Fails if there is none.
     fn journal(home: &Home) -> Result<Sqlite, Failure> {
         if !home.journal().exists() {
             return Err(format!("there is no journal in `{}`", home.dir.display()).into());
@@ -99,12 +99,12 @@ fn repair_time(offline: &Offline, global: &Global) -> Result<(), Failure> {
     let mut beats = Beats { path: home.dir.join("heartbeat.json"), authority: Arc::new(authority), trust_domain: td, last: None };
     let mark = beats.read()?;
     let state = replay(&mut journal).map_err(|e| e.to_string())?;
-    // ORDER: before anything is written, which would hide what the watermark says.
+    // ORDER: the watermark is checked before anything is written, which would overwrite it.
     if let Some(mark) = &mark {
         mark.check(&journal, &state)?;
     }
     let Some(done) = repair::repair(&mut journal, now).map_err(|e| e.to_string())? else {
-        // Without records the watermark alone may be ahead.
+        // If no record is ahead of the clock, the watermark alone may be.
         beats.write(head(state.incarnation, state.revision, &journal), now);
         let object = json!({ "repaired": false, "revision": state.revision });
         return output::print(global.output, &object, || "the journal is not ahead of the clock: nothing is changed".to_owned());

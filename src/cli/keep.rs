@@ -15,11 +15,11 @@ use crate::config::LogFormat;
 use crate::process;
 use crate::telemetry;
 
-/// Keep the identities in folders fresh, of workloads and of agents
+/// Renew the identities of workloads and agents in folders, before they expire
 ///
 /// Each is renewed when half of its life has passed, with a fresh key; key and certificate switch together, so a program may read
-/// the folder, or start again, at any moment. Several keepers on one folder are harmless. It runs until Ctrl-C, or until no
-/// identity is left that can be renewed. The lease of an agent does not move.
+/// the folder, or start again, at any moment. Several keepers may run on one folder. It runs until Ctrl-C, or until no identity is
+/// left that can be renewed. The lease of an agent is not extended.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Folders that `spawn --out`, `redeem --out` or `run --ticket --as` wrote
@@ -28,14 +28,14 @@ pub(super) struct Args {
     /// Renew what is due and return
     #[arg(long)]
     once: bool,
-    /// host:port of the issuer; without it, the one of the home, or the one that the folder names [env: MAYFLY_SERVER]
+    /// host:port of the issuer; by default that of the issuer in --home, or the one that the folder names [env: MAYFLY_SERVER]
     #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
 }
 
 /// Shortest and longest pause after a failure.
 const PAUSES: (u64, u64) = (1, 60);
-/// Longest time without a look at the clock, which can be set, and stands still while a machine sleeps.
+/// Longest time between two readings of the clock, because it can be set, and machines sleep.
 const LOOK: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -43,7 +43,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         return once(&args, global).await;
     }
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
-    // ORDER: before there is a key in memory.
+    // ORDER: the process is protected before there is a key in memory.
     process::begin()?;
     let shown: Vec<String> = args.dirs.iter().map(|dir| dir.display().to_string()).collect();
     output::print_one(global.output, &json!({ "keeping": shown }), || format!("keeping {}; Ctrl-C stops it", shown.join(", ")))?;
@@ -102,14 +102,14 @@ async fn one(global: &Global, server: Option<&str>, dir: &Path) -> Result<u64, F
     Ok(validity.half())
 }
 
-/// Keeps one folder until its identity is over. Returns why.
+/// Keeps one folder until its identity has ended. Returns why.
 async fn keep(global: &Global, server: Option<&str>, dir: &Path) -> Failure {
     loop {
         let due = match keeping::validity_of(dir) {
             Ok(validity) if validity.half() > validity::now() => validity.half(),
             _ => match one(global, server, dir).await {
                 Ok(next) => next,
-                // Out of time, or the issuer says so: it never becomes valid again.
+                // The certificate has expired, or the issuer refuses it for good: the identity never becomes valid again.
                 Err(failure) if failure.code == INVALID => return failure,
                 Err(failure) => {
                     let pause = pause(dir);

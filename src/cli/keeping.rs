@@ -35,9 +35,10 @@ pub(super) async fn renew(
     dir: &Path,
     when: When,
 ) -> Result<Option<v1::RenewResponse>, Failure> {
-    // A folder that is missing must not be made by its lock.
+    // The lock would make a missing folder, so this is checked first.
     folder::identity(dir)?;
-    // ORDER: before the certificate is read. The issuer would refuse one that another program has just replaced.
+    // ORDER: the folder is locked before the certificate is read. The issuer would refuse one that another program has just
+    // replaced.
     let locked = Locked::soon(dir, LOCKED).await.map_err(|e| e.to_string())?;
     let settings = connect::settings(global, server, dir)?;
     if when == When::Due && validity_of(dir)?.half() > validity::now() {

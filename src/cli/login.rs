@@ -12,11 +12,12 @@ use crate::login::device::Invitation;
 use crate::login::{code, device, kept};
 use crate::telemetry::escaped;
 
-/// Sign in at the provider of this place, and keep the token for the commands that need one
+/// Sign in at the provider of the context, and keep the token for the commands that need one
 ///
-/// A browser opens the provider's page and comes back to a port of this machine (authorization code with PKCE); with --device any other
-/// machine's browser does (device flow). The token is kept where only you can read it, in the context or, beside `mayfly dev`, in the home.
-/// `mayfly my`, `approve`, `spawn` and what operators do use it, and refresh it where the provider allows that.
+/// A browser opens the provider's page and is redirected to a port of this machine (authorization code with PKCE). With --device
+/// you use the browser of another machine (device flow). The token is kept where only you can read it, in the context or, with
+/// `mayfly dev`, in the home. `mayfly my`, `approve`, `spawn` and the commands of operators use it, and refresh it if the provider
+/// allows that.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// For a machine without a browser: show a code to enter on another one
@@ -25,18 +26,26 @@ pub(super) struct Args {
     /// Print the page's address, and start no browser
     #[arg(long, conflicts_with_all = ["device", "forget"])]
     no_browser: bool,
-    /// Sign nobody in: forget the tokens that are kept
+    /// Sign nobody in: forget the tokens that are kept, and have the provider end the sign-in where it can (RFC 7009)
     #[arg(long)]
     forget: bool,
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let nowhere = "nobody signs in here: make a place with `mayfly context add NAME --server ADDRESS --bundle FILE --login URL --client ID`";
+    let nowhere = "nobody can sign in here: make a context with `mayfly context add NAME --server ADDRESS --bundle FILE --login URL --client ID`";
     let (dir, provider) = place::login(global)?.ok_or_else(|| Failure::usage(nowhere))?;
     if args.forget {
-        let forgotten = kept::forget(&dir)?;
-        let text = if forgotten { "the tokens are forgotten" } else { "nobody was signed in" };
-        return output::print(global.output, &json!({ "forgotten": forgotten }), || text.to_owned());
+        let forgotten = kept::forget(&dir, &provider).await.map_err(|e| {
+            let failure = Failure::from(e);
+            Failure { message: format!("forgotten here, and the provider may not know it: {}", failure.message), ..failure }
+        })?;
+        let text = match (forgotten.kept, forgotten.revoked) {
+            (false, _) => "nobody was signed in",
+            (true, true) => "the tokens are forgotten, and the provider has ended the sign-in",
+            (true, false) => "the tokens are forgotten",
+        };
+        let object = json!({ "forgotten": forgotten.kept, "revoked": forgotten.revoked });
+        return output::print(global.output, &object, || text.to_owned());
     }
     let tokens = if args.device {
         device::sign_in(&provider, invite).await?
@@ -72,7 +81,7 @@ fn invite(invitation: &Invitation) {
     }
 }
 
-/// Nobody reads it if this fails.
+/// Prints a line to stderr. If that fails, nobody reads it.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

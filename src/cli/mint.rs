@@ -17,7 +17,7 @@ use super::output;
 pub(super) struct Args {
     #[command(flatten)]
     acting: Acting,
-    /// Who will read the token
+    /// The audience of the token: the service that will verify it
     #[arg(long, value_name = "URL")]
     audience: String,
     /// An agent without a key that this agent spawned: the token is that agent's, bound to this one's certificate

@@ -16,10 +16,9 @@ use super::output::{self, Format, delegation, entry};
 use super::when::{self, When};
 use super::{connect, found, happened, place, user};
 
-/// See what acts for you, and stop it
+/// See the agents that act for you, and stop them
 ///
-/// It needs a token of yours, for an audience that the issuer is configured to take from users themselves (`user = true`). Nothing of
-/// anybody else is shown.
+/// It needs a token of yours, for an audience with `user = true` in the issuer's configuration. Nothing about other users is shown.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -34,10 +33,10 @@ struct Asking {
     /// File with your token; `-` reads stdin. Without it, the token of `mayfly login`
     #[arg(long, global = true, value_name = "FILE")]
     user_token: Option<PathBuf>,
-    /// host:port of the issuer; without it, the one of the context or the home [env: MAYFLY_SERVER]
+    /// host:port of the issuer; by default that of the context, or that of the issuer in --home [env: MAYFLY_SERVER]
     #[arg(long, global = true, value_name = "ADDRESS")]
     server: Option<String>,
-    /// Trust bundle of the issuer (PEM); without it, the one of the context, or of the issuer of the home
+    /// Trust bundle of the issuer (PEM); by default that of the context, or that of the issuer in --home
     #[arg(long, global = true, value_name = "FILE")]
     bundle: Option<PathBuf>,
 }
@@ -68,7 +67,7 @@ enum Command {
         #[arg(long = "kind", value_name = "KIND")]
         kinds: Vec<String>,
     },
-    /// Revoke agents that act for you, a delegation, or everything; whatever is below them is revoked with them
+    /// Revoke agents that act for you, a delegation, or everything; agents below them are revoked with them
     Stop {
         /// Agents: SPIFFE IDs, UUIDs, or the beginnings of UUIDs
         #[arg(required_unless_present_any = ["delegation", "all"], conflicts_with_all = ["delegation", "all"])]
@@ -76,7 +75,7 @@ enum Command {
         /// A delegation, with all agents under it
         #[arg(long, value_name = "ID", conflicts_with = "all")]
         delegation: Option<String>,
-        /// Everything that acts for you; nothing new does until `mayfly my reopen`
+        /// All agents that act for you; no new ones can until `mayfly my reopen`
         #[arg(long)]
         all: bool,
         /// With --all: let new agents act for you, by tokens that are issued from now on
@@ -155,7 +154,7 @@ async fn history(me: &Me, during: (Option<When>, Option<When>), kinds: Vec<Strin
     })
 }
 
-/// The agents to stop: all are looked up before the first is stopped.
+/// The agents to stop. All of them are looked up before the first is stopped.
 async fn found(me: &Me, texts: &[String]) -> Result<Vec<Target>, Failure> {
     let mut client = InspectionClient::new(me.channel.clone());
     let mut targets = Vec::new();
@@ -215,7 +214,8 @@ async fn reopen(me: &Me, format: Format) -> Result<(), Failure> {
     let target = Some(Reopened::User(me.user.clone()));
     let request = v1::ReopenRequest { target, user_token: me.token.clone() };
     let got = OperationsClient::new(me.channel.clone()).reopen(request).await?.into_inner();
-    // Tokens carry whole seconds: one of this very second may be from before. A token from after we return counts.
+    // Tokens carry whole seconds, so the issuer refuses tokens of the second in which this was recorded. Waiting for the next
+    // second makes every token valid that is issued after this command.
     when::second_after(got.recorded_at.as_ref().map_or(0, |at| at.seconds)).await;
     let object = json!({ "revision": got.revision, "recorded_at": output::timestamp(got.recorded_at.as_ref()) });
     output::print(format, &object, || format!("open again at revision {}, for tokens issued from now on", got.revision))

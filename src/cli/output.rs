@@ -31,7 +31,7 @@ pub(super) fn line(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Text for people. What others wrote is in it, so each line is escaped when it is printed, and a text of one line stays one.
+/// Text for people. It contains text of others, so each line is escaped when it is printed, and a text of one line stays one.
 pub(super) struct Text(Vec<String>);
 
 impl From<String> for Text {
@@ -68,7 +68,7 @@ pub(super) fn print_one(format: Format, object: &Value, text: impl FnOnce() -> S
     }
 }
 
-/// The same, at once. Returns whether somebody still reads: when the pipe is closed, the rest of a long output is for nobody.
+/// The same without buffering. Returns `false` if the pipe is closed, so that a long output can stop.
 pub(super) fn print_unless_closed(format: Format, object: &Value, text: impl FnOnce() -> String) -> Result<bool, Failure> {
     let line = if format == Format::Json { object.to_string() } else { escaped(&text()) };
     let mut out = std::io::stdout();

@@ -1,4 +1,4 @@
-//! What people have in common who act by a token of their own: how they say it, and how they reach the issuer.
+//! The options of commands for people who act by a token of their own: the token, and how to reach the issuer.
 
 use std::path::PathBuf;
 
@@ -15,10 +15,10 @@ pub(super) struct Person {
     /// `mayfly login`
     #[arg(long, value_name = "FILE")]
     user_token: Option<PathBuf>,
-    /// Trust bundle (PEM) of the issuer; without it, the one of the context, or of the issuer of the home
+    /// Trust bundle (PEM) of the issuer; by default that of the context, or that of the issuer in --home
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// host:port of the issuer; without it, the one of the context or the home [env: MAYFLY_SERVER]
+    /// host:port of the issuer; by default that of the context, or that of the issuer in --home [env: MAYFLY_SERVER]
     #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
 }

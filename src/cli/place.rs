@@ -1,5 +1,5 @@
-//! Which issuer a command asks, and who asks: a named place, or the home. Options win over the environment, and that over the place that
-//! was chosen with `mayfly context use`.
+//! Which issuer a command uses, and with which identity: those of a context, or of the home. Options take precedence over the
+//! environment, and that over the context that was chosen with `mayfly context use`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ use crate::login::{LoginError, Provider, kept};
 
 /// The environment variable with the address of the issuer.
 const SERVER: &str = "MAYFLY_SERVER";
-/// The environment variable with the name of a place.
+/// The environment variable with the name of a context.
 const CONTEXT: &str = "MAYFLY_CONTEXT";
 
-/// The named place of a command. `None` means the home.
+/// The context of a command. `None` means the home.
 pub(super) fn of(global: &Global) -> Result<Option<Context>, Failure> {
     match named(global)? {
         Named::Context(context) => Ok(Some(*context)),
@@ -24,7 +24,7 @@ pub(super) fn of(global: &Global) -> Result<Option<Context>, Failure> {
     }
 }
 
-/// What a command or its environment names.
+/// The context or the home that a command or its environment names.
 enum Named {
     Context(Box<Context>),
     Home,
@@ -48,7 +48,7 @@ fn named(global: &Global) -> Result<Named, Failure> {
     Ok(Named::Context(Box::new(context)))
 }
 
-/// The place that was chosen before. T244: where a home is here too, nobody guesses which of the two was meant.
+/// The context that was chosen before. T244: fails if there is a home here too, because either of the two may be meant.
 fn current(global: &Global) -> Result<Option<Context>, Failure> {
     let Ok(contexts) = Contexts::of_user() else { return Ok(None) };
     let Some(name) = contexts.current()? else { return Ok(None) };
@@ -61,7 +61,8 @@ fn current(global: &Global) -> Result<Option<Context>, Failure> {
     Ok(Some(contexts.read(&name)?))
 }
 
-/// The address that the command, its environment or a place that it names says. `None` leaves it to the identity's folder and the home.
+/// The address that is given by the command, its environment or the context that it names. `None` leaves it to the identity's
+/// folder and the home.
 pub(super) fn server(global: &Global, option: Option<&str>) -> Result<Option<String>, Failure> {
     if let Some(address) = option {
         return Ok(Some(address.to_owned()));
@@ -74,7 +75,7 @@ pub(super) fn server(global: &Global, option: Option<&str>) -> Result<Option<Str
     })
 }
 
-/// The folder where the tokens of a person are kept who signs in at this place, and the provider. `None` where nobody can sign in.
+/// The provider of this context or home, and the folder for the tokens of a sign-in. `None` if nobody can sign in here.
 pub(super) fn login(global: &Global) -> Result<Option<(PathBuf, Provider)>, Failure> {
     if let Some(context) = of(global)? {
         return Ok(context.settings.login.map(|provider| (context.dir, provider)));
@@ -82,13 +83,13 @@ pub(super) fn login(global: &Global) -> Result<Option<(PathBuf, Provider)>, Fail
     let Ok(at) = home::endpoint(&global.home) else { return Ok(None) };
     let development = |(issuer, ca_file)| {
         let client = provider::USER.to_owned();
-        let provider = Provider { issuer, client, ca_file: Some(ca_file), scope: None, resource: None };
+        let provider = Provider { issuer, client, secret_file: None, ca_file: Some(ca_file), scope: None, resource: None };
         (global.home.join("login"), provider)
     };
     Ok(at.oidc.zip(at.oidc_ca).map(development))
 }
 
-/// The token of the person who has signed in at this place. `None` where nobody can sign in.
+/// The token of the person who has signed in at this context or home. `None` if nobody can sign in here.
 pub(super) async fn token(global: &Global) -> Result<Option<String>, Failure> {
     match login(global)? {
         Some((dir, provider)) => Ok(Some(kept::token(&dir, &provider).await?)),
@@ -96,13 +97,14 @@ pub(super) async fn token(global: &Global) -> Result<Option<String>, Failure> {
     }
 }
 
-/// The token in a file; without one, of the person who has signed in here. A usage error says how to give one.
+/// The token in a file; without a file, that of the person who has signed in here. Fails with the usage error `usage` if there is
+/// neither.
 pub(super) async fn token_or(file: Option<&Path>, global: &Global, usage: &str) -> Result<String, Failure> {
     if let Some(file) = file {
         return Ok(super::file::read_text(file)?.trim().to_owned());
     }
     let signed_in = match token(global).await {
-        // In a home nobody has to sign in: a file is as good.
+        // With a home, signing in is optional, so the error also names the option for a file.
         Err(failure) if of(global)?.is_none() => return Err(Failure::usage(format!("{usage}; {failure}"))),
         other => other?,
     };

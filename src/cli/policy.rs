@@ -31,11 +31,11 @@ enum Command {
         /// The folder with the `*.cedar` files
         dir: PathBuf,
     },
-    /// Ask the questions that the owners wrote, and compare the answers
+    /// Run the test cases that the owners wrote, and compare the answers
     Test {
         /// The folder with the `*.cedar` files
         dir: PathBuf,
-        /// The file with the questions; without it, `tests.toml` in the folder
+        /// The file with the test cases; by default `tests.toml` in the folder
         #[arg(long, value_name = "FILE")]
         cases: Option<PathBuf>,
     },
@@ -44,14 +44,14 @@ enum Command {
         #[command(flatten)]
         acting: Acting,
     },
-    /// What a set would change for the agents that live now
+    /// What a set would change for agents that are live now
     Diff {
         /// The folder with the `*.cedar` files
         dir: PathBuf,
         #[command(flatten)]
         acting: Acting,
     },
-    /// Print two policies to begin with
+    /// Print two policies as a starting point
     Example {
         /// Their test cases instead
         #[arg(long)]

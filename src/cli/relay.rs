@@ -27,7 +27,7 @@ use crate::process;
 use crate::publish::feed::Feed;
 use crate::telemetry;
 
-/// Hand the feed of revocations on to many verifiers
+/// Forward the feed of revocations to many verifiers
 ///
 /// A relay verifies what it receives and forwards it as the issuer signed it: it cannot invent anything, and verifiers notice
 /// when it leaves something out or repeats it. It listens with the identity in a folder, which it renews, for peers of its
@@ -46,16 +46,16 @@ pub(super) struct Args {
 
 /// At most this many verifiers connect.
 const CONNECTIONS: usize = 10_000;
-/// How often the metrics are tidied.
+/// How often outdated metrics are dropped.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let dir = args.acting.required("say as whom the relay listens with --as DIR")?.to_owned();
     telemetry::logs(LogFormat::Text, &std::env::var("MAYFLY_LOG").unwrap_or_else(|_| "warn".into()))?;
-    // ORDER: before there is a key in memory.
+    // ORDER: the process is protected before there is a key in memory.
     process::begin()?;
     process::lock_memory();
-    // 1. The relay's identity, which is renewed; what the issuer says is verified, and only then forwarded.
+    // 1. The relay's identity, which is renewed, and the issuer's feed: messages are verified before they are forwarded.
     let settings = connect::settings(global, args.acting.server.as_deref(), &dir)?;
     let trust_domain = settings.trust_domain.clone();
     let feed = Feed::relay();

@@ -8,9 +8,10 @@ use super::exit::Failure;
 use super::global::Global;
 use super::{changes, connect, output};
 
-/// Let the running issuer read its configuration again, whole or not at all
+/// Let the running issuer read its configuration again; if it has a fault, nothing changes
 ///
-/// As SIGHUP does. What needs a restart is named, and stays as it was. `mayfly config diff` says before what would change.
+/// SIGHUP does the same. Changes that need a restart are named and not applied. `mayfly config diff` shows beforehand what would
+/// change.
 #[derive(clap::Args)]
 pub(super) struct Args {}
 

@@ -8,8 +8,8 @@ use super::keeping::{self, When};
 
 /// Renew an identity in place, with a fresh key
 ///
-/// The lease of an agent does not move. Once the new certificate has been used, the old one must not be used again: whoever
-/// connects with it holds a copy, and the agent is revoked.
+/// The lease of an agent is not extended. Once the new certificate has been used, the old one must not be used again: the issuer
+/// takes it for a stolen copy, and revokes the agent.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

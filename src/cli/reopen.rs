@@ -12,7 +12,7 @@ use super::{output, user, when};
 
 /// Let a revoked user, issuer of users, workload or class have new agents; what was revoked stays revoked (operator)
 ///
-/// Of a user or an issuer, only tokens count that are issued from now on.
+/// For a user or an issuer of users, only tokens that are issued from now on are accepted.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -46,7 +46,8 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let request = v1::ReopenRequest { target: Some(target), ..Default::default() };
     let got = OperationsClient::new(channel).reopen(request).await?.into_inner();
     if of_user {
-        // Tokens carry whole seconds: one of this very second may be from before. A token from after we return counts.
+        // Tokens carry whole seconds, so the issuer refuses tokens of the second in which this was recorded. Waiting for the next
+        // second makes every token valid that is issued after this command.
         when::second_after(got.recorded_at.as_ref().map_or(0, |at| at.seconds)).await;
     }
     let object = json!({

@@ -12,7 +12,7 @@ use super::when::When;
 
 /// Decide again what was admitted and denied, each on the state of its time, by the policies of then and the rules and build of today (operator)
 ///
-/// Exits 0 if every answer is the same, and 1 if one is another.
+/// Exits 0 if every answer is the same, and 1 if one differs.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -17,7 +17,7 @@ pub(super) struct Limits {
     /// What the agent may do; repeat, or leave out for all that is allowed
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// How long the agent may live, such as 30m or 8h; without it as long as allowed
+    /// How long the agent may live, such as 30m or 8h; by default as long as allowed
     #[arg(long, value_name = "DURATION", default_value = "0", hide_default_value = true)]
     lease: Length,
     /// How many levels of agents there may be below it
@@ -41,7 +41,7 @@ pub(super) struct Wanted {
     /// its id
     #[arg(long, value_name = "ID", conflicts_with_all = ["user_token", "autonomous"])]
     delegation: Option<String>,
-    /// Act for nobody, where the class allows it
+    /// Act for nobody, if the class allows that
     #[arg(long)]
     autonomous: bool,
     #[command(flatten)]
@@ -70,7 +70,7 @@ pub(super) struct For<'a> {
     pub(super) autonomous: bool,
 }
 
-/// Makes the request, without a key. A workload that is told no user spawns for the person who has signed in.
+/// Makes the request, without a key. Without a user token and a delegation, a workload spawns for the person who has signed in.
 pub(super) async fn spawn(
     class: String,
     whom: For<'_>,
@@ -99,7 +99,7 @@ pub(super) async fn spawn(
     })
 }
 
-/// The token of who has signed in at a named place. Empty if there is none: the issuer says what is missing.
+/// The token of the person who has signed in at the context. Empty if there is none; the issuer then says what is missing.
 async fn signed_in(global: &Global) -> Result<String, Failure> {
     Ok(if place::of(global)?.is_some() { place::token(global).await?.unwrap_or_default() } else { String::new() })
 }
@@ -109,7 +109,7 @@ fn is_workload(dir: &Path) -> bool {
     chain.first().and_then(|leaf| spiffe_id::of_certificate(leaf)).is_some_and(|id| id.contains("/workload/"))
 }
 
-/// The folder of whoever spawns: `--as`, or the identity of the named place; without these, the workload that `mayfly dev` sets up.
+/// The folder of the spawner: `--as`, or the identity of the context; without these, the workload that `mayfly dev` sets up.
 pub(super) fn spawner(global: &Global, acting: &Acting) -> Result<PathBuf, Failure> {
     if let Some(dir) = &acting.identity {
         return Ok(dir.clone());

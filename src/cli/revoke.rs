@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// File with the revoking user's own token, for an audience that is configured for that; `-` reads stdin
     #[arg(long, value_name = "FILE", conflicts_with = "identity")]
     user_token: Option<PathBuf>,
-    /// Trust bundle (PEM) for --user-token; without it, the one of the issuer of the home
+    /// Trust bundle (PEM) for --user-token; by default that of the issuer in --home
     #[arg(long, value_name = "FILE", requires = "user_token")]
     bundle: Option<PathBuf>,
     #[command(flatten)]
@@ -57,7 +57,7 @@ pub(super) struct Args {
     /// Revoke what has been issued, but leave the user, issuer, workload or class open for new agents
     #[arg(long)]
     allow_new: bool,
-    /// Wait until everybody who follows the feed says that they have heard, and say who has not (operator); exits 7 then
+    /// Wait until all followers of the feed have confirmed it, and list those that have not (operator); exits 7 if there are any
     #[arg(long, conflicts_with_all = ["user_token", "dry_run", "authority"])]
     wait: bool,
     /// Longest wait, from 1s to 10m
@@ -68,7 +68,7 @@ pub(super) struct Args {
     dry_run: bool,
 }
 
-/// Longest time that a revocation waits for the number of agents that it ends.
+/// How long a revocation waits for a dry run that counts the agents.
 const COUNTING: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
@@ -108,7 +108,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     if !args.wait {
         return receipt(global.output, &got, exactly, None);
     }
-    // ORDER: the receipt is printed in any case, because it is revoked.
+    // ORDER: the receipt is printed even if the wait fails, because the revocation is recorded.
     match heard::wait(channel, got.revision, wait_for).await {
         Ok(heard) => {
             receipt(global.output, &got, exactly, Some(&heard))?;
@@ -127,7 +127,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     }
 }
 
-/// How many live agents end, as a dry run counts them just before. `None` if that takes longer than a revocation may wait.
+/// The number of live agents that would end, from a dry run just before. `None` if that takes longer than [`COUNTING`].
 async fn count(client: &mut OperationsClient<Channel>, request: &v1::RevokeRequest) -> Option<u64> {
     let dry = v1::RevokeRequest { dry_run: true, ..request.clone() };
     let counted = tokio::time::timeout(COUNTING, client.revoke(dry)).await.ok()?.ok()?;
@@ -232,7 +232,7 @@ fn would_end(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
     output::print(format, &object, || lines)
 }
 
-/// What is said of a user of whom nothing is known.
+/// The warning for an unknown user.
 pub(super) const UNKNOWN: &str = "nothing is known of this user: see whether the name is right";
 
 fn open_or_closed(got: &v1::RevokeResponse) -> &'static str {

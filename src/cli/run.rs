@@ -17,8 +17,8 @@ use super::request::Limits;
 /// SIGTERM, and SIGKILL after --grace; when the command ends, the processes that it left behind are stopped in the same way, and
 /// then the identity is ended at the issuer. `mayfly run` works as PID 1.
 ///
-/// Processes of one user can look into each other: if the command must not reach what else this user has, start as root and
-/// give the command a user of its own with --uid.
+/// Processes of one user can read each other's memory. If the command must not reach other processes of this user, start as root
+/// and give the command a user of its own with --uid.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -30,13 +30,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["autonomous", "ticket"])]
     user_token: Option<PathBuf>,
     /// File with a ticket or join token, instead of spawning; `-` reads stdin. With --as it is redeemed into that folder at the
-    /// first start, and a later start goes on with what is there
+    /// first start, and later starts use the identity there
     #[arg(long, value_name = "FILE", conflicts_with = "autonomous")]
     ticket: Option<PathBuf>,
     /// Instead of a user token: the delegation that an earlier token recorded for the same workload
     #[arg(long, value_name = "ID", conflicts_with_all = ["user_token", "autonomous", "ticket"])]
     delegation: Option<String>,
-    /// Act for nobody, where the class allows it
+    /// Act for nobody, if the class allows that
     #[arg(long)]
     autonomous: bool,
     #[command(flatten)]
@@ -49,17 +49,18 @@ pub(super) struct Args {
     /// belongs to that user or to root, and no link of that user leads to it
     #[arg(long, value_name = "DIR")]
     files: Option<PathBuf>,
-    /// Keep a JWT-SVID for this audience in a file of mode 0600, replaced whole at half of its life and removed at the end; repeat
+    /// Keep a JWT-SVID for this audience in a file of mode 0600, replaced as a whole at half of its life and removed at the end;
+    /// repeatable
     #[arg(long, value_name = "AUDIENCE=FILE")]
     jwt: Vec<String>,
     /// Give the SDKs of a system a token file and their variables: aws, gcp, azure, anthropic, openai, kubernetes, vault or
-    /// snowflake; with =AUDIENCE if the system asks for another than its usual audience; repeat
+    /// snowflake; with =AUDIENCE for an audience other than the system's usual one; repeatable
     #[arg(long = "for", value_name = "SYSTEM")]
     systems: Vec<String>,
     /// Signal for the command when the files have changed: HUP, USR1, USR2 or WINCH
     #[arg(long, value_name = "SIGNAL", requires = "files")]
     reload_signal: Option<String>,
-    /// Run the command as another user, who cannot look into this process: UID or UID:GID (root)
+    /// Run the command as another user, who cannot read the memory of this process: UID or UID:GID (root)
     #[arg(long, value_name = "UID[:GID]")]
     uid: Option<String>,
     /// OID of the binding, if the issuer is configured with another
@@ -124,7 +125,7 @@ mod linux {
         for preset in &launch.presets {
             preset.hint().into_iter().for_each(|hint| tracing::error!("--for {}: {hint}", preset.name()));
         }
-        // ORDER: before there is a key, so that nothing can read the key from this process.
+        // ORDER: the process is protected before there is a key, so that nothing can read the key from it.
         prepare()?;
         let folder = args.acting.identity.as_deref();
         let (identity, server) = match (&args.ticket, folder, &args.class) {
@@ -152,9 +153,9 @@ mod linux {
         Ok(Ticket::parse(text.trim()).map_err(|e| e.to_string())?)
     }
 
-    /// Goes on with the identity in a folder.
+    /// Continues with the identity in a folder.
     async fn keep(dir: &Path, args: &Args, global: &Global) -> Result<(Identity, String), Failure> {
-        // It also says what to do about a certificate that has expired.
+        // This fails with advice if the certificate has expired.
         let at = settings(global, args.acting.server.as_deref(), dir)?;
         Ok((Identity::keep(dir, Some(&at.address), TIMEOUT).await?, at.address))
     }

@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// Configuration file; see `mayfly config example`
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Believe the machine's clock at this start, however far it is ahead of the journal
+    /// Accept the machine's clock at this start, however far it is ahead of the journal
     #[arg(long)]
     accept_clock: bool,
     /// Start although no witness answers, or one has seen later revisions (`journal.witnesses`)
@@ -27,12 +27,13 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    // ORDER: before there is a key in memory.
+    // ORDER: the process is protected before there is a key in memory.
     process::begin()?;
     let hangups = serving::hangups()?;
     let (path, source) = (args.config.clone(), Source::File(args.config));
     let its = source.clone();
-    // Whatever is wrong with the files that it names is told by the start itself; here they only have to end.
+    // Files that the configuration names are only read here, to find those whose reading never ends. Their faults are reported by
+    // the start itself.
     let read = within(&path, move || its.load().inspect(|config| drop(app::unusable(config))))?;
     let mut config = read.map_err(|e| e.to_string())?;
     if args.without_witnesses {

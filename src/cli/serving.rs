@@ -1,4 +1,4 @@
-//! What a command that serves is asked for by signals, and what it tells the service manager.
+//! Signals to a command that serves, and its messages to the service manager.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ pub(super) async fn requested() -> Result<(), Failure> {
     }
 }
 
-/// Hangups from now on; none of them ends the process any more.
+/// Receives SIGHUP from now on, so that it no longer ends the process.
 pub(super) fn hangups() -> Result<Signal, Failure> {
     Ok(signal(SignalKind::hangup()).map_err(|e| e.to_string())?)
 }
 
-/// Serves until it is asked to stop. A hangup reads the configuration again. A service manager is told of all of it, and that the
-/// issuer can still be asked.
+/// Serves until a signal asks it to stop. SIGHUP reads the configuration again. A service manager is notified of each, and
+/// regularly that the issuer still answers.
 pub(super) async fn serve(running: &Running, mut hangups: Signal, manager: &Manager) -> Result<(), Failure> {
     manager.tell("READY=1");
     let stop = requested();
@@ -37,12 +37,12 @@ pub(super) async fn serve(running: &Running, mut hangups: Signal, manager: &Mana
             }
             Some(()) = hangups.recv() => {
                 manager.reloading();
-                // A refusal is in the log, and what was before goes on.
+                // If the configuration is refused, that is logged, and the previous one stays in use.
                 let _ = running.reload("SIGHUP").await;
                 manager.tell("READY=1");
             }
             () = tokio::time::sleep(period.unwrap_or(Duration::MAX)), if period.is_some() => {
-                // A look at the state: if that hangs, no word is sent, and the manager starts the issuer anew.
+                // Reads the state: if that hangs, no message is sent, and the manager restarts the issuer.
                 let ledger = running.issuer.ledger.clone();
                 let _ = tokio::task::spawn_blocking(move || ledger.read(|state| state.revision)).await;
                 manager.tell("WATCHDOG=1");

@@ -21,7 +21,7 @@ use crate::folder::{self, Key};
 
 /// Spawn agents and write their identities
 ///
-/// A workload spawns for a user, whose token it brings. With `--as` an agent's folder the new agent is its child: it acts
+/// A workload spawns for a user, whose token it presents. If `--as` names an agent's folder, the new agent is its child: it acts
 /// for the same user, and may do no more than its parent.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -38,7 +38,7 @@ pub(super) struct Args {
     /// Write DIR/ticket and nothing else: the agent's process fetches its identity with `mayfly redeem`
     #[arg(long, conflicts_with = "audience")]
     ticket: bool,
-    /// Give the agent no key: it is a part of the agent of `--as`, which gets its tokens with `mayfly mint --for`
+    /// Give the agent no key: the agent of `--as` acts in its name, and gets its tokens with `mayfly mint --for`
     #[arg(long, conflicts_with_all = ["audience", "ticket", "out", "force"], requires = "identity")]
     keyless: bool,
     /// Folder for svid.pem, key.pem, bundle.pem, bundle.json and svid.jwt
@@ -56,7 +56,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     request.ticket = args.ticket;
     request.keyless = args.keyless;
     let out = args.out.unwrap_or_default();
-    // ORDER: before there is an agent that nobody would hold.
+    // ORDER: folders are checked before an agent is made that could not be written anywhere.
     for n in args.count.map_or(0..=0, |count| 1..=count).filter(|_| !args.keyless) {
         file::vacant(&if n == 0 { out.clone() } else { numbered(&out, n) }, None, args.force)?;
     }
@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     }
 }
 
-/// Where identities are written, and what they say of the issuer: `host:port`.
+/// The folder for identities, and the `host:port` of the issuer that is written into them.
 struct Into<'a> {
     dir: &'a Path,
     issuer: &'a str,
@@ -105,8 +105,8 @@ async fn one(channel: Channel, mut request: v1::SpawnRequest, into: &Into<'_>, f
     })
 }
 
-/// Spawns many in one call, and prints a line for each as it comes. If one was denied the command fails, at the end. An interrupt ends
-/// those that nobody holds yet.
+/// Spawns many in one call, and prints a line for each as it comes. If one was denied the command fails, at the end. An interrupt
+/// ends the agents that were not written yet.
 async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &Into<'_>, format: Format) -> Result<(), Failure> {
     // With tickets the agents make their own keys.
     let (without, keyless) = (template.ticket || template.keyless, template.keyless);
@@ -116,7 +116,8 @@ async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &
         csrs: keys.iter().map(|key| key.csr.clone()).collect(),
         template: Some(template),
     };
-    // ORDER: before the request, so that an interrupt finds what it made.
+    // ORDER: interrupts are caught before the request is sent, so that one that comes meanwhile ends the agents that the request
+    // made.
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let mut client = BatchesClient::new(channel.clone());
     let mut asked = std::pin::pin!(client.spawn(request));
@@ -171,12 +172,12 @@ async fn batch(channel: Channel, template: v1::SpawnRequest, count: u32, into: &
     Ok(())
 }
 
-/// How long an interrupted batch goes on to end what it made.
+/// How long an interrupted batch may take to end the agents that it made.
 const ENDING: Duration = Duration::from_secs(10);
-/// What is said when nobody knows what an interrupted batch made.
+/// The message if it is unknown which agents an interrupted batch made.
 const UNKNOWN: &str = "interrupted: the issuer may have made agents that nobody holds; `mayfly agents list` shows them";
 
-/// What comes before a second interrupt, within ten seconds.
+/// The result of `work`, or `None` after a second interrupt or ten seconds.
 async fn soon<T>(work: impl Future<Output = T>, interrupts: &mut Signal) -> Option<T> {
     tokio::select! {
         done = work => Some(done),
@@ -185,7 +186,7 @@ async fn soon<T>(work: impl Future<Output = T>, interrupts: &mut Signal) -> Opti
     }
 }
 
-/// Ends the agents of a batch that were not written to any folder: the issuer has recorded them, or will.
+/// Ends the agents of a batch that were not written to any folder: the issuer has recorded them, or is about to.
 async fn end_the_rest(
     channel: Channel,
     mut answers: Streaming<v1::SpawnBatchResponse>,
@@ -247,7 +248,7 @@ fn object(agent: &v1::Agent, got: &v1::SpawnResponse, dir: Option<&Path>) -> Val
     object
 }
 
-/// The status of one of many, as a call of its own would have ended.
+/// Converts the status of one agent of a batch to that of a single call.
 fn status_of(status: &tonic_types::Status) -> Status {
     let details = prost::Message::encode_to_vec(status);
     Status::with_details(Code::from(status.code), status.message.clone(), details.into())

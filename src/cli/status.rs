@@ -10,9 +10,9 @@ use super::global::Global;
 use super::{heard, output, place};
 use crate::home::Endpoint;
 
-/// Say where the issuer is, what it signs with, and who follows its feed (operator, auditor)
+/// Show the issuer's address, its signing keys, and the followers of its feed (operator, auditor)
 ///
-/// From another machine it leaves out what only the issuer's home says.
+/// On another machine it leaves out what is only known from the issuer's home.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -54,7 +54,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     })
 }
 
-/// What the home of an issuer says.
+/// The lines about the issuer's home.
 fn home(at: &Endpoint) -> Vec<String> {
     let mut lines = vec![
         format!("gRPC (mTLS)       {}", at.grpc),

@@ -1,4 +1,4 @@
-//! What a revocation is about, from the options that `mayfly revoke` and `mayfly what-if revoke` share.
+//! The target of a revocation, from the options that `mayfly revoke` and `mayfly what-if revoke` share.
 
 use mayfly_agent::api::v1::target::Target as WireTarget;
 

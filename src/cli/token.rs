@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// Print an ID-JAG for this client, by the SPIFFE ID of a workload or an agent
     #[arg(long, value_name = "ID", conflicts_with = "audience")]
     id_jag: Option<String>,
-    /// A scope of the ID-JAG; without it, the provider does not say
+    /// A scope of the ID-JAG; without it, the ID-JAG names no scopes
     #[arg(long = "scope", value_name = "SCOPE", requires = "id_jag")]
     scopes: Vec<String>,
     /// The resource that the ID-JAG is for

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::exit::Failure;
 
-/// Reads a user. The issuer of the command finds the URL by the name, so nothing needs to be known here.
+/// Reads a user. The issuer resolves the configured name, so nothing needs to be known here.
 pub(super) fn parse(text: &str) -> Result<v1::User, Failure> {
     let usage = || Failure::usage(format!("`{text}`: write <issuer>/<subject>, such as dev/demo"));
     let parts = if text.contains("://") { text.rsplit_once('/') } else { text.split_once('/') };

@@ -21,8 +21,8 @@ use crate::folder;
 
 /// Verify an X.509-SVID or JWT-SVID offline; exits 0 only if it is valid now
 ///
-/// With --live the credential is also checked against what is revoked, as a strict verifier does: the exit code is 6 if it is
-/// revoked, and 7 if the issuer has sent nothing fresh (operator).
+/// With --live the credential is also checked against the feed of revocations, as a strict verifier does: the exit code is 6 if it
+/// is revoked, and 7 if the issuer has sent no fresh heartbeat (operator).
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// Instead of a file: ask the issuer whether this agent may act, by SPIFFE ID, UUID or the beginning of its UUID
     #[arg(long, value_name = "ID", conflicts_with_all = ["file", "bundle", "audience", "live"])]
     agent: Option<String>,
-    /// bundle.json; without it, the one beside the file
+    /// bundle.json; by default the one beside the file
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
     /// The audience that a JWT-SVID must be for
@@ -42,7 +42,7 @@ pub(super) struct Args {
     /// OID of the binding, if the issuer is configured with another
     #[arg(long, default_value = "1.3.6.1.4.1.32473.1")]
     binding_oid: String,
-    /// Also check what is revoked, at the issuer of the home or with --as DIR at that of the identity
+    /// Also check revocation, at the issuer in --home or with --as DIR at that of the identity
     #[arg(long)]
     live: bool,
 }
@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     output::print(global.output, &object, || lines(&object, binding.as_ref()))
 }
 
-/// Asks the issuer whether an agent may act: for whoever has its name, and not its certificate.
+/// Asks the issuer whether an agent may act, for a caller who has its name but not its certificate.
 async fn ask(agent: &str, acting: &Acting, global: &Global) -> Result<(), Failure> {
     let mut client = InspectionClient::new(connect::as_identity_or_operator(global, acting).await?);
     let agent = found::agent(&mut client, agent, "").await?;
@@ -88,7 +88,7 @@ async fn ask(agent: &str, acting: &Acting, global: &Global) -> Result<(), Failur
     }
 }
 
-/// Returns what is in the credential, to print.
+/// Verifies the credential, and returns its contents for printing.
 fn check_x509(
     chain: &[CertificateDer<'_>],
     bundle: &Bundle,
@@ -110,7 +110,7 @@ fn check_x509(
     Ok((object, svid.binding))
 }
 
-/// Returns what is in the credential, to print.
+/// Verifies the credential, and returns its contents for printing.
 fn check_jwt(
     token: &str,
     audience: &str,
@@ -134,10 +134,10 @@ fn check_jwt(
     Ok((object, svid.binding))
 }
 
-/// What is revoked now, as a strict verifier sees it. If the issuer says nothing fresh the check fails.
+/// Follows the feed of revocations as a strict verifier does. If no fresh heartbeat arrives, the check fails.
 async fn follow_feed(global: &Global, acting: &Acting, trust_domain: &TrustDomain) -> Result<Following, Failure> {
     let channel = connect::as_identity_or_operator(global, acting).await?;
-    // An issuer whose process is stopped accepts connections and does not answer.
+    // The kernel accepts connections for a process that is suspended, but nothing answers.
     let Ok(bundle) = tokio::time::timeout(PATIENCE, connect::fetch_bundle(channel.clone())).await else {
         let message = "it is not known whether the credential is revoked: the issuer does not answer";
         return Err(Failure::new(STALE, message));

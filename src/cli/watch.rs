@@ -21,7 +21,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let mut client = RevocationsClient::new(connect::as_identity_or_operator(global, &args.acting).await?);
-    // It says what it has heard, so that nobody who revokes waits for it in vain.
+    // This command confirms what it has received, so that `mayfly revoke --wait` does not wait for it in vain.
     let mut subscription = vec![0; 16];
     aws_lc_rs::rand::fill(&mut subscription).map_err(|_| "the system gave no randomness".to_owned())?;
     let request = v1::WatchCutsRequest { subscription: subscription.clone(), ..Default::default() };
@@ -39,7 +39,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     Err(Failure::new(UNREACHABLE, "the issuer ended the feed"))
 }
 
-/// Prints a message. Returns whether somebody still reads.
+/// Prints a message. Returns `false` if the output is closed.
 fn print(format: Format, message: &v1::WatchCutsResponse) -> Result<bool, Failure> {
     if message.snapshot {
         let object = json!({ "event": "snapshot" });
@@ -57,7 +57,7 @@ fn print(format: Format, message: &v1::WatchCutsResponse) -> Result<bool, Failur
 
 fn print_cut(format: Format, cut: &v1::Cut) -> Result<bool, Failure> {
     let subject = hex::encode(&cut.subject);
-    // The highest revision means: whenever it was issued.
+    // The highest revision stands for everything, whenever it was issued.
     let before = Some(cut.before).filter(|before| *before < u64::MAX);
     // A cut that is kept for good carries a time that is no date.
     let kept_until = Some(output::time(cut.keep_until)).filter(|time| !time.is_empty());

@@ -13,7 +13,7 @@ use super::output;
 use super::revoke::UNKNOWN;
 use super::target::{self, Target};
 
-/// Say which live agents a change would end or leave no room for, and change nothing (operator)
+/// Say which live agents a change would end, or which could spawn no more, and change nothing (operator)
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -24,10 +24,10 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Something is revoked: the agents that would end, one by one
+    /// A revocation: the agents that it would end, one by one
     #[command(group(ArgGroup::new("what").required(true).args(target::OPTIONS)))]
     Revoke(Target),
-    /// A limit has another value: what would have no room for one more agent
+    /// Another value of a limit: the users, workloads or agents that would have no room for one more agent
     Limit {
         /// The name of a configured limit
         name: String,

@@ -9,9 +9,9 @@ use super::exit::Failure;
 use super::global::Global;
 use super::{output, user};
 
-/// Say which live agents may use a scope, and by whom there could be more (operator)
+/// Say which live agents may use a scope, and who could spawn more of them (operator)
 ///
-/// The answer is exact as of one revision of the journal, and nobody waits for it.
+/// The answer is exact as of one revision of the journal, and computing it delays no other request.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -25,7 +25,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         v1::IdentityKind::Workload => "workload",
         v1::IdentityKind::Unspecified => return Err(Failure::incomplete_answer()),
     };
-    // Of an agent, everything that `agents show` says.
+    // For an agent, the object has all fields of `agents show`.
     let mut object = me.agent.as_ref().map_or_else(|| json!({}), output::agent::object);
     output::insert(&mut object, "spiffe_id", me.spiffe_id);
     output::insert(&mut object, "kind", kind);

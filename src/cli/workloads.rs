@@ -13,7 +13,7 @@ use super::{happened, output};
 
 /// See which workloads have joined, from where, and until when their certificates last (operator)
 ///
-/// It reads the history, so a workload that joined before what that keeps is not told.
+/// It reads the history, so it does not show a workload that joined before the oldest entry that is kept.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     })
 }
 
-/// A workload by its certificates, the first of which is the oldest that is kept.
+/// A workload from its certificates in the history, the oldest first.
 fn object(id: &str, certificates: &[&v1::HistoryEntry]) -> Value {
     let last = certificates.iter().max_by_key(|entry| entry.ends_at.as_ref().map_or(0, |at| at.seconds));
     let at = |entry: Option<&&v1::HistoryEntry>| entry.map(|entry| output::precise_timestamp(entry.at.as_ref()));

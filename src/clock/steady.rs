@@ -1,6 +1,6 @@
-//! Time that goes on: the monotonic clock carries it, and the machine's clock corrects it by a little at a time.
+//! A steady time: it advances with the monotonic clock, and the machine's clock corrects it by a little at a time.
 //!
-//! The machine's clock and the monotonic clock have an offset. While it stays near what it was, the machine's clock is right, and is
+//! The machine's clock and the monotonic clock have an offset. While it changes little, the machine's clock is trusted, and is
 //! followed to the microsecond. A leap of the offset is not followed, however long it lasts; when the machine's clock is set right
 //! again, it is followed again.
 
@@ -10,17 +10,17 @@ use super::SECOND;
 /// was this far ahead can be used when the clock is right again, because certificates begin ten seconds early.
 pub const LEAP: u64 = 5 * SECOND;
 
-/// The part of the time that passed by which the machine's clock may be adjusted in it, besides [`LEAP`]: faster than any daemon
-/// slews a clock. Without such a bound many small steps would make a large one.
+/// Besides [`LEAP`], the machine's clock may be adjusted by one part in so many of the time that has passed, which is faster than
+/// any daemon slews a clock. Without this bound many small steps would add up to a large one.
 const SLEW: i64 = 10;
 
-/// Shorter times are not yet looked at for their slew, so that it is not rounded away.
+/// The slew is not computed for shorter times, so that it is not rounded away.
 const MOMENT: i64 = 1000;
 
 /// What is known of the machine's clock. All fields are in microseconds.
 #[derive(Debug)]
 pub(super) struct Steady {
-    // The offset that is believed. It goes after the last one that was followed, at a bounded pace.
+    // The trusted offset. It moves towards the last one that was followed, at a bounded speed.
     trusted: i64,
     // The last offset that was followed.
     followed: i64,

@@ -1,4 +1,5 @@
-//! `[[actions]]`: the types of actions; `approve` of a class: what needs approval, whose, and on which terms; `[approvals]`.
+//! `[[actions]]`: the types of actions; `approve` of a class: what needs an approval, who gives it, and on which terms;
+//! `[approvals]`.
 
 use std::collections::BTreeMap;
 
@@ -146,7 +147,7 @@ pub(super) fn read_waiting(a: &mut Reader) -> Waiting {
     }
 }
 
-/// Every provider that `approve` of a class names is configured. `dev` is that of development.
+/// Checks that every provider named in the `approve` of a class is configured. `dev` is the provider of development.
 pub(super) fn check_people<'a>(top: &mut Reader, rules: impl Iterator<Item = &'a ApprovalRule>, providers: &[&str]) {
     for person in rules.flat_map(|rule| &rule.by) {
         if !providers.contains(&person.provider.as_str()) && person.provider != "dev" {

@@ -13,7 +13,7 @@ use crate::assertion::{AudienceSettings, DEFAULT_ALGS, IssuerSettings, Rule};
 /// Levels of objects and lists in an expected claim.
 const DEPTH: usize = 8;
 
-/// Reads every `[[workload_issuers]]`. `users` are the issuers of users, which none of them may be.
+/// Reads every `[[workload_issuers]]`. None of them may be an issuer of users, which are `users`.
 pub(super) fn read_workload_issuers(top: &mut Reader, users: &[IssuerSettings]) -> Vec<IssuerSettings> {
     let mut issuers: Vec<IssuerSettings> = Vec::new();
     for mut i in top.sections("workload_issuers") {
@@ -92,7 +92,7 @@ pub(super) fn check_rules(top: &mut Reader, rules: &[Rule], issuers: &[IssuerSet
     }
 }
 
-/// An expected claim, as a token would say it.
+/// Converts an expected claim to the JSON that a token would have.
 fn expected(value: Value, depth: usize) -> Result<serde_json::Value, String> {
     if depth == 0 {
         return Err(format!("it has more than {DEPTH} levels"));

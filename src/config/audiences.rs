@@ -1,4 +1,4 @@
-//! `[[audiences]]`: what is known of those who get tokens.
+//! `[[audiences]]`: the services that receive tokens, and how their tokens look.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ const UUID: usize = 36;
 /// Seconds for which the libraries for Entra use a token that they have read from a file.
 const ENTRA_READS: u64 = 600;
 
-/// Claims that every token has, or that would say something else of it.
-const TAKEN: [&str; 18] = [
+/// Names that a configured claim may not have: those of claims that every token has, or that would change its meaning.
+const TAKEN: [&str; 19] = [
     "iss",
     "sub",
     "aud",
@@ -43,6 +43,7 @@ const TAKEN: [&str; 18] = [
     "approved_by",
     "approval_id",
     "acr",
+    "resource",
 ];
 
 /// Reads every `[[audiences]]`.
@@ -80,7 +81,7 @@ fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
         _ => Err("write `es256` or `rs256`".into()),
     });
     let lifetime = a.has("lifetime").then(|| a.duration("lifetime", "5m", 10, 3600).as_secs());
-    // OpenBao and Vault accept a token for 150 seconds after its end, and 60 more for clocks.
+    // OpenBao and Vault accept a token for 150 seconds after its expiry, and 60 more for differences of clocks.
     let usual = if kind == Some(System::Vault) { "210s" } else { "0s" };
     let leeway = a.duration("leeway", usual, 0, 86_400).as_secs();
     let bound = a.optional("bound", |s| {
@@ -109,18 +110,34 @@ fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
     Some(Audience { owner: owner?, kind, lifetime, leeway, bound: bound.unwrap_or_default(), profile, rs256, claims })
 }
 
-/// What access tokens say. `bound` is whether the section says to what they are bound.
+/// Reads the content of access tokens. `bound` says whether the section names what they are bound to.
 fn read_profile(a: &mut Reader, kind: Option<System>, bound: bool) -> Profile {
     let (subject, usual_form) = kind.map(usual).unwrap_or_default();
     let subject = a.optional("subject", Subject::parse).or(subject);
     let form = a.optional("form", |s| match s {
         "at+jwt" => Ok(Form::Access),
         "jwt" => Ok(Form::Plain),
-        _ => Err("write `at+jwt` or `jwt`".into()),
+        "id-jag" => Ok(Form::IdJag),
+        _ => Err("write `at+jwt`, `jwt` or `id-jag`".into()),
     });
-    let profile = Profile { subject, form: form.unwrap_or(usual_form), impersonation: a.boolean("impersonation", false) };
+    let client = a.optional("client_id", Template::parse);
+    let resources = a.list("resources", Some(&[]), |s| {
+        let fits = reqwest::Url::parse(s).is_ok_and(|url| url.fragment().is_none()) && s.len() <= 256;
+        if fits { Ok(s.to_owned()) } else { Err("write absolute URIs without fragments".into()) }
+    });
+    let (form, impersonation) = (form.unwrap_or(usual_form), a.boolean("impersonation", false));
+    let profile = Profile { subject, form, impersonation, client, resources };
+    if profile.form != Form::IdJag && (profile.client.is_some() || !profile.resources.is_empty()) {
+        a.fault("form", "`client_id` and `resources` are for `form = \"id-jag\"`");
+    }
+    if profile.form == Form::IdJag && !profile.subject.as_ref().is_none_or(Subject::names_user) {
+        a.fault("subject", "an ID-JAG names the user: write another `subject`");
+    }
+    if profile.form == Form::IdJag && profile.impersonation {
+        a.fault("impersonation", "an ID-JAG says who acts: leave it out");
+    }
     if profile.form == Form::Plain && matches!(profile.subject, None | Some(Subject::Agent)) {
-        // T190: it would be taken for one.
+        // T190: a service would take the token for a JWT-SVID.
         a.fault("subject", "a plain JWT whose subject is the agent is a JWT-SVID, which agents mint: write another `subject`, or `form = \"at+jwt\"`");
     }
     if profile.impersonation && !profile.subject.as_ref().is_none_or(Subject::names_user) {
@@ -165,7 +182,7 @@ pub(super) fn check_audiences(
                 let what = "has autonomous agents, and claims of this audience name the user";
                 top.fault("audiences", &format!("`{name}`: class `{}` {what}", class.name));
             }
-            // What a preset says is denied at the exchange, for such agents alone: their JWT-SVIDs need no user.
+            // The preset's rule is applied at the exchange, where it denies agents without a user. Their JWT-SVIDs need no user.
             let preset = audience.kind.and_then(|kind| usual(kind).0);
             let subject = audience.profile.subject.as_ref().filter(|subject| preset.as_ref() != Some(*subject));
             if class.modes.contains(&Mode::Autonomous) && subject.is_some_and(Subject::names_user) {
@@ -182,7 +199,7 @@ pub(super) fn check_audiences(
     }
 }
 
-/// What an operator should know of the catalogue, one sentence for each audience and for each limit of a system.
+/// Notes for an operator about the audiences, a sentence for each audience and each limit of a system.
 pub(super) fn notes(audiences: &BTreeMap<String, Audience>, jwt_ttl: u64) -> Vec<String> {
     let mut notes = Vec::new();
     for (name, audience) in audiences {
@@ -238,7 +255,11 @@ mod tests {
             ("algorithm = \"none\"", "write `es256` or `rs256`"),
             ("lifetime = \"2h\"", "not from 10 to 3600"),
             ("bound = \"tls\"", "write one of none, mtls, dpop, any"),
-            ("form = \"jwe\"", "write `at+jwt` or `jwt`"),
+            ("form = \"jwe\"", "write `at+jwt`, `jwt` or `id-jag`"),
+            ("form = \"id-jag\"\nsubject = \"class\"", "an ID-JAG names the user"),
+            ("form = \"id-jag\"\nimpersonation = true\nbound = \"none\"", "an ID-JAG says who acts"),
+            ("client_id = \"x\"", "are for `form"),
+            ("form = \"id-jag\"\nresources = [\"x\"]", "absolute URIs"),
             ("form = \"jwt\"", "is a JWT-SVID"),
             ("form = \"jwt\"\nsubject = \"agent\"", "is a JWT-SVID"),
             ("subject = \"usr\"", "write `agent`, `class`, `user`"),

@@ -1,11 +1,11 @@
-//! `[audit]`: where the entries of the history go.
+//! `[audit]`: the collector that receives the entries of the history.
 
 use std::path::PathBuf;
 
 use super::reader::Reader;
 use crate::history::audit::{Settings, Sink};
 
-/// Reads the section. `None` if nothing is handed on, or if the section has a fault.
+/// Reads the section. `None` if no collector is configured, or if the section has a fault.
 pub(super) fn read_audit(a: &mut Reader) -> Option<Settings> {
     let file = a.optional("file", |s| {
         let path = PathBuf::from(s);

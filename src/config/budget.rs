@@ -3,7 +3,7 @@
 use super::reader::Reader;
 use crate::judge::budget::Budget;
 
-/// The most that a budget may say of one unit.
+/// Largest budget of one unit.
 const MOST: u64 = 1 << 53;
 /// Millionths of a dollar in a dollar.
 const DOLLAR: u64 = 1_000_000;
@@ -18,7 +18,7 @@ pub(super) fn read_budget(c: &mut Reader) -> Budget {
     Budget([ops, tokens, usd])
 }
 
-/// Dollars as text, such as `12.50`, as millionths. A number in the file would be a binary fraction.
+/// Converts dollars as text, such as `12.50`, to millionths. A TOML number is not accepted, because it would be a binary fraction.
 pub(crate) fn dollars(text: &str) -> Result<u64, String> {
     let wrong = || "write dollars with at most six digits behind the point, such as \"12.50\"".to_owned();
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));

@@ -1,4 +1,4 @@
-//! What is different between two configurations, and what of it an issuer takes over while it runs.
+//! The differences between two configurations, and which of them a running issuer applies.
 //!
 //! Files are compared as they are written, key by key; the items of a list of sections are found by their names.
 
@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::Config;
 
-/// The sections, and the keys of sections, that a reload takes over. Everything else is kept until a restart.
+/// The sections, and the keys of sections, that a reload applies. Everything else is kept until a restart.
 const RELOADED: [&str; 17] = [
     "actions",
     "approvals",
@@ -60,7 +60,7 @@ pub fn differences(before: &Config, after: &Config) -> Vec<Difference> {
 }
 
 impl Config {
-    /// This configuration with everything of another that an issuer takes over while it runs.
+    /// This configuration with the parts of another that a running issuer applies.
     pub fn reloaded(&self, new: Config) -> Config {
         Config {
             workloads: new.workloads,

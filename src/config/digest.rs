@@ -14,11 +14,11 @@
 //!
 //! - `classes` is sorted by name. The lists within a class are sets: they are sorted, and hold nothing twice. A workload of this
 //!   trust domain is written as its name, a foreign one as its SPIFFE ID. `svid_ttl` and `max_lease` are seconds. `subject` and
-//!   `budget` are there where they are configured; `usd` is in millionths.
+//!   `budget` are present if they are configured; `usd` is in millionths.
 //! - `limits` keeps the order of the file, because a spawn that exceeds several limits is denied by the first of them. A limit
 //!   has `live`, `fan_out`, `period` with `burst`, or `total` with `window`. `period` and `window` are microseconds.
-//! - `audiences` is there where a catalogue is configured: by name, with each claim as it is configured.
-//! - `actions` is there where types of actions are configured, and `approve` of a class where it has entries, in the order of the file.
+//! - `audiences` is present if audiences are configured: by name, with each claim as it is configured.
+//! - `actions` is present if types of actions are configured, and `approve` of a class if it has entries, in the order of the file.
 //! - `version` counts the changes of this form.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,14 +58,14 @@ fn canonical(
     let classes: Vec<Value> = classes.values().map(class).collect();
     let limits: Vec<Value> = limits.iter().map(limit).collect();
     let mut form = json!({ "classes": classes, "limits": limits, "version": VERSION });
-    // Left out where there are none, so that the digest of what was configured before stays.
+    // Left out if there are none, so that earlier configurations keep their digest.
     if let (Some(form), false) = (form.as_object_mut(), audiences.is_empty()) {
         form.insert("audiences".to_owned(), audiences.iter().map(|(name, of)| (name.clone(), audience(of))).collect());
     }
     if let (Some(form), false) = (form.as_object_mut(), actions.is_empty()) {
         form.insert("actions".to_owned(), actions.iter().map(|(name, of)| (name.clone(), action(of))).collect());
     }
-    // A dependency has objects keep the order in which they were made.
+    // A feature of a dependency makes objects keep the order of insertion.
     form.sort_all_objects();
     form.to_string()
 }
@@ -100,7 +100,7 @@ fn class(class: &Class) -> Value {
         "svid_ttl": svid_ttl,
         "workloads": set(workloads),
     });
-    // Left out where there is none, so that the digest of what was configured before stays.
+    // Left out if there is none, so that earlier configurations keep their digest.
     if let (Some(form), false) = (form.as_object_mut(), budget.is_empty()) {
         let limits = Unit::ALL.into_iter().filter_map(|unit| Some((unit.as_str().to_owned(), budget.of(unit)?.into())));
         form.insert("budget".to_owned(), Value::Object(limits.collect()));
@@ -138,12 +138,12 @@ fn action(of: &ActionType) -> Value {
 
 fn audience(audience: &Audience) -> Value {
     let Audience { owner, kind, lifetime, leeway, bound, profile, rs256, claims } = audience;
-    let Profile { subject, form: of, impersonation } = profile;
+    let Profile { subject, form: of, impersonation, client, resources } = profile;
     let kind = SYSTEMS.iter().find(|(_, system)| Some(*system) == *kind).map(|(name, _)| *name);
     let claims: Value = claims.iter().map(|(name, claim)| (name.clone(), claim.configured())).collect();
     let mut form = json!({ "claims": claims, "kind": kind, "leeway": leeway, "lifetime": lifetime, "owner": owner });
     let mut put = |name: &str, value: Value| form.as_object_mut().and_then(|form| form.insert(name.to_owned(), value));
-    // Left out where it is as it was before there was a choice.
+    // Left out if it has the value of releases without this key, so that earlier configurations keep their digest.
     if *rs256 {
         put("algorithm", "RS256".into());
     }
@@ -153,8 +153,16 @@ fn audience(audience: &Audience) -> Value {
     if let Some(subject) = subject {
         put("subject", subject.configured().into());
     }
-    if *of == Form::Plain {
-        put("form", "jwt".into());
+    match of {
+        Form::Access => {}
+        Form::Plain => drop(put("form", "jwt".into())),
+        Form::IdJag => drop(put("form", "id-jag".into())),
+    }
+    if let Some(client) = client {
+        put("client_id", client.to_string().into());
+    }
+    if !resources.is_empty() {
+        put("resources", resources.iter().cloned().collect());
     }
     if *impersonation {
         put("impersonation", true.into());

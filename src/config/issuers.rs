@@ -56,6 +56,10 @@ fn read_issuer(i: &mut Reader, known: &Known<'_>) -> Option<IssuerSettings> {
 fn read_audience(a: &mut Reader, known: &Known<'_>) -> Option<AudienceSettings> {
     let audience = a.parsed("audience", None, |s| Ok(s.to_owned()));
     let (revokes, user) = (a.boolean("revokes", false), a.boolean("user", false));
+    let sign_in = a.boolean("sign_in", false);
+    if sign_in && !user {
+        a.fault("sign_in", "who signs in at the page speaks for themself: set `user = true` too");
+    }
     // Tokens that are for the users themselves need no workload, so `workloads` may be left out.
     let default: Option<&[&str]> = (revokes || user).then_some(&[]);
     let workloads = a.list("workloads", default, |s| if s.starts_with("spiffe:") { known.foreign(s) } else { known.own(s) });
@@ -65,7 +69,7 @@ fn read_audience(a: &mut Reader, known: &Known<'_>) -> Option<AudienceSettings> 
         a.fault("id_jag", "an ID-JAG is held by a client and not by the user: leave out `user` and `revokes`");
     }
     let max_lease = a.has("max_lease").then(|| a.duration("max_lease", "1h", 60, 30 * 86_400));
-    Some(AudienceSettings { audience: audience?, workloads, scopes, max_lease, revokes, user, operates: false, id_jag })
+    Some(AudienceSettings { audience: audience?, workloads, scopes, max_lease, revokes, user, sign_in, operates: false, id_jag })
 }
 
 /// Accepts an https URL without user, password, query and fragment.

@@ -38,7 +38,7 @@ fn workloads(section: &mut Reader) -> Vec<WorkloadName> {
     section.list("workloads", Some(&[]), |s| s.parse::<WorkloadName>().map_err(|e| e.to_string()))
 }
 
-/// Checks that nobody is both, and that every workload is configured.
+/// Checks that no one is both operator and auditor, and that every workload is configured.
 pub(super) fn check_offices(top: &mut Reader, operator: &Operator, auditor: &Auditor, known: &[WorkloadName]) {
     for (key, listed) in [("operator.workloads", &operator.workloads), ("auditor.workloads", &auditor.workloads)] {
         if let Some(unknown) = listed.iter().find(|name| !known.contains(name)) {
@@ -89,7 +89,7 @@ pub(super) fn read_assignments(top: &mut Reader) -> Vec<Assignment> {
 
 /// Gives each provider the audiences of its operators. T242: such an audience is for nothing else.
 pub(super) fn add_audiences(top: &mut Reader, assignments: &[Assignment], issuers: &mut [IssuerSettings]) {
-    // The provider of development is known when it has started.
+    // The provider of development is added when it has started, so it is not checked here.
     let unknown = |of: &&Assignment| of.issuer != "dev" && issuers.iter().all(|issuer| issuer.name != of.issuer);
     if let Some(Assignment { issuer, .. }) = assignments.iter().find(unknown) {
         top.fault("operators", &format!("`{issuer}` is the name of no `[[issuers]]`"));

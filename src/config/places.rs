@@ -5,8 +5,8 @@ use toml::de::{DeTable, DeValue};
 use super::reader::Reader;
 use crate::judge::{Place, Places, Section};
 
-/// The places in texts that are laid over each other; a later text replaces entries of an earlier one by name. A text that is no
-/// TOML has none: reading it has reported that already.
+/// The places in texts that are merged; a later text replaces entries of an earlier one by name. A text that is not TOML has none;
+/// the reader has reported it already.
 pub(super) fn places(texts: &[(&str, &str)]) -> Places {
     let mut places = Places::default();
     for (text, file) in texts {

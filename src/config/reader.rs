@@ -1,4 +1,4 @@
-//! Reads a TOML table key by key. The reader collects faults and goes on, instead of stopping at the first.
+//! Reads a TOML table key by key. The reader collects faults and continues, instead of stopping at the first.
 //!
 //! Each method removes its key from the table, so that a key that is left at the end is unknown.
 
@@ -156,7 +156,7 @@ impl Reader {
         self.parsed(key, Some(default), read).unwrap_or_default()
     }
 
-    /// The table under `key`, which is empty if the key is absent or faulty. It must be given back to [`Reader::close`].
+    /// The table under `key`, which is empty if the key is absent or faulty. It must be passed to [`Reader::close`].
     pub(super) fn section(&mut self, key: &str) -> Reader {
         let path = self.at(key);
         match self.take(key) {
@@ -178,8 +178,7 @@ impl Reader {
         }
     }
 
-    /// The list of tables under `key`, which is empty if the key is absent or faulty. Each must be given back to
-    /// [`Reader::close`].
+    /// The list of tables under `key`, which is empty if the key is absent or faulty. Each must be passed to [`Reader::close`].
     pub(super) fn sections(&mut self, key: &str) -> Vec<Reader> {
         let path = self.at(key);
         match self.take(key) {
@@ -198,7 +197,7 @@ impl Reader {
         }
     }
 
-    /// As [`Reader::sections`], where an entry of the list may also be a text, which stands for a section that `of_text` makes.
+    /// Like [`Reader::sections`], but an entry of the list may also be a text, which `of_text` turns into a section.
     pub(super) fn named_sections(&mut self, key: &str, of_text: impl Fn(&str) -> Table) -> Vec<Reader> {
         let mut readers = Vec::new();
         let path = self.at(key);
@@ -248,7 +247,7 @@ impl Reader {
     }
 }
 
-/// Lays one file over another. Sections are merged. Lists of sections are joined, where a section replaces an earlier one with
+/// Merges one file into another. Sections are merged. Lists of sections are joined, where a section replaces an earlier one with
 /// the same `name`. Any other value replaces the earlier one.
 pub(super) fn lay_over(below: &mut Table, above: Table) {
     for (key, value) in above {

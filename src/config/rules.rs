@@ -1,10 +1,10 @@
-//! The rules that judging knows, as they are configured.
+//! The rules by which acts are judged, from the configuration.
 
 use super::Config;
 use crate::assertion::AudienceSettings;
 use crate::judge::{Ceiling, Rules};
 
-/// Longest delegation where nothing else is configured, in seconds: thirty days.
+/// Longest delegation by default, in seconds: thirty days.
 const LONGEST: u64 = 30 * 86_400;
 
 impl Config {

@@ -147,7 +147,7 @@ struct Server {
 fn read_server(s: &mut Reader) -> Server {
     let listen = s.parsed("listen", Some("127.0.0.1:8443"), |s| s.parse::<SocketAddr>().map_err(|e| e.to_string()));
     let names = s.list("names", Some(&["localhost", "127.0.0.1"]), |s| {
-        // With `_`, as in the names of services of Docker Compose.
+        // `_` is allowed, because service names of Docker Compose have it.
         let of_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
         let dns = !s.is_empty() && s.len() <= 253 && s.bytes().all(of_name);
         // T34: a wildcard is never accepted.
@@ -176,9 +176,9 @@ fn read_server(s: &mut Reader) -> Server {
     Server { listen, names, bounds, reflection }
 }
 
-/// A number of connections, or none.
+/// A number of connections. `None` if the key is absent.
 fn places(s: &mut Reader, key: &str) -> Option<usize> {
-    // 0 is no number of connections that anybody wants.
+    // 0 connections would make no sense, so 0 counts as absent.
     Some(s.size(key, 0, 0, 1_000_000)).filter(|n| *n > 0)
 }
 

@@ -10,7 +10,7 @@ use super::{Config, Faults};
 pub enum Source {
     /// The file of `mayfly serve`.
     File(PathBuf),
-    /// What development is made of, with a file over it if there is one.
+    /// The configuration of development, with a file that is merged into it if there is one.
     Development {
         /// The home.
         home: PathBuf,
@@ -35,7 +35,7 @@ impl Source {
         }
     }
 
-    /// Reads a text as if it stood in the file.
+    /// Reads a text as if it were in the file.
     pub fn parse(&self, text: &str, name: &str) -> Result<Config, Faults> {
         match self {
             Source::File(_) => Config::parse(text, name),

@@ -1,10 +1,10 @@
-//! `[writes]`: how often callers may ask for what is written down, apart from spawns.
+//! `[writes]`: rate limits of requests that are recorded, apart from spawns.
 
 use super::limits::read_period;
 use super::reader::Reader;
 use crate::judge::pace::{Pace, Paces, Verb};
 
-/// Seconds of the rate that may come at once.
+/// The burst of a rate: as many requests as in this number of seconds.
 const BURST: u64 = 10;
 
 /// The section.
@@ -34,11 +34,11 @@ fn read_pace(w: &mut Reader, key: &str, default: &str) -> Option<Pace> {
     Some(Pace { period, burst: (BURST * 1_000_000 / period).max(BURST) })
 }
 
-/// For each caller, and for each root.
+/// The default rates of each caller, and of each root.
 fn defaults(verb: Verb) -> (&'static str, &'static str) {
     match verb {
         Verb::Mint | Verb::Exchange => ("20/s", "5000/s"),
-        // Verifiers are told of each one until it expires.
+        // Each revoked token stays in the feed until it expires.
         Verb::RevokeToken => ("1/s", "20/s"),
         // A gateway spends for all agents that call through it.
         Verb::Spend => ("200/s", "1000/s"),

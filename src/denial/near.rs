@@ -1,4 +1,4 @@
-//! The near miss: what somebody may have meant who wrote a name that is not known.
+//! Suggests the most similar known name for a name that is unknown.
 
 /// The end of a message about an unknown name: `: did you mean …?` with the most similar known one, or nothing.
 pub fn near<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {

@@ -1,5 +1,6 @@
-//! AuthZEN 1.0 for gateways: whether an agent, a user or a workload may do something, with the reasons, and searches for who may what. On the
-//! HTTPS listener clients prove themselves by a JWT-SVID in the `Authorization` header, on the gRPC listener by their certificate.
+//! AuthZEN 1.0 for gateways: evaluations of whether an agent, a user or a workload may do something, with reasons, and searches. On
+//! the HTTPS listener clients prove themselves by a JWT-SVID in the `Authorization` header, on the gRPC listener by their
+//! certificate.
 
 mod point;
 #[cfg(test)]
@@ -37,7 +38,7 @@ const ID: &str = "x-request-id";
 /// Longest request id that is sent back, in bytes.
 const ID_LENGTH: usize = 128;
 
-/// One endpoint: its path, its name in metrics and the history, its member of the metadata, and what is done with a request.
+/// An endpoint: its path, its name in metrics and the history, its member of the metadata, and its handler.
 #[derive(Clone, Copy)]
 struct Endpoint {
     path: &'static str,
@@ -79,10 +80,11 @@ const ENDPOINTS: [Endpoint; 5] = [
     },
 ];
 
-/// Whether somebody waits for an answer.
+/// Whether the client still waits for an answer.
 type Waits = Box<dyn Fn() -> bool + Send>;
 
-/// The routes below the path of the issuer's URL. `certified` serves them where clients show certificates, under that address.
+/// The routes below the path of the issuer's URL. `certified` is for the listener that asks for client certificates, and uses its
+/// address.
 pub fn router(issuer: &Arc<Issuer>, about: &https::Issuer, certified: bool) -> Router {
     let (path, base) = (about.path(), if certified { &about.certified } else { &about.url });
     let said = metadata(base, &about.certified);
@@ -114,7 +116,7 @@ fn metadata(base: &str, certified: &str) -> Value {
         said.as_object_mut().and_then(|said| said.insert(endpoint.member.to_owned(), format!("{base}{}", endpoint.path).into()));
         aliases.insert(endpoint.member.to_owned(), format!("{certified}{}", endpoint.path).into());
     }
-    // As RFC 8705 5 has it for OAuth: the same where clients show a certificate.
+    // The endpoints on the listener that asks for client certificates, as in RFC 8705 5 for OAuth.
     said.as_object_mut().and_then(|said| said.insert("mtls_endpoint_aliases".to_owned(), Value::Object(aliases)));
     said
 }
@@ -155,7 +157,7 @@ fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 
 async fn answer(endpoint: Endpoint, issuer: &Arc<Issuer>, request: Request) -> Answered {
     let (head, body) = request.into_parts();
-    // 1. Who asks, before a byte of the body is read.
+    // 1. The caller, before any of the body is read.
     let caller = prove(issuer, &head).await?;
     Origin::note(|origin| drop(origin.caller.set(caller.clone())));
     let caller = issuer.may(Action::Evaluate, caller)?;
@@ -171,9 +173,9 @@ async fn answer(endpoint: Endpoint, issuer: &Arc<Issuer>, request: Request) -> A
     let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(&body) else {
         return Err(Refused::Shape("the body is a JSON object".to_owned()));
     };
-    // 3. A JWT-SVID proves its agent once.
+    // 3. A JWT-SVID proves its agent for one request only.
     client::spend(issuer, &caller).map_err(No::from)?;
-    // 4. The answers, apart from the runtime: a batch or a search takes its time.
+    // 4. The answers, on a thread outside of the async runtime, because a batch or a search may take long.
     let turn = issuer.explaining.deciding().await.map_err(No::from)?;
     let (waiting, asking) = (Arc::new(()), Arc::clone(issuer));
     let waits = Arc::downgrade(&waiting);
@@ -208,7 +210,7 @@ async fn prove(issuer: &Issuer, head: &Parts) -> Result<Caller, No> {
         }
         (true, None) => peer::caller(issuer, peer, None, Action::Evaluate).await,
         (false, Some(token)) => client::prove(issuer, token).await,
-        // The operator socket knows who is behind it.
+        // On the operator socket the peer's uid identifies the caller.
         (false, None) if matches!(peer, Some(Peer::Operator(_))) => peer::caller(issuer, peer, None, Action::Evaluate).await,
         (false, None) => {
             let message = "prove the client: by a JWT-SVID as `Authorization: Bearer …`, or by an X.509-SVID at the addresses of \
@@ -218,7 +220,7 @@ async fn prove(issuer: &Issuer, head: &Parts) -> Result<Caller, No> {
     }
 }
 
-/// The response to a request without an answer, and its outcome as a label of metrics.
+/// The response to a refused request, and its outcome as a label of metrics.
 fn written(name: &'static str, refused: &Refused) -> (Response, &'static str) {
     match refused {
         Refused::Shape(message) => {
@@ -237,7 +239,8 @@ fn written(name: &'static str, refused: &Refused) -> (Response, &'static str) {
     }
 }
 
-/// The response to a request that is refused, also before its endpoint sees it: for want of room, or of time.
+/// The response to a denied request, also to one that is refused before it reaches its endpoint because there is no room or it took
+/// too long.
 pub fn unavailable(denial: &Denial) -> Response {
     let status = match denial.kind {
         Kind::Unauthenticated => StatusCode::UNAUTHORIZED,

@@ -1,8 +1,8 @@
-//! Counts what is open by its life, so that the count is right after a panic too (T92).
+//! Counts open things by the lifetime of a value, so that the count stays right after a panic (T92).
 
 use metrics::Gauge;
 
-/// Adds one to a gauge for as long as it lives.
+/// Adds one to a gauge until it is dropped.
 pub(crate) struct Counted(Gauge);
 
 impl Counted {

@@ -1,4 +1,4 @@
-//! The gRPC services, over TLS and over the operator socket: read, call an act, answer.
+//! The gRPC services, over TLS and over the operator socket: each method decodes its request, calls an act and encodes the answer.
 
 mod approvals;
 mod authorities;
@@ -93,7 +93,7 @@ struct Door {
 }
 
 impl Door {
-    /// What every method does: find out who calls and whether they may, act, count, answer.
+    /// The steps of every method: authenticate the caller, check access, act, count, answer.
     async fn run<T, R, F>(
         &self,
         method: Method,
@@ -150,8 +150,8 @@ impl Door {
         let (peer, origin) = whence(method, &request);
         let result = match caller.and_then(|caller| self.may(method, caller, &origin)) {
             Ok(caller) => {
-                // A task of its own, which a panic ends alone. It ends too when nobody waits any more: what is in a commit by then
-                // is carried to its end by the pipeline, and nothing else is done.
+                // The work runs in a task of its own, so that a panic ends nothing else. It is dropped when the client hangs up;
+                // acts that are in a commit by then are completed by the pipeline.
                 let work = act(Arc::clone(&self.issuer), caller, request.into_inner());
                 let task = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&origin).scope(work)));
                 until.wait(async { task.await.unwrap_or_else(|panic| Err(Fault::new("request", panic).into())) }).await
@@ -161,7 +161,7 @@ impl Door {
         self.answer(method, started, (peer.as_ref(), &origin), result)
     }
 
-    /// The same for an act that goes into the pipeline and does nothing beside that, without a task of its own.
+    /// The same for an act that only enters the pipeline, so it needs no task of its own.
     async fn hand_in<T, R, F>(
         &self,
         method: Method,
@@ -182,7 +182,7 @@ impl Door {
         self.answer(method, started, (peer.as_ref(), &origin), result)
     }
 
-    /// Whether a caller may ask for a method. The history hears who it was in any case.
+    /// Checks that a caller may use a method. The caller is noted for the history in any case.
     fn may(&self, method: Method, caller: Caller, origin: &Origin) -> Result<Caller, No> {
         let _ = origin.caller.set(caller.clone());
         self.issuer.may(method.action, caller)
@@ -194,7 +194,7 @@ impl Door {
         peer::caller(&self.issuer, extensions.get::<Peer>(), person, method.action).await
     }
 
-    /// The answer on the wire, counted; the history hears of a denial, and of a look of an operator.
+    /// Encodes the answer and counts it. Denials, and reads of an operator, are put into the history.
     fn answer<R>(
         &self,
         method: Method,
@@ -218,7 +218,7 @@ impl Door {
     }
 }
 
-/// The peer of a request, and its origin, which the gate made.
+/// The peer of a request, and the origin that was made when its headers were read.
 fn whence<T>(method: Method, request: &Request<T>) -> (Option<Peer>, Arc<Origin>) {
     let peer = request.extensions().get::<Peer>().cloned();
     let made = request.extensions().get::<Arc<Origin>>().cloned();

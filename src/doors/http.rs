@@ -7,12 +7,12 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
-/// Whether the issuer can do its work, part by part.
+/// The readiness of the issuer, part by part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
     /// Each part by its stable name, and what is wrong with it.
     pub parts: Vec<(&'static str, Result<(), String>)>,
-    /// What is wrong beside that and stops only some callers: told with `verbose`.
+    /// Faults that affect only some callers; shown with `verbose`.
     pub warnings: Vec<String>,
 }
 
@@ -22,7 +22,7 @@ impl Ready {
         Ready { parts: vec![("start", Err("still starting".into()))], warnings: Vec::new() }
     }
 
-    /// When the process is about to end.
+    /// The readiness of a process that is about to end.
     pub fn stopping() -> Ready {
         Ready { parts: vec![("start", Err("stopping".into()))], warnings: Vec::new() }
     }
@@ -32,7 +32,7 @@ impl Ready {
         self.parts.iter().all(|(_, part)| part.is_ok())
     }
 
-    /// The answer of `/readyz`: one line, or with `verbose` what each part says.
+    /// The answer of `/readyz`: one line, or with `verbose` a line for each part.
     fn answer(&self, verbose: bool) -> (StatusCode, String) {
         let (status, last) =
             if self.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") };
@@ -46,7 +46,8 @@ impl Ready {
     }
 }
 
-/// The routes `/metrics`, `/livez` and `/readyz`. `ready` decides the answer of the last; `/readyz?verbose` says why.
+/// The routes `/metrics`, `/livez` and `/readyz`. `ready` decides the answer of the last one, and `/readyz?verbose` gives the
+/// details.
 pub fn router(metrics: PrometheusHandle, ready: watch::Receiver<Ready>) -> Router {
     let render = move || {
         let metrics = metrics.clone();

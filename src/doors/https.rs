@@ -1,4 +1,4 @@
-//! The HTTPS listener, for everybody: how relying parties that speak OIDC or OAuth find the issuer and its keys.
+//! The HTTPS listener, for everybody: documents with which relying parties of OIDC and OAuth find the issuer and its keys.
 //!
 //! An issuer's URL may have a path. Its documents are then served at every address that a client may build from it: OpenID Connect
 //! Discovery 1.0 section 4 appends to the path, RFC 8414 section 3 inserts before it.
@@ -65,7 +65,8 @@ pub fn router(issuer: &Issuer, publisher: &Publisher, crls: &Crls) -> Router {
             get(move |Path(issuer): Path<String>| async move { der_list(&one, &issuer).await }),
         )
         .route(&format!("{path}/oauth/jwks"), document(issuer, publisher, |_, now| now.bundle.oidc_jwks()))
-        // The bundle is a document already. FE-4: a client may not keep it for longer than its refresh hint.
+        // The bundle is stored as a document, so it is sent as it is. FE-4: a client may not keep it for longer than its refresh
+        // hint.
         .route(&format!("{path}/bundle"), document(issuer, publisher, |_, now| json_of(&now.document)))
 }
 
@@ -74,7 +75,7 @@ fn document(issuer: &Issuer, publisher: &Publisher, write: fn(&Issuer, &Publishe
     get(move || {
         let body = write(&issuer, &publisher.now()).to_string();
         let kept = format!("public, max-age={}", issuer.refresh);
-        // A page in a browser may verify tokens too, and there is nothing secret in here.
+        // Pages in browsers may read these documents from any origin, because they are public.
         let headers = [(CONTENT_TYPE, "application/json"), (ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
         async move { (headers, [(CACHE_CONTROL, kept)], body).into_response() }
     })
@@ -130,7 +131,7 @@ fn metadata(issuer: &Issuer, now: &Published) -> Value {
     let mut said = json!({
         "issuer": url,
         "jwks_uri": format!("{url}/oauth/jwks"),
-        // Both standards require these two. Nobody signs in here; SPIRE's discovery provider answers the same.
+        // Both standards require these two members, although nobody signs in here. SPIRE's discovery provider has the same values.
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms,

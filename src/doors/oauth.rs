@@ -1,5 +1,5 @@
-//! The endpoints of OAuth: tokens, introspection and revocation, on the HTTPS listener and on the gRPC listener, which asks for
-//! client certificates (RFC 6749, 7009, 7662, 8693).
+//! The endpoints of OAuth: tokens, introspection and revocation (RFC 6749, 7009, 7662, 8693). They are served on the HTTPS
+//! listener, and on the gRPC listener, which asks for client certificates.
 
 mod backchannel;
 mod client;
@@ -25,6 +25,7 @@ use crate::acts::{Issuer, client as clients, dpop, exchange, introspect, revoke,
 use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, No};
 use crate::judge::access::Action;
+use crate::judge::profile::Form as IssuedAs;
 use crate::state::Confirmation;
 use backchannel::CIBA;
 use form::Form;
@@ -36,8 +37,8 @@ const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const CLIENT_CREDENTIALS: &str = "client_credentials";
 
-/// How clients prove themselves: by a JWT-SVID, or by an X.509-SVID, under the names of the SPIFFE draft and under those that
-/// existing clients know.
+/// The methods of client authentication: by a JWT-SVID or an X.509-SVID, each under its name in the SPIFFE draft and under the one
+/// that existing clients know.
 pub const METHODS: [&str; 4] = ["spiffe_jwt", "spiffe_x509", "private_key_jwt", "tls_client_auth"];
 
 /// The content type of a signed introspection response (RFC 9701).
@@ -55,7 +56,7 @@ const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 #[derive(Clone)]
 struct Served {
     issuer: Arc<Issuer>,
-    /// The issuer's URL, and the same at the address with client certificates.
+    /// The issuer's URL, and the URL at the address that asks for client certificates.
     names: [Arc<str>; 2],
 }
 
@@ -89,7 +90,8 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
         let grant = form.one("grant_type").unwrap_or_default();
         let assertion = form.one("assertion").filter(|_| grant == JWT_BEARER);
         let id_jag = assertion.filter(|assertion| exchange::is_id_jag(assertion));
-        // With this grant the JWT-SVID is what is granted, and proves the client too (RFC 7523 2.1). An ID-JAG proves no client.
+        // With this grant a JWT-SVID is the assertion and authenticates the client too (RFC 7523 2.1). An ID-JAG does not
+        // authenticate a client.
         let (caller, of_grant) = match (assertion, form.one("client_assertion")) {
             (Some(assertion), None) if id_jag.is_none() => {
                 (clients::prove(issuer, assertion).await.map_err(|no| Refusal::of_grant(&no))?, true)
@@ -117,11 +119,19 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
             _ => return Err(Refusal::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "the grant is unknown here")),
         };
         asked.details = form.one("authorization_details").unwrap_or_default().to_owned();
-        // Our extension: the approval of a person that is used.
+        // Our extension: the id of the approval to use.
         if let Some(id) = form.one("approval_id").filter(|_| grant != CIBA) {
             id.clone_into(&mut asked.approval);
         }
-        asked.audience = audience(issuer, &caller, &form, !asked.approval.is_empty())?;
+        asked.id_jag = match (grant, form.one("requested_token_type")) {
+            (EXCHANGE, None) => None,
+            (_, wanted) => Some(grant == EXCHANGE && wanted == Some(ID_JAG)),
+        };
+        if asked.id_jag == Some(true) {
+            // The audience is the other authorization server, and the resource one behind it.
+            asked.resource = form.one("resource").map(str::to_owned);
+        }
+        asked.audience = audience(issuer, &caller, &form, &asked)?;
         asked.scopes =
             form.one("scope").map(|s| s.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect()).unwrap_or_default();
         asked.proved = possession::prove(&served, &head, &caller).await?;
@@ -131,7 +141,11 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
         let granted = access.token();
         let mut body = json!({
             "access_token": token,
-            "token_type": if matches!(granted.confirmation, Some(Confirmation::Key(_))) { "DPoP" } else { "Bearer" },
+            "token_type": match granted.confirmation {
+                _ if access.stated().form == IssuedAs::IdJag => "N_A",
+                Some(Confirmation::Key(_)) => "DPoP",
+                _ => "Bearer",
+            },
             "expires_in": granted.ends_at.saturating_sub(issuer.clock.seconds()),
         });
         let mut say = |name: &str, value: Value| body.as_object_mut().and_then(|body| body.insert(name.to_owned(), value));
@@ -142,7 +156,8 @@ async fn token(State(served): State<Served>, request: Request) -> Response {
             say("authorization_details", serde_json::from_str(&granted.details).unwrap_or_default());
         }
         if grant == EXCHANGE {
-            say("issued_token_type", ACCESS_TOKEN.into());
+            let issued = if access.stated().form == IssuedAs::IdJag { ID_JAG } else { ACCESS_TOKEN };
+            say("issued_token_type", issued.into());
         }
         let mut response = fresh(Json(body));
         // RFC 9449 8.2: the nonce for the next proof.
@@ -162,7 +177,7 @@ fn subject(form: &Form) -> Result<exchange::Asked, Refusal> {
         None => Err(Refusal::request(&format!("`{name}` is missing"))),
     };
     let subject_token = form.one("subject_token").ok_or_else(|| Refusal::request("`subject_token` is missing"))?;
-    // T245: a token of one family is not sent as one of another.
+    // T245: the declared type of a token must match its kind.
     let types = if exchange::is_id_jag(subject_token) { &[ID_JAG][..] } else { &[ACCESS_TOKEN, ID_TOKEN, JWT][..] };
     known("subject_token_type", types)?;
     let actor_token = form.one("actor_token").unwrap_or_default();
@@ -172,18 +187,22 @@ fn subject(form: &Form) -> Result<exchange::Asked, Refusal> {
         _ => known("actor_token_type", &[JWT])?,
     }
     if form.one("requested_token_type").is_some() {
-        known("requested_token_type", &[ACCESS_TOKEN])?;
+        known("requested_token_type", &[ACCESS_TOKEN, ID_JAG])?;
     }
     let (subject_token, actor_token) = (subject_token.to_owned(), actor_token.to_owned());
     Ok(exchange::Asked { subject_token, actor_token, ..Default::default() })
 }
 
-/// The one audience, however many parameters name it (RFC 8707 2, RFC 8693 2.1). `approved` says that there is an approval, which names
-/// it too.
-fn audience(issuer: &Issuer, caller: &Caller, form: &Form, approved: bool) -> Result<String, Refusal> {
+/// The one audience, however many parameters name it (RFC 8707 2, RFC 8693 2.1). An approval names it too, and beside an ID-JAG
+/// `resource` is another thing.
+fn audience(issuer: &Issuer, caller: &Caller, form: &Form, asked: &exchange::Asked) -> Result<String, Refusal> {
+    let approved = !asked.approval.is_empty();
     let target = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_target", message);
     let mut named: Vec<String> = form.many("audience").map(str::to_owned).collect();
-    for resource in form.many("resource") {
+    if asked.id_jag == Some(true) && form.many("resource").count() > 1 {
+        return Err(target("an ID-JAG is for one resource: ask for each of them alone"));
+    }
+    for resource in form.many("resource").filter(|_| asked.id_jag != Some(true)) {
         let of = exchange::audience_of(issuer, caller, resource);
         named.push(of.ok_or_else(|| target("`resource` is an absolute URI without a fragment"))?);
     }
@@ -205,7 +224,7 @@ async fn introspection(State(served): State<Served>, request: Request) -> Respon
         let caller = may(issuer, Action::Introspect, caller).map_err(|no| Refusal::of(&no))?;
         let token = form.one("token").ok_or_else(|| Refusal::request("`token` is missing"))?;
         clients::spend(issuer, &caller).map_err(|denial| Refusal::of(&denial.into()))?;
-        // RFC 9701 4: who wants a signed answer says so.
+        // RFC 9701 4: a client asks for a signed response by `Accept`.
         if head.headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == SIGNED.as_bytes()) {
             let said = introspect::introspect_signed(issuer, &caller, token).await.map_err(|no| Refusal::of(&no))?;
             return Ok(fresh(([(CONTENT_TYPE, SIGNED)], said)));
@@ -223,7 +242,7 @@ async fn revocation(State(served): State<Served>, request: Request) -> Response 
         let caller = client::prove(issuer, &head, &form, Action::RevokeToken).await?;
         let caller = may(issuer, Action::RevokeToken, caller).map_err(|no| Refusal::of(&no))?;
         let token = form.one("token").ok_or_else(|| Refusal::request("`token` is missing"))?;
-        // Our extension: what the token relies on, instead of the token alone.
+        // Our extension: revoke the agent or delegation that the token relies on, instead of the token alone.
         let cascade = match form.one("cascade") {
             None => None,
             Some(cascade @ ("agent" | "delegation")) => Some(cascade.to_owned()),
@@ -252,13 +271,13 @@ async fn revocation(State(served): State<Served>, request: Request) -> Response 
     .await
 }
 
-/// Whether a caller may ask for this. The history hears who it was in any case.
+/// Checks that a caller may use an endpoint. The caller is noted for the history in any case.
 fn may(issuer: &Issuer, action: Action, caller: Caller) -> Result<Caller, No> {
     Origin::note(|origin| drop(origin.caller.set(caller.clone())));
     issuer.may(action, caller)
 }
 
-/// Answers a request, counts it, and writes its refusal. The history hears of each denial and fault.
+/// Answers a request and counts it. Denials and faults are put into the history.
 async fn answer(
     name: &'static str,
     issuer: &Issuer,
@@ -283,18 +302,18 @@ async fn answer(
     }
 }
 
-/// A response that nobody keeps (RFC 6749 5.1).
+/// A response that must not be cached (RFC 6749 5.1).
 fn fresh(response: impl IntoResponse) -> Response {
     ([(CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")], response).into_response()
 }
 
-/// The response to a request that is refused before its endpoint sees it: for want of room, or of time.
+/// The response to a request that is refused before it reaches its endpoint, because there is no room or it took too long.
 pub fn unavailable(denial: &Denial) -> Response {
     Refusal::of(&denial.clone().into()).into_response()
 }
 
-/// What RFC 8414 says of these endpoints. `url` is the issuer's, `certified` the address with client certificates, and `algorithms`
-/// those of JWT-SVIDs.
+/// The members of the RFC 8414 metadata about these endpoints. `url` is the issuer's, `certified` the address that asks for client
+/// certificates, and `algorithms` are those of JWT-SVIDs.
 pub fn metadata(url: &str, certified: &str, algorithms: &[Value]) -> Vec<(&'static str, Value)> {
     let mut said = vec![("grant_types_supported", json!(GRANTS))];
     let mut aliases = serde_json::Map::new();
@@ -315,9 +334,10 @@ pub fn metadata(url: &str, certified: &str, algorithms: &[Value]) -> Vec<(&'stat
         said.extend([(methods, json!(METHODS)), (signing, json!(algorithms))]);
     }
     said.extend(backchannel::metadata());
-    // RFC 9701 7. They are signed by the authority that signs where nothing else is configured.
+    // RFC 9701 7. Introspection responses are signed by the default authority.
     said.push(("introspection_signing_alg_values_supported", json!(["ES256"])));
     said.push(("authorization_grant_profiles_supported", json!([PROFILE])));
+    said.push(("identity_chaining_requested_token_types_supported", json!([ID_JAG])));
     said.push(("mtls_endpoint_aliases", Value::Object(aliases)));
     said.push(("tls_client_certificate_bound_access_tokens", json!(true)));
     said.push(("dpop_signing_alg_values_supported", json!(DPOP_ALGORITHMS)));

@@ -1,4 +1,5 @@
-//! The peer of a connection: what it presented, who it is at each call, and the end of its connection when it is revoked.
+//! The peer of a connection: the certificates that it presented, its caller at each call, and the end of its connection when it is
+//! revoked.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -41,7 +42,7 @@ pub struct Connection {
     pub opened: u64,
     /// The address that it was accepted from.
     pub address: Option<IpAddr>,
-    /// What the chain proved when it was verified. Empty before the first call.
+    /// The identity in the chain, once it was verified. Empty before the first call.
     pub proved: OnceLock<Proved>,
     /// Notified when the peer is revoked.
     revoked: Notify,
@@ -77,7 +78,7 @@ impl Peer {
 }
 
 impl Peer {
-    /// What its certificate proves that it holds, once its caller is known. Nothing without one.
+    /// The certificate that the peer has proved to hold, once its caller is known; empty if it has none.
     pub fn proved(peer: Option<&Peer>) -> Proof {
         let Some(Peer::Tls(connection)) = peer else { return Proof::default() };
         let Some((leaf, proved)) = connection.chain.first().zip(connection.proved.get()) else { return Proof::default() };
@@ -88,8 +89,8 @@ impl Peer {
 
 /// The caller of a request. T21: without a peer, or without a certificate and a person's token, the caller is a stranger.
 ///
-/// `person` is what the token of the request proved when its headers were read. T241: beside a certificate, or on the operator socket, it
-/// would be a second caller.
+/// `person` comes from the token that was verified when the headers were read. T241: together with a certificate, or on the
+/// operator socket, it would be a second caller, and is refused.
 pub async fn caller(issuer: &Issuer, peer: Option<&Peer>, person: Option<&Caller>, action: Action) -> Result<Caller, No> {
     match peer {
         Some(Peer::Tls(connection)) if connection.chain.is_empty() => match person {
@@ -110,10 +111,10 @@ pub async fn caller(issuer: &Issuer, peer: Option<&Peer>, person: Option<&Caller
 
 /// The person whose token is in the metadata of a request. `None` without one.
 ///
-/// T19: `authorization` and whatever else a proxy may add is no identity, so the token has a name of its own.
+/// T19: headers that a proxy may add, such as `authorization`, are no identity, so the token has a metadata key of its own.
 pub async fn person(issuer: &Issuer, peer: &Peer, headers: &HeaderMap) -> Result<Option<Caller>, Denial> {
     let Some(value) = headers.get(TOKEN) else { return Ok(None) };
-    // ORDER: before anything is verified. A token costs its verification only where it could count.
+    // ORDER: before anything is verified, so that no work is done for a token that could not count.
     if !matches!(peer, Peer::Tls(connection) if connection.chain.is_empty()) {
         return Err(two_callers());
     }
@@ -122,7 +123,7 @@ pub async fn person(issuer: &Issuer, peer: &Peer, headers: &HeaderMap) -> Result
     user::operator(issuer, token.ok_or_else(malformed)?).await.map(Some)
 }
 
-/// Two of certificate, socket and token.
+/// The denial of a request with two of certificate, operator socket and token.
 pub(super) fn two_callers() -> Denial {
     let message = "ask either as the identity of the connection, or by a user token on a connection without a certificate";
     Denial::malformed("TWO_CALLERS", message)
@@ -139,8 +140,8 @@ fn prove<'a>(issuer: &Issuer, connection: &'a Connection) -> Result<&'a Proved, 
     }
 }
 
-/// The SPIFFE ID of a peer that may call something now. Returns `None` for any other, which counts as a stranger for everything
-/// that a connection costs: whoever a foreign trust domain certifies completes the handshake too.
+/// The SPIFFE ID of a peer that may call something now. Returns `None` for any other peer. Its connection counts as a stranger's,
+/// because anybody whom a foreign trust domain certifies completes the handshake too.
 pub fn known(issuer: &Issuer, connection: &Connection) -> Option<Known> {
     let proved = (!connection.chain.is_empty()).then(|| prove(issuer, connection))?.ok()?;
     if issuer.is_over(proved) {
@@ -151,7 +152,7 @@ pub fn known(issuer: &Issuer, connection: &Connection) -> Option<Known> {
     Some(Known { id, root })
 }
 
-/// Who a peer is, for what its connections may cost.
+/// The identity to which the cost of a peer's connections is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Its SPIFFE ID.
@@ -160,8 +161,8 @@ pub struct Known {
     pub root: Arc<str>,
 }
 
-/// The open connections. One task looks at all of them after each cut and ends those of revoked peers; a peer that has not called
-/// yet is judged when it does.
+/// The open connections. One task checks all of them after each cut and closes those of revoked peers; a peer that has not called
+/// yet is checked at its first call.
 #[derive(Clone, Default)]
 pub struct Guard(Arc<Open>);
 
@@ -171,7 +172,7 @@ struct Open {
     connections: Mutex<(u64, HashMap<u64, Arc<Connection>>)>,
 }
 
-/// A guarded connection; dropping it takes the connection off the list.
+/// A guarded connection; dropping it removes the connection from the list.
 pub struct Guarded {
     open: Arc<Open>,
     number: u64,

@@ -1,4 +1,4 @@
-//! The feed of a relay: it forwards the issuer's verified feed to verifiers. It signs nothing, and has no names of agents or
+//! The feed of a relay: it forwards the issuer's verified feed to verifiers. It signs nothing, and knows no names of agents or
 //! users.
 
 use std::pin::Pin;
@@ -38,7 +38,7 @@ impl Revocations for Door {
         }
         let from = match resume(&self.feed, request.get_ref()).map_err(|denial| status::of(&denial.into(), METHOD).0)? {
             Resumed::After(cursor) => Some(cursor),
-            // A verifier that comes from another relay may know more than this one.
+            // A verifier that was connected to another relay may know more than this relay.
             Resumed::Snapshot | Resumed::Unknown(_) => None,
         };
         let stream =

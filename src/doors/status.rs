@@ -43,7 +43,7 @@ pub fn deadline() -> Denial {
     Denial::new(Kind::Deadline, "DEADLINE", message)
 }
 
-/// The complete response to a request that is refused outside its handler, which would count it.
+/// The complete response to a request that is refused outside of its handler. It is counted here, because the handler would have.
 pub fn refusal(no: &No, method: &'static str, started: Instant) -> axum::response::Response {
     let (status, outcome) = of(no, method);
     count(method, outcome, started);

@@ -53,7 +53,7 @@ fn failed(cause: &str) -> Response {
     StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }
 
-/// `<level>/<number>[.p/<width>]`, written in the one way that the standard allows: no other text becomes a path.
+/// Parses `<level>/<number>[.p/<width>]`. Only the canonical form is accepted, so no other text becomes a path.
 fn parse(path: &str) -> Option<(&str, u64, u64)> {
     let (kind, rest) = path.split_once('/')?;
     let level = kind.parse::<u8>().is_ok_and(|level| level < 64 && level.to_string() == kind);

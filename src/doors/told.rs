@@ -1,4 +1,4 @@
-//! What the history hears of requests that leave no record: denials, faults, and the looks of operators and auditors.
+//! Puts requests that leave no record into the history: denials, faults, and reads of operators and auditors.
 
 use super::peer::Peer;
 use crate::acts::Issuer;
@@ -21,19 +21,19 @@ const LOOKS: &[Action] = &[
     Action::GetPolicies,
 ];
 
-/// Tells the history of a denial or a fault of a request of `peer`.
+/// Puts the denial or fault of a request of `peer` into the history.
 pub fn denied(issuer: &Issuer, peer: Option<&Peer>, origin: &Origin, no: &No) {
     if origin.caller.get().is_none()
         && let Some(Peer::Tls(connection)) = peer
         && let Some(proved) = connection.proved.get()
     {
-        // Its chain has verified, though it may not call.
+        // The chain of the peer is valid, although the peer may not call.
         let _ = origin.claimed.set(proved.id().to_string());
     }
     issuer.history.denied(origin, no);
 }
 
-/// Tells the history of what an operator or an auditor looked at. Later pages of a list belong to the same look.
+/// Puts the read of an operator or an auditor into the history. Later pages of a list belong to the same read.
 pub fn answered(issuer: &Issuer, action: Action, origin: &Origin) {
     let reader = origin.caller.get().is_some_and(Caller::reads_everything);
     if reader && LOOKS.contains(&action) && origin.continues.get().is_none() {

@@ -56,7 +56,7 @@ impl Newest {
         self.generation
     }
 
-    /// Reads a document. Returns `None` if it says the same as the known one.
+    /// Reads a document. Returns `None` if its content is that of the known one.
     pub fn after(known: Option<&Newest>, of: &TrustDomain, text: &[u8]) -> Result<Option<Newest>, Refused> {
         let bundle = Bundle::from_json(of.clone(), text)?;
         check_authorities(&bundle, of)?;

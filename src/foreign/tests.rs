@@ -1,4 +1,4 @@
-//! Tests of the room: what counts as a newer bundle, what is stored, and what an endpoint's URL may be.
+//! Which bundle counts as newer, which are stored, and which URLs an endpoint may have.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
@@ -41,7 +41,7 @@ fn fc5_a_sequence_never_goes_back_and_an_equal_one_may_bring_other_keys() {
     assert_eq!((first.generation(), first.bundle().refresh_hint()), (1, 60));
     let older = refused(after(Some(&first), &document(std::slice::from_ref(&other), 4, 60)));
     assert_eq!(older, Refused::Older { got: 4, known: 5 });
-    // White space is no content.
+    // A document that differs only in white space is not newer.
     let same = String::from_utf8(document(&[one], 5, 60)).unwrap().replace(',', " ,\n");
     assert!(after(Some(&first), same.as_bytes()).unwrap().is_none());
     let equal = after(Some(&first), &document(&[other], 5, 60)).unwrap().unwrap();
@@ -148,7 +148,7 @@ fn what_agents_are_told_is_bounded_and_a_bundle_is_told_whole_or_not_at_all() {
     let settings: Vec<_> = ["a", "b", "c", "d"]
         .map(|name| {
             let file = dir.path().join(name);
-            // `a` and `b` fill it but for less than a kibibyte; `c` fits no more, and `d` does.
+            // `a` and `b` leave less than a kibibyte of the limit: `c` does not fit any more, and `d` does.
             let length = match name {
                 "c" => 1024,
                 "d" => 100,

@@ -1,4 +1,4 @@
-//! Where a guard listens: a Unix socket of its own mode, or loopback.
+//! The address where a guard listens: a Unix socket with a mode, or loopback.
 
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ impl FromStr for Address {
             return if fits { Ok(Address::Unix(path.into())) } else { Err("a path of a socket has 1 to 99 bytes".into()) };
         }
         let address: SocketAddr = text.parse().map_err(|_| "write `unix:PATH` or `127.0.0.1:PORT`")?;
-        // T116: tokens would cross a network in the clear, and whoever answers in the guard's place would let anybody in.
+        // T116: on a network, tokens would be sent in the clear, and an impostor of the guard could let anybody in.
         if !address.ip().is_loopback() {
             return Err(
                 "a guard stands beside its service: let it listen on loopback, or on a Unix socket that both can open".into()
@@ -45,7 +45,7 @@ pub enum Socket {
 }
 
 impl Address {
-    /// Binds it. A Unix socket gets this mode, and takes the place of one on which nobody listens any more.
+    /// Binds it. A Unix socket gets this mode, and replaces one on which nobody listens any more.
     pub async fn bind(&self, mode: u32) -> Result<Socket, String> {
         match self {
             Address::Tcp(address) => {
@@ -61,7 +61,7 @@ impl Address {
                         return Err(format!("cannot listen on `{}`: somebody listens there", path.display()));
                     }
                 }
-                // Bound elsewhere first, so that nobody connects before it has its mode.
+                // It is bound under another name first, so that nobody connects before it has its mode.
                 let fresh = path.with_extension(format!("{}", std::process::id()));
                 let listener = UnixListener::bind(&fresh).map_err(text)?;
                 let placed = fs::set_permissions(&fresh, Permissions::from_mode(mode)).and_then(|()| fs::rename(&fresh, path));

@@ -1,4 +1,4 @@
-//! One question and its answer: are these credentials valid now, for this audience, with these scopes?
+//! Checks the credentials of one request: whether they are valid now, for this audience, with these scopes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::Guard;
 use super::decision::{Allowed, Denied};
 use super::kept::{Access, Svid, Verified};
 
-/// What somebody shows. It has no `Debug`: a token is a secret for as long as it lasts.
+/// The credentials of a request. It has no `Debug`, because tokens are secrets.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Shown<'a> {
     /// A JWT-SVID or an access token in compact form.
@@ -21,7 +21,7 @@ pub(super) struct Shown<'a> {
     pub(super) certificate: Option<&'a str>,
     /// The DPoP proof of the request.
     pub(super) proof: Option<Proof<'a>>,
-    /// Whether the service reads what actions an access token is limited to.
+    /// Whether the service honours the actions that an access token is limited to.
     pub(super) actions: bool,
 }
 
@@ -34,16 +34,16 @@ pub(super) struct Proof<'a> {
 }
 
 impl Guard {
-    /// Verifies what is shown; of two credentials, both must be of one identity, and only scopes that both have count. Without an
-    /// audience no token is accepted.
+    /// Verifies the credentials. Two credentials must be of one identity, and only scopes that both have count. Without an audience
+    /// no token is accepted.
     pub(super) fn check(&self, shown: Shown<'_>, audience: Option<&str>, scopes: &[String]) -> Result<Allowed, Denied> {
         let certificate = shown.certificate.map(|pem| self.certificate(pem)).transpose()?;
         let token = shown.token.map(|token| self.token(token, audience, &shown)).transpose()?;
         let allowed = match (token, certificate) {
             (Some(one), None) | (None, Some(one)) => Allowed::of(one),
             (Some(token), Some(certificate)) if token.id() == certificate.id() => Allowed::of_both(token, &certificate),
-            // T256: the certificate is that of the parent, to which the token of an agent without a key is bound. It acts, and its
-            // parent presents.
+            // T256: the token of an agent without a key is bound to the certificate of its parent. The agent acts, and the parent
+            // presents the certificate.
             (Some(token), Some(_)) if is_bound(&token, shown.certificate.map(leaf).transpose()?) => Allowed::of(token),
             (Some(_), Some(_)) => return Err(Denied::of("CREDENTIALS_DIFFER")),
             (None, None) => return Err(Denied::of("CREDENTIAL_MISSING")),
@@ -57,19 +57,19 @@ impl Guard {
 
     fn token(&self, token: &str, audience: Option<&str>, shown: &Shown<'_>) -> Result<Svid, Denied> {
         let audience = audience.ok_or_else(|| Denied::of("TOKEN_NOT_ACCEPTED"))?;
-        // T249: by its `typ` a token is of one family, and is verified as one of that and of no other.
+        // T249: `typ` decides whether a token is an access token or a JWT-SVID, and it is verified as that kind only.
         if is_access_token(token) {
             return self.access(token, audience, shown);
         }
         let verify = || Ok(Verified::Svid(Svid::Jwt(Arc::new(self.0.verifier.verify_jwt(token, audience)?))));
-        // It may have been verified for another one of its audiences.
+        // The cached token may have been verified for another of its audiences.
         match self.verified(b"jwt", token, verify)? {
             Verified::Svid(Svid::Jwt(jwt)) if jwt.audience.iter().any(|own| own == audience) => Ok(Svid::Jwt(jwt)),
             _ => Err(Reject::Audience(audience.to_owned()).into()),
         }
     }
 
-    /// An access token, with what its holder proves in this request.
+    /// Verifies an access token, and the possession that its holder proves in this request.
     fn access(&self, token: &str, audience: &str, shown: &Shown<'_>) -> Result<Svid, Denied> {
         let issuer = self.0.issuer.as_deref().ok_or_else(|| Denied::of("TOKEN_NOT_ACCEPTED"))?;
         let verifier = &self.0.verifier;
@@ -92,10 +92,10 @@ impl Guard {
             if !matches!(token.confirmation, Some(Confirmation::Key(_))) {
                 return Err(Reject::Proof("the token is not bound to a key: send it as a bearer token".into()).into());
             }
-            // ORDER: last, so that only whoever has a good token can fill the memory.
+            // ORDER: last, so that only holders of valid tokens can fill the memory of proofs.
             self.0.proofs.accept(&proof, token.binding.root_id(), now)?;
         }
-        // Whoever does not read what it is limited to would take it for one without limits.
+        // A service that ignores the actions would take the token for one without limits.
         if token.details.is_some() && !shown.actions {
             return Err(Denied::of("TOKEN_NOT_ACCEPTED"));
         }
@@ -115,11 +115,11 @@ impl Guard {
         }
     }
 
-    /// Verifies the signatures of a credential unless that was done before. Either way, expiry and revocation are of now.
+    /// Verifies the signatures of a credential unless they are cached. In both cases expiry and revocation are checked now.
     fn verified(&self, kind: &[u8], text: &str, verify: impl FnOnce() -> Result<Verified, Reject>) -> Result<Verified, Denied> {
         let verifier = &self.0.verifier;
         let digest = sha256(&[kind, b"\0", text.as_bytes()].concat());
-        // ORDER: read before the bundle. A change in between makes what is kept outdated at once.
+        // ORDER: read before the bundle. A change in between makes the cached entry outdated at once.
         let (generation, now) = (verifier.bundles().generation(), verifier.clock().seconds());
         if let Some(verified) = self.0.kept.get(&digest, generation, now) {
             verifier.check(verified.reliance())?;
@@ -132,8 +132,8 @@ impl Guard {
     }
 }
 
-/// Whether a token is bound to the certificate that is shown with it. It may be of another identity: the token of an agent without a key
-/// names its parent's certificate.
+/// Whether a token is bound to the certificate that is shown with it. The certificate may be of another identity: the token of an
+/// agent without a key is bound to its parent's.
 fn is_bound(token: &Svid, certificate: Option<[u8; 32]>) -> bool {
     let confirmation = match token {
         Svid::Jwt(jwt) => jwt.confirmation.as_ref(),

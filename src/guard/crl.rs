@@ -1,5 +1,5 @@
-//! `--crl`: keeps the certificate revocation lists in a folder, for a server beside the guard that reads nothing else, and has it read them
-//! again.
+//! `--crl`: keeps the certificate revocation lists in a folder, for a server beside the guard that reads no feed, and makes it
+//! reload them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use uuid::Uuid;
 use super::lists::{List, Lists};
 use super::reload::reload;
 
-/// How often the lists are fetched though nothing was revoked. They count for ten minutes.
+/// How often the lists are fetched if nothing was revoked. They are valid for ten minutes.
 const EVERY: Duration = Duration::from_secs(60);
-/// Between two attempts when something failed, and the longest time between two looks for a list that is not complete yet.
+/// Pause after a failure, and the longest pause between two requests for a list that does not have all revocations yet.
 const PAUSE: Duration = Duration::from_secs(5);
-/// The shortest time between such looks. The issuer makes a list a second at most, and takes longer over long ones.
+/// The shortest pause between such requests. The issuer makes at most one list a second, and takes longer for long ones.
 const SOON: Duration = Duration::from_millis(250);
-/// Least time between two reloads, however much is revoked: a reload costs a server more than a list costs us.
+/// Shortest time between two reloads, because a reload costs the server more than a list costs us.
 const GAP: Duration = Duration::from_secs(1);
 /// How long the issuer may take for an answer, and the reload command for its work.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub struct Crl {
     reload: Option<Arc<str>>,
     /// Whether a reload is due: files have changed, the last one failed, or there was none since the start.
     due: bool,
-    /// Before which the next reload must not begin.
+    /// The next reload must not begin before this.
     not_before: Instant,
     /// The digest of the cuts that the lists were last fetched for.
     seen: Option<[u8; 32]>,
@@ -63,7 +63,7 @@ impl Crl {
         let subscription = live.subscribe(move || {
             news.send_replace(());
         });
-        // The guard before this one may have ended between a list and its reload.
+        // The previous guard may have ended between writing a list and the reload.
         let (reload, due) = (reload.map(Arc::from), reload.is_some());
         let not_before = Instant::now();
         let mut crl = Crl {
@@ -85,12 +85,12 @@ impl Crl {
         Ok(crl)
     }
 
-    /// Renews them after each revocation, and every minute, until it is dropped.
+    /// Renews the lists after each revocation, and every minute, until it is dropped.
     pub async fn keep(mut self) {
         let mut look = SOON;
         loop {
             let renewed = self.renew().await;
-            // Whether or not that worked: a reload that failed before is still due.
+            // Even if fetching failed, a reload that failed before is still due.
             let reloaded = self.reloaded().await;
             for (what, cause) in [renewed.as_ref().err(), reloaded.as_ref().err()].into_iter().flatten() {
                 metrics::counter!("mayfly_guard_crl_failures_total", "what" => *what).increment(1);
@@ -112,17 +112,17 @@ impl Crl {
 
     /// Returns when something was revoked since the lists were last fetched.
     async fn news(&mut self) {
-        // A heartbeat comes each second, and most of them say nothing new.
+        // A heartbeat arrives each second, and most of them bring no new revocation.
         while digest(self.live.known().as_deref()) == self.seen {
             if self.heard.changed().await.is_err() {
-                // Never: the subscription has the sender.
+                // Unreachable: the subscription holds the sender.
                 return std::future::pending().await;
             }
         }
     }
 
-    /// Fetches the lists, and writes them if they say something new. Returns whether they have everything that was known to be revoked when they
-    /// were asked for.
+    /// Fetches the lists, and writes them if their content is new. Returns whether they have every revocation that was known when
+    /// they were requested.
     async fn renew(&mut self) -> Result<bool, Failure> {
         let known = self.live.known();
         let (digest, head) = (digest(known.as_deref()), known.as_ref().map_or(0, |known| known.head));
@@ -148,8 +148,8 @@ impl Crl {
         Ok(complete)
     }
 
-    /// A server must not forget what was revoked: lists of an issuer that has gone back replace none. After a restore, which the feed tells as a
-    /// new epoch, revisions may begin lower.
+    /// Refuses lists of a lower revision, with which a server would forget revocations. After a restore, which the feed announces
+    /// as a new epoch, revisions may begin lower.
     fn believed(&self, epoch: Option<Uuid>, revision: u64) -> Result<(), String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if let Err(fork @ Staleness::Forked(_)) = self.live.fresh(now) {
@@ -168,7 +168,7 @@ impl Crl {
         Ok(got.into_inner())
     }
 
-    /// Has the server read the lists again, if that is due.
+    /// Makes the server reload the lists, if that is due.
     async fn reloaded(&mut self) -> Result<(), Failure> {
         let Some(line) = self.reload.clone().filter(|_| self.due) else { return Ok(()) };
         sleep_until(self.not_before).await;
@@ -187,7 +187,7 @@ fn digest(known: Option<&Known>) -> Option<[u8; 32]> {
     known.and_then(|known| known.heartbeat.as_ref()).map(|heartbeat| heartbeat.digest)
 }
 
-/// Tells the thread of a reload that nobody waits for it any more: a guard that is stopped leaves no command behind.
+/// Stops the command of a running reload when it is dropped, so that a guard leaves no command behind.
 #[derive(Default)]
 struct Ended(Arc<AtomicBool>);
 
@@ -218,7 +218,7 @@ mod tests {
     use super::super::serve::serve;
     use super::*;
 
-    /// An issuer that answers with a list of the first so many serials, as of that revision.
+    /// An issuer that answers with a list of the first `serials` serial numbers, as of `revision`.
     struct Issuer {
         says: Arc<Mutex<(u64, u64)>>,
         channel: Channel,
@@ -249,7 +249,7 @@ mod tests {
             Issuer { says, channel, live, _stop: stop }
         }
 
-        /// A list, and whether the feed tells of it too.
+        /// Publishes a list.
         fn say(&self, epoch: u128, serials: u64, revision: u64) {
             *self.says.lock().unwrap() = (serials, revision);
             let incarnation = Uuid::from_u128(epoch);
@@ -283,11 +283,11 @@ mod tests {
         assert!(what == "fetch" && cause.contains("revision 9") && entries(&crl) == 2, "{cause}");
         issuer.say(1, 3, 11);
         assert_eq!((crl.renew().await, entries(&crl)), (Ok(true), 3));
-        // A list from before what the feed tells is written, and asked for again.
+        // A list that is older than the feed is written, and requested again.
         issuer.say(1, 4, 13);
         *issuer.says.lock().unwrap() = (4, 12);
         assert_eq!((crl.renew().await, entries(&crl)), (Ok(false), 4));
-        // A restore begins a new epoch, in which everything of before is revoked.
+        // A restore begins a new epoch, in which everything issued before is revoked.
         issuer.say(2, 1, 5);
         assert_eq!((crl.renew().await, entries(&crl)), (Ok(true), 1));
         issuer.say(2, 2, 6);
@@ -314,7 +314,7 @@ mod tests {
             issuer.say(1, revision, revision);
             sleep(Duration::from_millis(10)).await;
         }
-        // Each begins a second after the one before has ended; the kernel tells hundredths.
+        // Each reload begins a second after the last one has ended; the kernel's times have hundredths of a second.
         let gaps: Vec<f64> = times().windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps.iter().all(|gap| *gap > 0.97), "{gaps:?}");
         assert!(revision > 4, "{revision} revocations, and fewer reloads");

@@ -10,7 +10,7 @@ use super::Guard;
 use super::kept::Svid;
 use super::text::{encoded, time};
 
-/// The headers that tell a service who calls. Whatever a client sends under these names is replaced or removed (T113).
+/// The headers that tell a service who calls. Headers of a client with these names are replaced or removed (T113).
 pub(super) const HEADERS: [&str; 6] =
     ["x-mayfly-agent", "x-mayfly-user", "x-mayfly-chain", "x-mayfly-scopes", "x-mayfly-delegation", "x-mayfly-mode"];
 
@@ -42,7 +42,7 @@ impl Allowed {
         &self.scopes
     }
 
-    /// Refuses whoever is no agent: proxies let agents in.
+    /// Fails unless the caller is an agent, because proxies admit agents only.
     pub(super) fn agent(self) -> Result<Allowed, Denied> {
         match self.svid.principal() {
             Principal::Agent(_) => Ok(self),
@@ -119,10 +119,10 @@ fn mode(mode: Mode) -> &'static str {
     }
 }
 
-/// Why a credential is refused.
+/// A refusal of a credential.
 pub(super) struct Denied {
     code: &'static str,
-    /// For the service alone; a stranger learns no more than the code and what it means.
+    /// The cause, for the service alone. The client gets only the code and its meaning.
     cause: Option<String>,
     /// All scopes that were asked for, if one of them is missing.
     scopes: Vec<String>,
@@ -164,7 +164,7 @@ impl Denied {
             _ => "",
         };
         let mut object = json!({ "decision": false, "reason": self.code, "hint": format!("{cause}{advice}") });
-        // For the header `DPoP-Nonce` (RFC 9449 9).
+        // The proxy answers with this value in the header `DPoP-Nonce` (RFC 9449 9).
         if let (Value::Object(object), "DPOP_NONCE_NEEDED") = (&mut object, self.code) {
             object.insert("dpop_nonce".into(), guard.nonce().into());
         }
@@ -180,8 +180,8 @@ impl Denied {
         }
     }
 
-    /// The value of `WWW-Authenticate` (RFC 6750 3); `None` where no other token would help. A service that is a resource of OAuth says
-    /// where its metadata is, and which scopes to ask for (RFC 9728 5.1).
+    /// The value of `WWW-Authenticate` (RFC 6750 3); `None` if no other token would help. A service that is a resource of OAuth
+    /// says where its metadata is, and which scopes to ask for (RFC 9728 5.1).
     pub(super) fn challenge(&self, resource: Option<Resource>, scopes: &[String]) -> Option<String> {
         // RFC 6749 3.3: what a scope may consist of. Others cannot be named here.
         let plain = |scope: &&String| scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
@@ -203,7 +203,7 @@ impl Denied {
     }
 }
 
-/// Adds what the answer relies on: the revision up to which every revocation is known, and how old that knowledge is.
+/// Adds the revision up to which every revocation is known, and the age of that knowledge.
 fn knowledge(object: &mut Value, guard: &Guard) {
     let age = guard.staleness().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     let mut told = Map::new();

@@ -1,7 +1,7 @@
-//! `ext_authz` of Envoy (`envoy.service.auth.v3.Authorization/Check`): the credential is what Envoy saw, and the rule stands in its
-//! configuration, as `context_extensions`.
+//! `ext_authz` of Envoy (`envoy.service.auth.v3.Authorization/Check`): the credential is the one that Envoy received, and the rule
+//! is in Envoy's configuration, as `context_extensions`.
 //!
-//! An answer is always a decision: a gRPC error would let everybody in where Envoy is told `failure_mode_allow`.
+//! An answer is always a decision, because with `failure_mode_allow` Envoy would let a request pass after a gRPC error.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ use auth::authorization_server::{Authorization, AuthorizationServer};
 use auth::check_response::HttpResponse;
 
 const DOOR: &str = "envoy";
-/// Largest request, in bytes: Envoy's headers and a certificate. A body that Envoy is told to send along may be larger; it is of no
-/// use here.
+/// Largest request, in bytes: Envoy's headers and a certificate. If Envoy is configured to send bodies, they may be larger; they
+/// are not needed here.
 const MESSAGE: usize = 256 * 1024;
 
 /// Full name of the service, for health.
@@ -77,7 +77,7 @@ fn decide(guard: &Guard, rule: &Rule, context: &auth::AttributeContext) -> Resul
     let values = values.ok_or_else(|| Denied::of("TOKEN_MALFORMED"))?;
     let token = match rule.which {
         Which::Peer => None,
-        // Without an audience, the header is the service's own business unless the rule asks for a token.
+        // Without an audience the `authorization` header is left to the service, unless the rule asks for a token.
         Which::Any if rule.audience.is_none() => None,
         Which::Any | Which::Bearer => bearer(&values)?,
     };
@@ -96,7 +96,7 @@ fn authorization(http: &auth::attribute_context::HttpRequest) -> Vec<&[u8]> {
     joined.chain(each).filter(|(name, _)| name.eq_ignore_ascii_case("authorization")).map(|(_, value)| value).collect()
 }
 
-/// What is known goes to the service, and whatever else the client has sent under these names does not.
+/// Sets the headers with the verified identity, and removes headers of the client with these names.
 fn pass(allowed: &Allowed) -> HttpResponse {
     let values = allowed.headers();
     let headers = values.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| header(name, value)).collect();

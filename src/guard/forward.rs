@@ -1,8 +1,8 @@
 //! `/auth`, which a proxy asks before it lets a request pass: nginx (`auth_request`), Traefik (`forwardAuth`), Caddy (`forward_auth`).
 //!
-//! What is asked for stands in the query of the URL that the proxy's configuration names, never in headers: these proxies hand on the
-//! client's own headers, and none of them the client's query (T114). For the same reason a certificate counts only if the rule says
-//! so, and from the one header that it names (T111).
+//! The rule is in the query of the URL in the proxy's configuration, never in headers: these proxies forward the client's headers,
+//! but not the client's query (T114). For the same reason a certificate is read only if the rule says so, and only from the header
+//! that the rule names (T111).
 
 use axum::extract::{Query, Request, State};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -20,8 +20,8 @@ const DOOR: &str = "auth";
 /// The reason of a denial, as services that use the SDK send it.
 const REASON: HeaderName = HeaderName::from_static("mayfly-reason");
 
-/// Any method. 200 with the headers for the service, 401 or 403 with the reason; 400 if the rule is malformed, which proxies take for
-/// a failure of theirs and let nothing pass.
+/// Answers any method: 200 with the headers for the service, or 401 or 403 with the reason. A malformed rule is 400, which proxies
+/// treat as their own failure, so that nothing passes.
 pub(super) async fn auth(State(guard): State<Guard>, query: Query<Vec<(String, String)>>, request: Request) -> Response {
     let pairs = query.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let rule = match Rule::read(pairs, Which::Bearer, true) {
@@ -35,7 +35,8 @@ pub(super) async fn auth(State(guard): State<Guard>, query: Query<Vec<(String, S
         Ok(allowed) => {
             count(DOOR, "allowed", "");
             let mut response = StatusCode::OK.into_response();
-            // All of them: a proxy that copies what is there would leave the client's own in the place of what is not.
+            // All headers are set, even empty ones: a proxy that copies only those present would forward the client's own in place
+            // of a missing one.
             for (name, value) in allowed.headers() {
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     response.headers_mut().insert(name, value);
@@ -66,7 +67,7 @@ fn decide(guard: &Guard, rule: &Rule, headers: &HeaderMap) -> Result<Allowed, De
     guard.check(shown, rule.audience.as_deref(), &rule.scopes)?.agent()
 }
 
-/// The values of a header. For one that is no text, the denial with this code.
+/// The values of a header. Fails with this code if one is not text.
 fn all<'a>(headers: &'a HeaderMap, name: &HeaderName, code: &'static str) -> Result<Vec<&'a str>, Denied> {
     let values = headers.get_all(name).iter().map(|value| value.to_str().ok());
     values.collect::<Option<_>>().ok_or_else(|| Denied::of(code))

@@ -54,7 +54,7 @@ impl Service for Door {
         for (at, check) in checks.into_iter().enumerate() {
             let (_, object) = answer(&self.0, &question(check), DOOR).map_err(|no| refused(&no, &format!("checks[{at}]: ")))?;
             answers.push(message(&object));
-            // Each may cost four signatures; others get in between.
+            // A question may cost four signatures, so other requests are served in between.
             tokio::task::yield_now().await;
         }
         Ok(Response::new(v1::VerifyBatchResponse { answers }))
@@ -73,7 +73,7 @@ fn refused((_, Json(error)): &Malformed, before: &str) -> Status {
     Status::invalid_argument(format!("{before}{}", text(error, "error")))
 }
 
-/// The message with what the JSON object says.
+/// The message with the content of the JSON object.
 fn message(object: &Value) -> v1::VerifyResponse {
     let text = |name| text(object, name);
     let list = |name: &str| {

@@ -1,13 +1,13 @@
-//! Credentials whose signatures were verified before, by digest. Nothing here says that a credential is valid *now*: expiry and
-//! revocation are looked up for every answer (T112).
+//! A cache of credentials whose signatures were verified, by digest. An entry does not mean that a credential is valid *now*:
+//! expiry and revocation are checked for every answer (T112).
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use mayfly_verify::{AccessToken, Binding, JwtSvid, Principal, Reliance, SpiffeId, Unproved, X509Svid};
 
-/// Places. One digest has one place, so the memory is bounded and a look-up takes no lock; two credentials with one place
-/// replace each other.
+/// Slots of the cache. A digest has one slot, so the memory is bounded and a look-up takes no lock; two credentials with the same
+/// slot replace each other.
 const PLACES: usize = 4096;
 /// Seconds after which signatures are verified again, because authorities expire too.
 const AGE: u64 = 60;
@@ -20,7 +20,7 @@ pub(super) enum Svid {
     Access(Arc<Access>),
 }
 
-/// What is remembered: a verified credential, or an access token whose holder has to prove something in each request.
+/// A cache entry: a verified credential, or an access token whose holder has to prove possession in each request.
 #[derive(Clone)]
 pub(super) enum Verified {
     Svid(Svid),
@@ -36,7 +36,7 @@ impl Verified {
     }
 }
 
-/// An access token whose holder has proved in this request what it is bound to.
+/// An access token whose holder has proved in this request the key or certificate that it is bound to.
 pub(super) struct Access {
     pub(super) token: AccessToken,
     pub(super) id: SpiffeId,
@@ -90,7 +90,7 @@ pub(super) struct Kept(Box<[ArcSwapOption<Entry>]>);
 
 struct Entry {
     digest: [u8; 32],
-    /// Of the bundles by which it was verified.
+    /// The generation of the bundles that verified it.
     generation: u64,
     /// Unix seconds.
     verified_at: u64,

@@ -1,5 +1,5 @@
-//! The folder of certificate revocation lists: `crl.pem` with all of them, and one file for each CA. Each is replaced as a whole, and only when
-//! it says something new.
+//! The folder of certificate revocation lists: `crl.pem` with all of them, and one file for each CA. Each file is replaced as a
+//! whole, and only if its content is new.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
@@ -12,19 +12,20 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
 /// The file with every list.
 const ALL: &str = "crl.pem";
-/// The ending of a file that is being written. There is one writer, so one name is enough, and whatever a crash left there is replaced.
+/// The ending of a file that is being written. There is one writer, so one name is enough, and a file that a crash left there is
+/// replaced.
 const FRESH: &str = ".new";
 
 /// Why lists are not written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListError {
-    /// The issuer sent none, or one that cannot be read or has expired. What is there stays.
+    /// The issuer sent no list, or one that cannot be read or has expired. The files stay as they are.
     #[error("the issuer's lists cannot be used: {0}")]
     Unusable(&'static str),
-    /// A file cannot be read or written. The file of before stays.
+    /// A file cannot be read or written. The previous file stays.
     #[error("`{path}`: {1}", path = .0.display())]
     Io(PathBuf, std::io::Error),
-    /// Another process keeps the folder.
+    /// Another process holds the folder's lock.
     #[error("another guard keeps the lists in `{path}`: give each a folder of its own", path = .0.display())]
     Taken(PathBuf),
 }
@@ -45,39 +46,39 @@ pub(super) struct List {
     pub(super) der: Vec<u8>,
 }
 
-/// What is in the folder now.
+/// The state of the folder after a write.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Written {
-    /// Whether it is something else than before.
+    /// Whether any file has changed.
     pub(super) changed: bool,
     /// When the first of the lists expires, in Unix seconds.
     pub(super) expires_at: u64,
 }
 
-/// What one list says, as far as a server cares.
+/// The content of one list that matters to a server.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Said {
     /// The DER of the issuer's name.
     issuer: Vec<u8>,
-    /// The extension that names the issuer's key: after a rotation there are two keys of one name.
+    /// The extension that identifies the issuer's key, because after a rotation two keys have the same issuer name.
     key: Vec<u8>,
     /// Serials of the certificates.
     serials: BTreeSet<Vec<u8>>,
 }
 
-/// The folder. Nobody else writes its lists until this is dropped.
+/// The locked folder. Nobody else writes its lists until this is dropped.
 pub(super) struct Lists {
     dir: PathBuf,
-    // Held for its lock, which ends with the process.
+    // Held for its lock, which is released when the process ends.
     _lock: File,
 }
 
 impl Lists {
-    /// Opens the folder, or makes it. Servers of other users read the lists, which are no secret.
+    /// Opens the folder, or makes it. Servers of other users may read it, because the lists are public.
     pub(super) fn open(dir: &Path) -> Result<Lists, ListError> {
         let io = |e| ListError::Io(dir.to_owned(), e);
         DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(io)?;
-        // The folder itself, so that the lock is no file that somebody may remove.
+        // The folder itself is locked, because a lock file could be removed.
         let lock = File::open(dir).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Lists { dir: dir.to_owned(), _lock: lock }),
@@ -91,7 +92,7 @@ impl Lists {
         self.dir.join(ALL)
     }
 
-    /// Writes the lists if they say something else than what is there, or if they count for longer and half of the life of that has passed.
+    /// Writes the lists if their content differs from the files, or if they expire later and half of the files' life has passed.
     /// `now` is in Unix seconds.
     pub(super) fn write(&self, lists: &[List], now: u64) -> Result<Written, ListError> {
         if lists.is_empty() {
@@ -102,7 +103,7 @@ impl Lists {
         if expires_at <= now {
             return Err(ListError::Unusable("one has expired, or the clock of this machine is wrong"));
         }
-        // It becomes the name of a file.
+        // The key id becomes the name of a file.
         if !lists.iter().all(|list| is_key_id(&list.issuer)) {
             return Err(ListError::Unusable("the key id of a CA is not hex"));
         }
@@ -115,7 +116,7 @@ impl Lists {
         for list in lists {
             self.replace(&self.of(&list.issuer), &pem(&list.der))?;
         }
-        // ORDER: last, because it is what is compared the next time.
+        // ORDER: last, because the next write is compared with this file.
         self.replace(&self.all(), &lists.iter().map(|list| pem(&list.der)).collect::<String>())?;
         self.sweep(lists);
         Ok(Written { changed: true, expires_at })
@@ -139,9 +140,9 @@ impl Lists {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            // A link that stands there is not followed.
+            // A link at this path is not followed.
             let mut file = File::options().write(true).create_new(true).open(&fresh)?;
-            // Whatever the umask is: PostgreSQL reads it as another user.
+            // The mode does not depend on the umask, because PostgreSQL reads the file as another user.
             file.set_permissions(Permissions::from_mode(0o644))?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
@@ -172,7 +173,8 @@ fn is_key_id(text: &str) -> bool {
     (40..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// What lists say, and from when and until when all of them count, in Unix seconds. `None` if one cannot be read, or if there is none.
+/// The content of lists, and the time in which all of them are valid, in Unix seconds. `None` if one cannot be read, or if there is
+/// none.
 fn read(ders: &[&[u8]]) -> Option<(BTreeSet<Said>, (u64, u64))> {
     let (mut said, mut span) = (BTreeSet::new(), (0, u64::MAX));
     for der in ders {
@@ -202,11 +204,11 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// 2030-01-01, from when the lists below count.
+    /// 2030-01-01, the beginning of the lists below.
     const START: u64 = 1_893_456_000;
     const DAY: u64 = 86_400;
 
-    /// From the CA that `id` names, and that is always the same.
+    /// A list of the CA with this id. Its key is the same in each call.
     pub(in super::super) fn list(id: &str, serials: &[u64], until: i32) -> List {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -294,7 +296,7 @@ pub(super) mod tests {
         assert_eq!(fs::read(lists.all()).unwrap(), before);
         assert_eq!(names(&lists), [of("a"), ALL.to_owned(), format!("{ALL}{FRESH}")], "nothing that is half written");
         fs::remove_dir(&obstacle).unwrap();
-        // What a crash left is in nobody's way, and a link there leads nowhere.
+        // A leftover of a crash is replaced, and a link is not followed.
         let target = dir.path().join("target");
         fs::write(&target, "mine").unwrap();
         std::os::unix::fs::symlink(&target, &obstacle).unwrap();

@@ -1,5 +1,5 @@
-//! A connection that may be idle, but not forever: not before its first byte, not between two, and not while it does not take what
-//! it asked for (T115).
+//! A connection with time limits for being idle: before its first byte, between two bytes, and while the client does not read its
+//! response (T115).
 
 use std::io;
 use std::pin::Pin;
@@ -16,12 +16,12 @@ struct Limits {
     first: Duration,
     /// Between two.
     idle: Duration,
-    /// While the other end takes nothing.
+    /// Limit while the other end reads nothing.
     stuck: Duration,
 }
 
-/// The second is longer than proxies keep an idle connection (an hour in Envoy), so that they close it, and never use one that is
-/// being closed.
+/// The second limit is longer than proxies keep an idle connection (an hour in Envoy). So the proxy closes it first, and never
+/// sends a request on a connection that is being closed.
 const LIMITS: Limits =
     Limits { first: Duration::from_secs(10), idle: Duration::from_secs(65 * 60), stuck: Duration::from_secs(30) };
 
@@ -41,7 +41,7 @@ impl<S> Patient<S> {
         Patient { inner, limits, idle: Box::pin(tokio::time::sleep(limits.first)), stuck: None }
     }
 
-    /// What a write came to: progress, or an error if there was none for too long.
+    /// The result of a write: progress, or an error if there was none for too long.
     fn written<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.stuck = None;

@@ -1,4 +1,4 @@
-//! The command that has a server read its files again: bounded in time, and its end is known.
+//! Runs the command that makes a server read its files again, within a time limit.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt as _;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How often the command is looked at.
+/// How often the command is polled.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Why the server may not have read its files again.
@@ -17,7 +17,7 @@ pub(super) enum ReloadError {
     /// The shell cannot be started, or not waited for.
     #[error("the reload command cannot be run: {0}")]
     Io(#[from] std::io::Error),
-    /// It says itself that it failed.
+    /// The command exited with an error.
     #[error("the reload command failed: {0}")]
     Failed(ExitStatus),
     /// It took too long.
@@ -28,13 +28,13 @@ pub(super) enum ReloadError {
     Stopped,
 }
 
-/// Runs a line of the shell, with `MAYFLY_CRL` set to `file`, for at most `patience` and until `stop` is set. Its standard output is thrown away,
-/// and its standard error is that of this process. What it leaves in the background when it ends by itself is left alone. Blocks: not for async
-/// code.
+/// Runs a line of the shell, with `MAYFLY_CRL` set to `file`, for at most `patience` and until `stop` is set. Its standard output
+/// is discarded, and its standard error is that of this process. Processes that it leaves in the background when it ends by itself
+/// are not stopped. Blocks: not for async code.
 pub(super) fn reload(line: &str, file: &OsStr, patience: Duration, stop: &AtomicBool) -> Result<(), ReloadError> {
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(line).env("MAYFLY_CRL", file).stdin(Stdio::null()).stdout(Stdio::null());
-    // A group of its own, so that all of it can be stopped, and so that Ctrl-C for the guard is not for it.
+    // It has a process group of its own, so that all of its processes can be stopped, and Ctrl-C reaches the guard alone.
     let mut child = command.process_group(0).spawn()?;
     let until = Instant::now() + patience;
     loop {
@@ -81,13 +81,13 @@ mod tests {
     /// A command that hangs together with a child of its own, and the file that gets the pid of that child.
     fn hanging(dir: &Path) -> (String, PathBuf) {
         let mark = dir.join("pid");
-        // The rename is what makes it whole.
+        // The rename makes the file appear with its full content.
         (format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", mark.display()), mark)
     }
 
     fn assert_gone(mark: &Path) {
         let pid: i32 = std::fs::read_to_string(mark).unwrap().trim().parse().unwrap();
-        // Whoever reaps it may take a moment.
+        // Its new parent may take a moment to reap it.
         let gone = || std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
         for _ in 0..500 {
             if gone() {
@@ -110,7 +110,7 @@ mod tests {
     fn t206_a_command_that_hangs_is_ended_with_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let (line, mark) = hanging(dir.path());
-        // On a slow machine it may not have come to its child yet.
+        // On a slow machine the command may not have started its child yet.
         let patience = (0..).map(|n| 250 << n).find(|patience| {
             assert!(matches!(run(&line, *patience), Err(ReloadError::Slow(_))));
             mark.exists()

@@ -1,7 +1,7 @@
-//! What a client of OAuth finds out about the service behind a proxy: its metadata (RFC 9728), which says where to get tokens for it.
+//! The OAuth metadata of the service behind a proxy (RFC 9728), which tells clients where to get tokens for it.
 //!
-//! The proxy hands on `/.well-known/oauth-protected-resource` of the service, with the audience and scopes of its own configuration in
-//! the query.
+//! The proxy forwards requests for `/.well-known/oauth-protected-resource` of the service to the guard, with the audience and
+//! scopes of its own configuration in the query.
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;

@@ -24,10 +24,10 @@ use crate::sds::{self, Sds};
 const IN_FLIGHT: usize = 512;
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often what a guard knows is looked at for health and metrics.
+/// How often health and metrics are updated.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Everything that a guard answers, with its own identity if that is to be told, and what keeps its gRPC health true: see [`health`].
+/// The routes of a guard, with its own identity if `secrets` is given, and the reporter of its gRPC health: see [`health`].
 pub fn routes(guard: &Guard, secrets: Option<Sds>, metrics: &PrometheusHandle) -> (Router, HealthReporter) {
     let (reporter, healthy) = tonic_health::server::health_reporter();
     let mut services = tonic::service::Routes::new(envoy::service(guard)).add_service(grpc::service(guard)).add_service(healthy);
@@ -44,7 +44,7 @@ pub fn routes(guard: &Guard, secrets: Option<Sds>, metrics: &PrometheusHandle) -
         .with_state(guard.clone());
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let checks = services.merge(questions).fallback(unknown).layer(middleware::from_fn_with_state(room, bounded));
-    // Outside of the bound: whoever looks after the guard would take one that is busy for one that is dead.
+    // Health checks are outside of the bound, so that a busy guard is not taken for a dead one.
     (checks.merge(metrics_only(guard, metrics)), reporter)
 }
 
@@ -56,7 +56,7 @@ pub fn metrics_only(guard: &Guard, metrics: &PrometheusHandle) -> Router {
     health.with_state(guard.clone()).route("/metrics", get(render)).merge(crate::witness::route(guard.0.live.clone()))
 }
 
-/// Keeps metrics and gRPC health as what the guard knows, until it is dropped.
+/// Keeps metrics and gRPC health up to date, until it is dropped.
 pub async fn health(guard: Guard, metrics: PrometheusHandle, reporter: HealthReporter) {
     for name in ["verify", "batch", "grpc", "auth", "envoy"] {
         for outcome in ["allowed", "malformed"] {
@@ -86,7 +86,7 @@ pub(super) fn count(door: &'static str, outcome: &'static str, reason: &'static 
 async fn ready(State(guard): State<Guard>) -> Response {
     match guard.fresh() {
         Ok(()) => "ready\n".into_response(),
-        // It goes on answering: to take it out of service would refuse what it would accept.
+        // It stays ready, because a guard out of service would refuse what this one still accepts.
         Err(why) if guard.is_best_effort() => format!("ready, and accepting until expiry: {why}\n").into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
     }
@@ -97,7 +97,8 @@ async fn unknown(headers: HeaderMap) -> Response {
     told(&headers, StatusCode::NOT_FOUND, Status::unimplemented(error))
 }
 
-/// T115: so many requests at once, and so much time for each. Whoever gets none of it is told so, and nothing is allowed.
+/// T115: limits the number of requests at once, and the time of each. A request beyond the limits gets an error, which allows
+/// nothing.
 async fn bounded(State(room): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let headers = request.headers().clone();
     let mut response = match room.try_acquire() {

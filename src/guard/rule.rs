@@ -1,5 +1,5 @@
-//! What the configuration of a proxy asks for: audience, scopes, and which credential counts. It stands where a client cannot write:
-//! in the URL that the proxy asks (`/auth?…`), or in Envoy's context extensions.
+//! The rule in the configuration of a proxy: audience, scopes, and which credential counts. It is sent in a place that clients
+//! cannot change: the URL that the proxy requests (`/auth?…`), or Envoy's context extensions.
 
 use axum::http::HeaderName;
 
@@ -29,12 +29,12 @@ impl Which {
     }
 }
 
-/// What is asked of each request.
+/// The requirements for each request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     /// The service's own audience. Without it no token is accepted.
     pub(super) audience: Option<String>,
-    /// Every one of them must be there.
+    /// The credential must have all of these scopes.
     pub(super) scopes: Vec<String>,
     pub(super) which: Which,
     /// The header into which a proxy puts the client's certificate.
@@ -42,8 +42,8 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    /// Reads `audience`, `scopes` (with a space between them), `credential` and, if `headers`, `certificate`. Whatever else there
-    /// is, or is there twice, is refused: a rule that is misspelt must not be a weaker one.
+    /// Reads `audience`, `scopes` (with a space between them), `credential` and, if `headers`, `certificate`. Unknown and repeated
+    /// parameters are refused, because a misspelt rule must not be a weaker one.
     pub(super) fn read<'a>(
         pairs: impl Iterator<Item = (&'a str, &'a str)>,
         default: Which,

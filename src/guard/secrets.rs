@@ -1,4 +1,4 @@
-//! The guard's own identity for the proxy beside it, over SDS, if the guard is told to give it.
+//! The guard's own identity for the proxy beside it, over SDS (`--sds`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::sds::Material;
 
-/// What secrets are made of.
+/// The source of the secrets.
 pub struct Source {
     /// The folder of the identity.
     pub dir: PathBuf,
@@ -37,7 +37,7 @@ impl Source {
         Ok(Arc::new(Material::new(&id, &chain, key.secret_der(), own, roots)))
     }
 
-    /// Tells each change, until it is dropped. While the folder cannot be read, what was told last stays.
+    /// Publishes each change, until it is dropped. While the folder cannot be read, the last secrets stay.
     pub async fn keep(mut self, told: watch::Sender<Option<Arc<Material>>>) {
         let mut changes = self.bundles.changes();
         loop {

@@ -1,4 +1,4 @@
-//! The connections of a guard: HTTP/1 and HTTP/2 on one socket, so many at once, and their end.
+//! The connections of a guard: HTTP/1 and HTTP/2 on one socket, with a limit on their number and on their life.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ const CONNECTIONS: usize = 800;
 const STREAMS: u32 = 256;
 /// Most bytes of headers, in HTTP/1 and HTTP/2: a chain in a header is large.
 const HEADERS: u32 = 64 * 1024;
-/// For the headers of a request in HTTP/1, and so between two requests too; longer than proxies keep an idle connection.
+/// Time limit for the headers of a request in HTTP/1, and so also for the pause between two requests. It is longer than proxies
+/// keep an idle connection.
 const BETWEEN: Duration = Duration::from_secs(75);
 /// How long open requests may take at the end.
 const DRAIN: Duration = Duration::from_secs(5);

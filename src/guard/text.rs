@@ -1,4 +1,4 @@
-//! Percent encoding in both directions, and times as answers have them.
+//! Percent encoding in both directions, and the format of times in answers.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -18,7 +18,7 @@ pub(super) fn encoded(value: &str) -> String {
     out
 }
 
-/// Undoes percent encoding; `+` stays, because base64 has it. `None` if it is malformed or no UTF-8.
+/// Undoes percent encoding; `+` stays, because base64 has it. `None` if it is malformed or not UTF-8.
 pub(super) fn decoded(value: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();

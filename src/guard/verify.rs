@@ -1,5 +1,5 @@
-//! `POST /verify` and `POST /verify/batch`: JSON in, a decision out. What is malformed as a request is told from a credential that
-//! is.
+//! `POST /verify` and `POST /verify/batch`: JSON in, a decision out. A malformed request gets another status than a request with a
+//! malformed credential.
 
 use std::time::Duration;
 
@@ -25,22 +25,22 @@ pub(super) const BATCH: usize = 64;
 /// How long a client may take to send a body.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A question. A field that is not known is refused: a misspelt `scopes` would ask for nothing.
+/// A question. Unknown fields are refused, because a misspelt `scopes` would require nothing.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
     /// A JWT-SVID or an access token, or a certificate in PEM, alone or with its chain.
     pub(super) credential: String,
-    /// The own audience of the service; a token must be for it.
+    /// The service's own audience, which a token must be for.
     pub(super) audience: Option<String>,
-    /// Every one of them must be there.
+    /// The credential must have all of these scopes.
     #[serde(default)]
     pub(super) scopes: Vec<String>,
-    /// Beside an access token: the client certificate of the connection in PEM, to which the token may be bound.
+    /// With an access token: the client certificate of the connection in PEM, to which the token may be bound.
     pub(super) certificate: Option<String>,
-    /// Beside an access token: the DPoP proof of the request, whose key the token may be bound to.
+    /// With an access token: the DPoP proof of the request, whose key the token may be bound to.
     pub(super) dpop: Option<Dpop>,
-    /// Whether the service reads `authorization_details`. Without it a token that has some is refused.
+    /// Whether the service honours `authorization_details`. If not, a token that has some is refused.
     #[serde(default)]
     pub(super) actions: bool,
 }
@@ -64,12 +64,12 @@ struct Batch {
 pub(super) type Malformed = (StatusCode, Json<Value>);
 
 fn malformed(status: StatusCode, error: impl Into<String>) -> Malformed {
-    // What serde says may hold a part of the request.
+    // serde's message may quote the request, so its length is limited.
     let error: String = error.into().chars().take(300).collect();
     (status, Json(json!({ "error": error })))
 }
 
-/// One question. 200 or 403 with a decision; 400, 408 or 413 for what is no question.
+/// One question: 200 or 403 with a decision; 400, 408 or 413 if the request is not a question.
 pub(super) async fn one(State(guard): State<Guard>, request: Request) -> Response {
     let answered = async {
         let body = read(request).await?;
@@ -82,7 +82,7 @@ pub(super) async fn one(State(guard): State<Guard>, request: Request) -> Respons
     }
 }
 
-/// Many questions, with one answer each, in their order. 200 whatever the answers are.
+/// Many questions, with one answer each, in their order. The status is 200 whatever the answers are.
 pub(super) async fn many(State(guard): State<Guard>, request: Request) -> Response {
     let answered = async {
         let body = read(request).await?;
@@ -96,7 +96,7 @@ pub(super) async fn many(State(guard): State<Guard>, request: Request) -> Respon
                 malformed(status, format!("checks[{at}]: {}", error.get("error").and_then(Value::as_str).unwrap_or_default()))
             })?;
             answers.push(object);
-            // Each may cost four signatures; others get in between.
+            // A question may cost four signatures, so other requests are served in between.
             tokio::task::yield_now().await;
         }
         Ok(json!({ "answers": answers }))
@@ -150,7 +150,7 @@ pub(super) fn answer(guard: &Guard, question: &Question, door: &'static str) -> 
     })
 }
 
-/// Reads a body of any content type: `curl -d` says that it sends a form. The routes limit its length.
+/// Reads a body of any content type, because `curl -d` declares a form. The routes limit its length.
 async fn read(request: Request) -> Result<Bytes, Malformed> {
     let Ok(read) = tokio::time::timeout(PATIENCE, Bytes::from_request(request, &())).await else {
         return Err(malformed(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"));

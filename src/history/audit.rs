@@ -1,8 +1,8 @@
-//! Hands the history on to a collector: each entry as one JSON line, in order and at least once.
+//! Sends the history to a collector: each entry as one JSON line, in order and at least once.
 //!
-//! A thread of its own reads what is durable in the history, so no request waits for the collector, and what could not be written is
-//! written later: a file of the home says how far it came. A collector that takes nothing, or takes forever, is told by
-//! [`Audit::trouble`].
+//! A thread of its own reads durable entries, so no request waits for the collector, and entries that could not be written are
+//! written later: a file in the home holds the position. [`Audit::trouble`] reports a collector that accepts nothing or is too
+//! slow.
 
 mod line;
 mod sink;
@@ -25,15 +25,15 @@ use crate::process;
 pub use sink::Sink;
 use sink::Target;
 
-/// Between two looks for new entries.
+/// Pause between two reads for new entries.
 const LOOK: Duration = Duration::from_millis(250);
-/// Before something that failed is tried again.
+/// Pause after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Entries, and bytes of them, that are handed on at once at most.
+/// Most entries, and most bytes, that are sent at once.
 const GROUP: (usize, usize) = (1024, 1 << 20);
-/// How long an entry may take to be handed on before that is a failure: a pipe that nobody reads gives no error.
+/// How long sending an entry may take before it counts as a failure, because a pipe without a reader gives no error.
 const LATE: Duration = Duration::from_secs(10);
-/// How long a stop waits for what is not handed on yet.
+/// How long a stop waits for entries that were not sent yet.
 const LAST: Duration = Duration::from_secs(5);
 
 /// What is configured.
@@ -41,11 +41,11 @@ const LAST: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Where entries go.
     pub sink: Sink,
-    /// Whether nothing is issued while entries cannot be written. Otherwise that is counted, and nothing waits for it.
+    /// Whether issuance stops while entries cannot be sent. Otherwise the failures are only counted.
     pub refuse: bool,
 }
 
-/// The thread that hands on.
+/// The thread that sends the entries.
 pub struct Audit {
     shared: Arc<Shared>,
     refuse: bool,
@@ -54,7 +54,7 @@ pub struct Audit {
 }
 
 struct Shared {
-    // Guards what the thread and the others tell each other; held to read or change one of its fields.
+    // Guards the state that the thread shares with its callers; held to read or change a field.
     told: Mutex<Told>,
     changed: Condvar,
 }
@@ -62,15 +62,15 @@ struct Shared {
 struct Told {
     /// Why the last attempt failed.
     failure: Option<String>,
-    /// Everything that had been recorded by then is handed on.
+    /// Everything that had been recorded by then was sent.
     complete: Instant,
     stopping: bool,
     done: bool,
 }
 
 impl Audit {
-    /// Starts to hand on what a history has, from where it stopped before, by a file in `home`. Fails if nothing may be issued without
-    /// it and it cannot be written, and if the file in the home is damaged.
+    /// Starts to send the entries of a history, from the position in a file in `home`. Fails if that file is damaged, or if the
+    /// collector cannot be written and nothing may be issued without it.
     pub fn start(settings: &Settings, history: &History, home: &Path) -> Result<Audit, String> {
         let cursor = home.join("audit.cursor");
         let (first, end) = history.opened;
@@ -113,7 +113,7 @@ impl Audit {
         Ok(Audit { shared, refuse: settings.refuse, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Why entries are not handed on now. `None` if they are.
+    /// Why entries are not being sent now. `None` if they are.
     pub fn trouble(&self) -> Option<String> {
         let told = self.shared.told.lock();
         let late = || (told.complete.elapsed() > LATE).then(|| format!("nothing was taken for {} seconds", LATE.as_secs()));
@@ -125,7 +125,7 @@ impl Audit {
         self.refuse && self.trouble().is_some()
     }
 
-    /// Hands on what there is, as far as it is taken within five seconds, and stops. Blocks. The history must have stopped.
+    /// Sends the remaining entries, for at most five seconds, and stops. Blocks. The history must have stopped.
     pub fn stop(&self) {
         let Some(thread) = self.thread.lock().take() else { return };
         let mut told = self.shared.told.lock();
@@ -161,19 +161,19 @@ struct Worker {
     shared: Arc<Shared>,
 }
 
-/// A moment up to which everything is to be handed on.
+/// A moment, to find out when all entries from before it were sent.
 struct Mark {
     at: Instant,
     /// The journal's revision then.
     revision: u64,
-    /// The end of the history when it held that revision. `None` while it does not.
+    /// The index after the last entry, once the history held that revision. `None` before.
     end: Option<u64>,
 }
 
 impl Worker {
     fn run(mut self) {
         loop {
-            // ORDER: before the look, so that what was there at the stop is handed on.
+            // ORDER: before entries are read, so that all entries from before the stop are sent.
             let stopping = self.shared.told.lock().stopping;
             let begun = self.begin();
             let done = self.hand_on();
@@ -195,7 +195,7 @@ impl Worker {
         }
     }
 
-    /// Sets a mark, or looks whether the history has come up to the last one. Returns when the mark was set.
+    /// Sets a mark, or checks whether the history has reached the last one. Returns when the mark was set.
     fn begin(&mut self) -> Instant {
         let (ledger, inbox, reader) = (&self.ledger, &self.inbox, &self.reader);
         let mark = self.mark.get_or_insert_with(|| {
@@ -206,14 +206,14 @@ impl Worker {
             if inbox.copied() >= mark.revision {
                 mark.end = Some(reader.places().1);
             } else {
-                // After a stop at any moment it is behind, and looks only when somebody asks or something happens.
+                // After a restart the history may be behind the journal, and an idle one would not catch up unless it is flushed.
                 drop(inbox.flush());
             }
         }
         mark.at
     }
 
-    /// Hands on some entries. Returns whether there are more.
+    /// Sends some entries. Returns whether there are more.
     fn hand_on(&mut self) -> Result<bool, String> {
         let (first, end) = self.reader.places();
         if first > self.next {
@@ -224,7 +224,7 @@ impl Worker {
         #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
         metrics::gauge!("mayfly_audit_entries_behind").set(end.saturating_sub(self.next) as f64);
         if self.next >= end {
-            // A file that was renamed away, or a folder that is gone, is seen before there is an entry to write.
+            // Opened even without an entry, so that a file that was renamed or a missing folder is noticed early.
             return self.target.open().map(|()| false);
         }
         let (mut lines, mut bytes, mut failed) = (Vec::new(), 0, None);
@@ -250,12 +250,12 @@ impl Worker {
             write_private(&self.cursor, text.as_bytes()).map_err(|e| format!("`{}`: {e}", self.cursor.display()))?;
             metrics::counter!("mayfly_audit_entries_total").increment(u64::try_from(taken).unwrap_or(0));
         }
-        // ORDER: after what stands before the damage.
+        // ORDER: after the entries before the damage were sent.
         outcome?;
         failed.map_or(Ok(self.next < end), Err)
     }
 
-    /// Tells how it stands. Says in the log when failures begin and end.
+    /// Publishes the outcome, and logs when failures begin and end.
     fn tell(&mut self, done: &Result<bool, String>, begun: Instant) {
         let complete = done.is_ok() && self.mark.as_ref().is_some_and(|mark| mark.end.is_some_and(|end| self.next >= end));
         if complete {

@@ -1,6 +1,8 @@
-//! One entry: what everybody may see of it, and what only auditors may.
+//! One entry: a part that everybody may see, and a part for auditors only.
 
 use serde::{Deserialize, Serialize};
+
+use crate::journal::record;
 
 pub use super::sealed::Sealed;
 
@@ -88,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// The kind that is written so.
+    /// The kind with this name.
     pub fn parse(text: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
@@ -104,9 +106,9 @@ pub enum Outcome {
     Denied,
     /// The issuer failed.
     Failed,
-    /// It was allowed, and changes nothing.
+    /// It was allowed, and changed nothing.
     Answered,
-    /// Entries that were not written, in a gap.
+    /// The outcome of a gap: entries were not written.
     NotWritten,
 }
 
@@ -132,18 +134,18 @@ pub struct Leaf {
     pub agent_id: String,
     /// Unix microseconds.
     pub at: u64,
-    /// The class of the agent, or the one that was asked for.
+    /// The class of the agent, or the class that was asked for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub class: String,
     /// HMAC-SHA-256 of the opening under the salt, in hex.
     #[serde(default)]
     pub commitment: String,
-    /// Of a gap: how many entries were not written.
+    /// In a gap: how many entries were not written.
     #[serde(default, skip_serializing_if = "none")]
     pub count: u64,
     /// Names the decision. The records of one decision share it.
     pub decision_id: String,
-    /// The place in the history, from 0.
+    /// The index in the history, from 0.
     pub index: u64,
     /// SHA-256 of the public key of the credential, in hex.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -155,10 +157,10 @@ pub struct Leaf {
     /// Why it was denied.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason_code: String,
-    /// Revision of the record. Absent for what is no record.
+    /// Revision of the record. Absent if the entry is not of a record.
     #[serde(default, skip_serializing_if = "none")]
     pub revision: u64,
-    /// The SPIFFE ID of the workload at the root of the agent, or of the workload that it is about.
+    /// The SPIFFE ID of the workload at the root of the agent, or of the workload that the entry is about.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub root_id: String,
     /// Serial number of the certificate or `jti` of the token, in hex.
@@ -187,7 +189,7 @@ pub struct Opening {
     /// Audiences that were given, or asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audiences: Vec<String>,
-    /// Who asked: an operator, a workload, an agent or a user; `issuer` for what it does by itself.
+    /// The caller: an operator, a workload, an agent or a user; `issuer` for acts of the issuer itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub caller: String,
     /// SPIFFE IDs of the agents above the agent, the parent first.
@@ -196,10 +198,10 @@ pub struct Opening {
     /// The delegation that it is about, in hex.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub delegation_id: String,
-    /// Unix seconds at which what was given ends.
+    /// Unix seconds at which the credential or delegation ends.
     #[serde(default, skip_serializing_if = "none")]
     pub ends_at: u64,
-    /// Whether it was written from the journal after a stop: then the peer and the request id are not known any more.
+    /// Whether it was written from the journal after a restart. The peer and the request id are then unknown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
     /// `Service/Method`.
@@ -211,7 +213,7 @@ pub struct Opening {
     /// Of a spawn that was denied: the request, on which journal and when, so that it can be decided again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub question: String,
-    /// The reason that was given, or what the caller was told.
+    /// The reason that the caller gave, or the message of a denial.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The request id that the client gave.
@@ -233,7 +235,7 @@ fn none(n: &u64) -> bool {
     *n == 0
 }
 
-/// An entry with both parts, before it has its place.
+/// An entry with both parts, before it has its index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// The part for everybody.
@@ -264,6 +266,15 @@ impl Draft {
             v: VERSION,
         };
         Draft { leaf, opening: Opening::default() }
+    }
+}
+
+/// What an exchange gave, up to whom it names.
+pub(super) fn issued(exchanged: &record::Exchanged) -> &'static str {
+    match (exchanged.id_jag, exchanged.impersonates) {
+        (true, _) => "ID-JAG for",
+        (_, true) => "access token that says nothing of the agent, for",
+        _ => "access token for",
     }
 }
 

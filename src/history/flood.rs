@@ -1,23 +1,24 @@
-//! Denials and looks under flood: each kind of caller has a pace, and what comes above it is counted. A gap says how many entries
-//! were not written, by reason.
+//! Limits the rate of entries for denials and looks, for each kind of caller. Entries above the limit are counted. An entry of kind
+//! `gap` says how many were not written, by reason.
 
 use std::collections::BTreeMap;
 
 use super::entry::{Draft, Kind, Outcome};
 use crate::clock::SECOND;
 
-/// Whose entries share a pace.
+/// The kinds of callers, each with a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// Of those who have proved nothing.
+    /// Callers without a valid credential.
     Strangers,
-    /// Of everybody else, but for operators.
+    /// All other callers except operators.
     Callers,
-    /// Of operators: only the room for what waits bounds them.
+    /// Operators, who are limited only by the room in the inbox.
     Operators,
 }
 
-/// Entries at once, and one more each so many microseconds. Strangers cost at most some hundred megabytes in three months.
+/// The burst, and the microseconds after which one more entry may be written. Strangers cause at most some hundred megabytes in
+/// three months.
 const STRANGERS: Pace = Pace { burst: 1000, period: 20 * SECOND };
 const CALLERS: Pace = Pace { burst: 10_000, period: SECOND / 20 };
 
@@ -34,7 +35,7 @@ pub(super) struct Gap {
     since: u64,
 }
 
-/// The readings of the paces, and the gap so far. Times are Unix microseconds.
+/// The meters of the rate limits, and the gap so far. Times are Unix microseconds.
 #[derive(Default)]
 pub(super) struct Flood {
     strangers: u64,
@@ -44,7 +45,7 @@ pub(super) struct Flood {
 }
 
 impl Flood {
-    /// Whether something may be written. `room` says whether it may wait; what may not is counted.
+    /// Whether an entry may be written. `room` says whether the inbox has room. An entry that may not be written is counted.
     pub(super) fn admits(&mut self, whose: Whose, draft: &Draft, room: bool) -> bool {
         let now = draft.leaf.at;
         let admitted = room
@@ -59,7 +60,7 @@ impl Flood {
         admitted
     }
 
-    /// Counts something that is not written.
+    /// Counts an entry that is not written.
     pub(super) fn missed(&mut self, draft: &Draft) {
         metrics::counter!("mayfly_history_unwritten_total").increment(1);
         if self.gap.counts.is_empty() {
@@ -93,7 +94,7 @@ impl Flood {
 }
 
 impl Gap {
-    /// The entry that says so.
+    /// The entry for this gap.
     pub(super) fn draft(&self, now: u64) -> Draft {
         let mut draft = Draft::new(Kind::Gap, now, Outcome::NotWritten);
         draft.leaf.count = self.counts.values().sum();
@@ -105,7 +106,8 @@ impl Gap {
     }
 }
 
-/// Takes one of a pace; `reading` is the time at which the whole burst is free again.
+/// Counts one entry against the rate limit. `reading` is the time at which the whole burst will be available again. Returns `false`
+/// if the limit is reached.
 fn take(reading: &mut u64, pace: Pace, now: u64) -> bool {
     let next = (*reading).max(now) + pace.period;
     let free = next <= now.saturating_add(pace.period.saturating_mul(pace.burst));
@@ -139,13 +141,13 @@ mod tests {
                 told += gap.draft(at).leaf.count;
             }
         }
-        // Ten seconds: the burst, and what the pace gives since.
+        // In ten seconds: the burst, and the entries that the rate allows since.
         assert!((1000..=1001).contains(&written), "{written}");
         let last = flood.gap(START + 10 * SECOND, true).unwrap();
         told += last.draft(START).leaf.count;
         assert_eq!(written + told, 100_000);
         assert!(last.draft(START).opening.reason.contains("x CERTIFICATE_NEEDED"));
-        // Others are not counted with strangers, and an operator's looks are written.
+        // Other callers have a limit of their own, and an operator's looks are written.
         assert!(flood.admits(Whose::Callers, &denial(START, "LIMIT_REACHED"), true));
         assert!(flood.admits(Whose::Operators, &denial(START, "AGENT_UNKNOWN"), true));
         assert!(!flood.admits(Whose::Operators, &denial(START, "AGENT_UNKNOWN"), false), "without room it is counted");

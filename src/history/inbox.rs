@@ -1,5 +1,5 @@
-//! What waits to be written: the records of commits, and what was denied or looked at. Bounded, and nobody waits at it: records that
-//! find no room are read from the journal later, and other entries are counted.
+//! The queue of the history: the records of commits, and entries for denials and looks. It is bounded, and adding to it never
+//! blocks: records that find no room are read from the journal later, and other entries are counted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use super::entry::Draft;
 use super::flood::{Flood, Gap, Whose};
 use crate::ledger::Noted;
 
-/// Records that wait at most.
+/// Most records that wait.
 const RECORDS: usize = 65_536;
-/// Denials and looks that wait at most.
+/// Most denials and looks that wait.
 const OTHERS: usize = 8192;
 
-/// The ledger's end: it takes the records of each commit, and says how far they were copied.
+/// The ledger's end of the queue: it takes the records of each commit, and returns the revision up to which they were copied.
 #[derive(Clone)]
 pub struct Inbox(Arc<Shared>);
 
 struct Shared {
-    // Guards what waits; held to add to it or to take it all.
+    // Guards the queue; held to add to it or to take everything.
     waiting: Mutex<Waiting>,
     wakes: Condvar,
     copied: AtomicU64,
@@ -35,24 +35,24 @@ struct Waiting {
     others: Vec<Draft>,
     flood: Flood,
     flushes: Vec<oneshot::Sender<()>>,
-    // Records found no room: none is added before what waits is taken, so that there is no hole among them.
+    // Set when records found no room. No more are added until the queue is taken, so that there is no hole among them.
     lost: bool,
     idle: bool,
     stop: bool,
 }
 
-/// What was taken at once.
+/// The content of the queue.
 pub(super) struct Taken {
     pub(super) records: VecDeque<Noted>,
     pub(super) others: Vec<Draft>,
     pub(super) gap: Option<Gap>,
-    /// Who waits until this is written.
+    /// The callers that wait until this is written.
     pub(super) flushes: Vec<oneshot::Sender<()>>,
     pub(super) stop: bool,
 }
 
 impl Inbox {
-    /// An empty one. No row of the journal counts as copied before somebody says so.
+    /// An empty queue. No row of the journal counts as copied until the writer says so.
     pub(super) fn new() -> Inbox {
         Inbox(Arc::new(Shared { waiting: Mutex::default(), wakes: Condvar::new(), copied: AtomicU64::new(0) }))
     }
@@ -76,7 +76,7 @@ impl Inbox {
         self.0.copied.store(revision, Ordering::Release);
     }
 
-    /// Adds something that is no record, at its time; under flood it is counted instead.
+    /// Adds an entry that is not of a record. If its rate limit is reached it is counted instead.
     pub(super) fn add(&self, whose: Whose, draft: Draft) {
         let mut waiting = self.0.waiting.lock();
         let room = waiting.others.len() < OTHERS;
@@ -103,14 +103,14 @@ impl Inbox {
         self.wake(&mut waiting);
     }
 
-    // A wake-up for the first that comes, and none for the others: they are taken with it.
+    // Only the first entry wakes the writer; later ones are taken with it.
     fn wake(&self, waiting: &mut Waiting) {
         if std::mem::take(&mut waiting.idle) {
             self.0.wakes.notify_one();
         }
     }
 
-    /// Waits until there is something, at most for `timeout`.
+    /// Waits until the queue is not empty, at most for `timeout`.
     pub(super) fn wait(&self, timeout: Duration) {
         let mut waiting = self.0.waiting.lock();
         if waiting.records.is_empty() && waiting.others.is_empty() && waiting.flushes.is_empty() && !waiting.stop {
@@ -120,7 +120,7 @@ impl Inbox {
         }
     }
 
-    /// Lets more come together for `pause`, unless somebody waits.
+    /// Lets entries accumulate for `pause`, unless a caller waits for a flush.
     pub(super) fn gather(&self, pause: Duration) {
         let mut waiting = self.0.waiting.lock();
         if waiting.flushes.is_empty() && !waiting.stop {
@@ -131,7 +131,7 @@ impl Inbox {
         }
     }
 
-    /// Takes everything. Gaps are told at most once a second, and at the end.
+    /// Takes everything. Gaps are included at most once a second, and at the end.
     pub(super) fn take(&self, now: u64) -> Taken {
         let mut waiting = self.0.waiting.lock();
         let stop = waiting.stop;
@@ -145,7 +145,7 @@ impl Inbox {
         }
     }
 
-    /// Puts back what could not be written, before what has come since; what finds no room is counted.
+    /// Puts back entries that could not be written, before newer ones; entries that find no room are counted.
     pub(super) fn put_back(&self, others: Vec<Draft>, gap: Option<Gap>) {
         let mut waiting = self.0.waiting.lock();
         if let Some(gap) = gap {

@@ -1,7 +1,7 @@
-//! The thread that writes the history: it follows the journal, and is behind it and never ahead.
+//! The thread that writes the history. It follows the journal, and is never ahead of it.
 //!
-//! What the journal has after the last entry is read from there: at the start, and whenever records found no room to wait. So a stop
-//! at any moment, kill -9 too, loses no entry of a record: its row stays in the journal until the entry is durable.
+//! Records after the last entry are read from the journal at the start, and whenever the inbox had no room. So even kill -9 loses
+//! no entry of a record: its row stays in the journal until the entry is durable.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use crate::journal;
 use crate::ledger::{Ledger, Noted};
 use crate::process::sparing::Sparing;
 
-/// For how long records come together before they are written with one fsync.
+/// For how long records accumulate before they are written with one fsync.
 const GATHER: Duration = Duration::from_millis(20);
-/// Between two checkpoints at least.
+/// Least time between two checkpoints.
 const CHECKPOINT: Duration = Duration::from_secs(1);
-/// Between two looks for what is too old.
+/// Pause between two searches for entries that are too old.
 const EXPIRE: Duration = Duration::from_secs(60);
-/// Before something that failed is tried again.
+/// Pause after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Entries that are written at once at most.
+/// Most entries that are written at once.
 const GROUP: usize = 1024;
 /// Records that are translated under one lock of the state.
 const LOOK: usize = 16;
@@ -37,7 +37,7 @@ pub(super) struct Keeper {
     clock: Clock,
     store: Store,
     log: Log,
-    // Revision up to which records are written or were found to be gone.
+    // Revision up to which records are written, or no longer in the journal.
     seen: u64,
     // The last record, with its decision.
     last: Option<(Noted, String)>,
@@ -66,7 +66,7 @@ impl Keeper {
         Keeper { inbox, ledger, clock, store, log, seen, last: None, published: None, expired: None, broken: false, measures }
     }
 
-    /// Writes until it is stopped, and then whatever the journal has by then.
+    /// Writes until it is stopped, and then the rest of the journal.
     pub(super) fn run(mut self) {
         loop {
             let pause = if self.log.is_ahead() { self.due_in() } else { EXPIRE };
@@ -98,7 +98,7 @@ impl Keeper {
         }
     }
 
-    /// Writes what was taken, after what the journal has before it.
+    /// Writes the content of the queue, after earlier records that are only in the journal.
     fn write(&mut self, taken: Taken) -> Result<(), String> {
         let Taken { mut records, mut others, gap, flushes, .. } = taken;
         if self.broken {
@@ -108,7 +108,7 @@ impl Keeper {
         let written = self.records(&mut records).and_then(|()| {
             let at = self.clock.now();
             let all = || gap.iter().map(|gap| gap.draft(at)).chain(others.iter().cloned());
-            // Records and others stand in the order of their times. The sort is stable, so records keep theirs.
+            // Records and other entries are sorted by their times. The sort is stable, so records keep theirs.
             let mut drafts = self.drafts(&mut records);
             drafts.extend(all().map(|draft| (draft, 0)));
             drafts.sort_by_key(|(draft, _)| draft.leaf.at);
@@ -126,15 +126,15 @@ impl Keeper {
         self.measures.behind.set(head.saturating_sub(self.seen) as f64);
         #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
         self.measures.bytes.set(self.store.bytes() as f64);
-        // Whoever waited may have gone.
+        // The caller that waited may have given up.
         for flushed in flushes {
             let _ = flushed.send(());
         }
         Ok(())
     }
 
-    /// Writes what the journal has before the first of these records, or altogether if there are none. Drops those of them that are
-    /// written by then.
+    /// Writes the records of the journal before the first of these, or all of them if these are empty. Drops those of these that
+    /// are then written.
     fn records(&mut self, records: &mut VecDeque<Noted>) -> Result<(), String> {
         loop {
             records.retain(|noted| noted.revision > self.seen);
@@ -155,7 +155,7 @@ impl Keeper {
             let seen = late.back().map_or(until, |last| last.revision);
             let drafts = self.translated(&mut late, true);
             self.append(drafts)?;
-            // Rows that are not there any more were dropped before there was a history.
+            // Missing rows were dropped before there was a history.
             self.seen = seen.max(self.seen);
         }
     }
@@ -215,7 +215,7 @@ impl Keeper {
         self.published.map_or(Duration::ZERO, |at| CHECKPOINT.saturating_sub(at.elapsed()))
     }
 
-    /// Signs the head of the tree if it has grown, a second after the last time or at the end, and drops what is too old.
+    /// Signs the head of the tree if it has grown, at most once a second or at the end, and drops entries that are too old.
     fn publish(&mut self, stop: bool) -> Result<(), String> {
         if self.log.is_ahead() && (stop || self.due_in().is_zero()) {
             self.published = Some(Instant::now());
@@ -232,7 +232,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        // Whoever waits hears that nobody writes any more.
+        // Callers that wait for a flush get an error.
         drop(self.inbox.take(self.clock.now()));
     }
 }

@@ -1,10 +1,10 @@
-//! Which kind of entry a record becomes, and what its numbers count.
+//! The kind of entry for each kind of record, and the names of budget units.
 
 use super::entry::Kind;
 use crate::journal::record::record::Body;
 use crate::state::Unit;
 
-/// A unit of budgets, with what it is in millionths of.
+/// The name of a unit of budgets.
 pub(super) fn unit(number: u32) -> &'static str {
     match Unit::recorded(number) {
         Some(Unit::Usd) => "millionths of a dollar",

@@ -1,4 +1,4 @@
-//! The tree as it grows: entries join its edge, and about once a second its tiles are written and its head is signed.
+//! The growing tree: entries are added at its edge, and about once a second its tiles are written and its head is signed.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -11,11 +11,11 @@ use super::tiles::{Folder, bundle};
 use super::tree::{Edge, Full, WIDTH, leaf_hash};
 use crate::keys::keystore::write_private;
 
-/// The tree with what of it is not on disk yet.
+/// The tree, with the parts that are not on disk yet.
 pub(super) struct Log {
     folder: Folder,
     signer: Signer,
-    /// Where the last checkpoint is kept outside the folder, so that an older copy of the folder is noticed.
+    /// The file of the last checkpoint outside the folder, by which an older copy of the folder is noticed.
     outside: PathBuf,
     edge: Edge,
     full: Vec<Full>,
@@ -26,8 +26,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the tree of a folder over the entries of `reader`. Fails if the history is behind its last signed checkpoint, or is
-    /// another one.
+    /// Opens the tree of a folder over the entries of `reader`. Fails if the history is behind its last signed checkpoint, or
+    /// differs from it.
     pub(super) fn open(dir: &Path, outside: &Path, signer: Signer, reader: &Reader) -> Result<Log, String> {
         let folder = Folder::new(dir);
         let inside = folder.checkpoint()?.map(|note| signer.verifier().open(&note)).transpose();
@@ -77,7 +77,7 @@ impl Log {
         }
     }
 
-    /// The size at which the tree is another one than a signed checkpoint says.
+    /// The size of a signed checkpoint that the tree does not match. `None` if it matches all of them.
     fn differs(&self, known: &[Checkpoint]) -> Option<u64> {
         let same = |checkpoint: &&Checkpoint| checkpoint.size == self.edge.size() && checkpoint.root != self.edge.root();
         known.iter().find(same).map(|checkpoint| checkpoint.size)
@@ -108,14 +108,15 @@ impl Log {
         self.folder.write(&self.full, &self.edge, &bundles)?;
         self.full.clear();
         self.bundles.retain(|number, _| *number == size / WIDTH);
-        // ORDER: outside first. If only one of them is written, it is this one, and the entries that it covers are durable.
+        // ORDER: the checkpoint outside of the folder first. If only one of the two is written it is this one, and the entries that
+        // it covers are durable.
         write_private(&self.outside, note.as_bytes()).map_err(|e| e.to_string())?;
         self.folder.publish(&note)?;
         self.signed = size;
         Ok(())
     }
 
-    /// Removes what lies wholly before the first entry that is kept.
+    /// Removes tiles whose entries all lie before the first entry that is kept.
     pub(super) fn prune(&mut self, minimum: u64) -> Result<(), String> {
         if minimum > self.pruned {
             self.folder.prune(self.pruned, minimum)?;

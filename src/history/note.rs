@@ -1,4 +1,4 @@
-//! Signed notes (C2SP signed-note) and checkpoints (C2SP tlog-checkpoint): how the history says what it holds.
+//! Signed notes (C2SP signed-note) and checkpoints (C2SP tlog-checkpoint): the signed statements about the history's content.
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
@@ -10,7 +10,7 @@ use super::tree::Hash;
 
 /// The type of a key: Ed25519.
 const ED: u8 = 1;
-/// Signature lines that are read at most.
+/// Most signature lines that are read.
 const SIGNATURES: usize = 64;
 
 /// The key that signs checkpoints, with its name, which is the origin of the history.
@@ -20,7 +20,7 @@ pub struct Signer {
     encoded: Zeroizing<String>,
 }
 
-/// What verifies checkpoints: a name and a public key.
+/// The verifier of checkpoints: a name and a public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verifier {
     /// The name of the key.
@@ -32,7 +32,7 @@ pub struct Verifier {
 /// What a checkpoint says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Which history it is of.
+    /// The origin, which identifies the history.
     pub origin: String,
     /// Number of entries.
     pub size: u64,
@@ -123,7 +123,7 @@ impl Verifier {
         format!("{}+{}+{}", self.name, hex::encode(self.id), BASE64.encode(key))
     }
 
-    /// What a signed checkpoint says, once its signature by this key has been verified. Signatures by other keys are skipped.
+    /// Verifies the signature of a checkpoint by this key, and returns its content. Signatures by other keys are skipped.
     pub fn open(&self, note: &str) -> Result<Checkpoint, String> {
         let (text, signatures) = split(note)?;
         let mut verified = false;
@@ -185,7 +185,7 @@ mod tests {
         let verifier = Verifier::read(vkey).unwrap();
         assert_eq!(verifier.encoded(), vkey);
         let note = "This is an example message.\n\n\u{2014} example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
-        // The signature holds; the text is no checkpoint.
+        // The signature is valid, but the text is not a checkpoint.
         assert_eq!(verifier.open(note).unwrap_err(), "the checkpoint is malformed");
         let bad = note.replace("example message", "exemple message");
         assert_eq!(verifier.open(&bad).unwrap_err(), "the checkpoint's signature does not hold");
@@ -200,7 +200,7 @@ mod tests {
         let again = Signer::read(signer.encoded()).unwrap();
         assert_eq!(again.sign(70_000, &[7; 32]), note);
         assert_eq!(Verifier::read(&signer.verifier().encoded()).unwrap(), *signer.verifier());
-        // A flipped byte anywhere is refused, or is in a line that nobody reads.
+        // A flipped byte is refused, unless it is in a line that is ignored.
         let plain = note.as_bytes();
         for at in 0..plain.len() {
             let mut flipped = plain.to_vec();

@@ -1,4 +1,4 @@
-//! What proves an entry: the entries of a decision, and a C2SP tlog-proof of each.
+//! Proofs: the entries of a decision, and a C2SP tlog-proof of each.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,7 +10,7 @@ use super::read::Reader;
 use super::tiles::Folder;
 use super::tree;
 
-/// Entries of one decision at most: those of a revocation, with the keys of a workload.
+/// Most entries of one decision. A revocation of a workload has the most, because it also revokes the workload's keys.
 const MOST: usize = 1000;
 
 /// The entries of a decision that may be seen. A decision of several records is found by the revision of each of them, though it is named
@@ -20,8 +20,8 @@ pub fn decision(history: &History, id: &str, sees: impl Fn(&Draft) -> bool) -> R
     let named = |id: &str| id.strip_prefix('r').and_then(|revision| revision.parse::<u64>().ok());
     let id = named(id).map_or(Ok(None), |revision| name_of(reader, revision))?.unwrap_or_else(|| id.to_owned());
     let revision = named(&id);
-    // Records stand in the order of their revisions, so the first entry is found by halving. Anything else was decided after the
-    // start that its name begins with, a minute of skew aside.
+    // Records are in the order of their revisions, so the first entry is found by binary search. Any other decision was made after
+    // the start in its name, less a minute of skew.
     let mut from = revision.map_or(Ok(0), |revision| first_of(reader, revision))?;
     let start = id.strip_prefix('d').and_then(|rest| u64::from_str_radix(rest.split('-').next()?, 16).ok());
     let since = start.map_or(0, |start| start.saturating_sub(60_000).saturating_mul(1000));
@@ -55,7 +55,8 @@ fn first_of(reader: &Reader, revision: u64) -> Result<u64, String> {
     Ok(from)
 }
 
-/// A tlog-proof of an entry: its place, the inclusion proof, and the last signed checkpoint. `None` if that does not cover it yet.
+/// A tlog-proof of an entry: its index, the inclusion proof, and the last signed checkpoint. `None` if that does not cover the
+/// entry yet.
 pub fn of(history: &History, index: u64) -> Result<Option<String>, String> {
     from(history.folder(), history.verifier(), index)
 }

@@ -1,14 +1,15 @@
-//! Looking entries up: by time, user, agent, class, root, kind and reason. A look is bounded, and goes on from where it stopped.
+//! Queries: by time, user, agent, class, root, kind and reason. A query reads a bounded number of entries, and the next one
+//! continues where it stopped.
 
 use std::ops::ControlFlow;
 
 use super::entry::{Draft, Kind, Sealed};
 use super::read::{Range, Reader};
 
-/// Entries that one look reads at most.
+/// Most entries that one query reads.
 const LOOKED_AT: usize = 100_000;
 
-/// Which entries are wanted. What is empty admits all.
+/// The filter of a query. An empty field admits everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Unix microseconds, this one included.
@@ -23,7 +24,7 @@ pub struct Filter {
     pub class: String,
     /// SPIFFE ID of a root workload.
     pub root: String,
-    /// Kinds. Empty admits all but the passage of time, which an idle issuer records to forget what has ended.
+    /// Kinds. Empty admits all kinds but `passage`, a record of the time by which an idle issuer drops ended things.
     pub kinds: Vec<Kind>,
     /// A reason code, or a part of a reason.
     pub reason: String,
@@ -32,7 +33,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether an entry is wanted.
+    /// Whether an entry matches.
     pub fn admits(&self, entry: &Draft) -> bool {
         let (leaf, opening) = (&entry.leaf, &entry.opening);
         let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
@@ -52,18 +53,18 @@ impl Filter {
     }
 }
 
-/// Entries in order, and where a later look goes on. `None` means that there are no more by now.
+/// A page of entries in order.
 #[derive(Debug, Default)]
 pub struct Page {
     /// Each with its bytes.
     pub entries: Vec<(Draft, Sealed)>,
-    /// The place to go on from.
+    /// The index from which the next query continues. `None` if there are no more entries now.
     pub next: Option<u64>,
-    /// The place after the last entry that was there.
+    /// The index after the last entry of the history.
     pub end: u64,
 }
 
-/// At most `most` entries that are wanted and may be seen, from a place on. Blocks: not for async code.
+/// At most `most` entries that match and may be seen, from an index on. Blocks: not for async code.
 pub fn page(reader: &Reader, filter: &Filter, from: u64, most: usize, sees: impl Fn(&Draft) -> bool) -> Result<Page, String> {
     let (_, end) = reader.places();
     let mut page = Page { end, ..Page::default() };
@@ -73,7 +74,7 @@ pub fn page(reader: &Reader, filter: &Filter, from: u64, most: usize, sees: impl
         if index >= end {
             return ControlFlow::Break(());
         }
-        // A full page goes on only if something follows that may be seen.
+        // A full page has a next one only if an entry follows that may be seen.
         let next = if looked_at == LOOKED_AT { Some(index) } else { None };
         if next.is_some() {
             page.next = next;

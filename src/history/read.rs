@@ -1,4 +1,4 @@
-//! Reading entries beside the writer: blocks that lie outside the wanted times are skipped.
+//! Reads entries while the writer appends. Blocks outside of the wanted times are skipped.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -18,7 +18,7 @@ pub struct Reader {
     segments: Segments,
 }
 
-/// From which entry on, and within which times.
+/// The first entry and the times to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// Index of the first entry.
@@ -46,7 +46,7 @@ impl Reader {
         Ok(Reader::new(dir.to_owned(), Arc::new(RwLock::new(segments?))))
     }
 
-    /// The places of the entries that are kept: the first, and the one after the last.
+    /// The indexes of the entries that are kept: of the first, and after the last.
     pub fn places(&self) -> (u64, u64) {
         let segments = self.segments.read();
         (segments.first().map_or(0, |first| first.first), segments.last().map_or(0, |last| last.end()))
@@ -68,7 +68,7 @@ impl Reader {
                     Some(file) => file,
                     None => match File::open(segment.path(&self.dir)) {
                         Ok(opened) => file.insert(opened),
-                        // It was dropped in the meantime, because it is too old.
+                        // The segment was dropped in the meantime, because it is too old.
                         Err(e) if e.kind() == ErrorKind::NotFound => break,
                         Err(e) => return Err(self.failed(segment, &e)),
                     },

@@ -1,8 +1,8 @@
-//! An entry as it is kept: a leaf that everybody may see, and an opening for auditors, which the leaf commits to.
+//! An entry as it is stored: a leaf that everybody may see, and an opening for auditors, which the leaf commits to.
 //!
-//! Both are JSON in the canonical form of RFC 8785: keys in order, no spaces. The tree holds the leaf. In it stands HMAC-SHA-256 over
-//! the opening under a salt of 32 random bytes: who has the salt and the opening can check them against the leaf, and nobody else
-//! learns anything of the user, the delegation, the caller or the reason.
+//! Both are JSON in the canonical form of RFC 8785: keys in order, no spaces. The tree holds the leaf. The leaf contains
+//! HMAC-SHA-256 over the opening under a salt of 32 random bytes. A holder of salt and opening can check them against the leaf, and
+//! nobody else learns anything about the user, the delegation, the caller or the reason.
 
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ struct Line<'a> {
 }
 
 impl Sealed {
-    /// Gives a draft its place, and commits its leaf to its opening.
+    /// Gives a draft its index, and commits its leaf to its opening.
     pub fn seal(mut draft: Draft, index: u64, head: u64, salt: [u8; 32]) -> Result<Sealed, String> {
         let opening = serde_json::to_string(&draft.opening).map_err(|e| e.to_string())?;
         draft.leaf.index = index;
@@ -50,7 +50,7 @@ impl Sealed {
         Ok(Sealed { head, leaf, opening, salt })
     }
 
-    /// The line that keeps it, with its end.
+    /// Appends its line of a segment, with a line feed.
     pub fn line(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(b"{\"head\":");
         to.extend_from_slice(self.head.to_string().as_bytes());
@@ -129,7 +129,7 @@ mod tests {
         };
         assert!(other(|s| s.opening = s.opening.replace("alice", "mallo")));
         assert!(other(|s| s.salt = [8; 32]));
-        // The same opening under another salt makes another commitment: nobody finds a user by trying names.
+        // The same opening under another salt has another commitment, so nobody finds a user by trying names.
         let again = Sealed::seal(draft(), 3, 7, [8; 32]).unwrap();
         assert_ne!(again.open().unwrap().leaf.commitment, sealed.open().unwrap().leaf.commitment);
     }

@@ -1,7 +1,7 @@
-//! The entries on disk: segments of JSON lines that are only ever appended to, and dropped whole when they are too old or too many.
+//! The entries on disk: append-only segments of JSON lines, which are dropped as a whole when they are too old or too many.
 //!
-//! A line is one entry. What a stop tears off is cut away at the next start: it was not durable, so the journal still has it. A copy
-//! of the folder taken at any moment is a history, up to a torn line at its end.
+//! A line is one entry. A line that a crash left incomplete is removed at the next start; it was not durable, so the journal still
+//! has its record. A copy of the folder taken at any moment is a valid history, up to an incomplete line at its end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -19,7 +19,7 @@ use super::read::Reader;
 pub(super) const BLOCK: u64 = 256;
 /// Bytes of a segment at which the next one begins, unless a smaller history asks for smaller ones.
 const SEGMENT: u64 = 64 << 20;
-/// Segments that the time to keep, and the bytes to keep, are divided into.
+/// Number of segments into which the retention time and the retention size are divided.
 const PARTS: u64 = 16;
 
 /// How much is kept.
@@ -31,7 +31,7 @@ pub struct Keep {
     pub bytes: Option<u64>,
 }
 
-/// Where 256 entries begin in a segment, and their times in Unix microseconds.
+/// The position of 256 entries in a segment, and their times in Unix microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Block {
     pub(super) offset: u64,
@@ -98,13 +98,13 @@ pub(super) enum StoreError {
     /// Nothing was written, and the same may succeed later.
     #[error("{0}")]
     Full(String),
-    /// Nobody knows what is durable until the next start.
+    /// It is unknown what is durable until the next start.
     #[error("{0}")]
     Broken(String),
 }
 
 impl Store {
-    /// Opens the folder of segments, or makes it. A torn line at the end is cut away.
+    /// Opens the folder of segments, or makes it. An incomplete line at the end is removed.
     pub(super) fn open(dir: &Path, keep: Keep) -> Result<Store, String> {
         make(dir)?;
         let mut segments = list(dir)?;
@@ -125,7 +125,7 @@ impl Store {
         if end.is_some_and(|end| end != last.0.first) {
             return Err(format!("`{}`: entries before {} are missing", dir.display(), last.0.first));
         }
-        // A segment that was begun and holds nothing yet: its head is that of the one before.
+        // The last segment is empty, so the head is that of the one before.
         if last.0.count == 0
             && let Some(before) = known.last()
         {
@@ -138,12 +138,12 @@ impl Store {
         Ok(Store { dir: dir.to_owned(), keep, segments, file, head: last.1 })
     }
 
-    /// What reads beside the writer.
+    /// A reader, which can be used while this writes.
     pub(super) fn reader(&self) -> Reader {
         Reader::new(self.dir.clone(), Arc::clone(&self.segments))
     }
 
-    /// The place of the next entry.
+    /// The index of the next entry.
     pub(super) fn next(&self) -> u64 {
         self.segments.read().last().map_or(0, |last| last.end())
     }
@@ -175,22 +175,22 @@ impl Store {
             segment.add(u64::try_from(bytes.len() - start).unwrap_or(0), *at);
         }
         if let Err(error) = self.file.write_all(&bytes) {
-            // Whatever part was written goes again; a file that cannot be cut is left to the next start.
+            // A part that was written is removed again. If that fails, the next start does it.
             let cut = self.file.set_len(before);
             return Err(match cut {
                 Ok(()) => StoreError::Full(error.to_string()),
                 Err(cut) => StoreError::Broken(cut.to_string()),
             });
         }
-        // As with the journal: after a failed fsync nobody knows what is on the disk.
+        // As for the journal: after a failed fsync it is unknown what is on the disk.
         self.file.sync_data().map_err(|e| StoreError::Broken(e.to_string()))?;
         self.head = newest.head;
         self.replace(segment);
         Ok(())
     }
 
-    /// Drops the oldest segments whose entries are all too old at `now` (Unix microseconds), or too many; only those that a signed
-    /// checkpoint of `signed` entries covers.
+    /// Drops the oldest segments if all of their entries are too old at `now` (Unix microseconds), or if there are too many. Only
+    /// segments that a signed checkpoint of `signed` entries covers are dropped.
     pub(super) fn expire(&mut self, now: u64, signed: u64) -> Result<(), String> {
         self.turn(now)?;
         loop {
@@ -205,7 +205,7 @@ impl Store {
             if !(old || many) || oldest.end() > signed {
                 return Ok(());
             }
-            // ORDER: off the list first, so that a reader never finds a segment on it whose file is gone for good.
+            // ORDER: removed from the list first, so that a reader never finds a segment there whose file is gone.
             self.segments.write().remove(0);
             for path in [oldest.path(&self.dir), index(&self.dir, oldest.first)] {
                 match fs::remove_file(&path) {
@@ -273,7 +273,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u64>, String> {
     Ok(firsts)
 }
 
-/// A segment that is not written any more: by its index, which follows from it, or by reading it.
+/// Opens a segment that is complete: by its index file, which can be rebuilt, or by reading it.
 pub(super) fn closed(dir: &Path, first: u64) -> Result<Segment, String> {
     let read = fs::read(index(dir, first)).ok().and_then(|text| serde_json::from_slice::<Segment>(&text).ok());
     let size = fs::metadata(Segment { first, ..Segment::default() }.path(dir)).map(|m| m.len());
@@ -283,7 +283,7 @@ pub(super) fn closed(dir: &Path, first: u64) -> Result<Segment, String> {
     }
 }
 
-/// Reads a segment up to its last whole line, and the head that its last entry says.
+/// Reads a segment up to its last complete line, and the head in its last entry.
 fn scan(dir: &Path, first: u64) -> Result<(Segment, u64), String> {
     let mut segment = Segment { first, ..Segment::default() };
     let path = segment.path(dir);

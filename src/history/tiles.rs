@@ -1,7 +1,7 @@
 //! The tree as files, in the layout of C2SP tlog-tiles: `checkpoint`, `tile/<level>/<number>` and `tile/entries/<number>`.
 //!
-//! A full tile never changes. A partial one has its width in its name and gives way to the full one. Everything here follows from
-//! the segments, and is written before the checkpoint that needs it.
+//! A full tile never changes. A partial one has its width in its name and is replaced by the full one. Everything here can be
+//! rebuilt from the segments, and is written before the checkpoint that needs it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -82,7 +82,7 @@ impl Folder {
         unbundle(&bytes, width).ok_or_else(|| format!("`{}` is damaged", path.display()))
     }
 
-    /// Removes full tiles and bundles of which every entry lies below `minimum`, from `before` on, up to where they were removed.
+    /// Removes full tiles and bundles whose entries all lie below `minimum`. Those below `before` were removed earlier.
     pub fn prune(&self, before: u64, minimum: u64) -> Result<(), String> {
         let remove = |kind: &str, number: u64| match fs::remove_file(self.path(kind, number, WIDTH)) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e.to_string()),
@@ -154,7 +154,7 @@ fn numbered(number: u64) -> PathBuf {
 
 /// Adds an entry to a bundle: its length in two bytes, then the entry.
 pub fn bundle(to: &mut Vec<u8>, entry: &[u8]) {
-    // Unwrap safety: the length is bounded where the entry is sealed.
+    // Unwrap safety: sealing an entry bounds its length.
     to.extend_from_slice(&u16::try_from(entry.len()).unwrap_or(u16::MAX).to_be_bytes());
     to.extend_from_slice(entry);
 }
@@ -218,7 +218,7 @@ mod tests {
         let path = inclusion(&folder, 300, 700).unwrap();
         assert_eq!(included(leaf_hash(b"entry 300"), 300, 700, &path), Some(edge.root()));
         assert_eq!(folder.bundle(2, 188).unwrap().last().unwrap(), b"entry 699");
-        // Partial tiles have given way to the full ones.
+        // Partial tiles were replaced by full ones.
         assert!(!folder.path("0", 0, 200).exists() && folder.path("0", 0, 256).exists());
         assert!(folder.edge(701).is_err());
     }

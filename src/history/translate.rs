@@ -1,9 +1,9 @@
-//! From a record of the journal to an entry: whom it is about, for whom, by whom, and what was given.
+//! Converts a record of the journal to an entry: its subject, user, caller and result.
 
 use mayfly_verify::{DelegationId, TrustDomain, Workload, workload_id};
 use uuid::Uuid;
 
-use super::entry::{Draft, Opening, Outcome, Person};
+use super::entry::{Draft, Opening, Outcome, Person, issued};
 use super::kinds::{kind, unit};
 use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
@@ -12,7 +12,7 @@ use crate::journal::record::{self, Admitted, Answered, Asked, Cut, Delegated, Ex
 use crate::ledger::Noted;
 use crate::state::{Agent, Delegation, State, View};
 
-/// Translates with what the state knows of agents and delegations now.
+/// Converts records with the help of the current state of agents and delegations.
 pub(super) struct Translator<'a> {
     pub(super) trust_domain: &'a TrustDomain,
     pub(super) state: &'a State,
@@ -127,13 +127,13 @@ impl Translator<'_> {
         if d.scopes_limited {
             draft.opening.scopes.clone_from(&d.scopes);
         }
-        // Which token proved it: whoever has the token can hash it again.
+        // The digest of the token that proved the user. A holder of the token can compute it again.
         draft.opening.target = format!("token sha256:{}", hex::encode(&d.token));
     }
 
     fn admitted(&self, draft: &mut Draft, a: &Admitted) {
         self.agent(draft, &a.agent);
-        // The state may have forgotten an agent that ended long ago; its record knows what it was.
+        // An agent that ended long ago may no longer be in the state, but its record is here.
         if draft.leaf.agent_id.is_empty() {
             let uuid = Uuid::from_slice(&a.agent).unwrap_or_default();
             draft.leaf.agent_id = format!("spiffe://{}/agent/{}/{uuid}", self.trust_domain, a.class);
@@ -162,7 +162,7 @@ impl Translator<'_> {
         self.by_itself(draft, &m.agent);
         credential(draft, &[], &m.jti, m.ends_at);
         if !m.certificate.is_empty() {
-            // An agent without a key asks by its parent.
+            // The parent of an agent without a key made the call.
             draft.opening.caller = draft.opening.chain.first().cloned().unwrap_or_default();
             draft.opening.target = format!("bound to the certificate sha256:{}", hex::encode(&m.certificate));
         }
@@ -177,8 +177,7 @@ impl Translator<'_> {
         credential(draft, &[], &e.jti, e.ends_at);
         draft.opening.audiences = vec![e.audience.clone()];
         draft.opening.scopes.clone_from(&e.scopes);
-        let who = if e.impersonates { "access token that says nothing of the agent, for" } else { "access token for" };
-        draft.opening.target = format!("{who} {}", e.subject);
+        draft.opening.target = format!("{} {}", issued(e), e.subject);
         if !e.details.is_empty() {
             draft.opening.target.push_str(&format!(", for {}", e.details));
         }
@@ -198,7 +197,7 @@ impl Translator<'_> {
             format!("approval {} asked for {}", hex::encode(&a.id), a.details).trim_end_matches(" for ").to_owned();
     }
 
-    /// Who answered, what it was about, and by which token.
+    /// The person who answered, the subject of the approval, and the token.
     fn answered(&self, draft: &mut Draft, a: &Answered) {
         let answer = if a.approved { "approved" } else { "denied" };
         let (id, evidence) = (hex::encode(&a.id), hex::encode(&a.evidence));
@@ -209,11 +208,15 @@ impl Translator<'_> {
             draft.opening.audiences = vec![approval.audience.clone()];
             draft.opening.reason.clone_from(&approval.reason);
             if a.approved {
-                draft.opening.scopes.clone_from(&approval.scopes);
+                let scopes = a.narrowed.as_ref().map_or(&approval.scopes, |narrowed| &narrowed.scopes);
+                draft.opening.scopes.clone_from(scopes);
                 draft.opening.ends_at = a.ends_at / SECOND;
             }
             if !approval.details.is_empty() {
                 draft.opening.target.push_str(&format!(", {}", approval.details));
+            }
+            if let Some(narrowed) = &a.narrowed {
+                draft.opening.target.push_str(&format!(", narrowed to {}", narrowed.details));
             }
         }
         if let Some(by) = &a.by {
@@ -290,7 +293,7 @@ impl Translator<'_> {
     }
 }
 
-/// Says of which agent, class, root, user and delegation an entry is.
+/// Sets the agent, class, root, user and delegation of an entry.
 pub(super) fn about(draft: &mut Draft, agent: &Agent, trust_domain: &TrustDomain) {
     draft.leaf.agent_id = agent.id(trust_domain).to_string();
     draft.leaf.class = agent.mandate.class.to_string();
@@ -302,7 +305,7 @@ pub(super) fn about(draft: &mut Draft, agent: &Agent, trust_domain: &TrustDomain
     }
 }
 
-/// Says who called, from where, and what they asked for.
+/// Sets the caller, its address, and what it asked for.
 pub(super) fn from(opening: &mut Opening, origin: &Origin) {
     if let Some(caller) = origin.caller.get().filter(|caller| !matches!(caller, Caller::Stranger)) {
         opening.caller = caller.scope();
@@ -361,8 +364,8 @@ fn slots(authorities: &record::Authorities) -> String {
     authorities.authorities.iter().map(slot).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether a record belongs to the decision of the one before it: by the numbers of their acts, or, where those are not known any
-/// more, by what they say of each other.
+/// Whether a record belongs to the decision of the one before it: by the numbers of their acts or, if these are unknown, by their
+/// content.
 pub(super) fn follows(before: &Noted, record: &Noted) -> bool {
     if record.act > 0 {
         return record.act == before.act;

@@ -33,7 +33,7 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
 pub struct Full {
     /// Its level of tiles.
     pub level: usize,
-    /// Its place in the level.
+    /// Its number in the level.
     pub number: u64,
     /// 256 hashes.
     pub hashes: Vec<Hash>,
@@ -48,8 +48,8 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// The edge of a tree of `size` leaves, with the hashes of its partial tiles from the lowest level on. Returns `None` if they do
-    /// not have the widths that the size says.
+    /// The edge of a tree of `size` leaves, with the hashes of its partial tiles from the lowest level on. Returns `None` if their
+    /// widths do not match the size.
     pub fn new(size: u64, partial: Vec<Vec<Hash>>) -> Option<Edge> {
         let fits = |(level, hashes): (usize, &Vec<Hash>)| u64::try_from(hashes.len()).ok() == Some(width(size, level));
         let levels = levels(size);
@@ -61,7 +61,7 @@ impl Edge {
         self.size
     }
 
-    /// The hashes of the last tile of each level that is not full.
+    /// For each level whose last tile is not full, the hashes of that tile.
     pub fn partial(&self) -> impl Iterator<Item = (usize, u64, &[Hash])> {
         let tile = |(level, hashes): (usize, &'_ Vec<Hash>)| (level, self.size >> (8 * (level + 1)), hashes.len());
         self.partial.iter().enumerate().filter(|(_, hashes)| !hashes.is_empty()).map(move |(level, hashes)| {
@@ -152,7 +152,7 @@ pub fn subtree(tiles: &dyn Tiles, size: u64, from: u64, to: u64) -> Result<Hash,
         let (left, right) = (subtree(tiles, size, from, from + half)?, subtree(tiles, size, from + half, to)?);
         return Ok(node_hash(&left, &right));
     }
-    // A perfect tree: so many hashes of one level of tiles.
+    // A perfect tree: a power of two of hashes of one level of tiles.
     let bits = count.trailing_zeros();
     let level = usize::try_from(bits / 8).unwrap_or(0);
     let (first, many) = (from >> (8 * level), 1u64 << (bits % 8));
@@ -184,7 +184,7 @@ pub fn inclusion(tiles: &dyn Tiles, index: u64, size: u64) -> Result<Vec<Hash>, 
     Ok(path)
 }
 
-/// The root that an inclusion proof leads to. Returns `None` if it has not the length that the place asks for.
+/// The root that an inclusion proof leads to. Returns `None` if its length does not fit the index.
 pub fn included(hash: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
     let (mut from, mut to, mut sides) = (0, size, Vec::new());
     if index >= size {

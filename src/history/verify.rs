@@ -23,7 +23,7 @@ pub struct Verified {
     pub unsigned: u64,
 }
 
-/// The first thing that does not hold: the index of the first entry that it is about, and what.
+/// The first fault: the index of the first entry that it affects, and a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Damage(u64, String);
 
@@ -91,7 +91,7 @@ fn tiles(folder: &Folder, checkpoint: &Checkpoint, first: u64) -> Option<Damage>
         });
         damage = first_of(damage, bad);
         if damage.is_some() {
-            // What lies below a damaged tile cannot be judged by it.
+            // Tiles below a damaged one cannot be checked against it.
             return damage;
         }
     }
@@ -165,7 +165,7 @@ fn wrong(folder: &Folder, size: u64, index: u64, sealed: &Sealed, tile: &mut Opt
     None
 }
 
-/// Whether a line fits its leaf: its place, its opening, and how far it says that the journal was copied.
+/// Checks that a line fits its leaf: its index, its opening, and its revision of the journal. Returns the fault.
 fn is_open(index: u64, sealed: &Sealed, head: &mut Option<u64>) -> Option<&'static str> {
     let leaf: Option<Leaf> = serde_json::from_str(&sealed.leaf).ok();
     match leaf {

@@ -1,15 +1,15 @@
 //! The digest chain over all records: each record's digest covers the one before it, so that one digest stands for everything before.
 //!
 //! Rows are dropped one by one when they no longer matter. A row whose predecessor was dropped keeps the predecessor's digest, and
-//! every row names the row before it that is still there. So each row can be checked by itself, a changed bit is found in its row, and a
-//! row that is missing though nobody dropped it is missed by the next one.
+//! every row names the remaining row before it. So each row can be checked by itself, a changed bit is found in its row, and a row
+//! that is missing without having been dropped is noticed at the next row.
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 /// The digest of a record and of everything before it.
 pub type Digest = [u8; 32];
 
-/// What the chain begins with.
+/// The first value of the chain.
 pub const BEGIN: Digest = [0; 32];
 
 /// The digest of a record, after that of the record before it.
@@ -23,7 +23,7 @@ pub fn link(before: &Digest, revision: u64, body: &[u8]) -> Digest {
     digest
 }
 
-/// A row of the journal as it lies there.
+/// A row of the journal as it is stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     /// Its revision.
@@ -32,9 +32,9 @@ pub struct Row<'a> {
     pub body: &'a [u8],
     /// The digest of its record.
     pub chain: &'a [u8],
-    /// Revision of the row before it; 0 if it is the first.
+    /// Revision of the preceding row; 0 if this row is the first.
     pub prev: u64,
-    /// The digest of the record before it, if that record has no row.
+    /// The digest of the preceding record, if the row of that record was deleted from the journal.
     pub before: Option<&'a [u8]>,
 }
 
@@ -48,7 +48,7 @@ pub struct Damage {
     what: String,
 }
 
-/// Checks rows one after the other.
+/// Checks the chain row by row.
 #[derive(Clone, Copy, Debug)]
 pub struct Checked {
     /// Revision of the last row; 0 before the first.

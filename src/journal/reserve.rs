@@ -1,5 +1,5 @@
-//! The reserve: a file beside the journal that only takes room. When the disk is full it is given up piece by piece for what must be
-//! recorded all the same, and it is filled again before anything else gets room.
+//! The reserve: a file beside the journal that only occupies space. When the disk is full it is given up piece by piece for records
+//! that must still be written, such as revocations, and it is refilled before other records get room.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -9,9 +9,9 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::Errno;
 
-/// What is given up at once, in bytes.
+/// The size of a piece, in bytes.
 const PIECE: u64 = 1 << 20;
-/// Room that stays free on the disk when the reserve is filled again, for keys and other small files, in bytes.
+/// Space that stays free on the disk when the reserve is refilled, for keys and other small files, in bytes.
 const SLACK: u64 = 4 << 20;
 
 /// The file.
@@ -32,7 +32,7 @@ impl Reserve {
         Ok(reserve)
     }
 
-    /// Whether nothing of it is given up.
+    /// Whether no part of it is given up.
     pub fn is_whole(&self) -> bool {
         self.left >= self.size
     }
@@ -52,20 +52,20 @@ impl Reserve {
         given
     }
 
-    /// Fills it again, if the disk has room for that and for some small files besides.
+    /// Refills it, if the disk has room for that and for some small files besides.
     pub fn fill(&mut self) {
         let missing = self.size.saturating_sub(self.left);
         if missing == 0 || self.free().is_some_and(|free| free < missing.saturating_add(SLACK)) {
             return;
         }
-        // Bytes that were never written take no room on most file systems, unless they are asked for like this.
+        // On most file systems bytes that were never written occupy no space, unless it is allocated like this.
         let filled = match fallocate(&self.file, FallocateFlags::empty(), self.left, missing) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write(missing),
             other => other.map_err(io::Error::from),
         };
         match filled {
             Ok(()) => self.left = self.size,
-            // A quota, or somebody else was faster. What was taken is given back.
+            // A quota was reached, or another process took the space. What was allocated is given back.
             Err(error) => {
                 tracing::debug!(%error, "the journal's reserve cannot be filled");
                 let _ = self.file.set_len(self.left);
@@ -73,7 +73,7 @@ impl Reserve {
         }
     }
 
-    /// Bytes that are free on its disk, for this user. `None` if the system does not tell.
+    /// Bytes that are free on its disk for this user. `None` if the system cannot say.
     pub fn free(&self) -> Option<u64> {
         let stat = fstatvfs(&self.file).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -92,12 +92,13 @@ impl Reserve {
     }
 }
 
-/// Whether an error of a file says that there is no room: the disk, or the user's part of it, is full.
+/// Whether a file error means that there is no room: the disk is full, or the user's quota is reached.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Whether a write beside a file fails for want of room. SQLite does not tell a quota from a broken disk.
+/// Whether writing another file beside this one fails because there is no room. SQLite's error is the same for a quota and for a
+/// broken disk.
 pub fn has_no_room(beside: &Path) -> bool {
     let mut probe = beside.as_os_str().to_owned();
     probe.push("-probe");

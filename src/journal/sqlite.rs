@@ -27,16 +27,16 @@ pub struct Sqlite {
     // The last row.
     last: Checked,
     reserve: Option<Reserve>,
-    // Bytes of its records that are not for everybody, of so many in all.
+    // If the size is limited: the bytes that are reserved, and the limit.
     bound: Option<(u64, u64)>,
     page: u64,
-    // The next records may use the reserve.
+    // Whether the next records may use the reserve.
     vital: bool,
-    // A write found no room on the disk, and nothing has shown since that there is some.
+    // Whether the last write found no room on the disk.
     refused: bool,
 }
 
-/// What is kept for revocations, ends and authorities, in bytes: at most this, and of a bounded journal at most an eighth.
+/// Size of the reserve for revocations, ends and authorities, in bytes; at most an eighth of a journal whose size is limited.
 const RESERVE: u64 = 8 << 20;
 /// An error of SQLite when a write fails, also by a quota (`SQLITE_IOERR_WRITE`).
 const IOERR_WRITE: i32 = 778;
@@ -49,7 +49,7 @@ impl Sqlite {
         connection.busy_timeout(std::time::Duration::ZERO).map_err(text)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(text)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(text)?;
-        // One process, one connection: nobody else may even read the WAL's index.
+        // There is one process with one connection, so the file is locked for all others.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(text)?;
         let pragma = |connection: &Connection, name: &str| {
             connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).map_err(text)
@@ -84,14 +84,15 @@ impl Sqlite {
         Ok(Sqlite { connection, path, last, reserve: None, bound, page, vital: false, refused: false })
     }
 
-    /// Opens the journal of an issuer, with a reserve beside it. A disk that is full gives up some of the reserve for the start.
+    /// Opens the journal of an issuer, with a reserve beside it. If the disk is full, a part of the reserve is given up for the
+    /// start.
     pub fn open_reserved(path: &Path, max_bytes: Option<u64>) -> Result<Sqlite, String> {
         let mut name = path.as_os_str().to_owned();
         name.push(".reserve");
         let size = max_bytes.map_or(RESERVE, |most| RESERVE.min(most / 8));
         let mut reserve = match Reserve::open(Path::new(&name), size) {
             Ok(reserve) => Some(reserve),
-            // A disk that was full before there was a reserve: the journal has what is left of it.
+            // The disk was full before there was a reserve, so the journal runs without one.
             Err(error) if is_full(&error) => None,
             Err(error) => return Err(format!("{}: {error}", Path::new(&name).display())),
         };
@@ -104,7 +105,7 @@ impl Sqlite {
         Ok(Sqlite { reserve, ..journal })
     }
 
-    /// Bytes that the records take, without the room that is free inside the file.
+    /// Bytes that the records occupy, without free space inside the file.
     fn used(&self) -> rusqlite::Result<u64> {
         let pragma = |name: &str| self.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
         let pages = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
@@ -124,7 +125,7 @@ impl Sqlite {
             }
         }
         let (kept, most) = self.bound?;
-        // A record takes its own length and some for its row, and a tree of pages grows by a few at once.
+        // An estimate: the record itself, some bytes for its row, and a few pages by which the B-tree may grow.
         let needed = records.iter().map(|record| record.len() as u64 + 128).sum::<u64>() + 8 * self.page;
         let used = self.used().ok()?;
         let full = used.saturating_add(needed) > most - kept;
@@ -136,11 +137,11 @@ impl Sqlite {
     fn failed(&mut self, e: &rusqlite::Error) -> AppendError {
         let extended = e.sqlite_error().map(|e| e.extended_code);
         match e.sqlite_error_code() {
-            // T73: SQLite rolls the transaction back and stays whole.
+            // T73: SQLite rolls the transaction back, and the file stays intact.
             Some(ErrorCode::DiskFull) => AppendError::Full(e.to_string()),
-            // T213: a quota is no broken disk. What was written of the transaction has no commit, so it does not count.
+            // T213: a quota is not a broken disk. The transaction was not committed, so it has no effect.
             Some(_) if extended == Some(IOERR_WRITE) && has_no_room(&self.path) => AppendError::Full("there is no room".into()),
-            // The revision is the primary key: somebody else has appended under it.
+            // The revision is the primary key, so another process has appended a record with it.
             Some(ErrorCode::ConstraintViolation) => match last(&self.connection) {
                 Ok(last) => {
                     self.last = last;
@@ -148,12 +149,12 @@ impl Sqlite {
                 }
                 Err(e) => AppendError::Fatal(e.to_string()),
             },
-            // T72: everything else, an I/O error or a failed fsync above all, leaves us not knowing.
+            // T72: after any other error, such as an I/O error or a failed fsync, it is unknown what is durable.
             _ => AppendError::Fatal(e.to_string()),
         }
     }
 
-    /// Makes a journal in a file that nobody made before us, readable by us alone; a link is not followed.
+    /// Makes a journal in a new file that only this user can read. Fails if the file exists; a link is not followed.
     pub fn create(path: &Path) -> Result<Sqlite, String> {
         let mut options = std::fs::OpenOptions::new();
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -190,7 +191,7 @@ impl Sqlite {
         let revision = i64::try_from(revision).map_err(|e| e.to_string())?;
         let below = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
-            // The first row that stays has none before it; the digest of its predecessor stays with it.
+            // The first remaining row has no row before it, so it keeps the digest of its predecessor.
             transaction.execute(
                 "UPDATE record SET prev = 0, before = coalesce(before, (SELECT chain FROM record p WHERE p.revision = record.revision - 1))
                  WHERE revision = (SELECT min(revision) FROM record WHERE revision >= ?1)",
@@ -217,8 +218,8 @@ impl Sqlite {
     }
 }
 
-/// Lets nobody but the owner read a journal, whoever made it and however wide the folder is (T238). A file that is not there is made
-/// so, unless there is no room, of which its opening tells.
+/// Makes a journal readable by its owner alone, whatever the permissions of its folder are (T238). A missing file is made with this
+/// mode; if there is no room for it, opening it fails later.
 fn keep_private(path: &Path) -> Result<(), String> {
     let mut options = std::fs::OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -241,7 +242,7 @@ fn last(connection: &Connection) -> rusqlite::Result<Checked> {
     let found = connection.query_row(select, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))).optional()?;
     Ok(found.map_or_else(Checked::default, |(revision, chain)| Checked {
         revision: u64::try_from(revision).unwrap_or(0),
-        // A digest of another length is found when the row is checked.
+        // A digest of the wrong length fails when the row is checked.
         chain: chain.try_into().unwrap_or(chain::BEGIN),
     }))
 }
@@ -257,7 +258,7 @@ fn insert(transaction: &Transaction<'_>, last: &mut Checked, revision: u64, body
     Ok(())
 }
 
-/// Drops a row, and lets the next one know.
+/// Drops a row, and updates the next one, which names it.
 fn remove(transaction: &Transaction<'_>, revision: i64) -> rusqlite::Result<()> {
     let sql = "UPDATE record SET prev = gone.prev, before = CASE WHEN record.revision = gone.revision + 1 THEN gone.chain
                ELSE record.before END FROM (SELECT revision, prev, chain FROM record WHERE revision = ?1) AS gone
@@ -267,7 +268,7 @@ fn remove(transaction: &Transaction<'_>, revision: i64) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// Adds the chain to a journal of an earlier version: what is there now is what is believed.
+/// Adds the chain to a journal of an earlier version, whose present rows are trusted.
 fn adopt(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(

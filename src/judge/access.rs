@@ -1,4 +1,4 @@
-//! Who may ask for what: one table of actions and roles. An action that is not listed is nobody's.
+//! Access control: one table of actions and roles. An action that is not listed is denied to everybody.
 
 use super::{Rules, audits, operates};
 use crate::caller::{Caller, Role};
@@ -7,7 +7,7 @@ use crate::state::View;
 
 use Role::{Agent, Auditor, Bearer, Foreign, Operator, Revoker, Stranger, User, Workload};
 
-/// Something that may be asked of the issuer, whichever door it comes through.
+/// A kind of request to the issuer, over whatever protocol it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names say it; each act's file has the details")]
 pub enum Action {
@@ -78,7 +78,7 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::ReadHistory, &[Agent, Workload, Foreign, User, Operator, Auditor]),
     (Action::Ask, &[Agent, Bearer]),
     (Action::SeeApprovals, &[Agent, Workload, Foreign, User, Operator, Auditor]),
-    // T182: nobody but a person, by a token of their own: neither the agent nor whoever spawned it, nor an operator.
+    // T182: only a person with a token of their own may answer: not the agent, not its spawner, and no operator.
     (Action::AnswerApproval, &[User]),
     (Action::Explain, &[Agent, Workload, Foreign, Operator, Auditor]),
     (Action::Evaluate, &[Agent, Bearer, Workload, Foreign, Operator, Auditor]),
@@ -88,16 +88,16 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::Spend, &[Agent, Workload, Foreign]),
 ];
 
-/// Actions that are for operators on the issuer's machine alone, on its socket: they write there, or say what is in its files.
+/// Actions that are only for operators on the issuer's socket, because they write files on that machine or show their content.
 const LOCAL: &[Action] = &[Action::Backup, Action::Reload, Action::CompareConfiguration];
 
-/// Whether an action gives somebody a credential, what becomes one, or a longer life. Only these are refused while the audit cannot be
-/// written: what ends, closes or shows something goes on.
+/// Whether an action issues a credential, a ticket or a longer lease. Only these are refused while the audit log cannot be written;
+/// revocations, ends and reads are not.
 pub fn issues(action: Action) -> bool {
     use Action::{Attest, CreateJoinToken, Exchange, Extend, MintJwt, Redeem, Renew, Spawn};
     match action {
         Redeem | Attest | Renew | Spawn | Extend | MintJwt | Exchange | CreateJoinToken => true,
-        // A yes of a person gives nothing before it is exchanged; reopening gives nothing before somebody spawns.
+        // An approval issues nothing before it is exchanged, and a reopening issues nothing before somebody spawns.
         Action::Ask | Action::AnswerApproval | Action::Reopen => false,
         Action::Introspect | Action::RevokeToken | Action::End | Action::Revoke => false,
         Action::Whoami | Action::Backup | Action::Reload | Action::CompareConfiguration | Action::ChangeAuthorities => false,
@@ -112,8 +112,9 @@ pub fn roles(action: Action) -> &'static [Role] {
     TABLE.iter().find(|(listed, _)| *listed == action).map_or(&[], |(_, roles)| roles)
 }
 
-/// The caller in the role in which it asks: a workload that is configured as an operator or an auditor asks as one where these may, and
-/// as itself everywhere else. A person with a token for operators is nothing else. Both keep what they are in `by`.
+/// The caller in the role in which it asks. A workload that is configured as an operator or an auditor has that role for actions
+/// that the role may use, and is itself for all others. A person with a token for operators has only that role. The workload or
+/// person stays in `by`.
 pub fn acting(action: Action, caller: Caller, view: &impl View, rules: &Rules) -> Caller {
     let nothing_else = matches!(caller, Caller::Person { .. });
     if (nothing_else || roles(action).contains(&Operator)) && operates(view, rules, &caller).is_ok() {

@@ -1,8 +1,8 @@
 //! Typed actions (`authorization_details`, RFC 9396): the catalogue of their types, and when one action is within another.
 //!
-//! An action is a flat JSON object: its `type`, and the fields that the catalogue lists for the type. One action is *within* another
-//! of the same type if each field of the outer one is there too and is within the outer one's: a number is at most as large, a text is
-//! the same, a list has no other members. What the outer one leaves out may be anything.
+//! An action is a flat JSON object: its `type`, and the fields that the catalogue lists for the type. One action is *within*
+//! another of the same type if each field of the outer one is there too and is within the outer one's: a number is at most as
+//! large, a text is the same, a list has no other members. Fields that the outer one leaves out may have any value.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 
 use crate::denial::Denial;
 
-/// Actions of one request at most.
+/// Most actions of one request.
 const ACTIONS: usize = 8;
-/// Bytes of all actions of one request in their canonical form, at most.
+/// Most bytes of all actions of one request in their canonical form.
 const BYTES: usize = 2048;
-/// Digits of a number before the point, and after it, at most.
+/// Most digits of a number before the decimal point, and after it.
 const DIGITS: usize = 18;
 
 /// How a field of one action is within that of another.
@@ -33,7 +33,7 @@ impl Field {
     /// Every kind, as the configuration writes it.
     pub const ALL: [(&'static str, Field); 3] = [("number", Field::Number), ("text", Field::Text), ("list", Field::List)];
 
-    /// As the configuration writes it.
+    /// Its name in the configuration.
     pub fn as_str(self) -> &'static str {
         Field::ALL.iter().find(|(_, field)| *field == self).map_or("", |(name, _)| name)
     }
@@ -42,7 +42,7 @@ impl Field {
 /// One type of actions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActionType {
-    /// Its fields by name. Each stands in every action of the type.
+    /// Its mandatory fields by name.
     pub fields: BTreeMap<String, Field>,
     /// Fields that an action of the type may leave out.
     pub optional: BTreeMap<String, Field>,
@@ -51,7 +51,7 @@ pub struct ActionType {
 /// The types of actions, by name.
 pub type Catalogue = BTreeMap<String, ActionType>;
 
-/// One action, as its type has it.
+/// One action, checked against its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
     of: String,
@@ -139,7 +139,8 @@ impl Content {
     }
 }
 
-/// Whether each action is within another one of `outer`, and no two within the same: an approved payment is one payment.
+/// Whether each action is within another one of `outer`, and no two within the same one, because an approved payment may be made
+/// once.
 pub fn all_within(actions: &[Action], outer: &[Action]) -> bool {
     let Some((first, rest)) = actions.split_first() else { return true };
     outer.iter().enumerate().filter(|(_, outer)| first.within(outer)).any(|(taken, _)| {
@@ -173,7 +174,7 @@ pub fn canonical(actions: &[Action]) -> String {
         return String::new();
     }
     let mut all = Value::Array(actions.iter().map(Action::json).collect());
-    // A dependency has objects keep the order in which they were made.
+    // A feature of a dependency makes objects keep the order of insertion.
     all.sort_all_objects();
     all.to_string()
 }
@@ -196,7 +197,8 @@ fn is_text(text: &str) -> bool {
     (1..=256).contains(&text.len()) && !text.chars().any(is_deceiving)
 }
 
-/// Whether a character changes how the text around it is shown: controls, and marks that turn the direction of writing or are invisible.
+/// Whether a character can make a text look different from what it is: control characters, and characters that are invisible or
+/// change the direction of writing.
 pub fn is_deceiving(c: char) -> bool {
     let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
     c.is_control() || hidden || c == '\u{feff}'

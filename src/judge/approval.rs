@@ -1,4 +1,4 @@
-//! What a class lets its agents do only after a person has approved it: the rules, who may answer, and what an approval covers.
+//! Approvals: the rules of a class for acts that need a person's approval, who may answer, and what an approval covers.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +15,13 @@ use crate::state::{Agent, Approval, Status, View};
 pub struct ApprovalRule {
     /// What needs approval.
     pub what: What,
-    /// Where. The tokens of approvals are for one of these; the class need not list them as its own.
+    /// The audiences of the tokens that approvals give. The class need not list them among its own.
     pub audiences: BTreeSet<String>,
-    /// An action within this one needs no approval. `None` means that every one does.
+    /// Actions within this one need no approval. `None` means that all of them do.
     pub up_to: Option<Action>,
     /// Who may answer. Empty means the user for whom the agent acts.
     pub by: Vec<Person>,
-    /// Seconds for which a question waits at most.
+    /// Longest time that a question may wait, in seconds.
     pub expires: u64,
     /// Seconds for which an approval can be used once it was given.
     pub lasts: u64,
@@ -29,7 +29,7 @@ pub struct ApprovalRule {
     pub uses: u32,
 }
 
-/// What an entry is about.
+/// The scope or type of action that needs approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// A scope, which the agents of the class have in no other way.
@@ -52,13 +52,13 @@ pub struct Person {
 pub struct Waiting {
     /// Of one agent.
     pub per_agent: u64,
-    /// Of all agents of one user.
+    /// Of all agents of one user together.
     pub per_user: u64,
     /// Of everybody.
     pub total: u64,
 }
 
-/// What an agent wants to do by approval.
+/// The request of an agent that needs approval.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Where.
@@ -69,7 +69,7 @@ pub struct Wanted {
     pub actions: Vec<Action>,
 }
 
-/// On which terms an agent may do it.
+/// The terms on which an agent may ask for an approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// Whether somebody must approve.
@@ -94,8 +94,8 @@ impl What {
     }
 }
 
-/// Decides on which terms an agent may do what it wants. `own` are the rules of its class, `above` those of the class of each agent
-/// above it: what one of them could not ask for, an agent below it cannot either.
+/// Decides on which terms an agent may ask for an approval. `own` are the rules of its class, `above` those of the class of each
+/// ancestor: an agent may ask for nothing that one of its ancestors could not ask for.
 pub fn decide(own: &[ApprovalRule], above: &[&[ApprovalRule]], wanted: &Wanted) -> Result<Terms, Denial> {
     let mut terms: Option<Terms> = None;
     let scopes = wanted.scopes.iter().map(|scope| (format!("scope `{scope}`"), None, scope.as_str()));
@@ -133,7 +133,7 @@ pub fn decide(own: &[ApprovalRule], above: &[&[ApprovalRule]], wanted: &Wanted) 
     terms.ok_or_else(|| Denial::malformed("ACTION_MALFORMED", "say for which actions or scopes an approval is needed"))
 }
 
-/// Whether a user may answer what an agent asked for. `agent` is who asked.
+/// Whether a user may answer the question of `agent`.
 pub fn may_answer(rules: &Rules, agent: &Agent, approval: &Approval, user: &User) -> bool {
     let Some(class) = rules.classes.get(&agent.mandate.class) else { return false };
     let covers = |rule: &&ApprovalRule| {
@@ -155,7 +155,8 @@ pub fn sees(rules: &Rules, caller: &Caller, agent: &Agent, approval: &Approval) 
     }
 }
 
-/// How an approval stands at `at` (Unix microseconds): as its records say, unless its agent, or who approved it, was revoked.
+/// The status of an approval at `at` (Unix microseconds). It is that of its records, unless its agent or the person who approved it
+/// was revoked.
 pub fn standing(view: &impl View, approval: &Approval, at: u64) -> Status {
     let status = approval.status(at);
     let lives = view.agent(&approval.agent).is_some_and(|agent| view.standing(agent, at) == crate::state::Standing::Live);
@@ -170,7 +171,7 @@ pub fn standing(view: &impl View, approval: &Approval, at: u64) -> Status {
 }
 
 impl Judgement<'_> {
-    /// On which terms an agent may do what it wants today.
+    /// The terms on which an agent may ask for an approval, under the present rules.
     pub fn terms(&self, agent: &Agent, wanted: &Wanted) -> Result<Terms, Denial> {
         if let Some(delegation) = &agent.delegation {
             self.check_issuer(&delegation.user)?;
@@ -193,14 +194,13 @@ impl Judgement<'_> {
         Ok(terms)
     }
 
-    /// An approval that its agent uses now, at one of the places for which it was given. It is used up when the record of the token says
-    /// so.
+    /// An approval that its agent uses now, for one of its audiences. The record of the token counts the use.
     pub fn approved(&self, agent: &Agent, id: &[u8; 16]) -> Result<&Approval, Denial> {
         self.checking(Check::Approval);
         // T13: an approval of another agent looks as if it did not exist.
         let known = self.view().approval(id).filter(|approval| approval.agent == agent.uuid);
         let approval = known.ok_or_else(unknown_approval)?;
-        // T182: the batch so far is in the view, so of two that come together one finds it used.
+        // T182: the view includes the batch so far, so of two uses in one batch the second is denied.
         match standing(self.view(), approval, self.at()) {
             Status::Approved => Ok(approval),
             status => Err(not_approved(status)),
@@ -208,13 +208,13 @@ impl Judgement<'_> {
     }
 }
 
-/// Why an approval that stands so cannot be used or answered.
+/// The denial for an approval that cannot be used or answered because of its status.
 pub fn not_approved(status: Status) -> Denial {
     match status {
         Status::Pending => Denial::new(Kind::Precondition, "APPROVAL_PENDING", "nobody has answered yet: wait, and ask again"),
         Status::Denied => Denial::denied("APPROVAL_DENIED", "the approval was denied"),
         Status::Used => Denial::denied("APPROVAL_USED", "the approval was used as often as it was given for: ask for another"),
-        // An approval that can be used can be answered no more.
+        // An approval that was given cannot be answered again.
         Status::Approved => {
             let message = "the approval was answered before: an answer is given once";
             Denial::new(Kind::Conflict, "APPROVAL_ANSWERED", message)

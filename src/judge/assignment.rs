@@ -1,4 +1,4 @@
-//! Role assignments: the tokens of which people make an operator or an auditor.
+//! Role assignments: which claims of a person's token make them an operator or an auditor.
 
 use serde_json::{Map, Value};
 
@@ -6,12 +6,12 @@ use super::Rules;
 use crate::caller::Caller;
 use crate::claims::{holds_all, lists_all};
 
-/// What a person may be by a token.
+/// The roles that a token can give to a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Office {
-    /// Does everything that an operator can from another machine.
+    /// May do everything that an operator may do from another machine.
     Operator,
-    /// Reads everything and changes nothing.
+    /// May read everything and change nothing.
     Auditor,
 }
 
@@ -20,17 +20,17 @@ pub enum Office {
 pub struct Assignment {
     /// The operator's name for a configured provider of users.
     pub issuer: String,
-    /// The audience of the token, which is for nothing else.
+    /// The audience of the token. It is used for nothing else.
     pub audience: String,
-    /// What such a token makes of the person.
+    /// The role that such a token gives.
     pub office: Office,
     /// Claims with their exact values.
     pub claims: Map<String, Value>,
-    /// Claims that are lists, each with a member.
+    /// Claims that are lists, each with the member that it must contain.
     pub contains: Vec<(String, String)>,
 }
 
-/// What a person is by the assignments of now: an operator if one of several says so. `None` if they are neither.
+/// The role of a person by the present assignments; operator takes precedence. `None` if none applies.
 pub fn office(rules: &Rules, caller: &Caller) -> Option<Office> {
     let Caller::Person { provider, audience, claims, .. } = caller else { return None };
     let fits = |of: &&Assignment| {

@@ -1,6 +1,6 @@
-//! The catalogue of audiences: how long tokens for one live, what the other side adds to that, and what else they say.
+//! The configured audiences: the lifetime of tokens for each, the leeway of the verifier, and further claims.
 //!
-//! An audience that is not in the catalogue gets tokens as it did without one.
+//! An audience that is not configured gets tokens with the defaults.
 
 use std::collections::BTreeMap;
 
@@ -21,24 +21,24 @@ const AWS_TAGS: &str = "https://aws.amazon.com/tags";
 /// The claim with the source identity of an AWS session.
 const AWS_SOURCE_IDENTITY: &str = "https://aws.amazon.com/source_identity";
 
-/// An audience of the catalogue.
+/// A configured audience.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audience {
     /// Who answers for it.
     pub owner: String,
-    /// The system behind it, whose limits are known. `None` means that nothing is known of it.
+    /// The system behind it, if it is one whose limits are known.
     pub kind: Option<System>,
     /// Lifetime of a token, in seconds. `None` means that of all tokens.
     pub lifetime: Option<u64>,
-    /// How long after its end the other side still accepts a token, in seconds.
+    /// How long after its expiry the verifier still accepts a token, in seconds.
     pub leeway: u64,
-    /// To what access tokens are bound.
+    /// What access tokens are bound to.
     pub bound: Bound,
     /// What access tokens say.
     pub profile: Profile,
-    /// Whether its tokens are signed with RS256, which some systems verify alone; with ES256 otherwise.
+    /// Whether its tokens are signed with RS256, for systems that verify nothing else. Others are signed with ES256.
     pub rs256: bool,
-    /// What a token says beside the claims of every JWT-SVID.
+    /// Further claims of its tokens.
     pub claims: BTreeMap<String, Claim>,
 }
 
@@ -95,7 +95,7 @@ pub enum Claim {
 }
 
 impl Claim {
-    /// Whether it asks for the user, so that it can be used for delegated agents alone.
+    /// Whether it contains the user, so that it can be used for delegated agents only.
     pub fn names_user(&self) -> bool {
         match self {
             Claim::Text(template) => template.names_user(),
@@ -115,7 +115,7 @@ impl Claim {
         }
     }
 
-    /// The value for an agent. The error says what does not fit.
+    /// The value for an agent. The error names the limit that it exceeds.
     fn fill(&self, facts: &Facts<'_>) -> Result<Value, String> {
         Ok(match self {
             Claim::Text(template) => {
@@ -148,7 +148,7 @@ impl Audience {
     }
 }
 
-/// AWS refuses the whole token for one tag that it does not allow, so that is said here.
+/// Checks the tags of AWS, which would refuse the whole token for one tag that it does not allow.
 fn check_aws(name: &str, value: &Value) -> Result<(), String> {
     match name {
         AWS_SOURCE_IDENTITY => {
@@ -181,7 +181,7 @@ impl Rules {
         audiences.iter().map(of).min().unwrap_or(self.jwt_ttl)
     }
 
-    /// The kind of authority that signs tokens for these audiences: those of the catalogue say which. Fails if they differ.
+    /// The kind of authority that signs tokens for these audiences, as configured. Fails if they differ.
     pub fn token_kind(&self, audiences: &[String]) -> Result<AuthorityKind, Denial> {
         let rs256 = |audience: &&String| self.audiences.get(*audience).is_some_and(|known| known.rs256);
         let (rsa, ec): (Vec<_>, Vec<_>) = audiences.iter().partition(rs256);
@@ -202,8 +202,8 @@ impl Rules {
 }
 
 impl Judgement<'_> {
-    /// What a token for these audiences says beside the claims of every JWT-SVID, by the catalogue as it is today. What would not fit
-    /// is denied, so this is asked before anything is recorded.
+    /// The further claims of a token for these audiences, by the present configuration. Claims that are too large are denied, so
+    /// this is called before anything is recorded.
     pub fn claims(&self, agent: &Agent, audiences: &[String]) -> Result<Map<String, Value>, Denial> {
         let known = |audience: &String| self.rules().audiences.get(audience).filter(|known| !known.claims.is_empty());
         let Some((audience, known)) = audiences.iter().find_map(|audience| Some((audience, known(audience)?))) else {

@@ -1,6 +1,6 @@
-//! Asks the policies: about a spawn, a mint, an exchange and a renewal, after classes, delegations and parents have allowed them.
+//! Evaluates the policies for a spawn, a mint, an exchange or a renewal, after classes, delegations and parents have allowed it.
 //!
-//! An issuer without policies asks nothing and looks nothing up. What no policy of the set looks at is not looked up either.
+//! Without policies nothing is looked up. With policies, only attributes that some policy of the set uses are looked up.
 
 use mayfly_verify::{AgentId, Target, Workload};
 
@@ -14,7 +14,7 @@ use crate::policies::{
 };
 use crate::state::{Agent, Count, Delegation, Lineage, Seat, Unit};
 
-/// An agent that is asked for, as far as policies need it.
+/// The attributes of a requested agent that policies use.
 pub struct Proposed<'a> {
     /// Its class.
     pub class: &'a Class,
@@ -32,7 +32,7 @@ pub struct Proposed<'a> {
     pub lease_ends_at: u64,
 }
 
-/// What a living agent asks for.
+/// A request of a live agent.
 #[derive(Clone, Copy, Debug)]
 pub struct Use<'a> {
     /// Mint, exchange or renew.
@@ -45,7 +45,7 @@ pub struct Use<'a> {
     pub audiences: &'a [String],
 }
 
-/// Whose live agents are counted.
+/// The subjects whose live agents are counted.
 #[derive(Clone, Copy)]
 struct Counted<'a> {
     workload: &'a Workload,
@@ -55,7 +55,7 @@ struct Counted<'a> {
 }
 
 impl Judgement<'_> {
-    /// Whether policies allow a spawn.
+    /// Fails if policies forbid a spawn.
     pub fn policies_on_spawn(&self, new: &Proposed<'_>) -> Result<(), Denial> {
         self.each_set(
             |set| {
@@ -95,7 +95,7 @@ impl Judgement<'_> {
         )
     }
 
-    /// Whether policies allow what an agent asks for.
+    /// Fails if policies forbid a request of a live agent.
     pub fn policies_on_use(&self, agent: &Agent, of: Use<'_>) -> Result<(), Denial> {
         self.each_set(
             |set| {
@@ -132,7 +132,7 @@ impl Judgement<'_> {
         )
     }
 
-    /// Asks the set in force, and leaves a note if the set in its shadow would have answered otherwise.
+    /// Evaluates the set in force, and leaves a note if the candidate set would have decided otherwise.
     fn each_set(&self, decide: impl Fn(&Policies) -> Decision, action: Action) -> Result<(), Denial> {
         let rules = self.rules();
         let decision = rules.policies.as_deref().map(|set| (set, decide(set)));
@@ -146,7 +146,7 @@ impl Judgement<'_> {
         }
         let Some((set, decision)) = decision else { return Ok(()) };
         self.checking(Check::Policies);
-        // The first that failed or decides is the last check, so that a denial is its outcome.
+        // The first policy that failed or decides becomes the last check, because a denial is attributed to the last check.
         for n in decision.policies.iter().rev() {
             self.checking(Check::Policy(*n));
         }
@@ -192,7 +192,7 @@ impl Judgement<'_> {
         if mentions.ancestors() { above.iter().map(|agent| self.spiffe_id(agent)).collect() } else { Vec::new() }
     }
 
-    /// What is known in each question. The depth is left at 0.
+    /// The facts that all questions share. The depth is left at 0.
     fn policy_facts<'b>(
         &'b self,
         mentions: &Mentions,
@@ -225,7 +225,7 @@ impl Judgement<'_> {
         UserFacts { provider, sub: &user.sub, groups: &delegation.groups }
     }
 
-    /// What may still be spent of each unit by an agent, and by one that is to be below it with a budget of its own.
+    /// What an agent may still spend of each unit. With `own`, what a new agent below it with that budget may.
     fn budget_left(&self, agent: Option<&Agent>, own: Option<&Budget>) -> [Option<u64>; 3] {
         Unit::ALL.map(|unit| {
             let lines = agent.map(|agent| lines(self.view(), self.rules(), agent, unit, self.at())).unwrap_or_default();

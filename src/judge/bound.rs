@@ -1,4 +1,5 @@
-//! Bound: the key or certificate to which an access token is bound, by the catalogue and by what its holder proves (RFC 8705, 9449).
+//! The key or certificate to which an access token is bound. It depends on the configuration of the audience and on the keys that
+//! the client proves (RFC 8705, 9449).
 
 use mayfly_verify::Possession;
 
@@ -6,7 +7,7 @@ use super::Judgement;
 use crate::denial::Denial;
 use crate::state::Confirmation;
 
-/// To what the tokens for an audience are bound.
+/// What the tokens for an audience must be bound to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bound {
     /// To nothing, unless the client sends a DPoP proof.
@@ -16,7 +17,7 @@ pub enum Bound {
     Certificate,
     /// To the key of a DPoP proof.
     Key,
-    /// To one of both: the key if there is a proof.
+    /// To either of the two: the key if there is a proof, otherwise the certificate.
     Either,
 }
 
@@ -24,18 +25,18 @@ pub enum Bound {
 pub const BOUNDS: [(&str, Bound); 4] =
     [("none", Bound::None), ("mtls", Bound::Certificate), ("dpop", Bound::Key), ("any", Bound::Either)];
 
-/// What a client proves to hold beside who it is.
+/// The keys that a client has proved to hold.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Proved {
-    /// What its token can be bound to.
+    /// The key or certificate that its token can be bound to.
     pub held: Possession,
     /// Unix seconds at which its certificate expires.
     pub certificate_ends_at: u64,
 }
 
 impl Judgement<'_> {
-    /// What a token for an audience is bound to, and when that ends, in Unix seconds. Fails if the audience wants bound tokens, and the
-    /// client proves nothing to which this one could be bound.
+    /// What a token for an audience is bound to, and when that expires, in Unix seconds. Fails if the audience requires bound
+    /// tokens, and the client has proved no suitable key.
     pub fn bind(&self, audience: &str, proved: &Proved) -> Result<(Option<Confirmation>, u64), Denial> {
         let bound = self.rules().audiences.get(audience).map_or(Bound::None, |known| known.bound);
         bind(bound, proved)
@@ -47,7 +48,7 @@ fn bind(bound: Bound, proved: &Proved) -> Result<(Option<Confirmation>, u64), De
         let message = format!("tokens for this audience are bound: {what}");
         Err(Denial::denied("TOKEN_BINDING_NEEDED", message))
     };
-    // RFC 8705 3: whoever verifies the token sees the certificate of a connection, so it is of no use after that has expired.
+    // RFC 8705 3: the token can only be used on a connection with the certificate, so it need not outlast it.
     let certificate = |digest| Ok((Some(Confirmation::Certificate(digest)), proved.certificate_ends_at));
     match (bound, proved.held.key, proved.held.certificate) {
         (Bound::Certificate, _, Some(digest)) | (Bound::Either, None, Some(digest)) => certificate(digest),

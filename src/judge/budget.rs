@@ -1,11 +1,11 @@
-//! Budgets: how much of a class's budget an agent and those above it have left, and who may spend it.
+//! Budgets: how much of its class's budget an agent and its ancestors have left, and who may spend it.
 //!
-//! Every agent has an account, with the limits of its class. What an agent spends is taken from its own account and from that of each
-//! agent above it, so children share what their parents have left. A reservation is taken from the same accounts before it is spent, and
-//! counts while its agent lives: nothing has to come back when an agent ends, expires or is revoked.
+//! Every agent has an account, with the limits of its class. What an agent spends is taken from its own account and from that of
+//! each agent above it, so children share what their parents have left. A reservation is subtracted from the same accounts before
+//! it is spent, and counts only while its agent is live. So nothing has to be given back when an agent ends, expires or is revoked.
 //!
-//! What an agent reserves or spends is in the account of the top agent of its tree too. So one account knows every reservation that
-//! matters to any agent of the tree, and a bound on its number bounds what one judgement looks at.
+//! The account of the top agent of a tree contains all reservations and spends of the tree. So a limit on the reservations of that
+//! account limits the work of one judgement.
 
 use mayfly_verify::{AgentId, ClassName, TrustDomain};
 use uuid::Uuid;
@@ -15,9 +15,9 @@ use crate::caller::Caller;
 use crate::denial::{Denial, Kind};
 use crate::state::{Agent, Hold, Standing, Unit, View};
 
-/// Reservations that the agents of one tree have at most.
+/// Most reservations of the agents of one tree.
 const HOLDS: usize = 256;
-/// Reservations for agents that are gone that one request clears away at most.
+/// Most reservations of ended agents that one request removes.
 const SWEPT: usize = 8;
 
 /// The most that each agent of a class may spend. A unit without a limit is counted and not limited.
@@ -36,7 +36,7 @@ impl Budget {
     }
 }
 
-/// One account from which something is taken.
+/// One account that is charged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// The agent whose account it is.
@@ -51,7 +51,7 @@ pub struct Line {
     pub limit: Option<u64>,
     /// What was spent.
     pub spent: u64,
-    /// What is held by reservations.
+    /// The sum of its reservations.
     pub held: u64,
 }
 
@@ -67,11 +67,11 @@ impl Line {
     }
 }
 
-/// A reservation that an account knows.
+/// A reservation in an account.
 struct Held<'a> {
     id: u64,
     hold: &'a Hold,
-    /// Whether its agent may still act: otherwise what it holds is free again.
+    /// Whether its agent is live. Otherwise the reservation does not count.
     counts: bool,
 }
 
@@ -88,7 +88,8 @@ fn top(agent: &Agent) -> Uuid {
     agent.ancestors().last().unwrap_or(agent.uuid)
 }
 
-/// The accounts from which an agent takes a unit at `at` (Unix microseconds): its own, and those above it, the parent first.
+/// The accounts that an agent's spends are charged to at `at` (Unix microseconds): its own, and those of its ancestors, the parent
+/// first.
 pub fn lines(view: &impl View, rules: &Rules, agent: &Agent, unit: Unit, at: u64) -> Vec<Line> {
     let held = open(view, &top(agent), at);
     let line = |of: &Agent| {
@@ -102,7 +103,7 @@ pub fn lines(view: &impl View, rules: &Rules, agent: &Agent, unit: Unit, at: u64
             class: of.mandate.class.clone(),
             owner: class.map(|class| class.owner.clone()).unwrap_or_default(),
             unit,
-            // A class that is no longer configured gives nothing.
+            // A class that is no longer configured has a budget of 0.
             limit: class.map_or(Some(0), |class| class.budget.of(unit)),
             spent: account.map_or(0, |account| account.spent(unit)),
             held: held.iter().filter(takes).fold(0, |sum, held| sum.saturating_add(held.hold.left)),
@@ -112,7 +113,7 @@ pub fn lines(view: &impl View, rules: &Rules, agent: &Agent, unit: Unit, at: u64
     std::iter::once(line(agent)).chain(above).collect()
 }
 
-/// Whether a caller may see what an agent has spent, and spend for it: the agent itself, whoever stands above it, and a gateway.
+/// Whether a caller may see what an agent has spent, and spend for it: the agent itself, its ancestors, and a gateway.
 pub fn may_spend(rules: &Rules, caller: &Caller, agent: &Agent) -> bool {
     let gateway = matches!(caller, Caller::Workload { name, .. } if rules.gateways.contains(name));
     gateway || (owns(caller, agent) && !matches!(caller, Caller::User { .. } | Caller::Operator { .. }))
@@ -144,7 +145,7 @@ impl Judgement<'_> {
         }
     }
 
-    /// Whether the tree of an agent may have one more reservation. Returns reservations for agents that are gone, which are to be released
+    /// Checks that the tree of an agent may have one more reservation. Returns reservations of ended agents, which must be released
     /// to make room for it.
     pub fn room_for_hold(&self, agent: &Agent) -> Result<Vec<(u64, Uuid)>, Denial> {
         let held = open(self.view(), &top(agent), self.at());

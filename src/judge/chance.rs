@@ -1,6 +1,6 @@
-//! Chance: all the randomness that one act may need, drawn before it is judged.
+//! Chance: all random bytes that one act may need, drawn before it is judged.
 
-/// Randomness for one act. The same chance gives the same verdict again.
+/// Random bytes for one act. Judging again with the same bytes gives the same verdict.
 #[derive(Clone)]
 pub struct Chance([u8; Chance::LEN]);
 

@@ -1,4 +1,4 @@
-//! The record of a cut: by somebody who revokes, or by the issuer itself.
+//! Records a cut, for a caller who revokes or for the issuer itself.
 
 use mayfly_verify::{AgentId, Target};
 
@@ -9,10 +9,11 @@ use crate::denial::{Fault, No};
 use crate::journal::record::{self, record::Body};
 use crate::state::{Agent, CUT_KEEP, KEEP, Owner, SKEW, View, before, cut_target, end_of_cut, seconds};
 
-/// One part in so many of what was taken back below an agent is a good part.
+/// See [`Judgement::crowded`]: a child is revoked in place of its parent if the revocations below the child are at least one part
+/// in this many of the bound.
 const PART: usize = 16;
 
-/// A cut that is asked for.
+/// A requested cut.
 pub struct Cutting<'a> {
     /// What is revoked.
     pub target: &'a Target,
@@ -24,7 +25,7 @@ pub struct Cutting<'a> {
     pub closes: bool,
 }
 
-/// A time, and the revision that separates what was recorded before it from the rest.
+/// A time, and the revision that separates records from before it from later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since {
     /// The first revision that was not recorded before the time; if there is none, the next revision.
@@ -49,11 +50,11 @@ impl<'a> Cutting<'a> {
 }
 
 impl Judgement<'_> {
-    /// Records a cut. Its revision.
+    /// Records a cut. Returns its revision.
     pub fn cut(&mut self, caller: &Caller, cutting: &Cutting<'_>) -> Result<u64, No> {
         let target = cutting.target;
         let (keep_until, verifiers_until) = self.kept(target);
-        // INVARIANT: the last cut of a target holds its whole standing, because the rows before it are dropped.
+        // INVARIANT: the last cut of a target has everything about its revocation, because rows before it are dropped.
         let closes = cutting.closes() || target.reopens() && self.view().is_closed(target);
         let by = match caller {
             Caller::Operator { .. } | Caller::Stranger => String::new(),
@@ -72,11 +73,11 @@ impl Judgement<'_> {
         self.push(caller, Body::Cut(body))
     }
 
-    /// The agent to revoke instead of `target`, because as many agents below an ancestor have been taken back as verifiers are to be
-    /// told of one by one. `None` means that the target itself is taken back.
+    /// The agent to revoke instead of `target`, because so many agents below an ancestor have been ended or revoked one by one that
+    /// publishing more would fill the feed. `None` means that the target itself is revoked.
     ///
-    /// It is the ancestor; or, so that children cannot bring down their parent together, the one below it on the way to the target,
-    /// if that alone has a good part of them.
+    /// It is the ancestor, or its child on the way to the target if a good part of these agents are below that child. So several
+    /// children cannot make their parent be revoked together.
     pub fn crowded(&self, target: &Target) -> Option<AgentId> {
         let Target::Agent(uuid) = target else { return None };
         let most = self.rules().taken_back;
@@ -91,27 +92,27 @@ impl Judgement<'_> {
         None
     }
 
-    /// Whether an agent above this one has ended as many agents as verifiers are to be told of one by one. What an operator, a
-    /// workload or a user ends is never too much: they are paced by themselves, and hold no credential of the tree.
+    /// Whether an ancestor of this agent has ended so many agents one by one that verifiers are not notified of more. This does not
+    /// apply to operators, workloads and users, who have rate limits of their own and no credential of the tree.
     pub fn ends_crowded(&self, caller: &Caller, agent: &Agent) -> bool {
         let most = u32::try_from(self.rules().taken_back).unwrap_or(u32::MAX);
         let mut above = agent.ancestors().filter_map(|above| self.view().agent(&above));
         matches!(caller, Caller::Agent { .. }) && above.any(|above| above.rare.ended_below >= most)
     }
 
-    /// Revokes an agent because it is crowded. Its revision.
+    /// Revokes an agent because too many agents below it were ended or revoked one by one. Returns the revision.
     pub fn collapse(&mut self, caller: &Caller, above: &AgentId) -> Result<u64, No> {
         self.note(Note::Collapsed(above.clone()));
         let target = Target::Agent(above.uuid);
         self.cut(caller, &Cutting::by_issuer(&target, "too many agents below it were taken back"))
     }
 
-    /// How long a cut is kept: by the issuer, in Unix microseconds, until the last delegation, ticket or lease has ended that it
-    /// kills; by verifiers, in Unix seconds, until the last credential has.
+    /// How long a cut is kept. The issuer keeps it until the last delegation, ticket or lease that it revokes has ended (Unix
+    /// microseconds), and verifiers until the last credential that it revokes has expired (Unix seconds).
     fn kept(&self, target: &Target) -> (u64, u64) {
         let out = self.view().out();
         let skew = SKEW / SECOND;
-        // No credential is given out under what is cut, so the last one is out already.
+        // Nothing more is issued under the target, so the last credential has been issued already.
         let last = out.last().max(self.now()).saturating_add(skew);
         let everything = {
             let lease = seconds(self.rules().longest_lease()).max(CUT_KEEP);
@@ -120,13 +121,13 @@ impl Judgement<'_> {
             self.at().saturating_add(lease).max(self.view().lasts_until()).saturating_add(SKEW)
         };
         match target {
-            // The first record of an incarnation is one of these, and is kept for good.
+            // The first record of an epoch of the journal is one of these, and is kept for good.
             Target::TrustDomain => (u64::MAX, u64::MAX),
             Target::Agent(uuid) => match self.view().agent(uuid) {
                 Some(agent) => {
                     let lease = if agent.has_children() { agent.lease_ends_at } else { 0 };
                     let ends = end_of_cut(agent, out);
-                    // As long as the agent is known, it is known to be revoked.
+                    // The cut is kept as long as the agent is in the state.
                     let until = agent.forgotten_at().max(seconds(lease.max(ends))).saturating_add(SKEW);
                     (until, ends)
                 }
@@ -134,7 +135,7 @@ impl Judgement<'_> {
             },
             Target::Delegation(id) => match self.view().known_delegation(id) {
                 Some(delegation) => {
-                    // An agent under it may live longer than it, if its user extended it.
+                    // An agent under the delegation may live longer than the delegation, if its user extended the agent's lease.
                     let longer = if self.view().is_prolonged(id) { self.view().lasts_until() } else { 0 };
                     (delegation.ends_at.max(longer).saturating_add(KEEP).saturating_add(SKEW), last)
                 }
@@ -148,7 +149,7 @@ impl Judgement<'_> {
                 };
                 (seconds(ends).saturating_add(SKEW), ends.saturating_add(skew))
             }
-            // As long as the last token that is out.
+            // The cut is kept until the last token that was issued has expired.
             Target::Token(_) => {
                 let ends = out.tokens.max(self.now());
                 (seconds(ends).saturating_add(SKEW), ends.saturating_add(skew))

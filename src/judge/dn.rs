@@ -1,4 +1,4 @@
-//! The Subject of an agent's certificate: a template of each class, for systems that read the distinguished name and nothing else.
+//! The Subject of an agent's certificate, from a template of its class, for systems that read only the distinguished name.
 
 use super::template::{Facts, Part, Template, Variable, check_name};
 use super::{Check, Judgement};
@@ -113,7 +113,8 @@ impl SubjectTemplate {
         self.attributes.iter().any(|(_, value)| value.names_user())
     }
 
-    /// The Subject of an agent. Each value is one attribute, whatever is in it. The error says what does not fit.
+    /// The Subject of an agent. Special characters in a value never add an attribute. The error names the limit that a value
+    /// exceeds.
     fn fill(&self, facts: &Facts<'_>) -> Result<DistinguishedName, String> {
         let mut attributes = Vec::new();
         let mut bytes = 0;
@@ -131,8 +132,8 @@ impl SubjectTemplate {
 }
 
 impl Judgement<'_> {
-    /// The Subject of an agent's certificate by its class as it is today. `None` means that it is empty. What would not fit is
-    /// denied, so this is asked before anything is recorded.
+    /// The Subject of an agent's certificate, by the present configuration of its class. `None` means that it is empty. A Subject
+    /// that is too large is denied, so this is called before anything is recorded.
     pub fn subject(&self, agent: &Agent) -> Result<Option<DistinguishedName>, Denial> {
         let Some(template) = self.rules().classes.get(&agent.mandate.class).and_then(|class| class.subject.as_ref()) else {
             return Ok(None);
@@ -163,7 +164,7 @@ fn value(text: &str) -> Result<(Template, Option<&str>), String> {
         let Some(c) = chars.next() else { break None };
         rest = chars.as_str();
         if !matches!(c, ' ' | ',') {
-            // White space that nothing follows is not part of the value.
+            // Trailing white space is not part of the value.
             literal.extend(std::iter::repeat_n(b' ', spaces));
             spaces = 0;
         }
@@ -202,7 +203,7 @@ fn escaped<'a>(rest: &'a str, literal: &mut Vec<u8>) -> Result<&'a str, String> 
     Ok(after)
 }
 
-/// What is wrong with a template whatever its variables stand for.
+/// Checks the parts of a template that do not depend on its variables.
 fn check_template(attribute: &Attribute, template: &Template) -> Result<(), String> {
     let Attribute { name, most, .. } = attribute;
     let country = |value: &str| value.len() == 2 && value.bytes().all(|b| b.is_ascii_uppercase());

@@ -1,4 +1,4 @@
-//! What an access token may say: whom it names, for which audience, with which scopes, and for how long.
+//! Decides on the content of an access token: its subject, audience, scopes and lifetime.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::clock::SECOND;
 use crate::denial::{Denial, Fault, No};
 use crate::state::{AccessToken, Agent, View};
 
-/// An access token may be signed.
+/// The permit for an access token.
 #[derive(Clone, Debug)]
 pub struct Access {
     id: AgentId,
@@ -34,7 +34,7 @@ impl Access {
         &self.token
     }
 
-    /// What it says of the agent and its user.
+    /// The claims about the agent and its user.
     pub fn stated(&self) -> &Stated {
         &self.stated
     }
@@ -50,10 +50,10 @@ impl Access {
     }
 }
 
-/// The subject token: what an agent presents besides itself.
+/// The subject token of an exchange.
 #[derive(Clone, Debug)]
 pub enum Presented {
-    /// None: the agent asks for what it is already.
+    /// No subject token: the agent exchanges its own authority.
     Nothing,
     /// A token of the user for whom the agent acts.
     User(Proof),
@@ -93,7 +93,7 @@ impl Judgement<'_> {
         }
     }
 
-    /// The most that what an agent presents allows. Fails if it is not about the user for whom the agent acts.
+    /// The most that the subject token allows. Fails if its user is not the one for whom the agent acts.
     pub fn ceiling(&mut self, agent: &Agent, presented: &Presented, chance: &Chance) -> Result<Ceiling, No> {
         let own = agent.delegation.as_ref().map(|delegation| &delegation.user);
         match presented {
@@ -109,7 +109,7 @@ impl Judgement<'_> {
             }
             Presented::Token(held) => {
                 self.checking(Check::Grant);
-                // A child may use what its parent hands down, and nobody uses what an agent beside it holds.
+                // A child may use a token that its parent passes on, but not a token of any other agent.
                 if held.agent != agent.uuid && !agent.ancestors().any(|above| above == held.agent) {
                     let message = "the subject token was issued to an agent that is neither the caller nor an ancestor of it";
                     return Err(not_yours(message).into());
@@ -122,7 +122,7 @@ impl Judgement<'_> {
         }
     }
 
-    /// T246: whether an agent is whom an ID-JAG names, or acts for them: itself, an agent above it, or the workload at the root.
+    /// T246: checks that an ID-JAG names the agent itself, an ancestor of it, or the workload at its root.
     pub fn check_presenter(&self, agent: &Agent, proof: &Proof) -> Result<(), Denial> {
         let Some(jag) = proof.id_jag() else { return Ok(()) };
         let td = &self.rules().trust_domain;
@@ -142,7 +142,7 @@ impl Judgement<'_> {
 }
 
 /// Decides on an access token: the audience must be among the agent's own, and the token gets the scopes that are asked for, or all
-/// that may be given if none are. `kept` is what is left of the agent's authority today.
+/// that may be given if none are. `kept` is the agent's remaining authority under the present configuration.
 pub fn decide_access(
     class: Option<&super::policy::Class>,
     kept: &Kept,
@@ -167,12 +167,12 @@ pub fn decide_access(
     Ok(scopes)
 }
 
-/// What a client hears whose JWT-SVID has proved it before.
+/// The denial for a JWT-SVID that was used before.
 pub fn assertion_used() -> Denial {
     unauthenticated("ASSERTION_USED", "this JWT-SVID has proved its agent before: mint one for each request")
 }
 
-/// The subject token, or what it says of its actor, is not about this caller.
+/// The denial for a subject token that belongs to another caller or names another actor.
 pub fn not_yours(message: impl Into<String>) -> Denial {
     Denial::denied("SUBJECT_NOT_ALLOWED", message)
 }

@@ -1,4 +1,4 @@
-//! What the generation of a caller's certificate means: the first use of a renewed one is recorded, and a past one on a new
+//! Checks the generation of a caller's certificate: the first use of a renewed certificate is recorded, and a replaced one on a new
 //! connection shows that somebody holds a copy.
 
 use mayfly_verify::{AgentId, Target, Workload, WorkloadName};
@@ -10,13 +10,13 @@ use crate::denial::{Denial, Kind, No};
 use crate::journal::record::{self, record::Body};
 use crate::state::Generation;
 
-/// For how long a workload's certificate still counts after its successor was used, in microseconds: a program may have read the
-/// folder just before it was renewed. A renewal is made under the folder's lock, and has no such time.
+/// For how long a workload's certificate is still accepted after its successor was used, in microseconds, because a program may
+/// have read the folder just before the renewal. It does not apply to renewals, which are made under the folder's lock.
 const GRACE: u64 = 10 * SECOND;
 
 impl Judgement<'_> {
     /// Checks the caller again on the state that the batch is judged on. Records the first use of a renewed certificate, and
-    /// revokes whoever shows that its certificate was copied. `renews` says whether the caller wants its certificate renewed.
+    /// revokes a caller whose certificate was evidently copied. `renews` says whether the caller wants its certificate renewed.
     pub(super) fn caller(&mut self, caller: &Caller, renews: bool) -> Result<(), No> {
         self.checking(Check::Caller);
         let generation = who(&self.overlay, self.rules, caller, self.at)?;
@@ -38,16 +38,16 @@ impl Judgement<'_> {
                 self.push(holder, Body::WorkloadUsed(used)).map(drop)
             }
             (Caller::Workload { name, key, serial, .. }, Generation::Past) => self.past_of_workload(name, key, serial, renews),
-            // Nobody else has a certificate of ours.
+            // Other callers have no certificate of ours.
             _ => Ok(()),
         }
     }
 
     fn past_of_agent(&mut self, id: &AgentId, serial: &[u8], opened: u64) -> Result<(), No> {
-        // T15: a pooled connection of an honest agent was opened while its certificate was the one in use. On a connection that
-        // is newer, the past certificate is a thief's or a copy of the agent's own. Nobody can tell which, so the agent is
-        // revoked. T108: what counts is when this certificate was replaced, and not the last renewal: a connection that was
-        // silent meanwhile is excused by nothing.
+        // T15: a pooled connection of an honest agent was opened while its certificate was the current one. On a newer connection
+        // the replaced certificate is used by a thief, or by the agent itself after a thief has renewed. The two cannot be told
+        // apart, so the agent is revoked. T108: the time that counts is when this certificate was replaced, not the last renewal,
+        // so a silent connection is not excused.
         let agent = self.overlay.agent(&id.uuid);
         let replaced = agent.map_or(0, |agent| agent.replaced_at(serial).unwrap_or(agent.used_since));
         if opened < replaced {
@@ -61,9 +61,10 @@ impl Judgement<'_> {
         ))
     }
 
-    /// T226: whoever renews a past certificate on a new connection holds a copy of the workload's identity, or was copied. Nobody can
-    /// tell which, nor which agents are whose: the line of certificates is revoked, and every agent that the workload spawned.
-    /// Whoever only calls with a past certificate may be a program that has not read its folder again, so it is refused.
+    /// T226: a process that renews a replaced certificate on a new connection holds a copy of the workload's identity, or its own
+    /// was copied. Neither these cases nor the agents of the two holders can be told apart, so the line of certificates and every
+    /// agent that the workload spawned are revoked. Any other call with a replaced certificate may come from a program that has not
+    /// read its folder again, so it is only refused.
     fn past_of_workload(&mut self, name: &WorkloadName, key: &[u8; 32], serial: &[u8], renews: bool) -> Result<(), No> {
         let (number, line) = self.view().line(key).ok_or_else(|| past("the certificate is not known any more"))?;
         let replaced = line.replaced_at(serial).map_or(0, |(_, at)| at);

@@ -1,4 +1,4 @@
-//! What a user lets a workload do: the proof of it, the delegation behind the proof, and whether the user is open.
+//! The consent of a user: its proof, the delegation that records it, and whether the user is open.
 
 use std::sync::Arc;
 
@@ -13,14 +13,15 @@ use crate::journal::record;
 use crate::state::mandate::EVERYTHING;
 use crate::state::{Delegation, View, seconds};
 
-/// What proves that a user lets the caller act.
+/// The proof that a user lets the caller act.
 #[derive(Clone, Debug)]
 pub enum Proof {
-    /// A token that was verified just now.
+    /// A token that was just verified.
     Token {
         /// The user.
         user: User,
-        /// SHA-256 of what the signature covers: it identifies the token, whoever signed it again.
+        /// SHA-256 of the bytes that the signature covers. It identifies the token even if its signature is replaced by an
+        /// equivalent one.
         proof: [u8; 32],
         /// SHA-256 of the whole token.
         token: [u8; 32],
@@ -28,7 +29,7 @@ pub enum Proof {
         issued_at: u64,
         /// When the token expires, in Unix seconds.
         ends_at: u64,
-        /// The configured audience that it names. What such a token allows is in the rules by which it is judged.
+        /// The configured audience that it names. The rules at the time of judging say what such a token allows.
         audience: String,
         /// How the user signed in (`acr`). `None` if their provider did not say.
         acr: Option<String>,
@@ -42,11 +43,11 @@ pub enum Proof {
     Recorded([u8; 32]),
     /// A delegation that was recorded before and names the caller.
     Delegation(DelegationId),
-    /// An ID-JAG that was verified just now.
+    /// An ID-JAG that was just verified.
     IdJag(Box<IdJag>),
 }
 
-/// A token that was verified just now, of whatever kind.
+/// A verified token of either kind.
 struct Fresh<'p> {
     user: &'p User,
     proof: &'p [u8; 32],
@@ -100,7 +101,7 @@ impl Proof {
     }
 }
 
-/// What a user says by a token, apart from any delegation that it records.
+/// The consent in a user's token, apart from a delegation that may record it.
 #[derive(Clone, Debug)]
 pub struct Consent {
     /// The user.
@@ -126,7 +127,7 @@ impl Judgement<'_> {
         let known = match proof {
             Proof::Token { proof, .. } | Proof::Recorded(proof) => self.view().delegation_by_proof(proof, at).cloned(),
             Proof::Delegation(id) => self.view().delegation(id, at).cloned(),
-            // It is used once, so what it recorded before is no answer.
+            // An ID-JAG can be used once, so an earlier delegation of it is not reused.
             Proof::IdJag(_) => None,
         };
         match (known, proof.fresh()) {
@@ -169,15 +170,15 @@ impl Judgement<'_> {
         }
     }
 
-    /// The ceiling of scopes of a token, and when what it allows ends in Unix seconds. Fails if it allows `by` nothing.
+    /// The ceiling of scopes of a token, and when its consent ends, in Unix seconds. Fails if it allows `by` nothing.
     fn allowed(&self, by: &Workload, fresh: &Fresh<'_>) -> Result<(Option<Vec<String>>, u64), Denial> {
         let Ceiling { scopes, longest, .. } = self.check_fresh(by, fresh.user, fresh.issued_at, fresh.ends_at, fresh.audience)?;
         let scopes = fresh.jag.map_or_else(|| scopes.clone(), |jag| jag.narrow(scopes));
-        // No delegation outlasts what a configured ceiling may say, however long the provider's token does.
+        // A delegation lasts no longer than the configured maximum, even if the provider's token does.
         Ok((scopes, fresh.ends_at.min(self.now().saturating_add(*longest))))
     }
 
-    /// What a token says that is presented once more, for an agent below `by` that lives already. Nothing is recorded of it.
+    /// The consent in a token that is presented for a live agent below `by`. No delegation is recorded.
     pub fn consent(&mut self, by: &Workload, proof: &Proof) -> Result<Consent, No> {
         self.checking(Check::Grant);
         let at = self.at();
@@ -202,10 +203,10 @@ impl Judgement<'_> {
         }
     }
 
-    /// Whether a recorded delegation still lets `by` act.
+    /// Checks that a recorded delegation still lets `by` act.
     fn check_recorded(&mut self, by: &Workload, known: &Delegation, proof: &Proof) -> Result<(), Denial> {
         if known.workload != *by {
-            // T13: an id proves nothing, so nothing is said about somebody else's delegation.
+            // T13: an id is no proof, so a delegation of another caller looks as if it did not exist.
             if let Proof::Delegation(id) = proof {
                 return Err(unknown_delegation(id));
             }
@@ -223,7 +224,7 @@ impl Judgement<'_> {
         Ok(())
     }
 
-    /// Whether a token that records a delegation now may do so.
+    /// Checks that a token may record a delegation.
     fn check_fresh<'r>(
         &'r self,
         by: &Workload,
@@ -232,7 +233,7 @@ impl Judgement<'_> {
         ends_at: u64,
         audience: &str,
     ) -> Result<&'r Ceiling, Denial> {
-        // T165: not what was configured when the token was verified.
+        // T165: the present configuration counts, not the one under which the token was verified.
         let ceiling = self.rules().tokens.get(&user.iss).and_then(|audiences| audiences.get(audience));
         let Some(ceiling) = ceiling.filter(|ceiling| ceiling.workloads.contains(by)) else {
             let message = format!("workload `{by}` may not present tokens of this audience");
@@ -245,8 +246,8 @@ impl Judgement<'_> {
         Ok(ceiling)
     }
 
-    /// Whether the user and their issuer are open. A token counts only if it was issued (Unix seconds) after the user's last revocation or
-    /// reopening; `None` is for a delegation that is recorded already.
+    /// Checks that the user and their issuer are open. A token must have been issued (Unix seconds) after the user's last
+    /// revocation or reopening; `None` is for a recorded delegation.
     fn check_user(&self, user: &User, issued_at: Option<u64>) -> Result<(), Denial> {
         let standing = self.view().target(&Target::User(user.clone()));
         if standing.is_some_and(|s| s.closed) {
@@ -257,7 +258,7 @@ impl Judgement<'_> {
     }
 }
 
-/// Whether an issuer of users is open.
+/// Checks that an issuer of users is open.
 pub fn check_issuer_open(view: &impl View, iss: &str) -> Result<(), Denial> {
     if view.is_closed(&Target::Issuer(iss.to_owned())) {
         let message = "the issuer of this user was revoked: an operator must reopen it";
@@ -266,11 +267,11 @@ pub fn check_issuer_open(view: &impl View, iss: &str) -> Result<(), Denial> {
     Ok(())
 }
 
-/// Whether a user's token, issued at `issued_at` (Unix seconds), is from after their last revocation or reopening.
+/// Checks that a user's token, issued at `issued_at` (Unix seconds), is from after their last revocation or reopening.
 pub fn check_token(view: &impl View, user: &User, issued_at: u64) -> Result<(), Denial> {
     let of = |target: &Target| view.revoked_at(target);
     let since = of(&Target::User(user.clone())).max(of(&Target::Issuer(user.iss.clone()))).max(of(&Target::TrustDomain));
-    // A token tells whole seconds: one from the second of the revocation may be from before it.
+    // Tokens carry whole seconds, so a token from the second of the revocation may be from before it and is refused.
     if since.is_some_and(|since| issued_at <= since / SECOND) {
         let message = "the user token is from before the revocation of the user or of their issuer: bring a fresh one";
         return Err(Denial::denied("USER_TOKEN_TOO_EARLY", message));

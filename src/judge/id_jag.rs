@@ -1,4 +1,4 @@
-//! What an ID-JAG lets an agent or a workload do. Each thing that it says is a ceiling that denies alone, and it is used once.
+//! The consent in an ID-JAG. Each of its claims is a limit by itself, and it can be used once.
 
 use mayfly_verify::User;
 
@@ -6,12 +6,12 @@ use super::action::{Action, all_within, read_actions};
 use super::{Check, Judgement};
 use crate::denial::Denial;
 
-/// An ID-JAG that was verified just now.
+/// A verified ID-JAG.
 #[derive(Clone, Debug)]
 pub struct IdJag {
     /// The user.
     pub user: User,
-    /// SHA-256 of what its signature covers.
+    /// SHA-256 of the bytes that its signature covers.
     pub proof: [u8; 32],
     /// SHA-256 of the whole token.
     pub token: [u8; 32],
@@ -29,13 +29,13 @@ pub struct IdJag {
     pub groups: Vec<String>,
     /// The client that it was issued to.
     pub client: String,
-    /// Who acts. `None` if it does not say.
+    /// The actor. `None` if it names none.
     pub actor: Option<String>,
     /// Identifies it for its single use.
     pub once: [u8; 16],
-    /// Ceiling of scopes. `None` if it does not say.
+    /// Ceiling of scopes. `None` if it names none.
     pub scopes: Option<Vec<String>>,
-    /// The resources that it is for. `None` if it does not say.
+    /// The resources that it is for. `None` if it names none.
     pub resources: Option<Vec<String>>,
     /// The actions that it is for, as a JSON array. `None` if it has none.
     pub details: Option<String>,
@@ -44,7 +44,7 @@ pub struct IdJag {
 }
 
 impl IdJag {
-    /// Ceiling of scopes: what it says and what is configured for its provider.
+    /// Ceiling of scopes: its own, limited by that of the provider's configuration.
     pub(super) fn narrow(&self, configured: &Option<Vec<String>>) -> Option<Vec<String>> {
         match (&self.scopes, configured) {
             (Some(said), Some(most)) => Some(said.iter().filter(|scope| most.contains(scope)).cloned().collect()),
@@ -53,7 +53,7 @@ impl IdJag {
         }
     }
 
-    /// A delegation or a longer lease has no room for what it says of resources, actions and keys, so one that says it is refused.
+    /// Refuses an ID-JAG with resources, actions or a key. A delegation or a longer lease could not keep these limits.
     pub fn check_plain(&self) -> Result<(), Denial> {
         if self.resources.is_none() && self.details.is_none() && self.key.is_none() {
             return Ok(());
@@ -63,7 +63,7 @@ impl IdJag {
         Err(Denial::denied("USER_TOKEN_RESOURCE", message))
     }
 
-    /// Whether it is for this audience, and for no more than these actions.
+    /// Checks that it is for this audience.
     pub fn check_target(&self, audience: &str) -> Result<(), Denial> {
         let same = |resource: &String| resource.trim_end_matches('/') == audience.trim_end_matches('/');
         if self.resources.as_ref().is_none_or(|resources| resources.iter().any(same)) {
@@ -75,15 +75,15 @@ impl IdJag {
 }
 
 impl Judgement<'_> {
-    /// Whether an ID-JAG may be presented by somebody with these names: the caller, and all for which it acts.
+    /// Checks that an ID-JAG may be presented under these names: the caller, and those for which it acts.
     pub fn check_id_jag(&self, jag: &IdJag, names: &[String]) -> Result<(), Denial> {
         self.checking(Check::Grant);
-        // T245: an assertion for another authorization server is of no use here, whatever is configured.
+        // T245: an assertion for another authorization server is refused, whatever is configured.
         if self.rules().client_audience.as_ref() != Some(&jag.audience) {
             let message = "the audience of an ID-JAG is the URL of this issuer, and here it has another or none";
             return Err(Denial::denied("USER_TOKEN_AUDIENCE", message));
         }
-        // T246: whoever presents it is the client that it was issued to, or acts for it; so is the actor that it names.
+        // T246: the names must include the client that it was issued to, and the actor that it names.
         let (client, actor) = (&jag.client, jag.actor.as_ref().unwrap_or(&jag.client));
         if !names.contains(client) || !names.contains(actor) {
             let message = "the `client_id` or `act` of the ID-JAG names neither the caller nor anybody it acts for";
@@ -92,7 +92,7 @@ impl Judgement<'_> {
         Ok(())
     }
 
-    /// Whether it was not used before. What uses it is recorded together with that.
+    /// Checks that it was not used before. The use is recorded together with the act that uses it.
     pub fn check_once(&self, jag: &IdJag) -> Result<(), Denial> {
         self.checking(Check::Grant);
         if self.view().assertion_used(&jag.once) {
@@ -102,7 +102,7 @@ impl Judgement<'_> {
         Ok(())
     }
 
-    /// Whether an access token for these actions is within what an ID-JAG says of actions.
+    /// Checks that these actions are within those of an ID-JAG.
     pub fn check_actions(&self, jag: &IdJag, actions: &[Action]) -> Result<(), Denial> {
         let said = jag.details.as_deref().unwrap_or_default();
         let within = read_actions(&self.rules().actions, said).is_ok_and(|said| all_within(actions, &said));

@@ -1,4 +1,5 @@
-//! Agents without keys: who may spawn one, and who may ask for it. It has no connection; its parent asks on its own.
+//! Agents without keys: who may spawn one, and who may ask for its tokens. Such an agent has no connection, so its parent asks on
+//! the parent's own.
 
 use mayfly_verify::Possession;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::state::{Agent, View};
 pub struct ForAgent {
     /// The agent.
     pub agent: Uuid,
-    /// What the parent's connection proves that it holds.
+    /// The certificate that the parent's connection proves.
     pub proved: Proved,
 }
 
@@ -38,7 +39,8 @@ impl Held {
 impl Judgement<'_> {
     /// The agent for which a caller asks: itself, or an agent without a key that it spawned itself.
     ///
-    /// T256: nobody else, not even an agent above the parent, gets a credential of it: the parent's key is all that stands for it.
+    /// T256: nobody but the parent gets its credentials, not even an ancestor of the parent, because they are bound to the parent's
+    /// certificate.
     pub fn asks_for(&self, caller: &Caller, for_agent: Option<Uuid>) -> Result<&Agent, No> {
         let gone = || No::from(Fault::new("keyless", "the caller is gone"));
         let Some(uuid) = for_agent else {
@@ -57,7 +59,7 @@ impl Judgement<'_> {
             let message = "an agent without a key gets its tokens by the agent that spawned it, and by nobody else";
             return Err(Denial::denied("PARENT_ONLY", message).into());
         }
-        // Not as the caller's own end: the call is refused, and the caller lives.
+        // The denial must not look like the end of the caller, which stays live.
         match View::standing(self.view(), agent, self.at()).refusal() {
             Some((code, message)) => Err(Denial::denied(code, message).into()),
             None => Ok(agent),

@@ -1,4 +1,5 @@
-//! Limits on numbers, rates and totals. They are counted in commit order, while a batch is judged, so none is ever exceeded.
+//! Limits on numbers, rates and totals of agents. They are counted in commit order, while a batch is judged, so none is ever
+//! exceeded.
 
 use mayfly_verify::{ClassName, Subject, Target, Workload, sha256};
 use uuid::Uuid;
@@ -15,13 +16,13 @@ use crate::state::{Count, Delegation, Lineage, Reading, Seat};
 pub struct Limit {
     /// Its name, as denials and operators use it.
     pub name: String,
-    /// What has a count of its own under this limit.
+    /// The kind of subject that has a count of its own under this limit.
     pub per: Per,
     /// What is counted.
     pub measure: Measure,
 }
 
-/// What has a count of its own under a limit, such as each user or each class.
+/// The kinds of subjects that have a count of their own under a limit, such as each user or each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Per {
     /// The delegating user.
@@ -37,7 +38,7 @@ pub enum Per {
 }
 
 impl Per {
-    /// As configuration and refusals write it.
+    /// Its name in the configuration and in denials.
     pub fn as_str(self) -> &'static str {
         match self {
             Per::User => "user",
@@ -56,7 +57,7 @@ pub enum Measure {
     Live(u64),
     /// Live agents directly below one spawner.
     FanOut(u64),
-    /// Spawns, evenly: at most `burst` at once, one more every `period` microseconds (GCRA, ITU-T I.371).
+    /// A rate of spawns: at most `burst` at once, and one more every `period` microseconds (GCRA, ITU-T I.371).
     Rate {
         /// Microseconds between two spawns in the long run.
         period: u64,
@@ -95,7 +96,7 @@ pub struct Full {
     pub retry: Option<u64>,
 }
 
-/// The reading of a rate after one more spawn. `now` is in Unix microseconds.
+/// The meter of a rate after one more spawn. `now` is in Unix microseconds.
 pub fn rate(before: Option<Reading>, period: u64, burst: u64, now: u64) -> Result<Reading, Full> {
     let tat = before.map_or(now, |r| r.value.max(now));
     let tolerance = period.saturating_mul(burst.saturating_sub(1));
@@ -107,7 +108,7 @@ pub fn rate(before: Option<Reading>, period: u64, burst: u64, now: u64) -> Resul
     Ok(Reading { value, until: value })
 }
 
-/// The reading of a total after one more spawn. `now` is in Unix microseconds.
+/// The meter of a total after one more spawn. `now` is in Unix microseconds.
 pub fn total(before: Option<Reading>, most: u64, window: u64, now: u64) -> Result<Reading, Full> {
     let until = (now / window.max(1)).saturating_add(1).saturating_mul(window.max(1));
     let used = before.filter(|r| r.until == until).map_or(0, |r| r.value);
@@ -117,12 +118,12 @@ pub fn total(before: Option<Reading>, most: u64, window: u64, now: u64) -> Resul
     Ok(Reading { value: used + 1, until })
 }
 
-/// Whether one more agent may live.
+/// Checks that there may be one more live agent.
 pub fn live(used: u64, most: u64) -> Result<(), Full> {
     if used >= most { Err(Full { limit: most, used, retry: None }) } else { Ok(()) }
 }
 
-/// Whose counts a new agent is charged to.
+/// The subjects whose counts a new agent is charged to.
 #[derive(Clone, Copy, Debug)]
 pub struct Spawner<'a> {
     /// The subject of its user. `None` if it acts for nobody.
@@ -136,7 +137,7 @@ pub struct Spawner<'a> {
 }
 
 impl Limit {
-    /// What has a count of its own for a new agent.
+    /// The subjects under which a new agent is counted for this limit.
     pub(super) fn subjects(&self, spawner: &Spawner<'_>) -> Vec<Subject> {
         let agents = spawner.agents;
         let of = |uuid: &Uuid| Target::Agent(*uuid).unsalted();
@@ -154,7 +155,7 @@ impl Limit {
         }
     }
 
-    /// Where the live agents of a subject are counted.
+    /// The counter of the live agents of a subject.
     pub(super) fn seat(&self, subject: Subject) -> Seat {
         let count = match (self.measure, self.per) {
             (Measure::FanOut(_), _) | (_, Per::Workload) => Count::DirectlyBelow,
@@ -166,7 +167,7 @@ impl Limit {
 }
 
 impl Judgement<'_> {
-    /// What a spawn uses up of every limit that applies, or the denial of the first limit that is full.
+    /// Charges a spawn to every limit that applies. Fails with the denial of the first limit that is full.
     pub fn charge(
         &self,
         mandate: &Mandate,
@@ -263,7 +264,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// No window is exceeded by one, and a refusal names the moment from which on it helps.
+        /// A total is never exceeded in a window, and a refusal names the time from which a retry succeeds.
         #[test]
         fn a_total_holds_in_every_window(most in 1u64..5, window in 1u64..50, steps in proptest::collection::vec(0u64..20, 1..200)) {
             let (mut reading, mut now, mut counts) = (None, 0u64, std::collections::BTreeMap::<u64, u64>::new());
@@ -283,7 +284,7 @@ mod tests {
             prop_assert!(counts.values().all(|c| *c <= most));
         }
 
-        /// In any stretch of time a rate lets through at most its burst and what the stretch earned.
+        /// In any interval a rate admits at most its burst and one more for each period.
         #[test]
         fn a_rate_holds_over_every_stretch(period in 1u64..50, burst in 1u64..6, steps in proptest::collection::vec(0u64..60, 1..200)) {
             let (mut reading, mut now, mut passed) = (None, 0u64, Vec::new());

@@ -1,4 +1,4 @@
-//! Whose an agent is: who may see it, who may end or revoke it, and what else a caller may revoke.
+//! Ownership: who may see an agent, who may end or revoke it, and which other targets a caller may revoke.
 
 use mayfly_verify::{DelegationId, Target};
 use uuid::Uuid;
@@ -21,7 +21,7 @@ pub fn owns(caller: &Caller, agent: &Agent) -> bool {
     }
 }
 
-/// Whether a caller may see an agent: whoever may end it, and auditors.
+/// Whether a caller may see an agent: everybody who may end it, and auditors.
 pub fn sees(caller: &Caller, agent: &Agent) -> bool {
     caller.reads_everything() || owns(caller, agent)
 }
@@ -33,7 +33,7 @@ impl Judgement<'_> {
         self.view().agent(uuid).filter(|agent| owns(caller, agent)).ok_or_else(unknown_agent)
     }
 
-    /// Whether a caller may revoke a target, as [`may_revoke`] says.
+    /// Checks that a caller may revoke a target: see [`may_revoke`].
     pub fn may_revoke(&self, caller: &Caller, target: &Target) -> Result<(), Denial> {
         self.checking(Check::Ownership);
         may_revoke(self.view(), caller, target)
@@ -41,7 +41,8 @@ impl Judgement<'_> {
 }
 
 impl Judgement<'_> {
-    /// Whether a caller may reopen a target: an operator everything, a user what they closed themselves, by a token from after that.
+    /// Checks that a caller may reopen a target. An operator may reopen everything, and a user what they closed themselves, with a
+    /// token from after that.
     pub fn may_reopen(&self, caller: &Caller, target: &Target) -> Result<(), Denial> {
         self.checking(Check::Ownership);
         let Caller::User { user, issued_at, .. } = caller else { return Ok(()) };
@@ -49,7 +50,7 @@ impl Judgement<'_> {
             return Err(Denial::denied("ROLE_NOT_ALLOWED", "you may reopen yourself and nothing else"));
         }
         check_token(self.view(), user, *issued_at)?;
-        // T160: what an operator closed is for an operator to open, also if the user had closed it before.
+        // T160: only an operator may reopen what an operator closed, even if the user had closed it before.
         if self.view().target(target).is_some_and(|standing| standing.closed && standing.why.by != caller.scope()) {
             let message = "an operator closed you, or the issuer did: an operator must reopen you";
             return Err(Denial::denied("USER_CLOSED_BY_OPERATOR", message));
@@ -58,7 +59,7 @@ impl Judgement<'_> {
     }
 
     /// Whether a revocation by `caller` must be recorded although its target is closed already: the user closed themself, and could
-    /// open again what an operator wants closed.
+    /// reopen what an operator wants to stay closed.
     pub fn overrules(&self, caller: &Caller, target: &Target) -> bool {
         let Target::User(user) = target else { return false };
         let themself = Caller::User { user: user.clone(), issued_at: 0, only_revokes: false };
@@ -68,7 +69,7 @@ impl Judgement<'_> {
 }
 
 /// Whether a caller may revoke a target. Operators may revoke anything. T13: an agent of somebody else looks as if it did not
-/// exist. Costs nothing, so that it can be asked before anything that does.
+/// exist. This is cheap, so that it can be checked before expensive work.
 pub fn may_revoke(view: &impl View, caller: &Caller, target: &Target) -> Result<(), Denial> {
     match (caller, target) {
         (Caller::Operator { .. }, _) => Ok(()),

@@ -1,13 +1,13 @@
-//! How often a caller may ask for what is written down, apart from spawns, which have limits of their own. Everything that is
-//! recorded costs memory and disk for as long as it is kept, so every kind of it has a pace: for each caller, and for each root
-//! workload with all of its agents.
+//! Rate limits of requests that are recorded, apart from spawns, which have limits of their own. A record costs memory and disk for
+//! as long as it is kept, so each kind of request has a rate limit (a *pace*) for each caller, and one for each root workload with
+//! all of its agents.
 
 use super::access::Action;
 use super::limits::{Full, rate};
 use crate::denial::{Denial, Kind};
 use crate::state::Reading;
 
-/// A pace: at most `burst` at once, and one more every `period`.
+/// A rate limit: at most `burst` at once, and one more every `period`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// Microseconds between two requests in the long run; at least 1.
@@ -16,7 +16,7 @@ pub struct Pace {
     pub burst: u64,
 }
 
-/// The paces of one kind of request.
+/// The rate limits of one kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paces {
     /// For each caller.
@@ -25,7 +25,7 @@ pub struct Paces {
     pub root: Pace,
 }
 
-/// The kinds of requests that have a pace.
+/// The kinds of requests that have a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
     /// A JWT-SVID.
@@ -34,7 +34,7 @@ pub enum Verb {
     Exchange,
     /// The revocation of an access token.
     RevokeToken,
-    /// What an agent spends, reserves and releases.
+    /// A spend, a reservation or a release of an agent.
     Spend,
     /// A later certificate.
     Renew,
@@ -71,7 +71,7 @@ impl Verb {
         Verb::Answer,
     ];
 
-    /// As the configuration and refusals write it.
+    /// Its name in the configuration and in denials.
     pub fn as_str(self) -> &'static str {
         match self {
             Verb::Mint => "mint",
@@ -89,7 +89,7 @@ impl Verb {
         }
     }
 
-    /// The kind of an action. `None` if it writes nothing, or has the limits of spawns.
+    /// The kind of an action. `None` if the action records nothing, or has the limits of spawns.
     pub fn of(action: Action) -> Option<Verb> {
         match action {
             Action::MintJwt => Some(Verb::Mint),
@@ -132,11 +132,11 @@ impl Verb {
 pub enum Whose {
     /// One caller's.
     Caller,
-    /// That of a root workload with all of its agents.
+    /// The limit of a root workload with all of its agents.
     Root,
 }
 
-/// The reading of a pace after one more request, or the denial. `now` is in microseconds of any clock that never goes back.
+/// The meter after one more request, or the denial. `now` is in microseconds of any clock that never goes back.
 pub fn paced(verb: Verb, whose: Whose, pace: Pace, before: Option<u64>, now: u64) -> Result<u64, Denial> {
     let before = before.map(|value| Reading { value, until: value });
     rate(before, pace.period, pace.burst, now).map(|after| after.value).map_err(|full| refused(verb, whose, pace, full))

@@ -1,4 +1,4 @@
-//! Permits: what may be signed once it is recorded, and the questions that several acts ask on the way there.
+//! Permits: credentials that may be signed once they are recorded, and the checks for them that several acts share.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::state::{Agent, Certificate, Done, Generation, Owner, Token, View};
 /// How far the start of a certificate is backdated, in seconds, for verifiers whose clocks are behind.
 pub(crate) const BACKDATE: u64 = 10;
 
-/// An agent's X.509-SVID may be signed, or its ticket handed out.
+/// The permit to sign an agent's X.509-SVID, or to return its ticket.
 #[derive(Clone, Debug)]
 pub struct Admission {
     id: AgentId,
@@ -60,7 +60,7 @@ impl Admission {
     }
 }
 
-/// An agent's JWT-SVID may be signed.
+/// The permit to sign an agent's JWT-SVID.
 #[derive(Clone, Debug)]
 pub struct Mint {
     id: AgentId,
@@ -86,7 +86,7 @@ impl Mint {
         &self.binding
     }
 
-    /// What it says beside that and the claims of every JWT-SVID.
+    /// The further claims that the audience's configuration adds.
     pub fn claims(&self) -> &Arc<Map<String, Value>> {
         &self.claims
     }
@@ -97,7 +97,7 @@ impl Mint {
     }
 }
 
-/// A workload's certificate may be signed.
+/// The permit to sign a workload's certificate.
 #[derive(Clone, Debug)]
 pub struct Certification {
     workload: WorkloadName,
@@ -127,7 +127,7 @@ impl Certification {
     }
 }
 
-/// A request id, and the request that it must stand for.
+/// A request id, with a digest of the request that it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId {
     /// SHA-256 of caller, method and id.
@@ -155,7 +155,7 @@ impl Judgement<'_> {
         }
     }
 
-    /// The authority that signs what is judged now.
+    /// The authority of this kind that is active now.
     pub fn signer(&self, kind: AuthorityKind) -> Result<&Slot, Denial> {
         self.view().authorities().active(kind).filter(|slot| slot.ends_at > self.now()).ok_or_else(|| {
             let message = format!("no {kind} authority is active: an operator prepares and activates one");
@@ -177,8 +177,8 @@ impl Judgement<'_> {
         if ends_at > self.now() { Ok(ends_at) } else { Err(Fault::new("certify", "the lease has ended").into()) }
     }
 
-    /// Whether a caller may give out authority. An agent's past certificate may finish what it has begun, on a connection from when
-    /// it was the one in use, and get nothing new: somebody may hold a copy of it.
+    /// Checks that a caller may get or give authority. On a connection from when it was current, an agent's replaced certificate
+    /// may still be used for other calls, but gets nothing new, because somebody may hold a copy of it.
     pub fn check_generation(&self, caller: &Caller) -> Result<(), Denial> {
         self.checking(Check::Generation);
         let Caller::Agent { id, serial, .. } = caller else { return Ok(()) };
@@ -189,7 +189,7 @@ impl Judgement<'_> {
         Ok(())
     }
 
-    /// Whether the provider that vouched for a delegation's user is still configured.
+    /// Checks that the provider of a delegation's user is still configured.
     pub fn check_issuer(&self, user: &User) -> Result<(), Denial> {
         self.checking(Check::Grant);
         if self.rules().issuers.contains_key(&user.iss) {
@@ -237,7 +237,8 @@ impl Judgement<'_> {
         Ok(Mint { id: agent.id(td), token, binding: Arc::new(binding), claims, authority })
     }
 
-    /// What is left of an agent's authority today: its own, within its class and within that of every ancestor.
+    /// The remaining authority of an agent under the present configuration: its own, limited by its class and by the class of every
+    /// ancestor.
     pub fn authority_left(&self, agent: &Agent) -> Result<policy::Kept, Denial> {
         if let Some(delegation) = &agent.delegation {
             self.check_issuer(&delegation.user)?;
@@ -257,7 +258,7 @@ impl Judgement<'_> {
         Ok(kept)
     }
 
-    /// A revoked key is never certified again.
+    /// Checks that a key was not revoked, because a revoked key is never certified again.
     pub fn check_key(&self, key: &[u8; 32]) -> Result<(), Denial> {
         self.checking(Check::Key);
         if self.view().key_revoked(key) {
@@ -266,7 +267,8 @@ impl Judgement<'_> {
         Ok(())
     }
 
-    /// A key belongs to one agent or workload. `may` says which owner may have it certified again.
+    /// Checks that a key has no other owner, because a key belongs to one agent or workload. `may` says which owner may have it
+    /// certified again.
     pub fn check_owner(&self, key: &[u8; 32], may: impl FnOnce(Owner<'_>) -> bool) -> Result<(), Denial> {
         self.checking(Check::Key);
         if self.view().owner(key).is_some_and(|owner| !may(owner)) {
@@ -276,14 +278,14 @@ impl Judgement<'_> {
         Ok(())
     }
 
-    /// A closed workload gets nothing new.
+    /// Checks that a workload is open, because a closed one gets nothing new.
     pub fn check_workload(&self, workload: &Workload) -> Result<(), Denial> {
         self.checking(Check::WorkloadOpen);
         let closed = self.view().is_closed(&Target::Workload(workload.clone()));
         if closed { Err(who::workload_closed()) } else { Ok(()) }
     }
 
-    /// A closed class gets no new agents.
+    /// Checks that a class is open, because a closed one gets no new agents.
     pub fn check_class(&self, class: &ClassName) -> Result<(), Denial> {
         self.checking(Check::ClassOpen);
         if self.view().is_closed(&Target::Class(class.clone())) {

@@ -1,4 +1,4 @@
-//! Where the configuration defines what judging refers to, and who owns it. No verdict depends on it.
+//! File and line of the parts of the configuration, and their owners, for explanations. No verdict depends on them.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ impl Section {
     /// Every section.
     pub const ALL: [Section; 4] = [Section::Classes, Section::Workloads, Section::Limits, Section::Issuers];
 
-    /// As the file writes it.
+    /// Its name in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             Section::Classes => "classes",
@@ -43,7 +43,7 @@ pub struct Place {
     pub owner: Option<String>,
 }
 
-/// What a check, a scope or a limit goes back to.
+/// The origin of a check, a scope or a limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// Its file and line, such as `mayfly.toml:41`; empty for what no file defines.
@@ -59,7 +59,7 @@ pub struct Source {
 pub struct Places {
     /// The name of the last file.
     pub file: String,
-    /// The owner of what names none. Empty if the configuration names none either.
+    /// The default owner. Empty if the configuration names none.
     pub owner: String,
     /// Every entry, by its section and name.
     pub entries: BTreeMap<(Section, String), Place>,
@@ -82,12 +82,12 @@ impl Places {
         }
     }
 
-    /// Something that the configuration says outside of the lists, or that is written in no file.
+    /// The source of a key outside of the lists, or of something that is in no file.
     pub fn elsewhere(&self, key: &str) -> Source {
         Source { at: self.file.clone(), key: key.to_owned(), owner: self.default_owner() }
     }
 
-    /// Something that a record says.
+    /// The source of something that is in a record.
     pub fn record(&self, key: String, owner: Option<&str>) -> Source {
         let owner = owner.filter(|owner| !owner.is_empty()).map_or_else(|| self.default_owner(), str::to_owned);
         Source { at: String::new(), key, owner }
@@ -98,7 +98,7 @@ impl Places {
         self.entries.get(&(section, name.to_owned()))?.owner.as_deref()
     }
 
-    /// Who owns what names no owner.
+    /// The owner of entries that name no owner.
     pub fn default_owner(&self) -> String {
         if self.owner.is_empty() { "the operators".to_owned() } else { self.owner.clone() }
     }

@@ -1,4 +1,4 @@
-//! What a class allows: effective authority is what is asked, within the class, within the delegation or the parent.
+//! The authority of an agent: the requested one, limited by the class and by the delegation or the parent.
 
 use std::collections::BTreeSet;
 
@@ -32,17 +32,17 @@ pub struct Class {
     pub workloads: Vec<Workload>,
     /// Classes whose agents may spawn it.
     pub classes: Vec<ClassName>,
-    /// Audiences whose access tokens may name the user and say nothing of the agent.
+    /// Audiences whose access tokens may name the user and no actor.
     pub impersonates: BTreeSet<String>,
     /// The Subject of its agents' certificates. `None` means that it is empty.
     pub subject: Option<SubjectTemplate>,
     /// What its agents may do only after a person has approved it.
     pub approve: Vec<ApprovalRule>,
-    /// The most that each of its agents may spend, with everything below it.
+    /// The most that each of its agents may spend, together with all agents below it.
     pub budget: Budget,
 }
 
-/// What a request asks for. An empty list asks for everything that can be given.
+/// The requested authority. An empty list asks for everything that can be given.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     /// Scopes.
@@ -53,13 +53,13 @@ pub struct Asked {
     pub lease: u64,
     /// Levels below the agent. `None` asks for as many as allowed.
     pub depth: Option<u32>,
-    /// Give what can be given instead of denying the rest.
+    /// Whether to give less than was asked for instead of denying the request.
     pub clip: bool,
     /// The mode. `None` means the mode that follows from the spawner.
     pub mode: Option<Mode>,
 }
 
-/// Who asks for a new agent, with the ceiling that follows from it.
+/// The spawner of a new agent, with its ceiling.
 #[derive(Clone, Debug)]
 pub enum Standing<'a> {
     /// A workload; `None` means no delegation, so the agent is autonomous.
@@ -68,7 +68,7 @@ pub enum Standing<'a> {
     Agent(Parent<'a>),
 }
 
-/// A delegation, as far as policy needs it.
+/// The parts of a delegation that limit an agent.
 #[derive(Clone, Debug)]
 pub struct Grant<'a> {
     /// The delegating user.
@@ -79,7 +79,7 @@ pub struct Grant<'a> {
     pub ends_at: u64,
 }
 
-/// The spawning agent, as far as policy needs it.
+/// The parts of a spawning agent that limit its child.
 #[derive(Clone, Debug)]
 pub struct Parent<'a> {
     /// Its class.
@@ -109,7 +109,7 @@ pub struct Permit {
     pub depth_left: u32,
     /// Unix seconds.
     pub lease_ends_at: u64,
-    /// What the request asked for and does not get.
+    /// The parts of the request that are not given.
     pub clipped: Vec<String>,
 }
 
@@ -124,7 +124,7 @@ pub fn decide_spawn(class: &Class, by: &Standing<'_>, asked: &Asked, now: u64) -
         Standing::Workload(_, None) => Mode::Autonomous,
         Standing::Agent(parent) => parent.mode,
     };
-    // Whoever loses the user's token must not get authority of its own by that.
+    // A spawner without the user's token must not get an autonomous agent by leaving the token out.
     if mode == Mode::Autonomous
         && asked.mode.is_none()
         && class.modes.contains(&Mode::Delegated)
@@ -202,7 +202,7 @@ fn check_spawner(class: &Class, by: &Standing<'_>) -> Result<(), Denial> {
             );
             Err(Denial::denied("SPAWNER_NOT_ALLOWED", message))
         }
-        // T86: the bound of a lineage is a denial here, never a depth at which revocation stops.
+        // T86: agents beyond the depth limit are denied here, so that revocation has no depth limit.
         Standing::Agent(parent) if parent.depth_left == 0 => {
             Err(Denial::denied("DEPTH_EXHAUSTED", "no agents may stand below this one: its depth is used up"))
         }
@@ -210,7 +210,8 @@ fn check_spawner(class: &Class, by: &Standing<'_>) -> Result<(), Denial> {
     }
 }
 
-/// What an agent keeps when its credentials are renewed or minted: its own authority within its class as it is today.
+/// The authority that an agent keeps when its credentials are renewed or minted: its own, limited by the present configuration of
+/// its class.
 pub fn decide_again(class: Option<&Class>, scopes: &[String], audiences: &[String]) -> Result<Kept, Denial> {
     let class = class.ok_or_else(|| Denial::denied("CLASS_UNKNOWN", "the agent's class is no longer configured"))?;
     let kept: Vec<String> = scopes.iter().filter(|s| class.scopes.contains(*s)).cloned().collect();
@@ -221,7 +222,7 @@ pub fn decide_again(class: Option<&Class>, scopes: &[String], audiences: &[Strin
     Ok(Kept { scopes: kept, audiences })
 }
 
-/// What is left of an agent's authority.
+/// The remaining authority of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Sorted.
@@ -230,7 +231,7 @@ pub struct Kept {
     pub audiences: Vec<String>,
 }
 
-/// Decides on a mint: the audience stands in the agent's own list and still in its class's.
+/// Decides on a mint: the audience must be in the agent's own list and still in that of its class.
 pub fn decide_mint(class: Option<&Class>, own: &[String], audience: &str) -> Result<(), Denial> {
     let Some(class) = class else {
         return Err(Denial::denied("CLASS_UNKNOWN", "the agent's class is no longer configured"));
@@ -242,7 +243,7 @@ pub fn decide_mint(class: Option<&Class>, own: &[String], audience: &str) -> Res
     Err(Denial::denied("AUDIENCE_NOT_ALLOWED", message))
 }
 
-/// An agent brought a user token.
+/// The denial for a user token that an agent presents.
 pub fn token_of_agent() -> Denial {
     let message = "an agent's children act for the agent's own user: leave the user token out";
     Denial::denied("USER_TOKEN_OF_AGENT", message)

@@ -1,5 +1,5 @@
-//! The last look before a signed credential leaves (T85): what was revoked after it was recorded is not handed out, though it is
-//! signed. A revocation that comes after this look is answered after it too.
+//! The last check before a signed credential is sent (T85): a credential that was revoked after it was recorded is not sent,
+//! although it is signed. The receipt of a revocation that comes after this check is also sent after it.
 
 use mayfly_verify::{Target, Workload, WorkloadName};
 use uuid::Uuid;
@@ -10,27 +10,27 @@ use super::who::workload_closed;
 use crate::denial::Denial;
 use crate::state::{State, View};
 
-/// Whether an agent's certificate, or its ticket, may leave.
+/// Checks that an agent's certificate, or its ticket, may be sent.
 pub fn admission(state: &State, admission: &Admission) -> Result<(), Denial> {
     agent(state, &admission.id().uuid, admission.certificate().map(|c| &c.key), admission.authority())
 }
 
-/// Whether an agent's token may leave.
+/// Checks that an agent's token may be sent.
 pub fn mint(state: &State, mint: &Mint) -> Result<(), Denial> {
     agent(state, &mint.id().uuid, None, mint.authority())
 }
 
-/// Whether an access token may leave.
+/// Checks that an access token may be sent.
 pub fn access(state: &State, access: &Access) -> Result<(), Denial> {
     agent(state, &access.id().uuid, None, access.authority())
 }
 
-/// Whether a workload's certificate may leave.
+/// Checks that a workload's certificate may be sent.
 pub fn certification(state: &State, permit: &Certification) -> Result<(), Denial> {
     workload(state, permit.workload(), &permit.certificate().key, permit.authority())
 }
 
-/// Whether a workload's certificate for `key` may leave, signed by the authority with the id of a slot.
+/// Checks that a workload's certificate for `key` may be sent. `authority` is the id of the slot that signed.
 pub fn workload(state: &State, name: &WorkloadName, key: &[u8; 32], authority: &str) -> Result<(), Denial> {
     if state.is_closed(&Target::Workload(Workload::Own(name.clone()))) {
         return Err(workload_closed());
@@ -38,12 +38,13 @@ pub fn workload(state: &State, name: &WorkloadName, key: &[u8; 32], authority: &
     signature(state, Some(key), authority)
 }
 
-/// Whether a credential of an agent may leave: `key` is the key that was certified, `authority` the id of the slot that signed.
+/// Checks that a credential of an agent may be sent: `key` is the key that was certified, `authority` the id of the slot that
+/// signed.
 pub fn agent(state: &State, uuid: &Uuid, key: Option<&[u8; 32]>, authority: &str) -> Result<(), Denial> {
     let Some(agent) = state.agent(uuid) else {
         return Err(Denial::denied("AGENT_UNKNOWN", "this issuer does not know the agent"));
     };
-    // As of the last record: a revocation is one.
+    // The time of the last record is enough, because a revocation is a record.
     if let Some((code, message)) = state.standing(agent, state.at).refusal() {
         return Err(Denial::denied(code, message));
     }

@@ -13,12 +13,12 @@ use super::limits::Limit;
 use super::policy::Class;
 use crate::policies::Policies;
 
-/// What the configuration says. A reload replaces it whole.
+/// The rules from the configuration. A reload replaces them as a whole.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The trust domain of this issuer.
     pub trust_domain: TrustDomain,
-    /// Counts the reloads of this process: what was proved by the configuration of another number is proved again.
+    /// Counts the reloads of this process. Evidence that was verified under another number is verified again.
     pub number: u64,
     /// Every configured class.
     pub classes: BTreeMap<ClassName, Class>,
@@ -43,28 +43,28 @@ pub struct Rules {
     pub auditors: Vec<WorkloadName>,
     /// The people who are operators or auditors.
     pub assignments: Vec<Assignment>,
-    /// Agents below one agent that may be taken back one by one. The next one that is revoked takes that agent with it.
+    /// Number of agents below one agent that may be ended or revoked one by one. If one more is revoked, that agent is revoked too.
     pub taken_back: usize,
-    /// The catalogue of types of actions.
+    /// The configured types of actions.
     pub actions: Catalogue,
     /// How many questions to people may wait.
     pub waiting: Waiting,
     /// Every configured limit.
     pub limits: Vec<Limit>,
-    /// The policies in force. `None` means that there are none. A new set replaces this whole, together with the other rules: an act is
-    /// judged by one set, at its commit.
+    /// The policies in force. `None` means that there are none. A new set replaces this as a whole, together with the other rules,
+    /// so an act is judged by one set, at its commit.
     pub policies: Option<Arc<Policies>>,
-    /// A candidate set that is asked beside it and decides nothing.
+    /// A candidate set. It is evaluated too, but decides nothing.
     pub shadow: Option<Arc<Policies>>,
     /// Lifetime of a workload's certificate, in seconds.
     pub workload_ttl: u64,
-    /// Lifetime of a JWT-SVID where the catalogue has no other, in seconds.
+    /// Default lifetime of a JWT-SVID, in seconds.
     pub jwt_ttl: u64,
     /// How long a JWT authority is published before it signs, in seconds (BU-9).
     pub publish_ahead: u64,
 }
 
-/// What a user token for one audience lets workloads do.
+/// The most that a user token for one audience allows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ceiling {
     /// The workloads that may present it.
@@ -83,7 +83,7 @@ impl Rules {
 
     /// The longest lifetime of an agent's certificate or token, in seconds.
     pub(crate) fn longest_credential(&self) -> u64 {
-        // Agents that have ended hold certificates too, so what is out may last as long as any class allows.
+        // Agents that have ended may still hold certificates, so the longest lifetime of any class counts.
         self.longest_svid().max(self.jwt_life())
     }
 

@@ -1,4 +1,4 @@
-//! Templates: texts with variables in braces, such as `CN={agent}`. They name an agent, and for whom it acts, to systems that read
+//! Templates: texts with variables in braces, such as `CN={agent}`. They make names of agents and users for systems that read
 //! neither SPIFFE IDs nor bindings.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use mayfly_verify::{TrustDomain, User};
 use super::Judgement;
 use crate::state::Agent;
 
-/// Something that a template may ask for.
+/// A variable of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variable {
     /// The UUID of the agent, 36 characters.
@@ -46,7 +46,7 @@ const VARIABLES: &[(&str, Variable)] = &[
 pub(super) enum Part {
     /// Text as it is.
     Text(String),
-    /// What a variable stands for.
+    /// A variable, which is replaced by its value.
     Variable(Variable),
 }
 
@@ -56,7 +56,7 @@ pub struct Template {
     parts: Vec<Part>,
 }
 
-/// What the variables stand for.
+/// The values of the variables.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
     agent: &'a Agent,
@@ -64,7 +64,7 @@ pub struct Facts<'a> {
     user: Option<(&'a User, &'a str)>,
 }
 
-/// The template asks for the user of an agent that acts for nobody.
+/// The template contains the user, but the agent acts for nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it names the user, and the agent acts for nobody")]
 pub struct NoUser;
@@ -85,7 +85,7 @@ impl Variable {
 }
 
 impl Template {
-    /// Reads a text. A brace is always one of a variable.
+    /// Parses a template. Every brace must belong to a variable.
     pub fn parse(text: &str) -> Result<Template, String> {
         let mut template = Template::default();
         let mut rest = text;
@@ -127,12 +127,12 @@ impl Template {
         }
     }
 
-    /// The characters of its fixed text.
+    /// Number of characters of its fixed text.
     pub(super) fn least(&self) -> usize {
         self.parts.iter().map(|part| if let Part::Text(text) = part { text.chars().count() } else { 0 }).sum()
     }
 
-    /// The text, with what its variables stand for.
+    /// The text, with variables replaced by their values.
     pub fn fill(&self, facts: &Facts<'_>) -> Result<String, NoUser> {
         let mut filled = String::new();
         for part in &self.parts {
@@ -177,21 +177,21 @@ impl Facts<'_> {
 }
 
 impl<'a> Judgement<'a> {
-    /// What the variables of a template stand for.
+    /// The values of the variables for an agent.
     pub(super) fn facts<'b>(&'b self, agent: &'b Agent) -> Facts<'b>
     where
         'a: 'b,
     {
         let rules = self.rules();
-        // A provider that is gone lets nobody act; its URL is as good a name for it.
+        // A provider that is no longer configured has no name, so its URL is used. Its users' agents cannot act anyway.
         let name = |user: &'b User| rules.issuers.get(&user.iss).map_or(user.iss.as_str(), String::as_str);
         let user = agent.delegation.as_ref().map(|d| (&d.user, name(&d.user)));
         Facts { agent, trust_domain: &rules.trust_domain, user }
     }
 }
 
-/// Whether a text is fit to be a name at other systems: not empty, without white space around it, control characters and
-/// characters that change the direction of writing, which make one name look like another.
+/// Checks that a text can be a name in other systems. It must not be empty, and must not contain surrounding white space, control
+/// characters, or characters that change the direction of writing and make one name look like another.
 pub(super) fn check_name(text: &str) -> Result<(), &'static str> {
     let unseen = |c: char| {
         c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')

@@ -6,7 +6,7 @@ use super::Judgement;
 use super::limits::{Limit, Measure, Spawner, meter, rate, total};
 use crate::state::State;
 
-/// How much of one limit is used, for what has used the most of it.
+/// How much of one limit is used, by the subject that has used the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// The index of the limit in the configuration.
@@ -29,8 +29,8 @@ impl Judgement<'_> {
         self.rules().limits.iter().enumerate().filter_map(of).collect()
     }
 
-    /// Where a new agent of this spawner would be counted under a limit, and how much is used there, without the records of a batch.
-    /// `now` is in Unix microseconds.
+    /// The subjects under which a new agent of this spawner would be counted for a limit, and how much each has used. Records of a
+    /// batch are not included. `now` is in Unix microseconds.
     pub fn used_by(state: &State, limit: &Limit, spawner: &Spawner<'_>, now: u64) -> Vec<(Subject, u64)> {
         let used = |subject: Subject| match limit.measure {
             Measure::Live(_) | Measure::FanOut(_) => u64::try_from(state.seats(limit.seat(subject))).unwrap_or(0),
@@ -64,7 +64,7 @@ impl Judgement<'_> {
 }
 
 impl Limit {
-    /// How much there is of it: agents, or spawns at once or in a window.
+    /// The value of the limit: agents, or spawns at once or in a window.
     pub fn most(&self) -> u64 {
         match self.measure {
             Measure::Live(most) | Measure::FanOut(most) | Measure::Total { most, .. } => most,

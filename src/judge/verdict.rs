@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::denial::No;
 use crate::policies::Action;
 
-/// What came of judging one act.
+/// The result of judging one act.
 pub struct Verdict<P> {
     /// The checks that were made, in order. If `result` is a denial, the last of them failed.
     pub checks: Vec<Check>,
@@ -17,7 +17,7 @@ pub struct Verdict<P> {
 /// One check of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// The caller is still who its credential says.
+    /// The caller's credential is still valid.
     Caller,
     /// The request id is new, or was used before for the same request.
     Request,
@@ -27,7 +27,7 @@ pub enum Check {
     ClassOpen,
     /// The user's proof holds, and names the caller.
     Grant,
-    /// The class and the caller's grant allow what is asked.
+    /// The class and the caller's grant allow the request.
     Authority,
     /// The root workload is open.
     WorkloadOpen,
@@ -49,9 +49,9 @@ pub enum Check {
     Policy(usize),
     /// The binding fits into a credential.
     BindingSize,
-    /// The further claims of a token fit what they name.
+    /// The further claims of a token are within the limits of the system that reads them.
     Claims,
-    /// The Subject of the class fits what it names.
+    /// The Subject of the class is within its limits.
     Subject,
     /// The ticket is known, has not ended, and belongs to this key.
     Ticket,
@@ -67,11 +67,11 @@ pub enum Check {
     TargetClosed,
     /// The authority's status allows the change.
     AuthorityStatus,
-    /// What is asked for needs no approval, or has one.
+    /// The request needs no approval, or has one.
     Approval,
 }
 
-/// Where the rule or data behind a check is found.
+/// Where the rule or data behind a check is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defined {
     /// In the records of the journal.
@@ -93,7 +93,7 @@ pub enum Defined {
 }
 
 impl Check {
-    /// Its name, as explanations write it.
+    /// Its name in explanations.
     pub fn as_str(self) -> &'static str {
         match self {
             Check::Caller => "caller",
@@ -125,7 +125,7 @@ impl Check {
         }
     }
 
-    /// What the check looks at.
+    /// The inputs of the check.
     pub fn looks_at(self) -> &'static str {
         match self {
             Check::Caller => "caller",
@@ -177,7 +177,7 @@ impl Check {
     }
 }
 
-/// Something that an operator should hear of.
+/// A message for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Note {
     /// Somebody holds a copy of an agent's certificate.
@@ -204,7 +204,7 @@ pub enum Note {
     /// Somebody else has the secret of an agent's ticket.
     #[error("agent {0}: its ticket was presented again with another key")]
     AgentTicketReused(Uuid),
-    /// The candidate set of policies would have answered otherwise. It decides nothing.
+    /// The candidate set of policies would have decided otherwise.
     #[error("the shadow policies would have {} {} (policy `{policy}`)", if *allowed { "allowed" } else { "denied" }, action.as_str())]
     ShadowDiffers {
         /// What was asked for.

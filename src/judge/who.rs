@@ -1,4 +1,4 @@
-//! Who a caller is now. One function answers, at the door, at the commit, and before a signature is released.
+//! Checks that a caller is still valid: when its request arrives, at the commit, and before a signature is released.
 
 use mayfly_verify::{Target, Workload};
 
@@ -9,14 +9,14 @@ use crate::caller::{Caller, unauthenticated};
 use crate::denial::Denial;
 use crate::state::{Generation, Owner, View, seconds};
 
-/// Whether a caller is still who its credential says, at `at` (Unix microseconds). Returns the generation of an agent's
-/// certificate; for a caller that is no agent this is `Current`.
+/// Checks that a caller's credential is still valid at `at` (Unix microseconds). Returns the generation of an agent's certificate;
+/// for a caller that is no agent this is `Current`.
 pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<Generation, Denial> {
     match caller {
         Caller::Stranger | Caller::Operator { by: None, .. } | Caller::Auditor { by: None, .. } => Ok(Generation::Current),
-        // A token from before the user's last revocation proves nothing once they are open again. While they are closed, everything
-        // of theirs is revoked already, and a repeated request gets the same answer. While their issuer is closed, anybody may have
-        // signed the token, so it proves nobody.
+        // A token from before the user's last revocation is refused once they are open again. While they are closed, everything of
+        // theirs is revoked already, and a repeated request gets the same answer. While their issuer is closed, its keys may be
+        // stolen, so the token is refused.
         Caller::User { user, issued_at, .. } => {
             check_issuer_open(view, &user.iss)?;
             if !view.is_closed(&Target::User(user.clone())) {
@@ -24,7 +24,7 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             }
             Ok(Generation::Current)
         }
-        // T240: what revokes a user revokes the operator that they are, and what is configured now decides.
+        // T240: revoking a user also ends their rights as an operator. The present configuration decides on those rights.
         Caller::Person { user, provider, issued_at, ends_at, .. } => {
             if rules.issuers.get(&user.iss) != Some(provider) {
                 return Err(unauthenticated("CALLER_UNKNOWN", "the provider of this token is no longer configured"));
@@ -40,7 +40,7 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             }
             Ok(Generation::Current)
         }
-        // An operator is a workload or a person first: what ends these ends the operator.
+        // An operator is also a workload or a person, and is refused when that one is.
         Caller::Operator { by: Some(by), .. } => {
             let generation = who(view, rules, by, at)?;
             operates(view, rules, by)?;
@@ -52,7 +52,7 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             Ok(generation)
         }
         Caller::Workload { name, key, serial, opened, authority } => {
-            // Its keys were revoked with it; that is not what it has to know.
+            // Its keys were revoked because it was closed, so the denial says that it is closed.
             if view.key_revoked(key) && view.is_closed(&Target::Workload(Workload::Own(name.clone()))) {
                 return Err(workload_closed());
             }
@@ -69,8 +69,7 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             }
             Ok(generation_of_workload(view, key, serial, *opened))
         }
-        // Its own trust domain certified it, so there is no key of ours to look up: a class must list it, and it must not have
-        // expired.
+        // A foreign trust domain certified it, so there is no key in our state. A class must list it, and it must not have expired.
         Caller::Foreign { ends_at, .. } => {
             if at >= seconds(*ends_at) {
                 return Err(unauthenticated("CREDENTIAL_EXPIRED", "the certificate has expired"));
@@ -80,7 +79,7 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
             }
             Ok(Generation::Current)
         }
-        // No key of the agent is behind a JWT-SVID: it is worth what its authority and its agent are.
+        // A JWT-SVID does not prove the agent's key, so only its authority and its agent are checked.
         Caller::Bearer { id, incarnation, authority, ends_at, .. } => {
             if view.authority_tainted(authority) {
                 let message = "the authority that signed this JWT-SVID is tainted: nothing it signed is valid";
@@ -111,8 +110,8 @@ pub fn who(view: &impl View, rules: &Rules, caller: &Caller, at: u64) -> Result<
     }
 }
 
-/// Which of its line's certificates a workload shows. A connection that was opened before its certificate was past goes on as if it
-/// were the one in use: programs that hold connections for long are told of no renewal.
+/// The generation of a workload's certificate in its line of renewals. On a connection that was opened before the certificate was
+/// replaced it counts as current, because programs with long connections are not notified of renewals.
 fn generation_of_workload(view: &impl View, key: &[u8; 32], serial: &[u8], opened: u64) -> Generation {
     let Some((_, line)) = view.line(key) else { return Generation::Replaced };
     match line.generation(serial) {
@@ -121,7 +120,7 @@ fn generation_of_workload(view: &impl View, key: &[u8; 32], serial: &[u8], opene
     }
 }
 
-/// Whether a workload or a person may act as an operator now.
+/// Checks that a workload or a person may act as an operator now.
 pub fn operates(view: &impl View, rules: &Rules, caller: &Caller) -> Result<(), Denial> {
     let listed = matches!(caller, Caller::Workload { name, .. } if rules.operators.contains(name));
     if !listed && office(rules, caller) != Some(Office::Operator) {
@@ -130,7 +129,7 @@ pub fn operates(view: &impl View, rules: &Rules, caller: &Caller) -> Result<(), 
     open_workload(view, caller)
 }
 
-/// Whether a workload or a person may act as an auditor now. Operators may too.
+/// Checks that a workload or a person may act as an auditor now. Operators may too.
 pub fn audits(view: &impl View, rules: &Rules, caller: &Caller) -> Result<(), Denial> {
     let listed = matches!(caller, Caller::Workload { name, .. } if rules.auditors.contains(name));
     if !listed && office(rules, caller).is_none() {
@@ -159,7 +158,7 @@ fn check_signature(view: &impl View, key: &[u8; 32], authority: &[u8]) -> Result
     Ok(())
 }
 
-/// What anybody hears who asks for something in the name of a closed workload.
+/// The denial for requests in the name of a closed workload.
 pub(super) fn workload_closed() -> Denial {
     Denial::denied("WORKLOAD_CLOSED", "this workload was revoked: an operator must reopen it")
 }

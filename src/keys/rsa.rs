@@ -1,4 +1,4 @@
-//! An RSA key in the memory of this process, for the one relying party or other that verifies RS256 alone.
+//! An RSA key in the memory of this process, for relying parties that verify only RS256.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;

@@ -1,4 +1,4 @@
-//! A backup: a consistent copy of the journal, read piece by piece between commits, so that nobody waits for it.
+//! A backup: a consistent copy of the journal, read piece by piece between commits, so that requests do not wait for it.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ impl Ledger {
         if to.exists() {
             return Err(Fault::new("backup", format!("`{}` exists already", to.display())));
         }
-        // A copy has its name once it is whole: an interrupted one is never taken for a backup.
+        // A copy gets its name when it is complete, so that an interrupted one is never taken for a backup.
         let partial = named(to, &format!(".{}.partial", uuid::Uuid::now_v7()));
         let mut copy = Sqlite::create(&partial).map_err(|e| Fault::new("backup", e))?;
         let partial = Partial(partial);
@@ -36,7 +36,7 @@ impl Ledger {
             }
         }
         let bytes = copy.close().map_err(|e| Fault::new("backup", e))?;
-        // A link is not made over a file that has come in the meantime.
+        // A hard link never replaces a file that was made in the meantime.
         std::fs::hard_link(&partial.0, to).map_err(|e| Fault::new("backup", e))?;
         let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| Fault::new("backup", e))?;

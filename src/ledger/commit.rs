@@ -1,4 +1,4 @@
-//! The writer: carries through all groups that wait. It judges them, commits once, applies, and settles.
+//! The writer: judges all groups that wait, commits them once, applies the records, and settles every act.
 
 use std::time::Instant;
 
@@ -13,14 +13,14 @@ use crate::judge::{Entry, Judgement, Note, Rules};
 use crate::process::sparing::Sparing;
 use crate::state::{AT_ONCE, State};
 
-/// Rows that one commit drops at most.
+/// Most rows that one commit drops.
 const DROP: usize = 512;
-/// Attempts to append one batch. It is judged again after each attempt that another process preceded.
+/// Attempts to append one batch. If another process has appended first, the batch is judged again.
 const BEHIND: usize = 16;
 /// Rows that are read at once to catch up.
 const CATCH_UP: usize = 1024;
 
-/// A group that waits for the writer, and is found here again once it is settled.
+/// A group that waits for the writer, which puts the settled group back here.
 pub(super) struct Slot {
     pub(super) lane: Lane,
     // Guards the group: the writer takes it out, and puts it back settled.
@@ -47,7 +47,7 @@ impl Slot {
     }
 }
 
-/// What only the holder of the writer's lock may touch.
+/// The state of the writer, which only the holder of its lock may use.
 pub(super) struct Writer {
     pub(super) journal: Box<dyn Journal>,
     bounds: Bounds,
@@ -128,7 +128,7 @@ impl Writer {
         }
         let mut guard = Panicked { writer: self, armed: true };
         {
-            // In order of lanes; within a lane, those that waited before the one that is new.
+            // In order of lanes; within a lane, waiting groups before the new one.
             let mut groups: Vec<&mut dyn Group> = Vec::with_capacity(taken.len() + 1);
             groups.extend(taken.iter_mut().map(|(_, group)| &mut **group as &mut dyn Group));
             groups.extend(mine);
@@ -143,7 +143,7 @@ impl Writer {
         }
     }
 
-    /// Commits one group alone, judged by rules that are not those of the ledger yet.
+    /// Commits one group by itself, judged by rules that the ledger does not use yet.
     pub(super) fn carry_by(&mut self, inner: &Inner, rules: &Rules, group: &mut dyn Group) {
         let mut guard = Panicked { writer: self, armed: true };
         guard.writer.commit(inner, rules, &mut [group]);
@@ -164,7 +164,7 @@ impl Writer {
         if recorded.is_ok() {
             inner.pulse(|pulse| pulse.refusing = None);
         }
-        // Also of a batch that was not recorded: an operator should hear of a thief though the disk is full.
+        // Notes are reported even if the batch was not recorded: an operator should learn of a thief even if the disk is full.
         for note in notes {
             self.told.tell(&note);
         }
@@ -181,7 +181,8 @@ impl Writer {
                 (Fate::Full, 0)
             }
             Err(cause) => {
-                // A failed fsync: nobody knows what is on the disk. The process stops, and its next start replays it.
+                // After a failed fsync it is unknown what is on the disk. The process stops, and its next start replays the
+                // journal.
                 let cause = cause.to_string();
                 settle(groups, &Fate::Failed(cause.clone()));
                 return self.failed(inner, &cause);
@@ -198,8 +199,8 @@ impl Writer {
         settle(groups, &fate);
     }
 
-    /// Judges, appends and applies; if others appended in the meantime, catches up and judges again. Fills `notes`, and returns
-    /// the number of records.
+    /// Judges, appends and applies; if another process appended in the meantime, catches up and judges again. Fills `notes`, and
+    /// returns the number of records.
     pub(super) fn record(
         &mut self,
         inner: &Inner,
@@ -209,7 +210,7 @@ impl Writer {
     ) -> Result<usize, AppendError> {
         for _ in 0..BEHIND {
             let now = self.clock.now();
-            // Only the holder of this lock changes the state, so what is judged under the read lock is still true below.
+            // Only the holder of the writer's lock changes the state, so a decision under the read lock still holds below.
             let (entries, first, dropped) = {
                 let state = inner.state.read();
                 let mut judgement = Judgement::new(&state, rules, now);
@@ -236,7 +237,7 @@ impl Writer {
         Err(AppendError::Fatal("others append to this journal faster than this issuer".into()))
     }
 
-    /// Stops the ledger, because nobody knows what is durable.
+    /// Stops the ledger, because it is unknown what is durable.
     pub(super) fn failed(&mut self, inner: &Inner, cause: &str) {
         self.stopped = true;
         inner.pulse(|pulse| pulse.stopped = true);
@@ -262,7 +263,7 @@ impl Writer {
         appended
     }
 
-    /// Applies records that are durable already to the state, and tells the observer.
+    /// Applies durable records to the state, and notifies the observer.
     pub(super) fn apply(
         &mut self,
         inner: &Inner,
@@ -272,7 +273,7 @@ impl Writer {
         let (mut cuts, mut noted) = (Vec::new(), Vec::new());
         let mut budget = AT_ONCE;
         let mut state = inner.state.write();
-        // Of all acts: the first revision of a commit belongs to no other one.
+        // Numbers acts uniquely, because the first revision of a commit belongs to no other commit.
         let commit = (state.revision + 1) << 16;
         for (revision, Entry { record, agent, act, origin }) in entries {
             state.apply_within(revision, &record, agent, &mut budget).map_err(|misfit| AppendError::Fatal(misfit.to_string()))?;
@@ -285,7 +286,8 @@ impl Writer {
         let chain = self.journal.head().filter(|(at, _)| *at == state.revision).map(|(_, chain)| chain);
         let head = Head { incarnation: state.incarnation, revision: state.revision, chain };
         drop(state);
-        // ORDER: before anybody is answered. Whoever sees this head finds every cut up to it.
+        // ORDER: the feed is notified before any caller is answered. A caller that sees this head finds every cut up to it in the
+        // feed.
         self.observer.committed(head, cuts);
         self.observer.recorded(noted);
         Ok(())
@@ -298,7 +300,7 @@ impl Writer {
             let rows = self.journal.read(from, CATCH_UP).map_err(AppendError::Fatal)?;
             let more = rows.len() == CATCH_UP;
             let mut entries = Vec::with_capacity(rows.len());
-            // Revisions have gaps where others dropped rows that no longer matter.
+            // Revisions have gaps where another process dropped rows that no longer matter.
             for (revision, body) in rows {
                 let record = journal::decode(&body).map_err(AppendError::Fatal)?;
                 entries.push((revision, Entry { record, agent: None, act: 0, origin: None }));

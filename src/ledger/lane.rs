@@ -7,14 +7,14 @@ use super::commit::Slot;
 use super::{Fate, Group};
 use crate::judge::Judgement;
 
-/// The lane of an act, in order of precedence: the writer takes what waits in an earlier lane before anything of a later one.
+/// The lane of an act, which is its priority: the writer takes all groups of an earlier lane before any of a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     /// Revocations, ends and reopenings.
     Revocation,
     /// Changes of the authorities.
     Authority,
-    /// Whatever makes or prepares a credential.
+    /// Acts that make or prepare a credential.
     Issuance,
     /// Questions: what records nothing.
     Question,
@@ -25,7 +25,7 @@ impl Lane {
     pub const ALL: [Lane; 4] = [Lane::Revocation, Lane::Authority, Lane::Issuance, Lane::Question];
 }
 
-/// A group that goes in another lane than its own.
+/// A group in another lane than its own.
 pub struct InLane<G>(pub Lane, pub G);
 
 impl<G: Group> Group for InLane<G> {

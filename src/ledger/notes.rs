@@ -1,16 +1,16 @@
-//! What judging leaves for the operator: written to the log, or where there may be one for each request, counted.
+//! Reports the notes for the operator: writes them to the log, or counts them if there may be one for each request.
 
 use std::time::{Duration, Instant};
 
 use crate::judge::Note;
 
-/// Between two lines of the log about shadow policies. The metric counts every difference.
+/// Least time between two log lines about candidate policies. The metric counts every difference.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells of notes.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// When the log last heard of a shadow policy.
+    /// When a difference of the candidate policies was last logged.
     shadow: Option<Instant>,
 }
 

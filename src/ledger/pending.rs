@@ -1,4 +1,4 @@
-//! One act on its way through the ledger, and what it becomes there: a permit that is recorded.
+//! One act in the ledger, until it becomes a recorded permit or a denial.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::caller::{Caller, Origin};
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::{Act, Chance, Check, Judgement};
 
-/// A permit that is recorded. Only this can become a signature, and only once: signing takes it.
+/// A recorded permit. Only this can be signed, and only once, because signing consumes it.
 #[derive(Debug)]
 #[must_use = "a recorded permit is to be signed or answered"]
 pub struct Recorded<P>(P);
@@ -59,7 +59,7 @@ impl<A, B> Recorded<Either<A, B>> {
     }
 }
 
-/// An act with its caller and its chance, until it is settled.
+/// An act with its caller and its random bytes, until it is settled.
 pub struct Pending<A: Act> {
     act: A,
     caller: Caller,
@@ -70,7 +70,7 @@ pub struct Pending<A: Act> {
 
 enum Outcome<P> {
     Waiting,
-    // Judged and allowed, and not durable yet.
+    // Judged and allowed, but not durable yet.
     Allowed(P),
     Settled(Result<Recorded<P>, No>),
 }
@@ -81,7 +81,7 @@ impl<A: Act> Pending<A> {
         Pending { act, caller, chance, origin: None, outcome: Outcome::Waiting }
     }
 
-    /// The same, with where its request came from.
+    /// The same, with the origin of its request.
     pub fn from(mut self, origin: Option<Arc<Origin>>) -> Pending<A> {
         self.origin = origin;
         self
@@ -125,7 +125,7 @@ impl<A: Act> Pending<A> {
         };
     }
 
-    /// What the act became. An act that was never settled is a fault.
+    /// The result of the act. An act that was never settled is a fault.
     pub fn take(&mut self) -> Result<Recorded<A::Permit>, No> {
         match std::mem::replace(&mut self.outcome, Outcome::Waiting) {
             Outcome::Settled(result) => result,

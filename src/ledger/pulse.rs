@@ -1,4 +1,4 @@
-//! Whether the ledger can record now, for those who must not wait for it: heartbeats and readiness.
+//! Whether the ledger can record now, for heartbeats and readiness, which must not wait for the ledger.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,35 +7,35 @@ use parking_lot::Mutex;
 
 use super::{Inner, Ledger};
 
-/// The pulse of a ledger. It keeps nothing of the ledger alive.
+/// A handle to this information. It does not keep the ledger alive.
 #[derive(Clone, Debug, Default)]
 pub struct Pulse(
-    // Guards what the writer is doing. Nobody holds it for longer than a copy takes.
+    // Guards the activity of the writer. It is held for a copy only.
     Arc<Mutex<Doing>>,
 );
 
-/// What the writer is doing and could do.
+/// The activity of the writer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Doing {
-    // When the append began that has not returned yet.
+    // When the append began that is under way.
     pub(super) appending: Option<Instant>,
     // Since when revocations could not be recorded.
     pub(super) refusing: Option<Instant>,
-    // There was no room for the last batch.
+    // Whether there was no room for the last batch.
     pub(super) full: bool,
     pub(super) stopped: bool,
 }
 
-/// Why the ledger does not record everything that it is asked to.
+/// Why the ledger cannot record everything now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unable {
     /// It was stopped, or its journal failed.
     Stopped,
-    /// An append has not returned for so long.
+    /// An append has been under way for this long.
     Hangs(Duration),
     /// There is no room for anything.
     Full,
-    /// There is room for revocations, ends and authorities alone.
+    /// There is room for revocations, ends and authorities only.
     Reserved,
 }
 
@@ -55,7 +55,7 @@ impl Ledger {
         &self.0.pulse
     }
 
-    /// Whether the ledger records what it is asked to; an append that takes longer than `patience` hangs. Never blocks.
+    /// Fails if the ledger cannot record now. An append that takes longer than `patience` counts as hanging. Never blocks.
     pub fn able(&self, patience: Duration) -> Result<(), Unable> {
         let pulse = *self.0.pulse.0.lock();
         let hangs = pulse.appending.map(|since| since.elapsed()).filter(|time| *time > patience);

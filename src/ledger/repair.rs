@@ -1,5 +1,5 @@
-//! Repair of the journal's time: a clock that was ahead at an earlier start has made records whose times lie in the future. They keep
-//! their order and their contents, and count with the time of the repair.
+//! Repair of the journal's time: a clock that was ahead at an earlier start has made records whose times lie in the future. These
+//! records keep their order and their contents, and get the time of the repair.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::journal::{self, Journal};
 use crate::state::authority::{Kind, Slot, Status};
 use crate::state::{CUT_KEEP, Repair, SKEW, State, before, cut_target, fixed, seconds};
 
-/// What a repair has done.
+/// The result of a repair.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Repaired {
     /// The incarnation of the journal, which is the same as before.
@@ -37,9 +37,10 @@ pub struct Repaired {
 /// Brings the time of a journal back to `now`, in Unix microseconds. Returns `None` if the journal is not ahead. Offline: no ledger
 /// may have the journal open.
 ///
-/// Agents, workloads and authorities live again as their own certificates say. What was issued while the time was ahead is revoked.
-/// Whatever was forgotten while the time was ahead is known again from its row. If rows may have been dropped, which a start prevents
-/// for as long as it was away, everything issued before is revoked: what was revoked never lives again.
+/// Agents, workloads and authorities are live again for as long as their own certificates say. Everything issued while the time was
+/// ahead is revoked. Things that were dropped from the state while the time was ahead are restored from their rows. If rows may
+/// have been dropped too, everything issued before is revoked, because revocations may be missing. A start prevents such drops for
+/// as long as the issuer was away.
 pub fn repair(journal: &mut dyn Journal, now: u64) -> Result<Option<Repaired>, OpenError> {
     let ahead = replay(journal)?;
     if ahead.at <= now.saturating_add(BEHIND) {
@@ -53,7 +54,7 @@ pub fn repair(journal: &mut dyn Journal, now: u64) -> Result<Option<Repaired>, O
         operator: "repair-time".into(),
         body: Some(Body::TimeRepaired(record::TimeRepaired { first: found.first })),
     }];
-    // Nothing was dropped if the clock's first record announced it, and is still there itself.
+    // Nothing was dropped if the first record under this clock announced the doubt, and is still there itself.
     let everything = !found.announced;
     let slots: Vec<record::Authority> = mended(&state, &found, now, everything).iter().map(Slot::write).collect();
     if !slots.is_empty() {
@@ -87,7 +88,7 @@ pub fn repair(journal: &mut dyn Journal, now: u64) -> Result<Option<Repaired>, O
         records.push(Record { at: now, operator: "repair-time".into(), body: Some(Body::Cut(body)) });
     }
     let encoded: Vec<Vec<u8>> = records.iter().map(Record::encode_to_vec).collect();
-    // ORDER: applied before it is written. What does not fit must not become a journal that cannot be replayed.
+    // ORDER: the records are applied before they are written, so that the journal never contains records that cannot be replayed.
     for (revision, record) in (by..).zip(&records) {
         state.apply(revision, record).map_err(|e| OpenError::Replay(e.to_string()))?;
     }
@@ -96,12 +97,12 @@ pub fn repair(journal: &mut dyn Journal, now: u64) -> Result<Option<Repaired>, O
     Ok(Some(Repaired { incarnation, head, first: found.first, lead: ahead.at - now, revoked, everything }))
 }
 
-/// What the records say that were made while the time was ahead.
+/// The findings in the records that were made while the time was ahead.
 #[derive(Default)]
 struct Found {
     // Revision of the first of them.
     first: u64,
-    // Whether the first of them says that a start was not sure of its clock.
+    // Whether the first of them announces that a start doubted its clock.
     announced: bool,
     // Agents that got a credential which begins in the future.
     agents: BTreeSet<Uuid>,
@@ -136,7 +137,8 @@ fn look(journal: &mut dyn Journal, ahead: &State, now: u64) -> Result<Found, Ope
                     }
                     None
                 }
-                // The lease of an agent that was admitted then ends too late, whether it has a certificate or a ticket.
+                // The lease of an agent that was admitted then ends too late, so the agent is revoked whether it has a certificate
+                // or a ticket.
                 Some(Body::Admitted(a)) if is_ahead => Some(&a.agent),
                 Some(Body::Redeemed(r)) if is_ahead && later(r.begins_at) => Some(&r.agent),
                 Some(Body::Renewed(r)) if is_ahead && later(r.begins_at) => Some(&r.agent),
@@ -153,8 +155,8 @@ fn look(journal: &mut dyn Journal, ahead: &State, now: u64) -> Result<Found, Ope
 }
 
 /// The authorities as they were before the time was ahead. Those that were made since are tainted, because their certificates begin
-/// in the future; and so are all that sign X.509 if nothing issued before may be accepted, because workloads' own certificates can be
-/// refused in no other way.
+/// in the future; if nothing issued before may be accepted, all X.509 authorities are tainted, because this is the only way to
+/// refuse workloads' own certificates.
 fn mended(state: &State, found: &Found, now: u64, everything: bool) -> Vec<Slot> {
     let was = |id: &str| found.authorities.iter().flatten().find(|a| a.id == id);
     let taint = |slot: &Slot| {
@@ -173,7 +175,7 @@ fn mended(state: &State, found: &Found, now: u64, everything: bool) -> Vec<Slot>
             None => taint(slot),
         })
         .collect();
-    // An authority may have been forgotten since; what it signed may live on.
+    // An authority may have been dropped from the state since, although certificates that it signed are still valid.
     let gone = found.authorities.iter().flatten().filter(|a| slots.iter().all(|slot| *slot.id != *a.id));
     let gone: Vec<Slot> = gone.filter_map(|a| Slot::read(0, a).ok()).collect();
     slots.extend(gone.into_iter().map(|slot| if everything && slot.kind == Kind::X509 { taint(&slot) } else { slot }));

@@ -1,4 +1,4 @@
-//! From a journal to the state: what a start does first.
+//! Replays a journal into the state, as the first step of a start.
 
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
@@ -8,15 +8,15 @@ use crate::journal::record::{self, Record, record::Body};
 use crate::journal::{self, AppendError, Journal};
 use crate::state::{CutMade, Misfit, Repair, State};
 
-/// Records that go from the reader to the thread that applies them in one piece.
+/// Records in one chunk that the reader passes to the thread that applies them.
 const CHUNK: usize = 1024;
-/// Pieces that wait at most.
+/// Most chunks that wait.
 const WAITING: usize = 8;
 
 /// Why a journal does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be read, or holds what this version does not know.
+    /// It cannot be read, or holds records of a later version.
     #[error("the journal cannot be replayed: {0}")]
     Replay(String),
     /// It belongs to another trust domain.
@@ -27,9 +27,9 @@ pub enum OpenError {
     Append(#[from] AppendError),
 }
 
-/// Is told the cuts of each record while a journal is replayed, as they were published when it was recorded.
+/// Receives the cuts of each record while a journal is replayed, as they were published when it was recorded.
 pub trait Listens {
-    /// An epoch of the journal begins, or the records are read once more: nothing that was told before counts.
+    /// An epoch of the journal begins, or the records are read again: earlier cuts must be discarded.
     fn begin(&mut self);
 
     /// The cuts of records up to `at` (Unix microseconds), in their order.
@@ -48,12 +48,12 @@ pub fn replay(journal: &mut dyn Journal) -> Result<State, OpenError> {
     replay_repaired(journal, Vec::new(), &mut ())
 }
 
-/// The same, and tells the cuts of each record.
+/// The same, and passes the cuts of each record to `listener`.
 pub fn replay_telling(journal: &mut dyn Journal, listener: &mut dyn Listens) -> Result<State, OpenError> {
     replay_repaired(journal, Vec::new(), listener)
 }
 
-/// The state that a journal's records make, with repairs of their times besides those that they hold.
+/// Replays a journal with `repairs` of record times, in addition to those that the journal contains.
 pub(super) fn replay_repaired(
     journal: &mut dyn Journal,
     mut repairs: Vec<Repair>,
@@ -67,18 +67,18 @@ pub(super) fn replay_repaired(
     }
 }
 
-/// What one reading of the records came to.
+/// The result of one pass over the records.
 enum Pass {
     Whole(Box<State>),
-    // A record repairs the times of records before it: they must be read again with this.
+    // A record repairs the times of earlier records, so another pass with this repair is needed.
     Repaired(Repair),
 }
 
 /// Records in order of revision, each with its own.
 type Chunk = Vec<(u64, Record)>;
 
-/// Applies every record. They are read and decoded beside the thread that applies them, which has the most to do: what is applied goes
-/// back to the reader, so that memory is freed by the thread that asked for it.
+/// Applies every record. Another thread reads and decodes them, because applying takes the most time. Applied records go back to
+/// the reader, so that memory is freed by the thread that allocated it.
 fn pass(journal: &mut dyn Journal, repairs: &[Repair], listener: &mut dyn Listens) -> Result<Pass, OpenError> {
     listener.begin();
     let (chunks, records) = sync_channel::<Chunk>(WAITING);
@@ -111,11 +111,11 @@ fn pass(journal: &mut dyn Journal, repairs: &[Repair], listener: &mut dyn Listen
         };
         let outcome = records.iter().try_for_each(|mut chunk| {
             chunk.iter_mut().try_for_each(|(revision, record)| apply(*revision, record))?;
-            // The reader may be done.
+            // The reader may have ended.
             let _ = applied.send(chunk);
             Ok::<_, Misfit>(())
         });
-        // ORDER: before the reader is joined. It ends when nobody takes its pieces any more.
+        // ORDER: before the reader is joined, because it ends when its channel is closed.
         drop(records);
         let read = reader.join().map_err(|_| "the reader has died".to_owned())?;
         outcome.map_err(|e| e.to_string())?;

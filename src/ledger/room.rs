@@ -1,7 +1,7 @@
-//! Room in the journal: what is recorded when there is none for everything, and how there is room again.
+//! Room in the journal: which records are written when there is not enough for all, and how room is made.
 //!
-//! Revocations, ends and authorities have a reserve that nothing else can fill. Rows that no longer matter are dropped before anything is
-//! refused, and time goes on without requests, so that more of them stop to matter.
+//! Revocations, ends and authorities have a reserve that nothing else can use. Rows that no longer matter are dropped before
+//! anything is refused. The passage of time is recorded even without requests, so that more rows cease to matter.
 
 use super::commit::{Writer, settle};
 use super::{Fate, Group, Inner, Lane, Ledger};
@@ -11,12 +11,12 @@ use crate::journal::record::{Passed, Record, record::Body};
 use crate::judge::{Entry, Note, Rules};
 use crate::state::AT_ONCE;
 
-/// How long the journal may be quiet while things are due or rows wait to be dropped, in microseconds.
+/// How long the journal may be quiet while something is due to end or rows wait to be dropped, in microseconds.
 const QUIET: u64 = 10 * SECOND;
 
 impl Ledger {
-    /// Keeps room in the journal: fills its reserve again, and records that time has passed if nothing else did. To be called about
-    /// once a second. Blocks while something is committed.
+    /// Keeps room in the journal: refills its reserve, and records the passage of time if there were no other records. Call this
+    /// about once a second. Blocks while something is committed.
     pub fn tend(&self) {
         let mut writer = self.0.writer.lock();
         if writer.stopped {
@@ -30,7 +30,7 @@ impl Ledger {
         drop(writer);
         self.0.pulse(|pulse| {
             pulse.full = space.is_short;
-            // An operator has made room: the next revocation finds some.
+            // If an operator has made room, revocations can be recorded again.
             pulse.refusing = pulse.refusing.filter(|_| space.is_short);
         });
         #[expect(clippy::cast_precision_loss, reason = "for a gauge")]
@@ -47,8 +47,8 @@ impl Ledger {
 }
 
 impl Writer {
-    /// A batch found no room: drops rows that no longer matter, then records what must not wait, and refuses the rest. Returns the groups
-    /// that are not settled yet, and what became of them.
+    /// Called if a batch found no room. Drops rows that no longer matter, then records groups that may use the reserve, and refuses
+    /// the rest. Returns the groups that are not settled yet, and their outcome.
     pub(super) fn squeeze<'a, 'b>(
         &mut self,
         inner: &Inner,
@@ -67,13 +67,13 @@ impl Writer {
             return (groups, recorded);
         }
         inner.pulse(|pulse| pulse.full = true);
-        // They are in the order of their lanes.
+        // The groups are in the order of their lanes.
         let vital = groups.iter().position(|group| group.lane() > Lane::Authority).unwrap_or(groups.len());
         let (vital, rest) = groups.split_at_mut(vital);
         settle(rest, &Fate::Full);
         if !vital.is_empty() {
             self.journal.may_use_reserve(true);
-            // What is worth a note was noted with the whole batch.
+            // Notes were already made when the whole batch was judged.
             recorded = self.record(inner, rules, vital, &mut Vec::new());
             self.journal.may_use_reserve(false);
         }
@@ -94,7 +94,8 @@ impl Writer {
         Ok(true)
     }
 
-    /// Lets time go on if something is due by now and nothing was recorded for a while, and drops the rows that wait for the next commit.
+    /// Records the passage of time if something is due to end and nothing was recorded for a while, and drops the rows that wait
+    /// for the next commit.
     fn pass(&mut self, inner: &Inner) {
         let passed = match self.due(inner) {
             Due::Nothing => Ok(()),
@@ -102,9 +103,9 @@ impl Writer {
             Due::Time => self.record_passed(inner),
         };
         match passed {
-            // The next commit finds out about others, and a later call about room.
+            // The next commit handles other processes, and a later call a full disk.
             Ok(()) | Err(AppendError::Behind | AppendError::Full(_)) => {}
-            // T72: nobody knows what is durable, and no other append may say that it is.
+            // T72: it is unknown what is durable, and no later append may succeed.
             Err(cause) => self.failed(inner, &cause.to_string()),
         }
     }
@@ -113,7 +114,7 @@ impl Writer {
         let (now, state) = (self.clock.now(), inner.state.read());
         let due = state.count_due(now);
         match () {
-            // More than one commit lets happen.
+            // More is due than one commit can end.
             () if due == AT_ONCE => Due::Time,
             () if now < state.at.saturating_add(QUIET) => Due::Nothing,
             () if due > 0 => Due::Time,
@@ -141,11 +142,11 @@ impl Writer {
     }
 }
 
-/// What waits for time to go on.
+/// Why time has to be recorded.
 enum Due {
     Nothing,
-    /// Rows that no longer matter.
+    /// Rows that no longer matter wait to be dropped.
     Rows,
-    /// What ends or is forgotten.
+    /// Something is due to end or to be dropped from the state.
     Time,
 }

@@ -1,5 +1,5 @@
-//! What a start may believe of the machine's clock. Order comes from revisions, and what lives comes from times: a start under a
-//! wrong clock would end everything that lives, or begin nothing that can be used.
+//! Checks the machine's clock at a start. Order comes from revisions, but expiry from times: under a wrong clock a start would
+//! expire everything, or issue credentials that cannot be used yet.
 
 use std::time::Duration;
 
@@ -9,26 +9,27 @@ use crate::journal::record::{Record, Resumed, record::Body};
 use crate::journal::{AppendError, Journal};
 use crate::state::State;
 
-/// How far the clock may be behind the last time that is known, in microseconds: what is issued then can be used at once.
+/// How far the clock may be behind the last known time, in microseconds. Credentials that are issued then can still be used at
+/// once.
 pub const BEHIND: u64 = 2 * LEAP;
 
 /// No issuer of this version has run before this time (1 January 2026), in Unix microseconds.
 const EARLIEST: u64 = 1_767_225_600 * SECOND;
 
-/// Why a clock is not believed.
+/// Why a clock is not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClockError {
     /// It shows a time before this version was made.
     #[error("the machine's clock shows a time before 2026: set it right")]
     Unset,
-    /// It is behind the last record, or behind the last time that was written down beside the journal.
+    /// It is behind the last record, or behind the time in the watermark.
     #[error(
         "the machine's clock is {} behind the journal. If the clock is wrong, set it right. If it is right, the clock was ahead \
          earlier: `mayfly journal repair-time` brings the journal's time back, and what lives by its certificates lives on",
         told(.0)
     )]
     Behind(u64),
-    /// It is further ahead of the last time that is known than an issuer is ever stopped.
+    /// It is further ahead of the last known time than the configured longest downtime.
     #[error(
         "the machine's clock is {} ahead of the last time that this issuer knew, and it may be stopped for {} \
          (`journal.max_downtime`). If the clock is wrong, set it right: a start would end every agent and forget what was revoked. If \
@@ -39,8 +40,8 @@ pub enum ClockError {
     Ahead(u64, u64),
 }
 
-/// Checks the clock of a start. `last` is the last time that is known and `now` what the clock shows, both in Unix microseconds;
-/// `last` is 0 at a first start.
+/// Checks the clock of a start. `last` is the last known time and `now` that of the clock, both in Unix microseconds; `last` is 0
+/// at a first start.
 pub fn check(last: u64, now: u64, max_downtime: Duration) -> Result<(), ClockError> {
     let most = u64::try_from(max_downtime.as_micros()).unwrap_or(u64::MAX);
     if now < EARLIEST {
@@ -54,8 +55,8 @@ pub fn check(last: u64, now: u64, max_downtime: Duration) -> Result<(), ClockErr
     }
 }
 
-/// Records that the issuer was away until now, so that nothing is dropped from the journal before its clock is proven. `last` is the
-/// last time that is known, and `now` that of the clock, both in Unix microseconds.
+/// Records that the issuer was away until now, so that nothing is dropped from the journal before its clock has proved right.
+/// `last` is the last known time, and `now` that of the clock, both in Unix microseconds.
 pub fn resume(journal: &mut dyn Journal, state: &mut State, last: u64, now: u64) -> Result<(), OpenError> {
     if state.revision == 0 || now <= last.saturating_add(BEHIND) {
         return Ok(());
@@ -66,7 +67,7 @@ pub fn resume(journal: &mut dyn Journal, state: &mut State, last: u64, now: u64)
     journal.may_use_reserve(false);
     match appended {
         Ok(()) => state.apply(state.revision + 1, &record).map_err(|e| OpenError::Replay(e.to_string())),
-        // An issuer without room still tells verifiers what it knows. Its rows are kept all the same.
+        // An issuer without room still serves its feed, so it starts. Its rows are kept all the same.
         Err(AppendError::Full(cause)) => {
             tracing::error!(%cause, "the journal has no room");
             state.keep_rows(now, last);

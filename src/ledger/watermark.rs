@@ -1,5 +1,5 @@
 //! The watermark: the last head that this issuer has signed, kept outside the journal, so that an older copy of the journal is
-//! noticed at the next start. It is written by a thread of its own; no commit waits for it.
+//! noticed at the next start. A thread of its own writes it, so no commit waits for it.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -13,7 +13,7 @@ use crate::denial::Fault;
 use crate::journal::chain::Digest;
 use crate::process;
 
-/// How often the head is looked at.
+/// How often the head is read.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The head of a journal.
@@ -23,7 +23,7 @@ pub struct Head {
     pub incarnation: Uuid,
     /// Its last revision.
     pub revision: u64,
-    /// The digest of the chain at that revision, where the journal keeps one.
+    /// The digest of the chain at that revision, if the journal keeps one.
     pub chain: Option<Digest>,
 }
 
@@ -39,9 +39,8 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Whether the journal has a past that contains this head of an earlier moment. `false` if its last revision is an earlier one, or if
-    /// its records up to there are others; `true` also if that can no longer be told, because the records were dropped. Blocks while
-    /// something is committed.
+    /// Whether the journal continues from this earlier head. `false` if its last revision is lower, or if its records up to there
+    /// differ; `true` also if that is no longer known, because the records were dropped. Blocks while something is committed.
     pub fn contains(&self, head: Head) -> Result<bool, Fault> {
         let writer = self.0.writer.lock();
         let (incarnation, revision) = self.read(|state| (state.incarnation, state.revision));

@@ -1,4 +1,4 @@
-//! What happens on one connection, as far as it decides how long the connection may stay.
+//! The activity on one connection, which decides how long the connection may stay open.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,12 +10,13 @@ use tokio::sync::Notify;
 /// Streams that a stranger's connection may keep open for longer than one request.
 const STREAMS: usize = 2;
 
-/// The bounds of a connection's time.
+/// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     /// Longest time from the accept to the first byte after the handshake, and for a stranger to the headers of its first request.
     pub(super) first: Duration,
-    /// How long a stranger's connection may stay without a request that begins or ends, unless one of its requests is a stream.
+    /// How long a stranger's connection may stay open without a request that begins or ends, unless one of its requests is a
+    /// stream.
     pub(super) idle: Duration,
     /// How long a part of a response to a stranger may wait to be taken.
     pub(super) unread: Duration,
@@ -23,7 +24,7 @@ pub(super) struct Times {
     pub(super) life: Duration,
 }
 
-/// What has happened on one connection.
+/// The activity on one connection.
 #[derive(Debug)]
 pub(super) struct Activity {
     accepted: Instant,
@@ -33,7 +34,7 @@ pub(super) struct Activity {
     streams: AtomicUsize,
     /// Milliseconds from `accepted` to the last request that began or ended.
     last: AtomicU64,
-    // Guards the responses of which a part waits to be taken, with the time since when; held for one look.
+    // Guards the responses that wait for the peer to read, each with the time since when; held for one look-up.
     unread: Mutex<Vec<(u64, Instant)>>,
     next: AtomicU64,
     ended: Notify,
@@ -62,7 +63,8 @@ impl Activity {
         self.heard.store(true, Ordering::Relaxed);
     }
 
-    /// A request has begun; it is open until the result is dropped. Returns `None` if it is a stream and there are enough of them.
+    /// A request has begun; it is open until the result is dropped. Returns `None` if it is a stream and the connection has as many
+    /// as it may.
     pub(super) fn begin(self: &Arc<Self>, stream: bool) -> Option<Open> {
         if stream && self.streams.fetch_add(1, Ordering::Relaxed) >= STREAMS {
             self.streams.fetch_sub(1, Ordering::Relaxed);
@@ -80,7 +82,7 @@ impl Activity {
         self.ended.notify_one();
     }
 
-    /// Resolves when somebody has asked for the end of the connection; returns why.
+    /// Resolves with the reason when the end of the connection was asked for.
     pub(super) async fn ended(&self) -> &'static str {
         loop {
             if let Some(why) = self.why.get() {
@@ -90,12 +92,13 @@ impl Activity {
         }
     }
 
-    /// Whether the connection is in use, and when something happened last: the lowest is the first that others may do without.
+    /// Whether the connection is in use, and when it was last active. The connection with the lowest value is ended first if room
+    /// is needed.
     pub(super) fn rank(&self) -> (bool, Instant) {
         (self.open.load(Ordering::Relaxed) > 0, self.last())
     }
 
-    /// Resolves when the connection has used up its time; returns why.
+    /// Resolves with the reason when the connection reaches a time limit.
     pub(super) async fn over(&self, stranger: bool, times: Times) -> &'static str {
         loop {
             let first = (self.accepted + times.first, "silent");
@@ -120,7 +123,7 @@ impl Activity {
             if next.0 <= now {
                 return next.1;
             }
-            // What is decisive may change before then: a stream may end, a response may wait.
+            // The next limit may change before then, because a stream may end or a response may begin to wait.
             tokio::time::sleep((next.0 - now).min(times.idle.min(times.unread) / 2)).await;
         }
     }
@@ -144,13 +147,13 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// A part of the response is there for the peer to take.
+    /// A part of the response waits for the peer to read it.
     pub(super) fn told(&mut self) {
         self.waits = true;
         self.activity.unread.lock().push((self.number, Instant::now()));
     }
 
-    /// The peer has taken what was there.
+    /// The peer has read the part that waited.
     pub(super) fn taken(&mut self) {
         if self.waits {
             self.waits = false;

@@ -1,5 +1,5 @@
-//! Strangers are served on a runtime of their own, with one thread: however busy they are, whoever has an identity is served by the
-//! other threads, and the system gives those their time first.
+//! A separate runtime for strangers, with one thread of low priority. However many strangers there are, callers with an identity
+//! are served by the other threads, which the system schedules first.
 
 use std::io;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use tokio::sync::oneshot;
 
 use crate::process;
 
-/// Work of strangers that may block at once, such as the verification of a user's token.
+/// Blocking tasks of strangers at once, such as the verification of a user's token.
 const BLOCKING: usize = 8;
-/// How much the thread stands back (`nice`) where the system knows that of single threads.
+/// The `nice` value of the thread, on systems where single threads have one.
 const NICE: i32 = 5;
 
-/// The runtime for strangers. It ends when the last clone is dropped; what runs there is dropped then.
+/// The runtime for strangers. It ends, with its tasks, when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Apart(Arc<Inside>);
 
 #[derive(Debug)]
 struct Inside {
     handle: Handle,
-    // Its end tells the thread.
+    // Dropping it stops the thread.
     _stop: oneshot::Sender<()>,
 }
 
@@ -35,20 +35,20 @@ impl Apart {
         process::thread("mayfly-strangers", move || {
             stand_back();
             let _ = runtime.block_on(stopped);
-            // What blocks is not waited for.
+            // Blocking tasks are not waited for.
             runtime.shutdown_background();
         })?;
         Ok(Apart(Arc::new(Inside { handle, _stop: stop })))
     }
 
-    /// Runs something there, and waits for its end.
+    /// Runs `work` there, and waits for its end.
     pub(super) async fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
-        // A panic ends the one connection, as it does on the other runtime.
+        // A panic ends this connection only, as on the other runtime.
         let _ = self.0.handle.spawn(work).await;
     }
 }
 
-/// Lets other threads of this process go first. Elsewhere than on Linux this would be the whole process.
+/// Lowers the priority of this thread. On other systems than Linux this would affect the whole process.
 fn stand_back() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
@@ -67,7 +67,7 @@ mod tests {
         let (told, name) = oneshot::channel();
         apart.run(async move { told.send(std::thread::current().name().map(str::to_owned)).unwrap() }).await;
         assert_eq!(name.await.unwrap().as_deref(), Some("mayfly-strangers"));
-        // A panic there is the end of that work alone.
+        // A panic there ends that task only.
         apart.run(async { panic!("a stranger") }).await;
         apart.run(async {}).await;
     }

@@ -1,4 +1,4 @@
-//! The bodies of a request and of its response, which hold what the request costs.
+//! The bodies of a request and of its response. They hold the memory that is charged for the request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub(super) enum Refused {
     Long,
 }
 
-/// The body of a request. What arrives is charged before it is read on; and as soon as the head of a message is there, so is what
-/// the message says that it will have, because the reader reserves that at once.
+/// The body of a request. Bytes that arrive are charged before more is read. When the head of a message has arrived, the declared
+/// length of the message is charged, because the reader allocates that at once.
 pub(super) struct Charged {
     incoming: Incoming,
     charge: Arc<Charge>,
@@ -40,14 +40,14 @@ pub(super) const HEAD: usize = 5;
 /// Follows the heads of gRPC messages, wherever a client splits them.
 #[derive(Default)]
 struct Heads {
-    // What has arrived of the next head.
+    // The part of the next head that has arrived.
     head: Vec<u8>,
     // Bytes of the current message that have not arrived.
     rest: usize,
 }
 
 impl Heads {
-    /// Takes what has arrived. Returns how much of the current message is still to come.
+    /// Takes bytes that have arrived. Returns how many bytes of the current message are missing.
     fn take(&mut self, mut data: &[u8]) -> usize {
         while !data.is_empty() {
             if self.rest > 0 {
@@ -91,7 +91,7 @@ impl hyper::body::Body for Charged {
                 self.charge.refuse(Refused::Long);
                 return Poll::Ready(Some(Err(Refused::Long.into())));
             }
-            // A message that is too long is refused by its reader, which reserves nothing for it.
+            // The reader refuses a message that is too long without allocating it, so it is not charged.
             let ahead = Some(self.heads.take(data)).filter(|rest| *rest <= self.most).unwrap_or(0);
             let more = (self.arrived + ahead).saturating_sub(self.charged);
             self.charged += more;
@@ -111,7 +111,7 @@ impl hyper::body::Body for Charged {
     }
 }
 
-/// The body of a stranger's response: until its last part has been taken, or the stream is reset, the request is open and pays.
+/// The body of a stranger's response. The request stays open and charged until the last part was read, or the stream is reset.
 pub(super) struct Held<T> {
     body: Body,
     open: Open,
@@ -130,7 +130,7 @@ impl<T: Unpin> hyper::body::Body for Held<T> {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // hyper asks for the next part when the one before has left, as far as the reader's window allows.
+        // hyper polls for the next part when the previous one was sent, which the client's flow-control window must allow.
         self.open.taken();
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame
@@ -162,7 +162,7 @@ mod tests {
             heads.take(first);
             assert_eq!(heads.take(second), (1 << 20) - 10, "split at {at}");
         }
-        // A message of no bytes, and the head of another behind it; in one piece, and byte by byte.
+        // An empty message followed by the head of another, in one piece and byte by byte.
         let two = [&[0; HEAD][..], &[1, 0, 0, 1, 0]].concat();
         assert_eq!(Heads::default().take(&two), 256);
         let mut heads = Heads::default();

@@ -1,5 +1,4 @@
-//! The memory of requests that have begun: a budget of bytes for all, with shares for strangers, for one address and for one
-//! identity.
+//! The memory of open requests: a budget of bytes for all of them, with limits for strangers, for one network and for one identity.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +14,7 @@ const REQUEST: usize = 8 * 1024;
 /// Whose request it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Payer {
-    /// A peer that has proved nothing, by its network.
+    /// A peer without an identity, by its network.
     Stranger(IpAddr),
     /// A peer with an identity.
     Known(Arc<str>),
@@ -48,7 +47,8 @@ impl Budget {
     /// Begins the account of a request. Returns `None` if there are too many requests of strangers.
     pub(super) fn begin(&self, payer: &Payer) -> Option<Arc<Charge>> {
         let charge = Charge { budget: self.clone(), payer: payer.clone(), bytes: Mutex::new(0), refused: OnceLock::new() };
-        // A request of a peer with an identity pays for its body alone: its connection has a bound on streams.
+        // A request of a peer with an identity is charged for its body only, because the number of streams of its connection is
+        // limited.
         (!payer.is_stranger() || charge.add(REQUEST)).then(|| Arc::new(charge))
     }
 
@@ -89,7 +89,7 @@ impl Payer {
     }
 }
 
-/// What one request holds of the budget. Dropping it gives everything back.
+/// The bytes that are charged to one request. Dropping it gives them back.
 #[derive(Debug)]
 pub(super) struct Charge {
     budget: Budget,
@@ -100,7 +100,7 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Charges `bytes` more. Returns `false`, and remembers it, if they are over a share.
+    /// Charges `bytes` more. Returns `false`, and remembers that, if they exceed a limit.
     pub(super) fn add(&self, bytes: usize) -> bool {
         if self.budget.take(&self.payer, bytes) {
             *self.bytes.lock() += bytes;
@@ -110,7 +110,7 @@ impl Charge {
         false
     }
 
-    /// Remembers why the request's body is not read on.
+    /// Remembers why the rest of the body is not read.
     pub(super) fn refuse(&self, why: Refused) {
         let _ = self.refused.set(why);
     }
@@ -148,7 +148,7 @@ mod tests {
         let begin = |n| std::iter::from_fn(|| budget.begin(&stranger(n))).take(100).collect::<Vec<_>>();
         let (first, second, third) = (begin(1), begin(2), begin(3));
         assert_eq!((first.len(), second.len(), third.len()), (8, 8, 0));
-        // What strangers hold leaves the rest to others.
+        // Strangers leave the rest of the budget to others.
         let charge = budget.begin(&known("a")).unwrap();
         assert!(charge.add(ALL / 4) && charge.refused().is_none());
         drop(first);

@@ -25,7 +25,7 @@ use crate::denial::{Denial, Kind};
 use crate::doors::peer::{self, Connection, Peer};
 use crate::doors::{grpc, status};
 
-/// How long a peer that has no place may take to ask for something, so that it can be told.
+/// How long a peer beyond the limit may take to send a request, so that it can be told the reason.
 const TELL: Duration = Duration::from_secs(2);
 
 /// A TLS listener's parts that all of its connections use.
@@ -69,7 +69,7 @@ impl Listening {
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|c| c.clone().into_owned()).collect();
         let peer = Arc::new(Connection::new(chain, opened).at(address));
-        // Who has no identity that may call something is a stranger for all that a connection costs.
+        // A peer whose identity may not call anything counts as a stranger for the limits.
         let known = self.behind.as_ref().and_then(|behind| peer::known(&behind.issuer, &peer));
         let seated = known.as_ref().map_or_else(|| seat.stranger(), |known| seat.certified(known));
         if let Err(full) = seated {
@@ -103,7 +103,7 @@ impl Listening {
         let closes = async {
             tokio::select! {
                 () = life::expiry(&peer.chain, &self.clock) => Closing::Expired(bounds.drain),
-                // This is just enough for the peer to get the reason.
+                // This time is just enough for the peer to get the reason.
                 () = peer.revoked() => Closing::Ended(CUT_DRAIN, "revoked"),
                 why = seat.activity.ended() => Closing::Ended(CUT_DRAIN, why),
                 why = seat.activity.over(stranger, times) => Closing::Ended(CUT_DRAIN, why),
@@ -113,7 +113,7 @@ impl Listening {
     }
 }
 
-/// Answers each request of a peer for which there is no place with the reason, and ends the connection after the first.
+/// Answers the requests of a peer beyond the limit with the reason, and closes the connection after the first.
 async fn tell(tls: TlsStream<TcpStream>, full: Full, bounds: Bounds, stop: watch::Receiver<bool>) {
     let (reason, message) = match full {
         Full::All => ("full", "the issuer has as many connections as it may: try again later, or ask its operator for more"),

@@ -1,7 +1,7 @@
 //! Counts the control frames of an HTTP/2 connection, and ends a connection that sends little else (T96).
 //!
-//! A PING or a SETTINGS frame costs its sender nothing and the receiver an answer. An honest client sends some with each request, and
-//! some for what it receives; both earn it more.
+//! A PING or a SETTINGS frame costs its sender nothing, but the receiver has to answer it. An honest client sends some of them with
+//! each request and for data that it receives, so both raise the limit.
 
 use std::io;
 use std::pin::Pin;
@@ -20,9 +20,9 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const BURST: u64 = 2000;
 /// Control frames that may come in each second.
 const PER_SECOND: u64 = 200;
-/// Control frames that a request earns.
+/// Control frames by which a request raises the limit.
 const PER_REQUEST: u64 = 16;
-/// Bytes written that earn one control frame. The answers to control frames themselves are far smaller.
+/// Bytes of responses that raise the limit by one control frame. The answers to control frames themselves are far smaller.
 const WRITTEN: u64 = 1024;
 
 /// A DATA frame below this size carries no message that is worth its cost, so it counts as a control frame.
@@ -40,15 +40,15 @@ pub(super) struct Metered<S> {
     ended: bool,
 }
 
-/// Where in the stream of frames the reader is.
+/// The position of the reader in the stream of frames.
 enum At {
-    /// So many bytes of the preface have come.
+    /// The reader is in the connection preface, of which this many bytes have arrived.
     Preface(usize),
-    /// So many bytes of a frame's head have come.
+    /// The reader is in a frame's head, of which this many bytes have arrived.
     Head([u8; 9], usize),
-    /// So many bytes of a frame's payload are to come.
+    /// The reader is in a frame's payload, of which this many bytes have not arrived yet.
     Payload(usize),
-    /// It is not HTTP/2.
+    /// The stream is not HTTP/2.
     Other,
 }
 
@@ -64,7 +64,7 @@ impl<S> Metered<S> {
         Metered { stream, activity, at: At::Preface(0), credit, ended: false }
     }
 
-    /// Returns whether the connection may go on.
+    /// Returns `false` if the connection must be closed.
     fn read(&mut self, mut bytes: &[u8]) -> bool {
         while let Some(first) = bytes.first() {
             match &mut self.at {

@@ -1,4 +1,4 @@
-//! The way of a request into the router: whether it may begin is decided from its headers and its peer, before its body is read.
+//! The gate before the router: from the headers and the peer it decides whether a request may begin, before the body is read.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::judge::access::{self, Action};
 /// The longest message of a stranger, in bytes.
 const STRANGER_MESSAGE: usize = 64 * 1024;
 
-/// The way into a router. Clones share the budget.
+/// The gate of a router. Clones share its budget.
 #[derive(Clone)]
 pub(super) struct Gate {
     router: axum::Router,
@@ -38,26 +38,26 @@ pub(super) struct Gate {
     within: Duration,
 }
 
-/// A peer that has proved nothing.
+/// A peer without an identity.
 pub(super) struct Stranger {
-    /// What happens on its connection.
+    /// The activity on its connection.
     pub(super) activity: Arc<Activity>,
 }
 
-/// How a refusal is written.
+/// The format of a refusal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wire {
     /// As a gRPC status.
     Grpc,
     /// As a status of HTTP.
     Http,
-    /// As the errors of RFC 6749, on whatever listener.
+    /// As the errors of RFC 6749, on any listener.
     Oauth,
-    /// As the errors of the access endpoints, on whatever listener.
+    /// As the errors of the access endpoints, on any listener.
     Access,
 }
 
-/// Methods for strangers whose responses go on for as long as their reader wants.
+/// Methods for strangers whose responses are streams without an end.
 const STREAMS: [&str; 4] = [
     "/mayfly.v1.Bundles/WatchBundle",
     "/grpc.health.v1.Health/Watch",
@@ -68,8 +68,8 @@ const STREAMS: [&str; 4] = [
 type Request = http::Request<Incoming>;
 
 impl Gate {
-    /// The way into `router`, with a budget of its own. Strangers may keep `streams` streams open. `issuer` is `None` where the router
-    /// is for everybody.
+    /// A gate for `router`, with a budget of its own. Strangers may keep `streams` streams open. `issuer` is `None` if everybody
+    /// may use the router.
     pub(super) fn new(router: axum::Router, issuer: Option<Arc<Issuer>>, bounds: Bounds, streams: usize) -> Gate {
         let (budget, streams) = (Budget::new(bounds.bodies), Arc::new(Semaphore::new(streams)));
         Gate { router, issuer, budget, streams, message: bounds.message, within: bounds.request }
@@ -107,10 +107,9 @@ impl Gate {
                         status::refusal(&no, name, started)
                     }
                 };
-                // The timeout covers the request's body too: a body that never arrives holds a stream no longer than any other
-                // request.
+                // The timeout includes reading the body, so that a body that never arrives does not hold the stream for longer.
                 let answer = async {
-                    // What a stranger's request holds, it holds until its response has been taken.
+                    // The charge for a stranger's request is held until its response has been read.
                     let held = stranger.as_ref().map(|stranger| gate.hold(&request, stranger)).transpose()?;
                     Ok::<_, No>((gate.answer(request, method, peer, payer, (&origin, started)).await?, held))
                 };
@@ -150,18 +149,18 @@ impl Gate {
         payer: &Payer,
         (origin, started): (&Arc<Origin>, Instant),
     ) -> Result<(Response, Arc<Charge>), No> {
-        // T94: who asks and for what is known from the headers. Whoever may not ask is told so before a byte of the body is read.
-        // The same is decided again when the body is there, because time has passed.
+        // T94: the caller and the method are known from the headers, so a caller without access is refused before any of the body
+        // is read. The same is checked again when the body has arrived, because time has passed.
         if let (Some(issuer), Some(method)) = (&self.issuer, method) {
             let person = peer::person(issuer, peer, request.headers()).await?;
             let caller = peer::caller(issuer, Some(peer), person.as_ref(), method.action).await?;
-            // Verified once for a request. The door judges again what it makes of them.
+            // The token is verified once for a request. The door judges again which role it gives.
             if let Some(person) = person {
                 request.extensions_mut().insert(Person(Arc::new(person)));
             }
             let begins = may_begin(method.action, &caller);
             if begins.is_err() {
-                // The door asks again, and says who it is by then.
+                // Noted for the history. The door determines the caller again, and notes that one.
                 let _ = origin.caller.set(caller);
             }
             begins?;
@@ -177,7 +176,7 @@ impl Gate {
         let Ok(response) = tower::ServiceExt::oneshot(self.router.clone(), request).await;
         match charge.refused() {
             Some(Refused::Busy) => Err(busy().into()),
-            // Its endpoint could not read the body, and has said so.
+            // The endpoint could not read the body, and its response says so.
             Some(Refused::Long) if matches!(wire, Wire::Oauth | Wire::Access) => Ok((response, charge)),
             Some(Refused::Long) => {
                 status::count(method.map_or(grpc::OTHER, |method| method.name), "malformed", started);
@@ -189,9 +188,9 @@ impl Gate {
     }
 }
 
-/// Whether a caller's request may go on to its body.
+/// Checks that the body of a caller's request may be read.
 fn may_begin(action: Action, caller: &Caller) -> Result<(), Denial> {
-    // A user's token is in the body: until that is read, a user is a stranger.
+    // A user's token may be in the body, so a stranger may begin a request that users may make.
     if matches!(caller, Caller::Stranger) && access::roles(action).contains(&Role::User) {
         return Ok(());
     }

@@ -12,19 +12,19 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::{Clock, SECOND};
 
-/// Longest time between two looks at the clock, which may be set, or stand still while the machine sleeps.
+/// Longest time between two readings of the clock, which may be set, or stop while the machine sleeps.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Why a connection closes, and the time that its open requests then have to end.
 pub(super) enum Closing {
     /// The peer's certificate has expired.
     Expired(Duration),
-    /// The peer was revoked, or the connection has used up its time or its place; this is counted with the reason.
+    /// The peer was revoked, or the connection reached a time limit or had to make room; this is counted with the reason.
     Ended(Duration, &'static str),
 }
 
-/// Serves a connection until it ends. It is closed when `closes` ends or at a stop: then no request begins any more, and open
-/// requests have the time that `closes` returns to end, or `drain` at a stop.
+/// Serves a connection until it ends. It is closed when `closes` resolves or at a stop. Then no new request begins, and open
+/// requests have the time that `closes` returns, or `drain` at a stop.
 pub(super) async fn serve(
     connection: impl GracefulConnection,
     closes: impl Future<Output = Closing>,
@@ -52,7 +52,7 @@ pub(super) async fn serve(
 }
 
 /// Polls a connection only every second time, after all other tasks that are ready. So its requests are read together, and the
-/// responses of a group leave in one write. If no other task is ready there is no delay.
+/// responses of a group are sent in one write. If no other task is ready there is no delay.
 async fn gathered(mut connection: Pin<&mut impl GracefulConnection>) {
     let mut waited = false;
     poll_fn(|cx| {

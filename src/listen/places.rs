@@ -1,5 +1,5 @@
-//! The places of a listener: how many connections there may be of each kind, from one network and of one identity, and which one
-//! ends when another needs its place.
+//! Limits the connections of a listener: how many there may be of each kind, from one network and of one identity, and which one is
+//! closed to make room for another. A connection has a *place* while it counts.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,36 +11,36 @@ use super::activity::Activity;
 use super::{Bounds, Full};
 use crate::doors::peer::Known;
 
-/// Connections to the operator socket, to the listener of metrics and health, to the bundle endpoint and to the HTTPS listener: each
-/// has its own.
+/// Most connections to the operator socket, to the listener of metrics and health, to the bundle endpoint and to the HTTPS
+/// listener.
 pub(super) const OPERATORS: usize = 64;
 pub(super) const MONITORS: usize = 64;
 const BUNDLE: usize = 256;
 const HTTPS: usize = 256;
 
-/// Files for everything that is no connection of a client: the journal, the log, and what the issuer fetches.
+/// Open files for other purposes than connections of clients: the journal, the log, and outgoing connections.
 const OTHER_FILES: usize = 128;
 
-/// How many places a listener has.
+/// The limits of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// All together, without handshakes.
     pub total: usize,
     /// Of strangers together.
     pub strangers: usize,
-    /// Of strangers from one network.
+    /// Connections of strangers from one network.
     pub network: usize,
     /// Of one identity.
     pub identity: usize,
-    /// Of peers that are in their handshake; half of them for one network.
+    /// Connections in their handshake; one network may have half of them.
     pub handshakes: usize,
 }
 
 impl Shares {
-    /// The shares of the gRPC listener, of a process that may open `files` files.
+    /// The limits of the gRPC listener, in a process that may open `files` files.
     pub fn of(bounds: &Bounds, files: usize) -> Shares {
         let left = files.saturating_sub(OPERATORS + MONITORS + BUNDLE + HTTPS + OTHER_FILES);
-        // Twice the handshakes have room: a connection that has to end holds its file for a moment longer.
+        // Handshakes count twice, because a connection that is being closed holds its file for a moment longer.
         let fits = if left >= 3 * 2048 { left - 2048 } else { (left / 3 * 2).min(left.saturating_sub(128)) };
         let total = bounds.connections.min(fits).max(4);
         let strangers = (total / 4).max(1);
@@ -53,17 +53,17 @@ impl Shares {
         }
     }
 
-    /// The shares of the bundle endpoint, which knows strangers only.
+    /// The limits of the bundle endpoint, which serves strangers only.
     pub fn bundle() -> Shares {
         Shares::strangers(BUNDLE)
     }
 
-    /// The shares of the HTTPS listener, which knows strangers only. One network has half of them.
+    /// The limits of the HTTPS listener, which serves strangers only. One network may have half of them.
     pub fn https() -> Shares {
         Shares { network: HTTPS / 2, ..Shares::strangers(HTTPS) }
     }
 
-    /// The shares of a listener that knows strangers only.
+    /// The limits of a listener that serves strangers only.
     pub(super) fn strangers(all: usize) -> Shares {
         Shares { total: all, strangers: all, network: all, identity: 0, handshakes: all }
     }
@@ -92,9 +92,9 @@ pub(super) struct Places(Arc<Shared>);
 
 struct Shared {
     shares: Shares,
-    /// What connections to this listener are called in metrics; `None` for the gRPC listener, whose connections have kinds.
+    /// The name of this listener in metrics. `None` for the gRPC listener, whose connections are counted by kind.
     listener: Option<&'static str>,
-    // Guards who has a place; held to give one, to take one back, and to look for the idlest stranger.
+    // Guards the table of connections; held to add or remove one, and to find the idlest stranger.
     table: Mutex<Table>,
 }
 
@@ -122,8 +122,8 @@ impl Places {
         places
     }
 
-    /// Gives a place to a connection whose handshake begins. If there is none, the oldest handshake ends: of the same network if that
-    /// has used up its share. So whoever finishes in time always gets in.
+    /// Adds a connection whose handshake begins. If there are too many handshakes the oldest one is ended, or the oldest of the
+    /// same network if that is at its limit. So a client that finishes its handshake quickly is always admitted.
     pub(super) fn begin(&self, network: IpAddr) -> Seat {
         let (activity, shares) = (Arc::new(Activity::new()), self.0.shares);
         let mut table = self.0.table.lock();
@@ -160,18 +160,18 @@ fn figure(n: usize) -> f64 {
     f64::from(u32::try_from(n).unwrap_or(u32::MAX))
 }
 
-/// The place of one connection. Dropping it gives the place back.
+/// One counted connection. Dropping it makes room for another.
 pub(super) struct Seat {
     places: Places,
     number: u64,
     network: IpAddr,
-    /// What happens on the connection.
+    /// The activity on the connection.
     pub(super) activity: Arc<Activity>,
 }
 
 impl Seat {
-    /// The handshake is done, and the peer has proved nothing. If strangers, or those of its network, have no place left, the idlest of
-    /// them ends.
+    /// Called when the handshake is done and the peer has no identity. If strangers, or those of its network, are at their limit,
+    /// the idlest of them is ended.
     pub(super) fn stranger(&self) -> Result<(), Full> {
         let shares = self.places.0.shares;
         let mut table = self.places.0.table.lock();
@@ -180,7 +180,7 @@ impl Seat {
         } else if table.all(Kind::Stranger) >= shares.strangers {
             table.end_idlest(Kind::Stranger, None);
         }
-        // Those with an identity may have taken every place.
+        // Peers with an identity may have taken all connections.
         if table.taken() >= shares.total && !table.end_idlest(Kind::Stranger, None) {
             return Err(Full::All);
         }
@@ -191,11 +191,11 @@ impl Seat {
         Ok(())
     }
 
-    /// The handshake is done, and the peer has an identity. The idlest stranger makes room for it. Otherwise the connection stays in
-    /// its place of a handshake.
+    /// Called when the handshake is done and the peer has an identity. If needed, the idlest stranger is ended to make room. If the
+    /// peer cannot be admitted, its connection still counts as a handshake.
     ///
-    /// Identities cost nothing, because agents spawn agents. So when everything is taken, the idlest connection of the root that has
-    /// most makes room for one of a root that has less.
+    /// A tree of agents can get any number of identities. So when all connections are taken, the idlest connection of the root that
+    /// has the most is ended for a root that has fewer.
     pub(super) fn certified(&self, known: &Known) -> Result<(), Full> {
         let shares = self.places.0.shares;
         let mut table = self.places.0.table.lock();
@@ -220,7 +220,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut table = self.places.0.table.lock();
-        // Not there if it was taken from this connection.
+        // It is missing if this connection was ended to make room.
         table.remove(self.number);
         self.places.tell(&table);
     }
@@ -260,13 +260,13 @@ impl Table {
         Some(seated)
     }
 
-    /// Ends the connection of a kind, from a network or from any, on which the least happens. Returns whether there was one.
+    /// Ends the idlest connection of a kind, from one network or from any. Returns whether there was one.
     fn end_idlest(&mut self, kind: Kind, network: Option<IpAddr>) -> bool {
         self.end_idlest_of(|seated| seated.kind == kind && network.is_none_or(|network| seated.network == network))
     }
 
-    /// Ends the idlest connection of the root that has most, if that has more than `root` would have with one more. Returns whether
-    /// it did.
+    /// Ends the idlest connection of the root that has the most, if it has more than `root` would have with one more. Returns
+    /// whether it did.
     fn end_of_greediest(&mut self, root: &Arc<str>) -> bool {
         let own = self.roots.get(root).copied().unwrap_or(0);
         let Some((greediest, most)) = self.roots.iter().max_by_key(|(_, n)| **n).map(|(root, n)| (Arc::clone(root), *n)) else {

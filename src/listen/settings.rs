@@ -10,12 +10,11 @@ use super::Bounds;
 /// Most concurrent streams of a stranger's connection.
 const STRANGER_STREAMS: u32 = 16;
 
-/// Bytes that may arrive on a connection, and on one of its streams, before somebody reads them. A stranger's is what HTTP/2 begins
-/// with.
+/// The flow-control window of a connection, and of one of its streams, in bytes. A stranger's is the initial window of HTTP/2.
 const WINDOW: u32 = 256 * 1024;
 const STRANGER_WINDOW: u32 = 65_535;
 
-/// Bytes of a stream's response that wait to be sent.
+/// Most bytes of a stream's response that are buffered.
 const SEND: usize = 256 * 1024;
 const STRANGER_SEND: usize = 16 * 1024;
 

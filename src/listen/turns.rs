@@ -1,7 +1,7 @@
-//! The turns of handshakes: how many compute at once, and that networks take turns.
+//! Limits how many handshakes compute at once, and lets networks take turns.
 //!
-//! A handshake is some hundred microseconds of signatures. Without a bound, the handshakes of strangers would stand before every
-//! request in the queues of the runtime.
+//! A handshake takes some hundred microseconds for signatures. Without a limit, handshakes of strangers would delay every request
+//! in the queues of the runtime.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,22 +13,22 @@ use std::task::ready;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Turns to compute. Clones share them.
+/// The permits to compute (*turns*). Clones share them.
 #[derive(Clone)]
 pub(super) struct Turns(Arc<Mutex<Waiting>>);
 
-// Guards the turns that are free, and who waits; held to take a turn or to pass one on.
+// Guards the free turns and the queue of waiting handshakes; held to take a turn or to pass one on.
 struct Waiting {
     free: usize,
-    /// Each network once, with its handshakes in the order in which they came.
+    /// Each network once, with its waiting handshakes in order of arrival.
     networks: VecDeque<(IpAddr, VecDeque<oneshot::Sender<Turn>>)>,
 }
 
-/// A turn. Dropping it passes it on.
+/// A turn. Dropping it passes it to the next waiting handshake.
 struct Turn(Turns);
 
 impl Turns {
-    /// As many turns as there are processors but one, and at least one.
+    /// One turn fewer than there are processors, and at least one.
     pub(super) fn new() -> Turns {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Turns::of(processors.saturating_sub(1).max(1))
@@ -90,7 +90,7 @@ impl Drop for Turn {
             }
             let Some(next) = next.filter(|next| !next.is_closed()) else { continue };
             drop(waiting);
-            // A turn that nobody takes is dropped, and so goes on to the next.
+            // If the receiver is gone the turn is dropped, which passes it on.
             let _ = next.send(Turn(self.0.clone()));
             return;
         }
@@ -135,7 +135,7 @@ mod tests {
         let stays = turns.take(network(3)).err().unwrap();
         drop(gone);
         drop(first);
-        // It was passed to the second, who goes away without taking it.
+        // The turn was passed to the second handshake, which ends without using it.
         drop(passed_and_gone);
         drop(stays.await.unwrap());
         assert_eq!(turns.0.lock().free, 1);

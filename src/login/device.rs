@@ -5,23 +5,23 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{Found, LoginError, Provider, Tokens, read, refused, shown, unreachable};
+use super::{Found, LoginError, Provider, Tokens, read, refused, shown};
 
 /// The longest that a person may take, whatever the provider says.
 const PATIENCE: u64 = 1800;
-/// Seconds between two questions, where the provider says nothing (RFC 8628 3.2), and the least and the most that it may say.
+/// Seconds between two polls: the default (RFC 8628 3.2), and the least and the most that a provider may set.
 const INTERVAL: (u64, u64, u64) = (5, 1, 60);
 /// The grant type.
 const DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-/// What a person does on another machine.
+/// The instructions for a person with another machine.
 #[derive(Clone, Debug)]
 pub struct Invitation {
     /// The page to visit.
     pub page: String,
     /// The code to enter there.
     pub code: String,
-    /// The page with the code in it, where the provider has one.
+    /// The address of the page that includes the code, if the provider has one.
     pub complete: Option<String>,
 }
 
@@ -35,17 +35,16 @@ struct Answer {
     interval: Option<u64>,
 }
 
-/// Signs a person in. `invite` is told what they must do.
+/// Signs a person in. `invite` gets the instructions for them.
 pub async fn sign_in(provider: &Provider, invite: impl FnOnce(&Invitation)) -> Result<Tokens, LoginError> {
     let found = Found::of(provider).await?;
     let none =
         || LoginError::Answer("it has no `device_authorization_endpoint`: sign in with a browser, without --device".into());
     let endpoint = found.endpoints.device_authorization_endpoint.as_deref().ok_or_else(none)?;
     let scope = found.scope();
-    let mut form = vec![("client_id", provider.client.as_str()), ("scope", scope.as_str())];
+    let mut form = vec![("scope", scope.as_str())];
     form.extend(provider.resource.as_deref().map(|resource| ("resource", resource)));
-    let answer = found.client.post(endpoint).form(&form).send().await.map_err(|e| unreachable(provider, &e))?;
-    let answer: Answer = read(provider, answer).await?;
+    let answer: Answer = read(provider, found.send(endpoint, form).await?).await?;
     // T243: what a person is told to do is one page and one code, in one line each.
     let page = |url: &str| if url.starts_with("https://") { Ok(shown(url)) } else { Err(no_page(url)) };
     let complete = answer.verification_uri_complete.as_deref().map(page).transpose()?;

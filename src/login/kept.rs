@@ -1,4 +1,4 @@
-//! The tokens of a person who has signed in: kept in a file that only they can read, and refreshed before they end.
+//! The tokens of a person who has signed in: kept in a file that only they can read, and refreshed before they expire.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -12,14 +12,14 @@ use serde_json::Value;
 use super::{Found, LoginError, Provider, Tokens, claims, refused, unix_now};
 use crate::keys::keystore::write_private;
 
-/// A token that ends within this many seconds is as good as over.
+/// A token that expires within this many seconds is not used.
 const MARGIN: u64 = 30;
-/// A token that can be refreshed is, when it is so old: issuers take none that is older than an hour, unless they are configured to.
+/// Age in seconds at which a token is refreshed, because by default issuers refuse tokens that are older than an hour.
 const AGE: u64 = 3300;
 /// How long to wait for another command that refreshes the same token.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The file of a folder.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     issuer: String,
@@ -29,7 +29,7 @@ struct Kept {
     refresh_token: Option<String>,
 }
 
-/// What a token says of who has it, unverified.
+/// The unverified claims of a token about its person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// The provider.
@@ -38,21 +38,47 @@ pub struct Said {
     pub sub: String,
     /// Its audiences.
     pub audiences: Vec<String>,
-    /// When it ends, Unix seconds.
+    /// When it expires, Unix seconds.
     pub ends_at: u64,
-    /// Whether another one comes without a sign-in.
+    /// Whether it can be refreshed without a sign-in.
     pub refreshes: bool,
 }
 
-/// Keeps the tokens of a sign-in in a folder.
+/// Stores the tokens of a sign-in in a folder.
 pub fn keep(dir: &Path, provider: &Provider, tokens: &Tokens) -> Result<Said, LoginError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| at(dir, &e))?;
     write(dir, &Kept::of(provider, tokens))?;
     Ok(said(&tokens.token, tokens.refresh.is_some()))
 }
 
-/// Forgets what is kept in a folder. Returns whether there was anything.
-pub fn forget(dir: &Path) -> Result<bool, LoginError> {
+/// What became of a sign-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Whether anything was kept.
+    pub kept: bool,
+    /// Whether the provider has ended the sign-in too. It has not where there was no refresh token, or where it offers no such thing.
+    pub revoked: bool,
+}
+
+/// Forgets what is kept in a folder, and has the provider end the sign-in. It is forgotten here even if the provider cannot be told, which is
+/// an error.
+pub async fn forget(dir: &Path, provider: &Provider) -> Result<Forgotten, LoginError> {
+    if !path(dir).exists() {
+        return Ok(Forgotten { kept: false, revoked: false });
+    }
+    // ORDER: no other command refreshes the token in between, and keeps the next one.
+    let _lock = lock(dir).await?;
+    let refresh = read(dir, provider).ok().and_then(|kept| kept.refresh_token);
+    let kept = remove(dir)?;
+    let revoked = match refresh {
+        Some(refresh) => Found::of(provider).await?.revoke(&refresh).await?,
+        None => false,
+    };
+    Ok(Forgotten { kept, revoked })
+}
+
+/// Removes what is kept in a folder. Returns whether there was anything.
+fn remove(dir: &Path) -> Result<bool, LoginError> {
     match fs::remove_file(path(dir)) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
@@ -60,7 +86,7 @@ pub fn forget(dir: &Path) -> Result<bool, LoginError> {
     }
 }
 
-/// What is kept in a folder says of who has signed in there. `None` if nobody has.
+/// The person who has signed in, by the tokens in a folder. `None` if nobody has.
 pub fn who(dir: &Path, provider: &Provider) -> Result<Option<Said>, LoginError> {
     match read(dir, provider) {
         Ok(kept) => Ok(Some(said(&kept.token, kept.refresh_token.is_some()))),
@@ -69,13 +95,13 @@ pub fn who(dir: &Path, provider: &Provider) -> Result<Option<Said>, LoginError> 
     }
 }
 
-/// A token of the person who has signed in, for at least some seconds. Refreshes it where that is due and can be done.
+/// A token of the person who has signed in, for at least some seconds. Refreshes it if that is due and possible.
 pub async fn token(dir: &Path, provider: &Provider) -> Result<String, LoginError> {
     let kept = read(dir, provider)?;
     if !kept.is_due(unix_now()) {
         return Ok(kept.token);
     }
-    // ORDER: one command at a time. Many providers take a refresh token once, and end all of them when it comes twice.
+    // ORDER: under a lock, because many providers accept a refresh token once, and revoke all of them if it is used twice.
     let _lock = lock(dir).await?;
     let kept = read(dir, provider)?;
     let now = unix_now();
@@ -87,19 +113,19 @@ pub async fn token(dir: &Path, provider: &Provider) -> Result<String, LoginError
     };
     let found = match Found::of(provider).await {
         Ok(found) => found,
-        // It is old, and may do all the same.
+        // The old token has not expired, so it is used.
         Err(LoginError::Unreachable(..)) if said(&kept.token, false).ends_at > now + MARGIN => return Ok(kept.token),
         Err(other) => return Err(other),
     };
     let granted = match found.grant(vec![("grant_type", "refresh_token"), ("refresh_token", refresh)]).await? {
         Ok(granted) => granted,
         Err(refusal) if refusal.error == "invalid_grant" => {
-            forget(dir)?;
+            remove(dir)?;
             return Err(LoginError::NotSignedIn("your sign-in has ended".into()));
         }
         Err(refusal) => return Err(refused(&refusal)),
     };
-    // RFC 6749 6: the old one stays where no other comes.
+    // RFC 6749 6: without a new refresh token the old one stays valid.
     let next = granted.refresh_token.clone().or_else(|| kept.refresh_token.clone());
     let tokens = Tokens { refresh: next, ..found.wanted(granted, None)? };
     write(dir, &Kept::of(provider, &tokens))?;
@@ -138,7 +164,7 @@ fn said(token: &str, refreshes: bool) -> Said {
     Said { iss: text("iss"), sub: text("sub"), audiences, ends_at, refreshes }
 }
 
-/// T244: tokens that others may read are not used, and those of another provider or client are not sent.
+/// T244: tokens in a file that others may read are not used, and tokens of another provider or client are not sent.
 fn read(dir: &Path, provider: &Provider) -> Result<Kept, LoginError> {
     let path = path(dir);
     let text = match fs::read(&path) {

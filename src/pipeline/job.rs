@@ -15,14 +15,14 @@ use crate::state::State;
 
 /// The steps of an act.
 pub(super) trait Job: Send {
-    /// Whether nobody waits for the answer any more: the client has hung up, or its deadline has passed.
+    /// Whether the client has hung up, or its deadline has passed.
     fn is_abandoned(&self) -> bool;
     fn prove(&mut self) {}
     /// Whether the act was denied before it was judged.
     fn is_denied(&self) -> bool {
         false
     }
-    /// Judges the act, unless it is abandoned by now. From here on it is carried to its end, whoever waits.
+    /// Judges the act, unless it is abandoned. From here on it is completed even if the client hangs up.
     fn judge(&mut self, judgement: &mut Judgement<'_>);
     fn settle(&mut self, fate: &Fate);
     fn sign(&mut self, _: &Seal) {}
@@ -54,13 +54,13 @@ impl<T> Reply<T> {
     }
 }
 
-/// Whether an act is in a commit. It is decided once, when it is judged first: a batch may be judged again, and what it holds must
-/// not change then.
+/// Whether an act is in a commit. This is decided once, when the act is first judged, because the content of a batch must not
+/// change when the batch is judged again.
 #[derive(Default)]
 struct Taking(Option<bool>);
 
 impl Taking {
-    /// Whether the act was left out because nobody waited for it any more.
+    /// Whether the act was left out because its client had hung up.
     fn left<T>(&mut self, reply: &Reply<T>) -> bool {
         *self.0.get_or_insert_with(|| {
             let left = reply.is_closed();
@@ -77,7 +77,7 @@ pub(super) fn count_abandoned() {
     metrics::counter!("mayfly_requests_abandoned_total").increment(1);
 }
 
-/// What nobody hears, because nobody waits.
+/// The result of an abandoned act, which is sent to nobody.
 fn abandoned() -> No {
     Denial::new(Kind::Deadline, "DEADLINE", "nobody waits for the answer any more").into()
 }

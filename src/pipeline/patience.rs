@@ -1,4 +1,4 @@
-//! How long an act would wait for its answer: by what waits before it, and by how long commits take.
+//! Estimates how long an act would wait for its answer, from the length of the queue and the time of a commit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::LARGE;
 use crate::ledger::Pulse;
 
-/// An estimate of the wait, and what callers have patience for.
+/// The estimate, and the limit for it.
 pub(super) struct Patience {
     pulse: Pulse,
-    // Half of the time that callers wait: an estimate may be wrong by a factor of two.
+    // Half of the time that callers wait, because the estimate may be wrong by a factor of two.
     longest: Duration,
     // How long the last commit took, in microseconds.
     last: AtomicU64,
@@ -26,13 +26,13 @@ impl Patience {
         self.last.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Whether an act would be answered in time behind `waiting` others. One full group is always taken: its commit tells how long
-    /// commits take now.
+    /// Whether an act behind `waiting` others would be answered in time. One full group is always accepted, because its commit
+    /// measures how long commits take now.
     pub(super) fn lasts(&self, waiting: usize) -> bool {
         waiting < LARGE || {
-            // A commit that has not returned yet takes at least as long as it has taken.
+            // A commit that is under way takes at least as long as it has taken so far.
             let commit = Duration::from_micros(self.last.load(Ordering::Relaxed)).max(self.pulse.held());
-            // The one under way, those of the groups before this one, and its own.
+            // The commit that is under way, those of earlier groups, and that of this act.
             let commits = u32::try_from(waiting / LARGE + 2).unwrap_or(u32::MAX);
             commit.saturating_mul(commits) <= self.longest
         }

@@ -1,5 +1,5 @@
-//! Places: how much one caller may have in the pipeline, waiting or carried. Whoever has too much is told so, and everybody else
-//! is still taken.
+//! Limits the acts of one caller that are in the pipeline, waiting or being handled; each act has a *place*. A caller at its limit
+//! is refused, and all others are still accepted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 
 use super::turns::{OPERATORS, STRANGERS, Turn};
 
-/// Of the bound, what one part of a root may hold: a fourth.
+/// One part of a root may have a fourth of all places.
 const PART: usize = 4;
-/// Of the bound, what all strangers together may hold: an eighth.
+/// All strangers together may have an eighth.
 const STRANGE: usize = 8;
-/// Of the bound, what is left for roots that hold nothing: an eighth.
+/// An eighth is left for roots that have none.
 const SPARE: usize = 8;
 
 /// A bounded number of places.
@@ -42,15 +42,15 @@ impl Places {
 
     /// Takes a place. Returns `None` if this caller holds its share already, or if there is none.
     ///
-    /// A root may hold as many places as are free: one alone gets about half of them, two a third each. The last places are for
-    /// roots that hold none, so that they find one however many callers are greedy.
+    /// A root may have as many places as are free, so a single one gets about half of them, and two get a third each. The last
+    /// places are for roots that have none, so that these are accepted however many others there are.
     pub(super) fn take(self: &Arc<Places>, turn: Turn) -> Option<Place> {
         let mut held = self.held.lock();
         let free = self.bound - held.all;
         let root = held.roots.get(&turn.root).copied().unwrap_or(0);
         let part = held.parts.get(&turn).copied().unwrap_or(0);
         let most = match turn {
-            // Operators share with nobody: they may have whatever is left.
+            // Operators may take all places that are left.
             OPERATORS => self.bound,
             STRANGERS => (self.bound / STRANGE).max(1),
             _ => (self.bound / PART).max(1),
@@ -70,7 +70,7 @@ impl Places {
         self.held.lock().all
     }
 
-    /// How many keys are counted: none when nothing is held.
+    /// Number of callers with places.
     #[cfg(test)]
     pub(super) fn counted(&self) -> usize {
         let held = self.held.lock();
@@ -137,7 +137,7 @@ mod tests {
             greedy.push(more);
         }
         assert!(places.take(OPERATORS).is_some());
-        // What one gives back another gets.
+        // Another root can take the places that one gives back.
         let held: usize = greedy.iter().map(Vec::len).sum();
         greedy.clear();
         assert!(held <= 64);

@@ -1,5 +1,5 @@
-//! A queue between tasks that ask and threads that work. One waiting thread wakes for one item, and takes what has queued in one
-//! go, from each caller in turn. Its bound is that of [`super::places`]: nothing is queued without a place.
+//! A queue between the tasks of requests and the threads of the pipeline. An item wakes one waiting thread, which takes everything
+//! that has queued, from each caller in turn. [`super::places`] limits its length, because nothing is queued without a place.
 
 use parking_lot::{Condvar, Mutex};
 
@@ -44,7 +44,7 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Waits for items, then takes those whose turn it is: at least one, and no more than `most` acts together. Returns `None` once
+    /// Waits for items, then takes the next ones in turn: at least one, and no more than `most` acts together. Returns `None` once
     /// the queue is closed and empty.
     pub(super) fn take(&self, most: usize) -> Option<Vec<T>> {
         let mut inner = self.inner.lock();
@@ -69,7 +69,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Lets the threads end when they have taken what is left.
+    /// Closes the queue: the threads end when it is empty.
     pub(super) fn close(&self) {
         self.inner.lock().closed = true;
         self.news.notify_all();

@@ -1,27 +1,27 @@
-//! Turns: deficit round-robin. Whoever has something waiting gets a turn as often as everybody else, whatever the others bring;
-//! what costs more waits for more turns.
+//! Turns: deficit round-robin. Every caller with waiting items gets a turn equally often, however many items the others have; an
+//! item that costs more waits for more turns.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Who takes turns: first the roots among each other, then those of one root. The numbers are hashes; two callers with the same
-/// number share turns, and nothing else.
+/// The key by which turns are taken: first among roots, then among the parts of one root. The numbers are hashes; two callers with
+/// the same number share their turns, which is the only effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Turn {
     /// The root: a workload with everything below it, a user who revokes, the operators, or all strangers.
     pub root: u64,
-    /// Whom the root asks for: a user, its autonomous agents, or itself.
+    /// The part of the root: one user, its autonomous agents, or the root itself.
     pub part: u64,
 }
 
-/// The operators. What they ask for goes before everything else in its lane.
+/// The operators. Their acts are taken before all others in the lane.
 pub(super) const OPERATORS: Turn = Turn { root: 0, part: 0 };
 /// All strangers together.
 pub(super) const STRANGERS: Turn = Turn { root: 1, part: 0 };
 
-/// Acts that one turn allows. Small, so that a turn of others is short; the costliest item waits for a few rounds.
+/// Acts that one turn allows. It is small, so that turns are short; the costliest item waits for a few rounds.
 const QUANTUM: usize = 4;
 
-/// Items that wait, each under its turn. What is empty takes no memory.
+/// Items that wait, by their turn. A caller without items takes no memory.
 pub(super) struct Turns<T> {
     first: Line<T>,
     roots: Ring<Ring<Line<T>>>,
@@ -47,7 +47,7 @@ impl<T> Turns<T> {
         line.0.push_back((cost.max(1), item));
     }
 
-    /// Takes the item whose turn it is, if it costs at most `most`, with its cost.
+    /// Takes the next item in turn with its cost, if it costs at most `most`.
     pub(super) fn pop(&mut self, most: usize) -> Option<(usize, T)> {
         let source: &mut dyn Source<T> = if self.first.0.is_empty() { &mut self.roots } else { &mut self.first };
         let cost = source.cost().filter(|cost| *cost <= most)?;
@@ -96,7 +96,7 @@ struct Ring<S> {
 }
 
 struct Share<S> {
-    /// Acts that it may take before the others come.
+    /// Acts that may still be taken in this turn.
     credit: usize,
     source: S,
 }
@@ -108,7 +108,7 @@ impl<S> Default for Ring<S> {
 }
 
 impl<S: Default> Ring<S> {
-    /// The share of a key, to put something into it.
+    /// The share of a key, for adding an item.
     fn of(&mut self, key: u64) -> &mut S {
         let order = &mut self.order;
         let share = self.shares.entry(key).or_insert_with(|| {
@@ -121,7 +121,7 @@ impl<S: Default> Ring<S> {
 
 impl<T, S: Source<T>> Source<T> for Ring<S> {
     fn cost(&mut self) -> Option<usize> {
-        // Ends: each time around, every share gets more credit.
+        // This loop ends, because every share gets more credit in each round.
         loop {
             let share = self.shares.get_mut(self.order.front()?)?;
             let cost = share.source.cost()?;

@@ -1,4 +1,4 @@
-//! Whose turn an act waits for: that of the root workload of its caller, and there of the user whom it is for.
+//! The turn of an act: it belongs to the root workload of its caller, and within that to the user whom it is for.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
@@ -8,12 +8,12 @@ use super::turns::{OPERATORS, STRANGERS, Turn};
 use crate::caller::Caller;
 use crate::state::{Agent, State};
 
-/// What a workload asks for itself.
+/// The part of acts for the workload itself.
 const OWN: u64 = 2;
-/// What the agents of a workload ask that act for no user.
+/// The part of acts of autonomous agents.
 const AUTONOMOUS: u64 = 3;
 
-/// For whom an act is, where its caller alone does not say so.
+/// The beneficiary of an act, if it does not follow from the caller.
 pub enum Behalf<'a> {
     /// The caller says so.
     Caller,
@@ -25,7 +25,7 @@ pub enum Behalf<'a> {
     Workload(&'a WorkloadName),
 }
 
-/// Gives the names of roots and of their parts numbers. Nobody outside can choose a name that gets the number of another.
+/// Hashes the names of roots and of their parts with a random key, so that nobody can choose a name with the hash of another.
 #[derive(Default)]
 pub(super) struct Whose(RandomState);
 
@@ -50,7 +50,7 @@ impl Whose {
         }
     }
 
-    /// The turn for batches of a caller: its single acts do not wait behind them.
+    /// The turn for batches of a caller, so that its single acts do not wait behind them.
     pub(super) fn of_batches(&self, turn: Turn) -> Turn {
         Turn { part: self.number((turn.part, "batches")), ..turn }
     }

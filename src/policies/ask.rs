@@ -1,4 +1,4 @@
-//! Questions to a set of policies, in our words, and their translation into Cedar's.
+//! Questions to a set of policies, in our terms, and their translation to Cedar.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUi
 
 use super::Mentions;
 
-/// What is asked for. The names are those of the schema.
+/// The action of a question, with the names of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
     /// A new agent.
@@ -30,10 +30,10 @@ impl Action {
     /// All actions of the schema.
     pub const ALL: [Action; 7] =
         [Action::Spawn, Action::Mint, Action::Exchange, Action::Renew, Action::Extend, Action::Approve, Action::Revoke];
-    /// The actions that are judged. A policy that is about others alone is refused, because it would change nothing.
+    /// The actions for which policies are evaluated. A policy about other actions only is refused, because it would have no effect.
     pub const JUDGED: [Action; 4] = [Action::Spawn, Action::Mint, Action::Exchange, Action::Renew];
 
-    /// As the schema writes it.
+    /// Its name in the schema.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Spawn => "spawn",
@@ -75,7 +75,7 @@ pub enum Principal<'a> {
     User(UserFacts<'a>),
 }
 
-/// An agent, as far as policies need it.
+/// The attributes of an agent.
 #[derive(Clone, Debug, Default)]
 pub struct AgentFacts<'a> {
     /// Its SPIFFE ID.
@@ -90,7 +90,7 @@ pub struct AgentFacts<'a> {
     pub depth: u32,
 }
 
-/// A user, as far as policies need it.
+/// The attributes of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UserFacts<'a> {
     /// The operator's name for the provider.
@@ -107,7 +107,7 @@ impl UserFacts<'_> {
     }
 }
 
-/// What a question is about.
+/// The resource of a question.
 #[derive(Clone, Copy, Debug)]
 pub enum Resource<'a> {
     /// A class: its name and its owner.
@@ -118,26 +118,26 @@ pub enum Resource<'a> {
     Agent(&'a str),
 }
 
-/// The context of a question. What [`Mentions`] says is not looked at may be left at its default.
+/// The context of a question. Attributes that no policy uses, by [`Mentions`], may be left at their default.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
     /// Unix seconds.
     pub at: u64,
-    /// For whom the agent acts. `None` for an autonomous agent.
+    /// The user for whom the agent acts. `None` for an autonomous agent.
     pub user: Option<UserFacts<'a>>,
     /// Levels below the root workload.
     pub depth: u32,
-    /// Scopes that are given or left.
+    /// Scopes that are requested or remain.
     pub scopes: &'a [String],
-    /// Audiences that are given or left.
+    /// Audiences that are requested or remain.
     pub audiences: &'a [String],
-    /// Seconds for which the agent may still live.
+    /// Remaining lease of the agent, in seconds.
     pub lease: u64,
     /// Live agents.
     pub live: Live,
     /// How many more agents the tightest limit allows. `None` if no limit applies.
     pub left: Option<u64>,
-    /// What may still be spent: operations, tokens, and millionths of a dollar. `None` is a unit without a limit.
+    /// Remaining budget: operations, tokens, and millionths of a dollar. `None` is a unit without a limit.
     pub budget: [Option<u64>; 3],
     /// How the user signed in. `None` if their provider does not say.
     pub acr: Option<&'a str>,
@@ -152,19 +152,19 @@ pub struct Facts<'a> {
 pub struct Live {
     /// Of the same user.
     pub user: u64,
-    /// Below the same root workload.
+    /// Live agents below the same root workload.
     pub root: u64,
     /// Of the same class.
     pub class: u64,
-    /// Directly below the same spawner.
+    /// Live agents directly below the same spawner.
     pub siblings: u64,
 }
 
-/// A question in Cedar's words. Fails only if Cedar refuses what the types here allow.
+/// A question in Cedar's types.
 pub(super) struct Translated {
     pub(super) request: Request,
     pub(super) entities: Entities,
-    /// The principal, and with [`Mentions::ancestors`] all that it is in.
+    /// The principal, and with [`Mentions::ancestors`] all entities that it is in.
     pub(super) principals: Vec<EntityUid>,
     pub(super) resource: EntityUid,
 }
@@ -180,7 +180,7 @@ struct Types {
     scope: EntityTypeName,
 }
 
-// Unwrap safety: each name is one of the schema, which a test parses.
+// Unwrap safety: each name is in the schema, which a test parses.
 #[expect(clippy::unwrap_used, reason = "see above")]
 static TYPES: LazyLock<Types> = LazyLock::new(|| {
     let named = |name: &str| name.parse::<EntityTypeName>().unwrap();
@@ -200,7 +200,7 @@ fn uid(of: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(of.clone(), EntityId::new(id))
 }
 
-/// The name of the class or workload that an entity is. `None` for any other.
+/// The kind and name of an entity that is a class or a workload. `None` for any other.
 pub(super) fn named(of: &EntityUid) -> Option<(&'static str, &str)> {
     let id = of.id().unescaped();
     match of.type_name() {
@@ -211,7 +211,7 @@ pub(super) fn named(of: &EntityUid) -> Option<(&'static str, &str)> {
 }
 
 impl Ask<'_> {
-    /// With a schema Cedar checks that the question fits it; tests do that, and the cases that owners write.
+    /// With a schema, Cedar checks that the question conforms to it. Unit tests and the test cases of owners use that.
     pub(super) fn translate(&self, needs: &Mentions, schema: Option<&Schema>) -> Result<Translated, String> {
         let mut entities = Vec::new();
         let mut principals = Vec::new();
@@ -272,7 +272,7 @@ impl Ask<'_> {
 }
 
 impl Facts<'_> {
-    /// The attributes that some policy looks at.
+    /// The context attributes that some policy uses.
     fn context(&self, needs: &Mentions, of_user: impl Fn(&UserFacts<'_>) -> EntityUid) -> Vec<(String, RestrictedExpression)> {
         let mut context = Vec::new();
         let mut put = |name: &str, value: RestrictedExpression| context.push((name.to_owned(), value));
@@ -334,7 +334,8 @@ impl Facts<'_> {
     }
 }
 
-/// A record. The names are ours and differ, so Cedar takes it; if it ever did not, the attribute would be a string and the question fail.
+/// A record. Cedar accepts it because the names differ. If it did not, the attribute would be a string, and evaluating the question
+/// would fail.
 fn record<const N: usize>(parts: [(&str, RestrictedExpression); N]) -> RestrictedExpression {
     record_of(parts.into_iter().map(|(name, value)| (name.to_owned(), value)))
 }

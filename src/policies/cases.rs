@@ -47,7 +47,7 @@ enum Expected {
     Deny,
 }
 
-/// The context of a case. What is left out is at a value that few policies are about.
+/// The context of a case. Attributes that are left out have a value that few policies test.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Given {
@@ -66,10 +66,10 @@ struct Given {
     acr: Option<String>,
     sign_in_age: Option<u64>,
     first_use: Option<bool>,
-    /// Of the agent that asks: the workload at its root, and the agents above it.
+    /// The workload at the root of the calling agent.
     root: String,
     ancestors: Vec<String>,
-    /// Owner of the class that is asked for.
+    /// Owner of the requested class.
     owner: String,
 }
 
@@ -105,7 +105,7 @@ struct GivenLive {
     siblings: u64,
 }
 
-/// What is left to spend; dollars in millionths. A unit that is left out has no limit.
+/// The remaining budget; dollars in millionths. A unit that is left out has no limit.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct GivenBudget {
@@ -114,7 +114,7 @@ struct GivenBudget {
     usd: Option<u64>,
 }
 
-/// What came of a case.
+/// The outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Why it failed. `None` if the answer is the expected one.
@@ -151,7 +151,7 @@ impl Case {
             "workload" => Principal::Workload(&name),
             "user" => Principal::User(person(&name)?),
             "agent" => {
-                // A whole SPIFFE ID names its class; a name alone is the class.
+                // A SPIFFE ID contains the class; a plain name is the class.
                 let class = name.split("/agent/").nth(1).and_then(|rest| rest.split('/').next());
                 id = if class.is_some() { name.clone() } else { format!("spiffe://test/agent/{name}/1") };
                 let class = class.unwrap_or(&name);
@@ -187,7 +187,7 @@ impl Case {
         let decision = policies.decide_checked(&ask)?;
         let ids = |of: &[usize]| of.iter().filter_map(|n| policies.all().get(*n)).map(|p| p.id.clone()).collect::<Vec<_>>();
         let found = if decision.failed.is_empty() { ids(&decision.policies) } else { ids(&decision.failed) };
-        // What an issuer would answer, which evaluates less.
+        // An issuer evaluates only a part of the set, and must get the same answer.
         if policies.decide(&ask) != decision {
             return Err(
                 "the short way to the answer leads to another one: this is a fault of Mayfly, please report it".to_owned()

@@ -1,4 +1,4 @@
-//! Decides a question: the parts of the set that can be about it are evaluated, and their answers are put together.
+//! Decides a question: evaluates the parts of the set that can apply to it, and combines their answers.
 
 use cedar_policy::{Entities, PolicySet, Request};
 
@@ -9,13 +9,13 @@ use super::{Default, Mentions, Policies};
 /// The answer to a question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// Whether it is allowed, as far as policies go.
+    /// Whether the policies allow it.
     pub allowed: bool,
     /// The policies that decide, by their index in [`Policies::all`], sorted: those that forbid, or if none does, those that permit.
     pub policies: Vec<usize>,
-    /// The policies that could not be evaluated. With any of them the answer is no.
+    /// The policies that could not be evaluated. If there are any, the answer is no.
     pub failed: Vec<usize>,
-    /// Why the question itself could not be evaluated; then the answer is no.
+    /// Why the question itself could not be evaluated; the answer is then no.
     pub fault: Option<String>,
 }
 
@@ -28,7 +28,7 @@ impl Policies {
         }
     }
 
-    /// The same, with everything that a question can say, checked against the schema. The error says what does not fit.
+    /// The same with all attributes of the question, checked against the schema. The error says what does not conform.
     pub fn decide_checked(&self, ask: &Ask<'_>) -> Result<Decision, String> {
         Ok(self.decided(ask, &ask.translate(&Mentions::everything(), Some(schema()))?))
     }
@@ -61,7 +61,7 @@ impl Policies {
         }
         let to = match response.decision() {
             cedar_policy::Decision::Allow => &mut answers.permit,
-            // Without a reason nothing spoke.
+            // A denial without a reason means that no policy applied.
             cedar_policy::Decision::Deny => &mut answers.forbid,
         };
         to.extend(response.diagnostics().reason().filter_map(found));

@@ -30,20 +30,20 @@ struct Written {
 }
 
 impl Kept {
-    /// The sets in this folder, which need not exist. Each is kept for `age` after it was in force.
+    /// Uses this folder, which need not exist. Each set is kept for `age` after it was last in force.
     pub fn new(dir: PathBuf, age: Duration) -> Kept {
         Kept { dir, age }
     }
 
-    /// Keeps sets that are in force now, and forgets those that are too old. Blocks.
+    /// Stores the sets that are in force now, and deletes those that are too old. Blocks.
     pub fn in_force<'a>(&self, sets: impl IntoIterator<Item = &'a Arc<Policies>>) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
-        // ORDER: first those in force, however long they have been.
+        // ORDER: before old files are deleted, so that sets in force count as new.
         sets.into_iter().try_for_each(|set| self.keep(set))?;
         self.forget()
     }
 
-    /// Keeps a set, and says by the file's time that it is in force.
+    /// Stores a set, or updates the time of its file to say that it is in force.
     fn keep(&self, set: &Policies) -> io::Result<()> {
         let path = self.path(&hex::encode(set.digest()));
         if let Ok(file) = File::options().append(true).open(&path) {
@@ -51,7 +51,7 @@ impl Kept {
         }
         let written = Written { schema: SCHEMA.to_owned(), texts: set.texts().to_vec() };
         let text = serde_json::to_vec(&written).map_err(io::Error::other)?;
-        // Whole, or not at all.
+        // Renamed when complete, so that the file is never partial.
         let begun = path.with_extension("new");
         let mut file = File::create(&begun)?;
         file.write_all(&text)?;
@@ -59,7 +59,7 @@ impl Kept {
         fs::rename(&begun, &path)
     }
 
-    /// The set with a digest in hex. `None` if it is not kept, or is not what its digest says.
+    /// The set with a digest in hex. `None` if it is not stored, or does not match the digest.
     pub fn open(&self, named: &str) -> Option<Policies> {
         if named.len() != 64 || !named.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return None;
@@ -69,7 +69,7 @@ impl Kept {
             return None;
         }
         let Written { schema, texts } = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        // T253: somebody who can write there must not be able to say what was in force.
+        // T253: somebody who can write to the folder must not be able to change which policies seem to have been in force.
         if hex::encode(digest(&schema, &texts)) != named {
             return None;
         }
@@ -114,7 +114,7 @@ mod tests {
         kept.in_force([&set]).unwrap();
         assert_eq!(kept.open(&name).unwrap().texts(), set.texts());
         assert!(kept.open("../../etc/passwd").is_none() && kept.open(&name.replace(|c: char| c.is_ascii_digit(), "0")).is_none());
-        // Changed behind our back, or broken off.
+        // A file that was changed or is incomplete is refused.
         let path = dir.path().join(format!("policies/{name}.json"));
         let text = fs::read_to_string(&path).unwrap();
         for other in [text.replace("forbid", "permit"), text.split_at(text.len() / 2).0.to_owned(), String::new()] {

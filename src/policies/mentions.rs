@@ -1,11 +1,11 @@
-//! What the policies of a set look at. Nothing else is looked up or handed over, and no answer depends on it.
+//! The attributes that the policies of a set use. No others are looked up or passed to Cedar, because no answer depends on them.
 
 use std::collections::BTreeSet;
 
 use cedar_policy::{Policy, PrincipalConstraint, ResourceConstraint};
 use serde_json::Value;
 
-/// What some policy of a set looks at.
+/// The attributes that some policy of a set uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mentions {
     /// Attributes of the context.
@@ -14,7 +14,7 @@ pub struct Mentions {
     whole: bool,
     /// Attributes of entities.
     pub(super) attributes: bool,
-    /// What an agent is in: its class, its ancestors, the workload at its root.
+    /// Whether the entities that an agent is in are used: its class, its ancestors, the workload at its root.
     pub(super) ancestors: bool,
 }
 
@@ -24,17 +24,17 @@ impl Mentions {
         Mentions { names: BTreeSet::new(), whole: true, attributes: true, ancestors: true }
     }
 
-    /// Whether an attribute of the context is looked at.
+    /// Whether an attribute of the context is used.
     pub fn context(&self, name: &str) -> bool {
         self.whole || self.names.contains(name)
     }
 
-    /// Whether it is looked at what an agent is in.
+    /// Whether the entities that an agent is in are used.
     pub fn ancestors(&self) -> bool {
         self.ancestors
     }
 
-    /// Adds what a policy looks at.
+    /// Adds the attributes that a policy uses.
     pub(super) fn add(&mut self, policy: &Policy) {
         let within = matches!(policy.principal_constraint(), PrincipalConstraint::In(_) | PrincipalConstraint::IsIn(..))
             || matches!(policy.resource_constraint(), ResourceConstraint::In(_) | ResourceConstraint::IsIn(..));
@@ -60,7 +60,8 @@ impl Mentions {
                             None => self.whole = true,
                         },
                         "." | "has" => {
-                            // A part of a record of the context counts as an attribute of an entity too; that costs little.
+                            // An access to a member of a record in the context also counts as an access to an attribute of an
+                            // entity. That is harmless.
                             self.attributes = true;
                             self.visit(inner);
                         }
@@ -104,7 +105,7 @@ mod tests {
         assert!(of("context has user && context.user.sub == \"x\"").attributes);
         assert!(of("principal in Agent::\"x\"").ancestors);
         assert!(of("principal == Agent::\"x\"") == Mentions::default());
-        // Two contexts that are compared, or one that is chosen.
+        // If contexts are compared or chosen as a whole, every attribute counts.
         assert!(of("context == {}").context("time"));
         assert!(of("(if principal == resource then context else {acr: \"x\"}) has acr").context("acr"));
     }

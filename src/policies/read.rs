@@ -16,13 +16,12 @@ use super::{Policies, SET};
 const BYTES: u64 = 1 << 20;
 /// Most policies of a set.
 const POLICIES: usize = 10_000;
-/// Most levels of a policy ([`Statement::levels`]): Cedar goes down them on the stack, and a thread that has none left ends
-/// the process.
+/// Most levels of a policy ([`Statement::levels`]): Cedar recurses into them, and a thread whose stack overflows ends the process.
 const LEVELS: usize = 300;
 /// Most bytes of an annotation.
 const ANNOTATION: usize = 512;
 
-/// A policy as it is shown, and as Cedar has it.
+/// A policy in our form and in Cedar's.
 pub(super) type Read = (Policy, cedar_policy::Policy);
 
 /// `set.toml`.
@@ -63,7 +62,7 @@ pub(super) fn folder(dir: &Path) -> Result<Vec<(String, String)>, Vec<String>> {
     Ok(texts)
 }
 
-/// The policies of texts, and what holds where none of them speaks.
+/// The policies in texts, and the default decision.
 pub(super) fn texts(texts: &[(String, String)]) -> Result<(Vec<Read>, Default), Vec<String>> {
     let (mut faults, mut found, mut default) = (Vec::new(), Vec::<Read>::new(), Default::Permit);
     for (file, text) in texts {
@@ -96,7 +95,7 @@ pub(super) fn texts(texts: &[(String, String)]) -> Result<(Vec<Read>, Default), 
     if faults.is_empty() { Ok((found, default)) } else { Err(faults) }
 }
 
-/// One policy. Returns everything that is wrong with it.
+/// Reads one policy. The error holds all of its faults.
 fn policy(file: &str, line: usize, text: &str) -> Result<Read, Vec<String>> {
     let parsed = cedar_policy::Policy::parse(None, text).map_err(|e| e.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let mut faults = Vec::new();
@@ -116,7 +115,7 @@ fn policy(file: &str, line: usize, text: &str) -> Result<Read, Vec<String>> {
         ActionConstraint::In(actions) => actions.iter().map(|action| action.id().unescaped().to_owned()).collect(),
     };
     let judged = |action: &String| Action::JUDGED.iter().any(|judged| judged.as_str() == *action);
-    // An action that is not in the schema is a fault of validation.
+    // An action that is not in the schema is reported by validation.
     let known = |action: &String| Action::ALL.iter().any(|known| known.as_str() == *action);
     if !about.is_empty() && about.iter().all(known) && !about.iter().any(judged) {
         faults.push(format!("no act asks for `{}` yet: the policy would never apply", about.join("`, `")));
@@ -129,7 +128,7 @@ fn policy(file: &str, line: usize, text: &str) -> Result<Read, Vec<String>> {
     Ok((Policy { id, owner, reason, review, contact, file: file.to_owned(), line, forbids, text: text.to_owned() }, parsed))
 }
 
-/// The value of an annotation, which must be there.
+/// The value of a mandatory annotation.
 fn annotation(policy: &cedar_policy::Policy, name: &str) -> Result<String, String> {
     match policy.annotation(name).map(str::trim) {
         None | Some("") => Err(format!("the policy has no `@{name}(\"…\")`: {}", why(name))),

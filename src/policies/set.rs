@@ -1,4 +1,4 @@
-//! A set of policies: validated as a whole, and divided by what its policies are about.
+//! A set of policies: validated as a whole, and divided by the actions, principals and resources of its policies.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -13,10 +13,10 @@ use mayfly_verify::sha256;
 use super::ask::{Action, named};
 use super::{Mentions, SCHEMA, read};
 
-/// How far a policy may follow references between entities: to attributes of those that it is asked about.
+/// How many references between entities a policy may follow: it may read attributes of the entities of the question.
 const LEVEL: u32 = 1;
 
-/// One policy, as it is shown.
+/// One policy, with its annotations and position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Its id, unique in the set.
@@ -25,9 +25,9 @@ pub struct Policy {
     pub owner: String,
     /// Why it is there.
     pub reason: String,
-    /// The date by which its owner looks at it again.
+    /// The date by which its owner must review it.
     pub review: Option<String>,
-    /// How its owner is reached.
+    /// How to reach its owner.
     pub contact: Option<String>,
     /// The file, by its name in the folder.
     pub file: String,
@@ -39,10 +39,10 @@ pub struct Policy {
     pub text: String,
 }
 
-/// What holds where no policy speaks.
+/// The decision if no policy applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Default {
-    /// What classes, delegations and limits allow is permitted.
+    /// Acts that classes, delegations and limits allow are permitted.
     Permit,
     /// Nothing is permitted.
     Deny {
@@ -53,7 +53,8 @@ pub enum Default {
     },
 }
 
-/// What a part of the policies is about: an action, and the one principal and resource that their scopes name. `None` stands for any.
+/// The key of a part of the set: an action, and the one principal and resource that the scopes of its policies name. `None` stands
+/// for any.
 pub(super) type About = (Action, Option<EntityUid>, Option<EntityUid>);
 
 /// Bytes of stack for reading a set. A level of a policy takes up to some 40 KiB without optimization, and a policy has at most 300.
@@ -66,7 +67,7 @@ pub struct Policies {
     digest: [u8; 32],
     texts: Vec<(String, String)>,
     pub(super) mentions: Mentions,
-    // Each policy stands in the part of each action that its scope allows.
+    // Each policy is in one part for each action in its scope.
     pub(super) parts: HashMap<About, PolicySet>,
     pub(super) index: HashMap<String, usize>,
     pub(super) authorizer: Authorizer,
@@ -84,7 +85,7 @@ pub(super) fn schema() -> &'static Schema {
 impl Policies {
     /// Reads and validates the texts of a set: files by name, and `set.toml`. The error holds every fault, with file and line.
     pub fn of_texts(texts: Vec<(String, String)>) -> Result<Policies, Vec<String>> {
-        // T179: Cedar's parser goes down a policy on the stack, further than the threads of a server allow.
+        // T179: Cedar's parser is recursive, and needs a larger stack than the threads of a server have.
         std::thread::scope(|scope| {
             let reader = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || Policies::read(texts));
             let reader = reader.map_err(|e| vec![format!("no thread to read policies: {e}")])?;
@@ -115,7 +116,7 @@ impl Policies {
         &self.all
     }
 
-    /// What holds where no policy speaks.
+    /// The decision if no policy applies.
     pub fn default(&self) -> &Default {
         &self.default
     }
@@ -130,13 +131,13 @@ impl Policies {
         &self.texts
     }
 
-    /// What its policies look at.
+    /// The attributes that its policies use.
     pub fn mentions(&self) -> &Mentions {
         &self.mentions
     }
 
-    /// What its owners should know that is no fault, one sentence each: permits that change nothing, reviews that are due at `today`
-    /// (`2027-01-31`), and names for which `known` says no.
+    /// Notes for its owners that are no faults, a sentence for each: permits without effect, reviews that are due at `today`
+    /// (`2027-01-31`), and names that `known` does not know.
     pub fn notes(&self, today: &str, known: impl Fn(&str, &str) -> bool) -> Vec<String> {
         let mut notes = Vec::new();
         for policy in &self.all {
@@ -175,7 +176,7 @@ impl PartialEq for Policies {
     }
 }
 
-/// The parts in which a policy stands: one for each judged action that its scope allows.
+/// The keys of the parts with a policy: one for each judged action in its scope.
 fn about(policy: &cedar_policy::Policy) -> Vec<About> {
     let principal = match policy.principal_constraint() {
         PrincipalConstraint::Eq(uid) | PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => Some(uid),
@@ -199,7 +200,7 @@ fn validate(found: &[read::Read]) -> Result<(), Vec<String>> {
     let result = Validator::new(schema().clone()).validate_with_level(&all, ValidationMode::Strict, LEVEL);
     let at = |id: &str| found.iter().find(|(policy, _)| policy.id == id).map_or(String::new(), |(policy, _)| policy.place());
     let errors = result.validation_errors().map(|e| format!("{}: {e}", at(e.policy_id().as_ref())));
-    // A policy that can never apply is a mistake: a `forbid` of that kind forbids nothing.
+    // A policy that can never apply is a mistake, because such a `forbid` would forbid nothing.
     let never = |w: &&ValidationWarning| matches!(w, ValidationWarning::ImpossiblePolicy(_));
     let impossible = result.validation_warnings().filter(never).map(|w| format!("{}: {w}", at(w.policy_id().as_ref())));
     let faults: Vec<String> = errors.chain(impossible).collect();
@@ -207,7 +208,7 @@ fn validate(found: &[read::Read]) -> Result<(), Vec<String>> {
 }
 
 impl Policy {
-    /// Where it stands: file and line.
+    /// Its file and line.
     pub fn place(&self) -> String {
         format!("{}:{}", self.file, self.line)
     }

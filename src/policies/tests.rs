@@ -1,4 +1,4 @@
-//! The room as a whole: what a set refuses, and that its parts answer as all of it does.
+//! Which sets are refused, and that evaluating a part of a set gives the same answer as the whole set.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 use cedar_policy::{Authorizer, PolicySet};
@@ -73,7 +73,7 @@ fn every_question_fits_the_schema() {
             assert!(set.decide_checked(&ask).unwrap().allowed, "{action:?}");
         }
     }
-    // What the schema does not allow is told.
+    // A question that does not conform to the schema is an error.
     let ask = Ask { action: Action::Mint, principal: Principal::Workload("w"), resource: class, facts };
     assert!(set.decide_checked(&ask).is_err());
 }
@@ -188,7 +188,7 @@ fn any_policy() -> impl Strategy<Value = String> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
-    /// Dividing a set and leaving out what it does not look at changes no answer: Cedar on the whole set and the whole question agrees.
+    /// Dividing a set and leaving out unused attributes changes no answer: Cedar on the whole set and the whole question agrees.
     #[test]
     fn a_part_of_the_set_answers_as_the_whole_does(
         texts in proptest::collection::vec(any_policy(), 1..8), action in 0usize..3, agent in any::<bool>(),
@@ -196,7 +196,7 @@ proptest! {
         user in any::<bool>(), hour in 0u64..24,
     ) {
         let numbered: String = texts.iter().enumerate().map(|(n, text)| policy(&format!("p{n}"), text)).collect();
-        // A policy that can never apply is refused: then there is nothing to compare.
+        // A set with a policy that can never apply is refused, so there is nothing to compare.
         let Ok(set) = set(&numbered) else { return Ok(()) };
         let scopes = if scoped { vec!["s".to_owned()] } else { Vec::new() };
         let class = if worker { "worker" } else { "researcher" };
@@ -273,7 +273,7 @@ fn t179_a_policy_that_goes_too_deep_is_refused_and_no_thread_runs_out_of_stack()
     }
     let ask = move || {
         for expression in deep(280) {
-            // Validated or refused, and evaluated if it is good.
+            // The set is validated or refused, and evaluated if it is valid.
             if let Ok(set) = set(&text(&expression)) {
                 let ask = Ask {
                     action: Action::Mint,

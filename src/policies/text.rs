@@ -1,9 +1,9 @@
 //! Splits the text of a file into statements, so that each policy has a line of its own.
 //!
-//! Cedar's parser takes a whole file and does not say where a policy stands. A statement ends with the first `;` that is neither in a
-//! string nor in a comment.
+//! Cedar's parser reads a whole file and does not give the position of a policy. A statement ends with the first `;` that is
+//! neither in a string nor in a comment.
 
-/// For how many levels an `if` counts: Cedar takes twice as long to validate each one that stands within another.
+/// The number of levels that an `if` counts as, because Cedar takes twice as long to validate each one that is nested in another.
 const OF_AN_IF: usize = 20;
 
 /// One statement of a file.
@@ -18,7 +18,8 @@ pub(super) struct Statement<'t> {
     pub(super) levels: usize,
 }
 
-/// The statements of a file, in order. What follows the last semicolon is one too, unless it is only white space and comments.
+/// The statements of a file, in order. Text after the last semicolon is a statement too, unless it is only white space and
+/// comments.
 pub(super) fn statements(text: &str) -> Vec<Statement<'_>> {
     let mut found = Vec::new();
     let (mut begins, mut line, mut levels) = (None, 1, 0);

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-/// The service manager; without one, nothing is told to anybody.
+/// The service manager. Without one, the methods do nothing.
 #[derive(Debug, Default)]
 pub struct Manager {
     socket: Option<UnixDatagram>,
@@ -24,17 +24,17 @@ impl Manager {
         };
         let ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
         let period = variable("WATCHDOG_USEC").filter(|_| ours).and_then(|period| period.parse().ok());
-        // Half of what it waits, as sd_watchdog_enabled(3) says.
+        // Half of the time that the manager waits, as sd_watchdog_enabled(3) recommends.
         let watchdog = period.filter(|period: &u64| *period > 0).map(|period| Duration::from_micros(period / 2));
         Manager { socket, watchdog }
     }
 
-    /// How often it wants to hear `WATCHDOG=1`. `None` if it does not.
+    /// How often to send `WATCHDOG=1`. `None` if the manager does not expect it.
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog.filter(|_| self.socket.is_some())
     }
 
-    /// Tells it an assignment, such as `READY=1`.
+    /// Sends it an assignment, such as `READY=1`.
     pub fn tell(&self, assignment: &str) {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(assignment.as_bytes())
@@ -43,7 +43,7 @@ impl Manager {
         }
     }
 
-    /// Tells it that a reload begins, and when (`Type=notify-reload`).
+    /// Notifies it that a reload begins, with the time (`Type=notify-reload`).
     pub fn reloading(&self) {
         #[cfg(target_os = "linux")]
         {
@@ -54,10 +54,10 @@ impl Manager {
     }
 }
 
-/// A path, or after `@` an abstract name.
+/// Connects to a path, or to an abstract name after `@`.
 fn connected(address: &str) -> std::io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
-    // It never blocks this process.
+    // Sending must never block this process.
     socket.set_nonblocking(true)?;
     match address.strip_prefix('@') {
         #[cfg(target_os = "linux")]

@@ -1,10 +1,11 @@
-//! The memory of this process (Linux): others cannot read it, no core holds it, and it is not swapped where that can be had.
+//! Protects the memory of this process (Linux): other processes cannot read it, it is not in core dumps, and it is not swapped if
+//! the system allows that.
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// Keeps other processes of this user from dumping, tracing and reading this one, and the system from writing a core of it. Its
+/// Prevents other processes of this user from tracing and reading this one, and the system from writing a core dump of it. Its
 /// files in `/proc` belong to root from now on.
 pub fn hide() -> Result<(), String> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| format!("the memory cannot be hidden: {e}"))
@@ -18,8 +19,9 @@ pub fn leave_no_core() -> Result<(), String> {
 
 /// Locks all memory of this process, now and later, as it comes into use.
 ///
-/// Keys are in many places, also in those of the cryptographic library, so single pages would not do. This is done only where
-/// the process may lock without a limit: at a limit, later allocations would fail. Locked memory is not given back to the system.
+/// Copies of keys are in many places, also inside the cryptographic library, so locking single pages would not be enough. This is
+/// done only if the process may lock memory without a limit, because at a limit later allocations would fail. Locked memory is not
+/// given back to the system.
 pub fn lock() -> Result<(), String> {
     let unlimited = getrlimit(Resource::Memlock).current.is_none();
     let privileged = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));

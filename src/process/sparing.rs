@@ -1,26 +1,27 @@
-//! Warnings that would be repeated for as long as their cause lasts: each is said once in a while, with the number of those left out.
+//! Rate-limited warnings: a warning whose cause persists is logged once in a while, with the number of those left out.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long nothing is said after a warning was.
+/// How long a warning is not repeated.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// One warning. Make it `static`, beside the place that says it.
+/// One warning. Make it a `static` next to the code that logs it.
 pub struct Sparing {
-    // Guards when the warning was said last, and how many were left out since.
+    // Guards when the warning was last logged, and how many were left out since.
     said: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Sparing {
-    /// A warning that was not said yet.
+    /// A warning that was not logged yet.
     pub const fn new() -> Sparing {
         Sparing { said: Mutex::new(None) }
     }
 
-    /// Whether it is said at `now`: the number of those that were left out since the last one, or `None` if this one is left out too.
+    /// Whether to log it at `now`. Returns the number of those that were left out since the last one, or `None` to leave this one
+    /// out too.
     pub fn next(&self, now: Instant) -> Option<u64> {
         let mut said = self.said.lock();
         match &mut *said {

@@ -1,6 +1,6 @@
-//! What this process uses of the machine.
+//! The resources that this process uses.
 
-/// What a process uses. Fields are `None` where the system does not tell.
+/// The resources of a process. Fields are `None` if the system cannot say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Whole seconds of CPU, of all threads since the start.
@@ -11,7 +11,7 @@ pub struct Usage {
     pub open_files: Option<u64>,
 }
 
-/// What this process uses now.
+/// Measures this process now.
 pub fn now() -> Usage {
     #[cfg(target_os = "linux")]
     {
@@ -22,7 +22,7 @@ pub fn now() -> Usage {
         Usage {
             cpu_seconds: u64::try_from(spent.tv_sec).unwrap_or(0),
             resident_bytes: resident,
-            // Without the one that reads the folder.
+            // Minus the file descriptor that reads the folder.
             open_files: open.and_then(|open| u64::try_from(open).ok()).map(|open| open.saturating_sub(1)),
         }
     }

@@ -1,6 +1,6 @@
-//! Threads and tasks that run for as long as the process does. Whoever panics there would leave a process that looks alive and lacks
-//! a part, such as its feed or its listener. So the panic ends the process, and the next start has everything again; or, where
-//! others choose the input, the work begins anew.
+//! Threads and tasks that run for as long as the process does. Without further measures a panic in one of them would leave a
+//! process that looks alive but lacks a part, such as its feed or its listener. So a panic ends the process, and its next start has
+//! everything again. Work whose input others choose is restarted instead.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Exit code after a panic: EX_SOFTWARE.
 pub const PANICKED: i32 = 70;
 
-/// Pause before healed work begins anew.
+/// Pause before work is restarted.
 const PAUSE: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(5) };
 
 /// Starts a thread. A panic in it ends the process. Fails if the system has no thread.
@@ -28,8 +28,8 @@ pub fn task(name: &'static str, work: impl Future<Output = ()> + Send + 'static)
     tokio::spawn(async move { caught(work).await.unwrap_or_else(|panic| end(name, panic.as_ref())) })
 }
 
-/// Starts a task whose work begins anew some seconds after a panic. For work whose input others choose: they must not be able to end
-/// the process.
+/// Starts a task whose work is restarted some seconds after a panic. For work whose input others choose, because they must not be
+/// able to end the process.
 pub fn healing<W>(name: &'static str, work: impl Fn() -> W + Send + 'static) -> tokio::task::JoinHandle<()>
 where
     W: Future<Output = ()> + Send + 'static,
@@ -52,7 +52,7 @@ pub fn count_panics() {
     }));
 }
 
-/// The result of a future, or what it panicked with.
+/// The result of a future, or the payload of its panic.
 async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
     let mut work = pin!(work);
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
@@ -64,13 +64,13 @@ async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Any + Sen
 }
 
 fn end(what: &str, panic: &(dyn Any + Send)) -> ! {
-    // The log may be what panicked.
+    // The message goes to stderr, because the panic may come from the log.
     let cause = said(panic);
     let _ = catch_unwind(|| tracing::error!(what, cause, "a part of the process panicked: stopping"));
     std::process::exit(PANICKED)
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn said(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
 }
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// Another process that panics in this way; its exit code.
+    /// Starts another process that panics in this way. Returns its exit code.
     fn process(mode: &str) -> Option<i32> {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["process::vital::tests::inside", "--exact", "--ignored", "--quiet"]).env("MODE", mode);
@@ -112,7 +112,7 @@ mod tests {
     fn t92_a_panic_of_a_vital_part_ends_the_process() {
         assert_eq!(process("thread panic"), Some(PANICKED));
         assert_eq!(process("task panic"), Some(PANICKED));
-        // Without one it ends as it would, and any other thread may panic.
+        // Without a panic the process ends normally, and a panic in any other thread does not end it.
         assert_eq!([process("thread"), process("task"), process("other panic")], [Some(0); 3]);
     }
 

@@ -1,4 +1,4 @@
-//! CRLs, made when somebody asks and something has changed. Nobody else pays for them.
+//! CRLs. They are made on request, if something has changed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use crate::clock::Clock;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::ledger::Ledger;
 
-/// How long a list counts, in seconds. A verifier that gets no newer one refuses everybody from then on.
+/// How long a list is valid, in seconds. A verifier without a newer one then refuses every certificate.
 const LIFE: u64 = 600;
-/// Least time between two lists, and how many times as long as it takes to make them: strangers may ask, and a million agents take a
-/// while to look at.
+/// Least time between two lists: this pause, and [`SHARE`] times as long as it took to make the last one. Strangers may ask for
+/// lists, and visiting a million agents takes a while.
 const PACE: Duration = Duration::from_secs(1);
 const SHARE: u32 = 10;
-/// Agents that are looked at in one go. The writer waits no longer than that takes.
+/// Agents that are visited under one lock, for which the writer may have to wait.
 const SLICE: usize = 2_000;
-/// Most certificates in a list: what is more would take verifiers longer to read than an agent lives.
+/// Most certificates in a list. Reading a longer one would take verifiers longer than an agent lives.
 pub const MOST: usize = 200_000;
 
 /// The lists of all CAs, as of one revision.
@@ -45,7 +45,7 @@ struct Shared {
     clock: Clock,
     // Guards the newest lists; held for a copy.
     newest: Mutex<Option<Arc<Lists>>>,
-    // Held by the one who makes them. It is held while agents are looked at and lists are signed.
+    // Held while the lists are made: while agents are visited and lists are signed.
     making: tokio::sync::Mutex<()>,
 }
 
@@ -56,14 +56,15 @@ impl Crls {
         Crls(Arc::new(Shared { ledger, authority, clock, newest: Mutex::default(), making: tokio::sync::Mutex::default() }))
     }
 
-    /// The newest lists. They are made anew if something was recorded since, once a second at most and for a tenth of the time at
-    /// most, or if half of their life has passed. Fails if there are more than [`MOST`] refused certificates, or if a key is missing.
+    /// The newest lists. They are made again if something was recorded since or if half of their life has passed, but at most once
+    /// a second and for at most a tenth of the time. Fails if there are more than [`MOST`] refused certificates, or if a key is
+    /// missing.
     pub async fn newest(&self) -> Result<Arc<Lists>, No> {
         if let Some(lists) = self.fresh() {
             return Ok(lists);
         }
         let _making = self.0.making.lock().await;
-        // Somebody else may have made them meanwhile.
+        // Another caller may have made them meanwhile.
         if let Some(lists) = self.fresh() {
             return Ok(lists);
         }
@@ -86,7 +87,7 @@ impl Crls {
 impl Shared {
     fn make(&self) -> Result<Lists, No> {
         let (now, began) = (self.clock.now(), Instant::now());
-        // Complete up to here: what is revoked while we look may be in the lists, and is in the next ones.
+        // The lists are complete up to this revision. Later revocations may be in them, and will be in the next ones.
         let (revision, authorities, mut serials) =
             self.ledger.read(|state| (state.revision, Arc::clone(&state.authorities), state.revoked_workload_serials(now)));
         let mut after = None;

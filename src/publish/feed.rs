@@ -43,7 +43,7 @@ use speaker::Speaker;
 pub use subscribers::{Joined, Subscriber, Subscribers};
 use sync::Mutex;
 
-/// Cuts within this time go out together.
+/// Cuts within this time are sent together.
 const TICK: Duration = Duration::from_millis(20);
 /// Longest time between two heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -56,20 +56,21 @@ pub struct Cursor(Place);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    // It got every tick up to this number.
+    // The subscriber has every tick up to this number.
     Tick(u64),
-    // It knows every cut up to this revision, by ticks of which the ring has none.
+    // The subscriber knows every cut up to this revision, from ticks that are no longer in the ring.
     Revision(u64),
 }
 
-/// From where a subscriber goes on.
+/// The position from which a subscriber continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resumed {
-    /// After the tick that it got last.
+    /// After the last tick that it received.
     After(Cursor),
-    /// It needs a snapshot: it knows nothing of this incarnation.
+    /// It needs a snapshot, because it has nothing of this epoch of the journal.
     Snapshot,
-    /// The ring has no tick at this head of the same incarnation. If the journal has this past, it goes on by [`Feed::since`].
+    /// The ring has no tick at this head of the same epoch. If the journal contains this head, the subscriber continues with
+    /// [`Feed::since`].
     Unknown(Head),
 }
 
@@ -77,7 +78,7 @@ pub enum Resumed {
 #[derive(Clone, Debug, Default)]
 pub struct Encoded(pub Bytes);
 
-/// The messages that subscribers get.
+/// The feed: messages for subscribers.
 pub struct Feed {
     // Guards the most recent ticks. It is held to add a tick or to look some up.
     ring: Mutex<Ring>,
@@ -91,8 +92,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts the feed's thread with every cut in force. `heard` must observe every commit since the ledger was opened, and `past`
-    /// what was replayed before. Fails if the first heartbeat cannot be signed or the thread cannot start.
+    /// Starts the feed's thread with every cut in force. `heard` must have observed every commit since the ledger was opened, and
+    /// `past` the replay before that. Fails if the first heartbeat cannot be signed or the thread cannot start.
     pub fn start(
         ledger: &Ledger,
         authority: &Arc<Authority>,
@@ -106,7 +107,8 @@ impl Feed {
         let speaker = Speaker { trust_domain: ledger.trust_domain().clone(), incarnation, authority: Arc::clone(authority) };
         let feed = Arc::new(Feed::of(set));
         feed.ring.lock().begin(incarnation);
-        // T212: a heartbeat vouches that a revocation could be recorded then, so its time is that at which this was so for certain.
+        // T212: a heartbeat states that a revocation could be recorded at its time, so its time is the last one at which this is
+        // certain.
         let pulse = ledger.pulse().clone();
         let now = move || clock.now().saturating_sub(u64::try_from(pulse.held().as_micros()).unwrap_or(u64::MAX));
         feed.publish(&speaker, &heard, &now, None)?;
@@ -156,7 +158,7 @@ impl Feed {
             let heartbeat = tick.messages.pop().and_then(|m| m.heartbeat);
             tick.messages = vec![v1::WatchCutsResponse { heartbeat, ..Default::default() }];
         }
-        // The issuer asks this relay, and knows nothing of those behind it.
+        // The issuer asks this relay for a confirmation, and does not know the relay's subscribers.
         tick.messages.iter_mut().for_each(|message| message.confirm = false);
         let encoded = tick.messages.iter().map(|m| Bytes::from(m.encode_to_vec())).collect();
         let chain = known.heartbeat.as_ref().and_then(|heartbeat| heartbeat.chain);
@@ -257,7 +259,8 @@ impl Feed {
         self.cuts.subscribe()
     }
 
-    /// Where a subscriber goes on whose last heartbeat had this head. Denies one that was told another past.
+    /// The position from which a subscriber continues whose last heartbeat had this head. Denies it if the digest in that head
+    /// differs from our journal.
     pub fn resume(&self, head: Head) -> Result<Resumed, Denial> {
         let ring = self.ring.lock();
         if head.incarnation != ring.incarnation() {
@@ -273,14 +276,14 @@ impl Feed {
         }
     }
 
-    /// The position of a subscriber that knows every cut up to a revision of this journal, though the ring has no tick there: after
-    /// a restart, or after a long time.
+    /// The position of a subscriber that knows every cut up to a revision of this journal, although the ring has no tick there, as
+    /// after a restart or a long time.
     pub fn since(&self, revision: u64) -> Cursor {
         Cursor(Place::Revision(revision))
     }
 
-    /// The messages after a cursor, and the cursor after them. They are a snapshot if `cursor` is `None`, or if what came after it
-    /// is not known any more.
+    /// The messages after a cursor, and the cursor after them. They are a snapshot if `cursor` is `None`, or if some messages after
+    /// it are no longer known.
     pub fn next(&self, cursor: Option<Cursor>) -> (Vec<Bytes>, Cursor) {
         let known = cursor.and_then(|Cursor(place)| match place {
             Place::Tick(tick) => self.ring.lock().after(tick),
@@ -293,9 +296,9 @@ impl Feed {
         (messages, Cursor(Place::Tick(at)))
     }
 
-    /// What has changed after a revision, under the last heartbeat, and the number of its tick.
+    /// The changes after a revision with the last heartbeat, and the number of its tick.
     fn missed(&self, revision: u64) -> Option<(Vec<Bytes>, u64)> {
-        // ORDER: the ring is locked while the set is read, so that both are of one moment.
+        // ORDER: the ring is locked while the set is read, so that both are from the same moment.
         let ring = self.ring.lock();
         let cuts = self.set.lock().since(revision).filter(|_| revision <= ring.head().revision)?;
         let (last, at) = ring.last();
@@ -314,7 +317,7 @@ impl Feed {
         {
             return (known.followed_by(later), at);
         }
-        // ORDER: the ring is locked while the set is copied, so that both are of one moment.
+        // ORDER: the ring is locked while the set is copied, so that both are from the same moment.
         let ring = self.ring.lock();
         let cuts = self.set.lock().messages(ring.head().revision);
         let (last, at) = ring.last();
@@ -326,7 +329,7 @@ impl Feed {
     }
 }
 
-/// The denial of a subscriber that was told another past up to this revision (T200).
+/// The denial of a subscriber whose journal differs from ours up to this revision (T200).
 pub fn fork(revision: u64) -> Denial {
     let message = format!(
         "fork: what this journal says up to revision {revision} is not what the caller was told, or it ends before: the issuer was put back \
@@ -335,7 +338,7 @@ pub fn fork(revision: u64) -> Denial {
     Denial::new(Kind::Precondition, "FEED_FORK", message)
 }
 
-/// The messages of one tick. The last one has the heartbeat, and asks subscribers to confirm it if somebody waits for that.
+/// The messages of one tick. The last one has the heartbeat, and asks subscribers to confirm it if `confirm` is set.
 fn messages(cuts: &[CutMade], heartbeat: v1::Heartbeat, confirm: bool) -> Vec<v1::WatchCutsResponse> {
     let message = |cut: &CutMade| v1::Cut {
         subject: cut.subject.0.to_vec(),
@@ -363,7 +366,7 @@ impl prost::Message for Encoded {
     }
 
     fn merge_field(&mut self, tag: u32, wire_type: WireType, buf: &mut impl Buf, ctx: DecodeContext) -> Result<(), DecodeError> {
-        // This type is sent, and never received.
+        // This type is only sent, never received.
         skip_field(wire_type, tag, buf, ctx)
     }
 

@@ -1,7 +1,7 @@
 //! Bundles of all trust domains, in the forms that clients read.
 //!
-//! In the Workload API each stands under the SPIFFE ID of its own trust domain (WA-9), with one kind of key alone (WA-14, CL-7). A
-//! foreign trust domain without such keys is left out, and clients do not trust it (CL-3).
+//! In the Workload API each is listed under the SPIFFE ID of its own trust domain (WA-9), with one kind of key only (WA-14, CL-7).
+//! A foreign trust domain without such keys is left out, and clients do not trust it (CL-3).
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The command: it is started, gets our signals, and is waited for; and its terminal is handed over.
+//! Runs the command: starts it, forwards our signals to it, waits for it, and passes the terminal to it.
 
 use std::ffi::OsString;
 use std::io;
@@ -57,8 +57,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it, in a control group of its own where the system allows one. Its environment is ours and `env`, where `None` takes
-    /// a variable away.
+    /// Starts it, in a control group of its own if the system allows one. Its environment is ours with the changes in `env`, where
+    /// `None` removes a variable.
     pub fn start(command: &[OsString], env: &[(&str, Option<String>)], user: Option<(u32, u32)>) -> Result<Running, NotRun> {
         let ours = |message: &dyn ToString| NotRun { code: 1, message: message.to_string() };
         let (program, arguments) = command.split_first().ok_or_else(|| ours(&"give a command to run"))?;

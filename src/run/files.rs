@@ -1,8 +1,8 @@
 //! The identity as PEM files, for programs that cannot use a socket.
 //!
-//! Everything of one moment lies in a folder of its own, `..data` is a link to the newest of them, and the names that programs open
-//! are links through `..data`, as in a volume of Kubernetes. So key and certificate change in one step, and a program that opens
-//! `..data` first reads a pair that matches, whenever it reads.
+//! The files of each renewal are in a folder of their own, `..data` is a link to the newest of these folders, and the names that
+//! programs open are links through `..data`, as in a volume of Kubernetes. So key and certificate change in one step, and a program
+//! that opens `..data` first reads a pair that matches, whenever it reads.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,23 +22,24 @@ const KEY: &str = "svid_key.pem";
 const PLAIN: [&str; 3] = ["svid.pem", "bundle.pem", "bundle_map.json"];
 /// The link to the newest of the folders.
 const NEWEST: &str = "..data";
-/// What the names of these folders begin with; 24 hexadecimal digits follow.
+/// The prefix of the names of these folders; 24 hexadecimal digits follow.
 const MOMENT: &str = "..";
-/// Between these stands the name of a foreign trust domain.
+/// Before and after the name of a foreign trust domain in the name of its file.
 const FEDERATED: (&str, &str) = ("federated.", ".pem");
-/// Longest name of a file on usual systems, less what is added to it while it is written.
+/// Longest name of a file on usual systems, minus the suffix while it is written.
 const LONGEST: usize = 229;
 
 /// `svid.pem`, `svid_key.pem`, `bundle.pem`, `bundle_map.json` and the roots of each foreign trust domain, all replaced in one step.
 pub struct Files {
     dir: PathBuf,
     owner: Option<Owner>,
-    /// The contents written last, all but the key, so that a command is not told to reload unchanged files. The lock guards these alone.
+    /// The contents that were written last, except the key, so that a command is not told to reload unchanged files. The lock
+    /// guards only these.
     last: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Files {
-    /// Files in `dir`, which belong to `owner` if that is another user. [`Folder::open`] says which folders there may be.
+    /// Files in `dir`, for `owner` if that is another user. [`Folder::open`] says which folders are accepted.
     pub fn new(dir: &Path, owner: Option<Owner>) -> Files {
         Files { dir: dir.to_owned(), owner, last: Mutex::default() }
     }
@@ -68,7 +69,7 @@ impl Files {
                 made.write(name, content, self.owner)?;
             }
             if let Some(owner) = self.owner {
-                // ORDER: when it is full. Until then nobody else can put anything into it.
+                // ORDER: after all files are written, because until then nobody else can put anything into the folder.
                 made.give_all(owner)?;
             }
             folder.link(NEWEST, &moment)
@@ -80,7 +81,8 @@ impl Files {
         for name in next.keys().map(String::as_str).chain([KEY]) {
             folder.link(name, &format!("{NEWEST}/{name}"))?;
         }
-        // The one before stays for a program that is reading it. A name of a trust domain that is not trusted any more leads nowhere now.
+        // The previous folder stays, for a program that is reading it. Names of trust domains that are no longer trusted are
+        // removed.
         for entry in folder.names()? {
             let Some(name) = entry.to_str() else { continue };
             if is_moment(name) && name != moment && before.as_deref() != Some(name) {
@@ -95,12 +97,13 @@ impl Files {
     }
 }
 
-/// Removes the folder of a moment with what was written into it. It may belong to another user: what that user put there stays.
+/// Removes the folder of one renewal with the files that were written into it. It may belong to another user, whose own files there
+/// stay.
 fn remove(folder: &Folder, moment: &str) -> io::Result<()> {
     let old = folder.within(OsStr::new(moment))?;
     for entry in old.names()? {
         let ours = |name: &str| {
-            // A run that was killed leaves a file that has not got its name yet.
+            // A run that was killed may leave a file under its temporary name.
             let name = name.strip_prefix('.').and_then(|draft| draft.rsplit_once('.')).map_or(name, |(name, _)| name);
             PLAIN.contains(&name) || name == KEY || is_federated(name)
         };

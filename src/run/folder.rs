@@ -1,8 +1,8 @@
 //! A folder that root writes in for another user, held open by descriptor.
 //!
-//! That user may rename, link and replace whatever lies in the folders that it can write to, at any moment. So no path is looked
-//! up twice here: the way to the folder is walked component by component, a link counts only where nobody but us could have made
-//! it, and everything after that happens within the descriptor of the folder or of the new file (T90).
+//! That user may rename, link and replace entries of the folders that it can write to, at any moment. So no path is resolved twice
+//! here. The path is walked component by component, a link is followed only if nobody but us could have made it, and everything
+//! after that uses the descriptor of the folder or of the new file (T90).
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -20,21 +20,21 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// Most links on the way to a folder. The system follows as many.
+/// Most links in one path, as many as the system follows.
 const LINKS: usize = 40;
 
 /// Uid and gid of another user.
 pub type Owner = (u32, u32);
 
-/// An open folder. What is written in it lands there, whatever becomes of its path.
+/// An open folder. Files are written into this folder even if its path is changed meanwhile.
 #[derive(Debug)]
 pub struct Folder(OwnedFd);
 
 impl Folder {
     /// Opens a folder, or makes it, for `owner` if that is another user.
     ///
-    /// For another user, the folder must belong to that user or to us, and a link on the way to it must be ours and in a folder
-    /// that nobody else can write to. For ourselves, the path means what it means elsewhere.
+    /// For another user, the folder must belong to that user or to us, and a link in the path must be ours and in a folder that
+    /// nobody else can write to. For ourselves, the path is resolved as usual.
     pub fn open(path: &Path, owner: Option<Owner>) -> Result<Folder, String> {
         let opened = match owner {
             None => DirBuilder::new().recursive(true).mode(0o755).create(path).and_then(|()| Folder::existing(path)),
@@ -66,7 +66,8 @@ impl Folder {
             fchmod(&file, Mode::RUSR | Mode::WUSR)?;
             file.write_all(content)?;
             if let Some((uid, gid)) = owner {
-                // ORDER: before the file has its name. It is the file that was made here, whatever its name stands for now.
+                // ORDER: before the file gets its name. By descriptor this changes the new file, and not another one under the same
+                // name.
                 fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             }
             file.sync_all()?;
@@ -84,8 +85,7 @@ impl Folder {
         Ok(Folder(open_dir(self.0.as_fd(), name)?))
     }
 
-    /// Puts a symbolic link in the place of `name`, as a whole. It belongs to us: a link of that name could not be given away by
-    /// descriptor.
+    /// Replaces `name` by a symbolic link, in one step. The link stays ours, because a link cannot be given away by descriptor.
     pub fn link(&self, name: &str, target: &str) -> io::Result<()> {
         if self.target(name).is_some_and(|now| now == target) {
             return Ok(());
@@ -100,7 +100,7 @@ impl Folder {
         Ok(fsync(readable(&self.0)?)?)
     }
 
-    /// Where a symbolic link leads, by its text. `None`: it is not there, is no link, or leads to a name that is not UTF-8.
+    /// The target of a symbolic link. `None` if it does not exist, is no link, or its target is not UTF-8.
     pub fn target(&self, name: &str) -> Option<String> {
         readlinkat(&self.0, name, Vec::new()).ok()?.into_string().ok()
     }
@@ -120,7 +120,7 @@ impl Folder {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Ok(file) = openat(&self.0, name, flags, Mode::empty()) else { return false };
         let mut found = Vec::new();
-        // One byte more tells a longer file.
+        // Reading one byte more detects a longer file.
         let most = u64::try_from(content.len()).unwrap_or(u64::MAX).saturating_add(1);
         File::from(file).take(most).read_to_end(&mut found).is_ok() && found == content
     }
@@ -155,12 +155,12 @@ pub fn unguessable() -> io::Result<String> {
     Ok(hex::encode(random))
 }
 
-/// What an entry is called until it has its name.
+/// The temporary name of an entry.
 fn draft(name: &str) -> io::Result<String> {
     Ok(format!(".{name}.{}", unguessable()?))
 }
 
-/// The way to a folder for another user.
+/// A walk along the path to a folder for another user.
 struct Walk {
     /// The folder reached so far.
     at: OwnedFd,
@@ -170,15 +170,15 @@ struct Walk {
 }
 
 impl Walk {
-    /// Walks to the folder, and makes what is missing. The last folder is made for `owner`, and those above it for us: another
-    /// run may have the folder of another user in them.
+    /// Walks to the folder, and makes missing folders. The last one is made for `owner`, and those above it for us, because another
+    /// run may put the folder of another user into them.
     fn to(path: &Path, owner: Owner) -> io::Result<OwnedFd> {
         let mut walk = Walk { at: top(path)?, rest: components(path), links: 0 };
         while let Some(name) = walk.rest.pop_front() {
             match open_dir(walk.at.as_fd(), &name) {
                 Ok(next) => walk.at = next,
                 Err(Errno::NOENT) => walk.at = walk.make(&name, owner)?,
-                // What the system says of a link here depends on its version.
+                // The error for a link depends on the version of the system.
                 Err(Errno::LOOP | Errno::NOTDIR) => walk.follow(&name)?,
                 Err(e) => return Err(e.into()),
             }
@@ -197,15 +197,15 @@ impl Walk {
         mkdirat(&self.at, name, mode)?;
         let dir = open_dir(self.at.as_fd(), name)?;
         if last {
-            // Where the other user can write, it may have put another folder here. One that is empty and was only ours it could
-            // as well have removed, and made its own.
+            // If the other user can write to the folder above, it may have put another folder here. If that one is empty and was
+            // only ours, nothing is lost by giving it away.
             fresh(&dir)?;
             fchown(readable(&dir)?, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
         }
         Ok(dir)
     }
 
-    /// Goes on at the target of a link, which is walked like the path itself.
+    /// Continues at the target of a link, which is walked like the path itself.
     fn follow(&mut self, name: &OsStr) -> io::Result<()> {
         let link = statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(link.st_mode) != FileType::Symlink {
@@ -230,7 +230,7 @@ impl Walk {
     }
 }
 
-/// Opens a folder by its path, as a place for other calls: this needs no right to list it.
+/// Opens a folder by its path for relative calls (`O_PATH`), which needs no permission to list it.
 fn by_path(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
@@ -258,7 +258,7 @@ fn readable(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
     openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Checks that a folder is as one that we have just made: ours alone, and empty.
+/// Checks that a folder looks as if we had just made it: it is ours alone, and empty.
 fn fresh(dir: &OwnedFd) -> io::Result<()> {
     let stat = fstat(dir)?;
     let mut entries = Dir::new(readable(dir)?)?;

@@ -99,7 +99,7 @@ fn remove(group: &Path) {
     }
 }
 
-/// Moves this process into a group: 0 stands for the writer. Creates no file if there is no such group.
+/// Moves this process into a group; 0 means the process that writes it. Creates no file if there is no such group.
 fn enter(group: &Path) -> io::Result<()> {
     fs::OpenOptions::new().write(true).open(group.join("cgroup.procs"))?.write_all(b"0")
 }

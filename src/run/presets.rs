@@ -1,7 +1,7 @@
 //! `--for SYSTEM`: the files and environment variables with which the SDKs of one system find a token.
 //!
-//! Variables that would win over the token are taken away from the command: it gets the identity of its agent, and no key of
-//! whoever starts it.
+//! Variables that would take precedence over the token are removed from the command's environment, so that it uses the identity of
+//! its agent and no key of its starter.
 
 use std::path::Path;
 
@@ -31,8 +31,7 @@ pub enum System {
     Snowflake,
 }
 
-/// Every system with its name and the audience that it asks for unless it is configured with another. Google's follows from the
-/// provider.
+/// Every system with its name and its default audience. Google's follows from the provider.
 const SYSTEMS: &[(&str, System, Option<&str>)] = &[
     ("aws", System::Aws, Some("sts.amazonaws.com")),
     ("gcp", System::Gcp, None),
@@ -56,30 +55,30 @@ pub struct Preset {
     given: Given,
 }
 
-/// What was found in the environment.
+/// The settings that were found in the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Given {
-    /// Google: the provider. Kubernetes: the cluster. Snowflake: the account.
+    /// The system that the agent is to reach. Google: the provider. Kubernetes: the cluster. Snowflake: the account.
     target: String,
-    /// Google: the service account. Kubernetes: the files of the caller. Snowflake: the user.
+    /// Another setting of that system. Google: the service account. Kubernetes: the files of the caller. Snowflake: the user.
     further: Option<String>,
-    /// What the operator should know.
+    /// A hint for the operator.
     hint: Option<&'static str>,
 }
 
-/// What a preset adds to a command.
+/// The files and variables that a preset adds to a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LaidOut {
     /// The token file.
     pub token: Wanted,
     /// Other files, by name, in the same folder.
     pub files: Vec<(&'static str, Vec<u8>)>,
-    /// Variables to set; `None` takes one away.
+    /// Variables to set; `None` removes one.
     pub env: Vec<(&'static str, Option<String>)>,
 }
 
 impl Preset {
-    /// Reads `SYSTEM` or `SYSTEM=AUDIENCE`, and what the system needs from the environment. The error says what to set.
+    /// Reads `SYSTEM` or `SYSTEM=AUDIENCE`, and the system's settings from the environment. The error says what to set.
     pub fn read(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Preset, String> {
         let (name, audience) = text.split_once('=').map_or((text, None), |(name, audience)| (name, Some(audience)));
         let found = SYSTEMS.iter().find(|(known, ..)| *known == name);
@@ -101,7 +100,7 @@ impl Preset {
         self.name
     }
 
-    /// What whoever starts the command should know.
+    /// A hint for the person who starts the command.
     pub fn hint(&self) -> Option<&'static str> {
         self.given.hint
     }
@@ -172,7 +171,7 @@ impl Preset {
 }
 
 impl System {
-    /// What the system needs from the environment. The error says what to set.
+    /// Reads the settings of the system from the environment. The error says what to set.
     fn given(self, env: &dyn Fn(&str) -> Option<String>) -> Result<Given, String> {
         let needed = |name: &str, what: &str| env(name).ok_or_else(|| format!("set {name} to {what}"));
         let of = |target: String, further: Option<String>| Given { target, further, hint: None };

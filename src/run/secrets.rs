@@ -9,7 +9,7 @@ use super::workload::Served;
 use crate::process;
 use crate::sds::{Material, Sds};
 
-/// Tells the identity and each change of it, until it ends or `stop`. Whoever the socket serves is let in.
+/// Publishes the identity and each change of it, until it ends or `stop`. Every process that the socket serves gets it.
 pub(super) fn tell(identity: &Arc<Identity>, mut stop: watch::Receiver<bool>) -> Result<Sds, String> {
     let (mut changed, mut over) = (identity.changed(), identity.over());
     let first = material(&changed.borrow_and_update().clone())?;
@@ -20,7 +20,7 @@ pub(super) fn tell(identity: &Arc<Identity>, mut stop: watch::Receiver<bool>) ->
             let current = Arc::clone(&changed.borrow_and_update());
             if ended {
                 told.send_replace(None);
-                // Every stream ends by this, and so do those that come until the socket is gone.
+                // This ends every stream, and those that are opened until the socket is closed.
                 return told.closed().await;
             }
             match material(&current) {
@@ -32,7 +32,7 @@ pub(super) fn tell(identity: &Arc<Identity>, mut stop: watch::Receiver<bool>) ->
     Ok(Sds::new(heard, |extensions| extensions.get() == Some(&Served(true))))
 }
 
-/// Waits until there is something new. Returns `false` when there will be nothing more.
+/// Waits for a change. Returns `false` when there will be no more.
 async fn next(
     changed: &mut watch::Receiver<Arc<Current>>,
     over: &mut watch::Receiver<Option<Over>>,
@@ -46,7 +46,7 @@ async fn next(
     }
 }
 
-/// Tells it unless it is what was told last.
+/// Publishes the material, unless it is unchanged.
 fn publish(told: &watch::Sender<Option<Arc<Material>>>, material: Material) {
     let other = told.borrow().as_ref().is_none_or(|last| !last.same(&material));
     if other {

@@ -122,7 +122,7 @@ fn judge(stream: &UnixStream, tree: &Tree) -> Served {
 
 async fn converse(stream: UnixStream, router: axum::Router, served: Served, mut stop: watch::Receiver<bool>) {
     let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        // The connection alone says who calls.
+        // Only the connection identifies the caller.
         request.extensions_mut().insert(served);
         tower::ServiceExt::oneshot(router.clone(), request)
     });

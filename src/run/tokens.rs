@@ -1,7 +1,7 @@
 //! JWT-SVIDs as files, for programs that read a token from a file: one file for each audience, replaced at half of its life.
 //!
-//! A program starts only when every file is there. Later a token that cannot be minted leaves its file as it is, is told, and is
-//! tried again with growing pauses. The files are removed when the identity ends, and with this (T118).
+//! A program starts only when every file exists. If a token cannot be minted later, its file stays as it is, the failure is logged,
+//! and minting is tried again with growing pauses. The files are removed when the identity ends, and with this (T118).
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A token that is wanted as a file.
+/// A token to write into a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The audience.
@@ -32,7 +32,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Reads `AUDIENCE=FILE`. An audience may contain `=`, and a file may not.
+    /// Parses `AUDIENCE=FILE`. An audience may contain `=`, but a file may not.
     pub fn parse(text: &str) -> Result<Wanted, String> {
         let (audience, file) = text.rsplit_once('=').ok_or("write AUDIENCE=FILE")?;
         if audience.is_empty() || audience.len() > 256 {
@@ -54,7 +54,7 @@ pub struct Tokens {
 
 struct TokenFile {
     wanted: Wanted,
-    /// What was written last; empty before the first time and after the end.
+    /// The token that was written last; empty before the first time and after the end.
     written: Zeroizing<String>,
     /// When a new token is due.
     due: SystemTime,
@@ -178,7 +178,7 @@ impl TokenFile {
         Ok((Folder::open(parent, owner)?, name.to_owned()))
     }
 
-    /// Removes the file if it is still the one that was written here: another command may have the same one.
+    /// Removes the file if its content is still ours, because another command may use the same file.
     fn remove(&mut self, owner: Option<Owner>) {
         if self.written.is_empty() {
             return;

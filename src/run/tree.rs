@@ -27,7 +27,7 @@ use super::group::Group;
 const FIRST: u64 = 1 << 62;
 /// Most generations of parents that are followed.
 const DEEPEST: usize = 256;
-/// Number of attempts to read a line of parents, which may change meanwhile.
+/// Number of attempts to read a chain of parents, which may change meanwhile.
 const LOOKS: usize = 5;
 
 /// Why a process gets no identity here.
@@ -36,7 +36,7 @@ pub enum Stranger {
     /// It has ended, or the system does not say which process it is.
     #[error("the connecting process cannot be identified: {0}")]
     Unknown(String),
-    /// It is not in our control group, or its line of parents does not lead to us.
+    /// It is not in our control group, or its chain of parents does not lead to us.
     #[error("process {0} does not belong to this tree")]
     Outside(i32),
     /// It has the mark of a nested run.
@@ -126,7 +126,7 @@ impl Tree {
             }
         };
         // If a parent ended meanwhile, its process id may belong to another process, and its child has another parent now. So a
-        // line that reads the same twice is right.
+        // chain that reads the same twice is right.
         let same = line.iter().all(|(pid, before)| Process::read(*pid).as_ref() == Some(before));
         (same || verdict.is_err()).then_some(verdict)
     }
@@ -142,7 +142,7 @@ impl Tree {
             group.kill();
         }
         for pid in &members {
-            // Pinned first and checked then, so the process id still belongs to the tree.
+            // Pinned before it is checked, so that the process id still belongs to the tree.
             if let Some(pinned) = Pid::from_raw(*pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
                 && self.has(*pid)
             {
@@ -223,7 +223,7 @@ fn has_ended(pinned: &OwnedFd) -> bool {
     !matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
 }
 
-/// What the system says about a process. Two readings of one process are equal until its parent changes.
+/// The parent and start time of a process. Two readings of one process are equal until its parent changes.
 #[derive(Clone, Debug)]
 struct Process {
     state: char,

@@ -38,7 +38,7 @@ use server::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiSer
 /// File descriptors for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/workloadapi.bin"));
 
-/// Distinguishes an agent's own identity from others that it may have one day (WA-7).
+/// Distinguishes an agent's own identity from others that later versions may add (WA-7).
 const HINT: &str = "instance";
 /// Most audiences of one token, as at the issuer.
 const MAX_AUDIENCES: usize = 16;
@@ -60,7 +60,7 @@ pub fn routes(identity: Arc<Identity>, oid: BindingOid, stop: watch::Receiver<bo
     let api = SpiffeWorkloadApiServer::new(door).max_decoding_message_size(MESSAGE);
     let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     let reflection = reflection.register_encoded_file_descriptor_set(sds::DESCRIPTORS);
-    // Of Envoy's API only what is served here; as soon as one is named, only those that are named are listed.
+    // Only the services of Envoy's API that are served here. If one service is named, reflection lists only those that are named.
     let services = ["SpiffeWorkloadAPI", sds::SERVICE, "grpc.reflection.v1.ServerReflection"];
     let reflection = services.into_iter().fold(reflection, tonic_reflection::server::Builder::with_service_name);
     let reflection = reflection.build_v1().map_err(|e| e.to_string())?;
@@ -83,7 +83,7 @@ struct Inside {
     identity: Arc<Identity>,
     oid: BindingOid,
     stop: watch::Receiver<bool>,
-    /// Followed as soon as a token is to be validated, because most agents never ask for that.
+    /// The feed is followed from the first token that is validated, because most agents never validate one.
     feed: OnceCell<Following>,
 }
 
@@ -146,7 +146,7 @@ impl SpiffeWorkloadApi for Door {
         let jwt = if asked.spiffe_id.is_empty() || asked.spiffe_id == current.spiffe_id() {
             self.0.identity.jwt_for(&audiences).await.map_err(|e| status_of(&e))?
         } else {
-            // An agent without a key that the command spawned is served by the issuer's word alone: it knows whose it is (T256).
+            // The issuer decides about an agent without a key that the command spawned, because it knows the agent's parent (T256).
             let named = mayfly_verify::parse_spiffe_id(&asked.spiffe_id).map_err(|e| Status::invalid_argument(e.to_string()))?;
             if named.trust_domain_name() != current.bundle().trust_domain || AgentId::parse(&asked.spiffe_id).is_err() {
                 return Err(no_identity());
@@ -185,7 +185,7 @@ impl SpiffeWorkloadApi for Door {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // ORDER: a malformed token is refused before anything is waited for.
         let svid = verify_jwt(&asked.svid, &asked.audience, &bundle, &self.0.oid, now.as_secs()).map_err(|e| refused(&e))?;
-        // There is no feed of what a foreign trust domain revokes, so its tokens are valid until they expire.
+        // A foreign trust domain has no feed of revocations here, so its tokens are valid until they expire.
         if ours {
             let feed = self.0.feed.get_or_try_init(|| self.0.begin_feed()).await?;
             let mut link = feed.link();
@@ -277,7 +277,7 @@ impl Inside {
     async fn foreign_bundle(&self, trust_domain: &str) -> Result<Arc<Bundle>, Status> {
         let mut changed = self.identity.changed();
         let told = tokio::time::timeout(FIRST_WORD, changed.wait_for(|current| current.foreign().is_some())).await;
-        // Not INVALID_ARGUMENT, which is permanent, while this passes by itself.
+        // Not INVALID_ARGUMENT, after which clients do not retry, because this fault is temporary.
         let unknown = || Status::unavailable("the bundles of foreign trust domains are not known yet");
         let current = told.map_err(|_| unknown())?.map_err(internal)?.clone();
         let bundle = current.foreign().and_then(|foreign| foreign.get(trust_domain)).map(|one| Arc::clone(one.bundle()));
@@ -302,12 +302,13 @@ fn status_of(error: &IdentityError) -> Status {
         IdentityError::Over(_) => no_identity(),
         IdentityError::Denied { .. } => Status::permission_denied(error.to_string()),
         IdentityError::Key | IdentityError::Answer(_) => internal(error),
-        // Not INVALID_ARGUMENT, which is permanent, while this passes by itself.
+        // Not INVALID_ARGUMENT, after which clients do not retry, because this fault is temporary.
         _ => Status::new(Code::Unavailable, error.to_string()),
     }
 }
 
-/// Why there is no token of another agent: the reason is told, because it is not the end of the identity that is served.
+/// The error for the token of another agent. It includes the reason, because it does not mean the end of the identity that is
+/// served.
 fn of_child(error: &IdentityError) -> Status {
     match error {
         IdentityError::Denied { reason, message } => {

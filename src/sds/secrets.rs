@@ -1,4 +1,4 @@
-//! What there is to tell, and the secrets that a request names.
+//! The identity and bundles to serve, and the secrets that a request names.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ const NAMES: usize = 64;
 const NAME: usize = 2048;
 /// The name of the identity.
 const IDENTITY: &str = "default";
-/// The name of the bundle of the own trust domain.
+/// The name of the bundle of our own trust domain.
 const ROOTS: &str = "ROOTCA";
 /// The name of every bundle.
 const EVERY: &str = "ALL";
@@ -42,8 +42,8 @@ pub struct Material {
 }
 
 impl Material {
-    /// The identity `spiffe_id` with its chain, leaf first, and its key as PKCS#8 in DER. `bundles` are the roots, DER, of each trust
-    /// domain, its own among them; one without roots is left out, and so nobody of it is trusted.
+    /// The identity `spiffe_id` with its chain, leaf first, and its key as PKCS#8 in DER. `bundles` are the roots, DER, of each
+    /// trust domain, its own among them; one without roots is left out, so that its identities are not trusted.
     pub fn new<'a>(
         spiffe_id: &str,
         chain: &[CertificateDer<'_>],
@@ -57,7 +57,7 @@ impl Material {
         let bundles: BTreeMap<_, _> =
             bundles.map(|(name, roots)| (name.to_owned(), certificates(&mut roots.iter().map(Vec::as_slice)))).collect();
         let content = bundles.iter().fold(chain.clone(), |all, (name, roots)| all + name + roots);
-        // Of what is public alone; a new key comes with a new certificate.
+        // The version covers only public parts, because a new key comes with a new certificate.
         let version = hex::encode(sha256(content.as_bytes()).get(..16).unwrap_or_default());
         let key = Zeroizing::new(pem("PRIVATE KEY", pkcs8));
         Material { spiffe_id: spiffe_id.to_owned(), trust_domain: trust_domain.to_owned(), chain, key, bundles, version }
@@ -68,13 +68,13 @@ impl Material {
         self.version == other.version && self.key == other.key
     }
 
-    /// A text that is another one if any secret is.
+    /// A version, which changes if any secret does.
     pub(super) fn version(&self) -> &str {
         &self.version
     }
 
-    /// The secrets of these names; all of them if there are none. With `spiffe`, peers are verified by Envoy's SPIFFE validator, and
-    /// otherwise by roots alone.
+    /// The secrets of these names, or all of them if `names` is empty. With `spiffe`, peers are verified by Envoy's SPIFFE
+    /// validator, and otherwise by roots alone.
     pub(super) fn secrets(&self, names: &[String], spiffe: bool) -> Result<Vec<Any>, Status> {
         if names.len() > NAMES || names.iter().any(|name| name.len() > NAME) {
             return Err(Status::invalid_argument(format!(

@@ -1,4 +1,4 @@
-//! The service: one answer at once, and a stream that says it again when it has changed.
+//! The service: a single answer, and a stream that sends secrets again when they change.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const STREAMS: usize = 256;
 /// How long a stream may be open before its first request.
 const FIRST: Duration = Duration::from_secs(10);
 
-/// Whether a request comes from somebody who may have the private key, by what the listener knows of the connection.
+/// Whether the client of a request may have the private key, from the extensions that the listener has set.
 pub type Admit = fn(&Extensions) -> bool;
 
 /// The secrets as they are now. `None` means that there is no identity any more; when the sender is dropped, streams end.
@@ -32,7 +32,7 @@ pub struct Sds {
 }
 
 impl Sds {
-    /// Tells whoever `admit` lets in.
+    /// Serves the clients that `admit` accepts.
     pub fn new(told: watch::Receiver<Option<Arc<Material>>>, admit: Admit) -> Sds {
         Sds { told, admit, room: Arc::new(Semaphore::new(STREAMS)) }
     }
@@ -84,11 +84,11 @@ impl SecretDiscoveryService for Sds {
     }
 }
 
-/// What a client wants, by its requests so far.
+/// The names that a client has asked for so far.
 #[derive(Default)]
 struct Asked {
     names: Vec<String>,
-    /// Whether it has the SPIFFE validator. It need not say so again.
+    /// Whether it has the SPIFFE validator. Later requests need not repeat it.
     spiffe: bool,
 }
 
@@ -110,7 +110,7 @@ impl Asked {
     }
 }
 
-/// Answers the requests of one stream, and every change of what it asked for, until one of the ends leaves.
+/// Answers the requests of one stream, and sends every change of the secrets that it asked for, until one of the ends closes it.
 async fn tell(
     mut told: watch::Receiver<Option<Arc<Material>>>,
     mut asks: Streaming<DiscoveryRequest>,
@@ -139,7 +139,7 @@ async fn tell(
                 }
                 request = asks.message() => {
                     let Some(request) = request? else { return Ok(()) };
-                    // An answer to what is not the last one any more.
+                    // The client acknowledges an outdated answer.
                     if request.response_nonce != sent.to_string() {
                         continue;
                     }
@@ -159,7 +159,7 @@ async fn tell(
     }
 }
 
-// The text of the Workload API for the same.
+// The text that the Workload API uses for this.
 fn no_identity() -> Status {
     Status::permission_denied("no identity issued")
 }

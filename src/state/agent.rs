@@ -1,4 +1,4 @@
-//! One agent as state knows it: its place in the tree, its certificates, and what it relies on.
+//! One agent in the state: its position in the tree, its certificates, and its stamps.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -44,7 +44,8 @@ pub struct Agent {
     pub used_since: u64,
     /// Unix seconds.
     pub lease_ends_at: u64,
-    /// End of its last certificate or of its ticket, in Unix seconds; without a key that of its parent's, or of its last token.
+    /// End of its last certificate or of its ticket, in Unix seconds. For an agent without a key, the end of its parent's
+    /// certificate or of its last token.
     pub svid_ends_at: u64,
     /// Unix microseconds.
     pub admitted_at: u64,
@@ -53,24 +54,24 @@ pub struct Agent {
     /// Fields that most agents leave empty.
     pub rare: Rare,
     subject: Subject,
-    /// Number of children that are still known. Their records cannot be read without this agent's.
+    /// Number of children in the state. Their records cannot be applied without this agent's.
     pub(super) children: u32,
-    /// What happens to it next.
+    /// The next event of its life.
     pub(super) next: Next,
     /// Whether it is counted as live.
     pub(super) seated: bool,
-    /// Whether it stands in `taken_back` of its ancestors.
+    /// Whether it is in `taken_back` of its ancestors.
     pub(super) taken_back: bool,
 }
 
-/// What happens to an agent next, with time.
+/// The next event of an agent's life that comes with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It expires, and gives its seats back.
+    /// It expires, and is no longer counted as live.
     Expires,
-    /// It is forgotten, some time after it gave its seats back.
+    /// It is removed from the state, some time after it was last counted as live.
     IsForgotten,
-    /// Nothing: its time is over, and it is kept for its children.
+    /// Nothing: it would be removed, but its children still need it.
     Nothing,
 }
 
@@ -85,11 +86,11 @@ pub struct More {
     pub replaced: Vec<[u8; 16]>,
     /// SHA-256 of the secret of its ticket, if it had one.
     pub ticket: Option<[u8; 32]>,
-    /// From it and the request the ticket's secret is derived again for a retry.
+    /// The nonce from which, with the request id, the ticket's secret is derived again for a retry.
     pub ticket_nonce: [u8; 16],
-    /// What the request asked for and did not get.
+    /// The parts of the request that were not given.
     pub clipped: Vec<String>,
-    /// By what its lease was extended last: SHA-256 of what the signature of the user's token covers, and the record's revision.
+    /// The last extension of its lease: SHA-256 of the signed part of the user's token, and the record's revision.
     pub extended: Option<([u8; 32], u64)>,
     /// Revision of its end. `None` if nobody ended it.
     pub ended: Option<u64>,
@@ -97,15 +98,13 @@ pub struct More {
     pub ended_at: u64,
     /// Who ended it: an operator, or the scope of another caller.
     pub ended_by: String,
-    /// Whether verifiers are told of its end, also if there are no agents below it.
+    /// Whether its end was published to verifiers, although there were no agents below it.
     pub told: bool,
-    /// Number of agents below it that ended without agents below them, of which verifiers are told, and whose certificates have
-    /// not expired.
+    /// Number of agents below it that ended alone, whose end was published and whose certificates have not expired.
     pub ended_below: u32,
-    /// Whether it stands in `ended_below` of its ancestors.
+    /// Whether it is counted in `ended_below` of its ancestors.
     pub(super) counted: bool,
-    /// The agents below it that were revoked, or ended with agents below them, and of which verifiers are told. Empty once it is
-    /// revoked itself.
+    /// The agents below it that were revoked or ended with others below them, as published. Empty once it is revoked itself.
     pub taken_back: BTreeSet<Uuid>,
     /// What its children inherit. `None` before the first child.
     pub(super) below: Option<Arc<Lineage>>,
@@ -138,7 +137,7 @@ static NOTHING_MORE: More = More {
     keys: Vec::new(),
 };
 
-/// Optional fields; takes no memory while all of them are empty.
+/// Optional fields. They take no memory while all of them are empty.
 #[derive(Clone, Default)]
 pub struct Rare(Option<Box<More>>);
 
@@ -256,7 +255,7 @@ impl Agent {
         self.ancestors().next()
     }
 
-    /// Whether it has neither a key nor a ticket for one: its parent has its tokens minted.
+    /// Whether it has neither a key nor a ticket for one. Its parent mints its tokens.
     pub fn is_keyless(&self) -> bool {
         self.current.is_none() && self.rare.ticket.is_none()
     }
@@ -285,7 +284,7 @@ impl Agent {
         self.seated
     }
 
-    /// Whether children of it are known.
+    /// Whether it has children in the state.
     pub fn has_children(&self) -> bool {
         self.children > 0
     }
@@ -295,7 +294,7 @@ impl Agent {
         if self.delegation.is_some() { Mode::Delegated } else { Mode::Autonomous }
     }
 
-    /// What it relies on: its parent's stamps plus its own. Of duplicates the one with the lower revision stays.
+    /// Its stamps: its parent's plus its own. Of duplicates the one with the lower revision stays.
     pub fn stamps(&self) -> impl Iterator<Item = Stamp> {
         let stamp = |subject, since| Stamp { subject, since };
         let above = self.lineage.as_ref().map_or(&[][..], |lineage| &lineage.stamps);
@@ -340,12 +339,13 @@ impl Agent {
         Arc::new(Lineage { agents, stamps: self.stamps().collect(), subject: self.subject })
     }
 
-    /// Marks a copy whose seats an overlay has given back.
+    /// Marks a copy that an overlay no longer counts as live.
     pub(crate) fn unseat_copy(&mut self, gone: bool) {
         self.seated = self.seated && !gone;
     }
 
-    /// The seats it takes while it lives: below everything it relies on, in its class, and directly below its spawner.
+    /// The counters that include it while it is live: those below everything it relies on, of its class, and directly below its
+    /// spawner.
     pub(crate) fn seats(&self) -> impl Iterator<Item = Seat> {
         let below = self.stamps().filter(|s| s.subject != self.subject).map(|s| Seat(Count::Below, s.subject));
         let spawner = self.lineage.as_ref().map_or(self.mandate.workload_subject, |lineage| lineage.subject);
@@ -362,12 +362,12 @@ impl Agent {
         seconds(self.svid_ends_at.min(self.lease_ends_at))
     }
 
-    /// Unix microseconds from which on it may not act, whatever its ancestors do. One without a key has no certificate that ends.
+    /// Unix microseconds from which on it may not act, whatever its ancestors do. An agent without a key has no certificate that expires.
     pub(super) fn acts_until(&self) -> u64 {
         if self.is_keyless() { seconds(self.lease_ends_at) } else { self.expires_at() }
     }
 
-    /// When something happens to it next.
+    /// When the next event of its life comes.
     pub(super) fn due(&self) -> Option<When> {
         match self.next {
             Next::Expires => Some((self.expires_at(), number(self.revision, 0, SEAT))),
@@ -376,7 +376,7 @@ impl Agent {
         }
     }
 
-    /// Unix microseconds at which state forgets it.
+    /// Unix microseconds at which it is removed from the state.
     pub(crate) fn forgotten_at(&self) -> u64 {
         seconds(self.svid_ends_at).saturating_add(KEEP)
     }
@@ -395,6 +395,6 @@ pub enum Count {
     Waiting,
 }
 
-/// A count of live agents for one subject.
+/// A counter of live agents, or of waiting questions, for one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seat(pub Count, pub Subject);

@@ -1,5 +1,5 @@
-//! All agents: where they stand, and in which orders they are found. There may be a million of them, so an index holds the place of
-//! an agent, and its key is read there.
+//! All agents, with their indexes. There may be a million of them, so an index holds only the position (*place*) of an agent in the
+//! slab, and reads the key there.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -12,19 +12,19 @@ use super::order::Order;
 use super::slab::{Place, Slab};
 use super::{Agent, half};
 
-// There may be a million of them.
+// There may be a million agents, so their size matters.
 const _: () = assert!(size_of::<Option<Agent>>() == 184, "an agent is small");
 
-/// The agents, by id, by key, and by when something happens to them.
+/// The agents, with indexes by id, by key, and by the time of their next event.
 #[derive(Clone, Default)]
 pub(super) struct Agents {
     slab: Slab<Agent>,
     // INVARIANT: the places of all agents.
     by_id: Order<u128, Place>,
-    // INVARIANT: the places of those to whom something will happen. See `Agent::due`.
+    // INVARIANT: the places of the agents that have a next event. See `Agent::due`.
     by_time: Order<When, Place>,
-    // A hash of the first half of a key's SHA-256, and below it the place of its agent: one for each key. Somebody who makes two keys
-    // of their own whose halves agree (2^64 attempts) is told that the second is in use.
+    // For each key a hash of the first half of its SHA-256, and the place of its agent. If somebody makes two keys whose halves
+    // agree (2^64 attempts), the second is refused as in use.
     by_key: Order<u64, u64>,
     hasher: RandomState,
 }
@@ -45,7 +45,7 @@ impl Agents {
         self.place(uuid).is_some()
     }
 
-    /// One agent, to be changed in what says neither its keys nor when something happens to it: [`Agents::change`] is for that.
+    /// One agent, for changes that affect neither its keys nor the time of its next event; [`Agents::change`] is for those.
     pub(super) fn get_mut(&mut self, uuid: &Uuid) -> Option<&mut Agent> {
         self.slab.get_mut(self.place(uuid)?)
     }
@@ -61,7 +61,7 @@ impl Agents {
         true
     }
 
-    /// Notes a key that was certified for an agent, which has it among its own.
+    /// Adds to the index a key that was certified for an agent and is already among its keys.
     pub(super) fn certified(&mut self, uuid: &Uuid, key: &[u8; 32]) {
         if let Some(place) = self.place(uuid) {
             let entry = entry(&self.hasher, &half(key), place);
@@ -118,13 +118,13 @@ impl Agents {
         agents.filter(|agent| agent.keys().any(|known| half(known) == *key)).map(|agent| agent.uuid).next()
     }
 
-    /// The agent to whom something happens next, and when.
+    /// The agent with the next event, and its time.
     pub(super) fn first_due(&self) -> Option<(When, Uuid)> {
         let agent = self.slab.get(self.by_time.first()?)?;
         Some((agent.due()?, agent.uuid))
     }
 
-    /// The agents to whom something happens by `now` (Unix microseconds), and when, in that order.
+    /// The agents with an event by `now` (Unix microseconds), in order of time.
     pub(super) fn due_by(&self, now: u64) -> impl Iterator<Item = (When, &Agent)> {
         let agents = self.by_time.iter().filter_map(|place| self.slab.get(place));
         agents.filter_map(|agent| Some((agent.due()?, agent))).take_while(move |((at, _), _)| *at <= now)
@@ -149,7 +149,7 @@ impl Agents {
     }
 }
 
-/// The entry of a key's half among those by key. The hash is seeded, so nobody can make keys that share one.
+/// The index entry of a key. The hash is randomly seeded, so that nobody can make keys that collide.
 fn entry(hasher: &RandomState, key: &[u8; 16], place: Place) -> u64 {
     hasher.hash_one(u128::from_ne_bytes(*key)) & !u64::from(u32::MAX) | u64::from(place.0)
 }
@@ -162,7 +162,7 @@ fn time_at(slab: &Slab<Agent>, place: Place) -> When {
     slab.get(place).and_then(Agent::due).unwrap_or((u64::MAX, u64::MAX))
 }
 
-// The orders follow from the agents, and places are nobody's business.
+// The indexes follow from the agents, and places do not matter, so neither is compared.
 impl PartialEq for Agents {
     fn eq(&self, other: &Agents) -> bool {
         self.len() == other.len() && self.iter().eq(other.iter())

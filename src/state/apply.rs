@@ -1,4 +1,4 @@
-//! What each kind of record does to state.
+//! The effect of each kind of record on the state.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use crate::clock::SECOND;
 use crate::journal::record::{self, Record, record::Body};
 
 impl State {
-    /// What a record changes, without what its time lets expire. `agent` is the agent of an admission if it was made already.
+    /// Applies the changes of a record, without expiring anything by its time. `agent` is the agent of an admission if the caller
+    /// has made it.
     pub(super) fn insert(&mut self, revision: u64, record: &Record, agent: Option<Box<Agent>>) -> Result<(), Misfit> {
         let misfit = |what| Misfit { revision, what };
         if revision <= self.revision || record.at < self.at {
@@ -25,7 +26,7 @@ impl State {
         let at = record.at;
         match record.body.as_ref().ok_or(misfit("no body"))? {
             Body::Opened(opened) => {
-                // A restore revokes the whole trust domain: nothing from before is known any more.
+                // A restore revokes the whole trust domain, so the state begins empty.
                 *self = State::default();
                 self.incarnation = Uuid::from_slice(&opened.incarnation).map_err(|_| misfit("incarnation"))?;
                 self.began_at = at;
@@ -40,7 +41,7 @@ impl State {
                 let delegation = Delegation::recorded(revision, d, &self.salt)?;
                 self.assertion(revision, 0, &d.once, d.once_ends_at)?;
                 self.proofs.insert(delegation.proof, delegation.id);
-                // ORDER: after every agent under it, whose records cannot be read without this one.
+                // ORDER: later than every agent under it, whose records cannot be applied without this one.
                 self.due(delegation.ends_at.saturating_add(KEEP + SECOND), revision, Due::Delegation(Box::new(delegation.id)));
                 self.last(delegation.ends_at, true);
                 self.delegations.insert(delegation.id, Arc::new(delegation));
@@ -59,7 +60,7 @@ impl State {
                 match &m.request {
                     Some(request) => {
                         let (key, digest) = request_of(request).ok_or(misfit("request"))?;
-                        // A spawn with a first token: the admission before it made the entry.
+                        // For a spawn with a first token, the admission before it has made the entry.
                         match self.requests.get_mut(&key) {
                             Some(done) => {
                                 done.token = Some(Box::new(token));
@@ -80,7 +81,7 @@ impl State {
                 self.assertion(revision, 0, &e.assertion, e.assertion_ends_at)?;
                 self.assertion(revision, 1, &e.once, e.once_ends_at)?;
                 let known = fixed(&e.approval).map_or(0, |id| self.used_approval(&id));
-                // ORDER: after the assertion. While that has not expired, a replay must find that it was used.
+                // ORDER: later than the assertion, because a replay must find that it was used until it expires.
                 let gone = seconds(e.ends_at.max(e.assertion_ends_at).max(e.once_ends_at)).saturating_add(KEEP).max(known);
                 self.due(gone, revision, Due::Record);
             }
@@ -130,7 +131,8 @@ impl State {
                 let uuid = Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?;
                 self.unseat(&uuid);
                 if e.tokens_until > 0 {
-                    // Nothing of an agent without a key outlasts its last token, however long its lease would have been.
+                    // Once it has ended, an agent without a key needs to be known only until its last token expires, even if its
+                    // lease was longer.
                     self.agents.change(&uuid, |agent| agent.svid_ends_at = e.tokens_until.min(agent.lease_ends_at));
                 }
                 match self.agents.get_mut(&uuid) {
@@ -168,7 +170,7 @@ impl State {
                 let certificate = Certificate::recorded(revision, &c.key, &c.serial, c.begins_at, c.ends_at)?;
                 let name = c.workload.parse().map_err(|_| misfit("workload"))?;
                 let renewed = fixed(&c.renewed_from).and_then(|from| self.workload_keys.get(&from)).map(|from| from.line);
-                // Records of earlier versions name the key alone.
+                // Records of earlier versions name only the key.
                 let line = if c.line > 0 { c.line } else { renewed.unwrap_or(revision) };
                 let fresh = || WorkloadKey { name, ends_at: c.ends_at, serials: Vec::new(), line };
                 let known = self.workload_keys.entry(certificate.key).or_insert_with(fresh);
@@ -196,12 +198,12 @@ impl State {
                 let until = self.resumed(at, resumed.last);
                 self.due(until, revision, Due::Record);
             }
-            // The last of them has its row, and no earlier one.
+            // Only the last such record keeps its row.
             Body::Passed(_) => {
                 self.obsolete.extend((self.passed > 0).then_some(self.passed));
                 self.passed = revision;
             }
-            // The times of the records before it were changed when they were replayed.
+            // The times of earlier records were already changed during the replay.
             Body::TimeRepaired(repaired) => self.repaired(repaired.first, revision, at),
             Body::Reserved(r) => self.reserved(revision, r)?,
             Body::Spent(s) => self.spent(revision, at, s)?,
@@ -219,7 +221,7 @@ impl State {
         Ok(())
     }
 
-    /// A JWT-SVID or an ID-JAG was used; empty if none was. `nth` tells those of one record apart.
+    /// Notes the use of a JWT-SVID or an ID-JAG; `jti` is empty if none was used. `nth` numbers the uses of one record.
     fn assertion(&mut self, revision: u64, nth: u16, jti: &[u8], ends_at: u64) -> Result<(), Misfit> {
         if !jti.is_empty() {
             let jti = fixed(jti).ok_or(Misfit { revision, what: "assertion" })?;
@@ -229,7 +231,7 @@ impl State {
         Ok(())
     }
 
-    /// An agent that was made already, on the mandate and the delegation that this state knows.
+    /// Lets an agent that was made elsewhere share the mandate and the delegation of this state.
     fn share(&mut self, a: &record::Admitted, mut agent: Box<Agent>) -> Box<Agent> {
         agent.mandate = self.mandates.adopt(&Words::of(a), agent.mandate);
         if let Some(known) = agent.delegation.as_ref().and_then(|d| self.delegations.get(&d.id)) {
@@ -276,7 +278,8 @@ impl State {
         if let Some(request) = &a.request {
             let (key, digest) = request_of(request).ok_or(misfit("request"))?;
             self.requests.insert(key, Done { digest, agent: Some(uuid), token: None });
-            // INVARIANT: not after its agent, whose row says what the request was. One without a key is forgotten an hour after its end.
+            // INVARIANT: the request is dropped no later than its agent, whose row contains it. An agent without a key is dropped
+            // an hour after its end.
             let first = if agent.is_keyless() { seconds(agent.admitted_at / SECOND).saturating_add(KEEP) } else { u64::MAX };
             self.due(agent.forgotten_at().min(first), revision, Due::Request(Box::new(key)));
         }
@@ -290,7 +293,7 @@ impl State {
         for (n, charge) in (0..).zip(&a.charges) {
             let meter = fixed(&charge.meter).ok_or(misfit("meter"))?;
             let reading = Reading { value: charge.value, until: charge.until };
-            // One that is known waits for its end already.
+            // A known meter is already scheduled to end.
             if self.meters.insert(meter, reading).is_none() {
                 self.due_nth(charge.until, revision, n, Due::Meter(meter));
             }
@@ -300,7 +303,7 @@ impl State {
         Ok(())
     }
 
-    /// A later certificate of an agent.
+    /// Notes a later certificate of an agent.
     fn certified(&mut self, revision: u64, uuid: Uuid, key: [u8; 32], change: impl FnOnce(&mut Agent)) {
         let mut last = 0;
         let known = self.agents.change(&uuid, |agent| {
@@ -326,7 +329,7 @@ impl State {
         }
     }
 
-    /// Gives an agent's seats back; once.
+    /// Stops counting an agent as live, once.
     pub(super) fn unseat(&mut self, uuid: &Uuid) {
         if let Some(agent) = self.agents.get_mut(uuid).filter(|a| a.seated) {
             agent.seated = false;
@@ -335,10 +338,12 @@ impl State {
         }
     }
 
-    /// `superseded` says that this record holds all that the one before it says of the target.
+    /// Sets the standing of a target. `superseded` says that this record contains everything that the previous one says about the
+    /// target.
     pub(super) fn set_standing(&mut self, target: Target, mut standing: TargetStanding, superseded: bool) {
         let revision = standing.revision;
-        // INVARIANT: the last row goes last. If an earlier one outlived it, a replay would bring the earlier standing back.
+        // INVARIANT: the latest row of a target is dropped last. If an earlier row stayed, a replay would restore the earlier
+        // standing.
         let before = self.standings.get(&target);
         standing.until = standing.until.max(before.map_or(0, |before| before.until));
         let until = standing.until;
@@ -349,7 +354,7 @@ impl State {
             if superseded {
                 self.obsolete.push_back(before.revision);
             } else {
-                // Only the last standing matters, but the row of a cut is needed as long as the cut.
+                // Only the latest standing matters, but the row of a cut is needed as long as the cut.
                 self.due(until, before.revision, Due::Record);
             }
         }

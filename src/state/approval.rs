@@ -1,4 +1,4 @@
-//! Approvals: what agents asked people for, what came of it, and how often it was used.
+//! Approvals: the questions of agents to people, the answers, and the uses.
 
 use mayfly_verify::{Subject, Target, User};
 use serde_json::Value;
@@ -10,18 +10,18 @@ use super::{Count, Misfit, Seat, State, fixed, seconds};
 use crate::clock::SECOND;
 use crate::journal::record;
 
-/// How long an approval is still known once nothing can come of it any more, in microseconds: so that whoever waits for it hears how it
-/// ended.
+/// How long an approval is kept when it can no longer be answered or used, in microseconds, so that a waiting agent can learn the
+/// outcome.
 const KNOWN: u64 = 600 * SECOND;
 
-/// What an agent asked for.
+/// A question of an agent, with its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approval {
     /// Its id.
     pub id: [u8; 16],
     /// The agent that asked.
     pub agent: Uuid,
-    /// For whom the agent acts. `None` if it acts for nobody.
+    /// The user for whom the agent acts. `None` if it acts for nobody.
     pub user: Option<User>,
     /// Where the token will be accepted.
     pub audience: String,
@@ -37,19 +37,19 @@ pub struct Approval {
     pub digest: [u8; 32],
     /// Unix microseconds.
     pub asked_at: u64,
-    /// Until when it can be answered; once it was given, until when it can be used. Unix microseconds.
+    /// Until when it can be answered or, once it was given, used. Unix microseconds.
     pub ends_at: u64,
-    /// For how many tokens it is.
+    /// Number of tokens that it allows.
     pub uses: u32,
-    /// How many there have been.
+    /// Number of tokens that have used it.
     pub used: u32,
     /// For how many seconds it can be used once it was given.
     pub lasts: u64,
-    /// What came of it. `None` while nobody has answered.
+    /// The answer. `None` while nobody has answered.
     pub answer: Option<Answer>,
     /// Revision of its record.
     pub revision: u64,
-    // Unix microseconds at which it is forgotten, whatever comes of it.
+    // Unix microseconds at which it is removed from the state.
     forgotten_at: u64,
     // Whether it is counted as waiting.
     waits: bool,
@@ -68,6 +68,17 @@ pub struct Answer {
     pub at: u64,
     /// Revision of its record.
     pub revision: u64,
+    /// The part that they approved. `None` means all that was asked for.
+    pub narrowed: Option<Narrowed>,
+}
+
+/// Part of what an agent asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Narrowed {
+    /// The actions: a JSON array in the form of RFC 8785, or empty.
+    pub details: String,
+    /// Sorted.
+    pub scopes: Vec<String>,
 }
 
 /// How an approval stands.
@@ -81,9 +92,9 @@ pub enum Status {
     Denied,
     /// Nobody answered in time, or it was not used in time.
     Expired,
-    /// It was used as often as it was given for.
+    /// All of its uses are used up.
     Used,
-    /// The agent, its user, or who approved it was revoked, or the agent has ended.
+    /// The agent, its user, or the person who approved it was revoked, or the agent has ended.
     Revoked,
 }
 
@@ -117,7 +128,15 @@ impl Approval {
         })
     }
 
-    /// How it stands at `at` (Unix microseconds), by its own records alone.
+    /// The actions and scopes that were approved: all that was asked for, or the part that the person left of it.
+    pub fn granted(&self) -> (&str, &[String]) {
+        match self.answer.as_ref().and_then(|answer| answer.narrowed.as_ref()) {
+            Some(narrowed) => (&narrowed.details, &narrowed.scopes),
+            None => (&self.details, &self.scopes),
+        }
+    }
+
+    /// Its status at `at` (Unix microseconds), by its own records alone.
     pub fn status(&self, at: u64) -> Status {
         match &self.answer {
             Some(answer) if !answer.approved => Status::Denied,
@@ -128,15 +147,15 @@ impl Approval {
         }
     }
 
-    /// The seats that it takes while it waits.
+    /// The counters that include it while it waits.
     fn seats(&self) -> impl Iterator<Item = Seat> + use<> {
         seats(self.agent, self.user.as_ref()).into_iter().flatten().map(|subject| Seat(Count::Waiting, subject))
     }
 }
 
-/// Where the questions of an agent are counted while they wait: its own, those of its user if it has one, and all.
+/// The subjects under which waiting questions of an agent are counted: the agent, its user if it has one, and all.
 pub fn seats(agent: Uuid, user: Option<&User>) -> [Option<Subject>; 3] {
-    // No cut and no stamp: nobody outside of the state sees these, so they need no salt.
+    // These subjects are used only inside the state, so they need no salt.
     [Some(Target::Agent(agent).unsalted()), user.map(|user| Target::User(user.clone()).unsalted()), Some(*EVERYTHING)]
 }
 
@@ -146,12 +165,12 @@ impl State {
         self.approvals.get(id).map(Box::as_ref)
     }
 
-    /// Every approval that is known.
+    /// Every approval in the state.
     pub fn approvals(&self) -> impl Iterator<Item = &Approval> {
         self.approvals.values().map(Box::as_ref)
     }
 
-    /// The question that waits with this digest, if there is one.
+    /// The waiting question with this digest, if there is one.
     pub(super) fn waiting(&self, digest: &[u8; 32]) -> Option<[u8; 16]> {
         self.questions.get(digest).copied()
     }
@@ -177,22 +196,23 @@ impl State {
             return Ok(());
         };
         let by = User { iss: by.iss.clone(), sub: by.sub.clone() };
-        approval.answer = Some(Answer { approved: a.approved, by, evidence, at, revision });
+        let narrowed = a.narrowed.as_ref().map(|n| Narrowed { details: n.details.clone(), scopes: n.scopes.clone() });
+        approval.answer = Some(Answer { approved: a.approved, by, evidence, at, revision, narrowed });
         if a.approved {
             approval.ends_at = a.ends_at;
         }
         Ok(())
     }
 
-    /// An access token uses an approval. Returns the Unix microseconds until which its record must be kept: while the approval is known, a
-    /// replay must find that it was used.
+    /// Counts the use of an approval by an access token. Returns the Unix microseconds until which the token's record must be kept,
+    /// because a replay must count the use while the approval is in the state.
     pub(super) fn used_approval(&mut self, id: &[u8; 16]) -> u64 {
         let Some(approval) = self.approvals.get_mut(id) else { return 0 };
         approval.used = approval.used.saturating_add(1);
         approval.forgotten_at.saturating_add(SECOND)
     }
 
-    /// Gives the seats of a question back; once.
+    /// No longer counts the question as waiting for an answer. A second call changes nothing.
     pub(super) fn no_longer_waits(&mut self, id: &[u8; 16]) {
         if let Some(approval) = self.approvals.get_mut(id).filter(|approval| approval.waits) {
             approval.waits = false;
@@ -204,7 +224,7 @@ impl State {
         }
     }
 
-    /// Forgets an approval. Its rows go together.
+    /// Removes an approval. All of its rows are dropped together.
     pub(super) fn forget_approval(&mut self, id: &[u8; 16]) {
         self.no_longer_waits(id);
         if let Some(approval) = self.approvals.remove(id) {
@@ -213,15 +233,15 @@ impl State {
         }
     }
 
-    /// The seats of questions that have expired by `now` (Unix microseconds) and are still counted, because no record has come since: of
-    /// the first of them, if many things are due.
+    /// The counters of questions that have expired by `now` (Unix microseconds) but are still counted, because there was no record
+    /// since. If very many things are due, only the first are returned.
     pub(super) fn waited_out(&self, now: u64) -> Vec<Seat> {
         let due = self.due_by(now).take(super::AT_ONCE);
         let questions = due.filter_map(|what| if let Happens::Other(Due::Waiting(id)) = what { self.approval(id) } else { None });
         questions.filter(|approval| approval.waits).flat_map(Approval::seats).collect()
     }
 
-    /// What an overlay copies before a record changes it.
+    /// A copy of an approval for an overlay.
     pub(super) fn copy_of_approval(&self, id: &[u8]) -> Option<([u8; 16], Box<Approval>)> {
         let id = fixed(id)?;
         self.approvals.get(&id).map(|approval| (id, approval.clone()))

@@ -1,4 +1,4 @@
-//! The authorities as state knows them: one set, which each record replaces whole.
+//! The authorities: one set, which each record replaces as a whole.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,7 +30,8 @@ impl Kind {
         self != Kind::X509
     }
 
-    /// `x509`, `jwt` or `rs256`. None of them begins another: keys are found by the beginning of their files' names.
+    /// `x509`, `jwt` or `rs256`. None of these is a prefix of another, because files of keys are found by the prefix of their
+    /// names.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::X509 => "x509",
@@ -65,7 +66,7 @@ pub enum Status {
     Prepared,
     /// Signs. There is at most one of each kind.
     Active,
-    /// Signs no more; what it signed remains valid.
+    /// Signs no more, but credentials that it signed stay valid.
     Retired,
     /// Nothing that it ever signed is valid.
     Tainted,
@@ -94,7 +95,7 @@ pub struct Slot {
     pub status: Status,
     /// X.509: its certificate, DER. JWT: its public key, an uncompressed P-256 point. RS256: its public key, `SubjectPublicKeyInfo` in DER.
     pub public: Vec<u8>,
-    /// Unix seconds. Nothing it signs lasts longer (XL-13).
+    /// When it expires, Unix seconds. Nothing that it signs lasts longer (XL-13).
     pub ends_at: u64,
     /// Unix microseconds.
     pub prepared_at: u64,
@@ -186,7 +187,7 @@ impl Slot {
     }
 }
 
-/// All authorities, as one record has them.
+/// All authorities, as of one record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Authorities {
     /// Revision of the record; 0 if there is none yet. Also the sequence number of the bundle (BU-2).

@@ -1,8 +1,8 @@
-//! Budgets: what agents have spent, and what is held for them until they spend it.
+//! Budgets: what agents have spent and reserved.
 //!
-//! State knows accounts and reservations, and no limits: those are the classes'. A record of a spend holds the sums after it, so an
-//! earlier one is obsolete as soon as every sum in it has a later one. The journal therefore keeps at most one row for each account and
-//! unit, and those whose request ids are remembered, however often is spent.
+//! The state has accounts and reservations, but no limits, which belong to the classes. The record of a spend has the sums after
+//! it, so an earlier record is obsolete when every sum in it has a later one. So the journal keeps at most one row for each account
+//! and unit, and those with remembered request ids, however many spends there are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -31,7 +31,7 @@ impl Unit {
     /// All units, in the order in which accounts keep them.
     pub const ALL: [Unit; 3] = [Unit::Ops, Unit::Tokens, Unit::Usd];
 
-    /// As the configuration and refusals write it.
+    /// Its name in the configuration and in denials.
     pub fn as_str(self) -> &'static str {
         match self {
             Unit::Ops => "ops",
@@ -55,9 +55,9 @@ impl Unit {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     spent: [u64; 3],
-    // The row that says so, for each unit; 0 while nothing was spent.
+    // The row with the sum of each unit; 0 while nothing was spent.
     rows: [u64; 3],
-    /// The reservations that take from it.
+    /// The reservations that are charged to it.
     pub holds: BTreeSet<u64>,
 }
 
@@ -68,20 +68,20 @@ impl Account {
     }
 }
 
-/// A reservation. It counts while its agent lives and its time has not passed.
+/// A reservation. It counts while its agent is live and its time has not passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// For whom it is held.
+    /// The agent that it is for.
     pub agent: Uuid,
     /// What is held.
     pub unit: Unit,
-    /// How much of it is left.
+    /// The amount that is left.
     pub left: u64,
     /// Unix microseconds.
     pub ends_at: u64,
-    // The accounts that it takes from.
+    // The accounts that it is charged to.
     accounts: Vec<Uuid>,
-    // The request that made it, which is remembered as long as the reservation.
+    // The request that made it. It is remembered as long as the reservation.
     request: Option<Box<[u8; 32]>>,
     // The row of the last spend from it, and that of its release; 0 if there is none.
     spent: u64,
@@ -93,12 +93,12 @@ pub struct Hold {
 pub(super) struct Budgets {
     pub(super) accounts: HashMap<Uuid, Account>,
     pub(super) holds: BTreeMap<u64, Hold>,
-    // INVARIANT: for each row of a spend, how many accounts, reservations and requests it is the last word about.
+    // INVARIANT: for each row of a spend, the number of accounts, reservations and requests whose latest row it is.
     words: HashMap<u64, u32>,
 }
 
 impl Hold {
-    /// Whether there is something left of it, and its time has not passed at `at` (Unix microseconds).
+    /// Whether something is left of it, and its time has not passed at `at` (Unix microseconds).
     pub fn is_open(&self, at: u64) -> bool {
         self.left > 0 && at < self.ends_at
     }
@@ -110,7 +110,7 @@ impl Hold {
 }
 
 impl State {
-    /// The account of an agent. `None` while nothing was spent or held there.
+    /// The account of an agent. `None` while nothing was spent or reserved there.
     pub fn account(&self, agent: &Uuid) -> Option<&Account> {
         self.budgets.accounts.get(agent)
     }
@@ -130,7 +130,7 @@ impl State {
             Some(request) => Some(request_of(request).ok_or(misfit("request"))?),
             None => None,
         };
-        // In a replay: an agent that is forgotten, whose row was dropped before this one.
+        // In a replay the agent may be missing, because its row was dropped before this one.
         if !self.agents.contains(&agent) {
             self.obsolete.push_back(revision);
             return Ok(());
@@ -198,7 +198,7 @@ impl State {
         self.settled(r.reservation, at);
     }
 
-    /// Nothing is left of a reservation: it ends with the next record, so that those who reserve and spend do not fill the table.
+    /// Lets a reservation of which nothing is left end with the next record, so that used up ones do not fill the table.
     fn settled(&mut self, id: u64, at: u64) {
         let Some(hold) = self.budgets.holds.get_mut(&id).filter(|hold| at < hold.ends_at) else { return };
         let ends_at = std::mem::replace(&mut hold.ends_at, at);
@@ -206,13 +206,13 @@ impl State {
         self.due(at, id, Due::Hold);
     }
 
-    /// A reservation's time has passed.
+    /// Removes a reservation whose time has passed.
     pub(super) fn hold_ended(&mut self, id: u64) {
         let Some(hold) = self.budgets.holds.remove(&id) else { return };
         for agent in &hold.accounts {
             let Some(account) = self.budgets.accounts.get_mut(agent) else { continue };
             account.holds.remove(&id);
-            // A replay that never sees the reservation makes no account.
+            // An empty account is removed, because a replay without the reservation does not make it either.
             if *account == Account::default() {
                 self.budgets.accounts.remove(agent);
             }
@@ -220,7 +220,7 @@ impl State {
         if let Some(key) = &hold.request {
             self.requests.remove(&**key);
         }
-        // ORDER: its own row goes first. If it outlived the others, a replay would bring the reservation back whole.
+        // ORDER: its own row is dropped first. If it stayed longer than the others, a replay would restore the whole reservation.
         self.obsolete.push_back(id);
         self.superseded(hold.spent);
         if hold.released > 0 {
@@ -228,13 +228,13 @@ impl State {
         }
     }
 
-    /// The outcome of a spend is forgotten.
+    /// Removes the remembered outcome of a spend.
     pub(super) fn spend_forgotten(&mut self, key: &[u8; 32], revision: u64) {
         self.requests.remove(key);
         self.superseded(revision);
     }
 
-    /// An agent is forgotten, and its account with it.
+    /// Removes the account of an agent that is removed from the state.
     pub(super) fn account_forgotten(&mut self, agent: &Uuid) {
         let Some(account) = self.budgets.accounts.remove(agent) else { return };
         for id in &account.holds {
@@ -246,7 +246,7 @@ impl State {
         account.rows.into_iter().for_each(|row| self.superseded(row));
     }
 
-    /// One thing less that a row is the last word about.
+    /// Counts down the sums and reservations for which a row is the latest; at zero the row is obsolete.
     fn superseded(&mut self, row: u64) {
         let Some(words) = self.budgets.words.get_mut(&row) else { return };
         *words -= 1;

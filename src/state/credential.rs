@@ -1,4 +1,4 @@
-//! What state knows of credentials: certificates, tokens and tickets, who owns a key, and what an earlier request led to.
+//! Credentials in the state: certificates, tokens and tickets, the owners of keys, and the outcomes of earlier requests.
 
 use std::num::NonZeroU64;
 
@@ -31,7 +31,7 @@ pub enum Holder {
 pub struct Ticket {
     /// Who may redeem it.
     pub holder: Holder,
-    /// The operator that made it, if that is a workload: what revokes the operator revokes its join tokens.
+    /// The operator that made it, if that is a workload, because revoking the operator also revokes its join tokens.
     pub by: Option<WorkloadName>,
     /// Unix microseconds.
     pub ends_at: u64,
@@ -52,7 +52,7 @@ pub struct Certificate {
     pub begins_at: u64,
     /// Unix seconds.
     pub ends_at: u64,
-    /// Revision of its record. It is not zero, so an agent without a certificate takes no more room.
+    /// Revision of its record. It is never zero, so that an `Option` of a certificate is not larger.
     pub revision: NonZeroU64,
 }
 
@@ -73,7 +73,7 @@ impl Certificate {
     }
 }
 
-/// A JWT-SVID that was allowed.
+/// A JWT-SVID that was permitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// The agent that it identifies.
@@ -86,7 +86,7 @@ pub struct Token {
     pub issued_at: u64,
     /// Unix seconds.
     pub ends_at: u64,
-    /// The scopes of the token where they are fewer than the agent's; `None` means all of the agent's.
+    /// The scopes of the token if they are fewer than the agent's; `None` means all of the agent's.
     pub narrowed: Option<Vec<String>>,
     /// SHA-256 of the certificate that its holder must prove. `None` for the token of an agent with a key of its own.
     pub certificate: Option<[u8; 32]>,
@@ -114,7 +114,7 @@ impl Token {
     }
 }
 
-/// What the holder of an access token must prove.
+/// The key or certificate that the holder of an access token must prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmation {
     /// The key of a DPoP proof, by its SHA-256 thumbprint (RFC 7638).
@@ -124,7 +124,7 @@ pub enum Confirmation {
 }
 
 impl Confirmation {
-    /// Its member of the claim `cnf`: the name (RFC 9449 6.1, RFC 8705 3.1), and what is there in base64url.
+    /// Its member of the claim `cnf`: the name (RFC 9449 6.1, RFC 8705 3.1), and the bytes that its value encodes in base64url.
     pub fn member(&self) -> (&'static str, &[u8; 32]) {
         match self {
             Confirmation::Key(thumbprint) => ("jkt", thumbprint),
@@ -133,7 +133,7 @@ impl Confirmation {
     }
 }
 
-/// An access token that was allowed (RFC 9068).
+/// An access token that was permitted (RFC 9068).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessToken {
     /// The agent that it was issued to.
@@ -150,11 +150,11 @@ pub struct AccessToken {
     pub scopes: Vec<String>,
     /// Its `sub`.
     pub subject: String,
-    /// What its holder must prove. `None` for a bearer token.
+    /// The key or certificate that its holder must prove. `None` for a bearer token.
     pub confirmation: Option<Confirmation>,
     /// The actions that it allows: a JSON array in the form of RFC 8785, or empty.
     pub details: String,
-    /// The approval that it uses, and who gave that. `None` if it needs none.
+    /// The approval that it uses, and the person who gave it. `None` if it needs none.
     pub approval: Option<([u8; 16], User)>,
     /// Revision of its record.
     pub revision: u64,

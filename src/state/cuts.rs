@@ -1,4 +1,4 @@
-//! Cuts: from a record, and as verifiers get them.
+//! Cuts: how records make them, and the form that verifiers get.
 
 use std::sync::Arc;
 
@@ -12,27 +12,28 @@ use super::{Agent, InForce, Misfit, Out, SKEW, State, TargetStanding, Why, fixed
 use crate::clock::SECOND;
 use crate::journal::record::{self, Record, cut, record::Body, reopened};
 
-/// One cut: everything that relies on `subject` since before `before` is dead.
+/// One cut: everything that relies on `subject` since a revision below `before` is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutMade {
     /// The subject that is revoked.
     pub subject: Subject,
-    /// The revision before which reliance on it is dead. 0 takes the subject's cut off: another one kills all that it did.
+    /// Reliance on the subject since a revision below this one is revoked. 0 removes the subject's cut, because another cut revokes
+    /// everything that it did.
     pub before: u64,
-    /// Unix seconds at which the last credential that it kills has ended.
+    /// Unix seconds at which the last credential that it revokes has expired.
     pub keep_until: u64,
     /// Revision of the record that made it; in a list of all cuts, the journal's head.
     pub revision: u64,
 }
 
 impl State {
-    /// Salts the subjects of a state that holds nothing yet.
+    /// Sets the salt for the subjects of an empty state.
     pub(super) fn salted(&mut self, salt: Salt) {
         self.salt = salt;
         self.mandates = Mandates::salted(salt);
     }
 
-    /// The subject of a target in this incarnation of the journal: what cuts and stamps say.
+    /// The subject of a target in this epoch of the journal, as cuts and stamps contain it.
     pub fn subject(&self, target: &Target) -> Subject {
         target.subject(&self.salt)
     }
@@ -51,7 +52,7 @@ impl State {
         cuts.chain(tainted).chain(ended).filter(move |cut| cut.keep_until > now)
     }
 
-    /// The cuts made by a record that was just applied, as far as they can kill anything that a verifier would accept.
+    /// The cuts made by a record that was just applied, if they can affect a credential that a verifier would accept.
     pub fn cuts_of(&self, revision: u64, record: &Record) -> Vec<CutMade> {
         let made = |subject: Subject, before: u64, keep_until: u64| CutMade { subject, before, keep_until, revision };
         let mut cuts: Vec<CutMade> = match &record.body {
@@ -87,8 +88,8 @@ impl State {
         let new = InForce { before: c.before, until: c.keep_until, verifiers_until, revision };
         let old = self.cuts.get(&subject).copied().unwrap_or_default();
         let standing = self.standings.get(&target);
-        // The row of the cut before this one goes at once when it says nothing more. A reopening stays, because it stands between
-        // the two.
+        // The row of the previous cut is dropped at once if it contains nothing that this one does not. The row of a reopening in
+        // between stays.
         let superseded = standing.is_some_and(|s| s.revision == old.revision && (c.closes || !s.closed) && s.until <= new.until)
             && new.before >= old.before
             && new.until >= old.until
@@ -115,7 +116,7 @@ impl State {
         Ok(())
     }
 
-    /// Notes with every ancestor of an agent that verifiers are told of its end or of its revocation.
+    /// Adds an agent whose end or revocation is published to `taken_back` of every ancestor.
     pub(super) fn taken_back(&mut self, uuid: Uuid) {
         let Some(agent) = self.agents.get_mut(&uuid).filter(|agent| !agent.taken_back) else { return };
         agent.taken_back = true;
@@ -127,7 +128,7 @@ impl State {
         }
     }
 
-    /// Takes back what [`State::taken_back`] noted.
+    /// Undoes [`State::taken_back`].
     pub(super) fn no_longer_taken_back(&mut self, uuid: &Uuid) {
         let Some(agent) = self.agents.get_mut(uuid).filter(|agent| agent.taken_back) else { return };
         agent.taken_back = false;
@@ -139,9 +140,9 @@ impl State {
         }
     }
 
-    /// Notes with every ancestor of an agent without children that verifiers are told of its end.
+    /// Counts an agent without children whose end is published in `ended_below` of every ancestor.
     ///
-    /// A number is enough: its cut is forgotten with its last credential, whatever happens to its ancestors.
+    /// A count is enough, because its cut is removed when its last credential expires, whatever happens to its ancestors.
     pub(super) fn ended_alone(&mut self, uuid: Uuid) {
         let Some(agent) = self.agents.get_mut(&uuid).filter(|agent| !agent.rare.counted) else { return };
         agent.rare.counted = true;
@@ -153,7 +154,7 @@ impl State {
         }
     }
 
-    /// Takes back what [`State::ended_alone`] noted.
+    /// Undoes [`State::ended_alone`].
     pub(super) fn no_longer_counted(&mut self, uuid: &Uuid) {
         let Some(agent) = self.agents.get_mut(uuid).filter(|agent| agent.rare.counted) else { return };
         agent.rare.counted = false;
@@ -165,8 +166,8 @@ impl State {
         }
     }
 
-    /// A cut of an agent kills everything below it, so verifiers need the cuts below it no more. Each agent below stays revoked by
-    /// its own standing.
+    /// Withdraws the cuts of agents below a revoked agent. Verifiers no longer need them, because the cut of an agent revokes
+    /// everything below it. In the state each agent below keeps its own revocation.
     fn subsume(&mut self, uuid: Uuid) {
         let Some(agent) = self.agents.get_mut(&uuid).filter(|agent| !agent.rare.taken_back.is_empty()) else { return };
         for below in std::mem::take(&mut agent.rare.taken_back) {
@@ -187,13 +188,13 @@ impl State {
     }
 }
 
-/// Whether verifiers are told of the end of an agent: always while there are agents below it, otherwise if its record says so.
+/// Whether the end of an agent is published to verifiers: always while there are agents below it, otherwise if its record says so.
 fn is_told(agent: &Agent) -> bool {
     agent.has_children() || agent.rare.told
 }
 
-/// Unix seconds at which the last credential has ended that a cut of an agent kills: its own, and those of agents below it, which
-/// have ended with its lease. `out` is when the last credentials of anybody end.
+/// Unix seconds at which the last credential has expired that a cut of an agent revokes: its own, and those of agents below it,
+/// which expire with its lease at the latest. `out` is when the last credentials of anybody expire.
 pub fn end_of_cut(agent: &Agent, out: Out) -> u64 {
     let own = match agent.is_keyless() {
         true if agent.rare.ended.is_some() => agent.svid_ends_at,
@@ -220,7 +221,7 @@ pub(super) fn target_of(revision: u64, c: &record::Cut) -> Result<Target, Misfit
     })
 }
 
-/// A target as the record of a cut has it. `None` for an authority, which is tainted instead.
+/// Converts a target to the form in the record of a cut. `None` for an authority, which is tainted instead.
 pub fn cut_target(target: &Target) -> Option<cut::Target> {
     Some(match target {
         Target::Agent(uuid) => cut::Target::Agent(uuid.as_bytes().to_vec()),
@@ -255,7 +256,7 @@ pub(super) fn reopened(revision: u64, r: &record::Reopened) -> Result<Target, Mi
     })
 }
 
-/// The agents whose cuts the last record made superfluous, because it revoked an ancestor of theirs. Says nothing about the
+/// The agents whose cuts the last record made superfluous, because it revoked an ancestor of theirs. The list is not a part of the
 /// state: two states with different lists are equal.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Subsumed(pub(super) Vec<Subject>);

@@ -1,4 +1,4 @@
-//! A delegation as state knows it.
+//! A delegation in the state.
 
 use mayfly_verify::{DelegationId, Salt, Stamp, Subject, Target, User, Workload};
 
@@ -14,7 +14,7 @@ pub struct Delegation {
     pub user: User,
     /// The workload that it names.
     pub workload: Workload,
-    /// SHA-256 of what the token's signature covers.
+    /// SHA-256 of the bytes that the token's signature covers.
     pub proof: [u8; 32],
     /// SHA-256 of the whole token, as it was verified.
     pub token: [u8; 32],
@@ -35,7 +35,7 @@ pub struct Delegation {
 }
 
 impl Delegation {
-    /// The delegation that a record describes, in an incarnation of the journal with this salt.
+    /// The delegation that a record describes, in an epoch of the journal with this salt.
     pub(crate) fn recorded(revision: u64, d: &record::Delegated, salt: &Salt) -> Result<Delegation, Misfit> {
         let misfit = |what| Misfit { revision, what };
         let id = DelegationId(fixed(&d.id).ok_or(misfit("delegation id"))?);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{Agent, Standing, State, Why, seconds};
 
 impl State {
-    /// Since when, by whom and why an agent may not act any more, as far as the records that are left say it. `None` for a live
-    /// one. `standing` is its standing at the same time.
+    /// Since when, by whom and why an agent may not act any more, as far as the remaining records say. `None` for a live one.
+    /// `standing` is its standing at the same time.
     pub fn over(&self, agent: &Agent, standing: Standing) -> Option<Arc<Why>> {
         let by_time = |at: u64, reason: &str| Some(Arc::new(Why { reason: reason.to_owned(), by: String::new(), at }));
         match standing {
@@ -15,7 +15,7 @@ impl State {
                 Some(Arc::new(Why { reason: String::new(), by: agent.rare.ended_by.clone(), at: agent.rare.ended_at }))
             }
             Standing::Expired => by_time(agent.acts_until(), "its certificate or its lease has ended"),
-            // The first of the cuts that kill it.
+            // The first of the cuts that revoke it.
             Standing::Cut => {
                 let cuts =
                     agent.stamps().filter_map(|stamp| self.cuts.get(&stamp.subject).filter(|cut| stamp.since < cut.before));

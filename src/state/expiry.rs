@@ -1,4 +1,5 @@
-//! Expiry: seats are given back, ended things are forgotten, and records that no longer matter are named.
+//! Expiry: expired agents are no longer counted as live, ended things are removed from the state, and records that no longer matter
+//! are listed for dropping.
 
 use std::collections::BTreeSet;
 
@@ -12,49 +13,49 @@ use crate::clock::SECOND;
 /// Key of an entry: the due time in Unix microseconds, then a number made of the record's revision, `nth` and the kind.
 pub(super) type When = (u64, u64);
 
-/// The highest number that tells things of one kind and one record apart.
+/// The highest number of a thing among those of one kind and one record.
 const NTH: u16 = 0xfff;
 
-/// Something that happens at a known time. What happens to agents is not among it: see [`super::agents::Agents`].
+/// A scheduled event. Events of agents are not here: see [`super::agents::Agents`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// A delegation is forgotten.
     Delegation(Box<DelegationId>),
     /// A ticket is forgotten.
     Ticket(Box<[u8; 32]>),
-    /// The outcome of a request is forgotten.
+    /// The outcome of a request is removed.
     Request(Box<[u8; 32]>),
-    /// A workload's certificate is forgotten, with its key and its line if it is the last of each.
+    /// A workload's certificate is removed, with its key and its line if it is the last of these.
     Key(Box<([u8; 32], u64)>),
-    /// A cut ends. Its row goes with the standing of its target.
+    /// A cut ends. Its row is dropped with the standing of its target.
     Cut(Subject),
     /// The standing of a target ends.
     Standing(Box<Target>),
-    /// A record becomes obsolete, and nothing else happens.
+    /// A record becomes obsolete, without another effect.
     Record,
     /// A meter's reading ends.
     Meter([u8; 16]),
-    /// An assertion expires, so it need not be remembered that it was used.
+    /// An assertion expires, so its use need not be remembered.
     Assertion([u8; 16]),
-    /// A question has waited long enough.
+    /// The time for an answer to a question has passed.
     Waiting([u8; 16]),
     /// An approval is forgotten.
     Approval([u8; 16]),
     /// The time of a reservation passes.
     Hold,
-    /// The outcome of a spend is forgotten.
+    /// The outcome of a spend is removed.
     Spend(Box<[u8; 32]>),
 }
 
-/// Things that one commit lets happen at most. When 700,000 agents end in one second, nobody waits for all of them.
+/// Most events that one commit handles, so that a commit does not take long when 700,000 agents expire in one second.
 pub const AT_ONCE: usize = 1024;
 
-/// What happens to an agent, as a kind: it is forgotten.
+/// The kind number of an agent's removal from the state.
 pub(super) const AGENT: u64 = 0;
-/// It gives its seats back.
+/// The kind number of an agent's expiry, after which it is no longer counted as live.
 pub(super) const SEAT: u64 = 8;
 
-/// What happens next: to an agent, or anything else.
+/// A due event: of an agent, or any other.
 pub(super) enum Happens<'a> {
     Agent(&'a Agent),
     Other(&'a Due),
@@ -81,7 +82,7 @@ fn kind(what: &Due) -> u64 {
 
 /// The number of an entry: the record's revision, `nth` and the kind.
 pub(super) fn number(revision: u64, nth: u16, kind: u64) -> u64 {
-    // INVARIANT: revisions stay below 2^48, which at a million a second takes nine years; one record has 4,096 such things.
+    // INVARIANT: revisions stay below 2^48, which takes nine years at a million a second; one record has at most 4,096 such things.
     revision << 16 | u64::from(nth & NTH) << 4 | kind
 }
 
@@ -90,26 +91,26 @@ impl State {
         self.due_nth(when, revision, 0, what);
     }
 
-    /// `nth` tells things of one kind and one record apart.
+    /// Schedules an event. `nth` distinguishes events of one kind and one record.
     pub(super) fn due_nth(&mut self, when: u64, revision: u64, nth: u16, what: Due) {
         self.due.insert((when, number(revision, nth, kind(&what))), what);
     }
 
-    /// Takes back what [`State::due`] was told.
+    /// Removes an event that [`State::due`] has scheduled.
     pub(super) fn no_longer_due(&mut self, when: u64, revision: u64, what: &Due) {
         self.due.remove(&(when, number(revision, 0, kind(what))));
     }
 
-    /// Agents that have expired by `now` (Unix microseconds) and still hold their seats, because no record has come since: the
-    /// first of them, if many things are due.
+    /// Agents that have expired by `now` (Unix microseconds) but are still counted as live, because there was no record since. If
+    /// very many things are due, only the first are returned.
     pub(crate) fn run_out(&self, now: u64) -> BTreeSet<Uuid> {
         let due = self.due_by(now).take(AT_ONCE);
         let agents = due.filter_map(|what| if let Happens::Agent(agent) = what { Some(agent) } else { None });
         agents.filter(|agent| agent.seated && self.seat_ends_at(agent) <= now).map(|agent| agent.uuid).collect()
     }
 
-    /// Unix microseconds at which an agent gives its seats back, as far as is known now. One without a key does so with its parent: nobody
-    /// could use it any longer, though its lease goes on.
+    /// Unix microseconds until which an agent counts as live, as far as is known now. An agent without a key counts as long as its
+    /// parent, because nobody can use it after that, even if its lease is longer.
     fn seat_ends_at(&self, agent: &Agent) -> u64 {
         let parent = agent.parent().filter(|_| agent.is_keyless() && agent.rare.ended.is_none());
         match parent.and_then(|parent| self.agents.get(&parent)) {
@@ -118,7 +119,7 @@ impl State {
         }
     }
 
-    /// What happens by `now` (Unix microseconds), in order.
+    /// The events that are due by `now` (Unix microseconds), in order.
     pub(super) fn due_by(&self, now: u64) -> impl Iterator<Item = Happens<'_>> {
         let mut agents = self.agents.due_by(now).peekable();
         let mut others = self.due.range(..=(now, u64::MAX)).peekable();
@@ -130,7 +131,7 @@ impl State {
         })
     }
 
-    /// Lets the time of a record (Unix microseconds) take effect, on at most `budget` things.
+    /// Handles the events that are due by the time of a record (Unix microseconds), but at most `budget` of them.
     pub(super) fn expire(&mut self, now: u64, budget: &mut usize) {
         self.out.forget(now);
         while *budget > 0 {
@@ -147,7 +148,7 @@ impl State {
             let ((when, by), what) = entry.remove_entry();
             let (revision, nth) = (by >> 16, u16::try_from(by >> 4 & u64::from(NTH)).unwrap_or(NTH));
             let obsolete = match what {
-                // It goes with the last extended agent under it.
+                // It is removed with the last extended agent under it.
                 Due::Delegation(id) if self.prolonged.contains_key(&*id) => false,
                 Due::Delegation(id) => {
                     self.forget_delegation(&id);
@@ -157,11 +158,11 @@ impl State {
                     self.tickets.remove(&*hash);
                     true
                 }
-                // An admission's row goes with its agent.
+                // The row of an admission is dropped with its agent.
                 Due::Request(key) => self.requests.remove(&*key).is_some_and(|done| done.agent.is_none()),
                 Due::Key(certified) => {
                     let (key, line) = *certified;
-                    // A key that was certified again lives on under its later record.
+                    // A key that was certified again stays, with its later record.
                     let over =
                         self.workload_keys.get(&key).is_some_and(|known| seconds(known.ends_at).saturating_add(KEEP) <= when);
                     if over {
@@ -178,7 +179,7 @@ impl State {
                     false
                 }
                 Due::Standing(target) => match self.standings.get(&*target) {
-                    // Closed until somebody reopens it, however long that takes.
+                    // A closed target stays until somebody reopens it.
                     Some(standing) if standing.revision == revision && standing.closed => false,
                     Some(standing) if standing.revision == revision => {
                         self.standings.remove(&*target);
@@ -227,9 +228,10 @@ impl State {
         }
     }
 
-    /// The time of an agent has come: it expires, or is forgotten.
+    /// Handles the next event of an agent: it expires, or is removed from the state.
     fn time_came(&mut self, uuid: Uuid, when: u64) {
-        // The parent of an agent without a key was renewed meanwhile: it is looked at again when that certificate ends.
+        // The parent of an agent without a key was renewed meanwhile, so the agent's expiry is checked again when the new
+        // certificate expires.
         let later = self.agents.get(&uuid).filter(|agent| agent.next == Next::Expires).map(|agent| self.seat_ends_at(agent));
         if let Some(later) = later.filter(|later| *later > when) {
             self.agents.change(&uuid, |agent| agent.svid_ends_at = later / SECOND);
@@ -245,7 +247,7 @@ impl State {
         }
     }
 
-    /// Forgets an agent whose time has come, unless a child's record still needs it; then its parents in the same way.
+    /// Removes an agent whose time has come, unless a child's record still needs it; then its ancestors in the same way.
     fn forget(&mut self, uuid: Uuid, when: u64) {
         let mut next = Some(uuid);
         while let Some(uuid) = next.take() {

@@ -1,4 +1,4 @@
-//! A lease that ends later than it did, and what must be known for as long.
+//! Extended leases, and the delegations that must be kept for as long.
 
 use mayfly_verify::DelegationId;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use super::{KEEP, State, seconds};
 use crate::clock::SECOND;
 
 impl State {
-    /// Lets the lease of an agent end at `lease_ends_at`, in Unix seconds, by the token with this proof.
+    /// Moves the end of an agent's lease to `lease_ends_at`, in Unix seconds, by the token with this proof.
     pub(super) fn extended(&mut self, revision: u64, uuid: Uuid, lease_ends_at: u64, proof: [u8; 32]) {
         let (mut before, mut delegation) = (0, None);
         let known = self.agents.change(&uuid, |agent| {
@@ -19,8 +19,8 @@ impl State {
         if !known {
             return self.obsolete.push_back(revision);
         }
-        // INVARIANT: a delegation is known for as long as an extended agent under it, and so for as long as those below that: their
-        // records cannot be read without it, and whoever revokes it must find it.
+        // INVARIANT: a delegation is kept for as long as an extended agent under it and the agents below that one, because their
+        // records cannot be applied without it, and a revocation must find it.
         if let Some(delegation) = delegation {
             *self.prolonged.entry(delegation).or_default() += 1;
         }
@@ -28,8 +28,8 @@ impl State {
         self.last(seconds(lease_ends_at), true);
     }
 
-    /// An extended agent under a delegation is forgotten, at `when` (Unix microseconds): with the last one goes a delegation whose own
-    /// time has passed.
+    /// Called when an extended agent under a delegation is removed, at `when` (Unix microseconds). If it was the last one and the
+    /// delegation's own time has passed, the delegation is removed too.
     pub(super) fn no_longer_prolonged(&mut self, id: DelegationId, when: u64) {
         let Some(agents) = self.prolonged.get_mut(&id) else { return };
         *agents = agents.saturating_sub(1);
@@ -44,7 +44,7 @@ impl State {
         }
     }
 
-    /// Forgets a delegation, and the token that proved it.
+    /// Removes a delegation, and the token that proved it.
     pub(super) fn forget_delegation(&mut self, id: &DelegationId) {
         if let Some(delegation) = self.delegations.remove(id) {
             self.last(delegation.ends_at, false);

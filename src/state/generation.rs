@@ -1,17 +1,17 @@
-//! The generations of an agent's certificates: which one is in use, which waits for its first use, and which are past.
+//! The generations of an agent's certificates: the current one, the renewed one that was not used yet, and the replaced ones.
 
 use super::{Agent, Certificate, seconds};
 
-/// Which of its agent's certificates a certificate is.
+/// The generation of a certificate of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
     /// The one in use.
     Current,
-    /// Renewed, and now used for the first time.
+    /// The renewed certificate, which was not used before.
     Next,
-    /// Renewed, then replaced before it was used.
+    /// A renewed certificate that was replaced before it was used.
     Replaced,
-    /// From before the one in use.
+    /// A certificate from before the current one.
     Past,
 }
 
@@ -21,12 +21,13 @@ pub(super) struct Past {
     serial: [u8; 16],
     /// Unix seconds at which it expires.
     ends_at: u64,
-    /// Revision of the record that says that its successor was used.
+    /// Revision of the record of its successor's first use.
     replaced: u64,
 }
 
 impl Agent {
-    /// Which of its certificates has this serial number. The caller has verified the chain, so it is one of them.
+    /// The generation of the certificate with this serial number. The caller has verified the chain, so it is a certificate of this
+    /// agent.
     pub fn generation(&self, serial: &[u8]) -> Generation {
         let is = |certificate: &Option<Certificate>| certificate.as_ref().is_some_and(|c| c.serial == serial);
         if is(&self.current) {
@@ -40,7 +41,7 @@ impl Agent {
         }
     }
 
-    /// Takes a renewed certificate, which waits for its first use.
+    /// Adds a renewed certificate, which waits for its first use.
     pub(super) fn renewed(&mut self, certificate: Certificate) {
         if let Some(unused) = self.rare.next.replace(certificate) {
             self.rare.replaced.push(unused.serial);
@@ -48,7 +49,7 @@ impl Agent {
         }
     }
 
-    /// Its certificates that have not expired at `at` (Unix microseconds) and whose keys are known: the one in use, and the next.
+    /// Its certificates that have not expired at `at` (Unix microseconds) and whose keys are known: the current one and the next.
     pub(super) fn certificates(&self, at: u64) -> impl Iterator<Item = &Certificate> {
         self.current.iter().chain(&self.rare.next).filter(move |c| seconds(c.ends_at) > at)
     }
@@ -57,18 +58,17 @@ impl Agent {
     pub(super) fn serials(&self, at: u64) -> impl Iterator<Item = [u8; 16]> {
         let whole = self.certificates(at).map(|c| c.serial);
         let past = self.rare.past.iter().filter(move |past| seconds(past.ends_at) > at).map(|past| past.serial);
-        // Of those that were replaced before their use the end is not known, but none lasts longer than the last.
+        // The expiry of certificates that were replaced before their use is unknown, but none expires later than the last one.
         let replaced = self.rare.replaced.iter().filter(move |_| seconds(self.svid_ends_at) > at).copied();
         whole.chain(past).chain(replaced)
     }
 
-    /// The revision from which on a certificate with this serial was no longer the one in use. `None` if it is, or if it has
-    /// expired.
+    /// The revision at which the certificate with this serial number was replaced. `None` if it is the current one, or has expired.
     pub fn replaced_at(&self, serial: &[u8]) -> Option<u64> {
         self.rare.past.iter().find(|past| past.serial == serial).map(|past| past.replaced)
     }
 
-    /// Makes the renewed certificate the one in use, as of the record at `revision` and its time `at` (Unix microseconds).
+    /// Makes the renewed certificate the current one, as of the record at `revision` and its time `at` (Unix microseconds).
     pub(super) fn used(&mut self, revision: u64, at: u64) {
         if let Some(next) = self.rare.next.take() {
             self.rare.past.retain(|past| seconds(past.ends_at) > at);

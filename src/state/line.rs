@@ -1,11 +1,11 @@
-//! The line of a workload's certificates: the one that a ticket or the token of a platform brought, and those that it was renewed
-//! to. A workload has as many lines as it has holders, and each certificate of a line is renewed by one holder.
+//! A line of renewals of a workload: the certificate that was issued for a ticket or a platform's token, and those that it was
+//! renewed to. Each process that holds an identity of the workload has a line of its own.
 
 use mayfly_verify::WorkloadName;
 
 use super::{Generation, KEEP, State, seconds};
 
-/// The certificates of a line that are still known, in the order of their records.
+/// The certificates of a line that are still in the state, in the order of their records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Line {
     links: Vec<Link>,
@@ -19,7 +19,7 @@ struct Link {
     revision: u64,
     /// Unix seconds at which it and all before it have expired.
     ends_at: u64,
-    /// Revision of the record that says that it was used; 0 if it was not. The first of a line counts as used.
+    /// Revision of the record of its first use; 0 if it was not used. The first certificate of a line counts as used.
     used: u64,
     /// Unix microseconds of that record.
     used_at: u64,
@@ -38,31 +38,32 @@ pub(super) struct WorkloadKey {
 }
 
 impl Line {
-    /// Which of the line's certificates has this serial number. One that is unknown counts as replaced: it may do nothing.
+    /// The generation of the certificate with this serial number. An unknown one counts as replaced, and may do nothing.
     pub fn generation(&self, serial: &[u8]) -> Generation {
         let Some(link) = self.links.iter().find(|link| link.serial == serial) else { return Generation::Replaced };
         match self.links.iter().rfind(|link| link.used > 0) {
             Some(current) if current.revision == link.revision => Generation::Current,
-            // Also if it was never used itself: two holders have renewed the same certificate, and one of them has gone on.
+            // This holds even if it was never used: two holders have renewed the same certificate, and the other one has used its
+            // renewal.
             Some(current) if link.revision < current.revision => Generation::Past,
             _ if self.links.last().is_some_and(|last| last.revision == link.revision) => Generation::Next,
             _ => Generation::Replaced,
         }
     }
 
-    /// The record from which on the certificate with this serial number was past: its revision, and its time in Unix microseconds.
-    /// `None` if it is not past.
+    /// The record at which the certificate with this serial number was replaced: its revision, and its time in Unix microseconds.
+    /// `None` if it was not replaced.
     pub fn replaced_at(&self, serial: &[u8]) -> Option<(u64, u64)> {
         let mut after = self.links.iter().skip_while(|link| link.serial != serial).skip(1);
         after.find(|link| link.used > 0).map(|link| (link.used, link.used_at))
     }
 
-    /// Serial number of the certificate in use. `None` if it has been forgotten and none was used since.
+    /// Serial number of the current certificate. `None` if it is no longer in the state and none was used since.
     pub fn current(&self) -> Option<&[u8; 16]> {
         self.links.iter().rfind(|link| link.used > 0).map(|link| &link.serial)
     }
 
-    /// How many renewed certificates were not used since the one in use.
+    /// Number of renewed certificates after the current one that were not used.
     pub fn unused(&self) -> usize {
         self.links.iter().rev().take_while(|link| link.used == 0).count()
     }
@@ -76,7 +77,7 @@ impl State {
     }
 
     /// Adds a certificate to a line, which begins with it if `number` is its revision. Returns the Unix seconds at which it and all
-    /// before it have expired: it is known until then, so that none before it counts as the one in use again.
+    /// before it have expired. It is kept until then, so that no earlier one becomes the current one again.
     pub(super) fn linked(&mut self, number: u64, serial: [u8; 16], ends_at: u64, (revision, at): (u64, u64)) -> u64 {
         let line = self.lines.entry(number).or_default();
         let ends_at = line.links.last().map_or(0, |last| last.ends_at).max(ends_at);
@@ -85,14 +86,14 @@ impl State {
         ends_at
     }
 
-    /// Notes the first use of a renewed certificate. False if it is not known any more.
+    /// Notes the first use of a renewed certificate. Returns `false` if it is no longer in the state.
     pub(super) fn link_used(&mut self, number: u64, serial: &[u8], (revision, at): (u64, u64)) -> bool {
         let line = self.lines.get_mut(&number);
         let link = line.and_then(|line| line.links.iter_mut().find(|link| link.serial == serial && link.used == 0));
         link.map(|link| (link.used, link.used_at) = (revision, at)).is_some()
     }
 
-    /// Forgets the certificate that the record at `revision` made. Returns the row that says that it was used, if there is one.
+    /// Removes the certificate that the record at `revision` made. Returns the row of its first use, if there is one.
     pub(super) fn unlinked(&mut self, number: u64, revision: u64) -> Option<u64> {
         let line = self.lines.get_mut(&number)?;
         let place = line.links.iter().position(|link| link.revision == revision)?;
@@ -103,7 +104,7 @@ impl State {
         Some(link.used).filter(|used| *used > 0 && *used != revision)
     }
 
-    /// Unix microseconds at which a certificate of a line is forgotten.
+    /// Unix microseconds at which a certificate of a line is removed from the state.
     pub(super) fn unlinked_at(ends_at: u64) -> u64 {
         seconds(ends_at).saturating_add(KEEP)
     }

@@ -1,4 +1,4 @@
-//! Mandates: what agents that were admitted alike have in common, kept once for all of them.
+//! Mandates: the fields that similar agents have in common, stored once for all of them.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -76,18 +76,17 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Most mandates that are kept for agents to come.
+/// Most mandates in the cache.
 const MOST: usize = 4096;
 
-/// A cache of recent mandates, so that agents that are admitted alike share one.
+/// A cache of recent mandates, so that similar agents share one.
 #[derive(Clone, Default)]
 pub(crate) struct Mandates {
     known: HashMap<u64, Arc<Mandate>>,
-    // The one that was asked for last. Agents that are admitted one after the other are mostly alike, and comparing costs less than
-    // hashing.
+    // The last result. Agents that are admitted one after the other are mostly similar, and comparing is cheaper than hashing.
     last: Option<Arc<Mandate>>,
     hasher: RandomState,
-    // The one of the state that they belong to.
+    // The salt of the state that they belong to.
     salt: Salt,
 }
 
@@ -107,7 +106,7 @@ impl fmt::Debug for Mandates {
 }
 
 impl Mandates {
-    /// None yet, for a state with this salt.
+    /// An empty cache for a state with this salt.
     pub(super) fn salted(salt: Salt) -> Mandates {
         Mandates { salt, ..Mandates::default() }
     }
@@ -120,7 +119,7 @@ impl Mandates {
         self.known.get(&self.hasher.hash_one(words)).filter(|mandate| words.say(mandate)).map(Arc::clone)
     }
 
-    /// The shared mandate with these contents. The error names the field that is no name.
+    /// The shared mandate with these contents. The error names the field that is not a valid name.
     pub(crate) fn share(&mut self, words: &Words<'_>) -> Result<Arc<Mandate>, &'static str> {
         if let Some(known) = self.known(words) {
             self.note(&known);

@@ -1,7 +1,7 @@
-//! Meters: what a rate or a total remembers between two spawns.
+//! Meters: the state of a rate or a total between two spawns.
 
-/// Longest window of a total, and longest time in which a burst is earned back, in microseconds. The journal remembers
-/// admissions for at least that long.
+/// Longest window of a total, and longest time until a whole burst is free again, in microseconds. The journal keeps admissions for
+/// at least that long.
 pub const WINDOW: u64 = 3_600_000_000;
 
 /// The state of one meter.
@@ -9,7 +9,7 @@ pub const WINDOW: u64 = 3_600_000_000;
 pub struct Reading {
     /// Of a rate: the theoretical arrival time. Of a total: how many spawns fell into the window that ends at `until`.
     pub value: u64,
-    /// Unix microseconds. From this time on the reading means nothing.
+    /// Unix microseconds. From this time on the reading is void.
     pub until: u64,
 }
 

@@ -1,13 +1,13 @@
-//! A sorted set in blocks. One that is filled in order stays full, where a B-tree leaves half of its room empty, and an entry may be
-//! as small as the place of something that has the key.
+//! A sorted set in blocks. If it is filled in order its blocks stay full, whereas a B-tree leaves half of its room empty. An entry
+//! may be only the position of a value that contains the key.
 
-/// Entries of one block at most.
+/// Most entries of one block.
 const MOST: usize = 256;
-/// A block with fewer is merged with one beside it, if both together fill half a block at most.
+/// A block with fewer entries is merged with a neighbour, if both together fill at most half a block.
 const FEW: usize = MOST / 4;
 
-/// A sorted set of entries `E` with keys `K`. Each call brings the function that reads an entry's key: no two entries have the same
-/// one, and it does not change while the entry is in the set.
+/// A sorted set of entries `E` with keys `K`. Each call gets a function that reads the key of an entry. Keys are unique, and must
+/// not change while an entry is in the set.
 #[derive(Clone, Debug)]
 pub(super) struct Order<K, E> {
     blocks: Vec<Block<K, E>>,
@@ -15,7 +15,7 @@ pub(super) struct Order<K, E> {
 
 #[derive(Clone, Debug)]
 struct Block<K, E> {
-    // INVARIANT: not above the key of its first entry, and above the keys of all blocks before it.
+    // INVARIANT: at most the key of its first entry, and above the keys of all earlier blocks.
     from: K,
     // INVARIANT: sorted, not empty, and no longer than `MOST`.
     entries: Vec<E>,
@@ -36,7 +36,7 @@ impl<K: Copy + Ord, E: Copy> Order<K, E> {
             return self.blocks.push(Block { from: key, entries: vec![entry] });
         };
         let len = block.entries.len();
-        // What arrives in order is not searched for, and leaves full blocks behind.
+        // An entry after the last one needs no search, and a full last block is not split.
         let behind = block.entries.last().is_some_and(|last| key_of(*last) < key);
         let mut place = if behind { len } else { block.entries.partition_point(|e| key_of(*e) < key) };
         if block.entries.get(place).is_some_and(|found| key_of(*found) == key) {
@@ -59,7 +59,7 @@ impl<K: Copy + Ord, E: Copy> Order<K, E> {
         }
     }
 
-    /// Takes the entry with this key out. Returns whether there was one.
+    /// Removes the entry with this key. Returns whether there was one.
     pub(super) fn remove(&mut self, key: K, key_of: impl Fn(E) -> K) -> bool {
         let n = self.block_of(key);
         let Some(block) = self.blocks.get_mut(n) else { return false };
@@ -113,7 +113,7 @@ impl<K: Copy + Ord, E: Copy> Order<K, E> {
         self.blocks.first()?.entries.first().copied()
     }
 
-    /// The block in which a key stands, or would.
+    /// The block in which a key is or would be.
     fn block_of(&self, key: K) -> usize {
         self.blocks.partition_point(|block| block.from <= key).saturating_sub(1)
     }
@@ -127,7 +127,7 @@ mod tests {
 
     use super::{FEW, MOST, Order};
 
-    /// Whether the blocks are as they must be.
+    /// Whether the invariants of the blocks hold.
     fn sound(order: &Order<u16, u16>) -> bool {
         let inside = order.blocks.iter().all(|b| {
             let full = !b.entries.is_empty() && b.entries.len() <= MOST;
@@ -148,12 +148,12 @@ mod tests {
             let (mut order, mut model) = (Order::default(), BTreeSet::new());
             for (what, n) in work {
                 match what {
-                    // What is removed is mostly there: the first from here on.
+                    // Removes the first entry from `n` on, so that there mostly is one.
                     0..3 => {
                         let there = model.range(n..).next().copied().unwrap_or(n);
                         prop_assert_eq!(order.remove(there, |e| e), model.remove(&there));
                     }
-                    // In order, close together, and anywhere.
+                    // Inserts in order, close together, and at random.
                     3 => for next in n..n.saturating_add(50) {
                         order.insert(next, next, |e| e);
                         model.insert(next);
@@ -181,7 +181,7 @@ mod tests {
         let mut order = Order::default();
         (0..10_000u16).for_each(|n| order.insert(n, n, |e| e));
         assert_eq!(order.blocks.len(), 10_000usize.div_ceil(MOST));
-        // Of every 64 all but one go: what is left takes little room.
+        // Of every 64 entries all but one are removed, and the rest takes little room.
         (0..10_000u16).filter(|n| n % 64 != 0).for_each(|n| assert!(order.remove(n, |e| e)));
         assert!(order.blocks.len() <= 10_000 / 64 / (FEW / 2) + 1, "{} blocks", order.blocks.len());
     }

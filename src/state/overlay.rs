@@ -1,5 +1,5 @@
-//! An overlay: a state, and over it the records that would follow. Judging works on it, so that each request of a batch sees
-//! what the ones before it would record, while nothing is durable yet.
+//! An overlay: a state with further records that are not durable yet. Acts are judged on it, so that each act of a batch sees the
+//! records of the acts before it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::journal::record::{self, Record, record::Body};
 /// A state with the records of a batch over it.
 pub struct Overlay<'a> {
     base: &'a State,
-    // INVARIANT: holds a copy of everything in `base` that a record of this batch changed, so it is looked at first.
+    // INVARIANT: has a copy of everything in `base` that a record of this batch changed, so look-ups read it first.
     top: State,
-    // Agents of `base` whose seats `top` has given back already.
+    // Expired agents of `base` that `top` no longer counts as live.
     expired: BTreeSet<Uuid>,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Overlay<'a> {
             ..State::default()
         };
         top.salted(base.salt);
-        // An agent gives its seats back when it expires. The base does that only with its next record, so it is done here.
+        // An expired agent does not count as live. The base notices that only with its next record, so it is done here.
         let expired = base.run_out(at);
         for agent in expired.iter().filter_map(|uuid| base.agent(uuid)) {
             top.count(agent.seats(), -1);
@@ -48,7 +48,7 @@ impl<'a> Overlay<'a> {
         self.base.subject(target)
     }
 
-    /// What the subjects of this incarnation are salted with.
+    /// The salt of the subjects in this epoch of the journal.
     pub(crate) fn salt(&self) -> &Salt {
         &self.base.salt
     }
@@ -58,7 +58,7 @@ impl<'a> Overlay<'a> {
         self.base
     }
 
-    /// What the records of the batch changed.
+    /// The changes by the records of the batch.
     pub(super) fn top(&self) -> &State {
         &self.top
     }
@@ -68,7 +68,7 @@ impl<'a> Overlay<'a> {
         self.top.revision
     }
 
-    /// Lays one more record over the state. `agent` is the agent of an admission.
+    /// Applies one more record. `agent` is the agent of an admission.
     pub fn push(&mut self, record: &Record, agent: Option<Box<Agent>>) -> Result<u64, Misfit> {
         let revision = self.top.revision + 1;
         self.adopt(record);
@@ -76,7 +76,7 @@ impl<'a> Overlay<'a> {
         Ok(revision)
     }
 
-    /// Copies up what the record is about to change.
+    /// Copies everything that the record is about to change from the base.
     fn adopt(&mut self, record: &Record) {
         match record.body.as_ref() {
             Some(Body::Admitted(a)) => {
@@ -111,8 +111,8 @@ impl<'a> Overlay<'a> {
                 self.adopt_hold(s.reservation);
             }
             Some(Body::Released(r)) => self.adopt_hold(r.reservation),
-            // A cut record holds the whole standing of its target, so only an agent must be copied, with its ancestors, which
-            // remember whom it was taken from.
+            // The record of a cut has the whole standing of its target. So only an agent must be copied, with its ancestors, whose
+            // `taken_back` changes.
             Some(Body::Cut(record::Cut { target: Some(record::cut::Target::Agent(id)), .. })) => self.adopt_line(id),
             _ => {}
         }
@@ -220,22 +220,22 @@ impl<'a> Overlay<'a> {
         self.top.kills(stamp) || self.base.kills(stamp)
     }
 
-    /// The delegation that a token recorded, if it still counts at `at` (Unix microseconds).
+    /// The delegation that a token recorded, if it is still valid at `at` (Unix microseconds).
     pub fn delegation_by_proof(&self, proof: &[u8; 32], at: u64) -> Option<&Arc<Delegation>> {
         self.top.delegation_by_proof(proof, at).or_else(|| self.base.delegation_by_proof(proof, at))
     }
 
-    /// A delegation, if it still counts at `at` (Unix microseconds).
+    /// A delegation, if it is still valid at `at` (Unix microseconds).
     pub fn delegation(&self, id: &DelegationId, at: u64) -> Option<&Arc<Delegation>> {
         self.top.delegation(id, at).or_else(|| self.base.delegation(id, at))
     }
 
-    /// A delegation that is known, whether or not it still counts.
+    /// A delegation in the state, whether or not it is still valid.
     pub fn known_delegation(&self, id: &DelegationId) -> Option<&Arc<Delegation>> {
         self.top.delegations.get(id).or_else(|| self.base.delegations.get(id))
     }
 
-    /// Whether a delegation is known for longer than it lasts, because an agent under it was extended.
+    /// Whether a delegation is kept for longer than it lasts, because an agent under it was extended.
     pub fn is_prolonged(&self, id: &DelegationId) -> bool {
         self.top.prolonged.contains_key(id) || self.base.prolonged.contains_key(id)
     }
@@ -266,7 +266,7 @@ impl<'a> Overlay<'a> {
         self.approval(&id).filter(|approval| approval.status(at) == Status::Pending)
     }
 
-    /// How many agents a seat counts.
+    /// The count of a seat: see [`Seat`].
     pub fn seats(&self, seat: Seat) -> u64 {
         u64::try_from(self.base.seats(seat) + self.top.seats(seat)).unwrap_or(0)
     }
@@ -290,7 +290,7 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// When the last credentials end that were ever allowed.
+    /// When the last credentials that were ever permitted expire.
     pub fn out(&self) -> Out {
         self.base.out.max(self.top.out)
     }
@@ -301,7 +301,7 @@ impl<'a> Overlay<'a> {
         last(self.base).max(last(&self.top))
     }
 
-    /// The mandate of an admission, shared with the agents that were admitted alike. The error names the field that is no name.
+    /// The mandate of an admission, shared with similar agents. The error names the field that is not a valid name.
     pub fn mandate(&mut self, admitted: &record::Admitted) -> Result<Arc<Mandate>, &'static str> {
         let words = Words::of(admitted);
         match self.base.mandates.known(&words) {

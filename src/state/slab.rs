@@ -1,10 +1,10 @@
-//! A slab: values in blocks, each found again by a number of four bytes. It neither moves what it holds nor stops to grow, and gives
-//! the memory of an empty block back.
+//! A slab: values in blocks, each identified by a number of four bytes. It never moves values, so growing never stalls, and it
+//! frees empty blocks.
 
-/// Values of one block at most.
+/// Most values of one block.
 const MOST: usize = 1024;
 
-/// Where a value stands, until it is taken out.
+/// The position of a value, until it is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(pub(super) u32);
 
@@ -12,7 +12,7 @@ pub(super) struct Place(pub(super) u32);
 #[derive(Clone, Debug)]
 pub(super) struct Slab<T> {
     blocks: Vec<Block<T>>,
-    // INVARIANT: every block that is not full, once. The last of them gets what comes next.
+    // INVARIANT: every block that is not full, once. The last of them gets the next value.
     open: Vec<usize>,
     len: usize,
 }
@@ -42,16 +42,17 @@ impl<T> Slab<T> {
         self.blocks.get(block)?.slots.get(slot)?.as_ref()
     }
 
-    /// The value at a place, to be changed.
+    /// The value at a place, for a change.
     pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut T> {
         let (block, slot) = parts(place);
         self.blocks.get_mut(block)?.slots.get_mut(slot)?.as_mut()
     }
 
-    /// Puts a value in, and says where.
+    /// Adds a value, and returns its place.
     pub(super) fn put(&mut self, value: T) -> Place {
         let n = self.open.last().copied().unwrap_or_else(|| {
-            // The first block grows, so that few values take little; the others are made whole, so that nothing is copied.
+            // The first block grows, so that few values take little memory. The others are allocated in full, so that nothing is
+            // copied.
             let room = if self.blocks.is_empty() { 0 } else { MOST };
             self.blocks.push(Block { slots: Vec::with_capacity(room), free: Vec::new() });
             self.open.push(self.blocks.len() - 1);
@@ -79,7 +80,7 @@ impl<T> Slab<T> {
         place
     }
 
-    /// Takes the value at a place out. The place may be used again.
+    /// Removes the value at a place. The place may be used again.
     pub(super) fn take(&mut self, place: Place) -> Option<T> {
         let (n, slot) = parts(place);
         let block = self.blocks.get_mut(n)?;

@@ -1,4 +1,4 @@
-//! The standing of something that was revoked or reopened.
+//! The standing of a revoked or reopened target.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use std::sync::Arc;
 pub struct TargetStanding {
     /// Nothing new is issued for it.
     pub closed: bool,
-    /// Unix microseconds. A token of a user counts only if it was issued after this.
+    /// Unix microseconds. Tokens of a user are accepted only if they were issued after this.
     pub since: u64,
-    /// Revision of the record that says so.
+    /// Revision of the last revocation or reopening.
     pub revision: u64,
     /// Unix microseconds until which the standing matters. A closed target stays closed beyond that.
     pub until: u64,
@@ -17,10 +17,10 @@ pub struct TargetStanding {
     pub why: Arc<Why>,
 }
 
-/// Why something was revoked. Never shown to callers.
+/// Why a target was revoked. Never shown to callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Why {
-    /// The reason that was given.
+    /// The reason in the request.
     pub reason: String,
     /// An operator, a SPIFFE ID or a user; empty if the issuer itself revoked it.
     pub by: String,

@@ -1,4 +1,4 @@
-//! The questions that are asked of a state and of an overlay alike.
+//! The look-ups that a state and an overlay share.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Account, Agent, Delegation, Hold, Line, Overlay, Owner, Standing, State};
 
-/// What judging reads, whether or not records of a batch lie over the state.
+/// The look-ups of judging, on a state with or without the records of a batch.
 pub trait View {
     /// The incarnation of the journal.
     fn incarnation(&self) -> Uuid;
@@ -15,7 +15,7 @@ pub trait View {
     fn agent(&self, uuid: &Uuid) -> Option<&Agent>;
     /// The standing of an agent at `at` (Unix microseconds).
     fn standing(&self, agent: &Agent, at: u64) -> Standing;
-    /// A delegation that was recorded, whether or not it still counts.
+    /// A delegation in the state, whether or not it is still valid.
     fn known_delegation(&self, id: &DelegationId) -> Option<&Arc<Delegation>>;
     /// The owner of a key.
     fn owner(&self, key: &[u8; 32]) -> Option<Owner<'_>>;
@@ -25,11 +25,12 @@ pub trait View {
     fn key_revoked(&self, key: &[u8; 32]) -> bool;
     /// Whether nothing new is issued for a target.
     fn is_closed(&self, target: &Target) -> bool;
-    /// Unix microseconds of the last revocation or reopening of a target. `None` if that no longer matters.
+    /// Unix microseconds of the last revocation or reopening of a target. `None` if it was never revoked, or that no longer
+    /// matters.
     fn revoked_at(&self, target: &Target) -> Option<u64>;
     /// Whether an authority is tainted, by the id that credentials carry.
     fn authority_tainted(&self, key_id: &[u8]) -> bool;
-    /// The account of an agent. `None` while nothing was spent or held there.
+    /// The account of an agent. `None` while nothing was spent or reserved there.
     fn account(&self, agent: &Uuid) -> Option<&Account>;
     /// A reservation, by the revision of its record.
     fn hold(&self, id: u64) -> Option<&Hold>;

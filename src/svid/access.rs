@@ -23,17 +23,18 @@ const ACR: &str = "ciba";
 pub struct Unsigned {
     said: Said,
     issuer: String,
-    /// The agent and its ancestors. `None` where the agent is the subject itself, and where the token says nothing of it.
+    /// The agent and its ancestors. `None` if the agent is the subject itself, or if the token does not name it.
     act: Option<Value>,
-    /// Who approved it. `None` if it needs no approval.
+    /// The person who approved it. `None` if it needs no approval.
     approved_by: Option<Value>,
-    binding: (String, Box<RawValue>),
-    // By the catalogue of audiences, where none of the names above can stand.
+    /// `None` in an ID-JAG: another authorization server reads it, once.
+    binding: Option<(String, Box<RawValue>)>,
+    // Further claims from the configuration of the audience, which cannot have any of the names above.
     further: Arc<Map<String, Value>>,
     typ: Typ,
 }
 
-/// What the signed token must say.
+/// The claims that the signed token must have.
 #[derive(Debug, PartialEq, Eq, serde::Deserialize)]
 pub(crate) struct Said {
     sub: String,
@@ -47,21 +48,27 @@ pub(crate) struct Said {
     cnf: Option<BTreeMap<String, String>>,
     authorization_details: Option<Value>,
     approval_id: Option<String>,
+    resource: Option<String>,
 }
 
-/// An agent's access token: `sub` is the user or the class as the audience expects it, and `act` the agent with its ancestors up to the
-/// root workload, as the journal has them. Of an agent that acts for nobody, `sub` is the agent.
+/// An agent's access token: `sub` is the user or the class as the audience expects it, and `act` the agent with its ancestors up to
+/// the root workload, as the journal has them. If the agent acts for nobody, `sub` is the agent.
 pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Result<Unsigned, Fault> {
     let (token, binding) = (access.token(), access.binding());
     let claim = binding.to_claim_text().map_err(|e| Fault::new("svid", e))?;
     let claim = RawValue::from_string(claim).map_err(|e| Fault::new("svid", e))?;
     let client = access.id().to_string();
     let stated = access.stated();
-    let act = (token.subject != client && !stated.impersonates).then(|| {
+    let id_jag = stated.form == Form::IdJag;
+    let mut act = (token.subject != client && !stated.impersonates).then(|| {
         // RFC 8693 4.1: the outermost actor is the current one.
         let above = binding.chain.iter().rev().fold(None, |above, id| Some(actor(issuer, id, above)));
         actor(issuer, &client, above)
     });
+    if let (true, Some(Value::Object(act))) = (id_jag, &mut act) {
+        // As providers tell their receivers that an agent acts.
+        act.insert("sub_profile".into(), "ai_agent".into());
+    }
     let details = match token.details.as_str() {
         "" => None,
         text => Some(serde_json::from_str(text).map_err(|e| Fault::new("svid", e))?),
@@ -71,7 +78,7 @@ pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Resul
         said: Said {
             sub: token.subject.clone(),
             aud: token.audience.clone(),
-            client_id: client,
+            client_id: stated.client.clone().unwrap_or(client),
             scope: Some(token.scopes.join(" ")).filter(|scope| !scope.is_empty()),
             iat: token.issued_at,
             exp: token.ends_at,
@@ -82,15 +89,17 @@ pub fn agent(access: &Recorded<Access>, issuer: &str, oid: &BindingOid) -> Resul
             }),
             authorization_details: details,
             approval_id: token.approval.as_ref().map(|(id, _)| hex::encode(id)),
+            resource: stated.resource.clone(),
         },
         issuer: issuer.to_owned(),
         act,
         approved_by,
-        binding: (oid.claim(), claim),
+        binding: (!id_jag).then(|| (oid.claim(), claim)),
         further: Arc::clone(&stated.claims),
         typ: match stated.form {
             Form::Access => Typ::AccessToken,
             Form::Plain => Typ::Svid,
+            Form::IdJag => Typ::IdJag,
         },
     })
 }
@@ -118,7 +127,7 @@ impl Serialize for Unsigned {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut claims = serializer.serialize_map(None)?;
         if self.approved_by.is_some() {
-            // How sure it is that a person wants this: they were asked, out of band.
+            // `acr` says that a person was asked over another channel.
             claims.serialize_entry("acr", ACR)?;
         }
         if let Some(act) = &self.act {
@@ -142,11 +151,16 @@ impl Serialize for Unsigned {
         claims.serialize_entry("iat", &self.said.iat)?;
         claims.serialize_entry("iss", &self.issuer)?;
         claims.serialize_entry("jti", &self.said.jti)?;
+        if let Some(resource) = &self.said.resource {
+            claims.serialize_entry("resource", resource)?;
+        }
         if let Some(scope) = &self.said.scope {
             claims.serialize_entry("scope", scope)?;
         }
         claims.serialize_entry("sub", &self.said.sub)?;
-        claims.serialize_entry(&self.binding.0, &self.binding.1)?;
+        if let Some((name, binding)) = &self.binding {
+            claims.serialize_entry(name, binding)?;
+        }
         for (name, value) in self.further.iter() {
             claims.serialize_entry(name, value)?;
         }

@@ -1,4 +1,4 @@
-//! As much DER as a certificate of ours needs: values with their tag and length, numbers, and times (X.690).
+//! The parts of DER (X.690) that our certificates need: values with tag and length, numbers, and times.
 
 use time::OffsetDateTime;
 
@@ -13,7 +13,7 @@ pub(super) const OID: u8 = 0x06;
 /// Appends a value with its tag. `content` writes the value.
 pub(super) fn put(out: &mut Vec<u8>, tag: u8, content: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag);
-    // Most values are short: a longer length takes its bytes afterwards.
+    // Most values are short, so one byte is reserved for the length, and more are inserted if needed.
     out.push(0);
     let start = out.len();
     content(out);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     proptest! {
-        /// Another parser reads the same lengths, numbers and identifiers.
+        /// Another parser reads back the same lengths, numbers and identifiers.
         #[test]
         fn what_is_written_is_what_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..70_000), arc in 0u64..(1 << 31)) {
             use x509_parser::der_parser::der::{parse_der_integer, parse_der_octetstring, parse_der_oid};

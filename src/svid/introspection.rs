@@ -7,7 +7,7 @@ use super::jwt::{Claims, Typ};
 /// A response that may be signed.
 pub(crate) struct Unsigned(Said);
 
-/// What the signed response must say.
+/// The claims that the signed response must have.
 #[derive(Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Said {
     aud: String,
@@ -16,7 +16,7 @@ pub(crate) struct Said {
     token_introspection: Value,
 }
 
-/// What `issuer` says of a token to `audience`, the SPIFFE ID of who asked, at `now` (Unix seconds).
+/// The response of `issuer` about a token. `audience` is the SPIFFE ID of the caller, `now` is in Unix seconds.
 pub(crate) fn response(issuer: &str, audience: &str, now: u64, said: Value) -> Unsigned {
     Unsigned(Said { aud: audience.to_owned(), iat: now, iss: issuer.to_owned(), token_introspection: said })
 }

@@ -17,12 +17,12 @@ use crate::ledger::Recorded;
 
 /// Claims that may be signed.
 pub(crate) trait Claims: Serialize {
-    /// What the signed text must say again when it is read back.
+    /// The claims that must be found when the signed token is read back.
     type Said: DeserializeOwned + PartialEq;
     /// The type of token that they make.
     fn typ(&self) -> Typ;
 
-    /// What the signed text must say.
+    /// The claims that the signed token must have.
     fn said(&self) -> &Self::Said;
 }
 
@@ -35,6 +35,8 @@ pub(crate) enum Typ {
     AccessToken,
     /// A response to an introspection (RFC 9701).
     Introspection,
+    /// An ID-JAG.
+    IdJag,
 }
 
 /// A token that may be signed.
@@ -46,11 +48,11 @@ pub struct Unsigned {
     binding: (String, Box<RawValue>),
     // RFC 8705 3.1: the certificate that its holder must prove, in base64url.
     certificate: Option<String>,
-    // By the catalogue of audiences, where none of the names above can stand.
+    // Further claims from the configuration of the audience, which cannot have any of the names above.
     further: Arc<Map<String, Value>>,
 }
 
-/// What the signed token must say.
+/// The claims that the signed token must have.
 #[derive(Debug, PartialEq, Eq, serde::Deserialize)]
 pub(crate) struct Said {
     sub: String,

@@ -11,7 +11,7 @@ use crate::denial::Fault;
 use crate::judge::{Admission, Certification};
 use crate::ledger::Recorded;
 
-/// A certificate that may be signed, with what must come out.
+/// A certificate that may be signed, with the expected result.
 pub struct Unsigned {
     names: Vec<Name>,
     spki: Vec<u8>,
@@ -28,7 +28,7 @@ pub(crate) enum Name {
     Ip(std::net::IpAddr),
 }
 
-/// What the signed certificate must say.
+/// The content that the signed certificate must have.
 pub(crate) struct Expected {
     pub(crate) id: String,
     pub(crate) key: [u8; 32],
@@ -87,7 +87,7 @@ pub(crate) fn server(td: &TrustDomain, names: Vec<Name>, spki: &[u8], serial: Ve
     Unsigned { names, spki: spki.to_vec(), extension: None, expected }
 }
 
-/// What all certificates of one authority have in common, encoded once.
+/// The parts that all certificates of one authority have in common, encoded once.
 pub(crate) struct Template {
     // The algorithm of the signature, then the authority's subject.
     issuer: Vec<u8>,
@@ -148,7 +148,7 @@ impl Template {
             der::put_integer(out, &expected.serial);
             out.extend_from_slice(&self.issuer);
             der::put(out, SEQUENCE, |out| out.extend_from_slice(&validity));
-            // XL-3: the SPIFFE ID stands in the subject alternative name, which is critical if there is no subject.
+            // XL-3: the SPIFFE ID is in the subject alternative name, which is critical if there is no subject.
             out.extend_from_slice(&expected.subject);
             out.extend_from_slice(spki);
             der::put(out, 0xa3, |out| {
@@ -176,7 +176,7 @@ impl Template {
     }
 }
 
-/// A certificate from what was signed and the signature over it.
+/// Assembles a certificate from its signed part and the signature.
 pub(crate) fn signed(to_be_signed: &[u8], signature: &[u8; 64]) -> Vec<u8> {
     let mut out = Vec::with_capacity(to_be_signed.len() + 128);
     der::put(&mut out, SEQUENCE, |out| {

@@ -1,15 +1,15 @@
-//! Text of others for logs and terminals: no control character of theirs gets there, and no line of theirs begins (T93).
+//! Escapes text of others for logs and terminals, so that it contains no control characters and begins no line (T93).
 
 use std::fmt;
 
-/// Whether a character could begin a line, command a terminal, or turn the order of what stands beside it.
+/// Whether a character could begin a line, control a terminal, or change the order of the text around it.
 pub(super) fn is_dangerous(c: char) -> bool {
     // Line and paragraph separators; the controls of writing direction (Unicode Technical Report 36, 2.5).
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Writes everything, and dangerous characters as `\n` or `\u{1b}`.
+/// Passes text on, with dangerous characters written as `\n` or `\u{1b}`.
 pub struct Escaping<W>(pub W);
 
 impl<W: fmt::Write> fmt::Write for Escaping<W> {

@@ -1,5 +1,5 @@
-//! The standard error as the log's end: what it does not take at once is dropped and counted. Nobody waits for whoever reads it, and
-//! nobody panics because it is gone.
+//! Writes the log to standard error. Lines that cannot be written at once are dropped and counted, so that a slow reader blocks
+//! nothing, and a closed standard error causes no panic.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
@@ -11,20 +11,20 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::escape::is_dangerous;
 
-/// A pipe that is ready takes so many bytes at once: on Linux a page is free in it.
+/// Bytes that a ready pipe accepts without blocking: on Linux a page is free in it.
 const PIECE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
 /// Where lines go.
 pub(super) struct Lines<W> {
     // Guards the output, so that lines do not mix. It is held for a write that does not wait.
     out: Mutex<Out<W>>,
-    /// Whether the lines are JSON, in which dangerous characters of others are still as they were sent.
+    /// Whether the lines are JSON, in which dangerous characters are not escaped yet.
     json: bool,
 }
 
 struct Out<W> {
     to: W,
-    /// Whether the last line broke off.
+    /// Whether the last line is incomplete.
     torn: bool,
 }
 
@@ -40,7 +40,7 @@ impl<W: Ready + Write> Lines<W> {
         Lines { out: Mutex::new(Out { to, torn: false }), json }
     }
 
-    /// Writes a line. What the output does not take at once is dropped; the line after one that broke off begins on a line of its own.
+    /// Writes a line. Bytes that cannot be written at once are dropped. A line after an incomplete one begins with a line feed.
     fn line(&self, line: &[u8]) {
         let escaped = if self.json { escaped(line) } else { None };
         let line = escaped.as_deref().unwrap_or(line);
@@ -65,7 +65,7 @@ impl<W: Ready + Write> Lines<W> {
     }
 }
 
-/// JSON with every dangerous character as `\u009b`. They stand in strings alone. `None` if there is none.
+/// JSON with every dangerous character as `\u009b`. These occur only in strings. `None` if there is none.
 fn escaped(line: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(line).ok()?;
     let (body, end) = text.strip_suffix('\n').map_or((text, ""), |body| (body, "\n"));
@@ -80,15 +80,15 @@ fn escaped(line: &[u8]) -> Option<Vec<u8>> {
     Some((safe + end).into_bytes())
 }
 
-/// Whether a write would not wait.
+/// An output that can say whether a write would block.
 pub(super) trait Ready {
     fn is_ready(&self) -> bool;
 }
 
 /// The standard error.
 pub(super) struct Stderr {
-    // A terminal that is ready may still hold up a write that is longer than its room, so it is opened once more, not to wait. This
-    // leaves it as it is for everybody else who has it.
+    // A ready terminal may still block a write that is longer than its room, so it is opened a second time in non-blocking mode.
+    // This does not change the mode for other processes.
     terminal: Option<File>,
 }
 
@@ -129,7 +129,7 @@ pub(super) struct Line<'a, W: Ready + Write>(&'a Lines<W>);
 impl<W: Ready + Write> Write for Line<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.line(bytes);
-        // What was dropped is no failure, which the log would try to say.
+        // Dropped bytes are not reported as an error, because the log would try to log it.
         Ok(bytes.len())
     }
 
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// An output with so much room that is broken after it.
+    /// An output that has room for this many bytes, and fails after them.
     #[derive(Clone, Default)]
     struct Pipe(Arc<Mutex<Vec<u8>>>, Arc<AtomicUsize>, bool);
 

@@ -1,9 +1,9 @@
-//! Explain: why something is allowed or denied, where that is defined, and what would turn it. Nothing is recorded, nothing is
+//! Explain: why something is allowed or denied, where that is defined, and what would change the answer. Nothing is recorded or
 //! signed, and no limit is charged.
 //!
 //! ```text
-//! spawn ── case ── judged on the state ── rows, parts, uses          what is told
-//!            └─ candidates ── flip: judged again with each set       what would turn it
+//! spawn ── case ── judged on the state ── rows, parts, uses          the explanation
+//!            └─ candidates ── flip: judged again with each set       what would change the answer
 //! agent, credential ── `Hold` judged as the agent ── the same
 //! ```
 
@@ -33,9 +33,9 @@ use change::{Case, Change};
 use rows::Matter;
 use told::Explanation;
 
-/// Sets of changes that are judged for one explanation at most.
+/// Most sets of changes that are judged for one explanation.
 const SETS: usize = 512;
-/// How often an explanation begins again because the journal has moved on.
+/// How often an explanation is started again because there were new records.
 const AGAIN: usize = 3;
 
 /// What is to be explained.
@@ -48,11 +48,11 @@ pub enum What {
     Token(String),
     /// A decision, by its id in the history.
     Decision(String),
-    /// A spawn that is not made.
+    /// A spawn, which is not carried out.
     Spawn(Box<SpawnRequest>),
 }
 
-/// Explains, as the caller may hear it.
+/// Explains, within the limits of what the caller may know.
 pub async fn explain(issuer: &Arc<Issuer>, caller: Caller, what: What) -> Result<Explanation, No> {
     let _turn = issuer.explaining.turn(&caller).await?;
     let operator = caller.reads_everything();
@@ -67,7 +67,7 @@ pub async fn explain(issuer: &Arc<Issuer>, caller: Caller, what: What) -> Result
 }
 
 async fn spawn(issuer: &Arc<Issuer>, caller: Caller, request: SpawnRequest) -> Result<Explanation, No> {
-    // An operator who is a workload asks as the workload: operators spawn nothing.
+    // An operator who is a workload asks as the workload, because operators cannot spawn.
     let caller = match caller {
         Caller::Operator { by: Some(by), .. } | Caller::Auditor { by: Some(by), .. } if by.workload().is_some() => *by,
         Caller::Operator { .. } | Caller::Auditor { .. } => {
@@ -78,7 +78,7 @@ async fn spawn(issuer: &Arc<Issuer>, caller: Caller, request: SpawnRequest) -> R
     };
     let act = match spawn::question(issuer, &caller, &request).await {
         Ok(act) => act,
-        // It is the token that fails, and nothing else can be judged without its user.
+        // The token itself is refused, and nothing else can be judged without its user.
         Err(No::Denial(denial)) if denial.kind == Kind::Denied => return Ok(refused_token(issuer, &caller, request, denial)),
         Err(other) => return Err(other),
     };
@@ -91,8 +91,8 @@ async fn spawn(issuer: &Arc<Issuer>, caller: Caller, request: SpawnRequest) -> R
     Ok(explained.await.map_err(|e| Fault::new("explain", e))??)
 }
 
-/// Explains a case, and what would turn its denial. `read` lets somebody look at the state, for one judgement at a time; if the state
-/// moves on, the explanation begins again.
+/// Explains a case, and what would change a denial. `read` gives access to the state for one judgement at a time. If the state
+/// changes in between, the explanation starts again.
 pub fn of_case(case: &Case, places: &Places, read: impl Fn(&mut dyn FnMut(&State))) -> Result<Explanation, Fault> {
     for attempt in 0..=AGAIN {
         let mut first = None;
@@ -115,7 +115,7 @@ pub fn of_case(case: &Case, places: &Places, read: impl Fn(&mut dyn FnMut(&State
                 judged
             },
         );
-        // The last attempt is told as it is: each set was proved, though not all at one revision.
+        // The last attempt is returned as it is. Each set in it was proved, but not all at the same revision.
         if moved && attempt < AGAIN {
             continue;
         }
@@ -129,11 +129,11 @@ pub fn of_case(case: &Case, places: &Places, read: impl Fn(&mut dyn FnMut(&State
     Err(Fault::new("explain", "no attempt was the last"))
 }
 
-/// The verdict on a case, without what explains it: the check that failed and the denial.
+/// The verdict on a case without an explanation: the check that failed and the denial.
 pub fn outcome(case: &Case, state: &State) -> Result<(), (Check, Denial)> {
     case.judge(state, |_, verdict| match &verdict.result {
         Err(No::Denial(denial)) => Err((verdict.checks.last().copied().unwrap_or(Check::Caller), denial.clone())),
-        // A fault is of the judgement and not of the request: no change turns it.
+        // A fault is not about the request, so no change of the request helps.
         Err(No::Fault(_)) => Err((Check::TargetKnown, Denial::new(Kind::Exhausted, "BUSY", "the judgement failed"))),
         Ok(_) => Ok(()),
     })
@@ -141,7 +141,7 @@ pub fn outcome(case: &Case, state: &State) -> Result<(), (Check, Denial)> {
 
 type Looked = Result<(Explanation, Vec<Change>, Check), Fault>;
 
-/// Judges a case on a state, and tells what was judged.
+/// Judges a case on a state, and explains the verdict.
 fn look(case: &Case, places: &Places, state: &State) -> Looked {
     case.judge(state, |j, verdict| {
         let denial = match &verdict.result {
@@ -159,7 +159,7 @@ fn tell(j: &Judgement<'_>, case: &Case, places: &Places, checks: &[Check], denia
     let uses = uses(j, case);
     let matter = matter(j, case, places, &uses);
     let (scopes, audiences) = parts::of_spawn(j, &matter, case.granted());
-    // What the new agent spends is taken from its parent's budget too.
+    // Spends of the new agent are charged to its parent's budget too.
     let budgets = matter.agent.map(|parent| rows::budgets(j, places, parent)).unwrap_or_default();
     Explanation {
         about: about(&case.act, &case.caller),
@@ -176,7 +176,7 @@ fn tell(j: &Judgement<'_>, case: &Case, places: &Places, checks: &[Check], denia
     }
 }
 
-/// What the checks of a spawn are about.
+/// The subjects of the checks of a spawn.
 fn matter<'a>(j: &'a Judgement<'_>, case: &'a Case, places: &'a Places, uses: &'a [Usage]) -> Matter<'a> {
     let parent = case.parent(j);
     let inherited = parent.and_then(|parent| parent.delegation.as_deref());
@@ -211,7 +211,7 @@ fn refused_token(issuer: &Issuer, caller: &Caller, request: SpawnRequest, denial
                 row.saw = "a user token that was not accepted".to_owned();
                 row.source = issuer.explaining.places.elsewhere("issuers");
             }
-            // Nothing was tried: without a user there is nothing to judge.
+            // No changes were tried, because without a user nothing can be judged.
             explained.complete = false;
             explained
         })

@@ -1,4 +1,5 @@
-//! Governance: what nobody owns, what nobody was given, and who holds authority that nobody used.
+//! Governance report: entries without an owner, scopes and audiences that nobody was given, and agents that have not used their
+//! authority.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use crate::state::{Agent, State};
 
 /// Entries of one page of the history.
 const PAGE: usize = 1000;
-/// Pages that a report reads at most.
+/// Most pages that a report reads.
 const PAGES: usize = 1000;
-/// An agent that has done nothing is told only after so many seconds.
+/// An agent is reported as idle only after this many seconds.
 const IDLE: u64 = 3600;
 
 /// A report.
@@ -30,19 +31,19 @@ pub struct Report {
     pub unowned: Vec<Source>,
     /// Entries whose owner is a user who was revoked and is closed.
     pub closed_owners: Vec<Source>,
-    /// Scopes and audiences of classes that no agent was given, for the class.
+    /// Scopes and audiences of classes that no agent of the class was given.
     pub unused: Vec<Unused>,
     /// Live agents that have had an identity for an hour, and never used it for a token, a renewal or a child.
     pub idle: Found,
-    /// Since when the history was read, Unix microseconds.
+    /// The beginning of the period that was read from the history, Unix microseconds.
     pub since: u64,
-    /// Whether all of that was read.
+    /// Whether the whole period was read.
     pub complete: bool,
     /// Admissions that were read.
     pub admissions: u64,
 }
 
-/// What of a class was given to nobody.
+/// The parts of a class that nobody was given.
 #[derive(Clone, Debug)]
 pub struct Unused {
     /// The class.
@@ -55,7 +56,7 @@ pub struct Unused {
     pub source: Source,
 }
 
-/// What the history says of some time.
+/// The findings in a period of the history.
 #[derive(Default)]
 struct Seen {
     /// By class, the scopes and audiences that were given.
@@ -78,7 +79,7 @@ pub async fn governance(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Re
         let now = asking.clock.now();
         let idle = |state: &State, agent: &Agent| {
             let _ = state;
-            // What happened before the history that was read is not known.
+            // Uses from before this period are unknown.
             agent.admitted_at >= since
                 && agent.admitted_at + IDLE * SECOND <= now
                 && !agent.has_children()
@@ -129,7 +130,7 @@ fn seen(issuer: &Issuer, since: u64, awaited: impl Fn() -> bool) -> Result<Seen,
     Ok(seen)
 }
 
-/// What names no owner, or an owner who is closed: by subject, or as `<provider>/<subject>`.
+/// Finds entries without an owner, or whose owner is a closed user, given by subject or as `<provider>/<subject>`.
 fn owners(issuer: &Issuer, report: &mut Report) {
     let places = &issuer.explaining.places;
     let rules = issuer.ledger.rules();

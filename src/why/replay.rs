@@ -1,13 +1,13 @@
-//! Replay: admissions of the journal are decided again, each on the state as it was then, by the policies of then, and by the classes, the
-//! limits and the build of today.
+//! Replay: decides admissions of the journal again, each on the state and by the policies of its time, but with the present
+//! classes, limits and build.
 //!
 //! ```text
-//! rows of the journal, in order ── applied to a state of their own
-//!            └─ before each admission: judged again, as a request for exactly what was given ── equal, or the difference
+//! rows of the journal, in order ── applied to a separate state
+//!            └─ before each admission: a request for exactly the recorded authority is judged ── equal, or the difference
 //! ```
 //!
-//! The journal keeps the row of an admission until an hour after the agent's end, and everything that such a decision relied on for as
-//! long. So every admission of the last hour is decided again, and of earlier ones those of agents that are still known.
+//! The journal keeps the row of an admission, and everything that the decision relied on, until an hour after the agent's end. So
+//! every admission of the last hour is decided again, and earlier ones if their agents are still in the state.
 
 mod denials;
 
@@ -32,12 +32,12 @@ use denials::Denials;
 
 /// Rows that are read at once.
 const ROWS: usize = 1000;
-/// Looks at the history for the configurations, of 100,000 entries each at most.
+/// Most queries of the history for configurations, each of which reads at most 100,000 entries.
 const LOOKS: usize = 100;
-/// Differences that are told at most.
+/// Most differences that are reported.
 const TOLD: usize = 1000;
 
-/// What came of deciding again.
+/// The result of a replay.
 #[derive(Clone, Debug, Default)]
 pub struct Replayed {
     /// Admissions that were decided again.
@@ -53,9 +53,9 @@ pub struct Replayed {
     pub denials: u64,
     /// The revision up to which the journal was read.
     pub revision: u64,
-    /// Whether anything was configured otherwise at one of these decisions than today.
+    /// Whether the configuration at one of these decisions differed from the present one.
     pub configured_otherwise: bool,
-    /// Admissions that were decided again by the policies of today, because those of their time are not kept.
+    /// Admissions that were decided again by the present policies, because those of their time are not kept.
     pub policies_lost: u64,
 }
 
@@ -72,11 +72,11 @@ pub struct Difference {
     pub class: String,
     /// What was given.
     pub then: String,
-    /// What would be given today, or the denial.
+    /// The authority that would be given now, or the denial.
     pub now: String,
 }
 
-/// Decides again what was admitted since a time (Unix microseconds), for an operator.
+/// Decides admissions since a time (Unix microseconds) again, for an operator.
 pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result<Replayed, No> {
     let place = issuer.counting.place(caller)?;
     issuer.history.flush().await;
@@ -129,8 +129,8 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result
     Ok(replayed)
 }
 
-/// The state just before an admission of the journal, with the admission and its time in Unix microseconds. `None` if the journal does
-/// not hold it any more. Blocks.
+/// The state just before an admission of the journal, with the admission and its time in Unix microseconds. `None` if it is no
+/// longer in the journal. Blocks.
 pub(super) fn before(
     issuer: &Issuer,
     admission: u64,
@@ -163,13 +163,13 @@ pub(super) fn before(
     Ok(None)
 }
 
-/// Which policies were in force when, by the history.
+/// The policies that were in force at each time, from the history.
 struct Sets {
     /// The revision of each record of a configuration, and the digest of its policies in hex; empty if there were none.
     from: Vec<(u64, String)>,
-    /// The digest of those by which is judged now.
+    /// The digest of the policies in use by the replay now.
     now: String,
-    /// The rules of today, and the digest of their policies.
+    /// The present rules, and the digest of their policies.
     today: (Rules, String),
 }
 
@@ -193,7 +193,8 @@ impl Sets {
         Ok(Sets { from, now: now.clone(), today: (rules.clone(), now) })
     }
 
-    /// Gives the rules the policies that were in force at a revision. Returns `false` if they are not kept or not known.
+    /// Gives the rules the policies that were in force at a revision. Returns `false` if they are not kept, or it is unknown which
+    /// they were.
     fn at(&mut self, issuer: &Issuer, revision: u64, rules: &mut Rules) -> bool {
         let (today, digest) = &self.today;
         let wanted = self.from.iter().rev().find(|(from, _)| *from < revision).map(|(_, wanted)| wanted);
@@ -215,7 +216,7 @@ impl Sets {
     }
 }
 
-/// The state as it was, and what was found so far.
+/// The replayed state, and the findings so far.
 pub struct Past {
     state: State,
     rules: Rules,
@@ -244,8 +245,8 @@ impl Past {
         Past { state: State::default(), rules: rules.clone(), since, replayed: Replayed::default() }
     }
 
-    /// Takes the next record of the journal: decides again if it is an admission, and applies it. `authorities` are those of today:
-    /// rows of earlier ones are dropped, and nothing is signed.
+    /// Takes the next record of the journal: decides again if it is an admission, and applies it. `authorities` are the present
+    /// ones, because rows of earlier ones are dropped, and nothing is signed here.
     pub fn take(
         &mut self,
         revision: u64,
@@ -268,7 +269,7 @@ impl Past {
                 }
             }
         }
-        // A configuration is recorded when it differs from the one before, whose record may be gone.
+        // A configuration is recorded when it differs from the previous one, whose record may have been dropped.
         if let Some(Body::Configured(_)) = &record.body {
             self.replayed.configured_otherwise |= self.replayed.decided > 0;
         }
@@ -276,19 +277,19 @@ impl Past {
     }
 }
 
-/// What an admission gave, in one line.
+/// The authority in an admission, in one line.
 fn given(admitted: &Admitted) -> String {
     let (scopes, audiences) = (admitted.scopes.join(" "), admitted.audiences.join(" "));
     format!("scopes [{scopes}] audiences [{audiences}] depth {} until {}", admitted.depth_left, admitted.lease_ends_at)
 }
 
-/// The same of the decision on a request for exactly that, on the state before it.
+/// The same for the new decision on a request for exactly that authority, on the state before it.
 fn again(state: &State, rules: &Rules, admitted: &Admitted, at: u64) -> String {
     let Some((act, caller)) = request(state, rules, admitted, at) else {
         return "cannot be asked again: its spawner is not known".to_owned();
     };
     let mut judgement = Judgement::new(state, rules, at);
-    // Who the caller was is proved by the record: its certificate may be forgotten by now.
+    // The record proves the caller, so its certificate is not checked; it may no longer be in the state.
     match act.judge(&mut judgement, &caller, &Chance::new([0; Chance::LEN])) {
         Ok((admission, _)) => {
             let agent = admission.agent();
@@ -300,7 +301,7 @@ fn again(state: &State, rules: &Rules, admitted: &Admitted, at: u64) -> String {
     }
 }
 
-/// The request for exactly what was admitted, with its caller. `None` if the spawner is not known any more.
+/// The request for exactly what was admitted, with its caller. `None` if the spawner is no longer in the state.
 pub(super) fn request(state: &State, rules: &Rules, admitted: &Admitted, at: u64) -> Option<(Spawn, Caller)> {
     let caller = match Uuid::from_slice(&admitted.parent) {
         Ok(parent) => {
@@ -335,7 +336,7 @@ pub(super) fn request(state: &State, rules: &Rules, admitted: &Admitted, at: u64
     let act = Spawn {
         class: admitted.class.parse().ok()?,
         credential: Credential::Ticket { nonce: [0; 16], hash: [0; 32], life: TICKET_LIFE },
-        // A child acts for the user of its parent, and brings no proof.
+        // A child acts for the user of its parent, and presents no proof.
         proof: proof.filter(|_| admitted.parent.is_empty()),
         asked,
         audience: None,

@@ -1,9 +1,10 @@
-//! Survey: which live agents have some property, exactly as of one revision, while nobody waits for it longer than for a page.
+//! Survey: finds the live agents with some property, exactly as of one revision, while other requests wait at most for the time of
+//! one page.
 //!
 //! ```text
 //! pages of the agents, each under a lock of its own
-//! then the records since the first page: the agents that they touch are looked at again
-//! until there are no further records: that is the revision as of which the answer holds
+//! then the records since the first page: the agents that they affect are checked again
+//! until there are no further records: the answer is exact as of that revision
 //! ```
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use crate::denial::Fault;
 use crate::journal::{self, record::cut, record::record::Body};
 use crate::state::{Agent, Standing, State};
 
-/// How often the records are followed before the answer is given as it is.
+/// Most rounds of following new records before the answer is returned as it is.
 const ROUNDS: usize = 64;
 
 /// What was found.
@@ -24,24 +25,24 @@ const ROUNDS: usize = 64;
 pub struct Found {
     /// The live agents with the property, in order of id.
     pub agents: BTreeSet<Uuid>,
-    /// The revision as of which that holds.
+    /// The revision as of which the answer holds.
     pub revision: u64,
-    /// Whether it holds exactly. It does not if the journal moved on faster than it could be followed.
+    /// Whether it holds exactly. It does not if records came faster than they could be followed.
     pub exact: bool,
-    /// Unix microseconds, for what expires.
+    /// The time for decisions about expiry, Unix microseconds.
     pub at: u64,
 }
 
-/// What records say of agents that were looked at before.
+/// The agents that new records affect.
 #[derive(Default)]
 struct Touched {
     agents: BTreeSet<Uuid>,
-    /// Any agent may have lost what it relies on.
+    /// Set if any agent may be affected.
     all: bool,
 }
 
-/// Looks at every agent, while `awaited` says that somebody waits. `has` is asked of live agents alone, under the lock of the state.
-/// Blocks.
+/// Visits every agent, as long as `awaited` says that the client waits. `has` is called for live agents only, under the lock of the
+/// state. Blocks.
 pub fn survey(issuer: &Issuer, has: impl Fn(&State, &Agent) -> bool, awaited: impl Fn() -> bool) -> Result<Found, Fault> {
     let at = issuer.clock.now();
     let look = |state: &State, agent: &Agent| state.standing(agent, at) == Standing::Live && has(state, agent);
@@ -69,7 +70,7 @@ pub fn survey(issuer: &Issuer, has: impl Fn(&State, &Agent) -> bool, awaited: im
         found.revision = known;
         let again: Vec<Uuid> = touched.agents.into_iter().chain(found.agents.iter().copied().filter(|_| touched.all)).collect();
         let mut at_head = false;
-        // One look even if nothing was touched: it says whether the journal has moved on.
+        // The state is read at least once, even if nothing was affected, to find out whether there are new records.
         let pages = if again.is_empty() { 1 } else { again.len().div_ceil(PAGE) };
         for page in 0..pages {
             issuer.ledger.read(|state| {
@@ -91,7 +92,7 @@ pub fn survey(issuer: &Issuer, has: impl Fn(&State, &Agent) -> bool, awaited: im
     Ok(found)
 }
 
-/// The agents that the records after a revision touch, and the last of these records.
+/// The agents that the records after a revision affect, and the last of these records.
 fn touched_since(issuer: &Issuer, revision: u64) -> Result<(Touched, u64), Fault> {
     let mut touched = Touched::default();
     let mut known = revision;

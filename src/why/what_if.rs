@@ -1,4 +1,5 @@
-//! What if: the agents that a revocation would end, and what a limit would starve. Nothing is changed.
+//! What if: the agents that a revocation would end, or the subjects that would have no room under another limit. Nothing is
+//! changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,30 +15,30 @@ use crate::judge::limits::{Limit, Spawner};
 use crate::judge::{Judgement, Section, Source};
 use crate::state::{Agent, State};
 
-/// What is to be imagined.
+/// A hypothetical change.
 pub enum If {
     /// A target is revoked.
     Revoke(Target),
-    /// A limit, by its name, is so much.
+    /// The limit with this name has this value.
     Limit(String, u64),
 }
 
-/// Something that has a count of its own and would have no room.
+/// A subject of a limit that would have no room for one more agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Starved {
-    /// Whose count it is, such as `user demo of https://…`.
+    /// The subject, such as `user demo of https://…`.
     pub whose: String,
     /// How much is used.
     pub used: u64,
-    /// Live agents whose spawner would hear no for one more like them.
+    /// Number of live agents whose spawner could not spawn one more like them.
     pub agents: u64,
 }
 
 /// The answer.
 pub struct Answer {
-    /// The agents that would end, or that are counted where there would be no room.
+    /// The agents that would end, or that are counted for a subject without room.
     pub agents: Found,
-    /// Of a limit: what would have no room, by how much is used.
+    /// For a limit: the subjects without room, sorted by how much they have used.
     pub starved: Vec<Starved>,
     /// Where the limit is defined.
     pub source: Option<Source>,
@@ -45,7 +46,7 @@ pub struct Answer {
 
 /// Answers an operator.
 pub async fn what_if(issuer: &Arc<Issuer>, caller: &Caller, what: If) -> Result<Answer, No> {
-    // A name that nobody knows is a typing error: whoever asks must not hear that nothing would end.
+    // An unknown name is probably a typing error, so it is an error and not an empty answer.
     if let If::Revoke(target) = &what {
         revoke::could(issuer, caller, target.clone()).await?;
     }
@@ -58,7 +59,7 @@ pub async fn what_if(issuer: &Arc<Issuer>, caller: &Caller, what: If) -> Result<
         match what {
             If::Revoke(target) => {
                 let subject = asking.ledger.read(|state| state.subject(&target));
-                // Whatever relies on it by now would be dead.
+                // Everything that relies on it now would be revoked.
                 let relies = |_: &State, agent: &Agent| agent.stamps().any(|stamp| stamp.subject == subject);
                 let agents = survey(&asking, relies, waited)?;
                 Ok(Answer { agents, starved: Vec::new(), source: None })
@@ -80,7 +81,7 @@ fn limit(issuer: &Issuer, name: &str, most: u64, waited: impl Fn() -> bool) -> R
         return Err(Denial::new(Kind::NotFound, "LIMIT_UNKNOWN", message).into());
     };
     let lowered = limit.of(most);
-    // What is counted, with how much is used, by the words for it; the subjects are looked at once each.
+    // The subjects with their use, by their description. Each is looked up once.
     let counts: Mutex<BTreeMap<String, Starved>> = Mutex::default();
     let full = |state: &State, agent: &Agent| {
         let mut any = false;
@@ -96,7 +97,7 @@ fn limit(issuer: &Issuer, name: &str, most: u64, waited: impl Fn() -> bool) -> R
     };
     let agents = survey(issuer, full, waited)?;
     let mut starved = counts.into_inner();
-    // The count of the agents is of those that were found at the end, and not of each look.
+    // Agents are counted at the end, because the survey may visit an agent several times.
     for uuid in &agents.agents {
         let whose = issuer.ledger.read(|state| state.agent(uuid).map(|agent| counted(state, issuer, &lowered, agent)));
         for (whose, _) in whose.into_iter().flatten() {
@@ -111,7 +112,7 @@ fn limit(issuer: &Issuer, name: &str, most: u64, waited: impl Fn() -> bool) -> R
     Ok(Answer { agents, starved, source: Some(source) })
 }
 
-/// Where an agent is counted under a limit, and how much is used there.
+/// The subjects under which an agent is counted for a limit, and their use.
 fn counted(state: &State, issuer: &Issuer, limit: &Limit, agent: &Agent) -> Vec<(String, u64)> {
     let spawner = Spawner {
         user: agent.delegation.as_ref().map(|delegation| delegation.user_subject()),

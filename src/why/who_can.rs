@@ -1,4 +1,4 @@
-//! Who can: the live agents that may use a scope now, and the users, workloads and classes by which there could be more.
+//! Who can: the live agents that may use a scope now, and the classes, spawners and providers through which there could be more.
 
 use std::sync::Arc;
 
@@ -17,36 +17,36 @@ use crate::state::{Agent, State, View};
 pub struct Question {
     /// The scope.
     pub scope: String,
-    /// An audience that they may mint tokens for too; empty: any.
+    /// An audience that they may mint tokens for too; empty for any.
     pub audience: String,
     /// For whom; `None`: anybody.
     pub user: Option<User>,
-    /// Of which class; `None`: any.
+    /// Their class. `None` for any.
     pub class: Option<ClassName>,
 }
 
-/// Agents that there could be.
+/// A way to get an agent with the scope.
 #[derive(Clone, Debug)]
 pub struct Could {
     /// Of this class.
     pub class: ClassName,
-    /// For users, or for nobody.
+    /// Whether the agent would act for a user or for nobody.
     pub mode: Mode,
-    /// For any user of this provider, by its name; empty for autonomous agents.
+    /// The name of the provider of its users; empty for autonomous agents.
     pub provider: String,
-    /// With a token for this audience.
+    /// The audience of the users' tokens.
     pub audience: String,
-    /// Spawned by one of these: `workload/<name>`, a SPIFFE ID or `class/<name>`.
+    /// The possible spawners: `workload/<name>`, a SPIFFE ID or `class/<name>`.
     pub spawners: Vec<String>,
-    /// Where the class allows it.
+    /// Where the scope is allowed in the class.
     pub source: Source,
 }
 
 /// The answer.
 pub struct Answer {
-    /// The agents that may now.
+    /// The agents that may use the scope now.
     pub now: Found,
-    /// Those that there could be.
+    /// The ways to get further agents.
     pub could: Vec<Could>,
 }
 
@@ -71,9 +71,9 @@ pub async fn who_can(issuer: &Arc<Issuer>, caller: &Caller, question: Question) 
     Ok(answer)
 }
 
-/// Whether a live agent may use the scope: it holds it, and its class and those of its ancestors still allow it.
+/// Whether a live agent may use the scope: it has the scope, and its class and those of its ancestors still allow it.
 fn may(state: &State, rules: &Rules, agent: &Agent, question: &Question) -> bool {
-    // The mandate is shared by many, and says no for most.
+    // Checked first, because this is cheap and rules out most agents.
     if !agent.mandate.scopes.contains(&question.scope) {
         return false;
     }
@@ -93,7 +93,8 @@ fn may(state: &State, rules: &Rules, agent: &Agent, question: &Question) -> bool
     left(agent) && agent.ancestors().filter_map(|above| state.agent(&above)).all(left)
 }
 
-/// Who could have such an agent: each class that allows it, with the spawners that are open and the providers that they bring users of.
+/// The ways to get such an agent: each class that allows the scope, with its open spawners and the providers whose tokens they may
+/// present.
 fn could(issuer: &Issuer, state: &State, question: &Question) -> Vec<Could> {
     let (rules, places) = (issuer.ledger.rules(), &issuer.explaining.places);
     let mut all = Vec::new();
@@ -133,7 +134,7 @@ fn could(issuer: &Issuer, state: &State, question: &Question) -> Vec<Could> {
         if class.modes.contains(&Mode::Autonomous) && question.user.is_none() && !open.is_empty() {
             all.push(row(Mode::Autonomous, "", "", open.iter().map(|workload| spawner(workload)).collect()));
         }
-        // A child may only if its parent may: a class that does not allow it itself gives it to nobody.
+        // A child can have the scope only if its parent can, so a spawning class must allow it too.
         let above =
             class.classes.iter().filter(|parent| rules.classes.get(*parent).is_some_and(|p| p.scopes.contains(&question.scope)));
         let above: Vec<String> = above.map(|parent| format!("class/{parent}")).collect();

@@ -280,3 +280,112 @@ async fn t248_an_id_jag_that_was_used_stays_used_across_a_restart() {
     let dev = Dev::start_in(dev.kill());
     assert!(dev.fails("spawn --class researcher --user-token jag.jwt --out a2", 3).contains("USER_TOKEN_USED"));
 }
+
+#[tokio::test]
+async fn an_id_jag_is_issued_for_the_servers_of_the_catalogue_and_is_a_token_nowhere_here() {
+    const RAS: &str = "https://ras.example";
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[[audiences]]\nname = \"https://ras.example\"\nowner = \"o\"\nform = \"id-jag\"\nclient_id = \"mayfly-{class}\"\n\
+                resources = [\"https://api.example/a\", \"https://api.example/b\"]\n\
+                [[audiences]]\nname = \"https://other.example\"\nowner = \"o\"\nform = \"id-jag\"\n\
+                [[classes]]\nname = \"caller\"\nowner = \"o\"\nscopes = [\"api:read\", \"mail:send\"]\n\
+                audiences = [\"https://ras.example\", \"https://other.example\", \"https://mail.example\"]\nsvid_ttl = \"15m\"\nmax_lease = \"1h\"\nmax_depth = 0\n\
+                modes = [\"delegated\"]\nspawners = [\"workload/orchestrator\"]\n\
+                [[classes]]\nname = \"robot\"\nowner = \"o\"\nscopes = [\"api:read\"]\naudiences = [\"https://other.example\"]\n\
+                svid_ttl = \"15m\"\nmax_lease = \"1h\"\nmax_depth = 0\nmodes = [\"autonomous\"]\nspawners = [\"workload/orchestrator\"]\n";
+    std::fs::write(dir.path().join("more.toml"), text).unwrap();
+    let house = House::of(Dev::start_args(dir, &["--config", "more.toml"], &[]));
+    house.dev.token("demo", "demo.jwt");
+    house.dev.json("spawn --class caller --user-token demo.jwt --out a1");
+    house.dev.json("spawn --class robot --out b1");
+    let a1 = house.dev.json("whoami --as a1")["spiffe_id"].as_str().unwrap().to_owned();
+    let user = house.dev.file("demo.jwt");
+    let ask = async |agent: &str, wanted: &str, more: &[(&str, &str)]| {
+        let mut form = vec![
+            ("grant_type", EXCHANGE),
+            ("subject_token", &*user),
+            ("subject_token_type", ID),
+            ("requested_token_type", wanted),
+        ];
+        form.extend(more);
+        house.asks(agent, "token", &form).await
+    };
+    let (resource, scope) = (("resource", "https://api.example/a"), ("scope", "api:read"));
+    let (status, body) = ask("a1", ID_JAG, &[("audience", RAS), resource, scope]).await;
+    assert_eq!((status, &body["issued_token_type"], &body["token_type"]), (200, &json!(ID_JAG), &json!("N_A")), "{body}");
+    assert!(body["expires_in"].as_u64() <= Some(300) && body["scope"] == "api:read");
+    let token = body["access_token"].as_str().unwrap();
+    let (claims, typ) = house.verified(token, RAS).await;
+    assert_eq!((typ.as_str(), &claims["sub"], &claims["client_id"]), (TYP, &json!("dev|demo"), &json!("mayfly-caller")));
+    assert_eq!(
+        (&claims["scope"], &claims["resource"], &claims["aud"]),
+        (&json!("api:read"), &json!("https://api.example/a"), &json!(RAS))
+    );
+    assert_eq!((&claims["act"]["sub"], &claims["act"]["sub_profile"]), (&json!(a1), &json!("ai_agent")));
+    assert_eq!(claims["act"]["act"]["sub"], "spiffe://dev.mayfly.test/workload/orchestrator");
+    assert!(claims["jti"].is_string() && claims.as_object().unwrap().keys().all(|name| !name.starts_with("urn:oid:")));
+    // The command says the same, without a type.
+    let said = house.dev.json("exchange --as a1 --audience https://other.example --scope api:read");
+    assert_eq!(said["token_type"], "N_A", "{said}");
+    for (what, agent, wanted, more) in [
+        ("an access token there", "a1", ACCESS, vec![("audience", RAS)]),
+        ("an ID-JAG elsewhere", "a1", ID_JAG, vec![("audience", MAIL)]),
+        ("a resource that is not listed", "a1", ID_JAG, vec![("audience", RAS), ("resource", "https://api.example/c")]),
+        ("two resources", "a1", ID_JAG, vec![("audience", RAS), resource, ("resource", "https://api.example/b")]),
+        ("one of two, and not which", "a1", ID_JAG, vec![("audience", RAS)]),
+        ("a resource alone", "a1", ID_JAG, vec![resource]),
+    ] {
+        assert_eq!(error(&ask(agent, wanted, &more).await), (400, "invalid_target"), "{what}");
+    }
+    // By another grant there is none, and for nobody there is none.
+    let plain = [("grant_type", "client_credentials"), ("audience", RAS)];
+    assert_eq!(error(&house.asks("a1", "token", &plain).await), (400, "invalid_target"));
+    assert!(house.dev.fails("exchange --as b1 --audience https://other.example", 3).contains("CLAIMS_UNUSABLE"));
+    // It is no token of ours, and no proof of anything here.
+    assert!(verifier(&house)(token, RAS, &mayfly_verify::Possession::default()).is_err());
+    assert!(mayfly_verify::verify_jwt(token, RAS, &bundle(&house), &mayfly_verify::BindingOid::default(), seconds()).is_err());
+    assert_eq!(
+        error(&house.asks("a1", "token", &[("grant_type", JWT_BEARER), ("assertion", token), ("resource", MAIL)]).await),
+        (400, "invalid_grant")
+    );
+    assert!(denied(&house, token).contains("USER_TOKEN_ISSUER_UNKNOWN"));
+}
+
+#[tokio::test]
+async fn an_id_jag_extends_a_lease_once_and_only_within_all_that_it_says() {
+    let (house, corp) = house();
+    let spawn = |out: &str| {
+        std::fs::write(house.dev.path("corp.jwt"), corp.token("JWT", &json!({}))).unwrap();
+        house.dev.json(&format!("spawn --class researcher --user-token corp.jwt --scope mail:send --out {out}"))
+    };
+    let (first, second) = (spawn("e1"), spawn("e2"));
+    assert!(second["lease_expires_at"].is_string());
+    // It ends long after the first token, so that it could extend the lease.
+    let longer = |client: &str, more: Value| {
+        let mut claims = json!({ "exp": seconds() + 1800 });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        std::fs::write(house.dev.path("jag.jwt"), jag(&house, &corp, client, &claims)).unwrap();
+    };
+    let guard = "spiffe://dev.mayfly.test/workload/guard";
+    for (what, client, more, code) in [
+        ("of another user", ORCHESTRATOR, json!({ "sub": "guest" }), "USER_DIFFERS"),
+        ("of another client", guard, json!({}), "USER_TOKEN_CLIENT"),
+        ("of another actor", ORCHESTRATOR, json!({ "act": { "sub": guard } }), "USER_TOKEN_CLIENT"),
+        ("for another server", ORCHESTRATOR, json!({ "aud": "https://other.example" }), "USER_TOKEN_AUDIENCE"),
+        ("for less than the agent may do", ORCHESTRATOR, json!({ "scope": "files:read" }), "EXCEEDS_AUTHORITY"),
+        ("for one resource", ORCHESTRATOR, json!({ "resource": MAIL }), "USER_TOKEN_RESOURCE"),
+        ("for actions", ORCHESTRATOR, json!({ "authorization_details": [{ "type": "payment" }] }), "USER_TOKEN_RESOURCE"),
+        ("of a key", ORCHESTRATOR, json!({ "cnf": { "jkt": Key::new().proved() } }), "USER_TOKEN_RESOURCE"),
+    ] {
+        longer(client, more);
+        let refused = house.dev.fails("extend --as e1 --user-token jag.jwt", 3);
+        assert!(refused.contains(code), "{what}: {refused}");
+    }
+    longer(ORCHESTRATOR, json!({}));
+    let extended = house.dev.json("extend --as e1 --user-token jag.jwt");
+    assert!(extended["lease_expires_at"].as_str() > first["lease_expires_at"].as_str(), "{extended}");
+    // Once: the same request again is the same extension, and for anything else the ID-JAG was used.
+    assert_eq!(house.dev.json("extend --as e1 --user-token jag.jwt")["lease_expires_at"], extended["lease_expires_at"]);
+    assert!(house.dev.fails("extend --as e2 --user-token jag.jwt", 3).contains("USER_TOKEN_USED"));
+    assert!(house.dev.fails("spawn --class researcher --user-token jag.jwt --out none", 3).contains("USER_TOKEN_USED"));
+}

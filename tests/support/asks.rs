@@ -1,7 +1,9 @@
 //! Acts of all kinds as one, for tests and measurements that mix them: they skip the doors and the signatures.
 
 #![allow(dead_code, unreachable_pub, clippy::expect_used, reason = "each test file uses what it needs")]
-use mayfly::acts::{authorities, budget, configure, end, extend, join, mint, present, redeem, renew, reopen, revoke, spawn};
+use mayfly::acts::{
+    answer, ask, authorities, budget, configure, end, exchange, extend, join, mint, present, redeem, renew, reopen, revoke, spawn,
+};
 use mayfly::caller::Caller;
 use mayfly::csr::Key;
 use mayfly::denial::No;
@@ -28,6 +30,9 @@ pub enum Proposal {
     Redeem { hash: [u8; 32], key: [u8; 32] },
     Renew { key: [u8; 32] },
     Present,
+    Exchange(Box<exchange::Exchange>),
+    Question(ask::Ask),
+    Answer(answer::Answer),
     Extend { proof: judge::Proof, lease: u64 },
     Revoke { target: Target, since: Option<Since>, dry: bool, reason: String, allow_new: bool },
     Reopen { target: Target },
@@ -46,6 +51,8 @@ pub enum Outcome {
     Renewed(Admission),
     Present,
     Minted(judge::Mint),
+    Exchanged(Box<judge::Access>),
+    Approval(Box<mayfly::state::Approval>),
     Extended { lease_ends_at: u64, revision: u64 },
     Ended { agent: AgentId, revision: u64, accepted_until: Option<u64> },
     Ticketed { ends_at: u64, revision: u64 },
@@ -89,6 +96,9 @@ impl Act for Proposal {
                 present::Present { lane: Lane::Issuance, renews: false }.judge(j, caller, chance)?;
                 Outcome::Present
             }
+            Proposal::Exchange(act) => Outcome::Exchanged(Box::new(act.judge(j, caller, chance)?)),
+            Proposal::Question(act) => Outcome::Approval(Box::new(act.judge(j, caller, chance)?.0)),
+            Proposal::Answer(act) => Outcome::Approval(Box::new(act.judge(j, caller, chance)?.0)),
             Proposal::Extend { proof, lease } => {
                 let extend::Extended { agent, revision } = extend::Extend { proof, lease }.judge(j, caller, chance)?;
                 Outcome::Extended { lease_ends_at: agent.lease_ends_at, revision }

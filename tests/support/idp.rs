@@ -19,7 +19,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use mayfly_verify::sha256;
 use reqwest::Url;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
@@ -50,6 +50,8 @@ struct State {
     breaks: String,
     waits: usize,
     refuses: bool,
+    secret: Option<String>,
+    revoked: Vec<String>,
 }
 
 pub struct Idp {
@@ -95,7 +97,9 @@ impl Idp {
         let query: HashMap<String, String> = page.query_pairs().into_owned().collect();
         assert_eq!((query["response_type"].as_str(), query["code_challenge_method"].as_str()), ("code", "S256"));
         assert!(query["state"].len() >= 43 && query["nonce"].len() >= 43 && query["code_challenge"].len() == 43);
-        assert!(query["redirect_uri"].starts_with("http://127.0.0.1:") && query["scope"] == "openid offline_access");
+        // A command on this machine, or the page of an issuer.
+        let scope = if query["redirect_uri"].starts_with("http://127.0.0.1:") { "openid offline_access" } else { "openid" };
+        assert!(query["redirect_uri"].contains("://127.0.0.1:") && query["scope"] == scope);
         let mut answer = Answer {
             iss: Some(self.url.clone()),
             nonce: Some(query["nonce"].clone()),
@@ -143,6 +147,16 @@ impl Idp {
         self.state.lock().unwrap().refreshed
     }
 
+    /// The secret that every client needs from now on. `None` means that all are public.
+    pub fn needs_secret(&self, secret: Option<&str>) {
+        self.state.lock().unwrap().secret = secret.map(str::to_owned);
+    }
+
+    /// The refresh tokens that were revoked.
+    pub fn revoked(&self) -> Vec<String> {
+        self.state.lock().unwrap().revoked.clone()
+    }
+
     /// Ends every sign-in: no refresh token counts any more.
     pub fn ends_sign_ins(&self) {
         self.state.lock().unwrap().refreshing.clear();
@@ -175,14 +189,35 @@ impl Serving {
         while !head.ends_with(b"\r\n\r\n") && matches!(tls.read(&mut byte), Ok(1)) {
             head.push(byte[0]);
         }
-        let head = String::from_utf8_lossy(&head).to_lowercase();
-        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok()).unwrap_or(0);
+        let lower = String::from_utf8_lossy(&head).to_lowercase();
+        let length = lower.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         if tls.read_exact(&mut body).is_err() {
             return;
         }
-        let form: HashMap<String, String> = url_decoded(&String::from_utf8_lossy(&body));
+        let mut form: HashMap<String, String> = url_decoded(&String::from_utf8_lossy(&body));
+        let text = String::from_utf8_lossy(&head).into_owned();
+        let authorization =
+            text.lines().find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("authorization")));
+        if let Some(basic) = authorization.and_then(|(_, value)| value.strip_prefix("Basic ")) {
+            let both = String::from_utf8(STANDARD.decode(basic).unwrap()).unwrap();
+            let (client, secret) = both.split_once(':').unwrap();
+            let both = url_decoded(&format!("client_id={client}&client_secret={secret}"));
+            form.extend(both);
+        }
+        let head = text.to_lowercase();
+        let asks_as_client = matches!(head.split(' ').nth(1), Some("/token" | "/device" | "/revoke"));
+        let stranger = asks_as_client && form.get("client_secret") != self.state.lock().unwrap().secret.as_ref();
         let (status, answer) = match head.split(' ').nth(1).unwrap_or_default() {
+            _ if stranger => (401, json!({ "error": "invalid_client" }).to_string()),
+            "/revoke" => {
+                let mut state = self.state.lock().unwrap();
+                let token = form.get("token").cloned().unwrap_or_default();
+                assert_eq!(form.get("token_type_hint").map(String::as_str), Some("refresh_token"));
+                state.refreshing.remove(&token);
+                state.revoked.push(token);
+                (200, String::new())
+            }
             "/.well-known/openid-configuration" => (200, self.discovery()),
             "/jwks" => (200, self.jwks()),
             "/token" => self.token(&form),
@@ -202,6 +237,7 @@ impl Serving {
             "authorization_endpoint": format!("{url}/authorize"),
             "token_endpoint": format!("{url}/token"),
             "device_authorization_endpoint": format!("{url}/device"),
+            "revocation_endpoint": format!("{url}/revoke"),
             "jwks_uri": format!("{url}/jwks"),
             "scopes_supported": ["openid", "offline_access"],
             "authorization_response_iss_parameter_supported": true,
@@ -210,6 +246,8 @@ impl Serving {
             "issuer" => document["issuer"] = "https://other.example".into(),
             "page" => document["authorization_endpoint"] = "http://other.example/authorize".into(),
             "device" => drop(document.as_object_mut().unwrap().remove("device_authorization_endpoint")),
+            "secrets" => document["token_endpoint_auth_methods_supported"] = json!(["client_secret_post"]),
+            "revocation" => drop(document.as_object_mut().unwrap().remove("revocation_endpoint")),
             "garbage" => return "<html>".into(),
             "long" => document["padding"] = "x".repeat(300_000).into(),
             _ => {}

@@ -183,7 +183,7 @@ func (IdentityKind) EnumDescriptor() ([]byte, []int) {
 	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{2}
 }
 
-// Where an agent stands.
+// The state of an agent.
 type AgentState int32
 
 const (
@@ -422,7 +422,7 @@ func (AuthorityKind) EnumDescriptor() ([]byte, []int) {
 	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{6}
 }
 
-// Where an authority is in its life.
+// The state of an authority.
 type AuthorityStatus int32
 
 const (
@@ -431,9 +431,9 @@ const (
 	AuthorityStatus_AUTHORITY_STATUS_PREPARED AuthorityStatus = 1
 	// Signs.
 	AuthorityStatus_AUTHORITY_STATUS_ACTIVE AuthorityStatus = 2
-	// Signs nothing any more; what it signed holds.
+	// Signs nothing any more; what it signed is still valid.
 	AuthorityStatus_AUTHORITY_STATUS_RETIRED AuthorityStatus = 3
-	// Nothing it ever signed holds.
+	// Everything that it ever signed is invalid.
 	AuthorityStatus_AUTHORITY_STATUS_TAINTED AuthorityStatus = 4
 )
 
@@ -1415,7 +1415,7 @@ func (x *Bundle) GetSequence() uint64 {
 	return 0
 }
 
-// The bundle of another trust domain. It proves peers of that trust domain and nobody else.
+// The bundle of another trust domain. It authenticates peers of that trust domain only.
 type ForeignBundle struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -1765,7 +1765,7 @@ type RenewResponse struct {
 	Svid     *X509Svid              `protobuf:"bytes,1,opt,name=svid,proto3" json:"svid,omitempty"`
 	Bundle   *Bundle                `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	Revision uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// As it is from now on; absent for a workload.
+	// The agent as it is from now on; absent for a workload.
 	Agent         *Agent `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1853,12 +1853,12 @@ type SpawnRequest struct {
 	JwtAudience string `protobuf:"bytes,11,opt,name=jwt_audience,json=jwtAudience,proto3" json:"jwt_audience,omitempty"`
 	// Give a ticket instead of certifying a key. It lasts a minute and belongs to the first key it is redeemed with.
 	Ticket bool `protobuf:"varint,12,opt,name=ticket,proto3" json:"ticket,omitempty"`
-	// Instead of a user token: a delegation that names the calling workload, as `Agent.delegation_id` has it. It was recorded when
-	// its token was first used, and ends with that.
+	// Instead of a user token: the id of a delegation to the calling workload, as in `Agent.delegation_id`. It was recorded when
+	// its token was first used, and ends when that token expires.
 	Delegation string `protobuf:"bytes,13,opt,name=delegation,proto3" json:"delegation,omitempty"`
 	// Sequence of the bundle that the caller has. The answer leaves the bundle out while that is the newest. 0: always send it.
 	KnownBundle uint64 `protobuf:"varint,14,opt,name=known_bundle,json=knownBundle,proto3" json:"known_bundle,omitempty"`
-	// Give the new agent neither key nor ticket: it is a part of the process of the calling agent, which has its tokens minted on its own
+	// Give the new agent neither key nor ticket: it is a part of the process of the calling agent, which mints its tokens over its own
 	// connection (`for_agent`), bound to the certificate of that connection. It spawns nothing, and acts only while its parent does.
 	Keyless       bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2161,7 +2161,7 @@ func (x *SpawnBatchRequest) GetCount() uint32 {
 
 type SpawnBatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which of them, from 0.
+	// Index of the agent in the batch, from 0.
 	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// Types that are valid to be assigned to Result:
 	//
@@ -2698,7 +2698,7 @@ type WhoamiResponse struct {
 	Kind     IdentityKind `protobuf:"varint,2,opt,name=kind,proto3,enum=mayfly.v1.IdentityKind" json:"kind,omitempty"`
 	// The caller, if it is an agent.
 	Agent *Agent `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
-	// Revision as of which this is said.
+	// Revision of the journal as of which the answer is true.
 	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2783,13 +2783,15 @@ type Agent struct {
 	// Revision of the admission.
 	Revision uint64     `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
 	State    AgentState `protobuf:"varint,15,opt,name=state,proto3,enum=mayfly.v1.AgentState" json:"state,omitempty"`
-	// Only from GetAgent, and only if it may not act any more: since when, as far as the records that are left say it.
+	// Only from GetAgent, and only if it may not act any more: since when, as far as the remaining records show it.
 	OverAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=over_at,json=overAt,proto3" json:"over_at,omitempty"`
-	// The same for operators, and for a user who decided it themself: who decided it, empty if time did or the issuer itself; and why.
+	// Also only for operators, and for a user who ended it themself: who ended it, empty if it expired or the issuer ended it; and why.
 	OverBy     string `protobuf:"bytes,17,opt,name=over_by,json=overBy,proto3" json:"over_by,omitempty"`
 	OverReason string `protobuf:"bytes,18,opt,name=over_reason,json=overReason,proto3" json:"over_reason,omitempty"`
-	// It has no key of its own and no certificate: its parent has its tokens minted. `svid_expires_at` is absent then.
-	Keyless       bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
+	// The agent has no key of its own and no certificate: its parent mints its tokens. `svid_expires_at` is absent then.
+	Keyless bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
+	// The user as `<issuer>/<subject>`, with the configured name of the issuer; its URL if it is not configured any more.
+	UserName      string `protobuf:"bytes,120,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2957,6 +2959,13 @@ func (x *Agent) GetKeyless() bool {
 	return false
 }
 
+func (x *Agent) GetUserName() string {
+	if x != nil {
+		return x.UserName
+	}
+	return ""
+}
+
 type GetBudgetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SPIFFE ID or UUID.
@@ -3007,7 +3016,7 @@ type GetBudgetResponse struct {
 	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	// For each unit: the agent's own account, then those above it, the parent first.
 	Lines []*BudgetLine `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"`
-	// What is held from the agent's own account, for itself and for agents below it.
+	// What is reserved from the agent's own account, for itself and for agents below it.
 	Reservations  []*Reservation `protobuf:"bytes,3,rep,name=reservations,proto3" json:"reservations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3066,10 +3075,10 @@ func (x *GetBudgetResponse) GetReservations() []*Reservation {
 
 type BudgetLine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whose account it is.
+	// SPIFFE ID of the agent whose account it is.
 	AgentId string     `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	Unit    BudgetUnit `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
-	// Absent: it is counted and not limited.
+	// Absent: what is spent is counted and not limited.
 	Limit    *uint64 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	Spent    uint64  `protobuf:"varint,4,opt,name=spent,proto3" json:"spent,omitempty"`
 	Reserved uint64  `protobuf:"varint,5,opt,name=reserved,proto3" json:"reserved,omitempty"`
@@ -3174,7 +3183,7 @@ type Reservation struct {
 	Unit        BudgetUnit             `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
 	Left        uint64                 `protobuf:"varint,3,opt,name=left,proto3" json:"left,omitempty"`
 	ExpiresAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// The agent for which it is held.
+	// The agent for which it is reserved.
 	AgentId       string `protobuf:"bytes,5,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3252,7 +3261,7 @@ type SpendRequest struct {
 	Unit  BudgetUnit `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
 	// At least 1.
 	Amount uint64 `protobuf:"varint,3,opt,name=amount,proto3" json:"amount,omitempty"`
-	// Take it from this reservation of the agent; 0: from what is not held.
+	// Spend from this reservation of the agent; 0: from what is not reserved.
 	Reservation uint64 `protobuf:"varint,4,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	// Makes a retry within two minutes the same spend. At most 64 visible ASCII characters.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -3328,7 +3337,7 @@ func (x *SpendRequest) GetRequestId() string {
 type SpendResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
-	// The record of the spend; for a retry a later revision.
+	// Revision of the record of the spend; for a retry a later revision.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The least that any of the accounts has left. Absent: none is limited.
 	Left *uint64 `protobuf:"varint,3,opt,name=left,proto3,oneof" json:"left,omitempty"`
@@ -3398,7 +3407,7 @@ func (x *SpendResponse) GetReservationLeft() uint64 {
 
 type ReserveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// SPIFFE ID or UUID of the agent for which it is held; empty: the calling agent.
+	// SPIFFE ID or UUID of the agent for which it is reserved; empty: the calling agent.
 	Agent string     `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
 	Unit  BudgetUnit `protobuf:"varint,2,opt,name=unit,proto3,enum=mayfly.v1.BudgetUnit" json:"unit,omitempty"`
 	// At least 1.
@@ -3689,7 +3698,7 @@ type GetPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absent: there are none.
 	InForce *PolicySet `protobuf:"bytes,1,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
-	// A candidate set, which decides nothing.
+	// The candidate set, which is evaluated and reported, and denies nothing.
 	Shadow *PolicySet `protobuf:"bytes,2,opt,name=shadow,proto3" json:"shadow,omitempty"`
 	// What policies may name: classes with their owners, and `iss` of each provider of users with the operator's name for it.
 	ClassOwners   map[string]string `protobuf:"bytes,3,rep,name=class_owners,json=classOwners,proto3" json:"class_owners,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -3870,7 +3879,7 @@ type ListAgentsRequest struct {
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the response before; empty: from the start.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Also those that ended, expired or were cut and are still known.
+	// Also agents that have ended, expired or been revoked, as long as the issuer knows them.
 	All bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
 	// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
 	UserToken     string `protobuf:"bytes,4,opt,name=user_token,json=userToken,proto3" json:"user_token,omitempty"`
@@ -4852,7 +4861,11 @@ type Approval struct {
 	AnsweredBy *User                  `protobuf:"bytes,17,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
 	AnsweredAt *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=answered_at,json=answeredAt,proto3" json:"answered_at,omitempty"`
 	// SHA-256 in hexadecimal digits of the token by which they proved themselves.
-	Evidence      string `protobuf:"bytes,19,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	Evidence string `protobuf:"bytes,19,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	// What of it was approved; absent when all of it was, or nobody has approved.
+	Narrowed *Narrowed `protobuf:"bytes,20,opt,name=narrowed,proto3" json:"narrowed,omitempty"`
+	// The page on which a person answers in a browser; empty when the issuer has none.
+	Page          string `protobuf:"bytes,21,opt,name=page,proto3" json:"page,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5020,6 +5033,74 @@ func (x *Approval) GetEvidence() string {
 	return ""
 }
 
+func (x *Approval) GetNarrowed() *Narrowed {
+	if x != nil {
+		return x.Narrowed
+	}
+	return nil
+}
+
+func (x *Approval) GetPage() string {
+	if x != nil {
+		return x.Page
+	}
+	return ""
+}
+
+// Part of what an agent asked for.
+type Narrowed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The actions: a JSON array. Each is within another one that was asked for.
+	AuthorizationDetails string   `protobuf:"bytes,1,opt,name=authorization_details,json=authorizationDetails,proto3" json:"authorization_details,omitempty"`
+	Scopes               []string `protobuf:"bytes,2,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *Narrowed) Reset() {
+	*x = Narrowed{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Narrowed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Narrowed) ProtoMessage() {}
+
+func (x *Narrowed) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Narrowed.ProtoReflect.Descriptor instead.
+func (*Narrowed) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Narrowed) GetAuthorizationDetails() string {
+	if x != nil {
+		return x.AuthorizationDetails
+	}
+	return ""
+}
+
+func (x *Narrowed) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
 type AskRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Audience string                 `protobuf:"bytes,1,opt,name=audience,proto3" json:"audience,omitempty"`
@@ -5037,7 +5118,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5049,7 +5130,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5062,7 +5143,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{51}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AskRequest) GetAudience() string {
@@ -5110,7 +5191,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5122,7 +5203,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5135,7 +5216,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{52}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *AskResponse) GetApproval() *Approval {
@@ -5155,7 +5236,7 @@ func (x *AskResponse) GetRevision() uint64 {
 type GetApprovalRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	ApprovalId string                 `protobuf:"bytes,1,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
-	// Of the person who asks, on a connection without a certificate; empty for everybody else.
+	// The token of the person who asks, on a connection without a certificate; empty for everybody else.
 	UserToken     string `protobuf:"bytes,2,opt,name=user_token,json=userToken,proto3" json:"user_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5163,7 +5244,7 @@ type GetApprovalRequest struct {
 
 func (x *GetApprovalRequest) Reset() {
 	*x = GetApprovalRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5175,7 +5256,7 @@ func (x *GetApprovalRequest) String() string {
 func (*GetApprovalRequest) ProtoMessage() {}
 
 func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5188,7 +5269,7 @@ func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalRequest.ProtoReflect.Descriptor instead.
 func (*GetApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{53}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetApprovalRequest) GetApprovalId() string {
@@ -5214,7 +5295,7 @@ type GetApprovalResponse struct {
 
 func (x *GetApprovalResponse) Reset() {
 	*x = GetApprovalResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5226,7 +5307,7 @@ func (x *GetApprovalResponse) String() string {
 func (*GetApprovalResponse) ProtoMessage() {}
 
 func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5239,7 +5320,7 @@ func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalResponse.ProtoReflect.Descriptor instead.
 func (*GetApprovalResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{54}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetApprovalResponse) GetApproval() *Approval {
@@ -5261,7 +5342,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5273,7 +5354,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5286,7 +5367,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{55}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListApprovalsRequest) GetUserToken() string {
@@ -5314,7 +5395,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5326,7 +5407,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5339,7 +5420,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{56}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListApprovalsResponse) GetApprovals() []*Approval {
@@ -5361,14 +5442,16 @@ type ApproveRequest struct {
 	ApprovalId string                 `protobuf:"bytes,1,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
 	UserToken  string                 `protobuf:"bytes,2,opt,name=user_token,json=userToken,proto3" json:"user_token,omitempty"`
 	// The digest of what the person was shown. Anything else is refused.
-	Digest        string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Approves only this part of it. Absent approves all of it.
+	Narrowed      *Narrowed `protobuf:"bytes,4,opt,name=narrowed,proto3" json:"narrowed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5380,7 +5463,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5393,7 +5476,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{57}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ApproveRequest) GetApprovalId() string {
@@ -5417,6 +5500,13 @@ func (x *ApproveRequest) GetDigest() string {
 	return ""
 }
 
+func (x *ApproveRequest) GetNarrowed() *Narrowed {
+	if x != nil {
+		return x.Narrowed
+	}
+	return nil
+}
+
 type ApproveResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Approval      *Approval              `protobuf:"bytes,1,opt,name=approval,proto3" json:"approval,omitempty"`
@@ -5427,7 +5517,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5439,7 +5529,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5452,7 +5542,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{58}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ApproveResponse) GetApproval() *Approval {
@@ -5479,7 +5569,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5491,7 +5581,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5504,7 +5594,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{59}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DenyRequest) GetApprovalId() string {
@@ -5531,7 +5621,7 @@ type DenyResponse struct {
 
 func (x *DenyResponse) Reset() {
 	*x = DenyResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5543,7 +5633,7 @@ func (x *DenyResponse) String() string {
 func (*DenyResponse) ProtoMessage() {}
 
 func (x *DenyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5556,7 +5646,7 @@ func (x *DenyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyResponse.ProtoReflect.Descriptor instead.
 func (*DenyResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{60}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DenyResponse) GetApproval() *Approval {
@@ -5582,7 +5672,7 @@ type IntrospectRequest struct {
 
 func (x *IntrospectRequest) Reset() {
 	*x = IntrospectRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5594,7 +5684,7 @@ func (x *IntrospectRequest) String() string {
 func (*IntrospectRequest) ProtoMessage() {}
 
 func (x *IntrospectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5607,7 +5697,7 @@ func (x *IntrospectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectRequest.ProtoReflect.Descriptor instead.
 func (*IntrospectRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{61}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *IntrospectRequest) GetToken() string {
@@ -5627,7 +5717,7 @@ type IntrospectResponse struct {
 
 func (x *IntrospectResponse) Reset() {
 	*x = IntrospectResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5639,7 +5729,7 @@ func (x *IntrospectResponse) String() string {
 func (*IntrospectResponse) ProtoMessage() {}
 
 func (x *IntrospectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5652,7 +5742,7 @@ func (x *IntrospectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectResponse.ProtoReflect.Descriptor instead.
 func (*IntrospectResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{62}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *IntrospectResponse) GetJson() []byte {
@@ -5671,7 +5761,7 @@ type TokensRevokeRequest struct {
 
 func (x *TokensRevokeRequest) Reset() {
 	*x = TokensRevokeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5683,7 +5773,7 @@ func (x *TokensRevokeRequest) String() string {
 func (*TokensRevokeRequest) ProtoMessage() {}
 
 func (x *TokensRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5696,7 +5786,7 @@ func (x *TokensRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRevokeRequest.ProtoReflect.Descriptor instead.
 func (*TokensRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{63}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *TokensRevokeRequest) GetToken() string {
@@ -5714,7 +5804,7 @@ type TokensRevokeResponse struct {
 
 func (x *TokensRevokeResponse) Reset() {
 	*x = TokensRevokeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5726,7 +5816,7 @@ func (x *TokensRevokeResponse) String() string {
 func (*TokensRevokeResponse) ProtoMessage() {}
 
 func (x *TokensRevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5739,17 +5829,17 @@ func (x *TokensRevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRevokeResponse.ProtoReflect.Descriptor instead.
 func (*TokensRevokeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{64}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{65}
 }
 
 type RevokeRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Target *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	// Stays inside; at most 256 bytes.
+	// The reason. It is recorded and never sent to verifiers; at most 256 bytes.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Keep a user, a workload or a class open for new issuance.
 	AllowNew bool `protobuf:"varint,3,opt,name=allow_new,json=allowNew,proto3" json:"allow_new,omitempty"`
-	// Record nothing: say what would end.
+	// Dry run: record nothing, and return what would end.
 	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// A token of the revoking user, for an audience with `user = true` or `revokes = true`; only on a connection without a certificate.
 	// It revokes the user themself, a delegation of theirs, or an agent that acts for them.
@@ -5760,7 +5850,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5772,7 +5862,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5785,7 +5875,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{65}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RevokeRequest) GetTarget() *Target {
@@ -5823,7 +5913,7 @@ func (x *RevokeRequest) GetUserToken() string {
 	return ""
 }
 
-// So many agents of one class, or of one user.
+// A number of agents of one class, or of one user.
 type AgentCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Of:
@@ -5838,7 +5928,7 @@ type AgentCount struct {
 
 func (x *AgentCount) Reset() {
 	*x = AgentCount{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5850,7 +5940,7 @@ func (x *AgentCount) String() string {
 func (*AgentCount) ProtoMessage() {}
 
 func (x *AgentCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5863,7 +5953,7 @@ func (x *AgentCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentCount.ProtoReflect.Descriptor instead.
 func (*AgentCount) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{66}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *AgentCount) GetOf() isAgentCount_Of {
@@ -5922,7 +6012,7 @@ type RevokeResponse struct {
 	AgentsAtMost uint64 `protobuf:"varint,2,opt,name=agents_at_most,json=agentsAtMost,proto3" json:"agents_at_most,omitempty"`
 	// Whether new issuance for the target is open.
 	OpenForNew bool `protobuf:"varint,3,opt,name=open_for_new,json=openForNew,proto3" json:"open_for_new,omitempty"`
-	// How long a verifier that hears nothing may accept what was issued before.
+	// For how long a verifier that gets no feed may accept what was issued before.
 	WorstCaseSeconds uint64 `protobuf:"varint,4,opt,name=worst_case_seconds,json=worstCaseSeconds,proto3" json:"worst_case_seconds,omitempty"`
 	// Absent after a dry run.
 	RecordedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"`
@@ -5938,7 +6028,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5950,7 +6040,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5963,7 +6053,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{67}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RevokeResponse) GetRevision() uint64 {
@@ -6034,7 +6124,7 @@ type ListCutsRequest struct {
 
 func (x *ListCutsRequest) Reset() {
 	*x = ListCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6046,7 +6136,7 @@ func (x *ListCutsRequest) String() string {
 func (*ListCutsRequest) ProtoMessage() {}
 
 func (x *ListCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6059,7 +6149,7 @@ func (x *ListCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCutsRequest.ProtoReflect.Descriptor instead.
 func (*ListCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{68}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListCutsRequest) GetPageSize() uint32 {
@@ -6089,7 +6179,7 @@ type ListCutsResponse struct {
 
 func (x *ListCutsResponse) Reset() {
 	*x = ListCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6101,7 +6191,7 @@ func (x *ListCutsResponse) String() string {
 func (*ListCutsResponse) ProtoMessage() {}
 
 func (x *ListCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6114,7 +6204,7 @@ func (x *ListCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCutsResponse.ProtoReflect.Descriptor instead.
 func (*ListCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{69}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListCutsResponse) GetCuts() []*MadeCut {
@@ -6142,7 +6232,7 @@ func (x *ListCutsResponse) GetRevision() uint64 {
 type MadeCut struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Target *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	// Of the last record about the target.
+	// Revision of the last record about the target.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The revocation ends whatever has relied on the target since before this revision. If it is absent, it ends everything that
 	// relies on the target, now and later.
@@ -6153,7 +6243,7 @@ type MadeCut struct {
 	// Who asked: an operator, a SPIFFE ID or a user; empty: the issuer itself.
 	By         string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`
 	RecordedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"`
-	// When it is forgotten, because nothing it can hit lives; absent: never.
+	// When the revocation is removed, because everything that it revokes has expired; absent: never.
 	KeptUntil     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=kept_until,json=keptUntil,proto3" json:"kept_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6161,7 +6251,7 @@ type MadeCut struct {
 
 func (x *MadeCut) Reset() {
 	*x = MadeCut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6173,7 +6263,7 @@ func (x *MadeCut) String() string {
 func (*MadeCut) ProtoMessage() {}
 
 func (x *MadeCut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6186,7 +6276,7 @@ func (x *MadeCut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MadeCut.ProtoReflect.Descriptor instead.
 func (*MadeCut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{70}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *MadeCut) GetTarget() *Target {
@@ -6247,7 +6337,7 @@ func (x *MadeCut) GetKeptUntil() *timestamppb.Timestamp {
 
 type ReopenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Agents, delegations and keys never come back: grant anew.
+	// Agents, delegations and keys cannot be reopened: issue new ones.
 	//
 	// Types that are valid to be assigned to Target:
 	//
@@ -6264,7 +6354,7 @@ type ReopenRequest struct {
 
 func (x *ReopenRequest) Reset() {
 	*x = ReopenRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6276,7 +6366,7 @@ func (x *ReopenRequest) String() string {
 func (*ReopenRequest) ProtoMessage() {}
 
 func (x *ReopenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6289,7 +6379,7 @@ func (x *ReopenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenRequest.ProtoReflect.Descriptor instead.
 func (*ReopenRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{71}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ReopenRequest) GetTarget() isReopenRequest_Target {
@@ -6381,7 +6471,7 @@ type ReopenResponse struct {
 
 func (x *ReopenResponse) Reset() {
 	*x = ReopenResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6393,7 +6483,7 @@ func (x *ReopenResponse) String() string {
 func (*ReopenResponse) ProtoMessage() {}
 
 func (x *ReopenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6406,7 +6496,7 @@ func (x *ReopenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenResponse.ProtoReflect.Descriptor instead.
 func (*ReopenResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{72}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ReopenResponse) GetRevision() uint64 {
@@ -6434,7 +6524,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6446,7 +6536,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6459,7 +6549,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{73}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *BackupRequest) GetName() string {
@@ -6481,7 +6571,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6493,7 +6583,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6506,7 +6596,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{74}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *BackupResponse) GetRevision() uint64 {
@@ -6538,7 +6628,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6550,7 +6640,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6563,7 +6653,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{75}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{76}
 }
 
 type ReloadResponse struct {
@@ -6578,7 +6668,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6590,7 +6680,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6603,7 +6693,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{76}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ReloadResponse) GetRevision() uint64 {
@@ -6637,7 +6727,7 @@ type ConfigurationChange struct {
 
 func (x *ConfigurationChange) Reset() {
 	*x = ConfigurationChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6649,7 +6739,7 @@ func (x *ConfigurationChange) String() string {
 func (*ConfigurationChange) ProtoMessage() {}
 
 func (x *ConfigurationChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6662,7 +6752,7 @@ func (x *ConfigurationChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigurationChange.ProtoReflect.Descriptor instead.
 func (*ConfigurationChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{77}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ConfigurationChange) GetKey() string {
@@ -6705,7 +6795,7 @@ type CompareConfigurationRequest struct {
 
 func (x *CompareConfigurationRequest) Reset() {
 	*x = CompareConfigurationRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6717,7 +6807,7 @@ func (x *CompareConfigurationRequest) String() string {
 func (*CompareConfigurationRequest) ProtoMessage() {}
 
 func (x *CompareConfigurationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6730,7 +6820,7 @@ func (x *CompareConfigurationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigurationRequest.ProtoReflect.Descriptor instead.
 func (*CompareConfigurationRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{78}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *CompareConfigurationRequest) GetText() string {
@@ -6761,7 +6851,7 @@ type CompareConfigurationResponse struct {
 
 func (x *CompareConfigurationResponse) Reset() {
 	*x = CompareConfigurationResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6773,7 +6863,7 @@ func (x *CompareConfigurationResponse) String() string {
 func (*CompareConfigurationResponse) ProtoMessage() {}
 
 func (x *CompareConfigurationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6786,7 +6876,7 @@ func (x *CompareConfigurationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigurationResponse.ProtoReflect.Descriptor instead.
 func (*CompareConfigurationResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{79}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CompareConfigurationResponse) GetChanges() []*ConfigurationChange {
@@ -6823,7 +6913,7 @@ type AffectedAgent struct {
 
 func (x *AffectedAgent) Reset() {
 	*x = AffectedAgent{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6835,7 +6925,7 @@ func (x *AffectedAgent) String() string {
 func (*AffectedAgent) ProtoMessage() {}
 
 func (x *AffectedAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6848,7 +6938,7 @@ func (x *AffectedAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AffectedAgent.ProtoReflect.Descriptor instead.
 func (*AffectedAgent) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{80}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *AffectedAgent) GetAgentId() string {
@@ -6865,7 +6955,7 @@ func (x *AffectedAgent) GetLoses() []string {
 	return nil
 }
 
-// Which entries are wanted. What is absent admits all.
+// Which entries are wanted. An absent field matches every entry.
 type ListEntriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// This time included.
@@ -6874,7 +6964,7 @@ type ListEntriesRequest struct {
 	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
 	// For whom it was done.
 	User *User `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	// SPIFFE ID or UUID, also of an agent that was forgotten long ago.
+	// SPIFFE ID or UUID, also of an agent that the issuer does not know any more.
 	Agent string `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
 	Class string `protobuf:"bytes,5,opt,name=class,proto3" json:"class,omitempty"`
 	// A workload's name, or the SPIFFE ID of a foreign one.
@@ -6895,7 +6985,7 @@ type ListEntriesRequest struct {
 
 func (x *ListEntriesRequest) Reset() {
 	*x = ListEntriesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6907,7 +6997,7 @@ func (x *ListEntriesRequest) String() string {
 func (*ListEntriesRequest) ProtoMessage() {}
 
 func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6920,7 +7010,7 @@ func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{81}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ListEntriesRequest) GetSince() *timestamppb.Timestamp {
@@ -7005,7 +7095,7 @@ type ListEntriesResponse struct {
 	Entries []*HistoryEntry        `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	// Empty: no more by now.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// With it a later call goes on after the entries that were there, for who follows the history.
+	// To follow the history: a later call with this token returns the entries that came after these.
 	EndPageToken  string `protobuf:"bytes,3,opt,name=end_page_token,json=endPageToken,proto3" json:"end_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7013,7 +7103,7 @@ type ListEntriesResponse struct {
 
 func (x *ListEntriesResponse) Reset() {
 	*x = ListEntriesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7025,7 +7115,7 @@ func (x *ListEntriesResponse) String() string {
 func (*ListEntriesResponse) ProtoMessage() {}
 
 func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7038,7 +7128,7 @@ func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{82}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ListEntriesResponse) GetEntries() []*HistoryEntry {
@@ -7074,7 +7164,7 @@ type GetDecisionRequest struct {
 
 func (x *GetDecisionRequest) Reset() {
 	*x = GetDecisionRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7086,7 +7176,7 @@ func (x *GetDecisionRequest) String() string {
 func (*GetDecisionRequest) ProtoMessage() {}
 
 func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7099,7 +7189,7 @@ func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionRequest.ProtoReflect.Descriptor instead.
 func (*GetDecisionRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{83}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetDecisionRequest) GetDecisionId() string {
@@ -7120,7 +7210,7 @@ type GetDecisionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At least one.
 	Entries []*HistoryEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
-	// For operators: of each entry what the tree holds, and what opens it.
+	// For operators: the leaf of each entry in the Merkle tree, and what its commitment is over.
 	Proofs        []*EntryProof `protobuf:"bytes,2,rep,name=proofs,proto3" json:"proofs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7128,7 +7218,7 @@ type GetDecisionResponse struct {
 
 func (x *GetDecisionResponse) Reset() {
 	*x = GetDecisionResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7140,7 +7230,7 @@ func (x *GetDecisionResponse) String() string {
 func (*GetDecisionResponse) ProtoMessage() {}
 
 func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7153,7 +7243,7 @@ func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionResponse.ProtoReflect.Descriptor instead.
 func (*GetDecisionResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{84}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *GetDecisionResponse) GetEntries() []*HistoryEntry {
@@ -7170,13 +7260,13 @@ func (x *GetDecisionResponse) GetProofs() []*EntryProof {
 	return nil
 }
 
-// One entry of the history. What the caller may not know is empty.
+// One entry of the history. Fields that the caller may not see are empty.
 type HistoryEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Place in the history, from 0.
+	// Index in the history, from 0.
 	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	// Revision of the record; 0 for what is no record.
+	// Revision of the record; 0 for an entry without a record, such as a denial.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The entries of one decision share it.
 	DecisionId string `protobuf:"bytes,4,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
@@ -7210,7 +7300,7 @@ type HistoryEntry struct {
 	// Scopes that were given.
 	Scopes    []string `protobuf:"bytes,19,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	Audiences []string `protobuf:"bytes,20,rep,name=audiences,proto3" json:"audiences,omitempty"`
-	// Of what was given.
+	// When what was given expires.
 	EndsAt *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=ends_at,json=endsAt,proto3" json:"ends_at,omitempty"`
 	// SHA-256 of the credential's public key, in hex.
 	Key string `protobuf:"bytes,22,opt,name=key,proto3" json:"key,omitempty"`
@@ -7220,9 +7310,9 @@ type HistoryEntry struct {
 	Target string `protobuf:"bytes,24,opt,name=target,proto3" json:"target,omitempty"`
 	// The reason that was given, or what the caller was told.
 	Reason string `protobuf:"bytes,25,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Of a gap: how many entries were not written.
+	// For a gap: how many entries were not written.
 	Count uint64 `protobuf:"varint,26,opt,name=count,proto3" json:"count,omitempty"`
-	// Written from the journal after a stop: peer, method and request id are not known.
+	// The entry was written from the journal after a stop: peer, method and request id are not known.
 	Late          bool `protobuf:"varint,27,opt,name=late,proto3" json:"late,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7230,7 +7320,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7242,7 +7332,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7255,7 +7345,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{85}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *HistoryEntry) GetIndex() uint64 {
@@ -7447,16 +7537,16 @@ func (x *HistoryEntry) GetLate() bool {
 	return false
 }
 
-// What proves an entry to somebody outside.
+// The proof of an entry for somebody outside.
 type EntryProof struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// The bytes of the leaf: what everybody may see of the entry.
+	// The bytes of the leaf: the part of the entry that is public.
 	Leaf string `protobuf:"bytes,2,opt,name=leaf,proto3" json:"leaf,omitempty"`
-	// The bytes that the leaf's `commitment` is over, as HMAC-SHA-256 under the salt.
+	// The bytes that the leaf commits to: its `commitment` is their HMAC-SHA-256 under the salt.
 	Opening string `protobuf:"bytes,3,opt,name=opening,proto3" json:"opening,omitempty"`
 	Salt    []byte `protobuf:"bytes,4,opt,name=salt,proto3" json:"salt,omitempty"`
-	// A C2SP tlog-proof: place, inclusion proof and signed checkpoint. Empty until a checkpoint covers the entry, about a second.
+	// A C2SP tlog-proof: index, inclusion proof and signed checkpoint. Empty until a checkpoint covers the entry, about a second.
 	Proof         string `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7464,7 +7554,7 @@ type EntryProof struct {
 
 func (x *EntryProof) Reset() {
 	*x = EntryProof{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7476,7 +7566,7 @@ func (x *EntryProof) String() string {
 func (*EntryProof) ProtoMessage() {}
 
 func (x *EntryProof) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7489,7 +7579,7 @@ func (x *EntryProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryProof.ProtoReflect.Descriptor instead.
 func (*EntryProof) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{86}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *EntryProof) GetIndex() uint64 {
@@ -7543,7 +7633,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7555,7 +7645,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7568,7 +7658,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{87}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ExplainRequest) GetWhat() isExplainRequest_What {
@@ -7643,12 +7733,12 @@ type ExplainRequest_Token struct {
 }
 
 type ExplainRequest_Spawn struct {
-	// A spawn that is judged and not made: for the caller, with no key, no request id and no ticket.
+	// A spawn by the caller that is judged and not made. It has no key, no request id and no ticket.
 	Spawn *SpawnRequest `protobuf:"bytes,4,opt,name=spawn,proto3,oneof"`
 }
 
 type ExplainRequest_Decision struct {
-	// The id of a decision in the history. One of somebody else looks as if it did not exist.
+	// The id of a decision in the history. For a decision that the caller may not see, the answer is that there is none.
 	Decision string `protobuf:"bytes,5,opt,name=decision,proto3,oneof"`
 }
 
@@ -7673,7 +7763,7 @@ type ExplainedCertificates struct {
 
 func (x *ExplainedCertificates) Reset() {
 	*x = ExplainedCertificates{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7685,7 +7775,7 @@ func (x *ExplainedCertificates) String() string {
 func (*ExplainedCertificates) ProtoMessage() {}
 
 func (x *ExplainedCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7698,7 +7788,7 @@ func (x *ExplainedCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedCertificates.ProtoReflect.Descriptor instead.
 func (*ExplainedCertificates) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{88}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ExplainedCertificates) GetCertificates() [][]byte {
@@ -7725,13 +7815,13 @@ type ExplainResponse struct {
 	Limits    []*ExplainedLimit `protobuf:"bytes,8,rep,name=limits,proto3" json:"limits,omitempty"`
 	// The policies that decided. Empty where none is configured.
 	Policies []*ExplainedPolicy `protobuf:"bytes,9,rep,name=policies,proto3" json:"policies,omitempty"`
-	// The smallest sets of changes that turn a denial, each proved by judging again with it. No set contains another.
+	// The smallest sets of changes by which the request would be allowed, each verified by judging again with it. No set contains another.
 	Flip []*Flip `protobuf:"bytes,10,rep,name=flip,proto3" json:"flip,omitempty"`
-	// Whether every set of up to three changes was looked at. If not, there may be others.
+	// Whether every set of up to three changes was tried. If not, there may be others.
 	FlipComplete bool `protobuf:"varint,11,opt,name=flip_complete,json=flipComplete,proto3" json:"flip_complete,omitempty"`
 	// The decision that admitted the agent; empty for a spawn that is not made.
 	DecisionId string `protobuf:"bytes,12,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
-	// Revision of the journal as of which all of this holds.
+	// Revision of the journal as of which the answer is true.
 	Revision      uint64                 `protobuf:"varint,13,opt,name=revision,proto3" json:"revision,omitempty"`
 	At            *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -7740,7 +7830,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7752,7 +7842,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7765,7 +7855,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{89}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ExplainResponse) GetAbout() string {
@@ -7878,7 +7968,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7890,7 +7980,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7903,7 +7993,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{90}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Source) GetWhere() string {
@@ -7925,7 +8015,7 @@ type ExplainedCheck struct {
 	// Its name, such as `authority`.
 	Check  string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
 	Passed bool   `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
-	// What it looked at.
+	// What it checked.
 	Saw           string  `protobuf:"bytes,3,opt,name=saw,proto3" json:"saw,omitempty"`
 	Source        *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -7934,7 +8024,7 @@ type ExplainedCheck struct {
 
 func (x *ExplainedCheck) Reset() {
 	*x = ExplainedCheck{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7946,7 +8036,7 @@ func (x *ExplainedCheck) String() string {
 func (*ExplainedCheck) ProtoMessage() {}
 
 func (x *ExplainedCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7959,7 +8049,7 @@ func (x *ExplainedCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedCheck.ProtoReflect.Descriptor instead.
 func (*ExplainedCheck) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{91}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *ExplainedCheck) GetCheck() string {
@@ -8002,7 +8092,7 @@ type ExplainedPart struct {
 
 func (x *ExplainedPart) Reset() {
 	*x = ExplainedPart{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8014,7 +8104,7 @@ func (x *ExplainedPart) String() string {
 func (*ExplainedPart) ProtoMessage() {}
 
 func (x *ExplainedPart) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8027,7 +8117,7 @@ func (x *ExplainedPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPart.ProtoReflect.Descriptor instead.
 func (*ExplainedPart) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{92}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ExplainedPart) GetName() string {
@@ -8054,11 +8144,11 @@ func (x *ExplainedPart) GetRemovedBy() *Source {
 type ExplainedLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What has a count of its own: `user`, `root`, `workload`, `parent` or `class`.
+	// The kind of subject that is counted: `user`, `root`, `workload`, `parent` or `class`.
 	Per string `protobuf:"bytes,2,opt,name=per,proto3" json:"per,omitempty"`
 	// What is counted: `live`, `fan_out`, `rate` or `total`.
 	Measure string `protobuf:"bytes,3,opt,name=measure,proto3" json:"measure,omitempty"`
-	// Absent where others count too and the caller is no operator.
+	// Absent if agents of others are counted too and the caller is no operator.
 	Used          *uint64 `protobuf:"varint,4,opt,name=used,proto3,oneof" json:"used,omitempty"`
 	Limit         uint64  `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
 	Source        *Source `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
@@ -8068,7 +8158,7 @@ type ExplainedLimit struct {
 
 func (x *ExplainedLimit) Reset() {
 	*x = ExplainedLimit{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8080,7 +8170,7 @@ func (x *ExplainedLimit) String() string {
 func (*ExplainedLimit) ProtoMessage() {}
 
 func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8093,7 +8183,7 @@ func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedLimit.ProtoReflect.Descriptor instead.
 func (*ExplainedLimit) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{93}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ExplainedLimit) GetName() string {
@@ -8148,7 +8238,7 @@ type ExplainedPolicy struct {
 
 func (x *ExplainedPolicy) Reset() {
 	*x = ExplainedPolicy{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8160,7 +8250,7 @@ func (x *ExplainedPolicy) String() string {
 func (*ExplainedPolicy) ProtoMessage() {}
 
 func (x *ExplainedPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8173,7 +8263,7 @@ func (x *ExplainedPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPolicy.ProtoReflect.Descriptor instead.
 func (*ExplainedPolicy) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{94}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ExplainedPolicy) GetId() string {
@@ -8190,7 +8280,7 @@ func (x *ExplainedPolicy) GetSource() *Source {
 	return nil
 }
 
-// Changes that turn the answer together.
+// Changes that together make the answer an admission.
 type Flip struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []*FlipChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
@@ -8200,7 +8290,7 @@ type Flip struct {
 
 func (x *Flip) Reset() {
 	*x = Flip{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8212,7 +8302,7 @@ func (x *Flip) String() string {
 func (*Flip) ProtoMessage() {}
 
 func (x *Flip) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8225,7 +8315,7 @@ func (x *Flip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flip.ProtoReflect.Descriptor instead.
 func (*Flip) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{95}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Flip) GetChanges() []*FlipChange {
@@ -8248,7 +8338,7 @@ type FlipChange struct {
 
 func (x *FlipChange) Reset() {
 	*x = FlipChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8260,7 +8350,7 @@ func (x *FlipChange) String() string {
 func (*FlipChange) ProtoMessage() {}
 
 func (x *FlipChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8273,7 +8363,7 @@ func (x *FlipChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlipChange.ProtoReflect.Descriptor instead.
 func (*FlipChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{96}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *FlipChange) GetChange() string {
@@ -8312,7 +8402,7 @@ type WhoCanRequest struct {
 
 func (x *WhoCanRequest) Reset() {
 	*x = WhoCanRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8324,7 +8414,7 @@ func (x *WhoCanRequest) String() string {
 func (*WhoCanRequest) ProtoMessage() {}
 
 func (x *WhoCanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8337,7 +8427,7 @@ func (x *WhoCanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoCanRequest.ProtoReflect.Descriptor instead.
 func (*WhoCanRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{97}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *WhoCanRequest) GetScope() string {
@@ -8372,9 +8462,9 @@ type WhoCanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The live agents that may, in order of id.
 	Agents []*Agent `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
-	// In the last message: by whom there could be more.
+	// In the last message: how more such agents could be spawned.
 	Could []*CouldHave `protobuf:"bytes,2,rep,name=could,proto3" json:"could,omitempty"`
-	// In the last message: how far the answer holds.
+	// In the last message: as of when the list is exact.
 	AsOf          *AsOf `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -8382,7 +8472,7 @@ type WhoCanResponse struct {
 
 func (x *WhoCanResponse) Reset() {
 	*x = WhoCanResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8394,7 +8484,7 @@ func (x *WhoCanResponse) String() string {
 func (*WhoCanResponse) ProtoMessage() {}
 
 func (x *WhoCanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8407,7 +8497,7 @@ func (x *WhoCanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoCanResponse.ProtoReflect.Descriptor instead.
 func (*WhoCanResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{98}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *WhoCanResponse) GetAgents() []*Agent {
@@ -8431,7 +8521,7 @@ func (x *WhoCanResponse) GetAsOf() *AsOf {
 	return nil
 }
 
-// Agents that there could be.
+// A way in which more such agents could be spawned.
 type CouldHave struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Class string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -8450,7 +8540,7 @@ type CouldHave struct {
 
 func (x *CouldHave) Reset() {
 	*x = CouldHave{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8462,7 +8552,7 @@ func (x *CouldHave) String() string {
 func (*CouldHave) ProtoMessage() {}
 
 func (x *CouldHave) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8475,7 +8565,7 @@ func (x *CouldHave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CouldHave.ProtoReflect.Descriptor instead.
 func (*CouldHave) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{99}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *CouldHave) GetClass() string {
@@ -8520,13 +8610,13 @@ func (x *CouldHave) GetSource() *Source {
 	return nil
 }
 
-// As of when a survey of the agents holds.
+// As of when a list of agents is exact.
 type AsOf struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// False if the journal moved on faster than it could be followed: then agents may be missing, or have ended by now.
+	// False if the journal grew faster than it could be read: then agents may be missing from the list, or may have ended by now.
 	Exact bool `protobuf:"varint,2,opt,name=exact,proto3" json:"exact,omitempty"`
-	// For what expires.
+	// The time as of which expiry was decided.
 	At *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
 	// How many agents were found.
 	Agents        uint64 `protobuf:"varint,4,opt,name=agents,proto3" json:"agents,omitempty"`
@@ -8536,7 +8626,7 @@ type AsOf struct {
 
 func (x *AsOf) Reset() {
 	*x = AsOf{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8548,7 +8638,7 @@ func (x *AsOf) String() string {
 func (*AsOf) ProtoMessage() {}
 
 func (x *AsOf) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8561,7 +8651,7 @@ func (x *AsOf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AsOf.ProtoReflect.Descriptor instead.
 func (*AsOf) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{100}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *AsOf) GetRevision() uint64 {
@@ -8605,7 +8695,7 @@ type WhatIfRequest struct {
 
 func (x *WhatIfRequest) Reset() {
 	*x = WhatIfRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8617,7 +8707,7 @@ func (x *WhatIfRequest) String() string {
 func (*WhatIfRequest) ProtoMessage() {}
 
 func (x *WhatIfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8630,7 +8720,7 @@ func (x *WhatIfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhatIfRequest.ProtoReflect.Descriptor instead.
 func (*WhatIfRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{101}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *WhatIfRequest) GetWhat() isWhatIfRequest_What {
@@ -8685,7 +8775,7 @@ type LimitChange struct {
 
 func (x *LimitChange) Reset() {
 	*x = LimitChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8697,7 +8787,7 @@ func (x *LimitChange) String() string {
 func (*LimitChange) ProtoMessage() {}
 
 func (x *LimitChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8710,7 +8800,7 @@ func (x *LimitChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitChange.ProtoReflect.Descriptor instead.
 func (*LimitChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{102}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *LimitChange) GetName() string {
@@ -8731,9 +8821,9 @@ type WhatIfResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The live agents that would end, or that are counted where there would be no room, in order of id.
 	Agents []*Agent `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
-	// In the last message: what would have no room.
+	// In the last message: the subjects that have no room for one more under the limit.
 	Starved []*Starved `protobuf:"bytes,2,rep,name=starved,proto3" json:"starved,omitempty"`
-	// In the last message: how far the answer holds.
+	// In the last message: as of when the list is exact.
 	AsOf *AsOf `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// In the last message: where the limit is defined.
 	Source *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
@@ -8745,7 +8835,7 @@ type WhatIfResponse struct {
 
 func (x *WhatIfResponse) Reset() {
 	*x = WhatIfResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8757,7 +8847,7 @@ func (x *WhatIfResponse) String() string {
 func (*WhatIfResponse) ProtoMessage() {}
 
 func (x *WhatIfResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8770,7 +8860,7 @@ func (x *WhatIfResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhatIfResponse.ProtoReflect.Descriptor instead.
 func (*WhatIfResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{103}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *WhatIfResponse) GetAgents() []*Agent {
@@ -8808,13 +8898,13 @@ func (x *WhatIfResponse) GetUnknownUser() bool {
 	return false
 }
 
-// Something that has a count of its own under a limit, and would have no room for one more.
+// A subject whose agents a limit counts, and that would have no room for one more.
 type Starved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Such as `user demo of https://…`.
 	Whose string `protobuf:"bytes,1,opt,name=whose,proto3" json:"whose,omitempty"`
 	Used  uint64 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
-	// Live agents that are counted there.
+	// Live agents that are counted for it.
 	Agents        uint64 `protobuf:"varint,3,opt,name=agents,proto3" json:"agents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -8822,7 +8912,7 @@ type Starved struct {
 
 func (x *Starved) Reset() {
 	*x = Starved{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8834,7 +8924,7 @@ func (x *Starved) String() string {
 func (*Starved) ProtoMessage() {}
 
 func (x *Starved) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8847,7 +8937,7 @@ func (x *Starved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starved.ProtoReflect.Descriptor instead.
 func (*Starved) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{104}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Starved) GetWhose() string {
@@ -8881,7 +8971,7 @@ type ReplayRequest struct {
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8893,7 +8983,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8906,7 +8996,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
@@ -8920,18 +9010,18 @@ type ReplayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Admissions and denials of spawns that were decided again.
 	Decided uint64 `protobuf:"varint,1,opt,name=decided,proto3" json:"decided,omitempty"`
-	// Those with another answer.
+	// Admissions whose answer would be another one today.
 	Different uint64 `protobuf:"varint,2,opt,name=different,proto3" json:"different,omitempty"`
-	// At most 1,000 of these.
+	// At most 1,000 of those with another answer.
 	Differences []*ReplayDifference `protobuf:"bytes,3,rep,name=differences,proto3" json:"differences,omitempty"`
 	// Denials of the same time that are not decided again: of other requests, of what is proved before a spawn is judged, and from more than
 	// an hour ago.
 	NotReplayed uint64 `protobuf:"varint,4,opt,name=not_replayed,json=notReplayed,proto3" json:"not_replayed,omitempty"`
-	// Whether classes, limits or audiences were configured otherwise since the first of these decisions.
+	// Whether classes, limits or audiences were changed in the configuration since the first of these decisions.
 	ConfiguredOtherwise bool `protobuf:"varint,5,opt,name=configured_otherwise,json=configuredOtherwise,proto3" json:"configured_otherwise,omitempty"`
 	// The revision up to which the journal was read.
 	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Admissions that were decided again by the policies of today, because those of their time are not kept.
+	// Admissions that were judged again by the policies of today, because those of their time are not kept.
 	PoliciesLost uint64 `protobuf:"varint,7,opt,name=policies_lost,json=policiesLost,proto3" json:"policies_lost,omitempty"`
 	// Denials among those that were decided again.
 	Denied        uint64 `protobuf:"varint,8,opt,name=denied,proto3" json:"denied,omitempty"`
@@ -8941,7 +9031,7 @@ type ReplayResponse struct {
 
 func (x *ReplayResponse) Reset() {
 	*x = ReplayResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8953,7 +9043,7 @@ func (x *ReplayResponse) String() string {
 func (*ReplayResponse) ProtoMessage() {}
 
 func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8966,7 +9056,7 @@ func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
 func (*ReplayResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *ReplayResponse) GetDecided() uint64 {
@@ -9042,7 +9132,7 @@ type ReplayDifference struct {
 
 func (x *ReplayDifference) Reset() {
 	*x = ReplayDifference{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9054,7 +9144,7 @@ func (x *ReplayDifference) String() string {
 func (*ReplayDifference) ProtoMessage() {}
 
 func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9067,7 +9157,7 @@ func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDifference.ProtoReflect.Descriptor instead.
 func (*ReplayDifference) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *ReplayDifference) GetRevision() uint64 {
@@ -9122,7 +9212,7 @@ type GovernRequest struct {
 
 func (x *GovernRequest) Reset() {
 	*x = GovernRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9134,7 +9224,7 @@ func (x *GovernRequest) String() string {
 func (*GovernRequest) ProtoMessage() {}
 
 func (x *GovernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9147,7 +9237,7 @@ func (x *GovernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernRequest.ProtoReflect.Descriptor instead.
 func (*GovernRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *GovernRequest) GetSince() *timestamppb.Timestamp {
@@ -9163,7 +9253,7 @@ type GovernResponse struct {
 	Unowned []*Source `protobuf:"bytes,1,rep,name=unowned,proto3" json:"unowned,omitempty"`
 	// Entries whose owner is a user who was revoked and is closed.
 	ClosedOwners []*Source `protobuf:"bytes,2,rep,name=closed_owners,json=closedOwners,proto3" json:"closed_owners,omitempty"`
-	// What of a class was given to no agent.
+	// The scopes and audiences of a class that were given to no agent.
 	Unused []*UnusedCeiling `protobuf:"bytes,3,rep,name=unused,proto3" json:"unused,omitempty"`
 	// SPIFFE IDs of live agents that have had an identity for an hour, and never used it for a token, a renewal or a child; at most
 	// 1,000.
@@ -9180,7 +9270,7 @@ type GovernResponse struct {
 
 func (x *GovernResponse) Reset() {
 	*x = GovernResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9192,7 +9282,7 @@ func (x *GovernResponse) String() string {
 func (*GovernResponse) ProtoMessage() {}
 
 func (x *GovernResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9205,7 +9295,7 @@ func (x *GovernResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernResponse.ProtoReflect.Descriptor instead.
 func (*GovernResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *GovernResponse) GetUnowned() []*Source {
@@ -9276,7 +9366,7 @@ type UnusedCeiling struct {
 
 func (x *UnusedCeiling) Reset() {
 	*x = UnusedCeiling{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9288,7 +9378,7 @@ func (x *UnusedCeiling) String() string {
 func (*UnusedCeiling) ProtoMessage() {}
 
 func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9301,7 +9391,7 @@ func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedCeiling.ProtoReflect.Descriptor instead.
 func (*UnusedCeiling) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *UnusedCeiling) GetClass() string {
@@ -9340,7 +9430,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9352,7 +9442,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9365,13 +9455,13 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
 }
 
 type GetBundleResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Bundle *Bundle                `protobuf:"bytes,1,opt,name=bundle,proto3" json:"bundle,omitempty"`
-	// Every foreign bundle, by name. Whom we trust beside ourselves is not told to strangers: for them there is none. All
+	// Every foreign bundle, by name. Callers without an identity get none, because they need not know whom we trust. All
 	// documents together have at most 1 MiB; what does not fit is left out whole.
 	Foreign       []*ForeignBundle `protobuf:"bytes,2,rep,name=foreign,proto3" json:"foreign,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -9380,7 +9470,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9392,7 +9482,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9405,7 +9495,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *GetBundleResponse) GetBundle() *Bundle {
@@ -9430,7 +9520,7 @@ type GetCrlsRequest struct {
 
 func (x *GetCrlsRequest) Reset() {
 	*x = GetCrlsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9442,7 +9532,7 @@ func (x *GetCrlsRequest) String() string {
 func (*GetCrlsRequest) ProtoMessage() {}
 
 func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9455,7 +9545,7 @@ func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsRequest.ProtoReflect.Descriptor instead.
 func (*GetCrlsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
 }
 
 type GetCrlsResponse struct {
@@ -9464,7 +9554,7 @@ type GetCrlsResponse struct {
 	Crls []*Crl `protobuf:"bytes,1,rep,name=crls,proto3" json:"crls,omitempty"`
 	// Every revocation up to this revision is in the lists.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Verifiers refuse the lists from then on, and with them every certificate.
+	// When the lists expire. Verifiers then refuse the lists, and with them every certificate.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -9472,7 +9562,7 @@ type GetCrlsResponse struct {
 
 func (x *GetCrlsResponse) Reset() {
 	*x = GetCrlsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9484,7 +9574,7 @@ func (x *GetCrlsResponse) String() string {
 func (*GetCrlsResponse) ProtoMessage() {}
 
 func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9497,7 +9587,7 @@ func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsResponse.ProtoReflect.Descriptor instead.
 func (*GetCrlsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *GetCrlsResponse) GetCrls() []*Crl {
@@ -9533,7 +9623,7 @@ type Crl struct {
 
 func (x *Crl) Reset() {
 	*x = Crl{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9545,7 +9635,7 @@ func (x *Crl) String() string {
 func (*Crl) ProtoMessage() {}
 
 func (x *Crl) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9558,7 +9648,7 @@ func (x *Crl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Crl.ProtoReflect.Descriptor instead.
 func (*Crl) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *Crl) GetIssuer() string {
@@ -9583,7 +9673,7 @@ type WatchBundleRequest struct {
 
 func (x *WatchBundleRequest) Reset() {
 	*x = WatchBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9595,7 +9685,7 @@ func (x *WatchBundleRequest) String() string {
 func (*WatchBundleRequest) ProtoMessage() {}
 
 func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9608,16 +9698,16 @@ func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleRequest.ProtoReflect.Descriptor instead.
 func (*WatchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
 }
 
 type WatchBundleResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Bundle *Bundle                `protobuf:"bytes,1,opt,name=bundle,proto3" json:"bundle,omitempty"`
-	// As in GetBundleResponse. What is not there any more is not to be believed any more.
+	// As in GetBundleResponse. A bundle that is not there any more must not be trusted any more.
 	Foreign []*ForeignBundle `protobuf:"bytes,2,rep,name=foreign,proto3" json:"foreign,omitempty"`
 	// DER certificates of the authorities below the root that sign X.509-SVIDs, those that are prepared or retired too; not those
-	// that are tainted. They are no roots: they complete the chain of a leaf that a proxy hands on alone.
+	// that are tainted. They are no roots: they complete the chain if a proxy forwards the leaf alone.
 	X509Intermediates [][]byte `protobuf:"bytes,3,rep,name=x509_intermediates,json=x509Intermediates,proto3" json:"x509_intermediates,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -9625,7 +9715,7 @@ type WatchBundleResponse struct {
 
 func (x *WatchBundleResponse) Reset() {
 	*x = WatchBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9637,7 +9727,7 @@ func (x *WatchBundleResponse) String() string {
 func (*WatchBundleResponse) ProtoMessage() {}
 
 func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9650,7 +9740,7 @@ func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleResponse.ProtoReflect.Descriptor instead.
 func (*WatchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *WatchBundleResponse) GetBundle() *Bundle {
@@ -9680,14 +9770,14 @@ type Authority struct {
 	// X.509: its key id in hex. JWT: its `kid`.
 	Id     string          `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Status AuthorityStatus `protobuf:"varint,3,opt,name=status,proto3,enum=mayfly.v1.AuthorityStatus" json:"status,omitempty"`
-	// Nothing it signs lasts longer.
+	// When it expires; nothing that it signs is valid for longer.
 	ExpiresAt   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	PreparedAt  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=prepared_at,json=preparedAt,proto3" json:"prepared_at,omitempty"`
 	ActivatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=activated_at,json=activatedAt,proto3" json:"activated_at,omitempty"`
 	RetiredAt   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=retired_at,json=retiredAt,proto3" json:"retired_at,omitempty"`
-	// When it is gone from the list; known once it has retired.
+	// When it is removed from the list; known once it has retired.
 	KeptUntil *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=kept_until,json=keptUntil,proto3" json:"kept_until,omitempty"`
-	// When it signs by itself; of a prepared one.
+	// For a prepared authority: when it is activated without a call.
 	SignsFrom     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=signs_from,json=signsFrom,proto3" json:"signs_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -9695,7 +9785,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9707,7 +9797,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9720,7 +9810,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *Authority) GetKind() AuthorityKind {
@@ -9794,7 +9884,7 @@ type ListAuthoritiesRequest struct {
 
 func (x *ListAuthoritiesRequest) Reset() {
 	*x = ListAuthoritiesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9806,7 +9896,7 @@ func (x *ListAuthoritiesRequest) String() string {
 func (*ListAuthoritiesRequest) ProtoMessage() {}
 
 func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9819,7 +9909,7 @@ func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
 }
 
 type ListAuthoritiesResponse struct {
@@ -9833,7 +9923,7 @@ type ListAuthoritiesResponse struct {
 
 func (x *ListAuthoritiesResponse) Reset() {
 	*x = ListAuthoritiesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9845,7 +9935,7 @@ func (x *ListAuthoritiesResponse) String() string {
 func (*ListAuthoritiesResponse) ProtoMessage() {}
 
 func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9858,7 +9948,7 @@ func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *ListAuthoritiesResponse) GetAuthorities() []*Authority {
@@ -9884,7 +9974,7 @@ type PrepareAuthorityRequest struct {
 
 func (x *PrepareAuthorityRequest) Reset() {
 	*x = PrepareAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9896,7 +9986,7 @@ func (x *PrepareAuthorityRequest) String() string {
 func (*PrepareAuthorityRequest) ProtoMessage() {}
 
 func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9909,7 +9999,7 @@ func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *PrepareAuthorityRequest) GetKind() AuthorityKind {
@@ -9929,7 +10019,7 @@ type PrepareAuthorityResponse struct {
 
 func (x *PrepareAuthorityResponse) Reset() {
 	*x = PrepareAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9941,7 +10031,7 @@ func (x *PrepareAuthorityResponse) String() string {
 func (*PrepareAuthorityResponse) ProtoMessage() {}
 
 func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9954,7 +10044,7 @@ func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *PrepareAuthorityResponse) GetAuthority() *Authority {
@@ -9974,7 +10064,7 @@ func (x *PrepareAuthorityResponse) GetRevision() uint64 {
 type ActivateAuthorityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  AuthorityKind          `protobuf:"varint,1,opt,name=kind,proto3,enum=mayfly.v1.AuthorityKind" json:"kind,omitempty"`
-	// Also before verifiers can be expected to know it.
+	// Activate it even if some verifiers cannot know it yet.
 	Now           bool `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -9982,7 +10072,7 @@ type ActivateAuthorityRequest struct {
 
 func (x *ActivateAuthorityRequest) Reset() {
 	*x = ActivateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9994,7 +10084,7 @@ func (x *ActivateAuthorityRequest) String() string {
 func (*ActivateAuthorityRequest) ProtoMessage() {}
 
 func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10007,7 +10097,7 @@ func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *ActivateAuthorityRequest) GetKind() AuthorityKind {
@@ -10034,7 +10124,7 @@ type ActivateAuthorityResponse struct {
 
 func (x *ActivateAuthorityResponse) Reset() {
 	*x = ActivateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10046,7 +10136,7 @@ func (x *ActivateAuthorityResponse) String() string {
 func (*ActivateAuthorityResponse) ProtoMessage() {}
 
 func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10059,7 +10149,7 @@ func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *ActivateAuthorityResponse) GetAuthority() *Authority {
@@ -10079,7 +10169,7 @@ func (x *ActivateAuthorityResponse) GetRevision() uint64 {
 type RotateAuthorityRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  AuthorityKind          `protobuf:"varint,1,opt,name=kind,proto3,enum=mayfly.v1.AuthorityKind" json:"kind,omitempty"`
-	// Also before verifiers can be expected to know it.
+	// Activate it even if some verifiers cannot know it yet.
 	Now           bool `protobuf:"varint,2,opt,name=now,proto3" json:"now,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10087,7 +10177,7 @@ type RotateAuthorityRequest struct {
 
 func (x *RotateAuthorityRequest) Reset() {
 	*x = RotateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10099,7 +10189,7 @@ func (x *RotateAuthorityRequest) String() string {
 func (*RotateAuthorityRequest) ProtoMessage() {}
 
 func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10112,7 +10202,7 @@ func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *RotateAuthorityRequest) GetKind() AuthorityKind {
@@ -10131,7 +10221,7 @@ func (x *RotateAuthorityRequest) GetNow() bool {
 
 type RotateAuthorityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The one that signs from now on, or will.
+	// The authority that signs from now on, or will sign.
 	Authority     *Authority `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
 	Revision      uint64     `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -10140,7 +10230,7 @@ type RotateAuthorityResponse struct {
 
 func (x *RotateAuthorityResponse) Reset() {
 	*x = RotateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10152,7 +10242,7 @@ func (x *RotateAuthorityResponse) String() string {
 func (*RotateAuthorityResponse) ProtoMessage() {}
 
 func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10165,7 +10255,7 @@ func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *RotateAuthorityResponse) GetAuthority() *Authority {
@@ -10191,7 +10281,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10203,7 +10293,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10216,7 +10306,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *RetireAuthorityRequest) GetId() string {
@@ -10236,7 +10326,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10248,7 +10338,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10261,7 +10351,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *Authority {
@@ -10287,7 +10377,7 @@ type TaintAuthorityRequest struct {
 
 func (x *TaintAuthorityRequest) Reset() {
 	*x = TaintAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10299,7 +10389,7 @@ func (x *TaintAuthorityRequest) String() string {
 func (*TaintAuthorityRequest) ProtoMessage() {}
 
 func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10312,7 +10402,7 @@ func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *TaintAuthorityRequest) GetId() string {
@@ -10332,7 +10422,7 @@ type TaintAuthorityResponse struct {
 
 func (x *TaintAuthorityResponse) Reset() {
 	*x = TaintAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10344,7 +10434,7 @@ func (x *TaintAuthorityResponse) String() string {
 func (*TaintAuthorityResponse) ProtoMessage() {}
 
 func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10357,7 +10447,7 @@ func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *TaintAuthorityResponse) GetAuthority() *Authority {
@@ -10376,15 +10466,15 @@ func (x *TaintAuthorityResponse) GetRevision() uint64 {
 
 type WatchCutsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which life of the journal the caller knows cuts of, 16 bytes; empty: none, send everything.
+	// The epoch (incarnation) of the journal whose cuts the caller knows, 16 bytes; empty: none, send everything.
 	Incarnation []byte `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// The head of the last heartbeat that the caller took.
+	// The head of the last heartbeat that the caller accepted.
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
 	// Chosen by the caller, at random, 16 bytes: it names this stream in ConfirmCuts. Empty: the caller does not confirm.
 	Subscription []byte `protobuf:"bytes,3,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Whether the caller forwards the feed to subscribers of its own, who are not listed here.
 	Relays bool `protobuf:"varint,4,opt,name=relays,proto3" json:"relays,omitempty"`
-	// Its `chain`, if it had one. If the journal's past is another one, the call is refused with the reason FEED_FORK.
+	// The `chain` of that heartbeat, if it had one. If it does not match the journal, the call is refused with the reason FEED_FORK.
 	Chain         []byte `protobuf:"bytes,5,opt,name=chain,proto3" json:"chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10392,7 +10482,7 @@ type WatchCutsRequest struct {
 
 func (x *WatchCutsRequest) Reset() {
 	*x = WatchCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10404,7 +10494,7 @@ func (x *WatchCutsRequest) String() string {
 func (*WatchCutsRequest) ProtoMessage() {}
 
 func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10417,7 +10507,7 @@ func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsRequest.ProtoReflect.Descriptor instead.
 func (*WatchCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *WatchCutsRequest) GetIncarnation() []byte {
@@ -10459,7 +10549,7 @@ type ConfirmCutsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in WatchCuts.
 	Subscription []byte `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
-	// The head of the last heartbeat that the caller took.
+	// The head of the last heartbeat that the caller accepted.
 	Head          uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10467,7 +10557,7 @@ type ConfirmCutsRequest struct {
 
 func (x *ConfirmCutsRequest) Reset() {
 	*x = ConfirmCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10479,7 +10569,7 @@ func (x *ConfirmCutsRequest) String() string {
 func (*ConfirmCutsRequest) ProtoMessage() {}
 
 func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10492,7 +10582,7 @@ func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
 }
 
 func (x *ConfirmCutsRequest) GetSubscription() []byte {
@@ -10517,7 +10607,7 @@ type ConfirmCutsResponse struct {
 
 func (x *ConfirmCutsResponse) Reset() {
 	*x = ConfirmCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10529,7 +10619,7 @@ func (x *ConfirmCutsResponse) String() string {
 func (*ConfirmCutsResponse) ProtoMessage() {}
 
 func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10542,12 +10632,12 @@ func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
 }
 
 type ListSubscribersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ask the subscribers to confirm what they have heard, with the next heartbeat.
+	// Ask the subscribers, with the next heartbeat, to confirm what they have received.
 	Confirm       bool `protobuf:"varint,1,opt,name=confirm,proto3" json:"confirm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10555,7 +10645,7 @@ type ListSubscribersRequest struct {
 
 func (x *ListSubscribersRequest) Reset() {
 	*x = ListSubscribersRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10567,7 +10657,7 @@ func (x *ListSubscribersRequest) String() string {
 func (*ListSubscribersRequest) ProtoMessage() {}
 
 func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10580,7 +10670,7 @@ func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscribersRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *ListSubscribersRequest) GetConfirm() bool {
@@ -10602,7 +10692,7 @@ type ListSubscribersResponse struct {
 
 func (x *ListSubscribersResponse) Reset() {
 	*x = ListSubscribersResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10614,7 +10704,7 @@ func (x *ListSubscribersResponse) String() string {
 func (*ListSubscribersResponse) ProtoMessage() {}
 
 func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10627,7 +10717,7 @@ func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscribersResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
 }
 
 func (x *ListSubscribersResponse) GetSubscribers() []*Subscriber {
@@ -10644,7 +10734,7 @@ func (x *ListSubscribersResponse) GetHead() uint64 {
 	return 0
 }
 
-// Who follows the feed.
+// A subscriber of the feed.
 type Subscriber struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SPIFFE ID of an agent or a workload; an operator on the local socket as `uid:0`.
@@ -10652,11 +10742,11 @@ type Subscriber struct {
 	// Where it called from.
 	Peer  string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
 	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
-	// The issuer has handed everything up to this head to the connection.
+	// The issuer has sent everything up to this head.
 	Sent uint64 `protobuf:"varint,4,opt,name=sent,proto3" json:"sent,omitempty"`
-	// It has said itself that it has taken everything up to this head; 0: it has said nothing yet.
+	// The subscriber has confirmed that it has applied everything up to this head; 0: it has confirmed nothing yet.
 	Heard uint64 `protobuf:"varint,5,opt,name=heard,proto3" json:"heard,omitempty"`
-	// Whether it says what it has heard. Those who do not may have heard as much as was sent.
+	// Whether the subscriber confirms what it has applied. One that does not may have applied as much as was sent.
 	Confirms bool `protobuf:"varint,6,opt,name=confirms,proto3" json:"confirms,omitempty"`
 	// Whether it forwards the feed to others, who are not listed.
 	Relays        bool `protobuf:"varint,7,opt,name=relays,proto3" json:"relays,omitempty"`
@@ -10666,7 +10756,7 @@ type Subscriber struct {
 
 func (x *Subscriber) Reset() {
 	*x = Subscriber{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10678,7 +10768,7 @@ func (x *Subscriber) String() string {
 func (*Subscriber) ProtoMessage() {}
 
 func (x *Subscriber) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10691,7 +10781,7 @@ func (x *Subscriber) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscriber.ProtoReflect.Descriptor instead.
 func (*Subscriber) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *Subscriber) GetId() string {
@@ -10743,14 +10833,14 @@ func (x *Subscriber) GetRelays() bool {
 	return false
 }
 
-// Cuts in order of revision. What has no heartbeat goes on in the next message and counts only with that.
+// Cuts in order of revision. A message without a heartbeat is continued in the next one, and its cuts apply only with that one.
 type WatchCutsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Everything follows; what was known before is void.
+	// A snapshot: every cut follows, and those that were known before are replaced.
 	Snapshot  bool       `protobuf:"varint,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Cuts      []*Cut     `protobuf:"bytes,2,rep,name=cuts,proto3" json:"cuts,omitempty"`
 	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
-	// Somebody waits to know who has heard: call ConfirmCuts when this message has been taken.
+	// A revocation waits for confirmations: call ConfirmCuts when this message has been applied.
 	Confirm       bool `protobuf:"varint,4,opt,name=confirm,proto3" json:"confirm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10758,7 +10848,7 @@ type WatchCutsResponse struct {
 
 func (x *WatchCutsResponse) Reset() {
 	*x = WatchCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10770,7 +10860,7 @@ func (x *WatchCutsResponse) String() string {
 func (*WatchCutsResponse) ProtoMessage() {}
 
 func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10783,7 +10873,7 @@ func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsResponse.ProtoReflect.Descriptor instead.
 func (*WatchCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *WatchCutsResponse) GetSnapshot() bool {
@@ -10814,17 +10904,17 @@ func (x *WatchCutsResponse) GetConfirm() bool {
 	return false
 }
 
-// A revocation, as verifiers need it: no reason, and whom it is about only as a digest.
+// A revocation as verifiers get it: without its reason, and with its target only as a digest.
 type Cut struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revoked subject, 16 bytes (see `mayfly-verify`, `Target::subject`).
 	Subject []byte `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The cut ends everything that has relied on the subject since before this revision. 0 takes the subject's cut off, because another cut
-	// kills all that it did; `keep_until` is then that of the cut that goes.
+	// The cut revokes everything that has relied on the subject since before this revision. 0 removes the subject's cut, because another cut
+	// revokes all that it did; `keep_until` is then that of the removed cut.
 	Before uint64 `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`
-	// Unix seconds after which it can hit nothing.
+	// Unix seconds after which everything that it revokes has expired.
 	KeepUntil uint64 `protobuf:"varint,3,opt,name=keep_until,json=keepUntil,proto3" json:"keep_until,omitempty"`
-	// Of the record that made it.
+	// Revision of the record that made it.
 	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -10832,7 +10922,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10844,7 +10934,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10857,7 +10947,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
 }
 
 func (x *Cut) GetSubject() []byte {
@@ -10888,7 +10978,7 @@ func (x *Cut) GetRevision() uint64 {
 	return 0
 }
 
-// What a verifier that has taken everything so far knows, and until when that was true. Signed by the feed's own key over
+// What a verifier knows that has applied all cuts so far, and until when that was true. Signed by the feed's own key over
 // "mayfly feed v2\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
 // count (8 bytes each, big-endian), digest and chain. A heartbeat without a chain begins with "mayfly feed v1\0".
 type Heartbeat struct {
@@ -10901,7 +10991,7 @@ type Heartbeat struct {
 	// Unix microseconds.
 	AsOf uint64 `protobuf:"varint,4,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	// Number of cuts that are kept at `as_of`, and the sum modulo 2^256 of SHA-256(subject, before as 8 bytes big-endian),
-	// each read as a big-endian number: a relay that leaves one out is noticed.
+	// each read as a big-endian number, so that a relay cannot leave one out unnoticed.
 	Count  uint64 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
 	Digest []byte `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
 	// P-256, r and s, 64 bytes.
@@ -10915,7 +11005,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10927,7 +11017,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10940,7 +11030,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{140}
 }
 
 func (x *Heartbeat) GetTrustDomain() string {
@@ -11119,7 +11209,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeId\x12+\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.mayfly.v1.IdentityKindR\x04kind\x12&\n" +
 	"\x05agent\x18\x03 \x01(\v2\x10.mayfly.v1.AgentR\x05agent\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"\xc2\x05\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xdf\x05\n" +
 	"\x05Agent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1b\n" +
 	"\tparent_id\x18\x02 \x01(\tR\bparentId\x12\x17\n" +
@@ -11142,7 +11232,8 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\aover_by\x18\x11 \x01(\tR\x06overBy\x12\x1f\n" +
 	"\vover_reason\x18\x12 \x01(\tR\n" +
 	"overReason\x12\x18\n" +
-	"\akeyless\x18m \x01(\bR\akeyless\"(\n" +
+	"\akeyless\x18m \x01(\bR\akeyless\x12\x1b\n" +
+	"\tuser_name\x18x \x01(\tR\buserName\"(\n" +
 	"\x10GetBudgetRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\"\x97\x01\n" +
 	"\x11GetBudgetResponse\x12\x19\n" +
@@ -11296,7 +11387,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x16\n" +
 	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x123\n" +
-	"\x15authorization_details\x18( \x01(\tR\x14authorizationDetails\"\xb9\x05\n" +
+	"\x15authorization_details\x18( \x01(\tR\x14authorizationDetails\"\xfe\x05\n" +
 	"\bApproval\x12\x1f\n" +
 	"\vapproval_id\x18\x01 \x01(\tR\n" +
 	"approvalId\x12.\n" +
@@ -11321,7 +11412,12 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"answeredBy\x12;\n" +
 	"\vanswered_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"answeredAt\x12\x1a\n" +
-	"\bevidence\x18\x13 \x01(\tR\bevidence\"\xb6\x01\n" +
+	"\bevidence\x18\x13 \x01(\tR\bevidence\x12/\n" +
+	"\bnarrowed\x18\x14 \x01(\v2\x13.mayfly.v1.NarrowedR\bnarrowed\x12\x12\n" +
+	"\x04page\x18\x15 \x01(\tR\x04page\"W\n" +
+	"\bNarrowed\x123\n" +
+	"\x15authorization_details\x18\x01 \x01(\tR\x14authorizationDetails\x12\x16\n" +
+	"\x06scopes\x18\x02 \x03(\tR\x06scopes\"\xb6\x01\n" +
 	"\n" +
 	"AskRequest\x12\x1a\n" +
 	"\baudience\x18\x01 \x01(\tR\baudience\x123\n" +
@@ -11345,13 +11441,14 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x03all\x18\x02 \x01(\bR\x03all\"f\n" +
 	"\x15ListApprovalsResponse\x121\n" +
 	"\tapprovals\x18\x01 \x03(\v2\x13.mayfly.v1.ApprovalR\tapprovals\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"h\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\x99\x01\n" +
 	"\x0eApproveRequest\x12\x1f\n" +
 	"\vapproval_id\x18\x01 \x01(\tR\n" +
 	"approvalId\x12\x1d\n" +
 	"\n" +
 	"user_token\x18\x02 \x01(\tR\tuserToken\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\tR\x06digest\"^\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12/\n" +
+	"\bnarrowed\x18\x04 \x01(\v2\x13.mayfly.v1.NarrowedR\bnarrowed\"^\n" +
 	"\x0fApproveResponse\x12/\n" +
 	"\bapproval\x18\x01 \x01(\v2\x13.mayfly.v1.ApprovalR\bapproval\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"M\n" +
@@ -12061,7 +12158,7 @@ func file_mayfly_v1_mayfly_proto_rawDescGZIP() []byte {
 }
 
 var file_mayfly_v1_mayfly_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 142)
+var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 143)
 var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(Mode)(0),                            // 0: mayfly.v1.Mode
 	(Excess)(0),                          // 1: mayfly.v1.Excess
@@ -12123,102 +12220,103 @@ var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(*ExchangeRequest)(nil),              // 57: mayfly.v1.ExchangeRequest
 	(*ExchangeResponse)(nil),             // 58: mayfly.v1.ExchangeResponse
 	(*Approval)(nil),                     // 59: mayfly.v1.Approval
-	(*AskRequest)(nil),                   // 60: mayfly.v1.AskRequest
-	(*AskResponse)(nil),                  // 61: mayfly.v1.AskResponse
-	(*GetApprovalRequest)(nil),           // 62: mayfly.v1.GetApprovalRequest
-	(*GetApprovalResponse)(nil),          // 63: mayfly.v1.GetApprovalResponse
-	(*ListApprovalsRequest)(nil),         // 64: mayfly.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),        // 65: mayfly.v1.ListApprovalsResponse
-	(*ApproveRequest)(nil),               // 66: mayfly.v1.ApproveRequest
-	(*ApproveResponse)(nil),              // 67: mayfly.v1.ApproveResponse
-	(*DenyRequest)(nil),                  // 68: mayfly.v1.DenyRequest
-	(*DenyResponse)(nil),                 // 69: mayfly.v1.DenyResponse
-	(*IntrospectRequest)(nil),            // 70: mayfly.v1.IntrospectRequest
-	(*IntrospectResponse)(nil),           // 71: mayfly.v1.IntrospectResponse
-	(*TokensRevokeRequest)(nil),          // 72: mayfly.v1.TokensRevokeRequest
-	(*TokensRevokeResponse)(nil),         // 73: mayfly.v1.TokensRevokeResponse
-	(*RevokeRequest)(nil),                // 74: mayfly.v1.RevokeRequest
-	(*AgentCount)(nil),                   // 75: mayfly.v1.AgentCount
-	(*RevokeResponse)(nil),               // 76: mayfly.v1.RevokeResponse
-	(*ListCutsRequest)(nil),              // 77: mayfly.v1.ListCutsRequest
-	(*ListCutsResponse)(nil),             // 78: mayfly.v1.ListCutsResponse
-	(*MadeCut)(nil),                      // 79: mayfly.v1.MadeCut
-	(*ReopenRequest)(nil),                // 80: mayfly.v1.ReopenRequest
-	(*ReopenResponse)(nil),               // 81: mayfly.v1.ReopenResponse
-	(*BackupRequest)(nil),                // 82: mayfly.v1.BackupRequest
-	(*BackupResponse)(nil),               // 83: mayfly.v1.BackupResponse
-	(*ReloadRequest)(nil),                // 84: mayfly.v1.ReloadRequest
-	(*ReloadResponse)(nil),               // 85: mayfly.v1.ReloadResponse
-	(*ConfigurationChange)(nil),          // 86: mayfly.v1.ConfigurationChange
-	(*CompareConfigurationRequest)(nil),  // 87: mayfly.v1.CompareConfigurationRequest
-	(*CompareConfigurationResponse)(nil), // 88: mayfly.v1.CompareConfigurationResponse
-	(*AffectedAgent)(nil),                // 89: mayfly.v1.AffectedAgent
-	(*ListEntriesRequest)(nil),           // 90: mayfly.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),          // 91: mayfly.v1.ListEntriesResponse
-	(*GetDecisionRequest)(nil),           // 92: mayfly.v1.GetDecisionRequest
-	(*GetDecisionResponse)(nil),          // 93: mayfly.v1.GetDecisionResponse
-	(*HistoryEntry)(nil),                 // 94: mayfly.v1.HistoryEntry
-	(*EntryProof)(nil),                   // 95: mayfly.v1.EntryProof
-	(*ExplainRequest)(nil),               // 96: mayfly.v1.ExplainRequest
-	(*ExplainedCertificates)(nil),        // 97: mayfly.v1.ExplainedCertificates
-	(*ExplainResponse)(nil),              // 98: mayfly.v1.ExplainResponse
-	(*Source)(nil),                       // 99: mayfly.v1.Source
-	(*ExplainedCheck)(nil),               // 100: mayfly.v1.ExplainedCheck
-	(*ExplainedPart)(nil),                // 101: mayfly.v1.ExplainedPart
-	(*ExplainedLimit)(nil),               // 102: mayfly.v1.ExplainedLimit
-	(*ExplainedPolicy)(nil),              // 103: mayfly.v1.ExplainedPolicy
-	(*Flip)(nil),                         // 104: mayfly.v1.Flip
-	(*FlipChange)(nil),                   // 105: mayfly.v1.FlipChange
-	(*WhoCanRequest)(nil),                // 106: mayfly.v1.WhoCanRequest
-	(*WhoCanResponse)(nil),               // 107: mayfly.v1.WhoCanResponse
-	(*CouldHave)(nil),                    // 108: mayfly.v1.CouldHave
-	(*AsOf)(nil),                         // 109: mayfly.v1.AsOf
-	(*WhatIfRequest)(nil),                // 110: mayfly.v1.WhatIfRequest
-	(*LimitChange)(nil),                  // 111: mayfly.v1.LimitChange
-	(*WhatIfResponse)(nil),               // 112: mayfly.v1.WhatIfResponse
-	(*Starved)(nil),                      // 113: mayfly.v1.Starved
-	(*ReplayRequest)(nil),                // 114: mayfly.v1.ReplayRequest
-	(*ReplayResponse)(nil),               // 115: mayfly.v1.ReplayResponse
-	(*ReplayDifference)(nil),             // 116: mayfly.v1.ReplayDifference
-	(*GovernRequest)(nil),                // 117: mayfly.v1.GovernRequest
-	(*GovernResponse)(nil),               // 118: mayfly.v1.GovernResponse
-	(*UnusedCeiling)(nil),                // 119: mayfly.v1.UnusedCeiling
-	(*GetBundleRequest)(nil),             // 120: mayfly.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),            // 121: mayfly.v1.GetBundleResponse
-	(*GetCrlsRequest)(nil),               // 122: mayfly.v1.GetCrlsRequest
-	(*GetCrlsResponse)(nil),              // 123: mayfly.v1.GetCrlsResponse
-	(*Crl)(nil),                          // 124: mayfly.v1.Crl
-	(*WatchBundleRequest)(nil),           // 125: mayfly.v1.WatchBundleRequest
-	(*WatchBundleResponse)(nil),          // 126: mayfly.v1.WatchBundleResponse
-	(*Authority)(nil),                    // 127: mayfly.v1.Authority
-	(*ListAuthoritiesRequest)(nil),       // 128: mayfly.v1.ListAuthoritiesRequest
-	(*ListAuthoritiesResponse)(nil),      // 129: mayfly.v1.ListAuthoritiesResponse
-	(*PrepareAuthorityRequest)(nil),      // 130: mayfly.v1.PrepareAuthorityRequest
-	(*PrepareAuthorityResponse)(nil),     // 131: mayfly.v1.PrepareAuthorityResponse
-	(*ActivateAuthorityRequest)(nil),     // 132: mayfly.v1.ActivateAuthorityRequest
-	(*ActivateAuthorityResponse)(nil),    // 133: mayfly.v1.ActivateAuthorityResponse
-	(*RotateAuthorityRequest)(nil),       // 134: mayfly.v1.RotateAuthorityRequest
-	(*RotateAuthorityResponse)(nil),      // 135: mayfly.v1.RotateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),       // 136: mayfly.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),      // 137: mayfly.v1.RetireAuthorityResponse
-	(*TaintAuthorityRequest)(nil),        // 138: mayfly.v1.TaintAuthorityRequest
-	(*TaintAuthorityResponse)(nil),       // 139: mayfly.v1.TaintAuthorityResponse
-	(*WatchCutsRequest)(nil),             // 140: mayfly.v1.WatchCutsRequest
-	(*ConfirmCutsRequest)(nil),           // 141: mayfly.v1.ConfirmCutsRequest
-	(*ConfirmCutsResponse)(nil),          // 142: mayfly.v1.ConfirmCutsResponse
-	(*ListSubscribersRequest)(nil),       // 143: mayfly.v1.ListSubscribersRequest
-	(*ListSubscribersResponse)(nil),      // 144: mayfly.v1.ListSubscribersResponse
-	(*Subscriber)(nil),                   // 145: mayfly.v1.Subscriber
-	(*WatchCutsResponse)(nil),            // 146: mayfly.v1.WatchCutsResponse
-	(*Cut)(nil),                          // 147: mayfly.v1.Cut
-	(*Heartbeat)(nil),                    // 148: mayfly.v1.Heartbeat
-	nil,                                  // 149: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	nil,                                  // 150: mayfly.v1.GetPoliciesResponse.ProvidersEntry
-	(*timestamppb.Timestamp)(nil),        // 151: google.protobuf.Timestamp
-	(*status.Status)(nil),                // 152: google.rpc.Status
+	(*Narrowed)(nil),                     // 60: mayfly.v1.Narrowed
+	(*AskRequest)(nil),                   // 61: mayfly.v1.AskRequest
+	(*AskResponse)(nil),                  // 62: mayfly.v1.AskResponse
+	(*GetApprovalRequest)(nil),           // 63: mayfly.v1.GetApprovalRequest
+	(*GetApprovalResponse)(nil),          // 64: mayfly.v1.GetApprovalResponse
+	(*ListApprovalsRequest)(nil),         // 65: mayfly.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),        // 66: mayfly.v1.ListApprovalsResponse
+	(*ApproveRequest)(nil),               // 67: mayfly.v1.ApproveRequest
+	(*ApproveResponse)(nil),              // 68: mayfly.v1.ApproveResponse
+	(*DenyRequest)(nil),                  // 69: mayfly.v1.DenyRequest
+	(*DenyResponse)(nil),                 // 70: mayfly.v1.DenyResponse
+	(*IntrospectRequest)(nil),            // 71: mayfly.v1.IntrospectRequest
+	(*IntrospectResponse)(nil),           // 72: mayfly.v1.IntrospectResponse
+	(*TokensRevokeRequest)(nil),          // 73: mayfly.v1.TokensRevokeRequest
+	(*TokensRevokeResponse)(nil),         // 74: mayfly.v1.TokensRevokeResponse
+	(*RevokeRequest)(nil),                // 75: mayfly.v1.RevokeRequest
+	(*AgentCount)(nil),                   // 76: mayfly.v1.AgentCount
+	(*RevokeResponse)(nil),               // 77: mayfly.v1.RevokeResponse
+	(*ListCutsRequest)(nil),              // 78: mayfly.v1.ListCutsRequest
+	(*ListCutsResponse)(nil),             // 79: mayfly.v1.ListCutsResponse
+	(*MadeCut)(nil),                      // 80: mayfly.v1.MadeCut
+	(*ReopenRequest)(nil),                // 81: mayfly.v1.ReopenRequest
+	(*ReopenResponse)(nil),               // 82: mayfly.v1.ReopenResponse
+	(*BackupRequest)(nil),                // 83: mayfly.v1.BackupRequest
+	(*BackupResponse)(nil),               // 84: mayfly.v1.BackupResponse
+	(*ReloadRequest)(nil),                // 85: mayfly.v1.ReloadRequest
+	(*ReloadResponse)(nil),               // 86: mayfly.v1.ReloadResponse
+	(*ConfigurationChange)(nil),          // 87: mayfly.v1.ConfigurationChange
+	(*CompareConfigurationRequest)(nil),  // 88: mayfly.v1.CompareConfigurationRequest
+	(*CompareConfigurationResponse)(nil), // 89: mayfly.v1.CompareConfigurationResponse
+	(*AffectedAgent)(nil),                // 90: mayfly.v1.AffectedAgent
+	(*ListEntriesRequest)(nil),           // 91: mayfly.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),          // 92: mayfly.v1.ListEntriesResponse
+	(*GetDecisionRequest)(nil),           // 93: mayfly.v1.GetDecisionRequest
+	(*GetDecisionResponse)(nil),          // 94: mayfly.v1.GetDecisionResponse
+	(*HistoryEntry)(nil),                 // 95: mayfly.v1.HistoryEntry
+	(*EntryProof)(nil),                   // 96: mayfly.v1.EntryProof
+	(*ExplainRequest)(nil),               // 97: mayfly.v1.ExplainRequest
+	(*ExplainedCertificates)(nil),        // 98: mayfly.v1.ExplainedCertificates
+	(*ExplainResponse)(nil),              // 99: mayfly.v1.ExplainResponse
+	(*Source)(nil),                       // 100: mayfly.v1.Source
+	(*ExplainedCheck)(nil),               // 101: mayfly.v1.ExplainedCheck
+	(*ExplainedPart)(nil),                // 102: mayfly.v1.ExplainedPart
+	(*ExplainedLimit)(nil),               // 103: mayfly.v1.ExplainedLimit
+	(*ExplainedPolicy)(nil),              // 104: mayfly.v1.ExplainedPolicy
+	(*Flip)(nil),                         // 105: mayfly.v1.Flip
+	(*FlipChange)(nil),                   // 106: mayfly.v1.FlipChange
+	(*WhoCanRequest)(nil),                // 107: mayfly.v1.WhoCanRequest
+	(*WhoCanResponse)(nil),               // 108: mayfly.v1.WhoCanResponse
+	(*CouldHave)(nil),                    // 109: mayfly.v1.CouldHave
+	(*AsOf)(nil),                         // 110: mayfly.v1.AsOf
+	(*WhatIfRequest)(nil),                // 111: mayfly.v1.WhatIfRequest
+	(*LimitChange)(nil),                  // 112: mayfly.v1.LimitChange
+	(*WhatIfResponse)(nil),               // 113: mayfly.v1.WhatIfResponse
+	(*Starved)(nil),                      // 114: mayfly.v1.Starved
+	(*ReplayRequest)(nil),                // 115: mayfly.v1.ReplayRequest
+	(*ReplayResponse)(nil),               // 116: mayfly.v1.ReplayResponse
+	(*ReplayDifference)(nil),             // 117: mayfly.v1.ReplayDifference
+	(*GovernRequest)(nil),                // 118: mayfly.v1.GovernRequest
+	(*GovernResponse)(nil),               // 119: mayfly.v1.GovernResponse
+	(*UnusedCeiling)(nil),                // 120: mayfly.v1.UnusedCeiling
+	(*GetBundleRequest)(nil),             // 121: mayfly.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),            // 122: mayfly.v1.GetBundleResponse
+	(*GetCrlsRequest)(nil),               // 123: mayfly.v1.GetCrlsRequest
+	(*GetCrlsResponse)(nil),              // 124: mayfly.v1.GetCrlsResponse
+	(*Crl)(nil),                          // 125: mayfly.v1.Crl
+	(*WatchBundleRequest)(nil),           // 126: mayfly.v1.WatchBundleRequest
+	(*WatchBundleResponse)(nil),          // 127: mayfly.v1.WatchBundleResponse
+	(*Authority)(nil),                    // 128: mayfly.v1.Authority
+	(*ListAuthoritiesRequest)(nil),       // 129: mayfly.v1.ListAuthoritiesRequest
+	(*ListAuthoritiesResponse)(nil),      // 130: mayfly.v1.ListAuthoritiesResponse
+	(*PrepareAuthorityRequest)(nil),      // 131: mayfly.v1.PrepareAuthorityRequest
+	(*PrepareAuthorityResponse)(nil),     // 132: mayfly.v1.PrepareAuthorityResponse
+	(*ActivateAuthorityRequest)(nil),     // 133: mayfly.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil),    // 134: mayfly.v1.ActivateAuthorityResponse
+	(*RotateAuthorityRequest)(nil),       // 135: mayfly.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),      // 136: mayfly.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),       // 137: mayfly.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),      // 138: mayfly.v1.RetireAuthorityResponse
+	(*TaintAuthorityRequest)(nil),        // 139: mayfly.v1.TaintAuthorityRequest
+	(*TaintAuthorityResponse)(nil),       // 140: mayfly.v1.TaintAuthorityResponse
+	(*WatchCutsRequest)(nil),             // 141: mayfly.v1.WatchCutsRequest
+	(*ConfirmCutsRequest)(nil),           // 142: mayfly.v1.ConfirmCutsRequest
+	(*ConfirmCutsResponse)(nil),          // 143: mayfly.v1.ConfirmCutsResponse
+	(*ListSubscribersRequest)(nil),       // 144: mayfly.v1.ListSubscribersRequest
+	(*ListSubscribersResponse)(nil),      // 145: mayfly.v1.ListSubscribersResponse
+	(*Subscriber)(nil),                   // 146: mayfly.v1.Subscriber
+	(*WatchCutsResponse)(nil),            // 147: mayfly.v1.WatchCutsResponse
+	(*Cut)(nil),                          // 148: mayfly.v1.Cut
+	(*Heartbeat)(nil),                    // 149: mayfly.v1.Heartbeat
+	nil,                                  // 150: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	nil,                                  // 151: mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	(*timestamppb.Timestamp)(nil),        // 152: google.protobuf.Timestamp
+	(*status.Status)(nil),                // 153: google.rpc.Status
 }
 var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
-	151, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
 	10,  // 1: mayfly.v1.RedeemResponse.svid:type_name -> mayfly.v1.X509Svid
 	11,  // 2: mayfly.v1.RedeemResponse.bundle:type_name -> mayfly.v1.Bundle
 	32,  // 3: mayfly.v1.RedeemResponse.agent:type_name -> mayfly.v1.Agent
@@ -12235,247 +12333,249 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	23,  // 14: mayfly.v1.SpawnResponse.jwt:type_name -> mayfly.v1.JwtSvid
 	19,  // 15: mayfly.v1.SpawnBatchRequest.template:type_name -> mayfly.v1.SpawnRequest
 	20,  // 16: mayfly.v1.SpawnBatchResponse.spawned:type_name -> mayfly.v1.SpawnResponse
-	152, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
-	151, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
+	153, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
+	152, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
 	23,  // 19: mayfly.v1.MintJwtResponse.svid:type_name -> mayfly.v1.JwtSvid
-	151, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
+	152, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
 	32,  // 21: mayfly.v1.ExtendResponse.agent:type_name -> mayfly.v1.Agent
 	2,   // 22: mayfly.v1.WhoamiResponse.kind:type_name -> mayfly.v1.IdentityKind
 	32,  // 23: mayfly.v1.WhoamiResponse.agent:type_name -> mayfly.v1.Agent
 	9,   // 24: mayfly.v1.Agent.user:type_name -> mayfly.v1.User
 	0,   // 25: mayfly.v1.Agent.mode:type_name -> mayfly.v1.Mode
-	151, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
-	151, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
-	151, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
+	152, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
+	152, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
+	152, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
 	3,   // 29: mayfly.v1.Agent.state:type_name -> mayfly.v1.AgentState
-	151, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
+	152, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
 	35,  // 31: mayfly.v1.GetBudgetResponse.lines:type_name -> mayfly.v1.BudgetLine
 	36,  // 32: mayfly.v1.GetBudgetResponse.reservations:type_name -> mayfly.v1.Reservation
 	4,   // 33: mayfly.v1.BudgetLine.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 34: mayfly.v1.Reservation.unit:type_name -> mayfly.v1.BudgetUnit
-	151, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
 	4,   // 36: mayfly.v1.SpendRequest.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 37: mayfly.v1.ReserveRequest.unit:type_name -> mayfly.v1.BudgetUnit
-	151, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
 	45,  // 39: mayfly.v1.GetPoliciesResponse.in_force:type_name -> mayfly.v1.PolicySet
 	45,  // 40: mayfly.v1.GetPoliciesResponse.shadow:type_name -> mayfly.v1.PolicySet
-	149, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	150, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	150, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	151, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
 	46,  // 43: mayfly.v1.PolicySet.texts:type_name -> mayfly.v1.PolicyText
 	32,  // 44: mayfly.v1.ListAgentsResponse.agents:type_name -> mayfly.v1.Agent
 	32,  // 45: mayfly.v1.GetAgentResponse.agent:type_name -> mayfly.v1.Agent
 	53,  // 46: mayfly.v1.ListClassesResponse.classes:type_name -> mayfly.v1.Class
 	0,   // 47: mayfly.v1.Class.modes:type_name -> mayfly.v1.Mode
-	151, // 48: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 48: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	9,   // 49: mayfly.v1.Target.user:type_name -> mayfly.v1.User
-	151, // 50: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
-	151, // 51: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 50: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
+	152, // 51: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
 	5,   // 52: mayfly.v1.Approval.state:type_name -> mayfly.v1.ApprovalState
 	9,   // 53: mayfly.v1.Approval.user:type_name -> mayfly.v1.User
-	151, // 54: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
-	151, // 55: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 54: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
+	152, // 55: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
 	9,   // 56: mayfly.v1.Approval.answered_by:type_name -> mayfly.v1.User
-	151, // 57: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
-	59,  // 58: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
-	59,  // 59: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
-	59,  // 60: mayfly.v1.ListApprovalsResponse.approvals:type_name -> mayfly.v1.Approval
-	59,  // 61: mayfly.v1.ApproveResponse.approval:type_name -> mayfly.v1.Approval
-	59,  // 62: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
-	56,  // 63: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
-	9,   // 64: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
-	151, // 65: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
-	75,  // 66: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
-	75,  // 67: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
-	79,  // 68: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
-	56,  // 69: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
-	151, // 70: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
-	151, // 71: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
-	9,   // 72: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
-	151, // 73: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
-	86,  // 74: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
-	86,  // 75: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
-	89,  // 76: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
-	151, // 77: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	151, // 78: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
-	9,   // 79: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
-	94,  // 80: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
-	94,  // 81: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
-	95,  // 82: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
-	151, // 83: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
-	9,   // 84: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
-	151, // 85: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
-	97,  // 86: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
-	19,  // 87: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
-	100, // 88: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
-	101, // 89: mayfly.v1.ExplainResponse.scopes:type_name -> mayfly.v1.ExplainedPart
-	101, // 90: mayfly.v1.ExplainResponse.audiences:type_name -> mayfly.v1.ExplainedPart
-	102, // 91: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
-	103, // 92: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
-	104, // 93: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
-	151, // 94: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
-	99,  // 95: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
-	99,  // 96: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
-	99,  // 97: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
-	99,  // 98: mayfly.v1.ExplainedLimit.source:type_name -> mayfly.v1.Source
-	99,  // 99: mayfly.v1.ExplainedPolicy.source:type_name -> mayfly.v1.Source
-	105, // 100: mayfly.v1.Flip.changes:type_name -> mayfly.v1.FlipChange
-	99,  // 101: mayfly.v1.FlipChange.source:type_name -> mayfly.v1.Source
-	9,   // 102: mayfly.v1.WhoCanRequest.user:type_name -> mayfly.v1.User
-	32,  // 103: mayfly.v1.WhoCanResponse.agents:type_name -> mayfly.v1.Agent
-	108, // 104: mayfly.v1.WhoCanResponse.could:type_name -> mayfly.v1.CouldHave
-	109, // 105: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
-	0,   // 106: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
-	99,  // 107: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
-	151, // 108: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
-	56,  // 109: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
-	111, // 110: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
-	32,  // 111: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
-	113, // 112: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
-	109, // 113: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
-	99,  // 114: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
-	151, // 115: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
-	116, // 116: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
-	151, // 117: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
-	151, // 118: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
-	99,  // 119: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
-	99,  // 120: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
-	119, // 121: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
-	151, // 122: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
-	99,  // 123: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
-	11,  // 124: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 125: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	124, // 126: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
-	151, // 127: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	11,  // 128: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 129: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	6,   // 130: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
-	7,   // 131: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
-	151, // 132: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
-	151, // 133: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
-	151, // 134: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
-	151, // 135: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
-	151, // 136: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
-	151, // 137: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
-	127, // 138: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
-	6,   // 139: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	127, // 140: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 141: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	127, // 142: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 143: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	127, // 144: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	127, // 145: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	127, // 146: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	145, // 147: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
-	151, // 148: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
-	147, // 149: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
-	148, // 150: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
-	13,  // 151: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
-	15,  // 152: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
-	17,  // 153: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
-	19,  // 154: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
-	24,  // 155: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
-	26,  // 156: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
-	28,  // 157: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
-	30,  // 158: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
-	57,  // 159: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
-	70,  // 160: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
-	72,  // 161: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
-	60,  // 162: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
-	62,  // 163: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
-	64,  // 164: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
-	66,  // 165: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
-	68,  // 166: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
-	21,  // 167: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
-	54,  // 168: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
-	74,  // 169: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
-	80,  // 170: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
-	82,  // 171: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
-	84,  // 172: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
-	87,  // 173: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
-	47,  // 174: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
-	49,  // 175: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
-	51,  // 176: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
-	90,  // 177: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
-	92,  // 178: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
-	96,  // 179: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
-	106, // 180: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
-	110, // 181: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
-	114, // 182: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
-	117, // 183: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
-	120, // 184: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
-	125, // 185: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
-	122, // 186: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
-	140, // 187: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
-	77,  // 188: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
-	141, // 189: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
-	143, // 190: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
-	33,  // 191: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
-	37,  // 192: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
-	39,  // 193: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
-	41,  // 194: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
-	43,  // 195: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
-	128, // 196: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
-	130, // 197: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
-	132, // 198: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
-	134, // 199: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
-	136, // 200: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
-	138, // 201: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
-	14,  // 202: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
-	16,  // 203: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
-	18,  // 204: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
-	20,  // 205: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
-	25,  // 206: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
-	27,  // 207: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
-	29,  // 208: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
-	31,  // 209: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
-	58,  // 210: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
-	71,  // 211: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
-	73,  // 212: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
-	61,  // 213: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
-	63,  // 214: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
-	65,  // 215: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
-	67,  // 216: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
-	69,  // 217: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
-	22,  // 218: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
-	55,  // 219: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
-	76,  // 220: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
-	81,  // 221: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
-	83,  // 222: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
-	85,  // 223: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
-	88,  // 224: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
-	48,  // 225: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
-	50,  // 226: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
-	52,  // 227: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
-	91,  // 228: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
-	93,  // 229: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
-	98,  // 230: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
-	107, // 231: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
-	112, // 232: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
-	115, // 233: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
-	118, // 234: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
-	121, // 235: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
-	126, // 236: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
-	123, // 237: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
-	146, // 238: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
-	78,  // 239: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
-	142, // 240: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
-	144, // 241: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
-	34,  // 242: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
-	38,  // 243: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
-	40,  // 244: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
-	42,  // 245: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
-	44,  // 246: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
-	129, // 247: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
-	131, // 248: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
-	133, // 249: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
-	135, // 250: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
-	137, // 251: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
-	139, // 252: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
-	202, // [202:253] is the sub-list for method output_type
-	151, // [151:202] is the sub-list for method input_type
-	151, // [151:151] is the sub-list for extension type_name
-	151, // [151:151] is the sub-list for extension extendee
-	0,   // [0:151] is the sub-list for field type_name
+	152, // 57: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
+	60,  // 58: mayfly.v1.Approval.narrowed:type_name -> mayfly.v1.Narrowed
+	59,  // 59: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
+	59,  // 60: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
+	59,  // 61: mayfly.v1.ListApprovalsResponse.approvals:type_name -> mayfly.v1.Approval
+	60,  // 62: mayfly.v1.ApproveRequest.narrowed:type_name -> mayfly.v1.Narrowed
+	59,  // 63: mayfly.v1.ApproveResponse.approval:type_name -> mayfly.v1.Approval
+	59,  // 64: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
+	56,  // 65: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
+	9,   // 66: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
+	152, // 67: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	76,  // 68: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
+	76,  // 69: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
+	80,  // 70: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
+	56,  // 71: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
+	152, // 72: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
+	152, // 73: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
+	9,   // 74: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
+	152, // 75: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	87,  // 76: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
+	87,  // 77: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
+	90,  // 78: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
+	152, // 79: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	152, // 80: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
+	9,   // 81: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
+	95,  // 82: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
+	95,  // 83: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
+	96,  // 84: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
+	152, // 85: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
+	9,   // 86: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
+	152, // 87: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
+	98,  // 88: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
+	19,  // 89: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
+	101, // 90: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
+	102, // 91: mayfly.v1.ExplainResponse.scopes:type_name -> mayfly.v1.ExplainedPart
+	102, // 92: mayfly.v1.ExplainResponse.audiences:type_name -> mayfly.v1.ExplainedPart
+	103, // 93: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
+	104, // 94: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
+	105, // 95: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
+	152, // 96: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
+	100, // 97: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
+	100, // 98: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
+	100, // 99: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
+	100, // 100: mayfly.v1.ExplainedLimit.source:type_name -> mayfly.v1.Source
+	100, // 101: mayfly.v1.ExplainedPolicy.source:type_name -> mayfly.v1.Source
+	106, // 102: mayfly.v1.Flip.changes:type_name -> mayfly.v1.FlipChange
+	100, // 103: mayfly.v1.FlipChange.source:type_name -> mayfly.v1.Source
+	9,   // 104: mayfly.v1.WhoCanRequest.user:type_name -> mayfly.v1.User
+	32,  // 105: mayfly.v1.WhoCanResponse.agents:type_name -> mayfly.v1.Agent
+	109, // 106: mayfly.v1.WhoCanResponse.could:type_name -> mayfly.v1.CouldHave
+	110, // 107: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
+	0,   // 108: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
+	100, // 109: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
+	152, // 110: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
+	56,  // 111: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
+	112, // 112: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
+	32,  // 113: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
+	114, // 114: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
+	110, // 115: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
+	100, // 116: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
+	152, // 117: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
+	117, // 118: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
+	152, // 119: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
+	152, // 120: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
+	100, // 121: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
+	100, // 122: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
+	120, // 123: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
+	152, // 124: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
+	100, // 125: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
+	11,  // 126: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 127: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	125, // 128: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
+	152, // 129: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	11,  // 130: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 131: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	6,   // 132: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
+	7,   // 133: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
+	152, // 134: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
+	152, // 135: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
+	152, // 136: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
+	152, // 137: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
+	152, // 138: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
+	152, // 139: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
+	128, // 140: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
+	6,   // 141: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	128, // 142: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 143: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	128, // 144: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 145: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	128, // 146: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	128, // 147: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	128, // 148: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	146, // 149: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
+	152, // 150: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
+	148, // 151: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
+	149, // 152: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
+	13,  // 153: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
+	15,  // 154: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
+	17,  // 155: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
+	19,  // 156: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
+	24,  // 157: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
+	26,  // 158: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
+	28,  // 159: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
+	30,  // 160: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
+	57,  // 161: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
+	71,  // 162: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
+	73,  // 163: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
+	61,  // 164: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
+	63,  // 165: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
+	65,  // 166: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
+	67,  // 167: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
+	69,  // 168: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
+	21,  // 169: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
+	54,  // 170: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
+	75,  // 171: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
+	81,  // 172: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
+	83,  // 173: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
+	85,  // 174: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
+	88,  // 175: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
+	47,  // 176: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
+	49,  // 177: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
+	51,  // 178: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
+	91,  // 179: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
+	93,  // 180: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
+	97,  // 181: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
+	107, // 182: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
+	111, // 183: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
+	115, // 184: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
+	118, // 185: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
+	121, // 186: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
+	126, // 187: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
+	123, // 188: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
+	141, // 189: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
+	78,  // 190: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
+	142, // 191: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
+	144, // 192: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
+	33,  // 193: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
+	37,  // 194: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
+	39,  // 195: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
+	41,  // 196: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
+	43,  // 197: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
+	129, // 198: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
+	131, // 199: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
+	133, // 200: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
+	135, // 201: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
+	137, // 202: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
+	139, // 203: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
+	14,  // 204: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
+	16,  // 205: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
+	18,  // 206: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
+	20,  // 207: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
+	25,  // 208: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
+	27,  // 209: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
+	29,  // 210: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
+	31,  // 211: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
+	58,  // 212: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
+	72,  // 213: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
+	74,  // 214: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
+	62,  // 215: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
+	64,  // 216: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
+	66,  // 217: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
+	68,  // 218: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
+	70,  // 219: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
+	22,  // 220: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
+	55,  // 221: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
+	77,  // 222: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
+	82,  // 223: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
+	84,  // 224: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
+	86,  // 225: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
+	89,  // 226: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
+	48,  // 227: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
+	50,  // 228: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
+	52,  // 229: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
+	92,  // 230: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
+	94,  // 231: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
+	99,  // 232: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
+	108, // 233: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
+	113, // 234: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
+	116, // 235: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
+	119, // 236: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
+	122, // 237: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
+	127, // 238: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
+	124, // 239: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
+	147, // 240: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
+	79,  // 241: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
+	143, // 242: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
+	145, // 243: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
+	34,  // 244: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
+	38,  // 245: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
+	40,  // 246: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
+	42,  // 247: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
+	44,  // 248: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
+	130, // 249: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
+	132, // 250: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
+	134, // 251: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
+	136, // 252: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
+	138, // 253: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
+	140, // 254: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
+	204, // [204:255] is the sub-list for method output_type
+	153, // [153:204] is the sub-list for method input_type
+	153, // [153:153] is the sub-list for extension type_name
+	153, // [153:153] is the sub-list for extension extendee
+	0,   // [0:153] is the sub-list for field type_name
 }
 
 func init() { file_mayfly_v1_mayfly_proto_init() }
@@ -12503,26 +12603,26 @@ func file_mayfly_v1_mayfly_proto_init() {
 		(*Target_Token)(nil),
 		(*Target_Issuer)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[66].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[67].OneofWrappers = []any{
 		(*AgentCount_Class)(nil),
 		(*AgentCount_User)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[70].OneofWrappers = []any{}
-	file_mayfly_v1_mayfly_proto_msgTypes[71].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[71].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[72].OneofWrappers = []any{
 		(*ReopenRequest_User)(nil),
 		(*ReopenRequest_Workload)(nil),
 		(*ReopenRequest_Class)(nil),
 		(*ReopenRequest_Issuer)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[87].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[88].OneofWrappers = []any{
 		(*ExplainRequest_Agent)(nil),
 		(*ExplainRequest_Certificates)(nil),
 		(*ExplainRequest_Token)(nil),
 		(*ExplainRequest_Spawn)(nil),
 		(*ExplainRequest_Decision)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[93].OneofWrappers = []any{}
-	file_mayfly_v1_mayfly_proto_msgTypes[101].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[94].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[102].OneofWrappers = []any{
 		(*WhatIfRequest_Revoke)(nil),
 		(*WhatIfRequest_Limit)(nil),
 	}
@@ -12532,7 +12632,7 @@ func file_mayfly_v1_mayfly_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mayfly_v1_mayfly_proto_rawDesc), len(file_mayfly_v1_mayfly_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   142,
+			NumMessages:   143,
 			NumExtensions: 0,
 			NumServices:   13,
 		},

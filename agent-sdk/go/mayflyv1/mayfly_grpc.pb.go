@@ -36,16 +36,16 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Gives identities out, keeps them going and ends them.
+// Issues, renews and ends identities.
 type IdentitiesClient interface {
 	// Redeems a ticket (an agent's, or a workload's join token) with a key that never leaves the caller.
 	// Role: bearer of the ticket; no client certificate is needed.
 	Redeem(ctx context.Context, in *RedeemRequest, opts ...grpc.CallOption) (*RedeemResponse, error)
-	// Certifies a workload that proves itself by an OIDC token of the platform that it runs on, once for each token.
+	// Certifies a workload that authenticates by an OIDC token of the platform that it runs on. A token is accepted once.
 	// Role: bearer of the token; no client certificate is needed.
 	Attest(ctx context.Context, in *AttestRequest, opts ...grpc.CallOption) (*AttestResponse, error)
-	// Certifies the caller again, under a new key or the same. An agent's old certificate counts until the new one is used;
-	// whoever connects with it after that has a copy, and the agent is revoked. Role: workload, agent.
+	// Certifies the caller again, under a new key or the same. An agent's old certificate is accepted until the new one is used. If it
+	// is used after that, somebody has a copy of it, and the agent is revoked. Role: workload, agent.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 	// Admits one agent of a class and certifies its key, or gives a ticket with which it fetches its certificate itself.
 	// A workload spawns for a user; an agent's children act for the agent's own user.
@@ -58,7 +58,7 @@ type IdentitiesClient interface {
 	// Extends the lease of the calling agent by a fresh token of the user for whom it acts. Its certificate stays: renew afterwards.
 	// Role: agent.
 	Extend(ctx context.Context, in *ExtendRequest, opts ...grpc.CallOption) (*ExtendResponse, error)
-	// Says what the issuer knows of the caller. Role: whoever has a certificate.
+	// Returns what the issuer knows of the caller. Role: whoever has a certificate.
 	Whoami(ctx context.Context, in *WhoamiRequest, opts ...grpc.CallOption) (*WhoamiResponse, error)
 }
 
@@ -154,16 +154,16 @@ func (c *identitiesClient) Whoami(ctx context.Context, in *WhoamiRequest, opts .
 // All implementations must embed UnimplementedIdentitiesServer
 // for forward compatibility.
 //
-// Gives identities out, keeps them going and ends them.
+// Issues, renews and ends identities.
 type IdentitiesServer interface {
 	// Redeems a ticket (an agent's, or a workload's join token) with a key that never leaves the caller.
 	// Role: bearer of the ticket; no client certificate is needed.
 	Redeem(context.Context, *RedeemRequest) (*RedeemResponse, error)
-	// Certifies a workload that proves itself by an OIDC token of the platform that it runs on, once for each token.
+	// Certifies a workload that authenticates by an OIDC token of the platform that it runs on. A token is accepted once.
 	// Role: bearer of the token; no client certificate is needed.
 	Attest(context.Context, *AttestRequest) (*AttestResponse, error)
-	// Certifies the caller again, under a new key or the same. An agent's old certificate counts until the new one is used;
-	// whoever connects with it after that has a copy, and the agent is revoked. Role: workload, agent.
+	// Certifies the caller again, under a new key or the same. An agent's old certificate is accepted until the new one is used. If it
+	// is used after that, somebody has a copy of it, and the agent is revoked. Role: workload, agent.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	// Admits one agent of a class and certifies its key, or gives a ticket with which it fetches its certificate itself.
 	// A workload spawns for a user; an agent's children act for the agent's own user.
@@ -176,7 +176,7 @@ type IdentitiesServer interface {
 	// Extends the lease of the calling agent by a fresh token of the user for whom it acts. Its certificate stays: renew afterwards.
 	// Role: agent.
 	Extend(context.Context, *ExtendRequest) (*ExtendResponse, error)
-	// Says what the issuer knows of the caller. Role: whoever has a certificate.
+	// Returns what the issuer knows of the caller. Role: whoever has a certificate.
 	Whoami(context.Context, *WhoamiRequest) (*WhoamiResponse, error)
 	mustEmbedUnimplementedIdentitiesServer()
 }
@@ -437,9 +437,9 @@ type TokensClient interface {
 	// ancestors as actors, and is revoked with any of them. Role: agent.
 	Exchange(ctx context.Context, in *ExchangeRequest, opts ...grpc.CallOption) (*ExchangeResponse, error)
 	// Says whether a token is valid as of the journal's head, to a workload that serves its audience, and to the audience itself.
-	// Whoever asks about any other token hears that it is not. Role: agent, workload, operator.
+	// For a token of another audience the answer is always that it is not valid. Role: agent, workload, operator.
 	Introspect(ctx context.Context, in *IntrospectRequest, opts ...grpc.CallOption) (*IntrospectResponse, error)
-	// Revokes one access token. Nothing happens, and nothing is said, if it is not valid or not the caller's. Role: the agent that it
+	// Revokes one access token. If it is not valid or not the caller's, the call succeeds and changes nothing. Role: the agent that it
 	// was issued to, its ancestors, the workload at its root, operator.
 	Revoke(ctx context.Context, in *TokensRevokeRequest, opts ...grpc.CallOption) (*TokensRevokeResponse, error)
 }
@@ -492,9 +492,9 @@ type TokensServer interface {
 	// ancestors as actors, and is revoked with any of them. Role: agent.
 	Exchange(context.Context, *ExchangeRequest) (*ExchangeResponse, error)
 	// Says whether a token is valid as of the journal's head, to a workload that serves its audience, and to the audience itself.
-	// Whoever asks about any other token hears that it is not. Role: agent, workload, operator.
+	// For a token of another audience the answer is always that it is not valid. Role: agent, workload, operator.
 	Introspect(context.Context, *IntrospectRequest) (*IntrospectResponse, error)
-	// Revokes one access token. Nothing happens, and nothing is said, if it is not valid or not the caller's. Role: the agent that it
+	// Revokes one access token. If it is not valid or not the caller's, the call succeeds and changes nothing. Role: the agent that it
 	// was issued to, its ancestors, the workload at its root, operator.
 	Revoke(context.Context, *TokensRevokeRequest) (*TokensRevokeResponse, error)
 	mustEmbedUnimplementedTokensServer()
@@ -627,18 +627,18 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// One narrow approval: what an agent may do only after a person has said yes to exactly that.
+// Approvals: an agent may do some things only after a person has approved exactly that.
 type ApprovalsClient interface {
-	// Asks for an approval, and returns at once. The same question again, while it waits, is the same approval. Role: agent.
+	// Asks for an approval, and returns at once. The same request again, while nobody has answered, returns the same approval. Role: agent.
 	Ask(ctx context.Context, in *AskRequest, opts ...grpc.CallOption) (*AskResponse, error)
-	// One approval as it stands. Role: the agent that asked, those above it and their workload; the people who may answer; operator.
+	// One approval and its state. Role: the agent that asked, its ancestors and their workload; the people who may answer; operator.
 	GetApproval(ctx context.Context, in *GetApprovalRequest, opts ...grpc.CallOption) (*GetApprovalResponse, error)
 	// The approvals that the caller may see, the newest first. Role: as of GetApproval.
 	ListApprovals(ctx context.Context, in *ListApprovalsRequest, opts ...grpc.CallOption) (*ListApprovalsResponse, error)
-	// Approves what the digest stands for. Role: the user for whom the agent acts, or the people that the class names; by their own
+	// Approves the request that has this digest. Role: the user for whom the agent acts, or the people that the class names; by their own
 	// token, on a connection without a certificate.
 	Approve(ctx context.Context, in *ApproveRequest, opts ...grpc.CallOption) (*ApproveResponse, error)
-	// Denies it. Role: as of Approve.
+	// Denies the request that has this digest. Role: as of Approve.
 	Deny(ctx context.Context, in *DenyRequest, opts ...grpc.CallOption) (*DenyResponse, error)
 }
 
@@ -704,18 +704,18 @@ func (c *approvalsClient) Deny(ctx context.Context, in *DenyRequest, opts ...grp
 // All implementations must embed UnimplementedApprovalsServer
 // for forward compatibility.
 //
-// One narrow approval: what an agent may do only after a person has said yes to exactly that.
+// Approvals: an agent may do some things only after a person has approved exactly that.
 type ApprovalsServer interface {
-	// Asks for an approval, and returns at once. The same question again, while it waits, is the same approval. Role: agent.
+	// Asks for an approval, and returns at once. The same request again, while nobody has answered, returns the same approval. Role: agent.
 	Ask(context.Context, *AskRequest) (*AskResponse, error)
-	// One approval as it stands. Role: the agent that asked, those above it and their workload; the people who may answer; operator.
+	// One approval and its state. Role: the agent that asked, its ancestors and their workload; the people who may answer; operator.
 	GetApproval(context.Context, *GetApprovalRequest) (*GetApprovalResponse, error)
 	// The approvals that the caller may see, the newest first. Role: as of GetApproval.
 	ListApprovals(context.Context, *ListApprovalsRequest) (*ListApprovalsResponse, error)
-	// Approves what the digest stands for. Role: the user for whom the agent acts, or the people that the class names; by their own
+	// Approves the request that has this digest. Role: the user for whom the agent acts, or the people that the class names; by their own
 	// token, on a connection without a certificate.
 	Approve(context.Context, *ApproveRequest) (*ApproveResponse, error)
-	// Denies it. Role: as of Approve.
+	// Denies the request that has this digest. Role: as of Approve.
 	Deny(context.Context, *DenyRequest) (*DenyResponse, error)
 	mustEmbedUnimplementedApprovalsServer()
 }
@@ -893,10 +893,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// The same for many at once. Requests of this service may have 1 MiB.
+// Spawns many agents at once. Requests of this service may have 1 MiB.
 type BatchesClient interface {
 	// Admits up to 1,000 agents, in slices that are recorded together; each has its own answer, streamed as it is signed, in any
-	// order. What is not recorded when the caller hangs up is not recorded at all.
+	// order. Agents that are not recorded yet when the caller hangs up are not admitted.
 	// Role: workload, listed foreign workload, agent.
 	Spawn(ctx context.Context, in *SpawnBatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SpawnBatchResponse], error)
 }
@@ -932,10 +932,10 @@ type Batches_SpawnClient = grpc.ServerStreamingClient[SpawnBatchResponse]
 // All implementations must embed UnimplementedBatchesServer
 // for forward compatibility.
 //
-// The same for many at once. Requests of this service may have 1 MiB.
+// Spawns many agents at once. Requests of this service may have 1 MiB.
 type BatchesServer interface {
 	// Admits up to 1,000 agents, in slices that are recorded together; each has its own answer, streamed as it is signed, in any
-	// order. What is not recorded when the caller hangs up is not recorded at all.
+	// order. Agents that are not recorded yet when the caller hangs up are not admitted.
 	// Role: workload, listed foreign workload, agent.
 	Spawn(*SpawnBatchRequest, grpc.ServerStreamingServer[SpawnBatchResponse]) error
 	mustEmbedUnimplementedBatchesServer()
@@ -1017,10 +1017,10 @@ const (
 type OperationsClient interface {
 	// Makes a join token for a workload. Role: operator.
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error)
-	// Cuts a subject: everything that relies on it from before now is dead. Role: operator; a user, by their own token; an agent
+	// Revokes a subject and everything that was issued before now and relies on it. Role: operator; a user, by their own token; an agent
 	// itself and those below it; a workload, listed foreign ones too, the agents below itself.
 	Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error)
-	// Opens a closed user, workload or class for new issuance. What was cut stays cut. Role: operator; a user, by a token from after
+	// Opens a closed user, workload or class for new issuance. What was revoked stays revoked. Role: operator; a user, by a token from after
 	// that, what they closed themselves.
 	Reopen(ctx context.Context, in *ReopenRequest, opts ...grpc.CallOption) (*ReopenResponse, error)
 	// Writes a consistent copy of the journal into the folder `backups` of the issuer's home. Role: operator, on the operator
@@ -1109,10 +1109,10 @@ func (c *operationsClient) CompareConfiguration(ctx context.Context, in *Compare
 type OperationsServer interface {
 	// Makes a join token for a workload. Role: operator.
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error)
-	// Cuts a subject: everything that relies on it from before now is dead. Role: operator; a user, by their own token; an agent
+	// Revokes a subject and everything that was issued before now and relies on it. Role: operator; a user, by their own token; an agent
 	// itself and those below it; a workload, listed foreign ones too, the agents below itself.
 	Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error)
-	// Opens a closed user, workload or class for new issuance. What was cut stays cut. Role: operator; a user, by a token from after
+	// Opens a closed user, workload or class for new issuance. What was revoked stays revoked. Role: operator; a user, by a token from after
 	// that, what they closed themselves.
 	Reopen(context.Context, *ReopenRequest) (*ReopenResponse, error)
 	// Writes a consistent copy of the journal into the folder `backups` of the issuer's home. Role: operator, on the operator
@@ -1517,13 +1517,13 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// What happened: an entry for each record, and for each denial and each look of an operator. Role: operator, who sees all of it;
+// What happened: an entry for each record, for each denial and for each read by an operator. Role: operator, who sees all of it;
 // a workload, listed foreign ones too, and an agent see what is about themselves and the agents below them, and a user what was done
 // for them: without the reasons, the addresses and the names of others.
 type HistoryClient interface {
 	// Entries in the order in which they were written, each once.
 	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
-	// The entries of one decision; for operators with what proves each of them.
+	// The entries of one decision; for operators with the proof of each entry.
 	GetDecision(ctx context.Context, in *GetDecisionRequest, opts ...grpc.CallOption) (*GetDecisionResponse, error)
 }
 
@@ -1559,13 +1559,13 @@ func (c *historyClient) GetDecision(ctx context.Context, in *GetDecisionRequest,
 // All implementations must embed UnimplementedHistoryServer
 // for forward compatibility.
 //
-// What happened: an entry for each record, and for each denial and each look of an operator. Role: operator, who sees all of it;
+// What happened: an entry for each record, for each denial and for each read by an operator. Role: operator, who sees all of it;
 // a workload, listed foreign ones too, and an agent see what is about themselves and the agents below them, and a user what was done
 // for them: without the reasons, the addresses and the names of others.
 type HistoryServer interface {
 	// Entries in the order in which they were written, each once.
 	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
-	// The entries of one decision; for operators with what proves each of them.
+	// The entries of one decision; for operators with the proof of each entry.
 	GetDecision(context.Context, *GetDecisionRequest) (*GetDecisionResponse, error)
 	mustEmbedUnimplementedHistoryServer()
 }
@@ -1672,21 +1672,21 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Why: what was decided, what would be, and who may do what. Nothing is recorded, signed or charged.
+// Explains what was decided, what would be decided, and who may do what. Nothing is recorded, signed or charged.
 type DecisionsClient interface {
 	// Says why an agent or a credential may act or not, or whether a spawn would be allowed: the checks in order, where each is defined and
-	// who owns it, where each scope came from, what is left of each limit, and the smallest changes that would turn a denial.
+	// who owns it, where each scope came from, what is left of each limit, and the smallest changes by which a denied request would be allowed.
 	// Role: agent, workload, foreign workload, about themselves and the agents below them, without files and the counts of others;
 	// operator, about all.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
-	// The live agents that may use a scope, then the classes, providers and workloads by which there could be more. Exact as of one revision;
-	// nobody waits for it longer than for a page. Role: operator.
+	// The live agents that may use a scope, then the classes, providers and workloads by which there could be more. Exact as of one revision.
+	// It delays other calls only by the time for one page. Role: operator.
 	WhoCan(ctx context.Context, in *WhoCanRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WhoCanResponse], error)
 	// The agents that a revocation would end, or what a limit would leave no room for. Nothing is changed. Role: operator.
 	WhatIf(ctx context.Context, in *WhatIfRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WhatIfResponse], error)
-	// Decides again what was admitted, each on the state of its time, with the rules and the build of today. Role: operator.
+	// Judges past admissions again, each on the state of its time, with the rules and the build of today. Role: operator.
 	Replay(ctx context.Context, in *ReplayRequest, opts ...grpc.CallOption) (*ReplayResponse, error)
-	// What nobody owns, what nobody was given, and who holds authority that nobody used. Role: operator.
+	// Configuration without an owner, scopes and audiences that no agent was given, and agents that never used theirs. Role: operator.
 	Govern(ctx context.Context, in *GovernRequest, opts ...grpc.CallOption) (*GovernResponse, error)
 }
 
@@ -1770,21 +1770,21 @@ func (c *decisionsClient) Govern(ctx context.Context, in *GovernRequest, opts ..
 // All implementations must embed UnimplementedDecisionsServer
 // for forward compatibility.
 //
-// Why: what was decided, what would be, and who may do what. Nothing is recorded, signed or charged.
+// Explains what was decided, what would be decided, and who may do what. Nothing is recorded, signed or charged.
 type DecisionsServer interface {
 	// Says why an agent or a credential may act or not, or whether a spawn would be allowed: the checks in order, where each is defined and
-	// who owns it, where each scope came from, what is left of each limit, and the smallest changes that would turn a denial.
+	// who owns it, where each scope came from, what is left of each limit, and the smallest changes by which a denied request would be allowed.
 	// Role: agent, workload, foreign workload, about themselves and the agents below them, without files and the counts of others;
 	// operator, about all.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
-	// The live agents that may use a scope, then the classes, providers and workloads by which there could be more. Exact as of one revision;
-	// nobody waits for it longer than for a page. Role: operator.
+	// The live agents that may use a scope, then the classes, providers and workloads by which there could be more. Exact as of one revision.
+	// It delays other calls only by the time for one page. Role: operator.
 	WhoCan(*WhoCanRequest, grpc.ServerStreamingServer[WhoCanResponse]) error
 	// The agents that a revocation would end, or what a limit would leave no room for. Nothing is changed. Role: operator.
 	WhatIf(*WhatIfRequest, grpc.ServerStreamingServer[WhatIfResponse]) error
-	// Decides again what was admitted, each on the state of its time, with the rules and the build of today. Role: operator.
+	// Judges past admissions again, each on the state of its time, with the rules and the build of today. Role: operator.
 	Replay(context.Context, *ReplayRequest) (*ReplayResponse, error)
-	// What nobody owns, what nobody was given, and who holds authority that nobody used. Role: operator.
+	// Configuration without an owner, scopes and audiences that no agent was given, and agents that never used theirs. Role: operator.
 	Govern(context.Context, *GovernRequest) (*GovernResponse, error)
 	mustEmbedUnimplementedDecisionsServer()
 }
@@ -1955,9 +1955,9 @@ const (
 //
 // The public half of the authorities.
 type BundlesClient interface {
-	// The trust bundle; for whoever has proved who they are, those of foreign trust domains too. Role: anyone, it is public.
+	// The trust bundle; for authenticated callers those of foreign trust domains too. Role: anyone, it is public.
 	GetBundle(ctx context.Context, in *GetBundleRequest, opts ...grpc.CallOption) (*GetBundleResponse, error)
-	// The same at once, and again each time something of it has changed, whole. Ends with UNAVAILABLE when the issuer stops.
+	// The whole bundle at once, and again each time that it changes. Ends with UNAVAILABLE when the issuer stops.
 	// Role: anyone, it is public.
 	WatchBundle(ctx context.Context, in *WatchBundleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBundleResponse], error)
 	// Certificate revocation lists (RFC 5280), for verifiers that read nothing else. They are made when somebody asks, once a second at
@@ -2018,9 +2018,9 @@ func (c *bundlesClient) GetCrls(ctx context.Context, in *GetCrlsRequest, opts ..
 //
 // The public half of the authorities.
 type BundlesServer interface {
-	// The trust bundle; for whoever has proved who they are, those of foreign trust domains too. Role: anyone, it is public.
+	// The trust bundle; for authenticated callers those of foreign trust domains too. Role: anyone, it is public.
 	GetBundle(context.Context, *GetBundleRequest) (*GetBundleResponse, error)
-	// The same at once, and again each time something of it has changed, whole. Ends with UNAVAILABLE when the issuer stops.
+	// The whole bundle at once, and again each time that it changes. Ends with UNAVAILABLE when the issuer stops.
 	// Role: anyone, it is public.
 	WatchBundle(*WatchBundleRequest, grpc.ServerStreamingServer[WatchBundleResponse]) error
 	// Certificate revocation lists (RFC 5280), for verifiers that read nothing else. They are made when somebody asks, once a second at
@@ -2152,16 +2152,16 @@ const (
 //
 // What is revoked, for those who verify.
 type RevocationsClient interface {
-	// Every cut that counts: a snapshot, or what came after the caller's last heartbeat; then each change, by ticks of 20 ms, and a
+	// Every cut in force: a snapshot, or what came after the caller's last heartbeat; then each change, by ticks of 20 ms, and a
 	// heartbeat at least every second. Ends with UNAVAILABLE when the issuer stops, and when the caller reads too slowly.
 	// Role: agent, workload, foreign workload, operator.
 	WatchCuts(ctx context.Context, in *WatchCutsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchCutsResponse], error)
-	// What was revoked and still matters, with names and reasons. Role: operator.
+	// The revocations that can still affect a credential, with names and reasons. Role: operator.
 	ListCuts(ctx context.Context, in *ListCutsRequest, opts ...grpc.CallOption) (*ListCutsResponse, error)
-	// Says up to which head the caller has taken the feed. Verifiers call it when a message asks for it, so that whoever revokes can wait
+	// Confirms up to which head the caller has applied the feed. Verifiers call it when a message asks for it, so that a revocation can wait
 	// for them. Role: as WatchCuts.
 	ConfirmCuts(ctx context.Context, in *ConfirmCutsRequest, opts ...grpc.CallOption) (*ConfirmCutsResponse, error)
-	// Who follows the feed, and how far each has heard it. Role: operator.
+	// The subscribers of the feed, and the head up to which each has received it. Role: operator.
 	ListSubscribers(ctx context.Context, in *ListSubscribersRequest, opts ...grpc.CallOption) (*ListSubscribersResponse, error)
 }
 
@@ -2228,16 +2228,16 @@ func (c *revocationsClient) ListSubscribers(ctx context.Context, in *ListSubscri
 //
 // What is revoked, for those who verify.
 type RevocationsServer interface {
-	// Every cut that counts: a snapshot, or what came after the caller's last heartbeat; then each change, by ticks of 20 ms, and a
+	// Every cut in force: a snapshot, or what came after the caller's last heartbeat; then each change, by ticks of 20 ms, and a
 	// heartbeat at least every second. Ends with UNAVAILABLE when the issuer stops, and when the caller reads too slowly.
 	// Role: agent, workload, foreign workload, operator.
 	WatchCuts(*WatchCutsRequest, grpc.ServerStreamingServer[WatchCutsResponse]) error
-	// What was revoked and still matters, with names and reasons. Role: operator.
+	// The revocations that can still affect a credential, with names and reasons. Role: operator.
 	ListCuts(context.Context, *ListCutsRequest) (*ListCutsResponse, error)
-	// Says up to which head the caller has taken the feed. Verifiers call it when a message asks for it, so that whoever revokes can wait
+	// Confirms up to which head the caller has applied the feed. Verifiers call it when a message asks for it, so that a revocation can wait
 	// for them. Role: as WatchCuts.
 	ConfirmCuts(context.Context, *ConfirmCutsRequest) (*ConfirmCutsResponse, error)
-	// Who follows the feed, and how far each has heard it. Role: operator.
+	// The subscribers of the feed, and the head up to which each has received it. Role: operator.
 	ListSubscribers(context.Context, *ListSubscribersRequest) (*ListSubscribersResponse, error)
 	mustEmbedUnimplementedRevocationsServer()
 }
@@ -2390,15 +2390,15 @@ const (
 //
 // What agents may spend: operations, tokens of a model, dollars. An agent's class sets its budget; what it spends is taken from its own
 // account and from that of each agent above it, so children share what is left to those above them. Spending is for the agent itself,
-// whoever stands above it, and workloads that are configured as gateways. Role: agent, workload, foreign workload.
+// its ancestors and root workload, and workloads that are configured as gateways. Role: agent, workload, foreign workload.
 type BudgetsClient interface {
-	// What is left for an agent, and of whose budget. Role: agent, workload, foreign workload, operator.
+	// How much an agent may still spend, and from which accounts. Role: agent, workload, foreign workload, operator.
 	GetBudget(ctx context.Context, in *GetBudgetRequest, opts ...grpc.CallOption) (*GetBudgetResponse, error)
-	// Never more than is left, however many spend at once.
+	// Spends an amount. All calls together never spend more than the budget, even at the same time.
 	Spend(ctx context.Context, in *SpendRequest, opts ...grpc.CallOption) (*SpendResponse, error)
-	// Holds a part for an agent until it is spent or released, until its time has passed, or until the agent ends, expires or is revoked.
+	// Reserves an amount for an agent until it is spent or released, until its time has passed, or until the agent ends, expires or is revoked.
 	Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveResponse, error)
-	// Gives back what is left of a reservation.
+	// Releases what is left of a reservation.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
 }
 
@@ -2456,15 +2456,15 @@ func (c *budgetsClient) Release(ctx context.Context, in *ReleaseRequest, opts ..
 //
 // What agents may spend: operations, tokens of a model, dollars. An agent's class sets its budget; what it spends is taken from its own
 // account and from that of each agent above it, so children share what is left to those above them. Spending is for the agent itself,
-// whoever stands above it, and workloads that are configured as gateways. Role: agent, workload, foreign workload.
+// its ancestors and root workload, and workloads that are configured as gateways. Role: agent, workload, foreign workload.
 type BudgetsServer interface {
-	// What is left for an agent, and of whose budget. Role: agent, workload, foreign workload, operator.
+	// How much an agent may still spend, and from which accounts. Role: agent, workload, foreign workload, operator.
 	GetBudget(context.Context, *GetBudgetRequest) (*GetBudgetResponse, error)
-	// Never more than is left, however many spend at once.
+	// Spends an amount. All calls together never spend more than the budget, even at the same time.
 	Spend(context.Context, *SpendRequest) (*SpendResponse, error)
-	// Holds a part for an agent until it is spent or released, until its time has passed, or until the agent ends, expires or is revoked.
+	// Reserves an amount for an agent until it is spent or released, until its time has passed, or until the agent ends, expires or is revoked.
 	Reserve(context.Context, *ReserveRequest) (*ReserveResponse, error)
-	// Gives back what is left of a reservation.
+	// Releases what is left of a reservation.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
 	mustEmbedUnimplementedBudgetsServer()
 }
@@ -2617,7 +2617,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// The policies beside classes and limits. Role: operator.
+// The policies, which can only deny more than classes and limits do. Role: operator.
 type PoliciesClient interface {
 	// The set in force, with its texts.
 	GetPolicies(ctx context.Context, in *GetPoliciesRequest, opts ...grpc.CallOption) (*GetPoliciesResponse, error)
@@ -2645,7 +2645,7 @@ func (c *policiesClient) GetPolicies(ctx context.Context, in *GetPoliciesRequest
 // All implementations must embed UnimplementedPoliciesServer
 // for forward compatibility.
 //
-// The policies beside classes and limits. Role: operator.
+// The policies, which can only deny more than classes and limits do. Role: operator.
 type PoliciesServer interface {
 	// The set in force, with its texts.
 	GetPolicies(context.Context, *GetPoliciesRequest) (*GetPoliciesResponse, error)
@@ -2730,19 +2730,19 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// The signing keys that rotate. They do so by themselves; this is for looking, and for doing it now. Role: operator.
+// The signing keys. They rotate by themselves; these calls show them or rotate them at once. Role: operator.
 type AuthoritiesClient interface {
 	ListAuthorities(ctx context.Context, in *ListAuthoritiesRequest, opts ...grpc.CallOption) (*ListAuthoritiesResponse, error)
 	// Makes and publishes the next authority of a kind. It signs when it has been published for long enough.
 	PrepareAuthority(ctx context.Context, in *PrepareAuthorityRequest, opts ...grpc.CallOption) (*PrepareAuthorityResponse, error)
-	// Lets the prepared one sign; the one that did has retired.
+	// Activates the prepared authority: it signs from now on, and the one before it is retired.
 	ActivateAuthority(ctx context.Context, in *ActivateAuthorityRequest, opts ...grpc.CallOption) (*ActivateAuthorityResponse, error)
-	// Prepares, where none is prepared, and activates: at once for X.509, and for JWT when the key has been published for
+	// Prepares an authority if none is prepared, and activates it: at once for X.509, and for JWT when the key has been published for
 	// long enough, or `now`.
 	RotateAuthority(ctx context.Context, in *RotateAuthorityRequest, opts ...grpc.CallOption) (*RotateAuthorityResponse, error)
-	// Withdraws a prepared one.
+	// Withdraws a prepared authority.
 	RetireAuthority(ctx context.Context, in *RetireAuthorityRequest, opts ...grpc.CallOption) (*RetireAuthorityResponse, error)
-	// Nothing that it ever signed holds any more. Never the active one: rotate first.
+	// Makes everything that an authority ever signed invalid. The active one is refused: rotate first.
 	TaintAuthority(ctx context.Context, in *TaintAuthorityRequest, opts ...grpc.CallOption) (*TaintAuthorityResponse, error)
 }
 
@@ -2818,19 +2818,19 @@ func (c *authoritiesClient) TaintAuthority(ctx context.Context, in *TaintAuthori
 // All implementations must embed UnimplementedAuthoritiesServer
 // for forward compatibility.
 //
-// The signing keys that rotate. They do so by themselves; this is for looking, and for doing it now. Role: operator.
+// The signing keys. They rotate by themselves; these calls show them or rotate them at once. Role: operator.
 type AuthoritiesServer interface {
 	ListAuthorities(context.Context, *ListAuthoritiesRequest) (*ListAuthoritiesResponse, error)
 	// Makes and publishes the next authority of a kind. It signs when it has been published for long enough.
 	PrepareAuthority(context.Context, *PrepareAuthorityRequest) (*PrepareAuthorityResponse, error)
-	// Lets the prepared one sign; the one that did has retired.
+	// Activates the prepared authority: it signs from now on, and the one before it is retired.
 	ActivateAuthority(context.Context, *ActivateAuthorityRequest) (*ActivateAuthorityResponse, error)
-	// Prepares, where none is prepared, and activates: at once for X.509, and for JWT when the key has been published for
+	// Prepares an authority if none is prepared, and activates it: at once for X.509, and for JWT when the key has been published for
 	// long enough, or `now`.
 	RotateAuthority(context.Context, *RotateAuthorityRequest) (*RotateAuthorityResponse, error)
-	// Withdraws a prepared one.
+	// Withdraws a prepared authority.
 	RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error)
-	// Nothing that it ever signed holds any more. Never the active one: rotate first.
+	// Makes everything that an authority ever signed invalid. The active one is refused: rotate first.
 	TaintAuthority(context.Context, *TaintAuthorityRequest) (*TaintAuthorityResponse, error)
 	mustEmbedUnimplementedAuthoritiesServer()
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from mayfly.testing import Dev
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def url(dev: Dev, package: Path) -> Iterator[str]:
     """The address of a server with a guard beside it."""
     (dev.folder / "t").write_text(json.loads(dev.cli("join", "guard", "-o", "json"))["token"])
@@ -52,3 +53,30 @@ def test_an_agent_calls_a_tool_and_the_server_knows_for_whom(dev: Dev, package: 
     assert re.fullmatch(r"ants for demo by spiffe://dev\.mayfly\.test/agent/researcher/\S+\n", calls("researcher"))
     refused = calls("researcher", "--scope", "files:read")
     assert refused.startswith("failed: ") and "Server returned an error response" in refused
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mayfly run is for Linux")
+def test_each_framework_carries_user_and_agent_to_the_server(dev: Dev, package: Path, url: str) -> None:
+    pytest.importorskip("mcp")
+    # The first two are in requirements.txt; the others run where somebody has installed them, because each takes as long as all the
+    # rest to install.
+    modules = {
+        "with_fastmcp.py": "fastmcp",
+        "with_langgraph.py": "langgraph",
+        "with_openai_agents.py": "agents",
+        "with_pydantic_ai.py": "pydantic_ai",
+    }
+    programs = sorted((package.parent / "examples/frameworks").glob("with_*.py"))
+    assert [program.name for program in programs] == sorted(modules)
+    running: dict[str, subprocess.Popen[str]] = {}
+    for program in programs:
+        assert len(program.read_text().splitlines()) <= 30, program.name
+        if importlib.util.find_spec(modules[program.name]) is not None:
+            command = [sys.executable, str(program), url]
+            running[program.name] = dev.run("researcher", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for name, process in running.items():
+        out, err = process.communicate(timeout=120)
+        # The node of the graph is the sub-agent, and not the process.
+        kind = "worker" if name == "with_langgraph.py" else "researcher"
+        expected = rf"for demo by spiffe://dev\.mayfly\.test/agent/{kind}/"
+        assert process.returncode == 0 and re.search(expected, out), f"{name}: {out}{err}"

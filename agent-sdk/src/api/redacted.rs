@@ -214,6 +214,7 @@ impl fmt::Debug for ApproveRequest {
         f.debug_struct("ApproveRequest")
             .field("approval_id", &self.approval_id)
             .field("digest", &self.digest)
+            .field("narrowed", &self.narrowed)
             .finish_non_exhaustive()
     }
 }

@@ -38,7 +38,7 @@ pub struct Bundle {
     #[prost(uint64, tag = "5")]
     pub sequence: u64,
 }
-/// The bundle of another trust domain. It proves peers of that trust domain and nobody else.
+/// The bundle of another trust domain. It authenticates peers of that trust domain only.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForeignBundle {
     #[prost(string, tag = "1")]
@@ -105,7 +105,7 @@ pub struct RenewResponse {
     pub bundle: ::core::option::Option<Bundle>,
     #[prost(uint64, tag = "3")]
     pub revision: u64,
-    /// As it is from now on; absent for a workload.
+    /// The agent as it is from now on; absent for a workload.
     #[prost(message, optional, tag = "4")]
     pub agent: ::core::option::Option<Agent>,
 }
@@ -146,14 +146,14 @@ pub struct SpawnRequest {
     /// Give a ticket instead of certifying a key. It lasts a minute and belongs to the first key it is redeemed with.
     #[prost(bool, tag = "12")]
     pub ticket: bool,
-    /// Instead of a user token: a delegation that names the calling workload, as `Agent.delegation_id` has it. It was recorded when
-    /// its token was first used, and ends with that.
+    /// Instead of a user token: the id of a delegation to the calling workload, as in `Agent.delegation_id`. It was recorded when
+    /// its token was first used, and ends when that token expires.
     #[prost(string, tag = "13")]
     pub delegation: ::prost::alloc::string::String,
     /// Sequence of the bundle that the caller has. The answer leaves the bundle out while that is the newest. 0: always send it.
     #[prost(uint64, tag = "14")]
     pub known_bundle: u64,
-    /// Give the new agent neither key nor ticket: it is a part of the process of the calling agent, which has its tokens minted on its own
+    /// Give the new agent neither key nor ticket: it is a part of the process of the calling agent, which mints its tokens over its own
     /// connection (`for_agent`), bound to the certificate of that connection. It spawns nothing, and acts only while its parent does.
     #[prost(bool, tag = "109")]
     pub keyless: bool,
@@ -194,7 +194,7 @@ pub struct SpawnBatchRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SpawnBatchResponse {
-    /// Which of them, from 0.
+    /// Index of the agent in the batch, from 0.
     #[prost(uint32, tag = "1")]
     pub index: u32,
     #[prost(oneof = "spawn_batch_response::Result", tags = "2, 3")]
@@ -296,7 +296,7 @@ pub struct WhoamiResponse {
     /// The caller, if it is an agent.
     #[prost(message, optional, tag = "3")]
     pub agent: ::core::option::Option<Agent>,
-    /// Revision as of which this is said.
+    /// Revision of the journal as of which the answer is true.
     #[prost(uint64, tag = "4")]
     pub revision: u64,
 }
@@ -336,17 +336,20 @@ pub struct Agent {
     pub revision: u64,
     #[prost(enumeration = "AgentState", tag = "15")]
     pub state: i32,
-    /// Only from GetAgent, and only if it may not act any more: since when, as far as the records that are left say it.
+    /// Only from GetAgent, and only if it may not act any more: since when, as far as the remaining records show it.
     #[prost(message, optional, tag = "16")]
     pub over_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The same for operators, and for a user who decided it themself: who decided it, empty if time did or the issuer itself; and why.
+    /// Also only for operators, and for a user who ended it themself: who ended it, empty if it expired or the issuer ended it; and why.
     #[prost(string, tag = "17")]
     pub over_by: ::prost::alloc::string::String,
     #[prost(string, tag = "18")]
     pub over_reason: ::prost::alloc::string::String,
-    /// It has no key of its own and no certificate: its parent has its tokens minted. `svid_expires_at` is absent then.
+    /// The agent has no key of its own and no certificate: its parent mints its tokens. `svid_expires_at` is absent then.
     #[prost(bool, tag = "109")]
     pub keyless: bool,
+    /// The user as `<issuer>/<subject>`, with the configured name of the issuer; its URL if it is not configured any more.
+    #[prost(string, tag = "120")]
+    pub user_name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBudgetRequest {
@@ -361,18 +364,18 @@ pub struct GetBudgetResponse {
     /// For each unit: the agent's own account, then those above it, the parent first.
     #[prost(message, repeated, tag = "2")]
     pub lines: ::prost::alloc::vec::Vec<BudgetLine>,
-    /// What is held from the agent's own account, for itself and for agents below it.
+    /// What is reserved from the agent's own account, for itself and for agents below it.
     #[prost(message, repeated, tag = "3")]
     pub reservations: ::prost::alloc::vec::Vec<Reservation>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BudgetLine {
-    /// Whose account it is.
+    /// SPIFFE ID of the agent whose account it is.
     #[prost(string, tag = "1")]
     pub agent_id: ::prost::alloc::string::String,
     #[prost(enumeration = "BudgetUnit", tag = "2")]
     pub unit: i32,
-    /// Absent: it is counted and not limited.
+    /// Absent: what is spent is counted and not limited.
     #[prost(uint64, optional, tag = "3")]
     pub limit: ::core::option::Option<u64>,
     #[prost(uint64, tag = "4")]
@@ -398,7 +401,7 @@ pub struct Reservation {
     pub left: u64,
     #[prost(message, optional, tag = "4")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The agent for which it is held.
+    /// The agent for which it is reserved.
     #[prost(string, tag = "5")]
     pub agent_id: ::prost::alloc::string::String,
 }
@@ -412,7 +415,7 @@ pub struct SpendRequest {
     /// At least 1.
     #[prost(uint64, tag = "3")]
     pub amount: u64,
-    /// Take it from this reservation of the agent; 0: from what is not held.
+    /// Spend from this reservation of the agent; 0: from what is not reserved.
     #[prost(uint64, tag = "4")]
     pub reservation: u64,
     /// Makes a retry within two minutes the same spend. At most 64 visible ASCII characters.
@@ -423,7 +426,7 @@ pub struct SpendRequest {
 pub struct SpendResponse {
     #[prost(string, tag = "1")]
     pub agent_id: ::prost::alloc::string::String,
-    /// The record of the spend; for a retry a later revision.
+    /// Revision of the record of the spend; for a retry a later revision.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
     /// The least that any of the accounts has left. Absent: none is limited.
@@ -435,7 +438,7 @@ pub struct SpendResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReserveRequest {
-    /// SPIFFE ID or UUID of the agent for which it is held; empty: the calling agent.
+    /// SPIFFE ID or UUID of the agent for which it is reserved; empty: the calling agent.
     #[prost(string, tag = "1")]
     pub agent: ::prost::alloc::string::String,
     #[prost(enumeration = "BudgetUnit", tag = "2")]
@@ -483,7 +486,7 @@ pub struct GetPoliciesResponse {
     /// Absent: there are none.
     #[prost(message, optional, tag = "1")]
     pub in_force: ::core::option::Option<PolicySet>,
-    /// A candidate set, which decides nothing.
+    /// The candidate set, which is evaluated and reported, and denies nothing.
     #[prost(message, optional, tag = "2")]
     pub shadow: ::core::option::Option<PolicySet>,
     /// What policies may name: classes with their owners, and `iss` of each provider of users with the operator's name for it.
@@ -525,7 +528,7 @@ pub struct ListAgentsRequest {
     /// From the response before; empty: from the start.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
-    /// Also those that ended, expired or were cut and are still known.
+    /// Also agents that have ended, expired or been revoked, as long as the issuer knows them.
     #[prost(bool, tag = "3")]
     pub all: bool,
     /// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
@@ -754,6 +757,21 @@ pub struct Approval {
     /// SHA-256 in hexadecimal digits of the token by which they proved themselves.
     #[prost(string, tag = "19")]
     pub evidence: ::prost::alloc::string::String,
+    /// What of it was approved; absent when all of it was, or nobody has approved.
+    #[prost(message, optional, tag = "20")]
+    pub narrowed: ::core::option::Option<Narrowed>,
+    /// The page on which a person answers in a browser; empty when the issuer has none.
+    #[prost(string, tag = "21")]
+    pub page: ::prost::alloc::string::String,
+}
+/// Part of what an agent asked for.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Narrowed {
+    /// The actions: a JSON array. Each is within another one that was asked for.
+    #[prost(string, tag = "1")]
+    pub authorization_details: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AskRequest {
@@ -784,7 +802,7 @@ pub struct AskResponse {
 pub struct GetApprovalRequest {
     #[prost(string, tag = "1")]
     pub approval_id: ::prost::alloc::string::String,
-    /// Of the person who asks, on a connection without a certificate; empty for everybody else.
+    /// The token of the person who asks, on a connection without a certificate; empty for everybody else.
     #[prost(string, tag = "2")]
     pub user_token: ::prost::alloc::string::String,
 }
@@ -821,6 +839,9 @@ pub struct ApproveRequest {
     /// The digest of what the person was shown. Anything else is refused.
     #[prost(string, tag = "3")]
     pub digest: ::prost::alloc::string::String,
+    /// Approves only this part of it. Absent approves all of it.
+    #[prost(message, optional, tag = "4")]
+    pub narrowed: ::core::option::Option<Narrowed>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ApproveResponse {
@@ -869,13 +890,13 @@ pub struct TokensRevokeResponse {}
 pub struct RevokeRequest {
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
-    /// Stays inside; at most 256 bytes.
+    /// The reason. It is recorded and never sent to verifiers; at most 256 bytes.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
     /// Keep a user, a workload or a class open for new issuance.
     #[prost(bool, tag = "3")]
     pub allow_new: bool,
-    /// Record nothing: say what would end.
+    /// Dry run: record nothing, and return what would end.
     #[prost(bool, tag = "4")]
     pub dry_run: bool,
     /// A token of the revoking user, for an audience with `user = true` or `revokes = true`; only on a connection without a certificate.
@@ -883,7 +904,7 @@ pub struct RevokeRequest {
     #[prost(string, tag = "5")]
     pub user_token: ::prost::alloc::string::String,
 }
-/// So many agents of one class, or of one user.
+/// A number of agents of one class, or of one user.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AgentCount {
     #[prost(uint64, tag = "3")]
@@ -912,7 +933,7 @@ pub struct RevokeResponse {
     /// Whether new issuance for the target is open.
     #[prost(bool, tag = "3")]
     pub open_for_new: bool,
-    /// How long a verifier that hears nothing may accept what was issued before.
+    /// For how long a verifier that gets no feed may accept what was issued before.
     #[prost(uint64, tag = "4")]
     pub worst_case_seconds: u64,
     /// Absent after a dry run.
@@ -953,7 +974,7 @@ pub struct ListCutsResponse {
 pub struct MadeCut {
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
-    /// Of the last record about the target.
+    /// Revision of the last record about the target.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
     /// The revocation ends whatever has relied on the target since before this revision. If it is absent, it ends everything that
@@ -970,7 +991,7 @@ pub struct MadeCut {
     pub by: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "7")]
     pub recorded_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it is forgotten, because nothing it can hit lives; absent: never.
+    /// When the revocation is removed, because everything that it revokes has expired; absent: never.
     #[prost(message, optional, tag = "8")]
     pub kept_until: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -980,13 +1001,13 @@ pub struct ReopenRequest {
     /// A token of a user, for an audience that is configured with `user = true`; only on a connection without a certificate.
     #[prost(string, tag = "4")]
     pub user_token: ::prost::alloc::string::String,
-    /// Agents, delegations and keys never come back: grant anew.
+    /// Agents, delegations and keys cannot be reopened: issue new ones.
     #[prost(oneof = "reopen_request::Target", tags = "1, 2, 3, 51")]
     pub target: ::core::option::Option<reopen_request::Target>,
 }
 /// Nested message and enum types in `ReopenRequest`.
 pub mod reopen_request {
-    /// Agents, delegations and keys never come back: grant anew.
+    /// Agents, delegations and keys cannot be reopened: issue new ones.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     #[prost(skip_debug)]
     pub enum Target {
@@ -1083,7 +1104,7 @@ pub struct AffectedAgent {
     #[prost(string, repeated, tag = "2")]
     pub loses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Which entries are wanted. What is absent admits all.
+/// Which entries are wanted. An absent field matches every entry.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ListEntriesRequest {
@@ -1096,7 +1117,7 @@ pub struct ListEntriesRequest {
     /// For whom it was done.
     #[prost(message, optional, tag = "3")]
     pub user: ::core::option::Option<User>,
-    /// SPIFFE ID or UUID, also of an agent that was forgotten long ago.
+    /// SPIFFE ID or UUID, also of an agent that the issuer does not know any more.
     #[prost(string, tag = "4")]
     pub agent: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
@@ -1127,7 +1148,7 @@ pub struct ListEntriesResponse {
     /// Empty: no more by now.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
-    /// With it a later call goes on after the entries that were there, for who follows the history.
+    /// To follow the history: a later call with this token returns the entries that came after these.
     #[prost(string, tag = "3")]
     pub end_page_token: ::prost::alloc::string::String,
 }
@@ -1146,19 +1167,19 @@ pub struct GetDecisionResponse {
     /// At least one.
     #[prost(message, repeated, tag = "1")]
     pub entries: ::prost::alloc::vec::Vec<HistoryEntry>,
-    /// For operators: of each entry what the tree holds, and what opens it.
+    /// For operators: the leaf of each entry in the Merkle tree, and what its commitment is over.
     #[prost(message, repeated, tag = "2")]
     pub proofs: ::prost::alloc::vec::Vec<EntryProof>,
 }
-/// One entry of the history. What the caller may not know is empty.
+/// One entry of the history. Fields that the caller may not see are empty.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HistoryEntry {
-    /// Place in the history, from 0.
+    /// Index in the history, from 0.
     #[prost(uint64, tag = "1")]
     pub index: u64,
     #[prost(message, optional, tag = "2")]
     pub at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Revision of the record; 0 for what is no record.
+    /// Revision of the record; 0 for an entry without a record, such as a denial.
     #[prost(uint64, tag = "3")]
     pub revision: u64,
     /// The entries of one decision share it.
@@ -1210,7 +1231,7 @@ pub struct HistoryEntry {
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "20")]
     pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Of what was given.
+    /// When what was given expires.
     #[prost(message, optional, tag = "21")]
     pub ends_at: ::core::option::Option<::prost_types::Timestamp>,
     /// SHA-256 of the credential's public key, in hex.
@@ -1225,27 +1246,27 @@ pub struct HistoryEntry {
     /// The reason that was given, or what the caller was told.
     #[prost(string, tag = "25")]
     pub reason: ::prost::alloc::string::String,
-    /// Of a gap: how many entries were not written.
+    /// For a gap: how many entries were not written.
     #[prost(uint64, tag = "26")]
     pub count: u64,
-    /// Written from the journal after a stop: peer, method and request id are not known.
+    /// The entry was written from the journal after a stop: peer, method and request id are not known.
     #[prost(bool, tag = "27")]
     pub late: bool,
 }
-/// What proves an entry to somebody outside.
+/// The proof of an entry for somebody outside.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EntryProof {
     #[prost(uint64, tag = "1")]
     pub index: u64,
-    /// The bytes of the leaf: what everybody may see of the entry.
+    /// The bytes of the leaf: the part of the entry that is public.
     #[prost(string, tag = "2")]
     pub leaf: ::prost::alloc::string::String,
-    /// The bytes that the leaf's `commitment` is over, as HMAC-SHA-256 under the salt.
+    /// The bytes that the leaf commits to: its `commitment` is their HMAC-SHA-256 under the salt.
     #[prost(string, tag = "3")]
     pub opening: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "4")]
     pub salt: ::prost::alloc::vec::Vec<u8>,
-    /// A C2SP tlog-proof: place, inclusion proof and signed checkpoint. Empty until a checkpoint covers the entry, about a second.
+    /// A C2SP tlog-proof: index, inclusion proof and signed checkpoint. Empty until a checkpoint covers the entry, about a second.
     #[prost(string, tag = "5")]
     pub proof: ::prost::alloc::string::String,
 }
@@ -1269,10 +1290,10 @@ pub mod explain_request {
         /// A JWT-SVID or an access token of this issuer.
         #[prost(string, tag = "3")]
         Token(::prost::alloc::string::String),
-        /// A spawn that is judged and not made: for the caller, with no key, no request id and no ticket.
+        /// A spawn by the caller that is judged and not made. It has no key, no request id and no ticket.
         #[prost(message, tag = "4")]
         Spawn(super::SpawnRequest),
-        /// The id of a decision in the history. One of somebody else looks as if it did not exist.
+        /// The id of a decision in the history. For a decision that the caller may not see, the answer is that there is none.
         #[prost(string, tag = "5")]
         Decision(::prost::alloc::string::String),
     }
@@ -1310,16 +1331,16 @@ pub struct ExplainResponse {
     /// The policies that decided. Empty where none is configured.
     #[prost(message, repeated, tag = "9")]
     pub policies: ::prost::alloc::vec::Vec<ExplainedPolicy>,
-    /// The smallest sets of changes that turn a denial, each proved by judging again with it. No set contains another.
+    /// The smallest sets of changes by which the request would be allowed, each verified by judging again with it. No set contains another.
     #[prost(message, repeated, tag = "10")]
     pub flip: ::prost::alloc::vec::Vec<Flip>,
-    /// Whether every set of up to three changes was looked at. If not, there may be others.
+    /// Whether every set of up to three changes was tried. If not, there may be others.
     #[prost(bool, tag = "11")]
     pub flip_complete: bool,
     /// The decision that admitted the agent; empty for a spawn that is not made.
     #[prost(string, tag = "12")]
     pub decision_id: ::prost::alloc::string::String,
-    /// Revision of the journal as of which all of this holds.
+    /// Revision of the journal as of which the answer is true.
     #[prost(uint64, tag = "13")]
     pub revision: u64,
     #[prost(message, optional, tag = "14")]
@@ -1341,7 +1362,7 @@ pub struct ExplainedCheck {
     pub check: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub passed: bool,
-    /// What it looked at.
+    /// What it checked.
     #[prost(string, tag = "3")]
     pub saw: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "4")]
@@ -1361,13 +1382,13 @@ pub struct ExplainedPart {
 pub struct ExplainedLimit {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// What has a count of its own: `user`, `root`, `workload`, `parent` or `class`.
+    /// The kind of subject that is counted: `user`, `root`, `workload`, `parent` or `class`.
     #[prost(string, tag = "2")]
     pub per: ::prost::alloc::string::String,
     /// What is counted: `live`, `fan_out`, `rate` or `total`.
     #[prost(string, tag = "3")]
     pub measure: ::prost::alloc::string::String,
-    /// Absent where others count too and the caller is no operator.
+    /// Absent if agents of others are counted too and the caller is no operator.
     #[prost(uint64, optional, tag = "4")]
     pub used: ::core::option::Option<u64>,
     #[prost(uint64, tag = "5")]
@@ -1382,7 +1403,7 @@ pub struct ExplainedPolicy {
     #[prost(message, optional, tag = "2")]
     pub source: ::core::option::Option<Source>,
 }
-/// Changes that turn the answer together.
+/// Changes that together make the answer an admission.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Flip {
     #[prost(message, repeated, tag = "1")]
@@ -1418,14 +1439,14 @@ pub struct WhoCanResponse {
     /// The live agents that may, in order of id.
     #[prost(message, repeated, tag = "1")]
     pub agents: ::prost::alloc::vec::Vec<Agent>,
-    /// In the last message: by whom there could be more.
+    /// In the last message: how more such agents could be spawned.
     #[prost(message, repeated, tag = "2")]
     pub could: ::prost::alloc::vec::Vec<CouldHave>,
-    /// In the last message: how far the answer holds.
+    /// In the last message: as of when the list is exact.
     #[prost(message, optional, tag = "3")]
     pub as_of: ::core::option::Option<AsOf>,
 }
-/// Agents that there could be.
+/// A way in which more such agents could be spawned.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CouldHave {
     #[prost(string, tag = "1")]
@@ -1445,15 +1466,15 @@ pub struct CouldHave {
     #[prost(message, optional, tag = "6")]
     pub source: ::core::option::Option<Source>,
 }
-/// As of when a survey of the agents holds.
+/// As of when a list of agents is exact.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AsOf {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
-    /// False if the journal moved on faster than it could be followed: then agents may be missing, or have ended by now.
+    /// False if the journal grew faster than it could be read: then agents may be missing from the list, or may have ended by now.
     #[prost(bool, tag = "2")]
     pub exact: bool,
-    /// For what expires.
+    /// The time as of which expiry was decided.
     #[prost(message, optional, tag = "3")]
     pub at: ::core::option::Option<::prost_types::Timestamp>,
     /// How many agents were found.
@@ -1488,10 +1509,10 @@ pub struct WhatIfResponse {
     /// The live agents that would end, or that are counted where there would be no room, in order of id.
     #[prost(message, repeated, tag = "1")]
     pub agents: ::prost::alloc::vec::Vec<Agent>,
-    /// In the last message: what would have no room.
+    /// In the last message: the subjects that have no room for one more under the limit.
     #[prost(message, repeated, tag = "2")]
     pub starved: ::prost::alloc::vec::Vec<Starved>,
-    /// In the last message: how far the answer holds.
+    /// In the last message: as of when the list is exact.
     #[prost(message, optional, tag = "3")]
     pub as_of: ::core::option::Option<AsOf>,
     /// In the last message: where the limit is defined.
@@ -1501,7 +1522,7 @@ pub struct WhatIfResponse {
     #[prost(bool, tag = "5")]
     pub unknown_user: bool,
 }
-/// Something that has a count of its own under a limit, and would have no room for one more.
+/// A subject whose agents a limit counts, and that would have no room for one more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Starved {
     /// Such as `user demo of <https://…`.>
@@ -1509,7 +1530,7 @@ pub struct Starved {
     pub whose: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub used: u64,
-    /// Live agents that are counted there.
+    /// Live agents that are counted for it.
     #[prost(uint64, tag = "3")]
     pub agents: u64,
 }
@@ -1524,23 +1545,23 @@ pub struct ReplayResponse {
     /// Admissions and denials of spawns that were decided again.
     #[prost(uint64, tag = "1")]
     pub decided: u64,
-    /// Those with another answer.
+    /// Admissions whose answer would be another one today.
     #[prost(uint64, tag = "2")]
     pub different: u64,
-    /// At most 1,000 of these.
+    /// At most 1,000 of those with another answer.
     #[prost(message, repeated, tag = "3")]
     pub differences: ::prost::alloc::vec::Vec<ReplayDifference>,
     /// Denials of the same time that are not decided again: of other requests, of what is proved before a spawn is judged, and from more than
     /// an hour ago.
     #[prost(uint64, tag = "4")]
     pub not_replayed: u64,
-    /// Whether classes, limits or audiences were configured otherwise since the first of these decisions.
+    /// Whether classes, limits or audiences were changed in the configuration since the first of these decisions.
     #[prost(bool, tag = "5")]
     pub configured_otherwise: bool,
     /// The revision up to which the journal was read.
     #[prost(uint64, tag = "6")]
     pub revision: u64,
-    /// Admissions that were decided again by the policies of today, because those of their time are not kept.
+    /// Admissions that were judged again by the policies of today, because those of their time are not kept.
     #[prost(uint64, tag = "7")]
     pub policies_lost: u64,
     /// Denials among those that were decided again.
@@ -1579,7 +1600,7 @@ pub struct GovernResponse {
     /// Entries whose owner is a user who was revoked and is closed.
     #[prost(message, repeated, tag = "2")]
     pub closed_owners: ::prost::alloc::vec::Vec<Source>,
-    /// What of a class was given to no agent.
+    /// The scopes and audiences of a class that were given to no agent.
     #[prost(message, repeated, tag = "3")]
     pub unused: ::prost::alloc::vec::Vec<UnusedCeiling>,
     /// SPIFFE IDs of live agents that have had an identity for an hour, and never used it for a token, a renewal or a child; at most
@@ -1614,7 +1635,7 @@ pub struct GetBundleRequest {}
 pub struct GetBundleResponse {
     #[prost(message, optional, tag = "1")]
     pub bundle: ::core::option::Option<Bundle>,
-    /// Every foreign bundle, by name. Whom we trust beside ourselves is not told to strangers: for them there is none. All
+    /// Every foreign bundle, by name. Callers without an identity get none, because they need not know whom we trust. All
     /// documents together have at most 1 MiB; what does not fit is left out whole.
     #[prost(message, repeated, tag = "2")]
     pub foreign: ::prost::alloc::vec::Vec<ForeignBundle>,
@@ -1629,7 +1650,7 @@ pub struct GetCrlsResponse {
     /// Every revocation up to this revision is in the lists.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
-    /// Verifiers refuse the lists from then on, and with them every certificate.
+    /// When the lists expire. Verifiers then refuse the lists, and with them every certificate.
     #[prost(message, optional, tag = "3")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -1648,11 +1669,11 @@ pub struct WatchBundleRequest {}
 pub struct WatchBundleResponse {
     #[prost(message, optional, tag = "1")]
     pub bundle: ::core::option::Option<Bundle>,
-    /// As in GetBundleResponse. What is not there any more is not to be believed any more.
+    /// As in GetBundleResponse. A bundle that is not there any more must not be trusted any more.
     #[prost(message, repeated, tag = "2")]
     pub foreign: ::prost::alloc::vec::Vec<ForeignBundle>,
     /// DER certificates of the authorities below the root that sign X.509-SVIDs, those that are prepared or retired too; not those
-    /// that are tainted. They are no roots: they complete the chain of a leaf that a proxy hands on alone.
+    /// that are tainted. They are no roots: they complete the chain if a proxy forwards the leaf alone.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub x509_intermediates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
@@ -1665,7 +1686,7 @@ pub struct Authority {
     pub id: ::prost::alloc::string::String,
     #[prost(enumeration = "AuthorityStatus", tag = "3")]
     pub status: i32,
-    /// Nothing it signs lasts longer.
+    /// When it expires; nothing that it signs is valid for longer.
     #[prost(message, optional, tag = "4")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(message, optional, tag = "5")]
@@ -1674,10 +1695,10 @@ pub struct Authority {
     pub activated_at: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(message, optional, tag = "7")]
     pub retired_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it is gone from the list; known once it has retired.
+    /// When it is removed from the list; known once it has retired.
     #[prost(message, optional, tag = "8")]
     pub kept_until: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it signs by itself; of a prepared one.
+    /// For a prepared authority: when it is activated without a call.
     #[prost(message, optional, tag = "9")]
     pub signs_from: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -1707,7 +1728,7 @@ pub struct PrepareAuthorityResponse {
 pub struct ActivateAuthorityRequest {
     #[prost(enumeration = "AuthorityKind", tag = "1")]
     pub kind: i32,
-    /// Also before verifiers can be expected to know it.
+    /// Activate it even if some verifiers cannot know it yet.
     #[prost(bool, tag = "2")]
     pub now: bool,
 }
@@ -1722,13 +1743,13 @@ pub struct ActivateAuthorityResponse {
 pub struct RotateAuthorityRequest {
     #[prost(enumeration = "AuthorityKind", tag = "1")]
     pub kind: i32,
-    /// Also before verifiers can be expected to know it.
+    /// Activate it even if some verifiers cannot know it yet.
     #[prost(bool, tag = "2")]
     pub now: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RotateAuthorityResponse {
-    /// The one that signs from now on, or will.
+    /// The authority that signs from now on, or will sign.
     #[prost(message, optional, tag = "1")]
     pub authority: ::core::option::Option<Authority>,
     #[prost(uint64, tag = "2")]
@@ -1760,10 +1781,10 @@ pub struct TaintAuthorityResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchCutsRequest {
-    /// Which life of the journal the caller knows cuts of, 16 bytes; empty: none, send everything.
+    /// The epoch (incarnation) of the journal whose cuts the caller knows, 16 bytes; empty: none, send everything.
     #[prost(bytes = "vec", tag = "1")]
     pub incarnation: ::prost::alloc::vec::Vec<u8>,
-    /// The head of the last heartbeat that the caller took.
+    /// The head of the last heartbeat that the caller accepted.
     #[prost(uint64, tag = "2")]
     pub after: u64,
     /// Chosen by the caller, at random, 16 bytes: it names this stream in ConfirmCuts. Empty: the caller does not confirm.
@@ -1772,7 +1793,7 @@ pub struct WatchCutsRequest {
     /// Whether the caller forwards the feed to subscribers of its own, who are not listed here.
     #[prost(bool, tag = "4")]
     pub relays: bool,
-    /// Its `chain`, if it had one. If the journal's past is another one, the call is refused with the reason FEED_FORK.
+    /// The `chain` of that heartbeat, if it had one. If it does not match the journal, the call is refused with the reason FEED_FORK.
     #[prost(bytes = "vec", tag = "5")]
     pub chain: ::prost::alloc::vec::Vec<u8>,
 }
@@ -1781,7 +1802,7 @@ pub struct ConfirmCutsRequest {
     /// As in WatchCuts.
     #[prost(bytes = "vec", tag = "1")]
     pub subscription: ::prost::alloc::vec::Vec<u8>,
-    /// The head of the last heartbeat that the caller took.
+    /// The head of the last heartbeat that the caller accepted.
     #[prost(uint64, tag = "2")]
     pub head: u64,
 }
@@ -1789,7 +1810,7 @@ pub struct ConfirmCutsRequest {
 pub struct ConfirmCutsResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListSubscribersRequest {
-    /// Ask the subscribers to confirm what they have heard, with the next heartbeat.
+    /// Ask the subscribers, with the next heartbeat, to confirm what they have received.
     #[prost(bool, tag = "1")]
     pub confirm: bool,
 }
@@ -1802,7 +1823,7 @@ pub struct ListSubscribersResponse {
     #[prost(uint64, tag = "2")]
     pub head: u64,
 }
-/// Who follows the feed.
+/// A subscriber of the feed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Subscriber {
     /// SPIFFE ID of an agent or a workload; an operator on the local socket as `uid:0`.
@@ -1813,51 +1834,51 @@ pub struct Subscriber {
     pub peer: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "3")]
     pub since: ::core::option::Option<::prost_types::Timestamp>,
-    /// The issuer has handed everything up to this head to the connection.
+    /// The issuer has sent everything up to this head.
     #[prost(uint64, tag = "4")]
     pub sent: u64,
-    /// It has said itself that it has taken everything up to this head; 0: it has said nothing yet.
+    /// The subscriber has confirmed that it has applied everything up to this head; 0: it has confirmed nothing yet.
     #[prost(uint64, tag = "5")]
     pub heard: u64,
-    /// Whether it says what it has heard. Those who do not may have heard as much as was sent.
+    /// Whether the subscriber confirms what it has applied. One that does not may have applied as much as was sent.
     #[prost(bool, tag = "6")]
     pub confirms: bool,
     /// Whether it forwards the feed to others, who are not listed.
     #[prost(bool, tag = "7")]
     pub relays: bool,
 }
-/// Cuts in order of revision. What has no heartbeat goes on in the next message and counts only with that.
+/// Cuts in order of revision. A message without a heartbeat is continued in the next one, and its cuts apply only with that one.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchCutsResponse {
-    /// Everything follows; what was known before is void.
+    /// A snapshot: every cut follows, and those that were known before are replaced.
     #[prost(bool, tag = "1")]
     pub snapshot: bool,
     #[prost(message, repeated, tag = "2")]
     pub cuts: ::prost::alloc::vec::Vec<Cut>,
     #[prost(message, optional, tag = "3")]
     pub heartbeat: ::core::option::Option<Heartbeat>,
-    /// Somebody waits to know who has heard: call ConfirmCuts when this message has been taken.
+    /// A revocation waits for confirmations: call ConfirmCuts when this message has been applied.
     #[prost(bool, tag = "4")]
     pub confirm: bool,
 }
-/// A revocation, as verifiers need it: no reason, and whom it is about only as a digest.
+/// A revocation as verifiers get it: without its reason, and with its target only as a digest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cut {
     /// The revoked subject, 16 bytes (see `mayfly-verify`, `Target::subject`).
     #[prost(bytes = "vec", tag = "1")]
     pub subject: ::prost::alloc::vec::Vec<u8>,
-    /// The cut ends everything that has relied on the subject since before this revision. 0 takes the subject's cut off, because another cut
-    /// kills all that it did; `keep_until` is then that of the cut that goes.
+    /// The cut revokes everything that has relied on the subject since before this revision. 0 removes the subject's cut, because another cut
+    /// revokes all that it did; `keep_until` is then that of the removed cut.
     #[prost(uint64, tag = "2")]
     pub before: u64,
-    /// Unix seconds after which it can hit nothing.
+    /// Unix seconds after which everything that it revokes has expired.
     #[prost(uint64, tag = "3")]
     pub keep_until: u64,
-    /// Of the record that made it.
+    /// Revision of the record that made it.
     #[prost(uint64, tag = "4")]
     pub revision: u64,
 }
-/// What a verifier that has taken everything so far knows, and until when that was true. Signed by the feed's own key over
+/// What a verifier knows that has applied all cuts so far, and until when that was true. Signed by the feed's own key over
 /// "mayfly feed v2\0", the length (8 bytes, big-endian) and the bytes of the trust domain, the incarnation, and head, as_of,
 /// count (8 bytes each, big-endian), digest and chain. A heartbeat without a chain begins with "mayfly feed v1\0".
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1874,7 +1895,7 @@ pub struct Heartbeat {
     #[prost(uint64, tag = "4")]
     pub as_of: u64,
     /// Number of cuts that are kept at `as_of`, and the sum modulo 2^256 of SHA-256(subject, before as 8 bytes big-endian),
-    /// each read as a big-endian number: a relay that leaves one out is noticed.
+    /// each read as a big-endian number, so that a relay cannot leave one out unnoticed.
     #[prost(uint64, tag = "5")]
     pub count: u64,
     #[prost(bytes = "vec", tag = "6")]
@@ -1984,7 +2005,7 @@ impl IdentityKind {
         }
     }
 }
-/// Where an agent stands.
+/// The state of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AgentState {
@@ -2143,7 +2164,7 @@ impl AuthorityKind {
         }
     }
 }
-/// Where an authority is in its life.
+/// The state of an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AuthorityStatus {
@@ -2152,9 +2173,9 @@ pub enum AuthorityStatus {
     Prepared = 1,
     /// Signs.
     Active = 2,
-    /// Signs nothing any more; what it signed holds.
+    /// Signs nothing any more; what it signed is still valid.
     Retired = 3,
-    /// Nothing it ever signed holds.
+    /// Everything that it ever signed is invalid.
     Tainted = 4,
 }
 impl AuthorityStatus {
@@ -2909,7 +2930,7 @@ pub mod identities_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Gives identities out, keeps them going and ends them.
+    /// Issues, renews and ends identities.
     #[derive(Debug, Clone)]
     pub struct IdentitiesClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3013,7 +3034,7 @@ pub mod identities_client {
                 .insert(GrpcMethod::new("mayfly.v1.Identities", "Redeem"));
             self.inner.unary(req, path, codec).await
         }
-        /// Certifies a workload that proves itself by an OIDC token of the platform that it runs on, once for each token.
+        /// Certifies a workload that authenticates by an OIDC token of the platform that it runs on. A token is accepted once.
         /// Role: bearer of the token; no client certificate is needed.
         pub async fn attest(
             &mut self,
@@ -3036,8 +3057,8 @@ pub mod identities_client {
                 .insert(GrpcMethod::new("mayfly.v1.Identities", "Attest"));
             self.inner.unary(req, path, codec).await
         }
-        /// Certifies the caller again, under a new key or the same. An agent's old certificate counts until the new one is used;
-        /// whoever connects with it after that has a copy, and the agent is revoked. Role: workload, agent.
+        /// Certifies the caller again, under a new key or the same. An agent's old certificate is accepted until the new one is used. If it
+        /// is used after that, somebody has a copy of it, and the agent is revoked. Role: workload, agent.
         pub async fn renew(
             &mut self,
             request: impl tonic::IntoRequest<super::RenewRequest>,
@@ -3150,7 +3171,7 @@ pub mod identities_client {
                 .insert(GrpcMethod::new("mayfly.v1.Identities", "Extend"));
             self.inner.unary(req, path, codec).await
         }
-        /// Says what the issuer knows of the caller. Role: whoever has a certificate.
+        /// Returns what the issuer knows of the caller. Role: whoever has a certificate.
         pub async fn whoami(
             &mut self,
             request: impl tonic::IntoRequest<super::WhoamiRequest>,
@@ -3292,7 +3313,7 @@ pub mod tokens_client {
             self.inner.unary(req, path, codec).await
         }
         /// Says whether a token is valid as of the journal's head, to a workload that serves its audience, and to the audience itself.
-        /// Whoever asks about any other token hears that it is not. Role: agent, workload, operator.
+        /// For a token of another audience the answer is always that it is not valid. Role: agent, workload, operator.
         pub async fn introspect(
             &mut self,
             request: impl tonic::IntoRequest<super::IntrospectRequest>,
@@ -3317,7 +3338,7 @@ pub mod tokens_client {
                 .insert(GrpcMethod::new("mayfly.v1.Tokens", "Introspect"));
             self.inner.unary(req, path, codec).await
         }
-        /// Revokes one access token. Nothing happens, and nothing is said, if it is not valid or not the caller's. Role: the agent that it
+        /// Revokes one access token. If it is not valid or not the caller's, the call succeeds and changes nothing. Role: the agent that it
         /// was issued to, its ancestors, the workload at its root, operator.
         pub async fn revoke(
             &mut self,
@@ -3353,7 +3374,7 @@ pub mod approvals_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// One narrow approval: what an agent may do only after a person has said yes to exactly that.
+    /// Approvals: an agent may do some things only after a person has approved exactly that.
     #[derive(Debug, Clone)]
     pub struct ApprovalsClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3434,7 +3455,7 @@ pub mod approvals_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Asks for an approval, and returns at once. The same question again, while it waits, is the same approval. Role: agent.
+        /// Asks for an approval, and returns at once. The same request again, while nobody has answered, returns the same approval. Role: agent.
         pub async fn ask(
             &mut self,
             request: impl tonic::IntoRequest<super::AskRequest>,
@@ -3453,7 +3474,7 @@ pub mod approvals_client {
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Approvals", "Ask"));
             self.inner.unary(req, path, codec).await
         }
-        /// One approval as it stands. Role: the agent that asked, those above it and their workload; the people who may answer; operator.
+        /// One approval and its state. Role: the agent that asked, its ancestors and their workload; the people who may answer; operator.
         pub async fn get_approval(
             &mut self,
             request: impl tonic::IntoRequest<super::GetApprovalRequest>,
@@ -3503,7 +3524,7 @@ pub mod approvals_client {
                 .insert(GrpcMethod::new("mayfly.v1.Approvals", "ListApprovals"));
             self.inner.unary(req, path, codec).await
         }
-        /// Approves what the digest stands for. Role: the user for whom the agent acts, or the people that the class names; by their own
+        /// Approves the request that has this digest. Role: the user for whom the agent acts, or the people that the class names; by their own
         /// token, on a connection without a certificate.
         pub async fn approve(
             &mut self,
@@ -3529,7 +3550,7 @@ pub mod approvals_client {
                 .insert(GrpcMethod::new("mayfly.v1.Approvals", "Approve"));
             self.inner.unary(req, path, codec).await
         }
-        /// Denies it. Role: as of Approve.
+        /// Denies the request that has this digest. Role: as of Approve.
         pub async fn deny(
             &mut self,
             request: impl tonic::IntoRequest<super::DenyRequest>,
@@ -3561,7 +3582,7 @@ pub mod batches_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The same for many at once. Requests of this service may have 1 MiB.
+    /// Spawns many agents at once. Requests of this service may have 1 MiB.
     #[derive(Debug, Clone)]
     pub struct BatchesClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -3643,7 +3664,7 @@ pub mod batches_client {
             self
         }
         /// Admits up to 1,000 agents, in slices that are recorded together; each has its own answer, streamed as it is signed, in any
-        /// order. What is not recorded when the caller hangs up is not recorded at all.
+        /// order. Agents that are not recorded yet when the caller hangs up are not admitted.
         /// Role: workload, listed foreign workload, agent.
         pub async fn spawn(
             &mut self,
@@ -3785,7 +3806,7 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Operations", "CreateJoinToken"));
             self.inner.unary(req, path, codec).await
         }
-        /// Cuts a subject: everything that relies on it from before now is dead. Role: operator; a user, by their own token; an agent
+        /// Revokes a subject and everything that was issued before now and relies on it. Role: operator; a user, by their own token; an agent
         /// itself and those below it; a workload, listed foreign ones too, the agents below itself.
         pub async fn revoke(
             &mut self,
@@ -3808,7 +3829,7 @@ pub mod operations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Operations", "Revoke"));
             self.inner.unary(req, path, codec).await
         }
-        /// Opens a closed user, workload or class for new issuance. What was cut stays cut. Role: operator; a user, by a token from after
+        /// Opens a closed user, workload or class for new issuance. What was revoked stays revoked. Role: operator; a user, by a token from after
         /// that, what they closed themselves.
         pub async fn reopen(
             &mut self,
@@ -4086,7 +4107,7 @@ pub mod history_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// What happened: an entry for each record, and for each denial and each look of an operator. Role: operator, who sees all of it;
+    /// What happened: an entry for each record, for each denial and for each read by an operator. Role: operator, who sees all of it;
     /// a workload, listed foreign ones too, and an agent see what is about themselves and the agents below them, and a user what was done
     /// for them: without the reasons, the addresses and the names of others.
     #[derive(Debug, Clone)]
@@ -4194,7 +4215,7 @@ pub mod history_client {
                 .insert(GrpcMethod::new("mayfly.v1.History", "ListEntries"));
             self.inner.unary(req, path, codec).await
         }
-        /// The entries of one decision; for operators with what proves each of them.
+        /// The entries of one decision; for operators with the proof of each entry.
         pub async fn get_decision(
             &mut self,
             request: impl tonic::IntoRequest<super::GetDecisionRequest>,
@@ -4232,7 +4253,7 @@ pub mod decisions_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Why: what was decided, what would be, and who may do what. Nothing is recorded, signed or charged.
+    /// Explains what was decided, what would be decided, and who may do what. Nothing is recorded, signed or charged.
     #[derive(Debug, Clone)]
     pub struct DecisionsClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -4314,7 +4335,7 @@ pub mod decisions_client {
             self
         }
         /// Says why an agent or a credential may act or not, or whether a spawn would be allowed: the checks in order, where each is defined and
-        /// who owns it, where each scope came from, what is left of each limit, and the smallest changes that would turn a denial.
+        /// who owns it, where each scope came from, what is left of each limit, and the smallest changes by which a denied request would be allowed.
         /// Role: agent, workload, foreign workload, about themselves and the agents below them, without files and the counts of others;
         /// operator, about all.
         pub async fn explain(
@@ -4341,8 +4362,8 @@ pub mod decisions_client {
                 .insert(GrpcMethod::new("mayfly.v1.Decisions", "Explain"));
             self.inner.unary(req, path, codec).await
         }
-        /// The live agents that may use a scope, then the classes, providers and workloads by which there could be more. Exact as of one revision;
-        /// nobody waits for it longer than for a page. Role: operator.
+        /// The live agents that may use a scope, then the classes, providers and workloads by which there could be more. Exact as of one revision.
+        /// It delays other calls only by the time for one page. Role: operator.
         pub async fn who_can(
             &mut self,
             request: impl tonic::IntoRequest<super::WhoCanRequest>,
@@ -4392,7 +4413,7 @@ pub mod decisions_client {
                 .insert(GrpcMethod::new("mayfly.v1.Decisions", "WhatIf"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Decides again what was admitted, each on the state of its time, with the rules and the build of today. Role: operator.
+        /// Judges past admissions again, each on the state of its time, with the rules and the build of today. Role: operator.
         pub async fn replay(
             &mut self,
             request: impl tonic::IntoRequest<super::ReplayRequest>,
@@ -4414,7 +4435,7 @@ pub mod decisions_client {
                 .insert(GrpcMethod::new("mayfly.v1.Decisions", "Replay"));
             self.inner.unary(req, path, codec).await
         }
-        /// What nobody owns, what nobody was given, and who holds authority that nobody used. Role: operator.
+        /// Configuration without an owner, scopes and audiences that no agent was given, and agents that never used theirs. Role: operator.
         pub async fn govern(
             &mut self,
             request: impl tonic::IntoRequest<super::GovernRequest>,
@@ -4530,7 +4551,7 @@ pub mod bundles_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The trust bundle; for whoever has proved who they are, those of foreign trust domains too. Role: anyone, it is public.
+        /// The trust bundle; for authenticated callers those of foreign trust domains too. Role: anyone, it is public.
         pub async fn get_bundle(
             &mut self,
             request: impl tonic::IntoRequest<super::GetBundleRequest>,
@@ -4555,7 +4576,7 @@ pub mod bundles_client {
                 .insert(GrpcMethod::new("mayfly.v1.Bundles", "GetBundle"));
             self.inner.unary(req, path, codec).await
         }
-        /// The same at once, and again each time something of it has changed, whole. Ends with UNAVAILABLE when the issuer stops.
+        /// The whole bundle at once, and again each time that it changes. Ends with UNAVAILABLE when the issuer stops.
         /// Role: anyone, it is public.
         pub async fn watch_bundle(
             &mut self,
@@ -4700,7 +4721,7 @@ pub mod revocations_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Every cut that counts: a snapshot, or what came after the caller's last heartbeat; then each change, by ticks of 20 ms, and a
+        /// Every cut in force: a snapshot, or what came after the caller's last heartbeat; then each change, by ticks of 20 ms, and a
         /// heartbeat at least every second. Ends with UNAVAILABLE when the issuer stops, and when the caller reads too slowly.
         /// Role: agent, workload, foreign workload, operator.
         pub async fn watch_cuts(
@@ -4727,7 +4748,7 @@ pub mod revocations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "WatchCuts"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// What was revoked and still matters, with names and reasons. Role: operator.
+        /// The revocations that can still affect a credential, with names and reasons. Role: operator.
         pub async fn list_cuts(
             &mut self,
             request: impl tonic::IntoRequest<super::ListCutsRequest>,
@@ -4752,7 +4773,7 @@ pub mod revocations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "ListCuts"));
             self.inner.unary(req, path, codec).await
         }
-        /// Says up to which head the caller has taken the feed. Verifiers call it when a message asks for it, so that whoever revokes can wait
+        /// Confirms up to which head the caller has applied the feed. Verifiers call it when a message asks for it, so that a revocation can wait
         /// for them. Role: as WatchCuts.
         pub async fn confirm_cuts(
             &mut self,
@@ -4778,7 +4799,7 @@ pub mod revocations_client {
                 .insert(GrpcMethod::new("mayfly.v1.Revocations", "ConfirmCuts"));
             self.inner.unary(req, path, codec).await
         }
-        /// Who follows the feed, and how far each has heard it. Role: operator.
+        /// The subscribers of the feed, and the head up to which each has received it. Role: operator.
         pub async fn list_subscribers(
             &mut self,
             request: impl tonic::IntoRequest<super::ListSubscribersRequest>,
@@ -4818,7 +4839,7 @@ pub mod budgets_client {
     use tonic::codegen::http::Uri;
     /// What agents may spend: operations, tokens of a model, dollars. An agent's class sets its budget; what it spends is taken from its own
     /// account and from that of each agent above it, so children share what is left to those above them. Spending is for the agent itself,
-    /// whoever stands above it, and workloads that are configured as gateways. Role: agent, workload, foreign workload.
+    /// its ancestors and root workload, and workloads that are configured as gateways. Role: agent, workload, foreign workload.
     #[derive(Debug, Clone)]
     pub struct BudgetsClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -4899,7 +4920,7 @@ pub mod budgets_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// What is left for an agent, and of whose budget. Role: agent, workload, foreign workload, operator.
+        /// How much an agent may still spend, and from which accounts. Role: agent, workload, foreign workload, operator.
         pub async fn get_budget(
             &mut self,
             request: impl tonic::IntoRequest<super::GetBudgetRequest>,
@@ -4924,7 +4945,7 @@ pub mod budgets_client {
                 .insert(GrpcMethod::new("mayfly.v1.Budgets", "GetBudget"));
             self.inner.unary(req, path, codec).await
         }
-        /// Never more than is left, however many spend at once.
+        /// Spends an amount. All calls together never spend more than the budget, even at the same time.
         pub async fn spend(
             &mut self,
             request: impl tonic::IntoRequest<super::SpendRequest>,
@@ -4943,7 +4964,7 @@ pub mod budgets_client {
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Budgets", "Spend"));
             self.inner.unary(req, path, codec).await
         }
-        /// Holds a part for an agent until it is spent or released, until its time has passed, or until the agent ends, expires or is revoked.
+        /// Reserves an amount for an agent until it is spent or released, until its time has passed, or until the agent ends, expires or is revoked.
         pub async fn reserve(
             &mut self,
             request: impl tonic::IntoRequest<super::ReserveRequest>,
@@ -4967,7 +4988,7 @@ pub mod budgets_client {
             req.extensions_mut().insert(GrpcMethod::new("mayfly.v1.Budgets", "Reserve"));
             self.inner.unary(req, path, codec).await
         }
-        /// Gives back what is left of a reservation.
+        /// Releases what is left of a reservation.
         pub async fn release(
             &mut self,
             request: impl tonic::IntoRequest<super::ReleaseRequest>,
@@ -5004,7 +5025,7 @@ pub mod policies_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The policies beside classes and limits. Role: operator.
+    /// The policies, which can only deny more than classes and limits do. Role: operator.
     #[derive(Debug, Clone)]
     pub struct PoliciesClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -5123,7 +5144,7 @@ pub mod authorities_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The signing keys that rotate. They do so by themselves; this is for looking, and for doing it now. Role: operator.
+    /// The signing keys. They rotate by themselves; these calls show them or rotate them at once. Role: operator.
     #[derive(Debug, Clone)]
     pub struct AuthoritiesClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -5253,7 +5274,7 @@ pub mod authorities_client {
                 .insert(GrpcMethod::new("mayfly.v1.Authorities", "PrepareAuthority"));
             self.inner.unary(req, path, codec).await
         }
-        /// Lets the prepared one sign; the one that did has retired.
+        /// Activates the prepared authority: it signs from now on, and the one before it is retired.
         pub async fn activate_authority(
             &mut self,
             request: impl tonic::IntoRequest<super::ActivateAuthorityRequest>,
@@ -5278,7 +5299,7 @@ pub mod authorities_client {
                 .insert(GrpcMethod::new("mayfly.v1.Authorities", "ActivateAuthority"));
             self.inner.unary(req, path, codec).await
         }
-        /// Prepares, where none is prepared, and activates: at once for X.509, and for JWT when the key has been published for
+        /// Prepares an authority if none is prepared, and activates it: at once for X.509, and for JWT when the key has been published for
         /// long enough, or `now`.
         pub async fn rotate_authority(
             &mut self,
@@ -5304,7 +5325,7 @@ pub mod authorities_client {
                 .insert(GrpcMethod::new("mayfly.v1.Authorities", "RotateAuthority"));
             self.inner.unary(req, path, codec).await
         }
-        /// Withdraws a prepared one.
+        /// Withdraws a prepared authority.
         pub async fn retire_authority(
             &mut self,
             request: impl tonic::IntoRequest<super::RetireAuthorityRequest>,
@@ -5329,7 +5350,7 @@ pub mod authorities_client {
                 .insert(GrpcMethod::new("mayfly.v1.Authorities", "RetireAuthority"));
             self.inner.unary(req, path, codec).await
         }
-        /// Nothing that it ever signed holds any more. Never the active one: rotate first.
+        /// Makes everything that an authority ever signed invalid. The active one is refused: rotate first.
         pub async fn taint_authority(
             &mut self,
             request: impl tonic::IntoRequest<super::TaintAuthorityRequest>,

@@ -23,12 +23,13 @@ pub(crate) struct Dialer {
     address: Address,
     tls: TlsConnector,
     timeout: Duration,
-    /// Our own certificate, whose time is looked at before each connection. `None` if there is none, or if others see to it.
+    /// Our own certificate, whose validity is checked before each connection. `None` if there is none, or if the TLS settings check
+    /// it.
     own: Option<CurrentIdentity>,
 }
 
 impl Dialer {
-    /// `settings.address` has been parsed to `address`. `current` counts before the identity of the settings.
+    /// `settings.address` has been parsed to `address`. `current` takes precedence over the identity of the settings.
     pub(crate) fn new(
         address: Address,
         settings: ChannelSettings,

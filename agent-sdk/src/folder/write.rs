@@ -50,7 +50,7 @@ impl Locked {
     /// Locks a folder for writing, and makes it if it is missing. `None` if another process has it.
     pub fn now(dir: &Path) -> Result<Option<Locked>, FolderError> {
         let failed = |e| FolderError::Io(dir.to_owned(), e);
-        // Whatever the umask says: who can write to the folder can put another identity into it.
+        // The mode is set whatever the umask says: anybody who can write to the folder can put another identity into it.
         DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed)?;
         let lock = open_lock(dir).map_err(|e| FolderError::Io(dir.join(LOCK), e))?;
         match lock.try_lock() {
@@ -110,7 +110,7 @@ impl Locked {
         ];
         content.extend(issuer.as_ref().map(|issuer| ("issuer", issuer.as_slice())));
         let fresh = self.generation(&content)?;
-        // ORDER: before the switch, so that every name follows it. In a new folder they lead nowhere until then.
+        // ORDER: the links are made before the switch, so that every name follows it. In a new folder they lead nowhere until then.
         for (name, _) in &content {
             self.link(name)?;
         }
@@ -128,8 +128,8 @@ impl Locked {
         }
     }
 
-    /// Makes a folder that an earlier release wrote, file by file, one that can be switched. What it holds stays the same at every
-    /// moment.
+    /// Converts a folder that an earlier release wrote file by file into one whose files switch together. Readers find the same
+    /// identity at every moment.
     fn adopt(&self) -> io::Result<()> {
         if fs::symlink_metadata(self.dir.join(DATA)).is_ok() {
             return Ok(());

@@ -93,7 +93,8 @@ impl Identity {
         self.holds()?;
         let spawned = Identity::spawn(self.channel(), self.shared.at.clone(), request.clone()).await;
         match spawned {
-            // A renewal was used while this call was under way on the connection from before it: the next one is on the new one.
+            // A renewed certificate was used while this call was under way on an older connection. The second attempt uses the new
+            // connection.
             Err(e) if e.is_past() => Identity::spawn(self.channel(), self.shared.at.clone(), request).await,
             spawned => spawned,
         }
@@ -136,7 +137,7 @@ impl Identity {
         if *first.trust().trust_domain() != at.trust_domain {
             return Err(IdentityError::Answer("the bundle is of another trust domain"));
         }
-        // What was just made is valid by the issuer's clock.
+        // The certificate was just issued, so it is valid by the issuer's clock.
         let fresh = first.chain().first().and_then(|leaf| Validity::of(leaf)).map(|validity| validity.check(validity::now()));
         match fresh {
             Some(Err(OutOfTime::Expired { ends_at, now })) => {

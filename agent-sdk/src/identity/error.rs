@@ -69,8 +69,8 @@ pub enum Over {
     /// This process ended it.
     #[error("the identity has ended")]
     Ended,
-    /// The issuer refuses it for good, because it was revoked, ended or replaced: the reason is one whose [`Entry::is_final`] is
-    /// true.
+    /// The issuer refuses the identity for good, because it was revoked, ended or replaced: the reason is one whose
+    /// [`Entry::is_final`] is true.
     #[error("the identity is no longer valid: {reason}: {message}")]
     Revoked {
         /// The `reason` of `google.rpc.ErrorInfo`.

@@ -16,7 +16,7 @@ use crate::folder::{self, FolderError};
 use crate::tls::{self, CurrentIdentity};
 use crate::validity::{self, OutOfTime};
 
-/// How long to wait for another program that renews the same folder. It waits itself for the issuer.
+/// How long to wait for another program that renews the same folder. That program in turn waits for the issuer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The folder of an identity.

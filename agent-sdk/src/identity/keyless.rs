@@ -1,4 +1,5 @@
-//! An agent without a key: a part of this process that acts under its own name, while the identity that spawned it presents.
+//! An agent without a key: a part of this process that acts under its own name, over connections on which the identity that spawned
+//! it presents its certificate.
 //!
 //! It costs the issuer no certificate and this process no key and no connection: one process, one key, many agents. Its tokens are minted
 //! on the connection of its parent and bound to the certificate of that (`cnf`, RFC 8705), so a copy is of no use to a service that
@@ -44,7 +45,8 @@ impl Identity {
         let request = &request;
         let ask = move || async move { timely(IdentitiesClient::new(self.channel()).spawn(request.clone())).await };
         let spawned = match begin::insist(ask).await {
-            // A renewal was used while this call was under way on the connection from before it: the next one is on the new one.
+            // A renewed certificate was used while this call was under way on an older connection. The second attempt uses the new
+            // connection.
             Err(e) if e.is_past() => begin::insist(ask).await,
             spawned => spawned,
         };
@@ -55,8 +57,8 @@ impl Identity {
 }
 
 impl Identity {
-    /// A JWT-SVID of an agent without a key that this identity spawned, by its SPIFFE ID, for these audiences. Nothing is cached: who holds
-    /// a [`Keyless`] asks that, and who has only the name of one asks here.
+    /// A JWT-SVID of an agent without a key that this identity spawned, by its SPIFFE ID, for these audiences. Nothing is cached:
+    /// use [`Keyless::jwt`] if you hold the [`Keyless`], and this if you have only its name.
     pub async fn jwt_of(&self, agent: &str, audiences: &[&str]) -> Result<v1::JwtSvid, IdentityError> {
         self.holds()?;
         let minted = self.shared.mint_for(agent, audiences).await.map_err(|e| self.shared.told(e))?;
@@ -165,7 +167,7 @@ impl Keyless {
     }
 }
 
-/// Other final reasons are about keys and authorities: then another call may go well.
+/// Other final reasons are about keys and authorities, so another call may succeed.
 fn is_end_of_an_agent(reason: &str) -> bool {
     reason.starts_with("AGENT_") && Entry::of(reason).is_some_and(|entry| entry.is_final)
 }

@@ -90,7 +90,7 @@ pub const REASONS: &[Entry] = &[
     says("CREDENTIAL_NOT_YET_VALID", &[Unauthenticated], Operator, "The credential is not valid yet: compare the clocks."),
     says("CREDENTIAL_PROFILE", &[Unauthenticated], Holder, "The credential breaks a rule of the SPIFFE profile."),
     ends("CREDENTIAL_REUSED", &[Unauthenticated], Holder,
-        "A certificate was used on a new connection after its renewal, so somebody holds a copy and the agent was revoked."),
+        "A certificate was used on a new connection after its renewal, so somebody holds a copy, and the agent or workload was revoked."),
     ends("CREDENTIAL_REVOKED", &[Unauthenticated], Holder, "The credential was revoked, or something that it relies on was."),
     says("CREDENTIAL_SPIFFE_ID", &[Unauthenticated], Holder, "The SPIFFE ID of the credential is not well-formed."),
     says("CREDENTIAL_STALE", &[Unavailable], Nobody,

@@ -54,7 +54,7 @@ impl Source {
                 Err(status) if status.code() == Code::InvalidArgument => {
                     return Err(WorkloadError::Token(status.message().to_owned()));
                 }
-                // No second opinion: an API that does not answer now might know of a revocation.
+                // The bundles are not asked instead: an API that does not answer now might know of a revocation.
                 Err(status) => return Err(WorkloadError::of(&status)),
             }
         }
@@ -74,7 +74,7 @@ impl Source {
     }
 }
 
-/// Reads the first token (CL-6), and checks that it is ours.
+/// Reads the first token (CL-6), and checks that its subject is our SPIFFE ID.
 fn read(answer: api::JwtsvidResponse, id: &SpiffeId) -> Result<v1::JwtSvid, WorkloadError> {
     let svid = answer.svids.into_iter().next().ok_or(WorkloadError::Answer("there is no token"))?;
     if svid.spiffe_id.is_empty() || svid.svid.is_empty() {

@@ -94,7 +94,7 @@ impl Current {
         self.svids.iter().find(|svid| svid.hint == hint && svid.ends_at > SystemTime::now())
     }
 
-    /// Why there is no identity any more. `None` if there is one, or has not been one yet.
+    /// Why there is no identity any more. `None` if there is an identity, or if there has not been one yet.
     pub fn lost(&self) -> Option<&Lost> {
         self.lost.as_ref()
     }
@@ -109,7 +109,7 @@ pub(super) fn read(message: api::X509svidResponse) -> Result<(Vec<Arc<Svid>>, Ro
     for entry in message.svids {
         let (svid, bundle) = read_one(entry)?;
         roots.entry(svid.id.trust_domain_name().to_owned()).or_insert(bundle);
-        // CL-6: of two with one hint the first counts.
+        // CL-6: of two SVIDs with the same hint the first counts.
         if svid.hint.is_empty() || svids.iter().all(|other| other.hint != svid.hint) {
             svids.push(Arc::new(svid));
         }

@@ -1,8 +1,8 @@
 /** Calls to the issuer: mTLS with the newest certificate, time limits, and what a refusal means. */
 import { createHash, X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
+import { join } from "node:path";
 import { connect } from "node:tls";
-import { fileURLToPath } from "node:url";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { idOf, pemOf, type Credential } from "./certificate.js";
@@ -20,7 +20,7 @@ export interface Issuer {
 /** A message of the API, with the field names of the proto; a 64-bit number is a string. */
 export type Message = Record<string, any>;
 
-const folder = fileURLToPath(new URL("../proto", import.meta.url));
+const folder = join(__dirname, "..", "proto");
 /** Loads a proto that the package ships. */
 export const load = (file: string): grpc.GrpcObject =>
   grpc.loadPackageDefinition(

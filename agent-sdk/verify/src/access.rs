@@ -29,7 +29,7 @@ pub struct AccessToken {
     pub authority: String,
     /// The key that its holder must prove. `None` for a bearer token.
     pub confirmation: Option<Confirmation>,
-    /// Whether it says nothing of the agent beside the binding, though it names the user.
+    /// Whether the token names the user and no actor, so that only its binding tells of the agent.
     pub impersonates: bool,
     /// The binding of the agent, limited to the scopes of the token.
     pub binding: Binding,
@@ -51,7 +51,7 @@ pub struct Approval {
     pub by: User,
 }
 
-/// An access token that holds, of whose holder it is not known yet whether they have proved what it is bound to.
+/// A verified access token. It has not been checked yet whether its holder has the key or certificate that it is bound to.
 #[derive(Clone, Debug)]
 pub struct Unproved(AccessToken);
 
@@ -129,7 +129,7 @@ pub fn verify_access_token(
     Ok(verified)
 }
 
-/// The same for who remembers the token and asks for each request what its holder has proved.
+/// The same for a service that keeps the token and checks for each request what its holder has proved.
 pub fn verify_unproved_access_token(
     token: &str,
     (issuer, audience): (&str, &str),
@@ -252,7 +252,7 @@ fn actors<'c>(claims: &'c Map<String, Value>, issuer: &str) -> Result<Vec<&'c st
     Ok(found)
 }
 
-/// What is not of this form would be read as no limit by somebody.
+/// Reads `authorization_details`. Any other form is refused, because some reader would take it for no limit at all.
 fn details(claims: &Map<String, Value>) -> Result<Option<Value>, Reject> {
     let Some(details) = claims.get("authorization_details") else { return Ok(None) };
     let typed = |detail: &Value| detail.get("type").is_some_and(Value::is_string);

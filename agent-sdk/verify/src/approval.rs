@@ -1,4 +1,4 @@
-//! What a person is shown before they approve, and its digest: an answer is to this digest and to nothing else.
+//! The text that a person is shown before they approve, and its digest. An answer approves or refuses exactly this digest.
 
 use serde_json::{Value, json};
 

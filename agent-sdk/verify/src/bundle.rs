@@ -20,7 +20,7 @@ pub enum BundleError {
     /// The text is not a JSON object with a `keys` array (Bundle 4.1.3).
     #[error("not a SPIFFE bundle: {0}")]
     Malformed(String),
-    /// It holds more than 100 keys.
+    /// The bundle holds more than 100 keys.
     #[error("the bundle has {0} keys, and {MAX_KEYS} are allowed")]
     TooManyKeys(usize),
     /// A key cannot be expressed as a JWK.
@@ -102,7 +102,7 @@ impl JwtAuthority {
         for name in ["use", "alg", "key_ops"] {
             plain.remove(name);
         }
-        // RFC 7517 4.3: a key that says what it is for is for nothing else.
+        // RFC 7517 4.3: a key with `key_ops` is used for those operations only.
         if map.get("key_ops").is_some_and(|ops| !ops.as_array().is_some_and(|ops| ops.iter().any(|op| op == "verify"))) {
             return None;
         }
@@ -129,7 +129,7 @@ impl JwtAuthority {
             }
             _ => return None,
         };
-        // RFC 7517 4.4: a key with an `alg` verifies nothing of another.
+        // RFC 7517 4.4: a key with an `alg` verifies no signature of another algorithm.
         if let Some(only) = map.get("alg") {
             let only = Alg::of(only.as_str()?)?;
             algorithms.retain(|alg| *alg == only);

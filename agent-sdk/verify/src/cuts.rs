@@ -39,7 +39,7 @@ impl Entry {
     }
 }
 
-/// Sorted by subject, without duplicates.
+/// The cuts of one shard, sorted by subject, without duplicates.
 type Shard = Arc<Vec<Entry>>;
 
 /// Every revocation in force in one epoch of the journal. A clone shares the shards that the two have in common.
@@ -172,7 +172,7 @@ impl Default for Cuts {
     }
 }
 
-/// Without the cuts themselves: there may be a million.
+/// Leaves out the cuts themselves: there may be a million.
 impl fmt::Debug for Cuts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cuts").field("incarnation", &self.incarnation).field("len", &self.len).finish_non_exhaustive()

@@ -38,8 +38,8 @@ pub struct JwtSvid {
     pub jti: Option<String>,
     /// The binding of an agent; `None` for everybody else.
     pub binding: Option<Binding>,
-    /// What its holder can prove: an agent without a key has its tokens bound to the certificate of its parent. A service that sees the
-    /// certificate of the connection [checks](Confirmation::check) it; one that does not takes the token as that of a bearer.
+    /// The certificate that the token is bound to: that of its parent, if the agent has no key. A service that sees the certificate
+    /// of the connection [checks](Confirmation::check) it; any other takes the token for a bearer token.
     pub confirmation: Option<Confirmation>,
     /// The authority that signed it, as a cut would name it.
     pub(crate) subjects: [Subject; 1],
@@ -82,7 +82,7 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
     let issuer = claims.get("iss").and_then(Value::as_str).map(str::to_owned);
     let subjects = [Target::Authority(authority.clone().into_bytes()).unsalted()];
-    // Of others it is a claim like any that this version does not know (JWT-SVID 3: they are ignored).
+    // In the tokens of others, `cnf` is an unknown claim, and those are ignored (JWT-SVID 3).
     let confirmation = if binding.is_some() { confirmation(&claims)? } else { None };
     Ok(JwtSvid {
         id,
@@ -115,7 +115,7 @@ pub(crate) fn numeric_date(value: &Value) -> Option<u64> {
     }
 }
 
-/// The SPIFFE ID that a token claims, to find the bundle by which to verify it. The token is not verified.
+/// The SPIFFE ID that a token claims, for finding the bundle that verifies it. The token is not verified.
 pub fn inspect_jwt(token: &str) -> Result<SpiffeId, Reject> {
     let claims = inspect(token)?;
     let sub = claims.get("sub").and_then(Value::as_str);

@@ -93,7 +93,7 @@ struct Shared {
     began: Instant,
     required: AtomicU64,
     unknown: AtomicU64,
-    // One more than the revision at which the issuer has signed two pasts; 0 while it has signed one.
+    // One more than the revision at which the issuer has signed two different journals; 0 while it has not.
     forked: AtomicU64,
     listeners: Listeners,
 }
@@ -141,8 +141,8 @@ impl Live {
         self.0.required.fetch_max(revision, Ordering::AcqRel);
     }
 
-    /// Refuses all credentials for good, in either mode: the issuer has signed another past up to `revision` than the one that is
-    /// known ([`FeedError::Fork`](crate::feed::FeedError::Fork)). Notifies the subscribers.
+    /// Refuses all credentials for good, in either mode: the issuer has signed another journal up to `revision` than the known one
+    /// ([`FeedError::Fork`](crate::feed::FeedError::Fork)). Notifies the subscribers.
     pub fn fork(&self, revision: u64) {
         self.0.forked.fetch_max(revision.saturating_add(1), Ordering::AcqRel);
         self.0.listeners.notify();

@@ -49,7 +49,7 @@ pub enum Reject {
     /// A DPoP proof has no nonce of the receiver, or one that has expired.
     #[error("the DPoP proof needs the nonce that is sent with this answer")]
     Nonce,
-    /// A DPoP proof was used before, or it cannot be told.
+    /// A DPoP proof was used before, or it is unknown whether it was.
     #[error("the DPoP proof was used before: make one for each request")]
     ProofUsed,
     /// It is unknown whether the credential is revoked, because the knowledge of revocations is too old.
@@ -78,9 +78,9 @@ pub enum Staleness {
         /// Revision of the credential; 0 if it has none.
         revision: u64,
     },
-    /// The issuer has signed two pasts, so nothing that it says is believed.
+    /// The issuer has signed two different journals, so nothing that it says is believed.
     #[error(
-        "fork: the issuer has signed another past up to revision {0} than the one that is known, and nothing it says is believed"
+        "fork: the issuer has signed another journal up to revision {0} than the one that is known, and is no longer trusted"
     )]
     Forked(u64),
     /// The caller requires a later revision (see [`Live::require`](crate::Live::require)).

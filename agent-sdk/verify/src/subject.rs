@@ -51,7 +51,7 @@ pub enum Target {
 pub struct Salt(Option<[u8; 32]>);
 
 impl Salt {
-    /// None: subjects are those of their names, as in journals that began before there were salts.
+    /// No salt: subjects are plain digests of their names, as in journals that began before there were salts.
     pub const NONE: Salt = Salt(None);
 
     /// A salt.
@@ -67,7 +67,8 @@ impl fmt::Debug for Salt {
 }
 
 impl Target {
-    /// Whether it can be closed for new credentials and opened again: a user, an issuer of users, a workload or a class.
+    /// Whether this subject can be closed for new credentials and reopened, as a user, an issuer of users, a workload or a class
+    /// can.
     pub fn reopens(&self) -> bool {
         matches!(self, Target::User(_) | Target::Issuer(_) | Target::Workload(_) | Target::Class(_))
     }
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_workloads_subject_is_that_of_its_text() {
-        // A change of these values would reinstate everything that earlier versions revoked.
+        // If these values changed, everything that earlier versions revoked would be valid again.
         let hex = |target: Target| format!("{:?}", target.unsalted());
         assert_eq!(hex(Target::Workload("orchestrator".parse().unwrap())), "4dc2ada9aced2125a809aa93a1cf7c14");
         assert_eq!(
@@ -180,7 +181,7 @@ mod tests {
             let [none, one, two] = all(target.clone());
             assert!(none == target.unsalted() && one != none && two != none && one != two, "{target:?}");
         }
-        // What verifiers name by themselves, or what nobody guesses.
+        // Subjects that verifiers compute themselves, or whose names nobody can guess, have no salt.
         for target in [
             Target::Key([7; 32]),
             Target::Authority(vec![8; 20]),

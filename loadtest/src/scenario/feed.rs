@@ -18,13 +18,13 @@ use crate::machine::Process;
 use crate::row::Row;
 use crate::seed::Trees;
 
-/// Revocations that come one at a time, and how far apart: a thousand deliveries of one take both ends together some 50 ms, and
-/// the next one is not to come into them.
+/// Number and distance of the revocations that are made one at a time. Delivering one to a thousand subscribers takes about 50 ms
+/// of both ends, and it must be over before the next one.
 const IDLE: (usize, Duration) = (60, Duration::from_millis(250));
-/// Revocations of the storm, and how far apart.
+/// Number and distance of the revocations of the storm.
 const STORM: (usize, Duration) = (2000, Duration::from_millis(1));
 
-/// One at a time, then a thousand a second; the row is of arrivals, after the acknowledgement.
+/// Revokes one agent at a time, then a thousand a second. The rows give the times from the acknowledgement to each arrival.
 pub(crate) async fn subscribers(options: &Options) -> Result<Vec<Row>, String> {
     let count = IDLE.0 + STORM.0;
     let (issuer, agents) = if options.runs_elsewhere() {
@@ -53,7 +53,7 @@ pub(crate) async fn subscribers(options: &Options) -> Result<Vec<Row>, String> {
 struct Subscribers {
     arrived: mpsc::UnboundedReceiver<(Vec<u8>, Instant)>,
     count: usize,
-    // Bytes of the issuer's memory for each.
+    // Bytes of the issuer's memory for each subscriber.
     bytes: Option<f64>,
 }
 
@@ -113,7 +113,7 @@ impl Subscribers {
                 Ok(Some((subject, at))) => {
                     if let Some(receipt) = acknowledged.get(&subject) {
                         came += 1;
-                        // What came before the receipt did counts as nothing.
+                        // A revocation that arrived before its receipt took no time.
                         let took = at.saturating_duration_since(*receipt);
                         longest = longest.max(took);
                         record(&mut row.latency, took);
@@ -151,7 +151,7 @@ async fn read(
                 let _ = arrived.send((cut.subject, at));
             }
         }
-        // Whoever has taken a first heartbeat is there.
+        // A subscriber that has received a heartbeat is subscribed.
         if message.heartbeat.is_some()
             && let Some(ready) = waiting.take()
         {

@@ -14,7 +14,7 @@ use crate::seed::Trees;
 
 /// Turns of the sizes.
 const TURNS: usize = 5;
-/// Live agents of the smallest.
+/// Live agents of the smallest issuer.
 const FEW: usize = 1000;
 
 /// Issuers with a thousand, a hundred thousand and a million live agents, loaded in turns.
@@ -35,7 +35,7 @@ pub(crate) async fn scale(options: &Options) -> Result<Vec<Row>, String> {
     let turn = Duration::from_secs_f64(options.duration.unwrap_or(15.0) / float(u64::try_from(TURNS * sizes.len()).unwrap_or(1)));
     let mut runs: Vec<Vec<Run>> = vec![Vec::new(); sizes.len()];
     let mut best = 0.0f64;
-    // The first turn only warms.
+    // The first turn is the warm-up.
     for n in 0..=TURNS {
         for ((_, issuer, _), runs) in issuers.iter().zip(&mut runs) {
             if load::ending() {
@@ -63,7 +63,7 @@ pub(crate) async fn scale(options: &Options) -> Result<Vec<Row>, String> {
         {
             let more = float(u64::try_from(size - few).unwrap_or(1));
             row = row.with("rss_bytes_per_agent", (float(after) - float(before)) / more);
-            // Turn by turn, because the machine changes with time.
+            // Runs of the same turn are compared, because the speed of the machine changes with time.
             let pairs = runs.iter().zip(&speed);
             let ratio = |of: fn(&Run) -> f64| median(pairs.clone().map(|(many, few)| of(many) / of(few).max(1e-9)).collect());
             row = row.with("speed_to_a_thousand", ratio(Run::rate));

@@ -1,4 +1,4 @@
-//! Giving identities out: one by one, in batches, by ticket, again, and as tokens.
+//! Issuing identities: one by one, in batches, by ticket, by renewal, and as tokens.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,21 +16,21 @@ use crate::rounds::{self, Work, rounds};
 use crate::row::Row;
 use crate::supply::csrs;
 
-/// What one spawn must do beside the RPC.
+/// The signature operations of one spawn.
 pub(crate) const SPAWN: Must = Must { verify: 1.0, x509: 1.0, jwt: 0.0 };
 /// One token.
 pub(crate) const JWT: Must = Must { verify: 0.0, x509: 0.0, jwt: 1.0 };
-/// Also the server's signature in the handshake.
+/// Those of a redemption include the server's signature in the handshake.
 const REDEEM: Must = Must { verify: 1.0, x509: 2.0, jwt: 0.0 };
-/// Also the client's chain of two, and its signature in the handshake.
+/// Those of a renewal also include the client's chain of two certificates, and its signature in the handshake.
 const RENEW: Must = Must { verify: 4.0, x509: 2.0, jwt: 0.0 };
-/// Of ten calls five are spawns, four are mints, one ends an agent.
+/// Of ten calls five spawn an agent, four mint a token, and one ends an agent.
 const MIXED: Must = Must { verify: 0.5, x509: 0.5, jwt: 0.4 };
 
 /// Tickets of one round at most: they last a minute.
 const TICKETS: usize = 12_000;
 
-/// Signatures and the empty RPC alone.
+/// Measures signatures and the empty RPC alone.
 pub(crate) async fn floor(issuer: &Issuer, options: &Options) -> Result<Vec<Row>, String> {
     let seconds = options.duration.unwrap_or(5.0);
     drop(rounds::empty(issuer, options.concurrency, Duration::from_millis(300)).await?);
@@ -40,7 +40,7 @@ pub(crate) async fn floor(issuer: &Issuer, options: &Options) -> Result<Vec<Row>
     Ok(vec![row.with("csr_verify_us", floor.csr_verify).with("sign_us", floor.x509_sign)])
 }
 
-/// Spawns under a recorded delegation; then at 70 % of what was reached, unless a rate is given.
+/// Spawns under a recorded delegation; then at 70 % of the rate that was reached, unless the options give a rate.
 pub(crate) async fn spawn(issuer: &Issuer, options: &Options) -> Result<Vec<Row>, String> {
     let client = issuer.as_workload().await?;
     let mut prepare = async |count| spawning(issuer, &client, count).await;
@@ -62,7 +62,7 @@ pub(crate) async fn spawning(issuer: &Issuer, client: &Client, count: usize) -> 
 /// The same for these certification requests.
 pub(crate) fn spawning_for(issuer: &Issuer, client: &Client, csrs: Vec<Vec<u8>>) -> Call {
     let (csrs, template, client) = (Arc::new(csrs), issuer.request(Vec::new()), client.clone());
-    // As an orchestrator does: whoever has the bundle says so.
+    // Says which bundle it already has, as an orchestrator does.
     let known = Arc::new(AtomicU64::new(0));
     boxed(move |n: usize| {
         let (client, csr, known) = (client.clone(), csrs.get(n).cloned().unwrap_or_default(), Arc::clone(&known));
@@ -141,7 +141,7 @@ pub(crate) async fn renew(issuer: &Issuer, options: &Options) -> Result<Vec<Row>
     for _ in 0..options.concurrency * 2 {
         agents.push(issuer.agent(&issuer.class).await?);
     }
-    // Guards the agents that nobody is renewing just now.
+    // Guards the agents that are not being renewed at the moment.
     let agents: Arc<Waiting> = Arc::new(Mutex::new(agents));
     let dialer = Arc::new(issuer.dialer());
     let prepare = async |_| {
@@ -164,14 +164,15 @@ pub(crate) async fn renew(issuer: &Issuer, options: &Options) -> Result<Vec<Row>
     Ok(vec![rounds(issuer, Work { must: RENEW, warm: 500, ..Work::new("renew", options, 9.0) }, prepare).await?])
 }
 
-/// Of ten calls five spawn, four mint, one ends an agent.
+/// Of ten calls five spawn an agent, four mint a token, and one ends an agent.
 pub(crate) async fn mixed(issuer: &Issuer, options: &Options) -> Result<Vec<Row>, String> {
     let work = Work { must: MIXED, ..Work::new("mixed", options, 9.0) };
     let (spawner, minter) = mixers(issuer).await?;
     Ok(vec![rounds(issuer, work, async |count| mixing(issuer, &spawner, &minter, count).await).await?])
 }
 
-/// For hours if you like: the mix at a fixed rate, in thirds, with the memory before and after.
+/// Makes the calls of `mixed` at a fixed rate, in three parts, for hours if the options say so. Each part reports the memory before
+/// and after.
 pub(crate) async fn soak(issuer: &Issuer, options: &Options) -> Result<Vec<Row>, String> {
     const NAMES: [&str; 3] = ["soak, first third", "soak, second third", "soak, last third"];
     let (spawner, minter) = mixers(issuer).await?;
@@ -263,7 +264,7 @@ pub(crate) async fn burst(issuer: &Issuer, options: &Options) -> Result<Vec<Row>
             async move { at.spawn(request).await.map(drop) }
         };
         let mut run = load::run(Plan { concurrency: options.concurrency, supply: BATCH, ..plan }, call).await?;
-        // What counts is when the last of them was answered.
+        // The latency of a burst is the time until its last call was answered.
         run.latency = load::histogram()?;
         load::record(&mut run.latency, Duration::from_secs_f64(run.wall));
         calls.push(run);

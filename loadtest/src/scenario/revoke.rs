@@ -1,4 +1,5 @@
-//! Revocations: from the call to the acknowledgement, whatever stands below, and what a storm of them costs the others.
+//! Revocations: from the call to the acknowledgement, for trees of several sizes, and what a storm of revocations costs other
+//! callers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,15 +13,15 @@ use crate::row::{Row, Timed};
 use crate::scenario::issue::spawning;
 use crate::seed::Trees;
 
-/// Between two revocations that are made one at a time.
+/// Pause between two revocations that are made one at a time.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Cuts a second in the storm.
+/// Revocations a second in the storm.
 const STORM: f64 = 1000.0;
 /// Turns of quiet and storm.
 const TURNS: u32 = 3;
 
-/// Trees of three sizes, cut one at a time and in turns; then spawns alone, beside a storm of cuts, and
-/// beside as many calls that do nothing.
+/// Revokes trees of three sizes, one at a time and in turns; then measures spawns alone, during a storm of revocations, and during
+/// as many calls that do nothing.
 pub(crate) async fn revoke(options: &Options) -> Result<Vec<Row>, String> {
     let turn = Duration::from_secs_f64(options.duration.unwrap_or(12.0) / f64::from(3 * TURNS));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of agents")]
@@ -48,15 +49,15 @@ pub(crate) async fn revoke(options: &Options) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-/// One at a time, the sizes in turns.
+/// Revokes one tree at a time, the sizes in turns.
 async fn trees(issuer: &Issuer, revoker: &Client, sizes: &[Trees], tops: &[Vec<String>]) -> Result<Vec<Row>, String> {
-    // Not measured: the first call opens what the others find open.
+    // The first call is not measured, because it opens the connection.
     revoker.revision().await?;
     let mut of_size = vec![Timed::default(); sizes.len()];
     let most = tops.iter().map(Vec::len).max().unwrap_or(0);
     for n in 0..most {
         for ((size, ids), timed) in sizes.iter().zip(tops).zip(&mut of_size) {
-            // The few of a size lie evenly among the many of another.
+            // The revocations of a size that has fewer trees are spread evenly among the others.
             let (count, at) = (ids.len(), n * ids.len() / most);
             let turn = n == (at * most).div_ceil(count.max(1));
             let Some(id) = ids.get(at).filter(|_| turn && !load::ending()) else { continue };
@@ -77,7 +78,7 @@ async fn trees(issuer: &Issuer, revoker: &Client, sizes: &[Trees], tops: &[Vec<S
     Ok(rows)
 }
 
-/// Quiet and storm in turns.
+/// Measures spawns without and with a storm, in turns.
 async fn storm(
     issuer: &Issuer,
     revoker: &Client,
@@ -113,7 +114,7 @@ async fn storm(
         let (spawned, cut) = tokio::join!(load::run(Plan { name: "spawn, storm", ..plan }, spawn), load::run(storm, cut));
         beside.push(spawned?);
         cuts.push(cut?);
-        // What as many calls cost that do nothing: no storm costs less.
+        // As many calls that do nothing: a storm of real calls cannot cost less.
         let empty = Plan { name: "empty, storm", ..storm };
         let spawn = spawning(issuer, &client, supply).await?;
         let (spawned, empty) =
@@ -129,7 +130,7 @@ async fn storm(
     let quiet = Row::of(issuer, "spawn, no storm", 1, floor, &quiet).await?;
     let beside = Row::of(issuer, "spawn beside storm", 1, floor, &beside).await?;
     let beside = beside.with("speed_to_no_storm", of_quiet).with("speed_to_empty_calls", of_calls);
-    // Both share the server's CPU: what a cut costs alone cannot be told.
+    // Revocations and spawns share the server's CPU, so the cost of a revocation alone is unknown.
     let cuts = Row { cpu_us: None, ..Row::of(issuer, "revoke, storm", 1, floor, &cuts).await? };
     Ok(vec![quiet, Row { cpu_us: None, ..calls }, Row { cpu_us: None, ..beside }, cuts])
 }
@@ -143,7 +144,7 @@ fn idle(client: &Client) -> Call {
     })
 }
 
-/// Calls that cut an agent each.
+/// Calls that each revoke an agent.
 pub(crate) fn cutting(revoker: &Client, targets: Vec<String>) -> Call {
     let (targets, revoker) = (Arc::new(targets), revoker.clone());
     boxed(move |n: usize| {

@@ -1,4 +1,4 @@
-//! Ours beside SPIRE, in turns: certificates, tokens, and what it takes to let an agent in and out.
+//! Mayfly and SPIRE in turns: certificates, tokens, and the calls that let an agent in and out.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::supply::csrs_for;
 
 /// Entries of one round at most: each stays in SPIRE's store and caches until it is deleted.
 const ENTRIES: usize = 2000;
-/// Agents that are cut in one round at most.
+/// Most agents that are revoked in one round.
 const CUTS: usize = 12_000;
 
-/// All of it. Whatever comes of it, nothing of ours stays in SPIRE.
+/// Measures everything. Even after an error, nothing that this program made stays in SPIRE.
 pub(crate) async fn beside(issuer: &Issuer, spire: &Spire, options: &Options) -> Result<Vec<Row>, String> {
     let rows = compare(issuer, spire, options).await;
     let cleaned = spire.clean().await;
@@ -28,7 +28,7 @@ pub(crate) async fn beside(issuer: &Issuer, spire: &Spire, options: &Options) ->
 }
 
 async fn compare(issuer: &Issuer, spire: &Spire, options: &Options) -> Result<Vec<Row>, String> {
-    // ORDER: first. Whoever has no agent is to hear it before minutes are measured.
+    // ORDER: before anything is measured, so that a missing SPIRE agent is reported at once and not after minutes.
     let workload = match &options.spire_agent_socket {
         Some(socket) => Some(Workload::at(socket, spire.agent(options.spire_agent_id.as_deref()).await?).await?),
         None => {
@@ -49,7 +49,7 @@ async fn compare(issuer: &Issuer, spire: &Spire, options: &Options) -> Result<Ve
     Ok(rows)
 }
 
-/// A key of the caller's, and a certificate for it: a spawn, and `MintX509SVID`. Both get requests of the same form.
+/// A certificate for a key of the caller: a spawn, and `MintX509SVID`. Both get requests of the same form.
 async fn certificates(issuer: &Issuer, spire: &Spire, options: &Options) -> Result<Vec<Row>, String> {
     let (client, id) = (issuer.as_workload().await?, spire.id());
     let work = Work { must: SPAWN, ..Work::new("mayfly spawn", options, 6.0) };
@@ -88,7 +88,7 @@ async fn in_and_out(issuer: &Issuer, spire: &Spire, options: &Options) -> Result
     let work = Work { warm: 200, must: Must::default(), ..Work::new("spire entry", options, 6.0) };
     let entry = Work { most: ENTRIES, ..work };
     let create = async |_| {
-        // What the round before made is not to slow this one down.
+        // Entries of the round before would slow this one down.
         spire.clean().await?;
         let spire = spire.clone();
         Ok(boxed(move |_| {
@@ -124,7 +124,8 @@ async fn in_and_out(issuer: &Issuer, spire: &Spire, options: &Options) -> Result
     Ok(rows)
 }
 
-/// Rounds of both in turns. Our row says how it stands to the other, round by round, because the machine changes with time.
+/// Rounds of both in turns. Our row holds the ratio to SPIRE's of the same round, because the speed of the machine changes with
+/// time.
 async fn in_turns<P, Q>(mut ours: Series<'_, Issuer, P>, mut theirs: Series<'_, Spire, Q>) -> Result<Vec<Row>, String>
 where
     P: AsyncFnMut(usize) -> Result<Call, String>,

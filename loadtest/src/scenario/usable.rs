@@ -1,4 +1,4 @@
-//! From the call until an SVID is usable, and from its end until it is refused: ours beside an entry of SPIRE, in turns.
+//! The time from the call until an SVID is usable, and from its end until it is refused: Mayfly and an entry of SPIRE in turns.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -22,11 +22,11 @@ use crate::spire::{Spire, text};
 const TURNS: u32 = 5;
 /// Agents of ours in one turn.
 const AGENTS: usize = 20;
-/// How long a word of the issuer may take to arrive.
+/// How long a message of the issuer may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One at a time: usable here is what a verifier accepts, and there what a workload holds; ended here is what a verifier
-/// refuses, and there what the workload is no longer given (whoever has such an SVID uses it until it expires).
+/// Measures one agent at a time. A Mayfly SVID is usable when a verifier accepts it, and ended when a verifier refuses it. One of
+/// SPIRE is usable when the workload holds it, and ended when the workload no longer gets it (a copy can be used until it expires).
 pub(crate) async fn usable(issuer: &Issuer, spire: &Spire, workload: &Workload) -> Result<Vec<Row>, String> {
     let judge = Judge::start(issuer).await?;
     let uid = std::fs::metadata("/proc/self").map_err(|e| e.to_string())?.uid();
@@ -38,8 +38,8 @@ pub(crate) async fn usable(issuer: &Issuer, spire: &Spire, workload: &Workload) 
                 judge.agent(issuer, &mut usable, &mut refused).await;
             }
         }
-        // Server and agent look for news at fixed intervals: a turn that began with the end of the one before would always see
-        // the same part of them.
+        // SPIRE's server and agent poll at fixed intervals. If each turn began right after the one before, it would always begin at
+        // the same point of an interval.
         tokio::time::sleep(longest * turn / TURNS).await;
         if load::ending() {
             break;
@@ -61,7 +61,7 @@ pub(crate) async fn usable(issuer: &Issuer, spire: &Spire, workload: &Workload) 
         held.take(answers.as_ref().map(|_| started.elapsed()).map_err(Clone::clone));
         let started = Instant::now();
         let deleted = spire.delete(ids).await;
-        // Of what was never held it cannot be told when it went.
+        // If the SVID never arrived, its end cannot be measured.
         if let Ok(answers) = answers {
             let lost = match deleted {
                 Ok(()) => answers.lost().await,
@@ -79,7 +79,7 @@ pub(crate) async fn usable(issuer: &Issuer, spire: &Spire, workload: &Workload) 
     ])
 }
 
-/// A verifier that follows the issuer's feed, with those who spawn and revoke what it judges.
+/// A verifier that follows the issuer's feed, with the clients that spawn and revoke the agents that it checks.
 struct Judge {
     spawner: Client,
     revoker: Client,
@@ -100,7 +100,7 @@ impl Judge {
         bundles.set(Bundle::from_json(trust_domain, &bundle.spiffe_json).map_err(|e| e.to_string())?);
         let verifier = Verifier::new(bundles, feed.live().clone());
         let mut news = verifier.news();
-        // Without a first word it accepts nothing.
+        // Before its first heartbeat the verifier accepts nothing.
         while feed.live().known().is_none() {
             let word = tokio::time::timeout(PATIENCE, news.changed()).await;
             word.map_err(|_| "the issuer's feed says nothing")?.map_err(|e| e.to_string())?;
@@ -130,7 +130,7 @@ impl Judge {
     }
 
     async fn revoke(&self, svid: &X509Svid) -> Result<Duration, String> {
-        // ORDER: before the call. Its news may come before its answer.
+        // ORDER: before the call, because the feed may be faster than the answer.
         let mut news = self.verifier.news();
         let started = Instant::now();
         self.revoker.revoke(svid.id.to_string()).await?;

@@ -12,7 +12,7 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::api::spire::api::types::Spiffeid;
 
-/// Between two questions of a workload that has no identity yet: as often as times are told apart.
+/// Pause between two requests of a workload that has no identity yet. It is the resolution of the measured times.
 const POLL: Duration = Duration::from_millis(20);
 /// How long a change may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,14 +23,14 @@ pub(crate) struct Workload {
     agent: Spiffeid,
 }
 
-/// The answers that began with an SVID.
+/// The stream of answers, whose first answer held the SVID.
 pub(crate) struct Held {
     answers: Streaming<X509svidResponse>,
     id: String,
 }
 
 impl Workload {
-    /// Of the agent that has this SPIFFE ID.
+    /// Connects to the Workload API of the agent with this SPIFFE ID.
     pub(crate) async fn at(socket: &Path, agent: Spiffeid) -> Result<Workload, String> {
         let channel = connect_unix(socket).await.map_err(|e| {
             format!(
@@ -41,7 +41,7 @@ impl Workload {
         Ok(Workload { client: SpiffeWorkloadApiClient::new(channel), agent })
     }
 
-    /// Below whom an entry is to be for it.
+    /// The SPIRE agent below which an entry for this workload must be.
     pub(crate) fn agent(&self) -> &Spiffeid {
         &self.agent
     }
@@ -62,7 +62,7 @@ impl Workload {
         tokio::time::timeout(PATIENCE, asking).await.map_err(|_| late("no SVID came"))?
     }
 
-    /// Listens until an answer has the SVID; none: the agent ended the answers before.
+    /// Waits for an answer that has the SVID. `None` if the agent ended the stream before that.
     async fn ask(&self, id: &str) -> Result<Option<Streaming<X509svidResponse>>, Status> {
         let mut request = Request::new(X509svidRequest {});
         request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));

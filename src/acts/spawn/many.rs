@@ -1,4 +1,4 @@
-//! A batch of spawns: many agents of one kind, recorded in slices, so that others get in between.
+//! A batch of spawns: many agents of one kind, recorded in slices, so that requests of others are served in between.
 
 use tokio::sync::mpsc;
 

@@ -1,4 +1,4 @@
-//! A spawn as a door brings it, and what the spawner gets.
+//! A spawn request as it comes from the wire, and its answer.
 
 use mayfly_agent::ticket::Ticket;
 use mayfly_verify::{ClassName, DelegationId, sha256};
@@ -23,27 +23,27 @@ pub const BATCH: usize = 1000;
 /// A spawn as the wire brought it.
 #[derive(Clone)]
 pub struct SpawnRequest {
-    /// Makes a retry the same record. Empty: every call is a new request.
+    /// Makes a retry the same record. If it is empty, every call is a new request.
     pub request_id: String,
     /// The class.
     pub class: ClassName,
-    /// A user's token of a configured issuer. Empty: the agent is autonomous, or the spawner is an agent.
+    /// A user's token of a configured issuer. Empty if the agent is autonomous, or the spawner is an agent.
     pub user_token: String,
     /// In place of a token, a delegation that was recorded before.
     pub delegation: Option<DelegationId>,
     /// The authority that is asked for.
     pub asked: Asked,
-    /// Audience of a first JWT-SVID. Empty: no token is asked for.
+    /// Audience of a first JWT-SVID. Empty if no token is asked for.
     pub audience: String,
-    /// Neither key nor ticket: the spawner has the tokens minted, on the connection that proves this.
+    /// Set for agents without keys, whose tokens the spawner mints on the connection that proves this.
     pub keyless: Option<Proved>,
 }
 
 /// How the agents of a spawn get their first certificates.
 pub enum Keys {
-    /// For these certification requests, PKCS#10 in DER.
+    /// At once, for these certification requests (PKCS#10 in DER).
     Csrs(Vec<Vec<u8>>),
-    /// So many have none yet: they get tickets, unless the request asks for agents without keys.
+    /// This number of agents have no certification request: they get tickets, unless the request asks for agents without keys.
     Without(usize),
 }
 
@@ -51,7 +51,7 @@ pub enum Keys {
 pub struct Spawned {
     /// The agent.
     pub admission: Admission,
-    /// How it gets its certificate.
+    /// Its certificate or ticket.
     pub holds: Holds,
     /// Its first token, if one was asked for.
     pub jwt: Option<(Mint, String)>,
@@ -63,7 +63,7 @@ pub enum Holds {
     Certificate(Signed),
     /// A ticket with which the agent fetches its certificate.
     Ticket(Ticket),
-    /// Nothing: the spawner has its tokens minted.
+    /// Nothing: the agent has no key, and the spawner mints its tokens.
     Nothing,
 }
 
@@ -71,7 +71,7 @@ pub enum Holds {
 pub(super) struct Secret {
     secret: Zeroizing<[u8; 32]>,
     nonce: [u8; 16],
-    /// `None` if the client gave no request id. Then the nonce is all there is.
+    /// The request id. `None` if the client gave none; then the secret is derived from the nonce alone.
     request: Option<RequestId>,
 }
 
@@ -82,7 +82,7 @@ pub async fn spawn(issuer: &Issuer, caller: Caller, request: SpawnRequest, keys:
     answer(issuer, issuer.pipeline.issue(caller, act).await?, secret)
 }
 
-/// A spawn that is only judged: with no key, and with a ticket that nobody has the secret of.
+/// A spawn for a dry run: it has no key, and a ticket hash without a secret.
 pub(crate) async fn question(issuer: &Issuer, caller: &Caller, request: &SpawnRequest) -> Result<Spawn, No> {
     let proof = proof(issuer, caller, request).await?;
     Ok(asked(request.clone(), proof))
@@ -136,7 +136,7 @@ pub(super) async fn acts(
     for (n, csr) in csrs.into_iter().enumerate() {
         let mut id = identify(caller, &request, &csr, tickets)?;
         if let Some(id) = id.as_mut().filter(|_| !single) {
-            // One id for the batch makes one id for each of its agents.
+            // The request id of each agent is derived from that of the batch.
             id.key = digest(&[&id.key, &n.to_be_bytes()]);
         }
         let secret = if tickets { Some(secret(issuer, id.clone())?) } else { None };
@@ -195,8 +195,8 @@ fn identify(caller: &Caller, request: &SpawnRequest, csr: &[u8], ticket: bool) -
     request_id(caller, "spawn", &request.request_id, &what)
 }
 
-/// The secret of a ticket. For a retry of a request that is known, it is derived from the nonce that was recorded, so it is the same
-/// again; the same request in another incarnation of the journal, or after it was forgotten, gets another one.
+/// The secret of a ticket. For a retry of a known request it is derived from the recorded nonce, so it is the same secret. In
+/// another epoch of the journal, or after the request was forgotten, the same request gets another secret.
 fn secret(issuer: &Issuer, request: Option<RequestId>) -> Result<Secret, Fault> {
     let recorded = request.as_ref().and_then(|request| {
         issuer.ledger.read(|state| state.agent_of_request(&request.key).map(|agent| agent.rare.ticket_nonce))

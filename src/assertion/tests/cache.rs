@@ -225,7 +225,7 @@ async fn t234_kept_keys_serve_after_a_restart_while_the_provider_is_down_and_no_
     // A token that these keys did not sign is refused as before.
     let unknown = token_at(&Signer::p256(), "k", NOW + 1);
     assert_eq!(verify(&restarted(), &unknown, NOW + 1).await, Err(Refusal::Signature));
-    // Files that are no keys of this source.
+    // Files that do not hold keys of this source.
     let text = std::fs::read_to_string(&file).unwrap();
     for other in
         [text.replace("\"fake\"", "\"https://other.example\""), text.replace("kty", "kit"), text[..text.len() / 2].into()]
@@ -235,7 +235,7 @@ async fn t234_kept_keys_serve_after_a_restart_while_the_provider_is_down_and_no_
         let now = NOW + 1;
         assert_eq!(verify(&restarted(), &token_at(&key, "k", now), now).await, Err(Refusal::IssuerUnavailable), "{other}");
     }
-    // What the provider says now counts.
+    // The keys that the provider publishes now take precedence.
     std::fs::write(&file, &text).unwrap();
     let new = Signer::p256();
     fake.publish(&[new.jwk("n")]);

@@ -125,7 +125,7 @@ async fn t48_t51_t58_a_header_cannot_bring_a_key_or_change_the_rules() {
         cases.push((name, attacker.token(&json!({ name: value }), &json!({})), "USER_TOKEN_HEADER"));
         cases.push((name, key.token(&json!({ name: value }), &json!({})), "USER_TOKEN_HEADER"));
     }
-    // A pointer to a key is never followed: the signature is held against the published key of that name.
+    // A pointer to a key is never followed: the signature is checked with the published key of that name.
     for (name, value) in
         [("x5c", json!(["AAAA"])), ("jku", json!("https://evil.example/jwks")), ("x5u", json!("https://evil.example/x"))]
     {

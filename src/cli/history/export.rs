@@ -15,7 +15,7 @@ use crate::cli::output::{self, Format, entry};
 pub(super) struct Args {
     #[command(flatten)]
     wanted: Wanted,
-    /// As `mayfly history -o json` names things, or as events of OCSF 1.4, class API Activity
+    /// The fields of `mayfly history -o json`, or events of OCSF 1.4, class API Activity
     #[arg(long, value_enum, default_value = "jsonl")]
     format: Form,
     #[command(flatten)]

@@ -11,10 +11,11 @@ use crate::cli::global::Global;
 use crate::cli::happened::client;
 use crate::cli::output;
 
-/// How long a checkpoint may take that covers a new entry.
+/// How long to wait for a checkpoint that covers a new entry.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Print what proves a decision to somebody outside (operator): for its first entry a C2SP tlog-proof, for all of them as JSON
+/// Print a proof of a decision for somebody outside (operator): a C2SP tlog-proof of its first entry, or all entries with their
+/// proofs as JSON
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// As `mayfly history` prints it, such as r1204

@@ -18,7 +18,7 @@ use crate::history::{Place, verify};
 pub(super) struct Args {
     /// The folder; without it, the history of the home
     dir: Option<PathBuf>,
-    /// The key that is trusted, as text or as a file; without it, the one in the folder, which says less
+    /// The key that is trusted, as text or as a file; without it, the one in the folder, which proves less
     #[arg(long, value_name = "VKEY")]
     vkey: Option<String>,
 }

@@ -15,6 +15,7 @@ pub(in crate::cli) fn object(agent: &v1::Agent) -> Value {
         "mode": if agent.mode() == v1::Mode::Autonomous { "autonomous" } else { "delegated" },
         "delegation_id": Some(&agent.delegation_id).filter(|d| !d.is_empty()),
         "user": agent.user.as_ref().map(|u| json!({ "iss": u.iss, "sub": u.sub })),
+        "user_name": agent.user.as_ref().map(|_| &agent.user_name),
         "depth": agent.depth,
         "scopes": agent.scopes,
         "audiences": agent.audiences,
@@ -53,9 +54,9 @@ pub(in crate::cli) fn line(agent: &v1::Agent) -> String {
     format!("{:<76}  {:<8}  {:<24}  {until}", agent.agent_id, state(agent), user(agent))
 }
 
-/// The subject of the agent's user; `nobody` if it acts for nobody.
+/// The agent's user as `--user` takes it; `nobody` if it acts for nobody.
 pub(in crate::cli) fn user(agent: &v1::Agent) -> &str {
-    agent.user.as_ref().map_or("nobody", |u| u.sub.as_str())
+    agent.user.as_ref().map_or("nobody", |u| if agent.user_name.is_empty() { u.sub.as_str() } else { agent.user_name.as_str() })
 }
 
 /// The word for its state.

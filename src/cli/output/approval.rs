@@ -28,6 +28,11 @@ pub(in crate::cli) fn object(approval: &v1::Approval) -> Value {
         "lasts_seconds": approval.lasts_seconds,
         "answered_by": approval.answered_by.as_ref().map(user),
         "answered_at": optional_timestamp(approval.answered_at.as_ref()),
+        "narrowed": approval.narrowed.as_ref().map(|narrowed| {
+            let details = serde_json::from_str::<Value>(&narrowed.authorization_details).ok();
+            json!({ "authorization_details": details, "scopes": narrowed.scopes })
+        }),
+        "page": Some(&approval.page).filter(|page| !page.is_empty()),
         "evidence": Some(&approval.evidence).filter(|evidence| !evidence.is_empty()).map(|digest| format!("sha256:{digest}")),
     })
 }
@@ -47,17 +52,21 @@ pub(in crate::cli) fn digest(approval: &v1::Approval) -> Option<String> {
     shown.digest().map(hex::encode)
 }
 
-/// What an agent hears that has asked.
+/// The text for an agent that has asked for an approval.
 pub(in crate::cli) fn asked(approval: &v1::Approval) -> Vec<String> {
     let (id, until) = (&approval.approval_id, timestamp(approval.expires_at.as_ref()));
-    vec![
+    let mut lines = vec![
         format!("approval {id} is {}, until {until}", state(approval)),
         format!("  the person answers with: mayfly approve {id} --user-token FILE"),
         format!("  the agent then gets its token with: mayfly exchange --approval {id}"),
-    ]
+    ];
+    if !approval.page.is_empty() {
+        lines.insert(2, format!("  or in a browser: {}", approval.page));
+    }
+    lines
 }
 
-/// One line: id, state, who asks, for what, why.
+/// One line: id, state, agent, the request and its reason.
 pub(in crate::cli) fn line(approval: &v1::Approval) -> String {
     let what = [approval.authorization_details.clone(), approval.scopes.join(" ")];
     let what: Vec<String> = what.into_iter().filter(|part| !part.is_empty()).collect();

@@ -1,4 +1,4 @@
-//! How a delegation is printed, as the history tells it.
+//! How a delegation from the history is printed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ pub(in crate::cli) fn has_ended(entry: &v1::HistoryEntry) -> bool {
 
 /// A delegation, with what was revoked of it.
 pub(in crate::cli) fn object(entry: &v1::HistoryEntry, revocations: &[v1::HistoryEntry]) -> Value {
-    // Of this delegation, or of its user since.
+    // A revocation of this delegation, or of its user after the delegation was made.
     let hits = |r: &&v1::HistoryEntry| {
         let whole_user = r.target.starts_with("user ") && r.user == entry.user && r.revision > entry.revision;
         whole_user || r.target == format!("delegation {}", entry.delegation_id)
@@ -36,7 +36,7 @@ pub(in crate::cli) fn object(entry: &v1::HistoryEntry, revocations: &[v1::Histor
         "recorded_at": output::precise_timestamp(entry.at.as_ref()),
         "ends_at": output::optional_timestamp(entry.ends_at.as_ref()),
         "has_ended": has_ended(entry),
-        // No ceiling of its own: the class and the audience bound it.
+        // An empty list means that the delegation has no ceiling of its own; class and audience limit it.
         "scopes": Some(&entry.scopes).filter(|scopes| !scopes.is_empty()),
         "token": entry.target.strip_prefix("token "),
         "peer": Some(&entry.peer).filter(|peer| !peer.is_empty()),

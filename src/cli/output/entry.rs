@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cli::output;
 
-/// An entry, with the field names that every command uses. What is not known, or not for the caller, is null.
+/// An entry, with the field names that every command uses. Fields that are unknown or hidden from the caller are null.
 pub(in crate::cli) fn object(entry: &v1::HistoryEntry) -> Value {
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let number = |n: u64| Some(n).filter(|n| *n > 0);
@@ -45,7 +45,7 @@ pub(in crate::cli) fn header() -> String {
     format!("{:<20} {:<13} {:<20} {:<12} {:<24} ABOUT", "AT", "KIND", "OUTCOME", "DECISION", "CALLER")
 }
 
-/// One line: when, what, how it ended, the decision, who asked, and about whom.
+/// One line: time, kind, outcome, decision, caller and subject.
 pub(in crate::cli) fn line(entry: &v1::HistoryEntry) -> String {
     let outcome = if entry.reason_code.is_empty() { &entry.outcome } else { &entry.reason_code };
     let mut about: Vec<String> = Vec::new();
@@ -64,7 +64,7 @@ pub(in crate::cli) fn line(entry: &v1::HistoryEntry) -> String {
     format!("{at:<20} {:<13} {outcome:<20} {:<12} {caller:<24} {count}{about}", entry.kind, entry.decision_id)
 }
 
-/// An id of a trust domain without it.
+/// A SPIFFE ID without its trust domain.
 fn short(id: &str) -> &str {
     id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).map_or(id, |(_, path)| path)
 }

@@ -1,4 +1,4 @@
-//! `mayfly policy diff`: what a set would change for the agents that live now, asked under both sets.
+//! `mayfly policy diff`: evaluates two sets of policies for the live agents, and prints where the answers differ.
 //!
 //! Each agent is asked about as if it were spawned, renewed, and given a token for each of its audiences at this moment. The sets are
 //! evaluated here, so the issuer does nothing but list its agents.
@@ -18,10 +18,10 @@ use crate::cli::output::{self, Format};
 use crate::clock::Clock;
 use crate::policies::{Action, AgentFacts, Ask, Decision, Facts, Live, Policies, Principal, Resource, UserFacts};
 
-/// What is not known of an agent here, so that it counts as absent.
+/// Attributes that are not known here, so that they count as absent.
 const UNKNOWN: [&str; 5] = ["acr", "sign_in_age", "left", "budget", "first_use"];
 
-/// What is known of all agents.
+/// The facts that the questions about all agents share.
 struct World<'a> {
     agents: &'a [v1::Agent],
     by_id: BTreeMap<&'a str, &'a v1::Agent>,
@@ -146,7 +146,7 @@ impl<'a> World<'a> {
             }
         }
         facts.audiences = &agent.audiences;
-        // As its spawner asked: it is not there yet.
+        // The counts as they were when its spawner asked: without this agent.
         let Live { user, root, class: of_class, siblings } = facts.live;
         let less = |n: u64| n.saturating_sub(1);
         facts.live = Live { user: less(user), root: less(root), class: less(of_class), siblings: less(siblings) };

@@ -87,7 +87,7 @@ struct AuthorizeRequest {
 }
 
 async fn authorize(State(shared): State<Arc<Shared>>, Query(request): Query<AuthorizeRequest>) -> Response {
-    // ORDER: first of all, so that no answer is redirected to another machine.
+    // ORDER: before any answer, so that none is redirected to another machine.
     let Some(redirect_uri) = request.redirect_uri.as_deref().filter(|uri| on_loopback(uri)) else {
         return error(StatusCode::BAD_REQUEST, "invalid_request", "`redirect_uri` must be a loopback address");
     };
@@ -201,7 +201,7 @@ fn answer(shared: &Shared, user: &str, audience: &str, nonce: Option<&str>, now:
             "sub": user,
             "aud": audience,
             "iat": now,
-            // Its users sign in by asking.
+            // Its users have no password: a request signs them in.
             "auth_time": now,
             "groups": [if user == "demo" { "eng" } else { "guests" }],
             "exp": now.saturating_add(TOKEN_LIFE),

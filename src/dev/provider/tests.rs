@@ -28,6 +28,7 @@ fn settings(issuer: &str, ca_file: &Path) -> IssuerSettings {
         max_lease: None,
         revokes: false,
         user: false,
+        sign_in: false,
         operates: false,
         id_jag: false,
     };
@@ -101,9 +102,9 @@ async fn t167_a_ca_file_that_changes_is_read_again_by_itself() {
     let at = now();
     assert_eq!(assertions.verify(&token, at, Presenter::Certified).await.unwrap_err(), Refusal::IssuerUnavailable);
     std::fs::copy(provider.ca_file(), &file).unwrap();
-    // After the pause of a failure.
+    // The pause after a failure has passed.
     assert!(assertions.verify(&token, at + 5, Presenter::Certified).await.is_ok());
-    // One that cannot be used changes nothing.
+    // A file that cannot be used changes nothing.
     std::fs::write(&file, "no certificate").unwrap();
     let again = assertions.again(vec![settings(provider.issuer(), &file)]).unwrap();
     assert!(again.verify(&token, at + 6, Presenter::Certified).await.is_ok(), "a reload keeps the keys that were fetched");

@@ -17,7 +17,7 @@ use crate::why::explain::search::{self, user};
 pub(super) struct Deciding<W> {
     pub(super) issuer: Arc<Issuer>,
     pub(super) caller: Caller,
-    /// Whether somebody waits for the answer.
+    /// Whether the client still waits for the answer.
     pub(super) awaited: W,
 }
 
@@ -46,7 +46,7 @@ impl<W: Fn() -> bool> Point for Deciding<W> {
 
     fn search(&self, wanted: Wanted, asked: &Asked, (token, limit): (&str, usize), same: &[u8]) -> Result<Page, No> {
         let opened = self.issuer.pages.open_bytes(&self.caller, token)?;
-        // A page goes on with the search that it belongs to, and with no other.
+        // A page token continues the search that it belongs to, and no other.
         let digest = sha256(same);
         let after = match opened.as_deref().map(|opened| opened.split_at_checked(digest.len())) {
             None => None,
@@ -75,10 +75,10 @@ impl<W: Fn() -> bool> Point for Deciding<W> {
 }
 
 impl<W> Deciding<W> {
-    /// The question in the words of this issuer. `None` if nobody here could be meant: then nothing is allowed.
+    /// Translates the question into the issuer's terms. `None` if it names something that cannot exist here; the answer is then no.
     fn question(&self, asked: &Asked, searched: Option<Wanted>) -> Option<Question> {
         let subject = match searched {
-            // Any: it is replaced by each that is looked at.
+            // A placeholder, which each candidate of the search replaces.
             Some(Wanted::Subject) => Subject::Agent(Uuid::nil()),
             _ => self.subject(&asked.subject)?,
         };
@@ -114,13 +114,13 @@ impl<W> Deciding<W> {
     }
 }
 
-/// The groups of the user who would sign in, as the request has them.
+/// The groups of the user, as the request gives them.
 fn groups(context: &Map<String, Value>) -> Vec<String> {
     let named = context.get("groups").and_then(Value::as_array).into_iter().flatten();
     named.filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
-/// The answer about what cannot be here: a no like any other.
+/// The answer about something that cannot exist here: an ordinary no.
 fn unknown() -> Decision {
     let message = "there is no such subject or resource, or none that you may ask about";
     let reasons =

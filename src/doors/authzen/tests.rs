@@ -1,5 +1,5 @@
-//! The certification scenario of AuthZEN 1.0, on a catalogue of its own: users, records and three actions. What is tested is the wire:
-//! the messages, the batches, the searches and their errors. What this issuer decides is tested over HTTPS, in `tests/authzen.rs`.
+//! The certification scenario of AuthZEN 1.0, with its own decision point: users, records and three actions. These tests cover
+//! messages, batches, searches and errors. `tests/authzen.rs` tests the decisions of the issuer, over HTTPS.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use crate::denial::{Denial, No};
 /// The users alice and bob, and record-1 and record-2.
 struct Records;
 
-/// Whether somebody may, by the rules of the scenario: nothing archived is written but by an admin, and a deletion is soft.
+/// Decides by the rules of the scenario: only an admin writes an archived record, and a deletion is soft.
 fn may(asked: &Asked) -> bool {
     let is = |of: &Map<String, Value>, name: &str, value: &str| of.get(name).and_then(Value::as_str) == Some(value);
     let (who, record) = (asked.subject.id.as_str(), asked.resource.id.as_str());
@@ -49,7 +49,7 @@ impl Point for Records {
             Wanted::Resource => &["record-1", "record-2"],
             Wanted::Action => &["read", "write", "delete"],
         };
-        // The token is the place, beside what must stay the same.
+        // The page token holds the position and the parts of the request that must stay the same.
         let same = String::from_utf8_lossy(same);
         let from = match token.split_once('@') {
             None => 0,
@@ -63,7 +63,7 @@ impl Point for Records {
     }
 }
 
-/// The answer to a body at an endpoint; the status if there is none.
+/// The answer to a body at an endpoint, or the HTTP status of an error.
 fn ask(endpoint: &str, body: &Value) -> Result<Value, u16> {
     let body = body.as_object().unwrap();
     let answered = match endpoint {
@@ -218,19 +218,19 @@ fn batch_answers_stand_in_the_order_of_the_questions_and_parts_are_replaced_whol
                  "evaluations": [{ "resource": first }, { "resource": record("record-2"), "context": { "source": "x" } }] }),
             vec![true, true],
         ),
-        // What a part of its own lacks comes from the one for all.
+        // A question's own part takes mandatory members that it lacks from the common part.
         (
             json!({ "subject": alice, "action": to("write"), "resource": { "type": "record" },
                  "evaluations": [{ "resource": { "id": "record-1", "properties": { "status": "active" } } }, { "resource": archived }] }),
             vec![true, false],
         ),
-        // Its properties do not: those of the one for all would say admin.
+        // It does not take the common part's properties, which would make it an admin.
         (
             json!({ "subject": admin, "action": to("write"), "resource": archived,
                  "evaluations": [{ "subject": { "id": "bob", "properties": { "role": "guest" } } }, {}] }),
             vec![false, true],
         ),
-        // One that has a wrong shape is a no, and the others are answered.
+        // A malformed question gets a no, and the others are answered.
         (
             json!({ "subject": alice, "action": to("read"), "evaluations": [{ "resource": first }, {}, 7, { "resource": first }] }),
             vec![true, false, false, true],
@@ -301,7 +301,7 @@ fn search_finds_each_and_goes_on_page_by_page() {
             (&json!(""), &json!(expected.as_array().unwrap().len()))
         );
     }
-    // One by one, with everything but the page as it was.
+    // Pages of one result each, with the rest of the request unchanged.
     let mut paged = some.clone();
     paged["page"] = json!({ "limit": 1 });
     let first = ask("subject", &paged).unwrap();

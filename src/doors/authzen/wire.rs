@@ -1,22 +1,22 @@
-//! The messages of AuthZEN 1.0: questions are read from JSON and answers written, whoever decides. What has a wrong shape is refused whole;
-//! in a batch only the question that has it is.
+//! The messages of AuthZEN 1.0: reads questions from JSON and writes answers, for any decision point. A malformed request is
+//! refused as a whole; of a batch only the malformed question is.
 
 use serde_json::{Map, Value, json};
 
 use crate::denial::No;
 
-/// Questions of one batch at most.
+/// Most questions of one batch.
 pub(super) const BATCH: usize = 100;
 /// Results on one page, unless the request asks for fewer: by default, and at most.
 const PAGE: (usize, usize) = (100, 1000);
-/// Bytes of a name or an id at most.
+/// Longest name or id, in bytes.
 const NAME: usize = 2048;
 
 /// A subject or a resource.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Entity {
     pub(super) kind: String,
-    /// Empty where it is searched for.
+    /// Empty in a search for it.
     pub(super) id: String,
     pub(super) properties: Map<String, Value>,
 }
@@ -24,7 +24,7 @@ pub(super) struct Entity {
 /// An action.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Named {
-    /// Empty where it is searched for.
+    /// Empty in a search for it.
     pub(super) name: String,
     pub(super) properties: Map<String, Value>,
 }
@@ -53,7 +53,7 @@ pub(super) struct Decision {
     pub(super) context: Map<String, Value>,
 }
 
-/// Results, and the token with which the search goes on; empty if that was all.
+/// Results, and the page token of the next page; empty if there are no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) results: Vec<String>,
@@ -65,14 +65,15 @@ pub(super) trait Point {
     /// Decides one question.
     fn evaluate(&self, asked: &Asked) -> Result<Decision, No>;
 
-    /// Looks for ids, or names of actions, after the place of a token. `same` is everything that must be the same on each page.
+    /// Searches for ids, or names of actions, after the position in a page token. `same` is the part of the request that must not
+    /// change between pages.
     fn search(&self, wanted: Wanted, asked: &Asked, page: (&str, usize), same: &[u8]) -> Result<Page, No>;
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// The request has a wrong shape.
+    /// The request is malformed.
     Shape(String),
     /// It was not decided.
     No(No),
@@ -105,7 +106,7 @@ pub(super) fn evaluations(point: &impl Point, body: &Map<String, Value>) -> Answ
         Some(_) => return shape("`evaluations` is an array"),
     };
     let stops_at = semantic(body)?;
-    // What is sent for all is sound, whether or not each question has its own.
+    // The common parts must be well formed even if each question has its own.
     for name in ["subject", "action", "resource", "context"] {
         if body.get(name).is_some_and(|value| !value.is_object()) {
             return shape(format!("`{name}` is an object"));
@@ -134,7 +135,7 @@ pub(super) fn evaluations(point: &impl Point, body: &Map<String, Value>) -> Answ
     Ok(json!({ "evaluations": answers }))
 }
 
-/// The decision after which the rest of a batch is not asked. `None` asks all of it.
+/// The decision that ends the evaluation of a batch. `None` evaluates all questions.
 fn semantic(body: &Map<String, Value>) -> Result<Option<bool>, Refused> {
     let options = match body.get("options") {
         None => return Ok(None),
@@ -187,7 +188,7 @@ fn page(body: &Map<String, Value>) -> Result<(String, usize), Refused> {
     Ok((token, limit))
 }
 
-/// What stays the same from page to page: the search and all that it is about.
+/// The part of a search that must not change between pages.
 fn same(wanted: Wanted, body: &Map<String, Value>) -> Vec<u8> {
     let mut kept: Map<String, Value> =
         body.iter().filter(|(name, _)| ["subject", "action", "resource", "context"].contains(&name.as_str())).map(own).collect();
@@ -219,7 +220,8 @@ fn written(decision: Decision) -> Value {
     said
 }
 
-/// A question: each part is its own, or the one that is sent for all. They are not mixed, but for what a part must have and lacks.
+/// A question: each part is its own, or else the common one. The two are not merged, except that an own part takes mandatory
+/// members that it lacks from the common one.
 fn asked(own: &Map<String, Value>, all: &Map<String, Value>, wanted: Option<Wanted>) -> Result<Asked, Refused> {
     let part = |name: &str| own.get(name).or_else(|| all.get(name));
     let object = |name: &str| match part(name) {
@@ -233,7 +235,7 @@ fn asked(own: &Map<String, Value>, all: &Map<String, Value>, wanted: Option<Want
     };
     let entity = |name: &str, searched: bool| {
         let object = object(name)?;
-        // AuthZEN 1.0, 8: what is searched for has no id, and one that is sent is ignored.
+        // AuthZEN 1.0, 8: the entity that is searched for has no id, and an id that is sent is ignored.
         let id = if searched { String::new() } else { text(object, name, "id")? };
         Ok::<_, Refused>(Entity { kind: text(object, name, "type")?, id, properties: properties(object, name)? })
     };

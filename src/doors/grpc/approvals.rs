@@ -3,9 +3,11 @@
 use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
 
+use super::super::page;
 use super::message::timestamp;
 use super::server::approvals_server::Approvals;
 use super::{Door, methods};
+use crate::acts::answer::Says;
 use crate::acts::approvals::{self, Known};
 use crate::acts::{Issuer, answer, ask};
 use crate::caller::Caller;
@@ -61,8 +63,12 @@ impl Approvals for Door {
             request,
             |r| &r.user_token,
             |issuer, caller, r| async move {
-                let digest = answer::digest(&r.digest)?;
-                let answered = answer::answer(&issuer, caller.clone(), &r.approval_id, &r.user_token, Some(digest)).await?;
+                let shown = answer::digest(&r.digest)?;
+                let says = match r.narrowed {
+                    None => Says::Yes { shown },
+                    Some(v1::Narrowed { authorization_details: details, scopes }) => Says::Part { shown, details, scopes },
+                };
+                let answered = answer::answer(&issuer, caller.clone(), &r.approval_id, &r.user_token, says).await?;
                 let (approval, revision) = answered;
                 Ok(v1::ApproveResponse { approval: Some(as_it_stands(&issuer, &caller, &approval)?), revision })
             },
@@ -76,7 +82,8 @@ impl Approvals for Door {
             request,
             |r| &r.user_token,
             |issuer, caller, r| async move {
-                let (approval, revision) = answer::answer(&issuer, caller.clone(), &r.approval_id, &r.user_token, None).await?;
+                let (approval, revision) =
+                    answer::answer(&issuer, caller.clone(), &r.approval_id, &r.user_token, Says::No).await?;
                 Ok(v1::DenyResponse { approval: Some(as_it_stands(&issuer, &caller, &approval)?), revision })
             },
         )
@@ -84,7 +91,7 @@ impl Approvals for Door {
     }
 }
 
-/// An approval that was recorded just now.
+/// The message for an approval that was just recorded.
 fn as_it_stands(issuer: &Issuer, caller: &Caller, approval: &Approval) -> Result<v1::Approval, No> {
     Ok(message(issuer, &approvals::get(issuer, caller, &hex::encode(approval.id))?))
 }
@@ -121,5 +128,11 @@ pub(super) fn message(issuer: &Issuer, known: &Known) -> v1::Approval {
         answered_by: approval.answer.as_ref().map(|answer| user(&answer.by)),
         answered_at: approval.answer.as_ref().map(|answer| timestamp(answer.at / SECOND)),
         evidence: approval.answer.as_ref().map(|answer| hex::encode(answer.evidence)).unwrap_or_default(),
+        narrowed: approval
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.narrowed.as_ref())
+            .map(|narrowed| v1::Narrowed { authorization_details: narrowed.details.clone(), scopes: narrowed.scopes.clone() }),
+        page: page::address(issuer, approval.id).unwrap_or_default(),
     }
 }

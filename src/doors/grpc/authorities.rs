@@ -91,7 +91,7 @@ impl Authorities for Door {
     }
 }
 
-/// Has an order carried out, and shows the authority that it was about.
+/// Carries out an order, and returns the authority that it changed.
 async fn ordered(
     issuer: &Issuer,
     caller: Caller,

@@ -29,7 +29,7 @@ impl Batches for Door {
                     "give either `csrs`, or a template that asks for tickets or for no keys, with a `count`; never a csr in the template";
                 return Err(Denial::malformed("BATCH_MALFORMED", message).into());
             }
-            // One stands for the rest where the template is read; the rest follow below.
+            // The first request stands for all while the template is read.
             template.csr = r.csrs.first().cloned().unwrap_or_default();
             let known = template.known_bundle;
             let (spawn, keys) = spawn_request(template, Peer::proved(peer.as_ref()))?;
@@ -40,14 +40,14 @@ impl Batches for Door {
             };
             let mut many = spawn::spawn_many(&issuer, caller, spawn, keys).await?;
             let (answer, answers) = tokio::sync::mpsc::channel(64);
-            // With the first answer, for all.
+            // The bundle is sent with the first answer only.
             let mut shared = bundle_unless(&issuer, known);
             let origin = Origin::current();
             tokio::spawn(async move {
                 loop {
                     let next = tokio::select! {
                         next = many.next(&issuer) => next,
-                        // At once, and not with the next answer: until then more of the batch would be recorded.
+                        // A hang-up ends the batch at once. Noticing it at the next answer would let more of the batch be recorded.
                         () = answer.closed() => return,
                     };
                     let Some((index, spawned)) = next else { return };
@@ -64,7 +64,7 @@ impl Batches for Door {
                         }
                     };
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
-                    // Of a batch whose reader has gone, or does not read, what is in no commit yet is dropped.
+                    // If the client has hung up or does not read, the part of the batch that is not in a commit yet is dropped.
                     let sent = answer.send(Ok(v1::SpawnBatchResponse { index, result: Some(result) }));
                     if !matches!(tokio::time::timeout(patience, sent).await, Ok(Ok(()))) {
                         return;

@@ -51,7 +51,7 @@ impl Bundles for Door {
     }
 }
 
-/// Sends the bundles, and each change of them, until the reader has gone or the issuer stops.
+/// Sends the bundles, and each change of them, until the client hangs up or the issuer stops.
 async fn tell(
     issuer: Arc<Issuer>,
     caller: Caller,
@@ -60,7 +60,7 @@ async fn tell(
 ) {
     let (mut published, mut changes) = (issuer.publisher.watch(), issuer.foreign.changes());
     loop {
-        // ORDER: before the look, so that what comes in between is told at the next turn.
+        // ORDER: before the bundles are read, so that a change in between is sent in the next round.
         published.mark_unchanged();
         changes.mark_unchanged();
         let message = v1::WatchBundleResponse {
@@ -68,7 +68,7 @@ async fn tell(
             foreign: foreign(&issuer, &caller),
             x509_intermediates: intermediates(&issuer),
         };
-        // A reader that does not read holds one message, and then gets only the last.
+        // For a client that does not read, one message is buffered; after that it gets only the latest.
         if answer.send(Ok(message)).await.is_err() {
             return;
         }
@@ -93,7 +93,7 @@ fn intermediates(issuer: &Issuer) -> Vec<Vec<u8>> {
     valid.map(|slot| slot.public.clone()).collect()
 }
 
-/// Our own keys are public; which other trust domains we trust is for callers that we know.
+/// Our own keys are public. Only authenticated callers learn which other trust domains we trust.
 fn foreign(issuer: &Issuer, caller: &Caller) -> Vec<v1::ForeignBundle> {
     if *caller == Caller::Stranger {
         return Vec::new();

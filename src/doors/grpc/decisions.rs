@@ -27,9 +27,9 @@ use crate::why::{governance, replay, what_if, who_can};
 
 /// Agents in one message of a stream.
 const AGENTS: usize = 500;
-/// Idle agents that a report names at most.
+/// Most idle agents that a report names.
 const IDLE: usize = 1000;
-/// Counts that an answer names at most, the fullest first.
+/// Most counts that an answer names, the fullest first.
 const STARVED: usize = 1000;
 
 /// A stream whose messages are made as they are taken.
@@ -183,7 +183,7 @@ fn pages<T: Send + 'static>(issuer: Arc<Issuer>, found: Found, page: fn(Vec<v1::
     let uuids: Vec<_> = found.agents.into_iter().collect();
     let chunks: Vec<Vec<_>> = uuids.chunks(AGENTS).map(<[_]>::to_vec).collect();
     let agents = tokio_stream::iter(chunks).map(move |uuids| {
-        // An agent that was found is known for an hour after its end; it is told as it was when it was found.
+        // An agent stays in the state for an hour after its end, so all agents that were found can still be read here.
         let known: Vec<_> = issuer.ledger.read(|state| uuids.iter().filter_map(|uuid| state.agent(uuid).cloned()).collect());
         let told = known.iter().map(|agent| agent_message(&issuer, agent, Standing::Live)).collect();
         Ok(page(told))
@@ -196,7 +196,7 @@ fn as_of(found: &Found) -> v1::AsOf {
     v1::AsOf { revision: found.revision, exact: found.exact, at: Some(timestamp(found.at / SECOND)), agents }
 }
 
-/// A spawn that is only judged has no key and no request id; it is read as one that asks for a ticket.
+/// The spawn of a dry run has no key and no request id. It is read like one that asks for a ticket.
 fn dry(spawn: v1::SpawnRequest) -> Result<v1::SpawnRequest, Denial> {
     if !spawn.csr.is_empty() || !spawn.request_id.is_empty() {
         let message = "a spawn that is only explained has no key and no request id: leave both out";

@@ -1,4 +1,4 @@
-//! The service of the history: entries that the caller may see, and what proves them.
+//! The service of the history: entries that the caller may see, and their proofs.
 
 use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};

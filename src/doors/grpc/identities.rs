@@ -98,7 +98,7 @@ impl Identities for Door {
     }
 }
 
-/// A spawn from the wire, with its keys. `proved` is what the connection proves.
+/// A spawn from the wire, with its keys. `proved` is the certificate that the connection proves.
 pub(super) fn spawn_request(r: v1::SpawnRequest, proved: Proved) -> Result<(spawn::SpawnRequest, spawn::Keys), Denial> {
     let malformed = |e: &dyn std::fmt::Display| Denial::malformed("CLASS_MALFORMED", e.to_string());
     let class = r.class.parse().map_err(|e: mayfly_verify::NameError| malformed(&e))?;

@@ -1,4 +1,4 @@
-//! What the acts give, as messages of the API.
+//! Converts the results of acts to messages of the API.
 
 use mayfly_agent::api::v1;
 
@@ -65,7 +65,7 @@ pub(super) fn bundle_unless(issuer: &Issuer, known: u64) -> Option<v1::Bundle> {
     (published.bundle.sequence() != known).then(|| bundle_message(&published))
 }
 
-/// What is published, as a message.
+/// The published bundle, as a message.
 pub fn bundle_message(published: &Published) -> v1::Bundle {
     v1::Bundle {
         trust_domain: published.bundle.trust_domain().to_string(),
@@ -93,6 +93,7 @@ pub(super) fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) 
         class: agent.mandate.class.to_string(),
         delegation_id: delegation.map(|d| d.id.to_string()).unwrap_or_default(),
         user: delegation.map(|d| v1::User { iss: d.user.iss.clone(), sub: d.user.sub.clone() }),
+        user_name: delegation.map(|d| user_name(issuer, &d.user.iss, &d.user.sub)).unwrap_or_default(),
         mode: if delegation.is_some() { v1::Mode::Delegated } else { v1::Mode::Autonomous }.into(),
         depth: agent.depth(),
         scopes: agent.mandate.scopes.clone(),
@@ -105,6 +106,13 @@ pub(super) fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) 
         state: state.into(),
         ..Default::default()
     }
+}
+
+/// A user as operators write them.
+fn user_name(issuer: &Issuer, iss: &str, sub: &str) -> String {
+    let providers = issuer.providers.load();
+    let name = providers.urls.iter().find(|(_, url)| *url == iss).map_or(iss, |(name, _)| name.as_str());
+    format!("{name}/{sub}")
 }
 
 pub(super) fn timestamp(seconds: u64) -> prost_types::Timestamp {

@@ -65,11 +65,11 @@ pub(super) const LIST_APPROVALS: Method = Method { name: "Approvals/ListApproval
 pub(super) const APPROVE: Method = Method { name: "Approvals/Approve", action: Action::AnswerApproval };
 pub(super) const DENY: Method = Method { name: "Approvals/Deny", action: Action::AnswerApproval };
 
-/// Bytes of a request for a batch: a thousand certification requests. A configuration may have as many.
+/// Longest request for a batch, in bytes: a thousand certification requests. A configuration may be as long.
 const LONG_MESSAGE: usize = 1 << 20;
 
 impl Method {
-    /// Bytes of its longest message, where `message` is that of most methods.
+    /// Longest message of this method, in bytes; `message` is the limit of most methods.
     pub fn longest(&self, message: usize) -> usize {
         let long = [SPAWN_BATCH.name, COMPARE_CONFIGURATION.name].contains(&self.name);
         if long { message.max(LONG_MESSAGE) } else { message }

@@ -41,7 +41,7 @@ impl Operations for Door {
             |issuer, caller, r| async move {
                 let what = targets::revoked(&issuer, r.target)?;
                 let how = revoke::How { reason: r.reason, allow_new: r.allow_new };
-                // ORDER: before it is revoked, which makes it known.
+                // ORDER: before the revocation, after which every user is known.
                 let unknown_user = revoke::is_unknown_user(&issuer, &what);
                 if r.dry_run {
                     let (revoked, reach) = revoke::would_end(&issuer, caller, what, how).await?;

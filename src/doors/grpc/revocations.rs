@@ -22,10 +22,10 @@ use crate::doors::counted::Counted;
 use crate::judge::access::{self, Action};
 use crate::publish::feed::{Cursor, Encoded, Feed, Head, Joined, Resumed, Subscriber, fork};
 
-/// A subscriber that takes no message for so long has gone.
+/// A subscriber that takes no message for this long is disconnected.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often a person's token is looked at while they are told, and how long the last word of a stream waits for its reader.
+/// How often a person's token is checked during a stream, and how long the last message of a stream waits for its reader.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(in crate::doors) type Answer = Result<Encoded, Status>;
@@ -40,7 +40,7 @@ impl Revocations for Door {
             let from = match resume(&issuer.feed, &r)? {
                 Resumed::After(cursor) => Some(cursor),
                 Resumed::Snapshot => None,
-                // After a restart the ring does not reach back so far, and the journal may.
+                // After a restart the ring buffer does not reach back that far, but the journal may.
                 Resumed::Unknown(head) => {
                     let ledger = issuer.ledger.clone();
                     let contains = tokio::task::spawn_blocking(move || ledger.contains(head)).await;
@@ -74,7 +74,7 @@ impl Revocations for Door {
 
     async fn confirm_cuts(&self, request: Request<v1::ConfirmCutsRequest>) -> Result<Response<v1::ConfirmCutsResponse>, Status> {
         self.hand_in(methods::CONFIRM_CUTS, request, |issuer, caller, r| async move {
-            // A stream that has ended meanwhile has nothing to confirm: that is no error.
+            // If the stream has ended meanwhile there is nothing to confirm, and that is no error.
             issuer.feed.subscribers().confirm(&name(&issuer, &caller), &r.subscription, r.head);
             Ok(v1::ConfirmCutsResponse {})
         })
@@ -106,7 +106,8 @@ impl Revocations for Door {
     }
 }
 
-/// Resolves when the token of a person does not count any more. Never for anybody else: their connections end.
+/// Resolves when the token of a person is no longer accepted. It never resolves for other callers, whose connections are closed
+/// instead.
 async fn over(issuer: Arc<Issuer>, caller: Caller) {
     let Some(person) = caller.person().cloned() else { return std::future::pending().await };
     let mut cuts = issuer.feed.cuts();
@@ -115,7 +116,7 @@ async fn over(issuer: Arc<Issuer>, caller: Caller) {
         access::check(Action::WatchCuts, &role)
     };
     while counts().is_ok() {
-        // A token ends without a record, and so does an assignment that a reload has taken away.
+        // A token expires without a record, and a reload may take an assignment away without one, so both are checked by time.
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             changed = cuts.changed() => if changed.is_err() { return },
@@ -128,7 +129,7 @@ fn name(issuer: &Issuer, caller: &Caller) -> String {
     caller.spiffe_id(&issuer.trust_domain).unwrap_or_else(|| caller.scope())
 }
 
-/// Who subscribes, from where, and since when (Unix microseconds).
+/// A subscriber: its name, its address, and since when it is subscribed (Unix microseconds).
 #[derive(Default)]
 pub(in crate::doors) struct Who {
     id: String,
@@ -136,7 +137,7 @@ pub(in crate::doors) struct Who {
     since: u64,
 }
 
-/// Where a subscriber goes on. Denies one that was told another past.
+/// The position at which a subscriber continues. Denies one whose digest of the journal differs from ours.
 pub(in crate::doors) fn resume(feed: &Feed, request: &v1::WatchCutsRequest) -> Result<Resumed, Denial> {
     let incarnation = match request.incarnation.as_slice() {
         [] => None,
@@ -160,7 +161,7 @@ pub(in crate::doors) fn resume(feed: &Feed, request: &v1::WatchCutsRequest) -> R
     feed.resume(Head { incarnation, revision: request.after, chain })
 }
 
-/// The stream of a subscriber: what it missed, or everything; then each message that comes.
+/// The stream of a subscriber: the cuts that it missed, or a snapshot, and then each new message.
 pub(in crate::doors) fn subscribe(
     feed: &Arc<Feed>,
     who: Who,
@@ -171,7 +172,7 @@ pub(in crate::doors) fn subscribe(
     let Who { id, peer, since } = who;
     let (subscription, relays) = (request.subscription, request.relays);
     let joined = feed.subscribers().join(Subscriber { id, peer, since, subscription, relays, ..Subscriber::default() });
-    // One message waits for a reader that does not read; behind that the ring is the bound.
+    // One message is buffered for each subscriber; the ring buffer bounds the rest.
     let (answer, answers) = mpsc::channel(1);
     let feed = Arc::clone(feed);
     tokio::spawn(async move {
@@ -183,20 +184,20 @@ pub(in crate::doors) fn subscribe(
             () = over => Some(Status::unauthenticated("the token does not count any more: sign in again")),
         };
         if let Some(end) = end {
-            // Behind a message that its reader has not taken yet. Without this word the stream would look as if it were complete.
+            // The error is sent after a message that may still wait. Without it the stream would look complete.
             let _ = tokio::time::timeout(LOOK, answer.send(Err(end))).await;
         }
     });
     ReceiverStream::new(answers)
 }
 
-/// Sends messages until the subscriber has gone.
+/// Sends messages until the subscriber disconnects.
 async fn follow(feed: &Feed, mut cursor: Option<Cursor>, joined: &Joined, answer: &mpsc::Sender<Answer>) -> Option<Status> {
     let mut news = feed.news();
     loop {
-        // ORDER: before the look, so that what comes in between is seen at the next turn.
+        // ORDER: before the feed is read, so that a message in between is sent in the next round.
         news.mark_unchanged();
-        // What follows reaches at least up to this head.
+        // The messages below reach at least up to this head.
         let head = feed.head();
         let (messages, at) = feed.next(cursor);
         cursor = Some(at);

@@ -1,4 +1,4 @@
-//! The target of a revocation, from the wire, and the receipt, to it.
+//! Reads the target of a revocation from the wire, and writes its receipt.
 
 use std::cmp::Reverse;
 
@@ -12,7 +12,7 @@ use crate::acts::revoke::{Reach, Revoked, What};
 use crate::clock::SECOND;
 use crate::denial::{Denial, Kind};
 
-/// Users that a dry run names at most.
+/// Most users that a dry run names.
 const USERS: usize = 1000;
 
 /// The target of a cut.
@@ -60,7 +60,7 @@ pub(super) fn receipt(revoked: &Revoked) -> v1::RevokeResponse {
     v1::RevokeResponse { revision, agents_at_most, open_for_new, worst_case_seconds, recorded_at, ..Default::default() }
 }
 
-/// The answer to a dry run: agents are counted one by one, each as of the look at it.
+/// The answer to a dry run: agents are counted one by one, each at the moment at which it is visited.
 pub(super) fn would_end(revoked: &Revoked, reach: Reach) -> v1::RevokeResponse {
     use v1::agent_count::Of;
     let count = |(of, agents)| v1::AgentCount { of: Some(of), agents };
@@ -76,7 +76,7 @@ pub(super) fn would_end(revoked: &Revoked, reach: Reach) -> v1::RevokeResponse {
     }
 }
 
-/// A revocation with its names.
+/// A revocation, with the names of what it revoked.
 pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
     use v1::target::Target as Wire;
     let Made { target, standing, before } = made;
@@ -103,7 +103,7 @@ pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
         reason: standing.why.reason.clone(),
         by: standing.why.by.clone(),
         recorded_at: Some(timestamp(standing.why.at / SECOND)),
-        // A closed target stays closed; the beginning of an incarnation is never forgotten.
+        // A closed target has no end, and the cut at the beginning of an epoch is kept for good.
         kept_until: (standing.until < u64::MAX && !standing.closed).then(|| timestamp(standing.until / SECOND)),
     }
 }
@@ -123,12 +123,12 @@ pub(super) fn reopened(issuer: &Issuer, target: Option<v1::reopen_request::Targe
     }
 }
 
-/// A user. Whoever is elsewhere knows the configured name of a provider, and not its URL.
+/// Reads a user. A client on another machine may know only the configured name of a provider, not its URL.
 pub(super) fn user(issuer: &Issuer, u: v1::User) -> Result<User, Denial> {
     Ok(User { iss: provider(issuer, u.iss)?, sub: u.sub })
 }
 
-/// The URL of an issuer of users, which is given by that or by its configured name.
+/// The URL of an issuer of users. `iss` is this URL or the issuer's configured name.
 fn provider(issuer: &Issuer, iss: String) -> Result<String, Denial> {
     match issuer.providers.load().urls.get(&iss) {
         Some(url) => Ok(url.clone()),

@@ -8,6 +8,7 @@ use super::server::tokens_server::Tokens;
 use super::{Door, methods};
 use crate::acts::{exchange, introspect, revoke_token};
 use crate::doors::peer::Peer;
+use crate::judge::profile::Form;
 
 #[tonic::async_trait]
 impl Tokens for Door {
@@ -24,12 +25,23 @@ impl Tokens for Door {
             } = r;
             let for_agent = if for_agent.is_empty() { None } else { Some(issuer.agent_id(&for_agent)?) };
             let (proved, actor_token) = (Peer::proved(peer.as_ref()), String::new());
-            let asked = exchange::Asked { audience, scopes, subject_token, actor_token, proved, details, approval, for_agent };
+            let asked = exchange::Asked {
+                audience,
+                scopes,
+                subject_token,
+                actor_token,
+                proved,
+                details,
+                approval,
+                for_agent,
+                id_jag: None,
+                resource: None,
+            };
             let (access, access_token) = exchange::exchange(&issuer, caller, asked).await?;
             let token = access.token();
             Ok(v1::ExchangeResponse {
                 access_token,
-                token_type: "Bearer".into(),
+                token_type: if access.stated().form == Form::IdJag { "N_A" } else { "Bearer" }.into(),
                 expires_at: Some(timestamp(token.ends_at)),
                 scopes: token.scopes.clone(),
                 revision: token.revision,

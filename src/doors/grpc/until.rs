@@ -1,4 +1,4 @@
-//! Until when a client waits for its answer: `grpc-timeout` becomes the end of the work, as a hang-up does.
+//! The deadline of a client (`grpc-timeout`). When it passes, the work is dropped as if the client had hung up.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use tonic::metadata::MetadataMap;
 use crate::denial::No;
 use crate::doors::status;
 
-/// Until when the client waits. `None` if it did not say; the listener's own bound counts in any case.
+/// The deadline. `None` if the client gave none; the listener's own limit applies in any case.
 #[derive(Clone, Copy)]
 pub(super) struct Until(Option<Instant>);
 
 impl Until {
-    /// What the headers say. A value that is malformed or beyond all time is no deadline.
+    /// Reads the deadline from the headers. A malformed or far too large value counts as none.
     pub(super) fn of(headers: &MetadataMap) -> Until {
         let timeout = headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(timeout);
         Until(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
     }
 
-    /// Waits for `work`, and drops it when the client waits no longer. An act that is in no commit by then is dropped with it.
+    /// Waits for `work`, and drops it at the deadline. An act that is not in a commit by then is dropped with it.
     pub(super) async fn wait<T>(self, work: impl Future<Output = Result<T, No>>) -> Result<T, No> {
         match self.0 {
             None => work.await,

@@ -11,7 +11,7 @@ use super::form::Form;
 use super::refusal::Refusal;
 use super::{Served, answer, audience, client, fresh, may};
 use crate::acts::poll::{self, INTERVAL, Polled};
-use crate::acts::{Issuer, ask};
+use crate::acts::{Issuer, ask, exchange};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::No;
@@ -20,7 +20,7 @@ use crate::judge::access::Action;
 /// The grant with which an agent polls.
 pub(super) const CIBA: &str = "urn:openid:params:grant-type:ciba";
 
-/// What is not served here, and what to send in its place.
+/// Parameters that are not supported here, and what to send instead.
 const UNSERVED: [(&str, &str); 4] = [
     ("request", "signed requests are not read here: send the parameters"),
     ("user_code", "there are no user codes here"),
@@ -37,7 +37,7 @@ pub(super) async fn backchannel(State(served): State<Served>, request: Request) 
         if let Some((_, message)) = UNSERVED.iter().find(|(name, _)| form.one(name).is_some()) {
             return Err(Refusal::request(message));
         }
-        // CIBA 7.1: somebody is named. Who answers is what the class says, so the hint only has to fit.
+        // CIBA 7.1: the request must name a user. The class decides who answers, so the hint only has to match.
         let hint =
             form.one("login_hint").ok_or_else(|| Refusal::request("`login_hint` is missing: name the person who is asked"))?;
         if !poll::is_known(issuer, &caller, hint) {
@@ -51,7 +51,7 @@ pub(super) async fn backchannel(State(served): State<Served>, request: Request) 
         };
         let scopes = form.one("scope").unwrap_or_default().split(' ').filter(|scope| !matches!(*scope, "" | "openid"));
         let asked = ask::Asked {
-            audience: audience(issuer, &caller, &form, false)?,
+            audience: audience(issuer, &caller, &form, &exchange::Asked::default())?,
             scopes: scopes.map(str::to_owned).collect(),
             details: form.one("authorization_details").unwrap_or_default().to_owned(),
             reason: form.one("binding_message").unwrap_or_default().to_owned(),
@@ -67,7 +67,7 @@ pub(super) async fn backchannel(State(served): State<Served>, request: Request) 
 /// The id of the approval, once it was given. Before that the refusal says what to do.
 pub(super) fn polled(issuer: &Issuer, caller: &Caller, form: &Form) -> Result<String, Refusal> {
     let id = form.one("auth_req_id").ok_or_else(|| Refusal::request("`auth_req_id` is missing"))?;
-    // That nobody has answered yet is no denial, and the history hears nothing of it.
+    // A pending approval is no denial, so it is not put into the history.
     let wait = |error, message| Err(Refusal::new(StatusCode::BAD_REQUEST, error, message));
     match poll::poll(issuer, caller, id).map_err(|denial| Refusal::of(&denial.into()))? {
         Polled::Approved => Ok(id.to_owned()),
@@ -86,7 +86,7 @@ fn refused(no: &No) -> Refusal {
     }
 }
 
-/// What the metadata says of this.
+/// The members of the metadata about this endpoint.
 pub(super) fn metadata() -> [(&'static str, Value); 2] {
     [("backchannel_token_delivery_modes_supported", json!(["poll"])), ("backchannel_user_code_parameter_supported", json!(false))]
 }

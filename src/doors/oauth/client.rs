@@ -1,4 +1,4 @@
-//! Who asks: a client proves itself by an SVID, in one way. There are no client secrets.
+//! Client authentication: by exactly one SVID. There are no client secrets.
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -39,7 +39,7 @@ pub(super) async fn prove(issuer: &Issuer, head: &Parts, form: &Form, action: Ac
     };
     let id = caller.spiffe_id(&issuer.trust_domain);
     match form.one("client_id") {
-        // The certificate alone would be enough; the draft wants the client to say who it means to be.
+        // The certificate alone would be enough, but the draft requires the client to send its id.
         None if certified => Err(Refusal::client("with a certificate, send its SPIFFE ID as `client_id`")),
         Some(client) if Some(client) != id.as_deref() => Err(Refusal::client("`client_id` is not the SPIFFE ID of the SVID")),
         _ => Ok(caller),

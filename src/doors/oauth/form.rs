@@ -1,4 +1,4 @@
-//! The form of a request: its parameters, each of them once.
+//! The form of a request: its parameters, none of which occurs twice.
 
 use axum::body::to_bytes;
 use axum::extract::Request;
@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 
 /// Longest body, in bytes.
 const BODY: usize = 64 * 1024;
-/// Parameters of one request at most.
+/// Most parameters of one request.
 const PARAMETERS: usize = 64;
 /// Parameters that may occur more than once (RFC 8693 2.1, RFC 8707 2).
 const REPEATED: [&str; 2] = ["audience", "resource"];
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!((one("grant_type"), one("scope"), one("other")), (Some("a:b c"), None, None));
         let resources: Vec<_> = form.iter().flat_map(|form| form.many("resource")).collect();
         assert_eq!(resources, ["x", "y"]);
-        // Also one without a value, one of a name that nobody knows, and one that is written in another way.
+        // Repetition is refused also for a parameter without a value, with an unknown name, or written with escapes.
         for twice in ["scope=a&scope=b", "scope=&scope=b", "other=1&other=1", "scope=a&s%63ope=b", "grant_type=%ff", "%ff=1"] {
             assert!(Form::parse(twice.as_bytes()).is_err(), "{twice}");
         }

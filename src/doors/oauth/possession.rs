@@ -1,4 +1,4 @@
-//! What a client holds besides its identity: the certificate of its connection, and the key of a DPoP proof (RFC 9449 5).
+//! The keys that a client proves to hold: that of the certificate of its connection, and that of a DPoP proof (RFC 9449 5).
 
 use axum::http::request::Parts;
 
@@ -13,7 +13,7 @@ use crate::judge::bound::Proved;
 /// The name of the header with a proof.
 const DPOP: &str = "dpop";
 
-/// What a proved client holds. A proof in the request is verified and used up.
+/// The keys that an authenticated client has proved. A DPoP proof in the request is verified and used up.
 pub(super) async fn prove(served: &Served, head: &Parts, caller: &Caller) -> Result<Proved, Refusal> {
     let mut proved = Peer::proved(head.extensions.get::<Peer>());
     let mut proofs = head.headers.get_all(DPOP).iter();

@@ -20,12 +20,12 @@ pub(super) struct Refusal {
     nonce: Option<String>,
     /// How the refusal counts in metrics.
     outcome: &'static str,
-    /// The denial or the fault behind it. `None` where it follows from the form of the request alone.
+    /// The denial or the fault behind it. `None` if the form of the request alone is at fault.
     no: Option<Box<No>>,
 }
 
 impl Refusal {
-    /// A refusal that follows from the request alone.
+    /// A refusal of a malformed request, before anything is judged.
     pub(super) fn new(status: StatusCode, error: &'static str, message: &str) -> Refusal {
         Refusal { status, error, description: message.to_owned(), retry: None, nonce: None, outcome: "malformed", no: None }
     }
@@ -35,7 +35,7 @@ impl Refusal {
         Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", message)
     }
 
-    /// The client is not who it says, or did not say it in a way that is accepted.
+    /// The client is not the one that it claims to be, or did not authenticate in a way that is accepted.
     pub(super) fn client(message: &str) -> Refusal {
         Refusal { outcome: "denied", ..Refusal::new(StatusCode::UNAUTHORIZED, "invalid_client", message) }
     }
@@ -45,12 +45,12 @@ impl Refusal {
         Refusal::with(no, "invalid_client", StatusCode::UNAUTHORIZED)
     }
 
-    /// The same where what proves the client is what is granted (RFC 7523 3.1).
+    /// The same if the assertion of the grant also authenticates the client (RFC 7523 3.1).
     pub(super) fn of_grant(no: &No) -> Refusal {
         Refusal::with(no, "invalid_grant", StatusCode::BAD_REQUEST)
     }
 
-    /// The same where the client has proved itself, and an assertion is granted: what is wrong with that is `invalid_grant`.
+    /// The same if the client is authenticated and the grant is an assertion: faults of the assertion are `invalid_grant`.
     pub(super) fn of_assertion(no: &No) -> Refusal {
         let mut refusal = Refusal::of(no);
         let about = |denial: &Denial| {
@@ -92,7 +92,7 @@ impl Refusal {
         Refusal { status, error, description, retry, nonce, outcome, no: Some(Box::new(denial.clone().into())) }
     }
 
-    /// The outcome as a label of metrics. Says in the log what was refused.
+    /// Logs the refusal, and returns its outcome as a label of metrics.
     pub(super) fn outcome(&self, endpoint: &'static str) -> &'static str {
         tracing::info!(endpoint, error = self.error, "refused: {}", self.description);
         if let Some(No::Denial(denial)) = self.no() {
@@ -101,7 +101,7 @@ impl Refusal {
         self.outcome
     }
 
-    /// The denial or the fault behind it. `None` where it follows from the form of the request alone.
+    /// The denial or the fault behind it. `None` if the form of the request alone is at fault.
     pub(super) fn no(&self) -> Option<&No> {
         self.no.as_deref()
     }
@@ -119,7 +119,7 @@ fn error_of(denial: &Denial) -> &'static str {
         "SCOPE_NOT_ALLOWED" | "SCOPE_MALFORMED" | "NOTHING_LEFT" => "invalid_scope",
         // RFC 9396 5.
         "ACTION_MALFORMED" | "ACTION_NOT_ALLOWED" => "invalid_authorization_details",
-        // OpenID Connect Core 3.1.2.6: it could be done after the person has agreed.
+        // OpenID Connect Core 3.1.2.6: the request would succeed after a person has approved it.
         "APPROVAL_NEEDED" => "consent_required",
         "APPROVAL_PENDING" => "authorization_pending",
         "APPROVAL_DENIED" => "access_denied",
@@ -140,7 +140,7 @@ impl IntoResponse for Refusal {
         let body = Json(json!({ "error": self.error, "error_description": description }));
         let mut response = super::fresh((self.status, body));
         if self.status == StatusCode::UNAUTHORIZED {
-            // RFC 9110 15.5.2: it names a scheme that exists, though no token is accepted in that header.
+            // RFC 9110 15.5.2: a 401 must name a scheme, although no token is accepted in that header.
             let challenge = HeaderValue::from_static("Bearer error=\"invalid_client\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }

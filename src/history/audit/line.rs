@@ -6,7 +6,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::history::entry::Draft;
 
-/// The line, without its end.
+/// The line, without a line feed.
 pub(super) fn object(entry: &Draft) -> String {
     let (leaf, opening) = (&entry.leaf, &entry.opening);
     let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());

@@ -1,4 +1,4 @@
-//! Where entries go: the end of a file, the syslog of the machine, or stdout.
+//! The destination of entries: the end of a file, the syslog of the machine, or stdout.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::line;
 
-/// How long the socket of syslog may keep us waiting.
+/// Time limit for a write to the socket of syslog.
 const SYSLOG_TIMEOUT: Duration = Duration::from_secs(1);
 /// Facility `authpriv`, severity `info` (RFC 3164 4.1.1).
 const PRIORITY: u32 = 10 * 8 + 6;
@@ -29,7 +29,7 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// Whether it could be opened now, as far as can be said without making or writing anything.
+    /// Whether it could be opened now, as far as that is known without making or writing anything.
     pub fn check(&self) -> Result<(), String> {
         let text = |path: &Path, e: &dyn std::fmt::Display| format!("`{}`: {e}", path.display());
         match self {
@@ -48,7 +48,7 @@ impl Sink {
     }
 }
 
-/// What is said of a pipe, a folder or a device.
+/// The error for a pipe, a folder or a device.
 const NOT_REGULAR: &str = "is not a regular file: name one, or use `syslog` or `stdout`";
 
 /// A sink that is opened when it has to be.
@@ -71,7 +71,7 @@ impl Target {
         Target { sink, open: None }
     }
 
-    /// Opens it if it is not open, or not any more.
+    /// Opens it, unless it is open and still the same file.
     pub(super) fn open(&mut self) -> Result<(), String> {
         self.opened().map(drop).map_err(|e| self.said(&e))
     }
@@ -83,7 +83,7 @@ impl Target {
             Err(e) => (0, Err(e)),
         };
         if outcome.is_err() {
-            // What is open may be half written: it is opened anew.
+            // A line may be half written, so the file is opened again.
             self.open = None;
         }
         (taken, outcome.map_err(|e| self.said(&e)))
@@ -125,7 +125,7 @@ impl Open {
                 whole(out.write_all(text().as_bytes()).and_then(|()| out.flush()))
             }
             Open::Syslog(socket) => {
-                // Each is a datagram, so what was taken before a failure is not sent again.
+                // Each line is a datagram, so those that were sent before a failure are not sent again.
                 for (taken, (_, line)) in lines.iter().enumerate() {
                     if let Err(e) = send(socket, line) {
                         return (taken, Err(e));
@@ -148,9 +148,9 @@ fn send(socket: &UnixDatagram, line: &str) -> io::Result<()> {
     }
 }
 
-/// Opens a file for its end. A line that was cut off by a stop is ended.
+/// Opens a file to append to it. A line that a stop cut off gets a line feed.
 fn file(path: &Path) -> io::Result<Open> {
-    // A pipe in its place would hold up the opening, or every write when nobody reads it.
+    // If the path is a pipe, opening it or writing to it could block forever.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
     let of = file.metadata()?;
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(target.write(&numbered(&["{\"index\":0}", &long])), (2, Ok(())));
         assert_eq!(received(), serde_json::json!({ "index": 0 }));
         assert_eq!(received(), serde_json::json!({ "index": 1, "shortened": true }));
-        // Nobody takes datagrams: what found room counts as taken, and a failure is told within bounds.
+        // Nobody reads the socket: datagrams that fit into its buffer count as sent, and the failure is reported in time.
         let many = vec!["{}"; 100_000];
         let (taken, outcome) = target.write(&numbered(&many));
         assert!(taken > 0 && taken < many.len() && outcome.is_err(), "{taken}");

@@ -59,7 +59,7 @@ fn t127_a_torn_line_is_cut_away_and_written_again() {
     let path = store.last().path(dir.path());
     drop(store);
     let whole = fs::read(&path).unwrap();
-    // Wherever the last write was torn, the entries before are there, and the next one gets the place of the torn one.
+    // Wherever the last write was cut off, the entries before it are there, and the next one gets its index.
     let last = whole.iter().rev().skip(1).position(|b| *b == b'\n').unwrap() + 1;
     for torn in (1..=last).step_by(17) {
         fs::write(&path, whole.get(..whole.len() - torn).unwrap()).unwrap();
@@ -86,7 +86,7 @@ fn t128_segments_are_dropped_whole_when_they_are_too_old_or_too_many() {
     // Sixteen days are kept, and nothing much older than that.
     assert!((220..=240).contains(&store.minimum()), "{}", store.minimum());
     assert_eq!(held, (store.minimum()..400).collect::<Vec<_>>());
-    // By size, too; and never what no checkpoint covers.
+    // Segments are also dropped by size, and never if no checkpoint covers them.
     let size = store.bytes();
     store.keep.bytes = Some(size / 2);
     store.expire(1 + 40 * DAY, store.minimum()).unwrap();

@@ -44,7 +44,7 @@ fn counts(places: &Places) -> (usize, usize, usize) {
 async fn t95_the_idlest_stranger_gives_its_place_to_a_new_one() {
     let places = places();
     let (a, b, c, d) = (stranger(&places, 1), stranger(&places, 2), stranger(&places, 3), stranger(&places, 4));
-    // The oldest is in use, and the second has just been.
+    // The oldest connection is in use, and the second was used just now.
     let _open = a.activity.begin(false);
     std::thread::sleep(std::time::Duration::from_millis(2));
     drop(b.activity.begin(false));
@@ -70,7 +70,7 @@ async fn t95_handshakes_have_places_of_their_own_and_the_oldest_ends() {
     let places = places();
     let begin = |n| places.begin(network(n));
     let _strangers: Vec<_> = (0..4).map(|n| stranger(&places, n)).collect();
-    // Half of them are for one network: that takes from itself.
+    // A network at its limit, which is half of all, replaces its own connections.
     let (a, b, c) = (begin(1), begin(1), begin(1));
     let d = begin(1);
     assert_eq!(ended(&[&a, &b, &c, &d]).await, [true, false, false, false]);
@@ -105,7 +105,7 @@ async fn t95_a_tree_of_identities_makes_room_for_whoever_has_less() {
     assert_eq!(ended(&modest.iter().collect::<Vec<_>>()).await, [false; 3]);
     assert_eq!(counts(&places), (0, 0, 8));
     assert_eq!(certified_below(&places, "agent-9", "greedy").err(), Some(Full::All), "and gets nothing back while it has most");
-    // Where all have the same, nobody ends for another.
+    // If all roots have equally many, no connection is ended for another.
     let _fourth = certified(&places, "modest").unwrap();
     assert_eq!(certified(&places, "modest").err(), Some(Full::All));
 }

@@ -1,4 +1,4 @@
-//! Who waits for whom: the rules of turns, and the same under random loads.
+//! The rules of turns, also under random loads.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ fn all<T>(turns: &mut Turns<T>) -> Vec<T> {
     std::iter::from_fn(|| turns.pop(usize::MAX)).map(|(_, item)| item).collect()
 }
 
-/// A generator of numbers that are the same in each run.
+/// A generator of pseudo-random numbers that are the same in each run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -106,7 +106,7 @@ fn under_any_load_everybody_gets_their_share_in_order_and_nothing_is_kept_of_who
             assert_eq!(n, *expected, "in order");
             *expected += 1;
             *served.entry(turn.root).or_default() += cost;
-            // While everybody has something waiting, nobody is ahead of anybody by more than one slice and a turn.
+            // While all have items waiting, none is ahead of another by more than one slice and a turn.
             let of = |root: u64| served.get(&(root + 10)).copied().unwrap_or(0);
             let (least, most) = ((0..roots).map(of).min().unwrap(), (0..roots).map(of).max().unwrap());
             assert!(most - least <= 2 * (SLICE + QUANTUM), "{served:?}");

@@ -1,4 +1,4 @@
-//! The two ends between the ledger's writer and the feed's thread.
+//! The channel between the ledger's writer and the feed's thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, TrySendError};
@@ -18,7 +18,7 @@ pub(super) type Commit = (At, Vec<CutMade>);
 /// The writer's end. It observes the ledger, and passes on the cuts of each commit and the head after it.
 pub struct Told {
     pub(super) commits: SyncSender<Commit>,
-    // Guards the head, so that revision and digest are of one moment.
+    // Guards the head, so that revision and digest are from the same moment.
     pub(super) head: Arc<Mutex<At>>,
 }
 
@@ -50,7 +50,7 @@ impl Heard {
         *head = head.later(at);
     }
 
-    /// Revision up to which every cut can be taken by now.
+    /// Head up to which every cut can be taken now.
     pub(super) fn head(&self) -> At {
         *self.head.lock()
     }
@@ -60,7 +60,7 @@ impl Heard {
         self.commits.recv_timeout(timeout)
     }
 
-    /// Takes the commits with cuts that wait, in order.
+    /// Takes the waiting commits with cuts, in order.
     pub(super) fn take(&self) -> impl Iterator<Item = Commit> {
         self.commits.try_iter()
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use mayfly_verify::Target;
 
-    /// T76, T84: however the two threads run, whoever sees a head finds every cut up to it.
+    /// T76, T84: in every schedule of the two threads, a reader that sees a head finds every cut up to it.
     #[test]
     fn t76_t84_who_sees_a_head_finds_every_cut_up_to_it() {
         const COMMITS: u64 = 300_000;

@@ -1,4 +1,4 @@
-//! T84: the real line, feed and ring under random schedules: a subscriber has every cut up to its head, whether it begins,
+//! T84: runs the real channel, feed and ring under random schedules. A subscriber has every cut up to its head, whether it begins,
 //! resumes or begins again.
 //!
 //! The model switches threads before each access to shared data, as if memory were sequentially consistent. Only the writer is a

@@ -1,18 +1,18 @@
-//! The cuts that were published before this process began, as the records of the journal tell them: followers go on from there.
+//! The cuts that were published before this process started, reconstructed from the journal, so that followers can resume.
 
 use super::set::Set;
 use crate::clock::SECOND;
 use crate::ledger::Listens;
 use crate::state::CutMade;
 
-/// What ended is forgotten when the set has doubled since the last time, and not below this number of cuts.
+/// Ended cuts are removed when the set has doubled since the last time, and has more cuts than this.
 const SMALL: usize = 4096;
 
-/// The cuts of a journal that is replayed, each with the end that was published with it.
+/// The cuts of a replayed journal, each with the end that was published with it.
 #[derive(Default)]
 pub struct Past {
     set: Set,
-    // Number of cuts at which those that have ended are forgotten.
+    // Number of cuts at which ended ones are removed.
     limit: u64,
 }
 
@@ -25,7 +25,7 @@ impl Listens for Past {
         for mut cut in cuts {
             let _ = self.set.add(&mut cut);
         }
-        // Each time costs as much as there are cuts, so not at each record.
+        // Removal visits all cuts, so it is not done at each record.
         if self.set.len() > self.limit {
             self.set.expire(at / SECOND);
             self.limit = self.set.len().saturating_mul(2).max(SMALL as u64);
@@ -34,7 +34,7 @@ impl Listens for Past {
 }
 
 impl Past {
-    /// The set of published cuts, with those in force that no record told. Whoever goes on from the past is told these once more.
+    /// The set of published cuts, completed with cuts in force that are in no record. Followers that resume get these again.
     pub(super) fn completed(mut self, all: impl Iterator<Item = CutMade>) -> Set {
         for mut cut in all {
             if !self.set.covers(&cut) {

@@ -24,20 +24,20 @@ impl At {
         if other.revision > self.revision { other } else { self }
     }
 
-    /// Whether two are of one past, as far as both say what it is.
+    /// Whether two heads fit one journal. `true` also if one of them has no digest.
     fn agrees(self, other: At) -> bool {
         self.chain.zip(other.chain).is_none_or(|(a, b)| a == b)
     }
 }
 
-/// Where a subscriber goes on.
+/// The position from which a subscriber continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resumes {
     /// After the tick of this number.
     After(u64),
-    /// Nothing of the ring is at its head: it needs a snapshot.
+    /// The ring has no tick at its head.
     Unknown,
-    /// It was told another past.
+    /// Its digest of the journal differs from ours.
     Fork,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Removes every tick, because none is of this incarnation. No earlier position leads on, so every subscriber gets a
+    /// Removes every tick, because none is of this incarnation. Earlier positions become invalid, so every subscriber gets a
     /// snapshot.
     pub(super) fn begin(&mut self, incarnation: Uuid) {
         self.incarnation = incarnation;
@@ -125,7 +125,7 @@ impl Ring {
         Some((messages, self.last))
     }
 
-    /// From where a subscriber can resume whose last tick had this head.
+    /// The position from which a subscriber continues whose last tick had this head.
     pub(super) fn after_head(&self, head: At) -> Resumes {
         match self.ticks.iter().rev().position(|tick| tick.head.revision == head.revision) {
             Some(back) if self.ticks.iter().rev().nth(back).is_some_and(|tick| !tick.head.agrees(head)) => Resumes::Fork,

@@ -1,4 +1,4 @@
-//! The cuts in force, with the digest that each heartbeat signs, and the last changes of them.
+//! The cuts in force, their digest for heartbeats, and their latest changes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,7 +8,7 @@ use mayfly_verify::feed::CutDigest;
 
 use crate::state::CutMade;
 
-/// Most changes that are remembered, 3 MiB: who has missed more gets a snapshot.
+/// Most changes that are remembered (3 MiB). A subscriber that missed more gets a snapshot.
 const RECENT: usize = 65_536;
 
 /// The cuts in force as of the last message, one for each subject.
@@ -17,7 +17,7 @@ pub(super) struct Set {
     // Earliest `keep_until` in the set, Unix seconds.
     earliest: u64,
     digest: CutDigest,
-    // The last changes, in order of their revisions, with the cuts that were taken off.
+    // The latest changes, in order of their revisions, including removed cuts.
     recent: VecDeque<CutMade>,
     // Every change after this revision is in `recent`.
     floor: u64,
@@ -25,7 +25,7 @@ pub(super) struct Set {
 
 #[derive(Clone, Copy)]
 struct Cut {
-    // Revision before which reliance on the subject is dead; above 0.
+    // Everything that relies on the subject since a revision before this one is revoked; above 0.
     before: u64,
     // Unix seconds.
     keep_until: u64,
@@ -38,18 +38,18 @@ impl Default for Set {
 }
 
 impl Set {
-    /// Without cuts. Changes up to this revision are not remembered.
+    /// An empty set. Changes up to this revision are not remembered.
     pub(super) fn after(floor: u64) -> Set {
         let (cuts, digest, recent) = (HashMap::new(), CutDigest::default(), VecDeque::new());
         Set { cuts, earliest: u64::MAX, digest, recent, floor }
     }
 
-    /// Adds a cut. With an earlier cut of the same subject it is merged: the later `before` and the later `keep_until` hold. One
-    /// with `before` 0 takes the subject's cut off, and gets the `keep_until` of that. Returns whether there is something to tell.
+    /// Adds a cut. It is merged with an earlier cut of the same subject: the higher `before` and the later `keep_until` count. A
+    /// cut with `before` 0 removes the subject's cut, and gets its `keep_until`. Returns whether anything has changed.
     pub(super) fn add(&mut self, cut: &mut CutMade) -> bool {
         let is_told = self.change(cut);
         if is_told {
-            // At a start the state tells what some commits tell once more: the order of revisions is kept.
+            // At a start some commits repeat cuts that the state has already given, so the order of revisions is enforced here.
             let revision = self.recent.back().map_or(cut.revision, |last| last.revision.max(cut.revision));
             self.recent.push_back(CutMade { revision, ..*cut });
             if self.recent.len() > RECENT
@@ -81,7 +81,7 @@ impl Set {
         true
     }
 
-    /// Removes every cut that can kill nothing any more at `now`, in Unix seconds.
+    /// Removes every cut that can affect no credential any more at `now`, in Unix seconds.
     pub(super) fn expire(&mut self, now: u64) {
         if now < self.earliest {
             return;
@@ -100,12 +100,12 @@ impl Set {
         self.earliest = earliest;
     }
 
-    /// Whether a cut of its subject is known that kills as much.
+    /// Whether there is a cut of the same subject that revokes at least as much.
     pub(super) fn covers(&self, cut: &CutMade) -> bool {
         self.cuts.get(&cut.subject).is_some_and(|known| known.before >= cut.before)
     }
 
-    /// What has changed since a revision, in order. `None` if that is not remembered.
+    /// The changes since a revision, in order. `None` if they are no longer remembered.
     pub(super) fn since(&self, revision: u64) -> Option<Vec<CutMade>> {
         let first = self.recent.partition_point(|cut| cut.revision <= revision);
         (revision >= self.floor).then(|| self.recent.range(first..).copied().collect())

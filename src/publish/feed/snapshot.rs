@@ -31,12 +31,12 @@ impl Snapshot {
         if chunks.is_empty() {
             chunks.push(v1::WatchCutsResponse { snapshot: true, ..Default::default() }.encode_to_vec().into());
         }
-        // The heartbeat leaves the cuts of its message behind: they are among `cuts`.
+        // Only the heartbeat is taken from the last message, because its cuts are among `cuts`.
         let heartbeat = v1::WatchCutsResponse { heartbeat: heartbeat_of(last), ..Default::default() }.encode_to_vec().into();
         Snapshot { chunks, heartbeat, at }
     }
 
-    /// Number of the tick from which a subscriber goes on after this snapshot.
+    /// Number of the tick after which a subscriber continues.
     pub(super) fn at(&self) -> u64 {
         self.at
     }

@@ -1,4 +1,4 @@
-//! Who follows the feed, and how far each has heard it: by what was sent, and by what it says itself.
+//! The subscribers of the feed, and their progress: the head that was sent to each, and the head that it has confirmed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,32 +9,32 @@ use parking_lot::Mutex;
 /// A verifier or a relay that follows the feed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscriber {
-    /// SPIFFE ID, or the name of an operator on the local socket. Empty for those who are not named.
+    /// SPIFFE ID, or the name of an operator on the local socket. Empty for callers without a name.
     pub id: String,
-    /// Where it called from; empty if that is not known.
+    /// Its address; empty if it is unknown.
     pub peer: String,
     /// Unix microseconds at which its stream was opened.
     pub since: u64,
-    /// Everything up to this head was handed to its connection.
+    /// Everything up to this head was passed to its connection.
     pub sent: u64,
-    /// It has said that it has taken everything up to this head; 0 before it has said anything.
+    /// The head that it has confirmed; 0 before the first confirmation.
     pub heard: u64,
-    /// The name that it gave its stream; empty if it does not say what it has heard.
+    /// The name that it gave its stream; empty if it does not send confirmations.
     pub subscription: Vec<u8>,
     /// Whether it forwards the feed to others.
     pub relays: bool,
 }
 
-/// All who follow now. Their number is bounded by that of connections and streams.
+/// The present subscribers. Their number is bounded by that of connections and streams.
 #[derive(Debug, Default)]
 pub struct Subscribers {
     // Guards the subscribers by number, and the last number; held to look one up or to copy the list.
     open: Mutex<(u64, BTreeMap<u64, Subscriber>)>,
-    // Somebody waits for them to say what they have heard.
+    // Set when a caller waits for confirmations.
     asked: AtomicBool,
 }
 
-/// A subscriber for as long as its stream lives.
+/// A subscriber on the list. Dropping it removes the subscriber.
 #[derive(Debug)]
 pub struct Joined {
     all: Arc<Subscribers>,
@@ -42,7 +42,7 @@ pub struct Joined {
 }
 
 impl Subscribers {
-    /// Adds one, until the result is dropped.
+    /// Adds a subscriber until the result is dropped.
     pub fn join(self: &Arc<Self>, subscriber: Subscriber) -> Joined {
         let mut open = self.open.lock();
         open.0 += 1;
@@ -51,15 +51,15 @@ impl Subscribers {
         Joined { all: Arc::clone(self), number }
     }
 
-    /// Notes what a subscriber says that it has heard. Nobody speaks for another: the name of the stream counts together with the id.
-    /// Returns whether there is such a stream.
+    /// Notes the confirmation of a subscriber. The stream is found by its name together with the caller's id, so that nobody can
+    /// confirm for another. Returns whether there is such a stream.
     pub fn confirm(&self, id: &str, subscription: &[u8], head: u64) -> bool {
         let mut open = self.open.lock();
         let mine = |subscriber: &&mut Subscriber| {
             !subscription.is_empty() && subscriber.subscription == subscription && subscriber.id == id
         };
         let Some(subscriber) = open.1.values_mut().find(mine) else { return false };
-        // It cannot have taken what was not sent.
+        // It cannot have received more than was sent.
         subscriber.heard = subscriber.heard.max(head.min(subscriber.sent));
         true
     }
@@ -74,14 +74,14 @@ impl Subscribers {
         self.asked.store(true, Ordering::Release);
     }
 
-    /// Whether somebody has asked since the last message.
+    /// Whether a confirmation was asked for since the last message.
     pub fn take_asked(&self) -> bool {
         self.asked.swap(false, Ordering::AcqRel)
     }
 }
 
 impl Joined {
-    /// Notes up to which head everything was sent.
+    /// Notes the head up to which everything was sent.
     pub fn sent(&self, head: u64) {
         if let Some(subscriber) = self.all.open.lock().1.get_mut(&self.number) {
             subscriber.sent = subscriber.sent.max(head);

@@ -30,7 +30,7 @@ mod stepped {
         shuttle::Runner::new(shuttle::scheduler::RandomScheduler::new(schedules), config).run(run);
     }
 
-    /// Ends the model, also when it panics, as some models should.
+    /// Ends the model when it is dropped, also after a panic, which some models expect.
     struct Over;
 
     impl Drop for Over {

@@ -1,4 +1,4 @@
-//! What the feed holds when a thousand agents a second end for longer than a credential lasts.
+//! The size of the feed if a thousand agents a second end for longer than a credential lasts.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 use std::time::Instant;
@@ -14,8 +14,8 @@ use super::*;
 const KEPT: u64 = 900 + 120;
 const NOW: u64 = 1_800_000_000;
 
-/// Lets `rate` agents end in each of `seconds` seconds, in ticks as the feed has them. Returns the greatest number of cuts, and the
-/// longest time that one second's work took.
+/// Ends `rate` agents in each of `seconds` seconds, in ticks like those of the feed. Returns the greatest number of cuts, and the
+/// longest time that the work of one second took.
 fn ends(set: &mut Set, rate: u64, seconds: u64) -> (u64, Duration) {
     let (mut most, mut longest) = (0, Duration::ZERO);
     for second in 0..seconds {

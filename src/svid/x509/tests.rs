@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::*;
 use crate::judge::DistinguishedName;
 
-/// rcgen writes the same bytes for the same certificate, so a foreign hand agrees with each of ours.
+/// rcgen writes the same bytes for the same certificate, so an independent implementation agrees with ours.
 #[test]
 fn a_certificate_is_to_the_byte_what_rcgen_would_sign() {
     let ca_key = KeyPair::generate().unwrap();
@@ -47,7 +47,7 @@ fn a_certificate_is_to_the_byte_what_rcgen_would_sign() {
     };
     let ips: [std::net::IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
     let long = format!("spiffe://mayfly.example/agent/{}/x", "c".repeat(200));
-    // Values that would be other attributes if they were text.
+    // Values that would become further attributes if they were parsed as text.
     let hostile =
         [("C", "DE"), ("DC", "example"), ("OU", "researcher"), ("CN", "demo,OU=admin+O=\u{0}#\u{e9}"), ("SERIALNUMBER", "4:2")];
     let named = Some(DistinguishedName::of(&hostile));

@@ -1,4 +1,4 @@
-//! An agent or a credential of it: whether it still holds its authority, judged as the agent itself.
+//! Explains an agent or a credential of it: whether the agent still has its authority, judged as a request of the agent itself.
 
 use mayfly_verify::{ClassName, Reject};
 use rustls_pki_types::CertificateDer;
@@ -15,10 +15,10 @@ use crate::judge::policy::Kept;
 use crate::judge::{Act, Chance, Check, Judgement, Rules, Section, sees, unknown_agent};
 use crate::state::{Agent, State};
 
-/// Certificates of one credential at most.
+/// Most certificates of one credential.
 const CHAIN: usize = 8;
 
-/// Whether an agent still holds its authority: what is judged of every renewal and every token.
+/// The act that is judged: whether an agent still has its authority, as is checked for every renewal and every token.
 struct Hold;
 
 impl Act for Hold {
@@ -40,7 +40,7 @@ pub(super) fn agent(issuer: &Issuer, caller: &Caller, id: &str) -> Result<Explan
     let now = issuer.clock.now();
     issuer.ledger.read(|state| {
         let agent = state.agent(&uuid).filter(|agent| sees(caller, agent)).ok_or_else(unknown_agent)?;
-        // As itself, whichever of its credentials it uses.
+        // The agent as the caller, independent of a particular credential.
         let itself = Caller::Bearer {
             id: agent.id(&issuer.trust_domain),
             incarnation: state.incarnation,
@@ -70,7 +70,7 @@ pub(super) fn certificates(issuer: &Issuer, caller: &Caller, chain: &[Vec<u8>]) 
             let agent = agent_of(state, caller, &itself)?;
             held(issuer, state, caller, agent, &itself, now)
         }
-        // A workload's, which is known in full by its own rules.
+        // The certificate of a workload, whose verification is explained completely.
         found if may_know(issuer, caller, &id) => {
             Ok(Explanation { revision: state.revision, ..credential(issuer, &id, found.err()) })
         }
@@ -107,12 +107,12 @@ fn agent_of<'a>(state: &'a State, caller: &Caller, itself: &Caller) -> Result<&'
     state.agent(&id.uuid).filter(|agent| sees(caller, agent)).ok_or_else(unknown_agent)
 }
 
-/// Whether a caller may know what became of a credential with this id.
+/// Whether a caller may know the status of a credential with this SPIFFE ID.
 fn may_know(issuer: &Issuer, caller: &Caller, id: &str) -> bool {
     caller.reads_everything() || caller.spiffe_id(&issuer.trust_domain).as_deref() == Some(id)
 }
 
-/// The explanation of a credential that proves nothing: it is not said of whom it is.
+/// The explanation of a credential that is not valid. It does not reveal whose it is.
 fn not_valid(issuer: &Issuer, about: &str, denial: Denial) -> Explanation {
     let revision = issuer.ledger.read(|state| state.revision);
     Explanation { revision, ..credential(issuer, about, Some(denial)) }
@@ -132,7 +132,7 @@ fn credential(issuer: &Issuer, about: &str, denial: Option<Denial>) -> Explanati
     }
 }
 
-/// Judges as an agent whether it still holds its authority.
+/// Judges as an agent whether it still has its authority.
 fn held(issuer: &Issuer, state: &State, caller: &Caller, agent: &Agent, itself: &Caller, now: u64) -> Result<Explanation, No> {
     let (places, rules) = (&issuer.explaining.places, issuer.ledger.rules());
     let mut j = Judgement::new(state, &rules, now);
@@ -181,7 +181,8 @@ fn held(issuer: &Issuer, state: &State, caller: &Caller, agent: &Agent, itself: 
     })
 }
 
-/// The changes of the configuration that would give an agent back what it has lost. What was revoked or has ended never comes back.
+/// The changes of the configuration that would restore an agent's authority. An agent that was revoked or has ended never comes
+/// back.
 fn turned(issuer: &Issuer, state: &State, agent: &Agent, itself: &Caller, now: u64, check: Option<Check>) -> Vec<Vec<Step>> {
     let (places, rules) = (&issuer.explaining.places, issuer.ledger.rules());
     let above = agent.ancestors().filter_map(|uuid| state.agent(&uuid));
@@ -220,7 +221,7 @@ fn turned(issuer: &Issuer, state: &State, agent: &Agent, itself: &Caller, now: u
     found.sets.iter().map(|set| set.iter().filter_map(|n| changes.get(*n)).map(step).collect()).collect()
 }
 
-/// Sets of changes that are judged for an agent at most; it is done in one look at the state.
+/// Most sets of changes that are judged for an agent, all under one lock of the state.
 const AGENT_SETS: usize = 32;
 
 fn changed<'a>(rules: &Rules, changes: impl Iterator<Item = &'a Change>) -> Rules {

@@ -1,4 +1,4 @@
-//! Which changes there are for a spawn that is denied, and which of them matter to a denial.
+//! The possible changes for a denied spawn, and which of them can affect a given denial.
 
 use mayfly_verify::{Mode, Target};
 
@@ -9,7 +9,7 @@ use crate::judge::policy::Class;
 use crate::judge::{Check, Judgement, Proof, Usage};
 use crate::state::View;
 
-/// Classes and audiences that are tried in place of another.
+/// Most other classes and audiences that are tried.
 const OTHERS: usize = 8;
 
 /// How much of each limit is used that a spawn would be charged to.
@@ -30,7 +30,7 @@ pub fn uses(j: &Judgement<'_>, case: &Case) -> Vec<Usage> {
     })
 }
 
-/// Every change that may turn the denial of a spawn, alone or with others.
+/// Every change that may change the denial of a spawn, alone or with others.
 pub fn candidates(j: &Judgement<'_>, case: &Case) -> Vec<Change> {
     let (rules, asked) = (&case.rules, &case.act.asked);
     let Some(class) = rules.classes.get(&case.act.class) else {
@@ -38,7 +38,7 @@ pub fn candidates(j: &Judgement<'_>, case: &Case) -> Vec<Change> {
     };
     let mut changes = Vec::new();
     let uses = uses(j, case);
-    // First, because a sign-in after it lasts from then on.
+    // This change comes first, because a sign-in after it must last from the later time.
     changes.extend(uses.iter().filter_map(|of| of.retry).max().map(Change::Later));
     changes.extend(uses.iter().filter(|of| of.used >= of.most).map(|of| Change::Limit(of.limit, of.used.saturating_add(1))));
     let name = || class.name.clone();
@@ -133,7 +133,7 @@ fn people(changes: &mut Vec<Change>, j: &Judgement<'_>, case: &Case) {
 /// Whether a change can make a difference to a spawn that failed at a check.
 pub fn matters(change: &Change, check: Check) -> bool {
     let signs_in = matches!(change, Change::SignIn | Change::SignInScope(_) | Change::SignInFor(_));
-    // For somebody else, or for nobody: another grant, other ceilings, other counts and other claims.
+    // Acting for another user or for nobody changes the grant, the ceilings, the counts and the claims.
     let other = matches!(change, Change::UserToken | Change::Autonomous);
     match check {
         Check::ClassKnown => matches!(change, Change::Class(_)),

@@ -1,4 +1,4 @@
-//! The changes that may turn the denial of a spawn: to the configuration, by an operator, by the user, or to the request.
+//! The changes that may change the denial of a spawn: to the configuration, by an operator, by the user, or to the request.
 
 use std::sync::Arc;
 
@@ -11,29 +11,29 @@ use crate::journal::record::{self, record::Body};
 use crate::judge::{Act, Ceiling, Chance, Judgement, Proof, Rules, Verdict};
 use crate::state::{Delegation, State, View};
 
-/// How long a user token of a fresh sign-in is taken to last, in seconds.
+/// The assumed lifetime of a user token from a fresh sign-in, in seconds.
 const SIGN_IN: u64 = 3600;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The class allows a scope more.
+    /// The class allows this scope too.
     ClassScope(ClassName, String),
-    /// The class allows an audience more.
+    /// The class allows this audience too.
     ClassAudience(ClassName, String),
     /// The class lists the spawner: `workload/<name>`, a SPIFFE ID or `class/<name>`.
     ClassSpawner(ClassName, String),
     /// The class has agents of a mode.
     ClassMode(ClassName, Mode),
-    /// The class allows a lease of so many seconds.
+    /// The class allows a lease of this many seconds.
     ClassLease(ClassName, u64),
-    /// The class allows so many levels below its agents.
+    /// The class allows this many levels below its agents.
     ClassDepth(ClassName, u32),
-    /// A limit, by its index, is so much.
+    /// The limit with this index has this value.
     Limit(usize, u64),
     /// The provider of the user is configured.
     Provider(String),
-    /// The audience of the user's token allows a scope more.
+    /// The audience of the user's token allows this scope too.
     SignInScope(String),
     /// The user signs in again.
     SignIn,
@@ -53,11 +53,11 @@ pub enum Change {
     Audience(String),
     /// The request asks for an agent of another class.
     Class(ClassName),
-    /// The request is made so many microseconds later.
+    /// The request is made this many microseconds later.
     Later(u64),
 }
 
-/// A spawn and everything that it is judged by, apart from the state.
+/// A spawn with all inputs of its judgement except the state.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The spawn.
@@ -70,7 +70,7 @@ pub struct Case {
     pub at: u64,
     /// The recorded delegation behind the proof, if there is one.
     pub known: Option<Arc<Delegation>>,
-    /// What an operator does before.
+    /// Records that are assumed to be in the journal before the spawn: those of the operator's acts that this case proposes.
     pub before: Vec<Body>,
 }
 
@@ -83,23 +83,23 @@ impl Case {
             Some(Proof::Delegation(id)) => View::known_delegation(state, id).cloned(),
             Some(Proof::Token { .. } | Proof::IdJag(_)) | None => None,
         };
-        // Somebody else's delegation is told to nobody.
+        // A delegation of another caller is not revealed.
         let known = known.filter(|known| caller.is(&known.workload));
         Case { act, caller, rules: rules.clone(), at, known, before: Vec::new() }
     }
 
-    /// Judges the spawn of a caller who asks nothing here and so proves nothing. Nothing is recorded.
+    /// Judges the spawn of a caller about whom somebody else asks, so that there is no credential to check. Nothing is recorded.
     pub fn judge_about<T>(&self, state: &State, look: impl FnOnce(&Judgement<'_>, &Verdict<<Spawn as Act>::Permit>) -> T) -> T {
         let mut judgement = Judgement::new(state, &self.rules, self.at);
         let verdict = judgement.verdict_about(&self.act, &self.caller, &Chance::new([0; Chance::LEN]));
         look(&judgement, &verdict)
     }
 
-    /// Judges the spawn on a state, and lets `look` look at the judgement and its verdict. Nothing is recorded.
+    /// Judges the spawn on a state, and passes the judgement and its verdict to `look`. Nothing is recorded.
     pub fn judge<T>(&self, state: &State, look: impl FnOnce(&mut Judgement<'_>, &Verdict<<Spawn as Act>::Permit>) -> T) -> T {
         let mut judgement = Judgement::new(state, &self.rules, self.at);
         for body in &self.before {
-            // A record that does not fit changes nothing, and then the verdict is the same as without it.
+            // A record that cannot be applied changes nothing, so the verdict is the same as without it.
             let _ = judgement.push(&Caller::Stranger, body.clone());
         }
         let verdict = judgement.verdict(&self.act, &self.caller, &Chance::new([0; Chance::LEN]));
@@ -182,14 +182,14 @@ impl Case {
         }
         let now = self.at / SECOND;
         let (issued_at, ends_at) = (now + 1, now + SIGN_IN);
-        // The token of an audience of its own, which no configuration has.
+        // A token with an audience that no configuration can have.
         let audience = "\0another".to_owned();
         let ceiling = Ceiling { workloads, scopes, longest: SIGN_IN };
         self.rules.tokens.entry(user.iss.clone()).or_default().insert(audience.clone(), ceiling);
         let (acr, signed_in_at, groups) = match (&self.act.proof, &self.known) {
             (Some(Proof::Token { acr, groups, .. }), _) => (acr.clone(), Some(issued_at), groups.clone()),
             (Some(Proof::IdJag(jag)), _) => (jag.acr.clone(), Some(issued_at), jag.groups.clone()),
-            // The same user again is in the same groups.
+            // A new sign-in of the same user has the same groups.
             (_, Some(known)) => (None, Some(issued_at), known.groups.to_vec()),
             _ => (None, Some(issued_at), Vec::new()),
         };
@@ -197,7 +197,7 @@ impl Case {
         self.act.proof = Some(Proof::Token { user, proof, token, issued_at, ends_at, audience, acr, signed_in_at, groups });
     }
 
-    /// A user of whom nothing is known, of a configured provider.
+    /// An unknown user of a configured provider.
     fn somebody(&self) -> User {
         User { iss: self.rules.issuers.keys().next().cloned().unwrap_or_default(), sub: "somebody".to_owned() }
     }
@@ -212,7 +212,8 @@ impl Case {
         }
     }
 
-    /// What the audience of the presented user token allows. `None` without a token, or if the configuration has no such audience.
+    /// The ceiling of the audience of the presented user token. `None` without a token, or if the configuration has no such
+    /// audience.
     pub fn ceiling(&self) -> Option<&Ceiling> {
         let (user, audience) = match self.act.proof.as_ref()? {
             Proof::Token { user, audience, .. } => (user, audience),

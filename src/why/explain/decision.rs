@@ -1,5 +1,5 @@
-//! A decision of the history: what was asked, what came of it, and where that is defined. An admission that the journal still holds is
-//! decided again for operators, on the state of its time, so that its checks are told too.
+//! Explains a decision in the history: the request, the outcome, and where that is defined. For operators, an admission that is
+//! still in the journal is decided again on the state of its time, to show its checks too.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) async fn decision(issuer: &Arc<Issuer>, caller: &Caller, id: &str) ->
     Ok(as_recorded(issuer, &entries, main))
 }
 
-/// The admission of a revision with its checks. `None` if the journal does not hold it any more, or its spawner.
+/// The admission of a revision with its checks. `None` if it or its spawner is no longer in the journal.
 async fn again(issuer: &Arc<Issuer>, caller: &Caller, revision: u64) -> Result<Option<Explanation>, No> {
     let place = issuer.counting.place(caller)?;
     let (asking, awaited) = (Arc::clone(issuer), Arc::new(()));
@@ -71,7 +71,7 @@ fn as_recorded(issuer: &Issuer, entries: &[Draft], main: &Draft) -> Explanation 
         class => places.of(Section::Classes, class, key),
     };
     let denial = (leaf.outcome == Outcome::Denied).then(|| {
-        // Every code is in the table; one of a later version is told as the decision that it is.
+        // Every code is in the table. A code of a later version is shown without a meaning.
         let entry = Entry::of(&leaf.reason_code);
         let (code, kind) =
             entry.map_or(("DECISION_UNKNOWN", Kind::Denied), |e| (e.code, e.kinds.first().copied().unwrap_or(Kind::Denied)));
@@ -110,7 +110,7 @@ fn as_recorded(issuer: &Issuer, entries: &[Draft], main: &Draft) -> Explanation 
         audiences,
         policies: policies(issuer, &main.opening.reason),
         denial,
-        // Nothing was tried: what was asked is not kept whole.
+        // No changes were tried, because the history does not have the complete request.
         complete: false,
         decision: leaf.decision_id.clone(),
         revision: leaf.revision,
@@ -119,7 +119,7 @@ fn as_recorded(issuer: &Issuer, entries: &[Draft], main: &Draft) -> Explanation 
     }
 }
 
-/// What an entry says of its decision, in words.
+/// The decision of an entry, in words.
 fn saw(entry: &Draft) -> String {
     let (leaf, opening) = (&entry.leaf, &entry.opening);
     let mut parts = Vec::new();

@@ -1,5 +1,5 @@
-//! Evaluate: whether a subject may do something with a resource now, as a gateway asks. It is judged by what would issue it: a token for an
-//! audience by the exchange, an agent of a class by the spawn. Nothing is recorded, signed or charged.
+//! Evaluate: whether a subject may do something with a resource now, as a gateway asks. The act that would issue it is judged: the
+//! exchange for a token for an audience, the spawn for an agent of a class. Nothing is recorded, signed or charged.
 
 use mayfly_verify::{ClassName, Possession, User, Workload};
 use serde_json::Value;
@@ -25,17 +25,17 @@ pub const MINT: &str = "mint";
 /// The action of an access token with every scope that the agent has left, on an audience.
 pub const EXCHANGE: &str = "exchange";
 
-/// Pairs of a workload and an audience of tokens that are tried for a user at most.
+/// Most pairs of a workload and an audience of tokens that are tried for a user.
 const WAYS: usize = 64;
-/// How long the token of a user is taken to last, in seconds.
+/// The assumed lifetime of a user's token, in seconds.
 const SIGN_IN: u64 = 3600;
 
-/// What an answer goes back to.
+/// A reason for an answer.
 #[derive(Clone, Debug)]
 pub struct Reason {
     /// The code of a denial, or `ALLOWED`.
     pub code: &'static str,
-    /// What was decided, in words.
+    /// The reason in words.
     pub text: String,
     /// The check that decided.
     pub check: &'static str,
@@ -48,13 +48,13 @@ pub struct Reason {
 pub struct Answer {
     /// Whether it is allowed.
     pub allowed: bool,
-    /// Why: of a denial one, of a permit each that allows it.
+    /// The reasons: one for a denial, and each that allows it for a permit.
     pub reasons: Vec<Reason>,
-    /// The journal's revision as of which this holds.
+    /// The journal's revision at which this was judged.
     pub revision: u64,
 }
 
-/// Answers one question, as the caller may hear it.
+/// Answers one question, within the limits of what the caller may know.
 pub fn evaluate(issuer: &Issuer, caller: &Caller, question: &Question) -> Result<Answer, No> {
     let rules = issuer.ledger.rules();
     issuer.ledger.read(|state| {
@@ -63,7 +63,8 @@ pub fn evaluate(issuer: &Issuer, caller: &Caller, question: &Question) -> Result
     })
 }
 
-/// Whether the caller may hear of an agent: it is the caller's, the caller is a gateway, or it serves the audience that is asked about.
+/// Whether the caller may ask about an agent: the agent is the caller's, or the caller is a gateway or serves the audience in
+/// question.
 pub fn hears(rules: &Rules, caller: &Caller, agent: &Agent, resource: Option<&Resource>) -> bool {
     let serves = match (caller, resource) {
         (Caller::Workload { name, .. }, Some(Resource::Audience(audience))) => {
@@ -74,7 +75,7 @@ pub fn hears(rules: &Rules, caller: &Caller, agent: &Agent, resource: Option<&Re
     owns(caller, agent) || hears_all(rules, caller) || serves
 }
 
-/// Whether the caller may hear of everybody: operators, and the workloads that are configured as gateways.
+/// Whether the caller may ask about everybody: operators, and the workloads that are configured as gateways.
 pub fn hears_all(rules: &Rules, caller: &Caller) -> bool {
     match caller {
         Caller::Operator { .. } | Caller::Auditor { .. } => true,
@@ -120,7 +121,7 @@ pub fn answer(issuer: &Issuer, state: &State, rules: &Rules, caller: &Caller, qu
                 ));
             }
             match &question.user {
-                // Whether a user would act through it is said to those who may hear of users.
+                // Answers about users are only for callers who may ask about everybody.
                 Some(_) if !hears_all(rules, caller) => no(unknown_user()),
                 Some(user) => of_user(issuer, state, rules, (user, question), Some(workload), class),
                 None => of_spawn(issuer, state, rules, (workload, None), class),
@@ -147,7 +148,7 @@ fn unknown_user() -> Denial {
     Denial::new(Kind::NotFound, "SUBJECT_UNKNOWN", "there is no such user, or none that you may ask about")
 }
 
-/// A JWT-SVID that is asked about.
+/// The act of minting a JWT-SVID, for a question.
 struct Minting([String; 1]);
 
 impl Act for Minting {
@@ -161,7 +162,7 @@ impl Act for Minting {
     }
 }
 
-/// The agent as itself, whichever of its credentials it uses.
+/// The agent as the caller, independent of a particular credential.
 fn itself(issuer: &Issuer, state: &State, agent: &Agent) -> Caller {
     Caller::Bearer {
         id: agent.id(&issuer.trust_domain),
@@ -199,7 +200,8 @@ fn of_use(
             Ok(actions) => actions,
             Err(denial) => return Ok(Answer::no(&issuer.explaining.places, denial, state)),
         };
-        // Whether a token must be bound is a matter of how the agent asks for it.
+        // Assumes that the agent can prove a key and a certificate, because how it would ask for a bound token is not a part of the
+        // question.
         let held = Possession { key: Some([0; 32]), certificate: Some([0; 32]) };
         let proved = Proved { held, certificate_ends_at: u64::MAX };
         let presented = Presented::Nothing;
@@ -212,6 +214,8 @@ fn of_use(
             actions,
             approval: None,
             for_agent: None,
+            wants_id_jag: None,
+            resource: None,
         };
         said(j.verdict(&act, &itself, &chance))?
     };
@@ -274,7 +278,7 @@ fn of_spawn(
     spawned(issuer, state, rules, (caller, by.1), class)
 }
 
-/// A spawn for a user by whichever workload may present their token, or by this one.
+/// A spawn for a user by any workload that may present their token, or by the given one.
 fn of_user(
     issuer: &Issuer,
     state: &State,
@@ -325,7 +329,7 @@ fn spawned(
         class: class.clone(),
         user_token: String::new(),
         delegation: None,
-        // What can be given, so that the answer is about the class and not about its ceilings.
+        // Asks for whatever can be given, so that the answer is about the class and not about its ceilings.
         asked: Asked { mode, ..Asked::default() },
         audience: String::new(),
         keyless: None,
@@ -350,7 +354,7 @@ fn said<P>(verdict: Verdict<P>) -> Result<(Vec<Check>, Option<Denial>), No> {
     }
 }
 
-/// The answer with what decided it: of a denial the check that failed, of a permit what allows it.
+/// The answer with its reasons: the check that failed for a denial, or the sources that allow it for a permit.
 fn told(j: &Judgement<'_>, matter: &Matter<'_>, checks: &[Check], denial: Option<&Denial>, state: &State) -> Answer {
     let decides = |check: &&Check| matches!(check, Check::Authority | Check::Audience | Check::AuthorityLeft | Check::Policy(_));
     let told: Vec<Check> = match denial {

@@ -1,24 +1,26 @@
-//! The smallest sets of changes that turn a denial. Each is proved by judging again with it.
+//! Finds the smallest sets of changes that turn a denial into a permit. Each set is proved by judging again with it.
 
 use std::collections::BTreeSet;
 
-/// Changes in one set at most.
+/// Most changes in one set.
 pub const MOST: usize = 3;
 
-/// The sets that turn the answer.
+/// The sets that turn a denial into a permit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turning {
     /// Sets of indices of changes, sorted; the smaller ones first. None of them contains another.
     pub sets: Vec<Vec<usize>>,
-    /// Whether every set of at most [`MOST`] changes was looked at that could turn the answer.
+    /// Whether every set of at most [`MOST`] changes that could change the answer was judged.
     pub complete: bool,
 }
 
-/// Finds every set of at most [`MOST`] of `count` changes that turns the denial `first`, and no part of which does.
+/// Finds every set of at most [`MOST`] of `count` changes that turns the denial `first` into a permit, if no proper subset of it
+/// does.
 ///
-/// `matters` says whether a change can make a difference to a denial. It may say yes too often, never no too often: each proper
-/// part of a smallest set is denied, and something of the rest of the set must matter to that denial. So a search that only adds
-/// what matters reaches every smallest set. `judge` judges with a set of changes; at most `budget` sets are judged.
+/// `matters` says whether a change can affect a denial. It may return `true` too often, but never `false` wrongly. With each proper
+/// subset of a smallest set there is still a denial, and some further change of the set must affect that denial. So a search that
+/// only adds changes that matter reaches every smallest set. `judge` judges with a set of changes; at most `budget` sets are
+/// judged.
 pub fn smallest<D>(
     count: usize,
     first: D,
@@ -63,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_set_is_found_whole_and_never_with_something_that_does_not_help() {
-        // The answer turns with 1 and 3 together, or with 4.
+        // The answer changes with 1 and 3 together, or with 4.
         let judge = |set: &[usize]| if set.contains(&4) || [1, 3].iter().all(|n| set.contains(n)) { Ok(()) } else { Err(()) };
         let found = smallest(5, (), 1000, |_, ()| true, judge);
         assert_eq!(found, Turning { sets: vec![vec![4], vec![1, 3]], complete: true });

@@ -7,16 +7,16 @@ use super::told::Part;
 use crate::judge::{Judgement, Section, Source};
 use crate::state::{Agent, View};
 
-/// Something that everything which is given must pass.
+/// A ceiling that every scope or audience must pass.
 struct Stage {
     source: Source,
-    /// What passes. `None` means everything.
+    /// The names that pass. `None` means all.
     allows: Option<Vec<String>>,
-    /// Whether it is named among the sources of what passes.
+    /// Whether it is listed as a source of the names that pass.
     gives: bool,
 }
 
-/// Each name with what gave it, or with the first stage that removed it.
+/// Each name with its sources, or with the first stage that removed it.
 fn parts(names: impl IntoIterator<Item = String>, stages: &[Stage]) -> Vec<Part> {
     let names: BTreeSet<String> = names.into_iter().collect();
     let part = |name: String| {
@@ -30,8 +30,8 @@ fn parts(names: impl IntoIterator<Item = String>, stages: &[Stage]) -> Vec<Part>
     names.into_iter().map(part).collect()
 }
 
-/// The scopes and audiences of a spawn: everything that is asked for, and what the class allows. `granted` is the ceiling of the
-/// user's token or delegation.
+/// The scopes and audiences of a spawn: those that the request asks for, and those that the class allows. `granted` is the ceiling
+/// of the user's token or delegation.
 pub(super) fn of_spawn(j: &Judgement<'_>, matter: &Matter<'_>, granted: Option<&[String]>) -> (Vec<Part>, Vec<Part>) {
     let (Some(asked), Some(class)) = (matter.asked, matter.class.and_then(|class| j.rules().classes.get(class))) else {
         return (Vec::new(), Vec::new());
@@ -53,7 +53,7 @@ pub(super) fn of_spawn(j: &Judgement<'_>, matter: &Matter<'_>, granted: Option<&
     (scopes, audiences)
 }
 
-/// The scopes and audiences of an agent: what it was given, and what its class allows today.
+/// The scopes and audiences of an agent: those that it was given, and those that its class allows now.
 pub(super) fn of_agent(j: &Judgement<'_>, matter: &Matter<'_>, agent: &Agent) -> (Vec<Part>, Vec<Part>) {
     let of = |key: &str, own: &dyn Fn(&Agent) -> Vec<String>, ceiling: &dyn Fn(&mayfly_verify::ClassName) -> Vec<String>| {
         let held = own(agent);
@@ -75,7 +75,7 @@ pub(super) fn of_agent(j: &Judgement<'_>, matter: &Matter<'_>, agent: &Agent) ->
             let gives = agent.lineage.is_none();
             stages.push(Stage { source: matter.grant(), allows, gives });
         }
-        // What is left was not asked for, or not given to it when it was admitted or renewed.
+        // The remaining names were not requested, or not given when the agent was admitted or renewed.
         let admission = format!("admission r{}, which did not ask for it or was not given it", agent.revision);
         stages.push(Stage { source: matter.places.record(admission, Some(&owner)), allows: Some(held.clone()), gives: false });
         parts(held.into_iter().chain(ceiling(&agent.mandate.class)), &stages)

@@ -1,4 +1,4 @@
-//! What a gateway asks: who, what, and with what.
+//! The question of a gateway: subject, action and resource.
 
 use mayfly_verify::{ClassName, User, Workload};
 use serde_json::{Map, Value};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub enum Subject {
     /// An agent.
     Agent(Uuid),
-    /// A user, by a token that they would bring now.
+    /// A user, assumed to present a token now.
     User(User),
     /// A workload.
     Workload(Workload),
@@ -35,9 +35,9 @@ pub struct Question {
     pub fields: Map<String, Value>,
     /// With what.
     pub resource: Resource,
-    /// For a workload's spawn: the user who would bring a token now.
+    /// For a workload's spawn: the user, who is assumed to present a token now.
     pub user: Option<User>,
-    /// How that user would have signed in. `None` if that is not known.
+    /// How that user is assumed to have signed in. `None` if unknown.
     pub acr: Option<String>,
     /// The groups that their token would name.
     pub groups: Vec<String>,

@@ -1,4 +1,4 @@
-//! What each check looked at, where that is defined, and who owns it.
+//! The rows of an explanation: the inputs of each check, where they are defined, and who owns them.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::judge::policy::Asked;
 use crate::judge::{Check, Defined, Judgement, Places, Section, Source, Usage};
 use crate::state::{Agent, Delegation, Unit, View};
 
-/// What the checks of one verdict are about.
+/// The subjects of the checks of one verdict.
 pub(super) struct Matter<'a> {
     pub(super) places: &'a Places,
     pub(super) caller: &'a Caller,
-    /// Whether an operator asks, who also hears who revoked and why.
+    /// Whether an operator asks, who is also told who revoked something and why.
     pub(super) operator: bool,
     pub(super) class: Option<&'a ClassName>,
     pub(super) workload: Option<Workload>,
@@ -58,7 +58,7 @@ fn policy(j: &Judgement<'_>, index: usize) -> Option<(String, Source)> {
     Some((policy.id.clone(), Source { at: policy.place(), key, owner: policy.owner.clone() }))
 }
 
-/// The budgets from which an agent spends, its own first: what is spent or held of each that has a limit.
+/// The budgets from which an agent spends, its own first: the amounts that are spent or reserved in each account with a limit.
 pub(super) fn budgets(j: &Judgement<'_>, places: &Places, agent: &Agent) -> Vec<Used> {
     let used = |line: Line| {
         let limit = line.limit?;
@@ -91,7 +91,7 @@ impl Matter<'_> {
     /// The delegation, or the user token that would record one.
     pub(super) fn grant(&self) -> Source {
         let owner = self.user.as_ref().map(|user| format!("user {} of {}", user.sub, user.iss));
-        // What a child is given comes from its parent.
+        // The grant of a child is its parent.
         match (self.delegation.filter(|_| self.asked.is_none() || self.agent.is_none()), self.agent) {
             (Some(delegation), _) => self.places.record(format!("delegation {}", delegation.id), owner.as_deref()),
             (None, Some(agent)) => {
@@ -109,7 +109,7 @@ impl Matter<'_> {
         }
     }
 
-    /// The caller, and where it is from. An agent is from its admission; what revoked it is named instead.
+    /// The caller and its source: for an agent its admission, or the revocation if it was revoked.
     fn caller(&self, j: &Judgement<'_>) -> (String, Source) {
         let (Caller::Agent { id, .. } | Caller::Bearer { id, .. }) = self.caller else {
             return (self.caller.scope(), self.workload());
@@ -277,7 +277,7 @@ impl Matter<'_> {
     }
 }
 
-/// The revocation that ended an agent: its revision, and of what it is.
+/// The revocation that ended an agent: its revision, and its target.
 fn revocation_of(j: &Judgement<'_>, agent: &Agent) -> Option<(u64, String)> {
     let granted =
         |d: &Arc<Delegation>| [Target::User(d.user.clone()), Target::Issuer(d.user.iss.clone()), Target::Delegation(d.id)];

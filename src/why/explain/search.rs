@@ -1,5 +1,5 @@
-//! Search: the subjects, resources or actions for which a question would be answered with yes, page by page. Each page is looked at under a
-//! lock of its own, so nobody waits for a search longer than for one of them.
+//! Search: the subjects, resources or actions for which the answer to a question is yes. The agents are visited page by page, each
+//! page under a lock of its own, so that a search delays others only for the time of a page.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +13,11 @@ use crate::denial::{Denial, Kind, No};
 use crate::judge::Rules;
 use crate::state::{Agent, Standing, State};
 
-/// Agents that are looked at under one lock.
+/// Agents that are visited under one lock.
 const PAGE: usize = 100;
-/// Agents that one search looks at before it says how to go on.
+/// Agents that one search visits before it returns a token to continue.
 const LOOKED_AT: usize = 20_000;
-/// Users of live agents that are told apart at most.
+/// Most distinct users of live agents.
 const USERS: usize = 100_000;
 
 /// What is searched for.
@@ -40,14 +40,14 @@ pub enum Wanted {
 /// Some of what was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// In the words of questions: SPIFFE IDs and names.
+    /// SPIFFE IDs and names, as in questions.
     pub items: Vec<String>,
-    /// The place after which a search goes on. `None` if that was all.
+    /// The position after which the search continues. `None` if there is no more.
     pub next: Option<String>,
 }
 
-/// Searches after a place, for so many at most. What of `question` is searched for is not looked at. Blocks; `awaited` says that somebody
-/// waits.
+/// Searches after a position, for at most `most` results. The part of `question` that is searched for is ignored. Blocks; `awaited`
+/// says whether the client still waits.
 pub fn search(
     issuer: &Issuer,
     caller: &Caller,
@@ -93,7 +93,7 @@ pub fn search(
     Ok(found)
 }
 
-/// The question with what is searched for. `None` if there can be no such question.
+/// The question with one candidate filled in. `None` if there can be no such question.
 fn with(rules: &Rules, question: &Question, wanted: Wanted, name: &str) -> Option<Question> {
     let mut asked = question.clone();
     match wanted {
@@ -107,7 +107,7 @@ fn with(rules: &Rules, question: &Question, wanted: Wanted, name: &str) -> Optio
     Some(asked)
 }
 
-/// The user of `<provider>/<sub>`, with the operators' name of a configured provider.
+/// The user named `<provider>/<sub>`, with the configured name of a provider.
 pub fn user(rules: &Rules, name: &str) -> Option<User> {
     let (provider, sub) = name.split_once('/')?;
     let iss = rules.issuers.iter().find(|(_, known)| *known == provider).map(|(iss, _)| iss.clone())?;
@@ -120,7 +120,7 @@ fn workloads(rules: &Rules) -> BTreeSet<String> {
     rules.workloads.iter().map(ToString::to_string).chain(foreign).collect()
 }
 
-/// Names that are about the agent of the question, if the caller may hear of it.
+/// Results about the agent of the question, if the caller may ask about it.
 fn of_agent(
     state: &State,
     rules: &Rules,
@@ -202,7 +202,7 @@ fn agents(
     Ok(found)
 }
 
-/// Whether an agent can have a yes: what it holds says no for most, and is shared by many.
+/// A cheap filter: whether the answer for an agent can be yes. Its mandate rules most agents out.
 fn may_matter(rules: &Rules, agent: &Agent, question: &Question) -> bool {
     let mandate = &agent.mandate;
     match &question.resource {

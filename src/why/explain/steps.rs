@@ -1,4 +1,4 @@
-//! A change in words: what to do, where, and whose it is.
+//! Describes a change: what to do, where, and who owns that.
 
 use mayfly_verify::Target;
 
@@ -8,7 +8,7 @@ use super::told::Step;
 use crate::clock::SECOND;
 use crate::judge::{Places, Section};
 
-/// A change as it is told.
+/// The description of a change.
 pub(super) fn step(change: &Change, case: &Case, places: &Places) -> Step {
     let class = |class: &mayfly_verify::ClassName, key: &str| places.of(Section::Classes, class.as_str(), Some(key));
     let request = || places.record("request".to_owned(), Some(&case.caller.scope()));

@@ -1,4 +1,4 @@
-//! The form of an explanation, and what of it a caller hears who is no operator.
+//! The form of an explanation, and the parts of it that a caller gets who is not an operator.
 
 use super::change::Change;
 use crate::denial::Denial;
@@ -17,17 +17,17 @@ pub struct Explanation {
     pub scopes: Vec<Part>,
     /// The same of audiences.
     pub audiences: Vec<Part>,
-    /// What is used of each limit that applies.
+    /// How much is used of each limit that applies.
     pub limits: Vec<Used>,
     /// The policies that decide, by their ids: those that permit, or the one that forbids.
     pub policies: Vec<(String, Source)>,
-    /// The smallest sets of changes that turn a denial, each proved by judging again.
+    /// The smallest sets of changes that turn a denial into a permit, each proved by judging again.
     pub flip: Vec<Vec<Step>>,
-    /// Whether every set of up to three changes was looked at.
+    /// Whether every set of up to three changes was tried.
     pub complete: bool,
-    /// The decision of the history that is explained; empty for what is judged now.
+    /// The id of the explained decision in the history; empty if something was judged now.
     pub decision: String,
-    /// The journal's revision as of which this holds.
+    /// The journal's revision at which this was judged.
     pub revision: u64,
     /// Unix microseconds.
     pub at: u64,
@@ -51,9 +51,9 @@ pub struct Row {
 pub struct Part {
     /// The scope or the audience.
     pub name: String,
-    /// What allows it, each of them.
+    /// All sources that allow it.
     pub from: Vec<Source>,
-    /// The first that does not allow it. `None` if the agent has it.
+    /// The first source that does not allow it. `None` if the agent has it.
     pub removed_by: Option<Source>,
 }
 
@@ -62,7 +62,7 @@ pub struct Part {
 pub struct Used {
     /// Its name.
     pub name: String,
-    /// What has a count of its own under it.
+    /// The kind of subject that has a count of its own under it.
     pub per: &'static str,
     /// What is counted.
     pub measure: &'static str,
@@ -81,13 +81,13 @@ pub struct Step {
     pub change: Change,
     /// What to do, in words.
     pub text: String,
-    /// Where, and whose it is.
+    /// Where to do it, and who owns that.
     pub source: Source,
 }
 
 impl Explanation {
-    /// As a caller hears it who is no operator: keys of the configuration and no files, and no counts in which others count too,
-    /// but for a limit that refused them, as the denial itself says.
+    /// The explanation for a caller who is not an operator: with keys of the configuration but no files, and without counts that
+    /// include other callers, except that of a limit that refused the request, which the denial has too.
     #[must_use]
     pub fn for_caller(mut self) -> Explanation {
         let full = self.denial.as_ref().and_then(|denial| denial.facts.iter().find(|(name, _)| *name == "limit")).cloned();

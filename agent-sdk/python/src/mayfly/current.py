@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from .certificates import new_key, request
-from .errors import Expired, NoIdentity, Unusable
+from .errors import Expired, Forked, NoIdentity, Unusable
 from .folder import Saved, issuer_of
 from .identity import Identity
 from .issuer import REDEEM, RENEW, Connection, Issuer, insist, root_of
@@ -24,6 +24,11 @@ PATIENCE = 10.0
 
 _lock = threading.Lock()
 _of_process: tuple[int, Identity] | None = None
+#: Whether an identity was opened in this process; and in a process that was forked, whether it was before the fork.
+#: gRPC has threads and locks of its own from its first channel on. In a forked process the threads are missing, and the locks may
+#: be held for ever: calls crash or hang now and then, also where everything was closed before.
+_opened = False
+_opened_before_fork = False
 
 
 def current(source: str | os.PathLike[str] | None = None, *, server: str | None = None, patience: float = PATIENCE) -> Identity:
@@ -38,8 +43,17 @@ def current(source: str | os.PathLike[str] | None = None, *, server: str | None 
 
     `server`: `host:port` of the issuer; by default that of the ticket, `MAYFLY_SERVER`, that which the folder names, or that of
     the home (`MAYFLY_HOME`).
-    `patience`: seconds. Raises `NoIdentity`, `Unusable`, `Unavailable`, `Denied` or `Revoked`.
+    `patience`: seconds. Raises `NoIdentity`, `Unusable`, `Unavailable`, `Denied`, `Revoked`, or `Forked` in a process whose parent
+    had opened an identity when it forked.
     """
+    global _opened
+    if _opened_before_fork:
+        raise Forked(
+            "forked_in_use",
+            "this process was forked after its parent had opened an identity, and gRPC works in no such process: open none "
+            "before the fork (with gunicorn: in `post_fork`), or start a new program",
+        )
+    _opened = True
     if source is not None:
         return _open(os.fspath(source), server, patience)
     global _of_process
@@ -143,9 +157,10 @@ def _server_of(folder: Path | None) -> str | None:
 
 
 def _after_fork() -> None:
-    global _lock
+    global _lock, _opened_before_fork
     # Another thread of the parent may have held it.
     _lock = threading.Lock()
+    _opened_before_fork = _opened
 
 
 if hasattr(os, "register_at_fork"):

@@ -107,4 +107,5 @@ class Unusable(MayflyError, ValueError):
 
 
 class Forked(MayflyError):
-    """The identity was opened before this process was forked: two processes must not renew one identity. Open it after the fork."""
+    """An identity was opened before this process was forked. Two processes must not renew one, and gRPC works in no process that
+    was forked after it was used: open it after the fork alone."""

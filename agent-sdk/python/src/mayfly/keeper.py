@@ -55,7 +55,9 @@ class Keeper:
     def current(self) -> Current:
         """The newest certificate. Raises `Revoked` if the identity has ended, and `Forked` in a forked process."""
         if os.getpid() != self._pid:
-            raise Forked("forked", "the identity was opened before this process was forked: call mayfly.current() after the fork")
+            raise Forked(
+                "forked", "the identity was opened before this process was forked: open it after the fork, and none before it"
+            )
         with self._lock:
             if self._over is not None:
                 # A new one each time: a raised error keeps its traceback.

@@ -65,7 +65,7 @@ fn the_thumbprint_and_the_hash_of_the_token_are_those_of_the_standard() {
     let proof = key.proof(&header(&key), &claims);
     assert!(verify(&proof, Some(token)).is_ok());
     assert!(verify(&proof, Some("another")).is_err(), "a proof is for its token");
-    // The example of section 4.2, whose signature is not of this test.
+    // The example of section 4.2. Its signature is not checked here.
     let example = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg";
     let request = DpopRequest { method: "POST", urls: &["https://server.example.com/token"], token: None, now: 1_562_262_616 };
     let proof = verify_dpop(example, &request).unwrap();

@@ -24,10 +24,12 @@ pub enum FeedError {
     /// The time went back, as in a replay.
     #[error("the time of the heartbeat went back from {0} to {1} (Unix microseconds)")]
     Time(u64, u64),
-    /// The issuer signed two pasts: it was put back to an older copy of its home, or two of it run. No later message is accepted.
+    /// The issuer signed two different journals: it was put back to an older copy of its home, or two of it run. No later message
+    /// is accepted.
     #[error(
-        "fork: the issuer has signed another past up to revision {0} than the one that we know. It was put back to an older copy, or \
-         two of it run: nothing that it says counts until an operator has looked and this program is started again"
+        "fork: the issuer has signed another journal up to revision {0} than the one that we know. Either its home was put back to an \
+         older copy, or two issuers run with its key. Its messages are not accepted until an operator has found the cause and has \
+         started this program again"
     )]
     Fork(u64),
     /// A cut is missing, or one was added.

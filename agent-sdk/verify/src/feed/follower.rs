@@ -35,7 +35,7 @@ pub struct Position {
     pub incarnation: Uuid,
     /// The revision of the last accepted heartbeat.
     pub head: u64,
-    /// The digest of the issuer's journal there, if it keeps one: an issuer with another past sees that it is another.
+    /// The digest of the issuer's journal there, if it keeps one. An issuer with another journal notices by it that the two differ.
     pub chain: Option<[u8; 32]>,
 }
 
@@ -67,7 +67,8 @@ pub struct Follower {
     limits: Limits,
     known: Option<Arc<Known>>,
     digest: CutDigest,
-    /// The known cuts by the second at which they end. A cut that was prolonged or forgotten may stand here for nothing.
+    /// The known cuts by the second at which they end. A cut that was prolonged or forgotten may leave an entry here that has no
+    /// effect.
     due: BTreeMap<u64, Vec<Subject>>,
     forgotten: Forgotten,
     pending: Pending,
@@ -77,7 +78,7 @@ pub struct Follower {
     latest: u64,
     /// Epochs of the journal that were left for another one.
     left: Vec<Uuid>,
-    /// The revision at which the issuer has signed two pasts.
+    /// The revision at which the issuer has signed two different journals.
     forked: Option<u64>,
 }
 
@@ -98,12 +99,12 @@ impl Follower {
         Follower { key, trust_domain, limits, known: None, digest, due, forgotten, pending, lost, latest, left, forked }
     }
 
-    /// Accepts nothing any more, because the issuer itself says that it has another past than the one that we know.
+    /// Accepts nothing any more, because the issuer itself says that its journal is not the one that we know.
     pub fn refuse(&mut self) -> FeedError {
         FeedError::Fork(*self.forked.get_or_insert(self.known.as_ref().map_or(0, |known| known.head)))
     }
 
-    /// The revision at which the issuer has signed two pasts, if it has. Nothing is accepted any more then.
+    /// The revision at which the issuer has signed two different journals, if it has. Nothing is accepted any more then.
     pub fn forked(&self) -> Option<u64> {
         self.forked
     }
@@ -180,7 +181,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether an issuer with one past cannot have signed both this and what is known (T200).
+    /// Whether an issuer with one journal cannot have signed both this heartbeat and the known state (T200).
     fn shows_another_past(&self, known: &Known, heartbeat: &Heartbeat) -> bool {
         if known.cuts.incarnation != heartbeat.incarnation {
             // An epoch that was left never comes back: its journal was restored into another one.
@@ -224,7 +225,7 @@ impl Follower {
             if let Some(old) = old {
                 digest.remove(cut.subject, old.before);
             }
-            // Taken off, because another cut kills all that it did.
+            // The cut is removed, because another cut revokes everything that it revoked.
             if cut.before == 0 {
                 match old {
                     Some(_) => cuts.forget(cut.subject),
@@ -304,7 +305,7 @@ impl Pending {
             }
             !goes
         });
-        // What can come back is never forgotten.
+        // Cuts of users, workloads and classes are never forgotten, because these can be reopened.
         if self.cuts.len() > most { Err(FeedError::TooMany(most)) } else { Ok(()) }
     }
 }

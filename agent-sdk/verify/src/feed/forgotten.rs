@@ -1,5 +1,5 @@
-//! What a verifier keeps of the cuts that it cannot hold: their number and their digest, by the second at which they end, so that
-//! the signed count and digest of the feed can still be compared; and the revision up to which they were made.
+//! What a verifier keeps of the cuts that it has no room for: their number and their digest, by the second at which they expire, so
+//! that the signed count and digest of the feed can still be compared; and the revision up to which they were made.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl Forgotten {
         self.digest.add(subject, u64::MAX);
     }
 
-    /// Takes off a cut that the feed takes off. `all` is the digest of all cuts, forgotten or not.
+    /// Removes a cut that the feed removes. `all` is the digest of all cuts, forgotten or not.
     pub(super) fn take(&mut self, cut: &FeedCut, all: &mut CutDigest) {
         let Some((count, digest)) = self.ends.get_mut(&cut.keep_until).filter(|(count, _)| *count > 0) else { return };
         *count -= 1;
@@ -65,7 +65,8 @@ impl Forgotten {
         let Some(last) = excess.checked_sub(1) else { return cuts.clone() };
         let (_, latest, _) = arrivals.select_nth_unstable(last);
         let latest = *latest;
-        // Of those that arrived last, as many as are still needed.
+        // All cuts that arrived before `latest` are forgotten. Of those that arrived at `latest`, only `ties` are, so that exactly
+        // `excess` are forgotten.
         let mut ties = excess - cuts.entries().filter(|e| goes(e) && e.arrived < latest).count();
         let kept = cuts.entries().filter(|e| {
             let tie = goes(e) && e.arrived == latest && ties > 0;

@@ -45,8 +45,8 @@ pub struct Heartbeat {
     pub count: u64,
     /// Digest of these cuts: see [`CutDigest`](super::CutDigest).
     pub digest: [u8; 32],
-    /// Digest of the issuer's journal up to `head`: whoever has the same head and another digest was told another past. `None` if
-    /// the issuer keeps none.
+    /// Digest of the issuer's journal up to `head`: two heartbeats with the same head and different digests are signed over
+    /// different journals. `None` if the issuer keeps none.
     pub chain: Option<[u8; 32]>,
     /// P-256 signature, r and s, over [`heartbeat_message`](super::heartbeat_message).
     pub signature: [u8; 64],

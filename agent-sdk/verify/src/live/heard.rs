@@ -27,9 +27,9 @@ pub(super) struct Heard {
     pub(super) known: Arc<Known>,
     // By the verifier's monotonic time.
     at: Duration,
-    // Arrival less the issuer's time: the delay, plus something that is the same for all heartbeats.
+    // Arrival minus the issuer's time: the delay, plus a constant that is the same for all heartbeats.
     delay: i64,
-    // The shortest delay so far, with the same addition.
+    // The shortest delay so far, plus the same constant.
     shortest: i64,
 }
 
