@@ -53,6 +53,7 @@ use crate::denial::{Denial, Fault, Kind as DenialKind, No};
 use crate::foreign::{Foreign, Newest};
 use crate::history::History;
 use crate::history::audit::Audit;
+use crate::history::witness::Witnesses;
 use crate::judge::access::{self, Action};
 use crate::judge::{Admission, Certification, RequestId, unknown_agent, who};
 use crate::ledger::Ledger;
@@ -112,6 +113,8 @@ pub struct Issuer {
     pub history: Arc<History>,
     /// Keeps every set of policies that was in force, for as long as the history.
     pub sets: KeptPolicies,
+    /// Have its checkpoints cosigned.
+    pub witnesses: Arc<Witnesses>,
     /// Sends the entries of the history to a collector. `None` if none is configured.
     pub audit: Option<Audit>,
     /// Seals the page tokens of lists.

@@ -19,8 +19,6 @@ pub use check::unusable;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,6 +183,8 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     rotation.begin()?;
     let publisher = Publisher::start(&ledger, &authority, config.refresh).map_err(|e| e.to_string())?;
     let seal = Seal::new(Arc::clone(&authority), iss.clone());
+    let witnesses = Arc::new(history.witnesses(config.history_witnesses.clone())?);
+    tasks.push(process::task("witnesses of the history", Arc::clone(&witnesses).keep(stopped.clone())));
     let audit = config.audit.as_ref().map(|to| Audit::start(to, &history, &home.dir)).transpose()?;
     let (rejoin, rejoining) = mpsc::channel(1);
     let (configuration, orders) = Configuration::new();
@@ -200,6 +200,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         backups: home.backups(),
         history,
         sets,
+        witnesses,
         audit,
         authority: Arc::clone(&authority),
         foreign: Arc::clone(&foreign),
@@ -256,7 +257,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     );
     tasks.push(process::task("listener", serving));
     let socket = sockets::operators(&endpoint.socket)?;
-    let operators = config.uids.clone().unwrap_or_else(|| vec![own_uid(&home.dir)]);
+    let operators = config.uids.clone().unwrap_or_else(|| vec![mark::own_uid(&home.dir)]);
     let uids = listen::Uids { operators, auditors: config.auditor_uids.clone() };
     let serving = listen::serve_operators(socket, uids, router, Arc::clone(&issuer), config.bounds, stopped.clone());
     tasks.push(process::task("operator socket", serving));
@@ -340,11 +341,6 @@ impl Running {
         .await;
         tracing::info!("stopped");
     }
-}
-
-// On systems without `getuid`: the home was made by this process or by one of the same uid.
-fn own_uid(home: &Path) -> u32 {
-    process::uid().unwrap_or_else(|| std::fs::metadata(home).map_or(0, |m| m.uid()))
 }
 
 /// The provider of development, for every workload.

@@ -383,16 +383,6 @@ impl Assertions {
         self.issuers.iter().for_each(|i| i.keys.look(now));
     }
 
-    /// The configured name of the issuer with this exact URL. Returns `None` if it is not configured.
-    pub fn issuer_name(&self, iss: &str) -> Option<&str> {
-        self.issuers.iter().find(|i| i.settings.issuer == iss).map(|i| i.settings.name.as_str())
-    }
-
-    /// The URL of the issuer with this configured name. Returns `None` if it is not configured.
-    pub fn issuer_url(&self, name: &str) -> Option<&str> {
-        self.issuers.iter().find(|i| i.settings.name == name).map(|i| i.settings.issuer.as_str())
-    }
-
     #[cfg(test)]
     fn with_keys(settings: Vec<(IssuerSettings, Arc<Keys>)>) -> Self {
         let issuers = settings.into_iter().map(|(settings, keys)| Issuer { settings, keys }).collect();

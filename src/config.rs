@@ -37,6 +37,7 @@ use crate::authority::schedule::Schedule;
 use crate::foreign::Settings;
 use crate::history::Keep;
 use crate::history::audit::Settings as Audited;
+use crate::history::witness::Settings as Witness;
 use crate::judge::Places;
 use crate::judge::action::Catalogue;
 use crate::judge::approval::Waiting;
@@ -121,6 +122,8 @@ pub struct Config {
     pub witnesses_needed: usize,
     /// How long the history is kept, and how much of it. An attacker who shortens it can have the traces of their acts deleted.
     pub history: Keep,
+    /// Those who cosign its checkpoints. An attacker who removes them can tell different people different pasts.
+    pub history_witnesses: Vec<Witness>,
     /// The collector to which the entries of the history are sent. An attacker who controls it reads for whom agents act.
     pub audit: Option<Audited>,
     /// How far the clock may be ahead of the last record at a start. An attacker who controls it and the clock can end every agent.

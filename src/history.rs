@@ -19,6 +19,7 @@ mod flood;
 mod inbox;
 mod keeper;
 mod kinds;
+pub mod line;
 mod log;
 pub mod note;
 pub mod proof;
@@ -30,6 +31,7 @@ pub mod tiles;
 mod translate;
 pub mod tree;
 pub mod verify;
+pub mod witness;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -237,6 +239,11 @@ impl History {
     /// The tree as files.
     pub fn folder(&self) -> &Folder {
         &self.folder
+    }
+
+    /// The witnesses of its checkpoints.
+    pub fn witnesses(&self, settings: Vec<witness::Settings>) -> Result<witness::Witnesses, String> {
+        witness::Witnesses::new(settings, self.folder.clone(), self.verifier.clone())
     }
 
     /// What verifies its checkpoints.

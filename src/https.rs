@@ -92,6 +92,16 @@ fn digest_of(file: Option<&Path>) -> [u8; 32] {
     file.and_then(|file| std::fs::read(file).ok()).map_or([0; 32], |bytes| mayfly_verify::sha256(&bytes))
 }
 
+/// The same for what is signed by itself: it may also ask without TLS.
+pub(crate) fn open_client(ca_file: Option<&Path>) -> Result<Client, ClientError> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let builder = match ca_file {
+        Some(file) => bounds().tls_backend_preconfigured(tls_with_roots(file)?),
+        None => bounds(),
+    };
+    built(builder.https_only(false))
+}
+
 /// Makes an HTTPS client with the same bounds, over the caller's TLS configuration.
 pub(crate) fn https_client_over(tls: rustls::ClientConfig) -> Result<Client, ClientError> {
     built(bounds().tls_backend_preconfigured(tls))

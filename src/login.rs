@@ -190,7 +190,7 @@ impl<'a> Found<'a> {
         request.form(&form).send().await.map_err(|e| unreachable(self.provider, &e))
     }
 
-    /// Asks the token endpoint. `Ok(Err)` is its own refusal, by its error code.
+    /// Calls the token endpoint. `Ok(Err)` is a refusal with an error code.
     async fn grant(&self, mut form: Vec<(&str, &str)>) -> Result<Result<Granted, Refusal>, LoginError> {
         form.extend(self.provider.resource.as_deref().map(|resource| ("resource", resource)));
         let answer = self.send(&self.endpoints.token_endpoint, form).await?;
@@ -211,7 +211,7 @@ impl<'a> Found<'a> {
         if status.is_success() { Ok(true) } else { Err(LoginError::Answer(format!("it answered {status}"))) }
     }
 
-    /// The token that was wanted, if it is for us. `nonce` is that of an authorization request.
+    /// The requested token, if it is for us. `nonce` is that of an authorization request.
     fn wanted(&self, granted: Granted, nonce: Option<&str>) -> Result<Tokens, LoginError> {
         let wrong = |what: &str| LoginError::Answer(what.to_owned());
         let resource = self.provider.resource.is_some();

@@ -50,6 +50,13 @@ pub const CATALOGUE: &[(&str, &str, &str, &str)] = &[
         "denials and looks that were counted in a gap instead of written, because there were too many",
     ),
     ("mayfly_history_records_behind", "gauge", "", "records of the journal that the history does not hold yet"),
+    ("mayfly_history_cosigned_entries", "gauge", "", "entries that every witness has cosigned"),
+    (
+        "mayfly_history_witness_failures_total",
+        "counter",
+        "",
+        "questions to witnesses that they did not answer with their signature",
+    ),
     ("mayfly_history_bytes", "gauge", "", "bytes of the entries that are kept"),
     ("mayfly_audit_entries_total", "counter", "", "entries that were handed on (`[audit]`)"),
     ("mayfly_audit_failures_total", "counter", "", "attempts to hand entries on that failed and are made again"),

@@ -129,6 +129,19 @@ fn t171_agents_and_credentials_are_explained_to_operators_whole_and_to_others_in
     );
     let files = parts.iter().find(|part| part["scope"] == "files:read").unwrap();
     assert!(files["removed_by"]["where"].as_str().unwrap().contains("did not ask"), "{files}");
+    // One without a key: by its parent's class and what it asked for, and what it lacks is told too.
+    let part = dev.json("spawn --as a1 --class worker --scope search:read --keyless")["agent_id"].as_str().unwrap().to_owned();
+    for line in [format!("explain {part}"), format!("explain {part} --as a1")] {
+        let explained = dev.json(&line);
+        sound(&explained, &dev);
+        assert_eq!((explained["outcome"].as_str(), explained["about"].as_str()), (Some("allowed"), Some(part.as_str())));
+        assert!(explained.to_string().contains("without a key"), "{explained}");
+    }
+    assert!(dev.fails(&format!("explain {part} --as a2"), 3).contains("AGENT_UNKNOWN"));
+    let part_to_be = dry(&dev, "spawn --as a1 --class worker --keyless");
+    assert_eq!(part_to_be["outcome"], "allowed", "{part_to_be}");
+    let refused = dry(&dev, "spawn --class researcher --user-token demo.jwt --keyless");
+    assert_eq!((refused["outcome"].as_str(), refused["reason"].as_str()), (Some("denied"), Some("KEYLESS_PARENT")), "{refused}");
     for credential in ["a1", "a1/svid.pem", "a1/svid.jwt"] {
         let explained = dev.json(&format!("explain {credential}"));
         sound(&explained, &dev);
@@ -145,6 +158,9 @@ fn t171_agents_and_credentials_are_explained_to_operators_whole_and_to_others_in
     assert_eq!(no["flip"], serde_json::json!([]), "what was revoked never comes back");
     let workload = dev.json(&format!("explain {id} --as orchestrator"));
     assert!(!workload.to_string().contains("stolen-laptop") && !workload.to_string().contains("uid:"), "{workload}");
+    let orphan = dev.json(&format!("explain {part}"));
+    sound(&orphan, &dev);
+    assert_eq!(orphan["outcome"], "denied", "it is over with its parent: {orphan}");
     // Nothing alone helps: the user must be reopened, and sign in again.
     let spawn = dry(&dev, "spawn --class researcher --user-token demo.jwt");
     sound(&spawn, &dev);

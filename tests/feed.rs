@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::bundles_client::BundlesClient;
+use mayfly_agent::api::v1::operations_client::OperationsClient;
 use mayfly_agent::api::v1::revocations_client::RevocationsClient;
+use mayfly_agent::channel::connect_unix;
 use mayfly_verify::{AgentId, Target, User, sha256};
 use support::{BIN, Dev, ORCHESTRATOR, channel};
 use tonic::{Code, Status, Streaming};
@@ -226,6 +228,31 @@ async fn t75_t76_every_cut_arrives_once_in_order_and_a_break_loses_none() {
     // Nobody reads it without an identity.
     let mut stranger = RevocationsClient::new(channel(&dev, None).await);
     assert_eq!(stranger.watch_cuts(v1::WatchCutsRequest::default()).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn t281_whoever_subscribes_after_a_revocation_has_returned_hears_of_it_at_once() {
+    let dev = dev();
+    let spawned = dev.run("spawn --class worker --user-token demo.jwt --count 20 --out many -o json");
+    let spawned = String::from_utf8(spawned.stdout).unwrap();
+    let agents = spawned.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["agent_id"].clone());
+    let agents: Vec<String> = agents.map(|id| id.as_str().unwrap().to_owned()).collect();
+    assert_eq!(agents.len(), 20);
+    let operator = connect_unix(&dev.path(".mayfly/operator.sock")).await.unwrap();
+    let verifier = RevocationsClient::new(channel(&dev, Some(ORCHESTRATOR)).await);
+    for agent in agents {
+        // The second of two within 20 ms shares a tick with what comes after it, so it is published later than it is answered.
+        let target = Some(v1::Target { target: Some(v1::target::Target::Agent(agent)) });
+        let request = v1::RevokeRequest { target, ..Default::default() };
+        let revision = OperationsClient::new(operator.clone()).revoke(request).await.unwrap().into_inner().revision;
+        let mut stream = verifier.clone().watch_cuts(v1::WatchCutsRequest::default()).await.unwrap().into_inner();
+        let heartbeat = loop {
+            if let Some(heartbeat) = stream.message().await.unwrap().unwrap().heartbeat {
+                break heartbeat;
+            }
+        };
+        assert!(heartbeat.head >= revision, "the first heartbeat is of {}, and {revision} was answered before", heartbeat.head);
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,10 @@
 
 mod support;
 
+#[path = "guard/figures.rs"]
+mod figures;
+#[path = "guard/once.rs"]
+mod once;
 #[path = "guard/tokens.rs"]
 mod tokens;
 
@@ -34,7 +38,8 @@ impl Guard {
     }
 
     fn start(dev: &Dev, args: &[&str]) -> Guard {
-        let mut child = Command::new(BIN)
+        let measured = std::env::var_os("MAYFLY_MEASURED").unwrap_or_else(|| BIN.into());
+        let mut child = Command::new(measured)
             .args(["guard", "--as", "g", "-o", "json", "--listen"])
             .args(args)
             .current_dir(dev.dir.path())
@@ -525,19 +530,9 @@ impl Envoy {
     }
 
     async fn check(&mut self, asked: Asked<'_>) -> Checked {
-        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let http = HttpRequest { headers: map(asked.headers), header_map: None };
-        let context = AttributeContext {
-            source: Some(Peer {
-                principal: "spiffe://dev.mayfly.test/agent/x".into(),
-                certificate: asked.certificate.to_owned(),
-            }),
-            request: Some(attribute_context::Request { http: Some(http) }),
-            context_extensions: map(asked.rule),
-        };
         self.0.ready().await.unwrap();
         let path = http::uri::PathAndQuery::from_static("/envoy.service.auth.v3.Authorization/Check");
-        let request = tonic::Request::new(CheckRequest { attributes: Some(context) });
+        let request = tonic::Request::new(request(&asked));
         let codec = tonic_prost::ProstCodec::<CheckRequest, CheckResponse>::default();
         let answer = self.0.unary(request, path, codec).await.unwrap().into_inner();
         let (status, headers, removed, body) = match answer.http_response.unwrap() {
@@ -548,6 +543,17 @@ impl Envoy {
         let metadata = answer.dynamic_metadata.unwrap();
         Checked { code: answer.status.unwrap().code, status, headers, removed, body, metadata }
     }
+}
+
+fn request(asked: &Asked<'_>) -> CheckRequest {
+    let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let http = HttpRequest { headers: map(asked.headers), header_map: None };
+    let context = AttributeContext {
+        source: Some(Peer { principal: "spiffe://dev.mayfly.test/agent/x".into(), certificate: asked.certificate.to_owned() }),
+        request: Some(attribute_context::Request { http: Some(http) }),
+        context_extensions: map(asked.rule),
+    };
+    CheckRequest { attributes: Some(context) }
 }
 
 #[derive(Clone, Copy, Default)]

@@ -3,12 +3,17 @@
 
 mod support;
 
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use mayfly::acts::history::{Wanted, list};
 use mayfly::acts::{reopen, revoke};
 use mayfly::app::{self, Running};
@@ -17,6 +22,7 @@ use mayfly::clock::{Clock, SECOND};
 use mayfly::config::Config;
 use mayfly::history::entry::Draft;
 use mayfly::history::verify::verify;
+use mayfly::state::authority::Kind as AuthorityKind;
 use mayfly_agent::api::v1;
 use mayfly_agent::api::v1::identities_client::IdentitiesClient;
 use mayfly_verify::{Target, User};
@@ -236,9 +242,20 @@ fn t130_a_history_or_a_journal_that_was_rolled_back_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t127_kill_9_loses_no_entry_of_a_record() {
+    killed(6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: MAYFLY_KILLS=1000 cargo test --release --test history -- --ignored --nocapture t127"]
+async fn t127_kill_9_a_thousand_times_loses_no_entry_of_a_record() {
+    killed(std::env::var("MAYFLY_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)).await;
+}
+
+/// Kills an issuer while it records, so many times, and looks at the history at the end.
+async fn killed(rounds: usize) {
     let mut dev = Dev::start();
     let mut answered: Vec<(String, u64)> = Vec::new();
-    for round in 0..6 {
+    for round in 0..rounds {
         dev.token("demo", "demo.jwt");
         let token = dev.file("demo.jwt");
         let channel = channel(&dev, Some(ORCHESTRATOR)).await;
@@ -252,7 +269,7 @@ async fn t127_kill_9_loses_no_entry_of_a_record() {
         }
         let mut got = 0;
         // Somewhere in the middle: while records are durable in the journal and not in the history yet.
-        while got < 4 * round + 1 {
+        while got < 4 * (round % 6) + 1 {
             let Some(answer) = calls.join_next().await else { break };
             got += 1;
             answered.extend(answer.unwrap().map(|r| (r.agent.unwrap().agent_id, r.revision)));
@@ -264,8 +281,12 @@ async fn t127_kill_9_loses_no_entry_of_a_record() {
         dev = Dev::start_in(dir);
     }
     let held = entries(&dev, "");
+    let mut admissions: HashMap<&str, Vec<&Value>> = HashMap::new();
+    for entry in held.iter().filter(|entry| entry["kind"] == "admission") {
+        admissions.entry(entry["agent_id"].as_str().unwrap()).or_default().push(entry);
+    }
     for (agent, revision) in &answered {
-        let of: Vec<_> = held.iter().filter(|e| e["agent_id"] == agent.as_str() && e["kind"] == "admission").collect();
+        let of = admissions.get(agent.as_str()).cloned().unwrap_or_default();
         assert_eq!(of.len(), 1, "{agent}: {of:#?}");
         assert_eq!(of[0]["revision"].as_u64(), Some(*revision));
         assert_eq!(of[0]["user"]["sub"], "demo");
@@ -279,10 +300,15 @@ async fn t127_kill_9_loses_no_entry_of_a_record() {
 
 /// An issuer in this process, by a clock that the test sets.
 async fn start(home: &Path, at: &Arc<AtomicU64>) -> Running {
+    // Keys rotate by a clock that runs; this one stands between the steps of the test.
+    start_with(home, at, 365 * 86_400).await
+}
+
+/// The same, whose authorities sign for so many seconds.
+async fn start_with(home: &Path, at: &Arc<AtomicU64>, rotate: u64) -> Running {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut config = Config::dev(home, "127.0.0.1:0".parse().unwrap(), None).unwrap();
-    // Keys rotate by a clock that runs; this one stands between the steps of the test.
-    (config.rotate_x509, config.rotate_jwt) = (365 * 86_400, 365 * 86_400);
+    (config.rotate_x509, config.rotate_jwt) = (rotate, rotate);
     let started = Instant::now();
     loop {
         match app::start(config.clone(), true, Clock::set(Arc::clone(at))).await {
@@ -389,4 +415,149 @@ fn t125_denials_of_strangers_are_told_and_counted() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!((1000..1100).contains(&denials.len()), "{}", denials.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t283_an_issuer_that_was_down_for_longer_than_its_authorities_last_starts_with_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let at = Arc::new(AtomicU64::new(u64::try_from(now.as_micros()).unwrap()));
+    let mut before: Vec<String> = Vec::new();
+    for _ in 0..3 {
+        let running = start_with(&home, &at, 3600).await;
+        let seconds = at.load(Ordering::SeqCst) / SECOND;
+        let active: Vec<(String, u64)> = running.issuer.ledger.read(|state| {
+            let slot = |kind| state.authorities.active(kind).map(|slot| (slot.id.to_string(), slot.ends_at));
+            [AuthorityKind::X509, AuthorityKind::Jwt].into_iter().filter_map(slot).collect()
+        });
+        assert_eq!(active.len(), 2);
+        assert!(active.iter().all(|(id, ends_at)| *ends_at > seconds && !before.contains(id)), "{active:?}");
+        before.extend(active.into_iter().map(|(id, _)| id));
+        running.stop().await;
+        at.fetch_add(10 * 86_400 * SECOND, Ordering::SeqCst);
+    }
+}
+
+/// A witness that keeps the rules but for one, on a port of its own: it says how many entries it has seen, and signs what comes after them.
+struct Witness {
+    url: String,
+    vkey: String,
+    seen: Arc<AtomicU64>,
+    forges: Arc<AtomicBool>,
+}
+
+impl Witness {
+    fn start() -> Witness {
+        let key = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
+        let public = key.public_key().as_ref().to_vec();
+        let id = mayfly_verify::sha256(&[b"w.example\n\x04", public.as_slice()].concat())[..4].to_vec();
+        let vkey = format!("w.example+{}+{}", hex::encode(&id), BASE64.encode([&[4], public.as_slice()].concat()));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (seen, forges) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (its_seen, its_forges) = (Arc::clone(&seen), Arc::clone(&forges));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                let (mut head, mut line) = (String::new(), String::new());
+                while stream.read_line(&mut line).unwrap_or(0) > 2 {
+                    head.push_str(&line.to_lowercase());
+                    line.clear();
+                }
+                let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap().parse().unwrap();
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).unwrap();
+                let body = String::from_utf8(body).unwrap();
+                let (asked, note) = body.split_once("\n\n").unwrap();
+                let old: u64 = asked.lines().next().unwrap().strip_prefix("old ").unwrap().parse().unwrap();
+                let text = format!("{}\n", note.split("\n\n").next().unwrap());
+                let size: u64 = text.lines().nth(1).unwrap().parse().unwrap();
+                let known = its_seen.load(Ordering::SeqCst);
+                let (status, answer) = if old != known || size < known {
+                    (409, format!("{known}\n"))
+                } else {
+                    its_seen.store(size, Ordering::SeqCst);
+                    let signed = if its_forges.load(Ordering::SeqCst) { "another text\n" } else { &text };
+                    let signature = key.sign(format!("cosignature/v1\ntime 1800000000\n{signed}").as_bytes());
+                    let bytes = [id.as_slice(), &1_800_000_000u64.to_be_bytes(), signature.as_ref()].concat();
+                    (200, format!("\u{2014} w.example {}\n", BASE64.encode(bytes)))
+                };
+                let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}", answer.len());
+                let _ = write!(stream.get_mut(), "{head}\r\n\r\n{answer}");
+            }
+        });
+        Witness { url, vkey, seen, forges }
+    }
+
+    fn config(&self) -> String {
+        format!("[[history.witnesses]]\nurl = \"{}\"\nvkey = \"{}\"\n", self.url, self.vkey)
+    }
+}
+
+/// Looks until it is so.
+fn until(what: &str, so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !so() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn t280_a_witness_cosigns_what_grows_and_tells_of_a_history_that_was_put_back_and_none_waits_for_another() {
+    let witness = Witness::start();
+    let dir = tempfile::tempdir().unwrap();
+    // One is not there, and one never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let of = |name: &str, at: std::net::SocketAddr| {
+        let key = [&[4], [5; 32].as_slice()].concat();
+        let id = mayfly_verify::sha256(&[name.as_bytes(), b"\n", &key].concat());
+        let vkey = format!("{name}+{}+{}", hex::encode(&id[..4]), BASE64.encode(key));
+        format!("[[history.witnesses]]\nurl = \"http://{at}\"\nvkey = \"{vkey}\"\n")
+    };
+    let more = [of("silent.example", silent.local_addr().unwrap()), of("away.example", away), witness.config()].concat();
+    std::fs::write(dir.path().join("more.toml"), more).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "more.toml"], &[]);
+    let cosigned = |dev: &Dev| {
+        let file = format!(".mayfly/history/cosigned-{}", witness.vkey.split('+').nth(1).unwrap());
+        let note = std::fs::read_to_string(dev.path(&file)).unwrap_or_default();
+        note.lines().nth(1).and_then(|size| size.parse::<u64>().ok()).unwrap_or(0)
+    };
+    dev.token("demo", "demo.jwt");
+    spawn(&dev, "a");
+    until("the first checkpoint is cosigned", || cosigned(&dev) > 3);
+    let before = cosigned(&dev);
+    assert!(dev.run("spawn --as a --class worker --count 300 --out many").status.success());
+    until("a later one is", || cosigned(&dev) >= before + 300);
+    let verified = dev.json(&format!("history verify --witness {}", witness.vkey));
+    assert!(verified["cosigned"][0]["entries"].as_u64().unwrap() >= 300, "{verified}");
+    assert_eq!(verified["cosigned"][0]["at"], "2027-01-15T08:00:00Z");
+    // Another witness's key, and one whose signature does not hold.
+    let other = "example.org+e4b5ba10+BO0Fd4vHZtTsd2bmx1oF3hzXoPqHXWEJXH6JeXGN0Bo=";
+    dev.fails(&format!("history verify --witness {other}"), 1);
+    let get = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(dev.text("http")).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let ready = || get("/readyz?verbose");
+    until("who is away is told", || ready().contains("witness away.example: "));
+    let counted = get("/metrics");
+    let failures = counted.lines().find_map(|line| line.strip_prefix("mayfly_history_witness_failures_total "));
+    assert!(failures.unwrap().parse::<f64>().unwrap() > 0.0, "and counted");
+    witness.forges.store(true, Ordering::SeqCst);
+    let before = cosigned(&dev);
+    dev.json("revoke --class worker");
+    until("a forged signature is told", || ready().contains("witness w.example: its signature does not hold"));
+    assert_eq!(cosigned(&dev), before, "and is not kept");
+    witness.forges.store(false, Ordering::SeqCst);
+    // It has seen more than there is: the home was put back, or another copy of it runs.
+    witness.seen.store(1_000_000, Ordering::SeqCst);
+    dev.json("reopen --class worker");
+    until("a history that is behind is told", || ready().contains("it has seen 1000000 entries"));
+    assert!(ready().starts_with("HTTP/1.1 200"), "revocations go on");
 }

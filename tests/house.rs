@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ledger", &["caller", "clock", "denial", "journal", "judge", "process", "state"]),
     ("svid", &["csr", "denial", "judge", "ledger"]),
     ("authority", &["clock", "csr", "denial", "judge", "keys", "ledger", "state", "svid"]),
-    ("history", &["caller", "clock", "denial", "journal", "keys", "ledger", "process", "state"]),
+    ("history", &["caller", "clock", "denial", "https", "journal", "keys", "ledger", "process", "state"]),
     ("pipeline", &["authority", "caller", "denial", "judge", "ledger", "process", "state"]),
     ("publish", &["authority", "clock", "denial", "ledger", "process", "state"]),
     ("foreign", &["clock", "https", "keys", "process"]),

@@ -73,6 +73,34 @@ async fn over(identity: &Identity) -> Over {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_users_in_one_process_never_share_a_token() {
+    let dev = dev();
+    dev.token("guest", "guest.jwt");
+    let orchestrator = channel(&dev, Some(ORCHESTRATOR)).await;
+    let mut agents = Vec::new();
+    for user in ["demo.jwt", "guest.jwt"] {
+        let request = v1::SpawnRequest { class: "researcher".into(), user_token: dev.file(user), ..Default::default() };
+        agents.push(Arc::new(Identity::spawn(orchestrator.clone(), issuer(&dev), request).await.unwrap()));
+    }
+    let workers: Vec<_> = (0..8)
+        .map(|worker| {
+            let agents = agents.clone();
+            tokio::spawn(async move {
+                for n in 0..1250 {
+                    let agent = &agents[(worker + n) % 2];
+                    let token = agent.jwt(SEARCH).await.unwrap().token;
+                    let whose = mayfly_verify::inspect_jwt(&token).unwrap().to_string();
+                    assert_eq!(whose, agent.current().spiffe_id());
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_identity_renews_itself_while_it_is_used_and_is_never_taken_for_a_thief() {
     let dev = dev();
     let identity = Arc::new(spawn(&dev).await);

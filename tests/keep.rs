@@ -58,18 +58,28 @@ fn ends_at(dev: &Dev, folder: &str) -> i64 {
     leaf.validity().not_after.timestamp()
 }
 
+fn agent(dev: &Dev, folder: &str) -> String {
+    dev.json(&format!("whoami --as {folder}"))["spiffe_id"].as_str().unwrap().to_owned()
+}
+
 #[test]
-fn t154_keepers_keep_one_folder_together_and_an_agent_lives_past_its_certificate() {
+fn t154_keepers_keep_one_folder_together_while_some_are_killed_and_an_agent_lives_past_its_certificate() {
     let dev = dev();
     assert_eq!(dev.json("keep a1 --once")["renewed"], false, "half of its life has not passed");
-    let keepers: Vec<Child> = (0..4).map(|_| start(&dev, "keep a1")).collect();
+    let mut keepers: Vec<Child> = (0..4).map(|_| start(&dev, "keep a1")).collect();
     let first = ends_at(&dev, "a1");
-    // Until two certificates later: the first one has expired by then.
+    // Until two certificates later: the first one has expired by then. Three of them are killed again and again, at whatever they do.
     let began = Instant::now();
-    while ends_at(&dev, "a1") < first + 10 {
+    for look in 0.. {
+        if ends_at(&dev, "a1") >= first + 10 {
+            break;
+        }
         assert!(fits(&dev, "a1"));
         assert!(began.elapsed() < Duration::from_secs(60), "it is renewed");
         std::thread::sleep(Duration::from_millis(50));
+        if look % 13 == 12 {
+            stop(std::mem::replace(&mut keepers[1 + look / 13 % 3], start(&dev, "keep a1")));
+        }
     }
     keepers.into_iter().for_each(stop);
     assert!(dev.run(&format!("{MINT} a1")).status.success(), "and it works");
@@ -142,6 +152,33 @@ fn t154_a_keeper_says_what_it_cannot_keep_and_keeps_the_others() {
     dev.json("spawn --class worker --user-token demo.jwt --out a1 --force");
 }
 
+#[test]
+fn t282_a_keeper_gives_up_what_is_refused_for_good_and_keeps_the_others() {
+    let dev = dev();
+    dev.json("spawn --class researcher --user-token demo.jwt --out a2");
+    let keeper = |line: &str| {
+        let mut command = Command::new(BIN);
+        command.args(line.split(' ')).current_dir(dev.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let ended = agent(&dev, "a1");
+    dev.json(&format!("end {ended}"));
+    let first = ends_at(&dev, "a2");
+    let both = keeper("keep a1 a2");
+    // It renews the other one past what it had.
+    let began = Instant::now();
+    while ends_at(&dev, "a2") <= first {
+        assert!(began.elapsed() < Duration::from_secs(60), "it is renewed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    dev.json(&format!("revoke --agent {}", agent(&dev, "a2")));
+    // Nothing is left that could be kept, and it ends by itself.
+    let out = both.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(3), "{text}");
+    assert!(text.contains("AGENT_ENDED") && text.contains("AGENT_REVOKED") && text.contains("get another identity"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn t154_a_program_that_starts_again_goes_on_with_what_it_had() {
     let dev = dev();
@@ -203,4 +240,33 @@ fn t154_a_service_runs_with_its_own_identity_and_starts_again() {
     let ended = states["agents"].as_array().unwrap().iter().filter(|agent| agent["state"] == "ended").count();
     assert_eq!(ended, 1);
     dev.fails("run -- true", 2);
+}
+
+#[test]
+#[ignore = "long: MAYFLY_KEEP_SECONDS=960 cargo test --test keep -- --ignored --nocapture (a day of renewals at half of 15 minutes)"]
+fn t154_four_keepers_keep_one_folder_for_a_day_of_renewals_while_they_are_killed() {
+    let seconds = std::env::var("MAYFLY_KEEP_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(960);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("extra.toml"), CONFIG.replace("\"10m\"", "\"7h\"")).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    dev.token("demo", "demo.jwt");
+    dev.json("spawn --class researcher --user-token demo.jwt --out a1");
+    let mut keepers: Vec<Child> = (0..4).map(|_| start(&dev, "keep a1")).collect();
+    let (began, mut renewed, mut last, mut killed, mut chance) = (Instant::now(), 0, ends_at(&dev, "a1"), 0, 7u64);
+    while began.elapsed() < Duration::from_secs(seconds) {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_millis((chance >> 33) % 300));
+        assert!(fits(&dev, "a1"), "a pair that does not match after {:?}, {renewed} renewals, {killed} kills", began.elapsed());
+        let ends = ends_at(&dev, "a1");
+        renewed += u32::from(ends != last);
+        last = ends;
+        let which = usize::try_from((chance >> 20) % 4).unwrap();
+        let killed_one = std::mem::replace(&mut keepers[which], start(&dev, "keep a1"));
+        stop(killed_one);
+        killed += 1;
+    }
+    keepers.into_iter().for_each(stop);
+    println!("{renewed} renewals, {killed} keepers killed, in {:?}", began.elapsed());
+    assert!(renewed > 0 && dev.run(&format!("{MINT} a1")).status.success(), "nothing to repair by hand");
+    assert_eq!(dev.json("agents list --all")["agents"][0]["state"], "live", "nobody was taken for a thief");
 }

@@ -1,4 +1,5 @@
-//! Every target of a revocation against both credentials of a parent and a child, at a verifier and at the issuer: before the
+//! Every target of a revocation against both credentials of a parent and a child, and the token of a child without a key, at a verifier
+//! and at the issuer: before the
 //! cut, after it, after granting anew, and after a restart that replays the journal (T69, T71, T82).
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
@@ -17,9 +18,9 @@ use support::{Dev, ORCHESTRATOR};
 
 const AUDIENCE: &str = "https://search.example";
 
-/// Whether it holds: parent's certificate and token, child's certificate and token; and whether the issuer serves the
-/// parent and the child, which mint.
-type Row = [bool; 6];
+/// Whether it holds: parent's certificate and token, child's certificate and token, the token of the child without a key; and whether
+/// the issuer mints for each of the three.
+type Row = [bool; 8];
 
 /// A verifier, which has heard of everything.
 struct Verifier {
@@ -51,14 +52,21 @@ impl Verifier {
         let chain = folder::certificates(&dev.path(&format!("{dir}/svid.pem"))).unwrap();
         let time = now().as_secs();
         let x509 = verify_x509(&chain, &self.bundle, &oid, time).and_then(|svid| live.check(now(), &svid));
-        let token = dev.file(&format!("{dir}/svid.jwt"));
-        let jwt = verify_jwt(&token, AUDIENCE, &self.bundle, &oid, time).and_then(|svid| live.check(now(), &svid));
-        [x509, jwt].map(|verdict| match verdict {
-            Ok(()) => true,
-            // A bundle that was fetched later does not hold a tainted key any more.
-            Err(Reject::Cut | Reject::Untrusted(_)) => false,
-            Err(other) => panic!("{dir}: {other}"),
-        })
+        [verdict(x509, dir), self.accepts(dev, &format!("{dir}/svid.jwt"))]
+    }
+
+    fn accepts(&self, dev: &Dev, file: &str) -> bool {
+        let jwt = verify_jwt(&dev.file(file), AUDIENCE, &self.bundle, &BindingOid::default(), now().as_secs());
+        verdict(jwt.and_then(|svid| self.feed.live().check(now(), &svid)), file)
+    }
+}
+
+fn verdict(said: Result<(), Reject>, of: &str) -> bool {
+    match said {
+        Ok(()) => true,
+        // A bundle that was fetched later does not hold a tainted key any more.
+        Err(Reject::Cut | Reject::Untrusted(_)) => false,
+        Err(other) => panic!("{of}: {other}"),
     }
 }
 
@@ -69,20 +77,29 @@ fn now() -> Duration {
 fn grow(dev: &Dev, name: &str) -> serde_json::Value {
     let parent = dev.json(&format!("spawn --class researcher --user-token demo.jwt --audience {AUDIENCE} --out {name}.p"));
     dev.json(&format!("spawn --as {name}.p --class worker --audience {AUDIENCE} --out {name}.c"));
+    let part = dev.json(&format!("spawn --as {name}.p --class worker --keyless"));
+    std::fs::write(dev.path(&format!("{name}.k")), part["agent_id"].as_str().unwrap()).unwrap();
+    assert!(mints_for(dev, name, "svid"), "{name}");
     parent
 }
 
+/// Whether the parent gets a token for the child without a key.
+fn mints_for(dev: &Dev, name: &str, file: &str) -> bool {
+    let agent = dev.file(&format!("{name}.k"));
+    dev.run(&format!("mint --as {name}.p --for {agent} --audience {AUDIENCE} --out {name}.k.{file}.jwt")).status.success()
+}
+
 /// What holds at the verifier.
-fn held(dev: &Dev, verifier: &Verifier, name: &str) -> [bool; 4] {
+fn held(dev: &Dev, verifier: &Verifier, name: &str) -> [bool; 5] {
     let ([px, pj], [cx, cj]) = (verifier.holds(dev, &format!("{name}.p")), verifier.holds(dev, &format!("{name}.c")));
-    [px, pj, cx, cj]
+    [px, pj, cx, cj, verifier.accepts(dev, &format!("{name}.k.svid.jwt"))]
 }
 
 /// What holds there and at the issuer.
 fn row(dev: &Dev, verifier: &Verifier, name: &str) -> Row {
     let serves = |dir: &str| dev.run(&format!("mint --as {dir} --audience {AUDIENCE} --out {dir}/another.jwt")).status.success();
-    let [px, pj, cx, cj] = held(dev, verifier, name);
-    [px, pj, cx, cj, serves(&format!("{name}.p")), serves(&format!("{name}.c"))]
+    let [px, pj, cx, cj, kj] = held(dev, verifier, name);
+    [px, pj, cx, cj, kj, serves(&format!("{name}.p")), serves(&format!("{name}.c")), mints_for(dev, name, "another")]
 }
 
 fn key_of(dev: &Dev, dir: &str) -> String {
@@ -111,8 +128,8 @@ fn copied(dev: &Dev) -> u64 {
     revisions.max().unwrap()
 }
 
-const ALL: Row = [true; 6];
-const NONE: Row = [false; 6];
+const ALL: Row = [true; 8];
+const NONE: Row = [false; 8];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t82_every_target_by_every_credential_at_verifier_and_issuer_and_after_a_restart() {
@@ -145,9 +162,11 @@ async fn t82_every_target_by_every_credential_at_verifier_and_issuer_and_after_a
             "agent" => (format!("--subtree {}", of("agent_id")), NONE),
             "class above" => ("--class researcher".to_owned(), NONE),
             // A child's class says nothing of its parent.
-            "class below" => ("--class worker".to_owned(), [true, true, false, false, true, false]),
+            "class below" => ("--class worker".to_owned(), [true, true, false, false, false, true, false, false]),
             // A key takes its certificates along, and nobody's token names a key.
-            "key" => (format!("--key {}", key_of(&dev, &format!("{name}.c"))), [true, true, false, true, true, false]),
+            "key" => {
+                (format!("--key {}", key_of(&dev, &format!("{name}.c"))), [true, true, false, true, true, true, false, true])
+            }
             "workload" => ("--root orchestrator".to_owned(), NONE),
             // T226: the issuer does it by itself, when two have renewed one identity.
             "copied workload" => (String::new(), NONE),
@@ -160,7 +179,7 @@ async fn t82_every_target_by_every_credential_at_verifier_and_issuer_and_after_a
                 let id = authority(&dev, kind);
                 dev.json(&format!("authority rotate {kind} --now"));
                 let x509 = kind == "x509";
-                (format!("--authority {id}"), [!x509, x509, !x509, x509, !x509, !x509])
+                (format!("--authority {id}"), [!x509, x509, !x509, x509, x509, !x509, !x509, !x509])
             }
         };
         let revision = if target == "copied workload" {

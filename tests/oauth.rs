@@ -220,7 +220,16 @@ async fn the_metadata_names_what_exists_and_nothing_else() {
         said["grant_types_supported"],
         json!([EXCHANGE, JWT_BEARER, "client_credentials", "urn:openid:params:grant-type:ciba"])
     );
-    assert!(said.get("authorization_endpoint").is_none() && said.get("registration_endpoint").is_none());
+    assert!(said.get("registration_endpoint").is_none());
+    // OpenID Connect requires that one is named, and MCP's clients read nothing without it.
+    let authorize = said["authorization_endpoint"].as_str().unwrap();
+    let asked = "response_type=code&client_id=x&redirect_uri=https%3A%2F%2Fevil.example";
+    let url = format!("{authorize}?{asked}");
+    for request in [house.http.get(&url), house.http.post(&url)] {
+        let answer = request.send().await.unwrap();
+        assert!(answer.headers().get("location").is_none());
+        assert_eq!(error(&read(answer).await), (400, "unsupported_response_type"));
+    }
     for endpoint in ["token_endpoint", "introspection_endpoint", "revocation_endpoint", "backchannel_authentication_endpoint"] {
         for url in [&said[endpoint], &said["mtls_endpoint_aliases"][endpoint]] {
             let url = url.as_str().unwrap();

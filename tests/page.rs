@@ -1,6 +1,6 @@
 //! The page on which people answer agents and stop them: signed in at a real provider, and what strangers, other users, other sites and
 //! false providers get out of it.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 #[path = "support/idp.rs"]
 mod idp;

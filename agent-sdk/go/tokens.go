@@ -92,8 +92,7 @@ func (c *cache) put(of key, text string, expiresAt time.Time) {
 			soonest = &other
 		}
 	}
-	// The issuer accepts a JWT-SVID for itself once, so whoever got it from here would be refused there.
-	if iss, _ := claimsOf(text)["iss"].(string); iss != "" && of == (key{audience: iss}) {
+	if acceptedOnce(text, of) {
 		return
 	}
 	if len(c.tokens) >= most && soonest != nil {
@@ -149,10 +148,25 @@ func (c *cache) once(ctx context.Context, of key, obtain func() (string, time.Ti
 	}
 	select {
 	case <-running.done:
+		if found && running.err == nil && acceptedOnce(running.text, of) {
+			// It is for whoever obtained it.
+			text, _, err := obtain()
+			return text, err
+		}
 		return running.text, running.err
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+}
+
+// Whether a token would be refused if it was given out again: one that is for a single use, and a JWT-SVID for the issuer itself.
+func acceptedOnce(text string, of key) bool {
+	claims := claimsOf(text)
+	if once, found := claims["single_use"]; found && once != false {
+		return true
+	}
+	iss, _ := claims["iss"].(string)
+	return iss != "" && of == (key{audience: iss})
 }
 
 // What a token of ours says; nothing if it cannot be read. Its signature is for those who receive it.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -118,8 +119,33 @@ func TestATokenIsGivenOutUntilHalfAndKeptForNeedUntilItsEnd(t *testing.T) {
 	if _, found := c.holding(of("https://issuer.example")); found {
 		t.Fatal("a proof that counts once is kept")
 	}
+	// {"jti":"1","iat":1,"single_use":true}, and the same with false.
+	c.put(of("once"), "eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjp0cnVlfQ.c2ln", began.Add(time.Hour))
+	c.put(of("often"), "eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjpmYWxzZX0.c2ln", began.Add(time.Hour))
+	_, once := c.holding(of("once"))
+	if _, often := c.fresh(of("often")); once || !often {
+		t.Fatal("a token for a single use is kept, or another is not")
+	}
 	for _, text := range []string{"", "a", "a.b", "a.!.c", "a.W10.c", "a.e30", "a.bnVsbA.c", "a.e30.c.d"} {
 		same(t, len(claimsOf(text)), 0)
+	}
+}
+
+func TestWhoeverWaitsForATokenThatIsForASingleUseGetsOneOfItsOwn(t *testing.T) {
+	c, obtain, asked := newCache(), make(chan struct{}), atomic.Int32{}
+	slow := func() (string, time.Time, error) {
+		asked.Add(1)
+		<-obtain
+		return "eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjp0cnVlfQ.c2ln", time.Now().Add(time.Hour), nil
+	}
+	results := make(chan error, 2)
+	for range 2 {
+		go func() { _, err := c.once(t.Context(), key{}, slow); results <- err }()
+	}
+	until(t, func() bool { return asked.Load() == 1 })
+	close(obtain)
+	if err := errors.Join(<-results, <-results); err != nil || asked.Load() != 2 {
+		t.Fatal(err, asked.Load())
 	}
 }
 

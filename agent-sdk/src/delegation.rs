@@ -18,6 +18,7 @@
 //! |---|---|---|---|
 //! | `CREDENTIAL_REVOKED`, `CREDENTIAL_EXPIRED`, other reasons of [`Reject::code`] | UNAUTHENTICATED | 401 | the credential is not valid |
 //! | `CREDENTIAL_UNPROVED` | UNAUTHENTICATED | 401 | the access token is bound to a key or certificate that the request does not prove |
+//! | `CREDENTIAL_USED`, `CREDENTIAL_TOO_OLD` | UNAUTHENTICATED | 401 | the token is for a single use: get one for each request |
 //! | `DPOP_NONCE_NEEDED`, `DPOP_PROOF_INVALID`, `DPOP_PROOF_USED` | UNAUTHENTICATED | 401 | the DPoP proof is not accepted |
 //! | `CREDENTIAL_STALE` | UNAVAILABLE, with `RetryInfo` | 503, `Retry-After` | it is unknown whether the credential is revoked; retry |
 //! | `CREDENTIAL_MISSING` | UNAUTHENTICATED | 401 | there is neither a certificate nor a token |

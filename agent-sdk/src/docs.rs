@@ -19,6 +19,11 @@ pub mod contract {}
 
 #[doc = "[contract]: crate::docs::contract"]
 #[doc = ""]
+#[doc = include_str!("../docs/conformance.md")]
+pub mod conformance {}
+
+#[doc = "[contract]: crate::docs::contract"]
+#[doc = ""]
 #[doc = include_str!("../python/README.md")]
 pub mod python {}
 

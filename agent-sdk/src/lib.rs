@@ -132,6 +132,7 @@ pub mod revocation;
 mod stream;
 pub mod ticket;
 pub mod tls;
+mod uses;
 pub mod validity;
 pub mod workload;
 

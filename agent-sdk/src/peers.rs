@@ -51,6 +51,8 @@ use mayfly_verify::{
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
+use crate::uses::Uses;
+
 /// Verifies credentials by the current bundles, revocations and time. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Verifier {
@@ -59,6 +61,7 @@ pub struct Verifier {
     revocations: BTreeMap<String, Revocations>,
     oid: BindingOid,
     clock: Clock,
+    uses: Arc<Uses>,
     news: watch::Sender<()>,
     subscriptions: Vec<Arc<Subscription>>,
 }
@@ -75,8 +78,8 @@ impl Verifier {
     pub fn new(bundles: Bundles, live: Live) -> Verifier {
         let (own, revocations) = (live.trust_domain().clone(), BTreeMap::new());
         let (news, subscriptions) = (watch::Sender::new(()), Vec::new());
-        let verifier =
-            Verifier { bundles, own, revocations, oid: BindingOid::default(), clock: Clock::system(), news, subscriptions };
+        let (clock, uses) = remembering(Clock::system());
+        let verifier = Verifier { bundles, own, revocations, oid: BindingOid::default(), clock, uses, news, subscriptions };
         verifier.and(live)
     }
 
@@ -85,7 +88,8 @@ impl Verifier {
     pub fn without_feed(bundles: Bundles, own: TrustDomain) -> Verifier {
         let revocations = BTreeMap::from([(own.to_string(), Revocations::None)]);
         let (news, subscriptions) = (watch::Sender::new(()), Vec::new());
-        Verifier { bundles, own, revocations, oid: BindingOid::default(), clock: Clock::system(), news, subscriptions }
+        let (clock, uses) = remembering(Clock::system());
+        Verifier { bundles, own, revocations, oid: BindingOid::default(), clock, uses, news, subscriptions }
     }
 
     /// Accepts another trust domain too, with its own feed.
@@ -110,10 +114,11 @@ impl Verifier {
         Verifier { oid, ..self }
     }
 
-    /// Sets the clock, for tests.
+    /// Sets the clock, for tests. Uses of tokens are remembered from now on.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Verifier {
-        Verifier { clock, ..self }
+        let (clock, uses) = remembering(clock);
+        Verifier { clock, uses, ..self }
     }
 
     /// Our own trust domain.
@@ -147,8 +152,16 @@ impl Verifier {
         Ok(svid)
     }
 
-    /// Verifies a token for one audience by the bundle of its subject's trust domain (JV-6), at the current time, not revoked.
+    /// Verifies a token for one audience by the bundle of its subject's trust domain (JV-6), at the current time, not revoked. One
+    /// for a single use is used up.
     pub fn verify_jwt(&self, token: &str, audience: &str) -> Result<JwtSvid, Reject> {
+        let svid = self.verify_unused_jwt(token, audience)?;
+        self.use_up(&svid)?;
+        Ok(svid)
+    }
+
+    /// The same for who remembers the token and [uses it up](Self::use_up) for each request.
+    pub fn verify_unused_jwt(&self, token: &str, audience: &str) -> Result<JwtSvid, Reject> {
         let bundle = self.bundle(inspect_jwt(token)?.trust_domain_name())?;
         let svid = verify_jwt(token, audience, &bundle, &self.oid, self.clock.seconds())?;
         self.check(&svid)?;
@@ -156,7 +169,8 @@ impl Verifier {
     }
 
     /// Verifies an access token of our own trust domain, of this issuer (its `iss`) and for this audience, at the current time and not
-    /// revoked. A token that is bound to a key or certificate is refused if its holder has not `proved` it.
+    /// revoked. A token that is bound to a key or certificate is refused if its holder has not `proved` it, and one for a single use is
+    /// used up.
     pub fn verify_access_token(
         &self,
         token: &str,
@@ -166,10 +180,11 @@ impl Verifier {
         let bundle = self.bundle(self.own.as_str())?;
         let token = verify_access_token(token, (issuer, audience), &bundle, &self.oid, proved, self.clock.seconds())?;
         self.check(&token)?;
+        self.use_up(&token)?;
         Ok(token)
     }
 
-    /// The same for a service that keeps the token and checks for each request what its holder has proved.
+    /// The same for a service that keeps the token, checks for each request what its holder has proved, and [uses it up](Self::use_up).
     pub fn verify_unproved_access_token(&self, token: &str, (issuer, audience): (&str, &str)) -> Result<Unproved, Reject> {
         let bundle = self.bundle(self.own.as_str())?;
         let token = verify_unproved_access_token(token, (issuer, audience), &bundle, &self.oid, self.clock.seconds())?;
@@ -188,6 +203,13 @@ impl Verifier {
         }
     }
 
+    /// Uses up a verified token for a single use; of everything else it does nothing. A token that was used before is refused, and so is
+    /// one from before this verifier began to remember. Call it last, when nothing else can refuse the request.
+    pub fn use_up<'a>(&self, credential: impl Into<Reliance<'a>>) -> Result<(), Reject> {
+        let credential = credential.into();
+        credential.once().map_or(Ok(()), |once| self.uses.add(&once, &credential, self.clock.seconds()))
+    }
+
     /// Notifies when the revocations of any trust domain have changed. It does not notify when a credential expires or a bundle
     /// changes.
     pub fn news(&self) -> watch::Receiver<()> {
@@ -200,4 +222,10 @@ impl Verifier {
             .get(trust_domain)
             .ok_or_else(|| Reject::Untrusted(format!("there is no bundle of trust domain `{trust_domain}`")))
     }
+}
+
+/// A clock, and the memory of the tokens that are used from now on.
+fn remembering(clock: Clock) -> (Clock, Arc<Uses>) {
+    let uses = Uses::since(clock.seconds());
+    (clock, Arc::new(uses))
 }

@@ -149,15 +149,18 @@ impl Resource {
             }
         };
         let proved = Possession { key: proof.as_ref().map(|proof| proof.thumbprint), certificate: sent.certificate };
-        let token = verifier.verify_access_token(token, (&self.issuer, &self.name), &proved)?;
-        let Some(proof) = proof else { return Ok(token) };
-        if !matches!(token.confirmation, Some(Confirmation::Key(_))) {
-            return Err(Reject::Proof("the token is not bound to a key: send it as a bearer token".into()));
+        let token = verifier.verify_unproved_access_token(token, (&self.issuer, &self.name))?;
+        let token = token.prove(&proved)?;
+        // ORDER: last, so that only whoever has a good token can fill the memories.
+        if let Some(proof) = proof {
+            if !matches!(token.confirmation, Some(Confirmation::Key(_))) {
+                return Err(Reject::Proof("the token is not bound to a key: send it as a bearer token".into()));
+            }
+            let proofs = self.proofs.as_ref().ok_or(Reject::Unproved("the key of a DPoP proof, and none is accepted here"))?;
+            proofs.accept(&proof, token.binding.root_id(), now)?;
         }
-        // ORDER: last, so that only whoever has a good token can fill the memory.
-        let proofs = self.proofs.as_ref().ok_or(Reject::Unproved("the key of a DPoP proof, and none is accepted here"))?;
-        proofs.accept(&proof, token.binding.root_id(), now)?;
-        Ok(token)
+        verifier.use_up(token)?;
+        Ok(token.clone())
     }
 
     /// The headers of a 401. `reject` is `None` where there was no credential at all.

@@ -140,8 +140,16 @@ fn of_access_token(issuer: &Issuer, token: &AccessToken) -> Value {
         answer.insert("approval_id".into(), json!(approval.id));
         answer.insert("approved_by".into(), json!({ "iss": approval.by.iss, "sub": approval.by.sub }));
     }
+    once(&mut answer, token.single_use);
     confirm(&mut answer, token.confirmation.as_ref());
     Value::Object(answer)
+}
+
+/// Asking uses up nothing: whoever accepts the token remembers it.
+fn once(answer: &mut Map<String, Value>, single_use: bool) {
+    if single_use {
+        answer.insert("single_use".into(), json!(true));
+    }
 }
 
 fn confirm(answer: &mut Map<String, Value>, confirmation: Option<&Confirmation>) {
@@ -160,6 +168,7 @@ fn of_svid(issuer: &Issuer, svid: &JwtSvid) -> Value {
     answer.insert("sub".into(), json!(svid.id.to_string()));
     answer.insert("client_id".into(), json!(svid.id.to_string()));
     answer.insert("aud".into(), json!(svid.audience));
+    once(&mut answer, svid.single_use);
     confirm(&mut answer, svid.confirmation.as_ref());
     for (name, value) in [("iat", json!(svid.issued_at)), ("jti", json!(svid.jti))] {
         if !value.is_null() {

@@ -18,7 +18,7 @@ use crate::pipeline::chance;
 use crate::process;
 use crate::publish::Publisher;
 use crate::state::Authorities;
-use crate::state::authority::{Kind, Status};
+use crate::state::authority::{Kind, Slot, Status};
 
 use super::authorities::Change;
 
@@ -107,7 +107,18 @@ impl Rotation {
                 self.replace(kind).map_err(|e| e.to_string())?;
             }
         }
+        let now = self.clock.now() / SECOND;
         for kind in self.schedule.load().kinds() {
+            // T283: an issuer that was down for longer than its authority lasts. Nothing could sign its own certificate.
+            let past = |slot: &Slot| slot.ends_at <= now;
+            let prepared = self.authorities().prepared(kind).filter(|slot| past(slot)).map(|slot| slot.id.to_string());
+            if let Some(id) = prepared {
+                self.change(&Caller::Stranger, Change::Retire { id }).map_err(|e| e.to_string())?;
+            }
+            if self.authorities().active(kind).is_some_and(past) {
+                tracing::warn!(%kind, "the authority ended while the issuer was down: another takes its place");
+                self.replace(kind).map_err(|e| e.to_string())?;
+            }
             while self.authorities().active(kind).is_none() {
                 self.step(kind, Step::Prepare).map_err(|e| e.to_string())?;
                 self.step(kind, Step::Activate).map_err(|e| e.to_string())?;

@@ -1,6 +1,9 @@
 //! The mark of a development home.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use crate::process;
 
 /// A development home stays one, and a real one never becomes one.
 pub(super) fn check(dir: &Path, development: bool) -> Result<(), String> {
@@ -13,4 +16,9 @@ pub(super) fn check(dir: &Path, development: bool) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// The uid of this process. On systems without `getuid`: the home was made by this process or by one of the same uid.
+pub(super) fn own_uid(home: &Path) -> u32 {
+    process::uid().unwrap_or_else(|| std::fs::metadata(home).map_or(0, |m| m.uid()))
 }

@@ -73,7 +73,8 @@ impl Looks {
         let all = providers.assertions.reachable().into_iter().chain(providers.attestations.reachable());
         let providers = all.filter_map(|(name, reachable)| Some(format!("issuer {name}: {}", reachable.err()?)));
         let audit = self.issuer.audit.as_ref().and_then(|audit| audit.trouble());
-        providers.chain(audit.map(|why| format!("audit: {why}"))).collect()
+        let audit = audit.map(|why| format!("audit: {why}"));
+        providers.chain(audit).chain(self.issuer.witnesses.troubles()).collect()
     }
 
     /// Fails if the clock leapt, so that its time is not used.

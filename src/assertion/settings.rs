@@ -1,4 +1,4 @@
-//! Whether the settings of issuers fit together, and at which of them people sign in.
+//! Whether the settings of issuers fit together, what they are called, and at which of them people sign in.
 
 use super::{AssertionError, Assertions, AudienceSettings, DEFAULT_ALGS, IssuerSettings, oidc};
 
@@ -9,6 +9,16 @@ impl Assertions {
             let client = issuer.settings.audiences.iter().find(|audience| audience.sign_in)?;
             Some((&issuer.settings, client.audience.as_str()))
         })
+    }
+
+    /// The configured name of the issuer with this exact URL. Returns `None` if it is not configured.
+    pub fn issuer_name(&self, iss: &str) -> Option<&str> {
+        self.issuers.iter().find(|i| i.settings.issuer == iss).map(|i| i.settings.name.as_str())
+    }
+
+    /// The URL of the issuer with this configured name. Returns `None` if it is not configured.
+    pub fn issuer_url(&self, name: &str) -> Option<&str> {
+        self.issuers.iter().find(|i| i.settings.name == name).map(|i| i.settings.issuer.as_str())
     }
 }
 

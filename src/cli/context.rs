@@ -62,13 +62,13 @@ struct Add {
     /// Where you sign in with `mayfly login`: the URL of an OIDC provider
     #[arg(long, value_name = "URL", requires = "client")]
     login: Option<String>,
-    /// Your client there: one with PKCE that may come back to http://127.0.0.1 on any port
+    /// Your client id there: a client with PKCE that allows redirects to http://127.0.0.1 on any port
     #[arg(long, value_name = "ID", requires = "login")]
     client: Option<String>,
     /// File with the secret of that client (mode 0600), if the provider allows no public one; it is read at each sign-in
     #[arg(long, value_name = "FILE", requires = "login")]
     client_secret_file: Option<PathBuf>,
-    /// PEM file with the only roots of the provider; without it, those of the system
+    /// PEM file with the only roots that verify the provider; by default those of the system
     #[arg(long, value_name = "FILE", requires = "login")]
     login_ca: Option<PathBuf>,
     /// The scopes to ask for; by default `openid`, and `offline_access` if the provider has it

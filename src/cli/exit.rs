@@ -54,6 +54,17 @@ impl Failure {
         self
     }
 
+    /// Whether the issuer refuses the caller's certificate for good.
+    pub(super) fn is_final(&self) -> bool {
+        self.code == DENIED && self.reason.as_deref().and_then(Entry::of).is_some_and(|entry| entry.is_final)
+    }
+
+    /// The same, with what to do about it.
+    pub(super) fn and_then(mut self, what: &str) -> Failure {
+        self.message = format!("{}; {what}", self.message);
+        self
+    }
+
     /// Says on stderr what happened, unless the user has been told already: for people, or as one JSON object.
     pub fn tell(&self, json: bool) {
         if self.message.is_empty() {

@@ -49,6 +49,9 @@ struct Spawn {
     identity: Option<PathBuf>,
     #[command(flatten)]
     wanted: Wanted,
+    /// Without a key, as a part of the agent of `--as`
+    #[arg(long)]
+    keyless: bool,
     /// Accepted and ignored: no agent is made
     #[arg(long, value_name = "DIR", hide = true)]
     out: Option<PathBuf>,
@@ -71,7 +74,8 @@ pub(super) async fn run(mut args: Args, global: &Global) -> Result<(), Failure> 
             args.acting.identity = args.acting.identity.or(spawn.identity);
             let dir = request::spawner(global, &args.acting)?;
             let channel = connect::as_identity(global, args.acting.server.as_deref(), &dir).await?;
-            (channel, What::Spawn(spawn.wanted.request(&dir, global).await?))
+            let wanted = spawn.wanted.request(&dir, global).await?;
+            (channel, What::Spawn(v1::SpawnRequest { keyless: spawn.keyless, ..wanted }))
         }
     };
     let request = v1::ExplainRequest { what: Some(what) };

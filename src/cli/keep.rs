@@ -19,7 +19,8 @@ use crate::telemetry;
 ///
 /// Each is renewed when half of its life has passed, with a fresh key; key and certificate switch together, so a program may read
 /// the folder, or start again, at any moment. Several keepers may run on one folder. It runs until Ctrl-C, or until no identity is
-/// left that can be renewed. The lease of an agent is not extended.
+/// left that can be renewed: one that was revoked or has ended is given up, with exit code 3, and one that expired with 4. The lease
+/// of an agent is not extended.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Folders that `spawn --out`, `redeem --out` or `run --ticket --as` wrote
@@ -35,6 +36,8 @@ pub(super) struct Args {
 
 /// Shortest and longest pause after a failure.
 const PAUSES: (u64, u64) = (1, 60);
+/// What to do when an identity is over.
+const END: &str = "this folder is kept no longer: get another identity into it, and start the keeper again";
 /// Longest time between two readings of the clock, because it can be set, and machines sleep.
 const LOOK: Duration = Duration::from_secs(20);
 
@@ -109,8 +112,8 @@ async fn keep(global: &Global, server: Option<&str>, dir: &Path) -> Failure {
             Ok(validity) if validity.half() > validity::now() => validity.half(),
             _ => match one(global, server, dir).await {
                 Ok(next) => next,
-                // The certificate has expired, or the issuer refuses it for good: the identity never becomes valid again.
-                Err(failure) if failure.code == INVALID => return failure,
+                // T282: the certificate has expired, or the issuer refuses it for good: the identity never becomes valid again.
+                Err(failure) if failure.code == INVALID || failure.is_final() => return failure.and_then(END),
                 Err(failure) => {
                     let pause = pause(dir);
                     tracing::warn!(folder = %dir.display(), cause = %failure, pause, "not renewed: trying again");

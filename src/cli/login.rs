@@ -26,7 +26,7 @@ pub(super) struct Args {
     /// Print the page's address, and start no browser
     #[arg(long, conflicts_with_all = ["device", "forget"])]
     no_browser: bool,
-    /// Sign nobody in: forget the tokens that are kept, and have the provider end the sign-in where it can (RFC 7009)
+    /// Sign out: delete the tokens that are kept, and revoke them at the provider where it can (RFC 7009)
     #[arg(long)]
     forget: bool,
 }

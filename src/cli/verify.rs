@@ -129,6 +129,7 @@ fn check_jwt(
         "expires_at": output::time(svid.expires_at),
         "audience": svid.audience,
         "jti": svid.jti,
+        "single_use": svid.single_use,
         "binding": binding_object(&svid.id, &svid.principal, svid.binding.as_ref()),
     });
     Ok((object, svid.binding))

@@ -23,8 +23,11 @@ const UUID: usize = 36;
 /// Seconds for which the libraries for Entra use a token that they have read from a file.
 const ENTRA_READS: u64 = 600;
 
+/// The claim of a token that is accepted once, by verifiers that know it.
+const SINGLE_USE: &str = "single_use";
+
 /// Names that a configured claim may not have: those of claims that every token has, or that would change its meaning.
-const TAKEN: [&str; 19] = [
+const TAKEN: [&str; 20] = [
     "iss",
     "sub",
     "aud",
@@ -44,6 +47,7 @@ const TAKEN: [&str; 19] = [
     "approval_id",
     "acr",
     "resource",
+    SINGLE_USE,
 ];
 
 /// Reads every `[[audiences]]`.
@@ -105,6 +109,13 @@ fn read_audience(a: &mut Reader, oid: Option<&BindingOid>) -> Option<Audience> {
     if !groups.is_empty() && claims.insert("groups".into(), Claim::List(groups.into_iter().map(Claim::Text).collect())).is_some()
     {
         a.fault("groups", "`claims` has `groups` too");
+    }
+    if a.boolean(SINGLE_USE, false) {
+        // T290: nobody would remember the tokens.
+        if kind.is_some_and(|kind| kind != System::Mcp) || profile.form == Form::Plain {
+            a.fault(SINGLE_USE, "the guard and the packages accept a token once, and other systems do not: leave it out");
+        }
+        claims.insert(SINGLE_USE.into(), Claim::Fixed(true.into()));
     }
     let rs256 = algorithm == Some(true);
     Some(Audience { owner: owner?, kind, lifetime, leeway, bound: bound.unwrap_or_default(), profile, rs256, claims })
@@ -210,6 +221,12 @@ pub(super) fn notes(audiences: &BTreeMap<String, Audience>, jwt_ttl: u64) -> Vec
             audience.owner,
             life.saturating_add(audience.leeway)
         ));
+        if audience.claims.contains_key(SINGLE_USE) {
+            notes.push(format!(
+                "audience `{name}`: each guard, and each service with a verifier of its own, accepts a token once, and refuses tokens from \
+                 before its start"
+            ));
+        }
         if audience.kind == Some(System::Azure) {
             notes.push(format!(
                 "audience `{name}`: Entra compares the whole subject, so it accepts no agent's token by a federated credential of its own"
@@ -274,6 +291,9 @@ mod tests {
             ("claims = { u = 1.5 }", "write a text"),
             ("claims = { u = [[[[\"x\"]]]] }", "more than 4 levels"),
             ("claims = 1", "a section"),
+            ("single_use = 1", "write"),
+            ("single_use = true\nkind = \"aws\"", "other systems do not"),
+            ("single_use = true\nform = \"jwt\"\nsubject = \"class\"", "other systems do not"),
             ("leewy = \"1m\"", "did you mean `leeway`"),
             ("[[audiences]]\nname = \"a\"\nowner = \"o\"", "in the catalogue already"),
         ] {
@@ -290,6 +310,7 @@ mod tests {
         let notes = |text: &str| Config::parse(&config(text), "f").unwrap().notes().join("\n");
         assert!(notes("lifetime = \"20m\"").contains("lives for 1200 seconds; one that is revoked is accepted for up to 1200 "));
         assert!(notes("kind = \"vault\"").contains("lives for 300 seconds; one that is revoked is accepted for up to 510 "));
+        assert!(notes("single_use = true").contains("accepts a token once") && !notes("").contains("accepts a token once"));
         assert!(notes("kind = \"azure\"").contains("tokens should live for 1200"));
         assert!(notes("kind = \"azure\"").contains("write `algorithm = \"rs256\"`"));
         assert!(!notes("kind = \"azure\"\nalgorithm = \"rs256\"").contains("write `algorithm"));

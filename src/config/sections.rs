@@ -27,6 +27,7 @@ use super::{BundleEndpoint, Config, LogFormat};
 use crate::assertion::Rule;
 use crate::authority::RootFiles;
 use crate::history::Keep;
+use crate::history::witness::{Cosigner, Settings as Witness};
 use crate::judge::Places;
 use crate::listen::Bounds;
 
@@ -96,7 +97,8 @@ pub(super) fn read(top: &mut Reader) -> Option<Config> {
         journal_max: journal.max_bytes,
         witnesses_needed: journal.needed.min(journal.witnesses.len()),
         witnesses: journal.witnesses,
-        history,
+        history: history.0,
+        history_witnesses: history.1,
         audit,
         max_downtime: journal.max_downtime,
         oid: credentials.oid?,
@@ -229,13 +231,32 @@ fn read_journal(j: &mut Reader) -> Journal {
     }
 }
 
-fn read_history(h: &mut Reader) -> Keep {
+fn read_history(h: &mut Reader) -> (Keep, Vec<Witness>) {
     let time = h.duration("keep", "90d", 3600, 3650 * 86_400).as_micros();
-    Keep {
+    let mut witnesses: Vec<Witness> = Vec::new();
+    for mut w in h.sections("witnesses") {
+        let url = w.parsed("url", None, |s| match reqwest::Url::parse(s) {
+            Ok(url) if matches!(url.scheme(), "https" | "http") && url.query().is_none() && url.fragment().is_none() => {
+                Ok(s.to_owned())
+            }
+            _ => Err("write the URL of a witness, without a query".into()),
+        });
+        let key = w.parsed("vkey", None, Cosigner::read);
+        let ca_file = w.optional("ca_file", |s| Ok(PathBuf::from(s)));
+        if let Some((url, key)) = url.zip(key) {
+            if witnesses.iter().any(|known| known.key.name == key.name) {
+                w.fault("vkey", "another witness has this name");
+            }
+            witnesses.push(Witness { url, key, ca_file });
+        }
+        h.close(w);
+    }
+    let keep = Keep {
         time: u64::try_from(time).unwrap_or(u64::MAX),
         // In a file 0 means no bound.
         bytes: Some(h.integer("max_bytes", 0, 0, u64::MAX >> 1)).filter(|most| *most > 0),
-    }
+    };
+    (keep, witnesses)
 }
 
 struct Credentials {

@@ -131,7 +131,9 @@ fn metadata(issuer: &Issuer, now: &Published) -> Value {
     let mut said = json!({
         "issuer": url,
         "jwks_uri": format!("{url}/oauth/jwks"),
-        // Both standards require these two members, although nobody signs in here. SPIRE's discovery provider has the same values.
+        // OpenID Connect requires these three members. Nobody signs in here, and the endpoint answers so. SPIRE's discovery provider omits
+        // it, but clients of MCP cannot read the metadata without it.
+        "authorization_endpoint": format!("{url}/oauth/authorize"),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms,

@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use mayfly_verify::{DPOP_ALGORITHMS, Target};
 use serde_json::{Value, json};
@@ -75,7 +75,14 @@ pub fn router(issuer: &Arc<Issuer>, about: &https::Issuer) -> Router {
         .route(&format!("{path}/oauth/introspect"), post(introspection))
         .route(&format!("{path}/oauth/revoke"), post(revocation))
         .route(&format!("{path}/oauth/backchannel"), post(backchannel::backchannel))
+        .route(&format!("{path}/oauth/authorize"), get(nobody_signs_in).post(nobody_signs_in))
         .with_state(Served { issuer: Arc::clone(issuer), names })
+}
+
+/// The answer to whoever wants to sign in. Never a redirect: no client here has a URL to go back to.
+async fn nobody_signs_in() -> Response {
+    let message = "nobody signs in here: ask the token endpoint, with a JWT-SVID or an X.509-SVID as proof of the client";
+    Refusal::new(StatusCode::BAD_REQUEST, "unsupported_response_type", message).into_response()
 }
 
 /// Whether a path is one of these endpoints, which answer in HTTP whatever listener they are on.

@@ -51,7 +51,11 @@ impl Guard {
         let has: BTreeSet<&str> = allowed.scopes().iter().map(String::as_str).collect();
         match scopes.iter().find(|scope| !has.contains(scope.as_str())) {
             Some(missing) => Err(Denied::scope(missing, scopes)),
-            None => Ok(allowed),
+            None => {
+                // ORDER: last, so that a request that is refused for something else uses up nothing.
+                self.0.verifier.use_up(allowed.reliance())?;
+                Ok(allowed)
+            }
         }
     }
 
@@ -61,7 +65,7 @@ impl Guard {
         if is_access_token(token) {
             return self.access(token, audience, shown);
         }
-        let verify = || Ok(Verified::Svid(Svid::Jwt(Arc::new(self.0.verifier.verify_jwt(token, audience)?))));
+        let verify = || Ok(Verified::Svid(Svid::Jwt(Arc::new(self.0.verifier.verify_unused_jwt(token, audience)?))));
         // The cached token may have been verified for another of its audiences.
         match self.verified(b"jwt", token, verify)? {
             Verified::Svid(Svid::Jwt(jwt)) if jwt.audience.iter().any(|own| own == audience) => Ok(Svid::Jwt(jwt)),

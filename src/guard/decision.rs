@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use mayfly_agent::reason::{Actor, Entry, Kind};
 use mayfly_agent::resource::Resource;
-use mayfly_verify::{Mode, Principal, Reject};
+use mayfly_verify::{Mode, Principal, Reject, Reliance};
 use serde_json::{Map, Value, json};
 
 use super::Guard;
@@ -36,6 +36,10 @@ impl Allowed {
         both.scopes.retain(|scope| other.scopes.contains(scope));
         both.expires_at = both.expires_at.min(other.expires_at);
         both
+    }
+
+    pub(super) fn reliance(&self) -> Reliance<'_> {
+        self.svid.reliance()
     }
 
     pub(super) fn scopes(&self) -> &[String] {

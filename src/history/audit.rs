@@ -4,7 +4,6 @@
 //! written later: a file in the home holds the position. [`Audit::trouble`] reports a collector that accepts nothing or is too
 //! slow.
 
-mod line;
 mod sink;
 
 use std::io;
@@ -18,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::History;
 use super::inbox::Inbox;
+use super::line::{message, object};
 use super::read::{Range, Reader};
 use crate::keys::keystore::write_private;
 use crate::ledger::Ledger;
@@ -231,7 +231,7 @@ impl Worker {
         self.reader.each(Range { from: self.next, ..Range::default() }, |index, sealed| {
             match sealed.open() {
                 Ok(entry) => {
-                    let object = line::object(&entry);
+                    let object = object(&message(entry)).to_string();
                     bytes += object.len();
                     lines.push((index, object));
                 }

@@ -151,7 +151,7 @@ impl Verifier {
 }
 
 /// The text of a note with its last line end, and its signature lines.
-fn split(note: &str) -> Result<(&str, &str), String> {
+pub(super) fn split(note: &str) -> Result<(&str, &str), String> {
     let clean = !note.chars().any(|c| c.is_control() && c != '\n');
     let parts = note.rfind("\n\n").filter(|_| clean && note.ends_with('\n')).map(|at| (note.get(..=at), note.get(at + 2..)));
     match parts {

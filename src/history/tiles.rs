@@ -58,12 +58,26 @@ impl Folder {
 
     /// The checkpoint. `None` if there is none yet.
     pub fn checkpoint(&self) -> Result<Option<String>, String> {
-        let path = self.0.join("checkpoint");
+        self.note("checkpoint")
+    }
+
+    fn note(&self, name: &str) -> Result<Option<String>, String> {
+        let path = self.0.join(name);
         match fs::read_to_string(&path) {
             Ok(note) => Ok(Some(note)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(format!("`{}`: {e}", path.display())),
         }
+    }
+
+    /// Replaces the newest checkpoint that the witness with this key id has cosigned. Durable on return.
+    pub fn cosigned(&self, id: &str, note: &str) -> Result<(), String> {
+        write_private(&self.0.join(format!("cosigned-{id}")), note.as_bytes()).map_err(|e| e.to_string())
+    }
+
+    /// The newest checkpoint that the witness with this key id has cosigned. `None` if there is none.
+    pub fn read_cosigned(&self, id: &str) -> Result<Option<String>, String> {
+        self.note(&format!("cosigned-{id}"))
     }
 
     /// The right edge of a tree of `size` entries.

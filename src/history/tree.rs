@@ -184,6 +184,30 @@ pub fn inclusion(tiles: &dyn Tiles, index: u64, size: u64) -> Result<Vec<Hash>, 
     Ok(path)
 }
 
+/// The consistency proof between a tree of `old` leaves and one of `size` (RFC 6962, 2.1.2). It is empty where one of them says nothing of the
+/// other: for none, and for all.
+pub fn consistency(tiles: &dyn Tiles, old: u64, size: u64) -> Result<Vec<Hash>, String> {
+    if old > size {
+        return Err(format!("{old} entries are more than the {size} of the checkpoint"));
+    }
+    let (mut from, mut to, mut path, mut whole) = (0, size, Vec::new(), true);
+    while old > 0 && old < to {
+        let half = from + (to - from).next_power_of_two() / 2;
+        if old <= half {
+            path.push(subtree(tiles, size, half, to)?);
+            to = half;
+        } else {
+            path.push(subtree(tiles, size, from, half)?);
+            (from, whole) = (half, false);
+        }
+    }
+    if old > 0 && !whole {
+        path.push(subtree(tiles, size, from, to)?);
+    }
+    path.reverse();
+    Ok(path)
+}
+
 /// The root that an inclusion proof leads to. Returns `None` if its length does not fit the index.
 pub fn included(hash: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
     let (mut from, mut to, mut sides) = (0, size, Vec::new());
@@ -290,6 +314,60 @@ mod tests {
                 }
             }
             assert!(inclusion(&tiles, size, size).is_err());
+        }
+    }
+
+    /// RFC 9162, 2.1.4.2: whether a proof leads from the one root to the other.
+    fn is_consistent(old: u64, size: u64, (first, second): (Hash, Hash), path: &[Hash]) -> bool {
+        if old == size {
+            return first == second && path.is_empty();
+        }
+        let mut path: Vec<Hash> = path.to_vec();
+        if old.is_power_of_two() {
+            path.insert(0, first);
+        }
+        let (mut fn_, mut sn) = (old - 1, size - 1);
+        while fn_ & 1 == 1 {
+            (fn_, sn) = (fn_ >> 1, sn >> 1);
+        }
+        let Some((seed, rest)) = path.split_first() else { return false };
+        let (mut fr, mut sr) = (*seed, *seed);
+        for hash in rest {
+            if sn == 0 {
+                return false;
+            }
+            if fn_ & 1 == 1 || fn_ == sn {
+                (fr, sr) = (node_hash(hash, &fr), node_hash(hash, &sr));
+                while fn_ & 1 == 0 && fn_ != 0 {
+                    (fn_, sn) = (fn_ >> 1, sn >> 1);
+                }
+            } else {
+                sr = node_hash(&sr, hash);
+            }
+            (fn_, sn) = (fn_ >> 1, sn >> 1);
+        }
+        fr == first && sr == second && sn == 0
+    }
+
+    #[test]
+    fn a_consistency_proof_leads_from_each_tree_to_each_later_one_and_to_no_other() {
+        struct Flat(Vec<Hash>);
+        impl Tiles for Flat {
+            fn tile(&self, level: usize, number: u64, width: u64) -> Result<Vec<Hash>, String> {
+                assert_eq!((level, number), (0, 0), "small trees have one tile");
+                Ok(self.0[..usize::try_from(width).unwrap()].to_vec())
+            }
+        }
+        let leaves: Vec<Hash> = (0..40).map(leaf).collect();
+        for size in 1..=40u64 {
+            let tiles = Flat(leaves.clone());
+            for old in 1..=size {
+                let at = |n: u64| root(&leaves[..usize::try_from(n).unwrap()]);
+                let proof = consistency(&tiles, old, size).unwrap();
+                assert!(is_consistent(old, size, (at(old), at(size)), &proof), "{old} to {size}");
+                assert!(old == size || !is_consistent(old, size, ([9; 32], at(size)), &proof), "{old} to {size}: another past");
+            }
+            assert!(consistency(&tiles, 0, size).unwrap().is_empty() && consistency(&tiles, size + 1, size).is_err());
         }
     }
 }

@@ -9,6 +9,7 @@ use super::note::{Checkpoint, Verifier};
 use super::read::{Range, Reader};
 use super::tiles::Folder;
 use super::tree::{self, Hash, Tiles as _, WIDTH, leaf_hash};
+use super::witness::{self, Cosigner};
 
 /// A history that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +30,9 @@ struct Damage(u64, String);
 
 /// Verifies the folder of a history. `vkey` is the key that is trusted; without one, that of the folder itself. Blocks.
 pub fn verify(dir: &Path, vkey: Option<&str>) -> Result<Verified, String> {
-    let vkey = match vkey {
-        Some(vkey) => vkey.to_owned(),
-        None => std::fs::read_to_string(dir.join("vkey")).map_err(|e| format!("`{}`: {e}", dir.join("vkey").display()))?,
-    };
     let folder = Folder::new(dir);
     let note = folder.checkpoint()?.ok_or_else(|| format!("`{}` has no checkpoint", dir.display()))?;
-    let checkpoint = Verifier::read(&vkey)?.open(&note)?;
+    let checkpoint = trusted(dir, vkey)?.open(&note)?;
     let segments = dir.join("segments");
     let reader = if segments.is_dir() { Some(Reader::offline(&segments)?) } else { None };
     let size = checkpoint.size;
@@ -62,6 +59,22 @@ pub fn verify(dir: &Path, vkey: Option<&str>) -> Result<Verified, String> {
         Some(Damage(_, what)) => Err(what),
         None => Ok(Verified { checkpoint, first, opened, unsigned }),
     }
+}
+
+/// The key that is trusted, or that of the folder itself.
+fn trusted(dir: &Path, vkey: Option<&str>) -> Result<Verifier, String> {
+    match vkey {
+        Some(vkey) => Verifier::read(vkey),
+        None => {
+            let file = dir.join("vkey");
+            Verifier::read(&std::fs::read_to_string(&file).map_err(|e| format!("`{}`: {e}", file.display()))?)
+        }
+    }
+}
+
+/// How many entries of a history that holds a witness has cosigned, and when (Unix seconds). `vkey` is as for [`verify`].
+pub fn cosigned(dir: &Path, vkey: Option<&str>, verified: &Verified, witness: &Cosigner) -> Result<(u64, u64), String> {
+    witness::verify(&Folder::new(dir), &trusted(dir, vkey)?, &verified.checkpoint, witness)
 }
 
 fn first_of(a: Option<Damage>, b: Option<Damage>) -> Option<Damage> {

@@ -4,8 +4,8 @@
 use mayfly_verify::Possession;
 use uuid::Uuid;
 
-use super::Judgement;
 use super::bound::Proved;
+use super::{Check, Judgement};
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::state::{Agent, View};
@@ -69,6 +69,7 @@ impl Judgement<'_> {
     /// Whether a caller may spawn an agent without a key: only an agent whose connection proves a certificate, to which the tokens are
     /// bound.
     pub fn may_spawn_keyless(&self, caller: &Caller) -> Result<(), Denial> {
+        self.checking(Check::Key);
         match caller {
             Caller::Agent { .. } => Ok(()),
             _ => {

@@ -45,7 +45,7 @@ pub async fn sign_in(provider: &Provider, invite: impl FnOnce(&Invitation)) -> R
     let mut form = vec![("scope", scope.as_str())];
     form.extend(provider.resource.as_deref().map(|resource| ("resource", resource)));
     let answer: Answer = read(provider, found.send(endpoint, form).await?).await?;
-    // T243: what a person is told to do is one page and one code, in one line each.
+    // T243: a person is shown one page and one code, each in one line, whatever the provider sends.
     let page = |url: &str| if url.starts_with("https://") { Ok(shown(url)) } else { Err(no_page(url)) };
     let complete = answer.verification_uri_complete.as_deref().map(page).transpose()?;
     invite(&Invitation { page: page(&answer.verification_uri)?, code: shown(&answer.user_code), complete });

@@ -4,6 +4,7 @@
 //! of bounded size; a subscriber that is too slow for the ring gets a snapshot. A relay has the same ring, and forwards the
 //! messages that the issuer signed.
 
+mod encoded;
 mod line;
 mod past;
 mod ring;
@@ -14,15 +15,15 @@ mod subscribers;
 mod sync;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use mayfly_agent::api::v1;
 use mayfly_agent::revocation::Tick;
 use mayfly_verify::Subject;
-use prost::bytes::{Buf, BufMut, Bytes};
-use prost::encoding::{DecodeContext, WireType, skip_field};
-use prost::{DecodeError, Message as _};
+use prost::Message as _;
+use prost::bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::authority::Authority;
@@ -33,6 +34,7 @@ use crate::ledger::Ledger;
 use crate::process;
 use crate::process::sparing::Sparing;
 use crate::state::CutMade;
+pub use encoded::Encoded;
 use line::Commit;
 pub use line::{Heard, Told, line};
 pub use past::Past;
@@ -74,10 +76,6 @@ pub enum Resumed {
     Unknown(Head),
 }
 
-/// An encoded `WatchCutsResponse`: it is encoded once, and sent to many subscribers.
-#[derive(Clone, Debug, Default)]
-pub struct Encoded(pub Bytes);
-
 /// The feed: messages for subscribers.
 pub struct Feed {
     // Guards the most recent ticks. It is held to add a tick or to look some up.
@@ -88,6 +86,8 @@ pub struct Feed {
     set: Mutex<Set>,
     news: watch::Sender<u64>,
     cuts: watch::Sender<u64>,
+    // Revision of the last commit with a cut, which may not be published yet; 0 at a relay.
+    cut: Arc<AtomicU64>,
     subscribers: Arc<Subscribers>,
 }
 
@@ -105,7 +105,7 @@ impl Feed {
         let (set, incarnation) = ledger.read(|state| (past.completed(state.all_cuts()), state.incarnation));
         heard.begin(At { revision: head.revision, chain: head.chain });
         let speaker = Speaker { trust_domain: ledger.trust_domain().clone(), incarnation, authority: Arc::clone(authority) };
-        let feed = Arc::new(Feed::of(set));
+        let feed = Arc::new(Feed::of(set, heard.cut()));
         feed.ring.lock().begin(incarnation);
         // T212: a heartbeat states that a revocation could be recorded at its time, so its time is the last one at which this is
         // certain.
@@ -119,16 +119,17 @@ impl Feed {
 
     /// The feed of a relay, which is empty until [`Feed::forward`] is called.
     pub fn relay() -> Arc<Feed> {
-        Arc::new(Feed::of(Set::default()))
+        Arc::new(Feed::of(Set::default(), Arc::default()))
     }
 
-    fn of(set: Set) -> Feed {
+    fn of(set: Set, cut: Arc<AtomicU64>) -> Feed {
         Feed {
             ring: Mutex::new(Ring::default()),
             snapshot: Mutex::new(None),
             set: Mutex::new(set),
             news: watch::Sender::new(0),
             cuts: watch::Sender::new(0),
+            cut,
             subscribers: Arc::default(),
         }
     }
@@ -249,6 +250,23 @@ impl Feed {
         self.ring.lock().head().revision
     }
 
+    /// Waits until every cut that was recorded before has been published. A subscriber that begins before that would get a heartbeat
+    /// that is fresh, and older than a revocation that somebody has been told of. Returns whether it was so within a second.
+    pub async fn caught_up(&self) -> bool {
+        let wanted = self.cut.load(Ordering::Acquire);
+        let mut news = self.news();
+        let caught_up = async {
+            // ORDER: the receiver is older than the look, so that no tick in between is missed.
+            while self.head() < wanted {
+                if news.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(BEAT, caught_up).await.unwrap_or(false)
+    }
+
     /// Notifies of each tick.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
@@ -312,10 +330,14 @@ impl Feed {
     /// back to it.
     fn snapshot(&self) -> (Vec<Bytes>, u64) {
         let mut kept = self.snapshot.lock();
-        if let Some(known) = kept.as_ref()
-            && let Some((later, at)) = self.ring.lock().after(known.at())
-        {
-            return (known.followed_by(later), at);
+        if let Some(known) = kept.as_mut() {
+            let ring = self.ring.lock();
+            let later = ring.after(known.at()).filter(|_| ring.reaches(known.made_at()));
+            drop(ring);
+            if let Some((later, at)) = later {
+                known.extend(&later, at);
+                return (known.messages(), at);
+            }
         }
         // ORDER: the ring is locked while the set is copied, so that both are from the same moment.
         let ring = self.ring.lock();
@@ -323,7 +345,7 @@ impl Feed {
         let (last, at) = ring.last();
         drop(ring);
         let made = Snapshot::of(&cuts, last, at);
-        let messages = made.followed_by(vec![]);
+        let messages = made.messages();
         *kept = Some(made);
         (messages, at)
     }
@@ -358,25 +380,6 @@ fn messages(cuts: &[CutMade], heartbeat: v1::Heartbeat, confirm: bool) -> Vec<v1
         (last.heartbeat, last.confirm) = (Some(heartbeat), confirm);
     }
     messages
-}
-
-impl prost::Message for Encoded {
-    fn encode_raw(&self, buf: &mut impl BufMut) {
-        buf.put_slice(&self.0);
-    }
-
-    fn merge_field(&mut self, tag: u32, wire_type: WireType, buf: &mut impl Buf, ctx: DecodeContext) -> Result<(), DecodeError> {
-        // This type is only sent, never received.
-        skip_field(wire_type, tag, buf, ctx)
-    }
-
-    fn encoded_len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
 }
 
 #[cfg(test)]

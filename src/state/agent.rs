@@ -362,7 +362,7 @@ impl Agent {
         seconds(self.svid_ends_at.min(self.lease_ends_at))
     }
 
-    /// Unix microseconds from which on it may not act, whatever its ancestors do. An agent without a key has no certificate that expires.
+    /// Unix microseconds from which on it may not act, whatever its ancestors do. Without a key it has no certificate.
     pub(super) fn acts_until(&self) -> u64 {
         if self.is_keyless() { seconds(self.lease_ends_at) } else { self.expires_at() }
     }

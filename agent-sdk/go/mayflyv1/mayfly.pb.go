@@ -752,12 +752,16 @@ const (
 	Reason_REASON_USER_TOKEN_USED Reason = 135
 	// A gateway asks about a subject or a resource that there is not, or of which it may not know.
 	Reason_REASON_SUBJECT_UNKNOWN Reason = 140
+	// From a service: the token is for a single use and was used before, or too many were: get one for each request.
+	Reason_REASON_CREDENTIAL_USED Reason = 144
 	// An agent without a key is a part of the agent that spawns it, and the caller is none.
 	Reason_REASON_KEYLESS_PARENT Reason = 145
 	// The agent has a key of its own, so it gets its tokens itself.
 	Reason_REASON_KEYLESS_ONLY Reason = 146
 	// Tokens of an agent without a key are for the agent that spawned it, on a connection with its certificate, and for nobody else.
 	Reason_REASON_PARENT_ONLY Reason = 147
+	// From a service: the token is for a single use, and was issued before the service began to remember uses.
+	Reason_REASON_CREDENTIAL_TOO_OLD Reason = 148
 	// The JWT-SVID has proved its agent before: each request needs one of its own.
 	Reason_REASON_ASSERTION_USED Reason = 150
 	// There are too many scopes, or one of them is empty or too long.
@@ -971,9 +975,11 @@ var (
 		134: "REASON_USER_TOKEN_RESOURCE",
 		135: "REASON_USER_TOKEN_USED",
 		140: "REASON_SUBJECT_UNKNOWN",
+		144: "REASON_CREDENTIAL_USED",
 		145: "REASON_KEYLESS_PARENT",
 		146: "REASON_KEYLESS_ONLY",
 		147: "REASON_PARENT_ONLY",
+		148: "REASON_CREDENTIAL_TOO_OLD",
 		150: "REASON_ASSERTION_USED",
 		151: "REASON_SCOPE_MALFORMED",
 		152: "REASON_SCOPE_NOT_ALLOWED",
@@ -1146,9 +1152,11 @@ var (
 		"REASON_USER_TOKEN_RESOURCE":         134,
 		"REASON_USER_TOKEN_USED":             135,
 		"REASON_SUBJECT_UNKNOWN":             140,
+		"REASON_CREDENTIAL_USED":             144,
 		"REASON_KEYLESS_PARENT":              145,
 		"REASON_KEYLESS_ONLY":                146,
 		"REASON_PARENT_ONLY":                 147,
+		"REASON_CREDENTIAL_TOO_OLD":          148,
 		"REASON_ASSERTION_USED":              150,
 		"REASON_SCOPE_MALFORMED":             151,
 		"REASON_SCOPE_NOT_ALLOWED":           152,
@@ -11898,7 +11906,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x19AUTHORITY_STATUS_PREPARED\x10\x01\x12\x1b\n" +
 	"\x17AUTHORITY_STATUS_ACTIVE\x10\x02\x12\x1c\n" +
 	"\x18AUTHORITY_STATUS_RETIRED\x10\x03\x12\x1c\n" +
-	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\x84(\n" +
+	"\x18AUTHORITY_STATUS_TAINTED\x10\x04*\xc1(\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_AGENT_ENDED\x10\x01\x12\x18\n" +
@@ -12032,10 +12040,12 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x18REASON_USER_TOKEN_CLIENT\x10\x85\x01\x12\x1f\n" +
 	"\x1aREASON_USER_TOKEN_RESOURCE\x10\x86\x01\x12\x1b\n" +
 	"\x16REASON_USER_TOKEN_USED\x10\x87\x01\x12\x1b\n" +
-	"\x16REASON_SUBJECT_UNKNOWN\x10\x8c\x01\x12\x1a\n" +
+	"\x16REASON_SUBJECT_UNKNOWN\x10\x8c\x01\x12\x1b\n" +
+	"\x16REASON_CREDENTIAL_USED\x10\x90\x01\x12\x1a\n" +
 	"\x15REASON_KEYLESS_PARENT\x10\x91\x01\x12\x18\n" +
 	"\x13REASON_KEYLESS_ONLY\x10\x92\x01\x12\x17\n" +
-	"\x12REASON_PARENT_ONLY\x10\x93\x01\x12\x1a\n" +
+	"\x12REASON_PARENT_ONLY\x10\x93\x01\x12\x1e\n" +
+	"\x19REASON_CREDENTIAL_TOO_OLD\x10\x94\x01\x12\x1a\n" +
 	"\x15REASON_ASSERTION_USED\x10\x96\x01\x12\x1b\n" +
 	"\x16REASON_SCOPE_MALFORMED\x10\x97\x01\x12\x1d\n" +
 	"\x18REASON_SCOPE_NOT_ALLOWED\x10\x98\x01\x12\x1f\n" +

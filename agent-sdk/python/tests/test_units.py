@@ -277,6 +277,10 @@ def test_a_token_is_given_out_until_half_and_kept_for_need_until_its_end() -> No
     assert tokens.fresh(key(199)) == "199"
     tokens.clear()
     assert tokens.fresh(key(199)) is None
+    # {"jti":"1","iat":1,"single_use":true}, and the same with false.
+    tokens.put(key("once"), "eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjp0cnVlfQ.c2ln", 1300)
+    tokens.put(key("often"), "eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjpmYWxzZX0.c2ln", 1300)
+    assert (tokens.holding(key("once")), tokens.fresh(key("often")) is not None) == (None, True), "one for a single use is not kept"
 
 
 class Failed(grpc.RpcError):
@@ -314,7 +318,8 @@ def test_only_a_final_reason_for_the_certificate_itself_ends_an_identity(package
         assert isinstance(error, mayfly.Revoked) == (code in reasons.FINAL)
         assert isinstance(error, mayfly.Expired) == (code in reasons.EXPIRED)
         for other in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND):
-            assert type(error_of(Failed(other, code))) is mayfly.Denied, f"{code}: about another, or a change before the answer"
+            kind = mayfly.Exhausted if code == "BUDGET_EXHAUSTED" else mayfly.Denied
+            assert type(error_of(Failed(other, code))) is kind, f"{code}: about another, or a change before the answer"
     assert type(error_of(Failed(grpc.StatusCode.UNAUTHENTICATED, "NOT_INVENTED_YET"))) is mayfly.Denied
 
 

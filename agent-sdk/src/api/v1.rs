@@ -2474,12 +2474,16 @@ pub enum Reason {
     UserTokenUsed = 135,
     /// A gateway asks about a subject or a resource that there is not, or of which it may not know.
     SubjectUnknown = 140,
+    /// From a service: the token is for a single use and was used before, or too many were: get one for each request.
+    CredentialUsed = 144,
     /// An agent without a key is a part of the agent that spawns it, and the caller is none.
     KeylessParent = 145,
     /// The agent has a key of its own, so it gets its tokens itself.
     KeylessOnly = 146,
     /// Tokens of an agent without a key are for the agent that spawned it, on a connection with its certificate, and for nobody else.
     ParentOnly = 147,
+    /// From a service: the token is for a single use, and was issued before the service began to remember uses.
+    CredentialTooOld = 148,
     /// The JWT-SVID has proved its agent before: each request needs one of its own.
     AssertionUsed = 150,
     /// There are too many scopes, or one of them is empty or too long.
@@ -2696,9 +2700,11 @@ impl Reason {
             Self::UserTokenResource => "REASON_USER_TOKEN_RESOURCE",
             Self::UserTokenUsed => "REASON_USER_TOKEN_USED",
             Self::SubjectUnknown => "REASON_SUBJECT_UNKNOWN",
+            Self::CredentialUsed => "REASON_CREDENTIAL_USED",
             Self::KeylessParent => "REASON_KEYLESS_PARENT",
             Self::KeylessOnly => "REASON_KEYLESS_ONLY",
             Self::ParentOnly => "REASON_PARENT_ONLY",
+            Self::CredentialTooOld => "REASON_CREDENTIAL_TOO_OLD",
             Self::AssertionUsed => "REASON_ASSERTION_USED",
             Self::ScopeMalformed => "REASON_SCOPE_MALFORMED",
             Self::ScopeNotAllowed => "REASON_SCOPE_NOT_ALLOWED",
@@ -2874,9 +2880,11 @@ impl Reason {
             "REASON_USER_TOKEN_RESOURCE" => Some(Self::UserTokenResource),
             "REASON_USER_TOKEN_USED" => Some(Self::UserTokenUsed),
             "REASON_SUBJECT_UNKNOWN" => Some(Self::SubjectUnknown),
+            "REASON_CREDENTIAL_USED" => Some(Self::CredentialUsed),
             "REASON_KEYLESS_PARENT" => Some(Self::KeylessParent),
             "REASON_KEYLESS_ONLY" => Some(Self::KeylessOnly),
             "REASON_PARENT_ONLY" => Some(Self::ParentOnly),
+            "REASON_CREDENTIAL_TOO_OLD" => Some(Self::CredentialTooOld),
             "REASON_ASSERTION_USED" => Some(Self::AssertionUsed),
             "REASON_SCOPE_MALFORMED" => Some(Self::ScopeMalformed),
             "REASON_SCOPE_NOT_ALLOWED" => Some(Self::ScopeNotAllowed),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap, Method};
-use mayfly_verify::{AccessToken, AgentId, Binding, Principal, Reject, X509Svid, parse_spiffe_id};
+use mayfly_verify::{AccessToken, AgentId, Binding, JwtSvid, Possession, Principal, Reject, X509Svid, parse_spiffe_id};
 
 use super::refusal::Refusal;
 use super::{Credential, Delegation, Proved};
@@ -20,7 +20,8 @@ pub enum Tokens {
     /// The header is ignored, and left to the service.
     Ignored,
     /// A token identifies the agent if the connection has no certificate, or one of the same agent. In the second case the agent
-    /// has the scopes that both have.
+    /// has the scopes that both have. So does the token of an agent without a key on a connection of its parent, if it is bound to
+    /// that certificate.
     Accepted {
         /// Our audience, which the token must be for.
         audience: String,
@@ -68,7 +69,7 @@ pub(super) fn prove(
         Tokens::Refused => None,
         Tokens::Accepted { audience } | Tokens::Preferred { audience } => bearer(headers)?.map(|token| (token, audience)),
     };
-    let token = token.map(|(token, audience)| verifier.verify_jwt(token, audience)).transpose()?.map(Arc::new);
+    let token = token.map(|(token, audience)| verifier.verify_unused_jwt(token, audience)).transpose()?.map(Arc::new);
     match (peer, token) {
         (None, None) => Err(Refusal::Missing),
         (Some(svid), None) => {
@@ -88,13 +89,24 @@ pub(super) fn prove(
                     ends_at = ends_at.min(svid.not_after);
                     relies_on.push(Credential::X509(svid));
                 }
+                // T294: the certificate is that of the parent, to which the token of an agent without a key is bound. It acts, and its
+                // parent presents, which must not be revoked either.
+                Some(svid) if is_bound(&token, connection) => relies_on.push(Credential::X509(svid)),
                 Some(svid) if matches!(tokens, Tokens::Preferred { .. }) => drop(svid),
                 Some(_) => return Err(Refusal::Differ),
                 None => {}
             }
+            // ORDER: last, so that a request that is refused for something else uses up nothing.
+            verifier.use_up(&*token)?;
             Ok(delegation(verifier, agent, binding, ends_at, relies_on))
         }
     }
+}
+
+/// Whether a token is bound to the certificate of the connection.
+fn is_bound(token: &JwtSvid, connection: Option<&Peer>) -> bool {
+    let proved = Possession { key: None, certificate: connection.and_then(Peer::certificate) };
+    token.confirmation.as_ref().is_some_and(|confirmation| confirmation.check(&proved).is_ok())
 }
 
 /// The delegation of an access token, with the certificate of the same agent if there is one.

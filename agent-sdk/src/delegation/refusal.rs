@@ -82,6 +82,7 @@ impl Refusal {
         match self {
             Refusal::Credential(Reject::Cut) => "the credential was revoked".into(),
             Refusal::Credential(Reject::Expired(_)) => "the credential has expired".into(),
+            Refusal::Credential(reject @ (Reject::Used | Reject::BeforeMemory(_))) => reject.to_string(),
             Refusal::Credential(Reject::Stale(_)) => "it is not known now whether the credential is revoked; ask again".into(),
             // The client has to make another proof, so it hears what is wrong with this one.
             Refusal::Credential(reject @ (Reject::Proof(_) | Reject::Nonce | Reject::ProofUsed | Reject::Unproved(_))) => {

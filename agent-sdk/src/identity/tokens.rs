@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mayfly_verify::inspect_jwt_issuer;
+use mayfly_verify::{inspect_jwt_issuer, is_single_use};
 use zeroize::Zeroize;
 
 use crate::api::v1;
@@ -46,6 +46,10 @@ impl Tokens {
         self.0.retain(|t| t.audiences != audiences && now < t.ends_at);
         // T219: a JWT-SVID for the issuer itself proves its agent once, so whoever got it from here would be refused there.
         if matches!(audiences, [one] if inspect_jwt_issuer(&svid.token).is_ok_and(|iss| iss.as_deref() == Some(*one))) {
+            return;
+        }
+        // T293: whoever got it from here again would be refused.
+        if is_single_use(&svid.token) {
             return;
         }
         if self.0.len() >= MAX
@@ -102,6 +106,23 @@ mod tests {
         for others in [&["https://search.example"][..], &["https://issuer.example", "https://search.example"]] {
             tokens.put(others, &svid, now);
             assert!(tokens.fresh(others, now).is_some());
+        }
+    }
+
+    #[test]
+    fn t293_a_token_for_a_single_use_is_not_kept() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let expires_at = Some(prost_types::Timestamp { seconds: 1_000_300, nanos: 0 });
+        let mut tokens = Tokens::default();
+        // {"jti":"1","iat":1,"single_use":true}, the same with false, and with a text, which nobody accepts.
+        for (claims, kept) in [
+            ("eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjp0cnVlfQ", false),
+            ("eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjpmYWxzZX0", true),
+            ("eyJzaW5nbGVfdXNlIjoieWVzIn0", false),
+        ] {
+            let token = format!("eyJhbGciOiJFUzI1NiJ9.{claims}.c2ln");
+            tokens.put(&["a"], &v1::JwtSvid { token, expires_at, ..Default::default() }, now);
+            assert_eq!(tokens.fresh(&["a"], now).is_some(), kept, "{claims}");
         }
     }
 

@@ -197,12 +197,17 @@ impl World {
 
     /// A JWT-SVID of five minutes, as of now.
     pub(crate) fn token(&self, of: &Somebody, audience: &str) -> String {
+        self.token_with(of, audience, "")
+    }
+
+    /// The same with further claims, each with a comma before it.
+    pub(crate) fn token_with(&self, of: &Somebody, audience: &str, further: &str) -> String {
         let now = self.now();
         let mut claims = format!(r#"{{"sub":"{}","aud":"{audience}","iat":{now},"exp":{}"#, of.id, now + 300);
         if let Some(binding) = &of.binding {
             claims += &format!(r#","{}":{}"#, BindingOid::default().claim(), binding.to_claim().unwrap());
         }
-        self.sign("JWT", &(claims + "}"))
+        self.sign("JWT", &(claims + further + "}"))
     }
 }
 

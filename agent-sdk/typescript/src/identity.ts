@@ -10,7 +10,7 @@ import { MayflyError, Unusable } from "./errors.js";
 import { insist, isPeer, type Message } from "./issuer.js";
 import type { Keeper } from "./keeper.js";
 import { answered, leaseOf, Own } from "./own.js";
-import { keyOf, scopesOf } from "./tokens.js";
+import { acceptedOnce, keyOf, scopesOf } from "./tokens.js";
 
 /** Who a peer must be: a SPIFFE ID; every ID below one that ends with `/`; `spiffe://trust-domain` for everybody there; a function. */
 export type Peer = string | ((id: string) => boolean);
@@ -105,7 +105,11 @@ export class Identity {
     const fresh = this.#keeper.tokens.fresh(key);
     if (fresh !== undefined) return fresh;
     const running = this.#minting.get(key);
-    if (running) return running;
+    if (running) {
+      const text = await running;
+      // One that is accepted once is for whoever obtained it.
+      return acceptedOnce(key, text) ? this.#obtain(key, audience, scopes) : text;
+    }
     const minting = this.#obtain(key, audience, scopes).finally(() => this.#minting.delete(key));
     this.#minting.set(key, minting);
     return minting;

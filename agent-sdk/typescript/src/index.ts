@@ -6,3 +6,4 @@ export { Denied, Ended, Exhausted, Expired, MayflyError, NoIdentity, Revoked, Un
 export { Guard, Refused, type Caller } from "./guard.js";
 export { Identity, type Asked, type Peer, type Scope } from "./identity.js";
 export { SubAgent } from "./keyless.js";
+export { OAuthProvider, type OAuthAsked, type OAuthClient } from "./mcp.js";

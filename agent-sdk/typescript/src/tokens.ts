@@ -22,6 +22,12 @@ export function claimsOf(token: string): Record<string, unknown> {
   }
 }
 
+/** Whether a token would be refused if it was given out again: one that is for a single use, and a JWT-SVID for the issuer itself. */
+export function acceptedOnce(key: string, text: string): boolean {
+  const claims = claimsOf(text);
+  return (claims["single_use"] ?? false) !== false || key === keyOf(String(claims["iss"]));
+}
+
 /** Gives the token for a key until half of its life, and in need until its end. */
 export class Tokens {
   #tokens = new Map<string, { text: string; expiresAt: number; half: number }>();
@@ -45,8 +51,7 @@ export class Tokens {
     const now = this.now();
     this.#tokens.delete(key);
     for (const [of, token] of this.#tokens) if (token.expiresAt <= now) this.#tokens.delete(of);
-    // The issuer accepts a JWT-SVID for itself once, so whoever got it from here would be refused there.
-    if (key === keyOf(String(claimsOf(text)["iss"]))) return;
+    if (acceptedOnce(key, text)) return;
     if (this.#tokens.size >= MOST) {
       const [first] = [...this.#tokens].sort(([, a], [, b]) => a.expiresAt - b.expiresAt);
       if (first) this.#tokens.delete(first[0]);

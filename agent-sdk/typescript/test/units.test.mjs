@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { bindingOf } from "../dist/binding.js";
 import { Denied, EXPIRED, Expired, FINAL, Revoked, Unavailable } from "../dist/errors.js";
-import { rule } from "../dist/identity.js";
+import { Identity, rule } from "../dist/identity.js";
 import { detailsOf, errorOf } from "../dist/issuer.js";
 import { endpoint, refused } from "../dist/oauth.js";
 import { checkAddress } from "../dist/ticket.js";
@@ -73,6 +73,25 @@ test("a token is given out until half and kept for need until its end", () => {
   assert.equal(["a", ...Array.from({ length: 200 }, (_, n) => String(n))].filter((key) => tokens.fresh(keyOf(key))).length, MOST);
   tokens.clear();
   assert.equal(tokens.fresh(keyOf("199")), undefined);
+  // {"jti":"1","iat":1,"single_use":true}, and the same with false.
+  tokens.put(keyOf("once"), "eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjp0cnVlfQ.c2ln", 1300);
+  tokens.put(keyOf("often"), "eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjpmYWxzZX0.c2ln", 1300);
+  assert.equal(tokens.holding(keyOf("once")), undefined, "one for a single use is not kept");
+  assert.ok(tokens.fresh(keyOf("often")));
+});
+
+test("callers that wait for one token share it, but one for a single use", async () => {
+  for (const [text, minted] of [["eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjpmYWxzZX0.c2ln", 1], ["eyJhbGciOiJFUzI1NiJ9.eyJqdGkiOiIxIiwiaWF0IjoxLCJzaW5nbGVfdXNlIjp0cnVlfQ.c2ln", 3]]) {
+    let asked = 0;
+    const keeper = {
+      tokens: new Tokens(),
+      current: () => ({}),
+      mint: async () => (asked++, await new Promise((done) => setTimeout(done, 10)), { text, expiresAt: Date.now() / 1000 + 300 }),
+    };
+    const me = new Identity(keeper);
+    assert.deepEqual(await Promise.all([me.token("a"), me.token("a"), me.token("a")]), [text, text, text]);
+    assert.equal(asked, minted);
+  }
 });
 
 test("a rule for a peer never admits more than it says", () => {

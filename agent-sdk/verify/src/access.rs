@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use crate::jwt::{ACCESS, LEEWAY, Parts, audiences, seconds};
+use crate::once::single_use;
 use crate::x509::check_binding;
 use crate::{AgentId, Binding, BindingOid, Bundle, Mode, Principal, Reject, Reliance, Subject, Target, User, parse_spiffe_id};
 
@@ -38,6 +39,8 @@ pub struct AccessToken {
     pub details: Option<Value>,
     /// The approval that it uses. `None` if it needs none.
     pub approval: Option<Approval>,
+    /// Whether it may be accepted once and no more: whoever accepts it must remember it ([`Reliance::once`]).
+    pub single_use: bool,
     /// What a cut would name: the authority that signed it, and the token itself.
     pub(crate) subjects: [Subject; 2],
 }
@@ -214,7 +217,7 @@ fn read(
         return Err(profile("the token of an agent that acts for nobody names somebody else"));
     }
     let confirmation = confirmation(&claims)?;
-    let (details, approval) = (details(&claims)?, approval(&claims)?);
+    let (details, approval, single_use) = (details(&claims)?, approval(&claims)?, single_use(&claims)?);
     let kid = Target::Authority(authority.clone().into_bytes()).unsalted();
     let subjects = [kid, Target::Token(jti.clone()).unsalted()];
     let client = client.clone();
@@ -232,6 +235,7 @@ fn read(
         binding,
         details,
         approval,
+        single_use,
         subjects,
     })
 }

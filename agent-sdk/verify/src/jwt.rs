@@ -7,6 +7,7 @@ use spiffe::SpiffeId;
 
 use crate::access::{Confirmation, confirmation};
 use crate::bundle::Alg;
+use crate::once::single_use;
 use crate::x509::check_binding;
 use crate::{Binding, BindingOid, Bundle, Principal, Reject, Subject, Target, parse_spiffe_id};
 
@@ -41,6 +42,8 @@ pub struct JwtSvid {
     /// The certificate that the token is bound to: that of its parent, if the agent has no key. A service that sees the certificate
     /// of the connection [checks](Confirmation::check) it; any other takes the token for a bearer token.
     pub confirmation: Option<Confirmation>,
+    /// Whether it may be accepted once and no more: whoever accepts it must remember it ([`Reliance::once`](crate::Reliance::once)).
+    pub single_use: bool,
     /// The authority that signed it, as a cut would name it.
     pub(crate) subjects: [Subject; 1],
 }
@@ -82,8 +85,11 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
     let jti = claims.get("jti").and_then(Value::as_str).map(str::to_owned);
     let issuer = claims.get("iss").and_then(Value::as_str).map(str::to_owned);
     let subjects = [Target::Authority(authority.clone().into_bytes()).unsalted()];
-    // In the tokens of others, `cnf` is an unknown claim, and those are ignored (JWT-SVID 3).
-    let confirmation = if binding.is_some() { confirmation(&claims)? } else { None };
+    // In the tokens of others, `cnf` and `single_use` are unknown claims, and those are ignored (JWT-SVID 3).
+    let (confirmation, single_use) = match &binding {
+        Some(_) => (confirmation(&claims)?, single_use(&claims)?),
+        None => (None, false),
+    };
     Ok(JwtSvid {
         id,
         principal,
@@ -95,6 +101,7 @@ pub fn verify_jwt(token: &str, audience: &str, bundle: &Bundle, oid: &BindingOid
         jti,
         binding,
         confirmation,
+        single_use,
         subjects,
     })
 }
@@ -142,6 +149,12 @@ pub fn is_access_token(token: &str) -> bool {
 /// token is not verified.
 pub fn is_of_client(token: &str) -> bool {
     inspect(token).is_ok_and(|claims| claims.contains_key("client_id"))
+}
+
+/// Whether a token claims to be for a single use, for a holder who would keep it. The token is not verified.
+pub fn is_single_use(token: &str) -> bool {
+    // What is no boolean is refused by who receives it, so it is not kept either.
+    inspect(token).is_ok_and(|claims| single_use(&claims) != Ok(false))
 }
 
 fn inspect(token: &str) -> Result<Map<String, Value>, Reject> {

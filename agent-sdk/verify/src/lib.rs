@@ -14,6 +14,7 @@ mod ids;
 mod jwt;
 mod live;
 mod moment;
+mod once;
 mod reject;
 mod subject;
 mod sync;
@@ -32,10 +33,12 @@ pub use ids::{
     issuer_id, parse_spiffe_id, workload_id,
 };
 pub use jwt::{
-    JwtSvid, inspect_jwt, inspect_jwt_audiences, inspect_jwt_end, inspect_jwt_issuer, is_access_token, is_of_client, verify_jwt,
+    JwtSvid, inspect_jwt, inspect_jwt_audiences, inspect_jwt_end, inspect_jwt_issuer, is_access_token, is_of_client,
+    is_single_use, verify_jwt,
 };
 pub use live::{Freshness, Live, Reliance, Subscription};
 pub use moment::{about, rfc3339};
+pub use once::Once;
 pub use reject::{Reject, Staleness};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use subject::{Salt, Stamp, Subject, Target, add_stamp};

@@ -14,7 +14,7 @@ use spiffe::TrustDomain;
 
 use crate::feed::Known;
 use crate::sync::{ArcSwapOption, AtomicU64};
-use crate::{AccessToken, Binding, JwtSvid, Reject, Staleness, Subject, X509Svid, check_cuts};
+use crate::{AccessToken, Binding, JwtSvid, Once, Reject, Staleness, Subject, X509Svid, check_cuts};
 
 /// Default for the greatest age of the last heartbeat.
 const BOUND: Duration = Duration::from_secs(5);
@@ -42,9 +42,10 @@ pub struct Reliance<'a> {
     binding: Option<&'a Binding>,
     subjects: &'a [Subject],
     ends_at: u64,
+    once: Option<Once<'a>>,
 }
 
-impl Reliance<'_> {
+impl<'a> Reliance<'a> {
     /// The trust domain that issued the credential, whose cuts apply to it.
     pub fn trust_domain(&self) -> &str {
         self.trust_domain
@@ -54,26 +55,36 @@ impl Reliance<'_> {
     pub fn ends_at(&self) -> u64 {
         self.ends_at
     }
+
+    /// What must be remembered before a token for a single use is accepted; `None` for everything else. Nothing in this crate
+    /// remembers it: see `use_up` of the verifier in `mayfly-agent`.
+    pub fn once(&self) -> Option<Once<'a>> {
+        self.once
+    }
 }
 
 impl<'a> From<&'a X509Svid> for Reliance<'a> {
     fn from(svid: &'a X509Svid) -> Self {
         let (trust_domain, binding) = (svid.id.trust_domain_name(), svid.binding.as_ref());
-        Reliance { trust_domain, binding, subjects: &svid.subjects, ends_at: svid.not_after }
+        Reliance { trust_domain, binding, subjects: &svid.subjects, ends_at: svid.not_after, once: None }
     }
 }
 
 impl<'a> From<&'a JwtSvid> for Reliance<'a> {
     fn from(svid: &'a JwtSvid) -> Self {
         let (trust_domain, binding) = (svid.id.trust_domain_name(), svid.binding.as_ref());
-        Reliance { trust_domain, binding, subjects: &svid.subjects, ends_at: svid.expires_at }
+        let once = || Some(Once { jti: svid.jti.as_deref()?, issued_at: svid.issued_at?, root: binding?.root_id() });
+        let once = svid.single_use.then(once).flatten();
+        Reliance { trust_domain, binding, subjects: &svid.subjects, ends_at: svid.expires_at, once }
     }
 }
 
 impl<'a> From<&'a AccessToken> for Reliance<'a> {
     fn from(token: &'a AccessToken) -> Self {
         let trust_domain = token.client.trust_domain.as_str();
-        Reliance { trust_domain, binding: Some(&token.binding), subjects: &token.subjects, ends_at: token.expires_at }
+        let once = Once { jti: &token.jti, issued_at: token.issued_at, root: token.binding.root_id() };
+        let (binding, once) = (Some(&token.binding), token.single_use.then_some(once));
+        Reliance { trust_domain, binding, subjects: &token.subjects, ends_at: token.expires_at, once }
     }
 }
 

@@ -52,6 +52,12 @@ pub enum Reject {
     /// A DPoP proof was used before, or it is unknown whether it was.
     #[error("the DPoP proof was used before: make one for each request")]
     ProofUsed,
+    /// A token for a single use was used before, or that cannot be told because too many were.
+    #[error("the token is for a single use and was used before: get one for each request")]
+    Used,
+    /// A token for a single use was issued before its receiver began to remember uses. In Unix seconds.
+    #[error("the token is for a single use and was issued before {at}, from when on uses are remembered: get a new one", at = rfc3339(*.0))]
+    BeforeMemory(u64),
     /// It is unknown whether the credential is revoked, because the knowledge of revocations is too old.
     #[error("it is not known whether the credential is revoked: {0}")]
     Stale(Staleness),
@@ -111,6 +117,8 @@ impl Reject {
             Reject::Proof(_) => "DPOP_PROOF_INVALID",
             Reject::Nonce => "DPOP_NONCE_NEEDED",
             Reject::ProofUsed => "DPOP_PROOF_USED",
+            Reject::Used => "CREDENTIAL_USED",
+            Reject::BeforeMemory(_) => "CREDENTIAL_TOO_OLD",
             Reject::Stale(_) => "CREDENTIAL_STALE",
         }
     }

@@ -3,15 +3,13 @@
 use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
 
-use super::message::timestamp;
 use super::server::history_server::History;
 use super::targets::{self, microseconds};
 use super::{Door, methods};
 use crate::acts::Issuer;
 use crate::acts::history::{self, Proved, Wanted};
-use crate::clock::SECOND;
 use crate::denial::Denial;
-use crate::history::entry::Draft;
+use crate::history::line::message;
 
 #[tonic::async_trait]
 impl History for Door {
@@ -59,40 +57,6 @@ fn wanted(issuer: &Issuer, r: v1::ListEntriesRequest) -> Result<Wanted, Denial> 
         kinds: r.kinds,
         reason: r.reason,
     })
-}
-
-fn message(entry: Draft) -> v1::HistoryEntry {
-    let Draft { leaf, opening } = entry;
-    let nanos = i32::try_from(leaf.at % SECOND * 1000).unwrap_or(0);
-    v1::HistoryEntry {
-        index: leaf.index,
-        at: Some(prost_types::Timestamp { nanos, ..timestamp(leaf.at / SECOND) }),
-        revision: leaf.revision,
-        decision_id: leaf.decision_id,
-        kind: leaf.kind.as_str().into(),
-        outcome: leaf.outcome.as_str().into(),
-        reason_code: leaf.reason_code,
-        caller: opening.caller,
-        peer: opening.peer,
-        method: opening.method,
-        request_id: opening.request_id,
-        user: opening.user.map(|user| v1::User { iss: user.iss, sub: user.sub }),
-        delegation_id: opening.delegation_id,
-        agent_id: leaf.agent_id,
-        class: leaf.class,
-        root_id: leaf.root_id,
-        chain: opening.chain,
-        asked: opening.asked,
-        scopes: opening.scopes,
-        audiences: opening.audiences,
-        ends_at: (opening.ends_at > 0).then(|| timestamp(opening.ends_at)),
-        key: leaf.key,
-        serial: leaf.serial,
-        target: opening.target,
-        reason: opening.reason,
-        count: leaf.count,
-        late: opening.late,
-    }
 }
 
 fn proof(proved: Proved, index: u64) -> v1::EntryProof {

@@ -17,7 +17,7 @@ use super::{Door, methods, targets};
 use crate::acts::{Issuer, inspect};
 use crate::caller::{Caller, Origin};
 use crate::clock::SECOND;
-use crate::denial::{Denial, Fault, No};
+use crate::denial::{Denial, Fault, Kind, No};
 use crate::doors::counted::Counted;
 use crate::judge::access::{self, Action};
 use crate::publish::feed::{Cursor, Encoded, Feed, Head, Joined, Resumed, Subscriber, fork};
@@ -37,6 +37,12 @@ impl Revocations for Door {
     async fn watch_cuts(&self, request: Request<v1::WatchCutsRequest>) -> Result<Response<Self::WatchCutsStream>, Status> {
         let stop = self.stop.clone();
         self.run(methods::WATCH_CUTS, request, |issuer, caller, r| async move {
+            // T281: whoever was told of a revocation, and asks then whether it holds, hears of it.
+            if !issuer.feed.caught_up().await {
+                return Err(
+                    Denial::new(Kind::Exhausted, "BUSY", "revocations are being published late: ask again in a moment").into()
+                );
+            }
             let from = match resume(&issuer.feed, &r)? {
                 Resumed::After(cursor) => Some(cursor),
                 Resumed::Snapshot => None,

@@ -33,8 +33,10 @@ impl Sites {
         let providers = issuer.providers.load();
         let configured = providers.assertions.sign_ins().map(|(settings, client)| {
             let provider = Provider {
+                secret_file: None,
                 issuer: settings.issuer.clone(),
                 client: client.to_owned(),
+                secret_file: None,
                 ca_file: settings.ca_file.clone(),
                 // The session ends with the token, so nothing is refreshed.
                 scope: Some("openid".into()),

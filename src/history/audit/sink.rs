@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-
-use super::line;
+use serde_json::Value;
 
 /// Time limit for a write to the socket of syslog.
 const SYSLOG_TIMEOUT: Duration = Duration::from_secs(1);
@@ -142,7 +141,7 @@ fn send(socket: &UnixDatagram, line: &str) -> io::Result<()> {
     let header = format!("<{PRIORITY}>mayfly[{}]: ", std::process::id());
     match socket.send(format!("{header}{line}").as_bytes()) {
         Err(e) if e.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error()) => {
-            socket.send(format!("{header}{}", line::shortened(line)).as_bytes()).map(drop)
+            socket.send(format!("{header}{}", shortened(line)).as_bytes()).map(drop)
         }
         outcome => outcome.map(drop),
     }
@@ -173,6 +172,18 @@ fn syslog(path: &Path) -> io::Result<Open> {
     socket.set_write_timeout(Some(SYSLOG_TIMEOUT))?;
     socket.connect(path)?;
     Ok(Open::Syslog(socket))
+}
+
+/// A line without the fields that others can make long; `shortened` says so.
+fn shortened(line: &str) -> String {
+    let mut object: Value = serde_json::from_str(line).unwrap_or_default();
+    if let Some(fields) = object.as_object_mut() {
+        for long in ["chain", "asked", "scopes", "audiences", "reason", "request_id"] {
+            fields.remove(long);
+        }
+        fields.insert("shortened".to_owned(), true.into());
+    }
+    object.to_string()
 }
 
 #[cfg(test)]
@@ -219,7 +230,7 @@ mod tests {
             let text = String::from_utf8_lossy(buffer.get(..length).unwrap()).into_owned();
             let (header, line) = text.split_once(": ").unwrap();
             assert_eq!(header, format!("<86>mayfly[{}]", std::process::id()));
-            serde_json::from_str::<serde_json::Value>(line).unwrap()
+            serde_json::from_str::<Value>(line).unwrap()
         };
         let long = format!("{{\"index\":1,\"asked\":[\"{}\"]}}", "x".repeat(4 << 20));
         assert_eq!(target.write(&numbered(&["{\"index\":0}", &long])), (2, Ok(())));

@@ -1,6 +1,7 @@
 //! The channel between the ledger's writer and the feed's thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::time::Duration;
 
@@ -20,12 +21,16 @@ pub struct Told {
     pub(super) commits: SyncSender<Commit>,
     // Guards the head, so that revision and digest are from the same moment.
     pub(super) head: Arc<Mutex<At>>,
+    // Revision of the last commit with a cut.
+    cut: Arc<AtomicU64>,
 }
 
 impl Observer for Told {
     fn committed(&mut self, head: Head, cuts: Vec<CutMade>) {
         let at = At { revision: head.revision, chain: head.chain };
         if !cuts.is_empty() {
+            // ORDER: before anybody is answered. Whoever subscribes after that is held back until the feed has published it.
+            self.cut.store(at.revision, Ordering::Release);
             // If the queue is full the writer waits for the feed: a cut is never lost.
             if let Err(TrySendError::Full(commit)) = self.commits.try_send((at, cuts)) {
                 metrics::counter!("mayfly_feed_queue_full_total").increment(1);
@@ -41,6 +46,7 @@ impl Observer for Told {
 pub struct Heard {
     commits: Receiver<Commit>,
     head: Arc<Mutex<At>>,
+    cut: Arc<AtomicU64>,
 }
 
 impl Heard {
@@ -53,6 +59,11 @@ impl Heard {
     /// Head up to which every cut can be taken now.
     pub(super) fn head(&self) -> At {
         *self.head.lock()
+    }
+
+    /// Revision of the last commit with a cut, which may still wait here.
+    pub(super) fn cut(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.cut)
     }
 
     /// Waits for the cuts of one commit. Fails when `timeout` has passed, or when the writer has stopped.
@@ -70,7 +81,8 @@ impl Heard {
 pub fn line() -> (Told, Heard) {
     let (sender, receiver) = channel(QUEUE);
     let head = Arc::new(Mutex::new(At::default()));
-    (Told { commits: sender, head: Arc::clone(&head) }, Heard { commits: receiver, head })
+    let cut = Arc::new(AtomicU64::new(0));
+    (Told { commits: sender, head: Arc::clone(&head), cut: Arc::clone(&cut) }, Heard { commits: receiver, head, cut })
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ fn a_head_is_whole(commit: fn(&mut Told, Head, Vec<CutMade>)) {
     let incarnation = Uuid::from_u128(1);
     let now = || NOW;
     let speaker = Speaker { trust_domain: td(), incarnation, authority: Arc::clone(&KEYS) };
-    let feed = Arc::new(Feed::of(Set::default()));
+    let feed = Arc::new(Feed::of(Set::default(), heard.cut()));
     feed.ring.lock().begin(incarnation);
     feed.publish(&speaker, &heard, &now, None).unwrap();
     let writer = thread::spawn(move || {

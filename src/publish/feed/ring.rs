@@ -107,10 +107,10 @@ impl Ring {
     /// The messages after tick `at`, and the number of the last tick. Returns `None` if some of those ticks have been dropped, or
     /// if `at` lies beyond the last tick.
     pub(super) fn after(&self, at: u64) -> Option<(Vec<Bytes>, u64)> {
-        let first = self.last + 1 - u64::try_from(self.ticks.len()).unwrap_or(0);
-        if at > self.last || at + 1 < first {
+        if !self.reaches(at) {
             return None;
         }
+        let first = self.first();
         let skip = usize::try_from(at + 1 - first).ok()?;
         let mut messages = Vec::new();
         let mut quiet = false;
@@ -123,6 +123,16 @@ impl Ring {
             quiet = tick.quiet;
         }
         Some((messages, self.last))
+    }
+
+    /// Whether every tick after `at` is still here, and `at` does not lie beyond the last one.
+    pub(super) fn reaches(&self, at: u64) -> bool {
+        at <= self.last && at + 1 >= self.first()
+    }
+
+    /// Number of the first tick that is here.
+    fn first(&self) -> u64 {
+        self.last + 1 - u64::try_from(self.ticks.len()).unwrap_or(0)
     }
 
     /// The position from which a subscriber continues whose last tick had this head.

@@ -11,12 +11,13 @@ pub(super) fn heartbeat_of(last: Option<Bytes>) -> Option<v1::Heartbeat> {
     v1::WatchCutsResponse::decode(last?).ok()?.heartbeat
 }
 
-/// Every cut in force when tick `at` was the last one.
+/// Every cut in force after tick `at`.
 pub(super) struct Snapshot {
-    // Messages with the cuts, at least one; the first one says that a snapshot begins.
+    // Messages with cuts, at least one and without a heartbeat; the first one says that a snapshot begins.
     chunks: Vec<Bytes>,
     // A message with the heartbeat of tick `at` and without cuts.
     heartbeat: Bytes,
+    made_at: u64,
     at: u64,
 }
 
@@ -31,19 +32,42 @@ impl Snapshot {
         if chunks.is_empty() {
             chunks.push(v1::WatchCutsResponse { snapshot: true, ..Default::default() }.encode_to_vec().into());
         }
-        // Only the heartbeat is taken from the last message, because its cuts are among `cuts`.
-        let heartbeat = v1::WatchCutsResponse { heartbeat: heartbeat_of(last), ..Default::default() }.encode_to_vec().into();
-        Snapshot { chunks, heartbeat, at }
+        // The heartbeat leaves the cuts of its message behind: they are among `cuts`.
+        Snapshot { chunks, heartbeat: alone(heartbeat_of(last)), made_at: at, at }
     }
 
-    /// Number of the tick after which a subscriber continues.
+    /// Number of the tick at which it was made.
+    pub(super) fn made_at(&self) -> u64 {
+        self.made_at
+    }
+
+    /// Number of the tick from which a subscriber goes on after this snapshot.
     pub(super) fn at(&self) -> u64 {
         self.at
     }
 
-    /// The snapshot as a subscriber gets it, followed by the messages of later ticks, which end with a heartbeat of their own.
-    pub(super) fn followed_by(&self, later: Vec<Bytes>) -> Vec<Bytes> {
-        let heartbeat = later.is_empty().then(|| self.heartbeat.clone());
-        self.chunks.iter().cloned().chain(later).chain(heartbeat).collect()
+    /// Adds the messages of the ticks up to `at`. T281: of their heartbeats only the last one stays. A subscriber that got an earlier one would
+    /// take what is revoked for valid until it has read on.
+    pub(super) fn extend(&mut self, later: &[Bytes], at: u64) {
+        self.at = at;
+        for message in later {
+            let Ok(mut message) = v1::WatchCutsResponse::decode(message.clone()) else { continue };
+            if let Some(heartbeat) = message.heartbeat.take() {
+                self.heartbeat = alone(Some(heartbeat));
+            }
+            message.confirm = false;
+            if !message.cuts.is_empty() {
+                self.chunks.push(message.encode_to_vec().into());
+            }
+        }
     }
+
+    /// The snapshot as a subscriber gets it.
+    pub(super) fn messages(&self) -> Vec<Bytes> {
+        self.chunks.iter().chain([&self.heartbeat]).cloned().collect()
+    }
+}
+
+fn alone(heartbeat: Option<v1::Heartbeat>) -> Bytes {
+    v1::WatchCutsResponse { heartbeat, ..Default::default() }.encode_to_vec().into()
 }

@@ -120,7 +120,12 @@ impl Matter<'_> {
         let class = self.places.of(Section::Classes, agent.mandate.class.as_str(), None);
         let standing = View::standing(j.view(), agent, j.at());
         let Some(why) = j.view().base().over(agent, standing) else {
-            return (format!("{id}, live"), self.places.record(format!("admission r{}", agent.revision), Some(&class.owner)));
+            // It presents nothing itself: whoever looks for its certificate finds that of its parent.
+            let part = if agent.is_keyless() { ", without a key: its parent presents" } else { "" };
+            return (
+                format!("{id}, live{part}"),
+                self.places.record(format!("admission r{}", agent.revision), Some(&class.owner)),
+            );
         };
         let since = why.at / SECOND;
         let said = standing.refusal().map_or("", |(_, message)| message);

@@ -70,8 +70,10 @@ class Tokens:
         now = self._now()
         with self._lock:
             kept = {of: token for of, token in self._tokens.items() if of != key and now < token.expires_at}
-            # The issuer accepts a JWT-SVID for itself once, so whoever got it from here would be refused there.
-            if key != (claims_of(text).get("iss"), None):
+            claims = claims_of(text)
+            # A token that is accepted once would be refused if it was given out again: one that is for a single use, and a JWT-SVID
+            # for the issuer itself.
+            if claims.get("single_use", False) is False and key != (claims.get("iss"), None):
                 if len(kept) >= MOST:
                     del kept[min(kept, key=lambda of: kept[of].expires_at)]
                 kept[key] = Token(text, expires_at, now + max(expires_at - now, 0) / 2)

@@ -32,7 +32,7 @@ fn known(head: u64) -> Arc<Known> {
 
 fn check(live: &Live) -> Result<(), Reject> {
     let subjects = [Target::TrustDomain.unsalted()];
-    live.check(NOW, Reliance { trust_domain: "td", binding: None, subjects: &subjects, ends_at: u64::MAX })
+    live.check(NOW, Reliance { trust_domain: "td", binding: None, subjects: &subjects, ends_at: u64::MAX, once: None })
 }
 
 /// The result of a check in a sequential execution after this many publications and with this requirement.
