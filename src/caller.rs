@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::denial::{Denial, Kind};
-pub use origin::{Asked, From, Origin};
+pub use origin::{Asked, From, Origin, Question};
 
 /// The authenticated peer of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -178,6 +178,7 @@ impl History {
             No::Denial(denial) => {
                 denial.code.clone_into(&mut draft.leaf.reason_code);
                 draft.opening.reason.clone_from(&denial.message);
+                draft.opening.question = origin.question.get().map(|question| question.text()).unwrap_or_default();
             }
             No::Fault(fault) => fault.during.clone_into(&mut draft.opening.reason),
         }

@@ -16,6 +16,7 @@ mod chance;
 mod cut;
 mod dn;
 pub mod exchange;
+mod first_use;
 mod generation;
 mod grant;
 pub mod id_jag;

@@ -23,6 +23,7 @@ mod revoked;
 mod slab;
 mod target;
 mod time;
+mod uses;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -52,6 +53,7 @@ pub use meter::Reading;
 pub use overlay::Overlay;
 pub use target::{TargetStanding, Why};
 pub use time::{ROWS_KEPT, Repair};
+pub use uses::MOST as USED_AUDIENCES;
 pub use view::View;
 
 use crate::clock::SECOND;

@@ -183,7 +183,7 @@ fn entries(dev: &Dev, kind: &str) -> Vec<Value> {
 }
 
 #[test]
-fn t252_a_decision_of_the_history_is_explained_to_those_who_may_see_it() {
+fn t252_t264_a_decision_of_the_history_is_explained_to_those_who_may_see_it() {
     let dir = tempfile::tempdir().unwrap();
     let budget = "[[classes]]\nname = \"reader\"\nowner = \"readers@example.org\"\nscopes = [\"a:read\"]\naudiences = []\n\
                   max_depth = 1\nbudget = { tokens = 100 }\nspawners = [\"workload/orchestrator\", \"class/reader\"]\n";
@@ -208,6 +208,10 @@ fn t252_a_decision_of_the_history_is_explained_to_those_who_may_see_it() {
     assert!(told["about"].as_str().unwrap().contains(&a1), "{told}");
     let checks: Vec<&str> = told["checks"].as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
     assert!(["caller", "class_known", "grant", "authority"].iter().all(|check| checks.contains(check)), "{checks:?}");
+    // T264: an agent names its admission, which may be the second record of its decision; each record names the whole decision.
+    let named = dev.json("explain a1")["decision_id"].as_str().unwrap().to_owned();
+    assert_eq!(dev.json(&format!("explain {named}"))["decision_id"], id.as_str());
+    assert_eq!(dev.json(&format!("history show {named}"))["entries"], dev.json(&format!("history show {id}"))["entries"]);
     // A denial: what was asked, why not, and whose it is.
     let denial = entries(&dev, "denial").pop().unwrap();
     let denied = denial["decision_id"].as_str().unwrap().to_owned();
@@ -330,19 +334,20 @@ fn t174_admissions_are_decided_again_and_a_changed_class_is_found_by_the_differe
     dev.json("spawn --class reader --user-token guest.jwt --scope b:read --out a3");
     dev.json("spawn --class reader --user-token guest.jwt --scope a:read --lease 120 --ticket --out a4");
     dev.json("end --as a2");
-    dev.fails("spawn --class reader --user-token demo.jwt --scope c:read --out a5", 3);
+    dev.token("demo", "again.jwt");
+    dev.fails("spawn --class reader --user-token again.jwt --scope c:read --out a5", 3);
     // What was revoked afterwards changes nothing of what was decided before.
     dev.json("revoke --user dev/guest");
     // A denial stands in the history a moment after its answer.
     let began = std::time::Instant::now();
     let same = loop {
         let same = dev.json("replay --since 1h");
-        if same["not_replayed"] != 0 || began.elapsed().as_secs() > 20 {
+        if same["denied"] != 0 || began.elapsed().as_secs() > 20 {
             break same;
         }
     };
-    assert_eq!((&same["decided"], &same["equal"], &same["different"]), (&4.into(), &4.into(), &0.into()), "{same}");
-    assert_eq!(same["not_replayed"], 1, "denials are counted and not decided again: {same}");
+    assert_eq!((&same["decided"], &same["equal"], &same["different"]), (&5.into(), &5.into(), &0.into()), "{same}");
+    assert_eq!((&same["denied"], &same["not_replayed"]), (&1.into(), &0.into()), "{same}");
 
     let report = dev.json("governance");
     assert_eq!((&report["admissions"], &report["complete"]), (&4.into(), &true.into()));
@@ -363,7 +368,7 @@ fn t174_admissions_are_decided_again_and_a_changed_class_is_found_by_the_differe
     let other: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(
         (&other["decided"], &other["different"], &other["configured_otherwise"]),
-        (&4.into(), &2.into(), &true.into()),
+        (&5.into(), &2.into(), &true.into()),
         "{other}"
     );
     let first = &other["differences"][0];
@@ -371,6 +376,21 @@ fn t174_admissions_are_decided_again_and_a_changed_class_is_found_by_the_differe
         first["then"].as_str().unwrap().contains("a:read b:read") && first["now"].as_str().unwrap().contains("EXCEEDS_AUTHORITY"),
         "{first}"
     );
+    // Under a wider one: who was denied would be allowed. The history needs no token for that.
+    let dir = dev.kill();
+    std::fs::write(dir.path().join("extra.toml"), class("\"a:read\", \"b:read\", \"c:read\"")).unwrap();
+    let dev = Dev::start_args(dir, &["--config", "extra.toml"], &[]);
+    let out = dev.run("replay --since 1h -o json");
+    let wider: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((&wider["decided"], &wider["denied"], &wider["different"]), (&5.into(), &1.into(), &1.into()), "{wider}");
+    let turned = &wider["differences"][0];
+    assert!(turned["then"].as_str().unwrap().starts_with("denied: EXCEEDS_AUTHORITY") && turned["now"] == "allowed", "{turned}");
+    assert!(turned["agent_id"] == "" && turned["class"] == "reader", "{turned}");
+    let token = std::fs::read_to_string(dev.path("again.jwt")).unwrap();
+    let signature = token.trim().rsplit('.').next().unwrap().to_owned();
+    let kept: Vec<_> = walk(&dev.path(".mayfly/history")).iter().map(|file| std::fs::read(file).unwrap()).collect();
+    let holds = |text: &str| kept.iter().any(|file| file.windows(text.len()).any(|part| part == text.as_bytes()));
+    assert!(holds("c:read") && !holds(&signature), "the request is kept, and no token");
 }
 
 /// The explanation of a case, and the smallest sets as changes.

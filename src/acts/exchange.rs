@@ -201,6 +201,7 @@ impl Act for Exchange {
             once_ends_at: jag.map_or(0, |jag| jag.ends_at),
             id_jag,
         };
+        j.note_first_uses(caller, agent.uuid, std::slice::from_ref(&body.audience))?;
         let token = AccessToken::recorded(j.view().revision() + 1, &body).map_err(|e| Fault::new("exchange", e))?;
         j.push(caller, Body::Exchanged(body))?;
         j.access(token, stated)

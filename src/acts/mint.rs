@@ -66,6 +66,7 @@ impl Act for Mint {
         let kept = allowed(j, agent, &self.audiences)?;
         let narrowed = (kept.scopes != agent.mandate.scopes).then_some(kept.scopes);
         let of = For { agent: agent.uuid, lease: agent.lease_ends_at, held };
+        j.note_first_uses(caller, of.agent, &self.audiences)?;
         let minted = minted(j, of, &self.audiences, self.request.as_ref(), narrowed, chance)?;
         let token = push(j, caller, minted)?;
         j.mint(token)

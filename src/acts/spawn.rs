@@ -1,6 +1,7 @@
 //! Spawn: a workload or an agent asks for a new agent.
 
 mod many;
+mod recorded;
 mod request;
 
 use mayfly_verify::{Binding, BindingError, ClassName, Workload};
@@ -15,12 +16,15 @@ use crate::judge::bound::Proved;
 use crate::judge::keyless::Held;
 use crate::judge::policy::{self, Asked};
 use crate::judge::{
-    Act, Admission, BACKDATE, Chance, Check, Judgement, Mint, Proof, Proposed, RequestId, release, request_record, unknown_agent,
+    Act, Admission, BACKDATE, Chance, Check, Judgement, Mint, Proof, Proposed, RequestId, Use, release, request_record,
+    unknown_agent,
 };
 use crate::ledger::Recorded;
 use crate::pipeline::{Behalf, Issue};
+use crate::policies::Action;
 use crate::state::{Agent, Delegation, Done, Lineage, State, Token, View};
 pub use many::{Many, spawn_many};
+pub(crate) use recorded::AskedSpawn;
 pub use request::{BATCH, Holds, Keys, SpawnRequest, Spawned, TICKET_LIFE, spawn};
 pub(crate) use request::{asked, question};
 
@@ -163,7 +167,11 @@ impl Act for Spawn {
         let admission = j.admission(&agent, agent.current.clone())?;
         self.check_binding(j, &admission)?;
         if let Some(audience) = &self.audience {
-            j.claims(&agent, std::slice::from_ref(audience))?;
+            let audiences = std::slice::from_ref(audience);
+            // T262: a first token is a mint, whoever asks for it.
+            let of = Use { action: Action::Mint, audience: Some(audience), scopes: &agent.mandate.scopes, audiences };
+            j.policies_on_use(&agent, of)?;
+            j.claims(&agent, audiences)?;
         }
         // 5. Its records. Nothing is denied from here on.
         if let Some(delegated) = fresh {
@@ -179,6 +187,7 @@ impl Act for Spawn {
                     _ => None,
                 };
                 let of = super::mint::For { agent: uuid, lease: admission.agent().lease_ends_at, held };
+                j.note_first_uses(caller, uuid, audiences)?;
                 let minted = super::mint::minted(j, of, audiences, self.request.as_ref(), None, chance)?;
                 let token = super::mint::push(j, caller, minted)?;
                 Some(j.mint(token)?)

@@ -59,8 +59,16 @@ pub struct Origin {
     pub user: OnceLock<User>,
     /// What it asked for.
     pub asked: OnceLock<Asked>,
+    /// The request in a form in which it can be decided again. It is written out only for a denial.
+    pub question: OnceLock<Box<dyn Question>>,
     /// Set for a later page of a read that is already in the history.
     pub continues: OnceLock<()>,
+}
+
+/// A request that can be decided again.
+pub trait Question: fmt::Debug + Send + Sync {
+    /// As the history keeps it. Empty if it cannot be kept.
+    fn text(&self) -> String;
 }
 
 impl Origin {

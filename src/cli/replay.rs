@@ -10,7 +10,7 @@ use super::global::Global;
 use super::output;
 use super::when::When;
 
-/// Decide recorded admissions again, each on the state of its time, with today's rules and build (operator)
+/// Decide again what was admitted and denied, each on the state of its time, by the policies of then and the rules and build of today (operator)
 ///
 /// Exits 0 if every answer is the same, and 1 if one differs.
 #[derive(clap::Args)]
@@ -34,18 +34,20 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         "differences": got.differences.iter().map(difference).collect::<Vec<_>>(),
         "not_replayed": got.not_replayed,
         "configured_otherwise": got.configured_otherwise,
+        "denied": got.denied,
         "policies_lost": got.policies_lost,
         "revision": got.revision,
     });
     output::print(global.output, &object, || {
         let mut lines = vec![format!(
-            "{} admissions decided again: {} equal, {} different",
+            "{} admissions and denials decided again: {} equal, {} different",
             got.decided,
             got.decided.saturating_sub(got.different),
             got.different
         )];
         for d in &got.differences {
-            lines.push(format!("r{} {}", d.revision, d.agent_id));
+            let whose = if d.agent_id.is_empty() { format!("a denied spawn of class {}", d.class) } else { d.agent_id.clone() };
+            lines.push(format!("r{} {whose}", d.revision));
             lines.push(format!("  then {}", d.then));
             lines.push(format!("  now  {}", d.now));
         }

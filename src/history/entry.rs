@@ -210,6 +210,9 @@ pub struct Opening {
     /// Where the call came from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub peer: String,
+    /// Of a spawn that was denied: the request, on which journal and when, so that it can be decided again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub question: String,
     /// The reason that the caller gave, or the message of a denial.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

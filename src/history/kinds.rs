@@ -28,7 +28,7 @@ pub(super) fn kind(body: Option<&Body>) -> Kind {
         Some(Body::Configured(_)) => Kind::Configuration,
         Some(Body::Redeemed(_)) => Kind::Redemption,
         Some(Body::Renewed(_)) => Kind::Renewal,
-        Some(Body::Used(_) | Body::WorkloadUsed(_)) => Kind::Use,
+        Some(Body::Used(_) | Body::WorkloadUsed(_) | Body::FirstUse(_)) => Kind::Use,
         Some(Body::Extended(_)) => Kind::Extension,
         Some(Body::Reserved(_) | Body::Spent(_) | Body::Released(_)) => Kind::Budget,
         Some(Body::Authorities(_)) => Kind::Authorities,

@@ -65,6 +65,10 @@ impl Translator<'_> {
                 }
             }
             Some(Body::Used(used)) => self.by_itself(draft, &used.agent),
+            Some(Body::FirstUse(first)) => {
+                self.by_itself(draft, &first.agent);
+                draft.opening.audiences = vec![first.audience.clone()];
+            }
             Some(Body::WorkloadUsed(used)) => {
                 draft.leaf.root_id = self.workload(&used.workload);
                 draft.opening.caller.clone_from(&draft.leaf.root_id);

@@ -5,6 +5,7 @@
 use mayfly_verify::{AgentId, Target, Workload};
 
 use super::budget::{Budget, Line, lines};
+use super::first_use::is_first;
 use super::policy::Class;
 use super::{Check, Judgement, Note};
 use crate::denial::Denial;
@@ -120,6 +121,9 @@ impl Judgement<'_> {
                 if mentions.context("budget") {
                     facts.budget = self.budget_left(Some(agent), None);
                 }
+                if mentions.context("first_use") {
+                    facts.first_use = of.audience.map(|audience| is_first(agent, audience));
+                }
                 let owner = self.rules().classes.get(class).map_or("", |class| &class.owner);
                 let resource = of.audience.map_or(Resource::Class(class.as_str(), owner), Resource::Audience);
                 set.decide(&Ask { action: of.action, principal, resource, facts })
@@ -211,6 +215,7 @@ impl Judgement<'_> {
             budget: [None; 3],
             acr: of.delegation.and_then(|delegation| delegation.acr.as_deref()),
             sign_in_age: signed_in.map(|at| now.saturating_sub(at)),
+            first_use: None,
         }
     }
 

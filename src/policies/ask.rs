@@ -143,6 +143,8 @@ pub struct Facts<'a> {
     pub acr: Option<&'a str>,
     /// Seconds since the user signed in. `None` if their provider does not say.
     pub sign_in_age: Option<u64>,
+    /// Whether the agent has had no token for the audience. `None` where no token is asked for.
+    pub first_use: Option<bool>,
 }
 
 /// Numbers of live agents.
@@ -324,6 +326,9 @@ impl Facts<'_> {
         }
         if let Some(age) = self.sign_in_age.filter(|_| needs.context("sign_in_age")) {
             put("sign_in_age", long(age));
+        }
+        if let Some(first) = self.first_use.filter(|_| needs.context("first_use")) {
+            put("first_use", RestrictedExpression::new_bool(first));
         }
         context
     }

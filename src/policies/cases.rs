@@ -65,6 +65,7 @@ struct Given {
     budget: GivenBudget,
     acr: Option<String>,
     sign_in_age: Option<u64>,
+    first_use: Option<bool>,
     /// The workload at the root of the calling agent.
     root: String,
     ancestors: Vec<String>,
@@ -87,6 +88,7 @@ impl Default for Given {
             budget: GivenBudget::default(),
             acr: None,
             sign_in_age: None,
+            first_use: None,
             root: "orchestrator".to_owned(),
             ancestors: Vec::new(),
             owner: String::new(),
@@ -179,6 +181,7 @@ impl Case {
             budget: [given.budget.ops, given.budget.tokens, given.budget.usd],
             acr: given.acr.as_deref(),
             sign_in_age: given.sign_in_age,
+            first_use: given.first_use,
         };
         let ask = Ask { action, principal, resource, facts };
         let decision = policies.decide_checked(&ask)?;

@@ -1,5 +1,5 @@
 //! Which sets are refused, and that evaluating a part of a set gives the same answer as the whole set.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 use cedar_policy::{Authorizer, PolicySet};
 use proptest::prelude::*;
@@ -53,6 +53,7 @@ fn every_question_fits_the_schema() {
         budget: [Some(4), None, Some(5)],
         acr: Some("2"),
         sign_in_age: Some(9),
+        first_use: Some(true),
     };
     let (class, audience, other) = (Resource::Class("worker", "team"), Resource::Audience("https://a"), Resource::Agent("x"));
     for (action, principal, resource) in [
@@ -225,6 +226,29 @@ proptest! {
 }
 
 /// T179: a thread of the runtime has a stack of 2 MiB.
+/// What policies add to a spawn: nothing but this question is asked for them.
+#[test]
+#[ignore = "long, and prints figures: cargo test --release --lib -- --ignored --nocapture hundred_policies"]
+fn what_a_hundred_policies_add_to_a_spawn() {
+    const TIMES: u32 = 20_000;
+    let names = ["search:read".to_owned(), "mail:send".to_owned()];
+    for classes in [1, 20, 100] {
+        let one = |n: usize| {
+            let when = format!("context.scopes.contains(Scope::\"s{n}:read\") && (context.time.hour < 5 || context.depth > 3)");
+            let head = format!("forbid(principal, action == Action::\"spawn\", resource == Class::\"c{}\")", n % classes);
+            policy(&format!("p{n}"), &format!("{head} when {{ {when} }};"))
+        };
+        let set = set(&(0..100).map(one).collect::<String>()).unwrap();
+        let facts = Facts { at: 1_800_000_000, depth: 1, scopes: &names, ..Facts::default() };
+        let resource = Resource::Class("c0", "team");
+        let ask = Ask { action: Action::Spawn, principal: Principal::Workload("orchestrator"), resource, facts };
+        assert!(set.decide(&ask).allowed);
+        let began = std::time::Instant::now();
+        (0..TIMES).for_each(|_| drop(std::hint::black_box(set.decide(std::hint::black_box(&ask)))));
+        println!("100 policies, {} of them about the class: {:?} for each spawn", 100 / classes, began.elapsed() / TIMES);
+    }
+}
+
 #[test]
 fn t179_a_policy_that_goes_too_deep_is_refused_and_no_thread_runs_out_of_stack() {
     let deep = |n: usize| {

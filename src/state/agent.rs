@@ -100,16 +100,16 @@ pub struct More {
     pub ended_by: String,
     /// Whether its end was published to verifiers, although there were no agents below it.
     pub told: bool,
-    /// Number of agents below it that ended without agents below them, whose end was published and whose certificates have not
-    /// expired.
+    /// Number of agents below it that ended alone, whose end was published and whose certificates have not expired.
     pub ended_below: u32,
     /// Whether it is counted in `ended_below` of its ancestors.
     pub(super) counted: bool,
-    /// The agents below it that were revoked, or that ended with agents below them, and whose end was published. Empty once it is
-    /// revoked itself.
+    /// The agents below it that were revoked or ended with others below them, as published. Empty once it is revoked itself.
     pub taken_back: BTreeSet<Uuid>,
     /// What its children inherit. `None` before the first child.
     pub(super) below: Option<Arc<Lineage>>,
+    /// The audiences for which it has had a token, as far as that is recorded.
+    pub used: Vec<Box<str>>,
     /// Revisions of its other records.
     pub(super) rows: Vec<u64>,
     /// SHA-256 of the public keys of its earlier certificates, and of replaced ones.
@@ -132,6 +132,7 @@ static NOTHING_MORE: More = More {
     counted: false,
     taken_back: BTreeSet::new(),
     below: None,
+    used: Vec::new(),
     rows: Vec::new(),
     keys: Vec::new(),
 };
@@ -361,8 +362,7 @@ impl Agent {
         seconds(self.svid_ends_at.min(self.lease_ends_at))
     }
 
-    /// Unix microseconds from which on it may not act, whatever its ancestors do. An agent without a key has no certificate that
-    /// expires.
+    /// Unix microseconds from which on it may not act, whatever its ancestors do. Without a key it has no certificate.
     pub(super) fn acts_until(&self) -> u64 {
         if self.is_keyless() { seconds(self.lease_ends_at) } else { self.expires_at() }
     }

@@ -120,6 +120,7 @@ impl State {
                     None => self.obsolete.push_back(revision),
                 }
             }
+            Body::FirstUse(first) => self.first_used(revision, first)?,
             Body::Extended(e) => {
                 let uuid = Uuid::from_slice(&e.agent).map_err(|_| misfit("agent"))?;
                 let proof = fixed(&e.proof).ok_or(misfit("proof"))?;

@@ -91,6 +91,7 @@ impl<'a> Overlay<'a> {
             Some(Body::Renewed(r)) => self.adopt_agent(&r.agent),
             Some(Body::Used(u)) => self.adopt_agent(&u.agent),
             Some(Body::Extended(e)) => self.adopt_agent(&e.agent),
+            Some(Body::FirstUse(first)) => self.adopt_agent(&first.agent),
             Some(Body::Answered(a)) => self.adopt_approval(&a.id),
             Some(Body::Exchanged(e)) => self.adopt_approval(&e.approval),
             Some(Body::Certified(c)) => {

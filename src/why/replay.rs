@@ -9,6 +9,8 @@
 //! The journal keeps the row of an admission, and everything that the decision relied on, until an hour after the agent's end. So
 //! every admission of the last hour is decided again, and earlier ones if their agents are still in the state.
 
+mod denials;
+
 use std::sync::Arc;
 
 use mayfly_verify::{DelegationId, Workload};
@@ -26,6 +28,7 @@ use crate::judge::policy::Asked;
 use crate::judge::{Act, Chance, Judgement, Proof, Rules};
 use crate::state::State;
 use crate::state::authority::Kind as AuthorityKind;
+use denials::Denials;
 
 /// Rows that are read at once.
 const ROWS: usize = 1000;
@@ -43,8 +46,10 @@ pub struct Replayed {
     pub different: u64,
     /// The first of these.
     pub differences: Vec<Difference>,
-    /// Denials in the same period, which are not decided again because their requests are not kept completely. At most as many as
-    /// one query of the history reads.
+    /// Denials of spawns among them.
+    pub denied: u64,
+    /// Denials of the same time that are not decided again: of other requests, of what is proved before a spawn is judged, and from more
+    /// than an hour ago.
     pub denials: u64,
     /// The revision up to which the journal was read.
     pub revision: u64,
@@ -84,6 +89,7 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result
         let rules = ledger.rules();
         let mut past = Past::new(&rules, since);
         let mut sets = Sets::of(&asking, &rules)?;
+        let mut denials = Denials::of(&asking, since)?;
         let mut from = 1;
         while waits.strong_count() > 0 && from <= head {
             let rows = ledger.rows(from, ROWS)?;
@@ -101,6 +107,10 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result
                     record.at = state.time_of(revision, record.at);
                     Arc::clone(&state.authorities)
                 });
+                if denials.are_open(past.state.revision) {
+                    sets.at(&asking, revision, &mut past.rules);
+                    past.denied(&mut denials, record.at);
+                }
                 if matches!(&record.body, Some(Body::Admitted(_)) if record.at >= since) {
                     past.replayed.policies_lost += u64::from(!sets.at(&asking, revision, &mut past.rules));
                 }
@@ -108,10 +118,10 @@ pub async fn replay(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result
             }
         }
         past.replayed.revision = head;
-        let filter = Filter { since, kinds: vec![Kind::Denial], ..Filter::default() };
-        let denials =
-            query::page(asking.history.reader(), &filter, 0, usize::MAX, |_| true).map_err(|e| Fault::new("replay", e))?;
-        past.replayed.denials = u64::try_from(denials.entries.len()).unwrap_or(u64::MAX);
+        // What was decided on the last state.
+        sets.at(&asking, u64::MAX, &mut past.rules);
+        past.denied(&mut denials, u64::MAX);
+        past.replayed.denials = denials.left_out;
         Ok::<_, Fault>(past.replayed)
     });
     let replayed = replayed.await.map_err(|e| Fault::new("replay", e))??;
@@ -216,6 +226,20 @@ pub struct Past {
 }
 
 impl Past {
+    /// Decides the denials again that may have been decided on this state, before a record of this time.
+    fn denied(&mut self, denials: &mut Denials, next_at: u64) {
+        for difference in denials.on(&self.state, &self.rules, next_at) {
+            self.replayed.decided += 1;
+            self.replayed.denied += 1;
+            if let Some(difference) = difference {
+                self.replayed.different += 1;
+                if self.replayed.differences.len() < TOLD {
+                    self.replayed.differences.push(difference);
+                }
+            }
+        }
+    }
+
     /// Before the first record.
     pub fn new(rules: &Rules, since: u64) -> Past {
         Past { state: State::default(), rules: rules.clone(), since, replayed: Replayed::default() }

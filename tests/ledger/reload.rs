@@ -81,9 +81,9 @@ static SETS: LazyLock<[Arc<Policies>; 2]> = LazyLock::new(|| {
 
 /// Swaps the sets while so many spawns come in, and looks at each record. Returns how many of each scope were admitted.
 fn swapped_while(spawns: u64) -> [u64; 2] {
-    let house = House::new();
+    let (house, base) = (House::new(), rules(vec![], &[], 10_000));
     let swap = |n: u64| {
-        let mut rules = rules(vec![], &[], 10_000);
+        let mut rules = base.clone();
         rules.number = n;
         rules.policies = Some(Arc::clone(&SETS[usize::try_from(n % 2).unwrap()]));
         reconfigure(&house.ledger, operator(), None, Configure { classes: [7; 32], written: [0; 32] }, rules).unwrap();

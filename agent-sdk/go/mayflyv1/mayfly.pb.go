@@ -9016,20 +9016,23 @@ func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
 
 type ReplayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Admissions that were judged again.
+	// Admissions and denials of spawns that were decided again.
 	Decided uint64 `protobuf:"varint,1,opt,name=decided,proto3" json:"decided,omitempty"`
 	// Admissions whose answer would be another one today.
 	Different uint64 `protobuf:"varint,2,opt,name=different,proto3" json:"different,omitempty"`
 	// At most 1,000 of those with another answer.
 	Differences []*ReplayDifference `protobuf:"bytes,3,rep,name=differences,proto3" json:"differences,omitempty"`
-	// Denials in the same period, which are not judged again; at most 100,000 entries of the history are counted.
+	// Denials of the same time that are not decided again: of other requests, of what is proved before a spawn is judged, and from more than
+	// an hour ago.
 	NotReplayed uint64 `protobuf:"varint,4,opt,name=not_replayed,json=notReplayed,proto3" json:"not_replayed,omitempty"`
 	// Whether classes, limits or audiences were changed in the configuration since the first of these decisions.
 	ConfiguredOtherwise bool `protobuf:"varint,5,opt,name=configured_otherwise,json=configuredOtherwise,proto3" json:"configured_otherwise,omitempty"`
 	// The revision up to which the journal was read.
 	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Admissions that were judged again by the policies of today, because those of their time are not kept.
-	PoliciesLost  uint64 `protobuf:"varint,7,opt,name=policies_lost,json=policiesLost,proto3" json:"policies_lost,omitempty"`
+	PoliciesLost uint64 `protobuf:"varint,7,opt,name=policies_lost,json=policiesLost,proto3" json:"policies_lost,omitempty"`
+	// Denials among those that were decided again.
+	Denied        uint64 `protobuf:"varint,8,opt,name=denied,proto3" json:"denied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9109,6 +9112,13 @@ func (x *ReplayResponse) GetRevision() uint64 {
 func (x *ReplayResponse) GetPoliciesLost() uint64 {
 	if x != nil {
 		return x.PoliciesLost
+	}
+	return 0
+}
+
+func (x *ReplayResponse) GetDenied() uint64 {
+	if x != nil {
+		return x.Denied
 	}
 	return 0
 }
@@ -11708,7 +11718,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x16\n" +
 	"\x06agents\x18\x03 \x01(\x04R\x06agents\"A\n" +
 	"\rReplayRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x9e\x02\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb6\x02\n" +
 	"\x0eReplayResponse\x12\x18\n" +
 	"\adecided\x18\x01 \x01(\x04R\adecided\x12\x1c\n" +
 	"\tdifferent\x18\x02 \x01(\x04R\tdifferent\x12=\n" +
@@ -11716,7 +11726,8 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\fnot_replayed\x18\x04 \x01(\x04R\vnotReplayed\x121\n" +
 	"\x14configured_otherwise\x18\x05 \x01(\bR\x13configuredOtherwise\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12#\n" +
-	"\rpolicies_lost\x18\a \x01(\x04R\fpoliciesLost\"\xb1\x01\n" +
+	"\rpolicies_lost\x18\a \x01(\x04R\fpoliciesLost\x12\x16\n" +
+	"\x06denied\x18\b \x01(\x04R\x06denied\"\xb1\x01\n" +
 	"\x10ReplayDifference\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x19\n" +

@@ -1542,7 +1542,7 @@ pub struct ReplayRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayResponse {
-    /// Admissions that were judged again.
+    /// Admissions and denials of spawns that were decided again.
     #[prost(uint64, tag = "1")]
     pub decided: u64,
     /// Admissions whose answer would be another one today.
@@ -1551,7 +1551,8 @@ pub struct ReplayResponse {
     /// At most 1,000 of those with another answer.
     #[prost(message, repeated, tag = "3")]
     pub differences: ::prost::alloc::vec::Vec<ReplayDifference>,
-    /// Denials in the same period, which are not judged again; at most 100,000 entries of the history are counted.
+    /// Denials of the same time that are not decided again: of other requests, of what is proved before a spawn is judged, and from more than
+    /// an hour ago.
     #[prost(uint64, tag = "4")]
     pub not_replayed: u64,
     /// Whether classes, limits or audiences were changed in the configuration since the first of these decisions.
@@ -1563,6 +1564,9 @@ pub struct ReplayResponse {
     /// Admissions that were judged again by the policies of today, because those of their time are not kept.
     #[prost(uint64, tag = "7")]
     pub policies_lost: u64,
+    /// Denials among those that were decided again.
+    #[prost(uint64, tag = "8")]
+    pub denied: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplayDifference {

@@ -4,10 +4,10 @@ use mayfly_agent::ticket::Ticket;
 use mayfly_verify::{ClassName, DelegationId, sha256};
 use zeroize::Zeroizing;
 
-use super::{Credential, Signatures, Spawn};
+use super::{AskedSpawn, Credential, Signatures, Spawn};
 use crate::acts::{Issuer, digest, request_id, user};
 use crate::authority::Signed;
-use crate::caller::Caller;
+use crate::caller::{Caller, Origin};
 use crate::csr::Key;
 use crate::denial::{Denial, Fault, No};
 use crate::judge::bound::Proved;
@@ -120,6 +120,13 @@ pub(super) async fn acts(
         return Err(Denial::malformed("TICKET_WITH_JWT", message).into());
     }
     let proof = proof(issuer, caller, &request).await?;
+    let head = issuer.ledger.read(|state| state.revision);
+    // For the history of a denial: with this it can be decided again.
+    Origin::note(|origin| {
+        if let Some(asked) = AskedSpawn::new(&request, proof.as_ref(), (head, issuer.clock.now())) {
+            let _ = origin.question.set(Box::new(asked));
+        }
+    });
     let single = csrs.len() == 1;
     if !single && proof.as_ref().is_some_and(|proof| proof.id_jag().is_some()) {
         let message = "an ID-JAG is used once: spawn one agent with it, and the others by the delegation that it makes";

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::policies::{Action, AgentFacts, Ask, Decision, Facts, Live, Policies, Principal, Resource, UserFacts};
 
 /// Attributes that are not known here, so that they count as absent.
-const UNKNOWN: [&str; 4] = ["acr", "sign_in_age", "left", "budget"];
+const UNKNOWN: [&str; 5] = ["acr", "sign_in_age", "left", "budget", "first_use"];
 
 /// The facts that the questions about all agents share.
 struct World<'a> {

@@ -128,7 +128,11 @@ impl Decisions for Door {
             let difference = |d: replay::Difference| v1::ReplayDifference {
                 revision: d.revision,
                 at: Some(timestamp(d.at / SECOND)),
-                agent_id: format!("spiffe://{}/agent/{}/{}", issuer.trust_domain, d.class, d.agent),
+                // A denial made no agent.
+                agent_id: match d.agent.is_nil() {
+                    true => String::new(),
+                    false => format!("spiffe://{}/agent/{}/{}", issuer.trust_domain, d.class, d.agent),
+                },
                 class: d.class,
                 then: d.then,
                 now: d.now,
@@ -140,6 +144,7 @@ impl Decisions for Door {
                 not_replayed: replayed.denials,
                 configured_otherwise: replayed.configured_otherwise,
                 policies_lost: replayed.policies_lost,
+                denied: replayed.denied,
                 revision: replayed.revision,
             })
         })

@@ -188,6 +188,7 @@ impl Case {
         self.rules.tokens.entry(user.iss.clone()).or_default().insert(audience.clone(), ceiling);
         let (acr, signed_in_at, groups) = match (&self.act.proof, &self.known) {
             (Some(Proof::Token { acr, groups, .. }), _) => (acr.clone(), Some(issued_at), groups.clone()),
+            (Some(Proof::IdJag(jag)), _) => (jag.acr.clone(), Some(issued_at), jag.groups.clone()),
             // A new sign-in of the same user has the same groups.
             (_, Some(known)) => (None, Some(issued_at), known.groups.to_vec()),
             _ => (None, Some(issued_at), Vec::new()),

@@ -28,12 +28,12 @@ pub(super) async fn decision(issuer: &Arc<Issuer>, caller: &Caller, id: &str) ->
         match again(issuer, caller, main.leaf.revision).await? {
             Some(explained) if explained.denial.is_none() => {
                 let about = format!("{} of {}, decided again as it was then", main.leaf.kind.as_str(), main.leaf.agent_id);
-                return Ok(Explanation { about, decision: id.to_owned(), at: main.leaf.at, ..explained });
+                return Ok(Explanation { about, decision: main.leaf.decision_id.clone(), at: main.leaf.at, ..explained });
             }
             Some(_) | None => {}
         }
     }
-    Ok(as_recorded(issuer, id, &entries, main))
+    Ok(as_recorded(issuer, &entries, main))
 }
 
 /// The admission of a revision with its checks. `None` if it or its spawner is no longer in the journal.
@@ -64,7 +64,7 @@ async fn again(issuer: &Arc<Issuer>, caller: &Caller, revision: u64) -> Result<O
 }
 
 /// What the entries say.
-fn as_recorded(issuer: &Issuer, id: &str, entries: &[Draft], main: &Draft) -> Explanation {
+fn as_recorded(issuer: &Issuer, entries: &[Draft], main: &Draft) -> Explanation {
     let (places, leaf) = (&issuer.explaining.places, &main.leaf);
     let class = |key: Option<&str>| match leaf.class.as_str() {
         "" => places.elsewhere("configuration"),
@@ -112,7 +112,7 @@ fn as_recorded(issuer: &Issuer, id: &str, entries: &[Draft], main: &Draft) -> Ex
         denial,
         // No changes were tried, because the history does not have the complete request.
         complete: false,
-        decision: id.to_owned(),
+        decision: leaf.decision_id.clone(),
         revision: leaf.revision,
         at: leaf.at,
         ..Explanation::default()

@@ -1728,7 +1728,7 @@ class ReplayRequest(_message.Message):
     def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ReplayResponse(_message.Message):
-    __slots__ = ("decided", "different", "differences", "not_replayed", "configured_otherwise", "revision", "policies_lost")
+    __slots__ = ("decided", "different", "differences", "not_replayed", "configured_otherwise", "revision", "policies_lost", "denied")
     DECIDED_FIELD_NUMBER: _ClassVar[int]
     DIFFERENT_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
@@ -1736,6 +1736,7 @@ class ReplayResponse(_message.Message):
     CONFIGURED_OTHERWISE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     POLICIES_LOST_FIELD_NUMBER: _ClassVar[int]
+    DENIED_FIELD_NUMBER: _ClassVar[int]
     decided: int
     different: int
     differences: _containers.RepeatedCompositeFieldContainer[ReplayDifference]
@@ -1743,7 +1744,8 @@ class ReplayResponse(_message.Message):
     configured_otherwise: bool
     revision: int
     policies_lost: int
-    def __init__(self, decided: _Optional[int] = ..., different: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ReplayDifference, _Mapping]]] = ..., not_replayed: _Optional[int] = ..., configured_otherwise: _Optional[bool] = ..., revision: _Optional[int] = ..., policies_lost: _Optional[int] = ...) -> None: ...
+    denied: int
+    def __init__(self, decided: _Optional[int] = ..., different: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ReplayDifference, _Mapping]]] = ..., not_replayed: _Optional[int] = ..., configured_otherwise: _Optional[bool] = ..., revision: _Optional[int] = ..., policies_lost: _Optional[int] = ..., denied: _Optional[int] = ...) -> None: ...
 
 class ReplayDifference(_message.Message):
     __slots__ = ("revision", "at", "agent_id", "then", "now")
