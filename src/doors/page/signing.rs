@@ -36,7 +36,6 @@ impl Sites {
                 secret_file: None,
                 issuer: settings.issuer.clone(),
                 client: client.to_owned(),
-                secret_file: None,
                 ca_file: settings.ca_file.clone(),
                 // The session ends with the token, so nothing is refreshed.
                 scope: Some("openid".into()),
