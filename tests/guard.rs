@@ -1,5 +1,5 @@
 //! A guard beside a service: it says whose a credential is, refuses what is revoked, and knows what it does not know.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! Folders that are kept: nothing needs a person at night, whatever is killed at whatever moment.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod support;
 

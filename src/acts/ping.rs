@@ -21,9 +21,12 @@ const MOST: usize = 16_384;
 /// Who waits for which approval, in memory alone.
 pub struct Pings {
     notifier: Notifier,
-    // Guards where to tell of an approval, by which token, and the Unix microseconds until which somebody can answer. Held for one look-up.
-    waiting: Mutex<HashMap<[u8; 16], (Endpoint, Zeroizing<String>, u64)>>,
+    // Guards who waits for which approval, by its id. Held for one look-up.
+    waiting: Mutex<HashMap<[u8; 16], Waiting>>,
 }
+
+/// Where to tell of an answer, by which token, and the Unix microseconds until which somebody can answer.
+type Waiting = (Endpoint, Zeroizing<String>, u64);
 
 /// Where the agents of a caller's workload are told of answers. `None` if the configuration does not say.
 pub fn endpoint(issuer: &Issuer, caller: &Caller) -> Option<Endpoint> {

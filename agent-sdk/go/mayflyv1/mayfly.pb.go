@@ -560,7 +560,7 @@ const (
 	Reason_REASON_CREDENTIAL_NOT_YET_VALID Reason = 34
 	// The credential breaks a rule of the SPIFFE profile.
 	Reason_REASON_CREDENTIAL_PROFILE Reason = 35
-	// A certificate was used on a new connection after its renewal, so somebody holds a copy and the agent was revoked.
+	// A certificate was used on a new connection after its renewal, so somebody holds a copy, and the agent or workload was revoked.
 	Reason_REASON_CREDENTIAL_REUSED Reason = 36
 	// The credential was revoked, or something that it relies on was.
 	Reason_REASON_CREDENTIAL_REVOKED Reason = 37

@@ -2282,7 +2282,7 @@ pub enum Reason {
     CredentialNotYetValid = 34,
     /// The credential breaks a rule of the SPIFFE profile.
     CredentialProfile = 35,
-    /// A certificate was used on a new connection after its renewal, so somebody holds a copy and the agent was revoked.
+    /// A certificate was used on a new connection after its renewal, so somebody holds a copy, and the agent or workload was revoked.
     CredentialReused = 36,
     /// The credential was revoked, or something that it relies on was.
     CredentialRevoked = 37,

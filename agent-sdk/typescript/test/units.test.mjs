@@ -28,7 +28,7 @@ test("final are the codes that the table of reasons calls final", () => {
 
 test("a status whose details cannot be read is a denial and no end", () => {
   for (const bytes of [undefined, "text", Buffer.alloc(0), Buffer.from([0xff]), Buffer.from("1a05", "hex"), Buffer.alloc(64, 0xff)]) {
-    assert.deepEqual(detailsOf(bytes), { reason: "", retryAfter: undefined });
+    assert.deepEqual(detailsOf(bytes), { reason: "", retryAfter: undefined, said: new Map() });
   }
   assert.equal(errorOf({ code: 16, details: "x" }).code, "UNAUTHENTICATED");
   assert.equal(errorOf({ code: 14, details: "x" }).transient, true);
