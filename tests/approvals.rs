@@ -289,7 +289,7 @@ async fn t182_of_ten_thousand_uses_two_hundred_at_a_time_exactly_one_succeeds() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long: a minute"]
+#[ignore = "long: a minute; cargo test --release --test approvals -- --ignored"]
 async fn t182_of_a_hundred_thousand_uses_two_hundred_at_a_time_exactly_one_succeeds() {
     let dev = start();
     let asked = ask(&dev, "a1", "7");
