@@ -76,12 +76,14 @@ pub struct Place {
     pub dir: PathBuf,
     /// The last signed checkpoint, kept outside the folder.
     pub checkpoint: PathBuf,
+    /// The edge of the tree when its tiles were last made durable.
+    pub edge: PathBuf,
 }
 
 impl Place {
     /// The place in a home.
     pub fn of(home: &Path) -> Place {
-        Place { dir: home.join("history"), checkpoint: home.join("history.checkpoint") }
+        Place { dir: home.join("history"), checkpoint: home.join("history.checkpoint"), edge: home.join("history.edge") }
     }
 
     /// The folder of the segments.
@@ -109,7 +111,7 @@ impl Opened {
         if std::fs::read_to_string(&vkey).ok().as_deref() != Some(text.as_str()) {
             crate::keys::keystore::write_private(&vkey, text.as_bytes()).map_err(|e| e.to_string())?;
         }
-        let log = Log::open(&place.dir, &place.checkpoint, signer, &store.reader())?;
+        let log = Log::open(&place, signer, &store.reader())?;
         Ok(Opened { store, log, verifier, place })
     }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -26,6 +26,8 @@ struct Shared {
     // Guards the queue; held to add to it or to take everything.
     waiting: Mutex<Waiting>,
     wakes: Condvar,
+    // Ends a pause of the writer early.
+    hurries: Condvar,
     copied: AtomicU64,
 }
 
@@ -54,7 +56,12 @@ pub(super) struct Taken {
 impl Inbox {
     /// An empty queue. No row of the journal counts as copied until the writer says so.
     pub(super) fn new() -> Inbox {
-        Inbox(Arc::new(Shared { waiting: Mutex::default(), wakes: Condvar::new(), copied: AtomicU64::new(0) }))
+        Inbox(Arc::new(Shared {
+            waiting: Mutex::default(),
+            wakes: Condvar::new(),
+            hurries: Condvar::new(),
+            copied: AtomicU64::new(0),
+        }))
     }
 
     /// Adds the records of a commit. Never blocks.
@@ -93,6 +100,7 @@ impl Inbox {
         if !waiting.stop {
             waiting.flushes.push(done);
         }
+        self.0.hurries.notify_one();
         self.wake(&mut waiting);
         flushed
     }
@@ -100,6 +108,7 @@ impl Inbox {
     pub(super) fn stop(&self) {
         let mut waiting = self.0.waiting.lock();
         waiting.stop = true;
+        self.0.hurries.notify_one();
         self.wake(&mut waiting);
     }
 
@@ -120,14 +129,14 @@ impl Inbox {
         }
     }
 
-    /// Lets entries accumulate for `pause`, unless a caller waits for a flush.
+    /// Lets entries accumulate for `pause`, or until a caller waits for a flush.
     pub(super) fn gather(&self, pause: Duration) {
+        let until = Instant::now() + pause;
         let mut waiting = self.0.waiting.lock();
-        if waiting.flushes.is_empty() && !waiting.stop {
-            drop(waiting);
-            std::thread::sleep(pause);
-        } else {
-            waiting.idle = false;
+        while waiting.flushes.is_empty() && !waiting.stop {
+            if self.0.hurries.wait_until(&mut waiting, until).timed_out() {
+                return;
+            }
         }
     }
 

@@ -16,8 +16,8 @@ use crate::journal;
 use crate::ledger::{Ledger, Noted};
 use crate::process::sparing::Sparing;
 
-/// For how long records accumulate before they are written with one fsync.
-const GATHER: Duration = Duration::from_millis(20);
+/// For how long records accumulate before they are written with one fsync. Each fsync delays those of the journal.
+const GATHER: Duration = Duration::from_millis(50);
 /// Least time between two checkpoints.
 const CHECKPOINT: Duration = Duration::from_secs(1);
 /// Pause between two searches for entries that are too old.
@@ -221,9 +221,11 @@ impl Keeper {
             self.published = Some(Instant::now());
             self.log.publish()?;
         }
+        // At a start too, because tiles that were written again are not durable.
+        self.log.settle(stop || self.expired.is_none())?;
         if self.expired.is_none_or(|at| at.elapsed() >= EXPIRE) {
             self.expired = Some(Instant::now());
-            self.store.expire(self.clock.now(), self.log.signed())?;
+            self.store.expire(self.clock.now(), self.log.durable())?;
             self.log.prune(self.store.minimum())?;
         }
         Ok(())

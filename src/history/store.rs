@@ -190,8 +190,8 @@ impl Store {
     }
 
     /// Drops the oldest segments if all of their entries are too old at `now` (Unix microseconds), or if there are too many. Only
-    /// segments that a signed checkpoint of `signed` entries covers are dropped.
-    pub(super) fn expire(&mut self, now: u64, signed: u64) -> Result<(), String> {
+    /// segments of the first `durable` entries are dropped: the tiles of later ones may have to be rebuilt.
+    pub(super) fn expire(&mut self, now: u64, durable: u64) -> Result<(), String> {
         self.turn(now)?;
         loop {
             let bytes = self.bytes();
@@ -202,7 +202,7 @@ impl Store {
             };
             let old = oldest.latest().saturating_add(self.keep.time) <= now;
             let many = self.keep.bytes.is_some_and(|most| bytes > most);
-            if !(old || many) || oldest.end() > signed {
+            if !(old || many) || oldest.end() > durable {
                 return Ok(());
             }
             // ORDER: removed from the list first, so that a reader never finds a segment there whose file is gone.

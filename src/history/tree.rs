@@ -61,6 +61,14 @@ impl Edge {
         self.size
     }
 
+    /// The edge as it was when the last tile of leaves was full.
+    pub fn of_full_tiles(&self) -> Edge {
+        let size = self.size / WIDTH * WIDTH;
+        let above = self.partial.iter().skip(1).take(levels(size).saturating_sub(1)).cloned();
+        let partial = if size == 0 { Vec::new() } else { std::iter::once(Vec::new()).chain(above).collect() };
+        Edge { size, partial }
+    }
+
     /// For each level whose last tile is not full, the hashes of that tile.
     pub fn partial(&self) -> impl Iterator<Item = (usize, u64, &[Hash])> {
         let tile = |(level, hashes): (usize, &'_ Vec<Hash>)| (level, self.size >> (8 * (level + 1)), hashes.len());

@@ -102,6 +102,15 @@ pub fn read_private(path: &Path) -> Result<Option<Zeroizing<String>>, KeystoreEr
 
 /// Writes a file that only its owner may read, as a whole or not at all. It is durable on return.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), KeystoreError> {
+    replace(path, content, true)
+}
+
+/// The same, but a power loss may lose the file or leave it empty. A crash of the process does not.
+pub fn write_unsynced(path: &Path, content: &[u8]) -> Result<(), KeystoreError> {
+    replace(path, content, false)
+}
+
+fn replace(path: &Path, content: &[u8], durably: bool) -> Result<(), KeystoreError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let fresh = dir.join(format!(".{name}.{}", std::process::id()));
@@ -110,9 +119,11 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), KeystoreError> {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(content)?;
-        file.sync_all()?;
+        if durably {
+            file.sync_all()?;
+        }
         fs::rename(&fresh, path)?;
-        fs::File::open(dir)?.sync_all()
+        if durably { fs::File::open(dir)?.sync_all() } else { Ok(()) }
     })();
     written.map_err(|e| {
         let _ = fs::remove_file(&fresh);
