@@ -250,8 +250,11 @@ impl World {
         let spawned = spawn(&self.workload, &self.token, key.csr, "researcher").await.map_err(|e| text("spawn")(&e))?;
         let (id, svid) = admitted(&spawned);
         self.seen.spawned.lock().insert(id.clone());
-        // What the agents of the SDK do from time to time, and the workload too.
-        let renewed = within(renew(&self.workload)).await.map_err(|e| text("renew")(&e))?;
+        // What the agents of the SDK do from time to time, by a new one: the certificates of a workload that are not used are limited.
+        let issuer = Issuer { address: self.dev().text("grpc"), trust_domain: td(), connect_timeout: Duration::from_secs(3) };
+        let request = v1::SpawnRequest { class: "researcher".into(), user_token: self.token.clone(), ..Default::default() };
+        let agent = Identity::spawn(self.workload.channel(), issuer, request).await.map_err(|e| text("spawn by the SDK")(&e))?;
+        let renewed = within(renew(&agent)).await.map_err(|e| text("renew")(&e))?;
         assert!(!renewed.svid.unwrap().certificates.is_empty());
         revoke(&self.workload, &id, &svid, &self.seen).await.map_err(|e| text("revoke")(&e))?;
         let started = Instant::now();
@@ -303,7 +306,7 @@ async fn spawn(from: &Identity, token: &str, csr: Vec<u8>, class: &str) -> Resul
     Ok(within(IdentitiesClient::new(from.channel()).spawn(request)).await?.into_inner())
 }
 
-/// The workload has one certificate more; that which its identity uses goes on.
+/// The agent has one certificate more; the one that its identity uses stays valid.
 async fn renew(from: &Identity) -> Result<v1::RenewResponse, tonic::Status> {
     let csr = mayfly::folder::Key::new().unwrap().csr;
     Ok(IdentitiesClient::new(from.channel()).renew(v1::RenewRequest { csr }).await?.into_inner())
