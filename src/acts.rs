@@ -189,7 +189,7 @@ impl Issuer {
         // The ledger decides on any certificate but the current one: it records the first use of a renewed one, refuses a
         // replaced one, and revokes the agent if a past one is used on a new connection.
         if generation != Generation::Current {
-            present::present(self, caller.clone(), action).await?;
+            Box::pin(present::present(self, caller.clone(), action)).await?;
         }
         Ok(caller)
     }

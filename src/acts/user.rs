@@ -101,5 +101,6 @@ pub(super) fn refused(refusal: Refusal) -> Denial {
 
 async fn verify(issuer: &Issuer, token: &str, presenter: Presenter) -> Result<Delegator, Denial> {
     let providers = issuer.providers.load_full();
-    providers.assertions.verify(token, issuer.clock.seconds(), presenter).await.map_err(refused)
+    // Boxed, because few calls verify a token, and every call would have room for it.
+    Box::pin(providers.assertions.verify(token, issuer.clock.seconds(), presenter)).await.map_err(refused)
 }

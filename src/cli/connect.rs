@@ -12,12 +12,11 @@ use mayfly_agent::channel::{
 use mayfly_agent::validity::{self, OutOfTime, Validity};
 use mayfly_verify::TrustDomain;
 
-use super::exit::{FAILURE, Failure, INVALID, UNREACHABLE};
+use super::exit::{FAILURE, Failure, INVALID};
 use super::global::Global;
 use super::{place, spiffe_id};
 use crate::authority::pem as pem_block;
 use crate::folder;
-use crate::home::{self, Endpoint};
 
 /// How long to wait for a program that renews the identity.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -42,14 +41,9 @@ impl Acting {
     }
 }
 
-/// Reads from the home directory how to reach its issuer: the operator socket, the gRPC address and the trust domain.
-pub(super) fn endpoint(home: &Path) -> Result<Endpoint, Failure> {
-    home::endpoint(home).map_err(|e| Failure::new(UNREACHABLE, e))
-}
-
 /// Connects to the operator socket of the home.
 pub(super) async fn as_operator(global: &Global) -> Result<Channel, Failure> {
-    Ok(plain(connect_unix(&endpoint(&global.home)?.socket).await?))
+    Ok(plain(connect_unix(&place::endpoint(global)?.socket).await?))
 }
 
 /// Connects with the identity of a folder.
@@ -97,7 +91,7 @@ async fn stranger(global: &Global, server: Option<&str>, bundle: Option<&Path>) 
     };
     let trust_domain = match roots.first().and_then(|root| trust_domain_of(root)) {
         Some(trust_domain) => trust_domain,
-        None => TrustDomain::new(&endpoint(&global.home)?.trust_domain).map_err(|e| e.to_string())?,
+        None => TrustDomain::new(&place::endpoint(global)?.trust_domain).map_err(|e| e.to_string())?,
     };
     let trust = Trust::Roots(roots);
     Ok(connect(ChannelSettings { address, trust_domain, trust, identity: None, connect_timeout: TIMEOUT }).await?)
@@ -106,7 +100,11 @@ async fn stranger(global: &Global, server: Option<&str>, bundle: Option<&Path>) 
 /// Channel settings with the identity and the trust bundle in the folder `dir`.
 pub(super) fn settings(global: &Global, server: Option<&str>, dir: &Path) -> Result<ChannelSettings, Failure> {
     let named = global.home.join("workloads").join(dir);
-    let dir = if !dir.exists() && named.is_dir() { named.as_path() } else { dir };
+    let in_home = !dir.exists() && named.is_dir();
+    if in_home {
+        place::believe(global)?;
+    }
+    let dir = if in_home { named.as_path() } else { dir };
     let identity = folder::identity(dir)?;
     in_time(dir, &identity)?;
     let trust = Trust::Roots(folder::roots(dir)?);
@@ -124,7 +122,7 @@ fn address_of(global: &Global, server: Option<&str>, dir: &Path, trust_domain: &
     if let Some(address) = place::server(global, server)? {
         return Ok(address);
     }
-    let local = endpoint(&global.home);
+    let local = place::endpoint(global);
     if let Ok(at) = &local
         && at.trust_domain == trust_domain.as_str()
     {
@@ -163,7 +161,7 @@ pub(super) fn address(global: &Global, server: Option<&str>) -> Result<String, F
     }
     match place::of(global)? {
         Some(context) => Ok(context.settings.server),
-        None => Ok(endpoint(&global.home)?.grpc),
+        None => Ok(place::endpoint(global)?.grpc),
     }
 }
 

@@ -1,13 +1,15 @@
 //! Which issuer a command uses, and with which identity: those of a context, or of the home. Options take precedence over the
 //! environment, and that over the context that was chosen with `mayfly context use`.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::exit::{DENIED, FAILURE, Failure, UNREACHABLE};
 use super::global::{Given, Global};
 use crate::context::{Context, Contexts};
 use crate::dev::provider;
-use crate::home;
+use crate::home::{self, Endpoint};
 use crate::login::{LoginError, Provider, kept};
 
 /// The environment variable with the address of the issuer.
@@ -22,6 +24,29 @@ pub(super) fn of(global: &Global) -> Result<Option<Context>, Failure> {
         Named::Home => Ok(None),
         Named::Nothing => current(global),
     }
+}
+
+/// The issuer of the home: where it is, and its trust domain.
+pub(super) fn endpoint(global: &Global) -> Result<Endpoint, Failure> {
+    believe(global)?;
+    home::endpoint(&global.home).map_err(|e| Failure::new(UNREACHABLE, e))
+}
+
+/// Refuses a home that nobody has named and that somebody else has made: its issuer would get the tokens of users (T316). A home is
+/// made for its owner alone, and a copy that came with a repository or an archive is not.
+pub(super) fn believe(global: &Global) -> Result<(), Failure> {
+    let path = global.home.join("endpoint.json");
+    let Some(found) = fs::symlink_metadata(&path).ok().filter(|_| global.home_given == Given::No) else { return Ok(()) };
+    let ours = |of: &fs::Metadata| crate::process::uid().is_none_or(|uid| uid == of.uid());
+    let folder = fs::symlink_metadata(&global.home).map_err(|e| format!("`{}`: {e}", global.home.display()))?;
+    if ours(&found) && ours(&folder) && found.is_file() && found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let home = global.home.display();
+    Err(Failure::usage(format!(
+        "`{home}` here was made by somebody else, or copied, so its issuer is not believed: it would get your tokens. Give --home {home} \
+         if you trust it"
+    )))
 }
 
 /// The context or the home that a command or its environment names.
@@ -52,7 +77,7 @@ fn named(global: &Global) -> Result<Named, Failure> {
 fn current(global: &Global) -> Result<Option<Context>, Failure> {
     let Ok(contexts) = Contexts::of_user() else { return Ok(None) };
     let Some(name) = contexts.current()? else { return Ok(None) };
-    if home::endpoint(&global.home).is_ok() {
+    if endpoint(global).is_ok() {
         let home = global.home.display();
         return Err(Failure::usage(format!(
             "`{home}` here holds an issuer, and the current context is `{name}`: say which with --home {home} or --context {name}"
@@ -80,7 +105,7 @@ pub(super) fn login(global: &Global) -> Result<Option<(PathBuf, Provider)>, Fail
     if let Some(context) = of(global)? {
         return Ok(context.settings.login.map(|provider| (context.dir, provider)));
     }
-    let Ok(at) = home::endpoint(&global.home) else { return Ok(None) };
+    let Ok(at) = endpoint(global) else { return Ok(None) };
     let development = |(issuer, ca_file)| {
         let client = provider::USER.to_owned();
         let provider = Provider { issuer, client, secret_file: None, ca_file: Some(ca_file), scope: None, resource: None };

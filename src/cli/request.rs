@@ -115,5 +115,11 @@ pub(super) fn spawner(global: &Global, acting: &Acting) -> Result<PathBuf, Failu
         return Ok(dir.clone());
     }
     let of_place = place::of(global)?.and_then(|context| context.settings.identity);
-    Ok(of_place.unwrap_or_else(|| global.home.join("workloads").join("orchestrator")))
+    match of_place {
+        Some(dir) => Ok(dir),
+        None => {
+            place::believe(global)?;
+            Ok(global.home.join("workloads").join("orchestrator"))
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let remote = args.acting.identity.is_some() || place::of(global)?.is_some();
-    let local = if remote { None } else { Some(connect::endpoint(&global.home)?) };
+    let local = if remote { None } else { Some(place::endpoint(global)?) };
     let channel = connect::as_identity_or_operator(global, &args.acting).await?;
     let trust_domain = match &local {
         Some(at) => at.trust_domain.clone(),

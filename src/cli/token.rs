@@ -2,10 +2,9 @@
 
 use serde_json::json;
 
-use super::connect;
 use super::exit::{FAILURE, Failure};
 use super::global::Global;
-use super::output;
+use super::{output, place};
 use crate::dev::provider;
 
 /// Print an ID token of a user of the development provider, or an ID-JAG
@@ -28,7 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
-    let at = connect::endpoint(&global.home)?;
+    let at = place::endpoint(global)?;
     let Some((issuer, ca)) = at.oidc.zip(at.oidc_ca) else {
         let message = "only `mayfly dev` has a provider of its own: get a token from yours";
         return Err(Failure::new(FAILURE, message));

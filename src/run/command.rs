@@ -52,6 +52,7 @@ pub struct Running {
     tree: Tree,
     signals: mpsc::Receiver<Signal>,
     children: tokio::signal::unix::Signal,
+    continued: tokio::signal::unix::Signal,
     terminal: bool,
     ended: Option<u8>,
 }
@@ -64,8 +65,9 @@ impl Running {
         let (program, arguments) = command.split_first().ok_or_else(|| ours(&"give a command to run"))?;
         // ORDER: before the command starts, so that no signal and no exit is missed.
         let children = signal(SignalKind::child()).map_err(|e| ours(&e))?;
+        let continued = signal(SignalKind::from_raw(Signal::CONT.as_raw())).map_err(|e| ours(&e))?;
         let signals = listen().map_err(|e| ours(&e))?;
-        let terminal = isatty(stdin()) && tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp());
+        let terminal = in_foreground();
         let mut command = Command::new(program);
         command.args(arguments).process_group(0);
         for (name, value) in env {
@@ -85,7 +87,7 @@ impl Running {
             message: format!("cannot run `{}`: {e}", program.display()),
         })?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| ours(&"the command has no process id"))?;
-        let running = Running { pid, tree: Tree::here().within(group), signals, children, terminal, ended: None };
+        let running = Running { pid, tree: Tree::here().within(group), signals, children, continued, terminal, ended: None };
         running.give_terminal();
         Ok(running)
     }
@@ -103,6 +105,7 @@ impl Running {
             }
             tokio::select! {
                 _ = self.children.recv() => {}
+                _ = self.continued.recv() => self.resume(),
                 Some(signal) = self.signals.recv() => return Event::Signal(signal),
             }
         }
@@ -158,14 +161,33 @@ impl Running {
         }
     }
 
-    /// Ctrl-Z: this process stops too, so that the shell sees it, and the shell's `fg` continues both.
-    fn pause(&self) {
-        if self.terminal {
+    /// The command was stopped, by Ctrl-Z or because it used the terminal in the background: this process stops too, so that the
+    /// shell sees it, and the shell's `fg` or `bg` continues both.
+    fn pause(&mut self) {
+        // A shell's `fg` of a job that runs says nothing: only the terminal tells that we are in front now.
+        let brought_here = !self.terminal && in_foreground();
+        if brought_here {
+            self.resume();
+        } else if isatty(stdin()) {
             self.take_terminal();
             let _ = kill_process(getpid(), Signal::STOP);
-            self.give_terminal();
+            self.resume();
         }
     }
+
+    /// We were continued: by `fg`, which has brought us to the foreground of the terminal, or by `bg`.
+    fn resume(&mut self) {
+        self.terminal = in_foreground() || (self.terminal && tcgetpgrp(stdin()).is_ok_and(|group| group == self.pid));
+        self.give_terminal();
+        if !self.terminal && isatty(stdin()) {
+            let _ = kill_process_group(self.pid, Signal::CONT);
+        }
+    }
+}
+
+/// Whether our process group is in the foreground of the terminal that we read from.
+fn in_foreground() -> bool {
+    isatty(stdin()) && tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp())
 }
 
 /// Starts the command and returns its process and its control group.
@@ -212,7 +234,9 @@ fn exit_code(status: WaitStatus) -> u8 {
 
 fn listen() -> io::Result<mpsc::Receiver<Signal>> {
     let (told, signals) = mpsc::channel(16);
-    for passed in PASSED {
+    // T318: what was ignored when we started, as by `nohup`, stays ignored, by the command too.
+    let ignored = ignored();
+    for passed in PASSED.into_iter().filter(|signal| ignored & (1 << (signal.as_raw() - 1)) == 0) {
         let mut stream = signal(SignalKind::from_raw(passed.as_raw()))?;
         let told = told.clone();
         tokio::spawn(async move {
@@ -224,4 +248,11 @@ fn listen() -> io::Result<mpsc::Receiver<Signal>> {
         });
     }
     Ok(signals)
+}
+
+/// The signals that this process ignores, as a set of bits; none if the system does not say.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }

@@ -1,6 +1,8 @@
 //! A private socket for one process tree, in a new folder that only one user may enter.
 
 use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Name of the socket in its folder.
 const SOCKET: &str = "workload.sock";
+/// Longest path of a socket, in bytes: `sun_path` has 108, with a zero at the end.
+const LONGEST: usize = 107;
 
 /// The folder with the socket and other files of the command. Dropping this removes all of them.
 pub struct Private {
@@ -37,23 +41,35 @@ pub struct Private {
 }
 
 impl Private {
-    /// Creates the folder, for `owner` if that is another user, and listens in it.
+    /// Creates the folder, for `owner` if that is another user, and listens in it: below `XDG_RUNTIME_DIR` if that is ours, or else
+    /// below `TMPDIR` or `/tmp`, where the path is short enough for a socket.
     pub fn new(owner: Option<Owner>) -> Result<(Private, UnixListener), String> {
-        let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute() && owner.is_none());
-        let base = base.unwrap_or_else(std::env::temp_dir);
         let mut name = [0u8; 12];
         aws_lc_rs::rand::fill(&mut name).map_err(|_| "no random name could be made")?;
         let name = format!("mayfly-{}", hex::encode(name));
-        let dir = base.join(&name);
-        let text = |e: std::io::Error| format!("`{}`: {e}", dir.display());
-        let base = Folder::existing(&base).map_err(text)?;
-        let folder = base.create(OsStr::new(&name)).map_err(text)?;
-        let private = Private { base, dir: folder, name, path: dir.join(SOCKET), owner, files: Vec::new() };
-        let listener = UnixListener::bind(&private.path).map_err(text)?;
+        let mut why = Vec::new();
+        for base in bases(owner.is_some()) {
+            match Private::within(&base, &name, owner) {
+                Ok(made) => return Ok(made),
+                Err(e) => why.push(format!("`{}`: {e}", base.display())),
+            }
+        }
+        Err(format!("no folder for the socket of the Workload API could be made: set TMPDIR to one ({})", why.join("; ")))
+    }
+
+    fn within(base: &Path, name: &str, owner: Option<Owner>) -> io::Result<(Private, UnixListener)> {
+        let path = base.join(name).join(SOCKET);
+        if path.as_os_str().len() > LONGEST {
+            return Err(io::Error::other(format!("the path of the socket would have more than {LONGEST} bytes")));
+        }
+        let base = Folder::existing(base)?;
+        let folder = base.create(OsStr::new(name))?;
+        let private = Private { base, dir: folder, name: name.to_owned(), path, owner, files: Vec::new() };
+        let listener = UnixListener::bind(&private.path)?;
         if let Some(owner) = owner {
             // ORDER: the socket first. As long as the folder is ours, nobody else can put another file in the socket's place.
-            private.dir.give(OsStr::new(SOCKET), owner).map_err(text)?;
-            private.dir.give_all(owner).map_err(text)?;
+            private.dir.give(OsStr::new(SOCKET), owner)?;
+            private.dir.give_all(owner)?;
         }
         Ok((private, listener))
     }
@@ -83,6 +99,17 @@ impl Drop for Private {
         }
         let _ = self.base.remove_folder(OsStr::new(&self.name));
     }
+}
+
+/// Where the folder may be, in order. `su`, `sudo -E` and containers keep an `XDG_RUNTIME_DIR` that is another user's or missing.
+fn bases(for_another: bool) -> Vec<PathBuf> {
+    let uid = crate::process::uid();
+    let ours = |dir: &PathBuf| std::fs::metadata(dir).is_ok_and(|of| of.is_dir() && uid.is_none_or(|uid| uid == of.uid()));
+    let runtime =
+        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute() && !for_another && ours(dir));
+    let (given, last) = (std::env::temp_dir(), PathBuf::from("/tmp"));
+    let last = (given != last).then_some(last);
+    runtime.into_iter().chain([given]).chain(last).collect()
 }
 
 /// Serves until `stop`. A process outside of the tree may connect, and gets the answer that there is no identity for it.

@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getpid, getrlimit, pidfd_open, pidfd_send_signal,
-    setrlimit, waitid,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getpid, getrlimit, kill_process, pidfd_open,
+    pidfd_send_signal, setrlimit, waitid,
 };
 use tokio::net::UnixStream;
 
@@ -142,11 +143,19 @@ impl Tree {
             group.kill();
         }
         for pid in &members {
+            let Some(process) = Pid::from_raw(*pid) else { continue };
             // Pinned before it is checked, so that the process id still belongs to the tree.
-            if let Some(pinned) = Pid::from_raw(*pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-                && self.has(*pid)
+            let pinned = pidfd_open(process, PidfdFlags::empty());
+            if matches!(pinned, Err(Errno::SRCH)) || !self.has(*pid) {
+                continue;
+            }
+            let sent = pinned.and_then(|pinned| pidfd_send_signal(&pinned, signal));
+            // T317: where the system or a filter refuses pidfds, the process id has to do. Not to stop the process would be worse
+            // than the moment in which its id might pass to another one.
+            if let Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::MFILE | Errno::NFILE | Errno::NOMEM) =
+                sent
             {
-                let _ = pidfd_send_signal(&pinned, signal);
+                let _ = kill_process(process, signal);
             }
         }
         members.len()
@@ -215,7 +224,7 @@ fn pin(stream: &UnixStream, pid: i32) -> Result<OwnedFd, std::io::Error> {
 /// True only if there is no child at all, not even a zombie.
 fn has_no_child() -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    matches!(waitid(WaitId::All, look), Err(rustix::io::Errno::CHILD))
+    matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
 }
 
 fn has_ended(pinned: &OwnedFd) -> bool {
