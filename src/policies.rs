@@ -16,6 +16,7 @@ pub mod cases;
 mod decide;
 mod kept;
 mod mentions;
+mod part;
 mod read;
 mod set;
 #[cfg(test)]

@@ -88,7 +88,14 @@ fn what_a_person_approves_is_what_the_token_says_and_it_is_used_once() {
     assert!(dev.fails(&format!("approve {id} --user-token me.jwt"), 3).contains("APPROVAL_ANSWERED"));
     assert!(dev.fails(&format!("deny {id} --user-token me.jwt"), 3).contains("APPROVAL_ANSWERED"));
 
+    // T323: as long as it can be used, it is a standing approval.
+    assert_eq!(dev.json("governance")["approvals"][0]["approval_id"], asked["approval_id"]);
+
     let got = dev.json(&format!("exchange --as a1 --approval {id}"));
+    assert_eq!(dev.json("governance")["approvals"], json!([]));
+    // T320: decided again, with the approval as it was before the use.
+    let replayed = dev.json("replay --since 1h");
+    assert_eq!((&replayed["different"], &replayed["tokens"]), (&json!(0), &json!(1)), "{replayed}");
     assert_eq!((&got["authorization_details"], &got["scope"]), (&asked["authorization_details"], &json!("")));
     let claims = claims(got["access_token"].as_str().unwrap());
     assert_eq!((&claims["aud"], &claims["sub"], &claims["acr"]), (&json!(BANK), &json!("dev|demo"), &json!("ciba")));

@@ -54,7 +54,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "state",
         ],
     ),
-    ("why", &["acts", "caller", "clock", "denial", "history", "journal", "judge", "state"]),
+    ("why", &["acts", "caller", "clock", "denial", "history", "journal", "judge", "ledger", "policies", "state"]),
     ("login", &["https", "keys"]),
     // People sign in at the page as `mayfly login` signs them in.
     (

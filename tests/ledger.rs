@@ -1,5 +1,5 @@
 //! The ledger against a journal that fails: each fault lost, and persisted anyway; and the records against themselves.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ struct Disk {
     /// Syncs wait for as long as this is so; and how many there were.
     hangs: AtomicBool,
     syncs: AtomicU64,
+    /// Microseconds that a sync takes.
+    takes: AtomicU64,
 }
 
 struct Memory(Arc<Disk>);
@@ -55,6 +57,10 @@ impl Journal for Memory {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         self.0.syncs.fetch_add(1, Ordering::SeqCst);
+        match self.0.takes.load(Ordering::SeqCst) {
+            0 => {}
+            takes => std::thread::sleep(std::time::Duration::from_micros(takes)),
+        }
         let broken = self.0.broken.load(Ordering::SeqCst);
         if !broken || self.0.written_though_broken.load(Ordering::SeqCst) {
             let rows: Vec<_> = (first..).zip(records.iter().cloned()).collect();
@@ -1162,6 +1168,9 @@ mod extended;
 
 #[path = "ledger/reload.rs"]
 mod reload;
+
+#[path = "ledger/survey.rs"]
+mod survey;
 
 /// Everything that may come of a tree: spawn, child spawn, redeem, renew, mint.
 fn matrix(house: &House, n: u8, old: &Admission, hash: [u8; 32]) -> [&'static str; 5] {

@@ -69,6 +69,22 @@ fn a_policy_forbids_what_its_class_allows_and_says_whose_it_is() {
     for part in ["POLICY_DENIED", "no-mail", "security@example.org", "nobody reads the answers"] {
         assert!(told.contains(part), "{part} not in {told}");
     }
+    // T322: what would turn it names the policy, its place and its owner; a request for less would do as well.
+    let told = {
+        let out = dev.run("explain -o json -- spawn --class researcher --user-token demo.jwt");
+        serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap()
+    };
+    assert_eq!((&told["outcome"], &told["reason"]), (&"denied".into(), &"POLICY_DENIED".into()), "{told}");
+    assert_eq!(told["policies"][0]["id"], "no-mail");
+    let lifted: Vec<_> = told["flip"].as_array().unwrap().iter().filter(|set| set["changes"][0]["change"] == "policy").collect();
+    let change = &lifted[0]["changes"][0];
+    assert_eq!((lifted.len(), lifted[0]["changes"].as_array().unwrap().len()), (1, 1), "{told}");
+    assert_eq!(
+        (&change["owner"], &change["where"]),
+        (&"security@example.org".into(), &"policy no-mail".into()),
+        "a workload hears no files"
+    );
+    assert!(change["do"].as_str().unwrap().contains("lift policy `no-mail` of security@example.org"), "{change}");
     ok(&dev, "spawn --class researcher --user-token demo.jwt --scope search:read --scope files:read --out a1");
     // Counted where the order is decided.
     for n in 1..=2 {
@@ -97,6 +113,48 @@ fn a_policy_forbids_what_its_class_allows_and_says_whose_it_is() {
     assert_eq!(diff["agents"], 3);
     let renewal = changes.iter().find(|c| c["action"] == "renew").unwrap();
     assert_eq!((renewal["policy"]["id"].as_str(), renewal["policy"]["where"].as_str()), (Some("never"), Some("a.cedar:2")));
+    // What it would have changed of the decisions until now: the renewal, and the worker's token for files that was refused is no spawn.
+    let decided = &diff["decisions"];
+    let changed: Vec<_> = decided["changes"].as_array().unwrap().iter().map(|c| c["action"].as_str().unwrap()).collect();
+    assert_eq!(decided["different"].as_u64().unwrap(), u64::try_from(changed.len()).unwrap());
+    assert_eq!(changed.iter().filter(|action| **action == "renew").count(), 1, "{diff}");
+    let renewed = decided["changes"].as_array().unwrap().iter().find(|c| c["action"] == "renew").unwrap();
+    assert!(renewed["then"].as_str().unwrap().starts_with("a certificate with"), "{renewed}");
+    assert!(renewed["now"].as_str().unwrap().contains("policy `never` of security@example.org"), "{renewed}");
+    // The same of all living agents at a revision, by the issuer: none could be renewed.
+    let taken = dev.json("what-if policy shadow");
+    assert_eq!((&taken["exact"], &taken["agents"], &taken["would_starve"]), (&true.into(), &3.into(), &serde_json::json!([])));
+    let end = taken["would_end"].as_array().unwrap();
+    assert_eq!(end.len(), 3, "{taken}");
+    assert!(end.iter().all(|one| one["policy"] == "never"
+        && one["owner"] == "security@example.org"
+        && one["where"] == "a.cedar:2 policy never"));
+    fs::create_dir(dev.path("starve")).unwrap();
+    let starve = SHADOW.replace(
+        "action == Action::\"renew\", resource",
+        "action == Action::\"exchange\", resource == Audience::\"https://search.example\"",
+    );
+    fs::write(dev.path("starve/a.cedar"), starve).unwrap();
+    let taken = dev.json("what-if policy starve");
+    assert_eq!(taken["would_end"], serde_json::json!([]));
+    let starved = taken["would_starve"].as_array().unwrap();
+    assert!(
+        !starved.is_empty()
+            && starved.iter().all(|one| one["action"] == "exchange" && one["audience"] == "https://search.example")
+    );
+    // A set with a fault is told so, by the command and by the issuer, and an agent hears nothing of others.
+    fs::write(dev.path("starve/b.cedar"), "forbid (principal, action, resource);").unwrap();
+    assert!(dev.fails("what-if policy starve", 1).contains("@owner"));
+    assert!(dev.fails("what-if policy shadow --as a1", 3).contains("ROLE_NOT_ALLOWED"));
+    // An agent whose renewal is forbidden is told so, and what would turn it.
+    fs::write(dev.path("policies/b.cedar"), SHADOW).unwrap();
+    ok(&dev, "reload");
+    let told = dev.json("explain a1");
+    assert_eq!((&told["outcome"], &told["policies"][0]["id"]), (&"denied".into(), &"never".into()), "{told}");
+    assert_eq!(told["flip"][0]["changes"][0]["do"], "lift policy `never` of security@example.org", "{told}");
+    fs::remove_file(dev.path("policies/b.cedar")).unwrap();
+    ok(&dev, "reload");
+    assert_eq!(dev.json("explain a1")["outcome"], "allowed");
     // The history says which set decided.
     let digest = shown["in_force"]["digest"].as_str().unwrap();
     assert!(ok(&dev, "history --kind configuration -o json").contains(digest));
@@ -221,7 +279,7 @@ forbid (principal in Group::"corp/eng", action, resource);
     assert!(dev.fails("mint --as g2 --audience https://files.example", 3).contains("guests-no-files"));
     let replayed = dev.json("replay --since 1h");
     let number = |name: &str| replayed[name].as_u64().unwrap();
-    assert_eq!((number("decided") - number("denied"), number("different")), (3, 0), "{replayed}");
+    assert_eq!((number("decided") - number("denied"), number("tokens"), number("different")), (5, 2, 0), "{replayed}");
 }
 
 #[test]
@@ -249,6 +307,40 @@ fn t253_admissions_are_decided_again_by_the_policies_of_their_time() {
     assert_eq!(out.status.code(), Some(1));
     let replayed: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(told(&replayed), (2, 1, 2), "{replayed}");
+}
+
+#[test]
+fn t323_governance_names_policies_that_are_due_for_review_and_owners_who_are_closed() {
+    let text = r#"
+@id("old") @owner("dev/guest") @reason("r") @review("2020-01-31")
+forbid (principal, action, resource) when { context.depth > 9 };
+@id("new") @owner("o") @reason("r") @review("2999-01-31")
+forbid (principal, action, resource) when { context.depth > 9 };
+@id("never") @owner("o") @reason("r")
+forbid (principal, action, resource) when { context.depth > 9 };
+"#;
+    let dev = dev(text);
+    let report = dev.json("governance");
+    let reviews: Vec<_> = report["reviews"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| (r["policy"].as_str().unwrap(), r["review"].as_str().unwrap()))
+        .collect();
+    assert_eq!(reviews, [("old", "2020-01-31"), ("never", "")]);
+    assert_eq!(
+        (&report["reviews"][0]["where"], &report["reviews"][0]["owner"]),
+        (&"a.cedar:2 policy old".into(), &"dev/guest".into())
+    );
+    assert_eq!((&report["closed_owners"], &report["approvals"]), (&serde_json::json!([]), &serde_json::json!([])));
+    dev.json("revoke --user dev/guest");
+    let report = dev.json("governance");
+    assert_eq!(report["closed_owners"][0]["where"], "a.cedar:2 policy old", "{report}");
+    let told = ok(&dev, "governance");
+    assert!(
+        told.contains("policy old was due for review on 2020-01-31") && told.contains("policy never names no date"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -91,6 +91,14 @@ pub(crate) fn allowed(j: &Judgement<'_>, agent: &Agent, audiences: &[String]) ->
     Ok(kept)
 }
 
+/// The scopes and the end, in Unix seconds, of a token that is not issued.
+pub(crate) fn again(j: &Judgement<'_>, agent: &Agent, audiences: &[String]) -> Result<(Vec<String>, u64), No> {
+    let kept = allowed(j, agent, audiences)?;
+    let of = For { agent: agent.uuid, lease: agent.lease_ends_at, held: None };
+    let ends_at = minted(j, of, audiences, None, None, &Chance::new([0; Chance::LEN]))?.ends_at;
+    Ok((kept.scopes, ends_at))
+}
+
 /// Whose a token is.
 #[derive(Clone, Copy)]
 pub(super) struct For {

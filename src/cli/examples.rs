@@ -101,6 +101,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("what-if", &["mayfly what-if revoke --class worker", "mayfly what-if limit live-per-user 50"]),
     ("what-if revoke", &["mayfly what-if revoke --user dev/demo -o json"]),
     ("what-if limit", &["mayfly what-if limit live-per-user 50"]),
+    ("what-if policy", &["mayfly what-if policy policies -o json"]),
     ("replay", &["mayfly replay --since 1h"]),
     ("governance", &["mayfly governance --since 30d -o json"]),
     ("history", &["mayfly history --since 1h", "mayfly history --user dev/demo -o json", "mayfly history --follow"]),

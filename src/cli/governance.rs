@@ -10,7 +10,8 @@ use super::global::Global;
 use super::output;
 use super::when::When;
 
-/// Report classes and policies without an owner, scopes that nobody was given, and authority that was not used (operator)
+/// Report entries without an owner, policies that are due for review, scopes that nobody was given, approvals that can still be used, and
+/// agents that used nothing (operator)
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -30,10 +31,16 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         let source = unused.source.clone().unwrap_or_default();
         json!({ "class": unused.class, "scopes": unused.scopes, "audiences": unused.audiences, "where": source.r#where, "owner": source.owner })
     };
+    let review = |review: &v1::DueReview| {
+        let source = review.source.clone().unwrap_or_default();
+        json!({ "policy": review.policy, "review": review.review, "where": source.r#where, "owner": source.owner })
+    };
     let object = json!({
         "unowned": places(&got.unowned),
         "closed_owners": places(&got.closed_owners),
         "unused": got.unused.iter().map(unused).collect::<Vec<_>>(),
+        "reviews": got.reviews.iter().map(review).collect::<Vec<_>>(),
+        "approvals": got.approvals.iter().map(output::approval::object).collect::<Vec<_>>(),
         "idle_agents": got.idle_agents,
         "admissions": got.admissions,
         "since": output::timestamp(got.since.as_ref()),
@@ -50,6 +57,16 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
             let what = unused.scopes.iter().chain(&unused.audiences).cloned().collect::<Vec<_>>().join(" ");
             lines.push(format!("no agent of class {} was given {what} [{}; {}]", unused.class, source.r#where, source.owner));
         }
+        for review in &got.reviews {
+            let source = review.source.clone().unwrap_or_default();
+            let when = if review.review.is_empty() {
+                "names no date of review".to_owned()
+            } else {
+                format!("was due for review on {}", review.review)
+            };
+            lines.push(format!("policy {} {when} [{}; {}]", review.policy, source.r#where, source.owner));
+        }
+        lines.extend(got.approvals.iter().map(|approval| format!("can still be used: {}", output::approval::line(approval))));
         lines.extend(got.idle_agents.iter().map(|agent| format!("used nothing: {agent}")));
         if !got.complete {
             lines.push("the history is longer than one report reads: give a later --since".to_owned());

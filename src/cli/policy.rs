@@ -13,6 +13,7 @@ use super::connect::{self, Acting};
 use super::exit::{FAILURE, Failure};
 use super::global::Global;
 use super::output::{self, Format};
+use super::when::When;
 use crate::clock::Clock;
 use crate::policies::cases::Cases;
 use crate::policies::{Default, EXAMPLE, EXAMPLE_TESTS, Policies, Policy, SCHEMA, TESTS};
@@ -44,10 +45,13 @@ enum Command {
         #[command(flatten)]
         acting: Acting,
     },
-    /// What a set would change for agents that are live now
+    /// What a set would change for agents that are live now, and would have changed of the last day's decisions
     Diff {
         /// The folder with the `*.cedar` files
         dir: PathBuf,
+        /// Compare the decisions from a time on: RFC 3339, or how long ago
+        #[arg(long, value_name = "WHEN", default_value = "24h")]
+        since: When,
         #[command(flatten)]
         acting: Acting,
     },
@@ -69,16 +73,23 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
             let client = PoliciesClient::new(connect::as_identity_or_operator(global, &acting).await?);
             show(client, global.output).await
         }
-        Command::Diff { dir, acting } => {
+        Command::Diff { dir, since, acting } => {
+            let set = load(&dir)?;
             let channel = connect::as_identity_or_operator(global, &acting).await?;
-            diff::diff(channel, &load(&dir)?, global.output).await
+            diff::diff(channel, &set, since.timestamp(), global.output).await
         }
         Command::Example { tests } => output::line((if tests { EXAMPLE_TESTS } else { EXAMPLE }).trim_end()),
         Command::Schema => output::line(SCHEMA.trim_end()),
     }
 }
 
-fn load(dir: &Path) -> Result<Policies, Failure> {
+/// A set as requests have it.
+pub(super) fn set_message(set: &Policies) -> v1::PolicySet {
+    let text = |(file, text): &(String, String)| v1::PolicyText { file: file.clone(), text: text.clone() };
+    v1::PolicySet { digest: set.digest().to_vec(), texts: set.texts().iter().map(text).collect() }
+}
+
+pub(super) fn load(dir: &Path) -> Result<Policies, Failure> {
     Policies::load(dir).map_err(|faults| {
         let count = faults.len();
         let plural = if count == 1 { "" } else { "s" };

@@ -78,7 +78,7 @@ pub fn routes(issuer: Arc<Issuer>, message: usize, patience: Duration, stop: wat
         )
         .add_service(InspectionServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(HistoryServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
-        .add_service(DecisionsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
+        .add_service(DecisionsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(methods::WHAT_IF.longest(message)))
         .add_service(BundlesServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(RevocationsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))
         .add_service(BudgetsServer::from_arc(Arc::clone(&door)).max_decoding_message_size(message))

@@ -58,8 +58,8 @@ impl Judgement<'_> {
     /// Fails if policies forbid a spawn.
     pub fn policies_on_spawn(&self, new: &Proposed<'_>) -> Result<(), Denial> {
         self.each_set(
-            |set| {
-                let (mentions, root) = (set.mentions(), new.workload.to_string());
+            |set, mentions| {
+                let root = new.workload.to_string();
                 let parent = new.lineage.and_then(|lineage| lineage.agents.split_first());
                 let id = parent.map(|(parent, _)| self.spiffe_id(parent)).unwrap_or_default();
                 let principal = match parent {
@@ -98,8 +98,8 @@ impl Judgement<'_> {
     /// Fails if policies forbid a request of a live agent.
     pub fn policies_on_use(&self, agent: &Agent, of: Use<'_>) -> Result<(), Denial> {
         self.each_set(
-            |set| {
-                let (mentions, root) = (set.mentions(), agent.mandate.workload.to_string());
+            |set, mentions| {
+                let root = agent.mandate.workload.to_string();
                 let id = agent.id(&self.rules().trust_domain).to_string();
                 let above = agent.lineage.as_ref().map_or(&[][..], |lineage| &lineage.agents);
                 let class = &agent.mandate.class;
@@ -133,8 +133,10 @@ impl Judgement<'_> {
     }
 
     /// Evaluates the set in force, and leaves a note if the candidate set would have decided otherwise.
-    fn each_set(&self, decide: impl Fn(&Policies) -> Decision, action: Action) -> Result<(), Denial> {
+    fn each_set(&self, decide: impl Fn(&Policies, &Mentions) -> Decision, action: Action) -> Result<(), Denial> {
         let rules = self.rules();
+        // Nothing is looked up for an action that no policy is about.
+        let decide = |set: &Policies| set.mentions_of(action).map_or_else(|| set.unasked(), |mentions| decide(set, mentions));
         let decision = rules.policies.as_deref().map(|set| (set, decide(set)));
         if let Some(shadow) = rules.shadow.as_deref() {
             let (now, then) = (decision.as_ref().is_none_or(|(_, decision)| decision.allowed), decide(shadow));

@@ -76,6 +76,11 @@ pub struct Ceiling {
 }
 
 impl Rules {
+    /// Leaves out one policy of the set in force, given by its index.
+    pub fn lift(&mut self, policy: usize) {
+        self.policies = self.policies.as_ref().map(|set| Arc::new(set.without(policy)));
+    }
+
     /// The longest lifetime of any certificate, in seconds.
     pub fn x509_life(&self) -> u64 {
         self.longest_svid().max(self.workload_ttl)

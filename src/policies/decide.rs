@@ -1,8 +1,9 @@
 //! Decides a question: evaluates the parts of the set that can apply to it, and combines their answers.
 
-use cedar_policy::{Entities, PolicySet, Request};
+use cedar_policy::{Entities, Request};
 
 use super::ask::{Ask, Translated};
+use super::part::Part;
 use super::set::schema;
 use super::{Default, Mentions, Policies};
 
@@ -20,9 +21,15 @@ pub struct Decision {
 }
 
 impl Policies {
-    /// Decides a question.
+    /// The decision on an action that no policy is about.
+    pub fn unasked(&self) -> Decision {
+        Decision { allowed: *self.default() == Default::Permit, ..Decision::default() }
+    }
+
+    /// Decides a question. Of its attributes, only those of [`Policies::mentions_of`] count.
     pub fn decide(&self, ask: &Ask<'_>) -> Decision {
-        match ask.translate(&self.mentions, None) {
+        let Some(mentions) = self.mentions_of(ask.action) else { return self.unasked() };
+        match ask.translate(mentions, None) {
             Ok(asked) => self.decided(ask, &asked),
             Err(fault) => Decision { fault: Some(fault), ..Decision::default() },
         }
@@ -52,9 +59,9 @@ impl Policies {
         Decision { allowed, policies: if forbid.is_empty() { permit } else { forbid }, failed, fault: None }
     }
 
-    fn evaluate(&self, part: &PolicySet, request: &Request, entities: &Entities, answers: &mut Answers) {
-        let response = self.authorizer.is_authorized(request, part, entities);
-        let found = |id: &cedar_policy::PolicyId| self.index.get(AsRef::<str>::as_ref(id)).copied();
+    fn evaluate(&self, part: &Part, request: &Request, entities: &Entities, answers: &mut Answers) {
+        let Some(response) = part.ask(&self.whole().authorizer, request, entities) else { return };
+        let found = |id: &cedar_policy::PolicyId| self.whole().index.get(AsRef::<str>::as_ref(id)).copied();
         for error in response.diagnostics().errors() {
             let cedar_policy::AuthorizationError::PolicyEvaluationError(error) = error;
             answers.failed.extend(found(error.policy_id()));

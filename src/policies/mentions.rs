@@ -34,8 +34,22 @@ impl Mentions {
         self.ancestors
     }
 
-    /// Adds the attributes that a policy uses.
-    pub(super) fn add(&mut self, policy: &Policy) {
+    /// The attributes that a policy uses.
+    pub(super) fn of(policy: &Policy) -> Mentions {
+        let mut mentions = Mentions::default();
+        mentions.add(policy);
+        mentions
+    }
+
+    /// Adds those of another policy.
+    pub(super) fn join(&mut self, other: &Mentions) {
+        self.names.extend(other.names.iter().cloned());
+        self.whole |= other.whole;
+        self.attributes |= other.attributes;
+        self.ancestors |= other.ancestors;
+    }
+
+    fn add(&mut self, policy: &Policy) {
         let within = matches!(policy.principal_constraint(), PrincipalConstraint::In(_) | PrincipalConstraint::IsIn(..))
             || matches!(policy.resource_constraint(), ResourceConstraint::In(_) | ResourceConstraint::IsIn(..));
         self.ancestors |= within;
@@ -90,10 +104,8 @@ mod tests {
     use super::*;
 
     fn of(condition: &str) -> Mentions {
-        let mut mentions = Mentions::default();
         let text = format!("forbid(principal, action, resource) when {{ {condition} }};");
-        mentions.add(&Policy::parse(None, text).unwrap());
-        mentions
+        Mentions::of(&Policy::parse(None, text).unwrap())
     }
 
     #[test]

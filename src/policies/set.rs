@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use cedar_policy::{
     ActionConstraint, Authorizer, EntityUid, PolicySet, PrincipalConstraint, ResourceConstraint, Schema, ValidationMode,
@@ -11,6 +11,7 @@ use cedar_policy::{
 use mayfly_verify::sha256;
 
 use super::ask::{Action, named};
+use super::part::Part;
 use super::{Mentions, SCHEMA, read};
 
 /// How many references between entities a policy may follow: it may read attributes of the entities of the question.
@@ -62,13 +63,20 @@ const STACK: usize = 64 << 20;
 
 /// A set of policies.
 pub struct Policies {
+    whole: Arc<Whole>,
+    // Each policy is in one part for each action in its scope.
+    pub(super) parts: HashMap<About, Arc<Part>>,
+}
+
+/// What a set has in common with the sets from which some of its policies are left out.
+pub(super) struct Whole {
     all: Vec<Policy>,
     default: Default,
     digest: [u8; 32],
     texts: Vec<(String, String)>,
-    pub(super) mentions: Mentions,
-    // Each policy is in one part for each action in its scope.
-    pub(super) parts: HashMap<About, PolicySet>,
+    mentions: Mentions,
+    // An action without an entry has no policy.
+    of_actions: HashMap<Action, Mentions>,
     pub(super) index: HashMap<String, usize>,
     pub(super) authorizer: Authorizer,
 }
@@ -97,52 +105,78 @@ impl Policies {
         let (found, default) = read::texts(&texts)?;
         validate(&found)?;
         let mut mentions = Mentions::default();
-        let (mut parts, mut index) = (HashMap::<About, PolicySet>::new(), HashMap::new());
+        let mut of_actions = HashMap::<Action, Mentions>::new();
+        let (mut about_each, mut index) = (HashMap::<About, Vec<cedar_policy::Policy>>::new(), HashMap::new());
         for (n, (policy, parsed)) in found.iter().enumerate() {
-            mentions.add(parsed);
+            let used = Mentions::of(parsed);
+            mentions.join(&used);
             index.insert(policy.id.clone(), n);
             for about in about(parsed) {
-                let part = parts.entry(about).or_default();
-                part.add(parsed.clone()).map_err(|e| vec![format!("{}:{}: {e}", policy.file, policy.line)])?;
+                of_actions.entry(about.0).or_default().join(&used);
+                about_each.entry(about).or_default().push(parsed.clone());
             }
         }
+        let part = |(about, policies): (About, Vec<_>)| Ok((about, Arc::new(Part::new(&policies)?)));
+        let parts = about_each.into_iter().map(part).collect::<Result<_, String>>().map_err(|e| vec![e])?;
         let digest = digest(SCHEMA, &texts);
         let all = found.into_iter().map(|(policy, _)| policy).collect();
-        Ok(Policies { all, default, digest, texts, mentions, parts, index, authorizer: Authorizer::new() })
+        let whole = Whole { all, default, digest, texts, mentions, of_actions, index, authorizer: Authorizer::new() };
+        Ok(Policies { whole: Arc::new(whole), parts })
+    }
+
+    /// The set as it would be without one policy, given by its index in [`Policies::all`]. Everything but its decisions stays the same:
+    /// indices, texts and digest are those of the whole set.
+    #[must_use]
+    pub fn without(&self, index: usize) -> Policies {
+        let id = self.all().get(index).map_or("", |policy| &policy.id);
+        let holds = |part: &Part| part.policies().any(|policy| AsRef::<str>::as_ref(policy.id()) == id);
+        let part = |part: &Arc<Part>| if holds(part) { Arc::new(part.without(id)) } else { Arc::clone(part) };
+        let parts = self.parts.iter().map(|(about, of)| (about.clone(), part(of))).collect();
+        Policies { whole: Arc::clone(&self.whole), parts }
+    }
+
+    /// What it has in common with the sets from which some of its policies are left out.
+    pub(super) fn whole(&self) -> &Whole {
+        &self.whole
     }
 
     /// Every policy, in the order of files and lines.
     pub fn all(&self) -> &[Policy] {
-        &self.all
+        &self.whole.all
     }
 
     /// The decision if no policy applies.
     pub fn default(&self) -> &Default {
-        &self.default
+        &self.whole.default
     }
 
     /// SHA-256 over the schema and the texts.
     pub fn digest(&self) -> [u8; 32] {
-        self.digest
+        self.whole.digest
     }
 
     /// The texts, by file.
     pub fn texts(&self) -> &[(String, String)] {
-        &self.texts
+        &self.whole.texts
+    }
+
+    /// The attributes that its policies about an action use. `None` if none is about it.
+    pub fn mentions_of(&self, action: Action) -> Option<&Mentions> {
+        self.whole.of_actions.get(&action)
     }
 
     /// The attributes that its policies use.
     pub fn mentions(&self) -> &Mentions {
-        &self.mentions
+        &self.whole.mentions
     }
 
     /// Notes for its owners that are no faults, a sentence for each: permits without effect, reviews that are due at `today`
     /// (`2027-01-31`), and names that `known` does not know.
     pub fn notes(&self, today: &str, known: impl Fn(&str, &str) -> bool) -> Vec<String> {
         let mut notes = Vec::new();
-        for policy in &self.all {
+        for policy in self.all() {
             let mut note = |what: String| notes.push(format!("{}:{}: policy `{}` {what}", policy.file, policy.line, policy.id));
-            if !policy.forbids && self.default == Default::Permit {
+            if !policy.forbids && *self.default() == Default::Permit {
                 note("permits what is permitted without it: only a set with `default = \"deny\"` needs permits".to_owned());
             }
             if let Some(review) = policy.review.as_deref().filter(|review| *review <= today) {
@@ -158,7 +192,7 @@ impl Policies {
 
     /// The classes and workloads that a policy names.
     fn names(&self, id: &str) -> BTreeSet<(&'static str, String)> {
-        let of = self.parts.values().flat_map(PolicySet::policies).filter(|policy| policy.id().to_string() == id);
+        let of = self.parts.values().flat_map(|part| part.policies()).filter(|policy| policy.id().to_string() == id);
         let literals = of.flat_map(cedar_policy::Policy::entity_literals);
         literals.filter_map(|of| named(&of).map(|(kind, name)| (kind, name.to_owned()))).collect()
     }
@@ -166,13 +200,13 @@ impl Policies {
 
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policies").field("policies", &self.all.len()).field("digest", &hex::encode(self.digest)).finish()
+        f.debug_struct("Policies").field("policies", &self.all().len()).field("digest", &hex::encode(self.digest())).finish()
     }
 }
 
 impl PartialEq for Policies {
     fn eq(&self, other: &Policies) -> bool {
-        self.digest == other.digest
+        self.digest() == other.digest()
     }
 }
 

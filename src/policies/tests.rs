@@ -193,7 +193,7 @@ proptest! {
     fn a_part_of_the_set_answers_as_the_whole_does(
         texts in proptest::collection::vec(any_policy(), 1..8), action in 0usize..3, agent in any::<bool>(),
         ancestor in any::<bool>(), worker in any::<bool>(), depth in 0u32..4, acr in any::<bool>(), scoped in any::<bool>(),
-        user in any::<bool>(), hour in 0u64..24,
+        user in any::<bool>(), hour in 0u64..24, first_lifted in 0usize..8,
     ) {
         let numbered: String = texts.iter().enumerate().map(|(n, text)| policy(&format!("p{n}"), text)).collect();
         // A set with a policy that can never apply is refused, so there is nothing to compare.
@@ -222,6 +222,14 @@ proptest! {
         let forbidden = answer.decision() == cedar_policy::Decision::Deny && answer.diagnostics().reason().next().is_some();
         prop_assert_eq!(decision.allowed, !forbidden && decision.failed.is_empty());
         prop_assert_eq!(&set.decide_checked(&ask).unwrap(), &decision);
+        // T322: a set without one of its policies answers as a set that never had it.
+        let lifted = first_lifted % texts.len();
+        let rest: String = texts.iter().enumerate().filter(|(n, _)| *n != lifted)
+            .map(|(n, text)| policy(&format!("p{n}"), text)).collect();
+        let never = Policies::of_texts(vec![("a.cedar".into(), rest)]).unwrap().decide(&ask);
+        let without = set.without(lifted).decide(&ask);
+        prop_assert_eq!((without.allowed, without.failed.is_empty()), (never.allowed, never.failed.is_empty()));
+        prop_assert!(!without.policies.contains(&lifted) && !without.failed.contains(&lifted));
     }
 }
 

@@ -104,7 +104,7 @@ pub fn of_case(case: &Case, places: &Places, read: impl Fn(&mut dyn FnMut(&State
             changes.len(),
             (check, denial),
             SETS,
-            |change, (check, _)| changes.get(change).is_some_and(|change| matters(change, *check)),
+            |change, (check, _)| changes.get(change).is_some_and(|change| matters(change, *check, &case.rules)),
             |set| {
                 let turned = case.with(set.iter().filter_map(|n| changes.get(*n)));
                 let mut judged = Ok(());

@@ -1,21 +1,24 @@
-//! Governance report: entries without an owner, scopes and audiences that nobody was given, and agents that have not used their
-//! authority.
+//! Governance report: entries without an owner, policies that nobody has reviewed, scopes and audiences that nobody was given, approvals
+//! that can still be used, and agents that have not used their authority.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mayfly_verify::{ClassName, Target};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::survey::{Found, survey};
 use crate::acts::Issuer;
+use crate::acts::approvals::{self, Known};
 use crate::caller::Caller;
 use crate::clock::SECOND;
 use crate::denial::{Fault, No};
 use crate::history::entry::Kind;
 use crate::history::query::{self, Filter};
 use crate::judge::{Section, Source};
-use crate::state::{Agent, State};
+use crate::policies::Policy;
+use crate::state::{Agent, State, Status};
 
 /// Entries of one page of the history.
 const PAGE: usize = 1000;
@@ -29,8 +32,12 @@ const IDLE: u64 = 3600;
 pub struct Report {
     /// Entries of the configuration that name no owner.
     pub unowned: Vec<Source>,
-    /// Entries whose owner is a user who was revoked and is closed.
+    /// Entries and policies whose owner is a user who was revoked and is closed.
     pub closed_owners: Vec<Source>,
+    /// Policies in force that have no date of review, or whose date has passed.
+    pub reviews: Vec<Review>,
+    /// Approvals that were given and can still be used, the newest first.
+    pub approvals: Vec<Known>,
     /// Scopes and audiences of classes that no agent of the class was given.
     pub unused: Vec<Unused>,
     /// Live agents that have had an identity for an hour, and never used it for a token, a renewal or a child.
@@ -41,6 +48,17 @@ pub struct Report {
     pub complete: bool,
     /// Admissions that were read.
     pub admissions: u64,
+}
+
+/// A policy that its owner has not reviewed in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Review {
+    /// The id of the policy.
+    pub policy: String,
+    /// The date by which it was to be reviewed. `None` if it names none.
+    pub due: Option<String>,
+    /// Where it is, and who owns it.
+    pub source: Source,
 }
 
 /// The parts of a class that nobody was given.
@@ -71,34 +89,37 @@ struct Seen {
 pub async fn governance(issuer: &Arc<Issuer>, caller: &Caller, since: u64) -> Result<Report, No> {
     let place = issuer.counting.place(caller)?;
     issuer.history.flush().await;
+    let (open, _) = approvals::list(issuer, caller, false);
     let (asking, awaited) = (Arc::clone(issuer), Arc::new(()));
     let waits = Arc::downgrade(&awaited);
     let report = tokio::task::spawn_blocking(move || {
         let _place = place;
         let seen = seen(&asking, since, || waits.strong_count() > 0)?;
         let now = asking.clock.now();
-        let idle = |state: &State, agent: &Agent| {
-            let _ = state;
-            // Uses from before this period are unknown.
-            agent.admitted_at >= since
-                && agent.admitted_at + IDLE * SECOND <= now
-                && !agent.has_children()
-                && !seen.active.contains(&agent.uuid)
-        };
+        let idle = |_: &State, agent: &Agent| is_idle(agent, &seen.active, since, now);
         let mut report = Report {
             idle: survey(&asking, idle, || waits.strong_count() > 0)?,
             since,
             complete: seen.complete,
             admissions: seen.admissions,
+            approvals: open.into_iter().filter(|known| known.status == Status::Approved).collect(),
             ..Report::default()
         };
         owners(&asking, &mut report);
+        reviews(&asking, now / SECOND, &mut report);
         unused(&asking, &seen, &mut report);
         Ok::<_, Fault>(report)
     });
     let report = report.await.map_err(|e| Fault::new("governance", e))??;
     drop(awaited);
     Ok(report)
+}
+
+/// Whether nobody has used the authority of an agent that is `IDLE` old: it has no children, and is not among those that were active since
+/// a time. Uses from before that are unknown. All times are in Unix microseconds.
+pub fn is_idle(agent: &Agent, active: &BTreeSet<Uuid>, since: u64, now: u64) -> bool {
+    let old = agent.admitted_at >= since && agent.admitted_at.saturating_add(IDLE * SECOND) <= now;
+    old && !agent.has_children() && !active.contains(&agent.uuid)
 }
 
 fn seen(issuer: &Issuer, since: u64, awaited: impl Fn() -> bool) -> Result<Seen, Fault> {
@@ -150,6 +171,26 @@ fn owners(issuer: &Issuer, report: &mut Report) {
             Some(_) => {}
         }
     }
+    let policies = rules.policies.iter().flat_map(|set| set.all()).filter(|policy| closed.contains(&policy.owner));
+    report.closed_owners.extend(policies.map(source));
+}
+
+/// Finds the policies in force whose date of review has passed at `now` (Unix seconds), or that have none.
+fn reviews(issuer: &Issuer, now: u64, report: &mut Report) {
+    let today = i64::try_from(now).ok().and_then(|now| OffsetDateTime::from_unix_timestamp(now).ok());
+    let today = today.map(|now| now.date().to_string()).unwrap_or_default();
+    let rules = issuer.ledger.rules();
+    let due =
+        rules.policies.iter().flat_map(|set| set.all()).filter(|policy| policy.review.as_ref().is_none_or(|due| *due <= today));
+    report.reviews.extend(due.map(|policy| Review {
+        policy: policy.id.clone(),
+        due: policy.review.clone(),
+        source: source(policy),
+    }));
+}
+
+fn source(policy: &Policy) -> Source {
+    Source { at: policy.place(), key: format!("policy {}", policy.id), owner: policy.owner.clone() }
 }
 
 fn unused(issuer: &Issuer, seen: &Seen, report: &mut Report) {

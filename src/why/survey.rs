@@ -12,11 +12,15 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use crate::acts::Issuer;
-use crate::acts::inspect::PAGE;
 use crate::denial::Fault;
 use crate::journal::{self, record::cut, record::record::Body};
+use crate::ledger::Ledger;
 use crate::state::{Agent, Standing, State};
 
+/// Agents that are visited under one lock.
+const PAGE: usize = 100;
+/// Rows that are read at once.
+const ROWS: usize = 1000;
 /// Most rounds of following new records before the answer is returned as it is.
 const ROUNDS: usize = 64;
 
@@ -44,13 +48,22 @@ struct Touched {
 /// Visits every agent, as long as `awaited` says that the client waits. `has` is called for live agents only, under the lock of the
 /// state. Blocks.
 pub fn survey(issuer: &Issuer, has: impl Fn(&State, &Agent) -> bool, awaited: impl Fn() -> bool) -> Result<Found, Fault> {
-    let at = issuer.clock.now();
+    survey_at(&issuer.ledger, issuer.clock.now(), has, awaited)
+}
+
+/// The same at a time, in Unix microseconds.
+pub(super) fn survey_at(
+    ledger: &Ledger,
+    at: u64,
+    has: impl Fn(&State, &Agent) -> bool,
+    awaited: impl Fn() -> bool,
+) -> Result<Found, Fault> {
     let look = |state: &State, agent: &Agent| state.standing(agent, at) == Standing::Live && has(state, agent);
     let mut found = Found { at, ..Found::default() };
     let mut after = None;
-    found.revision = issuer.ledger.read(|state| state.revision);
+    found.revision = ledger.read(|state| state.revision);
     loop {
-        let last = issuer.ledger.read(|state| {
+        let last = ledger.read(|state| {
             let mut last = None;
             for agent in state.agents_after(after).take(PAGE) {
                 if look(state, agent) {
@@ -66,14 +79,14 @@ pub fn survey(issuer: &Issuer, has: impl Fn(&State, &Agent) -> bool, awaited: im
         }
     }
     for _ in 0..ROUNDS {
-        let (touched, known) = touched_since(issuer, found.revision)?;
+        let (touched, known) = touched_since(ledger, found.revision)?;
         found.revision = known;
         let again: Vec<Uuid> = touched.agents.into_iter().chain(found.agents.iter().copied().filter(|_| touched.all)).collect();
         let mut at_head = false;
         // The state is read at least once, even if nothing was affected, to find out whether there are new records.
         let pages = if again.is_empty() { 1 } else { again.len().div_ceil(PAGE) };
         for page in 0..pages {
-            issuer.ledger.read(|state| {
+            ledger.read(|state| {
                 at_head = state.revision == known;
                 for uuid in again.iter().skip(page * PAGE).take(PAGE) {
                     if state.agent(uuid).is_some_and(|agent| look(state, agent)) {
@@ -93,11 +106,11 @@ pub fn survey(issuer: &Issuer, has: impl Fn(&State, &Agent) -> bool, awaited: im
 }
 
 /// The agents that the records after a revision affect, and the last of these records.
-fn touched_since(issuer: &Issuer, revision: u64) -> Result<(Touched, u64), Fault> {
+fn touched_since(ledger: &Ledger, revision: u64) -> Result<(Touched, u64), Fault> {
     let mut touched = Touched::default();
     let mut known = revision;
     loop {
-        let rows = issuer.ledger.rows(known + 1, PAGE)?;
+        let rows = ledger.rows(known + 1, ROWS)?;
         if rows.is_empty() {
             return Ok((touched, known));
         }
@@ -109,13 +122,15 @@ fn touched_since(issuer: &Issuer, revision: u64) -> Result<(Touched, u64), Fault
                 Some(Body::Redeemed(redeemed)) => Some(redeemed.agent),
                 Some(Body::Renewed(renewed)) => Some(renewed.agent),
                 Some(Body::Used(used)) => Some(used.agent),
+                Some(Body::FirstUse(first)) => Some(first.agent),
+                Some(Body::Extended(extended)) => Some(extended.agent),
                 Some(Body::Ended(ended)) => {
-                    touched.all |= has_children(issuer, &ended.agent);
+                    touched.all |= has_children(ledger, &ended.agent);
                     Some(ended.agent)
                 }
                 Some(Body::Cut(cut)) => match cut.target {
                     Some(cut::Target::Agent(agent)) => {
-                        touched.all |= has_children(issuer, &agent);
+                        touched.all |= has_children(ledger, &agent);
                         Some(agent)
                     }
                     Some(cut::Target::Key(_) | cut::Target::Token(_)) | None => None,
@@ -131,7 +146,7 @@ fn touched_since(issuer: &Issuer, revision: u64) -> Result<(Touched, u64), Fault
     }
 }
 
-fn has_children(issuer: &Issuer, agent: &[u8]) -> bool {
+fn has_children(ledger: &Ledger, agent: &[u8]) -> bool {
     let Ok(uuid) = Uuid::from_slice(agent) else { return false };
-    issuer.ledger.read(|state| state.agent(&uuid).is_some_and(Agent::has_children))
+    ledger.read(|state| state.agent(&uuid).is_some_and(Agent::has_children))
 }

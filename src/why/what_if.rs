@@ -1,18 +1,21 @@
-//! What if: the agents that a revocation would end, or the subjects that would have no room under another limit. Nothing is
-//! changed.
+//! What if: the agents that a revocation would end, the subjects that would have no room under another limit, or what another set of
+//! policies would take from agents. Nothing is changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mayfly_verify::Target;
 use parking_lot::Mutex;
+use uuid::Uuid;
 
+use super::losses::losses;
 use super::survey::{Found, survey};
 use crate::acts::{Issuer, revoke};
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, Kind, No};
 use crate::judge::limits::{Limit, Spawner};
-use crate::judge::{Judgement, Section, Source};
+use crate::judge::{Judgement, Rules, Section, Source};
+use crate::policies::{Action, Policies};
 use crate::state::{Agent, State};
 
 /// A hypothetical change.
@@ -21,6 +24,21 @@ pub enum If {
     Revoke(Target),
     /// The limit with this name has this value.
     Limit(String, u64),
+    /// This set of policies is in force.
+    Policies(Arc<Policies>),
+}
+
+/// What an agent could not do any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// A renewal, without which the agent ends, a token or an access token.
+    pub action: Action,
+    /// The audience of the token; empty for a renewal.
+    pub audience: String,
+    /// The policy that would forbid it or could not be evaluated; empty if no policy would permit it.
+    pub policy: String,
+    /// Where that is, and who owns it.
+    pub source: Source,
 }
 
 /// A subject of a limit that would have no room for one more agent.
@@ -42,6 +60,14 @@ pub struct Answer {
     pub starved: Vec<Starved>,
     /// Where the limit is defined.
     pub source: Option<Source>,
+    /// For policies: what each of the agents would lose.
+    pub losses: BTreeMap<Uuid, Vec<Loss>>,
+}
+
+impl Answer {
+    fn of(agents: Found) -> Answer {
+        Answer { agents, starved: Vec::new(), source: None, losses: BTreeMap::new() }
+    }
 }
 
 /// Answers an operator.
@@ -62,9 +88,10 @@ pub async fn what_if(issuer: &Arc<Issuer>, caller: &Caller, what: If) -> Result<
                 // Everything that relies on it now would be revoked.
                 let relies = |_: &State, agent: &Agent| agent.stamps().any(|stamp| stamp.subject == subject);
                 let agents = survey(&asking, relies, waited)?;
-                Ok(Answer { agents, starved: Vec::new(), source: None })
+                Ok(Answer::of(agents))
             }
             If::Limit(name, most) => limit(&asking, &name, most, waited),
+            If::Policies(set) => Ok(policies(&asking, set, waited)?),
         }
     });
     let answer = answered.await.map_err(|e| Fault::new("what if", e))?;
@@ -109,7 +136,32 @@ fn limit(issuer: &Issuer, name: &str, most: u64, waited: impl Fn() -> bool) -> R
     let mut starved: Vec<Starved> = starved.into_values().filter(|starved| starved.agents > 0).collect();
     starved.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.whose.cmp(&b.whose)));
     let source = issuer.explaining.places.of(Section::Limits, &limit.name, Some(limit.measure.as_str()));
-    Ok(Answer { agents, starved, source: Some(source) })
+    Ok(Answer { starved, source: Some(source), ..Answer::of(agents) })
+}
+
+fn policies(issuer: &Issuer, set: Arc<Policies>, waited: impl Fn() -> bool) -> Result<Answer, Fault> {
+    let (rules, at) = (issuer.ledger.rules(), issuer.clock.now());
+    let began = issuer.ledger.read(|state| state.revision);
+    // A change of one agent changes the counts of others, which are not looked at again.
+    let counts = |set: &Policies| set.mentions().context("live") || set.mentions().context("budget");
+    let counted = counts(&set) || rules.policies.as_deref().is_some_and(counts);
+    let now = Rules { shadow: None, ..Rules::clone(&rules) };
+    let then = Rules { policies: Some(set), ..now.clone() };
+    let all: Mutex<BTreeMap<Uuid, Vec<Loss>>> = Mutex::default();
+    let loses = |state: &State, agent: &Agent| {
+        let losses = losses(state, (&now, &then), agent, at);
+        let any = !losses.is_empty();
+        match any {
+            true => drop(all.lock().insert(agent.uuid, losses)),
+            false => drop(all.lock().remove(&agent.uuid)),
+        }
+        any
+    };
+    let mut agents = survey(issuer, loses, waited)?;
+    agents.exact &= !counted || agents.revision == began;
+    let mut losses = all.into_inner();
+    losses.retain(|uuid, _| agents.agents.contains(uuid));
+    Ok(Answer { losses, ..Answer::of(agents) })
 }
 
 /// The subjects under which an agent is counted for a limit, and their use.

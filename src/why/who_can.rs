@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use mayfly_verify::{ClassName, Mode, Target, User};
 
-use super::survey::{Found, survey};
+use super::survey::{Found, survey_at};
 use crate::acts::Issuer;
 use crate::caller::Caller;
 use crate::denial::{Denial, Fault, No};
 use crate::judge::policy::{Class, decide_again};
 use crate::judge::{Rules, Section, Source};
+use crate::ledger::Ledger;
 use crate::state::{Agent, State, View};
 
 /// What is asked.
@@ -62,13 +63,18 @@ pub async fn who_can(issuer: &Arc<Issuer>, caller: &Caller, question: Question) 
     let answered = tokio::task::spawn_blocking(move || {
         let _place = place;
         let rules = asking.ledger.rules();
-        let now = survey(&asking, |state, agent| may(state, &rules, agent, &question), || waits.strong_count() > 0)?;
+        let now = now(&asking.ledger, &rules, asking.clock.now(), &question, || waits.strong_count() > 0)?;
         let could = asking.ledger.read(|state| could(&asking, state, &question));
         Ok::<_, Fault>(Answer { now, could })
     });
     let answer = answered.await.map_err(|e| Fault::new("who can", e))??;
     drop(awaited);
     Ok(answer)
+}
+
+/// The live agents that may use the scope at a time, in Unix microseconds. Blocks; `awaited` says whether the client still waits.
+pub fn now(ledger: &Ledger, rules: &Rules, at: u64, question: &Question, awaited: impl Fn() -> bool) -> Result<Found, Fault> {
+    survey_at(ledger, at, |state, agent| may(state, rules, agent, question), awaited)
 }
 
 /// Whether a live agent may use the scope: it has the scope, and its class and those of its ancestors still allow it.

@@ -46,7 +46,7 @@ fn payment(house: &House, cents: u64) -> Action {
     Action::read(&house.ledger.rules().actions, &value).unwrap()
 }
 
-fn exchange(audience: &str, scopes: Vec<String>, presented: Presented) -> Exchange {
+pub(super) fn exchange(audience: &str, scopes: Vec<String>, presented: Presented) -> Exchange {
     Exchange {
         audience: audience.to_owned(),
         scopes,

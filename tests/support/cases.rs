@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use mayfly::acts::authorities::Change;
 use mayfly::acts::spawn::{Credential, Spawn, TICKET_LIFE};
@@ -14,6 +15,7 @@ use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::{Asked, Class};
 use mayfly::judge::{Ceiling, Chance, Judgement, Proof, Rules};
 use mayfly::ledger::opened;
+use mayfly::policies::Policies;
 use mayfly::state::State;
 use mayfly::state::authority::{Kind, Slot};
 use mayfly::why::explain::change::Case;
@@ -56,8 +58,42 @@ fn workload() -> Workload {
     Workload::Own("orchestrator".parse().unwrap())
 }
 
-/// States that differ in what was revoked and how many agents live.
-pub struct States(Vec<State>);
+/// States that differ in what was revoked and how many agents live, and sets of policies.
+pub struct States {
+    all: Vec<State>,
+    sets: Vec<Option<Arc<Policies>>>,
+}
+
+/// Scopes and conditions of policies that forbid some of the cases. The fourth cannot be evaluated.
+const FORBIDDEN: [&str; 10] = [
+    "forbid (principal, action == Action::\"spawn\", resource) when { context.scopes.contains(Scope::\"a\") };",
+    "forbid (principal, action, resource == Class::\"worker\") when { context.lease < 100 };",
+    "forbid (principal is Agent, action == Action::\"spawn\", resource);",
+    "forbid (principal, action == Action::\"spawn\", resource) when { context.depth == 2 && context.lease * 9223372036854775807 > 0 };",
+    "forbid (principal, action == Action::\"spawn\", resource) unless { context has user };",
+    "forbid (principal, action == Action::\"mint\", resource == Audience::\"https://x\");",
+    "forbid (principal, action, resource == Class::\"worker\") when { context has left && context.left < 2 };",
+    "forbid (principal, action, resource) when { context.audiences.contains(Audience::\"https://y\") };",
+    "forbid (principal, action == Action::\"spawn\", resource) unless { context has sign_in_age && context.sign_in_age < 300 };",
+    "forbid (principal, action, resource == Class::\"worker\") when { context.live.user > 1 && context.delegated };",
+];
+
+/// A set of one to three of them; in some, all is forbidden that the last one does not permit.
+fn policies(n: u64) -> Arc<Policies> {
+    let mut dice = Dice(n);
+    let mut text = String::new();
+    for id in 0..=dice.below(3) {
+        let one = FORBIDDEN[usize::try_from(dice.below(10)).unwrap()];
+        text += &format!("@id(\"p{id}\") @owner(\"o\") @reason(\"r\")\n{one}\n");
+    }
+    let mut texts = vec![("a.cedar".to_owned(), text)];
+    if n % 8 == 0 {
+        let permit = "permit (principal, action, resource) when { context.scopes.contains(Scope::\"b\") };";
+        texts.push(("b.cedar".to_owned(), format!("@id(\"some\") @owner(\"o\") @reason(\"r\")\n{permit}\n")));
+        texts.push(("set.toml".to_owned(), "default = \"deny\"\nowner = \"o\"\nreason = \"r\"\n".to_owned()));
+    }
+    Arc::new(Policies::of_texts(texts).unwrap())
+}
 
 impl Default for States {
     fn default() -> States {
@@ -68,13 +104,16 @@ impl Default for States {
 impl States {
     pub fn new() -> States {
         let all = (0..24u64).map(|n| state(n & 1 > 0, n & 2 > 0, n & 4 > 0, n / 8));
-        States(all.collect())
+        // Half of the cases are without policies.
+        let sets = (0..64u64).map(|n| (n < 32).then(|| policies(n)));
+        States { all: all.collect(), sets: sets.collect() }
     }
 
     /// A case, and the state that it is judged on.
     pub fn case(&self, seed: u64) -> (Case, &State) {
         let mut dice = Dice(seed);
-        let state = &self.0[usize::try_from(dice.below(24)).unwrap()];
+        let state = &self.all[usize::try_from(dice.below(24)).unwrap()];
+        let policies = self.sets[usize::try_from(dice.below(64)).unwrap()].clone();
         let class = Class {
             name: "worker".parse().unwrap(),
             owner: "ops".into(),
@@ -94,6 +133,7 @@ impl States {
             budget: Default::default(),
         };
         let mut rules = rules();
+        rules.policies = policies;
         rules.classes.insert(class.name.clone(), class);
         if dice.one_in(6) {
             rules.issuers = [("https://other.example".into(), "other".into())].into();
@@ -245,7 +285,13 @@ fn admitted(n: u64) -> record::Admitted {
     }
 }
 
+/// The rules of every case before anything of it differs. They are made once, because reading a configuration takes milliseconds.
 fn rules() -> Rules {
+    static RULES: LazyLock<Rules> = LazyLock::new(made);
+    RULES.clone()
+}
+
+fn made() -> Rules {
     let config = Config::dev(Path::new("/nowhere"), "127.0.0.1:0".parse().unwrap(), None).unwrap();
     Rules {
         trust_domain: config.trust_domain.clone(),

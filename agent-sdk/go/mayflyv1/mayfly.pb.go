@@ -8696,6 +8696,7 @@ type WhatIfRequest struct {
 	//
 	//	*WhatIfRequest_Revoke
 	//	*WhatIfRequest_Limit
+	//	*WhatIfRequest_Policies
 	What          isWhatIfRequest_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -8756,6 +8757,15 @@ func (x *WhatIfRequest) GetLimit() *LimitChange {
 	return nil
 }
 
+func (x *WhatIfRequest) GetPolicies() *PolicySet {
+	if x != nil {
+		if x, ok := x.What.(*WhatIfRequest_Policies); ok {
+			return x.Policies
+		}
+	}
+	return nil
+}
+
 type isWhatIfRequest_What interface {
 	isWhatIfRequest_What()
 }
@@ -8768,9 +8778,16 @@ type WhatIfRequest_Limit struct {
 	Limit *LimitChange `protobuf:"bytes,2,opt,name=limit,proto3,oneof"`
 }
 
+type WhatIfRequest_Policies struct {
+	// A set of policies that takes the place of the one in force; its digest is left out.
+	Policies *PolicySet `protobuf:"bytes,3,opt,name=policies,proto3,oneof"`
+}
+
 func (*WhatIfRequest_Revoke) isWhatIfRequest_What() {}
 
 func (*WhatIfRequest_Limit) isWhatIfRequest_What() {}
+
+func (*WhatIfRequest_Policies) isWhatIfRequest_What() {}
 
 type LimitChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -8827,7 +8844,8 @@ func (x *LimitChange) GetValue() uint64 {
 
 type WhatIfResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The live agents that would end, or that are counted where there would be no room, in order of id.
+	// The live agents that would end, that are counted where there would be no room, or from which a set of policies would take something,
+	// in order of id.
 	Agents []*Agent `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
 	// In the last message: the subjects that have no room for one more under the limit.
 	Starved []*Starved `protobuf:"bytes,2,rep,name=starved,proto3" json:"starved,omitempty"`
@@ -8836,7 +8854,9 @@ type WhatIfResponse struct {
 	// In the last message: where the limit is defined.
 	Source *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	// In the last message: the revocation is of a user of whom nothing is known, no delegation and no revocation, so the name may be wrong.
-	UnknownUser   bool `protobuf:"varint,5,opt,name=unknown_user,json=unknownUser,proto3" json:"unknown_user,omitempty"`
+	UnknownUser bool `protobuf:"varint,5,opt,name=unknown_user,json=unknownUser,proto3" json:"unknown_user,omitempty"`
+	// What a set of policies would take from the agents of this message.
+	Losses        []*PolicyLoss `protobuf:"bytes,6,rep,name=losses,proto3" json:"losses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8906,6 +8926,92 @@ func (x *WhatIfResponse) GetUnknownUser() bool {
 	return false
 }
 
+func (x *WhatIfResponse) GetLosses() []*PolicyLoss {
+	if x != nil {
+		return x.Losses
+	}
+	return nil
+}
+
+// What an agent may do now, and could not do under a set of policies.
+type PolicyLoss struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// `renew`: the agent would end with its certificate. `mint` or `exchange`: it would get no such token for the audience.
+	Action   string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
+	Audience string `protobuf:"bytes,3,opt,name=audience,proto3" json:"audience,omitempty"`
+	// The policy that would forbid it, or could not be evaluated; empty if no policy permits it.
+	Policy        string  `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
+	Source        *Source `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyLoss) Reset() {
+	*x = PolicyLoss{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyLoss) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyLoss) ProtoMessage() {}
+
+func (x *PolicyLoss) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyLoss.ProtoReflect.Descriptor instead.
+func (*PolicyLoss) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
+}
+
+func (x *PolicyLoss) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *PolicyLoss) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PolicyLoss) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *PolicyLoss) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *PolicyLoss) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
 // A subject whose agents a limit counts, and that would have no room for one more.
 type Starved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -8920,7 +9026,7 @@ type Starved struct {
 
 func (x *Starved) Reset() {
 	*x = Starved{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8932,7 +9038,7 @@ func (x *Starved) String() string {
 func (*Starved) ProtoMessage() {}
 
 func (x *Starved) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8945,7 +9051,7 @@ func (x *Starved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starved.ProtoReflect.Descriptor instead.
 func (*Starved) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *Starved) GetWhose() string {
@@ -8972,14 +9078,17 @@ func (x *Starved) GetAgents() uint64 {
 type ReplayRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From this time on; absent: everything that the journal still holds.
-	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// A candidate set of policies; its digest is left out. The answers are then compared with those of the policies of the time, so that the
+	// differences are what the candidate would have changed.
+	Candidate     *PolicySet `protobuf:"bytes,2,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8991,7 +9100,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9004,7 +9113,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
@@ -9014,11 +9123,18 @@ func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ReplayRequest) GetCandidate() *PolicySet {
+	if x != nil {
+		return x.Candidate
+	}
+	return nil
+}
+
 type ReplayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Admissions and denials of spawns that were decided again.
+	// Admissions, tokens, renewals, and denials of spawns that were decided again.
 	Decided uint64 `protobuf:"varint,1,opt,name=decided,proto3" json:"decided,omitempty"`
-	// Admissions whose answer would be another one today.
+	// Those whose answer would be another one.
 	Different uint64 `protobuf:"varint,2,opt,name=different,proto3" json:"different,omitempty"`
 	// At most 1,000 of those with another answer.
 	Differences []*ReplayDifference `protobuf:"bytes,3,rep,name=differences,proto3" json:"differences,omitempty"`
@@ -9029,17 +9145,19 @@ type ReplayResponse struct {
 	ConfiguredOtherwise bool `protobuf:"varint,5,opt,name=configured_otherwise,json=configuredOtherwise,proto3" json:"configured_otherwise,omitempty"`
 	// The revision up to which the journal was read.
 	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Admissions that were judged again by the policies of today, because those of their time are not kept.
+	// Decisions that were judged again by the policies of today, because those of their time are not kept.
 	PoliciesLost uint64 `protobuf:"varint,7,opt,name=policies_lost,json=policiesLost,proto3" json:"policies_lost,omitempty"`
 	// Denials among those that were decided again.
-	Denied        uint64 `protobuf:"varint,8,opt,name=denied,proto3" json:"denied,omitempty"`
+	Denied uint64 `protobuf:"varint,8,opt,name=denied,proto3" json:"denied,omitempty"`
+	// Tokens, access tokens and renewals among them.
+	Tokens        uint64 `protobuf:"varint,9,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplayResponse) Reset() {
 	*x = ReplayResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9051,7 +9169,7 @@ func (x *ReplayResponse) String() string {
 func (*ReplayResponse) ProtoMessage() {}
 
 func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9064,7 +9182,7 @@ func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
 func (*ReplayResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *ReplayResponse) GetDecided() uint64 {
@@ -9123,24 +9241,33 @@ func (x *ReplayResponse) GetDenied() uint64 {
 	return 0
 }
 
+func (x *ReplayResponse) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
 type ReplayDifference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the admission.
+	// Of the record; of a denial, that of the journal when it was asked for.
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	At       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	AgentId  string                 `protobuf:"bytes,3,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	Class    string                 `protobuf:"bytes,4,opt,name=class,proto3" json:"class,omitempty"`
 	// What was given.
 	Then string `protobuf:"bytes,5,opt,name=then,proto3" json:"then,omitempty"`
-	// What would be given today, or the denial.
-	Now           string `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
+	// What would be given today or by the candidate set, or the denial.
+	Now string `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
+	// What was asked for: `spawn`, `mint`, `exchange` or `renew`.
+	Action        string `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplayDifference) Reset() {
 	*x = ReplayDifference{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9152,7 +9279,7 @@ func (x *ReplayDifference) String() string {
 func (*ReplayDifference) ProtoMessage() {}
 
 func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9165,7 +9292,7 @@ func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDifference.ProtoReflect.Descriptor instead.
 func (*ReplayDifference) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *ReplayDifference) GetRevision() uint64 {
@@ -9210,6 +9337,13 @@ func (x *ReplayDifference) GetNow() string {
 	return ""
 }
 
+func (x *ReplayDifference) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
 type GovernRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The history is read from this time on; absent: from its beginning.
@@ -9220,7 +9354,7 @@ type GovernRequest struct {
 
 func (x *GovernRequest) Reset() {
 	*x = GovernRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9232,7 +9366,7 @@ func (x *GovernRequest) String() string {
 func (*GovernRequest) ProtoMessage() {}
 
 func (x *GovernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9245,7 +9379,7 @@ func (x *GovernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernRequest.ProtoReflect.Descriptor instead.
 func (*GovernRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *GovernRequest) GetSince() *timestamppb.Timestamp {
@@ -9270,15 +9404,19 @@ type GovernResponse struct {
 	Admissions uint64                 `protobuf:"varint,5,opt,name=admissions,proto3" json:"admissions,omitempty"`
 	Since      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	// Whether all of the history of that time was read.
-	Complete      bool   `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
-	Revision      uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	Complete bool   `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
+	Revision uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Policies in force that have no date of review, or whose date has passed.
+	Reviews []*DueReview `protobuf:"bytes,9,rep,name=reviews,proto3" json:"reviews,omitempty"`
+	// Approvals that were given and can still be used.
+	Approvals     []*Approval `protobuf:"bytes,10,rep,name=approvals,proto3" json:"approvals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GovernResponse) Reset() {
 	*x = GovernResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9290,7 +9428,7 @@ func (x *GovernResponse) String() string {
 func (*GovernResponse) ProtoMessage() {}
 
 func (x *GovernResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9303,7 +9441,7 @@ func (x *GovernResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernResponse.ProtoReflect.Descriptor instead.
 func (*GovernResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *GovernResponse) GetUnowned() []*Source {
@@ -9362,6 +9500,82 @@ func (x *GovernResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *GovernResponse) GetReviews() []*DueReview {
+	if x != nil {
+		return x.Reviews
+	}
+	return nil
+}
+
+func (x *GovernResponse) GetApprovals() []*Approval {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+// A policy that its owner has not reviewed in time.
+type DueReview struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Policy string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The date by which it was to be reviewed, such as `2027-01-31`; empty if it names none.
+	Review        string  `protobuf:"bytes,2,opt,name=review,proto3" json:"review,omitempty"`
+	Source        *Source `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DueReview) Reset() {
+	*x = DueReview{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DueReview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DueReview) ProtoMessage() {}
+
+func (x *DueReview) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DueReview.ProtoReflect.Descriptor instead.
+func (*DueReview) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
+}
+
+func (x *DueReview) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *DueReview) GetReview() string {
+	if x != nil {
+		return x.Review
+	}
+	return ""
+}
+
+func (x *DueReview) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
 type UnusedCeiling struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -9374,7 +9588,7 @@ type UnusedCeiling struct {
 
 func (x *UnusedCeiling) Reset() {
 	*x = UnusedCeiling{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9386,7 +9600,7 @@ func (x *UnusedCeiling) String() string {
 func (*UnusedCeiling) ProtoMessage() {}
 
 func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9399,7 +9613,7 @@ func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedCeiling.ProtoReflect.Descriptor instead.
 func (*UnusedCeiling) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *UnusedCeiling) GetClass() string {
@@ -9438,7 +9652,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9450,7 +9664,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9463,7 +9677,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
 }
 
 type GetBundleResponse struct {
@@ -9478,7 +9692,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9490,7 +9704,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9503,7 +9717,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *GetBundleResponse) GetBundle() *Bundle {
@@ -9528,7 +9742,7 @@ type GetCrlsRequest struct {
 
 func (x *GetCrlsRequest) Reset() {
 	*x = GetCrlsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9540,7 +9754,7 @@ func (x *GetCrlsRequest) String() string {
 func (*GetCrlsRequest) ProtoMessage() {}
 
 func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9553,7 +9767,7 @@ func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsRequest.ProtoReflect.Descriptor instead.
 func (*GetCrlsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
 }
 
 type GetCrlsResponse struct {
@@ -9570,7 +9784,7 @@ type GetCrlsResponse struct {
 
 func (x *GetCrlsResponse) Reset() {
 	*x = GetCrlsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9582,7 +9796,7 @@ func (x *GetCrlsResponse) String() string {
 func (*GetCrlsResponse) ProtoMessage() {}
 
 func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9595,7 +9809,7 @@ func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsResponse.ProtoReflect.Descriptor instead.
 func (*GetCrlsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *GetCrlsResponse) GetCrls() []*Crl {
@@ -9631,7 +9845,7 @@ type Crl struct {
 
 func (x *Crl) Reset() {
 	*x = Crl{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9643,7 +9857,7 @@ func (x *Crl) String() string {
 func (*Crl) ProtoMessage() {}
 
 func (x *Crl) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9656,7 +9870,7 @@ func (x *Crl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Crl.ProtoReflect.Descriptor instead.
 func (*Crl) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *Crl) GetIssuer() string {
@@ -9681,7 +9895,7 @@ type WatchBundleRequest struct {
 
 func (x *WatchBundleRequest) Reset() {
 	*x = WatchBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9693,7 +9907,7 @@ func (x *WatchBundleRequest) String() string {
 func (*WatchBundleRequest) ProtoMessage() {}
 
 func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9706,7 +9920,7 @@ func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleRequest.ProtoReflect.Descriptor instead.
 func (*WatchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
 }
 
 type WatchBundleResponse struct {
@@ -9723,7 +9937,7 @@ type WatchBundleResponse struct {
 
 func (x *WatchBundleResponse) Reset() {
 	*x = WatchBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9735,7 +9949,7 @@ func (x *WatchBundleResponse) String() string {
 func (*WatchBundleResponse) ProtoMessage() {}
 
 func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9748,7 +9962,7 @@ func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleResponse.ProtoReflect.Descriptor instead.
 func (*WatchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *WatchBundleResponse) GetBundle() *Bundle {
@@ -9793,7 +10007,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9805,7 +10019,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9818,7 +10032,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *Authority) GetKind() AuthorityKind {
@@ -9892,7 +10106,7 @@ type ListAuthoritiesRequest struct {
 
 func (x *ListAuthoritiesRequest) Reset() {
 	*x = ListAuthoritiesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9904,7 +10118,7 @@ func (x *ListAuthoritiesRequest) String() string {
 func (*ListAuthoritiesRequest) ProtoMessage() {}
 
 func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9917,7 +10131,7 @@ func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
 }
 
 type ListAuthoritiesResponse struct {
@@ -9931,7 +10145,7 @@ type ListAuthoritiesResponse struct {
 
 func (x *ListAuthoritiesResponse) Reset() {
 	*x = ListAuthoritiesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9943,7 +10157,7 @@ func (x *ListAuthoritiesResponse) String() string {
 func (*ListAuthoritiesResponse) ProtoMessage() {}
 
 func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9956,7 +10170,7 @@ func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *ListAuthoritiesResponse) GetAuthorities() []*Authority {
@@ -9982,7 +10196,7 @@ type PrepareAuthorityRequest struct {
 
 func (x *PrepareAuthorityRequest) Reset() {
 	*x = PrepareAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9994,7 +10208,7 @@ func (x *PrepareAuthorityRequest) String() string {
 func (*PrepareAuthorityRequest) ProtoMessage() {}
 
 func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10007,7 +10221,7 @@ func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *PrepareAuthorityRequest) GetKind() AuthorityKind {
@@ -10027,7 +10241,7 @@ type PrepareAuthorityResponse struct {
 
 func (x *PrepareAuthorityResponse) Reset() {
 	*x = PrepareAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10039,7 +10253,7 @@ func (x *PrepareAuthorityResponse) String() string {
 func (*PrepareAuthorityResponse) ProtoMessage() {}
 
 func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10052,7 +10266,7 @@ func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *PrepareAuthorityResponse) GetAuthority() *Authority {
@@ -10080,7 +10294,7 @@ type ActivateAuthorityRequest struct {
 
 func (x *ActivateAuthorityRequest) Reset() {
 	*x = ActivateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10092,7 +10306,7 @@ func (x *ActivateAuthorityRequest) String() string {
 func (*ActivateAuthorityRequest) ProtoMessage() {}
 
 func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10105,7 +10319,7 @@ func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *ActivateAuthorityRequest) GetKind() AuthorityKind {
@@ -10132,7 +10346,7 @@ type ActivateAuthorityResponse struct {
 
 func (x *ActivateAuthorityResponse) Reset() {
 	*x = ActivateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10144,7 +10358,7 @@ func (x *ActivateAuthorityResponse) String() string {
 func (*ActivateAuthorityResponse) ProtoMessage() {}
 
 func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10157,7 +10371,7 @@ func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *ActivateAuthorityResponse) GetAuthority() *Authority {
@@ -10185,7 +10399,7 @@ type RotateAuthorityRequest struct {
 
 func (x *RotateAuthorityRequest) Reset() {
 	*x = RotateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10197,7 +10411,7 @@ func (x *RotateAuthorityRequest) String() string {
 func (*RotateAuthorityRequest) ProtoMessage() {}
 
 func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10210,7 +10424,7 @@ func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *RotateAuthorityRequest) GetKind() AuthorityKind {
@@ -10238,7 +10452,7 @@ type RotateAuthorityResponse struct {
 
 func (x *RotateAuthorityResponse) Reset() {
 	*x = RotateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10250,7 +10464,7 @@ func (x *RotateAuthorityResponse) String() string {
 func (*RotateAuthorityResponse) ProtoMessage() {}
 
 func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10263,7 +10477,7 @@ func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *RotateAuthorityResponse) GetAuthority() *Authority {
@@ -10289,7 +10503,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10301,7 +10515,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10314,7 +10528,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *RetireAuthorityRequest) GetId() string {
@@ -10334,7 +10548,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10346,7 +10560,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10359,7 +10573,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *Authority {
@@ -10385,7 +10599,7 @@ type TaintAuthorityRequest struct {
 
 func (x *TaintAuthorityRequest) Reset() {
 	*x = TaintAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10397,7 +10611,7 @@ func (x *TaintAuthorityRequest) String() string {
 func (*TaintAuthorityRequest) ProtoMessage() {}
 
 func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10410,7 +10624,7 @@ func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *TaintAuthorityRequest) GetId() string {
@@ -10430,7 +10644,7 @@ type TaintAuthorityResponse struct {
 
 func (x *TaintAuthorityResponse) Reset() {
 	*x = TaintAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10442,7 +10656,7 @@ func (x *TaintAuthorityResponse) String() string {
 func (*TaintAuthorityResponse) ProtoMessage() {}
 
 func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10455,7 +10669,7 @@ func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
 }
 
 func (x *TaintAuthorityResponse) GetAuthority() *Authority {
@@ -10490,7 +10704,7 @@ type WatchCutsRequest struct {
 
 func (x *WatchCutsRequest) Reset() {
 	*x = WatchCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10502,7 +10716,7 @@ func (x *WatchCutsRequest) String() string {
 func (*WatchCutsRequest) ProtoMessage() {}
 
 func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10515,7 +10729,7 @@ func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsRequest.ProtoReflect.Descriptor instead.
 func (*WatchCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
 }
 
 func (x *WatchCutsRequest) GetIncarnation() []byte {
@@ -10565,7 +10779,7 @@ type ConfirmCutsRequest struct {
 
 func (x *ConfirmCutsRequest) Reset() {
 	*x = ConfirmCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10577,7 +10791,7 @@ func (x *ConfirmCutsRequest) String() string {
 func (*ConfirmCutsRequest) ProtoMessage() {}
 
 func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10590,7 +10804,7 @@ func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *ConfirmCutsRequest) GetSubscription() []byte {
@@ -10615,7 +10829,7 @@ type ConfirmCutsResponse struct {
 
 func (x *ConfirmCutsResponse) Reset() {
 	*x = ConfirmCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10627,7 +10841,7 @@ func (x *ConfirmCutsResponse) String() string {
 func (*ConfirmCutsResponse) ProtoMessage() {}
 
 func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10640,7 +10854,7 @@ func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
 }
 
 type ListSubscribersRequest struct {
@@ -10653,7 +10867,7 @@ type ListSubscribersRequest struct {
 
 func (x *ListSubscribersRequest) Reset() {
 	*x = ListSubscribersRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10665,7 +10879,7 @@ func (x *ListSubscribersRequest) String() string {
 func (*ListSubscribersRequest) ProtoMessage() {}
 
 func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10678,7 +10892,7 @@ func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscribersRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *ListSubscribersRequest) GetConfirm() bool {
@@ -10700,7 +10914,7 @@ type ListSubscribersResponse struct {
 
 func (x *ListSubscribersResponse) Reset() {
 	*x = ListSubscribersResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10712,7 +10926,7 @@ func (x *ListSubscribersResponse) String() string {
 func (*ListSubscribersResponse) ProtoMessage() {}
 
 func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10725,7 +10939,7 @@ func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscribersResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *ListSubscribersResponse) GetSubscribers() []*Subscriber {
@@ -10764,7 +10978,7 @@ type Subscriber struct {
 
 func (x *Subscriber) Reset() {
 	*x = Subscriber{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10776,7 +10990,7 @@ func (x *Subscriber) String() string {
 func (*Subscriber) ProtoMessage() {}
 
 func (x *Subscriber) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10789,7 +11003,7 @@ func (x *Subscriber) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscriber.ProtoReflect.Descriptor instead.
 func (*Subscriber) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
 }
 
 func (x *Subscriber) GetId() string {
@@ -10856,7 +11070,7 @@ type WatchCutsResponse struct {
 
 func (x *WatchCutsResponse) Reset() {
 	*x = WatchCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10868,7 +11082,7 @@ func (x *WatchCutsResponse) String() string {
 func (*WatchCutsResponse) ProtoMessage() {}
 
 func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10881,7 +11095,7 @@ func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsResponse.ProtoReflect.Descriptor instead.
 func (*WatchCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{140}
 }
 
 func (x *WatchCutsResponse) GetSnapshot() bool {
@@ -10930,7 +11144,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10942,7 +11156,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10955,7 +11169,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{141}
 }
 
 func (x *Cut) GetSubject() []byte {
@@ -11013,7 +11227,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11025,7 +11239,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11038,7 +11252,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{140}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{142}
 }
 
 func (x *Heartbeat) GetTrustDomain() string {
@@ -11699,26 +11913,36 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05exact\x18\x02 \x01(\bR\x05exact\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
-	"\x06agents\x18\x04 \x01(\x04R\x06agents\"t\n" +
+	"\x06agents\x18\x04 \x01(\x04R\x06agents\"\xa8\x01\n" +
 	"\rWhatIfRequest\x12+\n" +
 	"\x06revoke\x18\x01 \x01(\v2\x11.mayfly.v1.TargetH\x00R\x06revoke\x12.\n" +
-	"\x05limit\x18\x02 \x01(\v2\x16.mayfly.v1.LimitChangeH\x00R\x05limitB\x06\n" +
+	"\x05limit\x18\x02 \x01(\v2\x16.mayfly.v1.LimitChangeH\x00R\x05limit\x122\n" +
+	"\bpolicies\x18\x03 \x01(\v2\x14.mayfly.v1.PolicySetH\x00R\bpoliciesB\x06\n" +
 	"\x04what\"7\n" +
 	"\vLimitChange\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value\"\xdc\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value\"\x8b\x02\n" +
 	"\x0eWhatIfResponse\x12(\n" +
 	"\x06agents\x18\x01 \x03(\v2\x10.mayfly.v1.AgentR\x06agents\x12,\n" +
 	"\astarved\x18\x02 \x03(\v2\x12.mayfly.v1.StarvedR\astarved\x12$\n" +
 	"\x05as_of\x18\x03 \x01(\v2\x0f.mayfly.v1.AsOfR\x04asOf\x12)\n" +
 	"\x06source\x18\x04 \x01(\v2\x11.mayfly.v1.SourceR\x06source\x12!\n" +
-	"\funknown_user\x18\x05 \x01(\bR\vunknownUser\"K\n" +
+	"\funknown_user\x18\x05 \x01(\bR\vunknownUser\x12-\n" +
+	"\x06losses\x18\x06 \x03(\v2\x15.mayfly.v1.PolicyLossR\x06losses\"\x9e\x01\n" +
+	"\n" +
+	"PolicyLoss\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x1a\n" +
+	"\baudience\x18\x03 \x01(\tR\baudience\x12\x16\n" +
+	"\x06policy\x18\x04 \x01(\tR\x06policy\x12)\n" +
+	"\x06source\x18\x05 \x01(\v2\x11.mayfly.v1.SourceR\x06source\"K\n" +
 	"\aStarved\x12\x14\n" +
 	"\x05whose\x18\x01 \x01(\tR\x05whose\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x16\n" +
-	"\x06agents\x18\x03 \x01(\x04R\x06agents\"A\n" +
+	"\x06agents\x18\x03 \x01(\x04R\x06agents\"u\n" +
 	"\rReplayRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb6\x02\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x122\n" +
+	"\tcandidate\x18\x02 \x01(\v2\x14.mayfly.v1.PolicySetR\tcandidate\"\xce\x02\n" +
 	"\x0eReplayResponse\x12\x18\n" +
 	"\adecided\x18\x01 \x01(\x04R\adecided\x12\x1c\n" +
 	"\tdifferent\x18\x02 \x01(\x04R\tdifferent\x12=\n" +
@@ -11727,16 +11951,18 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x14configured_otherwise\x18\x05 \x01(\bR\x13configuredOtherwise\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12#\n" +
 	"\rpolicies_lost\x18\a \x01(\x04R\fpoliciesLost\x12\x16\n" +
-	"\x06denied\x18\b \x01(\x04R\x06denied\"\xb1\x01\n" +
+	"\x06denied\x18\b \x01(\x04R\x06denied\x12\x16\n" +
+	"\x06tokens\x18\t \x01(\x04R\x06tokens\"\xc9\x01\n" +
 	"\x10ReplayDifference\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x19\n" +
 	"\bagent_id\x18\x03 \x01(\tR\aagentId\x12\x14\n" +
 	"\x05class\x18\x04 \x01(\tR\x05class\x12\x12\n" +
 	"\x04then\x18\x05 \x01(\tR\x04then\x12\x10\n" +
-	"\x03now\x18\x06 \x01(\tR\x03now\"A\n" +
+	"\x03now\x18\x06 \x01(\tR\x03now\x12\x16\n" +
+	"\x06action\x18\a \x01(\tR\x06action\"A\n" +
 	"\rGovernRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xd2\x02\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb5\x03\n" +
 	"\x0eGovernResponse\x12+\n" +
 	"\aunowned\x18\x01 \x03(\v2\x11.mayfly.v1.SourceR\aunowned\x126\n" +
 	"\rclosed_owners\x18\x02 \x03(\v2\x11.mayfly.v1.SourceR\fclosedOwners\x120\n" +
@@ -11748,7 +11974,14 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"admissions\x120\n" +
 	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
 	"\bcomplete\x18\a \x01(\bR\bcomplete\x12\x1a\n" +
-	"\brevision\x18\b \x01(\x04R\brevision\"\x86\x01\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\x12.\n" +
+	"\areviews\x18\t \x03(\v2\x14.mayfly.v1.DueReviewR\areviews\x121\n" +
+	"\tapprovals\x18\n" +
+	" \x03(\v2\x13.mayfly.v1.ApprovalR\tapprovals\"f\n" +
+	"\tDueReview\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x16\n" +
+	"\x06review\x18\x02 \x01(\tR\x06review\x12)\n" +
+	"\x06source\x18\x03 \x01(\v2\x11.mayfly.v1.SourceR\x06source\"\x86\x01\n" +
 	"\rUnusedCeiling\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x12\x1c\n" +
@@ -12168,7 +12401,7 @@ func file_mayfly_v1_mayfly_proto_rawDescGZIP() []byte {
 }
 
 var file_mayfly_v1_mayfly_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 143)
+var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 145)
 var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(Mode)(0),                            // 0: mayfly.v1.Mode
 	(Excess)(0),                          // 1: mayfly.v1.Excess
@@ -12284,49 +12517,51 @@ var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(*WhatIfRequest)(nil),                // 111: mayfly.v1.WhatIfRequest
 	(*LimitChange)(nil),                  // 112: mayfly.v1.LimitChange
 	(*WhatIfResponse)(nil),               // 113: mayfly.v1.WhatIfResponse
-	(*Starved)(nil),                      // 114: mayfly.v1.Starved
-	(*ReplayRequest)(nil),                // 115: mayfly.v1.ReplayRequest
-	(*ReplayResponse)(nil),               // 116: mayfly.v1.ReplayResponse
-	(*ReplayDifference)(nil),             // 117: mayfly.v1.ReplayDifference
-	(*GovernRequest)(nil),                // 118: mayfly.v1.GovernRequest
-	(*GovernResponse)(nil),               // 119: mayfly.v1.GovernResponse
-	(*UnusedCeiling)(nil),                // 120: mayfly.v1.UnusedCeiling
-	(*GetBundleRequest)(nil),             // 121: mayfly.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),            // 122: mayfly.v1.GetBundleResponse
-	(*GetCrlsRequest)(nil),               // 123: mayfly.v1.GetCrlsRequest
-	(*GetCrlsResponse)(nil),              // 124: mayfly.v1.GetCrlsResponse
-	(*Crl)(nil),                          // 125: mayfly.v1.Crl
-	(*WatchBundleRequest)(nil),           // 126: mayfly.v1.WatchBundleRequest
-	(*WatchBundleResponse)(nil),          // 127: mayfly.v1.WatchBundleResponse
-	(*Authority)(nil),                    // 128: mayfly.v1.Authority
-	(*ListAuthoritiesRequest)(nil),       // 129: mayfly.v1.ListAuthoritiesRequest
-	(*ListAuthoritiesResponse)(nil),      // 130: mayfly.v1.ListAuthoritiesResponse
-	(*PrepareAuthorityRequest)(nil),      // 131: mayfly.v1.PrepareAuthorityRequest
-	(*PrepareAuthorityResponse)(nil),     // 132: mayfly.v1.PrepareAuthorityResponse
-	(*ActivateAuthorityRequest)(nil),     // 133: mayfly.v1.ActivateAuthorityRequest
-	(*ActivateAuthorityResponse)(nil),    // 134: mayfly.v1.ActivateAuthorityResponse
-	(*RotateAuthorityRequest)(nil),       // 135: mayfly.v1.RotateAuthorityRequest
-	(*RotateAuthorityResponse)(nil),      // 136: mayfly.v1.RotateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),       // 137: mayfly.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),      // 138: mayfly.v1.RetireAuthorityResponse
-	(*TaintAuthorityRequest)(nil),        // 139: mayfly.v1.TaintAuthorityRequest
-	(*TaintAuthorityResponse)(nil),       // 140: mayfly.v1.TaintAuthorityResponse
-	(*WatchCutsRequest)(nil),             // 141: mayfly.v1.WatchCutsRequest
-	(*ConfirmCutsRequest)(nil),           // 142: mayfly.v1.ConfirmCutsRequest
-	(*ConfirmCutsResponse)(nil),          // 143: mayfly.v1.ConfirmCutsResponse
-	(*ListSubscribersRequest)(nil),       // 144: mayfly.v1.ListSubscribersRequest
-	(*ListSubscribersResponse)(nil),      // 145: mayfly.v1.ListSubscribersResponse
-	(*Subscriber)(nil),                   // 146: mayfly.v1.Subscriber
-	(*WatchCutsResponse)(nil),            // 147: mayfly.v1.WatchCutsResponse
-	(*Cut)(nil),                          // 148: mayfly.v1.Cut
-	(*Heartbeat)(nil),                    // 149: mayfly.v1.Heartbeat
-	nil,                                  // 150: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	nil,                                  // 151: mayfly.v1.GetPoliciesResponse.ProvidersEntry
-	(*timestamppb.Timestamp)(nil),        // 152: google.protobuf.Timestamp
-	(*status.Status)(nil),                // 153: google.rpc.Status
+	(*PolicyLoss)(nil),                   // 114: mayfly.v1.PolicyLoss
+	(*Starved)(nil),                      // 115: mayfly.v1.Starved
+	(*ReplayRequest)(nil),                // 116: mayfly.v1.ReplayRequest
+	(*ReplayResponse)(nil),               // 117: mayfly.v1.ReplayResponse
+	(*ReplayDifference)(nil),             // 118: mayfly.v1.ReplayDifference
+	(*GovernRequest)(nil),                // 119: mayfly.v1.GovernRequest
+	(*GovernResponse)(nil),               // 120: mayfly.v1.GovernResponse
+	(*DueReview)(nil),                    // 121: mayfly.v1.DueReview
+	(*UnusedCeiling)(nil),                // 122: mayfly.v1.UnusedCeiling
+	(*GetBundleRequest)(nil),             // 123: mayfly.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),            // 124: mayfly.v1.GetBundleResponse
+	(*GetCrlsRequest)(nil),               // 125: mayfly.v1.GetCrlsRequest
+	(*GetCrlsResponse)(nil),              // 126: mayfly.v1.GetCrlsResponse
+	(*Crl)(nil),                          // 127: mayfly.v1.Crl
+	(*WatchBundleRequest)(nil),           // 128: mayfly.v1.WatchBundleRequest
+	(*WatchBundleResponse)(nil),          // 129: mayfly.v1.WatchBundleResponse
+	(*Authority)(nil),                    // 130: mayfly.v1.Authority
+	(*ListAuthoritiesRequest)(nil),       // 131: mayfly.v1.ListAuthoritiesRequest
+	(*ListAuthoritiesResponse)(nil),      // 132: mayfly.v1.ListAuthoritiesResponse
+	(*PrepareAuthorityRequest)(nil),      // 133: mayfly.v1.PrepareAuthorityRequest
+	(*PrepareAuthorityResponse)(nil),     // 134: mayfly.v1.PrepareAuthorityResponse
+	(*ActivateAuthorityRequest)(nil),     // 135: mayfly.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil),    // 136: mayfly.v1.ActivateAuthorityResponse
+	(*RotateAuthorityRequest)(nil),       // 137: mayfly.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),      // 138: mayfly.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),       // 139: mayfly.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),      // 140: mayfly.v1.RetireAuthorityResponse
+	(*TaintAuthorityRequest)(nil),        // 141: mayfly.v1.TaintAuthorityRequest
+	(*TaintAuthorityResponse)(nil),       // 142: mayfly.v1.TaintAuthorityResponse
+	(*WatchCutsRequest)(nil),             // 143: mayfly.v1.WatchCutsRequest
+	(*ConfirmCutsRequest)(nil),           // 144: mayfly.v1.ConfirmCutsRequest
+	(*ConfirmCutsResponse)(nil),          // 145: mayfly.v1.ConfirmCutsResponse
+	(*ListSubscribersRequest)(nil),       // 146: mayfly.v1.ListSubscribersRequest
+	(*ListSubscribersResponse)(nil),      // 147: mayfly.v1.ListSubscribersResponse
+	(*Subscriber)(nil),                   // 148: mayfly.v1.Subscriber
+	(*WatchCutsResponse)(nil),            // 149: mayfly.v1.WatchCutsResponse
+	(*Cut)(nil),                          // 150: mayfly.v1.Cut
+	(*Heartbeat)(nil),                    // 151: mayfly.v1.Heartbeat
+	nil,                                  // 152: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	nil,                                  // 153: mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	(*timestamppb.Timestamp)(nil),        // 154: google.protobuf.Timestamp
+	(*status.Status)(nil),                // 155: google.rpc.Status
 }
 var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
-	152, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
+	154, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
 	10,  // 1: mayfly.v1.RedeemResponse.svid:type_name -> mayfly.v1.X509Svid
 	11,  // 2: mayfly.v1.RedeemResponse.bundle:type_name -> mayfly.v1.Bundle
 	32,  // 3: mayfly.v1.RedeemResponse.agent:type_name -> mayfly.v1.Agent
@@ -12343,47 +12578,47 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	23,  // 14: mayfly.v1.SpawnResponse.jwt:type_name -> mayfly.v1.JwtSvid
 	19,  // 15: mayfly.v1.SpawnBatchRequest.template:type_name -> mayfly.v1.SpawnRequest
 	20,  // 16: mayfly.v1.SpawnBatchResponse.spawned:type_name -> mayfly.v1.SpawnResponse
-	153, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
-	152, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
+	155, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
+	154, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
 	23,  // 19: mayfly.v1.MintJwtResponse.svid:type_name -> mayfly.v1.JwtSvid
-	152, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
+	154, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
 	32,  // 21: mayfly.v1.ExtendResponse.agent:type_name -> mayfly.v1.Agent
 	2,   // 22: mayfly.v1.WhoamiResponse.kind:type_name -> mayfly.v1.IdentityKind
 	32,  // 23: mayfly.v1.WhoamiResponse.agent:type_name -> mayfly.v1.Agent
 	9,   // 24: mayfly.v1.Agent.user:type_name -> mayfly.v1.User
 	0,   // 25: mayfly.v1.Agent.mode:type_name -> mayfly.v1.Mode
-	152, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
-	152, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
-	152, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
+	154, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
+	154, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
+	154, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
 	3,   // 29: mayfly.v1.Agent.state:type_name -> mayfly.v1.AgentState
-	152, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
+	154, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
 	35,  // 31: mayfly.v1.GetBudgetResponse.lines:type_name -> mayfly.v1.BudgetLine
 	36,  // 32: mayfly.v1.GetBudgetResponse.reservations:type_name -> mayfly.v1.Reservation
 	4,   // 33: mayfly.v1.BudgetLine.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 34: mayfly.v1.Reservation.unit:type_name -> mayfly.v1.BudgetUnit
-	152, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	154, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
 	4,   // 36: mayfly.v1.SpendRequest.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 37: mayfly.v1.ReserveRequest.unit:type_name -> mayfly.v1.BudgetUnit
-	152, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	154, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
 	45,  // 39: mayfly.v1.GetPoliciesResponse.in_force:type_name -> mayfly.v1.PolicySet
 	45,  // 40: mayfly.v1.GetPoliciesResponse.shadow:type_name -> mayfly.v1.PolicySet
-	150, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	151, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	152, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	153, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
 	46,  // 43: mayfly.v1.PolicySet.texts:type_name -> mayfly.v1.PolicyText
 	32,  // 44: mayfly.v1.ListAgentsResponse.agents:type_name -> mayfly.v1.Agent
 	32,  // 45: mayfly.v1.GetAgentResponse.agent:type_name -> mayfly.v1.Agent
 	53,  // 46: mayfly.v1.ListClassesResponse.classes:type_name -> mayfly.v1.Class
 	0,   // 47: mayfly.v1.Class.modes:type_name -> mayfly.v1.Mode
-	152, // 48: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	154, // 48: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	9,   // 49: mayfly.v1.Target.user:type_name -> mayfly.v1.User
-	152, // 50: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
-	152, // 51: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
+	154, // 50: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
+	154, // 51: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
 	5,   // 52: mayfly.v1.Approval.state:type_name -> mayfly.v1.ApprovalState
 	9,   // 53: mayfly.v1.Approval.user:type_name -> mayfly.v1.User
-	152, // 54: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
-	152, // 55: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
+	154, // 54: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
+	154, // 55: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
 	9,   // 56: mayfly.v1.Approval.answered_by:type_name -> mayfly.v1.User
-	152, // 57: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
+	154, // 57: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
 	60,  // 58: mayfly.v1.Approval.narrowed:type_name -> mayfly.v1.Narrowed
 	59,  // 59: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
 	59,  // 60: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
@@ -12393,27 +12628,27 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	59,  // 64: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
 	56,  // 65: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
 	9,   // 66: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
-	152, // 67: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	154, // 67: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
 	76,  // 68: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
 	76,  // 69: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
 	80,  // 70: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
 	56,  // 71: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
-	152, // 72: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
-	152, // 73: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
+	154, // 72: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
+	154, // 73: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
 	9,   // 74: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
-	152, // 75: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	154, // 75: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
 	87,  // 76: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
 	87,  // 77: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
 	90,  // 78: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
-	152, // 79: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	152, // 80: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
+	154, // 79: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	154, // 80: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
 	9,   // 81: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
 	95,  // 82: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
 	95,  // 83: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
 	96,  // 84: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
-	152, // 85: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
+	154, // 85: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
 	9,   // 86: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
-	152, // 87: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
+	154, // 87: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
 	98,  // 88: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
 	19,  // 89: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
 	101, // 90: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
@@ -12422,7 +12657,7 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	103, // 93: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
 	104, // 94: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
 	105, // 95: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
-	152, // 96: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
+	154, // 96: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
 	100, // 97: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
 	100, // 98: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
 	100, // 99: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
@@ -12436,156 +12671,163 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	110, // 107: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
 	0,   // 108: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
 	100, // 109: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
-	152, // 110: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
+	154, // 110: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
 	56,  // 111: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
 	112, // 112: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
-	32,  // 113: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
-	114, // 114: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
-	110, // 115: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
-	100, // 116: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
-	152, // 117: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
-	117, // 118: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
-	152, // 119: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
-	152, // 120: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
-	100, // 121: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
-	100, // 122: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
-	120, // 123: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
-	152, // 124: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
-	100, // 125: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
-	11,  // 126: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 127: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	125, // 128: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
-	152, // 129: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	11,  // 130: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 131: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	6,   // 132: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
-	7,   // 133: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
-	152, // 134: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
-	152, // 135: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
-	152, // 136: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
-	152, // 137: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
-	152, // 138: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
-	152, // 139: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
-	128, // 140: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
-	6,   // 141: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	128, // 142: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 143: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	128, // 144: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 145: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	128, // 146: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	128, // 147: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	128, // 148: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	146, // 149: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
-	152, // 150: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
-	148, // 151: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
-	149, // 152: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
-	13,  // 153: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
-	15,  // 154: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
-	17,  // 155: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
-	19,  // 156: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
-	24,  // 157: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
-	26,  // 158: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
-	28,  // 159: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
-	30,  // 160: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
-	57,  // 161: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
-	71,  // 162: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
-	73,  // 163: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
-	61,  // 164: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
-	63,  // 165: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
-	65,  // 166: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
-	67,  // 167: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
-	69,  // 168: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
-	21,  // 169: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
-	54,  // 170: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
-	75,  // 171: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
-	81,  // 172: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
-	83,  // 173: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
-	85,  // 174: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
-	88,  // 175: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
-	47,  // 176: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
-	49,  // 177: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
-	51,  // 178: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
-	91,  // 179: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
-	93,  // 180: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
-	97,  // 181: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
-	107, // 182: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
-	111, // 183: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
-	115, // 184: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
-	118, // 185: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
-	121, // 186: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
-	126, // 187: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
-	123, // 188: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
-	141, // 189: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
-	78,  // 190: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
-	142, // 191: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
-	144, // 192: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
-	33,  // 193: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
-	37,  // 194: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
-	39,  // 195: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
-	41,  // 196: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
-	43,  // 197: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
-	129, // 198: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
-	131, // 199: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
-	133, // 200: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
-	135, // 201: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
-	137, // 202: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
-	139, // 203: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
-	14,  // 204: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
-	16,  // 205: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
-	18,  // 206: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
-	20,  // 207: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
-	25,  // 208: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
-	27,  // 209: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
-	29,  // 210: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
-	31,  // 211: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
-	58,  // 212: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
-	72,  // 213: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
-	74,  // 214: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
-	62,  // 215: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
-	64,  // 216: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
-	66,  // 217: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
-	68,  // 218: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
-	70,  // 219: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
-	22,  // 220: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
-	55,  // 221: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
-	77,  // 222: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
-	82,  // 223: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
-	84,  // 224: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
-	86,  // 225: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
-	89,  // 226: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
-	48,  // 227: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
-	50,  // 228: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
-	52,  // 229: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
-	92,  // 230: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
-	94,  // 231: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
-	99,  // 232: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
-	108, // 233: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
-	113, // 234: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
-	116, // 235: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
-	119, // 236: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
-	122, // 237: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
-	127, // 238: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
-	124, // 239: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
-	147, // 240: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
-	79,  // 241: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
-	143, // 242: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
-	145, // 243: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
-	34,  // 244: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
-	38,  // 245: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
-	40,  // 246: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
-	42,  // 247: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
-	44,  // 248: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
-	130, // 249: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
-	132, // 250: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
-	134, // 251: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
-	136, // 252: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
-	138, // 253: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
-	140, // 254: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
-	204, // [204:255] is the sub-list for method output_type
-	153, // [153:204] is the sub-list for method input_type
-	153, // [153:153] is the sub-list for extension type_name
-	153, // [153:153] is the sub-list for extension extendee
-	0,   // [0:153] is the sub-list for field type_name
+	45,  // 113: mayfly.v1.WhatIfRequest.policies:type_name -> mayfly.v1.PolicySet
+	32,  // 114: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
+	115, // 115: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
+	110, // 116: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
+	100, // 117: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
+	114, // 118: mayfly.v1.WhatIfResponse.losses:type_name -> mayfly.v1.PolicyLoss
+	100, // 119: mayfly.v1.PolicyLoss.source:type_name -> mayfly.v1.Source
+	154, // 120: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
+	45,  // 121: mayfly.v1.ReplayRequest.candidate:type_name -> mayfly.v1.PolicySet
+	118, // 122: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
+	154, // 123: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
+	154, // 124: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
+	100, // 125: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
+	100, // 126: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
+	122, // 127: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
+	154, // 128: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
+	121, // 129: mayfly.v1.GovernResponse.reviews:type_name -> mayfly.v1.DueReview
+	59,  // 130: mayfly.v1.GovernResponse.approvals:type_name -> mayfly.v1.Approval
+	100, // 131: mayfly.v1.DueReview.source:type_name -> mayfly.v1.Source
+	100, // 132: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
+	11,  // 133: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 134: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	127, // 135: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
+	154, // 136: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	11,  // 137: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 138: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	6,   // 139: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
+	7,   // 140: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
+	154, // 141: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
+	154, // 142: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
+	154, // 143: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
+	154, // 144: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
+	154, // 145: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
+	154, // 146: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
+	130, // 147: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
+	6,   // 148: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	130, // 149: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 150: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	130, // 151: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 152: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	130, // 153: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	130, // 154: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	130, // 155: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	148, // 156: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
+	154, // 157: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
+	150, // 158: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
+	151, // 159: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
+	13,  // 160: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
+	15,  // 161: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
+	17,  // 162: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
+	19,  // 163: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
+	24,  // 164: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
+	26,  // 165: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
+	28,  // 166: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
+	30,  // 167: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
+	57,  // 168: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
+	71,  // 169: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
+	73,  // 170: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
+	61,  // 171: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
+	63,  // 172: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
+	65,  // 173: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
+	67,  // 174: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
+	69,  // 175: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
+	21,  // 176: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
+	54,  // 177: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
+	75,  // 178: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
+	81,  // 179: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
+	83,  // 180: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
+	85,  // 181: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
+	88,  // 182: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
+	47,  // 183: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
+	49,  // 184: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
+	51,  // 185: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
+	91,  // 186: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
+	93,  // 187: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
+	97,  // 188: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
+	107, // 189: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
+	111, // 190: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
+	116, // 191: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
+	119, // 192: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
+	123, // 193: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
+	128, // 194: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
+	125, // 195: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
+	143, // 196: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
+	78,  // 197: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
+	144, // 198: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
+	146, // 199: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
+	33,  // 200: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
+	37,  // 201: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
+	39,  // 202: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
+	41,  // 203: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
+	43,  // 204: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
+	131, // 205: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
+	133, // 206: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
+	135, // 207: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
+	137, // 208: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
+	139, // 209: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
+	141, // 210: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
+	14,  // 211: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
+	16,  // 212: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
+	18,  // 213: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
+	20,  // 214: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
+	25,  // 215: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
+	27,  // 216: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
+	29,  // 217: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
+	31,  // 218: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
+	58,  // 219: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
+	72,  // 220: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
+	74,  // 221: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
+	62,  // 222: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
+	64,  // 223: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
+	66,  // 224: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
+	68,  // 225: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
+	70,  // 226: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
+	22,  // 227: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
+	55,  // 228: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
+	77,  // 229: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
+	82,  // 230: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
+	84,  // 231: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
+	86,  // 232: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
+	89,  // 233: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
+	48,  // 234: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
+	50,  // 235: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
+	52,  // 236: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
+	92,  // 237: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
+	94,  // 238: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
+	99,  // 239: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
+	108, // 240: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
+	113, // 241: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
+	117, // 242: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
+	120, // 243: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
+	124, // 244: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
+	129, // 245: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
+	126, // 246: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
+	149, // 247: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
+	79,  // 248: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
+	145, // 249: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
+	147, // 250: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
+	34,  // 251: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
+	38,  // 252: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
+	40,  // 253: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
+	42,  // 254: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
+	44,  // 255: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
+	132, // 256: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
+	134, // 257: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
+	136, // 258: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
+	138, // 259: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
+	140, // 260: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
+	142, // 261: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
+	211, // [211:262] is the sub-list for method output_type
+	160, // [160:211] is the sub-list for method input_type
+	160, // [160:160] is the sub-list for extension type_name
+	160, // [160:160] is the sub-list for extension extendee
+	0,   // [0:160] is the sub-list for field type_name
 }
 
 func init() { file_mayfly_v1_mayfly_proto_init() }
@@ -12635,6 +12877,7 @@ func file_mayfly_v1_mayfly_proto_init() {
 	file_mayfly_v1_mayfly_proto_msgTypes[102].OneofWrappers = []any{
 		(*WhatIfRequest_Revoke)(nil),
 		(*WhatIfRequest_Limit)(nil),
+		(*WhatIfRequest_Policies)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -12642,7 +12885,7 @@ func file_mayfly_v1_mayfly_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mayfly_v1_mayfly_proto_rawDesc), len(file_mayfly_v1_mayfly_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   143,
+			NumMessages:   145,
 			NumExtensions: 0,
 			NumServices:   13,
 		},

@@ -1481,19 +1481,22 @@ pub struct AsOf {
     #[prost(uint64, tag = "4")]
     pub agents: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WhatIfRequest {
-    #[prost(oneof = "what_if_request::What", tags = "1, 2")]
+    #[prost(oneof = "what_if_request::What", tags = "1, 2, 3")]
     pub what: ::core::option::Option<what_if_request::What>,
 }
 /// Nested message and enum types in `WhatIfRequest`.
 pub mod what_if_request {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum What {
         #[prost(message, tag = "1")]
         Revoke(super::Target),
         #[prost(message, tag = "2")]
         Limit(super::LimitChange),
+        /// A set of policies that takes the place of the one in force; its digest is left out.
+        #[prost(message, tag = "3")]
+        Policies(super::PolicySet),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1506,7 +1509,8 @@ pub struct LimitChange {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WhatIfResponse {
-    /// The live agents that would end, or that are counted where there would be no room, in order of id.
+    /// The live agents that would end, that are counted where there would be no room, or from which a set of policies would take something,
+    /// in order of id.
     #[prost(message, repeated, tag = "1")]
     pub agents: ::prost::alloc::vec::Vec<Agent>,
     /// In the last message: the subjects that have no room for one more under the limit.
@@ -1521,6 +1525,25 @@ pub struct WhatIfResponse {
     /// In the last message: the revocation is of a user of whom nothing is known, no delegation and no revocation, so the name may be wrong.
     #[prost(bool, tag = "5")]
     pub unknown_user: bool,
+    /// What a set of policies would take from the agents of this message.
+    #[prost(message, repeated, tag = "6")]
+    pub losses: ::prost::alloc::vec::Vec<PolicyLoss>,
+}
+/// What an agent may do now, and could not do under a set of policies.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicyLoss {
+    #[prost(string, tag = "1")]
+    pub agent_id: ::prost::alloc::string::String,
+    /// `renew`: the agent would end with its certificate. `mint` or `exchange`: it would get no such token for the audience.
+    #[prost(string, tag = "2")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub audience: ::prost::alloc::string::String,
+    /// The policy that would forbid it, or could not be evaluated; empty if no policy permits it.
+    #[prost(string, tag = "4")]
+    pub policy: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub source: ::core::option::Option<Source>,
 }
 /// A subject whose agents a limit counts, and that would have no room for one more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1534,18 +1557,22 @@ pub struct Starved {
     #[prost(uint64, tag = "3")]
     pub agents: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayRequest {
     /// From this time on; absent: everything that the journal still holds.
     #[prost(message, optional, tag = "1")]
     pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// A candidate set of policies; its digest is left out. The answers are then compared with those of the policies of the time, so that the
+    /// differences are what the candidate would have changed.
+    #[prost(message, optional, tag = "2")]
+    pub candidate: ::core::option::Option<PolicySet>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplayResponse {
-    /// Admissions and denials of spawns that were decided again.
+    /// Admissions, tokens, renewals, and denials of spawns that were decided again.
     #[prost(uint64, tag = "1")]
     pub decided: u64,
-    /// Admissions whose answer would be another one today.
+    /// Those whose answer would be another one.
     #[prost(uint64, tag = "2")]
     pub different: u64,
     /// At most 1,000 of those with another answer.
@@ -1561,16 +1588,19 @@ pub struct ReplayResponse {
     /// The revision up to which the journal was read.
     #[prost(uint64, tag = "6")]
     pub revision: u64,
-    /// Admissions that were judged again by the policies of today, because those of their time are not kept.
+    /// Decisions that were judged again by the policies of today, because those of their time are not kept.
     #[prost(uint64, tag = "7")]
     pub policies_lost: u64,
     /// Denials among those that were decided again.
     #[prost(uint64, tag = "8")]
     pub denied: u64,
+    /// Tokens, access tokens and renewals among them.
+    #[prost(uint64, tag = "9")]
+    pub tokens: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplayDifference {
-    /// Of the admission.
+    /// Of the record; of a denial, that of the journal when it was asked for.
     #[prost(uint64, tag = "1")]
     pub revision: u64,
     #[prost(message, optional, tag = "2")]
@@ -1582,9 +1612,12 @@ pub struct ReplayDifference {
     /// What was given.
     #[prost(string, tag = "5")]
     pub then: ::prost::alloc::string::String,
-    /// What would be given today, or the denial.
+    /// What would be given today or by the candidate set, or the denial.
     #[prost(string, tag = "6")]
     pub now: ::prost::alloc::string::String,
+    /// What was asked for: `spawn`, `mint`, `exchange` or `renew`.
+    #[prost(string, tag = "7")]
+    pub action: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GovernRequest {
@@ -1617,6 +1650,23 @@ pub struct GovernResponse {
     pub complete: bool,
     #[prost(uint64, tag = "8")]
     pub revision: u64,
+    /// Policies in force that have no date of review, or whose date has passed.
+    #[prost(message, repeated, tag = "9")]
+    pub reviews: ::prost::alloc::vec::Vec<DueReview>,
+    /// Approvals that were given and can still be used.
+    #[prost(message, repeated, tag = "10")]
+    pub approvals: ::prost::alloc::vec::Vec<Approval>,
+}
+/// A policy that its owner has not reviewed in time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DueReview {
+    #[prost(string, tag = "1")]
+    pub policy: ::prost::alloc::string::String,
+    /// The date by which it was to be reviewed, such as `2027-01-31`; empty if it names none.
+    #[prost(string, tag = "2")]
+    pub review: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub source: ::core::option::Option<Source>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnusedCeiling {

@@ -1,16 +1,19 @@
-//! `mayfly policy diff`: evaluates two sets of policies for the live agents, and prints where the answers differ.
+//! `mayfly policy diff`: evaluates two sets of policies for the live agents and for the last day's decisions, and prints where the answers
+//! differ.
 //!
-//! Each agent is asked about as if it were spawned, renewed, and given a token for each of its audiences at this moment. The sets are
-//! evaluated here, so the issuer does nothing but list its agents.
+//! Each agent is asked about as if it were spawned, renewed, and given a token for each of its audiences at this moment. These answers are
+//! evaluated here, so the issuer does nothing but list its agents. The issuer decides the decisions of its journal again.
 
 use std::collections::BTreeMap;
 
 use mayfly_agent::api::v1;
+use mayfly_agent::api::v1::decisions_client::DecisionsClient;
 use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use mayfly_agent::api::v1::policies_client::PoliciesClient;
+use prost_types::Timestamp;
 use serde_json::{Value, json};
 
-use super::{described_policy, read};
+use super::{described_policy, read, set_message};
 use crate::cli::connect::Channel;
 use crate::cli::exit::Failure;
 use crate::cli::found;
@@ -33,7 +36,9 @@ struct World<'a> {
 /// The living agents of each user, root, class and spawner.
 type Counts = BTreeMap<(u8, String), u64>;
 
-pub(super) async fn diff(channel: Channel, then: &Policies, format: Format) -> Result<(), Failure> {
+pub(super) async fn diff(channel: Channel, then: &Policies, since: Timestamp, format: Format) -> Result<(), Failure> {
+    let request = v1::ReplayRequest { since: Some(since), candidate: Some(set_message(then)) };
+    let decided = DecisionsClient::new(channel.clone()).replay(request).await?.into_inner();
     let got = PoliciesClient::new(channel.clone()).get_policies(v1::GetPoliciesRequest {}).await?.into_inner();
     let (agents, revision) = found::all(&mut InspectionClient::new(channel), false, "").await?;
     let now = read(got.in_force)?;
@@ -66,9 +71,30 @@ pub(super) async fn diff(channel: Channel, then: &Policies, format: Format) -> R
     let digest = |set: Option<&Policies>| set.map(|set| hex::encode(set.digest()));
     let whole = json!({
         "now": digest(now.as_ref()), "then": digest(Some(then)), "revision": revision, "agents": agents.len(), "changes": changes,
-        "unknown": unknown,
+        "unknown": unknown, "decisions": decisions(&decided),
     });
-    output::print(format, &whole, || lines(agents.len(), &changes, &unknown))
+    output::print(format, &whole, || {
+        let mut lines = lines(agents.len(), &changes, &unknown);
+        for d in &decided.differences {
+            lines.push(format!("r{} {} of class {}", d.revision, d.action, d.class));
+            lines.push(format!("  then {}", d.then));
+            lines.push(format!("  with this set {}", d.now));
+        }
+        lines.push(format!("{} changes for {} decisions", decided.different, decided.decided));
+        lines
+    })
+}
+
+/// What the set would have changed.
+fn decisions(decided: &v1::ReplayResponse) -> Value {
+    let change = |d: &v1::ReplayDifference| {
+        json!({ "revision": d.revision, "at": output::timestamp(d.at.as_ref()), "action": d.action, "agent_id": d.agent_id,
+                "class": d.class, "then": d.then, "now": d.now })
+    };
+    json!({
+        "decided": decided.decided, "different": decided.different, "not_replayed": decided.not_replayed,
+        "policies_lost": decided.policies_lost, "changes": decided.differences.iter().map(change).collect::<Vec<_>>(),
+    })
 }
 
 fn lines(agents: usize, changes: &[Value], unknown: &[&str]) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! The service of decisions: why something is allowed or denied.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use mayfly_agent::api::v1::explain_request::What as Wanted;
 use mayfly_verify::Mode;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
+use super::approvals;
 use super::identities::spawn_request;
 use super::message::{agent_message, timestamp};
 use super::server::decisions_server::Decisions;
@@ -16,9 +19,10 @@ use super::{Door, methods, targets};
 use crate::acts::Issuer;
 use crate::acts::revoke::{self, What};
 use crate::clock::SECOND;
-use crate::denial::Denial;
+use crate::denial::{Denial, Fault, No};
 use crate::judge::Source;
 use crate::judge::bound::Proved;
+use crate::policies::Policies;
 use crate::state::Standing;
 use crate::why::explain::told::{Explanation, Part, Step};
 use crate::why::explain::{self, What as Explained};
@@ -29,6 +33,8 @@ use crate::why::{governance, replay, what_if, who_can};
 const AGENTS: usize = 500;
 /// Most idle agents that a report names.
 const IDLE: usize = 1000;
+/// Longest message about the faults of a set of policies.
+const FAULTS: usize = 1000;
 /// Most counts that an answer names, the fullest first.
 const STARVED: usize = 1000;
 
@@ -97,16 +103,18 @@ impl Decisions for Door {
                     }
                 },
                 Some(v1::what_if_request::What::Limit(limit)) => what_if::If::Limit(limit.name, limit.value),
+                Some(v1::what_if_request::What::Policies(set)) => what_if::If::Policies(policies(set).await?),
                 None => {
-                    let message = "say what to imagine: a revocation, or a limit with its value";
+                    let message = "say what to imagine: a revocation, a limit with its value, or a set of policies";
                     return Err(Denial::malformed("EXPLAIN_MALFORMED", message).into());
                 }
             };
             let unknown_user = match &what {
                 what_if::If::Revoke(target) => revoke::is_unknown_user(&issuer, &What::Target(target.clone())),
-                what_if::If::Limit(..) => false,
+                what_if::If::Limit(..) | what_if::If::Policies(_) => false,
             };
-            let answer = what_if::what_if(&issuer, &caller, what).await?;
+            let mut answer = what_if::what_if(&issuer, &caller, what).await?;
+            let losses = std::mem::take(&mut answer.losses);
             let starved = |s: what_if::Starved| v1::Starved { whose: s.whose, used: s.used, agents: s.agents };
             let last = v1::WhatIfResponse {
                 starved: answer.starved.into_iter().take(STARVED).map(starved).collect(),
@@ -115,7 +123,10 @@ impl Decisions for Door {
                 unknown_user,
                 ..Default::default()
             };
-            let page = |agents| v1::WhatIfResponse { agents, ..Default::default() };
+            let page = move |agents: Vec<v1::Agent>| {
+                let lost = agents.iter().flat_map(|agent| lost(&losses, agent)).collect();
+                v1::WhatIfResponse { agents, losses: lost, ..Default::default() }
+            };
             Ok(pages(issuer, answer.agents, page, last))
         })
         .await
@@ -124,7 +135,11 @@ impl Decisions for Door {
     async fn replay(&self, request: Request<v1::ReplayRequest>) -> Result<Response<v1::ReplayResponse>, Status> {
         self.run(methods::REPLAY, request, |issuer, caller, r| async move {
             let since = r.since.as_ref().map(targets::microseconds).transpose()?.unwrap_or_default();
-            let replayed = replay::replay(&issuer, &caller, since).await?;
+            let candidate = match r.candidate {
+                Some(set) => Some(policies(set).await?),
+                None => None,
+            };
+            let replayed = replay::replay(&issuer, &caller, since, candidate).await?;
             let difference = |d: replay::Difference| v1::ReplayDifference {
                 revision: d.revision,
                 at: Some(timestamp(d.at / SECOND)),
@@ -136,6 +151,7 @@ impl Decisions for Door {
                 class: d.class,
                 then: d.then,
                 now: d.now,
+                action: d.action.to_owned(),
             };
             Ok(v1::ReplayResponse {
                 decided: replayed.decided,
@@ -145,6 +161,7 @@ impl Decisions for Door {
                 configured_otherwise: replayed.configured_otherwise,
                 policies_lost: replayed.policies_lost,
                 denied: replayed.denied,
+                tokens: replayed.tokens,
                 revision: replayed.revision,
             })
         })
@@ -161,6 +178,11 @@ impl Decisions for Door {
                 audiences: unused.audiences,
                 source: Some(source(unused.source)),
             };
+            let review = |review: governance::Review| v1::DueReview {
+                policy: review.policy,
+                review: review.due.unwrap_or_default(),
+                source: Some(source(review.source)),
+            };
             let idle = report.idle.agents.iter().take(IDLE);
             let known = issuer.ledger.read(|state| idle.filter_map(|uuid| state.agent(uuid).cloned()).collect::<Vec<_>>());
             Ok(v1::GovernResponse {
@@ -172,6 +194,8 @@ impl Decisions for Door {
                 since: Some(timestamp(report.since / SECOND)),
                 complete: report.complete,
                 revision: report.idle.revision,
+                reviews: report.reviews.into_iter().map(review).collect(),
+                approvals: report.approvals.iter().map(|known| approvals::message(&issuer, known)).collect(),
             })
         })
         .await
@@ -179,7 +203,12 @@ impl Decisions for Door {
 }
 
 /// The agents of a survey, read page by page as the client takes them, and then a last message.
-fn pages<T: Send + 'static>(issuer: Arc<Issuer>, found: Found, page: fn(Vec<v1::Agent>) -> T, last: T) -> Pages<T> {
+fn pages<T: Send + 'static>(
+    issuer: Arc<Issuer>,
+    found: Found,
+    page: impl Fn(Vec<v1::Agent>) -> T + Send + 'static,
+    last: T,
+) -> Pages<T> {
     let uuids: Vec<_> = found.agents.into_iter().collect();
     let chunks: Vec<Vec<_>> = uuids.chunks(AGENTS).map(<[_]>::to_vec).collect();
     let agents = tokio_stream::iter(chunks).map(move |uuids| {
@@ -189,6 +218,31 @@ fn pages<T: Send + 'static>(issuer: Arc<Issuer>, found: Found, page: fn(Vec<v1::
         Ok(page(told))
     });
     Box::pin(agents.chain(tokio_stream::iter([Ok(last)])))
+}
+
+/// What an agent would lose by a set of policies.
+fn lost(losses: &BTreeMap<Uuid, Vec<what_if::Loss>>, agent: &v1::Agent) -> Vec<v1::PolicyLoss> {
+    let uuid = agent.agent_id.rsplit('/').next().and_then(|uuid| Uuid::try_parse(uuid).ok());
+    let losses = uuid.and_then(|uuid| losses.get(&uuid)).into_iter().flatten();
+    let message = |loss: &what_if::Loss| v1::PolicyLoss {
+        agent_id: agent.agent_id.clone(),
+        action: loss.action.as_str().to_owned(),
+        audience: loss.audience.clone(),
+        policy: loss.policy.clone(),
+        source: Some(source(loss.source.clone())),
+    };
+    losses.map(message).collect()
+}
+
+/// A set of policies in a request, read and validated away from the threads that answer requests.
+async fn policies(set: v1::PolicySet) -> Result<Arc<Policies>, No> {
+    let texts = set.texts.into_iter().map(|text| (text.file, text.text)).collect();
+    let read = tokio::task::spawn_blocking(move || Policies::of_texts(texts)).await.map_err(|e| Fault::new("policies", e))?;
+    let set = read.map_err(|faults| {
+        let message = format!("the set of policies has faults, `mayfly policy check` shows them: {}", faults.join("; "));
+        Denial::malformed("EXPLAIN_MALFORMED", message.chars().take(FAULTS).collect::<String>())
+    })?;
+    Ok(Arc::new(set))
 }
 
 fn as_of(found: &Found) -> v1::AsOf {

@@ -67,12 +67,17 @@ pub(super) const DENY: Method = Method { name: "Approvals/Deny", action: Action:
 
 /// Longest request for a batch, in bytes: a thousand certification requests. A configuration may be as long.
 const LONG_MESSAGE: usize = 1 << 20;
+/// Longest request with a set of policies, in bytes: a set has at most 1 MiB of text.
+const SET_MESSAGE: usize = 5 << 18;
 
 impl Method {
     /// Longest message of this method, in bytes; `message` is the limit of most methods.
     pub fn longest(&self, message: usize) -> usize {
-        let long = [SPAWN_BATCH.name, COMPARE_CONFIGURATION.name].contains(&self.name);
-        if long { message.max(LONG_MESSAGE) } else { message }
+        match self.name {
+            name if name == SPAWN_BATCH.name || name == COMPARE_CONFIGURATION.name => message.max(LONG_MESSAGE),
+            name if name == WHAT_IF.name || name == REPLAY.name => message.max(SET_MESSAGE),
+            _ => message,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::parts;
 use super::rows::{self, Matter};
+use super::steps;
 use super::told::{Explanation, Row, Step};
 use super::{Change, flip, matters};
 use crate::acts::{Issuer, introspect};
@@ -12,13 +13,15 @@ use crate::caller::Caller;
 use crate::denial::{Denial, Fault, No};
 use crate::judge::limits::Spawner;
 use crate::judge::policy::Kept;
-use crate::judge::{Act, Chance, Check, Judgement, Rules, Section, sees, unknown_agent};
+use crate::judge::{Act, Chance, Check, Judgement, Rules, Section, Use, sees, unknown_agent};
+use crate::policies::Action;
 use crate::state::{Agent, State};
 
 /// Most certificates of one credential.
 const CHAIN: usize = 8;
 
-/// The act that is judged: whether an agent still has its authority, as is checked for every renewal and every token.
+/// The act that is judged: whether an agent still has its authority, as is checked for every renewal and every token, and whether
+/// policies let it be renewed.
 struct Hold;
 
 impl Act for Hold {
@@ -30,7 +33,13 @@ impl Act for Hold {
         };
         j.check_generation(caller)?;
         let agent = j.view().agent(&id.uuid).ok_or_else(unknown_agent)?;
-        Ok(j.authority_left(agent)?)
+        let kept = j.authority_left(agent)?;
+        // An agent without a key is not renewed.
+        if !agent.is_keyless() {
+            let of = Use { action: Action::Renew, audience: None, scopes: &kept.scopes, audiences: &kept.audiences };
+            j.policies_on_use(agent, of)?;
+        }
+        Ok(kept)
     }
 }
 
@@ -196,9 +205,10 @@ fn turned(issuer: &Issuer, state: &State, agent: &Agent, itself: &Caller, now: u
         changes.push(Change::Provider(delegation.user.iss.clone()));
     }
     changes.dedup();
+    changes.extend((0..rules.policies.as_ref().map_or(0, |set| set.all().len())).map(Change::Policy));
     let matter = |change: &Change, check: &Check| match check {
         Check::AuthorityLeft => matches!(change, Change::ClassScope(..)),
-        other => matters(change, *other),
+        other => matters(change, *other, &rules),
     };
     let judge = |set: &[usize]| {
         let rules = changed(&rules, set.iter().filter_map(|n| changes.get(*n)));
@@ -214,6 +224,7 @@ fn turned(issuer: &Issuer, state: &State, agent: &Agent, itself: &Caller, now: u
             Change::ClassScope(class, scope) => {
                 (format!("add scope `{scope}` to class `{class}`"), places.of(Section::Classes, class.as_str(), Some("scopes")))
             }
+            Change::Policy(index) => steps::policy(*index, &rules, places),
             _ => ("configure the provider of the user again".to_owned(), places.elsewhere("issuers")),
         };
         Step { change: change.clone(), text, source }
@@ -230,6 +241,7 @@ fn changed<'a>(rules: &Rules, changes: impl Iterator<Item = &'a Change>) -> Rule
         match change {
             Change::ClassScope(class, scope) => add(&mut rules, class, scope),
             Change::Provider(iss) => drop(rules.issuers.insert(iss.clone(), "added".to_owned())),
+            Change::Policy(index) => rules.lift(*index),
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use super::change::{Case, Change};
 use crate::caller::Caller;
 use crate::judge::limits::Spawner;
 use crate::judge::policy::Class;
-use crate::judge::{Check, Judgement, Proof, Usage};
+use crate::judge::{Check, Judgement, Proof, Rules, Usage};
 use crate::state::View;
 
 /// Most other classes and audiences that are tried.
@@ -84,6 +84,9 @@ pub fn candidates(j: &Judgement<'_>, case: &Case) -> Vec<Change> {
     }
     people(&mut changes, j, case);
     changes.dedup();
+    // Any policy may decide once others are lifted or the request is another one.
+    let policies = rules.policies.as_ref().map_or(0, |set| set.all().len());
+    changes.extend((0..policies).map(Change::Policy));
     changes
 }
 
@@ -131,7 +134,7 @@ fn people(changes: &mut Vec<Change>, j: &Judgement<'_>, case: &Case) {
 }
 
 /// Whether a change can make a difference to a spawn that failed at a check.
-pub fn matters(change: &Change, check: Check) -> bool {
+pub fn matters(change: &Change, check: Check, rules: &Rules) -> bool {
     let signs_in = matches!(change, Change::SignIn | Change::SignInScope(_) | Change::SignInFor(_));
     // Acting for another user or for nobody changes the grant, the ceilings, the counts and the claims.
     let other = matches!(change, Change::UserToken | Change::Autonomous);
@@ -157,7 +160,22 @@ pub fn matters(change: &Change, check: Check) -> bool {
         Check::Audience => matches!(change, Change::ClassAudience(..) | Change::Audience(_)),
         Check::Claims | Check::Subject | Check::BindingSize => other || matches!(change, Change::Audience(_) | Change::Clip),
         Check::Policies | Check::Policy(_) => {
-            other || signs_in || matches!(change, Change::Class(_) | Change::Audience(_) | Change::Clip)
+            // The policy that decides can be lifted. Other changes make another question of it.
+            let lifts = matches!((change, check), (Change::Policy(of), Check::Policy(decides)) if *of == decides);
+            let mentioned =
+                |names: &[&str]| rules.policies.as_ref().is_some_and(|set| names.iter().any(|name| set.mentions().context(name)));
+            lifts
+                || other
+                || signs_in
+                || match change {
+                    Change::Class(_) | Change::Audience(_) | Change::Clip => true,
+                    Change::ClassScope(..) => mentioned(&["scopes"]),
+                    Change::ClassAudience(..) => mentioned(&["audiences"]),
+                    Change::ClassLease(..) => mentioned(&["lease"]),
+                    Change::Limit(..) => mentioned(&["left"]),
+                    Change::Later(_) => mentioned(&["time", "lease", "left", "budget", "sign_in_age", "live"]),
+                    _ => false,
+                }
         }
         Check::Limit(index) => {
             other || matches!(change, Change::Later(_)) || matches!(change, Change::Limit(of, _) if *of == index)

@@ -31,6 +31,8 @@ pub enum Change {
     ClassDepth(ClassName, u32),
     /// The limit with this index has this value.
     Limit(usize, u64),
+    /// The policy with this index in the set in force, which forbids or cannot be evaluated, is lifted.
+    Policy(usize),
     /// The provider of the user is configured.
     Provider(String),
     /// The audience of the user's token allows this scope too.
@@ -142,6 +144,7 @@ impl Case {
                     *limit = limit.raised(most.saturating_sub(1));
                 }
             }
+            (Change::Policy(index), _) => self.rules.lift(*index),
             (Change::Provider(iss), _) => drop(self.rules.issuers.insert(iss.clone(), "added".to_owned())),
             (Change::Reopen(target), _) => self.before.extend(reopened(target)),
             (Change::Clip, _) => self.act.asked.clip = true,

@@ -6,7 +6,7 @@ use super::change::{Case, Change};
 use super::rows::named;
 use super::told::Step;
 use crate::clock::SECOND;
-use crate::judge::{Places, Section};
+use crate::judge::{Places, Rules, Section, Source};
 
 /// The description of a change.
 pub(super) fn step(change: &Change, case: &Case, places: &Places) -> Step {
@@ -36,6 +36,7 @@ pub(super) fn step(change: &Change, case: &Case, places: &Places) -> Step {
             }
             None => ("raise the limit".to_owned(), places.elsewhere("limits")),
         },
+        Change::Policy(index) => policy(*index, &case.rules, places),
         Change::Provider(iss) => (format!("configure the provider `{iss}`"), places.elsewhere("issuers")),
         Change::SignInScope(scope) => {
             (format!("sign in for an audience whose tokens allow scope `{scope}`"), places.elsewhere("issuers"))
@@ -62,6 +63,17 @@ pub(super) fn step(change: &Change, case: &Case, places: &Places) -> Step {
     Step { change: change.clone(), text, source }
 }
 
+/// The text and the source of lifting a policy of the set in force.
+pub(super) fn policy(index: usize, rules: &Rules, places: &Places) -> (String, Source) {
+    match rules.policies.as_ref().and_then(|set| set.all().get(index)) {
+        Some(policy) => (
+            format!("lift policy `{}` of {}", policy.id, policy.owner),
+            Source { at: policy.place(), key: format!("policy {}", policy.id), owner: policy.owner.clone() },
+        ),
+        None => ("lift the policy".to_owned(), places.elsewhere("policy")),
+    }
+}
+
 impl Change {
     /// Its stable name.
     pub fn as_str(&self) -> &'static str {
@@ -73,6 +85,7 @@ impl Change {
             Change::ClassLease(..) => "class_lease",
             Change::ClassDepth(..) => "class_depth",
             Change::Limit(..) => "limit",
+            Change::Policy(_) => "policy",
             Change::Provider(_) => "provider",
             Change::SignInScope(_) => "sign_in_scope",
             Change::SignIn => "sign_in",

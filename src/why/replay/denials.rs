@@ -16,6 +16,7 @@ use crate::denial::{Fault, No};
 use crate::history::entry::{Draft, Kind};
 use crate::history::query::{self, Filter};
 use crate::judge::{Act, Chance, Judgement, Rules};
+use crate::policies::Action;
 use crate::state::State;
 
 /// Looks at the history for denials, of 100,000 entries each at most.
@@ -81,7 +82,14 @@ impl Denials {
 
     /// Decides on a state whatever may have been decided there: the next record has this time. Returns those that are settled, each with
     /// its difference if there is one.
-    pub(super) fn on(&mut self, state: &State, rules: &Rules, next_at: u64) -> Vec<Option<Difference>> {
+    /// With the rules of a candidate, the difference is between what the two sets of rules say.
+    pub(super) fn on(
+        &mut self,
+        state: &State,
+        rules: &Rules,
+        candidate: Option<&Rules>,
+        next_at: u64,
+    ) -> Vec<Option<Difference>> {
         while self.waiting.front().is_some_and(|denial| denial.asked.revision <= state.revision) {
             self.begun.extend(self.waiting.pop_front());
         }
@@ -89,12 +97,22 @@ impl Denials {
         for mut denial in self.begun.drain(..) {
             let told = denial.told(state, rules);
             if told.iter().any(|told| denial.is(told)) {
-                settled.push(None);
+                let otherwise =
+                    candidate.map(|rules| denial.told(state, rules)).filter(|now| now.iter().all(|now| !denial.is(now)));
+                denial.now = otherwise.and_then(|now| now.into_iter().next());
+                settled.push(denial.now.is_some().then(|| denial.difference()));
                 continue;
             }
             denial.now = denial.now.or(told.into_iter().next());
             // Whatever is recorded after its entry came after its decision.
-            if next_at > denial.entry.leaf.at { settled.push(Some(denial.difference())) } else { open.push(denial) }
+            if next_at <= denial.entry.leaf.at {
+                open.push(denial);
+            } else if candidate.is_none() {
+                settled.push(Some(denial.difference()));
+            } else {
+                // It would be another one without the candidate too.
+                settled.push(None);
+            }
         }
         self.begun = open;
         settled
@@ -169,6 +187,7 @@ impl Waiting {
     fn difference(self) -> Difference {
         let leaf = &self.entry.leaf;
         Difference {
+            action: Action::Spawn.as_str(),
             revision: self.asked.revision,
             at: leaf.at,
             agent: Uuid::nil(),

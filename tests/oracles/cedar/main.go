@@ -94,7 +94,7 @@ func condition(r *rand.Rand, depth int) string {
 			return fmt.Sprintf("(if %s then %s else %s)", condition(r, 0), a, b)
 		}
 	}
-	switch r.Intn(14) {
+	switch r.Intn(15) {
 	case 0:
 		return "context.delegated"
 	case 1:
@@ -122,6 +122,9 @@ func condition(r *rand.Rand, depth int) string {
 		return fmt.Sprintf("(principal is Agent && principal in %s)", pick(r, []string{entity("Agent", pick(r, agents)),
 			entity("Workload", pick(r, workloads)), entity("Class", pick(r, classes))}))
 	case 12:
+		return pick(r, []string{"(context has first_use && context.first_use)", "(context has first_use && !context.first_use)",
+			"(if context has first_use then context.first_use else true)"})
+	case 13:
 		return fmt.Sprintf("(resource is Class && resource.owner == %q)", pick(r, []string{"a", "b"}))
 	default:
 		return fmt.Sprintf("%s %s %s", number(r, 1), pick(r, []string{"<", "<=", ">", ">=", "==", "!="}), number(r, 1))
@@ -230,6 +233,13 @@ func question(r *rand.Rand) (string, types.EntityMap, types.Request) {
 		acr := pick(r, []string{"1", "2"})
 		put("acr", strconv.Quote(acr))
 		context["acr"] = types.String(acr)
+	}
+
+	// It is known where a token is asked for, and may be known elsewhere in an owner's own test.
+	if act.name == "mint" || act.name == "exchange" || r.Intn(4) == 0 {
+		first := r.Intn(2) == 0
+		put("first_use", fmt.Sprint(first))
+		context["first_use"] = types.Boolean(first)
 	}
 
 	principal := uid("Workload", pick(r, workloads))

@@ -1682,12 +1682,14 @@ class AsOf(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., exact: _Optional[bool] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agents: _Optional[int] = ...) -> None: ...
 
 class WhatIfRequest(_message.Message):
-    __slots__ = ("revoke", "limit")
+    __slots__ = ("revoke", "limit", "policies")
     REVOKE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
     revoke: Target
     limit: LimitChange
-    def __init__(self, revoke: _Optional[_Union[Target, _Mapping]] = ..., limit: _Optional[_Union[LimitChange, _Mapping]] = ...) -> None: ...
+    policies: PolicySet
+    def __init__(self, revoke: _Optional[_Union[Target, _Mapping]] = ..., limit: _Optional[_Union[LimitChange, _Mapping]] = ..., policies: _Optional[_Union[PolicySet, _Mapping]] = ...) -> None: ...
 
 class LimitChange(_message.Message):
     __slots__ = ("name", "value")
@@ -1698,18 +1700,34 @@ class LimitChange(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
 
 class WhatIfResponse(_message.Message):
-    __slots__ = ("agents", "starved", "as_of", "source", "unknown_user")
+    __slots__ = ("agents", "starved", "as_of", "source", "unknown_user", "losses")
     AGENTS_FIELD_NUMBER: _ClassVar[int]
     STARVED_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_USER_FIELD_NUMBER: _ClassVar[int]
+    LOSSES_FIELD_NUMBER: _ClassVar[int]
     agents: _containers.RepeatedCompositeFieldContainer[Agent]
     starved: _containers.RepeatedCompositeFieldContainer[Starved]
     as_of: AsOf
     source: Source
     unknown_user: bool
-    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., starved: _Optional[_Iterable[_Union[Starved, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., unknown_user: _Optional[bool] = ...) -> None: ...
+    losses: _containers.RepeatedCompositeFieldContainer[PolicyLoss]
+    def __init__(self, agents: _Optional[_Iterable[_Union[Agent, _Mapping]]] = ..., starved: _Optional[_Iterable[_Union[Starved, _Mapping]]] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., unknown_user: _Optional[bool] = ..., losses: _Optional[_Iterable[_Union[PolicyLoss, _Mapping]]] = ...) -> None: ...
+
+class PolicyLoss(_message.Message):
+    __slots__ = ("agent_id", "action", "audience", "policy", "source")
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    agent_id: str
+    action: str
+    audience: str
+    policy: str
+    source: Source
+    def __init__(self, agent_id: _Optional[str] = ..., action: _Optional[str] = ..., audience: _Optional[str] = ..., policy: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
 
 class Starved(_message.Message):
     __slots__ = ("whose", "used", "agents")
@@ -1722,13 +1740,15 @@ class Starved(_message.Message):
     def __init__(self, whose: _Optional[str] = ..., used: _Optional[int] = ..., agents: _Optional[int] = ...) -> None: ...
 
 class ReplayRequest(_message.Message):
-    __slots__ = ("since",)
+    __slots__ = ("since", "candidate")
     SINCE_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     since: _timestamp_pb2.Timestamp
-    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    candidate: PolicySet
+    def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., candidate: _Optional[_Union[PolicySet, _Mapping]] = ...) -> None: ...
 
 class ReplayResponse(_message.Message):
-    __slots__ = ("decided", "different", "differences", "not_replayed", "configured_otherwise", "revision", "policies_lost", "denied")
+    __slots__ = ("decided", "different", "differences", "not_replayed", "configured_otherwise", "revision", "policies_lost", "denied", "tokens")
     DECIDED_FIELD_NUMBER: _ClassVar[int]
     DIFFERENT_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
@@ -1737,6 +1757,7 @@ class ReplayResponse(_message.Message):
     REVISION_FIELD_NUMBER: _ClassVar[int]
     POLICIES_LOST_FIELD_NUMBER: _ClassVar[int]
     DENIED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
     decided: int
     different: int
     differences: _containers.RepeatedCompositeFieldContainer[ReplayDifference]
@@ -1745,22 +1766,25 @@ class ReplayResponse(_message.Message):
     revision: int
     policies_lost: int
     denied: int
-    def __init__(self, decided: _Optional[int] = ..., different: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ReplayDifference, _Mapping]]] = ..., not_replayed: _Optional[int] = ..., configured_otherwise: _Optional[bool] = ..., revision: _Optional[int] = ..., policies_lost: _Optional[int] = ..., denied: _Optional[int] = ...) -> None: ...
+    tokens: int
+    def __init__(self, decided: _Optional[int] = ..., different: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ReplayDifference, _Mapping]]] = ..., not_replayed: _Optional[int] = ..., configured_otherwise: _Optional[bool] = ..., revision: _Optional[int] = ..., policies_lost: _Optional[int] = ..., denied: _Optional[int] = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class ReplayDifference(_message.Message):
-    __slots__ = ("revision", "at", "agent_id", "then", "now")
+    __slots__ = ("revision", "at", "agent_id", "then", "now", "action")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_FIELD_NUMBER: _ClassVar[int]
     THEN_FIELD_NUMBER: _ClassVar[int]
     NOW_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
     revision: int
     at: _timestamp_pb2.Timestamp
     agent_id: str
     then: str
     now: str
-    def __init__(self, revision: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent_id: _Optional[str] = ..., then: _Optional[str] = ..., now: _Optional[str] = ..., **kwargs) -> None: ...
+    action: str
+    def __init__(self, revision: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent_id: _Optional[str] = ..., then: _Optional[str] = ..., now: _Optional[str] = ..., action: _Optional[str] = ..., **kwargs) -> None: ...
 
 class GovernRequest(_message.Message):
     __slots__ = ("since",)
@@ -1769,7 +1793,7 @@ class GovernRequest(_message.Message):
     def __init__(self, since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GovernResponse(_message.Message):
-    __slots__ = ("unowned", "closed_owners", "unused", "idle_agents", "admissions", "since", "complete", "revision")
+    __slots__ = ("unowned", "closed_owners", "unused", "idle_agents", "admissions", "since", "complete", "revision", "reviews", "approvals")
     UNOWNED_FIELD_NUMBER: _ClassVar[int]
     CLOSED_OWNERS_FIELD_NUMBER: _ClassVar[int]
     UNUSED_FIELD_NUMBER: _ClassVar[int]
@@ -1778,6 +1802,8 @@ class GovernResponse(_message.Message):
     SINCE_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    REVIEWS_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_FIELD_NUMBER: _ClassVar[int]
     unowned: _containers.RepeatedCompositeFieldContainer[Source]
     closed_owners: _containers.RepeatedCompositeFieldContainer[Source]
     unused: _containers.RepeatedCompositeFieldContainer[UnusedCeiling]
@@ -1786,7 +1812,19 @@ class GovernResponse(_message.Message):
     since: _timestamp_pb2.Timestamp
     complete: bool
     revision: int
-    def __init__(self, unowned: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., closed_owners: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., unused: _Optional[_Iterable[_Union[UnusedCeiling, _Mapping]]] = ..., idle_agents: _Optional[_Iterable[str]] = ..., admissions: _Optional[int] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., complete: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+    reviews: _containers.RepeatedCompositeFieldContainer[DueReview]
+    approvals: _containers.RepeatedCompositeFieldContainer[Approval]
+    def __init__(self, unowned: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., closed_owners: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., unused: _Optional[_Iterable[_Union[UnusedCeiling, _Mapping]]] = ..., idle_agents: _Optional[_Iterable[str]] = ..., admissions: _Optional[int] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., complete: _Optional[bool] = ..., revision: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[DueReview, _Mapping]]] = ..., approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ...) -> None: ...
+
+class DueReview(_message.Message):
+    __slots__ = ("policy", "review", "source")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    REVIEW_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    policy: str
+    review: str
+    source: Source
+    def __init__(self, policy: _Optional[str] = ..., review: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ...) -> None: ...
 
 class UnusedCeiling(_message.Message):
     __slots__ = ("scopes", "audiences", "source")
