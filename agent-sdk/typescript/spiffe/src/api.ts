@@ -26,9 +26,12 @@ type Message = Record<string, any>;
 type Stream = "FetchX509SVID" | "FetchX509Bundles" | "FetchJWTBundles";
 
 const folder = join(__dirname, "..", "proto");
-const Api = grpc.loadPackageDefinition(
-  loadSync("workloadapi.proto", { includeDirs: [folder], keepCase: true, longs: String, enums: String, bytes: Buffer, oneofs: true }),
-)["SpiffeWorkloadAPI"] as grpc.ServiceClientConstructor;
+let loaded: grpc.ServiceClientConstructor | undefined;
+/** The client of the proto that the package ships. It is read at the first use, so that an import costs less. */
+const client = (): grpc.ServiceClientConstructor =>
+  (loaded ??= grpc.loadPackageDefinition(
+    loadSync("workloadapi.proto", { includeDirs: [folder], keepCase: true, longs: String, enums: String, bytes: Buffer, oneofs: true }),
+  )["SpiffeWorkloadAPI"] as grpc.ServiceClientConstructor);
 const OPTIONS = { "grpc.enable_http_proxy": 0, "grpc.use_local_subchannel_pool": 1, "grpc.default_authority": "localhost" };
 /** A stream that stayed open for this many seconds and brought something did not fail. */
 const STOOD = 1;
@@ -45,7 +48,7 @@ export class WorkloadApi {
    */
   constructor(endpoint = process.env["SPIFFE_ENDPOINT_SOCKET"] ?? "", { timeout = 10 }: { timeout?: number } = {}) {
     if (!endpoint) throw new SpiffeError("endpoint", "say where the Workload API is: SPIFFE_ENDPOINT_SOCKET is not set");
-    this.#client = new Api(parseEndpoint(endpoint), grpc.credentials.createInsecure(), OPTIONS);
+    this.#client = new (client())(parseEndpoint(endpoint), grpc.credentials.createInsecure(), OPTIONS);
     this.#timeout = timeout;
   }
 
