@@ -1,7 +1,7 @@
 """Puts the binary `mayfly` into a wheel of this package, for `uvx mayfly dev`: wheel.py PURE_WHEEL BINARY FOLDER
 
-The wheel is for the platform of the binary: for Linux that of the newest glibc that it needs. An index has it beside the pure one, which
-installers take where there is none for the platform.
+The wheel is for the platform of the binary: for Linux that of the newest glibc that it needs. An index has it beside the pure one,
+which installers take where there is none for the platform.
 """
 
 from __future__ import annotations
