@@ -58,7 +58,7 @@ func OpenWorkload(folder string, with ...Option) (*Identity, error) {
 	if isAgent(svid.ID) {
 		return nil, wrong(ErrUnusable, "not_a_workload", "`%s` is an agent: start its program with `mayfly run --as %s`", svid.ID, folder)
 	}
-	if !time.Now().Before(svid.Certificates[0].NotAfter) {
+	if !now().Before(svid.Certificates[0].NotAfter) {
 		return nil, wrong(ErrExpired, "expired", "the certificate in `%s` has expired: join again", folder)
 	}
 	bundle, err := x509bundle.Load(svid.ID.TrustDomain(), filepath.Join(folder, "bundle.pem"))

@@ -87,7 +87,7 @@ func (s *state) current() (*current, error) {
 		return nil, over
 	case held == nil:
 		return nil, wrong(ErrUnavailable, "no_identity_yet", "no identity has arrived yet")
-	case !time.Now().Before(held.svid.Certificates[0].NotAfter):
+	case !now().Before(held.svid.Certificates[0].NotAfter):
 		s.endBecause(wrong(ErrExpired, "expired", "it could not be renewed in time: check that the issuer runs"))
 		return s.current()
 	}

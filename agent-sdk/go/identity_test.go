@@ -250,3 +250,20 @@ func TestAnIssuerThatIsAwayIsWaitedForAndOneThatStaysAwayIsTheEnd(t *testing.T) 
 	resume()
 	is(t, me.Err(), ErrExpired, "expired")
 }
+
+func TestALeaseIsTheEnd(t *testing.T) {
+	t.Parallel()
+	me := agent(t, "researcher", "demo", Asked{Lease: 3 * time.Second})
+	id := me.ID().String()
+	work, cancel := me.Context(t.Context())
+	defer cancel()
+	select {
+	case <-work.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("it outlived its lease")
+	}
+	is(t, context.Cause(work), ErrExpired, "expired")
+	_, err := me.Token(t.Context(), search)
+	is(t, err, ErrExpired, "expired")
+	same(t, stateOf(t, id), "expired")
+}

@@ -178,7 +178,7 @@ func (o *owned) renew(ctx context.Context) {
 		if !waitUntil(ctx, due) {
 			return
 		}
-		if !time.Now().Before(endsAt) {
+		if !now().Before(endsAt) {
 			why := "it could not be renewed in time: check that the issuer runs"
 			if at.IsZero() {
 				why = "its lease has ended"
@@ -194,7 +194,7 @@ func (o *owned) renew(ctx context.Context) {
 			o.endBecause(err)
 			return
 		default:
-			at = time.Now().Add(again(max(time.Until(endsAt), 0), chance()))
+			at = now().Add(again(max(endsAt.Sub(now()), 0), chance()))
 		}
 	}
 }
@@ -205,7 +205,7 @@ func (o *owned) nextRenewal() time.Time {
 	if !o.lease.IsZero() && !endsAt.Before(o.lease) {
 		return time.Time{}
 	}
-	return time.Now().Add(renewal(max(time.Until(endsAt), 0), chance()))
+	return now().Add(renewal(max(endsAt.Sub(now()), 0), chance()))
 }
 
 func (o *owned) renewOnce(ctx context.Context) error {
@@ -259,7 +259,7 @@ func (o *owned) follow(ctx context.Context) {
 		}
 		pause := calls(0, chance())
 		if failures > 0 {
-			pause = back(max(time.Until(before.svid.Certificates[0].NotAfter), 0), chance())
+			pause = back(max(before.svid.Certificates[0].NotAfter.Sub(now()), 0), chance())
 		}
 		failures++
 		wait(ctx, pause)

@@ -12,13 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 )
 
-var programs = map[string]func() error{"asks": asks, "refused": refusedThere, "waits": waits}
+var programs = map[string]func() error{"asks": asks, "refused": refusedThere, "waits": waits, "clock": clock}
 
 // Prints what it got for its questions.
 func asks() error {
@@ -205,4 +206,53 @@ func TestWithoutAnIdentityTheErrorSaysHowToGetOne(t *testing.T) {
 	mayfly(t, "spawn", "--class", "researcher", "--user-token", token, "--out", folder)
 	_, err = OpenWorkload(folder)
 	is(t, err, ErrUnusable, "not_a_workload")
+}
+
+// Sets its clock forward: to where its certificate has to be renewed, and then past its end.
+func clock() error {
+	var step atomic.Int64
+	now = func() time.Time { return time.Now().Add(time.Duration(step.Load())) }
+	ctx := context.Background()
+	workload, err := OpenWorkload(os.Getenv("WORKLOAD"))
+	if err != nil {
+		return err
+	}
+	defer workload.Close()
+	me, err := workload.Spawn(ctx, "researcher", Asked{UserToken: os.Getenv("USER_TOKEN")})
+	if err != nil {
+		return err
+	}
+	defer me.Close()
+	svid, err := me.GetX509SVID()
+	if err != nil {
+		return err
+	}
+	before := svid.Certificates[0].NotAfter
+	// It has chosen when to renew by then.
+	time.Sleep(time.Second)
+	step.Store(int64(12 * time.Minute))
+	for deadline := time.Now().Add(25 * time.Second); svid.Certificates[0].NotAfter.Equal(before); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return errors.New("it was not renewed in time")
+		}
+		if svid, err = me.GetX509SVID(); err != nil {
+			return err
+		}
+	}
+	if _, err := me.Token(ctx, search); err != nil {
+		return err
+	}
+	fmt.Println("renewed")
+	step.Store(int64(time.Hour))
+	_, err = me.Token(ctx, search)
+	fmt.Println(codeOf(err), errors.Is(err, ErrExpired))
+	return nil
+}
+
+func TestAClockThatIsSetForwardRenewsAtOnceAndPastTheEndNothingIsGivenOut(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(dev.folder, ".mayfly/workloads/orchestrator")
+	out, err := run(t, "researcher", "clock", "WORKLOAD="+folder, "USER_TOKEN="+mayfly(t, "token", "demo")).Output()
+	check(t, err)
+	same(t, string(out), "renewed\nexpired true\n")
 }

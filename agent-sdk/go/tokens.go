@@ -50,7 +50,7 @@ type cache struct {
 }
 
 func newCache() *cache {
-	return &cache{now: time.Now, tokens: map[key]token{}, obtaining: map[key]*obtaining{}}
+	return &cache{now: func() time.Time { return now() }, tokens: map[key]token{}, obtaining: map[key]*obtaining{}}
 }
 
 // What is asked for in one spelling, and its scopes; nil for a JWT-SVID.

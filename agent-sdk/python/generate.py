@@ -89,8 +89,12 @@ def generate() -> Iterator[tuple[Path, str]]:
 
 def copy() -> None:
     """The package for Node ships the protos themselves."""
-    for proto in ("mayfly/v1/mayfly.proto", "google/rpc/status.proto", "workloadapi.proto"):
-        (HERE.parent / "typescript/proto" / proto).write_bytes((PROTO / proto).read_bytes())
+    for folder, proto in (
+        ("proto", "mayfly/v1/mayfly.proto"),
+        ("proto", "google/rpc/status.proto"),
+        ("spiffe/proto", "workloadapi.proto"),
+    ):
+        (HERE.parent / "typescript" / folder / proto).write_bytes((PROTO / proto).read_bytes())
 
 
 def go() -> None:

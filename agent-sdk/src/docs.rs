@@ -28,6 +28,10 @@ pub mod conformance {}
 pub mod python {}
 
 #[doc = "[contract]: crate::docs::contract"]
+#[doc = "[spiffe]: crate::docs::spiffe"]
 #[doc = ""]
 #[doc = include_str!("../typescript/README.md")]
 pub mod typescript {}
+
+#[doc = include_str!("../typescript/spiffe/README.md")]
+pub mod spiffe {}

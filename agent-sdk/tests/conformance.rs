@@ -24,8 +24,8 @@ fn text(folders: &[&str], endings: &[&str]) -> String {
 fn each_case_names_a_test_of_each_package_or_says_why_there_is_none() {
     let page = include_str!("../docs/conformance.md");
     let tests = [
-        text(&["src", "tests", "../tests"], &["rs"]),
-        text(&["python/tests"], &["py"]),
+        text(&["src", "tests", "../tests", "verify/src", "verify/tests"], &["rs"]),
+        text(&["python/tests", "../tests/oracles"], &["py"]),
         text(&["typescript/test"], &["mjs"]),
         text(&["go"], &["go"]),
     ];

@@ -25,7 +25,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{Args, Parser, ValueEnum};
 use issuer::Issuer;
 use report::Report;
-use scenario::{exchange, feed, grow, issue, revoke};
+use scenario::{exchange, feed, grow, issue, keyless, revoke};
 use spire::Spire;
 
 /// Measure an issuer against the floor of this machine.
@@ -118,6 +118,8 @@ enum Scenario {
     Spawn,
     /// Children of one agent, a thousand in a batch; times are of a whole batch
     Batch,
+    /// Children of one agent, with a key each and without, in turns
+    Keyless,
     /// JWT-SVIDs of one agent
     Jwt,
     /// Access tokens of one agent; then by an access token that it presents
@@ -224,6 +226,7 @@ async fn one(scenario: Scenario, options: &Options, report: &mut Report) -> Resu
         Scenario::Floor => issue::floor(&issuer, options).await,
         Scenario::Spawn => issue::spawn(&issuer, options).await,
         Scenario::Batch => issue::batch(&issuer, options).await,
+        Scenario::Keyless => keyless::keyless(&issuer, options).await,
         Scenario::Jwt => issue::jwt(&issuer, options).await,
         Scenario::Exchange => exchange::exchange(&issuer, options).await,
         Scenario::Redeem => issue::redeem(&issuer, options).await,

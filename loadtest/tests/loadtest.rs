@@ -55,7 +55,7 @@ impl Drop for Dev {
 #[test]
 fn metrics_and_load_tester_agree_to_the_one() {
     let dev = Dev::start();
-    for scenario in ["spawn", "batch", "jwt", "exchange", "redeem", "renew", "mixed", "burst"] {
+    for scenario in ["spawn", "batch", "keyless", "jwt", "exchange", "redeem", "renew", "mixed", "burst"] {
         let before = dev.requests();
         let report = loadtest(scenario, dev.dir.path(), &["--home", ".mayfly"]);
         let after = dev.requests();

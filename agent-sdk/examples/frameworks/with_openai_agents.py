@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+from agents import Agent, Runner
 from agents.mcp import MCPServerStreamableHttp
 
 import mayfly
@@ -10,10 +11,11 @@ import mayfly
 
 async def main(url: str) -> None:
     me = mayfly.current()
-    # Give it to an agent with `Agent(…, mcp_servers=[server])`. The token is asked for at each request, so it is never an old one.
+    # The token is asked for at each request, so it is never an old one.
     async with MCPServerStreamableHttp({"url": url, "auth": me.auth("https://search.example")}) as server:
-        answer = await server.call_tool("search", {"topic": "ants"})
-        print(answer.content[0].text)
+        agent = Agent(name="researcher", model="gpt-4o-mini", mcp_servers=[server])
+        answer = await Runner.run(agent, "What is known of ants?")
+        print(answer.final_output)
 
 
 asyncio.run(main(sys.argv[1]))

@@ -5,12 +5,10 @@ import sys
 from fastmcp import Client
 from pydantic_ai import Agent
 from pydantic_ai.mcp import MCPToolset
-from pydantic_ai.models.test import TestModel
 
 import mayfly
 
 me = mayfly.current()
 tools = MCPToolset(Client(sys.argv[1], auth=me.auth("https://search.example")))
-# A model that calls every tool and repeats what they say, so that this needs no network: put yours here.
-agent = Agent(TestModel(), toolsets=[tools])
+agent = Agent("openai-chat:gpt-4o-mini", toolsets=[tools])
 print(agent.run_sync("What is known of ants?").output)

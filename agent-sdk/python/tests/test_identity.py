@@ -182,6 +182,22 @@ def test_a_lease_is_the_end(dev: Dev, until: Until) -> None:
     assert "lease" in agent.ended.hint
 
 
+def test_a_clock_that_is_set_forward_renews_at_once_and_past_the_end_nothing_is_given_out(
+    dev: Dev, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dev.spawn("researcher") as agent:
+        before, real = agent.expires_at, time.time
+        # It has chosen when to renew by then.
+        time.sleep(1)
+        monkeypatch.setattr(time, "time", lambda: real() + 12 * 60)
+        until(lambda: agent.expires_at != before, 25)
+        assert agent.token(SEARCH)
+        monkeypatch.setattr(time, "time", lambda: real() + 3600)
+        with pytest.raises(mayfly.Expired):
+            agent.token(SEARCH)
+        monkeypatch.undo()
+
+
 def test_a_ticket_is_redeemed_once_and_pins_the_issuer(dev: Dev, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ticket = dev.ticket("researcher")
     with mayfly.current(ticket) as agent:

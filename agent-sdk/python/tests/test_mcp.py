@@ -58,19 +58,11 @@ def test_an_agent_calls_a_tool_and_the_server_knows_for_whom(dev: Dev, package: 
 @pytest.mark.skipif(sys.platform != "linux", reason="mayfly run is for Linux")
 def test_each_framework_carries_user_and_agent_to_the_server(dev: Dev, package: Path, url: str) -> None:
     pytest.importorskip("mcp")
-    # The first two are in requirements.txt; the others run where somebody has installed them, because each takes as long as all the
-    # rest to install.
-    modules = {
-        "with_fastmcp.py": "fastmcp",
-        "with_langgraph.py": "langgraph",
-        "with_openai_agents.py": "agents",
-        "with_pydantic_ai.py": "pydantic_ai",
-    }
-    programs = sorted((package.parent / "examples/frameworks").glob("with_*.py"))
-    assert [program.name for program in programs] == sorted(modules)
+    # The other frameworks run in `tests/oracles/frameworks`, each in an environment of its own.
+    modules = {"with_fastmcp.py": "fastmcp", "with_langgraph.py": "langgraph"}
+    programs = [package.parent / "examples/frameworks" / name for name in modules]
     running: dict[str, subprocess.Popen[str]] = {}
     for program in programs:
-        assert len(program.read_text().splitlines()) <= 30, program.name
         if importlib.util.find_spec(modules[program.name]) is not None:
             command = [sys.executable, str(program), url]
             running[program.name] = dev.run("researcher", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

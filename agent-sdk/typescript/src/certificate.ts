@@ -1,5 +1,6 @@
 /** Certificates and keys: what this package makes and reads of its own. */
-import { createPrivateKey, createPublicKey, generateKeyPairSync, sign, X509Certificate, type KeyObject } from "node:crypto";
+import { createPublicKey, generateKeyPairSync, sign, X509Certificate, type KeyObject } from "node:crypto";
+import { idOfNames, parseId, readKey as readAnyKey, SpiffeError } from "@mayfly/spiffe";
 import { Unusable } from "./errors.js";
 
 /** A certificate chain with its key. Leaf and key belong together: that was checked. */
@@ -14,24 +15,22 @@ export interface Credential {
   leaf: X509Certificate;
 }
 
-/** Returns trust domain and path of a SPIFFE ID. Throws `Unusable` if it is not one in its only spelling. */
-export function splitId(text: string): { trustDomain: string; path: string } {
-  const match = text.length <= 2048 ? /^spiffe:\/\/([a-z0-9._-]{1,255})((?:\/[A-Za-z0-9._-]+)*)$/.exec(text) : null;
-  const path = match?.[2] ?? "";
-  if (!match || /\n$/.test(text) || path.split("/").some((part) => part === "." || part === "..")) {
-    throw new Unusable("spiffe_id", `\`${text.slice(0, 256)}\` is not a SPIFFE ID: write spiffe://trust-domain/path`);
+/** What a function of `@mayfly/spiffe` returns. Its errors become `Unusable`. */
+export function usable<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (e) {
+    throw e instanceof SpiffeError ? new Unusable(e.code, e.message) : e;
   }
-  return { trustDomain: match[1] ?? "", path };
 }
+
+/** Returns trust domain and path of a SPIFFE ID. Throws `Unusable` if it is not one in its only spelling. */
+export const splitId = (text: string): { trustDomain: string; path: string } => usable(() => parseId(text));
 
 /** The one SPIFFE ID in the `subjectAltName` of a certificate, as node writes it. Throws `Unusable`. */
 export function idOf(subjectAltName: string | undefined): string {
-  // Values with special characters are quoted; a SPIFFE ID has none.
-  const uris = (subjectAltName ?? "").split(", ").filter((name) => name.startsWith("URI:"));
-  const id = uris[0]?.slice(4) ?? "";
-  if (uris.length !== 1 || !splitId(id).path) {
-    throw new Unusable("certificate", "the certificate is not an X.509-SVID: it must have one URI, a SPIFFE ID with a path");
-  }
+  const id = usable(() => idOfNames(subjectAltName));
+  if (!splitId(id).path) throw new Unusable("certificate", "the certificate is of a trust domain: its SPIFFE ID must have a path");
   return id;
 }
 
@@ -79,42 +78,11 @@ export function fromPem(text: string): Buffer[] {
   throw new Unusable("certificate", "there is no certificate in PEM form, or it is damaged");
 }
 
-/** Splits DER certificates that follow one another. Throws `Unusable` if there is anything else among them. */
-export function splitDer(bytes: Uint8Array): Buffer[] {
-  const rest = Buffer.from(bytes);
-  const found: Buffer[] = [];
-  for (let at = 0; at < rest.length; ) {
-    let size = rest[at + 1] ?? 0;
-    let head = 2;
-    if (size >= 0x80) {
-      const length = size - 0x80;
-      if (length < 1 || length > 4 || at + 2 + length > rest.length) size = rest.length;
-      else size = rest.readUIntBE(at + 2, length);
-      head += length;
-    }
-    if (rest[at] !== 0x30 || at + head + size > rest.length || found.length === 1000) {
-      throw new Unusable("certificate", "the certificates cannot be read");
-    }
-    found.push(rest.subarray(at, at + head + size));
-    at += head + size;
-  }
-  pemOf(found);
-  return found;
-}
-
 /** Makes a P-256 key in this process. Only a request with its public half leaves it. */
 export const newKey = (): KeyObject => generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey;
 
 /** Reads a PKCS#8 key. Throws `Unusable`, which does not repeat what was read. */
-export function readKey(key: string | Uint8Array): KeyObject {
-  try {
-    return typeof key === "string"
-      ? createPrivateKey(key)
-      : createPrivateKey({ key: Buffer.from(key), format: "der", type: "pkcs8" });
-  } catch {
-    throw new Unusable("key", "the private key cannot be read: give PKCS#8 that is not encrypted");
-  }
-}
+export const readKey = (pem: string): KeyObject => usable(() => readAnyKey(pem));
 
 /** A PKCS#10 request, DER, with an empty subject: the issuer uses the public key alone. */
 export function request(key: KeyObject): Buffer {

@@ -161,6 +161,19 @@ export class Guard {
     };
   }
 
+  /** Fastify: `app.get("/mail", { preHandler: guard.fastify("mail:send") }, …)`; the caller is `request.mayfly`. */
+  fastify(...scopes: string[]) {
+    return async (request: { raw: IncomingMessage }, reply: FastifyReply): Promise<FastifyReply | undefined> => {
+      try {
+        Object.assign(request, { mayfly: await this.checkHeader(headers(request.raw), scopes) });
+        return undefined;
+      } catch (e) {
+        const refused = e instanceof Refused ? e : away("it cannot be asked");
+        return reply.code(refused.status).headers({ ...refused.headers, "content-type": "application/json" }).send(refused.body);
+      }
+    };
+  }
+
   /** A handler of `Request` and `Response`: `guard.handler(["mail:send"], (request, caller) => new Response(…))`. */
   handler(scopes: readonly string[], handle: (request: Request, caller: Caller) => Response | Promise<Response>) {
     return async (request: Request): Promise<Response> => {
@@ -215,6 +228,13 @@ export class Guard {
       sent.end(body);
     });
   }
+}
+
+/** What is needed of a reply of Fastify. */
+export interface FastifyReply {
+  code(status: number): FastifyReply;
+  headers(values: Record<string, string>): FastifyReply;
+  send(body: string): FastifyReply;
 }
 
 /** All `Authorization` headers of a request; node keeps the first of several elsewhere. */

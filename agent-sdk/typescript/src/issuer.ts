@@ -21,12 +21,14 @@ export interface Issuer {
 export type Message = Record<string, any>;
 
 const folder = join(__dirname, "..", "proto");
-/** Loads a proto that the package ships. */
-export const load = (file: string): grpc.GrpcObject =>
-  grpc.loadPackageDefinition(
-    loadSync(file, { includeDirs: [folder], keepCase: true, longs: String, enums: String, bytes: Buffer, oneofs: true }),
-  );
-const api = (load("mayfly/v1/mayfly.proto") as any).mayfly.v1;
+let loaded: any;
+/** The clients of the proto that the package ships. It is read at the first use, so that an import costs less. */
+const api = (): any =>
+  (loaded ??= (
+    grpc.loadPackageDefinition(
+      loadSync("mayfly/v1/mayfly.proto", { includeDirs: [folder], keepCase: true, longs: String, enums: String, bytes: Buffer, oneofs: true }),
+    ) as any
+  ).mayfly.v1);
 
 const OPTIONS: grpc.ChannelOptions = {
   // A transparent retry could connect again with a certificate that was renewed in the meantime.
@@ -154,11 +156,12 @@ export class Connection {
     // An IP address is no name for SNI.
     const name = isIP(checkAddress(this.at.address).host) ? { "grpc.ssl_target_name_override": this.at.trustDomain } : {};
     const options = { ...OPTIONS, ...name };
-    const identities = new api.Identities(this.at.address, credentials, options);
+    const { Identities, Tokens, Budgets, Bundles } = api();
+    const identities = new Identities(this.at.address, credentials, options);
     const shared = { ...options, channelOverride: identities.getChannel() };
-    const tokens = new api.Tokens(this.at.address, credentials, shared);
-    const budgets = new api.Budgets(this.at.address, credentials, shared);
-    return { identities, tokens, bundles: new api.Bundles(this.at.address, credentials, shared), budgets };
+    const tokens = new Tokens(this.at.address, credentials, shared);
+    const budgets = new Budgets(this.at.address, credentials, shared);
+    return { identities, tokens, bundles: new Bundles(this.at.address, credentials, shared), budgets };
   }
 }
 

@@ -31,7 +31,7 @@ export const backoff = (first: number, longest: number, failures: number, chance
 /** The pause between attempts of a call. */
 export const calls = (failures: number, chance = Math.random()): number => backoff(FIRST, 1.25, failures, chance);
 /** The pause before a stream is opened again. */
-export const streams = (failures: number, chance = Math.random()): number => backoff(0.05, 5, failures, chance);
+export { reconnectDelay as streams } from "@mayfly/spiffe";
 
 /** Waits, without keeping the process alive; ends at once when the signal is aborted. Never rejects. */
 export function sleep(seconds: number, signal?: AbortSignal): Promise<void> {

@@ -7,6 +7,8 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import express from "express";
+import fastify from "fastify";
 import { Guard, Refused, Unusable } from "../dist/index.js";
 import { SEARCH, start, until } from "./dev.mjs";
 
@@ -120,13 +122,18 @@ test("nothing but a whole yes is a yes", async () => {
   }
 });
 
-test("express and fetch handlers refuse, and fail closed", async () => {
-  const express = guard.express("search:read");
-  const server = createServer((request, response) => express(request, response, () => response.end(request.mayfly.user.sub))).listen(0, "127.0.0.1");
+test("Express, Fastify and fetch handlers refuse, and fail closed", async () => {
+  const app = express();
+  app.get("/", guard.express("search:read"), (request, response) => response.send(request.mayfly.user.sub));
+  const server = app.listen(0, "127.0.0.1");
   await once(server, "listening");
+  const fast = fastify();
+  let reached = 0;
+  fast.get("/", { preHandler: guard.fastify("search:read") }, async (request) => (reached++, request.mayfly.user.sub));
+  const other = await fast.listen({ port: 0, host: "127.0.0.1" });
   const handler = guard.handler(["search:read"], (_, caller) => new Response(caller.user.sub));
   const url = `http://127.0.0.1:${server.address().port}`;
-  const both = async (headers) => [await fetch(url, { headers }), await handler(new Request(url, { headers }))];
+  const both = async (headers) => [await fetch(url, { headers }), await fetch(other, { headers }), await handler(new Request(url, { headers }))];
   const token = { authorization: "Bearer a.b.c" };
   say(200, GOOD);
   for (const response of await both(token)) assert.equal(await response.text(), "demo");
@@ -138,8 +145,10 @@ test("express and fetch handlers refuse, and fail closed", async () => {
   silent = true;
   for (const response of await both(token)) assert.equal(response.status, 503);
   silent = false;
+  assert.equal(reached, 1);
   server.closeAllConnections();
   server.close();
+  await fast.close();
 });
 
 test("a guard is on this machine, and away is no yes", async () => {

@@ -107,6 +107,30 @@ test("an issuer that is away is waited for, and one that stays away is the end",
   assert.ok(agent.ended.reason instanceof Expired);
 });
 
+test("a lease is the end", { timeout: 60_000 }, async () => {
+  const agent = await dev.spawn("researcher", { lease: 3 });
+  const { id } = agent;
+  const token = await agent.token(SEARCH);
+  assert.ok(claims(token).exp <= agent.expiresAt.getTime() / 1000 + 1);
+  await until(() => agent.ended.aborted);
+  assert.ok(agent.ended.reason instanceof Expired);
+  await assert.rejects(agent.token(SEARCH), Expired);
+  await until(async () => (await dev.agent(id)).state === "expired");
+});
+
+test("a clock that is set forward renews at once, and past the end nothing is given out", { timeout: 60_000 }, async (t) => {
+  const agent = await dev.spawn("researcher");
+  const before = agent.expiresAt.getTime();
+  const [real, token] = [Date.now, await agent.token(SEARCH)];
+  t.after(() => (Date.now = real));
+  Date.now = () => real() + 12 * 60_000;
+  await until(() => agent.expiresAt.getTime() !== before, 25);
+  assert.notEqual(await agent.token(SEARCH), token);
+  Date.now = () => real() + 3_600_000;
+  await assert.rejects(agent.token(SEARCH), Expired);
+  assert.ok(agent.ended.reason instanceof Expired);
+});
+
 test("a ticket is redeemed once, and pins the issuer", async () => {
   await writeFile(join(dev.folder, "user.jwt"), await dev.userToken());
   await dev.cli("spawn", "--class", "researcher", "--user-token", "user.jwt", "--ticket", "--out", "t1");

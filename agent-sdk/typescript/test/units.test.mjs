@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { bindingOf } from "../dist/binding.js";
+import { bindingOf, bindingOfValue } from "../dist/binding.js";
 import { Denied, EXPIRED, Expired, FINAL, Revoked, Unavailable } from "../dist/errors.js";
 import { Identity, rule } from "../dist/identity.js";
 import { detailsOf, errorOf } from "../dist/issuer.js";
@@ -14,8 +14,8 @@ import { claimsOf, keyOf, LAST, MOST, scopesOf, Tokens } from "../dist/tokens.js
 const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
 
 test("the protos are those of the issuer", () => {
-  for (const file of ["mayfly/v1/mayfly.proto", "google/rpc/status.proto", "workloadapi.proto"]) {
-    assert.equal(read(`../proto/${file}`), read(`../../../proto/${file}`), `${file}: copy it again`);
+  for (const [folder, file] of [["proto", "mayfly/v1/mayfly.proto"], ["proto", "google/rpc/status.proto"], ["spiffe/proto", "workloadapi.proto"]]) {
+    assert.equal(read(`../${folder}/${file}`), read(`../../../proto/${file}`), `${file}: copy it again`);
   }
 });
 
@@ -117,6 +117,19 @@ test("a certificate whose binding cannot be read is an error and never half an a
   for (const bytes of [Buffer.alloc(0), Buffer.from([0x30, 0x80]), Buffer.from([0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), Buffer.alloc(100, 0x30)]) {
     assert.throws(() => bindingOf(bytes), { code: "binding" });
   }
+});
+
+test("the binding is read as the shared vectors have it", () => {
+  const vectors = (name) => JSON.parse(read(`../../verify/tests/vectors/${name}.json`)).filter(({ der }) => der !== undefined);
+  const [accepted, refused] = [vectors("accepted"), vectors("refused")];
+  assert.ok(accepted.length > 10 && refused.length > 50);
+  for (const { name, der, claim } of accepted) {
+    const { leaseExpiresAt, ...read } = bindingOfValue(Buffer.from(der, "hex"));
+    const { delegation_id: delegationId, user, chain, mode, scopes, lease_expires_at: lease } = claim;
+    assert.deepEqual(read, { delegationId, user, chain, mode, scopes }, name);
+    assert.equal(leaseExpiresAt.getTime(), Math.min(lease * 1000, 8.64e15), name);
+  }
+  for (const { name, der } of refused) assert.throws(() => bindingOfValue(Buffer.from(der, "hex")), { code: "binding" }, name);
 });
 
 test("scopes have one spelling, no two keys are one, and a renewal forgets access tokens", () => {

@@ -56,12 +56,12 @@ pub(crate) async fn spawn(issuer: &Issuer, options: &Options) -> Result<Vec<Row>
 
 /// Calls that spawn an agent of the workload each.
 pub(crate) async fn spawning(issuer: &Issuer, client: &Client, count: usize) -> Result<Call, String> {
-    Ok(spawning_for(issuer, client, csrs(count).await?))
+    Ok(spawning_for(issuer.request(Vec::new()), client, csrs(count).await?))
 }
 
-/// The same for these certification requests.
-pub(crate) fn spawning_for(issuer: &Issuer, client: &Client, csrs: Vec<Vec<u8>>) -> Call {
-    let (csrs, template, client) = (Arc::new(csrs), issuer.request(Vec::new()), client.clone());
+/// The same for this request and these certification requests.
+pub(crate) fn spawning_for(template: v1::SpawnRequest, client: &Client, csrs: Vec<Vec<u8>>) -> Call {
+    let (csrs, client) = (Arc::new(csrs), client.clone());
     // Says which bundle it already has, as an orchestrator does.
     let known = Arc::new(AtomicU64::new(0));
     boxed(move |n: usize| {

@@ -53,7 +53,7 @@ async fn compare(issuer: &Issuer, spire: &Spire, options: &Options) -> Result<Ve
 async fn certificates(issuer: &Issuer, spire: &Spire, options: &Options) -> Result<Vec<Row>, String> {
     let (client, id) = (issuer.as_workload().await?, spire.id());
     let work = Work { must: SPAWN, ..Work::new("mayfly spawn", options, 6.0) };
-    let spawn = async |count| Ok(spawning_for(issuer, &client, csrs_for(count, &id).await?));
+    let spawn = async |count| Ok(spawning_for(issuer.request(Vec::new()), &client, csrs_for(count, &id).await?));
     let mint = async |count| {
         let (spire, csrs) = (spire.clone(), Arc::new(csrs_for(count, &id).await?));
         Ok(boxed(move |n: usize| {
