@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use mayfly::acts::authorities::Change;
 use mayfly::acts::spawn::Spawn;
@@ -19,8 +20,9 @@ use mayfly::history::tree::{Edge, leaf_hash};
 use mayfly::journal::record::{self, Record, record::Body};
 use mayfly::judge::limits::{Limit, Measure, Per};
 use mayfly::judge::policy::{Asked, Grant, Standing, decide_spawn};
-use mayfly::judge::{Ceiling, Chance, Entry, Judgement, Proof, Rules};
+use mayfly::judge::{Ceiling, Chance, Entry, Judgement, Proof, RequestId, Rules};
 use mayfly::ledger::opened;
+use mayfly::policies::Policies;
 use mayfly::state::State;
 use mayfly::state::authority::{Kind, Slot};
 use mayfly_verify::{Cuts, Stamp, Target, User, Workload, sha256};
@@ -34,14 +36,21 @@ use asks::{Ask, Proposal};
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/rooms.baseline");
 /// What may be more, in hundredths.
 const MORE: u64 = 5;
+/// What a hundred policies may add to a spawn: 10 microseconds at two instructions per nanosecond, without optimized dependencies.
+const POLICIES: u64 = 20_000;
 /// Unix seconds.
 const START: u64 = 1_800_000_000;
 /// Operations in one measurement, where one alone says little.
 const TIMES: u64 = 100;
 
-const ROOMS: [(&str, fn()); 11] = [
+const ROOMS: [(&str, fn()); 16] = [
     ("decide", decide),
-    ("admit", admit),
+    ("admit", || admit(None)),
+    ("admit by 5 of 100 policies", || admit(Some(20))),
+    ("admit by 100 policies", || admit(Some(1))),
+    ("mint", || mint(None, false)),
+    ("mint, 100 about spawns", || mint(Some(20), false)),
+    ("mint again, 100 about it", || mint(Some(1), true)),
     ("apply", apply),
     ("replay", replay),
     ("cut with 1 below", || cut(1)),
@@ -71,6 +80,8 @@ fn main() {
     }
     let fewest = |room: &str| (0..3).map(|_| instructions(room)).min().unwrap();
     let found: BTreeMap<&str, u64> = ROOMS.iter().map(|(room, _)| (*room, fewest(room))).collect();
+    let added = found["admit by 5 of 100 policies"].saturating_sub(found["admit"]) / (16 * TIMES / 10);
+    assert!(added <= POLICIES, "a hundred policies add {added} instructions to a spawn");
     let (one, many) = (found["cut with 1 below"], found["cut with 100000 below"]);
     assert!(many * 10 <= one * 12, "a cut costs {one} instructions with one agent below, and {many} with 100,000");
     if std::env::var_os("MAYFLY_BLESS").is_some() {
@@ -155,12 +166,51 @@ fn decide() {
     measured(|| (0..TIMES).for_each(|_| drop(black_box(once()))));
 }
 
-fn admit() {
-    let world = World::new(10_000, 0);
+/// As many sets of policies as there are classes: a hundred policies that allow it, each about one class and one scope. The first class is
+/// the one that is spawned.
+fn policies(classes: usize) -> Arc<Policies> {
+    let actions = if classes == 1 { "action" } else { "action == Action::\"spawn\"" };
+    let one = |n: usize| {
+        let class = if n % classes == 0 { "researcher".to_owned() } else { format!("class{}", n % classes) };
+        let about = if classes == 1 { "resource".to_owned() } else { format!("resource == Class::\"{class}\"") };
+        let when = format!("context.scopes.contains(Scope::\"s{n}:read\") && (context.time.hour < 5 || context.depth > 3)");
+        format!("@id(\"p{n}\") @owner(\"o\") @reason(\"r\") forbid(principal, {actions}, {about}) when {{ {when} }};\n")
+    };
+    Arc::new(Policies::of_texts(vec![("a.cedar".to_owned(), (0..100).map(one).collect())]).unwrap())
+}
+
+/// 160 spawns. With policies, a number of classes over which a hundred of them are spread.
+fn admit(classes: Option<usize>) {
+    let mut world = World::new(10_000, 0);
+    world.rules.policies = classes.map(policies);
     let group: Vec<Ask> = (1..=16).map(spawn).collect();
     // Not counted: where randomness comes from starts up.
     assert_eq!(world.record(&group).len(), 17);
     measured(|| (0..TIMES / 10).for_each(|_| drop(black_box(world.record(&group)))));
+}
+
+/// A token for an agent, once more each time: as a new request, or as the retry of one.
+fn mint(classes: Option<usize>, retried: bool) {
+    let mut world = World::new(10_000, 0);
+    world.rules.policies = classes.map(policies);
+    let agent = world.state.agent(&world.top).unwrap();
+    let caller = Caller::Agent {
+        id: agent.id(&world.rules.trust_domain),
+        key: agent.current.as_ref().unwrap().key,
+        serial: agent.current.as_ref().unwrap().serial.to_vec(),
+        incarnation: world.state.incarnation,
+        opened: world.state.revision,
+        authority: b"x509".to_vec(),
+    };
+    let request = retried.then(|| RequestId { key: [7; 32], digest: [8; 32] });
+    let proposal = Proposal::Mint { audiences: vec!["https://search.example".into()], request, for_agent: None };
+    let ask = Ask { caller, proposal };
+    if retried {
+        world.take(&ask);
+    } else {
+        assert_eq!(world.record(std::slice::from_ref(&ask)).len(), 1);
+    }
+    measured(|| (0..TIMES).for_each(|_| drop(black_box(world.record(std::slice::from_ref(&ask))))));
 }
 
 fn apply() {

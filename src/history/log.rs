@@ -321,7 +321,7 @@ mod tests {
         }
         // Another history with an edge that makes sense.
         let text = String::from_utf8(kept).unwrap();
-        let other = text.replacen(|c: char| c == 'a', "b", 1);
+        let other = text.replacen('a', "b", 1);
         assert_ne!(other, text);
         fs::write(&place.edge, other).unwrap();
         let log = world.open().unwrap();

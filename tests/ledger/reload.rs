@@ -169,7 +169,7 @@ fn live_a_little(house: &House, thread: u8) {
     let ask = |n: usize| {
         let mut proposal = house.spawning(house.proof("demo", 10 + thread), None);
         if let Proposal::Spawn(spawn) = &mut proposal {
-            spawn.audience = (n % 2 == 0).then(|| SEARCH.to_owned());
+            spawn.audience = n.is_multiple_of(2).then(|| SEARCH.to_owned());
         }
         Ask { caller: house.caller.clone(), proposal }
     };
