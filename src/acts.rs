@@ -30,6 +30,7 @@ pub mod revoke;
 pub mod revoke_token;
 pub mod rotate;
 pub mod spawn;
+pub mod status;
 mod throttle;
 pub mod user;
 pub mod whoami;
@@ -123,6 +124,8 @@ pub struct Issuer {
     pub audit: Option<Audit>,
     /// Seals the page tokens of lists.
     pub pages: inspect::Pages,
+    /// Its readiness.
+    pub health: status::Health,
     /// Tells the time.
     pub clock: Clock,
     /// The address in tickets: `host:port`.

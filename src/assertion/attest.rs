@@ -80,6 +80,11 @@ impl Attestations {
         self.tokens.reachable()
     }
 
+    /// As [`Assertions::providers`].
+    pub fn providers(&self) -> Vec<(String, String, Option<Result<(), String>>)> {
+        self.tokens.providers()
+    }
+
     /// As [`Assertions::look`].
     pub fn look(&self, now: u64) {
         self.tokens.look(now);
