@@ -37,7 +37,7 @@ enum Command {
     },
     /// All that is known of one agent
     Show {
-        /// SPIFFE ID, UUID, or the beginning of a UUID
+        /// SPIFFE ID, class and UUID as tables on a terminal show them, UUID, or the beginning of a UUID
         agent: String,
     },
 }

@@ -45,7 +45,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 }
 
 /// The heads of the columns.
-const HEAD: [&str; 6] = ["AT", "KIND", "REVOKED", "", "BY", "REASON"];
+const HEAD: [&str; 6] = ["REVOKED", "KIND", "", "AT", "BY", "REASON"];
 
 /// All pages, with the revision of the last one.
 async fn fetch(mut client: RevocationsClient<Channel>) -> Result<(Vec<v1::MadeCut>, u64), Failure> {
@@ -105,12 +105,6 @@ fn row(cut: &v1::MadeCut, names: &Names, style: Style) -> Vec<String> {
     let (kind, name) = kind_and_name(cut);
     let by = if cut.by.is_empty() { "the issuer".to_owned() } else { names.person(&cut.by) };
     let closed = if cut.closed { "closed" } else { "" };
-    vec![
-        style.time(cut.recorded_at.as_ref()),
-        kind.to_owned(),
-        style.id(&name),
-        closed.to_owned(),
-        style.id(&by),
-        cut.reason.clone(),
-    ]
+    let at = style.time(cut.recorded_at.as_ref());
+    vec![style.id(&name), kind.to_owned(), closed.to_owned(), at, style.id(&by), cut.reason.clone()]
 }
