@@ -308,6 +308,9 @@ struct Issuer {
     keys: Arc<Keys>,
 }
 
+/// An issuer of tokens: its name, its URL, and the result of the last attempt to fetch its keys. `None` if there was no attempt.
+pub type Provider = (String, String, Option<Result<(), String>>);
+
 impl Assertions {
     /// Checks the settings and makes an HTTPS client for each issuer. It opens no connection.
     pub fn new(settings: Vec<IssuerSettings>) -> Result<Self, AssertionError> {
@@ -378,7 +381,7 @@ impl Assertions {
     }
 
     /// Each issuer by its name, with its URL and the result of the last attempt to fetch its keys. `None` if there was no attempt.
-    pub fn providers(&self) -> Vec<(String, String, Option<Result<(), String>>)> {
+    pub fn providers(&self) -> Vec<Provider> {
         self.issuers.iter().map(|i| (i.settings.name.clone(), i.settings.issuer.clone(), i.keys.reachable())).collect()
     }
 

@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use super::Issuer;
+use crate::assertion::Provider;
 use crate::state::{Count, Seat};
 
 /// The readiness of the issuer, part by part.
@@ -49,7 +50,7 @@ pub struct Status {
     pub ready: Ready,
     /// Each provider of users or of platform tokens, in order of name: its name, its URL, and the result of the last attempt to fetch
     /// its keys. `None` if there was no attempt.
-    pub providers: Vec<(String, String, Option<Result<(), String>>)>,
+    pub providers: Vec<Provider>,
     /// Indexes of the entries that the history keeps: of the first, and after the last.
     pub entries: (u64, u64),
     /// Revision of the last record in the history.

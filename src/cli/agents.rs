@@ -104,7 +104,7 @@ async fn tree(client: InspectionClient<Channel>, filters: &Filters, format: Form
     output::print(format, &json!({ "revision": revision, "roots": objects }), || {
         let style = Style::of_stdout();
         let rows: Vec<_> = roots.iter().flat_map(|root| branch_rows(root, &children, style)).collect();
-        if rows.is_empty() { vec![none(over)] } else { style.aligned(rows) }
+        if rows.is_empty() { vec![none(over)] } else { style.aligned(&rows) }
     })
 }
 

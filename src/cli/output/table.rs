@@ -51,11 +51,12 @@ impl Style {
         if rows.is_empty() {
             return vec![none.to_owned()];
         }
-        self.aligned(std::iter::once(head.iter().map(|name| (*name).to_owned()).collect()).chain(rows).collect())
+        let head = head.iter().map(|name| (*name).to_owned()).collect();
+        self.aligned(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
     }
 
     /// Rows below each other. A row with one cell is a heading, and does not count for the widths.
-    pub(in crate::cli) fn aligned(self, rows: Vec<Vec<String>>) -> Vec<String> {
+    pub(in crate::cli) fn aligned(self, rows: &[Vec<String>]) -> Vec<String> {
         // Cells contain names that others chose: a cell is escaped before it is measured, and has no line break.
         let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| escaped(cell)).collect()).collect();
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -110,6 +111,7 @@ fn away(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
     fn rows() -> Vec<Vec<String>> {
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn no_cell_makes_a_second_line() {
         let pipe = Style { width: None, now: 0 };
-        let lines = pipe.aligned(vec![vec!["a\nb".to_owned(), "c\u{1b}[2J".to_owned()]]);
+        let lines = pipe.aligned(&[vec!["a\nb".to_owned(), "c\u{1b}[2J".to_owned()]]);
         assert!(lines.len() == 1 && !lines[0].contains(['\n', '\u{1b}']), "{lines:?}");
     }
 }
