@@ -30,6 +30,7 @@ pub mod revoke;
 pub mod revoke_token;
 pub mod rotate;
 pub mod spawn;
+pub mod status;
 mod throttle;
 pub mod user;
 pub mod whoami;
@@ -123,6 +124,8 @@ pub struct Issuer {
     pub audit: Option<Audit>,
     /// Seals the page tokens of lists.
     pub pages: inspect::Pages,
+    /// Its readiness.
+    pub health: status::Health,
     /// Tells the time.
     pub clock: Clock,
     /// The address in tickets: `host:port`.
@@ -246,13 +249,16 @@ impl Issuer {
         self.authority.oid()
     }
 
-    /// The UUID of an agent from its SPIFFE ID or UUID. T01: nothing is normalised, and every part of the id must be the agent's.
+    /// The UUID of an agent from its SPIFFE ID, its class and UUID, or its UUID. T01: nothing is normalised, and every part of the id
+    /// must be the agent's.
     pub fn agent_id(&self, text: &str) -> Result<Uuid, Denial> {
         if let Ok(uuid) = Uuid::try_parse(text) {
             let message = "write the UUID in lower case with hyphens, or the whole SPIFFE ID";
             return if uuid.to_string() == text { Ok(uuid) } else { Err(Denial::malformed("AGENT_MALFORMED", message)) };
         }
-        let id = AgentId::parse(text).map_err(|e| Denial::malformed("AGENT_MALFORMED", e.to_string()))?;
+        let is_short = !text.contains("://") && text.matches('/').count() == 1;
+        let whole = if is_short { format!("spiffe://{}/agent/{text}", self.trust_domain) } else { text.to_owned() };
+        let id = AgentId::parse(&whole).map_err(|e| Denial::malformed("AGENT_MALFORMED", e.to_string()))?;
         let class = |state: &State| state.agent(&id.uuid).map(|agent| agent.mandate.class.clone());
         let class = self.ledger.read(class);
         if id.trust_domain == self.trust_domain && class.is_none_or(|class| class == id.class) {

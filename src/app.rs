@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::acts::asking::{Explaining, Provider};
 use crate::acts::rotate::Rotation;
+use crate::acts::status::{Health, Ready};
 use crate::acts::{Configuration, Issuer, KeptPolicies, Throttle, client, configure, inspect, ping, revoke};
 use crate::assertion::{AudienceSettings, IssuerSettings};
 use crate::authority::{Authority, Seal};
@@ -37,7 +38,6 @@ use crate::clock::Clock;
 use crate::config::{BundleEndpoint, Config, Source};
 use crate::denial::No;
 use crate::dev::provider;
-use crate::doors::http::Ready;
 use crate::doors::{self, bundle, grpc, http, peer};
 use crate::foreign::Foreign;
 use crate::history::audit::Audit;
@@ -152,7 +152,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
     endpoint.issuers = reload::urls(&config.issuers);
 
     // From here on probes are answered: the process is alive, but not ready before everything is loaded (T69).
-    let monitor = http::router(metrics.clone(), is_ready);
+    let monitor = http::router(metrics.clone(), is_ready.clone());
     let serving = listen::serve_local(http_listener, monitor, config.bounds, stopped.clone());
     tasks.push(process::task("metrics and health", serving));
 
@@ -219,6 +219,7 @@ pub async fn start_from(source: Option<Source>, mut config: Config, development:
         configuration,
         counting: revoke::Counting::default(),
         explaining: Explaining::new(config.places.clone(), providers(&config)),
+        health: Health { ready: is_ready, started_at: clock.seconds() },
         clock: clock.clone(),
         address: endpoint.grpc.clone(),
     });

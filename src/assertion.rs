@@ -308,6 +308,9 @@ struct Issuer {
     keys: Arc<Keys>,
 }
 
+/// An issuer of tokens: its name, its URL, and the result of the last attempt to fetch its keys. `None` if there was no attempt.
+pub type Provider = (String, String, Option<Result<(), String>>);
+
 impl Assertions {
     /// Checks the settings and makes an HTTPS client for each issuer. It opens no connection.
     pub fn new(settings: Vec<IssuerSettings>) -> Result<Self, AssertionError> {
@@ -374,7 +377,12 @@ impl Assertions {
 
     /// Each issuer whose keys were asked for, by its name, and why they cannot be fetched if the last attempt failed.
     pub fn reachable(&self) -> Vec<(String, Result<(), String>)> {
-        self.issuers.iter().filter_map(|i| Some((i.settings.name.clone(), i.keys.reachable()?))).collect()
+        self.providers().into_iter().filter_map(|(name, _, reachable)| Some((name, reachable?))).collect()
+    }
+
+    /// Each issuer by its name, with its URL and the result of the last attempt to fetch its keys. `None` if there was no attempt.
+    pub fn providers(&self) -> Vec<Provider> {
+        self.issuers.iter().map(|i| (i.settings.name.clone(), i.settings.issuer.clone(), i.keys.reachable())).collect()
     }
 
     /// Fetches the keys of each issuer that was not asked yet or whose last attempt failed, in the background. `now` is in Unix

@@ -13,12 +13,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::UnixTime;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 pub use steady::LEAP;
 use steady::Steady;
 
 /// Microseconds in a second.
 pub const SECOND: u64 = 1_000_000;
+
+/// RFC 3339 of Unix seconds; empty if there is no such date.
+pub fn rfc3339(seconds: u64) -> String {
+    let at = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+}
 
 /// The clock. Doors, acts, and the threads of the ledger and the feed read it; whatever judges, applies or signs gets `now` as an
 /// argument.

@@ -1,23 +1,69 @@
-//! Files for deployments: those of an issuer, which `tests/oracles/deploy` checks, and those of proxies that ask a guard, which
-//! `tests/oracles/guard` uses.
+//! Files for deployments: those of an issuer, which `tests/oracles/deploy` checks, and those of systems that let agents in, which the
+//! other oracles use.
 
-use std::path::Path;
+/// What stands in the configurations as they are stored, which is replaced by what the caller wants.
+const STORED: Wanted<'static> = Wanted {
+    audience: "https://search.example",
+    scopes: "search:read",
+    socket: "/run/mayfly/guard.sock",
+    guard: "127.0.0.1:9191",
+    issuer: "https://mayfly.example.org",
+    trust_domain: "prod.example.org",
+    class: "researcher",
+};
 
-/// The values in the files as they are stored, which are replaced by the caller's: audience, scopes, the guard's socket, and the
-/// two addresses.
-const AUDIENCE: &str = "https://search.example";
-const SCOPES: &str = "search:read";
-const SOCKET: &str = "/run/mayfly/guard.sock";
+/// What a configuration says, where it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The service's own audience.
+    pub audience: &'a str,
+    /// The scopes that a request needs, with spaces between them.
+    pub scopes: &'a str,
+    /// The Unix socket of the guard.
+    pub socket: &'a str,
+    /// `host:port` of the guard, for a proxy that opens no Unix socket.
+    pub guard: &'a str,
+    /// The URL of the issuer in tokens.
+    pub issuer: &'a str,
+    /// The trust domain.
+    pub trust_domain: &'a str,
+    /// The class of the agents.
+    pub class: &'a str,
+}
 
-/// A proxy.
+/// A system that lets agents in: a proxy that asks a guard, or one that verifies credentials itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Proxy {
+pub enum System {
     /// A whole configuration, with a listener and the service behind it
     Envoy,
     /// A server, for the block `http`
     Nginx,
     /// A Caddyfile with one site
     Caddy,
+    /// Routers, middleware and service for the file provider
+    Traefik,
+    /// Lines for postgresql.conf, pg_hba.conf and pg_ident.conf
+    Postgres,
+    /// A script that sets up logins by token and by certificate
+    Openbao,
+    /// Lines for server.properties and client.properties
+    Kafka,
+    /// The authentication of Kubernetes' API server
+    KubernetesAuthentication,
+}
+
+impl System {
+    /// Every one of them.
+    pub const ALL: [System; 8] = [
+        System::Envoy,
+        System::Nginx,
+        System::Caddy,
+        System::Traefik,
+        System::Postgres,
+        System::Openbao,
+        System::Kafka,
+        System::KubernetesAuthentication,
+    ];
 }
 
 /// A file for an issuer.
@@ -51,24 +97,52 @@ impl Deployed {
     }
 }
 
-/// The configuration of a proxy that lets a request pass if its agent has these scopes and its token is for this audience. The
-/// guard listens on `socket`. Fails if one of them has a character that is special in the configuration.
-pub fn configuration(proxy: Proxy, audience: &str, scopes: &[String], socket: &Path) -> Result<String, String> {
-    let text = match proxy {
-        Proxy::Envoy => include_str!("deploy/envoy.yaml"),
-        Proxy::Nginx => include_str!("deploy/nginx.conf"),
-        Proxy::Caddy => include_str!("deploy/Caddyfile"),
+/// The configuration of a system for what is wanted. Fails if a value has a character that is special in one of these configurations.
+pub fn configuration(system: System, wanted: &Wanted<'_>) -> Result<String, String> {
+    let text = match system {
+        System::Envoy => include_str!("deploy/envoy.yaml"),
+        System::Nginx => include_str!("deploy/nginx.conf"),
+        System::Caddy => include_str!("deploy/Caddyfile"),
+        System::Traefik => include_str!("deploy/traefik.yaml"),
+        System::Postgres => include_str!("deploy/postgresql.conf"),
+        System::Openbao => include_str!("deploy/openbao.sh"),
+        System::Kafka => include_str!("deploy/kafka.properties"),
+        System::KubernetesAuthentication => include_str!("deploy/authentication.yaml"),
     };
-    let socket = socket.to_str().ok_or("the path of the socket is not UTF-8")?;
-    for value in [audience, socket].into_iter().chain(scopes.iter().map(String::as_str)) {
+    let Wanted { audience, scopes, socket, guard, issuer, trust_domain, class } = *wanted;
+    for value in [audience, socket, guard, issuer, trust_domain, class].into_iter().chain(scopes.split(' ')) {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/@".contains(&b);
         if value.is_empty() || !value.bytes().all(plain) {
             return Err(format!("`{value}` has characters that must be quoted: write them into the configuration by hand"));
         }
     }
-    // A space between scopes; in the query of a URL that is `+`.
-    let scopes = scopes.join(if proxy == Proxy::Envoy { " " } else { "+" });
-    Ok(text.replace(AUDIENCE, audience).replace(SCOPES, &scopes).replace(SOCKET, socket))
+    // In the query of a URL a space is `+`.
+    let in_query = matches!(system, System::Nginx | System::Caddy | System::Traefik);
+    let scopes = if in_query { scopes.replace(' ', "+") } else { scopes.to_owned() };
+    let pairs = [
+        (STORED.audience, audience),
+        (STORED.scopes, &scopes),
+        (STORED.socket, socket),
+        (STORED.guard, guard),
+        (STORED.issuer, issuer),
+        (STORED.trust_domain, trust_domain),
+        (STORED.class, class),
+    ];
+    Ok(replaced(text, &pairs))
+}
+
+/// Replaces each stored value by the one beside it, from the left, so that nothing is replaced in what was put in.
+fn replaced(mut text: &str, pairs: &[(&str, &str)]) -> String {
+    let mut out = String::with_capacity(text.len());
+    while let Some((at, (stored, value))) =
+        pairs.iter().filter_map(|pair| Some((text.find(pair.0)?, pair))).min_by_key(|(at, _)| *at)
+    {
+        let (before, rest) = text.split_at(at);
+        out.push_str(before);
+        out.push_str(value);
+        text = rest.strip_prefix(stored).unwrap_or_default();
+    }
+    out + text
 }
 
 #[cfg(test)]
@@ -78,18 +152,48 @@ mod tests {
 
     #[test]
     fn t114_what_is_asked_for_stands_in_the_configuration_and_nothing_can_break_out_of_it() {
-        let scopes = ["mail:send".to_owned(), "files:read".to_owned()];
-        let made = |proxy| configuration(proxy, "https://mail.example", &scopes, Path::new("/tmp/g.sock")).unwrap();
-        assert!(made(Proxy::Nginx).contains("/auth?audience=https://mail.example&scopes=mail:send+files:read;"));
-        assert!(made(Proxy::Nginx).contains("server unix:/tmp/g.sock;"));
-        assert!(made(Proxy::Caddy).contains("uri /auth?audience=https://mail.example&scopes=mail:send+files:read\n"));
-        assert!(made(Proxy::Caddy).contains("forward_auth unix//tmp/g.sock {"));
-        assert!(made(Proxy::Envoy).contains("{ audience: \"https://mail.example\", scopes: \"mail:send files:read\" }"));
-        assert!(made(Proxy::Envoy).contains("path: /tmp/g.sock }"));
-        for bad in ["a\"b", "a;b", "a b", "a&scopes=b", "a\nb", "a}b", "a$b", "", "ä"] {
-            assert!(configuration(Proxy::Nginx, bad, &scopes, Path::new("/g")).is_err(), "{bad}");
-            assert!(configuration(Proxy::Envoy, "x", &[bad.to_owned()], Path::new("/g")).is_err(), "{bad}");
-            assert!(configuration(Proxy::Envoy, "x", &scopes, Path::new(bad)).is_err(), "{bad}");
+        let mail = Wanted { audience: "https://mail.example", scopes: "mail:send files:read", socket: "/tmp/g.sock", ..STORED };
+        let made = |system| configuration(system, &mail).unwrap();
+        assert!(made(System::Nginx).contains("/auth?audience=https://mail.example&scopes=mail:send+files:read;"));
+        assert!(made(System::Nginx).contains("server unix:/tmp/g.sock;"));
+        assert!(made(System::Caddy).contains("uri /auth?audience=https://mail.example&scopes=mail:send+files:read\n"));
+        assert!(made(System::Caddy).contains("forward_auth unix//tmp/g.sock {"));
+        assert!(made(System::Traefik).contains("/auth?audience=https://mail.example&scopes=mail:send+files:read\"\n"));
+        assert!(made(System::Envoy).contains("{ audience: \"https://mail.example\", scopes: \"mail:send files:read\" }"));
+        assert!(made(System::Envoy).contains("path: /tmp/g.sock }"));
+        for bad in ["a\"b", "a;b", "a&scopes=b", "a\nb", "a}b", "a$b", "a'b", "a`b", "", "ä"] {
+            for system in System::ALL {
+                for wanted in [
+                    Wanted { audience: bad, ..STORED },
+                    Wanted { scopes: bad, ..STORED },
+                    Wanted { socket: bad, ..STORED },
+                    Wanted { guard: bad, ..STORED },
+                    Wanted { issuer: bad, ..STORED },
+                    Wanted { trust_domain: bad, ..STORED },
+                    Wanted { class: bad, ..STORED },
+                ] {
+                    assert!(configuration(system, &wanted).is_err(), "{system:?}: {bad}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_put_in_is_not_replaced_again() {
+        // Each value contains the stored text of another one.
+        let wanted = Wanted {
+            issuer: "https://search.example",
+            audience: "https://researcher.example",
+            class: "prod.example.org",
+            ..STORED
+        };
+        let made = configuration(System::KubernetesAuthentication, &wanted).unwrap();
+        assert!(
+            made.contains("url: https://search.example\n") && made.contains("prod.example.org/agent/prod.example.org/"),
+            "{made}"
+        );
+        for system in System::ALL {
+            assert!(configuration(system, &STORED).unwrap().len() > 200, "{system:?}");
         }
     }
 }

@@ -238,6 +238,17 @@ impl History {
         &self.reader
     }
 
+    /// Revision of the last record whose entry is durable.
+    pub fn copied(&self) -> u64 {
+        self.inbox.copied()
+    }
+
+    /// How many entries the last signed checkpoint covers; 0 if there is none. Reads a file.
+    pub fn signed(&self) -> u64 {
+        let note = self.folder.checkpoint().ok().flatten();
+        note.and_then(|note| self.verifier.open(&note).ok()).map_or(0, |checkpoint| checkpoint.size)
+    }
+
     /// The tree as files.
     pub fn folder(&self) -> &Folder {
         &self.folder

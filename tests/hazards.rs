@@ -330,7 +330,7 @@ async fn t13_a_token_of_another_workload_tells_nothing_of_it() {
     let live = spawn("second", two.dev.file("guest.jwt")).await;
     assert_eq!((live.0, live.1.contains("orchestrator")), (Code::PermissionDenied, false));
     let (iss, sub) = (two.dev.text("oidc"), "guest");
-    let guest = v1::User { iss, sub: sub.into() };
+    let guest = v1::User { iss, sub: sub.into(), ..Default::default() };
     let target = Some(v1::Target { target: Some(v1::target::Target::User(guest)) });
     let revoke = v1::RevokeRequest { target, reason: "test".into(), ..Default::default() };
     OperationsClient::new(operator(&two.dev).await).revoke(revoke).await.unwrap();

@@ -333,7 +333,7 @@ async fn run(of: Scale) -> Outcome {
         let (dev, over) = (Arc::clone(&dev), Arc::clone(&over));
         hostile.spawn(async move {
             let (from, user_token) = (stranger(Arc::clone(&dev)).await, dev.file("own.jwt"));
-            let user = v1::User { iss: dev.text("oidc"), sub: "guest".into() };
+            let user = v1::User { iss: dev.text("oidc"), sub: "guest".into(), ..Default::default() };
             while !over.load(Ordering::SeqCst) {
                 let target = Some(v1::Target { target: Some(v1::target::Target::User(user.clone())) });
                 let request = v1::RevokeRequest { target, user_token: user_token.clone(), allow_new: true, ..Default::default() };

@@ -103,7 +103,7 @@ async fn mint(from: Channel) -> Result<u64, Status> {
 }
 
 fn user(sub: &str) -> v1::RevokeRequest {
-    let user = v1::User { iss: "https://nobody.example".into(), sub: sub.into() };
+    let user = v1::User { iss: "https://nobody.example".into(), sub: sub.into(), ..Default::default() };
     let target = Some(v1::Target { target: Some(v1::target::Target::User(user)) });
     v1::RevokeRequest { target, reason: "a test".into(), ..Default::default() }
 }

@@ -116,7 +116,7 @@ impl Arena {
     }
 
     fn user(&self) -> v1::User {
-        v1::User { iss: self.dev.text("oidc"), sub: "demo".into() }
+        v1::User { iss: self.dev.text("oidc"), sub: "demo".into(), ..Default::default() }
     }
 
     fn target(&self, cut: Cut, parent: &v1::Agent) -> v1::target::Target {

@@ -41,6 +41,9 @@ fn t155_an_operator_without_a_home_finds_judges_revokes_and_confirms() {
     let uuid = agent.rsplit('/').next().unwrap();
     assert_eq!(json(&format!("agents show {}", &uuid[..30]))["agent_id"], agent.as_str());
     assert_eq!(json(&format!("verify --agent {uuid}"))["state"], "live");
+    let short = format!("researcher/{uuid}");
+    assert_eq!(json(&format!("agents show {short}"))["agent_id"], agent.as_str());
+    assert!(!run(&format!("agents show worker/{uuid} --as desk")).status.success(), "every part must be the agent's");
     let table = String::from_utf8(run("agents list --as desk").stdout).unwrap();
     assert!(table.starts_with("AGENT") && table.lines().count() == 3, "{table}");
     // What else an operator asks for.

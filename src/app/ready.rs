@@ -7,9 +7,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::acts::Issuer;
+use crate::acts::status::Ready;
 use crate::authority::schedule::Schedule;
 use crate::clock::{Clock, SECOND};
-use crate::doors::http::Ready;
 use crate::ledger::Unable;
 use crate::state::authority::Kind;
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use mayfly_verify::WorkloadName;
 use serde_json::{Map, Value};
 
-use super::{AssertionError, Assertions, IssuerSettings, Presenter, Refusal};
+use super::{AssertionError, Assertions, IssuerSettings, Presenter, Provider, Refusal};
 use crate::claims::holds_all;
 
 /// Which tokens prove a workload: all that have these claims. Somebody who can change them can be the workload.
@@ -78,6 +78,11 @@ impl Attestations {
     /// As [`Assertions::reachable`].
     pub fn reachable(&self) -> Vec<(String, Result<(), String>)> {
         self.tokens.reachable()
+    }
+
+    /// As [`Assertions::providers`].
+    pub fn providers(&self) -> Vec<Provider> {
+        self.tokens.providers()
     }
 
     /// As [`Assertions::look`].

@@ -11,6 +11,7 @@ use super::connect::{self, Acting, Channel};
 use super::exit::Failure;
 use super::found;
 use super::global::Global;
+use super::output::table::Style;
 use super::output::{self, Format};
 
 /// See the agents that the issuer knows (operator); with --as, those that the identity may see
@@ -36,7 +37,7 @@ enum Command {
     },
     /// All that is known of one agent
     Show {
-        /// SPIFFE ID, UUID, or the beginning of a UUID
+        /// SPIFFE ID, class and UUID as tables on a terminal show them, UUID, or the beginning of a UUID
         agent: String,
     },
 }
@@ -69,16 +70,13 @@ impl Filters {
             && is(&self.id, &|id| found::uuid(agent).starts_with(&id.to_ascii_lowercase()))
             && is(&self.user, &|wanted| {
                 let whole = |user: &v1::User| format!("{}/{}", user.iss, user.sub);
-                agent.user_name == wanted || agent.user.as_ref().is_some_and(|user| user.sub == wanted || whole(user) == wanted)
+                agent.user.as_ref().is_some_and(|user| user.name == wanted || user.sub == wanted || whole(user) == wanted)
             })
     }
 }
 
 /// The children of each id: of workloads and of agents.
 type Children<'a> = BTreeMap<&'a str, Vec<&'a v1::Agent>>;
-
-/// The text of a list or a tree without agents.
-const NONE: &str = "no agents";
 
 pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let client = InspectionClient::new(connect::as_identity_or_operator(global, &args.acting).await?);
@@ -90,19 +88,13 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
 }
 
 async fn list(client: InspectionClient<Channel>, filters: &Filters, format: Format) -> Result<(), Failure> {
-    let (agents, revision) = fetch(client, filters).await?;
+    let Fetched { agents, revision, over } = fetch(client, filters).await?;
     let objects: Vec<_> = agents.iter().map(output::agent::object).collect();
-    output::print(format, &json!({ "agents": objects, "revision": revision }), || {
-        let mut lines = output::lines(&agents, NONE, output::agent::line);
-        if !agents.is_empty() {
-            lines.insert(0, output::agent::head());
-        }
-        lines
-    })
+    output::print(format, &json!({ "agents": objects, "revision": revision }), || output::agent::table(&agents, &none(over)))
 }
 
 async fn tree(client: InspectionClient<Channel>, filters: &Filters, format: Format) -> Result<(), Failure> {
-    let (agents, revision) = fetch(client, filters).await?;
+    let Fetched { agents, revision, over } = fetch(client, filters).await?;
     let mut children = Children::new();
     for agent in &agents {
         children.entry(&agent.parent_id).or_default().push(agent);
@@ -110,8 +102,9 @@ async fn tree(client: InspectionClient<Channel>, filters: &Filters, format: Form
     let roots: BTreeSet<&str> = agents.iter().map(|agent| agent.root_id.as_str()).collect();
     let objects: Vec<_> = roots.iter().map(|root| json!({ "id": root, "agents": branch(root, &children) })).collect();
     output::print(format, &json!({ "revision": revision, "roots": objects }), || {
-        let lines: Vec<_> = roots.iter().flat_map(|root| branch_lines(root, &children)).collect();
-        output::lines(&lines, NONE, String::clone)
+        let style = Style::of_stdout();
+        let rows: Vec<_> = roots.iter().flat_map(|root| branch_rows(root, &children, style)).collect();
+        if rows.is_empty() { vec![none(over)] } else { style.aligned(&rows) }
     })
 }
 
@@ -120,11 +113,31 @@ async fn show(mut client: InspectionClient<Channel>, agent: String, format: Form
     output::print(format, &object, || output::fields(&object))
 }
 
-/// The agents that match the filters, with the revision of the last page.
-async fn fetch(mut client: InspectionClient<Channel>, filters: &Filters) -> Result<(Vec<v1::Agent>, u64), Failure> {
+/// The agents that match the filters.
+struct Fetched {
+    agents: Vec<v1::Agent>,
+    /// The revision of the last page.
+    revision: u64,
+    /// How many match but may not act any more, and are left out.
+    over: usize,
+}
+
+async fn fetch(mut client: InspectionClient<Channel>, filters: &Filters) -> Result<Fetched, Failure> {
     let (mut agents, revision) = found::all(&mut client, filters.all, "").await?;
     agents.retain(|agent| filters.fits(agent));
-    Ok((agents, revision))
+    let mut over = 0;
+    if agents.is_empty() && !filters.all {
+        over = found::all(&mut client, true, "").await?.0.iter().filter(|agent| filters.fits(agent)).count();
+    }
+    Ok(Fetched { agents, revision, over })
+}
+
+/// The text of a list or a tree without agents.
+fn none(over: usize) -> String {
+    match over {
+        0 => "no agents".to_owned(),
+        over => format!("no agents now; {over} ended, expired or were revoked: see them with --all"),
+    }
 }
 
 /// The agents below an id, each with the agents below it.
@@ -139,9 +152,9 @@ fn branch(id: &str, children: &Children<'_>) -> Vec<Value> {
         .collect()
 }
 
-/// A root, and a line for each agent below it, indented by its depth.
-fn branch_lines(root: &str, children: &Children<'_>) -> Vec<String> {
-    let mut lines = vec![root.to_owned()];
+/// A root, and a row for each agent below it, indented by its depth.
+fn branch_rows(root: &str, children: &Children<'_>, style: Style) -> Vec<Vec<String>> {
+    let mut rows = vec![vec![root.to_owned()]];
     // The agents that are still to be printed, the next one last, each with its depth.
     let mut open: Vec<(&v1::Agent, usize)> = Vec::new();
     let push_children = |open: &mut Vec<_>, id: &str, depth: usize| {
@@ -150,8 +163,12 @@ fn branch_lines(root: &str, children: &Children<'_>) -> Vec<String> {
     };
     push_children(&mut open, root, 1);
     while let Some((agent, depth)) = open.pop() {
-        lines.push(format!("{}{}", "  ".repeat(depth), output::agent::line(agent)));
+        let mut row = output::agent::row(agent, style);
+        if let Some(id) = row.first_mut() {
+            id.insert_str(0, &"  ".repeat(depth));
+        }
+        rows.push(row);
         push_children(&mut open, &agent.agent_id, depth + 1);
     }
-    lines
+    rows
 }

@@ -6,9 +6,11 @@ use mayfly_agent::api::v1::inspection_client::InspectionClient;
 use serde_json::{Value, json};
 
 use super::connect::{self, Acting};
+use super::duration::Length;
 use super::exit::Failure;
 use super::global::Global;
 use super::output;
+use super::output::table::Style;
 
 /// See the kinds of agents, with the most that each may do (operator); with --as, those that the identity may spawn
 #[derive(clap::Args)]
@@ -32,9 +34,8 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let got = InspectionClient::new(channel).list_classes(v1::ListClassesRequest {}).await?.into_inner();
     let objects: Vec<_> = got.classes.iter().map(|class| object(class, operator)).collect();
     output::print(global.output, &json!({ "classes": objects, "revision": got.revision }), || {
-        let head = format!("{:<24}  {:<24}  {:>8}  SCOPES", "CLASS", "SPAWNED BY", "LEASE");
-        let lines = output::lines(&got.classes, "no classes, or none that you may spawn", line);
-        if got.classes.is_empty() { lines } else { std::iter::once(head).chain(lines).collect() }
+        let head = ["CLASS", "OWNER", "SPAWNED BY", "LEASE", "SCOPES"];
+        Style::of_stdout().table("no classes, or none that you may spawn", &head, got.classes.iter().map(row).collect())
     })
 }
 
@@ -55,8 +56,8 @@ fn object(class: &v1::Class, operator: bool) -> Value {
     })
 }
 
-fn line(class: &v1::Class) -> String {
-    let closed = if class.closed { "  (closed)" } else { "" };
-    let lease = format!("{}s", class.max_lease_seconds);
-    format!("{:<24}  {:<24}  {lease:>8}  {}{closed}", class.name, class.spawners.join(" "), class.scopes.join(" "))
+fn row(class: &v1::Class) -> Vec<String> {
+    let name = if class.closed { format!("{} (closed)", class.name) } else { class.name.clone() };
+    let lease = Length::of(class.max_lease_seconds).to_string();
+    vec![name, class.owner.clone(), class.spawners.join(" "), lease, class.scopes.join(" ")]
 }

@@ -10,6 +10,8 @@ use super::connect::{self, Acting, Channel};
 use super::exit::Failure;
 use super::global::Global;
 use super::output;
+use super::output::table::Style;
+use super::output::user::{self, Names};
 
 /// See what is revoked, by whom and why (operator)
 #[derive(clap::Args)]
@@ -33,9 +35,17 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let (cuts, revision) = fetch(client).await?;
     let objects: Vec<_> = cuts.iter().map(object).collect();
     output::print(global.output, &json!({ "cuts": objects, "revision": revision }), || {
-        output::lines(&cuts, "nothing is revoked", line)
+        let names = Names::known(global).and(cuts.iter().filter_map(|cut| match target(cut) {
+            Some(Target::User(user)) => Some(user),
+            _ => None,
+        }));
+        let style = Style::of_stdout();
+        style.table("nothing is revoked", &HEAD, cuts.iter().map(|cut| row(cut, &names, style)).collect())
     })
 }
+
+/// The heads of the columns.
+const HEAD: [&str; 6] = ["REVOKED", "KIND", "", "AT", "BY", "REASON"];
 
 /// All pages, with the revision of the last one.
 async fn fetch(mut client: RevocationsClient<Channel>) -> Result<(Vec<v1::MadeCut>, u64), Failure> {
@@ -59,7 +69,7 @@ fn target(cut: &v1::MadeCut) -> Option<&Target> {
 fn kind_and_name(cut: &v1::MadeCut) -> (&'static str, String) {
     match target(cut) {
         Some(Target::Agent(id)) => ("agent", id.clone()),
-        Some(Target::User(user)) => ("user", format!("{} at {}", user.sub, user.iss)),
+        Some(Target::User(user)) => ("user", user::name(user)),
         Some(Target::Delegation(id)) => ("delegation", id.clone()),
         Some(Target::Workload(name)) => ("workload", name.clone()),
         Some(Target::Class(name)) => ("class", name.clone()),
@@ -73,13 +83,14 @@ fn kind_and_name(cut: &v1::MadeCut) -> (&'static str, String) {
 
 fn object(cut: &v1::MadeCut) -> Value {
     let (kind, name) = kind_and_name(cut);
-    let name = match target(cut) {
-        Some(Target::User(user)) => json!({ "iss": user.iss, "sub": user.sub }),
-        _ => Value::String(name),
+    let (name, user_name) = match target(cut) {
+        Some(Target::User(user)) => (json!({ "iss": user.iss, "sub": user.sub }), Some(name)),
+        _ => (Value::String(name), None),
     };
     json!({
         "target": kind,
         "name": name,
+        "user_name": user_name,
         "revision": cut.revision,
         "before": cut.before,
         "closed": cut.closed,
@@ -90,11 +101,10 @@ fn object(cut: &v1::MadeCut) -> Value {
     })
 }
 
-fn line(cut: &v1::MadeCut) -> String {
+fn row(cut: &v1::MadeCut, names: &Names, style: Style) -> Vec<String> {
     let (kind, name) = kind_and_name(cut);
-    let at = output::timestamp(cut.recorded_at.as_ref());
-    let closed = if cut.closed { ", closed" } else { "" };
-    let by = if cut.by.is_empty() { "the issuer" } else { &cut.by };
-    let reason = if cut.reason.is_empty() { String::new() } else { format!(": {}", cut.reason) };
-    format!("{at}  {kind} {name}{closed}  by {by}{reason}")
+    let by = if cut.by.is_empty() { "the issuer".to_owned() } else { names.person(&cut.by) };
+    let closed = if cut.closed { "closed" } else { "" };
+    let at = style.time(cut.recorded_at.as_ref());
+    vec![style.id(&name), kind.to_owned(), closed.to_owned(), at, style.id(&by), cut.reason.clone()]
 }

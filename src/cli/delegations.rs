@@ -44,7 +44,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
             let delegations: Vec<_> = delegations.iter().filter(|entry| all || !shown::has_ended(entry)).collect();
             let objects: Vec<_> = delegations.iter().map(|entry| shown::object(entry, &revocations)).collect();
             output::print(global.output, &json!({ "delegations": objects }), || {
-                output::lines(&delegations, "no delegations", |entry| shown::line(entry))
+                shown::table(&delegations, &revocations, "no delegations")
             })
         }
         Command::Show { delegation } => {

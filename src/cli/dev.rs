@@ -73,7 +73,9 @@ fn welcome(home: &Path, at: &Endpoint) -> String {
          \x20 mayfly verify a1/svid.pem\n\
          \x20 mayfly verify a1/svid.jwt --audience https://search.example\n\
          \x20 mayfly agents tree\n\
-         \x20 mayfly revoke --user dev/demo\n\n\
+         \x20 mayfly revoke --user dev/demo\n\
+         \x20 mayfly verify a1/svid.pem --live\n\
+         \x20 mayfly reopen --user dev/demo\n\n\
          Ctrl-C stops it; started again with the same home, it goes on with what it had.",
         td = at.trust_domain,
         grpc = at.grpc,

@@ -119,7 +119,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("watch", &["mayfly watch", "mayfly watch -o json"]),
     ("relay", &["mayfly relay --as id --listen 127.0.0.1:9000"]),
     ("guard", &["mayfly guard --as id --listen unix:/run/mayfly/guard.sock"]),
-    ("deploy", &["mayfly deploy systemd > mayfly.service", "mayfly deploy nginx --scope search:read > nginx.conf"]),
+    (
+        "deploy",
+        &[
+            "mayfly deploy systemd > mayfly.service",
+            "mayfly deploy nginx --scope search:read > nginx.conf",
+            "mayfly deploy postgres --class researcher > postgres.conf",
+        ],
+    ),
     ("authority", &["mayfly authority list"]),
     ("authority list", &["mayfly authority list -o json"]),
     ("authority prepare", &["mayfly authority prepare jwt"]),

@@ -15,6 +15,7 @@ use super::connect::{Acting, Channel};
 use super::exit::Failure;
 use super::global::Global;
 use super::happened::{self, PAGE, client};
+use super::output::user::Names;
 use super::output::{self, Format, entry};
 use super::user;
 use super::when::When;
@@ -97,23 +98,24 @@ async fn list(args: Args, global: &Global) -> Result<(), Failure> {
     let mut client = client(global, &args.acting).await?;
     let request = request(&args.wanted)?;
     if args.follow {
-        return follow(client, request, global.output).await;
+        return follow(client, request, global).await;
     }
     let entries = happened::all(&mut client, request).await?;
     let objects: Vec<_> = entries.iter().map(entry::object).collect();
     output::print(global.output, &json!({ "entries": objects }), || {
-        let lines = output::lines(&entries, "nothing happened that you may see", entry::line);
-        if entries.is_empty() { lines } else { std::iter::once(entry::header()).chain(lines).collect() }
+        entry::table(&entries, Names::known(global), "nothing happened that you may see")
     })
 }
 
 /// Prints each entry as it comes, until the output is closed.
-async fn follow(mut client: HistoryClient<Channel>, request: v1::ListEntriesRequest, format: Format) -> Result<(), Failure> {
+async fn follow(mut client: HistoryClient<Channel>, request: v1::ListEntriesRequest, global: &Global) -> Result<(), Failure> {
     let mut page_token = String::new();
+    let mut names = Names::known(global);
     loop {
         let page = client.list_entries(v1::ListEntriesRequest { page_token, ..request.clone() }).await?.into_inner();
+        names = names.and(page.entries.iter().filter_map(|entry| entry.user.as_ref()));
         for one in &page.entries {
-            if !output::print_unless_closed(format, &entry::object(one), || entry::line(one))? {
+            if !output::print_unless_closed(global.output, &entry::object(one), || entry::line(one, &names))? {
                 return Ok(());
             }
         }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::exit::Failure;
 use super::global::Global;
+use super::output::user::Names;
 use super::{output, place};
 use crate::login::device::Invitation;
 use crate::login::{code, device, kept};
@@ -68,7 +69,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     });
     output::print(global.output, &object, || {
         let then = if said.refreshes { ", and refreshed after that" } else { "" };
-        format!("signed in as {} of {}, until {until}{then}", said.sub, said.iss)
+        format!("signed in as {}, until {until}{then}", Names::known(global).of(&said.iss, &said.sub))
     })
 }
 

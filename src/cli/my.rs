@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::global::Global;
+use super::output::user::Names;
 use super::output::{self, Format, delegation, entry};
 use super::when::{self, When};
 use super::{connect, found, happened, place, user};
@@ -126,10 +127,8 @@ async fn connect(asking: &Asking, global: &Global) -> Result<Me, Failure> {
 async fn agents(me: &Me, all: bool, format: Format) -> Result<(), Failure> {
     let (agents, revision) = found::all(&mut InspectionClient::new(me.channel.clone()), all, &me.token).await?;
     let objects: Vec<_> = agents.iter().map(output::agent::object).collect();
-    output::print(format, &json!({ "agents": objects, "revision": revision }), || {
-        let lines = output::lines(&agents, "no agent acts for you", output::agent::line);
-        if agents.is_empty() { lines } else { std::iter::once(output::agent::head()).chain(lines).collect() }
-    })
+    let object = json!({ "agents": objects, "revision": revision });
+    output::print(format, &object, || output::agent::table(&agents, "no agent acts for you"))
 }
 
 async fn delegations(me: &Me, all: bool, format: Format) -> Result<(), Failure> {
@@ -139,7 +138,7 @@ async fn delegations(me: &Me, all: bool, format: Format) -> Result<(), Failure> 
     let delegations: Vec<_> = delegations.iter().filter(|entry| all || !delegation::has_ended(entry)).collect();
     let objects: Vec<_> = delegations.iter().map(|entry| delegation::object(entry, &revocations)).collect();
     output::print(format, &json!({ "delegations": objects }), || {
-        output::lines(&delegations, "you let nobody act for you", |entry| delegation::line(entry))
+        delegation::table(&delegations, &revocations, "you let nobody act for you")
     })
 }
 
@@ -148,10 +147,7 @@ async fn history(me: &Me, during: (Option<When>, Option<When>), kinds: Vec<Strin
     let wanted = v1::ListEntriesRequest { since, until, kinds, user_token: me.token.clone(), ..Default::default() };
     let entries = happened::all(&mut happened::over(me.channel.clone()), wanted).await?;
     let objects: Vec<_> = entries.iter().map(entry::object).collect();
-    output::print(format, &json!({ "entries": objects }), || {
-        let lines = output::lines(&entries, "nothing was done for you", entry::line);
-        if entries.is_empty() { lines } else { std::iter::once(entry::header()).chain(lines).collect() }
-    })
+    output::print(format, &json!({ "entries": objects }), || entry::table(&entries, Names::default(), "nothing was done for you"))
 }
 
 /// The agents to stop. All of them are looked up before the first is stopped.

@@ -5,6 +5,8 @@ pub(super) mod approval;
 pub(super) mod authority;
 pub(super) mod delegation;
 pub(super) mod entry;
+pub(super) mod table;
+pub(super) mod user;
 
 use std::io::{ErrorKind, Write};
 
@@ -79,21 +81,28 @@ pub(super) fn print_unless_closed(format: Format, object: &Value, text: impl FnO
     }
 }
 
-/// The fields of an object, one line each.
+/// The fields of an object, one line each. A user is as `--user` takes one.
 pub(super) fn fields(object: &Value) -> Vec<String> {
-    let fields = object.as_object().into_iter().flatten();
-    let lines = fields.map(|(name, value)| match value {
-        Value::String(text) => format!("{name:<17} {text}"),
-        other => format!("{name:<17} {other}"),
-    });
-    lines.collect()
+    let user_name = object.get("user_name");
+    let fields = object.as_object().into_iter().flatten().filter(|(name, _)| *name != "user_name");
+    fields.map(|(name, value)| format!("{name:<17} {}", text(user_name.filter(|_| name == "user").unwrap_or(value)))).collect()
 }
 
-/// RFC 3339 of unix seconds; empty if there is no such date.
-pub(super) fn time(seconds: u64) -> String {
-    let at = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(0));
-    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+/// A value for people.
+fn text(value: &Value) -> String {
+    let user = |value: &Value| Some(format!("{}/{}", value.get("iss")?.as_str()?, value.get("sub")?.as_str()?));
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) if items.iter().all(Value::is_string) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        other => user(other).unwrap_or_else(|| other.to_string()),
+    }
 }
+
+pub(super) use crate::clock::rfc3339 as time;
 
 /// RFC 3339 of a timestamp with its microseconds; empty if it is absent.
 pub(super) fn precise_timestamp(at: Option<&Timestamp>) -> String {

@@ -19,7 +19,7 @@ use super::duration::Length;
 use super::exit::{Failure, STALE};
 use super::global::Global;
 use super::heard::Heard;
-use super::output::{self, Format};
+use super::output::{self, Format, user};
 use super::target::{self, Target};
 use super::{file, heard};
 
@@ -180,8 +180,8 @@ fn receipt(format: Format, got: &v1::RevokeResponse, exactly: Option<u64>, heard
         lines.extend(got.unknown_user.then(|| UNKNOWN.to_owned()));
         lines.push(format!("new issuance is {}", open_or_closed(got)));
         lines.push(format!(
-            "a verifier that receives no revocations accepts revoked credentials for at most {} seconds",
-            got.worst_case_seconds
+            "a verifier that receives no revocations accepts revoked credentials for at most {}",
+            Length::of(got.worst_case_seconds)
         ));
         if let Some(Heard { heard, missing }) = heard {
             lines.push(match (heard.len(), missing.len()) {
@@ -213,8 +213,8 @@ fn would_end(format: Format, got: &v1::RevokeResponse) -> Result<(), Failure> {
                 lines.push(format!("  {agents:>9}  of class {class}"));
             }
             Some(Of::User(user)) => {
-                by_user.push(json!({ "iss": user.iss, "sub": user.sub, "agents": agents }));
-                lines.push(format!("  {agents:>9}  of user {} at {}", user.sub, user.iss));
+                by_user.push(json!({ "iss": user.iss, "sub": user.sub, "user_name": user::name(user), "agents": agents }));
+                lines.push(format!("  {agents:>9}  of user {}", user::name(user)));
             }
             None => {}
         }

@@ -12,7 +12,7 @@ pub(super) fn parse(text: &str) -> Result<v1::User, Failure> {
     let usage = || Failure::usage(format!("`{text}`: write <issuer>/<subject>, such as dev/demo"));
     let parts = if text.contains("://") { text.rsplit_once('/') } else { text.split_once('/') };
     let (iss, sub) = parts.filter(|(iss, sub)| !iss.is_empty() && !sub.is_empty()).ok_or_else(usage)?;
-    Ok(v1::User { iss: iss.to_owned(), sub: sub.to_owned() })
+    Ok(v1::User { iss: iss.to_owned(), sub: sub.to_owned(), name: String::new() })
 }
 
 /// The user whom a token names. Nothing is verified here: the issuer does that.
@@ -22,7 +22,7 @@ pub(super) fn of_token(token: &str) -> Result<v1::User, Failure> {
     let claims: Value = serde_json::from_slice(&payload).map_err(|_| usage())?;
     let claim = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
     let (iss, sub) = claim("iss").zip(claim("sub")).ok_or_else(usage)?;
-    Ok(v1::User { iss, sub })
+    Ok(v1::User { iss, sub, name: String::new() })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::connect::{self, Acting};
 use super::exit::{FAILURE, Failure, INVALID, REVOKED, STALE, USAGE};
 use super::global::Global;
+use super::output::user::Names;
 use super::{found, output, spiffe_id};
 use crate::clock::Clock;
 use crate::folder;
@@ -71,7 +72,7 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
         };
         check_jwt(text.trim(), audience, &bundle, &oid, now, live)?
     };
-    output::print(global.output, &object, || lines(&object, binding.as_ref()))
+    output::print(global.output, &object, || lines(&object, binding.as_ref(), &Names::known(global)))
 }
 
 /// Asks the issuer whether an agent may act, for a caller who has its name but not its certificate.
@@ -157,11 +158,11 @@ fn since_epoch() -> Duration {
     Duration::from_micros(Clock::system().now())
 }
 
-fn lines(object: &Value, binding: Option<&Binding>) -> Vec<String> {
+fn lines(object: &Value, binding: Option<&Binding>, names: &Names) -> Vec<String> {
     let field = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
     let mut lines = vec![format!("valid: {} until {}", field("spiffe_id"), field("expires_at"))];
     if let Some(binding) = binding {
-        let user = binding.user.as_ref().map_or("nobody".into(), |user| format!("{} of {}", user.sub, user.iss));
+        let user = binding.user.as_ref().map_or("nobody".into(), |user| names.of(&user.iss, &user.sub));
         lines.push(format!("acts for {user}"));
         lines.push(format!("spawned by {}", binding.parent_id()));
         lines.push(format!("may {}", binding.scopes.join(" ")));

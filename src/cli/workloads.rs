@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::connect::Acting;
 use super::exit::Failure;
 use super::global::Global;
+use super::output::table::Style;
 use super::{happened, output};
 
 /// See which workloads have joined, from where, and until when their certificates last (operator)
@@ -38,17 +39,25 @@ pub(super) async fn run(args: Args, global: &Global) -> Result<(), Failure> {
     }
     let objects: Vec<_> = workloads.iter().map(|(id, of)| object(id, of)).collect();
     output::print(global.output, &json!({ "workloads": objects }), || {
-        let line = |object: &Value| {
-            let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            format!("{}  joined {}, certificate until {}", text("workload_id"), text("joined_at"), text("certificate_expires_at"))
+        let style = Style::of_stdout();
+        let row = |(id, of): (&&str, &Vec<&v1::HistoryEntry>)| {
+            let from = of.last().map(|entry| entry.peer.clone()).unwrap_or_default();
+            let joined = style.time(of.first().and_then(|entry| entry.at.as_ref()));
+            vec![style.id(id), joined, style.time(newest(of).and_then(|entry| entry.ends_at.as_ref())), from]
         };
-        output::lines(&objects, "no workload has joined", line)
+        let head = ["WORKLOAD", "JOINED", "CERTIFICATE UNTIL", "FROM"];
+        style.table("no workload has joined", &head, workloads.iter().map(row).collect())
     })
+}
+
+/// The certificate that lasts longest.
+fn newest<'a>(certificates: &[&'a v1::HistoryEntry]) -> Option<&'a v1::HistoryEntry> {
+    certificates.iter().max_by_key(|entry| entry.ends_at.as_ref().map_or(0, |at| at.seconds)).copied()
 }
 
 /// A workload from its certificates in the history, the oldest first.
 fn object(id: &str, certificates: &[&v1::HistoryEntry]) -> Value {
-    let last = certificates.iter().max_by_key(|entry| entry.ends_at.as_ref().map_or(0, |at| at.seconds));
+    let last = newest(certificates);
     let at = |entry: Option<&&v1::HistoryEntry>| entry.map(|entry| output::precise_timestamp(entry.at.as_ref()));
     json!({
         "workload_id": id,

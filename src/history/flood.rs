@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::entry::{Draft, Kind, Outcome};
-use crate::clock::SECOND;
+use crate::clock::{SECOND, rfc3339};
 
 /// The kinds of callers, each with a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +99,8 @@ impl Gap {
         let mut draft = Draft::new(Kind::Gap, now, Outcome::NotWritten);
         draft.leaf.count = self.counts.values().sum();
         let counts: Vec<String> = self.counts.iter().map(|(name, count)| format!("{count} x {name}")).collect();
-        let since = self.since / SECOND;
-        draft.opening.reason = format!("not written since {since} (unix seconds): {}", counts.join(", "));
+        let since = rfc3339(self.since / SECOND);
+        draft.opening.reason = format!("not written since {since}: {}", counts.join(", "));
         draft.opening.caller = "issuer".into();
         draft
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::entry::{Draft, Opening, Outcome, Person, issued};
 use super::kinds::{kind, unit};
 use crate::caller::{Caller, Origin};
-use crate::clock::SECOND;
+use crate::clock::{SECOND, rfc3339};
 use crate::journal::record::record::Body;
 use crate::journal::record::{self, Admitted, Answered, Asked, Cut, Delegated, Exchanged, Minted, Record, cut, reopened};
 use crate::ledger::Noted;
@@ -108,7 +108,7 @@ impl Translator<'_> {
             Some(Body::Spent(s)) => self.budgeted(draft, &s.agent, &s.by, format!("spent {} {}", s.amount, unit(s.unit))),
             Some(Body::Released(r)) => self.budgeted(draft, &r.agent, &r.by, format!("released reservation {}", r.reservation)),
             Some(Body::Resumed(resumed)) => {
-                draft.opening.reason = format!("resumed; the last known time was {} (unix microseconds)", resumed.last);
+                draft.opening.reason = format!("resumed; the last known time was {}", rfc3339(resumed.last / SECOND));
             }
             Some(Body::Passed(_)) => draft.opening.reason = "time has passed".into(),
             Some(Body::TimeRepaired(repaired)) => {
@@ -250,7 +250,7 @@ impl Translator<'_> {
             }
             Some(cut::Target::User(user)) => for_user(draft, user),
             Some(cut::Target::TrustDomain(_)) => {
-                draft.opening.target = format!("everything recorded before {} (unix microseconds)", c.time);
+                draft.opening.target = format!("everything recorded before {}", rfc3339(c.time / SECOND));
             }
             Some(cut::Target::Delegation(id)) => {
                 let known = <[u8; 32]>::try_from(id.as_slice()).ok().map(DelegationId);

@@ -31,6 +31,7 @@ pub enum Action {
     ListAgents,
     GetAgent,
     ListClasses,
+    SeeStatus,
     GetBundle,
     WatchCuts,
     ListCuts,
@@ -70,6 +71,7 @@ pub const TABLE: &[(Action, &[Role])] = &[
     (Action::ListAgents, &[Agent, Workload, Foreign, User, Operator, Auditor]),
     (Action::GetAgent, &[Agent, Workload, Foreign, User, Operator, Auditor]),
     (Action::ListClasses, &[Agent, Workload, Foreign, Operator, Auditor]),
+    (Action::SeeStatus, &[Operator, Auditor]),
     (Action::GetBundle, &[Stranger, Agent, Workload, Foreign, Operator, Auditor]),
     (Action::WatchCuts, &[Agent, Workload, Foreign, Operator, Auditor]),
     (Action::ListCuts, &[Operator, Auditor]),
@@ -101,7 +103,12 @@ pub fn issues(action: Action) -> bool {
         Action::Ask | Action::AnswerApproval | Action::Reopen => false,
         Action::Introspect | Action::RevokeToken | Action::End | Action::Revoke => false,
         Action::Whoami | Action::Backup | Action::Reload | Action::CompareConfiguration | Action::ChangeAuthorities => false,
-        Action::ListAgents | Action::GetAgent | Action::ListClasses | Action::GetBundle | Action::WatchCuts => false,
+        Action::ListAgents
+        | Action::GetAgent
+        | Action::ListClasses
+        | Action::GetBundle
+        | Action::WatchCuts
+        | Action::SeeStatus => false,
         Action::ListCuts | Action::ListAuthorities | Action::ReadHistory | Action::SeeApprovals => false,
         Action::Explain | Action::Evaluate | Action::AskWhoCan | Action::GetPolicies | Action::GetBudget | Action::Spend => false,
     }

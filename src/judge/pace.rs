@@ -111,6 +111,7 @@ impl Verb {
             | Action::ListAgents
             | Action::GetAgent
             | Action::ListClasses
+            | Action::SeeStatus
             | Action::GetBundle
             | Action::WatchCuts
             | Action::ListCuts

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mayfly_verify::{ClassName, TrustDomain, Workload, WorkloadName};
+use mayfly_verify::{ClassName, TrustDomain, User, Workload, WorkloadName};
 
 use super::action::Catalogue;
 use super::approval::Waiting;
@@ -79,6 +79,11 @@ impl Rules {
     /// Leaves out one policy of the set in force, given by its index.
     pub fn lift(&mut self, policy: usize) {
         self.policies = self.policies.as_ref().map(|set| Arc::new(set.without(policy)));
+    }
+
+    /// A user as operators write one: the configured name of the provider, or its URL if it is not configured, and the subject.
+    pub fn user_name(&self, user: &User) -> String {
+        format!("{}/{}", self.issuers.get(&user.iss).unwrap_or(&user.iss), user.sub)
     }
 
     /// The longest lifetime of any certificate, in seconds.

@@ -172,17 +172,18 @@ fn counted(state: &State, issuer: &Issuer, limit: &Limit, agent: &Agent) -> Vec<
         class: agent.mandate.class_subject,
         agents: agent.lineage.as_ref().map_or(&[], |lineage| lineage.agents.as_slice()),
     };
+    let rules = issuer.ledger.rules();
     Judgement::used_by(state, limit, &spawner, issuer.clock.now())
         .into_iter()
-        .map(|(subject, used)| (words(agent, limit, subject), used))
+        .map(|(subject, used)| (words(&rules, agent, limit, subject), used))
         .collect()
 }
 
 /// A subject of a limit in words.
-fn words(agent: &Agent, limit: &Limit, subject: mayfly_verify::Subject) -> String {
+fn words(rules: &Rules, agent: &Agent, limit: &Limit, subject: mayfly_verify::Subject) -> String {
     use crate::judge::limits::Per;
     match limit.per {
-        Per::User => agent.delegation.as_ref().map_or_else(String::new, |d| format!("user {} of {}", d.user.sub, d.user.iss)),
+        Per::User => agent.delegation.as_ref().map_or_else(String::new, |d| format!("user {}", rules.user_name(&d.user))),
         Per::Root | Per::Workload => format!("workload {}", agent.mandate.workload),
         Per::Class => format!("class {}", agent.mandate.class),
         Per::Parent => {

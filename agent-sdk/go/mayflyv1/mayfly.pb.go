@@ -1231,7 +1231,10 @@ type User struct {
 	// Issuer URL, exactly as in the token. In what is revoked or reopened also the name that the configuration gives the issuer.
 	Iss string `protobuf:"bytes,1,opt,name=iss,proto3" json:"iss,omitempty"`
 	// Subject at that issuer.
-	Sub           string `protobuf:"bytes,2,opt,name=sub,proto3" json:"sub,omitempty"`
+	Sub string `protobuf:"bytes,2,opt,name=sub,proto3" json:"sub,omitempty"`
+	// In answers: the name that the configuration gives the issuer, or else its URL, and the subject, such as "corp/alice". `--user` of
+	// every command takes it. Ignored in requests.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1276,6 +1279,13 @@ func (x *User) GetIss() string {
 func (x *User) GetSub() string {
 	if x != nil {
 		return x.Sub
+	}
+	return ""
+}
+
+func (x *User) GetName() string {
+	if x != nil {
+		return x.Name
 	}
 	return ""
 }
@@ -2797,9 +2807,7 @@ type Agent struct {
 	OverBy     string `protobuf:"bytes,17,opt,name=over_by,json=overBy,proto3" json:"over_by,omitempty"`
 	OverReason string `protobuf:"bytes,18,opt,name=over_reason,json=overReason,proto3" json:"over_reason,omitempty"`
 	// The agent has no key of its own and no certificate: its parent mints its tokens. `svid_expires_at` is absent then.
-	Keyless bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
-	// The user as `<issuer>/<subject>`, with the configured name of the issuer; its URL if it is not configured any more.
-	UserName      string `protobuf:"bytes,120,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
+	Keyless       bool `protobuf:"varint,109,opt,name=keyless,proto3" json:"keyless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2965,13 +2973,6 @@ func (x *Agent) GetKeyless() bool {
 		return x.Keyless
 	}
 	return false
-}
-
-func (x *Agent) GetUserName() string {
-	if x != nil {
-		return x.UserName
-	}
-	return ""
 }
 
 type GetBudgetRequest struct {
@@ -4200,6 +4201,364 @@ func (x *ListClassesResponse) GetRevision() uint64 {
 	return 0
 }
 
+type GetStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusRequest) Reset() {
+	*x = GetStatusRequest{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusRequest) ProtoMessage() {}
+
+func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
+func (*GetStatusRequest) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{44}
+}
+
+type GetStatusResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Its version, with the commit that it was built from.
+	Version   string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// Revision of the last record in the journal.
+	Revision   uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	LiveAgents uint64 `protobuf:"varint,5,opt,name=live_agents,json=liveAgents,proto3" json:"live_agents,omitempty"`
+	// Whether nothing is wrong with any part; `/readyz` says the same.
+	Ready bool `protobuf:"varint,6,opt,name=ready,proto3" json:"ready,omitempty"`
+	// clock, journal, feed, authorities; while the issuer starts or stops: start.
+	Parts []*StatusPart `protobuf:"bytes,7,rep,name=parts,proto3" json:"parts,omitempty"`
+	// The providers of users and of workloads' platform tokens, in order of name.
+	Providers []*StatusProvider `protobuf:"bytes,8,rep,name=providers,proto3" json:"providers,omitempty"`
+	History   *StatusHistory    `protobuf:"bytes,9,opt,name=history,proto3" json:"history,omitempty"`
+	// What is wrong for some callers only: a provider that cannot be reached, a collector that accepts no entries, a witness that
+	// does not cosign.
+	Warnings      []string `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusResponse) Reset() {
+	*x = GetStatusResponse{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusResponse) ProtoMessage() {}
+
+func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
+func (*GetStatusResponse) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *GetStatusResponse) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetLiveAgents() uint64 {
+	if x != nil {
+		return x.LiveAgents
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *GetStatusResponse) GetParts() []*StatusPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetProviders() []*StatusProvider {
+	if x != nil {
+		return x.Providers
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetHistory() *StatusHistory {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// A part of the issuer.
+type StatusPart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What is wrong with it; empty: nothing.
+	Trouble       string `protobuf:"bytes,2,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusPart) Reset() {
+	*x = StatusPart{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusPart) ProtoMessage() {}
+
+func (x *StatusPart) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusPart.ProtoReflect.Descriptor instead.
+func (*StatusPart) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *StatusPart) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StatusPart) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+// A provider whose tokens the issuer accepts.
+type StatusProvider struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its issuer URL.
+	Iss string `protobuf:"bytes,2,opt,name=iss,proto3" json:"iss,omitempty"`
+	// Why its keys could not be fetched by the last attempt; empty if they could.
+	Trouble string `protobuf:"bytes,3,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	// Its keys were asked for since the issuer started.
+	Asked         bool `protobuf:"varint,4,opt,name=asked,proto3" json:"asked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusProvider) Reset() {
+	*x = StatusProvider{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusProvider) ProtoMessage() {}
+
+func (x *StatusProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusProvider.ProtoReflect.Descriptor instead.
+func (*StatusProvider) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *StatusProvider) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StatusProvider) GetIss() string {
+	if x != nil {
+		return x.Iss
+	}
+	return ""
+}
+
+func (x *StatusProvider) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+func (x *StatusProvider) GetAsked() bool {
+	if x != nil {
+		return x.Asked
+	}
+	return false
+}
+
+// The history.
+type StatusHistory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index of the oldest entry that is kept.
+	First uint64 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	// Index after the last entry.
+	End uint64 `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	// Revision of the last record whose entry is durable.
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Entries that the last signed checkpoint covers, from the first ever on.
+	Signed        uint64 `protobuf:"varint,4,opt,name=signed,proto3" json:"signed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusHistory) Reset() {
+	*x = StatusHistory{}
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusHistory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusHistory) ProtoMessage() {}
+
+func (x *StatusHistory) ProtoReflect() protoreflect.Message {
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusHistory.ProtoReflect.Descriptor instead.
+func (*StatusHistory) Descriptor() ([]byte, []int) {
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *StatusHistory) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *StatusHistory) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *StatusHistory) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *StatusHistory) GetSigned() uint64 {
+	if x != nil {
+		return x.Signed
+	}
+	return 0
+}
+
 // A kind of agents, as it is configured.
 type Class struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4224,7 +4583,7 @@ type Class struct {
 
 func (x *Class) Reset() {
 	*x = Class{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[44]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4236,7 +4595,7 @@ func (x *Class) String() string {
 func (*Class) ProtoMessage() {}
 
 func (x *Class) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[44]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4249,7 +4608,7 @@ func (x *Class) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Class.ProtoReflect.Descriptor instead.
 func (*Class) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{44}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Class) GetName() string {
@@ -4341,7 +4700,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[45]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4712,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[45]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4725,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{45}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateJoinTokenRequest) GetWorkload() string {
@@ -4396,7 +4755,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[46]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4408,7 +4767,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[46]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4421,7 +4780,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{46}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -4473,7 +4832,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[47]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4485,7 +4844,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[47]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4498,7 +4857,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{47}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Target) GetTarget() isTarget_Target {
@@ -4678,7 +5037,7 @@ type ExchangeRequest struct {
 
 func (x *ExchangeRequest) Reset() {
 	*x = ExchangeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[48]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4690,7 +5049,7 @@ func (x *ExchangeRequest) String() string {
 func (*ExchangeRequest) ProtoMessage() {}
 
 func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[48]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4703,7 +5062,7 @@ func (x *ExchangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangeRequest.ProtoReflect.Descriptor instead.
 func (*ExchangeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{48}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ExchangeRequest) GetAudience() string {
@@ -4765,7 +5124,7 @@ type ExchangeResponse struct {
 
 func (x *ExchangeResponse) Reset() {
 	*x = ExchangeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[49]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4777,7 +5136,7 @@ func (x *ExchangeResponse) String() string {
 func (*ExchangeResponse) ProtoMessage() {}
 
 func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[49]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4790,7 +5149,7 @@ func (x *ExchangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExchangeResponse.ProtoReflect.Descriptor instead.
 func (*ExchangeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{49}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ExchangeResponse) GetAccessToken() string {
@@ -4880,7 +5239,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[50]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4892,7 +5251,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[50]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4905,7 +5264,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{50}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Approval) GetApprovalId() string {
@@ -5067,7 +5426,7 @@ type Narrowed struct {
 
 func (x *Narrowed) Reset() {
 	*x = Narrowed{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5079,7 +5438,7 @@ func (x *Narrowed) String() string {
 func (*Narrowed) ProtoMessage() {}
 
 func (x *Narrowed) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[51]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5092,7 +5451,7 @@ func (x *Narrowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Narrowed.ProtoReflect.Descriptor instead.
 func (*Narrowed) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{51}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Narrowed) GetAuthorizationDetails() string {
@@ -5126,7 +5485,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5138,7 +5497,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[52]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5151,7 +5510,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{52}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AskRequest) GetAudience() string {
@@ -5199,7 +5558,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5211,7 +5570,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[53]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5224,7 +5583,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{53}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AskResponse) GetApproval() *Approval {
@@ -5252,7 +5611,7 @@ type GetApprovalRequest struct {
 
 func (x *GetApprovalRequest) Reset() {
 	*x = GetApprovalRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5264,7 +5623,7 @@ func (x *GetApprovalRequest) String() string {
 func (*GetApprovalRequest) ProtoMessage() {}
 
 func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[54]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5277,7 +5636,7 @@ func (x *GetApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalRequest.ProtoReflect.Descriptor instead.
 func (*GetApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{54}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GetApprovalRequest) GetApprovalId() string {
@@ -5303,7 +5662,7 @@ type GetApprovalResponse struct {
 
 func (x *GetApprovalResponse) Reset() {
 	*x = GetApprovalResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5315,7 +5674,7 @@ func (x *GetApprovalResponse) String() string {
 func (*GetApprovalResponse) ProtoMessage() {}
 
 func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[55]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5328,7 +5687,7 @@ func (x *GetApprovalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApprovalResponse.ProtoReflect.Descriptor instead.
 func (*GetApprovalResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{55}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetApprovalResponse) GetApproval() *Approval {
@@ -5350,7 +5709,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5362,7 +5721,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[56]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5375,7 +5734,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{56}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListApprovalsRequest) GetUserToken() string {
@@ -5403,7 +5762,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5415,7 +5774,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[57]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5428,7 +5787,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{57}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListApprovalsResponse) GetApprovals() []*Approval {
@@ -5459,7 +5818,7 @@ type ApproveRequest struct {
 
 func (x *ApproveRequest) Reset() {
 	*x = ApproveRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5471,7 +5830,7 @@ func (x *ApproveRequest) String() string {
 func (*ApproveRequest) ProtoMessage() {}
 
 func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[58]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5484,7 +5843,7 @@ func (x *ApproveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveRequest.ProtoReflect.Descriptor instead.
 func (*ApproveRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{58}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ApproveRequest) GetApprovalId() string {
@@ -5525,7 +5884,7 @@ type ApproveResponse struct {
 
 func (x *ApproveResponse) Reset() {
 	*x = ApproveResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5537,7 +5896,7 @@ func (x *ApproveResponse) String() string {
 func (*ApproveResponse) ProtoMessage() {}
 
 func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[59]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5550,7 +5909,7 @@ func (x *ApproveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveResponse.ProtoReflect.Descriptor instead.
 func (*ApproveResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{59}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ApproveResponse) GetApproval() *Approval {
@@ -5577,7 +5936,7 @@ type DenyRequest struct {
 
 func (x *DenyRequest) Reset() {
 	*x = DenyRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5589,7 +5948,7 @@ func (x *DenyRequest) String() string {
 func (*DenyRequest) ProtoMessage() {}
 
 func (x *DenyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[60]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5602,7 +5961,7 @@ func (x *DenyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
 func (*DenyRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{60}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *DenyRequest) GetApprovalId() string {
@@ -5629,7 +5988,7 @@ type DenyResponse struct {
 
 func (x *DenyResponse) Reset() {
 	*x = DenyResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5641,7 +6000,7 @@ func (x *DenyResponse) String() string {
 func (*DenyResponse) ProtoMessage() {}
 
 func (x *DenyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[61]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5654,7 +6013,7 @@ func (x *DenyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyResponse.ProtoReflect.Descriptor instead.
 func (*DenyResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{61}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *DenyResponse) GetApproval() *Approval {
@@ -5680,7 +6039,7 @@ type IntrospectRequest struct {
 
 func (x *IntrospectRequest) Reset() {
 	*x = IntrospectRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5692,7 +6051,7 @@ func (x *IntrospectRequest) String() string {
 func (*IntrospectRequest) ProtoMessage() {}
 
 func (x *IntrospectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[62]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5705,7 +6064,7 @@ func (x *IntrospectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectRequest.ProtoReflect.Descriptor instead.
 func (*IntrospectRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{62}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *IntrospectRequest) GetToken() string {
@@ -5725,7 +6084,7 @@ type IntrospectResponse struct {
 
 func (x *IntrospectResponse) Reset() {
 	*x = IntrospectResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5737,7 +6096,7 @@ func (x *IntrospectResponse) String() string {
 func (*IntrospectResponse) ProtoMessage() {}
 
 func (x *IntrospectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[63]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5750,7 +6109,7 @@ func (x *IntrospectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectResponse.ProtoReflect.Descriptor instead.
 func (*IntrospectResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{63}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *IntrospectResponse) GetJson() []byte {
@@ -5769,7 +6128,7 @@ type TokensRevokeRequest struct {
 
 func (x *TokensRevokeRequest) Reset() {
 	*x = TokensRevokeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5781,7 +6140,7 @@ func (x *TokensRevokeRequest) String() string {
 func (*TokensRevokeRequest) ProtoMessage() {}
 
 func (x *TokensRevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[64]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5794,7 +6153,7 @@ func (x *TokensRevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRevokeRequest.ProtoReflect.Descriptor instead.
 func (*TokensRevokeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{64}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *TokensRevokeRequest) GetToken() string {
@@ -5812,7 +6171,7 @@ type TokensRevokeResponse struct {
 
 func (x *TokensRevokeResponse) Reset() {
 	*x = TokensRevokeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5824,7 +6183,7 @@ func (x *TokensRevokeResponse) String() string {
 func (*TokensRevokeResponse) ProtoMessage() {}
 
 func (x *TokensRevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[65]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5837,7 +6196,7 @@ func (x *TokensRevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRevokeResponse.ProtoReflect.Descriptor instead.
 func (*TokensRevokeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{65}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{70}
 }
 
 type RevokeRequest struct {
@@ -5858,7 +6217,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5870,7 +6229,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[66]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5883,7 +6242,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{66}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RevokeRequest) GetTarget() *Target {
@@ -5936,7 +6295,7 @@ type AgentCount struct {
 
 func (x *AgentCount) Reset() {
 	*x = AgentCount{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5948,7 +6307,7 @@ func (x *AgentCount) String() string {
 func (*AgentCount) ProtoMessage() {}
 
 func (x *AgentCount) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[67]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5961,7 +6320,7 @@ func (x *AgentCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentCount.ProtoReflect.Descriptor instead.
 func (*AgentCount) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{67}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *AgentCount) GetOf() isAgentCount_Of {
@@ -6036,7 +6395,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6048,7 +6407,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[68]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6061,7 +6420,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{68}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RevokeResponse) GetRevision() uint64 {
@@ -6132,7 +6491,7 @@ type ListCutsRequest struct {
 
 func (x *ListCutsRequest) Reset() {
 	*x = ListCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6144,7 +6503,7 @@ func (x *ListCutsRequest) String() string {
 func (*ListCutsRequest) ProtoMessage() {}
 
 func (x *ListCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[69]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6157,7 +6516,7 @@ func (x *ListCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCutsRequest.ProtoReflect.Descriptor instead.
 func (*ListCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{69}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ListCutsRequest) GetPageSize() uint32 {
@@ -6187,7 +6546,7 @@ type ListCutsResponse struct {
 
 func (x *ListCutsResponse) Reset() {
 	*x = ListCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6199,7 +6558,7 @@ func (x *ListCutsResponse) String() string {
 func (*ListCutsResponse) ProtoMessage() {}
 
 func (x *ListCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[70]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6212,7 +6571,7 @@ func (x *ListCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCutsResponse.ProtoReflect.Descriptor instead.
 func (*ListCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{70}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListCutsResponse) GetCuts() []*MadeCut {
@@ -6259,7 +6618,7 @@ type MadeCut struct {
 
 func (x *MadeCut) Reset() {
 	*x = MadeCut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6271,7 +6630,7 @@ func (x *MadeCut) String() string {
 func (*MadeCut) ProtoMessage() {}
 
 func (x *MadeCut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[71]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6284,7 +6643,7 @@ func (x *MadeCut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MadeCut.ProtoReflect.Descriptor instead.
 func (*MadeCut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{71}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *MadeCut) GetTarget() *Target {
@@ -6362,7 +6721,7 @@ type ReopenRequest struct {
 
 func (x *ReopenRequest) Reset() {
 	*x = ReopenRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6374,7 +6733,7 @@ func (x *ReopenRequest) String() string {
 func (*ReopenRequest) ProtoMessage() {}
 
 func (x *ReopenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[72]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6387,7 +6746,7 @@ func (x *ReopenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenRequest.ProtoReflect.Descriptor instead.
 func (*ReopenRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{72}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ReopenRequest) GetTarget() isReopenRequest_Target {
@@ -6479,7 +6838,7 @@ type ReopenResponse struct {
 
 func (x *ReopenResponse) Reset() {
 	*x = ReopenResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6491,7 +6850,7 @@ func (x *ReopenResponse) String() string {
 func (*ReopenResponse) ProtoMessage() {}
 
 func (x *ReopenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[73]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6504,7 +6863,7 @@ func (x *ReopenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReopenResponse.ProtoReflect.Descriptor instead.
 func (*ReopenResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{73}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ReopenResponse) GetRevision() uint64 {
@@ -6532,7 +6891,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6544,7 +6903,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[74]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6557,7 +6916,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{74}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *BackupRequest) GetName() string {
@@ -6579,7 +6938,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6591,7 +6950,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[75]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6604,7 +6963,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{75}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *BackupResponse) GetRevision() uint64 {
@@ -6636,7 +6995,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6648,7 +7007,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[76]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6661,7 +7020,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{76}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{81}
 }
 
 type ReloadResponse struct {
@@ -6676,7 +7035,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6688,7 +7047,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[77]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6701,7 +7060,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{77}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *ReloadResponse) GetRevision() uint64 {
@@ -6735,7 +7094,7 @@ type ConfigurationChange struct {
 
 func (x *ConfigurationChange) Reset() {
 	*x = ConfigurationChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6747,7 +7106,7 @@ func (x *ConfigurationChange) String() string {
 func (*ConfigurationChange) ProtoMessage() {}
 
 func (x *ConfigurationChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[78]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6760,7 +7119,7 @@ func (x *ConfigurationChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigurationChange.ProtoReflect.Descriptor instead.
 func (*ConfigurationChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{78}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ConfigurationChange) GetKey() string {
@@ -6803,7 +7162,7 @@ type CompareConfigurationRequest struct {
 
 func (x *CompareConfigurationRequest) Reset() {
 	*x = CompareConfigurationRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6815,7 +7174,7 @@ func (x *CompareConfigurationRequest) String() string {
 func (*CompareConfigurationRequest) ProtoMessage() {}
 
 func (x *CompareConfigurationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[79]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6828,7 +7187,7 @@ func (x *CompareConfigurationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigurationRequest.ProtoReflect.Descriptor instead.
 func (*CompareConfigurationRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{79}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CompareConfigurationRequest) GetText() string {
@@ -6859,7 +7218,7 @@ type CompareConfigurationResponse struct {
 
 func (x *CompareConfigurationResponse) Reset() {
 	*x = CompareConfigurationResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6871,7 +7230,7 @@ func (x *CompareConfigurationResponse) String() string {
 func (*CompareConfigurationResponse) ProtoMessage() {}
 
 func (x *CompareConfigurationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[80]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6884,7 +7243,7 @@ func (x *CompareConfigurationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigurationResponse.ProtoReflect.Descriptor instead.
 func (*CompareConfigurationResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{80}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *CompareConfigurationResponse) GetChanges() []*ConfigurationChange {
@@ -6921,7 +7280,7 @@ type AffectedAgent struct {
 
 func (x *AffectedAgent) Reset() {
 	*x = AffectedAgent{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6933,7 +7292,7 @@ func (x *AffectedAgent) String() string {
 func (*AffectedAgent) ProtoMessage() {}
 
 func (x *AffectedAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[81]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6946,7 +7305,7 @@ func (x *AffectedAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AffectedAgent.ProtoReflect.Descriptor instead.
 func (*AffectedAgent) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{81}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *AffectedAgent) GetAgentId() string {
@@ -6993,7 +7352,7 @@ type ListEntriesRequest struct {
 
 func (x *ListEntriesRequest) Reset() {
 	*x = ListEntriesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7005,7 +7364,7 @@ func (x *ListEntriesRequest) String() string {
 func (*ListEntriesRequest) ProtoMessage() {}
 
 func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[82]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7018,7 +7377,7 @@ func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{82}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ListEntriesRequest) GetSince() *timestamppb.Timestamp {
@@ -7111,7 +7470,7 @@ type ListEntriesResponse struct {
 
 func (x *ListEntriesResponse) Reset() {
 	*x = ListEntriesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7123,7 +7482,7 @@ func (x *ListEntriesResponse) String() string {
 func (*ListEntriesResponse) ProtoMessage() {}
 
 func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[83]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7136,7 +7495,7 @@ func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{83}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ListEntriesResponse) GetEntries() []*HistoryEntry {
@@ -7172,7 +7531,7 @@ type GetDecisionRequest struct {
 
 func (x *GetDecisionRequest) Reset() {
 	*x = GetDecisionRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7184,7 +7543,7 @@ func (x *GetDecisionRequest) String() string {
 func (*GetDecisionRequest) ProtoMessage() {}
 
 func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[84]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7197,7 +7556,7 @@ func (x *GetDecisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionRequest.ProtoReflect.Descriptor instead.
 func (*GetDecisionRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{84}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *GetDecisionRequest) GetDecisionId() string {
@@ -7226,7 +7585,7 @@ type GetDecisionResponse struct {
 
 func (x *GetDecisionResponse) Reset() {
 	*x = GetDecisionResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7238,7 +7597,7 @@ func (x *GetDecisionResponse) String() string {
 func (*GetDecisionResponse) ProtoMessage() {}
 
 func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[85]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7251,7 +7610,7 @@ func (x *GetDecisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDecisionResponse.ProtoReflect.Descriptor instead.
 func (*GetDecisionResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{85}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *GetDecisionResponse) GetEntries() []*HistoryEntry {
@@ -7328,7 +7687,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7340,7 +7699,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[86]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7353,7 +7712,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{86}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *HistoryEntry) GetIndex() uint64 {
@@ -7562,7 +7921,7 @@ type EntryProof struct {
 
 func (x *EntryProof) Reset() {
 	*x = EntryProof{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7574,7 +7933,7 @@ func (x *EntryProof) String() string {
 func (*EntryProof) ProtoMessage() {}
 
 func (x *EntryProof) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[87]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7587,7 +7946,7 @@ func (x *EntryProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryProof.ProtoReflect.Descriptor instead.
 func (*EntryProof) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{87}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *EntryProof) GetIndex() uint64 {
@@ -7641,7 +8000,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7653,7 +8012,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[88]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7666,7 +8025,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{88}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ExplainRequest) GetWhat() isExplainRequest_What {
@@ -7771,7 +8130,7 @@ type ExplainedCertificates struct {
 
 func (x *ExplainedCertificates) Reset() {
 	*x = ExplainedCertificates{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7783,7 +8142,7 @@ func (x *ExplainedCertificates) String() string {
 func (*ExplainedCertificates) ProtoMessage() {}
 
 func (x *ExplainedCertificates) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[89]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7796,7 +8155,7 @@ func (x *ExplainedCertificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedCertificates.ProtoReflect.Descriptor instead.
 func (*ExplainedCertificates) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{89}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *ExplainedCertificates) GetCertificates() [][]byte {
@@ -7838,7 +8197,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7850,7 +8209,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[90]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7863,7 +8222,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{90}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ExplainResponse) GetAbout() string {
@@ -7976,7 +8335,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7988,7 +8347,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[91]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8001,7 +8360,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{91}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Source) GetWhere() string {
@@ -8032,7 +8391,7 @@ type ExplainedCheck struct {
 
 func (x *ExplainedCheck) Reset() {
 	*x = ExplainedCheck{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8044,7 +8403,7 @@ func (x *ExplainedCheck) String() string {
 func (*ExplainedCheck) ProtoMessage() {}
 
 func (x *ExplainedCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[92]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8057,7 +8416,7 @@ func (x *ExplainedCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedCheck.ProtoReflect.Descriptor instead.
 func (*ExplainedCheck) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{92}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ExplainedCheck) GetCheck() string {
@@ -8100,7 +8459,7 @@ type ExplainedPart struct {
 
 func (x *ExplainedPart) Reset() {
 	*x = ExplainedPart{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8112,7 +8471,7 @@ func (x *ExplainedPart) String() string {
 func (*ExplainedPart) ProtoMessage() {}
 
 func (x *ExplainedPart) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[93]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8125,7 +8484,7 @@ func (x *ExplainedPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPart.ProtoReflect.Descriptor instead.
 func (*ExplainedPart) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{93}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *ExplainedPart) GetName() string {
@@ -8166,7 +8525,7 @@ type ExplainedLimit struct {
 
 func (x *ExplainedLimit) Reset() {
 	*x = ExplainedLimit{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8178,7 +8537,7 @@ func (x *ExplainedLimit) String() string {
 func (*ExplainedLimit) ProtoMessage() {}
 
 func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[94]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8191,7 +8550,7 @@ func (x *ExplainedLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedLimit.ProtoReflect.Descriptor instead.
 func (*ExplainedLimit) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{94}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ExplainedLimit) GetName() string {
@@ -8246,7 +8605,7 @@ type ExplainedPolicy struct {
 
 func (x *ExplainedPolicy) Reset() {
 	*x = ExplainedPolicy{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8258,7 +8617,7 @@ func (x *ExplainedPolicy) String() string {
 func (*ExplainedPolicy) ProtoMessage() {}
 
 func (x *ExplainedPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[95]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8271,7 +8630,7 @@ func (x *ExplainedPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPolicy.ProtoReflect.Descriptor instead.
 func (*ExplainedPolicy) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{95}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *ExplainedPolicy) GetId() string {
@@ -8298,7 +8657,7 @@ type Flip struct {
 
 func (x *Flip) Reset() {
 	*x = Flip{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8310,7 +8669,7 @@ func (x *Flip) String() string {
 func (*Flip) ProtoMessage() {}
 
 func (x *Flip) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[96]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8323,7 +8682,7 @@ func (x *Flip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flip.ProtoReflect.Descriptor instead.
 func (*Flip) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{96}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Flip) GetChanges() []*FlipChange {
@@ -8346,7 +8705,7 @@ type FlipChange struct {
 
 func (x *FlipChange) Reset() {
 	*x = FlipChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8358,7 +8717,7 @@ func (x *FlipChange) String() string {
 func (*FlipChange) ProtoMessage() {}
 
 func (x *FlipChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[97]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8371,7 +8730,7 @@ func (x *FlipChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlipChange.ProtoReflect.Descriptor instead.
 func (*FlipChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{97}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *FlipChange) GetChange() string {
@@ -8410,7 +8769,7 @@ type WhoCanRequest struct {
 
 func (x *WhoCanRequest) Reset() {
 	*x = WhoCanRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8422,7 +8781,7 @@ func (x *WhoCanRequest) String() string {
 func (*WhoCanRequest) ProtoMessage() {}
 
 func (x *WhoCanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[98]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8435,7 +8794,7 @@ func (x *WhoCanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoCanRequest.ProtoReflect.Descriptor instead.
 func (*WhoCanRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{98}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *WhoCanRequest) GetScope() string {
@@ -8480,7 +8839,7 @@ type WhoCanResponse struct {
 
 func (x *WhoCanResponse) Reset() {
 	*x = WhoCanResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8492,7 +8851,7 @@ func (x *WhoCanResponse) String() string {
 func (*WhoCanResponse) ProtoMessage() {}
 
 func (x *WhoCanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[99]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8505,7 +8864,7 @@ func (x *WhoCanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoCanResponse.ProtoReflect.Descriptor instead.
 func (*WhoCanResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{99}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *WhoCanResponse) GetAgents() []*Agent {
@@ -8548,7 +8907,7 @@ type CouldHave struct {
 
 func (x *CouldHave) Reset() {
 	*x = CouldHave{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8560,7 +8919,7 @@ func (x *CouldHave) String() string {
 func (*CouldHave) ProtoMessage() {}
 
 func (x *CouldHave) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[100]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8573,7 +8932,7 @@ func (x *CouldHave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CouldHave.ProtoReflect.Descriptor instead.
 func (*CouldHave) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{100}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *CouldHave) GetClass() string {
@@ -8634,7 +8993,7 @@ type AsOf struct {
 
 func (x *AsOf) Reset() {
 	*x = AsOf{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8646,7 +9005,7 @@ func (x *AsOf) String() string {
 func (*AsOf) ProtoMessage() {}
 
 func (x *AsOf) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[101]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8659,7 +9018,7 @@ func (x *AsOf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AsOf.ProtoReflect.Descriptor instead.
 func (*AsOf) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{101}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *AsOf) GetRevision() uint64 {
@@ -8696,7 +9055,6 @@ type WhatIfRequest struct {
 	//
 	//	*WhatIfRequest_Revoke
 	//	*WhatIfRequest_Limit
-	//	*WhatIfRequest_Policies
 	What          isWhatIfRequest_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -8704,7 +9062,7 @@ type WhatIfRequest struct {
 
 func (x *WhatIfRequest) Reset() {
 	*x = WhatIfRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8716,7 +9074,7 @@ func (x *WhatIfRequest) String() string {
 func (*WhatIfRequest) ProtoMessage() {}
 
 func (x *WhatIfRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[102]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8729,7 +9087,7 @@ func (x *WhatIfRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhatIfRequest.ProtoReflect.Descriptor instead.
 func (*WhatIfRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{102}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *WhatIfRequest) GetWhat() isWhatIfRequest_What {
@@ -8757,15 +9115,6 @@ func (x *WhatIfRequest) GetLimit() *LimitChange {
 	return nil
 }
 
-func (x *WhatIfRequest) GetPolicies() *PolicySet {
-	if x != nil {
-		if x, ok := x.What.(*WhatIfRequest_Policies); ok {
-			return x.Policies
-		}
-	}
-	return nil
-}
-
 type isWhatIfRequest_What interface {
 	isWhatIfRequest_What()
 }
@@ -8778,16 +9127,9 @@ type WhatIfRequest_Limit struct {
 	Limit *LimitChange `protobuf:"bytes,2,opt,name=limit,proto3,oneof"`
 }
 
-type WhatIfRequest_Policies struct {
-	// A set of policies that takes the place of the one in force; its digest is left out.
-	Policies *PolicySet `protobuf:"bytes,3,opt,name=policies,proto3,oneof"`
-}
-
 func (*WhatIfRequest_Revoke) isWhatIfRequest_What() {}
 
 func (*WhatIfRequest_Limit) isWhatIfRequest_What() {}
-
-func (*WhatIfRequest_Policies) isWhatIfRequest_What() {}
 
 type LimitChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -8800,7 +9142,7 @@ type LimitChange struct {
 
 func (x *LimitChange) Reset() {
 	*x = LimitChange{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8812,7 +9154,7 @@ func (x *LimitChange) String() string {
 func (*LimitChange) ProtoMessage() {}
 
 func (x *LimitChange) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[103]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8825,7 +9167,7 @@ func (x *LimitChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitChange.ProtoReflect.Descriptor instead.
 func (*LimitChange) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{103}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *LimitChange) GetName() string {
@@ -8844,8 +9186,7 @@ func (x *LimitChange) GetValue() uint64 {
 
 type WhatIfResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The live agents that would end, that are counted where there would be no room, or from which a set of policies would take something,
-	// in order of id.
+	// The live agents that would end, or that are counted where there would be no room, in order of id.
 	Agents []*Agent `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
 	// In the last message: the subjects that have no room for one more under the limit.
 	Starved []*Starved `protobuf:"bytes,2,rep,name=starved,proto3" json:"starved,omitempty"`
@@ -8854,16 +9195,14 @@ type WhatIfResponse struct {
 	// In the last message: where the limit is defined.
 	Source *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	// In the last message: the revocation is of a user of whom nothing is known, no delegation and no revocation, so the name may be wrong.
-	UnknownUser bool `protobuf:"varint,5,opt,name=unknown_user,json=unknownUser,proto3" json:"unknown_user,omitempty"`
-	// What a set of policies would take from the agents of this message.
-	Losses        []*PolicyLoss `protobuf:"bytes,6,rep,name=losses,proto3" json:"losses,omitempty"`
+	UnknownUser   bool `protobuf:"varint,5,opt,name=unknown_user,json=unknownUser,proto3" json:"unknown_user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WhatIfResponse) Reset() {
 	*x = WhatIfResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8875,7 +9214,7 @@ func (x *WhatIfResponse) String() string {
 func (*WhatIfResponse) ProtoMessage() {}
 
 func (x *WhatIfResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[104]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8888,7 +9227,7 @@ func (x *WhatIfResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhatIfResponse.ProtoReflect.Descriptor instead.
 func (*WhatIfResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{104}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *WhatIfResponse) GetAgents() []*Agent {
@@ -8926,92 +9265,6 @@ func (x *WhatIfResponse) GetUnknownUser() bool {
 	return false
 }
 
-func (x *WhatIfResponse) GetLosses() []*PolicyLoss {
-	if x != nil {
-		return x.Losses
-	}
-	return nil
-}
-
-// What an agent may do now, and could not do under a set of policies.
-type PolicyLoss struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
-	// `renew`: the agent would end with its certificate. `mint` or `exchange`: it would get no such token for the audience.
-	Action   string `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
-	Audience string `protobuf:"bytes,3,opt,name=audience,proto3" json:"audience,omitempty"`
-	// The policy that would forbid it, or could not be evaluated; empty if no policy permits it.
-	Policy        string  `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
-	Source        *Source `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PolicyLoss) Reset() {
-	*x = PolicyLoss{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PolicyLoss) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PolicyLoss) ProtoMessage() {}
-
-func (x *PolicyLoss) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[105]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PolicyLoss.ProtoReflect.Descriptor instead.
-func (*PolicyLoss) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{105}
-}
-
-func (x *PolicyLoss) GetAgentId() string {
-	if x != nil {
-		return x.AgentId
-	}
-	return ""
-}
-
-func (x *PolicyLoss) GetAction() string {
-	if x != nil {
-		return x.Action
-	}
-	return ""
-}
-
-func (x *PolicyLoss) GetAudience() string {
-	if x != nil {
-		return x.Audience
-	}
-	return ""
-}
-
-func (x *PolicyLoss) GetPolicy() string {
-	if x != nil {
-		return x.Policy
-	}
-	return ""
-}
-
-func (x *PolicyLoss) GetSource() *Source {
-	if x != nil {
-		return x.Source
-	}
-	return nil
-}
-
 // A subject whose agents a limit counts, and that would have no room for one more.
 type Starved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -9026,7 +9279,7 @@ type Starved struct {
 
 func (x *Starved) Reset() {
 	*x = Starved{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9038,7 +9291,7 @@ func (x *Starved) String() string {
 func (*Starved) ProtoMessage() {}
 
 func (x *Starved) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[106]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9051,7 +9304,7 @@ func (x *Starved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starved.ProtoReflect.Descriptor instead.
 func (*Starved) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{106}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *Starved) GetWhose() string {
@@ -9078,17 +9331,14 @@ func (x *Starved) GetAgents() uint64 {
 type ReplayRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From this time on; absent: everything that the journal still holds.
-	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
-	// A candidate set of policies; its digest is left out. The answers are then compared with those of the policies of the time, so that the
-	// differences are what the candidate would have changed.
-	Candidate     *PolicySet `protobuf:"bytes,2,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9100,7 +9350,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[107]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9113,7 +9363,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{107}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
@@ -9123,18 +9373,11 @@ func (x *ReplayRequest) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *ReplayRequest) GetCandidate() *PolicySet {
-	if x != nil {
-		return x.Candidate
-	}
-	return nil
-}
-
 type ReplayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Admissions, tokens, renewals, and denials of spawns that were decided again.
+	// Admissions and denials of spawns that were decided again.
 	Decided uint64 `protobuf:"varint,1,opt,name=decided,proto3" json:"decided,omitempty"`
-	// Those whose answer would be another one.
+	// Admissions whose answer would be another one today.
 	Different uint64 `protobuf:"varint,2,opt,name=different,proto3" json:"different,omitempty"`
 	// At most 1,000 of those with another answer.
 	Differences []*ReplayDifference `protobuf:"bytes,3,rep,name=differences,proto3" json:"differences,omitempty"`
@@ -9145,19 +9388,17 @@ type ReplayResponse struct {
 	ConfiguredOtherwise bool `protobuf:"varint,5,opt,name=configured_otherwise,json=configuredOtherwise,proto3" json:"configured_otherwise,omitempty"`
 	// The revision up to which the journal was read.
 	Revision uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Decisions that were judged again by the policies of today, because those of their time are not kept.
+	// Admissions that were judged again by the policies of today, because those of their time are not kept.
 	PoliciesLost uint64 `protobuf:"varint,7,opt,name=policies_lost,json=policiesLost,proto3" json:"policies_lost,omitempty"`
 	// Denials among those that were decided again.
-	Denied uint64 `protobuf:"varint,8,opt,name=denied,proto3" json:"denied,omitempty"`
-	// Tokens, access tokens and renewals among them.
-	Tokens        uint64 `protobuf:"varint,9,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Denied        uint64 `protobuf:"varint,8,opt,name=denied,proto3" json:"denied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplayResponse) Reset() {
 	*x = ReplayResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9169,7 +9410,7 @@ func (x *ReplayResponse) String() string {
 func (*ReplayResponse) ProtoMessage() {}
 
 func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[108]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9182,7 +9423,7 @@ func (x *ReplayResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayResponse.ProtoReflect.Descriptor instead.
 func (*ReplayResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{108}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *ReplayResponse) GetDecided() uint64 {
@@ -9241,33 +9482,24 @@ func (x *ReplayResponse) GetDenied() uint64 {
 	return 0
 }
 
-func (x *ReplayResponse) GetTokens() uint64 {
-	if x != nil {
-		return x.Tokens
-	}
-	return 0
-}
-
 type ReplayDifference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the record; of a denial, that of the journal when it was asked for.
+	// Of the admission.
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	At       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	AgentId  string                 `protobuf:"bytes,3,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	Class    string                 `protobuf:"bytes,4,opt,name=class,proto3" json:"class,omitempty"`
 	// What was given.
 	Then string `protobuf:"bytes,5,opt,name=then,proto3" json:"then,omitempty"`
-	// What would be given today or by the candidate set, or the denial.
-	Now string `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
-	// What was asked for: `spawn`, `mint`, `exchange` or `renew`.
-	Action        string `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"`
+	// What would be given today, or the denial.
+	Now           string `protobuf:"bytes,6,opt,name=now,proto3" json:"now,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplayDifference) Reset() {
 	*x = ReplayDifference{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9279,7 +9511,7 @@ func (x *ReplayDifference) String() string {
 func (*ReplayDifference) ProtoMessage() {}
 
 func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[109]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9292,7 +9524,7 @@ func (x *ReplayDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayDifference.ProtoReflect.Descriptor instead.
 func (*ReplayDifference) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{109}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *ReplayDifference) GetRevision() uint64 {
@@ -9337,13 +9569,6 @@ func (x *ReplayDifference) GetNow() string {
 	return ""
 }
 
-func (x *ReplayDifference) GetAction() string {
-	if x != nil {
-		return x.Action
-	}
-	return ""
-}
-
 type GovernRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The history is read from this time on; absent: from its beginning.
@@ -9354,7 +9579,7 @@ type GovernRequest struct {
 
 func (x *GovernRequest) Reset() {
 	*x = GovernRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9366,7 +9591,7 @@ func (x *GovernRequest) String() string {
 func (*GovernRequest) ProtoMessage() {}
 
 func (x *GovernRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[110]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9379,7 +9604,7 @@ func (x *GovernRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernRequest.ProtoReflect.Descriptor instead.
 func (*GovernRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{110}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *GovernRequest) GetSince() *timestamppb.Timestamp {
@@ -9404,19 +9629,15 @@ type GovernResponse struct {
 	Admissions uint64                 `protobuf:"varint,5,opt,name=admissions,proto3" json:"admissions,omitempty"`
 	Since      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
 	// Whether all of the history of that time was read.
-	Complete bool   `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
-	Revision uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Policies in force that have no date of review, or whose date has passed.
-	Reviews []*DueReview `protobuf:"bytes,9,rep,name=reviews,proto3" json:"reviews,omitempty"`
-	// Approvals that were given and can still be used.
-	Approvals     []*Approval `protobuf:"bytes,10,rep,name=approvals,proto3" json:"approvals,omitempty"`
+	Complete      bool   `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
+	Revision      uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GovernResponse) Reset() {
 	*x = GovernResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9428,7 +9649,7 @@ func (x *GovernResponse) String() string {
 func (*GovernResponse) ProtoMessage() {}
 
 func (x *GovernResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[111]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9441,7 +9662,7 @@ func (x *GovernResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GovernResponse.ProtoReflect.Descriptor instead.
 func (*GovernResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{111}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *GovernResponse) GetUnowned() []*Source {
@@ -9500,82 +9721,6 @@ func (x *GovernResponse) GetRevision() uint64 {
 	return 0
 }
 
-func (x *GovernResponse) GetReviews() []*DueReview {
-	if x != nil {
-		return x.Reviews
-	}
-	return nil
-}
-
-func (x *GovernResponse) GetApprovals() []*Approval {
-	if x != nil {
-		return x.Approvals
-	}
-	return nil
-}
-
-// A policy that its owner has not reviewed in time.
-type DueReview struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Policy string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
-	// The date by which it was to be reviewed, such as `2027-01-31`; empty if it names none.
-	Review        string  `protobuf:"bytes,2,opt,name=review,proto3" json:"review,omitempty"`
-	Source        *Source `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DueReview) Reset() {
-	*x = DueReview{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DueReview) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DueReview) ProtoMessage() {}
-
-func (x *DueReview) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[112]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DueReview.ProtoReflect.Descriptor instead.
-func (*DueReview) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{112}
-}
-
-func (x *DueReview) GetPolicy() string {
-	if x != nil {
-		return x.Policy
-	}
-	return ""
-}
-
-func (x *DueReview) GetReview() string {
-	if x != nil {
-		return x.Review
-	}
-	return ""
-}
-
-func (x *DueReview) GetSource() *Source {
-	if x != nil {
-		return x.Source
-	}
-	return nil
-}
-
 type UnusedCeiling struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -9588,7 +9733,7 @@ type UnusedCeiling struct {
 
 func (x *UnusedCeiling) Reset() {
 	*x = UnusedCeiling{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9600,7 +9745,7 @@ func (x *UnusedCeiling) String() string {
 func (*UnusedCeiling) ProtoMessage() {}
 
 func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[113]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9613,7 +9758,7 @@ func (x *UnusedCeiling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedCeiling.ProtoReflect.Descriptor instead.
 func (*UnusedCeiling) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{113}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *UnusedCeiling) GetClass() string {
@@ -9652,7 +9797,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9664,7 +9809,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[114]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9677,7 +9822,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{114}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
 }
 
 type GetBundleResponse struct {
@@ -9692,7 +9837,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9704,7 +9849,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[115]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9717,7 +9862,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{115}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *GetBundleResponse) GetBundle() *Bundle {
@@ -9742,7 +9887,7 @@ type GetCrlsRequest struct {
 
 func (x *GetCrlsRequest) Reset() {
 	*x = GetCrlsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9754,7 +9899,7 @@ func (x *GetCrlsRequest) String() string {
 func (*GetCrlsRequest) ProtoMessage() {}
 
 func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[116]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9767,7 +9912,7 @@ func (x *GetCrlsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsRequest.ProtoReflect.Descriptor instead.
 func (*GetCrlsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{116}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
 }
 
 type GetCrlsResponse struct {
@@ -9784,7 +9929,7 @@ type GetCrlsResponse struct {
 
 func (x *GetCrlsResponse) Reset() {
 	*x = GetCrlsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9796,7 +9941,7 @@ func (x *GetCrlsResponse) String() string {
 func (*GetCrlsResponse) ProtoMessage() {}
 
 func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[117]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9809,7 +9954,7 @@ func (x *GetCrlsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCrlsResponse.ProtoReflect.Descriptor instead.
 func (*GetCrlsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{117}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *GetCrlsResponse) GetCrls() []*Crl {
@@ -9845,7 +9990,7 @@ type Crl struct {
 
 func (x *Crl) Reset() {
 	*x = Crl{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9857,7 +10002,7 @@ func (x *Crl) String() string {
 func (*Crl) ProtoMessage() {}
 
 func (x *Crl) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[118]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9870,7 +10015,7 @@ func (x *Crl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Crl.ProtoReflect.Descriptor instead.
 func (*Crl) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{118}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *Crl) GetIssuer() string {
@@ -9895,7 +10040,7 @@ type WatchBundleRequest struct {
 
 func (x *WatchBundleRequest) Reset() {
 	*x = WatchBundleRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9907,7 +10052,7 @@ func (x *WatchBundleRequest) String() string {
 func (*WatchBundleRequest) ProtoMessage() {}
 
 func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[119]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9920,7 +10065,7 @@ func (x *WatchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleRequest.ProtoReflect.Descriptor instead.
 func (*WatchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{119}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
 }
 
 type WatchBundleResponse struct {
@@ -9937,7 +10082,7 @@ type WatchBundleResponse struct {
 
 func (x *WatchBundleResponse) Reset() {
 	*x = WatchBundleResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9949,7 +10094,7 @@ func (x *WatchBundleResponse) String() string {
 func (*WatchBundleResponse) ProtoMessage() {}
 
 func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[120]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9962,7 +10107,7 @@ func (x *WatchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchBundleResponse.ProtoReflect.Descriptor instead.
 func (*WatchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{120}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *WatchBundleResponse) GetBundle() *Bundle {
@@ -10007,7 +10152,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10019,7 +10164,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[121]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10032,7 +10177,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{121}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *Authority) GetKind() AuthorityKind {
@@ -10106,7 +10251,7 @@ type ListAuthoritiesRequest struct {
 
 func (x *ListAuthoritiesRequest) Reset() {
 	*x = ListAuthoritiesRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10118,7 +10263,7 @@ func (x *ListAuthoritiesRequest) String() string {
 func (*ListAuthoritiesRequest) ProtoMessage() {}
 
 func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[122]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10131,7 +10276,7 @@ func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{122}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
 }
 
 type ListAuthoritiesResponse struct {
@@ -10145,7 +10290,7 @@ type ListAuthoritiesResponse struct {
 
 func (x *ListAuthoritiesResponse) Reset() {
 	*x = ListAuthoritiesResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10157,7 +10302,7 @@ func (x *ListAuthoritiesResponse) String() string {
 func (*ListAuthoritiesResponse) ProtoMessage() {}
 
 func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[123]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10170,7 +10315,7 @@ func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{123}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *ListAuthoritiesResponse) GetAuthorities() []*Authority {
@@ -10196,7 +10341,7 @@ type PrepareAuthorityRequest struct {
 
 func (x *PrepareAuthorityRequest) Reset() {
 	*x = PrepareAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10208,7 +10353,7 @@ func (x *PrepareAuthorityRequest) String() string {
 func (*PrepareAuthorityRequest) ProtoMessage() {}
 
 func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[124]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10221,7 +10366,7 @@ func (x *PrepareAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{124}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *PrepareAuthorityRequest) GetKind() AuthorityKind {
@@ -10241,7 +10386,7 @@ type PrepareAuthorityResponse struct {
 
 func (x *PrepareAuthorityResponse) Reset() {
 	*x = PrepareAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10253,7 +10398,7 @@ func (x *PrepareAuthorityResponse) String() string {
 func (*PrepareAuthorityResponse) ProtoMessage() {}
 
 func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[125]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10266,7 +10411,7 @@ func (x *PrepareAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*PrepareAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{125}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *PrepareAuthorityResponse) GetAuthority() *Authority {
@@ -10294,7 +10439,7 @@ type ActivateAuthorityRequest struct {
 
 func (x *ActivateAuthorityRequest) Reset() {
 	*x = ActivateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10306,7 +10451,7 @@ func (x *ActivateAuthorityRequest) String() string {
 func (*ActivateAuthorityRequest) ProtoMessage() {}
 
 func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[126]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10319,7 +10464,7 @@ func (x *ActivateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{126}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *ActivateAuthorityRequest) GetKind() AuthorityKind {
@@ -10346,7 +10491,7 @@ type ActivateAuthorityResponse struct {
 
 func (x *ActivateAuthorityResponse) Reset() {
 	*x = ActivateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10358,7 +10503,7 @@ func (x *ActivateAuthorityResponse) String() string {
 func (*ActivateAuthorityResponse) ProtoMessage() {}
 
 func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[127]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10371,7 +10516,7 @@ func (x *ActivateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*ActivateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{127}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *ActivateAuthorityResponse) GetAuthority() *Authority {
@@ -10399,7 +10544,7 @@ type RotateAuthorityRequest struct {
 
 func (x *RotateAuthorityRequest) Reset() {
 	*x = RotateAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10411,7 +10556,7 @@ func (x *RotateAuthorityRequest) String() string {
 func (*RotateAuthorityRequest) ProtoMessage() {}
 
 func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[128]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10424,7 +10569,7 @@ func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{128}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *RotateAuthorityRequest) GetKind() AuthorityKind {
@@ -10452,7 +10597,7 @@ type RotateAuthorityResponse struct {
 
 func (x *RotateAuthorityResponse) Reset() {
 	*x = RotateAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10464,7 +10609,7 @@ func (x *RotateAuthorityResponse) String() string {
 func (*RotateAuthorityResponse) ProtoMessage() {}
 
 func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[129]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10477,7 +10622,7 @@ func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{129}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *RotateAuthorityResponse) GetAuthority() *Authority {
@@ -10503,7 +10648,7 @@ type RetireAuthorityRequest struct {
 
 func (x *RetireAuthorityRequest) Reset() {
 	*x = RetireAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10515,7 +10660,7 @@ func (x *RetireAuthorityRequest) String() string {
 func (*RetireAuthorityRequest) ProtoMessage() {}
 
 func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[130]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10528,7 +10673,7 @@ func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{130}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
 }
 
 func (x *RetireAuthorityRequest) GetId() string {
@@ -10548,7 +10693,7 @@ type RetireAuthorityResponse struct {
 
 func (x *RetireAuthorityResponse) Reset() {
 	*x = RetireAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10560,7 +10705,7 @@ func (x *RetireAuthorityResponse) String() string {
 func (*RetireAuthorityResponse) ProtoMessage() {}
 
 func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[131]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10573,7 +10718,7 @@ func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{131}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
 }
 
 func (x *RetireAuthorityResponse) GetAuthority() *Authority {
@@ -10599,7 +10744,7 @@ type TaintAuthorityRequest struct {
 
 func (x *TaintAuthorityRequest) Reset() {
 	*x = TaintAuthorityRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10611,7 +10756,7 @@ func (x *TaintAuthorityRequest) String() string {
 func (*TaintAuthorityRequest) ProtoMessage() {}
 
 func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[132]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10624,7 +10769,7 @@ func (x *TaintAuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityRequest.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{132}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *TaintAuthorityRequest) GetId() string {
@@ -10644,7 +10789,7 @@ type TaintAuthorityResponse struct {
 
 func (x *TaintAuthorityResponse) Reset() {
 	*x = TaintAuthorityResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10656,7 +10801,7 @@ func (x *TaintAuthorityResponse) String() string {
 func (*TaintAuthorityResponse) ProtoMessage() {}
 
 func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[133]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10669,7 +10814,7 @@ func (x *TaintAuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaintAuthorityResponse.ProtoReflect.Descriptor instead.
 func (*TaintAuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{133}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
 }
 
 func (x *TaintAuthorityResponse) GetAuthority() *Authority {
@@ -10704,7 +10849,7 @@ type WatchCutsRequest struct {
 
 func (x *WatchCutsRequest) Reset() {
 	*x = WatchCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10716,7 +10861,7 @@ func (x *WatchCutsRequest) String() string {
 func (*WatchCutsRequest) ProtoMessage() {}
 
 func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[134]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10729,7 +10874,7 @@ func (x *WatchCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsRequest.ProtoReflect.Descriptor instead.
 func (*WatchCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{134}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *WatchCutsRequest) GetIncarnation() []byte {
@@ -10779,7 +10924,7 @@ type ConfirmCutsRequest struct {
 
 func (x *ConfirmCutsRequest) Reset() {
 	*x = ConfirmCutsRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10791,7 +10936,7 @@ func (x *ConfirmCutsRequest) String() string {
 func (*ConfirmCutsRequest) ProtoMessage() {}
 
 func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[135]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10804,7 +10949,7 @@ func (x *ConfirmCutsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{135}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *ConfirmCutsRequest) GetSubscription() []byte {
@@ -10829,7 +10974,7 @@ type ConfirmCutsResponse struct {
 
 func (x *ConfirmCutsResponse) Reset() {
 	*x = ConfirmCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10841,7 +10986,7 @@ func (x *ConfirmCutsResponse) String() string {
 func (*ConfirmCutsResponse) ProtoMessage() {}
 
 func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[136]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10854,7 +10999,7 @@ func (x *ConfirmCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmCutsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{136}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
 }
 
 type ListSubscribersRequest struct {
@@ -10867,7 +11012,7 @@ type ListSubscribersRequest struct {
 
 func (x *ListSubscribersRequest) Reset() {
 	*x = ListSubscribersRequest{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10879,7 +11024,7 @@ func (x *ListSubscribersRequest) String() string {
 func (*ListSubscribersRequest) ProtoMessage() {}
 
 func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[137]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10892,7 +11037,7 @@ func (x *ListSubscribersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscribersRequest) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{137}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{140}
 }
 
 func (x *ListSubscribersRequest) GetConfirm() bool {
@@ -10914,7 +11059,7 @@ type ListSubscribersResponse struct {
 
 func (x *ListSubscribersResponse) Reset() {
 	*x = ListSubscribersResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10926,7 +11071,7 @@ func (x *ListSubscribersResponse) String() string {
 func (*ListSubscribersResponse) ProtoMessage() {}
 
 func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[138]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10939,7 +11084,7 @@ func (x *ListSubscribersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscribersResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscribersResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{138}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{141}
 }
 
 func (x *ListSubscribersResponse) GetSubscribers() []*Subscriber {
@@ -10978,7 +11123,7 @@ type Subscriber struct {
 
 func (x *Subscriber) Reset() {
 	*x = Subscriber{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10990,7 +11135,7 @@ func (x *Subscriber) String() string {
 func (*Subscriber) ProtoMessage() {}
 
 func (x *Subscriber) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[139]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11003,7 +11148,7 @@ func (x *Subscriber) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscriber.ProtoReflect.Descriptor instead.
 func (*Subscriber) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{139}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{142}
 }
 
 func (x *Subscriber) GetId() string {
@@ -11070,7 +11215,7 @@ type WatchCutsResponse struct {
 
 func (x *WatchCutsResponse) Reset() {
 	*x = WatchCutsResponse{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[143]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11082,7 +11227,7 @@ func (x *WatchCutsResponse) String() string {
 func (*WatchCutsResponse) ProtoMessage() {}
 
 func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[140]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[143]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11095,7 +11240,7 @@ func (x *WatchCutsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchCutsResponse.ProtoReflect.Descriptor instead.
 func (*WatchCutsResponse) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{140}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{143}
 }
 
 func (x *WatchCutsResponse) GetSnapshot() bool {
@@ -11144,7 +11289,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[144]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11156,7 +11301,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[141]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[144]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11169,7 +11314,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{141}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{144}
 }
 
 func (x *Cut) GetSubject() []byte {
@@ -11227,7 +11372,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[145]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11239,7 +11384,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_mayfly_v1_mayfly_proto_msgTypes[142]
+	mi := &file_mayfly_v1_mayfly_proto_msgTypes[145]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11252,7 +11397,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{142}
+	return file_mayfly_v1_mayfly_proto_rawDescGZIP(), []int{145}
 }
 
 func (x *Heartbeat) GetTrustDomain() string {
@@ -11315,10 +11460,11 @@ var File_mayfly_v1_mayfly_proto protoreflect.FileDescriptor
 
 const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\n" +
-	"\x16mayfly/v1/mayfly.proto\x12\tmayfly.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"*\n" +
+	"\x16mayfly/v1/mayfly.proto\x12\tmayfly.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\">\n" +
 	"\x04User\x12\x10\n" +
 	"\x03iss\x18\x01 \x01(\tR\x03iss\x12\x10\n" +
-	"\x03sub\x18\x02 \x01(\tR\x03sub\"\x86\x01\n" +
+	"\x03sub\x18\x02 \x01(\tR\x03sub\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x86\x01\n" +
 	"\bX509Svid\x12\x1b\n" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeId\x12\"\n" +
 	"\fcertificates\x18\x02 \x03(\fR\fcertificates\x129\n" +
@@ -11431,7 +11577,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeId\x12+\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.mayfly.v1.IdentityKindR\x04kind\x12&\n" +
 	"\x05agent\x18\x03 \x01(\v2\x10.mayfly.v1.AgentR\x05agent\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"\xdf\x05\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xc2\x05\n" +
 	"\x05Agent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1b\n" +
 	"\tparent_id\x18\x02 \x01(\tR\bparentId\x12\x17\n" +
@@ -11454,8 +11600,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\aover_by\x18\x11 \x01(\tR\x06overBy\x12\x1f\n" +
 	"\vover_reason\x18\x12 \x01(\tR\n" +
 	"overReason\x12\x18\n" +
-	"\akeyless\x18m \x01(\bR\akeyless\x12\x1b\n" +
-	"\tuser_name\x18x \x01(\tR\buserName\"(\n" +
+	"\akeyless\x18m \x01(\bR\akeyless\"(\n" +
 	"\x10GetBudgetRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\"\x97\x01\n" +
 	"\x11GetBudgetResponse\x12\x19\n" +
@@ -11554,7 +11699,36 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x12ListClassesRequest\"]\n" +
 	"\x13ListClassesResponse\x12*\n" +
 	"\aclasses\x18\x01 \x03(\v2\x10.mayfly.v1.ClassR\aclasses\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xd6\x02\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\x12\n" +
+	"\x10GetStatusRequest\"\x94\x03\n" +
+	"\x11GetStatusResponse\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
+	"\n" +
+	"started_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x1f\n" +
+	"\vlive_agents\x18\x05 \x01(\x04R\n" +
+	"liveAgents\x12\x14\n" +
+	"\x05ready\x18\x06 \x01(\bR\x05ready\x12+\n" +
+	"\x05parts\x18\a \x03(\v2\x15.mayfly.v1.StatusPartR\x05parts\x127\n" +
+	"\tproviders\x18\b \x03(\v2\x19.mayfly.v1.StatusProviderR\tproviders\x122\n" +
+	"\ahistory\x18\t \x01(\v2\x18.mayfly.v1.StatusHistoryR\ahistory\x12\x1a\n" +
+	"\bwarnings\x18\n" +
+	" \x03(\tR\bwarnings\":\n" +
+	"\n" +
+	"StatusPart\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\atrouble\x18\x02 \x01(\tR\atrouble\"f\n" +
+	"\x0eStatusProvider\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03iss\x18\x02 \x01(\tR\x03iss\x12\x18\n" +
+	"\atrouble\x18\x03 \x01(\tR\atrouble\x12\x14\n" +
+	"\x05asked\x18\x04 \x01(\bR\x05asked\"k\n" +
+	"\rStatusHistory\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\x04R\x03end\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06signed\x18\x04 \x01(\x04R\x06signed\"\xd6\x02\n" +
 	"\x05Class\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x16\n" +
@@ -11913,36 +12087,26 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05exact\x18\x02 \x01(\bR\x05exact\x12*\n" +
 	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
-	"\x06agents\x18\x04 \x01(\x04R\x06agents\"\xa8\x01\n" +
+	"\x06agents\x18\x04 \x01(\x04R\x06agents\"t\n" +
 	"\rWhatIfRequest\x12+\n" +
 	"\x06revoke\x18\x01 \x01(\v2\x11.mayfly.v1.TargetH\x00R\x06revoke\x12.\n" +
-	"\x05limit\x18\x02 \x01(\v2\x16.mayfly.v1.LimitChangeH\x00R\x05limit\x122\n" +
-	"\bpolicies\x18\x03 \x01(\v2\x14.mayfly.v1.PolicySetH\x00R\bpoliciesB\x06\n" +
+	"\x05limit\x18\x02 \x01(\v2\x16.mayfly.v1.LimitChangeH\x00R\x05limitB\x06\n" +
 	"\x04what\"7\n" +
 	"\vLimitChange\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value\"\x8b\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value\"\xdc\x01\n" +
 	"\x0eWhatIfResponse\x12(\n" +
 	"\x06agents\x18\x01 \x03(\v2\x10.mayfly.v1.AgentR\x06agents\x12,\n" +
 	"\astarved\x18\x02 \x03(\v2\x12.mayfly.v1.StarvedR\astarved\x12$\n" +
 	"\x05as_of\x18\x03 \x01(\v2\x0f.mayfly.v1.AsOfR\x04asOf\x12)\n" +
 	"\x06source\x18\x04 \x01(\v2\x11.mayfly.v1.SourceR\x06source\x12!\n" +
-	"\funknown_user\x18\x05 \x01(\bR\vunknownUser\x12-\n" +
-	"\x06losses\x18\x06 \x03(\v2\x15.mayfly.v1.PolicyLossR\x06losses\"\x9e\x01\n" +
-	"\n" +
-	"PolicyLoss\x12\x19\n" +
-	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x16\n" +
-	"\x06action\x18\x02 \x01(\tR\x06action\x12\x1a\n" +
-	"\baudience\x18\x03 \x01(\tR\baudience\x12\x16\n" +
-	"\x06policy\x18\x04 \x01(\tR\x06policy\x12)\n" +
-	"\x06source\x18\x05 \x01(\v2\x11.mayfly.v1.SourceR\x06source\"K\n" +
+	"\funknown_user\x18\x05 \x01(\bR\vunknownUser\"K\n" +
 	"\aStarved\x12\x14\n" +
 	"\x05whose\x18\x01 \x01(\tR\x05whose\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x16\n" +
-	"\x06agents\x18\x03 \x01(\x04R\x06agents\"u\n" +
+	"\x06agents\x18\x03 \x01(\x04R\x06agents\"A\n" +
 	"\rReplayRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x122\n" +
-	"\tcandidate\x18\x02 \x01(\v2\x14.mayfly.v1.PolicySetR\tcandidate\"\xce\x02\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb6\x02\n" +
 	"\x0eReplayResponse\x12\x18\n" +
 	"\adecided\x18\x01 \x01(\x04R\adecided\x12\x1c\n" +
 	"\tdifferent\x18\x02 \x01(\x04R\tdifferent\x12=\n" +
@@ -11951,18 +12115,16 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x14configured_otherwise\x18\x05 \x01(\bR\x13configuredOtherwise\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12#\n" +
 	"\rpolicies_lost\x18\a \x01(\x04R\fpoliciesLost\x12\x16\n" +
-	"\x06denied\x18\b \x01(\x04R\x06denied\x12\x16\n" +
-	"\x06tokens\x18\t \x01(\x04R\x06tokens\"\xc9\x01\n" +
+	"\x06denied\x18\b \x01(\x04R\x06denied\"\xb1\x01\n" +
 	"\x10ReplayDifference\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x19\n" +
 	"\bagent_id\x18\x03 \x01(\tR\aagentId\x12\x14\n" +
 	"\x05class\x18\x04 \x01(\tR\x05class\x12\x12\n" +
 	"\x04then\x18\x05 \x01(\tR\x04then\x12\x10\n" +
-	"\x03now\x18\x06 \x01(\tR\x03now\x12\x16\n" +
-	"\x06action\x18\a \x01(\tR\x06action\"A\n" +
+	"\x03now\x18\x06 \x01(\tR\x03now\"A\n" +
 	"\rGovernRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb5\x03\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xd2\x02\n" +
 	"\x0eGovernResponse\x12+\n" +
 	"\aunowned\x18\x01 \x03(\v2\x11.mayfly.v1.SourceR\aunowned\x126\n" +
 	"\rclosed_owners\x18\x02 \x03(\v2\x11.mayfly.v1.SourceR\fclosedOwners\x120\n" +
@@ -11974,14 +12136,7 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"admissions\x120\n" +
 	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
 	"\bcomplete\x18\a \x01(\bR\bcomplete\x12\x1a\n" +
-	"\brevision\x18\b \x01(\x04R\brevision\x12.\n" +
-	"\areviews\x18\t \x03(\v2\x14.mayfly.v1.DueReviewR\areviews\x121\n" +
-	"\tapprovals\x18\n" +
-	" \x03(\v2\x13.mayfly.v1.ApprovalR\tapprovals\"f\n" +
-	"\tDueReview\x12\x16\n" +
-	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x16\n" +
-	"\x06review\x18\x02 \x01(\tR\x06review\x12)\n" +
-	"\x06source\x18\x03 \x01(\v2\x11.mayfly.v1.SourceR\x06source\"\x86\x01\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\"\x86\x01\n" +
 	"\rUnusedCeiling\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\tR\x05class\x12\x16\n" +
 	"\x06scopes\x18\x02 \x03(\tR\x06scopes\x12\x1c\n" +
@@ -12347,13 +12502,14 @@ const file_mayfly_v1_mayfly_proto_rawDesc = "" +
 	"\x06Reopen\x12\x18.mayfly.v1.ReopenRequest\x1a\x19.mayfly.v1.ReopenResponse\x12=\n" +
 	"\x06Backup\x12\x18.mayfly.v1.BackupRequest\x1a\x19.mayfly.v1.BackupResponse\x12=\n" +
 	"\x06Reload\x12\x18.mayfly.v1.ReloadRequest\x1a\x19.mayfly.v1.ReloadResponse\x12g\n" +
-	"\x14CompareConfiguration\x12&.mayfly.v1.CompareConfigurationRequest\x1a'.mayfly.v1.CompareConfigurationResponse2\xea\x01\n" +
+	"\x14CompareConfiguration\x12&.mayfly.v1.CompareConfigurationRequest\x1a'.mayfly.v1.CompareConfigurationResponse2\xb2\x02\n" +
 	"\n" +
 	"Inspection\x12I\n" +
 	"\n" +
 	"ListAgents\x12\x1c.mayfly.v1.ListAgentsRequest\x1a\x1d.mayfly.v1.ListAgentsResponse\x12C\n" +
 	"\bGetAgent\x12\x1a.mayfly.v1.GetAgentRequest\x1a\x1b.mayfly.v1.GetAgentResponse\x12L\n" +
-	"\vListClasses\x12\x1d.mayfly.v1.ListClassesRequest\x1a\x1e.mayfly.v1.ListClassesResponse2\xa5\x01\n" +
+	"\vListClasses\x12\x1d.mayfly.v1.ListClassesRequest\x1a\x1e.mayfly.v1.ListClassesResponse\x12F\n" +
+	"\tGetStatus\x12\x1b.mayfly.v1.GetStatusRequest\x1a\x1c.mayfly.v1.GetStatusResponse2\xa5\x01\n" +
 	"\aHistory\x12L\n" +
 	"\vListEntries\x12\x1d.mayfly.v1.ListEntriesRequest\x1a\x1e.mayfly.v1.ListEntriesResponse\x12L\n" +
 	"\vGetDecision\x12\x1d.mayfly.v1.GetDecisionRequest\x1a\x1e.mayfly.v1.GetDecisionResponse2\xcd\x02\n" +
@@ -12401,7 +12557,7 @@ func file_mayfly_v1_mayfly_proto_rawDescGZIP() []byte {
 }
 
 var file_mayfly_v1_mayfly_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 145)
+var file_mayfly_v1_mayfly_proto_msgTypes = make([]protoimpl.MessageInfo, 148)
 var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(Mode)(0),                            // 0: mayfly.v1.Mode
 	(Excess)(0),                          // 1: mayfly.v1.Excess
@@ -12456,112 +12612,115 @@ var file_mayfly_v1_mayfly_proto_goTypes = []any{
 	(*GetAgentResponse)(nil),             // 50: mayfly.v1.GetAgentResponse
 	(*ListClassesRequest)(nil),           // 51: mayfly.v1.ListClassesRequest
 	(*ListClassesResponse)(nil),          // 52: mayfly.v1.ListClassesResponse
-	(*Class)(nil),                        // 53: mayfly.v1.Class
-	(*CreateJoinTokenRequest)(nil),       // 54: mayfly.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),      // 55: mayfly.v1.CreateJoinTokenResponse
-	(*Target)(nil),                       // 56: mayfly.v1.Target
-	(*ExchangeRequest)(nil),              // 57: mayfly.v1.ExchangeRequest
-	(*ExchangeResponse)(nil),             // 58: mayfly.v1.ExchangeResponse
-	(*Approval)(nil),                     // 59: mayfly.v1.Approval
-	(*Narrowed)(nil),                     // 60: mayfly.v1.Narrowed
-	(*AskRequest)(nil),                   // 61: mayfly.v1.AskRequest
-	(*AskResponse)(nil),                  // 62: mayfly.v1.AskResponse
-	(*GetApprovalRequest)(nil),           // 63: mayfly.v1.GetApprovalRequest
-	(*GetApprovalResponse)(nil),          // 64: mayfly.v1.GetApprovalResponse
-	(*ListApprovalsRequest)(nil),         // 65: mayfly.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),        // 66: mayfly.v1.ListApprovalsResponse
-	(*ApproveRequest)(nil),               // 67: mayfly.v1.ApproveRequest
-	(*ApproveResponse)(nil),              // 68: mayfly.v1.ApproveResponse
-	(*DenyRequest)(nil),                  // 69: mayfly.v1.DenyRequest
-	(*DenyResponse)(nil),                 // 70: mayfly.v1.DenyResponse
-	(*IntrospectRequest)(nil),            // 71: mayfly.v1.IntrospectRequest
-	(*IntrospectResponse)(nil),           // 72: mayfly.v1.IntrospectResponse
-	(*TokensRevokeRequest)(nil),          // 73: mayfly.v1.TokensRevokeRequest
-	(*TokensRevokeResponse)(nil),         // 74: mayfly.v1.TokensRevokeResponse
-	(*RevokeRequest)(nil),                // 75: mayfly.v1.RevokeRequest
-	(*AgentCount)(nil),                   // 76: mayfly.v1.AgentCount
-	(*RevokeResponse)(nil),               // 77: mayfly.v1.RevokeResponse
-	(*ListCutsRequest)(nil),              // 78: mayfly.v1.ListCutsRequest
-	(*ListCutsResponse)(nil),             // 79: mayfly.v1.ListCutsResponse
-	(*MadeCut)(nil),                      // 80: mayfly.v1.MadeCut
-	(*ReopenRequest)(nil),                // 81: mayfly.v1.ReopenRequest
-	(*ReopenResponse)(nil),               // 82: mayfly.v1.ReopenResponse
-	(*BackupRequest)(nil),                // 83: mayfly.v1.BackupRequest
-	(*BackupResponse)(nil),               // 84: mayfly.v1.BackupResponse
-	(*ReloadRequest)(nil),                // 85: mayfly.v1.ReloadRequest
-	(*ReloadResponse)(nil),               // 86: mayfly.v1.ReloadResponse
-	(*ConfigurationChange)(nil),          // 87: mayfly.v1.ConfigurationChange
-	(*CompareConfigurationRequest)(nil),  // 88: mayfly.v1.CompareConfigurationRequest
-	(*CompareConfigurationResponse)(nil), // 89: mayfly.v1.CompareConfigurationResponse
-	(*AffectedAgent)(nil),                // 90: mayfly.v1.AffectedAgent
-	(*ListEntriesRequest)(nil),           // 91: mayfly.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),          // 92: mayfly.v1.ListEntriesResponse
-	(*GetDecisionRequest)(nil),           // 93: mayfly.v1.GetDecisionRequest
-	(*GetDecisionResponse)(nil),          // 94: mayfly.v1.GetDecisionResponse
-	(*HistoryEntry)(nil),                 // 95: mayfly.v1.HistoryEntry
-	(*EntryProof)(nil),                   // 96: mayfly.v1.EntryProof
-	(*ExplainRequest)(nil),               // 97: mayfly.v1.ExplainRequest
-	(*ExplainedCertificates)(nil),        // 98: mayfly.v1.ExplainedCertificates
-	(*ExplainResponse)(nil),              // 99: mayfly.v1.ExplainResponse
-	(*Source)(nil),                       // 100: mayfly.v1.Source
-	(*ExplainedCheck)(nil),               // 101: mayfly.v1.ExplainedCheck
-	(*ExplainedPart)(nil),                // 102: mayfly.v1.ExplainedPart
-	(*ExplainedLimit)(nil),               // 103: mayfly.v1.ExplainedLimit
-	(*ExplainedPolicy)(nil),              // 104: mayfly.v1.ExplainedPolicy
-	(*Flip)(nil),                         // 105: mayfly.v1.Flip
-	(*FlipChange)(nil),                   // 106: mayfly.v1.FlipChange
-	(*WhoCanRequest)(nil),                // 107: mayfly.v1.WhoCanRequest
-	(*WhoCanResponse)(nil),               // 108: mayfly.v1.WhoCanResponse
-	(*CouldHave)(nil),                    // 109: mayfly.v1.CouldHave
-	(*AsOf)(nil),                         // 110: mayfly.v1.AsOf
-	(*WhatIfRequest)(nil),                // 111: mayfly.v1.WhatIfRequest
-	(*LimitChange)(nil),                  // 112: mayfly.v1.LimitChange
-	(*WhatIfResponse)(nil),               // 113: mayfly.v1.WhatIfResponse
-	(*PolicyLoss)(nil),                   // 114: mayfly.v1.PolicyLoss
-	(*Starved)(nil),                      // 115: mayfly.v1.Starved
-	(*ReplayRequest)(nil),                // 116: mayfly.v1.ReplayRequest
-	(*ReplayResponse)(nil),               // 117: mayfly.v1.ReplayResponse
-	(*ReplayDifference)(nil),             // 118: mayfly.v1.ReplayDifference
-	(*GovernRequest)(nil),                // 119: mayfly.v1.GovernRequest
-	(*GovernResponse)(nil),               // 120: mayfly.v1.GovernResponse
-	(*DueReview)(nil),                    // 121: mayfly.v1.DueReview
-	(*UnusedCeiling)(nil),                // 122: mayfly.v1.UnusedCeiling
-	(*GetBundleRequest)(nil),             // 123: mayfly.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),            // 124: mayfly.v1.GetBundleResponse
-	(*GetCrlsRequest)(nil),               // 125: mayfly.v1.GetCrlsRequest
-	(*GetCrlsResponse)(nil),              // 126: mayfly.v1.GetCrlsResponse
-	(*Crl)(nil),                          // 127: mayfly.v1.Crl
-	(*WatchBundleRequest)(nil),           // 128: mayfly.v1.WatchBundleRequest
-	(*WatchBundleResponse)(nil),          // 129: mayfly.v1.WatchBundleResponse
-	(*Authority)(nil),                    // 130: mayfly.v1.Authority
-	(*ListAuthoritiesRequest)(nil),       // 131: mayfly.v1.ListAuthoritiesRequest
-	(*ListAuthoritiesResponse)(nil),      // 132: mayfly.v1.ListAuthoritiesResponse
-	(*PrepareAuthorityRequest)(nil),      // 133: mayfly.v1.PrepareAuthorityRequest
-	(*PrepareAuthorityResponse)(nil),     // 134: mayfly.v1.PrepareAuthorityResponse
-	(*ActivateAuthorityRequest)(nil),     // 135: mayfly.v1.ActivateAuthorityRequest
-	(*ActivateAuthorityResponse)(nil),    // 136: mayfly.v1.ActivateAuthorityResponse
-	(*RotateAuthorityRequest)(nil),       // 137: mayfly.v1.RotateAuthorityRequest
-	(*RotateAuthorityResponse)(nil),      // 138: mayfly.v1.RotateAuthorityResponse
-	(*RetireAuthorityRequest)(nil),       // 139: mayfly.v1.RetireAuthorityRequest
-	(*RetireAuthorityResponse)(nil),      // 140: mayfly.v1.RetireAuthorityResponse
-	(*TaintAuthorityRequest)(nil),        // 141: mayfly.v1.TaintAuthorityRequest
-	(*TaintAuthorityResponse)(nil),       // 142: mayfly.v1.TaintAuthorityResponse
-	(*WatchCutsRequest)(nil),             // 143: mayfly.v1.WatchCutsRequest
-	(*ConfirmCutsRequest)(nil),           // 144: mayfly.v1.ConfirmCutsRequest
-	(*ConfirmCutsResponse)(nil),          // 145: mayfly.v1.ConfirmCutsResponse
-	(*ListSubscribersRequest)(nil),       // 146: mayfly.v1.ListSubscribersRequest
-	(*ListSubscribersResponse)(nil),      // 147: mayfly.v1.ListSubscribersResponse
-	(*Subscriber)(nil),                   // 148: mayfly.v1.Subscriber
-	(*WatchCutsResponse)(nil),            // 149: mayfly.v1.WatchCutsResponse
-	(*Cut)(nil),                          // 150: mayfly.v1.Cut
-	(*Heartbeat)(nil),                    // 151: mayfly.v1.Heartbeat
-	nil,                                  // 152: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	nil,                                  // 153: mayfly.v1.GetPoliciesResponse.ProvidersEntry
-	(*timestamppb.Timestamp)(nil),        // 154: google.protobuf.Timestamp
-	(*status.Status)(nil),                // 155: google.rpc.Status
+	(*GetStatusRequest)(nil),             // 53: mayfly.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),            // 54: mayfly.v1.GetStatusResponse
+	(*StatusPart)(nil),                   // 55: mayfly.v1.StatusPart
+	(*StatusProvider)(nil),               // 56: mayfly.v1.StatusProvider
+	(*StatusHistory)(nil),                // 57: mayfly.v1.StatusHistory
+	(*Class)(nil),                        // 58: mayfly.v1.Class
+	(*CreateJoinTokenRequest)(nil),       // 59: mayfly.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),      // 60: mayfly.v1.CreateJoinTokenResponse
+	(*Target)(nil),                       // 61: mayfly.v1.Target
+	(*ExchangeRequest)(nil),              // 62: mayfly.v1.ExchangeRequest
+	(*ExchangeResponse)(nil),             // 63: mayfly.v1.ExchangeResponse
+	(*Approval)(nil),                     // 64: mayfly.v1.Approval
+	(*Narrowed)(nil),                     // 65: mayfly.v1.Narrowed
+	(*AskRequest)(nil),                   // 66: mayfly.v1.AskRequest
+	(*AskResponse)(nil),                  // 67: mayfly.v1.AskResponse
+	(*GetApprovalRequest)(nil),           // 68: mayfly.v1.GetApprovalRequest
+	(*GetApprovalResponse)(nil),          // 69: mayfly.v1.GetApprovalResponse
+	(*ListApprovalsRequest)(nil),         // 70: mayfly.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),        // 71: mayfly.v1.ListApprovalsResponse
+	(*ApproveRequest)(nil),               // 72: mayfly.v1.ApproveRequest
+	(*ApproveResponse)(nil),              // 73: mayfly.v1.ApproveResponse
+	(*DenyRequest)(nil),                  // 74: mayfly.v1.DenyRequest
+	(*DenyResponse)(nil),                 // 75: mayfly.v1.DenyResponse
+	(*IntrospectRequest)(nil),            // 76: mayfly.v1.IntrospectRequest
+	(*IntrospectResponse)(nil),           // 77: mayfly.v1.IntrospectResponse
+	(*TokensRevokeRequest)(nil),          // 78: mayfly.v1.TokensRevokeRequest
+	(*TokensRevokeResponse)(nil),         // 79: mayfly.v1.TokensRevokeResponse
+	(*RevokeRequest)(nil),                // 80: mayfly.v1.RevokeRequest
+	(*AgentCount)(nil),                   // 81: mayfly.v1.AgentCount
+	(*RevokeResponse)(nil),               // 82: mayfly.v1.RevokeResponse
+	(*ListCutsRequest)(nil),              // 83: mayfly.v1.ListCutsRequest
+	(*ListCutsResponse)(nil),             // 84: mayfly.v1.ListCutsResponse
+	(*MadeCut)(nil),                      // 85: mayfly.v1.MadeCut
+	(*ReopenRequest)(nil),                // 86: mayfly.v1.ReopenRequest
+	(*ReopenResponse)(nil),               // 87: mayfly.v1.ReopenResponse
+	(*BackupRequest)(nil),                // 88: mayfly.v1.BackupRequest
+	(*BackupResponse)(nil),               // 89: mayfly.v1.BackupResponse
+	(*ReloadRequest)(nil),                // 90: mayfly.v1.ReloadRequest
+	(*ReloadResponse)(nil),               // 91: mayfly.v1.ReloadResponse
+	(*ConfigurationChange)(nil),          // 92: mayfly.v1.ConfigurationChange
+	(*CompareConfigurationRequest)(nil),  // 93: mayfly.v1.CompareConfigurationRequest
+	(*CompareConfigurationResponse)(nil), // 94: mayfly.v1.CompareConfigurationResponse
+	(*AffectedAgent)(nil),                // 95: mayfly.v1.AffectedAgent
+	(*ListEntriesRequest)(nil),           // 96: mayfly.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),          // 97: mayfly.v1.ListEntriesResponse
+	(*GetDecisionRequest)(nil),           // 98: mayfly.v1.GetDecisionRequest
+	(*GetDecisionResponse)(nil),          // 99: mayfly.v1.GetDecisionResponse
+	(*HistoryEntry)(nil),                 // 100: mayfly.v1.HistoryEntry
+	(*EntryProof)(nil),                   // 101: mayfly.v1.EntryProof
+	(*ExplainRequest)(nil),               // 102: mayfly.v1.ExplainRequest
+	(*ExplainedCertificates)(nil),        // 103: mayfly.v1.ExplainedCertificates
+	(*ExplainResponse)(nil),              // 104: mayfly.v1.ExplainResponse
+	(*Source)(nil),                       // 105: mayfly.v1.Source
+	(*ExplainedCheck)(nil),               // 106: mayfly.v1.ExplainedCheck
+	(*ExplainedPart)(nil),                // 107: mayfly.v1.ExplainedPart
+	(*ExplainedLimit)(nil),               // 108: mayfly.v1.ExplainedLimit
+	(*ExplainedPolicy)(nil),              // 109: mayfly.v1.ExplainedPolicy
+	(*Flip)(nil),                         // 110: mayfly.v1.Flip
+	(*FlipChange)(nil),                   // 111: mayfly.v1.FlipChange
+	(*WhoCanRequest)(nil),                // 112: mayfly.v1.WhoCanRequest
+	(*WhoCanResponse)(nil),               // 113: mayfly.v1.WhoCanResponse
+	(*CouldHave)(nil),                    // 114: mayfly.v1.CouldHave
+	(*AsOf)(nil),                         // 115: mayfly.v1.AsOf
+	(*WhatIfRequest)(nil),                // 116: mayfly.v1.WhatIfRequest
+	(*LimitChange)(nil),                  // 117: mayfly.v1.LimitChange
+	(*WhatIfResponse)(nil),               // 118: mayfly.v1.WhatIfResponse
+	(*Starved)(nil),                      // 119: mayfly.v1.Starved
+	(*ReplayRequest)(nil),                // 120: mayfly.v1.ReplayRequest
+	(*ReplayResponse)(nil),               // 121: mayfly.v1.ReplayResponse
+	(*ReplayDifference)(nil),             // 122: mayfly.v1.ReplayDifference
+	(*GovernRequest)(nil),                // 123: mayfly.v1.GovernRequest
+	(*GovernResponse)(nil),               // 124: mayfly.v1.GovernResponse
+	(*UnusedCeiling)(nil),                // 125: mayfly.v1.UnusedCeiling
+	(*GetBundleRequest)(nil),             // 126: mayfly.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),            // 127: mayfly.v1.GetBundleResponse
+	(*GetCrlsRequest)(nil),               // 128: mayfly.v1.GetCrlsRequest
+	(*GetCrlsResponse)(nil),              // 129: mayfly.v1.GetCrlsResponse
+	(*Crl)(nil),                          // 130: mayfly.v1.Crl
+	(*WatchBundleRequest)(nil),           // 131: mayfly.v1.WatchBundleRequest
+	(*WatchBundleResponse)(nil),          // 132: mayfly.v1.WatchBundleResponse
+	(*Authority)(nil),                    // 133: mayfly.v1.Authority
+	(*ListAuthoritiesRequest)(nil),       // 134: mayfly.v1.ListAuthoritiesRequest
+	(*ListAuthoritiesResponse)(nil),      // 135: mayfly.v1.ListAuthoritiesResponse
+	(*PrepareAuthorityRequest)(nil),      // 136: mayfly.v1.PrepareAuthorityRequest
+	(*PrepareAuthorityResponse)(nil),     // 137: mayfly.v1.PrepareAuthorityResponse
+	(*ActivateAuthorityRequest)(nil),     // 138: mayfly.v1.ActivateAuthorityRequest
+	(*ActivateAuthorityResponse)(nil),    // 139: mayfly.v1.ActivateAuthorityResponse
+	(*RotateAuthorityRequest)(nil),       // 140: mayfly.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil),      // 141: mayfly.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),       // 142: mayfly.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil),      // 143: mayfly.v1.RetireAuthorityResponse
+	(*TaintAuthorityRequest)(nil),        // 144: mayfly.v1.TaintAuthorityRequest
+	(*TaintAuthorityResponse)(nil),       // 145: mayfly.v1.TaintAuthorityResponse
+	(*WatchCutsRequest)(nil),             // 146: mayfly.v1.WatchCutsRequest
+	(*ConfirmCutsRequest)(nil),           // 147: mayfly.v1.ConfirmCutsRequest
+	(*ConfirmCutsResponse)(nil),          // 148: mayfly.v1.ConfirmCutsResponse
+	(*ListSubscribersRequest)(nil),       // 149: mayfly.v1.ListSubscribersRequest
+	(*ListSubscribersResponse)(nil),      // 150: mayfly.v1.ListSubscribersResponse
+	(*Subscriber)(nil),                   // 151: mayfly.v1.Subscriber
+	(*WatchCutsResponse)(nil),            // 152: mayfly.v1.WatchCutsResponse
+	(*Cut)(nil),                          // 153: mayfly.v1.Cut
+	(*Heartbeat)(nil),                    // 154: mayfly.v1.Heartbeat
+	nil,                                  // 155: mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	nil,                                  // 156: mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	(*timestamppb.Timestamp)(nil),        // 157: google.protobuf.Timestamp
+	(*status.Status)(nil),                // 158: google.rpc.Status
 }
 var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
-	154, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
+	157, // 0: mayfly.v1.X509Svid.expires_at:type_name -> google.protobuf.Timestamp
 	10,  // 1: mayfly.v1.RedeemResponse.svid:type_name -> mayfly.v1.X509Svid
 	11,  // 2: mayfly.v1.RedeemResponse.bundle:type_name -> mayfly.v1.Bundle
 	32,  // 3: mayfly.v1.RedeemResponse.agent:type_name -> mayfly.v1.Agent
@@ -12578,256 +12737,255 @@ var file_mayfly_v1_mayfly_proto_depIdxs = []int32{
 	23,  // 14: mayfly.v1.SpawnResponse.jwt:type_name -> mayfly.v1.JwtSvid
 	19,  // 15: mayfly.v1.SpawnBatchRequest.template:type_name -> mayfly.v1.SpawnRequest
 	20,  // 16: mayfly.v1.SpawnBatchResponse.spawned:type_name -> mayfly.v1.SpawnResponse
-	155, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
-	154, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
+	158, // 17: mayfly.v1.SpawnBatchResponse.denied:type_name -> google.rpc.Status
+	157, // 18: mayfly.v1.JwtSvid.expires_at:type_name -> google.protobuf.Timestamp
 	23,  // 19: mayfly.v1.MintJwtResponse.svid:type_name -> mayfly.v1.JwtSvid
-	154, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
+	157, // 20: mayfly.v1.EndResponse.accepted_until:type_name -> google.protobuf.Timestamp
 	32,  // 21: mayfly.v1.ExtendResponse.agent:type_name -> mayfly.v1.Agent
 	2,   // 22: mayfly.v1.WhoamiResponse.kind:type_name -> mayfly.v1.IdentityKind
 	32,  // 23: mayfly.v1.WhoamiResponse.agent:type_name -> mayfly.v1.Agent
 	9,   // 24: mayfly.v1.Agent.user:type_name -> mayfly.v1.User
 	0,   // 25: mayfly.v1.Agent.mode:type_name -> mayfly.v1.Mode
-	154, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
-	154, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
-	154, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
+	157, // 26: mayfly.v1.Agent.admitted_at:type_name -> google.protobuf.Timestamp
+	157, // 27: mayfly.v1.Agent.lease_expires_at:type_name -> google.protobuf.Timestamp
+	157, // 28: mayfly.v1.Agent.svid_expires_at:type_name -> google.protobuf.Timestamp
 	3,   // 29: mayfly.v1.Agent.state:type_name -> mayfly.v1.AgentState
-	154, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
+	157, // 30: mayfly.v1.Agent.over_at:type_name -> google.protobuf.Timestamp
 	35,  // 31: mayfly.v1.GetBudgetResponse.lines:type_name -> mayfly.v1.BudgetLine
 	36,  // 32: mayfly.v1.GetBudgetResponse.reservations:type_name -> mayfly.v1.Reservation
 	4,   // 33: mayfly.v1.BudgetLine.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 34: mayfly.v1.Reservation.unit:type_name -> mayfly.v1.BudgetUnit
-	154, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
+	157, // 35: mayfly.v1.Reservation.expires_at:type_name -> google.protobuf.Timestamp
 	4,   // 36: mayfly.v1.SpendRequest.unit:type_name -> mayfly.v1.BudgetUnit
 	4,   // 37: mayfly.v1.ReserveRequest.unit:type_name -> mayfly.v1.BudgetUnit
-	154, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
+	157, // 38: mayfly.v1.ReserveResponse.expires_at:type_name -> google.protobuf.Timestamp
 	45,  // 39: mayfly.v1.GetPoliciesResponse.in_force:type_name -> mayfly.v1.PolicySet
 	45,  // 40: mayfly.v1.GetPoliciesResponse.shadow:type_name -> mayfly.v1.PolicySet
-	152, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
-	153, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
+	155, // 41: mayfly.v1.GetPoliciesResponse.class_owners:type_name -> mayfly.v1.GetPoliciesResponse.ClassOwnersEntry
+	156, // 42: mayfly.v1.GetPoliciesResponse.providers:type_name -> mayfly.v1.GetPoliciesResponse.ProvidersEntry
 	46,  // 43: mayfly.v1.PolicySet.texts:type_name -> mayfly.v1.PolicyText
 	32,  // 44: mayfly.v1.ListAgentsResponse.agents:type_name -> mayfly.v1.Agent
 	32,  // 45: mayfly.v1.GetAgentResponse.agent:type_name -> mayfly.v1.Agent
-	53,  // 46: mayfly.v1.ListClassesResponse.classes:type_name -> mayfly.v1.Class
-	0,   // 47: mayfly.v1.Class.modes:type_name -> mayfly.v1.Mode
-	154, // 48: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	9,   // 49: mayfly.v1.Target.user:type_name -> mayfly.v1.User
-	154, // 50: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
-	154, // 51: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
-	5,   // 52: mayfly.v1.Approval.state:type_name -> mayfly.v1.ApprovalState
-	9,   // 53: mayfly.v1.Approval.user:type_name -> mayfly.v1.User
-	154, // 54: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
-	154, // 55: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
-	9,   // 56: mayfly.v1.Approval.answered_by:type_name -> mayfly.v1.User
-	154, // 57: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
-	60,  // 58: mayfly.v1.Approval.narrowed:type_name -> mayfly.v1.Narrowed
-	59,  // 59: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
-	59,  // 60: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
-	59,  // 61: mayfly.v1.ListApprovalsResponse.approvals:type_name -> mayfly.v1.Approval
-	60,  // 62: mayfly.v1.ApproveRequest.narrowed:type_name -> mayfly.v1.Narrowed
-	59,  // 63: mayfly.v1.ApproveResponse.approval:type_name -> mayfly.v1.Approval
-	59,  // 64: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
-	56,  // 65: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
-	9,   // 66: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
-	154, // 67: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
-	76,  // 68: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
-	76,  // 69: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
-	80,  // 70: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
-	56,  // 71: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
-	154, // 72: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
-	154, // 73: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
-	9,   // 74: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
-	154, // 75: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
-	87,  // 76: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
-	87,  // 77: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
-	90,  // 78: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
-	154, // 79: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
-	154, // 80: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
-	9,   // 81: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
-	95,  // 82: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
-	95,  // 83: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
-	96,  // 84: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
-	154, // 85: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
-	9,   // 86: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
-	154, // 87: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
-	98,  // 88: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
-	19,  // 89: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
-	101, // 90: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
-	102, // 91: mayfly.v1.ExplainResponse.scopes:type_name -> mayfly.v1.ExplainedPart
-	102, // 92: mayfly.v1.ExplainResponse.audiences:type_name -> mayfly.v1.ExplainedPart
-	103, // 93: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
-	104, // 94: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
-	105, // 95: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
-	154, // 96: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
-	100, // 97: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
-	100, // 98: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
-	100, // 99: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
-	100, // 100: mayfly.v1.ExplainedLimit.source:type_name -> mayfly.v1.Source
-	100, // 101: mayfly.v1.ExplainedPolicy.source:type_name -> mayfly.v1.Source
-	106, // 102: mayfly.v1.Flip.changes:type_name -> mayfly.v1.FlipChange
-	100, // 103: mayfly.v1.FlipChange.source:type_name -> mayfly.v1.Source
-	9,   // 104: mayfly.v1.WhoCanRequest.user:type_name -> mayfly.v1.User
-	32,  // 105: mayfly.v1.WhoCanResponse.agents:type_name -> mayfly.v1.Agent
-	109, // 106: mayfly.v1.WhoCanResponse.could:type_name -> mayfly.v1.CouldHave
-	110, // 107: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
-	0,   // 108: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
-	100, // 109: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
-	154, // 110: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
-	56,  // 111: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
-	112, // 112: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
-	45,  // 113: mayfly.v1.WhatIfRequest.policies:type_name -> mayfly.v1.PolicySet
-	32,  // 114: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
-	115, // 115: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
-	110, // 116: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
-	100, // 117: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
-	114, // 118: mayfly.v1.WhatIfResponse.losses:type_name -> mayfly.v1.PolicyLoss
-	100, // 119: mayfly.v1.PolicyLoss.source:type_name -> mayfly.v1.Source
-	154, // 120: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
-	45,  // 121: mayfly.v1.ReplayRequest.candidate:type_name -> mayfly.v1.PolicySet
-	118, // 122: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
-	154, // 123: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
-	154, // 124: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
-	100, // 125: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
-	100, // 126: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
-	122, // 127: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
-	154, // 128: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
-	121, // 129: mayfly.v1.GovernResponse.reviews:type_name -> mayfly.v1.DueReview
-	59,  // 130: mayfly.v1.GovernResponse.approvals:type_name -> mayfly.v1.Approval
-	100, // 131: mayfly.v1.DueReview.source:type_name -> mayfly.v1.Source
-	100, // 132: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
-	11,  // 133: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 134: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	127, // 135: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
-	154, // 136: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	11,  // 137: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
-	12,  // 138: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
-	6,   // 139: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
-	7,   // 140: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
-	154, // 141: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
-	154, // 142: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
-	154, // 143: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
-	154, // 144: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
-	154, // 145: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
-	154, // 146: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
-	130, // 147: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
-	6,   // 148: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	130, // 149: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 150: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	130, // 151: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	6,   // 152: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
-	130, // 153: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	130, // 154: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	130, // 155: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
-	148, // 156: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
-	154, // 157: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
-	150, // 158: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
-	151, // 159: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
-	13,  // 160: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
-	15,  // 161: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
-	17,  // 162: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
-	19,  // 163: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
-	24,  // 164: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
-	26,  // 165: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
-	28,  // 166: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
-	30,  // 167: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
-	57,  // 168: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
-	71,  // 169: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
-	73,  // 170: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
-	61,  // 171: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
-	63,  // 172: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
-	65,  // 173: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
-	67,  // 174: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
-	69,  // 175: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
-	21,  // 176: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
-	54,  // 177: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
-	75,  // 178: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
-	81,  // 179: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
-	83,  // 180: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
-	85,  // 181: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
-	88,  // 182: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
-	47,  // 183: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
-	49,  // 184: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
-	51,  // 185: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
-	91,  // 186: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
-	93,  // 187: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
-	97,  // 188: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
-	107, // 189: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
-	111, // 190: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
-	116, // 191: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
-	119, // 192: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
-	123, // 193: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
-	128, // 194: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
-	125, // 195: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
-	143, // 196: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
-	78,  // 197: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
-	144, // 198: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
-	146, // 199: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
-	33,  // 200: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
-	37,  // 201: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
-	39,  // 202: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
-	41,  // 203: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
-	43,  // 204: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
-	131, // 205: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
-	133, // 206: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
-	135, // 207: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
-	137, // 208: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
-	139, // 209: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
-	141, // 210: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
-	14,  // 211: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
-	16,  // 212: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
-	18,  // 213: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
-	20,  // 214: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
-	25,  // 215: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
-	27,  // 216: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
-	29,  // 217: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
-	31,  // 218: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
-	58,  // 219: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
-	72,  // 220: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
-	74,  // 221: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
-	62,  // 222: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
-	64,  // 223: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
-	66,  // 224: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
-	68,  // 225: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
-	70,  // 226: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
-	22,  // 227: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
-	55,  // 228: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
-	77,  // 229: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
-	82,  // 230: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
-	84,  // 231: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
-	86,  // 232: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
-	89,  // 233: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
-	48,  // 234: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
-	50,  // 235: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
-	52,  // 236: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
-	92,  // 237: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
-	94,  // 238: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
-	99,  // 239: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
-	108, // 240: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
-	113, // 241: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
-	117, // 242: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
-	120, // 243: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
-	124, // 244: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
-	129, // 245: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
-	126, // 246: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
-	149, // 247: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
-	79,  // 248: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
-	145, // 249: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
-	147, // 250: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
-	34,  // 251: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
-	38,  // 252: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
-	40,  // 253: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
-	42,  // 254: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
-	44,  // 255: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
-	132, // 256: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
-	134, // 257: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
-	136, // 258: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
-	138, // 259: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
-	140, // 260: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
-	142, // 261: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
-	211, // [211:262] is the sub-list for method output_type
-	160, // [160:211] is the sub-list for method input_type
-	160, // [160:160] is the sub-list for extension type_name
-	160, // [160:160] is the sub-list for extension extendee
-	0,   // [0:160] is the sub-list for field type_name
+	58,  // 46: mayfly.v1.ListClassesResponse.classes:type_name -> mayfly.v1.Class
+	157, // 47: mayfly.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	55,  // 48: mayfly.v1.GetStatusResponse.parts:type_name -> mayfly.v1.StatusPart
+	56,  // 49: mayfly.v1.GetStatusResponse.providers:type_name -> mayfly.v1.StatusProvider
+	57,  // 50: mayfly.v1.GetStatusResponse.history:type_name -> mayfly.v1.StatusHistory
+	0,   // 51: mayfly.v1.Class.modes:type_name -> mayfly.v1.Mode
+	157, // 52: mayfly.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	9,   // 53: mayfly.v1.Target.user:type_name -> mayfly.v1.User
+	157, // 54: mayfly.v1.Target.recorded_before:type_name -> google.protobuf.Timestamp
+	157, // 55: mayfly.v1.ExchangeResponse.expires_at:type_name -> google.protobuf.Timestamp
+	5,   // 56: mayfly.v1.Approval.state:type_name -> mayfly.v1.ApprovalState
+	9,   // 57: mayfly.v1.Approval.user:type_name -> mayfly.v1.User
+	157, // 58: mayfly.v1.Approval.asked_at:type_name -> google.protobuf.Timestamp
+	157, // 59: mayfly.v1.Approval.expires_at:type_name -> google.protobuf.Timestamp
+	9,   // 60: mayfly.v1.Approval.answered_by:type_name -> mayfly.v1.User
+	157, // 61: mayfly.v1.Approval.answered_at:type_name -> google.protobuf.Timestamp
+	65,  // 62: mayfly.v1.Approval.narrowed:type_name -> mayfly.v1.Narrowed
+	64,  // 63: mayfly.v1.AskResponse.approval:type_name -> mayfly.v1.Approval
+	64,  // 64: mayfly.v1.GetApprovalResponse.approval:type_name -> mayfly.v1.Approval
+	64,  // 65: mayfly.v1.ListApprovalsResponse.approvals:type_name -> mayfly.v1.Approval
+	65,  // 66: mayfly.v1.ApproveRequest.narrowed:type_name -> mayfly.v1.Narrowed
+	64,  // 67: mayfly.v1.ApproveResponse.approval:type_name -> mayfly.v1.Approval
+	64,  // 68: mayfly.v1.DenyResponse.approval:type_name -> mayfly.v1.Approval
+	61,  // 69: mayfly.v1.RevokeRequest.target:type_name -> mayfly.v1.Target
+	9,   // 70: mayfly.v1.AgentCount.user:type_name -> mayfly.v1.User
+	157, // 71: mayfly.v1.RevokeResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	81,  // 72: mayfly.v1.RevokeResponse.by_class:type_name -> mayfly.v1.AgentCount
+	81,  // 73: mayfly.v1.RevokeResponse.by_user:type_name -> mayfly.v1.AgentCount
+	85,  // 74: mayfly.v1.ListCutsResponse.cuts:type_name -> mayfly.v1.MadeCut
+	61,  // 75: mayfly.v1.MadeCut.target:type_name -> mayfly.v1.Target
+	157, // 76: mayfly.v1.MadeCut.recorded_at:type_name -> google.protobuf.Timestamp
+	157, // 77: mayfly.v1.MadeCut.kept_until:type_name -> google.protobuf.Timestamp
+	9,   // 78: mayfly.v1.ReopenRequest.user:type_name -> mayfly.v1.User
+	157, // 79: mayfly.v1.ReopenResponse.recorded_at:type_name -> google.protobuf.Timestamp
+	92,  // 80: mayfly.v1.ReloadResponse.changes:type_name -> mayfly.v1.ConfigurationChange
+	92,  // 81: mayfly.v1.CompareConfigurationResponse.changes:type_name -> mayfly.v1.ConfigurationChange
+	95,  // 82: mayfly.v1.CompareConfigurationResponse.agents:type_name -> mayfly.v1.AffectedAgent
+	157, // 83: mayfly.v1.ListEntriesRequest.since:type_name -> google.protobuf.Timestamp
+	157, // 84: mayfly.v1.ListEntriesRequest.until:type_name -> google.protobuf.Timestamp
+	9,   // 85: mayfly.v1.ListEntriesRequest.user:type_name -> mayfly.v1.User
+	100, // 86: mayfly.v1.ListEntriesResponse.entries:type_name -> mayfly.v1.HistoryEntry
+	100, // 87: mayfly.v1.GetDecisionResponse.entries:type_name -> mayfly.v1.HistoryEntry
+	101, // 88: mayfly.v1.GetDecisionResponse.proofs:type_name -> mayfly.v1.EntryProof
+	157, // 89: mayfly.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
+	9,   // 90: mayfly.v1.HistoryEntry.user:type_name -> mayfly.v1.User
+	157, // 91: mayfly.v1.HistoryEntry.ends_at:type_name -> google.protobuf.Timestamp
+	103, // 92: mayfly.v1.ExplainRequest.certificates:type_name -> mayfly.v1.ExplainedCertificates
+	19,  // 93: mayfly.v1.ExplainRequest.spawn:type_name -> mayfly.v1.SpawnRequest
+	106, // 94: mayfly.v1.ExplainResponse.checks:type_name -> mayfly.v1.ExplainedCheck
+	107, // 95: mayfly.v1.ExplainResponse.scopes:type_name -> mayfly.v1.ExplainedPart
+	107, // 96: mayfly.v1.ExplainResponse.audiences:type_name -> mayfly.v1.ExplainedPart
+	108, // 97: mayfly.v1.ExplainResponse.limits:type_name -> mayfly.v1.ExplainedLimit
+	109, // 98: mayfly.v1.ExplainResponse.policies:type_name -> mayfly.v1.ExplainedPolicy
+	110, // 99: mayfly.v1.ExplainResponse.flip:type_name -> mayfly.v1.Flip
+	157, // 100: mayfly.v1.ExplainResponse.at:type_name -> google.protobuf.Timestamp
+	105, // 101: mayfly.v1.ExplainedCheck.source:type_name -> mayfly.v1.Source
+	105, // 102: mayfly.v1.ExplainedPart.from:type_name -> mayfly.v1.Source
+	105, // 103: mayfly.v1.ExplainedPart.removed_by:type_name -> mayfly.v1.Source
+	105, // 104: mayfly.v1.ExplainedLimit.source:type_name -> mayfly.v1.Source
+	105, // 105: mayfly.v1.ExplainedPolicy.source:type_name -> mayfly.v1.Source
+	111, // 106: mayfly.v1.Flip.changes:type_name -> mayfly.v1.FlipChange
+	105, // 107: mayfly.v1.FlipChange.source:type_name -> mayfly.v1.Source
+	9,   // 108: mayfly.v1.WhoCanRequest.user:type_name -> mayfly.v1.User
+	32,  // 109: mayfly.v1.WhoCanResponse.agents:type_name -> mayfly.v1.Agent
+	114, // 110: mayfly.v1.WhoCanResponse.could:type_name -> mayfly.v1.CouldHave
+	115, // 111: mayfly.v1.WhoCanResponse.as_of:type_name -> mayfly.v1.AsOf
+	0,   // 112: mayfly.v1.CouldHave.mode:type_name -> mayfly.v1.Mode
+	105, // 113: mayfly.v1.CouldHave.source:type_name -> mayfly.v1.Source
+	157, // 114: mayfly.v1.AsOf.at:type_name -> google.protobuf.Timestamp
+	61,  // 115: mayfly.v1.WhatIfRequest.revoke:type_name -> mayfly.v1.Target
+	117, // 116: mayfly.v1.WhatIfRequest.limit:type_name -> mayfly.v1.LimitChange
+	32,  // 117: mayfly.v1.WhatIfResponse.agents:type_name -> mayfly.v1.Agent
+	119, // 118: mayfly.v1.WhatIfResponse.starved:type_name -> mayfly.v1.Starved
+	115, // 119: mayfly.v1.WhatIfResponse.as_of:type_name -> mayfly.v1.AsOf
+	105, // 120: mayfly.v1.WhatIfResponse.source:type_name -> mayfly.v1.Source
+	157, // 121: mayfly.v1.ReplayRequest.since:type_name -> google.protobuf.Timestamp
+	122, // 122: mayfly.v1.ReplayResponse.differences:type_name -> mayfly.v1.ReplayDifference
+	157, // 123: mayfly.v1.ReplayDifference.at:type_name -> google.protobuf.Timestamp
+	157, // 124: mayfly.v1.GovernRequest.since:type_name -> google.protobuf.Timestamp
+	105, // 125: mayfly.v1.GovernResponse.unowned:type_name -> mayfly.v1.Source
+	105, // 126: mayfly.v1.GovernResponse.closed_owners:type_name -> mayfly.v1.Source
+	125, // 127: mayfly.v1.GovernResponse.unused:type_name -> mayfly.v1.UnusedCeiling
+	157, // 128: mayfly.v1.GovernResponse.since:type_name -> google.protobuf.Timestamp
+	105, // 129: mayfly.v1.UnusedCeiling.source:type_name -> mayfly.v1.Source
+	11,  // 130: mayfly.v1.GetBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 131: mayfly.v1.GetBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	130, // 132: mayfly.v1.GetCrlsResponse.crls:type_name -> mayfly.v1.Crl
+	157, // 133: mayfly.v1.GetCrlsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	11,  // 134: mayfly.v1.WatchBundleResponse.bundle:type_name -> mayfly.v1.Bundle
+	12,  // 135: mayfly.v1.WatchBundleResponse.foreign:type_name -> mayfly.v1.ForeignBundle
+	6,   // 136: mayfly.v1.Authority.kind:type_name -> mayfly.v1.AuthorityKind
+	7,   // 137: mayfly.v1.Authority.status:type_name -> mayfly.v1.AuthorityStatus
+	157, // 138: mayfly.v1.Authority.expires_at:type_name -> google.protobuf.Timestamp
+	157, // 139: mayfly.v1.Authority.prepared_at:type_name -> google.protobuf.Timestamp
+	157, // 140: mayfly.v1.Authority.activated_at:type_name -> google.protobuf.Timestamp
+	157, // 141: mayfly.v1.Authority.retired_at:type_name -> google.protobuf.Timestamp
+	157, // 142: mayfly.v1.Authority.kept_until:type_name -> google.protobuf.Timestamp
+	157, // 143: mayfly.v1.Authority.signs_from:type_name -> google.protobuf.Timestamp
+	133, // 144: mayfly.v1.ListAuthoritiesResponse.authorities:type_name -> mayfly.v1.Authority
+	6,   // 145: mayfly.v1.PrepareAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	133, // 146: mayfly.v1.PrepareAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 147: mayfly.v1.ActivateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	133, // 148: mayfly.v1.ActivateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	6,   // 149: mayfly.v1.RotateAuthorityRequest.kind:type_name -> mayfly.v1.AuthorityKind
+	133, // 150: mayfly.v1.RotateAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	133, // 151: mayfly.v1.RetireAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	133, // 152: mayfly.v1.TaintAuthorityResponse.authority:type_name -> mayfly.v1.Authority
+	151, // 153: mayfly.v1.ListSubscribersResponse.subscribers:type_name -> mayfly.v1.Subscriber
+	157, // 154: mayfly.v1.Subscriber.since:type_name -> google.protobuf.Timestamp
+	153, // 155: mayfly.v1.WatchCutsResponse.cuts:type_name -> mayfly.v1.Cut
+	154, // 156: mayfly.v1.WatchCutsResponse.heartbeat:type_name -> mayfly.v1.Heartbeat
+	13,  // 157: mayfly.v1.Identities.Redeem:input_type -> mayfly.v1.RedeemRequest
+	15,  // 158: mayfly.v1.Identities.Attest:input_type -> mayfly.v1.AttestRequest
+	17,  // 159: mayfly.v1.Identities.Renew:input_type -> mayfly.v1.RenewRequest
+	19,  // 160: mayfly.v1.Identities.Spawn:input_type -> mayfly.v1.SpawnRequest
+	24,  // 161: mayfly.v1.Identities.MintJwt:input_type -> mayfly.v1.MintJwtRequest
+	26,  // 162: mayfly.v1.Identities.End:input_type -> mayfly.v1.EndRequest
+	28,  // 163: mayfly.v1.Identities.Extend:input_type -> mayfly.v1.ExtendRequest
+	30,  // 164: mayfly.v1.Identities.Whoami:input_type -> mayfly.v1.WhoamiRequest
+	62,  // 165: mayfly.v1.Tokens.Exchange:input_type -> mayfly.v1.ExchangeRequest
+	76,  // 166: mayfly.v1.Tokens.Introspect:input_type -> mayfly.v1.IntrospectRequest
+	78,  // 167: mayfly.v1.Tokens.Revoke:input_type -> mayfly.v1.TokensRevokeRequest
+	66,  // 168: mayfly.v1.Approvals.Ask:input_type -> mayfly.v1.AskRequest
+	68,  // 169: mayfly.v1.Approvals.GetApproval:input_type -> mayfly.v1.GetApprovalRequest
+	70,  // 170: mayfly.v1.Approvals.ListApprovals:input_type -> mayfly.v1.ListApprovalsRequest
+	72,  // 171: mayfly.v1.Approvals.Approve:input_type -> mayfly.v1.ApproveRequest
+	74,  // 172: mayfly.v1.Approvals.Deny:input_type -> mayfly.v1.DenyRequest
+	21,  // 173: mayfly.v1.Batches.Spawn:input_type -> mayfly.v1.SpawnBatchRequest
+	59,  // 174: mayfly.v1.Operations.CreateJoinToken:input_type -> mayfly.v1.CreateJoinTokenRequest
+	80,  // 175: mayfly.v1.Operations.Revoke:input_type -> mayfly.v1.RevokeRequest
+	86,  // 176: mayfly.v1.Operations.Reopen:input_type -> mayfly.v1.ReopenRequest
+	88,  // 177: mayfly.v1.Operations.Backup:input_type -> mayfly.v1.BackupRequest
+	90,  // 178: mayfly.v1.Operations.Reload:input_type -> mayfly.v1.ReloadRequest
+	93,  // 179: mayfly.v1.Operations.CompareConfiguration:input_type -> mayfly.v1.CompareConfigurationRequest
+	47,  // 180: mayfly.v1.Inspection.ListAgents:input_type -> mayfly.v1.ListAgentsRequest
+	49,  // 181: mayfly.v1.Inspection.GetAgent:input_type -> mayfly.v1.GetAgentRequest
+	51,  // 182: mayfly.v1.Inspection.ListClasses:input_type -> mayfly.v1.ListClassesRequest
+	53,  // 183: mayfly.v1.Inspection.GetStatus:input_type -> mayfly.v1.GetStatusRequest
+	96,  // 184: mayfly.v1.History.ListEntries:input_type -> mayfly.v1.ListEntriesRequest
+	98,  // 185: mayfly.v1.History.GetDecision:input_type -> mayfly.v1.GetDecisionRequest
+	102, // 186: mayfly.v1.Decisions.Explain:input_type -> mayfly.v1.ExplainRequest
+	112, // 187: mayfly.v1.Decisions.WhoCan:input_type -> mayfly.v1.WhoCanRequest
+	116, // 188: mayfly.v1.Decisions.WhatIf:input_type -> mayfly.v1.WhatIfRequest
+	120, // 189: mayfly.v1.Decisions.Replay:input_type -> mayfly.v1.ReplayRequest
+	123, // 190: mayfly.v1.Decisions.Govern:input_type -> mayfly.v1.GovernRequest
+	126, // 191: mayfly.v1.Bundles.GetBundle:input_type -> mayfly.v1.GetBundleRequest
+	131, // 192: mayfly.v1.Bundles.WatchBundle:input_type -> mayfly.v1.WatchBundleRequest
+	128, // 193: mayfly.v1.Bundles.GetCrls:input_type -> mayfly.v1.GetCrlsRequest
+	146, // 194: mayfly.v1.Revocations.WatchCuts:input_type -> mayfly.v1.WatchCutsRequest
+	83,  // 195: mayfly.v1.Revocations.ListCuts:input_type -> mayfly.v1.ListCutsRequest
+	147, // 196: mayfly.v1.Revocations.ConfirmCuts:input_type -> mayfly.v1.ConfirmCutsRequest
+	149, // 197: mayfly.v1.Revocations.ListSubscribers:input_type -> mayfly.v1.ListSubscribersRequest
+	33,  // 198: mayfly.v1.Budgets.GetBudget:input_type -> mayfly.v1.GetBudgetRequest
+	37,  // 199: mayfly.v1.Budgets.Spend:input_type -> mayfly.v1.SpendRequest
+	39,  // 200: mayfly.v1.Budgets.Reserve:input_type -> mayfly.v1.ReserveRequest
+	41,  // 201: mayfly.v1.Budgets.Release:input_type -> mayfly.v1.ReleaseRequest
+	43,  // 202: mayfly.v1.Policies.GetPolicies:input_type -> mayfly.v1.GetPoliciesRequest
+	134, // 203: mayfly.v1.Authorities.ListAuthorities:input_type -> mayfly.v1.ListAuthoritiesRequest
+	136, // 204: mayfly.v1.Authorities.PrepareAuthority:input_type -> mayfly.v1.PrepareAuthorityRequest
+	138, // 205: mayfly.v1.Authorities.ActivateAuthority:input_type -> mayfly.v1.ActivateAuthorityRequest
+	140, // 206: mayfly.v1.Authorities.RotateAuthority:input_type -> mayfly.v1.RotateAuthorityRequest
+	142, // 207: mayfly.v1.Authorities.RetireAuthority:input_type -> mayfly.v1.RetireAuthorityRequest
+	144, // 208: mayfly.v1.Authorities.TaintAuthority:input_type -> mayfly.v1.TaintAuthorityRequest
+	14,  // 209: mayfly.v1.Identities.Redeem:output_type -> mayfly.v1.RedeemResponse
+	16,  // 210: mayfly.v1.Identities.Attest:output_type -> mayfly.v1.AttestResponse
+	18,  // 211: mayfly.v1.Identities.Renew:output_type -> mayfly.v1.RenewResponse
+	20,  // 212: mayfly.v1.Identities.Spawn:output_type -> mayfly.v1.SpawnResponse
+	25,  // 213: mayfly.v1.Identities.MintJwt:output_type -> mayfly.v1.MintJwtResponse
+	27,  // 214: mayfly.v1.Identities.End:output_type -> mayfly.v1.EndResponse
+	29,  // 215: mayfly.v1.Identities.Extend:output_type -> mayfly.v1.ExtendResponse
+	31,  // 216: mayfly.v1.Identities.Whoami:output_type -> mayfly.v1.WhoamiResponse
+	63,  // 217: mayfly.v1.Tokens.Exchange:output_type -> mayfly.v1.ExchangeResponse
+	77,  // 218: mayfly.v1.Tokens.Introspect:output_type -> mayfly.v1.IntrospectResponse
+	79,  // 219: mayfly.v1.Tokens.Revoke:output_type -> mayfly.v1.TokensRevokeResponse
+	67,  // 220: mayfly.v1.Approvals.Ask:output_type -> mayfly.v1.AskResponse
+	69,  // 221: mayfly.v1.Approvals.GetApproval:output_type -> mayfly.v1.GetApprovalResponse
+	71,  // 222: mayfly.v1.Approvals.ListApprovals:output_type -> mayfly.v1.ListApprovalsResponse
+	73,  // 223: mayfly.v1.Approvals.Approve:output_type -> mayfly.v1.ApproveResponse
+	75,  // 224: mayfly.v1.Approvals.Deny:output_type -> mayfly.v1.DenyResponse
+	22,  // 225: mayfly.v1.Batches.Spawn:output_type -> mayfly.v1.SpawnBatchResponse
+	60,  // 226: mayfly.v1.Operations.CreateJoinToken:output_type -> mayfly.v1.CreateJoinTokenResponse
+	82,  // 227: mayfly.v1.Operations.Revoke:output_type -> mayfly.v1.RevokeResponse
+	87,  // 228: mayfly.v1.Operations.Reopen:output_type -> mayfly.v1.ReopenResponse
+	89,  // 229: mayfly.v1.Operations.Backup:output_type -> mayfly.v1.BackupResponse
+	91,  // 230: mayfly.v1.Operations.Reload:output_type -> mayfly.v1.ReloadResponse
+	94,  // 231: mayfly.v1.Operations.CompareConfiguration:output_type -> mayfly.v1.CompareConfigurationResponse
+	48,  // 232: mayfly.v1.Inspection.ListAgents:output_type -> mayfly.v1.ListAgentsResponse
+	50,  // 233: mayfly.v1.Inspection.GetAgent:output_type -> mayfly.v1.GetAgentResponse
+	52,  // 234: mayfly.v1.Inspection.ListClasses:output_type -> mayfly.v1.ListClassesResponse
+	54,  // 235: mayfly.v1.Inspection.GetStatus:output_type -> mayfly.v1.GetStatusResponse
+	97,  // 236: mayfly.v1.History.ListEntries:output_type -> mayfly.v1.ListEntriesResponse
+	99,  // 237: mayfly.v1.History.GetDecision:output_type -> mayfly.v1.GetDecisionResponse
+	104, // 238: mayfly.v1.Decisions.Explain:output_type -> mayfly.v1.ExplainResponse
+	113, // 239: mayfly.v1.Decisions.WhoCan:output_type -> mayfly.v1.WhoCanResponse
+	118, // 240: mayfly.v1.Decisions.WhatIf:output_type -> mayfly.v1.WhatIfResponse
+	121, // 241: mayfly.v1.Decisions.Replay:output_type -> mayfly.v1.ReplayResponse
+	124, // 242: mayfly.v1.Decisions.Govern:output_type -> mayfly.v1.GovernResponse
+	127, // 243: mayfly.v1.Bundles.GetBundle:output_type -> mayfly.v1.GetBundleResponse
+	132, // 244: mayfly.v1.Bundles.WatchBundle:output_type -> mayfly.v1.WatchBundleResponse
+	129, // 245: mayfly.v1.Bundles.GetCrls:output_type -> mayfly.v1.GetCrlsResponse
+	152, // 246: mayfly.v1.Revocations.WatchCuts:output_type -> mayfly.v1.WatchCutsResponse
+	84,  // 247: mayfly.v1.Revocations.ListCuts:output_type -> mayfly.v1.ListCutsResponse
+	148, // 248: mayfly.v1.Revocations.ConfirmCuts:output_type -> mayfly.v1.ConfirmCutsResponse
+	150, // 249: mayfly.v1.Revocations.ListSubscribers:output_type -> mayfly.v1.ListSubscribersResponse
+	34,  // 250: mayfly.v1.Budgets.GetBudget:output_type -> mayfly.v1.GetBudgetResponse
+	38,  // 251: mayfly.v1.Budgets.Spend:output_type -> mayfly.v1.SpendResponse
+	40,  // 252: mayfly.v1.Budgets.Reserve:output_type -> mayfly.v1.ReserveResponse
+	42,  // 253: mayfly.v1.Budgets.Release:output_type -> mayfly.v1.ReleaseResponse
+	44,  // 254: mayfly.v1.Policies.GetPolicies:output_type -> mayfly.v1.GetPoliciesResponse
+	135, // 255: mayfly.v1.Authorities.ListAuthorities:output_type -> mayfly.v1.ListAuthoritiesResponse
+	137, // 256: mayfly.v1.Authorities.PrepareAuthority:output_type -> mayfly.v1.PrepareAuthorityResponse
+	139, // 257: mayfly.v1.Authorities.ActivateAuthority:output_type -> mayfly.v1.ActivateAuthorityResponse
+	141, // 258: mayfly.v1.Authorities.RotateAuthority:output_type -> mayfly.v1.RotateAuthorityResponse
+	143, // 259: mayfly.v1.Authorities.RetireAuthority:output_type -> mayfly.v1.RetireAuthorityResponse
+	145, // 260: mayfly.v1.Authorities.TaintAuthority:output_type -> mayfly.v1.TaintAuthorityResponse
+	209, // [209:261] is the sub-list for method output_type
+	157, // [157:209] is the sub-list for method input_type
+	157, // [157:157] is the sub-list for extension type_name
+	157, // [157:157] is the sub-list for extension extendee
+	0,   // [0:157] is the sub-list for field type_name
 }
 
 func init() { file_mayfly_v1_mayfly_proto_init() }
@@ -12844,7 +13002,7 @@ func file_mayfly_v1_mayfly_proto_init() {
 	file_mayfly_v1_mayfly_proto_msgTypes[29].OneofWrappers = []any{}
 	file_mayfly_v1_mayfly_proto_msgTypes[31].OneofWrappers = []any{}
 	file_mayfly_v1_mayfly_proto_msgTypes[33].OneofWrappers = []any{}
-	file_mayfly_v1_mayfly_proto_msgTypes[47].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[52].OneofWrappers = []any{
 		(*Target_Agent)(nil),
 		(*Target_User)(nil),
 		(*Target_Delegation)(nil),
@@ -12855,29 +13013,28 @@ func file_mayfly_v1_mayfly_proto_init() {
 		(*Target_Token)(nil),
 		(*Target_Issuer)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[67].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[72].OneofWrappers = []any{
 		(*AgentCount_Class)(nil),
 		(*AgentCount_User)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[71].OneofWrappers = []any{}
-	file_mayfly_v1_mayfly_proto_msgTypes[72].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[76].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[77].OneofWrappers = []any{
 		(*ReopenRequest_User)(nil),
 		(*ReopenRequest_Workload)(nil),
 		(*ReopenRequest_Class)(nil),
 		(*ReopenRequest_Issuer)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[88].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[93].OneofWrappers = []any{
 		(*ExplainRequest_Agent)(nil),
 		(*ExplainRequest_Certificates)(nil),
 		(*ExplainRequest_Token)(nil),
 		(*ExplainRequest_Spawn)(nil),
 		(*ExplainRequest_Decision)(nil),
 	}
-	file_mayfly_v1_mayfly_proto_msgTypes[94].OneofWrappers = []any{}
-	file_mayfly_v1_mayfly_proto_msgTypes[102].OneofWrappers = []any{
+	file_mayfly_v1_mayfly_proto_msgTypes[99].OneofWrappers = []any{}
+	file_mayfly_v1_mayfly_proto_msgTypes[107].OneofWrappers = []any{
 		(*WhatIfRequest_Revoke)(nil),
 		(*WhatIfRequest_Limit)(nil),
-		(*WhatIfRequest_Policies)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -12885,7 +13042,7 @@ func file_mayfly_v1_mayfly_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mayfly_v1_mayfly_proto_rawDesc), len(file_mayfly_v1_mayfly_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   145,
+			NumMessages:   148,
 			NumExtensions: 0,
 			NumServices:   13,
 		},

@@ -1320,6 +1320,7 @@ const (
 	Inspection_ListAgents_FullMethodName  = "/mayfly.v1.Inspection/ListAgents"
 	Inspection_GetAgent_FullMethodName    = "/mayfly.v1.Inspection/GetAgent"
 	Inspection_ListClasses_FullMethodName = "/mayfly.v1.Inspection/ListClasses"
+	Inspection_GetStatus_FullMethodName   = "/mayfly.v1.Inspection/GetStatus"
 )
 
 // InspectionClient is the client API for Inspection service.
@@ -1336,6 +1337,8 @@ type InspectionClient interface {
 	// The configured classes in order of name. Role: operator, who sees all of them; a workload, listed foreign ones too, and an agent
 	// see those that they may spawn.
 	ListClasses(ctx context.Context, in *ListClassesRequest, opts ...grpc.CallOption) (*ListClassesResponse, error)
+	// The state of the issuer, and what is wrong with it. Role: operator.
+	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 }
 
 type inspectionClient struct {
@@ -1376,6 +1379,16 @@ func (c *inspectionClient) ListClasses(ctx context.Context, in *ListClassesReque
 	return out, nil
 }
 
+func (c *inspectionClient) GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetStatusResponse)
+	err := c.cc.Invoke(ctx, Inspection_GetStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InspectionServer is the server API for Inspection service.
 // All implementations must embed UnimplementedInspectionServer
 // for forward compatibility.
@@ -1390,6 +1403,8 @@ type InspectionServer interface {
 	// The configured classes in order of name. Role: operator, who sees all of them; a workload, listed foreign ones too, and an agent
 	// see those that they may spawn.
 	ListClasses(context.Context, *ListClassesRequest) (*ListClassesResponse, error)
+	// The state of the issuer, and what is wrong with it. Role: operator.
+	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	mustEmbedUnimplementedInspectionServer()
 }
 
@@ -1408,6 +1423,9 @@ func (UnimplementedInspectionServer) GetAgent(context.Context, *GetAgentRequest)
 }
 func (UnimplementedInspectionServer) ListClasses(context.Context, *ListClassesRequest) (*ListClassesResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ListClasses not implemented")
+}
+func (UnimplementedInspectionServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetStatus not implemented")
 }
 func (UnimplementedInspectionServer) mustEmbedUnimplementedInspectionServer() {}
 func (UnimplementedInspectionServer) testEmbeddedByValue()                    {}
@@ -1484,6 +1502,24 @@ func _Inspection_ListClasses_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Inspection_GetStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectionServer).GetStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspection_GetStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectionServer).GetStatus(ctx, req.(*GetStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Inspection_ServiceDesc is the grpc.ServiceDesc for Inspection service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1502,6 +1538,10 @@ var Inspection_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListClasses",
 			Handler:    _Inspection_ListClasses_Handler,
+		},
+		{
+			MethodName: "GetStatus",
+			Handler:    _Inspection_GetStatus_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -8,6 +8,10 @@ pub struct User {
     /// Subject at that issuer.
     #[prost(string, tag = "2")]
     pub sub: ::prost::alloc::string::String,
+    /// In answers: the name that the configuration gives the issuer, or else its URL, and the subject, such as "corp/alice". `--user` of
+    /// every command takes it. Ignored in requests.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
 }
 /// An X.509-SVID without its key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -347,9 +351,6 @@ pub struct Agent {
     /// The agent has no key of its own and no certificate: its parent mints its tokens. `svid_expires_at` is absent then.
     #[prost(bool, tag = "109")]
     pub keyless: bool,
-    /// The user as `<issuer>/<subject>`, with the configured name of the issuer; its URL if it is not configured any more.
-    #[prost(string, tag = "120")]
-    pub user_name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBudgetRequest {
@@ -568,6 +569,78 @@ pub struct ListClassesResponse {
     pub classes: ::prost::alloc::vec::Vec<Class>,
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStatusRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetStatusResponse {
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    /// Its version, with the commit that it was built from.
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub started_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Revision of the last record in the journal.
+    #[prost(uint64, tag = "4")]
+    pub revision: u64,
+    #[prost(uint64, tag = "5")]
+    pub live_agents: u64,
+    /// Whether nothing is wrong with any part; `/readyz` says the same.
+    #[prost(bool, tag = "6")]
+    pub ready: bool,
+    /// clock, journal, feed, authorities; while the issuer starts or stops: start.
+    #[prost(message, repeated, tag = "7")]
+    pub parts: ::prost::alloc::vec::Vec<StatusPart>,
+    /// The providers of users and of workloads' platform tokens, in order of name.
+    #[prost(message, repeated, tag = "8")]
+    pub providers: ::prost::alloc::vec::Vec<StatusProvider>,
+    #[prost(message, optional, tag = "9")]
+    pub history: ::core::option::Option<StatusHistory>,
+    /// What is wrong for some callers only: a provider that cannot be reached, a collector that accepts no entries, a witness that
+    /// does not cosign.
+    #[prost(string, repeated, tag = "10")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A part of the issuer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusPart {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What is wrong with it; empty: nothing.
+    #[prost(string, tag = "2")]
+    pub trouble: ::prost::alloc::string::String,
+}
+/// A provider whose tokens the issuer accepts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusProvider {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its issuer URL.
+    #[prost(string, tag = "2")]
+    pub iss: ::prost::alloc::string::String,
+    /// Why its keys could not be fetched by the last attempt; empty if they could.
+    #[prost(string, tag = "3")]
+    pub trouble: ::prost::alloc::string::String,
+    /// Its keys were asked for since the issuer started.
+    #[prost(bool, tag = "4")]
+    pub asked: bool,
+}
+/// The history.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusHistory {
+    /// Index of the oldest entry that is kept.
+    #[prost(uint64, tag = "1")]
+    pub first: u64,
+    /// Index after the last entry.
+    #[prost(uint64, tag = "2")]
+    pub end: u64,
+    /// Revision of the last record whose entry is durable.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+    /// Entries that the last signed checkpoint covers, from the first ever on.
+    #[prost(uint64, tag = "4")]
+    pub signed: u64,
 }
 /// A kind of agents, as it is configured.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4150,6 +4223,31 @@ pub mod inspection_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("mayfly.v1.Inspection", "ListClasses"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The state of the issuer, and what is wrong with it. Role: operator.
+        pub async fn get_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mayfly.v1.Inspection/GetStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mayfly.v1.Inspection", "GetStatus"));
             self.inner.unary(req, path, codec).await
         }
     }

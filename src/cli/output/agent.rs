@@ -3,6 +3,7 @@
 use mayfly_agent::api::v1;
 use serde_json::{Value, json};
 
+use super::table::Style;
 use super::{optional_timestamp, timestamp};
 
 /// An agent, with the field names that every command uses.
@@ -15,7 +16,7 @@ pub(in crate::cli) fn object(agent: &v1::Agent) -> Value {
         "mode": if agent.mode() == v1::Mode::Autonomous { "autonomous" } else { "delegated" },
         "delegation_id": Some(&agent.delegation_id).filter(|d| !d.is_empty()),
         "user": agent.user.as_ref().map(|u| json!({ "iss": u.iss, "sub": u.sub })),
-        "user_name": agent.user.as_ref().map(|_| &agent.user_name),
+        "user_name": agent.user.as_ref().map(super::user::name),
         "depth": agent.depth,
         "scopes": agent.scopes,
         "audiences": agent.audiences,
@@ -43,20 +44,24 @@ pub(in crate::cli) fn over(agent: &v1::Agent) -> String {
     said
 }
 
-/// The heads of the columns of [`line`].
-pub(in crate::cli) fn head() -> String {
-    format!("{:<76}  {:<8}  {:<24}  CERTIFICATE UNTIL", "AGENT", "STATE", "FOR")
+/// The heads of the columns of [`row`].
+pub(in crate::cli) const HEAD: [&str; 4] = ["AGENT", "STATE", "FOR", "CERTIFICATE UNTIL"];
+
+/// A row of a table: id, state, user and the end of the certificate.
+pub(in crate::cli) fn row(agent: &v1::Agent, style: Style) -> Vec<String> {
+    let until = if agent.keyless { "without a key".to_owned() } else { style.time(agent.svid_expires_at.as_ref()) };
+    vec![style.id(&agent.agent_id), state(agent).to_owned(), user(agent), until]
 }
 
-/// One line: id, state, user and the end of the certificate.
-pub(in crate::cli) fn line(agent: &v1::Agent) -> String {
-    let until = if agent.keyless { "without a key".into() } else { timestamp(agent.svid_expires_at.as_ref()) };
-    format!("{:<76}  {:<8}  {:<24}  {until}", agent.agent_id, state(agent), user(agent))
+/// The table of some agents, or `none`.
+pub(in crate::cli) fn table(agents: &[v1::Agent], none: &str) -> Vec<String> {
+    let style = Style::of_stdout();
+    style.table(none, &HEAD, agents.iter().map(|agent| row(agent, style)).collect())
 }
 
 /// The agent's user as `--user` takes it; `nobody` if it acts for nobody.
-pub(in crate::cli) fn user(agent: &v1::Agent) -> &str {
-    agent.user.as_ref().map_or("nobody", |u| if agent.user_name.is_empty() { u.sub.as_str() } else { agent.user_name.as_str() })
+pub(in crate::cli) fn user(agent: &v1::Agent) -> String {
+    agent.user.as_ref().map_or_else(|| "nobody".to_owned(), super::user::name)
 }
 
 /// The word for its state.

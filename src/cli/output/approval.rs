@@ -15,6 +15,7 @@ pub(in crate::cli) fn object(approval: &v1::Approval) -> Value {
         "agent_id": approval.agent_id,
         "chain": approval.chain,
         "user": approval.user.as_ref().map(user),
+        "user_name": approval.user.as_ref().map(super::user::name),
         "delegation_id": Some(&approval.delegation_id).filter(|id| !id.is_empty()),
         "audience": approval.audience,
         "authorization_details": serde_json::from_str::<Value>(&approval.authorization_details).ok(),

@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use mayfly_agent::api::v1;
 use serde_json::{Value, json};
 
+use super::table::Style;
+use super::user;
 use crate::cli::output;
 
 /// Whether it has ended by this machine's clock.
@@ -15,11 +17,6 @@ pub(in crate::cli) fn has_ended(entry: &v1::HistoryEntry) -> bool {
 
 /// A delegation, with what was revoked of it.
 pub(in crate::cli) fn object(entry: &v1::HistoryEntry, revocations: &[v1::HistoryEntry]) -> Value {
-    // A revocation of this delegation, or of its user after the delegation was made.
-    let hits = |r: &&v1::HistoryEntry| {
-        let whole_user = r.target.starts_with("user ") && r.user == entry.user && r.revision > entry.revision;
-        whole_user || r.target == format!("delegation {}", entry.delegation_id)
-    };
     let revoked = |r: &v1::HistoryEntry| {
         json!({
             "at": output::precise_timestamp(r.at.as_ref()),
@@ -32,6 +29,7 @@ pub(in crate::cli) fn object(entry: &v1::HistoryEntry, revocations: &[v1::Histor
     json!({
         "delegation_id": entry.delegation_id,
         "user": entry.user.as_ref().map(|u| json!({ "iss": u.iss, "sub": u.sub })),
+        "user_name": entry.user.as_ref().map(user::name),
         "root_id": entry.root_id,
         "recorded_at": output::precise_timestamp(entry.at.as_ref()),
         "ends_at": output::optional_timestamp(entry.ends_at.as_ref()),
@@ -41,14 +39,31 @@ pub(in crate::cli) fn object(entry: &v1::HistoryEntry, revocations: &[v1::Histor
         "token": entry.target.strip_prefix("token "),
         "peer": Some(&entry.peer).filter(|peer| !peer.is_empty()),
         "decision_id": entry.decision_id,
-        "revocations": revocations.iter().filter(hits).map(revoked).collect::<Vec<_>>(),
+        "revocations": revocations.iter().filter(|revocation| hits(entry, revocation)).map(revoked).collect::<Vec<_>>(),
     })
 }
 
-/// One line.
-pub(in crate::cli) fn line(entry: &v1::HistoryEntry) -> String {
-    let user = entry.user.as_ref().map_or("nobody", |user| user.sub.as_str());
-    let scopes = if entry.scopes.is_empty() { "what the class allows".to_owned() } else { entry.scopes.join(" ") };
-    let (from, until) = (output::timestamp(entry.at.as_ref()), output::timestamp(entry.ends_at.as_ref()));
-    format!("{}  {user} lets {} do {scopes}, {from} until {until}", entry.delegation_id, entry.root_id)
+/// The table of some delegations, or `none`.
+pub(in crate::cli) fn table(delegations: &[&v1::HistoryEntry], revocations: &[v1::HistoryEntry], none: &str) -> Vec<String> {
+    let style = Style::of_stdout();
+    let row = |entry: &&v1::HistoryEntry| {
+        let state = match (has_ended(entry), revocations.iter().any(|revocation| hits(entry, revocation))) {
+            (_, true) => "revoked",
+            (true, false) => "ended",
+            (false, false) => "open",
+        };
+        let scopes = if entry.scopes.is_empty() { "what the class allows".to_owned() } else { entry.scopes.join(" ") };
+        let user = entry.user.as_ref().map_or_else(|| "nobody".to_owned(), user::name);
+        let (from, until) = (style.time(entry.at.as_ref()), style.time(entry.ends_at.as_ref()));
+        vec![entry.delegation_id.clone(), state.to_owned(), user, style.id(&entry.root_id), from, until, scopes]
+    };
+    let head = ["DELEGATION", "STATE", "USER", "WORKLOAD", "SINCE", "UNTIL", "ALLOWS"];
+    style.table(none, &head, delegations.iter().map(row).collect())
+}
+
+/// Whether something was revoked that this delegation relies on: itself, or its user after it was made.
+fn hits(entry: &v1::HistoryEntry, revocation: &v1::HistoryEntry) -> bool {
+    let whole_user =
+        revocation.target.starts_with("user ") && revocation.user == entry.user && revocation.revision > entry.revision;
+    whole_user || revocation.target == format!("delegation {}", entry.delegation_id)
 }

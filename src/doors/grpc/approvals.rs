@@ -4,7 +4,7 @@ use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
 
 use super::super::page;
-use super::message::timestamp;
+use super::message::{timestamp, user_message};
 use super::server::approvals_server::Approvals;
 use super::{Door, methods};
 use crate::acts::answer::Says;
@@ -107,7 +107,7 @@ pub(super) fn message(issuer: &Issuer, known: &Known) -> v1::Approval {
         Standing::Used => v1::ApprovalState::Used,
         Standing::Revoked => v1::ApprovalState::Revoked,
     };
-    let user = |user: &mayfly_verify::User| v1::User { iss: user.iss.clone(), sub: user.sub.clone() };
+    let user = |user: &mayfly_verify::User| user_message(issuer, user);
     v1::Approval {
         approval_id: hex::encode(approval.id),
         state: state.into(),

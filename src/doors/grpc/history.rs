@@ -3,13 +3,15 @@
 use mayfly_agent::api::v1;
 use tonic::{Request, Response, Status};
 
+use super::message::named;
 use super::server::history_server::History;
 use super::targets::{self, microseconds};
 use super::{Door, methods};
 use crate::acts::Issuer;
 use crate::acts::history::{self, Proved, Wanted};
 use crate::denial::Denial;
-use crate::history::line::message;
+use crate::history::entry::Draft;
+use crate::history::line;
 
 #[tonic::async_trait]
 impl History for Door {
@@ -23,7 +25,7 @@ impl History for Door {
                 let token = r.page_token.clone();
                 let entries = history::list(&issuer, &caller, wanted(&issuer, r)?, size, &token).await?;
                 let (next_page_token, end_page_token) = (entries.next, entries.end);
-                let entries = entries.entries.into_iter().map(message).collect();
+                let entries = entries.entries.into_iter().map(|entry| entry_message(&issuer, entry)).collect();
                 Ok(v1::ListEntriesResponse { entries, next_page_token, end_page_token })
             },
         )
@@ -38,11 +40,17 @@ impl History for Door {
             |issuer, caller, r| async move {
                 let (entries, proofs) = history::decision(&issuer, &caller, &r.decision_id).await?;
                 let proofs = proofs.into_iter().zip(&entries).map(|(proved, entry)| proof(proved, entry.leaf.index)).collect();
-                Ok(v1::GetDecisionResponse { entries: entries.into_iter().map(message).collect(), proofs })
+                let entries = entries.into_iter().map(|entry| entry_message(&issuer, entry)).collect();
+                Ok(v1::GetDecisionResponse { entries, proofs })
             },
         )
         .await
     }
+}
+
+fn entry_message(issuer: &Issuer, entry: Draft) -> v1::HistoryEntry {
+    let message = line::message(entry);
+    v1::HistoryEntry { user: message.user.map(|user| named(issuer, user)), ..message }
 }
 
 fn wanted(issuer: &Issuer, r: v1::ListEntriesRequest) -> Result<Wanted, Denial> {

@@ -7,7 +7,9 @@ use tonic::{Request, Response, Status};
 use super::message::{agent_message, timestamp};
 use super::server::inspection_server::Inspection;
 use super::{Door, methods};
+use crate::acts::Issuer;
 use crate::acts::inspect::{self, Known};
+use crate::acts::status;
 use crate::clock::SECOND;
 
 #[tonic::async_trait]
@@ -53,6 +55,40 @@ impl Inspection for Door {
             Ok(v1::ListClassesResponse { classes: classes.into_iter().map(class).collect(), revision })
         })
         .await
+    }
+
+    async fn get_status(&self, request: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
+        self.run(methods::GET_STATUS, request, |issuer, _, _| async move { Ok(status_message(&issuer)) }).await
+    }
+}
+
+/// The status as a message.
+fn status_message(issuer: &Issuer) -> v1::GetStatusResponse {
+    let now = status::status(issuer);
+    let trouble = |said: Result<(), String>| said.err().unwrap_or_default();
+    let part = |(name, said): (&'static str, Result<(), String>)| v1::StatusPart { name: name.into(), trouble: trouble(said) };
+    let provider = |(name, iss, said): (String, String, Option<Result<(), String>>)| v1::StatusProvider {
+        name,
+        iss,
+        asked: said.is_some(),
+        trouble: said.map(trouble).unwrap_or_default(),
+    };
+    v1::GetStatusResponse {
+        trust_domain: issuer.trust_domain.to_string(),
+        version: crate::VERSION.into(),
+        started_at: Some(timestamp(issuer.health.started_at)),
+        revision: now.revision,
+        live_agents: now.live,
+        ready: now.ready.is_ready(),
+        parts: now.ready.parts.into_iter().map(part).collect(),
+        providers: now.providers.into_iter().map(provider).collect(),
+        history: Some(v1::StatusHistory {
+            first: now.entries.0,
+            end: now.entries.1,
+            revision: now.in_history,
+            signed: now.signed,
+        }),
+        warnings: now.ready.warnings,
     }
 }
 

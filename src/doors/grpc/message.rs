@@ -1,6 +1,7 @@
 //! Converts the results of acts to messages of the API.
 
 use mayfly_agent::api::v1;
+use mayfly_verify::User;
 
 use crate::acts::{Certified, Issuer, spawn};
 use crate::authority::Signed;
@@ -92,8 +93,7 @@ pub(super) fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) 
         parent_id: chain.first().cloned().unwrap_or_default(),
         class: agent.mandate.class.to_string(),
         delegation_id: delegation.map(|d| d.id.to_string()).unwrap_or_default(),
-        user: delegation.map(|d| v1::User { iss: d.user.iss.clone(), sub: d.user.sub.clone() }),
-        user_name: delegation.map(|d| user_name(issuer, &d.user.iss, &d.user.sub)).unwrap_or_default(),
+        user: delegation.map(|d| user_message(issuer, &d.user)),
         mode: if delegation.is_some() { v1::Mode::Delegated } else { v1::Mode::Autonomous }.into(),
         depth: agent.depth(),
         scopes: agent.mandate.scopes.clone(),
@@ -108,11 +108,16 @@ pub(super) fn agent_message(issuer: &Issuer, agent: &Agent, standing: Standing) 
     }
 }
 
-/// A user as operators write them.
-fn user_name(issuer: &Issuer, iss: &str, sub: &str) -> String {
+/// A user, with the name that operators write.
+pub(super) fn user_message(issuer: &Issuer, user: &User) -> v1::User {
+    named(issuer, v1::User { iss: user.iss.clone(), sub: user.sub.clone(), name: String::new() })
+}
+
+/// The same for a message without the name.
+pub(super) fn named(issuer: &Issuer, user: v1::User) -> v1::User {
     let providers = issuer.providers.load();
-    let name = providers.urls.iter().find(|(_, url)| *url == iss).map_or(iss, |(name, _)| name.as_str());
-    format!("{name}/{sub}")
+    let provider = providers.urls.iter().find(|(_, url)| **url == user.iss).map_or(user.iss.as_str(), |(name, _)| name.as_str());
+    v1::User { name: format!("{provider}/{}", user.sub), ..user }
 }
 
 pub(super) fn timestamp(seconds: u64) -> prost_types::Timestamp {

@@ -33,6 +33,7 @@ pub(super) const COMPARE_CONFIGURATION: Method =
 pub(super) const LIST_AGENTS: Method = Method { name: "Inspection/ListAgents", action: Action::ListAgents };
 pub(super) const GET_AGENT: Method = Method { name: "Inspection/GetAgent", action: Action::GetAgent };
 pub(super) const LIST_CLASSES: Method = Method { name: "Inspection/ListClasses", action: Action::ListClasses };
+pub(super) const GET_STATUS: Method = Method { name: "Inspection/GetStatus", action: Action::SeeStatus };
 pub(super) const LIST_ENTRIES: Method = Method { name: "History/ListEntries", action: Action::ReadHistory };
 pub(super) const GET_DECISION: Method = Method { name: "History/GetDecision", action: Action::ReadHistory };
 pub(super) const EXPLAIN: Method = Method { name: "Decisions/Explain", action: Action::Explain };
@@ -104,6 +105,7 @@ pub const METHODS: &[Method] = &[
     LIST_AGENTS,
     GET_AGENT,
     LIST_CLASSES,
+    GET_STATUS,
     LIST_ENTRIES,
     GET_DECISION,
     EXPLAIN,

@@ -45,7 +45,7 @@ impl Operations for Door {
                 let unknown_user = revoke::is_unknown_user(&issuer, &what);
                 if r.dry_run {
                     let (revoked, reach) = revoke::would_end(&issuer, caller, what, how).await?;
-                    return Ok(v1::RevokeResponse { unknown_user, ..targets::would_end(&revoked, reach) });
+                    return Ok(v1::RevokeResponse { unknown_user, ..targets::would_end(&issuer, &revoked, reach) });
                 }
                 let revoked = revoke::revoke(&issuer, caller, what, how).await?;
                 Ok(v1::RevokeResponse { unknown_user, ..targets::receipt(&revoked) })

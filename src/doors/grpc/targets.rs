@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use mayfly_agent::api::v1;
 use mayfly_verify::{DelegationId, NameError, Target, User};
 
-use super::message::timestamp;
+use super::message::{timestamp, user_message};
 use crate::acts::Issuer;
 use crate::acts::inspect::Made;
 use crate::acts::revoke::{Reach, Revoked, What};
@@ -52,7 +52,6 @@ pub(super) fn microseconds(time: &prost_types::Timestamp) -> Result<u64, Denial>
     }
 }
 
-/// The denial for a connection with a certificate that brings a user token too.
 /// The receipt of a revocation.
 pub(super) fn receipt(revoked: &Revoked) -> v1::RevokeResponse {
     let Revoked { revision, agents_at_most, open_for_new, worst_case_seconds, at } = *revoked;
@@ -61,7 +60,7 @@ pub(super) fn receipt(revoked: &Revoked) -> v1::RevokeResponse {
 }
 
 /// The answer to a dry run: agents are counted one by one, each at the moment at which it is visited.
-pub(super) fn would_end(revoked: &Revoked, reach: Reach) -> v1::RevokeResponse {
+pub(super) fn would_end(issuer: &Issuer, revoked: &Revoked, reach: Reach) -> v1::RevokeResponse {
     use v1::agent_count::Of;
     let count = |(of, agents)| v1::AgentCount { of: Some(of), agents };
     let mut users: Vec<_> = reach.users.into_iter().collect();
@@ -71,7 +70,7 @@ pub(super) fn would_end(revoked: &Revoked, reach: Reach) -> v1::RevokeResponse {
         agents_at_most: reach.agents,
         recorded_at: None,
         by_class: reach.classes.into_iter().map(|(class, n)| count((Of::Class(class.to_string()), n))).collect(),
-        by_user: users.into_iter().map(|(u, n)| count((Of::User(v1::User { iss: u.iss, sub: u.sub }), n))).collect(),
+        by_user: users.into_iter().map(|(u, n)| count((Of::User(user_message(issuer, &u)), n))).collect(),
         ..receipt(revoked)
     }
 }
@@ -85,7 +84,7 @@ pub(super) fn made(issuer: &Issuer, made: Made) -> v1::MadeCut {
             let id = |agent: &crate::state::Agent| agent.id(&issuer.trust_domain).to_string();
             Wire::Agent(issuer.ledger.read(|state| state.agent(&uuid).map(id)).unwrap_or_else(|| uuid.to_string()))
         }
-        Target::User(u) => Wire::User(v1::User { iss: u.iss, sub: u.sub }),
+        Target::User(u) => Wire::User(user_message(issuer, &u)),
         Target::Delegation(id) => Wire::Delegation(id.to_string()),
         Target::Workload(name) => Wire::Workload(name.to_string()),
         Target::Class(name) => Wire::Class(name.to_string()),

@@ -1,15 +1,13 @@
 //! What the page says of approvals and agents.
 
 use serde_json::{Map, Value};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::form::{actions, can_shrink};
 use super::html::{form_field, text, user};
 use super::session::Session;
 use super::{AGENTS, Served};
 use crate::acts::approvals::Known;
-use crate::clock::SECOND;
+use crate::clock::{SECOND, rfc3339 as time};
 use crate::judge::action::Catalogue;
 use crate::state::{Agent, Standing, Status};
 
@@ -178,10 +176,4 @@ fn plain(value: &Value) -> String {
         Value::Array(members) => members.iter().map(plain).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
-}
-
-/// A time as people read it, from Unix seconds.
-fn time(seconds: u64) -> String {
-    let at = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }

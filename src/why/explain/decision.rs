@@ -9,9 +9,10 @@ use super::change::Case;
 use super::told::{Explanation, Part, Row};
 use crate::acts::{Issuer, history};
 use crate::caller::Caller;
+use crate::clock::rfc3339;
 use crate::denial::{Denial, Fault, Kind, No};
-use crate::history::entry::{Draft, Kind as EntryKind, Outcome};
-use crate::judge::{Section, Source};
+use crate::history::entry::{Draft, Kind as EntryKind, Outcome, Person};
+use crate::judge::{Rules, Section, Source};
 use crate::why::replay;
 
 /// Explains a decision that the caller may see, by its id in the history.
@@ -77,6 +78,7 @@ fn as_recorded(issuer: &Issuer, entries: &[Draft], main: &Draft) -> Explanation 
             entry.map_or(("DECISION_UNKNOWN", Kind::Denied), |e| (e.code, e.kinds.first().copied().unwrap_or(Kind::Denied)));
         Denial::new(kind, code, main.opening.reason.clone())
     });
+    let rules = issuer.ledger.rules();
     let row = |entry: &Draft| {
         let record = match entry.leaf.revision {
             0 => format!("history entry {}", entry.leaf.index),
@@ -88,7 +90,7 @@ fn as_recorded(issuer: &Issuer, entries: &[Draft], main: &Draft) -> Explanation 
             _ => places.record(record, Some(&class(None).owner)),
         };
         let passed = entry.leaf.outcome != Outcome::Denied;
-        Row { check: entry.leaf.kind.as_str(), passed, saw: saw(entry), source: by }
+        Row { check: entry.leaf.kind.as_str(), passed, saw: saw(&rules, entry), source: by }
     };
     let given = |key: &str, given: &[String], asked: &[String]| {
         let source = places.record(format!("{} r{}", leaf.kind.as_str(), leaf.revision), Some(&class(None).owner));
@@ -120,8 +122,9 @@ fn as_recorded(issuer: &Issuer, entries: &[Draft], main: &Draft) -> Explanation 
 }
 
 /// The decision of an entry, in words.
-fn saw(entry: &Draft) -> String {
+fn saw(rules: &Rules, entry: &Draft) -> String {
     let (leaf, opening) = (&entry.leaf, &entry.opening);
+    let name = |user: &Person| rules.user_name(&mayfly_verify::User { iss: user.iss.clone(), sub: user.sub.clone() });
     let mut parts = Vec::new();
     let mut say = |name: &str, value: String| {
         if !value.is_empty() {
@@ -129,12 +132,12 @@ fn saw(entry: &Draft) -> String {
         }
     };
     say("by", opening.caller.clone());
-    say("for", opening.user.as_ref().map(|user| format!("user {} of {}", user.sub, user.iss)).unwrap_or_default());
+    say("for", opening.user.as_ref().map(|user| format!("user {}", name(user))).unwrap_or_default());
     say("class", leaf.class.clone());
     say("asked", opening.asked.join(" "));
     say("scopes", opening.scopes.join(" "));
     say("audiences", opening.audiences.join(" "));
-    say("until", if opening.ends_at > 0 { format!("{} (unix seconds)", opening.ends_at) } else { String::new() });
+    say("until", if opening.ends_at > 0 { rfc3339(opening.ends_at) } else { String::new() });
     say("target", opening.target.clone());
     say(leaf.reason_code.as_str(), opening.reason.clone());
     if parts.is_empty() { leaf.outcome.as_str().to_owned() } else { parts.join(", ") }

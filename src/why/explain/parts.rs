@@ -44,7 +44,7 @@ pub(super) fn of_spawn(j: &Judgement<'_>, matter: &Matter<'_>, granted: Option<&
         };
         let class = Stage { source: matter.class(Some(key)), allows: Some(ceiling.iter().cloned().collect()), gives: true };
         let by_grant = matter.agent.is_some() || matter.user.is_some();
-        let grant = Stage { source: matter.grant(), allows: above.map(<[String]>::to_vec), gives: by_grant };
+        let grant = Stage { source: matter.grant(j.rules()), allows: above.map(<[String]>::to_vec), gives: by_grant };
         parts(asked.iter().chain(ceiling).cloned(), &[request, class, grant])
     };
     let parent = matter.agent.map(|parent| &parent.mandate);
@@ -73,7 +73,7 @@ pub(super) fn of_agent(j: &Judgement<'_>, matter: &Matter<'_>, agent: &Agent) ->
         if let Some(delegation) = &agent.delegation {
             let allows = delegation.scopes.clone().filter(|_| key == "scopes");
             let gives = agent.lineage.is_none();
-            stages.push(Stage { source: matter.grant(), allows, gives });
+            stages.push(Stage { source: matter.grant(j.rules()), allows, gives });
         }
         // The remaining names were not requested, or not given when the agent was admitted or renewed.
         let admission = format!("admission r{}, which did not ask for it or was not given it", agent.revision);

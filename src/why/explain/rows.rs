@@ -6,10 +6,10 @@ use mayfly_verify::{ClassName, Target, Workload};
 
 use super::told::{Row, Used};
 use crate::caller::Caller;
-use crate::clock::SECOND;
+use crate::clock::{SECOND, rfc3339};
 use crate::judge::budget::{Line, lines};
 use crate::judge::policy::Asked;
-use crate::judge::{Check, Defined, Judgement, Places, Section, Source, Usage};
+use crate::judge::{Check, Defined, Judgement, Places, Rules, Section, Source, Usage};
 use crate::state::{Agent, Delegation, Unit, View};
 
 /// The subjects of the checks of one verdict.
@@ -89,8 +89,8 @@ impl Matter<'_> {
     }
 
     /// The delegation, or the user token that would record one.
-    pub(super) fn grant(&self) -> Source {
-        let owner = self.user.as_ref().map(|user| format!("user {} of {}", user.sub, user.iss));
+    pub(super) fn grant(&self, rules: &Rules) -> Source {
+        let owner = self.user.as_ref().map(|user| format!("user {}", rules.user_name(user)));
         // The grant of a child is its parent.
         match (self.delegation.filter(|_| self.asked.is_none() || self.agent.is_none()), self.agent) {
             (Some(delegation), _) => self.places.record(format!("delegation {}", delegation.id), owner.as_deref()),
@@ -127,12 +127,12 @@ impl Matter<'_> {
                 self.places.record(format!("admission r{}", agent.revision), Some(&class.owner)),
             );
         };
-        let since = why.at / SECOND;
+        let since = rfc3339(why.at / SECOND);
         let said = standing.refusal().map_or("", |(_, message)| message);
         let saw = if self.operator && !why.reason.is_empty() {
-            format!("{id}: {said}, since {since} (unix seconds): {}", why.reason)
+            format!("{id}: {said}, since {since}: {}", why.reason)
         } else {
-            format!("{id}: {said}, since {since} (unix seconds)")
+            format!("{id}: {said}, since {since}")
         };
         let by = if self.operator && !why.by.is_empty() { Some(why.by.as_str()) } else { None };
         let record = match revocation_of(j, agent) {
@@ -186,7 +186,7 @@ impl Matter<'_> {
                 let saw = if until == 0 {
                     "lease, class and signing authority".to_owned()
                 } else {
-                    format!("a lease until {until} (unix seconds)")
+                    format!("a lease until {}", rfc3339(until))
                 };
                 (saw, self.class(Some("svid_ttl")))
             }
@@ -214,9 +214,9 @@ impl Matter<'_> {
         let Some(name) = name else {
             return (format!("the provider `{}` is not configured", user.iss), self.places.elsewhere("issuers"));
         };
-        let until = self.delegation.map(|d| format!(", until {} (unix seconds)", d.ends_at / SECOND)).unwrap_or_default();
+        let until = self.delegation.map(|d| format!(", until {}", rfc3339(d.ends_at / SECOND))).unwrap_or_default();
         let target = Target::User(user.clone());
-        let source = self.grant();
+        let source = self.grant(j.rules());
         let what = match self.delegation {
             Some(d) => format!("user {name}/{} with delegation {}{until}: the user", user.sub, d.id),
             None => format!("user {name}/{} with a token: the user", user.sub),
@@ -297,14 +297,15 @@ fn revocation_of(j: &Judgement<'_>, agent: &Agent) -> Option<(u64, String)> {
     let targets = all.into_iter().chain(user).chain(above);
     let stamps: Vec<_> = agent.stamps().filter(|stamp| j.view().kills(stamp)).collect();
     let killing = targets.filter(|target| stamps.iter().any(|stamp| stamp.subject == j.view().subject(target)));
-    let records = killing.filter_map(|target| j.view().target(&target).map(|standing| (standing.revision, named(&target))));
+    let records =
+        killing.filter_map(|target| j.view().target(&target).map(|standing| (standing.revision, named(&target, j.rules()))));
     records.min()
 }
 
 /// A target in words.
-pub(super) fn named(target: &Target) -> String {
+pub(super) fn named(target: &Target, rules: &Rules) -> String {
     match target {
-        Target::User(user) => format!("user {} of {}", user.sub, user.iss),
+        Target::User(user) => format!("user {}", rules.user_name(user)),
         Target::Issuer(iss) => format!("the issuer of users {iss}"),
         Target::Delegation(id) => format!("delegation {id}"),
         Target::Workload(workload) => format!("workload {workload}"),

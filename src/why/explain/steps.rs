@@ -13,7 +13,7 @@ pub(super) fn step(change: &Change, case: &Case, places: &Places) -> Step {
     let class = |class: &mayfly_verify::ClassName, key: &str| places.of(Section::Classes, class.as_str(), Some(key));
     let request = || places.record("request".to_owned(), Some(&case.caller.scope()));
     let user = || {
-        let owner = case.user().map(|user| format!("user {} of {}", user.sub, user.iss));
+        let owner = case.user().map(|user| format!("user {}", case.rules.user_name(user)));
         places.record("user token".to_owned(), owner.as_deref())
     };
     let (text, source) = match change {
@@ -50,7 +50,7 @@ pub(super) fn step(change: &Change, case: &Case, places: &Places) -> Step {
                 Target::Class(name) => places.of(Section::Classes, name.as_str(), None).owner,
                 _ => places.default_owner(),
             };
-            (format!("reopen {}", named(target)), places.record("mayfly reopen".to_owned(), Some(&owner)))
+            (format!("reopen {}", named(target, &case.rules)), places.record("mayfly reopen".to_owned(), Some(&owner)))
         }
         Change::Clip => ("ask to clip: take what can be given".to_owned(), request()),
         Change::UserToken => ("bring a user token".to_owned(), request()),

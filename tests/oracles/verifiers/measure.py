@@ -93,7 +93,7 @@ def bao(where, folder):
 def psql(where, folder):
     """Each question with a connection of its own."""
     program, port = where.rsplit(":", 1)
-    target = f"host=127.0.0.1 port={port} dbname=postgres user=workers sslmode=require sslcert={folder}/svid.pem sslkey={folder}/key.pem"
+    target = f"host=127.0.0.1 port={port} dbname=postgres user=worker sslmode=require sslcert={folder}/svid.pem sslkey={folder}/key.pem"
 
     def ask():
         done = subprocess.run([program, target, "-qAtc", "select 1"], capture_output=True, text=True)

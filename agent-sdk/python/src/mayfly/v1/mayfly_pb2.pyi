@@ -459,12 +459,14 @@ REASON_ALGORITHM_CONFLICT: Reason
 REASON_FEED_FORK: Reason
 
 class User(_message.Message):
-    __slots__ = ("iss", "sub")
+    __slots__ = ("iss", "sub", "name")
     ISS_FIELD_NUMBER: _ClassVar[int]
     SUB_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     iss: str
     sub: str
-    def __init__(self, iss: _Optional[str] = ..., sub: _Optional[str] = ...) -> None: ...
+    name: str
+    def __init__(self, iss: _Optional[str] = ..., sub: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class X509Svid(_message.Message):
     __slots__ = ("spiffe_id", "certificates", "expires_at")
@@ -706,7 +708,7 @@ class WhoamiResponse(_message.Message):
     def __init__(self, spiffe_id: _Optional[str] = ..., kind: _Optional[_Union[IdentityKind, str]] = ..., agent: _Optional[_Union[Agent, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Agent(_message.Message):
-    __slots__ = ("agent_id", "parent_id", "root_id", "delegation_id", "user", "mode", "depth", "scopes", "audiences", "admitted_at", "lease_expires_at", "svid_expires_at", "revision", "state", "over_at", "over_by", "over_reason", "keyless", "user_name")
+    __slots__ = ("agent_id", "parent_id", "root_id", "delegation_id", "user", "mode", "depth", "scopes", "audiences", "admitted_at", "lease_expires_at", "svid_expires_at", "revision", "state", "over_at", "over_by", "over_reason", "keyless")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     ROOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -726,7 +728,6 @@ class Agent(_message.Message):
     OVER_BY_FIELD_NUMBER: _ClassVar[int]
     OVER_REASON_FIELD_NUMBER: _ClassVar[int]
     KEYLESS_FIELD_NUMBER: _ClassVar[int]
-    USER_NAME_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     parent_id: str
     root_id: str
@@ -745,8 +746,7 @@ class Agent(_message.Message):
     over_by: str
     over_reason: str
     keyless: bool
-    user_name: str
-    def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., keyless: _Optional[bool] = ..., user_name: _Optional[str] = ..., **kwargs) -> None: ...
+    def __init__(self, agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., root_id: _Optional[str] = ..., delegation_id: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., depth: _Optional[int] = ..., scopes: _Optional[_Iterable[str]] = ..., audiences: _Optional[_Iterable[str]] = ..., admitted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., svid_expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[AgentState, str]] = ..., over_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., over_by: _Optional[str] = ..., over_reason: _Optional[str] = ..., keyless: _Optional[bool] = ..., **kwargs) -> None: ...
 
 class GetBudgetRequest(_message.Message):
     __slots__ = ("agent",)
@@ -958,6 +958,66 @@ class ListClassesResponse(_message.Message):
     classes: _containers.RepeatedCompositeFieldContainer[Class]
     revision: int
     def __init__(self, classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("trust_domain", "version", "started_at", "revision", "live_agents", "ready", "parts", "providers", "history", "warnings")
+    TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    LIVE_AGENTS_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDERS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    trust_domain: str
+    version: str
+    started_at: _timestamp_pb2.Timestamp
+    revision: int
+    live_agents: int
+    ready: bool
+    parts: _containers.RepeatedCompositeFieldContainer[StatusPart]
+    providers: _containers.RepeatedCompositeFieldContainer[StatusProvider]
+    history: StatusHistory
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, trust_domain: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., live_agents: _Optional[int] = ..., ready: _Optional[bool] = ..., parts: _Optional[_Iterable[_Union[StatusPart, _Mapping]]] = ..., providers: _Optional[_Iterable[_Union[StatusProvider, _Mapping]]] = ..., history: _Optional[_Union[StatusHistory, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StatusPart(_message.Message):
+    __slots__ = ("name", "trouble")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    trouble: str
+    def __init__(self, name: _Optional[str] = ..., trouble: _Optional[str] = ...) -> None: ...
+
+class StatusProvider(_message.Message):
+    __slots__ = ("name", "iss", "trouble", "asked")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ISS_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    iss: str
+    trouble: str
+    asked: bool
+    def __init__(self, name: _Optional[str] = ..., iss: _Optional[str] = ..., trouble: _Optional[str] = ..., asked: _Optional[bool] = ...) -> None: ...
+
+class StatusHistory(_message.Message):
+    __slots__ = ("first", "end", "revision", "signed")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    end: int
+    revision: int
+    signed: int
+    def __init__(self, first: _Optional[int] = ..., end: _Optional[int] = ..., revision: _Optional[int] = ..., signed: _Optional[int] = ...) -> None: ...
 
 class Class(_message.Message):
     __slots__ = ("name", "owner", "scopes", "audiences", "svid_ttl_seconds", "max_lease_seconds", "max_depth", "modes", "spawners", "closed", "live_agents")
